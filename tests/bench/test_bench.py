@@ -6,20 +6,19 @@ import json
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dataflow_grounding.bench.bench_set import FOLDER, gold_records
+from dataflow_grounding.bench.bench_set import FOLDER, gold_records, shipped_set
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.testing import (
     CannedAnswers,
     LoopbackServer,
     ReceivedRequest,
-    faults,
-    on,
 )
 from tests.support.stand_ins.bench_model import BenchModel, Planted
 from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
@@ -45,28 +44,6 @@ def bench(server: LoopbackServer | Gateway, *arguments: str) -> Done:
         for name, value in environment.items():
             patch.setenv(name, value)
         return command(["bench", *arguments])
-
-
-def killed_and_run_again(
-    server: LoopbackServer,
-    here: Path,
-    *arguments: str,
-    after: int,
-    then: LoopbackServer | None = None,
-) -> tuple[int, Done]:
-    """Kill a bench after that many requests, and run it again, maybe at another server.
-
-    Returns the requests before, and the end.
-    """
-    own = {"DF_BASE_URL": server.base_url, "DF_MODEL": "m", "DF_BOX_FORMAT": "xyxy_1000"}
-    environment = {**os.environ, **own}
-    line = ["bench", *arguments]
-    running = process(line, cwd=here, env=environment)
-    wait_until(lambda: server.count() >= after, running)
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate(timeout=HANGING)
-    environment["DF_BASE_URL"] = (then or server).base_url
-    return server.count(), ended(process(line, cwd=here, env=environment))
 
 
 # --- the set
@@ -127,6 +104,7 @@ def test_planted_errors_lie_in_their_intervals_and_stored_replies_say_the_same(h
         sent = server.count()
         again = bench(server, "--ways", "plain,check,spans", "--json")
         assert (again.code, server.count()) == (0, sent)
+        assert "has replies from" not in again.err
         for way, row in again.summary["ways"].items():
             assert row["figures"] == done.summary["ways"][way]["figures"]
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
@@ -150,74 +128,97 @@ def test_planted_errors_lie_in_their_intervals_and_stored_replies_say_the_same(h
 
 @pytest.mark.slow
 def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
-    done = command(["bench", "--pictures", "1", "--ways", "plain,check"])
+    """Of its pictures, one of each kind, there is no interval: every sample of one is that one."""
+    done = command(["bench", "--pictures", "1", "--ways", "plain,check", "--json"])
     assert done.code == 0, done
     assert "check is left out: embedded-opencv can't answer box_check" in done.err
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
     assert list(document["ways"]) == ["plain"]
+    figures = done.summary["ways"]["plain"]["figures"]
+    for name in ("precision_at_iou_0.5", "recall_at_iou_0.5"):
+        for of_kind in figures["kinds"].values():
+            assert of_kind[name]["interval"] is None
+    # a picture of each kind is several
+    assert figures["all"]["recall_at_iou_0.5"]["interval"] is not None
+    page = (here / "bench_results/bench.html").read_text("utf-8")
+    [kinds] = re.findall(r'<div class="kinds">.*</div>', page, re.DOTALL)
+    assert "–" not in kinds  # between the ends of an interval
+    assert "there is none (-) where all samples come to the same" in page
     none = command(["bench", "--pictures", "1", "--ways", "check", "-o", "other"])
     assert none.code == 2
     assert "the endpoint can answer none of these ways" in none.err
 
 
-@pytest.mark.slow
-def test_replies_of_a_gateways_cache_are_told(here: Path) -> None:
-    kept = {**OF_LITELLM, "x-litellm-cache-key": "6a1466"}
-    with (
-        LoopbackServer(BenchModel()) as server,
-        Gateway(server.base_url, keeps=False, headers=kept) as gateway,
-    ):
-        done = bench(gateway, "--pictures", "1", "--ways", "plain")
-    assert done.code == 0, done
-    assert re.search(r"plain: \d+ replies came from a gateway's cache", done.err)
-
-
-class MuteAboutCaptions(BenchModel):
-    """It declines to read captions."""
+class Difficult(BenchModel):
+    """Answers on boxes in a way that can't be read until it is told so, judges in no way that can be
+    read, and declines to read captions.
+    """
 
     def __call__(self, request: ReceivedRequest) -> Any:
         if request.task == "expression_extraction":
             return CannedAnswers("I can't help with that.")(request)
-        return super().__call__(request)
-
-
-@pytest.mark.slow
-def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
-    with LoopbackServer(MuteAboutCaptions()) as server:
-        done = bench(server, "--pictures", "1", "--ways", "spans")
-        other_way = bench(server, "--pictures", "1", "--ways", "plain")
-    warning = "Warning: spans measured nothing: all 9 pictures failed"
-    assert done.code == 4, done
-    assert warning in done.err
-    assert (here / "bench_results" / "bench.json").exists()
-    # the exit code is of the ways that a call asks; the warning stands as long as the way does
-    assert other_way.code == 0, other_way
-    assert warning in other_way.err
-
-
-class Mute(BenchModel):
-    """A model whose judgements can't be read."""
-
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         if request.task == "box_check":
             return {"answer": "I'd rather not say."}
+        if request.task == "phrase_grounding" and "earlier reply" not in request.text:
+            return {"thoughts": "Let me see."}
         return super().__call__(request)
 
 
 @pytest.mark.slow
-@pytest.mark.sampled
-def test_a_check_that_checked_nothing_is_told(here: Path) -> None:
-    with LoopbackServer(Mute()) as server:
-        done = bench(server, "--pictures", "1", "--ways", "plain,check")
-    assert done.code == 1, done
-    warning = "check checked nothing, as the judge's answers could not be used"
-    assert warning in done.err
-    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
-    checked = document["ways"]["check"]
-    # each question twice more
-    assert checked["figures"]["counts"]["unreadable"] > 9
+def test_what_is_wrong_with_the_replies_of_each_way_is_told(here: Path) -> None:
+    kept = {**OF_LITELLM, "x-litellm-cache-key": "6a1466"}
+    with (
+        LoopbackServer(Difficult()) as server,
+        Gateway(server.base_url, keeps=False, headers=kept) as gateway,
+    ):
+        done = bench(gateway, "--pictures", "1", "--ways", "plain,json,check,spans")
+        of_plain = bench(gateway, "--pictures", "1", "--ways", "plain")
+        of_check = bench(gateway, "--pictures", "1", "--ways", "plain,check")
+    # the exit code is of the ways that a call asks; a warning stands as long as its way does
+    assert [one.code for one in (done, of_plain, of_check)] == [4, 0, 1], (done, of_plain, of_check)
+    assert re.search(r"plain: \d+ replies came from a gateway's cache", done.err)
     page = (here / "bench_results/bench.html").read_text("utf-8")
-    assert "check checked nothing" in page
+    ways = json.loads((here / "bench_results/bench.json").read_text("utf-8"))["ways"]
+    nothing = "spans measured nothing: all 9 pictures failed"
+    for one in (done, of_plain):
+        assert f"Warning: {nothing}" in one.err
+    unchecked = "check checked nothing"
+    assert f"{unchecked}, as the judge's answers could not be used" in done.err
+    assert unchecked in page
+    # each question twice more
+    assert ways["check"]["figures"]["counts"]["unreadable"] > 9
+    for way, form in (("plain", "json"), ("json", "lines")):
+        says_what_to_try(done, page, way, ways[way], f"vlm.asking: {form}.")
+    says_what_to_try(of_plain, page, "plain", ways["plain"], "vlm.asking: json.")
+
+
+def says_what_to_try(done: Done, page: str, way: str, measured: Any, what: str) -> None:
+    counts = measured["figures"]["counts"]
+    assert counts["unreadable"] == sum(counts["unreadable_reasons"].values()) >= 3
+    share = counts["unreadable"] / counts["answered"]
+    begin = f"{way}: {share:.0%} of replies could not be read as asked"
+    [line] = [line for line in done.err.splitlines() if begin in line]
+    assert line.endswith(f": try {what}")
+    assert begin in page
+
+
+class Wordy(BenchModel):
+    """A model that answers about captions in a way that can't be read, until it is told so."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if request.task == "expression_extraction" and "earlier reply" not in request.text:
+            return {"thoughts": "Let me see."}
+        return super().__call__(request)
+
+
+@pytest.mark.slow
+def test_where_no_form_of_asking_helps_a_stronger_model_is_named(here: Path) -> None:
+    with LoopbackServer(Wordy()) as server:
+        done = bench(server, "--pictures", "1", "--ways", "spans")
+    assert done.code == 0, done
+    page = (here / "bench_results/bench.html").read_text("utf-8")
+    ways = json.loads((here / "bench_results/bench.json").read_text("utf-8"))["ways"]
+    says_what_to_try(done, page, "spans", ways["spans"], "a stronger model.")
 
 
 @pytest.mark.slow
@@ -237,37 +238,6 @@ def test_spans_of_pictures_that_failed_count_as_missed(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
-    with LoopbackServer(BenchModel()) as server:
-        plain = bench(server, "--pictures", "1", "--ways", "plain")
-        assert plain.code == 0, plain
-        assert "could not be read" not in plain.err
-        done = bench(server, "--pictures", "1", "--ways", "spans,no_thinking")
-        assert done.code == 0, done
-        document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
-        assert list(document["ways"])[:2] == ["plain", "spans"]  # measured before, and now
-        counts = document["ways"]["plain"]["figures"]["counts"]
-        assert set(counts) == {"pictures", "failed", "unreadable", "unchecked"}
-        sent = server.count()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "other"}.items():
-                patch.setenv(name, value)
-            other = command(["bench", "--pictures", "1", "--ways", "plain"])
-        assert (other.code, server.count()) == (2, sent)
-        assert "bench_results has replies of gemini-2.5-flash-lite: measure other in" in other.err
-
-
-@pytest.mark.slow
-def test_that_replies_are_of_another_address_is_told_though_it_was_killed(here: Path) -> None:
-    few = ("--pictures", "1", "--ways", "plain")
-    with LoopbackServer(BenchModel(), latency=0.1) as server, LoopbackServer(BenchModel()) as other:
-        _, again = killed_and_run_again(server, here, *few, after=5, then=other)
-    assert again.code == 0, again
-    assert f"has replies from {server.base_url}" in again.err
-    assert "name another folder with -o." in again.err
-
-
-@pytest.mark.slow
 def test_ways_stay_as_long_as_the_same_is_measured(here: Path) -> None:
     file = here / "bench_results/bench.json"
 
@@ -276,33 +246,29 @@ def test_ways_stay_as_long_as_the_same_is_measured(here: Path) -> None:
 
     few = ("--pictures", "1", "--ways")
     with LoopbackServer(BenchModel()) as server:
-        assert bench(server, *few, "plain,spans").code == 0
+        first = bench(server, *few, "plain,spans")
+        assert first.code == 0, first
+        assert "could not be read" not in first.err
+        counts = json.loads(file.read_text())["ways"]["plain"]["figures"]["counts"]
+        assert set(counts) == {"pictures", "failed", "unreadable", "unchecked"}
+        sent = server.count()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "other"}.items():
+                patch.setenv(name, value)
+            other = command(["bench", *few, "plain"])
+        assert (other.code, server.count()) == (2, sent)
+        assert "bench_results has replies of gemini-2.5-flash-lite: measure other in" in other.err
     with LoopbackServer(BenchModel()) as server:  # at another port
         done = bench(server, *few, "plain,spans")
         assert done.code == 0, done
         assert done.err.count("to measure another server, name another folder with -o.") == 1
         assert bench(server, *few, "json").code == 0
-        assert ways() == ["plain", "spans", "json"]
-        assert bench(server, "--pictures", "2", "--ways", "lines").code == 0
-        assert ways() == ["lines"]
+        assert ways() == ["plain", "spans", "json"]  # measured before, and now
+        assert bench(server, "--pictures", "2", "--ways", "spans").code == 0
+        assert ways() == ["spans"]
         file.write_bytes(file.read_bytes()[:2000])
-        assert bench(server, "--pictures", "2", "--ways", "json").code == 0
-        assert ways() == ["json"]
-
-
-def test_one_picture_has_no_interval(here: Path) -> None:
-    """Every sample of one picture is that picture: an interval of it would look sure."""
-    done = command(["bench", "--pictures", "1", "--ways", "plain", "--json"])
-    figures = done.summary["ways"]["plain"]["figures"]
-    for name in ("precision_at_iou_0.5", "recall_at_iou_0.5"):
-        for of_kind in figures["kinds"].values():
-            assert of_kind[name]["interval"] is None
-    # a picture of each kind is several
-    assert figures["all"]["recall_at_iou_0.5"]["interval"] is not None
-    page = (here / "bench_results/bench.html").read_text("utf-8")
-    [kinds] = re.findall(r'<div class="kinds">.*</div>', page, re.DOTALL)
-    assert "–" not in kinds  # between the ends of an interval
-    assert "there is none (-) where all samples come to the same" in page
+        assert bench(server, *few, "plain").code == 0
+        assert ways() == ["plain"]
 
 
 @pytest.mark.slow
@@ -351,62 +317,46 @@ class Unreadable(BenchModel):
         return super().__call__(request)
 
 
-class Wordy(BenchModel):
-    """A model that answers one task in a way that can't be read, until it is told so."""
+class Pausing(Unreadable):
+    """The same, which answers no more after so many requests, until `go_on` is set."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__()
-        self.task = task
+        self.left = threading.Semaphore(most)
+        self.go_on = threading.Event()
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        if request.task == self.task and "earlier reply" not in request.text:
-            return {"thoughts": "Let me see."}
+        if not self.left.acquire(blocking=False):
+            self.go_on.wait(HANGING)
         return super().__call__(request)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "ways", "told"),
-    [
-        ("phrase_grounding", "plain,json", {"plain": "json", "json": "lines"}),
-        ("expression_extraction", "spans", {"spans": None}),
-    ],
-)
-def test_a_way_of_which_many_replies_are_unreadable_says_what_to_try(
-    here: Path, task: str, ways: str, told: dict[str, str | None]
-) -> None:
-    with LoopbackServer(Wordy(task)) as server:
-        done = bench(server, "--pictures", "1", "--ways", ways)
-    assert done.code == 0, done
-    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
-    page = (here / "bench_results/bench.html").read_text("utf-8")
-    for way, form in told.items():
-        counts = document["ways"][way]["figures"]["counts"]
-        assert counts["unreadable"] == sum(counts["unreadable_reasons"].values()) >= 3
-        share = counts["unreadable"] / counts["answered"]
-        begin = f"{way}: {share:.0%} of replies could not be read as asked"
-        [line] = [line for line in done.err.splitlines() if begin in line]
-        assert line.endswith(f": try vlm.asking: {form}." if form else ": try a stronger model.")
-        assert begin in page
-
-
-@pytest.mark.slow
 def test_a_killed_bench_goes_on_and_counts_what_failed_in_its_first_call(here: Path) -> None:
-    model = Unreadable()
-    with LoopbackServer(model, faults=on(faults.slow(0.1))) as server:
-        before, done = killed_and_run_again(server, here, "--ways", "spans", after=40)
-        assert done.code == 0, done
-        refused = sum(model.refuses(record["caption"]) for record in gold_records())
-        assert refused > 0
-        asked = 50 + 2 * refused  # what can't be read is asked for three times
-        assert 40 <= before < asked
-        assert server.count() <= asked + 8  # at most what was in flight
-    assert "has replies from" not in done.err
+    """It goes on at another address, which is told, though no way was measured to its end."""
+    model = Pausing(14)
+    environment = {**os.environ, "DF_MODEL": "m", "DF_BOX_FORMAT": "xyxy_1000"}
+    line = ["bench", "--pictures", "2", "--ways", "spans"]
+    captions = [record["caption"] for record in shipped_set(2).records]
+    refused = sum(map(model.refuses, captions))
+    assert refused > 0
+    with LoopbackServer(model) as server, LoopbackServer(Unreadable()) as other:
+        running = process(line, cwd=here, env={**environment, "DF_BASE_URL": server.base_url})
+        wait_until(lambda: server.count() > 14, running)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate(timeout=HANGING)
+        model.go_on.set()
+        done = ended(process(line, cwd=here, env={**environment, "DF_BASE_URL": other.base_url}))
+        # what can't be read is asked for three times; at most what was in flight is asked again
+        assert server.count() + other.count() <= len(captions) + 2 * refused + 8
+    assert done.code == 0, done
+    assert f"has replies from {server.base_url}" in done.err
+    assert "name another folder with -o." in done.err
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
     counts = document["ways"]["spans"]["figures"]["counts"]
     assert counts["failed"] == refused
     assert 0 < counts["unreadable"] <= 3 * refused
-    assert f"{refused} of 50 pictures failed" in done.err
+    assert f"{refused} of {len(captions)} pictures failed" in done.err
 
 
 def test_wrong_arguments_are_told(here: Path) -> None:
@@ -427,7 +377,7 @@ def test_wrong_arguments_are_told(here: Path) -> None:
 def test_forms_are_ways(here: Path) -> None:
     model = Heeding(BenchModel(Planted()))
     with LoopbackServer(model, key=KEY) as server:
-        ways = "plain,json,lines,json_lists"
+        ways = "plain,lines,json_lists"
         done = bench(server, "--ways", ways, "--pictures", "1", "--json")
         assert done.code == 0, done
     figures = {way: row["figures"]["all"] for way, row in done.summary["ways"].items()}
