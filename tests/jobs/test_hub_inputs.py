@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
@@ -180,15 +179,11 @@ def forget() -> None:
         kept.clear()
 
 
-def rows_of(place: Workplace) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in place.input.read_text().splitlines()]
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet", "tar", "b"])
+@pytest.mark.parametrize("kind", ["jsonl", "tar", "b"])
 def test_a_file_there_gives_what_the_same_one_here_does(
     place: Workplace, hub: Hub, kind: str
 ) -> None:
-    place.input = of_s3.KINDS[kind](rows_of(place), place.folder / "data")
+    place.input = of_s3.KINDS[kind](of_s3.rows_of(place), place.folder / "data")
     expected = of_s3.alone(place)
     given = {"data.input_jsonl": f"{hub.put_all(place.folder / 'data')}/{place.input.name}"}
     shutil.rmtree(place.folder / "data")
@@ -211,57 +206,66 @@ def test_a_file_there_gives_what_the_same_one_here_does(
     )
 
 
-@pytest.mark.parametrize("how", ["addresses", "image_root", "revision", "folder", "glob", "models"])
-def test_however_they_are_named(place: Workplace, hub: Hub, how: str) -> None:
-    data, repo = place.folder / "data", "someone/net" if how == "models" else REPO
-    pictures, here = how in ("folder", "glob", "models"), {"data.input_jsonl": str(place.input)}
-    if pictures:
-        place.input.unlink()
-        here = {"data.input_jsonl": f"{data}" if how == "folder" else f"{data}/**/*.jpg", **CLASSES}
-    expected = of_s3.alone(place, **here)
-    root = hub.put_all(data, repo, "refs/pr/1" if how == "revision" else "main").replace(
-        "hf://some", "hf://models/some"
+def test_however_they_are_named(place: Workplace, hub: Hub) -> None:
+    """Below `image_root`, or by an address, which may have a revision."""
+    data = place.folder / "data"
+    rows = [{**row, "image_id": f"r{n}"} for n, row in enumerate(of_s3.rows_of(place))]
+    place.rows(rows)
+    expected = of_s3.alone(place)
+    root, revised = hub.put_all(data), hub.put_all(data, revision="refs/pr/1")
+    starts = (".", root, revised)
+    place.rows(
+        {**row, "image_path": f"{starts[n % len(starts)]}/{row['image_path'][2:]}"}
+        for n, row in enumerate(rows)
     )
-    if how == "addresses":
-        place.rows(
-            {**row, "image_path": f"{root}/{row['image_path'][2:]}"} for row in rows_of(place)
-        )
-    elif how == "image_root":
-        here["data.image_root"] = root
-    else:
-        here["data.input_jsonl"] = here["data.input_jsonl"].replace(str(data), root)
     forget()
-    done = place.run(**here)
-    assert (done.code, hub.count("cdn", ".jpg") >= 6) == (0, True), done
-    assert how == "addresses" or place.files() == expected
+    done = place.run(**{"data.image_root": root})
+    assert (done.code, hub.count("cdn", ".jpg") >= of_s3.PICTURES) == (0, True), done
+    assert [
+        {**record, "image_path": row["image_path"]}
+        for record, row in zip(place.annotations(), rows, strict=True)
+    ] == [json.loads(line) for line in (expected.annotations or b"").splitlines()]
 
 
-@pytest.mark.parametrize("token", [TOKEN, f"{TOKEN}wrong", ""])
-def test_a_private_repository(
-    place: Workplace, hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_and_a_glob_there_name_the_pictures_in_it(place: Workplace, hub: Hub) -> None:
+    data = place.folder / "data"
+    expected = of_s3.alone(place, **{"data.input_jsonl": f"{data}", **CLASSES})
+    folder = hub.put_all(data)
+    glob = hub.put_all(data, "someone/net").replace("hf://some", "hf://models/some")
+    for given in (folder, f"{glob}/**/*.jpg"):
+        shutil.rmtree(place.results, ignore_errors=True)
+        forget()
+        hub.asked.clear()
+        done = place.run(**{"data.input_jsonl": given, **CLASSES})
+        assert (done.code, place.files()) == (0, expected), done
+        assert hub.count("cdn", ".jpg") >= of_s3.PICTURES, given
+
+
+def test_a_private_repository(place: Workplace, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     address, hub.token = f"{hub.put_all(place.folder / 'data')}/captions.jsonl", TOKEN
-    monkeypatch.setenv("HF_TOKEN", token)
-    done = place.run(**{"data.input_jsonl": address})
     why = f"can't read {address}: no such repository, or no token that may use it: set HF_TOKEN to one\n"
-    assert (done.code, place.results.exists()) == ((0, True) if token == TOKEN else (2, False)), (
-        done
-    )
-    assert token == TOKEN or done.err.endswith(why), done
-    assert TOKEN not in done.out + done.err + "".join(str(data) for _, data in place.everything())
+    for token in (f"{TOKEN}wrong", "", TOKEN):
+        monkeypatch.setenv("HF_TOKEN", token)
+        forget()
+        done = place.run(**{"data.input_jsonl": address})
+        may = token == TOKEN
+        assert (done.code, place.results.exists()) == ((0, True) if may else (2, False)), done
+        assert may or done.err.endswith(why), done
+        written = "".join(str(data) for _, data in place.everything())
+        assert TOKEN not in done.out + done.err + written
 
 
-@pytest.mark.parametrize(
-    "path", ["none.jsonl", "@v2/captions.jsonl", "captions.json", "captions.parquet"]
-)
-def test_what_is_not_there_is_told_in_a_line(place: Workplace, hub: Hub, path: str) -> None:
+def test_what_is_not_there_is_told_in_a_line(place: Workplace, hub: Hub) -> None:
     (place.folder / "data/captions.json").write_text("{}")
     (place.folder / "data/captions.parquet").write_text("")
-    address = f"{hub.put_all(place.folder / 'data')}/{path}".replace("/@", "@")
+    root = hub.put_all(place.folder / "data")
     # gone, or forbidden, since
     hub.faults["cdn", "json"], hub.faults["resolve", "parquet"] = ["403"], ["404"]
-    done = place.run(**{"data.input_jsonl": address})
-    assert (done.code, done.err.count("\n"), address in done.err) == (2, 1, True), done
+    for path in ("/none.jsonl", "@v2/captions.jsonl", "/captions.json", "/captions.parquet"):
+        forget()
+        done = place.run(**{"data.input_jsonl": f"{root}{path}"})
+        told = (done.code, done.err.count("\n"), f"{root}{path}" in done.err)
+        assert told == (2, 1, True), done
 
 
 def test_faults_pass_and_nothing_is_said_of_them(place: Workplace, hub: Hub) -> None:
@@ -280,7 +284,7 @@ def test_faults_pass_and_nothing_is_said_of_them(place: Workplace, hub: Hub) -> 
 def test_a_picture_that_went_fails_its_records_alone(place: Workplace, hub: Hub) -> None:
     root, hub.faults["resolve", "c2.jpg"] = hub.put_all(place.folder / "data"), ["404"] * 99
     done = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
-    of_it = of_s3.ROWS // 6  # rows of that picture
+    of_it = of_s3.ROWS // of_s3.PICTURES  # rows of that picture
     assert (done.code, done.summary["failures"]) == (1, {"image_missing": of_it}), done
     assert hub.count("resolve", "c2.jpg") <= 8  # not asked for patiently
     hub.faults.clear()
