@@ -81,10 +81,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return addresses
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(schemes: list[str] = SCHEMES) -> list[dict[str, Any]]:
     """A good row at either end, and one of every kind between them."""
-    addresses = [f"{scheme}://127.0.0.1:9/a.jpg" for scheme in SCHEMES]
-    addresses += [f"{scheme.upper()}://u:p@127.0.0.1:9/a.jpg" for scheme in SCHEMES]
+    addresses = [f"{scheme}://127.0.0.1:9/a.jpg" for scheme in schemes]
+    addresses += [f"{scheme.upper()}://u:p@127.0.0.1:9/a.jpg" for scheme in schemes]
     given = ["good.jpg", *addresses, *STORES, *WEB, *ODD, "good.jpg"]
     box = {
         "text": "a cup",
@@ -159,7 +159,8 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
 def test_no_row_ends_a_command(place: Workplace, asked: list[str], line: list[str]) -> None:
     results = place.folder / "given"
     results.mkdir()
-    (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    given = rows(SCHEMES[::8])
+    (results / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
     (results / "run.json").write_text(
         json.dumps({"image_folders": [str(place.folder), "ftp://127.0.0.1:9/x"]})
     )

@@ -13,7 +13,6 @@ import json
 import shutil
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +38,7 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Page)
         self.picture = picture
         self.asked: Counter[str] = Counter()
+        self.over = threading.Event()
 
     @property
     def port(self) -> int:
@@ -59,7 +59,7 @@ class Page(BaseHTTPRequestHandler):
         if path == "/to":
             return self.redirect(unquote(self.path.partition("?")[2]))
         if path == "/slow":
-            time.sleep(6)
+            self.server.over.wait(60)
         body = {"/large": b"\xff" * 5000, "/squeezed": gzip.compress(self.server.picture)}.get(
             path, self.server.picture
         )
@@ -90,6 +90,7 @@ def site(workplace: Workplace) -> Iterator[Site]:
     path.unlink()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.over.set()
     server.shutdown()
     server.server_close()
 
@@ -142,12 +143,12 @@ def test_what_cant_be_fetched_fails_alone_and_is_tried_again(
     workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "MAX_BYTES", 4000)
-    monkeypatch.setattr(downloads, "SECONDS", 2)
+    monkeypatch.setattr(downloads, "SECONDS", 5)
     bad = {
         "gone.jpg?signature=sk-hidden": "it answered 404",
         "loop": "more than 5 redirects",
         "large": "it has more than 0 MiB",
-        "slow": "it took more than 2 s",
+        "slow": "it took more than 5 s",
         f"to?http://127.0.0.2:{site.port}/a.jpg": "no picture from 127.0.0.2: it is an address of this machine",
         "to?http://10.0.0.1/a.jpg": "no picture from 10.0.0.1: it is an address of this machine or of a private network",
         "to?http://[::1]/a.jpg": "no picture from ::1: it is an address of this machine",

@@ -272,7 +272,7 @@ def moods(tmp_path: Path, server: LoopbackServer, monkeypatch: pytest.MonkeyPatc
 
 def test_check_estimate_generate_again_and_report(moods: Moods, server: LoopbackServer) -> None:
     moods.block["settings"] = {"language": "sv"}
-    checked = moods.do_in_process("check")
+    checked = moods.do("check")
     assert (checked.code, "4 records checked, 0 problems" in checked.out) == (0, True), checked
     assert "moods are told in sv" in checked.out
     estimated = json.loads(moods.do("estimate", "--json").out)
