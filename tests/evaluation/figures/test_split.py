@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataflow_grounding.evaluation.figures import duplicates
 from dataflow_grounding.evaluation.figures.duplicates import first_alike
 from tests.formats.data import record
 from tests.support.workplace import REPOSITORY, Done, command
@@ -77,21 +78,14 @@ def test_the_same_seed_gives_the_same_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_added_pictures_move_few_of_those_before(tmp_path: Path) -> None:
+def test_added_pictures_move_few_of_those_before() -> None:
     """These are the figures of docs/figures.md: pictures of 1,000 that move, for each seed."""
     names = [f"{n}.jpg" for n in range(1000)]
-    data = {}
-    for added in (0, 1, 10, 100):
-        path = tmp_path / f"{added}.jsonl"
-        rows = [{"image_path": name} for name in names + [f"new{n}.jpg" for n in range(added)]]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        data[added] = path
+    weights = {"train": 0.6, "val": 0.2, "test": 0.2}
 
     def parts_with(added: int, seed: int) -> dict[str, str]:
-        out = tmp_path / f"out{added}_{seed}"
-        options = ["--no-pictures", "--ratios", "0.6/0.2/0.2", "--seed", str(seed)]
-        assert split(data[added], out, *options).code == 0
-        return part_of(out)
+        every = names + [f"new{n}.jpg" for n in range(added)]
+        return duplicates._parts_by_share(every, range(len(every)), weights, seed)
 
     moved: dict[int, list[int]] = {1: [], 10: [], 100: []}
     for seed in range(10):
@@ -125,24 +119,23 @@ def painted(folder: Path, sizes: list[int]) -> Path:
     st.lists(st.integers(1, 9), min_size=2, max_size=3),
 )
 def test_parts_are_within_one_group_of_what_was_asked(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int, weights: list[int]
+    sizes: list[int], seed: int, weights: list[int]
 ) -> None:
-    folder = tmp_path_factory.mktemp("split")
-    data = painted(folder / "run", sizes)
-    names = ["train", "test"] if len(weights) == 2 else ["train", "val", "test"]
-    options = ["--ratios", "/".join(map(str, weights)), "--seed", str(seed)]
-    assert split(data, folder / "out", *options).code == 0
-    parts = parts_of(folder / "out")
-    for group in range(len(sizes)):
-        holders = [name for name in names if f"{group}_0.png" in parts[name]]
-        its = {f"{group}_{number}.png" for number in range(sizes[group])}
-        assert len(holders) == 1
-        assert its <= parts[holders[0]]
+    names, first_of_group = [], []
+    for group, size in enumerate(sizes):
+        first_of_group += [len(names)] * size
+        names += [f"{group}_{number}.png" for number in range(size)]
+    asked = dict(zip(["train", "test", "val"], weights, strict=False))
+    part = duplicates._parts_by_share(names, first_of_group, asked, seed)
+    assert all(
+        part[name] == part[names[first]] for name, first in zip(names, first_of_group, strict=True)
+    )
     # A part of less than one group gets one all the same, which the largest part gives.
     slack = max(sizes) + len(weights) - 2
-    for name, weight in zip(names, weights, strict=True):
-        assert parts[name]
-        assert abs(len(parts[name]) - weight / sum(weights) * sum(sizes)) <= slack
+    for name, weight in asked.items():
+        count = [*part.values()].count(name)
+        assert count
+        assert abs(count - weight / sum(weights) * sum(sizes)) <= slack
 
 
 @pytest.mark.parametrize(
