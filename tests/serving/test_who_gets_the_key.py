@@ -27,7 +27,7 @@ from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.faults import Fault
 from tests.support.servings import HEADER, KEY, KINDS, VERSION, secrets_in
 from tests.support.wires import RecordingProxy, TlsFront, certificate
-from tests.support.workplace import Done, Workplace, ended
+from tests.support.workplace import Workplace, one_after_another
 
 pytestmark = pytest.mark.slow
 
@@ -60,32 +60,61 @@ def test_no_serving_is_left_out() -> None:
     assert servings - {"Serving"} == {kind.__name__ for kind, _ in KINDS.values()} | ELSEWHERE
 
 
-# --- a proxy
+# --- a proxy, and certificates
 
 
-@pytest.fixture
-def trusted(tmp_path: Path) -> Path:
-    return certificate(tmp_path, "models.example")
-
-
-@each
-def test_a_proxy_is_told_its_own_password_and_nothing_else(
-    kind: str, place: Workplace, trusted: Path
+def test_a_proxy_is_told_its_own_password_and_nothing_else_and_a_wrong_certificate_is_refused(
+    tmp_path: Path,
 ) -> None:
+    """All kinds in one process, which reads at its start whom it trusts."""
+    named, here = certificate(tmp_path, "models.example"), certificate(tmp_path, "127.0.0.1")
+    (tmp_path / "own").mkdir()
+    own = certificate(tmp_path / "own", "127.0.0.1")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(named.read_bytes() + here.read_bytes())
     with (
         LoopbackServer() as server,
-        TlsFront(server.port, trusted) as front,
+        LoopbackServer() as unasked,
+        TlsFront(server.port, named) as front,
         RecordingProxy(front.port) as proxy,
+        TlsFront(server.port, here) as direct,
+        TlsFront(unasked.port, own) as nobody_vouches,
+        TlsFront(unasked.port, named) as of_another_host,
     ):
-        address = f"http://me:of-the-proxy-0815@127.0.0.1:{proxy.port}"
-        env = {"https_proxy": address, "no_proxy": "", "SSL_CERT_FILE": str(trusted)}
-        done = ended(place.start(env=env, **KINDS[kind][1]("https://models.example")))
-    assert done.code == 0, done
-    assert proxy.told
-    own = base64.b64encode(b"me:of-the-proxy-0815").decode()
+        addresses = {
+            "by proxy": "https://models.example",
+            "directly": f"https://127.0.0.1:{direct.port}",
+            "nobody vouches for it": f"https://127.0.0.1:{nobody_vouches.port}",
+            "another host's": f"https://127.0.0.1:{of_another_host.port}",
+        }
+        lines = {}
+        for kind, (_, settings) in KINDS.items():
+            if kind == "gemini" and importlib.util.find_spec("google.genai") is None:
+                continue
+            for way, address in addresses.items():
+                place = Workplace(tmp_path / kind / way, **{"workflow.max_attempts": 1})
+                place.many(1)
+                lines[kind, way] = place.arguments(**settings(address))
+        env = {
+            "https_proxy": f"http://me:of-the-proxy-0815@127.0.0.1:{proxy.port}",
+            "no_proxy": "127.0.0.1",
+            "SSL_CERT_FILE": str(trusted),
+        }
+        ends = dict(zip(lines, one_after_another(lines.values(), env=env), strict=True))
+    for (kind, way), done in ends.items():
+        if way in ("by proxy", "directly"):
+            assert done.code == 0, (kind, way, done)
+            continue
+        assert done.code == 4, (kind, way, done)
+        [line] = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+        assert "certificate" in line, (kind, way)
+        assert "SSL_CERT_FILE" in line, (kind, way)
+    assert unasked.bytes_received == 0
+    assert len(proxy.told) >= len(lines) / len(addresses)
+    password = base64.b64encode(b"me:of-the-proxy-0815").decode()
     for told in proxy.told:
         assert told.startswith("CONNECT models.example:443 ")
-        assert f"Proxy-Authorization: Basic {own}\r\n" in told
+        assert f"Proxy-Authorization: Basic {password}\r\n" in told
         assert not secrets_in(told), told
     assert all(KEY in str(request.headers) for request in server.requests)
 
@@ -100,12 +129,9 @@ def thief() -> Iterator[LoopbackServer]:
 
 
 @each
-@pytest.mark.parametrize("status", [302, 307])
-def test_no_serving_follows_a_redirect(
-    kind: str, status: int, place: Workplace, thief: LoopbackServer
-) -> None:
+def test_no_serving_follows_a_redirect(kind: str, place: Workplace, thief: LoopbackServer) -> None:
     elsewhere = Fault(
-        status, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"}
+        307, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"}
     )
     with LoopbackServer(faults=lambda request: elsewhere) as server:
         done = place.run(**KINDS[kind][1](server.address))
@@ -135,35 +161,6 @@ def test_a_client_of_ones_own_follows_none_here_either(
         with pytest.raises(GroundingError, match="redirected"):
             extractor({"image_path": str(tmp_path / "a.png"), "caption": "a cup"})
     assert thief.received == 0
-
-
-# --- TLS
-
-
-@pytest.mark.sampled
-@each
-def test_a_wrong_certificate_is_refused(kind: str, place: Workplace, tmp_path: Path) -> None:
-    own, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "models.example")
-    with (
-        LoopbackServer() as server,
-        TlsFront(server.port, own) as front,
-        TlsFront(server.port, other) as front_of_another_host,
-    ):
-        for shown_by in (front, front_of_another_host):  # nobody vouches for it; another host's
-            refused = of_tls(place, kind, shown_by, trusts=other)
-            assert server.bytes_received == 0
-            assert refused.code == 4, refused
-            [line] = [line for line in refused.err.splitlines() if line.startswith("Error: ")]
-            assert "certificate" in line
-            assert "SSL_CERT_FILE" in line
-        right = of_tls(place, kind, front, trusts=own)
-        assert right.code == 0, right
-
-
-def of_tls(place: Workplace, kind: str, front: TlsFront, trusts: Path) -> Done:
-    """A run over TLS that trusts one certificate."""
-    settings = KINDS[kind][1](f"https://127.0.0.1:{front.port}")
-    return ended(place.start(env={"SSL_CERT_FILE": str(trusts), "no_proxy": "*"}, **settings))
 
 
 # --- a file of one's own
