@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
@@ -134,7 +134,7 @@ class Reply:
         """What was asked for."""
         return {item.id: item.phrase for item in self.items}
 
-    @property
+    @cached_property
     def truth(self) -> Found:
         """The boxes that it has."""
         return truth_of(self.form, self.items)
@@ -481,25 +481,31 @@ def cut_tail(reply: Reply, dice: random.Random) -> Damaged | None:
     """Cut the end off, at any byte."""
     if reply.form.name in UNTELLABLE:
         return None
-    return cut_at(reply, dice.randrange(len(reply.text.encode())))
+    [damaged] = cuts(reply, [dice.randrange(len(reply.text.encode()))])
+    return damaged
 
 
-def cut_at(reply: Reply, at: int) -> Damaged:
-    """Cut a reply off after `at` bytes.
+def cuts(reply: Reply, places: Iterable[int]) -> Iterator[Damaged]:
+    """Cut a reply off after each of these numbers of bytes.
 
     A stream that is cut between two items is a whole reply of fewer.
     """
-    text = reply.text.encode()[:at].decode(errors="replace")
     form = reply.form
-    stated: list[Found] = []
+    labels = [form.label_after.format(phrase) for phrase in reply.phrases.values()]
+    shorter = []
     if form.is_stream:
         for whole, truth in beginnings(form, reply.items, reply.seed):
-            labels = [form.label_after.format(phrase) for phrase in reply.phrases.values()]
             label = next((label for label in labels if whole.endswith(label)), "")
-            box = whole.removesuffix(label)
-            if is_within(text, whole, form.between) or is_within(text, box, label):
-                stated.append(truth)
-    return Damaged(text, tuple(stated))
+            shorter.append((whole, label, truth))
+    for at in places:
+        text = reply.text.encode()[:at].decode(errors="replace")
+        stated = [
+            truth
+            for whole, label, truth in shorter
+            if is_within(text, whole, form.between)
+            or is_within(text, whole.removesuffix(label), label)
+        ]
+        yield Damaged(text, tuple(stated))
 
 
 def is_within(text: str, before: str, piece: str) -> bool:
