@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.stand_ins.watched_model import Scene, WatchedModel
 from tests.support.stand_ins.watched_runs import grounding_input
 from tests.support.workplace import Done, Workplace
 
 X = "xyxy_1000"
-RECORDS = 80
+RECORDS = 50
 
 
 class SeesProbesRight(WatchedModel):
@@ -22,7 +22,7 @@ class SeesProbesRight(WatchedModel):
     answers_probes = True
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        if asks_for_rectangles(request) or probe_in(request) is not None:
+        if asks_for_rectangles(request):
             self.probes += 1
             return EchoAnswers(X)(request) if self.answers_probes else {"objects": []}
         return super().__call__(request)

@@ -58,8 +58,6 @@ def words(request: ReceivedRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def photo_album(workplace: Workplace) -> Workplace:
-    for n in range(24):
-        workplace.picture(f"p{n}.jpg", (1800, 1300 + n))
     workplace.rows(
         {"image_path": f"p{n}.jpg", "caption": f"Alpha Beta Gamma number{n}"} for n in range(24)
     )
@@ -87,6 +85,8 @@ def test_a_run_that_may_go_on_warns_once_and_says_so_in_run_json(photo_album: Wo
 def test_a_sign_alone_stops_a_run_where_nothing_can_be_checked_and_says_it_again(
     photo_album: Workplace,
 ) -> None:
+    for n in range(24):
+        photo_album.picture(f"p{n}.jpg", (1800, 1300 + n))
     with LoopbackServer(words) as server:
         stop = {**SIGNS_ALONE, "vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         done = photo_album.run(**stop)

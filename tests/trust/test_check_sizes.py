@@ -15,14 +15,14 @@ from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind, sizes_to_check
 from tests.support.workplace import Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 
 X, PX, REDUCED = "xyxy_1000", "xyxy_px", "xyxy_px@long_edge_1000"
-SMALL, LARGE = (640, 480), (1200, 900)
+SMALL, LARGE = (640, 480), (1200, 700)
 SELDOM = 10**6  # requests between two checks: none but the first and the last one come
 
 
@@ -40,12 +40,11 @@ class Server:
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         answer = EchoAnswers(self.chosen(self.boxes))(request)
-        probe = probe_in(request)
-        if probe is not None:
-            self.probed.append(probe.size)
         if request.task == "phrase_grounding":
-            self.boxes += probe is None
-            self.asked.append((asks_for_rectangles(request), request.image_sizes[0]))
+            is_probe, size = asks_for_rectangles(request), request.image_sizes[0]
+            self.boxes += not is_probe
+            self.probed += [size] * is_probe
+            self.asked.append((is_probe, size))
         return answer
 
 
@@ -78,17 +77,17 @@ def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
 def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
     workplace: Workplace,
 ) -> None:
-    pictures(workplace, [SMALL, SMALL, (2100, 1400)])
+    pictures(workplace, [SMALL, SMALL, (2100, 700)])
     with LoopbackServer(model := Server(lambda _: PX)) as server:
         assert run(workplace, server, PX).code == 0
-    assert sorted(model.probed) == [SMALL, (2048, 1365)]
+    assert sorted(model.probed) == [SMALL, (2048, 683)]
 
 
 def test_a_server_that_begins_to_reduce_is_found_by_a_check_with_a_large_one(
     workplace: Workplace,
 ) -> None:
-    pictures(workplace, [SMALL, LARGE] * 6 + [LARGE] * 28)
-    with LoopbackServer(model := Server(lambda n: PX if n < 12 else REDUCED)) as server:
+    pictures(workplace, [SMALL, LARGE] * 4 + [LARGE] * 20)
+    with LoopbackServer(model := Server(lambda n: PX if n < 8 else REDUCED)) as server:
         done = run(workplace, server, PX, **{"vlm.check_every": 8})
     assert (done.code, (workplace.results / "annotations.jsonl").exists()) == (2, False), done
     assert sorted(model.probed[:2]) == [SMALL, LARGE]
@@ -108,7 +107,7 @@ def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
             assert PhraseGrounder(serving)({"image_path": path, "expressions": ["a mug"]})[
                 "expressions"
             ][0]["instances"]
-        with pytest.raises(SuspectBoxes, match="1200x900"):
+        with pytest.raises(SuspectBoxes, match="1200x700"):
             PhraseGrounder(serving)({"image_path": paths[2], "expressions": ["a mug"]})
     assert model.probed.count(SMALL) <= 2
 
@@ -198,10 +197,10 @@ def test_of_frames_each_is_checked() -> None:
 def test_a_file_type_that_comes_late_is_checked_before_it_is_asked_about(
     workplace: Workplace,
 ) -> None:
-    for n in range(12):
+    for n in range(8):
         workplace.picture(f"p{n}.jpg", SMALL)
-    Image.new("RGB", SMALL, "navy").save(workplace.folder / "p9.png")
-    names = [f"p{n}.png" if n == 9 else f"p{n}.jpg" for n in range(12)]
+    Image.new("RGB", SMALL, "navy").save(workplace.folder / "p5.png")
+    names = [f"p{n}.png" if n == 5 else f"p{n}.jpg" for n in range(8)]
     workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
 
     def answers(request: ReceivedRequest) -> dict[str, Any]:

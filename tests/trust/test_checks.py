@@ -39,7 +39,7 @@ def run(place: Workplace, answers: Answers, **settings: Any) -> tuple[Done, list
     return done, asked
 
 
-def photograph(path: Path, size: Size = (320, 240)) -> str:
+def photograph(path: Path, size: Size = (208, 156)) -> str:
     """Write a picture of many colors; returns its path."""
     draw = np.random.default_rng(7)
     coarse = draw.integers(90, 190, (12, 16, 3), np.uint8)
@@ -56,19 +56,21 @@ def box_checks(place: Workplace) -> dict[str, Any]:
 
 
 def test_probes_come_at_places_that_differ_from_run_to_run(workplace: Workplace) -> None:
+    picture = str(workplace.folder / workplace.picture())
+    rows = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(45)]
     places = set()
     for number in range(3):
-        place = Workplace(workplace.folder / str(number))
-        place.many(45)
-        done, asked = run(place, EchoAnswers(X), **{"vlm.check_every": 20})
-        assert done.code == 0, done
+        with LoopbackServer(EchoAnswers(X)) as server:
+            serving = OpenAIServing(server.base_url, f"run {number}", box_format=X, max_workers=1)
+            assert len(PhraseGrounder(serving, check_every=20)(rows)) == 45
+        asked = [asks_for_rectangles(request) for request in server.requests]
         assert any(asked[:2]), "the first check comes before the second request for boxes"
         places.add(tuple(n for n, is_probe in enumerate(asked) if is_probe))
     # that two of three pairs agree in two places of twenty and twenty is a chance in thousands
     assert len(places) >= 2
 
 
-@pytest.mark.parametrize("every", [2, 10])
+@pytest.mark.parametrize("every", [2, 6])
 def test_each_stretch_has_a_check(workplace: Workplace, every: int) -> None:
     """A script that asks about one picture after the other waits for each check."""
     picture = photograph(workplace.folder / "a.png")
@@ -169,7 +171,7 @@ class Drifting:
         return {"objects": objects}
 
 
-@pytest.mark.parametrize(("by", "since"), [(0.02, 0), (-0.02, 1), (0.05, 1)])
+@pytest.mark.parametrize(("by", "since"), [(0.02, 0), (-0.02, 1)])
 def test_boxes_that_are_shifted_a_little_are_noticed(
     workplace: Workplace, by: float, since: int
 ) -> None:
@@ -183,14 +185,14 @@ def test_boxes_that_are_shifted_a_little_are_noticed(
 
 def test_what_is_off_by_less_than_a_hundredth_is_not(workplace: Workplace) -> None:
     photograph(workplace.folder / "a.png")
-    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(30))
+    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(21))
     done, _ = run(workplace, Drifting(0.006), **{"vlm.check_every": 3})
     assert done.code == 0, done
     assert 0.01 < box_checks(workplace)["least_shift"] < 0.02, "and it is known what would be"
 
 
 def test_run_json_says_what_the_checks_prove(workplace: Workplace) -> None:
-    sizes = {"a.png": (320, 240), "b.png": (240, 320), "c.png": (250, 250)}
+    sizes = {"a.png": (208, 156), "b.png": (156, 208), "c.png": (180, 180)}
     for name, size in sizes.items():
         photograph(workplace.folder / name, size)
     names = [*sizes] * 7

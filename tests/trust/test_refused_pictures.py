@@ -156,7 +156,7 @@ def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
 def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path) -> None:
     """For any reason why others aren't: here a side of 1000 px."""
     refuse = on(faults.bad_request("no"), where=too_much(lambda size: max(size) > 1000))
-    sizes = [(640, 480), (1600, 1200), (400, 1400)]
+    sizes = [(640, 480), (1200, 900), (300, 1050)]
     rows = [scene(tmp_path, size) for size in sizes]
     with LoopbackServer(SeeingModel(), faults=[refuse], keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, "somebody")

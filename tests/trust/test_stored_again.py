@@ -45,7 +45,7 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         place.rows([{"image_path": place.picture("one.jpg", (640, 480)), "caption": caption(0)}])
         assert place.run().code == 0
         later = Workplace(place.folder / "later", **place.settings)
-        sizes = [(300 + 120 * n, 1500 - 150 * n) for n in range(8)]
+        sizes = [(300 + 120 * n, 1100 - 110 * n) for n in range(6)]
         paths = [later.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
         later.rows([{"image_path": path, "caption": caption(n)} for n, path in enumerate(paths)])
         done = later.run()
