@@ -190,6 +190,7 @@ async def annotated(
             break
         # The next attempt counts its notes and replies itself.
         ask.work.back_to(work_before)
+        ask.suspects.discard(ask.priority)
     return result
 
 

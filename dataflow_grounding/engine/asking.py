@@ -587,11 +587,12 @@ class Asking:
             endpoint, sent = await self.endpoints.acquire(
                 by.priority, failed, sending.endpoint_number
             )
-            may_send = sending.may_send is None or sending.may_send()
-            if may_send and not self.outages.under_way:
+            is_outage = self.outages.under_way
+            # asked last: a request that `may_send` lets pass counts as sent
+            if not is_outage and (sending.may_send is None or sending.may_send()):
                 return endpoint, sent
             self.endpoints.release(endpoint, sent, refused=False, answered=False)
-            if not may_send and sending.before_sending is not None:
+            if not is_outage and sending.before_sending is not None:
                 await sending.before_sending()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:

@@ -340,7 +340,10 @@ class Run:
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results = await self._results_of_steps(place, record, work)
         if _was_image_replaced(results):
-            work.back_to(RowWork())  # the second time notes and counts all of it itself
+            # the second time notes and counts all of it itself
+            work.back_to(RowWork())
+            for index in range(len(self.steps)):
+                self._outputs.suspects.discard((place, index))
             work.key = await self._stores.finished.key_of(record)
             results = await self._results_of_steps(place, record, work)
         self.summary.notes.update(work.notes)

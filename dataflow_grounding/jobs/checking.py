@@ -250,9 +250,9 @@ class _RowCheck:
         # All of these only raise for what the step couldn't use.
         if isinstance(operator, Operator):
             operator.look_over(record)
-        # The merger's caption is `cleaned_caption`, and may be missing.
-        if self._reads.get("caption") == "caption":
-            read_text(record, "caption")
+        caption_column = self._reads.get("caption")
+        if caption_column is not None and "caption" not in operator.optional_keys:
+            read_text(record, caption_column)
         if "regions" in self._reads:
             read_regions(record, "regions")
         return self._note_id(str(record.image_id), row)

@@ -40,11 +40,15 @@ class Regrounding:
 
     def texts(self, at_once: int) -> list[str]:
         """Return the texts to ground again, in the order of requests with `at_once` of them: those
-        of near regions are together, as where DoubleChecker asked.
+        of near regions are together, as where DoubleChecker asked. An expression that fits several
+        regions has no boxes any more to compare an answer with, so that its text isn't there.
         """
-        verdicts = self.to_check.verdicts
         if not self.asked:
-            return [verdict.text for verdict in verdicts.values()]
+            return [verdict.text for verdict in self.to_check.verdicts.values()]
+        verdicts = {}
+        for number, verdict in self.to_check.verdicts.items():
+            if not self._fits_several(number):
+                verdicts[number] = verdict
         group_of_place: dict[int, int] = {}
         for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
             for place in places:
@@ -66,14 +70,13 @@ class Regrounding:
         regions = boxes_of(self.to_check.regions)
         results: dict[int, Result] = {}
         for number, now in self.to_check.verdicts.items():
-            answer = answers[now.text]
             by_asking = self.asked.get(number)
+            if by_asking is not None and self._fits_several(number):
+                results[number] = by_asking
+                continue
+            answer = answers[now.text]
             if isinstance(answer, RecordError):
                 results[number] = answer
-                continue
-            if by_asking is not None and by_asking.kind == "several":
-                # DoubleChecker took its boxes away: there are none to compare the answer with.
-                results[number] = by_asking
                 continue
             found = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
             if by_asking is None:
@@ -81,6 +84,10 @@ class Regrounding:
             else:
                 results[number] = combine_verdicts(by_asking, found, self.to_check.before[number])
         return results
+
+    def _fits_several(self, number: int) -> bool:
+        # whether DoubleChecker said so, and took the expression's boxes away
+        return number in self.asked and self.asked[number].kind == "several"
 
     def checked(
         self, expressions: list[dict[str, Any]], results: Mapping[int, Result], size: Size

@@ -464,8 +464,8 @@ class _BoxReader:
         self.note_once(
             "merged", f"{in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
-        earlier_score = boxes[index_of_equal].score or -1  # any score is better than none
-        if score is not None and score > earlier_score:
+        earlier_score = boxes[index_of_equal].score
+        if score is not None and (earlier_score is None or score > earlier_score):
             boxes[index_of_equal] = box
 
     def doubt_unlike_label(self, label: str, phrase_id: int) -> None:

@@ -90,6 +90,11 @@ class Later(Moods):
         self.mood.run(self.storage.step())
 
 
+class Titled(Moods):
+    def forward(self):
+        self.extractor.run(self.storage.step(), input_caption_key="title")
+
+
 class Loud:
     def run(self, storage, input_key="mood", output_key="loud"):
         frame = storage.read()
@@ -303,6 +308,18 @@ def test_check_estimate_generate_again_and_report(moods: Moods, server: Loopback
     assert command(["report", str(moods.results)]).code == 0
     assert "report.html" in {path.name for path in moods.results.iterdir()}
     assert command(["cost", str(moods.results), "--json"]).summary["requests"] == 12
+
+
+def test_check_reads_a_caption_in_a_column_of_another_name(moods: Moods) -> None:
+    path = moods.place.folder / "captions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, title in zip(rows, ["A dog.", "A dog.", 7, "A dog."], strict=True):
+        row["title"] = title
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    moods.spec["autolabel_type"] = f"{moods.module}:Titled"
+    checked = moods.do("check")
+    assert checked.code == 2, checked
+    assert "line 3: column 'title' should be a text" in checked.err, checked
 
 
 def test_a_secret_among_the_settings_stands_in_no_file_and_no_message(moods: Moods) -> None:

@@ -211,6 +211,14 @@ def test_what_is_meant_for_one_region_and_fits_several_is_ambiguous(
         server.answers = Swapping(place.images, swapped=False, **changes)
         done = place.run()
         assert done.code == 0, done
+        grounded_again = [
+            phrase["text"]
+            for request in server.requests
+            if request.task == "phrase_grounding"
+            for phrase in request.input["phrases"]
+        ]
+    # what was said to fit several regions has no boxes to compare another answer with
+    assert ("the van" in grounded_again) == ("phrase_grounding" in changes)
     assert (done.summary["ambiguous"], done.summary["grounded"]) == (1, 3)
     van = next(e for e in place.annotations()[0]["expressions"] if e["text"] == "the van")
     assert (van["status"], van["instances"], van["verified"]) == ("ambiguous", [], False)

@@ -52,6 +52,18 @@ def test_what_is_done_to_a_box_is_noted(reply: str, bbox: tuple[float, ...], cod
     assert reading.count(code) == 1
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [((0.0, 0.4), 0.4), ((None, 0.0), 0.0), ((0.4, 0.0), 0.4), ((0.0, None), 0.0)],
+)
+def test_of_equal_boxes_the_best_scored_is_kept(
+    scores: tuple[float | None, float | None], best: float
+) -> None:
+    boxes = [{"label": "cat", "bbox": [10, 20, 30, 40], "score": score} for score in scores]
+    [box] = read(json.dumps(boxes), phrases=["cat"]).boxes
+    assert box.score == best
+
+
 NAMED = {
     "by id": ({"id": 2}, ["cat", "dog"], 2),
     "by an id in quotes": ({"id": "2"}, ["cat", "dog"], 2),
