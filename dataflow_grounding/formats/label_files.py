@@ -486,7 +486,6 @@ class LabelFormat(PictureFiles):
         # in the picture, such as by DontCare.
         try:
             label = self.label(file, size, names)
-            is_empty = os.path.getsize(file) == 0
         except (BrokenRow, OSError) as error:
             raise InputError(f"can't read a label: {error}") from None
         for why in label.unread:
@@ -500,7 +499,7 @@ class LabelFormat(PictureFiles):
             keyed_expressions.append((class_name, expression))
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
         says_something = any(map(self.is_rest, label.lines))
-        if not label.lines and not is_empty:  # none of its lines can be read
+        if not label.lines and label.unread:  # none of its lines can be read
             says_something = True
         if says_something and not label.regions:
             columns["background"] = False

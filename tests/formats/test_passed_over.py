@@ -117,3 +117,17 @@ def test_pictures_without_any_label_file_are_told(tmp_path: Path, format: str) -
         f"no label file in {tmp_path}/images: 2 pictures read as backgrounds, without a box. Name the"
         " folder that holds the labels"
     ) in done.out
+
+
+@pytest.mark.parametrize("format", ["yolo", "kitti"])
+def test_a_label_file_without_a_word_is_of_a_background(tmp_path: Path, format: str) -> None:
+    (tmp_path / "classes.txt").write_text("cat\n")
+    names = ("empty.png", "blank.png", "unread.png")
+    draw(tmp_path, [record(name, (64, 48), []) for name in names])
+    for name, text in zip(names, ("", " \r\n\n", "?\n"), strict=True):
+        (tmp_path / name).with_suffix(".txt").write_text(text, newline="")
+    done = command("import", tmp_path, "--format", format, "-o", tmp_path / "out", "--json")
+    assert done.code == 1, done  # for the line that can't be read
+    rows = map(json.loads, (tmp_path / "out/annotations.jsonl").read_text().splitlines())
+    background = {Path(row["image_path"]).name: row["background"] for row in rows}
+    assert background == {"empty.png": True, "blank.png": True, "unread.png": False}
