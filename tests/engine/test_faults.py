@@ -8,7 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.fault_cases import endpoint_faults, image_faults
+from tests.support.fault_cases import (
+    endpoint_faults,
+    image_faults,
+    script_faults,
+    telling_faults,
+)
 from tests.support.fault_cases.every_fault import CASES
 from tests.support.fault_cases.fault_case import Case
 from tests.support.workplace import Workplace
@@ -19,9 +24,12 @@ PLAYED_BY_ITS_ROOM = (
     "no credit: ",  # engine/test_credit.py, as the next
     "for all records: 403 after a few answers",
     "503 for minutes",  # engine/test_outage.py
+    "a day's quota used up: 429",  # engine/test_limits.py
+    "image: four of 361 million pixels",  # images/test_images.py
     "the interrupt of a notebook",  # engine/test_interrupts.py
     "ulimit -n 64 and 100 workers",  # engine/test_limits.py
     "huge and negative token counts",  # serving/test_token_counts.py
+    "an import that unpacks beyond memory",  # formats/test_bombs.py
     # with redirects of all kinds, and certificates shown to every serving
     "a proxy: ",  # serving/test_who_gets_the_key.py, as the next two
     "redirected: ",
@@ -31,24 +39,27 @@ PLAYED_BY_ITS_ROOM = (
 LONG = (
     "Ray",  # each begins a cluster of its own
     "a bucket",  # each is several runs
-    "open files",
+    "open files: run out for good",
     "a clock: jumps",
     "a hang",
     "a body: too slow",
     "a million-line input",
-    "image: four of 361 million pixels",
-    "a quota on files",
 )
 """How lines begin that take seconds each."""
 TOGETHER = {
-    one.case().name
-    for one in (
-        *endpoint_faults.PASSING,
-        *endpoint_faults.OF_ONE,
-        *endpoint_faults.OF_ALL,
-        *endpoint_faults.WAITS,
-        *image_faults.PICTURES,
-    )
+    *(
+        one.case().name
+        for one in (
+            *endpoint_faults.PASSING,
+            *endpoint_faults.OF_ONE,
+            *endpoint_faults.OF_ALL,
+            *endpoint_faults.WAITS,
+            *image_faults.PICTURES,
+        )
+    ),
+    *(case.name for case in telling_faults.TELLING),
+    "SIGTERM",  # with "SIGTERM at a hanging endpoint"; all else is as at Ctrl-C
+    *(f"an operator: {what}" for what in script_faults.CLUMSY),
 }
 """Lines of one kind that are played in one run here, and each in its own run by the benchmark."""
 PLAYED = [
@@ -91,9 +102,11 @@ def test_it_is_survived_and_takes_long(workplace: Workplace, case: Case) -> None
         endpoint_faults.play_of_one,
         endpoint_faults.play_of_all,
         endpoint_faults.play_waits,
+        telling_faults.play_all,
+        script_faults.play_clumsy,
     ],
 )
-def test_many_faults_of_an_endpoint_are_survived_in_one_run(
+def test_many_faults_of_a_kind_are_survived_in_one_run(
     workplace: Workplace, play: Callable[[Workplace], None]
 ) -> None:
     play(workplace)

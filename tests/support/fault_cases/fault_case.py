@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
 from dataflow_grounding.testing.faults import first_of
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.waiting import wait_until
-from tests.support.workplace import Done, Files, Running, Workplace, lives
+from tests.support.workplace import HANGING, Done, Files, Running, Workplace, lives
 
 IN_FLIGHT = 8
 
@@ -121,6 +122,15 @@ def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Wit
             "workflow.max_workers": IN_FLIGHT,
         }
         yield witness
+
+
+def until(over: Event) -> FaultRule:
+    """A rule by which nothing is answered until then, no matter how busy the machine."""
+
+    def rule(request: ReceivedRequest) -> None:
+        over.wait(HANGING)
+
+    return rule
 
 
 def reached_by(running: Running, witness: Witness, sent: float) -> None:

@@ -6,9 +6,10 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.fault_cases.fault_case import (
     WHOLE_PARTS,
     Case,
@@ -16,7 +17,6 @@ from tests.support.fault_cases.fault_case import (
     at_work,
     calm,
     goes_on,
-    reached_by,
 )
 from tests.support.workplace import Workplace, caption, command, ended
 
@@ -68,16 +68,38 @@ def spoilt(whole: str) -> Iterator[str]:
         '{"a":' * 5000,
         "\0" * 100,
     )
-    value = json.loads(whole)
-    for place in list(places(value)):
-        for wrong in (None, [1, 2], "x", -5, 1e300, {"zzz": 1}):
-            changed = json.loads(whole)
-            *outer, last = place
-            inner = changed
-            for name in outer:
-                inner = inner[name]
-            inner[last] = wrong
-            yield json.dumps(changed)
+    for place in places(json.loads(whole)):
+        for wrong in WRONG:
+            yield replaced(whole, {place: wrong})
+
+
+def spoilt_together(whole: str) -> Iterator[str]:
+    """The same quickly, with many values wrong at once: of those at one depth that hold others, and
+    of a share of all that hold none.
+    """
+    yield from ("", whole[: len(whole) // 2], "[1]", "null", '{"a":' * 5000)
+    at = [*places(json.loads(whole))]
+    outer = {place[:-1] for place in at}
+    wrong = dict(zip(at, itertools.cycle(WRONG), strict=False))
+    for depth in sorted({len(place) for place in outer} - {0}):
+        yield replaced(whole, {p: wrong[p] for p in at if p in outer and len(p) == depth})
+    leaves = [place for place in at if place not in outer]
+    for share in range(6):
+        yield replaced(whole, {place: wrong[place] for place in leaves[share::6]})
+
+
+def replaced(whole: str, values: Mapping[tuple[Any, ...], Any]) -> str:
+    """The JSON with other values at these places."""
+    changed = json.loads(whole)
+    for (*outer, last), value in values.items():
+        inner = changed
+        for name in outer:
+            inner = inner[name]
+        inner[last] = value
+    return json.dumps(changed)
+
+
+WRONG = (None, [1, 2], "x", -5, 1e300, {"zzz": 1})
 
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:
@@ -98,13 +120,13 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
     """A file left for later runs is damaged: nothing is asked again; what reads it fails with a
     one-line error.
     """
+    read_it = (["report"], ["cost"], ["cost", "--json"]) if name == "run.json" else ()
     with at_work(place, 3) as witness:
         assert place.run().code == 0
         files, path, lost = place.files(), place.results / name, 0
-        ways = list(spoilt(path.read_text()))
-        for text in ways if full else ways[:9] + ways[9::40]:
+        for text in (spoilt if full else spoilt_together)(path.read_text()):
             path.write_text(text)
-            for arguments in (["report"], ["cost"], ["cost", "--json"]):
+            for arguments in read_it:
                 done = command([*arguments, str(place.results)])
                 calm(done)
                 assert done.code == 0, (done, text)
@@ -119,21 +141,25 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
 
 def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
     """While rows are read, some are added: in place, or by another file in its place."""
-    count = 100 if full else 40
-    with at_work(place, count, 0.02) as witness:
-        running = place.start()
-        reached_by(running, witness, 10)
+    count, more = (100, 30) if full else (15, 5)
+
+    def change(request: ReceivedRequest) -> None:
+        if request.index != 10:
+            return
         if by_rename:
             place.input.rename(place.folder / "earlier.jsonl")
         place.rows(
             {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}
-            for n in range(count + 30)
+            for n in range(count + more)
         )
-        done = ended(running)
+
+    with at_work(place, count) as witness:
+        witness.rules.append(change)
+        done = place.run()
         calm(done)
         assert done.code == 0, done
         assert done.summary["notes"]["input_changed"] == 1
-        return goes_on(place, witness, count + 30)
+        return goes_on(place, witness, count + more)
 
 
 CHANGED = "The run warns of it. The same command adds what is new."

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from threading import Event
 
 from tests.support.fault_cases.fault_case import (
     REFUSED,
@@ -17,6 +18,7 @@ from tests.support.fault_cases.fault_case import (
     calm,
     goes_on,
     reached_by,
+    until,
 )
 from tests.support.forking import Forked
 from tests.support.waiting import wait_until
@@ -39,15 +41,16 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
     """A file system that knows no flock: a second run is refused, and a killed one keeps others
     out for a minute.
     """
+    count = 60 if full else 20
     sent = twice = lost = 0
     for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)[: 3 if full else 1]:
         here = Workplace(place.folder / str(number))
-        with at_work(here, 60, 0.1) as witness:
+        with at_work(here, count) as witness:
+            # longer than the second needs to begin, no matter how busy the machine
+            witness.server.latency = lambda request: 60.0 if request.index >= 10 else 0.0
             without = NO_FLOCK.format(number=number)
             first = here.start(first=without)
-            reached_by(first, witness, 10)
-            # longer than the second needs to begin, no matter how busy the machine
-            witness.server.latency = 60.0
+            reached_by(first, witness, 11)
             during = [ended(here.start(first=without))] if full else []
             os.kill(first.pid, signal.SIGKILL)
             first.communicate()
@@ -63,7 +66,7 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
             assert ended(here.start(first=without)).code == 0
             assert witness.sent > before
             assert not touched.exists()
-            outcome = goes_on(here, witness, 60)
+            outcome = goes_on(here, witness, count)
         sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
     return Outcome(sent, twice, lost, twice_allowed=3 * 8)
 
@@ -72,8 +75,8 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
     """A second run of referring expressions, with other labels, in a first one's folder: it changes
     nothing there.
     """
-    with Witness(latency=4) as witness:
-        names = [place.picture(f"img/{n}.jpg") for n in range(12)]
+    with Witness([until(refused := Event())]) as witness:
+        names = [place.picture(f"img/{n}.jpg") for n in range(12 if full else 3)]
         specs = []
         for which, box in (("one", "2 3 22 23"), ("other", "30 10 50 30")):
             for name in names:
@@ -99,7 +102,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
         seeds = place.results / "seed_annotations.jsonl"
         before = seeds.read_bytes()
         second = command(["generate", "-e", str(specs[1]), "--no-progress"])
-        witness.server.latency = 0.0
+        refused.set()
         assert second.code == 2, second
         assert "another run is working" in second.err
         assert seeds.read_bytes() == before

@@ -27,7 +27,7 @@ from tests.support.fault_cases.fault_case import (
     reached_by,
     undisturbed,
 )
-from tests.support.workplace import REPOSITORY, Done, Running, Workplace, command, ended, process
+from tests.support.workplace import Done, Running, Workplace, command, ended, process
 
 STEP = "step_1_grounding/annotations.jsonl"
 
@@ -49,7 +49,7 @@ def killed_while_writing(place: Workplace, full: bool) -> Outcome:
     """kill -9 at random moments of three shards (quickly: of one) and of `merge`, most of them when
     files are written.
     """
-    count, times = 60, 8 if full else 1
+    count, times = (60, 8) if full else (20, 1)
     chance, kills = random.Random(7), 0
     with at_work(place, count, 0) as witness:
         for shard in ("1/3", "2/3", "3/3"):
@@ -237,23 +237,22 @@ def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
     """
     from tests.support.fault_cases.lock_faults import NO_FLOCK, aged
 
-    with at_work(place, 40, 0.02) as witness:
+    count = 40 if full else 20
+    with at_work(place, count, 0.02) as witness:
         os.utime(place.folder / "a.jpg", (time.time() + 3e7,) * 2)
         code = JUMPS + (NO_FLOCK.format(number=38) if no_flock else "")
-        (place.folder / "sitecustomize.py").write_text(code)
-        env = {"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}
-        running = place.start(env=env)
-        reached_by(running, witness, 30)
+        running = place.start(first=code)
+        reached_by(running, witness, 20)
         running.kill()
         running.communicate()
         if no_flock:
             aged(place.results / ".ckpt" / "lock.touched")
-        done = ended(place.start(env=env))
+        done = ended(place.start(first=code))
         calm(done)
         assert done.code == 0, done
-        again = ended(place.start(env=env))
+        again = ended(place.start(first=code))
         assert again.summary["requests"] == 0, again
-        return goes_on(place, witness, 40, allowed=8)
+        return goes_on(place, witness, count, allowed=8)
 
 
 SHARDS: list[Case] = [

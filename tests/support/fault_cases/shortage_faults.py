@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
+from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.fault_cases.fault_case import (
     UNTIL_ROOM,
     Case,
@@ -19,7 +17,8 @@ from tests.support.fault_cases.fault_case import (
     calm,
     lost_rows,
 )
-from tests.support.workplace import REPOSITORY, Workplace, caption, ended
+from tests.support.waiting import wait_until
+from tests.support.workplace import Running, Workplace, caption, ended
 
 HOG = """
 import os, threading, time
@@ -33,6 +32,7 @@ def hog():  # takes all files that the process may open, and each that it closes
         try:
             taken.append(os.dup(0))
         except OSError:
+            os.makedirs({taken!r}, exist_ok=True)  # this takes none
             time.sleep(0.005)
     for handle in taken:
         os.close(handle)
@@ -49,18 +49,10 @@ def pictures(place: Workplace, count: int) -> None:
     )
 
 
-def limited(place: Workplace, files: int, hog: str = "") -> subprocess.Popen[str]:
+def limited(place: Workplace, files: int, hog: str = "") -> Running:
     """A run that may open this many files."""
-    (place.folder / "sitecustomize.py").write_text(hog)
-    return subprocess.Popen(
-        [sys.executable, "-m", "dataflow_grounding", *place.arguments()],
-        env={**os.environ, "PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"},
-        preexec_fn=functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
+    return place.start(first=limit + hog)
 
 
 def few_files(place: Workplace, full: bool) -> Outcome:
@@ -82,21 +74,22 @@ def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
     """Something in the process takes all files, and gives them back after a while, or later than
     anybody waits.
     """
+    count = 200 if full else 40
     with at_work(place, 0, 0.1) as witness:
-        pictures(place, 200)  # more than a busy machine has looked at when the files run out
-        go = place.folder / "go"
-        # no matter how busy the machine
-        witness.rules = [lambda request: go.touch() if request.index == 20 else None]
-        done = ended(
-            limited(
-                place,
-                64,
-                HOG.format(patience=1 if seconds > 60 else 60, go=str(go), seconds=seconds),
-            )
-        )
+        pictures(place, count)
+        go, taken = place.folder / "go", place.folder / "taken"
+
+        def rule(request: ReceivedRequest) -> None:
+            if request.index == 20:  # nothing is answered until they are taken
+                go.touch()
+                wait_until(taken.exists)
+
+        witness.rules = [rule]
+        patience = 1 if seconds > 60 else 60
+        hog = HOG.format(patience=patience, go=str(go), taken=str(taken), seconds=seconds)
+        done = ended(limited(place, 64, hog))
         witness.rules = []
         calm(done)
-        (place.folder / "sitecustomize.py").unlink()
         if seconds > 60:
             assert done.code == 130, done
             assert "Too many open files" in done.err
@@ -106,7 +99,7 @@ def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
             assert done.code == 0, done
         assert place.run().code == 0
         assert not place.failures()
-        return Outcome(witness.sent, witness.twice, lost_rows(place, 200))
+        return Outcome(witness.sent, witness.twice, lost_rows(place, count))
 
 
 # A disk's answer, where Python asks the system to open that one file.
@@ -125,8 +118,8 @@ os.open = open_but_one
 def bad_sector(place: Workplace, full: bool) -> Outcome:
     """One file that the disk can't read, among good ones."""
     with at_work(place, 0) as witness:
-        pictures(place, 20)
-        bad = {"image_path": "sector.jpg", "image_id": "r20", "caption": caption(20)}
+        pictures(place, 6)
+        bad = {"image_path": "sector.jpg", "image_id": "r6", "caption": caption(6)}
         place.picture("sector.jpg")
         place.rows([*place.input.read_text().splitlines(), str(bad).replace("'", '"')])
         sooner = "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
@@ -136,7 +129,7 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
         [failure] = place.failures()
         assert (failure["kind"], failure["retry"]) == ("machine_busy", True), failure
         assert "sector.jpg" in failure["message"]
-        return Outcome(witness.sent, witness.twice, lost_rows(place, 21))
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 7))
 
 
 def swapped(place: Workplace, full: bool) -> Outcome:
@@ -159,7 +152,7 @@ def swapped(place: Workplace, full: bool) -> Outcome:
         new = set().union(*shown[before:])
         assert len(new) == 1, "the new picture alone"
         assert new.isdisjoint(set().union(*shown[:before]))
-        again = ended(place.start()).summary
+        again = place.run().summary
         assert (again["requests"], again["already_complete"]) == (0, True)
         return Outcome(witness.sent, 0, lost_rows(place, 6))
 
@@ -184,7 +177,7 @@ SHORTAGES: list[Case] = [
     Case(
         "open files: run out for a while",
         SLOWER,
-        functools.partial(files_run_out, 3),
+        functools.partial(files_run_out, 2),
     ),
     Case(
         "open files: run out for good",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import random
 import signal
 import time
@@ -25,7 +24,7 @@ from tests.support.workplace import Workplace, ended
 
 def killed(place: Workplace, full: bool) -> Outcome:
     """kill -9 at random moments: of start, work and end."""
-    count, moments = (200, 50) if full else (30, 3)
+    count, moments = (200, 50) if full else (10, 3)
     sent = twice = lost = 0
     for number in range(moments):
         here = Workplace(place.folder / str(number))
@@ -34,7 +33,7 @@ def killed(place: Workplace, full: bool) -> Outcome:
             share = random.Random(number).uniform(0.01, 0.99) if full else (0.02, 0.5, 1.0)[number]
             reached_by(running, witness, share * 2 * count)
             time.sleep(random.Random(number).uniform(0, 0.01))
-            os.kill(running.pid, signal.SIGKILL)
+            running.kill()
             running.communicate()
             outcome = goes_on(here, witness, count)
             assert outcome.sent <= 2 * count + IN_FLIGHT, f"moment {number}: {outcome}"
@@ -44,9 +43,11 @@ def killed(place: Workplace, full: bool) -> Outcome:
 
 def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
     """One signal: what is in flight is waited for, and nothing is paid again."""
-    with at_work(place, 40, 0.1) as witness:
+    count = 40 if full else 20
+    with at_work(place, count) as witness:
+        witness.server.latency = lambda request: 1.0 if request.index >= 10 else 0.0
         running = place.start()
-        reached_by(running, witness, 20)
+        reached_by(running, witness, 11)
         running.send_signal(which)
         stopped = ended(running)
         calm(stopped)
@@ -55,8 +56,8 @@ def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
         assert json.loads((place.results / "run.json").read_text())["state"] == "stopped"
         assert witness.server.abandoned == 0, "what was in flight was waited for"
         assert not list(place.results.rglob("*.part"))
-        outcome = goes_on(place, witness, 40)
-        assert outcome.sent == 80
+        outcome = goes_on(place, witness, count)
+        assert outcome.sent == 2 * count
         return outcome
 
 

@@ -4,12 +4,15 @@ silence, and kills.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from secrets import token_hex
 from typing import Any
+from unittest import mock
 
+from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     Case,
@@ -23,14 +26,10 @@ from tests.support.fault_cases.fault_case import (
 )
 from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import Running, Workplace, ended
+from tests.support.workplace import Done, Running, Workplace, ended
 
-ROWS = 100
-QUICK = """
-import dataflow_grounding.data.bucket as bucket
-bucket.SEND_SECONDS = 0.3
-bucket.SAY_SECONDS = 1.0
-"""
+QUICK = {"SEND_SECONDS": 0.3, "SAY_SECONDS": 1.0}
+"""More often than usual."""
 FILES = (
     "annotations.jsonl",
     "step_0_expression_extraction/annotations.jsonl",
@@ -39,17 +38,22 @@ FILES = (
 
 
 class Bucket:
-    """A store, and runs of a place whose results go there."""
+    """A store, and runs of a place with so many records whose results go there."""
 
-    def __init__(self, place: Workplace, store: FaultyStore) -> None:
+    def __init__(self, place: Workplace, store: FaultyStore, count: int) -> None:
         # a process has one moto, with all buckets
-        self.place, self.store, self.name = place, store, token_hex(4)
+        self.place, self.store, self.name, self.count = place, store, token_hex(4), count
         self.here, self.place.results = place.results, f"s3://{BUCKET}/{self.name}"  # type: ignore[assignment]
-        self.environment = {**environment(store), "DF_WORK_FOLDER": str(place.folder / "work")}
 
     def start(self) -> Running:
-        """A run that sends what it has more often than usual."""
-        return self.place.start(env=self.environment, first=QUICK)
+        """A process that sends what it has more often than usual."""
+        set_up = f"import dataflow_grounding.data.bucket as b; vars(b).update({QUICK})"
+        return self.place.start(first=set_up)
+
+    def run(self) -> Done:
+        """The same in this process."""
+        with mock.patch.multiple("dataflow_grounding.data.bucket", **QUICK):
+            return self.place.run()
 
     def objects(self) -> dict[str, bytes]:
         """What is there, by its name in the results."""
@@ -59,20 +63,20 @@ class Bucket:
         """Healed, the same command ends it, and there are the files of an undisturbed run."""
         self.store.heal()
         witness.server.latency = 0.0
-        done = ended(self.start())
+        done = self.run()
         calm(done)
         assert done.code == 0, done
         there = self.objects()
-        assert tuple(map(there.get, FILES)) == tuple(undisturbed(ROWS)), sorted(there)
+        assert tuple(map(there.get, FILES)) == tuple(undisturbed(self.count)), sorted(there)
         asked = witness.sent
-        again = ended(self.start())
+        again = self.run()
         assert (again.code, witness.sent) == (0, asked), again
         for name, data in there.items():  # for lost_rows
             path = self.here / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         self.place.results = self.here
-        return Outcome(witness.sent, witness.twice, lost_rows(self.place, ROWS), allowed)
+        return Outcome(witness.sent, witness.twice, lost_rows(self.place, self.count), allowed)
 
 
 def objects(store: FaultyStore, folder: str) -> dict[str, bytes]:
@@ -99,11 +103,18 @@ def client_of(store: FaultyStore) -> Any:
 
 
 @contextmanager
-def bucket(place: Workplace) -> Iterator[tuple[Bucket, Witness]]:
+def bucket(place: Workplace, full: bool) -> Iterator[tuple[Bucket, Witness]]:
     """An empty bucket, and records for it."""
-    with faulty_store() as store, at_work(place, ROWS, 0.1) as witness:
+    import s3fs
+
+    count = 100 if full else 30
+    with faulty_store() as store, at_work(place, count, 0.1) as witness:
         client_of(store).create_bucket(Bucket=BUCKET)
-        yield Bucket(place, store), witness
+        s3fs.S3FileSystem.clear_instance_cache()  # those of another store
+        work = {"DF_WORK_FOLDER": str(place.folder / "work")}
+        with mock.patch.dict(os.environ, environment(store) | work):
+            yield Bucket(place, store, count), witness
+        s3fs.S3FileSystem.clear_instance_cache()
 
 
 def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], Outcome]:
@@ -112,12 +123,14 @@ def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], 
     """
 
     def play(place: Workplace, full: bool) -> Outcome:
-        with bucket(place) as (there, witness):
-            running = there.start()
-            reached_by(running, witness, ROWS)
-            there.store.denies = (status, code, message)
-            done, again = ended(running), ended(there.start())
-            for told, exit_code in ((done, 130), (again, 2)):
+        with bucket(place, full) as (there, witness):
+
+            def rule(request: ReceivedRequest) -> None:
+                if request.index == there.count:
+                    there.store.denies = (status, code, message)
+
+            witness.rules.append(rule)
+            for told, exit_code in ((there.run(), 130), (there.run(), 2)):
                 calm(told)
                 assert told.code == exit_code, told
                 assert told.err.splitlines()[-1].startswith("Error: "), told
@@ -136,13 +149,13 @@ def spoilt(what: str, **faults: Any) -> Callable[[Workplace, bool], Outcome]:
     """
 
     def play(place: Workplace, full: bool) -> Outcome:
-        with bucket(place) as (there, witness):
+        with bucket(place, full) as (there, witness):
             vars(there.store).update(faults)
             running = there.start()
-            reached_by(running, witness, ROWS)
+            reached_by(running, witness, there.count)
             running.kill()
             running.communicate()
-            done = ended(there.start())
+            done = there.run()
             calm(done)
             assert done.code == 0, done
             assert there.store.counts[what], there.store.counts
@@ -153,9 +166,9 @@ def spoilt(what: str, **faults: Any) -> Callable[[Workplace, bool], Outcome]:
 
 def silent(place: Workplace, full: bool) -> Outcome:
     """The store takes what is sent and never answers: that is told, and Ctrl-C ends the wait."""
-    with bucket(place) as (there, witness):
+    with bucket(place, full) as (there, witness):
         running = there.start()
-        reached_by(running, witness, ROWS)
+        reached_by(running, witness, there.count)
         there.store.hangs = True
         assert running.stderr
         line = ""
@@ -173,12 +186,12 @@ def killed(place: Workplace, full: bool) -> Outcome:
     """Killed at several moments, also while files are sent; nothing that is there is half of a
     file.
     """
-    moments = [20, 90, 160, 199, 2 * ROWS] if full else [90, 2 * ROWS]
-    with bucket(place) as (there, witness):
+    moments = [0.2, 0.9, 1.6, 1.99, 2] if full else [0.9, 2]
+    with bucket(place, full) as (there, witness):
         for most in moments:
             running = there.start()
-            reached_by(running, witness, most)
-            if most == 2 * ROWS:
+            reached_by(running, witness, most * there.count)
+            if most == 2:
                 wait_until(lambda: "annotations.jsonl" in there.objects())  # run.json comes last
             running.kill()
             running.communicate()

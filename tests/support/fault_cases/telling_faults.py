@@ -22,6 +22,7 @@ from tests.support.workplace import Workplace
 KEY = "sk-5e1f-not-to-be-told"
 SHOWN = "They are printed as `***` and `\\x1b`."
 COMMANDS = "\x1bc\x07\x9b2J\u202e"
+PARTS = "\x1b \x07 \x9b \u202e"
 
 
 def play(
@@ -56,15 +57,26 @@ def play(
         return Outcome(witness.sent, 0, lost_rows(place, COUNT))
 
 
+def a_key(request: ReceivedRequest) -> str:
+    """The run's own."""
+    return request.headers["authorization"]
+
+
+def play_all(place: Workplace) -> None:
+    """All of them in one run."""
+    lost = play(lambda request: f"{a_key(request)} {COMMANDS}", f"{KEY} {PARTS}", place, False).lost
+    assert not lost
+
+
 TELLING: list[Case] = [
     Case(
         "in errors and replies: a key",
         SHOWN,
-        functools.partial(play, lambda request: request.headers["authorization"], KEY),
+        functools.partial(play, a_key, KEY),
     ),
     Case(
         "in errors and replies: terminal commands",
         SHOWN,
-        functools.partial(play, lambda request: COMMANDS, "\x1b \x07 \x9b \u202e"),
+        functools.partial(play, lambda request: COMMANDS, PARTS),
     ),
 ]
