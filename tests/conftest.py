@@ -4,6 +4,7 @@ cases of long tables are played.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import random
@@ -48,6 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("whole" if config.option.whole else "project")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected lives to the end: Python need not look through it for dead
+    objects again and again, which took 3% of the tests' time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
