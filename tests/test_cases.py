@@ -9,6 +9,7 @@ import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,17 @@ def later_cases() -> list[Any]:
     return [pytest.param(row, id=row["id"]) for row in held] or [NOT_HERE]
 
 
+def in_this_process(*arguments: object, timeout: float = 0) -> CompletedProcess[str]:
+    """What the script takes a new interpreter for."""
+    done = command([*map(str, arguments)])
+    return CompletedProcess(arguments, done.code, done.out, done.err)
+
+
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:
-    return runpy.run_path(str(FOLDER / "replay.py"))
+    script = runpy.run_path(str(FOLDER / "replay.py"))
+    script["run"].__globals__["cli"] = in_this_process
+    return script
 
 
 @pytest.mark.slow

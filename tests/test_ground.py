@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
-import os
 import pickle
-import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -32,7 +29,7 @@ from dataflow_grounding import (
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
-from tests.support.workplace import HANGING, REPOSITORY
+from tests.support.workplace import ended, process
 
 OBJECTS = {
     "objects": [
@@ -231,11 +228,11 @@ def test_an_error_of_ones_own_keeps_its_module() -> None:
 
 
 FORKED = """
-import asyncio, os, sys
+import asyncio, os
 from dataflow_grounding import EmbeddedServing, aground
 
 def asked():
-    found = asyncio.run(aground(sys.argv[1], "a cup", serving=EmbeddedServing()))
+    found = asyncio.run(aground(picture, "a cup", serving=EmbeddedServing()))
     return found.phrases[0].status
 
 before = asked()
@@ -249,14 +246,8 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.slow
 def test_a_forked_process_has_threads_of_its_own(picture: Path) -> None:
     """One that waited for its parent's would not come to an end."""
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(picture)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=HANGING,
-    )
-    assert done.returncode == 0, done.stderr
+    done = ended(process([], first=f"picture = {str(picture)!r}\n{FORKED}"))
+    assert done.code == 0, done
 
 
 class _Pictures(BaseHTTPRequestHandler):
@@ -311,14 +302,11 @@ def test_a_frame_of_phrases_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_notebook_shows_an_error_of_ours_in_one_line() -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    code = "from dataflow_grounding import ground\nground('gone.jpg', 'a cup')"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
-    where = {"metadata": {"path": str(REPOSITORY)}}
-    client = nbclient.NotebookClient(notebook, timeout=HANGING, allow_errors=True, resources=where)
-    client.execute()
-    [shown] = [out for out in notebook.cells[0].outputs if out.output_type == "error"]
-    assert len(shown.traceback) == 1, shown
-    assert shown.traceback[0].startswith("ImageMissing: no image 'gone.jpg'")
+def test_a_notebook_shows_an_error_of_ours_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("IPython")
+    cell = "from dataflow_grounding import ground\nground('gone.jpg', 'a cup')"
+    shell = "from IPython.core.interactiveshell import InteractiveShell\n"
+    shell += f"InteractiveShell().run_cell({cell!r})\nraise SystemExit"
+    done = ended(process([], first=shell, cwd=tmp_path, env={"IPYTHONDIR": str(tmp_path)}))
+    [line] = done.out.splitlines()
+    assert line.startswith("ImageMissing: no image 'gone.jpg'")

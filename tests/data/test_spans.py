@@ -365,9 +365,9 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
 
 @pytest.mark.slow
 def test_made_up_captions_have_no_wrong_slice() -> None:
-    tally = fuzz(1000)
+    tally = fuzz(600)
     assert (tally.wrong, tally.missed) == (0, 0), tally.first
-    assert tally.found > 1000
+    assert tally.found > 600
 
 
 @pytest.mark.slow
@@ -385,16 +385,16 @@ def test_a_long_caption_with_many_phrases() -> None:
 @pytest.mark.parametrize(
     ("caption", "phrase"),
     [
-        ("a" * 200_000, "a" * 100_000),
-        ("ab " * 75_000, "ab " * 37_500 + "a"),
-        ("*a" * 100_000, "*a" * 50_000),
-        ("a* " * 75_000, "a " * 37_500 + "b"),
-        ("[a](" * 50_000, "a" * 50_000),
-        ("](" * 100_000, "a"),
-        ("[a](b)" * 30_000, "a" * 50_000),
-        ("~~" * 100_000 + "a", "a"),
-        ("\u0301" * 150_000, "a\u0301"),
-        ("½" * 75_000, "½" * 37_500 + "1"),
+        ("a" * 100_000, "a" * 50_000),
+        ("ab " * 35_000, "ab " * 17_500 + "a"),
+        ("*a" * 50_000, "*a" * 25_000),
+        ("a* " * 35_000, "a " * 17_500 + "b"),
+        ("[a](" * 25_000, "a" * 25_000),
+        ("](" * 50_000, "a"),
+        ("[a](b)" * 15_000, "a" * 25_000),
+        ("~~" * 50_000 + "a", "a"),
+        ("\u0301" * 75_000, "a\u0301"),
+        ("½" * 50_000, "½" * 25_000 + "1"),
     ],
     ids=lambda text: text[:6].encode("ascii", "backslashreplace").decode(),
 )

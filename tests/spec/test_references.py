@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.spec._references import MOST, check_references
-from tests.support.workplace import command, ended, process
+from tests.support.workplace import command
 
 LEVELS = 12
 Leaf = Callable[[str], Any]
@@ -68,7 +68,7 @@ def test_a_bomb_in_parts_is_refused_too(tmp_path: Path) -> None:
     whole = bomb(BOMBS["a text"])
     first = written(tmp_path, "one.yaml", {"x": whole["x"], "image_grounding": "${x.k0}"})
     second = written(tmp_path, "two.yaml", {"image_grounding": {"vlm": {"backend": "embedded"}}})
-    done = ended(process(["generate", "-e", first, "-e", second]))
+    done = command(["generate", "-e", first, "-e", second])
     assert (done.code, done.err.count("\n")) == (2, 1), done
 
 
