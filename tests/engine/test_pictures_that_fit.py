@@ -25,10 +25,10 @@ from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import LONG_AGO, Workplace, ended
 
 MB = 1_000_000
-SIZE = (820, 680)  # of noise: a PNG of 1.7 MB, 2.2 in base64
-MOST = 1_250_000
-# Anthropic's words, with a quarter of its limit
-ANTHROPIC = "image exceeds 1.25 MB maximum: 2233814 bytes > 1310720 bytes"
+SIZE = (410, 340)  # of noise: a PNG of 0.42 MB, 0.56 in base64
+MOST = 312_500
+# Anthropic's words, with a sixteenth of its limit
+ANTHROPIC = "image exceeds 0.3125 MB maximum: 558814 bytes > 327680 bytes"
 
 
 def noise(path: Path, size: tuple[int, int] = SIZE, seed: int = 0, **coding: Any) -> str:
@@ -86,12 +86,12 @@ def boxes(workplace: Workplace) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three PNGs of 1.7 MB and a small one."""
+    """A folder with three PNGs of 0.42 MB and a small one."""
     folder = tmp_path_factory.mktemp("large")
     for number in range(3):
         noise(folder / f"{number}.png", seed=number)
-    noise(folder / "small.png", (300, 200))
-    assert (folder / "0.png").stat().st_size > 1.6 * MB
+    noise(folder / "small.png", (150, 100))
+    assert (folder / "0.png").stat().st_size > 0.4 * MB
     return folder
 
 
@@ -132,14 +132,14 @@ def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
         assert server.received == 5
         assert place.files() == first_files
     large = [SIZE[0] / 4, SIZE[1] / 4, SIZE[0] * 0.75, SIZE[1] * 0.75]
-    for box, expected in zip(first_boxes, [large, [75, 50, 225, 150], large, large], strict=True):
+    for box, expected in zip(first_boxes, [large, [37, 25, 112, 75], large, large], strict=True):
         assert box == pytest.approx(expected, abs=1)
     sent = {request.images[0].format for request in server.requests if in_base64(request) < MOST}
     assert sent == {"JPEG", "PNG"}  # the small one goes as it is
 
 
 def test_a_stated_limit_costs_no_request_and_gives_the_largest_size(place: Workplace) -> None:
-    most = 750_000
+    most = 190_000
     with refusing(most, Fault(413)) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         done = place.run(**{"vlm.picture_bytes": most})
@@ -165,11 +165,11 @@ def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> No
 def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
     workplace: Workplace, large: Path
 ) -> None:
-    names = [noise(workplace.folder / f"n{number}.png", (500, 400), number) for number in range(12)]
+    names = [noise(workplace.folder / f"n{number}.png", (250, 200), number) for number in range(12)]
     small = noise(workplace.folder / "a.png", (60, 40))
     with_pictures(workplace, small, *names)
     workplace.settings["workflow.max_workers"] = 4
-    with refusing(500_000, Fault(413), latency=0.05) as server:
+    with refusing(125_000, Fault(413), latency=0.05) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
         assert (done.code, done.summary["done"]) == (0, 13), done
@@ -182,11 +182,11 @@ def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
 
 
 def test_a_picture_that_is_refused_however_small_fails_alone(workplace: Workplace) -> None:
-    large = noise(workplace.folder / "large.png", (500, 400))
-    small = [noise(workplace.folder / f"{number}.png", (100, 80), number) for number in range(3)]
+    large = noise(workplace.folder / "large.png", (250, 200))
+    small = [noise(workplace.folder / f"{number}.png", (50, 40), number) for number in range(3)]
     with_pictures(workplace, small[0], large, *small[1:])
     workplace.settings["workflow.max_workers"] = 1
-    with refusing(60_000, Fault(413, "Payload too large")) as server:
+    with refusing(15_000, Fault(413, "Payload too large")) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
         assert done.summary["failures"] == {"refused": 1}, done
@@ -194,7 +194,7 @@ def test_a_picture_that_is_refused_however_small_fails_alone(workplace: Workplac
         assert (server.count(413), len(about_cups)) == (3, 6)
         [failure] = workplace.failures()
         assert "Payload too large" in failure["message"]
-        answered = [request for request in about_cups if in_base64(request) <= 60_000]
+        answered = [request for request in about_cups if in_base64(request) <= 15_000]
         assert {request.images[0].format for request in answered} == {"PNG"}  # as they are
 
 
@@ -363,31 +363,31 @@ class Comparer(Operator):
 @pytest.mark.parametrize(
     ("message", "least"),
     [
-        pytest.param("Payload too large", 0.2 * MB, id="no limit is named"),
-        pytest.param("Request body larger than 1000000 bytes", 0.4 * MB, id="that of a request"),
+        pytest.param("Payload too large", 0.05 * MB, id="no limit is named"),
+        pytest.param("Request body larger than 250000 bytes", 0.1 * MB, id="that of a request"),
     ],
 )
 def test_of_several_pictures_each_is_reduced(tmp_path: Path, message: str, least: float) -> None:
     row = {"image_path": "", "other": ""}
     for number, column in enumerate(row):
-        row[column] = str(tmp_path / noise(tmp_path / f"{number}.png", (500, 400), number))
-    with refusing(MB, Fault(413, message)) as server:
+        row[column] = str(tmp_path / noise(tmp_path / f"{number}.png", (250, 200), number))
+    with refusing(MB // 4, Fault(413, message)) as server:
         serving = OpenAIServing(server.base_url, "any", api_key="any")
         assert "scene" in Comparer(serving)(row)["answer"]
         assert (server.count(413), server.received) == (1, 2)
-        [request] = [request for request in server.requests if in_base64(request) <= MB]
+        [request] = [request for request in server.requests if in_base64(request) <= MB // 4]
         assert [list(size) for size in request.image_sizes] == request.input["sizes"]
         assert all(image.size * 4 / 3 > least for image in request.images)
 
 
 def test_what_was_refused_before_is_asked_about_once_more(workplace: Workplace) -> None:
     small = noise(workplace.folder / "a.png", (60, 40))
-    with_pictures(workplace, small, noise(workplace.folder / "b.png", (500, 400)))
-    with refusing(MB // 2, Fault(400, "no")) as server:
+    with_pictures(workplace, small, noise(workplace.folder / "b.png", (250, 200)))
+    with refusing(MB // 8, Fault(400, "no")) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
         assert done.summary["failures"] == {"refused": 1}, done
-    with refusing(MB // 2, Fault(413)) as server:
+    with refusing(MB // 8, Fault(413)) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         assert workplace.run().summary["failures"] == {"refused": 1}
         assert server.received == 0
@@ -397,7 +397,7 @@ def test_what_was_refused_before_is_asked_about_once_more(workplace: Workplace) 
 
 
 class OwnServing(Serving):
-    """A user's, which takes 500 KB."""
+    """A user's, which takes 125 KB."""
 
     model = "mine"
     box_format = "xyxy_px"
@@ -408,14 +408,14 @@ class OwnServing(Serving):
 
     async def answer(self, request: Request[Any]) -> str:
         self.lengths.append(len(request.images[0].encoded()))
-        if self.lengths[-1] > MB // 2:
-            raise PictureTooLarge("I take 500 KB")
+        if self.lengths[-1] > MB // 8:
+            raise PictureTooLarge("I take 125 KB")
         return '{"objects": []}'
 
 
 def test_a_serving_of_the_user_s_own_is_asked_with_smaller_pictures(tmp_path: Path) -> None:
     serving = OwnServing()
-    picture = tmp_path / noise(tmp_path / "a.png", (500, 400))
+    picture = tmp_path / noise(tmp_path / "a.png", (250, 200))
     found = ground(str(picture), "the cat", serving=serving)
     assert [phrase.status for phrase in found.phrases] == ["none"]
     assert len(serving.lengths) == 2
@@ -428,8 +428,8 @@ class Careless(Comparer):
 
 
 def test_an_operator_that_passes_over_the_limits_comes_to_an_end(tmp_path: Path) -> None:
-    name = str(tmp_path / noise(tmp_path / "a.png", (500, 400)))
-    with refusing(MB, Fault(413)) as server:
+    name = str(tmp_path / noise(tmp_path / "a.png", (250, 200)))
+    with refusing(MB // 4, Fault(413)) as server:
         serving = OpenAIServing(server.base_url, "any", api_key="any")
         with pytest.raises(RequestRefused, match="413"):
             Careless(serving)({"image_path": name, "other": name})

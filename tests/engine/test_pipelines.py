@@ -146,7 +146,7 @@ def test_a_record_that_fails_in_a_step_that_needs_no_other_is_in_their_files(
 def test_rows_of_one_image_keep_their_ids_whatever_the_order_of_replies(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    many = [dict(rows[n % 20], n=1, caption=caption(n)) for n in range(120)]
+    many = [dict(rows[n % 20], n=1, caption=caption(n)) for n in range(60)]
     files = []
     for name, seed in (("one", 1), ("two", 2)):
         with LoopbackServer(

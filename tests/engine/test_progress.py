@@ -11,7 +11,6 @@ import pty
 import re
 import select
 import struct
-import subprocess
 import termios
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ import pytest
 
 from dataflow_grounding.engine import progress
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, caption, command, interpreter
+from tests.support.workplace import Running, Workplace, caption, command, process
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +36,7 @@ class Terminal:
     def resize(self, columns: int) -> None:
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
-    def read_while(self, running: subprocess.Popen[str], narrow: int | None = None) -> None:
+    def read_while(self, running: Running, narrow: int | None = None) -> None:
         """Read what a process prints; `narrow` columns once it has said what time is left."""
         while running.poll() is None or select.select([self.side], [], [], 0)[0]:
             if select.select([self.side], [], [], 0.1)[0]:
@@ -66,8 +65,12 @@ def watched(
     spec = str(
         workplace.spec(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2})
     )
-    running = interpreter(
-        ["generate", "-e", spec, "--json"], env={"TERM": "xterm"}, stderr=terminal.theirs
+    # what is printed on standard error goes to the terminal
+    opened = f"os.open({os.ttyname(terminal.theirs)!r}, os.O_RDWR | os.O_NOCTTY)"
+    running = process(
+        ["generate", "-e", spec, "--json"],
+        env={"TERM": "xterm"},
+        first=f"import os; os.dup2({opened}, 2)",
     )
     terminal.read_while(running, narrow)
     running.communicate()
@@ -96,20 +99,20 @@ def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_
     terminal.resize(80)
     latency = 0.0
     with LoopbackServer(latency=lambda _: latency) as server:
-        workplace.many(100)
+        workplace.many(30)
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-        workplace.many(116)
+        workplace.many(46)
         latency = 0.3
         lines = lines_of(watched(workplace, terminal, server))
     told = [line for line in lines if " left" in line]
     assert told
     for line in told:
-        numbers = re.search(r"\b(\d+)/116 records, (\d+\.\d)/s, (\d+) s left, 100 stored", line)
+        numbers = re.search(r"\b(\d+)/46 records, (\d+\.\d)/s, (\d+) s left, 30 stored", line)
         assert numbers, line
         done, rate, left = int(numbers[1]), float(numbers[2]), int(numbers[3])
         # two requests at once, two a record, 0.3 s each; those that were stored took no time
         assert rate < 5, line
-        assert (116 - done) / (rate + 0.05) - 1 < left < (116 - done) / (rate - 0.05) + 1, line
+        assert (46 - done) / (rate + 0.05) - 1 < left < (46 - done) / (rate - 0.05) + 1, line
 
 
 @pytest.mark.parametrize(("ending", "end"), [(".csv", "\n"), (".tsv", ""), (".jsonl", "")])

@@ -40,7 +40,7 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
     workplace: Workplace,
 ) -> None:
     """Three times, each after 10 further answers; then one that takes all does the rest."""
-    workplace.many(40)
+    workplace.many(30)
     for status, message in ALL_REFUSED:
         rule = on(refusal(status, message), indexes=range(10, 10_000))
         with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
@@ -54,24 +54,24 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
             assert not workplace.failures()
     with LoopbackServer(EchoAnswers()) as server:
         again = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert (again.code, again.summary["done"]) == (0, 40), again
-        assert server.paid == 80 - 10 * len(ALL_REFUSED)
+        assert (again.code, again.summary["done"]) == (0, 30), again
+        assert server.paid == 60 - 10 * len(ALL_REFUSED)
 
 
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
     workplace: Workplace, status: int
 ) -> None:
-    workplace.many(60)
-    slow = on(Fault(delay=0.5), indexes=range(40))
-    rule = on(refusal(status, "limit reached"), indexes=range(40, 10_000))
+    workplace.many(30)
+    slow = on(Fault(delay=0.5), indexes=range(20))
+    rule = on(refusal(status, "limit reached"), indexes=range(20, 10_000))
     with LoopbackServer(EchoAnswers(), faults=[slow, rule]) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run(**{"workflow.max_workers": 32})
         assert done.code == 4, done
         server.faults = []
         again = workplace.run()
-        assert (again.code, again.summary["done"]) == (0, 60), again
+        assert (again.code, again.summary["done"]) == (0, 30), again
 
 
 @pytest.mark.parametrize("refused", [1, 5])
@@ -93,8 +93,8 @@ def test_the_last_refusals_of_a_run_are_asked_about_too(workplace: Workplace, re
 def test_records_that_are_refused_one_after_the_other_are_refusals(
     workplace: Workplace, status: int
 ) -> None:
-    workplace.many(40)
-    bad = range(12, 32)
+    workplace.many(24)
+    bad = range(6, 20)
     rule = on(refusal(status, FILTERED if status == 403 else "too odd"), where=about(bad))
     with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
