@@ -544,8 +544,8 @@ def test_numbers_below_zero_stay_numbers(tmp_path: Path, number: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "json"])
-def test_a_row_of_200_000_columns_is_read(tmp_path: Path, ending: str) -> None:
-    names = [f"c{number}" for number in range(200_000)]
+def test_a_row_of_100_000_columns_is_read(tmp_path: Path, ending: str) -> None:
+    names = [f"c{number}" for number in range(100_000)]
     table = ",".join(names) + "\n" + ",".join("x" for _ in names) + "\n"
     path = tmp_path / f"wide.{ending}"
     path.write_text(table if ending == "csv" else json.dumps([dict.fromkeys(names, "x")]))

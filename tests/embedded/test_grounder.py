@@ -54,13 +54,21 @@ def ask(image: Any, *phrases: str) -> dict[str, Any]:
     )
 
 
+def outcomes(image: Any, phrases: list[str]) -> list[Any]:
+    """The boxes of each phrase, or its status."""
+    reply = ask(image, *phrases)
+    statuses = {one["id"]: one["status"] for one in reply["statuses"]}
+    found: list[Any] = []
+    for number in range(1, len(phrases) + 1):
+        boxes = [thing["bbox"] for thing in reply["objects"] if thing["id"] == number]
+        assert not (boxes and number in statuses)
+        found.append(statuses.get(number) or boxes or "none")
+    return found
+
+
 def outcome(image: Any, phrase: str) -> Any:
     """The boxes of one phrase, or its status."""
-    reply = ask(image, phrase)
-    if reply["statuses"]:
-        assert reply["objects"] == []
-        return reply["statuses"][0]["status"]
-    return [thing["bbox"] for thing in reply["objects"]] or "none"
+    return outcomes(image, [phrase])[0]
 
 
 def iou(one: list[int], other: list[int]) -> float:
@@ -90,13 +98,16 @@ FOUND = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("phrase", "expected"), FOUND.values(), ids=FOUND.keys())
-def test_finds(phrase: str, expected: list[list[int]]) -> None:
-    boxes = outcome(scene(), phrase)
-    assert isinstance(boxes, list), boxes
-    assert len(boxes) == len(expected)
-    assert all(iou(box, right) > 0.9 for box, right in zip(boxes, expected, strict=True))
+def are_near(boxes: Any, expected: list[list[int]], least: float = 0.9) -> bool:
+    if not isinstance(boxes, list) or len(boxes) != len(expected):
+        return False
+    return all(iou(box, right) > least for box, right in zip(boxes, expected, strict=True))
+
+
+def test_finds() -> None:
+    found = outcomes(scene(), [phrase for phrase, _ in FOUND.values()])
+    for (name, (phrase, expected)), boxes in zip(FOUND.items(), found, strict=True):
+        assert are_near(boxes, expected), (name, phrase, boxes)
 
 
 NOT_FOUND = {
@@ -137,10 +148,10 @@ NOT_FOUND = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("phrase", "expected"), NOT_FOUND.values(), ids=NOT_FOUND.keys())
-def test_gives_no_box_for(phrase: str, expected: str) -> None:
-    assert outcome(scene(), phrase) == expected
+def test_gives_no_box() -> None:
+    found = outcomes(scene(), [phrase for phrase, _ in NOT_FOUND.values()])
+    told = dict(zip(NOT_FOUND, found, strict=True))
+    assert told == {name: status for name, (_, status) in NOT_FOUND.items()}
 
 
 def test_evidence_and_score_say_what_was_seen() -> None:
@@ -172,14 +183,14 @@ PORTRAITS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phrase", "expected"), PORTRAITS.values(), ids=PORTRAITS.keys())
-def test_people_and_faces(phrase: str, expected: Any) -> None:
-    boxes = outcome(portraits("astronaut", "grace_hopper"), phrase)
-    if isinstance(expected, str):
-        assert boxes == expected
-    else:
-        assert len(boxes) == len(expected)
-        assert all(iou(box, right) > 0.7 for box, right in zip(boxes, expected, strict=True))
+def test_people_and_faces() -> None:
+    picture = portraits("astronaut", "grace_hopper")
+    found = outcomes(picture, [phrase for phrase, _ in PORTRAITS.values()])
+    for (name, (phrase, expected)), boxes in zip(PORTRAITS.items(), found, strict=True):
+        is_right = (
+            boxes == expected if isinstance(expected, str) else are_near(boxes, expected, 0.7)
+        )
+        assert is_right, (name, phrase, boxes)
 
 
 def test_a_clear_face_beside_a_doubtful_one_is_not_the_only_one() -> None:
@@ -200,8 +211,8 @@ def test_a_face_is_skin_or_grey() -> None:
 def test_threads_get_the_answers_of_one() -> None:
     picture = portraits("astronaut", "grace_hopper")
     with ThreadPoolExecutor(4) as pool:
-        replies = list(pool.map(lambda _: ask(picture, "two women", "the sky"), range(8)))
-    assert replies == [ask(picture, "two women", "the sky")] * 8
+        replies = list(pool.map(lambda _: ask(picture, "two women", "the sky"), range(4)))
+    assert replies == [ask(picture, "two women", "the sky")] * 4
 
 
 def test_a_page_or_a_blue_screen_is_no_sky() -> None:
@@ -312,8 +323,8 @@ def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:
 
 @pytest.mark.slow
 def test_boxes_are_pixels_of_a_large_image() -> None:
-    [box] = outcome(scene().resize((4000, 3000)), "the red circle")
-    assert iou(box, [round(v * 6.25) for v in CIRCLE]) > 0.95
+    [box] = outcome(scene().resize((2400, 1800)), "the red circle")
+    assert iou(box, [round(v * 3.75) for v in CIRCLE]) > 0.95
 
 
 def test_boxes_are_pixels_of_a_small_image() -> None:
@@ -394,7 +405,7 @@ SMALL_SCENE = bgr(scene().resize((160, 120)))
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PHRASE_WORDS)).map(" ".join)))
 def test_any_phrase_is_answered(phrase: str) -> None:
     reply = ask(SMALL_SCENE, phrase)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from dataflow_grounding import FileStorage, Operator, Pipeline
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.summary import Summary
+from tests.support.workplace import ended, process
 
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -199,13 +198,21 @@ for number, step in enumerate([in_a_loop, in_a_generator, in_a_list, in_a_lambda
 """
 
 
+OWN_PROCESS = """
+import runpy, sys
+sys.dont_write_bytecode = True
+runpy.run_path("script.py", run_name="__main__")
+raise SystemExit
+"""
+
+
 @pytest.mark.slow
 def test_a_global_counts_wherever_in_a_function_it_is_used(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({"scores": [0.2, 0.5, 0.8]}) + "\n")
     (tmp_path / "script.py").write_text(SCRIPT)
     for limit, count in ((0.1, 3), (0.6, 1)):
         (tmp_path / "config.py").write_text(f"LIMIT = {limit}\n")
-        subprocess.run([sys.executable, "-B", "script.py"], cwd=tmp_path, check=True)
+        assert ended(process([], first=OWN_PROCESS, cwd=tmp_path)).code == 0
         for number in range(4):
             text = (tmp_path / f"cache_{number}" / "x_step1.jsonl").read_text()
             assert json.loads(text)["n"] == count, number

@@ -71,7 +71,7 @@ def a_thing() -> st.SearchStrategy[tuple[int, int, int, int]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=settings().max_examples // 3)  # each is a picture, and a dozen requests
+@settings(max_examples=settings().max_examples // 5)  # each is a picture, and a dozen requests
 @given(thing=a_thing())
 def test_a_thing_anywhere_is_one_box(
     server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory, thing: Any
