@@ -299,8 +299,8 @@ def outside_forward() -> Iterator[None]:
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
     # Raises PlanError where the step would replace a file that has columns of an earlier step. A
-    # step that writes the same columns again, as a second try does, is no harm. A step that names
-    # no columns may lack any.
+    # step that writes the same columns again, as a second try does, does no harm. Where it doesn't
+    # say which columns it writes, it may leave out those of the earlier step.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
@@ -308,7 +308,8 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
         if writes_other_file or other.operator.name == step.operator.name:
             continue
         lost_columns = set(other.operator.writes().values()) - written
-        if lost_columns or not written:
+        says_nothing = not written
+        if lost_columns or says_nothing:
             raise PlanError(
                 f"{other.operator.name} and {step.operator.name} both write {path}: run each on a"
                 " step of its own, self.storage.step()"

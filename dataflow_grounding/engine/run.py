@@ -388,7 +388,7 @@ class Run:
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         outcome = Outcome(row.line, record.image_id)
-        # of its pictures: a traceback, or the outcome, may keep the record itself for long
+        # Its pictures are let go. A traceback or the outcome may hold the record itself for long.
         let_go(record)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
@@ -396,7 +396,8 @@ class Run:
             if columns is None:
                 break
             record = record.updated(columns)
-            if self.source.name is not None:  # a pipeline's: else records have no such column
+            is_pipeline = self.source.name is not None  # a single operator has no such column
+            if is_pipeline:
                 before = record.get("pipeline_steps")
                 labels = before if isinstance(before, list) else []
                 record["pipeline_steps"] = [*labels, step.label]

@@ -395,7 +395,7 @@ class Source:
     def shares_stem(self, record: Record) -> bool:
         """Return whether an earlier picture has the record's path but for its ending."""
         path = record.get(self.image_key)
-        states_id = has_id(record.get("image_id"))  # which names its label file, not the path
+        states_id = has_id(record.get("image_id"))  # then its label file is named by the id
         if states_id or not isinstance(path, str):
             return False
         ending = os.path.splitext(path)[1]

@@ -289,7 +289,8 @@ class _Download:
         who = str(decision.get("who") or "unknown")
         decision_here = {**decision, "record": key, "changes": translated_changes}
         changes_made = self._decisions.decide(record, key, decision_here, who)
-        # Not strict: of a decision that is there already, the changes are those that it made then.
+        # Both are in one order. A decision that was made before returns what it changed then, which
+        # may be fewer.
         for change, change_made in zip(changes, changes_made, strict=False):
             if change.get("fresh"):  # the file's later lines name it by an id that the page made up
                 self._ids[str(change.get("id"))] = change_made["id"]

@@ -183,7 +183,8 @@ class ReplyJudge:
         self._sums = Sums()  # by what the run's boxes look like
         self._alarm = CHECK_AT  # the sum from which a check is made
         self._in_general = Sums()  # by what boxes look like in general
-        # orientations in which a check has shown that such sums are no reason for another
+        # orientations in which `_in_general` has called for a check that found nothing: it calls
+        # for no other there
         self._checked_in_general: set[str] = set()
         self._has_told = False  # whether `newly_certain` has returned a format
 
