@@ -26,9 +26,10 @@ from dataflow_grounding import (
     ground,
     grounded,
 )
+from dataflow_grounding.grounded import Grounded
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+from dataflow_grounding.testing import LoopbackServer, faults
 from tests.support.workplace import ended, process
 
 OBJECTS = {
@@ -65,9 +66,15 @@ def test_with_zoom_small_boxes_are_looked_for_again(picture: Path) -> None:
     assert zoomed.bbox != plain.bbox
 
 
-def test_boxes_are_pixels_and_have_their_phrase(picture: Path) -> None:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Grounded:
+    path = tmp_path_factory.mktemp("found") / "warehouse.png"
+    Image.new("RGB", (1920, 1080), "navy").save(path)
     with LoopbackServer(lambda request: OBJECTS) as server:
-        found = ground(picture, ["a", "b", "c"], serving=serving(server))
+        return ground(path, ["a", "b", "c"], serving=serving(server))
+
+
+def test_boxes_are_pixels_and_have_their_phrase(found: Grounded) -> None:
     assert [(box.phrase, box.bbox, box.score) for box in found] == [
         ("a", (480, 540, 1440, 949), 0.5),
         ("c", (0, 0, 10, 20), 0.25),
@@ -76,18 +83,15 @@ def test_boxes_are_pixels_and_have_their_phrase(picture: Path) -> None:
     assert (found.size, found.model, len(found)) == ((1920, 1080), "loopback", 2)
 
 
-def test_normalized_is_datature_vis_example_the_other_way(picture: Path) -> None:
-    with LoopbackServer(lambda request: OBJECTS) as server:
-        found = ground(picture, "a", serving=serving(server))
+def test_normalized_is_datature_vis_example_the_other_way(found: Grounded) -> None:
     assert found.normalized(1024)[0] == pytest.approx((256, 512, 768, 900), abs=0.5)
     assert found[0].normalized() == found.normalized()[0]
     assert found[0].normalized(1) == pytest.approx((0.25, 0.5, 0.75, 949 / 1080))
 
 
-def test_supervision_gets_the_same_boxes(picture: Path) -> None:
+def test_supervision_gets_the_same_boxes(found: Grounded) -> None:
     pytest.importorskip("supervision")
-    with LoopbackServer(lambda request: OBJECTS) as server:
-        detections = ground(picture, ["a", "b", "c"], serving=serving(server)).to_supervision()
+    detections = found.to_supervision()
     assert detections.xyxy.tolist() == [[480, 540, 1440, 949], [0, 0, 10, 20]]
     assert detections.class_id.tolist() == [0, 2]
     assert detections.confidence.tolist() == [0.5, 0.25]
@@ -95,11 +99,9 @@ def test_supervision_gets_the_same_boxes(picture: Path) -> None:
 
 
 def test_without_supervision_the_extra_is_named(
-    picture: Path, monkeypatch: pytest.MonkeyPatch
+    found: Grounded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
-    with LoopbackServer(EchoAnswers()) as server:
-        found = ground(picture, "a", serving=serving(server))
     with pytest.raises(GroundingError, match=r"dataflow-grounding\[supervision\]"):
         found.to_supervision()
 

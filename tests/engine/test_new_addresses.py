@@ -40,13 +40,13 @@ def test_a_new_address_of_the_same_server_pays_nothing_again(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], every: int | None
 ) -> None:
     first, second = two
-    workplace.many(20)
+    workplace.many(7)
     assert run(workplace, first, **{"vlm.check_every": every}).code == 0
     annotations = workplace.files().annotations
     done = run(workplace, second, **{"vlm.check_every": every})
     assert (done.code, second.received) == (0, 0), done
     assert workplace.files().annotations == annotations
-    workplace.many(23)
+    workplace.many(10)
     assert run(workplace, second, **{"vlm.check_every": every}).code == 0
     assert second.paid == 6 + (every is not None), "what is new, and a check before it"
 

@@ -54,147 +54,127 @@ def input_of(place: Workplace) -> list[dict[str, Any]]:
 # --- what asks again, and what costs nothing
 
 
-def same(place: Workplace) -> list[str]:
-    return []
-
-
-def manifest_gone(place: Workplace) -> list[str]:
+def manifest_gone(place: Workplace) -> None:
     (place.results / ".ckpt" / "finished.json").unlink()
-    return []
 
 
-def finished_rows_gone(place: Workplace) -> list[str]:
+def finished_rows_gone(place: Workplace) -> None:
     (place.results / ".ckpt" / "finished_rows.jsonl").unlink()
-    return manifest_gone(place)
+    manifest_gone(place)
 
 
-def facts_gone(place: Workplace) -> list[str]:
+def facts_gone(place: Workplace) -> None:
     (place.results / ".ckpt" / "images.jsonl").unlink()
-    return finished_rows_gone(place)
+    finished_rows_gone(place)
 
 
-def results_gone(place: Workplace) -> list[str]:
+def results_gone(place: Workplace) -> None:
     for path in place.results.rglob("annotations.jsonl"):
         path.unlink()
-    return []
 
 
-def all_but_replies_gone(place: Workplace) -> list[str]:
+def all_but_replies_gone(place: Workplace) -> None:
     for path in list(place.results.rglob("*")):
         if path.is_file() and path.name != "replies.jsonl":
             path.unlink()
-    return []
 
 
-def reordered(place: Workplace) -> list[str]:
+def reordered(place: Workplace) -> None:
     place.rows(reversed(input_of(place)))
-    return []
 
 
-def renamed(place: Workplace) -> list[str]:
+def renamed(place: Workplace) -> None:
     rows = input_of(place)
     for n, row in enumerate(rows):
         os.rename(place.folder / row["image_path"], place.folder / f"new name {n}.bmp")
         row |= {"image_path": f"new name {n}.bmp", "image_id": f"id{n}", "note": "new"}
     place.rows(rows)
-    return []
 
 
-def touched(place: Workplace) -> list[str]:
+def touched(place: Workplace) -> None:
     for row in input_of(place):
         os.utime(place.folder / row["image_path"])
-    return []
 
 
-def one_removed(place: Workplace) -> list[str]:
+def one_removed(place: Workplace) -> None:
     place.rows(input_of(place)[1:])
-    return []
 
 
-def doubled(place: Workplace) -> list[str]:
+def doubled(place: Workplace) -> None:
     place.rows(input_of(place) * 2)
-    return []
 
 
-def one_added(place: Workplace) -> list[str]:
+def one_added(place: Workplace) -> None:
     place.rows([{"image_path": "p0.bmp", "caption": caption(77)}, *input_of(place)])
-    return []
 
 
-def one_caption(place: Workplace) -> list[str]:
+def one_caption(place: Workplace) -> None:
     rows = input_of(place)
     rows[3]["caption"] = caption(55)
     place.rows(rows)
-    return []
 
 
-def one_picture(place: Workplace) -> list[str]:
+def one_picture(place: Workplace) -> None:
     place.picture("p7.bmp", color="white")
-    return []
 
 
-def swapped(place: Workplace) -> list[str]:
+def swapped(place: Workplace) -> None:
     os.rename(place.folder / "p4.bmp", place.folder / "kept.bmp")
     os.rename(place.folder / "p5.bmp", place.folder / "p4.bmp")
     os.rename(place.folder / "kept.bmp", place.folder / "p5.bmp")
-    return []
 
 
-def edited_in_place(place: Workplace) -> list[str]:
+def edited_in_place(place: Workplace) -> None:
     place.picture("p4.bmp", color="white")
     os.utime(place.folder / "p4.bmp", LONG_AGO)
-    return []
 
 
-def linked_to_another(place: Workplace) -> list[str]:
+def linked_to_another(place: Workplace) -> None:
     place.picture("another.bmp", color="white")
     os.utime(place.folder / "another.bmp", LONG_AGO)
     (place.folder / "p6.bmp").unlink()
     (place.folder / "p6.bmp").symlink_to("another.bmp")
-    return []
 
 
-def copied(place: Workplace) -> list[str]:
+def copied(place: Workplace) -> None:
     for row in input_of(place):
         path = place.folder / row["image_path"]
         shutil.copy2(path, place.folder / "copy.bmp")
         os.replace(place.folder / "copy.bmp", path)
-    return []
 
 
-def chmodded(place: Workplace) -> list[str]:
+def chmodded(place: Workplace) -> None:
     for row in input_of(place):
         os.chmod(place.folder / row["image_path"], 0o640)
-    return []
 
 
-def one_line_damaged(place: Workplace) -> list[str]:
+def one_line_damaged(place: Workplace) -> None:
     path = place.replies
     lines = path.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2][:60] + b"\x00\xff" + lines[2][62:]
     path.write_bytes(b"".join(lines))
-    return finished_rows_gone(place)
+    finished_rows_gone(place)
 
 
-def zeroed(place: Workplace) -> list[str]:
+def zeroed(place: Workplace) -> None:
     path = place.replies
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
     path.write_bytes(whole[:last] + b"\0" * (len(whole) - last))
-    return finished_rows_gone(place)
+    finished_rows_gone(place)
 
 
-def newest_counts(place: Workplace) -> list[str]:
+def newest_counts(place: Workplace) -> None:
     path = place.replies
     path.write_bytes(path.read_bytes() * 2 + b"not a line of a store\n\n{}\n[]\n")
-    return finished_rows_gone(place)
+    finished_rows_gone(place)
 
 
 # a torn last line, and lines of an older version: tests/support/fault_cases/machine_faults.py
 # What is changed, how, and how many requests that costs.
-Changes = list[tuple[str, Callable[[Workplace], list[str]], int]]
+Changes = list[tuple[str, Callable[[Workplace], list[str] | None], int]]
 OF_FILES: Changes = [
-    ("nothing", same, 0),
+    ("nothing", lambda place: None, 0),
     ("the mark of a finished run is gone", manifest_gone, 0),
     ("the finished rows are gone", finished_rows_gone, 0),
     ("what is known of the images is gone", facts_gone, 0),
@@ -242,7 +222,7 @@ def test_only_what_changed_is_asked_again(
     """In one folder, one change after the other."""
     for name, change, sent in changes:
         before, files = server.count(), ten.files()
-        arguments = change(ten)
+        arguments = change(ten) or []
         done = ten.run(*arguments)
         assert (done.code, server.count() - before) == (0, sent), (name, done)
         if sent:
