@@ -418,7 +418,7 @@ def test_a_name_that_was_made_to_take_long_takes_no_time(part: str) -> None:
     """The first kept the program busy for minutes at 20 repetitions: each can be read
     in two ways.
     """
-    for name in (f"qwen3-vl{part * 1_000}-x", f"{part * 1_000}qwen3-vl"):
+    for name in (f"qwen3-vl{part * 200}-x", f"{part * 200}qwen3-vl"):
         format_of_model(name)
 
 

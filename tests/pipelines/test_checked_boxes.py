@@ -56,7 +56,7 @@ def place_in(folder: Path, results: Path) -> Workplace:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of pictures with half of the colours in them; all are looked for."""
     folder = tmp_path_factory.mktemp("drawn")
-    gold = scenes(folder, PICTURES, seed=5)
+    gold = scenes(folder, PICTURES, seed=5, shrink=2)
     lines = [json.dumps(record) + "\n" for record in gold]
     (folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
     rows = [{"image_path": record["image_path"]} for record in gold]
@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_pays_for_nothing_twice(
     server, model = endpoint
     settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
     codes = []
-    for limit in (5, 3, 3, None):
+    for limit in (5, 4, None):
         codes.append(place.run(**settings, **{"workflow.max_requests": limit}).code)
     assert codes[0] != 0
     assert codes[-1] == 0
@@ -206,6 +206,7 @@ def test_estimate_counts_the_checks(place: Workplace, ran: Ran) -> None:
 
 
 def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace) -> None:
+    repeat_rows(place, 2)
     prices = {"vlm.prices": {"input": 1.0, "output": 1.0}}
     judges_prices = {"input": 100.0, "output": 100.0}
     grounder, judge = Model(), Model()
@@ -241,7 +242,7 @@ def test_a_judge_that_accepts_false_boxes_is_told_of(place: Workplace) -> None:
             box["verdict"] = "right"
         return answer
 
-    repeat_rows(place, 60)  # of which three have a false box
+    repeat_rows(place, 30)  # of which some have a false box
     with LoopbackServer(says, keep_bodies=True) as server:
         done = told(place, server)
         shown = place.run_json()["summary"]["notes"]["false_boxes"]
@@ -263,7 +264,7 @@ def test_a_judge_that_denies_all_boxes_is_told_of(place: Workplace, denies_all: 
                 phrase.update(there=False, count=0)
         return answer
 
-    repeat_rows(place, 20)
+    repeat_rows(place, 10)
     with LoopbackServer(says, keep_bodies=True) as server:
         first = told(place, server)
         again = told(place, server)
@@ -272,6 +273,7 @@ def test_a_judge_that_denies_all_boxes_is_told_of(place: Workplace, denies_all: 
 
 
 def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(place: Workplace) -> None:
+    repeat_rows(place, 2)
     is_down = True
 
     def fails(request: ReceivedRequest) -> faults.Fault | None:
@@ -293,6 +295,9 @@ def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(place: 
 def test_where_the_answers_differ_a_box_is_first_in_review(place: Workplace) -> None:
     from dataflow_grounding.review.queues import Queue, Reviewable
 
+    large = scenes(place.results.parent, PICTURES, seed=5)
+    place.input = place.results.with_name("large.jsonl")
+    place.rows({"image_path": record["image_path"]} for record in large)
     with LoopbackServer(Model(Errors(accuracy=0.9)), keep_bodies=True) as server:
         checked(place, server)
     doubtful = {row["text"] for row in expressions(place) if row.get("doubtful")}
@@ -336,6 +341,7 @@ def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None
 
 
 def test_nothing_secret_goes_to_another_address(place: Workplace) -> None:
+    repeat_rows(place, 2)
     with (
         LoopbackServer(Model(), keep_bodies=True, key="sk-mine") as server,
         LoopbackServer(Model(), keep_bodies=True) as other,
@@ -357,6 +363,7 @@ def test_nothing_secret_goes_to_another_address(place: Workplace) -> None:
 
 
 def test_a_judge_at_the_same_address_has_its_key(place: Workplace) -> None:
+    repeat_rows(place, 2)
     model = Model()
     with LoopbackServer(model, keep_bodies=True, key="sk-mine") as server:
         settings = {"vlm.openai.api_key": "sk-mine", "vlm.judge": {"model_name": "judge"}}
@@ -413,6 +420,7 @@ def test_shards_ask_the_judge_too(place: Workplace) -> None:
 
 
 def test_a_judge_of_another_backend_is_asked(place: Workplace) -> None:
+    repeat_rows(place, 2)
     own = place.folder / "own_judge.py"
     own.write_text(
         "from dataflow_grounding.serving import OpenAIServing\n\n\n"

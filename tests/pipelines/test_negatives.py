@@ -31,7 +31,7 @@ from tests.support.workplace import HANGING, Done, Workplace, command
 
 pytestmark = pytest.mark.slow
 
-PICTURES = 4
+PICTURES, FEW = 4, 2
 ERRORS = Errors(absent=0.3)
 STEPS = ("negative_phrases", "box_check")
 TASKS = ("negative_phrases", "phrase_grounding", "box_check")
@@ -80,7 +80,7 @@ def place_in(folder: Path, results: Path) -> Workplace:
 def gold(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Pictures with boxes, in a folder with the input of a run."""
     folder = tmp_path_factory.mktemp("drawn")
-    drawn = scenes(folder, PICTURES, seed=5)
+    drawn = scenes(folder, PICTURES, seed=5, shrink=2)
     rows = [{"image_path": record["image_path"], "caption": captioned(record)} for record in drawn]
     place_in(folder, folder / "results").rows(rows)
     return drawn
@@ -90,6 +90,15 @@ def gold(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def place(gold: list[dict[str, Any]], tmp_path: Path) -> Workplace:
     """The folder of `gold`, and results of the test's own."""
     return place_in(Path(gold[0]["image_path"]).parent, tmp_path / "results")
+
+
+@pytest.fixture
+def small_place(place: Workplace) -> Workplace:
+    """That folder with FEW of its pictures."""
+    rows = place.input.read_text(encoding="utf-8").splitlines()[:FEW]
+    place.input = place.results.with_name("few.jsonl")
+    place.rows(rows)
+    return place
 
 
 class Ran(NamedTuple):
@@ -152,8 +161,8 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
 
 def test_hardly_any_negative_is_there_with_a_judge_that_errs(tmp_path: Path) -> None:
     errors = Errors(absent=0.3, missing=0.1, noise=NOISE, accuracy=0.92)
-    kept = kept_of(scenes(tmp_path, 30, seed=2), errors, seed=2)
-    assert kept.count > 100
+    kept = kept_of(scenes(tmp_path, 14, seed=2), errors, seed=2)
+    assert kept.count > 50
     assert kept.false_share_of("not found") > 2 * MOST_FALSE
     assert kept.false_share_of("made up") > 0.2
     assert kept.false_share <= MOST_FALSE
@@ -174,65 +183,65 @@ def test_the_judge_is_asked_about_what_was_not_found_alone(ran: Ran) -> None:
     assert found_in_all > 0
 
 
-def test_with_a_check_boxes_and_negatives_are_judged_in_one_request(place: Workplace) -> None:
-    model = Model()
-    with LoopbackServer(model, keep_bodies=True) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.check": True})
-    assert done.code == 0, done
-    requests = model.asked("box_check")
-    assert len(requests) == PICTURES
-    assert all(request.input["boxes"] for request in requests)
-    for record in place.annotations():
-        assert negatives_of(record)
-        assert all(item["verification"] for item in record["expressions"])
-
-
-def test_a_second_run_sends_nothing_and_writes_the_same(place: Workplace) -> None:
-    with LoopbackServer(Model(), keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url}
-        assert place.run(**settings).code == 0
-        before = (place.results / "annotations.jsonl").read_bytes()
-        sent = server.count()
-        for annotations in [place.results / "annotations.jsonl", *place.results.glob("step_*/*")]:
-            annotations.unlink(missing_ok=True)
-        assert place.run(**settings).code == 0
-        assert server.count() == sent
-    assert (place.results / "annotations.jsonl").read_bytes() == before
-
-
-def test_without_negatives_nothing_is_asked_and_what_was_stays_as_it_was(place: Workplace) -> None:
-    model = Model()
+def test_without_negatives_nothing_is_asked_and_what_was_stays_as_it_was(
+    small_place: Workplace,
+) -> None:
+    place, model = small_place, Model()
     with LoopbackServer(model, keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url}
         assert place.run(**settings, **{"workflow.negatives": 0}).code == 0
         assert not model.asked("negative_phrases")
         plain = place.annotations()
         assert place.run(**settings).code == 0
-    for before, after in zip(plain, place.annotations(), strict=True):
+        assert any(negatives_of(record) for record in place.annotations())
+        first, sent = place.annotations(), server.count()
+        for annotations in [place.results / "annotations.jsonl", *place.results.glob("step_*/*")]:
+            annotations.unlink(missing_ok=True)
+        assert place.run(**settings).code == 0
+        assert (place.annotations(), server.count()) == (first, sent), "the replies are stored"
+    for before, after in zip(plain, first, strict=True):
         assert not negatives_of(before)
         left = [item for item in after["expressions"] if item.get("source") != "negative"]
         assert left == before["expressions"]
 
 
-@pytest.mark.parametrize("check", [False, True])
-def test_estimate_counts_the_steps(place: Workplace, check: bool) -> None:
-    model = Model(Errors())
+def test_with_a_check_boxes_and_negatives_are_judged_in_one_request(
+    small_place: Workplace,
+) -> None:
+    place, model = small_place, Model(Errors())
     with LoopbackServer(model, keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": check}
-        done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
-        assert done.code == 0, done
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
+        told = estimated(place, **settings)
         assert server.count() == 0
-        told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
         done = place.run(**settings)
-        assert done.code == 0, done
-    assert len(model.asked("negative_phrases")) == PICTURES
-    assert len(model.asked("box_check")) == PICTURES
+    assert done.code == 0, done
+    requests = model.asked("box_check")
+    assert len(requests) == told["box_check"] == FEW
+    assert all(request.input["boxes"] for request in requests)
+    assert len(model.asked("negative_phrases")) == FEW
     # phrases, and whether they are found; with tests of judge or format
+    assert 2 * FEW <= told["negative_phrases"] <= 2 * FEW + 2, told
+    for record in place.annotations():
+        assert negatives_of(record)
+        assert all(item["verification"] for item in record["expressions"])
+
+
+def estimated(place: Workplace, **settings: Any) -> dict[str, int]:
+    """How many requests each step is said to take."""
+    done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+    assert done.code == 0, done
+    return {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
+
+
+def test_estimate_counts_the_steps(place: Workplace, ran: Ran) -> None:
+    told = estimated(place, **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    assert len(ran.model.asked("negative_phrases")) == PICTURES
+    assert len(ran.model.asked("box_check")) == told["box_check"] == PICTURES, told
     assert 2 * PICTURES <= told["negative_phrases"] <= 2 * PICTURES + 2, told
-    assert told["box_check"] == PICTURES, told
 
 
-def test_another_judge_checks_them(place: Workplace) -> None:
+def test_another_judge_checks_them(small_place: Workplace) -> None:
+    place = small_place
     phraser, judge = Model(), Model()
     with (
         LoopbackServer(phraser, keep_bodies=True) as server,
@@ -243,13 +252,15 @@ def test_another_judge_checks_them(place: Workplace) -> None:
         done = place.run(**settings, **{"vlm.judge": {**check, "box_format": "xyxy_px"}})
     assert done.code == 0, done
     assert {request.task for request in judge.received} == {"box_check"}
-    assert len(judge.asked("box_check")) == PICTURES
+    assert len(judge.asked("box_check")) == FEW
     assert not phraser.asked("box_check")
-    assert len(phraser.asked("negative_phrases")) == PICTURES
+    assert len(phraser.asked("negative_phrases")) == FEW
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_record_that_gets_no_negatives_keeps_its_boxes(place: Workplace, task: str) -> None:
+def test_a_record_that_gets_no_negatives_keeps_its_boxes(small_place: Workplace, task: str) -> None:
+    place = small_place
+
     class Silent(Model):
         def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
             answer = super().__call__(request)
@@ -264,7 +275,7 @@ def test_a_record_that_gets_no_negatives_keeps_its_boxes(place: Workplace, task:
         done = place.run(**settings, **{"workflow.stream": False})
     assert done.code == 1, done
     records = place.annotations()
-    assert len(records) == PICTURES
+    assert len(records) == FEW
     for record in records:
         assert all(item["instances"] for item in record["expressions"][:3])
         kept = negatives_of(record)
@@ -370,7 +381,8 @@ def test_an_image_that_has_negatives_gets_no_more_than_it_lacks(
     assert [sum(of_each) for of_each in counts] == [PICTURES, 3 * PICTURES, 3 * PICTURES]
 
 
-def test_classes_keep_their_table(place: Workplace) -> None:
+def test_classes_keep_their_table(small_place: Workplace) -> None:
+    place = small_place
     classes = ["the red box", "the blue box"]
     with LoopbackServer(Model(), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url, "data.classes": classes}
@@ -378,7 +390,7 @@ def test_classes_keep_their_table(place: Workplace) -> None:
         done = place.run(**settings)
     assert done.code == 0, done
     told = {step["step"].partition("_")[2]: step["requests"] for step in estimate["steps"]}
-    assert min(told[step] for step in STEPS) >= PICTURES
+    assert min(told[step] for step in STEPS) >= FEW
     assert any(len(negatives_of(record)) > len(classes) for record in place.annotations())
     assert {row["class"] for row in done.summary["classes"]} == set(classes)
 
@@ -388,7 +400,7 @@ def test_a_detectors_boxes_may_have_negatives_too(
 ) -> None:
     detections = place.folder / "detections.json"  # next to its pictures
     images = [
-        {"id": n, "file_name": Path(r["image_path"]).name, "width": 1200, "height": 900}
+        {"id": n, "file_name": Path(r["image_path"]).name, "width": 600, "height": 450}
         for n, r in enumerate(gold)
     ]
     names = [expression["text"] for expression in gold[0]["expressions"]]

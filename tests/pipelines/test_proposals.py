@@ -245,7 +245,7 @@ def test_the_judge_sees_no_score_and_boxes_stay_as_they_are(tmp_path: Path) -> N
 
 
 def test_goals_hold_on_the_stand_in(tmp_path: Path) -> None:
-    figures = verified(scenes(tmp_path, 20, seed=1), 0.92, seed=1)
+    figures = verified(scenes(tmp_path, 10, seed=1), 0.92, seed=1)
     assert not figures.missed_goals(), figures
 
 

@@ -367,17 +367,17 @@ def test_a_budget_stops_and_the_same_command_goes_on(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
     whole = ReferringPlace(tmp_path / "whole", server.base_url)
-    many(whole, 6)
+    many(whole, 3)
     assert whole.run().code == 0
     place = ReferringPlace(tmp_path / "work", server.base_url)
-    many(place, 6)
-    for _ in range(3):
-        stopped = place.run(**{"workflow.max_requests": 7})
+    many(place, 3)
+    for _ in range(2):
+        stopped = place.run(**{"workflow.max_requests": 5})
         assert stopped.code == 3, stopped
         assert not (place.results / "annotations.jsonl").exists()
-    done = place.run(**{"workflow.max_requests": 7})
+    done = place.run(**{"workflow.max_requests": 5})
     assert done.code == 0, done
-    assert server.count() == 24 + 24
+    assert server.count() == 12 + 12
     assert place.files() == whole.files()
 
 
@@ -389,7 +389,7 @@ def test_streaming_and_step_by_step_give_the_same_bytes(tmp_path: Path) -> None:
             faults=[on(faults.says("?"), task="double_check", containing='"the red Car"')]
         ) as server:
             place = ReferringPlace(tmp_path / str(stream), server.base_url)
-            many(place, 12)
+            many(place, 5)
             done = place.run(**{"workflow.stream": stream, "double_check.method": "both"})
             assert done.code in (0, 1), done
         files.append(place.files())
@@ -433,8 +433,7 @@ def test_steps_0_and_1_of_an_image_are_asked_side_by_side(
 
 PARTS: tuple[list[list[Any]], ...] = (
     [["0"], ["1"], ["2"], ["3"]],
-    [["1"], ["0"], ["2", "3"]],
-    [[0, 1, 2], [3]],
+    [[1], [0], [2, 3]],
     [["3", "2", "1", "0"]],
 )
 
@@ -442,16 +441,16 @@ PARTS: tuple[list[list[Any]], ...] = (
 @pytest.mark.slow
 def test_steps_in_parts_give_what_one_run_gives(tmp_path: Path, server: LoopbackServer) -> None:
     whole = ReferringPlace(tmp_path / "whole", server.base_url)
-    many(whole, 3)
+    many(whole, 2)
     assert whole.run().code == 0
     for number, runs in enumerate(PARTS):
         place = ReferringPlace(tmp_path / f"{number}", server.base_url)
-        many(place, 3)
+        many(place, 2)
         sent = server.count()
         for steps in runs:
             done = place.run(**{"workflow.steps": steps})
             assert done.code == 0, done
-        assert server.count() - sent == 12
+        assert server.count() - sent == 8
         plain, expected = (
             [{k: v for k, v in r.items() if k != "pipeline_steps"} for r in p.annotations()]
             for p in (place, whole)

@@ -340,7 +340,7 @@ def differs(shown: Image.Image, area: tuple[int, int, int, int]) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "marks"),
-    [(SIZE, "outline"), (SIZE, "tag"), ((2600, 1950), "outline"), ((96, 64), "tag")],
+    [(SIZE, "outline"), (SIZE, "tag"), ((2200, 1000), "outline"), ((96, 64), "tag")],
     ids=["seed's", "seed's, tags", "reduced before it is sent", "tiny"],
 )
 def test_marks_stand_beside_the_region_and_not_in_it(
@@ -370,17 +370,17 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
     scene.save(tmp_path / "scene.png")
-    Image.new("RGB", (3000, 2000), "blue").save(tmp_path / "large.png")
+    Image.new("RGB", (2300, 600), "blue").save(tmp_path / "large.png")
     rows = [
         {"image": "scene.png", "bbox": [[50, 60, 100, 100], [300, 200, 50, 80]]},
-        {"image": "large.png", "bbox": [[0, 0, 2500, 1500]]},
+        {"image": "large.png", "bbox": [[0, 0, 2200, 550]]},
     ]
     with LoopbackServer(keep_bodies=True) as server:
         code, _ = generate(tmp_path, server.base_url, rows, "workflow.marks=crop")
         assert code == 0
         pictures = {str(r.input["regions"]): sent(r) for r in server.requests}
     sizes = sorted(shown.size for shown in pictures.values())
-    assert [w / h for w, h in sizes] == pytest.approx([50 / 80, 1.0, 5 / 3], rel=0.01)
+    assert [w / h for w, h in sizes] == pytest.approx([50 / 80, 1.0, 4.0], rel=0.01)
     assert max(side for size in sizes for side in size) <= 2048
     square = next(shown for shown in pictures.values() if shown.width == shown.height)
     assert all(abs(a - b) < 12 for a, b in zip(square.getpixel((5, 5)), (255, 0, 0), strict=True))
@@ -491,8 +491,8 @@ def test_a_runaway_text_about_many_regions_is_divided_in_linear_time() -> None:
     def instructions(count: int) -> int:
         return instructions_of(lambda: read_marked_text(regions + " It is so. " * count, 50))
 
-    assert len(read_marked_text(regions + " It is so. " * 20_000, 50)) == 50
-    assert instructions(2000) < 10 * instructions(250)
+    assert len(read_marked_text(regions + " It is so. " * 5_000, 50)) == 50
+    assert instructions(800) < 10 * instructions(100)
 
 
 def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPMessage, IncompleteRead, RemoteDisconnected
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 import pytest
@@ -347,52 +347,41 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
 
 
 def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_stop() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "dataflow_grounding.testing",
-        "--text",
-        "hello",
-        "--key",
-        "k",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout
-        address = urlsplit(running.stdout.readline().strip())
-        try:
-            assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
-            assert address.port
-            assert send(address.port).status == 401
-            reply = send(address.port, question(task="own"), Authorization="Bearer k")
-            assert reply.content == "hello"
-        finally:
-            running.terminate()
+    with by_itself("--text", '{"count": 3}', "--key", "k") as (running, address):
+        assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
+        assert address.port
+        assert send(address.port).status == 401
+        own, shipped = (
+            send(address.port, asked, Authorization="Bearer k")
+            for asked in (question(task="count"), question())
+        )
+        assert own.content == '{"count": 3}'
+        assert json.loads(shipped.content)["caption"].startswith("A ")
+        running.terminate()
         assert running.wait(120) == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "said"),
-    [
-        ([], 400, "knows the shipped tasks only, not 'count': start it with --text"),
-        (["--text", '{"count": 3}'], 200, '{"count": 3}'),
-    ],
-)
-def test_the_server_by_itself_answers_own_tasks_with_the_text_that_it_is_given(
-    arguments: list[str], status: int, said: str
-) -> None:
+def test_the_server_by_itself_answers_shipped_tasks_alone_without_a_text() -> None:
+    with by_itself() as (_, address):
+        assert address.port
+        own = send(address.port, question(task="count"))
+        shipped = send(address.port, question())
+    assert own.status == 400
+    told = own.json["error"]["message"]
+    assert "knows the shipped tasks only, not 'count': start it with --text" in told
+    assert json.loads(shipped.content)["caption"].startswith("A ")
+
+
+@contextmanager
+def by_itself(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], SplitResult]]:
+    """The server as a command, and the address that it prints."""
     command = [sys.executable, "-m", "dataflow_grounding.testing", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
-        port = urlsplit(running.stdout.readline().strip()).port
-        assert port
         try:
-            own = send(port, question(task="count"))
-            shipped = send(port, question())
+            yield running, urlsplit(running.stdout.readline().strip())
         finally:
             running.terminate()
-    told = own.content if status == 200 else own.json["error"]["message"]
-    assert (own.status, said in told) == (status, True), told
-    assert json.loads(shipped.content)["caption"].startswith("A ")
 
 
 def is_open(port: int) -> bool:

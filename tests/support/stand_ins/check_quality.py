@@ -53,8 +53,10 @@ class Worth:
         return (EXTRACTION + self.requests) / (EXTRACTION + plain.requests)
 
 
-def scenes(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Gold records of pictures with half of the colours in them; the others have no boxes."""
+def scenes(folder: Path, count: int, seed: int = 0, shrink: int = 1) -> list[dict[str, Any]]:
+    """Gold records of pictures with half of the colours in them; the others have no boxes. Sides
+    are `shrink` times shorter than they are here.
+    """
     chance = random.Random(seed)
     records = []
     for number in range(count):
@@ -64,9 +66,11 @@ def scenes(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
             width, height = chance.randint(60, 260), chance.randint(60, 400)
             x1 = 300 * (cell % 4) + chance.randint(5, 295 - width)
             y1 = 450 * (cell // 4) + chance.randint(5, 445 - height)
-            boxes[color] = [(x1, y1, x1 + width, y1 + height)]
+            corners = (x1, y1, x1 + width, y1 + height)
+            left, top, right, bottom = (corner // shrink for corner in corners)
+            boxes[color] = [(left, top, right, bottom)]
         path = folder / f"{seed}-{number}.png"
-        draw(str(path), SIZE, boxes)
+        draw(str(path), (SIZE[0] // shrink, SIZE[1] // shrink), boxes)
         expressions = []
         for color in sorted(COLORS):
             instances = [{"bbox": list(bbox)} for bbox in boxes.get(color, [])]
