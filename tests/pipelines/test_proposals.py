@@ -45,7 +45,7 @@ def as_coco(records: list[dict[str, Any]], path: Path) -> None:
     annotations = []
     for number, record in enumerate(records, 1):
         name = Path(record["image_path"]).name
-        images.append({"id": number, "file_name": name, "width": 1200, "height": 900})
+        images.append({"id": number, "file_name": name, "width": 600, "height": 450})
         for category, expression in enumerate(record["expressions"], 1):
             for instance in expression["instances"]:
                 x1, y1, x2, y2 = instance["bbox"]
@@ -60,7 +60,7 @@ def as_coco(records: list[dict[str, Any]], path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return scenes(tmp_path_factory.mktemp("drawn"), PICTURES, seed=5)
+    return scenes(tmp_path_factory.mktemp("drawn"), PICTURES, seed=5, shrink=2)
 
 
 @pytest.fixture
@@ -161,8 +161,8 @@ def as_yolo(records: list[dict[str, Any]], folder: Path) -> None:
         for number, expression in enumerate(record["expressions"]):
             for instance in expression["instances"]:
                 x1, y1, x2, y2 = instance["bbox"]
-                sides = [(x2 - x1) / 1200, (y2 - y1) / 900]
-                numbers = [(x1 + x2) / 2400, (y1 + y2) / 1800, *sides]
+                sides = [(x2 - x1) / 600, (y2 - y1) / 450]
+                numbers = [(x1 + x2) / 1200, (y1 + y2) / 900, *sides]
                 lines.append(f"{number} {' '.join(map(str, numbers))}")
         (folder / "labels" / f"{picture.stem}.txt").write_text("\n".join(lines), "utf-8")
 
@@ -182,7 +182,7 @@ def as_labelme(records: list[dict[str, Any]], folder: Path, corners: int) -> Non
                 shape = {"label": expression["text"], "points": points, "shape_type": "rectangle"}
                 shapes.append(shape if corners == 2 else {**shape, "score": instance["score"]})
         picture = Path(record["image_path"])
-        data = {"imagePath": f"../{picture.name}", "imageWidth": 1200, "imageHeight": 900}
+        data = {"imagePath": f"../{picture.name}", "imageWidth": 600, "imageHeight": 450}
         (folder / f"{picture.stem}.json").write_text(
             json.dumps({**data, "shapes": shapes}), "utf-8"
         )
@@ -278,7 +278,7 @@ def test_what_a_spec_says_wrong_is_told(
 
 def test_proposals_in_a_picture_of_another_size_fail_their_record_alone(place: Workplace) -> None:
     coco = json.loads(place.input.read_text("utf-8"))
-    coco["images"][1] |= {"width": 900, "height": 1200}
+    coco["images"][1] |= {"width": 450, "height": 600}
     place.input.write_text(json.dumps(coco), encoding="utf-8")
     model = Judge()
     with LoopbackServer(model, keep_bodies=True) as server:

@@ -33,7 +33,7 @@ PROMPT = "Describe the content of each marked region in the image. There are {0}
 
 
 def picture(
-    folder: Path, name: str = "20.png", size: tuple[int, int] = SIZE, color: str = "teal"
+    folder: Path, name: str = "20.png", size: tuple[int, int] = (640, 360), color: str = "teal"
 ) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(folder / name)
@@ -107,7 +107,7 @@ def serving(server: LoopbackServer) -> OpenAIServing:
 def test_the_seeds_example_row_gives_its_nine_fields(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
-    picture(tmp_path)
+    picture(tmp_path, size=SIZE)
     code, _ = generate(
         tmp_path, server.base_url, [{"image": "20.png", "bbox": [[196, 104, 310, 495]]}]
     )
@@ -209,7 +209,7 @@ def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
 def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_box(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
-    picture(tmp_path)
+    picture(tmp_path, size=SIZE)
     boxes = [[(37 * n) % 1400, (91 * n) % 700, 40 + n, 50] for n in range(40)]
     server.answers = by_box
     generate(
@@ -298,7 +298,7 @@ def test_an_answer_in_the_models_own_words_is_kept_and_divided(
 def test_own_words_of_a_later_request_name_the_rows_regions(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
-    name = str(tmp_path / picture(tmp_path))
+    name = str(tmp_path / picture(tmp_path, size=SIZE))
     server.answers = lambda request: "<region1>: a thing"
     regions = [{"bbox": [10, 10, 60, 60], "type": ""}, {"bbox": [800, 500, 900, 600], "type": ""}]
     record = RegionCaptioner(serving(server), regions_per_request=1)(
@@ -432,7 +432,7 @@ def test_the_script_takes_the_seeds_arguments(
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    picture(tmp_path / "in")
+    picture(tmp_path / "in", size=SIZE)
     entry = tmp_path / "in" / "rows.jsonl"
     entry.write_text(json.dumps({"photo": "20.png", "boxes": [[196, 104, 310, 495]]}) + "\n")
     pipeline = module.ImageRegionCaptionPipeline(

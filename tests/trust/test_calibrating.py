@@ -104,10 +104,6 @@ def alternating(request: ReceivedRequest, phrase: str) -> str:
 UNCLEAR = {
     "boxes anywhere": (ProbeModel("xyxy_1000", blind=True), 3),
     "two formats, by the request": (ProbeModel(alternating), 11),
-    "two formats, by the box": (
-        ProbeModel(lambda _, phrase: "xyxy_1" if "e" in phrase[4:8] else "yxyx_1"),
-        11,
-    ),
     "nothing found": (lambda request: {"objects": []}, 1),
     "no boxes at all": (lambda request: "I am sorry, I see rectangles.", 1),
 }

@@ -133,8 +133,9 @@ def _by_threads(rows: list[dict[str, Any]], grounders: list[PhraseGrounder]) -> 
         return list(threads.map(grounded, rows, grounders))
 
 
-@pytest.mark.parametrize("objects", ["one serving", "a serving each"])
-@pytest.mark.parametrize("box_format", ["auto", "xyxy_px"])
+@pytest.mark.parametrize(
+    ("box_format", "objects"), [("auto", "a serving each"), ("xyxy_px", "one serving")]
+)
 def test_calls_at_once_calibrate_and_check_as_one_call_does(
     workplace: Workplace, box_format: str, objects: str
 ) -> None:

@@ -39,7 +39,7 @@ MODERATE: tuple[Size, ...] = ((1242, 375), (640, 480), (480, 640))
 
 def test_boxes_are_those_of_the_ideal(tmp_path: Path) -> None:
     """`benchmarks.box_quality` plays all servers, with more pictures."""
-    gold = scenes(tmp_path, 3, sizes=MODERATE)
+    gold = scenes(tmp_path, 2, sizes=MODERATE)
     ideal, _ = measure(gold, SeeingModel(), box_format="xyxy_1000")
     server = SERVERS["long edge 500"]
     found, _ = measure(gold, SeeingModel(resized=server), name=MODEL, box_format="auto")
