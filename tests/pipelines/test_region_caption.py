@@ -520,7 +520,8 @@ def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackSer
 def test_proposed_boxes_in_another_format_stop_the_run(
     tmp_path: Path, on_suspect: str, code: int
 ) -> None:
-    rows = [{"image": picture(tmp_path, f"p{n}.png", (320, 200 + n))} for n in range(3)]
+    colors = ("teal", "navy", "maroon")
+    rows = [{"image": picture(tmp_path, f"{c}.png", (320, 200), c)} for c in colors]
     with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
         settings = ("vlm.box_format=xyxy_1000", f"vlm.on_suspect_boxes={on_suspect}")
         assert generate(tmp_path, server.base_url, rows, *settings)[0] == code

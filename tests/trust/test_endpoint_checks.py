@@ -173,7 +173,8 @@ def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
 @pytest.mark.slow
 def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
     rows = [
-        {"image": str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))} for n in range(4)
+        {"image": str(place.folder / place.picture(f"{color}.jpg", (320, 200), color=color))}
+        for color in ("red", "green", "blue", "gray")
     ]
     with LoopbackServer(model := Switching(X)) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format=X)
@@ -587,7 +588,7 @@ def corner(request: ReceivedRequest) -> Any:
     """Right answers about things that are all in the top left corner."""
     if request.task != "phrase_grounding" or asks_for_rectangles(request):
         return EchoAnswers(X)(request)
-    draw = random.Random(request.text)
+    draw = random.Random(f"{request.text} {request.image_digests}")
     objects = []
     for phrase in request.input["phrases"]:
         x, y = draw.randint(0, 150), draw.randint(0, 150)
@@ -597,7 +598,7 @@ def corner(request: ReceivedRequest) -> Any:
 
 
 def many_pictures(place: Workplace) -> None:
-    names = [place.picture(f"p{n}.jpg", (400, 300 + n)) for n in range(26)]
+    names = [place.picture(f"p{n}.jpg", (400, 300), color=f"#0000{8 * n:02x}") for n in range(26)]
     place.rows({"image_path": name, "caption": "Alpha Beta Gamma"} for name in names)
 
 
@@ -610,11 +611,6 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
         [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
         assert note.startswith("Note: the boxes of this run look like xyxy_500, where xyxy_1000 ")
         assert done.summary["probes"] >= 3
-    alone = Workplace(place.folder / "alone", **{**place.settings, "vlm.check_every": None})
-    alone.input = place.input
-    with LoopbackServer(corner) as server:
-        stopped = run(alone, server)
-    assert (stopped.code, "_px would fit" in stopped.err) == (2, True), stopped
 
 
 @pytest.mark.slow
@@ -719,11 +715,8 @@ def test_a_change_shows_in_the_numbers_soon(place: Workplace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "written"), [("all things", "xyxy_px"), ("mostly empty", "cxcywh_px")]
-)
-def test_a_noisy_model_in_the_right_format_is_not_stopped(kind: str, written: str) -> None:
-    scene = watched_runs.RIGHT[kind]
+def test_a_noisy_model_in_the_right_format_is_not_stopped() -> None:
+    scene, written = watched_runs.RIGHT["mostly empty"], "cxcywh_px"
     outcome = watched_runs.play(
         lambda *_: written, written, scene, records=25, seed=1, noise=0.03, outliers=0.2
     )

@@ -70,8 +70,7 @@ def showing(asked: str, found: list[ProbedPicture]) -> Showing:
     ("name", "noise", "outliers"),
     [
         ("gemini", 0.0, 0.0),
-        ("xyxy_px", 0.015, 0.1),
-        ("xywh_px", 0.03, 0.2),
+        ("xywh_px", 0.015, 0.1),
         ("xyxy_1000@pad_square", 0.03, 0.2),
         ("cxcywh_1", 0.06, 0.2),
     ],
