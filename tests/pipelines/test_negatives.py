@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -521,17 +520,14 @@ def test_shards_make_the_same_negatives_as_one_run(place: Workplace, ran: Ran) -
     assert all(negatives_of(record) for record in place.annotations())
 
 
-class Slow(Model):
-    """Takes its time, so that a run can be killed between two answers."""
-
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        time.sleep(0.15)
-        return super().__call__(request)
-
-
 def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace, ran: Ran) -> None:
-    model = Slow()
-    with LoopbackServer(model, keep_bodies=True) as server:
+    model = Model()
+
+    def latency(request: ReceivedRequest) -> float:
+        """The first answer of the judge is under way at the kill, however long that takes to come."""
+        return HANGING * (request.task == "box_check" and len(model.asked("box_check")) == 1)
+
+    with LoopbackServer(model, keep_bodies=True, latency=latency) as server:
         settings = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         running = place.start(**settings)
         wait_until(lambda: model.asked("box_check"), running)

@@ -275,7 +275,7 @@ def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -
 
     limit = faults.too_many_requests(0.25)
     with LoopbackServer(
-        CannedAnswers(), capacity=3, latency=1.0, limit_fault=limit, record=False
+        CannedAnswers(), capacity=3, latency=2.5, limit_fault=limit, record=False
     ) as server:
         assert sorted(asyncio.run(burst(server, 8))) == [200] * 3 + [429] * 5
         server.capacity = 6

@@ -26,7 +26,7 @@ from dataflow_grounding.testing import (
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.stand_ins.watched_model import Scene, WatchedModel
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import HANGING, Workplace, ended, process
 
 X, Y = "xyxy_1000", "yxyx_1000"
 TAKEN_BACK = r"(\d+) answers came since the last good check, (\d+) of them already returned"
@@ -174,7 +174,7 @@ def test_many_questions_that_wait_for_a_check_keep_no_other_one_from_its_end(
 
     work = threading.Thread(target=ground_often, daemon=True)
     work.start()
-    work.join(60)
+    work.join(HANGING)
     assert grounded == [80] * 2, "each waits for the other"
 
 

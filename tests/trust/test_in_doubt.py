@@ -17,7 +17,7 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequ
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.stand_ins.watched_model import Scene, WatchedModel
 from tests.support.stand_ins.watched_runs import grounding_input
-from tests.support.workplace import Done, Workplace
+from tests.support.workplace import HANGING, Done, Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ class PatientProbes(OpenAIServing):
         number = self.probes
         if number == 2:
             self._enough_from = self.boxes + 10
-            self.were_enough = await asyncio.to_thread(self._are_enough.wait, 30)
+            self.were_enough = await asyncio.to_thread(self._are_enough.wait, HANGING)
         reply = await super().answer(request)
         if number == 1:
             self.boxes_before_the_first_answer = self.boxes
