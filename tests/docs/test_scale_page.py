@@ -1,4 +1,4 @@
-"""The scripts of the page on scale, as they stand, each as processes of their own."""
+"""The scripts of the page on scale, as they stand."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ import pytest
 import yaml
 
 from tests.docs.test_pages_run import blocks, of_a_stranger
-from tests.support.forking import Forked
 from tests.support.store import environment, faulty_store
-from tests.support.workplace import HANGING, REPOSITORY
+from tests.support.workplace import HANGING, REPOSITORY, command
 
 pytestmark = pytest.mark.slow
 
 PAGE = REPOSITORY / "docs" / "scale.md"
+ROWS = 4  # one for each shard of the page
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `init` writes, and what one machine leaves of it."""
+    """What `init` writes, with fewer rows, and what one machine leaves of it."""
     folder = tmp_path_factory.mktemp("begun") / "work"
     folder.mkdir()
     run("dataflowgrounding init .", folder)
+    captions = folder / "example_data" / "captions.jsonl"
+    rows = captions.read_text("utf-8").splitlines(keepends=True)
+    captions.write_text("".join(rows[:ROWS]), encoding="utf-8")
     run(
         "dataflowgrounding generate -e image_grounding.yaml results_dir=alone --no-progress", folder
     )
@@ -49,41 +52,45 @@ exit "$code"
 """In place of the command: it hands its arguments to the test and ends as the test says."""
 
 
-def run(script: str, folder: Path, command: str = ASKS, **environment: str) -> None:
-    """A script in bash; each of its commands is a process of its own."""
+def run(script: str, folder: Path, **environment: str) -> None:
+    """A script in bash; its commands run in this process, one after another."""
     env = of_a_stranger(folder.parent / "home") | environment
     place = folder.parent / "bin" / "dataflowgrounding"
     asked, answered = Path(f"{place}.asked"), Path(f"{place}.answered")
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(command)
-    place.chmod(0o755)
-    for pipe in (asked, answered):
-        if not pipe.exists():
-            os.mkfifo(pipe)
-    said = []
+    if not place.exists():
+        place.parent.mkdir()
+        place.write_text(ASKS)
+        place.chmod(0o755)
+        os.mkfifo(asked)
+        os.mkfifo(answered)
+    with (folder.parent / "said").open("w") as said:
+        bash = subprocess.Popen(
+            ["bash", "-ec", script],
+            cwd=folder,
+            env={**env, "PATH": f"{place.parent}{os.pathsep}{env['PATH']}"},
+            stdout=said,
+            stderr=said,
+        )
 
-    def answer() -> None:
-        while line := asked.read_text():
-            current, *arguments = line.splitlines()
-            one = Forked(arguments, Path(current), env)
-            said.extend(one.communicate(timeout=HANGING))
-            answered.write_text(f"{one.returncode}\n")
+    def wait() -> None:
+        bash.wait()
+        asked.write_text("")
 
-    answering = Thread(target=answer, daemon=True)
-    answering.start()
-    path = f"{place.parent}{os.pathsep}{env['PATH']}"
-    done = subprocess.run(
-        ["bash", "-ec", script],
-        cwd=folder,
-        env={**env, "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=HANGING,
-    )
-    asked.write_text("")
-    answering.join()
-    assert done.returncode == 0, (done.stdout, *said)
+    waiting = Thread(target=wait, daemon=True)
+    waiting.start()
+    told = []
+    while line := asked.read_text():
+        current, *arguments = line.splitlines()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(current)
+            for name in {*os.environ} - {*env}:
+                patch.delenv(name)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            told.append(command(arguments))
+        answered.write_text(f"{told[-1].code}\n")
+    waiting.join()
+    assert bash.returncode == 0, ((folder.parent / "said").read_text(), *told)
 
 
 def same(work: Path) -> None:
@@ -110,12 +117,14 @@ def test_a_bucket(work: Path) -> None:
     with faulty_store() as store, pytest.MonkeyPatch.context() as patch:
         for name, value in environment(store).items():
             patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="bucket")
         run(scripts()[1], work, **environment(store))
-        for one in boto3.client("s3").list_objects_v2(Bucket="bucket")["Contents"]:
-            path = work / one["Key"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            boto3.client("s3").download_file("bucket", one["Key"], str(path))
+        keys = [one["Key"] for one in s3.list_objects_v2(Bucket="bucket")["Contents"]]
+        for key in keys:
+            if key.endswith("/annotations.jsonl") and "/shards/" not in key:
+                (work / key).parent.mkdir(parents=True, exist_ok=True)
+                (work / key).write_bytes(s3.get_object(Bucket="bucket", Key=key)["Body"].read())
     same(work)
 
 
@@ -147,7 +156,16 @@ def test_two_laptops(work: Path) -> None:
 
 
 def test_ray(work: Path) -> None:
-    assert "--engine ray" in scripts()[5]
-    own = f"PYTHONPATH={REPOSITORY} exec {sys.executable} -m dataflow_grounding"
-    run(scripts()[5], work, f'#!/bin/bash\n{own} "$@"\n')
+    [script] = [script for script in scripts() if "--engine ray" in script]
+    own = f"dataflowgrounding() {{ {sys.executable} -m dataflow_grounding \"$@\"; }}\n"
+    done = subprocess.run(
+        ["bash", "-ec", own + script],
+        cwd=work,
+        env={**of_a_stranger(work.parent / "home"), "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=HANGING,
+    )
+    assert done.returncode == 0, done.stdout
     same(work)
