@@ -4,21 +4,28 @@ core is installed; those of pages that are longer ways to the same, within this 
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.forking import IMPORTED
 from tests.support.stand_ins.probe_model import ProbeModel
+from tests.support.wheels import is_wanted, pack
 from tests.support.workplace import REPOSITORY, command
 
 pytestmark = pytest.mark.slow
@@ -73,37 +80,90 @@ def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
     return done.stdout
 
 
-def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
-    """All bash blocks of a page in one shell, bar the first command, which `clone` has run; of its
-    export line, the values are the reader's own, who has an endpoint.
+ASKED = """
+trap ': > "$ASKED"' EXIT
+dataflowgrounding() {
+  type -P dataflowgrounding > /dev/null || return 127
+  { printf '%s\\0' "$PWD" "$@"; printf '\\0'; env -0; } > "$ASKED"
+  local code
+  read -r code < "$ANSWERED"
+  return "$code"
+}
+"""
+"""Before a page's commands: each `dataflowgrounding` is run by FORKS, which the end of all ends."""
+
+FORKS = """
+import gc, importlib, os, subprocess, sys
+from dataflow_grounding.cli.main import main
+for module in sys.argv[2:]:
+    importlib.import_module(module)
+gc.freeze()
+bash = subprocess.Popen(["bash", sys.argv[1]])
+while asked := open(os.environ["ASKED"], encoding="utf-8").read():
+    words, _, environment = asked.partition("\\0\\0")
+    folder, *arguments = words.split("\\0")
+    child = os.fork()
+    if not child:
+        os.environ.clear()
+        os.environ.update(line.split("=", 1) for line in environment.split("\\0") if line)
+        os.chdir(folder)
+        sys.argv = ["dataflowgrounding", *arguments]
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # to free all memory takes longer than most commands
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with open(os.environ["ANSWERED"], "w") as answered:
+        answered.write(f"{code}\\n")
+sys.exit(bash.wait())
+"""
+"""Runs a script of bash; its commands are forked from this process, which has imported them."""
+
+
+def run_pages(clone: Path, work: Path) -> None:
+    """All bash blocks of the README and, in `work`, of the tutorial in one shell, bar the first
+    command, which `made_clone` has run; of the export lines, the values are the reader's own, who
+    has an endpoint.
     """
     passed_over = ("first", "tests", "no endpoint")
-    texts = [text for mark, text in blocks(page, "bash") if mark not in passed_over]
+    texts = [
+        [text for mark, text in blocks(page, "bash") if mark not in passed_over]
+        for page in (README, TUTORIAL)
+    ]
+    lines = ["set -e", ASKED, *texts[0], f"cd {work}", *texts[1]]
+    lines += ["command dataflowgrounding --version"]  # as a process of its own
+    place = work.parent
+    for name in ("asked", "answered"):
+        os.mkfifo(place / name)
     with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
         own = f"export DF_BASE_URL={server.base_url} DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine"
-        whole = before + "\n".join(texts)
-        assert len(EXPORT.findall(whole)) == 1
-        out = run(EXPORT.sub(own, whole), folder, home)
+        script, exports = EXPORT.subn(own, "\n".join(lines))
+        assert exports == 2
+        (place / "pages.sh").write_text(script, encoding="utf-8")
+        (place / "forks.py").write_text(FORKS, encoding="utf-8")
+        line = [f"{clone}/.venv/bin/python", f"{place}/forks.py", f"{place}/pages.sh", *IMPORTED]
+        pipes = f"export ASKED={place}/asked ANSWERED={place}/answered"
+        said = run(f"{pipes}\n{shlex.join(line)}", clone, place / "home")
         assert server.requests
-    return out
+    assert "Traceback" not in said
 
 
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
     """A copy of the checkout in which the README's first command has run, and with it the core
     install.
 
     `README_CLONE` names one, where that was done already, with what the command said in `first.out`
-    beside it.
+    next to it.
     """
-    folder = Path(os.environ.get("README_CLONE") or made_clone(tmp_path_factory))
-    assert "10 images: 10 done, 0 failed" in (folder.parent / "first.out").read_text("utf-8")
-    assert (folder / "cache" / "image_grounding" / "report.html").is_file()
-    return folder
+    return Path(os.environ.get("README_CLONE") or made_clone(tmp_path / "dataflow-grounding"))
 
 
-def made_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clone") / "dataflow-grounding"
+def made_clone(folder: Path) -> Path:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(
         listed, cwd=REPOSITORY, capture_output=True, check=True, text=True
@@ -111,25 +171,41 @@ def made_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name and (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
+    wheels = folder.parent / "wheels"
+    of_the_core = filter(is_wanted, map(Requirement, requires("dataflow-grounding") or ()))
+    pack(["hatchling", *map(str, of_the_core)], wheels)
     [first] = [text for mark, text in blocks(README, "bash") if mark == "first"]
     # what is imported is compiled then: a third less to do than for all that is installed
-    said = run(f"export PIP_COMPILE=0\n{first}", folder, folder.parent / "home")
+    settings = (
+        f"PIP_COMPILE=0 PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels} PATH={sys.base_prefix}/bin:$PATH"
+    )
+    said = run(f"export {settings}\n{first}", folder, folder.parent / "home")
+    shutil.rmtree(wheels)
     (folder.parent / "first.out").write_text(said, encoding="utf-8")
     return folder
 
 
-def test_the_readme_shows_what_its_first_command_prints(clone: Path) -> None:
+def test_the_readme_and_the_tutorial_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
     [shown] = [text for mark, text in blocks(README, "text") if mark == "printed"]
     printed = (clone.parent / "first.out").read_text("utf-8")
     assert {*shown.splitlines()} <= {*printed.splitlines()}
+    assert "10 images: 10 done, 0 failed" in printed
+    assert (clone / "cache" / "image_grounding" / "report.html").is_file()
 
-
-def test_the_readmes_commands_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
-    out = run_page(README, clone, tmp_path / "home")
+    work = tmp_path / "work"
+    shutil.copytree(clone / "example_data" / "images", work / "pictures")
+    turned(work / "pictures" / "turned.jpg")
+    for kind in ("python", "yaml"):
+        for mark, text in blocks(TUTORIAL, kind):
+            (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    run_pages(clone, work)
     assert (clone / "out" / "report.html").is_file()
     assert (clone / "boxes.png").is_file()
     assert len((clone / "out" / "annotations.jsonl").read_text("utf-8").splitlines()) == 10
-    assert "Traceback" not in out
+    lines = (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == 11
+    for line in lines:
+        check_odvg(json.loads(line), work / "train")
 
 
 @pytest.fixture
@@ -174,37 +250,31 @@ def run_here_at_an_endpoint(page: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return said
 
 
-def test_the_readmes_commands_run_without_an_endpoint(of_nobody: Path) -> None:
+def few_examples() -> None:
+    """The examples with the first three rows of captions."""
     shutil.copytree(REPOSITORY / "example_data", "example_data")
+    captions = Path("example_data/captions.jsonl")
+    rows = captions.read_text("utf-8").splitlines(keepends=True)[:3]
+    captions.write_text("".join(rows), encoding="utf-8")
+
+
+def test_the_readmes_commands_run_without_an_endpoint(of_nobody: Path) -> None:
+    few_examples()
     texts = [text for mark, text in blocks(README, "bash") if mark in ("", "no endpoint")]
     generated = [text for text in texts if "--backend" in text or "generate" in text]
     assert generated
     run_here(generated)
-    assert len(Path("out/annotations.jsonl").read_text("utf-8").splitlines()) == 10
+    assert len(Path("out/annotations.jsonl").read_text("utf-8").splitlines()) == 3
 
 
-def test_the_readmes_python_runs_as_it_stands(clone: Path, tmp_path: Path) -> None:
+def test_the_readmes_python_runs_as_it_stands(of_nobody: Path) -> None:
+    few_examples()
     texts = [text for _, text in blocks(README, "python")]
-    for text, said in zip(texts, ("the astronaut grounded", "10 images: 10 done"), strict=True):
-        (tmp_path / "script.py").write_text(text, encoding="utf-8")
-        script = f"{clone}/.venv/bin/python {tmp_path}/script.py"
-        assert said in run(script, clone, tmp_path / "home")
-
-
-def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    shutil.copytree(clone / "example_data" / "images", work / "pictures")
-    turned(work / "pictures" / "turned.jpg")
-    for kind in ("python", "yaml"):
-        for mark, text in blocks(TUTORIAL, kind):
-            (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
-    run_page(TUTORIAL, work, tmp_path / "home", before=f"source {clone}/.venv/bin/activate\n")
-    lines = [
-        json.loads(line) for line in (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()
-    ]
-    assert len(lines) == 11
-    for line in lines:
-        check_odvg(line, work / "train")
+    for text, said in zip(texts, ("the astronaut grounded", "3 images: 3 done"), strict=True):
+        Path("script.py").write_text(text, encoding="utf-8")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            runpy.run_path("script.py", run_name="__main__")
+        assert said in out.getvalue()
 
 
 def test_the_detectors_page_runs_to_a_data_yaml(
@@ -228,13 +298,16 @@ def test_the_detectors_page_runs_to_a_data_yaml(
 
 
 def captioned_photos() -> None:
-    """What the page on captions begins with: `photos/` and `captions.csv`, and its spec."""
-    shutil.copytree(REPOSITORY / "example_data" / "images", "photos")
+    """What the page on captions begins with: `photos/` and `captions.csv`, and its spec; of the
+    examples, the first three.
+    """
+    Path("photos").mkdir()
     lines = (REPOSITORY / "example_data" / "captions.jsonl").read_text("utf-8").splitlines()
     with open("captions.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "text"])
-        for row in map(json.loads, lines):
+        for row in map(json.loads, lines[:3]):
+            shutil.copy(REPOSITORY / "example_data" / row["image_path"], "photos")
             table.writerow([Path(row["image_path"]).name, row["caption"]])
     for mark, text in blocks(CAPTIONS, "yaml"):
         Path(mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
@@ -250,7 +323,7 @@ def test_the_page_on_captions_runs_with_an_endpoint_and_without(
     else:
         run_here([text for mark, text in blocks(CAPTIONS, "bash") if mark != "endpoint"])
     records = Path("results/annotations.jsonl").read_text("utf-8").splitlines()
-    assert len(records) == 10
+    assert len(records) == 3
     assert Path("train/odvg.jsonl").is_file()
     assert Path("yolo/data.yaml").is_file()
 
@@ -280,7 +353,7 @@ def test_every_command_of_the_page_on_troubles_runs(
     Path("classes.txt").write_text("person\nred circle\n", encoding="utf-8")
     assert len(blocks(TROUBLESHOOTING, "bash")) > 10
     out = run_here_at_an_endpoint(TROUBLESHOOTING, monkeypatch)
-    assert "10 images: 10 done, 0 failed" in out
+    assert "3 images: 3 done, 0 failed" in out
 
 
 def turned(path: Path) -> None:

@@ -157,7 +157,7 @@ def test_two_laptops(work: Path) -> None:
 
 def test_ray(work: Path) -> None:
     [script] = [script for script in scripts() if "--engine ray" in script]
-    own = f"dataflowgrounding() {{ {sys.executable} -m dataflow_grounding \"$@\"; }}\n"
+    own = f'dataflowgrounding() {{ {sys.executable} -m dataflow_grounding "$@"; }}\n'
     done = subprocess.run(
         ["bash", "-ec", own + script],
         cwd=work,
