@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workplace import command
+from tests.support.forking import Forked
+from tests.support.workplace import Done, command, ended
 
 pytestmark = pytest.mark.slow
 
@@ -24,31 +25,25 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path("api_pipelines") / "image_grounding_api_pipeline.py"
 
 
-def run(
-    *arguments: object, cwd: Path, package: Path = ROOT, **more: str
-) -> subprocess.CompletedProcess[str]:
-    """A command in a folder, with no key set and an empty home."""
+def run(*arguments: object, cwd: Path, package: Path = ROOT) -> None:
+    """A command of Python's in a folder, with no key set and an empty home."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(cwd),
         "PYTHONPATH": str(package),
         "LC_ALL": "C.UTF-8",
-        **more,
     }
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done
 
 
-def init(
-    *arguments: object, cwd: Path, package: Path = ROOT, **more: str
-) -> subprocess.CompletedProcess[str]:
-    return run("-m", "dataflow_grounding", "init", *arguments, cwd=cwd, package=package, **more)
+def forked(script: Path, cwd: Path) -> Done:
+    """A script in a folder, with no key set and an empty home."""
+    run = f"import runpy, sys; runpy.run_path({str(script)!r}, run_name='__main__'); sys.exit(0)"
+    done = ended(Forked([], cwd, {"PATH": os.environ["PATH"], "HOME": str(cwd)}, first=run))
+    assert done.code == 0, done
+    return done
 
 
 def files_in(folder: Path) -> set[str]:
@@ -64,10 +59,12 @@ def few_images(folder: Path, most: int = 3) -> None:
     )
 
 
-def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: Path) -> None:
+def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "mein Ordner 图"
-    done = init(folder, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = command(["init", str(folder)])
+    assert done.code == 0, done
     assert {
         SCRIPT.as_posix(),
         "example_data/captions.jsonl",
@@ -75,16 +72,17 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(tmp_path: 
         "README.md",
     } <= files_in(folder)
     assert not any("__pycache__" in name or name.endswith(".pyc") for name in files_in(folder))
-    assert f"python '{folder / SCRIPT}'" in done.stdout, "what is said can be pasted"
-    without = init(folder, cwd=tmp_path, PATH="/nowhere")  # as where pipx or uv have installed it
-    assert f"\n  {sys.executable} '{folder / SCRIPT}'\n" in without.stdout
+    assert f"python '{folder / SCRIPT}'" in done.out, "what is said can be pasted"
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")  # as where pipx or uv have installed it
+        without = command(["init", str(folder)])
+    assert f"\n  {sys.executable} '{folder / SCRIPT}'\n" in without.out
     few_images(folder)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    ran = run(folder / SCRIPT, cwd=elsewhere)
-    assert ran.returncode == 0, ran.stderr
-    assert "embedded OpenCV grounder, which is not a VLM" in ran.stderr
-    assert ran.stderr.count("No DF_API_KEY") == 1
+    ran = forked(folder / SCRIPT, elsewhere)
+    assert "embedded OpenCV grounder, which is not a VLM" in ran.err
+    assert ran.err.count("No DF_API_KEY") == 1
     results = folder / "cache" / "image_grounding"
     assert {"annotations.jsonl", "report.html", "image_grounding_step3.jsonl"} <= files_in(results)
     records = [
@@ -165,8 +163,7 @@ def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> 
     end = lines.index("        )", last)
     lines.insert(end + 1, "        count.run(self.storage.step())")
     script.write_text("\n".join(lines) + "\n")
-    done = run(script, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    forked(script, tmp_path)
     results = tmp_path / "cache" / "image_grounding"
     records = [
         json.loads(line)
@@ -177,7 +174,7 @@ def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> 
         assert "image_with_bbox" not in record
     assert not (results / "images_with_bbox").exists()
     script.write_text(script.read_text().replace("len(items)", "-len(items)"))
-    assert run(script, cwd=tmp_path).returncode == 0
+    forked(script, tmp_path)
     assert all(
         json.loads(line)["grounded"] <= 0
         for line in (results / "annotations.jsonl").read_text().splitlines()
@@ -194,8 +191,7 @@ def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Pat
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "hatch_build.py"):
         shutil.copy(ROOT / name, source / name)
-    built = run("-m", "hatchling", "build", "-t", "wheel", cwd=source)
-    assert built.returncode == 0, built.stderr
+    run("-m", "hatchling", "build", "-t", "wheel", cwd=source)
     [wheel] = (source / "dist").glob("*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
@@ -210,12 +206,10 @@ def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Pat
     assert data <= files_in(site)
     folder = tmp_path / "new"
     folder.mkdir()
-    done = init(cwd=folder, package=site)
-    assert done.returncode == 0, done.stderr
+    run("-m", "dataflow_grounding", "init", cwd=folder, package=site)
     here = tmp_path / "here"
     here.mkdir()
     assert command(["init", str(here)]).code == 0
     assert files_in(folder) == files_in(here)
     few_images(folder, 1)
-    ran = run(folder / SCRIPT, cwd=tmp_path, package=site)
-    assert ran.returncode == 0, ran.stderr
+    run(folder / SCRIPT, cwd=tmp_path, package=site)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dataflow_grounding.testing import FaultRule, LoopbackServer, faults, on
+from tests.support.forking import Forked
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Done, ended
 
@@ -38,16 +37,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, name: str, **environment: str) -> subprocess.Popen[str]:
-    whole = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "PYTHONPATH": str(REPOSITORY),
-        "DF_BOX_FORMAT": "xyxy_px",
-    }
-    line = [sys.executable, str(folder / "api_pipelines" / name)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(line, cwd=folder, env={**whole, **environment}, text=True, **pipes)
+def started(folder: Path, name: str, **environment: str) -> Forked:
+    script = str(folder / "api_pipelines" / name)
+    run = f"import runpy, sys; runpy.run_path({script!r}, run_name='__main__'); sys.exit(0)"
+    whole = {"PATH": os.environ["PATH"], "HOME": str(folder), "DF_BOX_FORMAT": "xyxy_px"}
+    return Forked([], folder, {**whole, **environment}, first=run)
 
 
 @pytest.mark.sampled
