@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import resource
 import shutil
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from PIL import Image, features
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, caption, command, ended, interpreter
+from tests.support.workplace import Workplace, caption, command, ended, process
 
 
 def faulty(place: Workplace) -> None:
@@ -117,8 +115,8 @@ def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
             **{"workflow.max_workers": 500, "vlm.openai.base_url": "http://127.0.0.1:9/v1"}
         )
     )
-    few = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
-    done = ended(interpreter(["check", "-e", spec], preexec_fn=few))
+    few = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (100, 100))"
+    done = ended(process(["check", "-e", spec], first=few))
     assert done.code == 0, done
     assert "max_workers is 500, but ulimit -n allows " in done.out
 

@@ -18,7 +18,6 @@ from dataflow_grounding.testing import LoopbackServer, faults, on
 from tests.support.workplace import (
     HANGING,
     REPOSITORY,
-    Done,
     Workplace,
     command,
     ended,
@@ -102,23 +101,13 @@ def test_a_broken_spec_is_told_in_a_line(tmp_path: Path) -> None:
         assert "Internal error" not in done.err
 
 
-def shell(line: str, place: Workplace) -> Done:
-    """A shell's command; COMMAND stands for a `generate`."""
-    arguments = [sys.executable, "-m", "dataflow_grounding", *place.arguments()]
-    script = line.replace("COMMAND", shlex.join(arguments))
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    ran = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=env, timeout=HANGING
-    )
-    return Done(ran.returncode, ran.stdout, ran.stderr)
-
-
 @pytest.mark.slow
 def test_a_full_standard_output_is_told_and_the_results_are_there(workplace: Workplace) -> None:
     workplace.many(3)
+    full = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
     with LoopbackServer() as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        done = shell("COMMAND > /dev/full", workplace)
+        settings = {"vlm.openai.base_url": server.base_url}
+        done = ended(process(workplace.arguments(**settings), first=full))
     assert done.code == 130
     assert done.err == "Error: can't write to standard output: No space left on device\n"
     assert len(workplace.annotations()) == 3
@@ -142,8 +131,11 @@ def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) ->
     (workplace.folder / "sitecustomize.py").write_text(NOISE)
     with LoopbackServer() as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
-        done = shell(f"PYTHONPATH={workplace.folder}:$PYTHONPATH COMMAND >&- 2>&-", workplace)
-    assert done.code == 0
+        line = [sys.executable, "-m", "dataflow_grounding", *workplace.arguments()]
+        env = {**os.environ, "PYTHONPATH": f"{workplace.folder}:{REPOSITORY}"}
+        closed = f"{shlex.join(line)} >&- 2>&-"
+        ran = subprocess.run(["bash", "-c", closed], env=env, timeout=HANGING)
+    assert ran.returncode == 0
     assert len(workplace.annotations()) == 3
     assert not any(b"noise" in content for _, content in workplace.everything())
 
@@ -156,14 +148,18 @@ def test_a_reader_that_went_away_changes_no_exit_code(
     workplace.many(3)
     with LoopbackServer(key="right") as server:
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": key}
-        done = shell("COMMAND 2>&1 | true; exit ${PIPESTATUS[0]}", workplace)
-    assert (done.code, done.err) == (code, "")
+        running = process(workplace.arguments())
+        for stream in (running.stdout, running.stderr):
+            assert stream
+            stream.close()
+        assert running.wait(HANGING) == code
 
 
 @pytest.mark.slow
 def test_text_that_standard_output_can_not_encode_is_written_escaped(tmp_path: Path) -> None:
     arguments = ["default_specs", "results_dir=日", "autolabel_type=image_grounding"]
-    done = ended(process(arguments, env={"PYTHONIOENCODING": "latin-1"}, cwd=tmp_path))
+    latin = "import sys; sys.stdout = sys.__stdout__ = open(1, 'w', encoding='latin-1')"
+    done = ended(process(arguments, first=latin, cwd=tmp_path))
     assert (done.code, done.out) == (0, "\\u65e5/image_grounding.yaml\n"), done
 
 
@@ -242,7 +238,7 @@ def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
         running.stdout.close()
         assert running.stderr
         err = running.stderr.read()
-        running.wait(120)
+        running.wait(HANGING)
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     assert len(workplace.annotations()) == 2
@@ -253,11 +249,7 @@ def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
         settings = {"vlm.openai.base_url": server.base_url}
-        done = ended(
-            interpreter(
-                ["generate", "-e", str(workplace.spec(**settings))], stdin=subprocess.DEVNULL
-            )
-        )
+        done = ended(process(["generate", "-e", str(workplace.spec(**settings))]))
         assert (done.code, done.out) == (0, "")
         assert "2 images: 2 done, 0 failed" in done.err
         assert "\x1b" not in done.err, "no control characters where there is no terminal"

@@ -6,8 +6,6 @@ import contextlib
 import io
 import json
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +27,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from tests.support.forking import Forked
 from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
 
 KEY = "sk-doctor-secret"
@@ -67,22 +66,16 @@ def test_every_extra_of_the_package_is_looked_for() -> None:
 
 @pytest.mark.slow
 def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:
-    code = (
-        "import sys, importlib.metadata as m; version = m.version\n"
+    without = (
+        "import importlib.metadata as m; version = m.version\n"
         "def without(name):\n"
         "    if name == 'google-genai': raise m.PackageNotFoundError(name)\n"
         "    return version(name)\n"
-        "m.version = without; sys.argv = ['dataflowgrounding', 'doctor']\n"
-        "from dataflow_grounding.cli.main import main; main()"
+        "m.version = without"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(REPOSITORY)},
-    )
+    done = ended(Forked(["doctor"], env={}, first=without))
     start = "optional, not installed: "
-    [line] = [line for line in done.stdout.splitlines() if line.startswith(start)]
+    [line] = [line for line in done.out.splitlines() if line.startswith(start)]
     names, _, how = line.removeprefix(start).partition(". ")
     assert names.split(", ")[0] == "gemini"
     assert how.endswith("to add one: pip install 'dataflow-grounding[gemini]'")

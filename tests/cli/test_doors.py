@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +18,9 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.forking import Forked
 from tests.support.stand_ins.probe_model import ProbeModel
-from tests.support.workplace import REPOSITORY, Workplace, command
+from tests.support.workplace import Workplace, command, ended
 
 
 @pytest.fixture
@@ -130,6 +129,7 @@ for name in ("gone.jpg", "a.jpg", "a.jpg"):
     except GroundingError as error:
         print(0)
         print(error, file=sys.stderr)
+sys.exit(0)
 """
 
 
@@ -138,16 +138,10 @@ for name in ("gone.jpg", "a.jpg", "a.jpg"):
 def test_the_embedded_grounder_says_so_once_and_why_a_key_is_not_used(
     folder: Path, key: str
 ) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(REPOSITORY),
-        **({key: "k"} if key else {}),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["0", "1", "1"], done
-    first, notice = done.stderr.splitlines()
+    environment = {"PATH": os.environ["PATH"], **({key: "k"} if key else {})}
+    done = ended(Forked([], folder, environment, first=SCRIPT))
+    assert done.out.split() == ["0", "1", "1"], done
+    first, notice = done.err.splitlines()
     assert "gone.jpg" in first, "the notice comes with the first answer"
     assert "embedded OpenCV grounder" in notice
     assert ("is set" in notice or "set, but no model" in notice) == bool(key)

@@ -81,11 +81,7 @@ def run(folder: Path, *lines: str) -> list[Done]:
     return one_after_another(map(str.split, lines), env=environment, cwd=folder)
 
 
-def test_a_command(folder: Path) -> None:
-    greeted, broken = run(folder, "greet", "broken")
-    assert greeted.out == "good day\n"
-    assert broken.code == 2
-    assert "'broken': brought:NUMBER of another package is no click command" in broken.err
+def test_a_command_is_in_the_help(folder: Path) -> None:
     (folder / "brought-1.dist-info" / "entry_points.txt").write_text(
         "[dataflow_grounding.commands]\ngreet = brought:greet\n"
     )
@@ -94,17 +90,24 @@ def test_a_command(folder: Path) -> None:
     assert "Say good day." in shown.out
 
 
-def test_a_serving_a_format_and_a_store(folder: Path) -> None:
+def test_a_command_a_serving_a_format_and_a_store(folder: Path) -> None:
     assert command(["init", str(folder / "mine")]).code == 0
+    captions = folder / "mine" / "example_data" / "captions.jsonl"
+    captions.write_text(captions.read_text("utf-8").partition("\n")[0] + "\n", encoding="utf-8")
     spec = "-e mine/image_grounding.yaml"
-    asked, wrong, made, exported, stored = run(
+    greeted, broken, asked, wrong, made, exported, stored = run(
         folder,
+        "greet",
+        "broken",
         f"check {spec} image_grounding.vlm.backend=always_none",
         f"generate {spec} image_grounding.vlm.backend=x",
         f"generate {spec} --no-progress --json",
         "export mine/results/image_grounding --format ours -o out",
         f"check {spec} image_grounding.data.input_jsonl=shelf://captions.jsonl",
     )
+    assert greeted.out == "good day\n"
+    assert broken.code == 2
+    assert "'broken': brought:NUMBER of another package is no click command" in broken.err
     assert "A run asks none" in asked.out, asked
     assert wrong.code == 2
     assert "module:Class" in wrong.err

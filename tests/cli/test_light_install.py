@@ -16,14 +16,14 @@ pytestmark = pytest.mark.slow
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['cv2', 'openai', 'pandas']))"
 
 
-def test_every_command_of_a_day_runs_without_them(
+def test_every_command_of_a_day_runs_without_them_and_what_needs_one_says_which(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
     workplace.many(2)
     workplace.settings["vlm.openai.base_url"] = server.base_url
     out = str(workplace.results)
     coco = str(workplace.folder / "coco")
-    lines = [
+    day = [
         workplace.arguments(),
         ["check", *workplace.arguments()[1:3]],
         ["estimate", *workplace.arguments()[1:3]],
@@ -36,22 +36,17 @@ def test_every_command_of_a_day_runs_without_them(
         ["cost", out],
         ["doctor"],
     ]
-    for line, done in zip(lines, one_after_another(lines, first=WITHOUT), strict=True):
-        assert done.code == 0, (line, done)
-
-
-def test_what_needs_one_says_which(workplace: Workplace) -> None:
-    picture = str(workplace.folder / workplace.picture())
-    workplace.rows([{"image_path": "a.jpg", "caption": "A red cup."}])
-    # a spec for each, as each is written to the same place
-    lines = [["ground", picture, "a red cup"]]
+    needing = [["ground", str(workplace.folder / "a.jpg"), "a red cup"]]
     for name, settings in (
         ("embedded", {"vlm.backend": "embedded", "vlm.box_format": ""}),
         ("sdk", {"vlm.openai.base_url": "http://127.0.0.1:9", "vlm.openai.client": "sdk"}),
     ):
         spec = workplace.spec(**settings).rename(workplace.folder / f"{name}.yaml")
-        lines.append(["generate", "-e", str(spec), "--no-progress"])
-    ground, embedded, sdk = one_after_another(lines, first=WITHOUT)
+        needing.append(["generate", "-e", str(spec), "--no-progress"])
+    workplace.spec()
+    *done, ground, embedded, sdk = one_after_another([*day, *needing], first=WITHOUT)
+    for line, one in zip(day, done, strict=True):
+        assert one.code == 0, (line, one)
     assert ground.code != 0
     assert ground.err == (
         "Error: the embedded grounder needs opencv-python-headless, which isn't installed:"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(REPOSITORY / name, folder / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert python(["api_pipelines/image_grounding_api_pipeline.py"]).code == 0
+        runpy.run_path("api_pipelines/image_grounding_api_pipeline.py", run_name="__main__")
     return folder / "cache"
 
 

@@ -30,7 +30,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from tests.formats.data import draw
-from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
+from tests.support.workplace import REPOSITORY, Workplace, command
 
 EXTENSIONS = REPOSITORY / "extensions"
 
@@ -472,11 +472,13 @@ def test_a_task_of_a_later_step_is_told_before_a_run(
     assert len(stating) == 1
     if not stated:
         task = task.replace(stating[0], "")
-    (workplace.folder / "task_of_your_own.py").write_text(task)
-    (workplace.folder / "own_counts.py").write_text(LATER)
+    case = f"{stated}_{found}".lower()  # a module is imported once
+    (workplace.folder / f"task_{case}.py").write_text(task)
+    later = LATER.replace("task_of_your_own", f"task_{case}")
+    (workplace.folder / f"counts_{case}.py").write_text(later)
     spec = {
         "results_dir": "out",
-        "autolabel_type": "own_counts:Counts",
+        "autolabel_type": f"counts_{case}:Counts",
         "counts": {
             "vlm": {"backend": "embedded"},
             "data": {"input_jsonl": "captions.jsonl"},
@@ -485,7 +487,7 @@ def test_a_task_of_a_later_step_is_told_before_a_run(
     }
     path = workplace.folder / "own.yaml"
     path.write_text(json.dumps(spec))
-    done = ended(process(["check", "-e", str(path)]))  # modules of these names are several here
+    done = command(["check", "-e", str(path)])
     assert done.code == 2, done
     assert "step2_thing_counter asks count, which embedded-opencv can't answer" in done.err
 
