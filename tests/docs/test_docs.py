@@ -317,9 +317,9 @@ def test_the_command_in_a_sentence_of_the_readme_runs(
         monkeypatch.setenv("DF_BASE_URL", server.base_url)
         monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
         for sentence in sentences:
-            words = shlex.split(sentence)
-            few = ["--pictures", "1", "--ways", "plain"] if words[1:] == ["bench"] else []
-            done = run_line([*words, *few], server, "")
+            if any(block.text.startswith(f"{sentence} ") for block in COMMANDS):
+                continue  # its page has a shorter one
+            done = run_line(shlex.split(sentence), server, "")
             assert done is not None
             assert done.code == 0, done
     assert json.loads(command(["doctor", "--json"]).out)["environment"]["DF_MODEL"] is True
