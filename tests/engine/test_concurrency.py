@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.engine import limiter
+from dataflow_grounding.engine.concurrency import resumed
+from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
 from tests.support.workplace import Done, Workplace, ended
 
@@ -82,13 +84,26 @@ def test_a_lower_limit_another_endpoint_and_nonsense_begin_anew(
     assert len(known) == 2
     with LoopbackServer(EchoAnswers(), latency=SECONDS) as other:
         assert run(place, other, 105, **{"vlm.openai.base_url": other.base_url}) <= START + 1
+    known = json.loads(kept.read_text())
+    assert found(server, place) in known.values()
+    kept.unlink()
+    as_new = found(server, place)
+    assert as_new not in known.values()
     for nonsense in (
         "[",
         "[1]",
-        json.dumps({name: {"places": value} for name in known for value in (1e400, "many", -3)}),
+        *(json.dumps({name: {"places": value} for name in known}) for value in (1e400, "many", -3)),
     ):
         kept.write_text(nonsense)
-        assert run(place, server, len(place.annotations()) + 40) <= START + 1
+        assert found(server, place) == as_new
+
+
+def found(server: LoopbackServer, place: Workplace) -> dict[str, float | None]:
+    """With how many places a run would begin that knows what the folder tells."""
+    limiter._limiters.clear()
+    serving = OpenAIServing(server.base_url, "loopback", max_workers=MOST)
+    with resumed(str(place.results / ".ckpt"), [serving]):
+        return limiter.share_of(serving).found._asdict()
 
 
 def test_an_endpoint_that_refused_is_not_overrun_again(

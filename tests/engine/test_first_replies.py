@@ -126,27 +126,27 @@ def refused(numbers: Sequence[int]) -> FaultRule:
 def test_a_model_whose_manner_is_refused_costs_little_more_than_one_request_each(
     workplace: Workplace,
 ) -> None:
-    workplace.many(60)
+    workplace.many(36)
     workplace.settings["workflow.max_attempts"] = 2
-    numbers = [number for number in range(60) if number % 3]
+    numbers = [number for number in range(36) if number % 3]
     with LoopbackServer(faults=[refused(numbers)]) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
         assert done.code == 1, done
-        # 60 questions for expressions; 60 for boxes, of which the first are asked again: 11 that
+        # 36 questions for expressions; 36 for boxes, of which the first are asked again: 11 that
         # had to be seen, and those that were on their way by then
-        assert 120 + 10 <= server.count() <= 120 + 10 + 8
+        assert 72 + 10 <= server.count() <= 72 + 10 + 8
         failures = workplace.failures()
-        assert len(failures) == 40
+        assert len(failures) == 24
         attempts = [failure["attempts"] for failure in failures]
-        assert attempts.count(2) == server.count() - 120
+        assert attempts.count(2) == server.count() - 72
         assert {failure["kind"] for failure in failures} == {"unreadable_reply"}
 
         paid = server.count()
         assert workplace.run().code == 1
         assert server.count() == paid, "what was given up has failed as any other"
 
-        workplace.many(61)  # one row more, which is answered well
+        workplace.many(37)  # one row more, which is answered well
         assert workplace.run().code == 1
         assert server.count() == paid + 2
         server.faults = ()
@@ -157,34 +157,34 @@ def test_where_second_replies_can_be_read_a_refused_one_is_always_asked_for_agai
     runs: Runs,
 ) -> None:
     runs.docile = True
-    runs.add([REFUSED] * 40)
-    assert runs.run() == 80
+    runs.add([REFUSED] * 25)
+    assert runs.run() == 50
     assert runs.failures() == []
 
 
 def test_where_one_reply_in_ten_is_refused_it_is_asked_for_again(runs: Runs) -> None:
     runs.docile = True
-    runs.add([REFUSED, *[READ] * 9] * 6)
-    assert runs.run() == 60 + 6
+    runs.add([REFUSED, *[READ] * 9] * 3)
+    assert runs.run() == 30 + 3
     assert runs.failures() == []
 
 
 def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
-    runs.add([REFUSED, REFUSED, READ] * 20)
+    runs.add([REFUSED, REFUSED, READ] * 10)
     # 11 of the first 16 are refused; the first 10 of these are tried twice
-    assert runs.run() == 60 + 10
-    assert [failure["attempts"] for failure in runs.failures()] == [2] * 10 + [1] * 30
+    assert runs.run() == 30 + 10
+    assert [failure["attempts"] for failure in runs.failures()] == [2] * 10 + [1] * 10
     assert runs.run() == 0
 
 
 def test_exactly_half_is_not_most(runs: Runs) -> None:
-    runs.add([REFUSED, READ] * 30)
-    assert runs.run() == 90
+    runs.add([REFUSED, READ] * 15)
+    assert runs.run() == 45
 
 
 def test_refusals_by_several_rules_are_asked_again(runs: Runs) -> None:
-    runs.add(["red", "green"] * 20)
-    assert runs.run() == 80
+    runs.add(["red", "green"] * 12)
+    assert runs.run() == 48
 
 
 def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
@@ -194,16 +194,16 @@ def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
             raise UnreadableReply(message)
         return reply, []
 
-    runs.add([REFUSED] * 30)
-    runs.add([f"reply {number}" for number in range(30)], "another")
-    assert runs.run(read=read) == 30 + 10 + 30 + 30
+    runs.add([REFUSED] * 20)
+    runs.add([f"reply {number}" for number in range(20)], "another")
+    assert runs.run(read=read) == 20 + 10 + 20 + 20
 
 
 @pytest.mark.parametrize("reply", ["cut off", "odd boxes"])
 def test_replies_that_are_cut_off_or_suspect_are_asked_for_again(runs: Runs, reply: str) -> None:
     runs.docile = True
-    runs.add([reply] * 30)
-    assert runs.run() == 60
+    runs.add([reply] * 20)
+    assert runs.run() == 40
     assert runs.failures() == []
 
 
@@ -227,8 +227,8 @@ def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
 
 
 def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(runs: Runs) -> None:
-    runs.add([REFUSED] * 30)
-    assert runs.run() == 40
+    runs.add([REFUSED] * 20)
+    assert runs.run() == 30
     runs.add([REFUSED] * 5)
     assert runs.run() == 5
     assert runs.run() == 0
@@ -244,13 +244,13 @@ def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) 
 
 
 def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> None:
-    runs.add([REFUSED] * 30)
-    assert runs.run() == 40
+    runs.add([REFUSED] * 20)
+    assert runs.run() == 30
     # Of the stored replies that are read now, all are refused: they tell nothing of a further row.
     runs.docile = True
     runs.add([REFUSED])
     retrying = RunOptions(progress=False, max_attempts=2, retry_failed=True)
-    assert runs.run(retrying) == 10 * 2 + 20 + 2
+    assert runs.run(retrying) == 10 * 2 + 10 + 2
     assert runs.failures() == []
     assert runs.run() == 0
     assert runs.failures() == [], "a stored second try counts, though most first ones are refused"
@@ -265,9 +265,9 @@ def test_stored_replies_that_an_earlier_reader_refused_are_read_without_a_reques
     def read_all(reply: str) -> tuple[Any, list[Note]]:
         return reply, []
 
-    runs.add([REFUSED] * 30)
-    assert runs.run() == 40
-    assert len(runs.failures()) == 30
+    runs.add([REFUSED] * 20)
+    assert runs.run() == 30
+    assert len(runs.failures()) == 20
     assert runs.run(read=read_all) == 0
     assert runs.failures() == []
 
@@ -278,11 +278,11 @@ def test_a_reply_that_another_rule_refuses_is_asked_for_again(runs: Runs) -> Non
             raise UnreadableReply("it isn't yes.", f"rule of {reply}")
         return reply, []
 
-    runs.add([f"{REFUSED} {number}" for number in range(30)])
-    assert runs.run() == 40
+    runs.add([f"{REFUSED} {number}" for number in range(20)])
+    assert runs.run() == 30
     runs.docile = True
     # The stored second replies of ten are read first, and refused by the other rule, too.
-    assert runs.run(read=read_by_another_rule) == 20
+    assert runs.run(read=read_by_another_rule) == 10
     assert len(runs.failures()) == 10
 
 
@@ -296,7 +296,7 @@ def early_lines(said: str) -> list[str]:
 def test_a_run_says_at_once_which_rule_refuses_its_replies(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs.add([REFUSED, READ] * 20)
+    runs.add([REFUSED, READ] * 8)
     runs.run()
     assert early_lines(capsys.readouterr().err) == [
         "Warning: 5 of the first 10 replies to mine were refused: the reply says 'no'. One begins"
@@ -325,7 +325,7 @@ def test_stored_replies_are_not_told_of_again(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All replies that are read again are of failed records."""
-    runs.add([REFUSED] * 30)
+    runs.add([REFUSED] * 20)
     runs.run()
     assert len(early_lines(capsys.readouterr().err)) == 1
     runs.add([READ])

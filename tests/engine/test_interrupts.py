@@ -8,21 +8,19 @@ import json
 import os
 import runpy
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.forking import Forked
 from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, REPOSITORY, caption
+from tests.support.workplace import HANGING, REPOSITORY, caption, ended
 
 pytestmark = pytest.mark.slow
 
-COUNT = 60
+COUNT = 24
 MINE = """
 import sys
 from dataflow_grounding import ExpressionExtractor, FileStorage, OpenAIServing, PhraseGrounder, Pipeline
@@ -54,7 +52,7 @@ SCRIPT = """
 import asyncio, sys, threading
 from mine import run
 
-URL = sys.argv[1]
+URL = {url!r}
 
 
 async def cell():
@@ -62,7 +60,13 @@ async def cell():
 
 
 {how}
+sys.exit()
 """
+
+
+def later(request: ReceivedRequest) -> float:
+    """All but the first answers take so long that an interrupt comes meanwhile."""
+    return 0.7 if request.index >= 10 else 0.0
 
 
 @pytest.fixture
@@ -78,13 +82,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, how: str, url: str) -> subprocess.Popen[str]:
-    (folder / "script.py").write_text(SCRIPT.replace("{how}", how))
-    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{folder}"}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "script.py", url], cwd=folder, env=env, **pipes)
-
-
 def finished(folder: Path) -> int:
     lines = (folder / "cache" / "dataflow_cache_step_step2.jsonl").read_text().splitlines()
     return len(lines)
@@ -94,18 +91,20 @@ def finished(folder: Path) -> int:
 def test_one_ctrl_c_ends_it_and_the_same_again_pays_for_nothing_twice(
     folder: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with LoopbackServer(latency=0.1) as server:
-        running = started(folder, RAN[how], server.base_url)
-        wait_until(lambda: server.count() >= 20, running)
+    with LoopbackServer(latency=later) as server:
+        script = SCRIPT.format(url=server.base_url, how=RAN[how])
+        running = Forked([], folder, first=script)
+        wait_until(lambda: server.count() > 10, running)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=HANGING)
-        assert running.returncode != 0, out + err
+        stopped = ended(running)
+        assert stopped.code != 0, stopped
         sent = server.count()
         assert sent < 2 * COUNT, "it was still at work"
         graceful = "thread" not in how  # a thread ends with its process, wherever it is
         if graceful:
-            assert "Run the same command again" in err
+            assert "Run the same command again" in stopped.err
             assert server.abandoned == 0, "what was in flight was waited for"
+        server.latency = 0.0
         monkeypatch.chdir(folder)
         assert runpy.run_path("mine.py")["run"](server.base_url).exit_code == 0
         assert server.count() <= 2 * COUNT + (0 if graceful else 8)
@@ -120,7 +119,7 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
 ) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}{os.pathsep}{folder}")
-    with LoopbackServer(latency=0.4) as server:
+    with LoopbackServer(latency=later) as server:
         cells = [
             nbformat.v4.new_code_cell(code.format(url=server.base_url))
             for code in NOTEBOOK.values()
@@ -139,7 +138,7 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
         )
 
         def interrupt() -> None:  # once: a second one ends it without a word
-            wait_until(lambda: server.count() >= 20)
+            wait_until(lambda: server.count() > 10)
             os.kill(client.km.provisioner.pid, signal.SIGINT)
 
         threading.Thread(target=interrupt).start()
@@ -161,27 +160,23 @@ import asyncio, sys
 from dataflow_grounding import OpenAIServing, PhraseGrounder
 
 async def cell():
-    serving = OpenAIServing(sys.argv[1], "loopback", box_format="xyxy_px", max_workers=4)
-    rows = [{"image_path": "a.png", "expressions": [f"cup {n}"]} for n in range(200)]
+    serving = OpenAIServing({url!r}, "loopback", box_format="xyxy_px", max_workers=4)
+    rows = [dict(image_path="a.png", expressions=[f"cup {{n}}"]) for n in range(40)]
     PhraseGrounder(serving, check_every=None)(rows)
 
 try:
     asyncio.run(cell())
 except KeyboardInterrupt:
     print("interrupted")
+sys.exit()
 """
     from PIL import Image
 
     Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
-    (tmp_path / "script.py").write_text(script)
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with LoopbackServer(latency=0.1) as server:
-        line = [sys.executable, "script.py", server.base_url]
-        running = subprocess.Popen(
-            line, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        wait_until(lambda: server.count() >= 12, running)
+    with LoopbackServer(latency=later) as server:
+        running = Forked([], tmp_path, first=script.format(url=server.base_url))
+        wait_until(lambda: server.count() > 10, running)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=HANGING)
-        assert out == "interrupted\n", err
+        stopped = ended(running)
+        assert stopped.out == "interrupted\n", stopped
         assert server.count() < 40

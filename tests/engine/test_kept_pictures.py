@@ -18,7 +18,7 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequ
 from dataflow_grounding.testing.answers import extracted
 from tests.support.workplace import LONG_AGO, Workplace, caption
 
-ROWS = 40
+ROWS = 25
 AT_WORK = 10  # rows, where two requests may be in flight
 
 
@@ -27,7 +27,7 @@ def turned(workplace: Workplace, server: LoopbackServer) -> Workplace:
     """Rows whose pictures lie on their side, so that none is sent as it is."""
     rows = []
     for number in range(ROWS):
-        name = workplace.picture(f"{number}.jpg", orientation=6, color=f"#{6 * number:02x}3030")
+        name = workplace.picture(f"{number}.jpg", orientation=6, color=f"#{9 * number:02x}3030")
         os.utime(workplace.folder / name, LONG_AGO)
         rows.append({"image_path": name, "caption": caption(number)})
     workplace.rows(rows)
