@@ -321,32 +321,6 @@ def test_a_decision_is_about_the_picture_that_was_shown(
 
 def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any) -> None:
     page = show(serve(results, who="ann").address + SINGLE)
-    for name, (act, number, expected) in ACTS.items():
-        page.reload()
-        page.locator("li.picked").first.wait_for()
-        act(page)
-        saved(page)
-        [record] = applied(results)
-        assert near(expected, boxes(record, number)), name
-        line = decisions(results)[-1]
-        # undone, it is to the last digit what it was; redone, what it became
-        for key, expected_now in ("z", RECORD), ("y", record), ("z", RECORD):
-            page.keyboard.press(key)
-            saved(page)
-            assert applied(results) == [expected_now], name
-        assert line["who"] == "ann"
-        [change] = line["changes"]
-        assert change["before"]["text"] == RECORD["expressions"][number]["text"]  # type: ignore[index]
-        assert {"version", "after"} <= change.keys()
-        assert line["seconds"] >= 0
-        assert line["when"].endswith("Z")
-    assert page.problems == []
-
-
-def test_what_is_not_touched_stays_to_the_digit_and_a_drawn_box_says_who_drew_it(
-    results: Path, serve: Any, show: Any
-) -> None:
-    page = show(serve(results, who="ann").address + SINGLE)
     page.keyboard.press("a")
     saved(page)
     [record] = applied(results)
@@ -354,48 +328,33 @@ def test_what_is_not_touched_stays_to_the_digit_and_a_drawn_box_says_who_drew_it
     assert repr(first["instances"][0]["bbox"]) == "[40.0, 30.5, 200.0, 150.0]"
     assert (first["verified"], first["reviewed_by"], first["expression_id"]) == (True, "ann", "a#0")
     assert rest == RECORD["expressions"][1:]  # type: ignore[index]
-    page.keyboard.press("3")
-    drag(page, (10, 180), (390, 290))
-    saved(page)
-    [record] = applied(results)
-    drawn = record["expressions"][2]["instances"][0]
-    assert (drawn["bbox_id"], drawn["evidence"], drawn["score"], drawn["reviewed_by"]) == (
-        "a#2.0",
-        "person",
-        None,
-        "ann",
-    )
-
-
-def test_touch_moves_a_box_and_a_drag_that_comes_to_nothing_leaves_nothing(
-    results: Path, serve: Any, show: Any
-) -> None:
-    phone = {"width": 400, "height": 800}
-    page = show(serve(results).address + SINGLE, has_touch=True, viewport=phone)
-    client = page.context.new_cdp_session(page)
-    page.locator(".stage").scroll_into_view_if_needed()
-
-    def touch(kind: str, *fingers: tuple[int, int]) -> None:
-        places = [point(page, *finger) for finger in fingers]
-        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
-        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
-    for ends in ("two fingers", "cancelled"):
-        touch("touchStart", (120, 90))
-        touch("touchMove", (160, 70))
-        page.locator(".sketch rect").wait_for()
-        if ends == "two fingers":
-            touch("touchStart", (160, 70), (300, 200))
-        touch("touchCancel")
-        page.locator(".sketch rect").wait_for(state="detached", timeout=60_000)
-    assert not (results / "reviews.jsonl").exists()
-    touch("touchStart", (120, 90))
-    touch("touchMove", (126, 80))
-    touch("touchMove", (130, 70))
-    touch("touchEnd")
-    saved(page)
-    assert near([[50, 10.5, 210, 130]], boxes(applied(results)[0], 0))
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.keyboard.press("z")
+    for name, (act, number, expected) in ACTS.items():
+        if number == 0:
+            page.keyboard.press("1")
+        act(page)
+        saved(page)
+        [record] = applied(results)
+        assert near(expected, boxes(record, number)), name
+        line = decisions(results)[-1]
+        if number == 2:
+            [drawn] = record["expressions"][2]["instances"]
+            told = (drawn["bbox_id"], drawn["evidence"], drawn["score"], drawn["reviewed_by"])
+            assert told == ("a#2.0", "person", None, "ann")
+            for key in "zy":  # undone, and done again
+                page.keyboard.press(key)
+            saved(page)
+            assert applied(results) == [record]
+        page.keyboard.press("z")
+        saved(page)
+        assert applied(results) == [RECORD], f"{name}, undone: to the last digit what it was"
+        assert line["who"] == "ann"
+        [change] = line["changes"]
+        assert change["before"]["text"] == RECORD["expressions"][number]["text"]  # type: ignore[index]
+        assert {"version", "after"} <= change.keys()
+        assert line["seconds"] >= 0
+        assert line["when"].endswith("Z")
+    assert page.problems == []
 
 
 MENDED: tuple[tuple[list[str], str | None, list[tuple[str, int]]], ...] = (
@@ -419,8 +378,6 @@ MENDED: tuple[tuple[list[str], str | None, list[tuple[str, int]]], ...] = (
 def test_phrases_are_mended_with_exact_spans(results: Path, serve: Any, show: Any) -> None:
     page = show(serve(results).address + SINGLE)
     for keys, selected, expected in MENDED:
-        page.reload()
-        page.locator("li.picked").first.wait_for()
         if selected:
             select(page, selected)
         for key in keys:
@@ -447,47 +404,6 @@ def grid(results: Path, count: int) -> None:
     write(results, {**RECORD, "expressions": rows})
 
 
-def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(
-    results: Path, serve: Any, show: Any
-) -> None:
-    grid(results, 12)
-    page = show(serve(results).address)
-    cells = page.locator(".cell")
-    assert cells.count() == 12
-    page.keyboard.type("03")
-    cells.nth(5).click()
-    page.keyboard.type("10")
-    page.keyboard.type("10")
-    pressed = cells.evaluate_all(
-        "all => all.map((c, n) => c.ariaPressed == 'true' ? n : -1).filter(n => n >= 0)"
-    )
-    assert pressed == [2, 5]
-    texts = [text.split(" ", 1)[1] for text in cells.locator(".phrase").all_inner_texts()]
-    page.keyboard.press("Enter")
-    page.get_by_text("Nothing is left").wait_for()
-    saved(page)
-    verdicts = {row["text"]: row.get("verified") for row in applied(results)[0]["expressions"]}
-    assert {text for text, verdict in verdicts.items() if verdict is False} == {texts[2], texts[5]}
-    assert sum(verdict is True for verdict in verdicts.values()) == 10
-    assert {line["queue"] for line in decisions(results)} == {"doubt", "random"}
-    page.reload()
-    page.get_by_text("Nothing is left").wait_for()
-
-
-def test_one_wrong_box_of_several_makes_the_phrase_wrong_and_keeps_the_verdict_on_each(
-    results: Path, serve: Any, show: Any
-) -> None:
-    page = show(serve(results).address + "#mode=grid&order=file")
-    wrong = page.locator(".cell", has_text="two dogs").last
-    wrong.click()
-    page.keyboard.press("Enter")
-    page.get_by_text("Nothing is left").wait_for()
-    saved(page)
-    mug, dogs, grass = applied(results)[0]["expressions"]
-    assert (mug["verified"], dogs["verified"], "verified" in grass) == (True, False, False)
-    assert [box["verified"] for box in dogs["instances"]] == [True, False]
-
-
 def after(number: int, verified: bool = True, **more: Any) -> dict[str, Any]:
     row: dict[str, Any] = RECORD["expressions"][number]  # type: ignore[index]
     instances = [
@@ -508,13 +424,15 @@ def test_two_reviewers_on_one_phrase_the_second_is_refused_and_shown_what_stands
     pages = [show(server.address + SINGLE) for server in (first, second)]
     pages[0].keyboard.press("ArrowRight")
     saved(pages[0])
-    pages[1].keyboard.press("ArrowLeft")
+    pages[1].keyboard.press("a")
     saved(pages[1])
     assert (
         "Not taken: A red mug: ann changed it meanwhile"
         in pages[1].locator("#refused").inner_text()
     )
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
+    pages[1].keyboard.press("]")
+    assert pages[1].locator("li.picked .phrase").text_content() == "A red mug", "it comes again"
     pages[1].keyboard.press("ArrowLeft")  # made on what stands now
     saved(pages[1])
     assert near([[40, 30.5, 200, 150]], boxes(applied(results)[0], 0))
@@ -652,9 +570,9 @@ def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(
     server = serve(results)
     many = [
         {"uid": f"{n}", "record": "a", "action": "comment", "comment": "x", "changes": []}
-        for n in range(100_000)
+        for n in range(20_000)
     ]
-    for count in (100_000, 1001):
+    for count in (20_000, 1001):
         with pytest.raises(HTTPError) as refused:
             server.ask("decide", {"decisions": many[:count]})
         assert refused.value.code in (400, 413)
@@ -685,31 +603,8 @@ def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(
     assert (server.process.returncode, err) == (0, "")
 
 
-HOSTILE = (
-    "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\u202e"
-)
-
-
-def test_text_stays_text_wherever_it_stands(results: Path, serve: Any, show: Any) -> None:
-    said = dict.fromkeys(("caption", "reason", "reviewed_by"), HOSTILE)
-    row = phrase(HOSTILE, 0, [1, 1, 90, 90], verified=False, **said)
-    names = ("image_id", "image_path", "caption", "cleaned_caption")
-    write(results, {**RECORD, **dict.fromkeys(names, HOSTILE), "expressions": [row]})
-    server = serve(results, who=HOSTILE)
-    page = show(f"{server.address}#mode=single&order=file")
-    page.keyboard.press("m")
-    saved(page)
-    assert not server.decide(record=HOSTILE, action="comment", comment=HOSTILE)["error"]
-    page.goto(f"{server.address}#mode=single&order=file&text=script")
-    page.reload()
-    page.locator("#main > *").first.wait_for()
-    assert page.title() == "Review"
-    assert page.locator("#main script, #main img[src=x], [onerror]").count() == 0
-    assert applied(results)[0]["review_comment"] == HOSTILE
-
-
 def test_a_picture_turned_by_exif_is_upright_and_comes_without_metadata(
-    results: Path, serve: Any, show: Any
+    results: Path, serve: Any
 ) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "made by somebody at home"
@@ -718,34 +613,15 @@ def test_a_picture_turned_by_exif_is_upright_and_comes_without_metadata(
     assert b"somebody" not in server.ask("picture/0-large.jpg")
     view = server.ask("record/0")
     assert (view["width"], view["height"]) == (300, 400)
-    page = show(server.address + SINGLE)
-    page.keyboard.press("3")
-    drag(page, (10, 300), (290, 390))
-    saved(page)
-    assert near([[10, 300, 290, 390]], boxes(applied(results)[0], 2))
 
 
-def test_a_record_without_its_picture_is_reviewed_all_the_same(
-    results: Path, serve: Any, show: Any
-) -> None:
+def test_a_record_without_its_picture_is_reviewed_all_the_same(results: Path, serve: Any) -> None:
     (results / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
-    page = show(serve(results).address + SINGLE)
-    page.get_by_text("The image file").wait_for()
-    page.keyboard.press("x")
-    saved(page)
+    server = serve(results)
+    assert server.ask("record/0")["missing"].startswith("The image file")
+    change = {"id": "a#0", "version": version(server, 0), "after": after(0, verified=False)}
+    assert not server.decide(change, action="reject")["error"]
     assert applied(results)[0]["expressions"][0]["verified"] is False
-
-
-def test_filters_stand_in_the_address(results: Path, serve: Any, show: Any) -> None:
-    page = show(serve(results).address)
-    page.get_by_role("button", name="One by one").click()
-    page.fill("input[name=text]", "GRASS")
-    page.locator("input[name=text]").press("Tab")
-    page.locator("li.picked", has_text="grass").wait_for()
-    assert "text=GRASS" in page.url
-    page.reload()
-    page.locator("li.picked", has_text="grass").wait_for()
-    page.locator("#left", has_text="0 of 0 boxes, 1 phrase without a box").wait_for()
 
 
 def test_doubtful_things_come_first_and_each_fifth_by_chance(results: Path, serve: Any) -> None:
@@ -869,30 +745,35 @@ def grounded(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize(("mode", "scheme"), [("grid", "dark"), ("single", "light")])
-def test_axe_finds_nothing_serious(
-    results: Path, serve: Any, show: Any, mode: str, scheme: str
-) -> None:
+def test_axe_finds_nothing_serious(results: Path, serve: Any, show: Any) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
     )
     mug, *others = RECORD["expressions"]  # type: ignore[misc]
     rows = [{**mug, "verified": False, "reviewed_by": "ann"}, *others]
     write(results, {**RECORD, "suspect_boxes": True, "expressions": rows})
-    address = f"{serve(results).address}#mode={mode}&order=file"
-    page = show(address, color_scheme=scheme, bypass_csp=True)
-    for key in ("", "1", "?"):
-        if key:
-            page.keyboard.press(key)
+    address = f"{serve(results).address}#mode=grid&order=file"
+    page = show(address, color_scheme="dark", bypass_csp=True)
+
+    def serious() -> list[Any]:
         found = axe.Axe().run(page).response["violations"]
-        serious = [v for v in found if v["impact"] in ("serious", "critical")]
-        assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == [], key
+        return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in SERIOUS]
+
+    page.keyboard.press("1")
+    assert serious() == []
+    page.get_by_role("button", name="One by one").click()
+    page.locator(".stage").wait_for()
+    page.emulate_media(color_scheme="light")
+    assert serious() == []
+    page.keyboard.press("?")
+    assert serious() == []
 
 
-def test_two_thousand_boxes_in_one_picture_stay_smooth(
-    results: Path, serve: Any, show: Any
-) -> None:
-    corners = [(4 + n % 20 * 19, 4 + n // 20 * 2.5) for n in range(2000)]
+SERIOUS = ("serious", "critical")
+
+
+def test_many_boxes_in_one_picture_stay_smooth(results: Path, serve: Any, show: Any) -> None:
+    corners = [(4 + n % 20 * 19, 4 + n // 20 * 19) for n in range(300)]
     rows = [
         phrase(f"dog {n}", n, [x, y, x + 16, y + 8], caption="") for n, (x, y) in enumerate(corners)
     ]
@@ -907,8 +788,8 @@ def test_two_thousand_boxes_in_one_picture_stay_smooth(
             ? drawn() : requestAnimationFrame(look);
         look(); })"""
     )
-    page.mouse.click(*point(page, 373, 258.5))
-    assert page.locator("li.picked .phrase").all_text_contents() == ["dog 1999"]
+    page.mouse.click(*point(page, 373, 274))
+    assert page.locator("li.picked .phrase").all_text_contents() == ["dog 299"]
     changed = page.evaluate(
         """async key => { let changed = 0;
         const seen = new MutationObserver(records => { changed += records.length; });
@@ -920,4 +801,4 @@ def test_two_thousand_boxes_in_one_picture_stay_smooth(
     )
     assert 0 < changed < 100, "a move changes its own box and row, not those of the others"
     saved(page)
-    assert near([[366, 251.5, 382, 259.5]], boxes(applied(results)[0], 1999))
+    assert near([[366, 270, 382, 278]], boxes(applied(results)[0], 299))

@@ -119,7 +119,7 @@ def test_a_sample_of_all_boxes_that_an_earlier_version_stated_is_drawn_again(
     assert "only the rest is asked for" in told
 
 
-def test_one_verdict_of_the_grid_is_stored_for_each_box_of_a_thing(
+def test_what_is_done_to_a_box_is_done_to_each_of_its_thing(
     results: Path, serve: Any, show: Any
 ) -> None:
     page = show(serve(results, who="ann").address)
@@ -133,15 +133,10 @@ def test_one_verdict_of_the_grid_is_stored_for_each_box_of_a_thing(
     page.keyboard.press("z")
     saved(page)
     assert verdicts(results) == {"a person": [None, None], "a human": [None]}
-    assert page.problems == []
-
-
-def test_a_box_that_is_drawn_anew_or_gone_is_so_for_each_phrase(
-    results: Path, serve: Any, show: Any
-) -> None:
-    page = show(serve(results).address + "#mode=single&order=doubt")
-    hint = page.locator("#hint", has_text="One thing with a box of “a person”")
-    hint.wait_for()
+    seen(page, 2)
+    page.get_by_role("button", name="One by one").click()
+    page.locator("#hint", has_text="One thing with a box of “a person”").wait_for()
+    page.evaluate("document.activeElement.blur()")
     page.keyboard.press("a")
     saved(page)
     assert verdicts(results) == {"a person": [True, None], "a human": [True]}
