@@ -377,12 +377,13 @@ def test_wrong_arguments_are_told(here: Path) -> None:
 def test_forms_are_ways(here: Path) -> None:
     model = Heeding(BenchModel(Planted()))
     with LoopbackServer(model, key=KEY) as server:
-        ways = "plain,lines,json_lists"
+        ways = "lines,json_lists"
         done = bench(server, "--ways", ways, "--pictures", "1", "--json")
         assert done.code == 0, done
     figures = {way: row["figures"]["all"] for way, row in done.summary["ways"].items()}
     assert set(figures) == set(ways.split(","))
     assert len({json.dumps(value) for value in figures.values()}) == 1  # the model is the same
+    assert figures["lines"]["recall_at_iou_0.5"]["value"] > 0.5
 
 
 def test_a_form_in_the_spec_is_told_to_be_a_way(here: Path) -> None:

@@ -343,7 +343,7 @@ def first(items: list[Any], boxes: int | None) -> Any:
 def test_what_is_done_to_an_item_decides_whether_it_was_right(
     results: Path, review: Any, act: Any, boxes: int | None, right: bool | None
 ) -> None:
-    reviewer = review()
+    reviewer = review(12)
     item = first(reviewer.items, boxes)
     reviewer.judge_all(but={item})
     act(reviewer, item)

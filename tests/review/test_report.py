@@ -792,7 +792,8 @@ def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
         texts = labels.evaluate_all("all => all.map(e => e.ariaLabel)")
         return [text.rpartition(", ")[2] for text in texts if not text.endswith(": 0 pictures")]
 
-    assert bars("Score") == ["0 to .1: 1 picture", ".5 to .6: 1 picture", ".9 to 1: 2 pictures"]
+    scores = ["0 to .1: 1 picture", ".5 to .6: 1 picture", ".9 to 1: 2 pictures"]
+    assert bars("Score") == scores
     sides = ["0 to 16: 2 pictures", "64 to 128: 2 pictures", "256 and more: 1 picture"]
     assert bars("Side of a box") == sides
     counts = ["0: 2 pictures", "1: 2 pictures", "2: 1 picture", "3 to 5: 1 picture"]
@@ -801,6 +802,7 @@ def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
     high.press("Space")
     expect(names).to_have_text(["two", "top"])
     expect(high).to_be_focused()
+    assert bars("Score") == scores
     assert bars("Boxes in a picture") == ["1: 1 picture", "2: 1 picture"]  # of those chosen
     page.get_by_role("checkbox", name="Score, 0 to .1").press("Space")
     expect(names).to_have_text(["low", "two", "top"])
@@ -842,6 +844,8 @@ def test_failures_are_first_with_reasons_and_a_filter_by_kind(
         assert page.locator("article").is_visible()
     labels = page.locator(".by-kind label").all_inner_texts()  # kinds without end share one
     assert (labels[0], labels[-1], len(labels)) == ("all30", "other10", 22)
+    page.locator("label[for=kind-all]").click()
+    expect(page.locator(".failures tr")).to_have_count(21)
     report(folder, [], failures=failures)
     page.reload()
     page.locator(".failures table").wait_for()  # where there is nothing else it isn't folded
@@ -996,8 +1000,11 @@ def test_one_thing_is_one_box_with_the_words_of_all_its_phrases(
     assert numbers == ["1, 2 person", "2 person", "3 hat"]
     said = page.locator("li.e1 .detail").inner_text()
     assert said == "2 boxes · same thing as 1 · score 0.70, 0.90 · seen"
+    words = page.locator(".cell > bdi")
+    page.goto(path.as_uri() + "#view=phrases")
+    expect(words).to_have_text(["a person, a human", "a human", "a hat"])
     page.goto(path.as_uri() + "#view=phrases&q=human")  # each wording finds all of its boxes
-    expect(page.locator(".cell > bdi")).to_have_text(["a human", "a human"])
+    expect(words).to_have_text(["a human", "a human"])
 
 
 def flags_of(page: Path) -> list[set[str]]:

@@ -116,7 +116,7 @@ def test_what_was_never_on_the_screen_is_shown_before_the_rest_is_accepted(
 ) -> None:
     from playwright.sync_api import expect
 
-    grid(results, 63)
+    grid(results, 70)
     page = show(serve(results).address, viewport={"width": 1000, "height": 500})
     presses = 0
     while not (results / "reviews.jsonl").exists():
@@ -128,7 +128,7 @@ def test_what_was_never_on_the_screen_is_shown_before_the_rest_is_accepted(
         page.wait_for_timeout(500)
         assert presses < 20
     assert presses > 2
-    seen(page, 3)
+    seen(page, 10)
     saved(page)
     assert len(decisions(results)) == 60
     assert page.evaluate("scrollY") == 0  # the next page begins at its top
@@ -487,9 +487,10 @@ def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, sho
     assert "none" in page.locator("li.picked .detail").text_content()
     names = page.locator(".toolbar button:visible").all_inner_texts()
     assert [re.split(r"\s", name)[0] for name in names] == ["Accept", "Reject", "Next"]
-    page.locator(".menu summary").focus()
-    page.keyboard.press("Enter")
-    assert page.locator(".menu button:visible").count() >= 12
+    for key, least in (("Enter", 12), ("Escape", 0), ("Enter", 12)):
+        page.locator(".menu summary").focus()
+        page.keyboard.press(key)
+        assert (page.locator(".menu button:visible").count() >= 12) is (least > 0)
     page.get_by_role("button", name="Undo").click()
     page.evaluate("document.activeElement.blur()")
     assert "Undone" in log.inner_text()
@@ -627,6 +628,9 @@ def test_nothing_moves_on_a_narrow_screen_when_hints_errors_and_verdicts_come(
         page.keyboard.press(key)
         assert page.evaluate(PLACES) == before
     assert page.locator("#hint").inner_text().startswith("Pick a phrase first")
+    colors = "all => all.map(e => getComputedStyle(e).color)"
+    hint, text, error = (page.locator(one) for one in ("#hint", "body", "#refused"))
+    assert hint.evaluate_all(colors) == text.evaluate_all(colors) != error.evaluate_all(colors)
     page.keyboard.press("2")
     page.keyboard.press("a")  # a verdict in the list, the next item
     saved(page)
@@ -646,6 +650,14 @@ def test_nothing_moves_on_a_narrow_screen_when_hints_errors_and_verdicts_come(
     assert page.locator("#download").is_visible()
     page.evaluate("scrollTo(0, 0)")  # from the comment
     assert page.evaluate(PLACES) == before
+    # numbers are as large however far one zooms
+    height = "all => all.map(e => e.getBBox().height * e.getScreenCTM().a)"
+    numbers = page.locator(".stage .number")
+    high = numbers.evaluate_all(height)
+    assert 12 <= high[0] <= 24
+    for _ in range(5):
+        page.keyboard.press("+")
+    assert numbers.evaluate_all(height) == pytest.approx(high, rel=0.05)
 
 
 def test_on_a_small_screen_a_finger_moves_a_box_and_the_buttons_stick_to_the_bottom(
