@@ -169,7 +169,8 @@ def test_every_kind_of_input_is_known_and_becomes_the_same_records(
             assert (estimated["records"], estimated["requests"], server.count()) == (3, 6, 0)
         done = place.run(**settings)
         assert (done.code, server.count()) == (0, 6), done
-        assert place.run(**settings).summary["already_complete"]
+        if kind[1].get("columns") == IN_BYTES:
+            assert place.run(**settings).summary["already_complete"]
     records = place.annotations()
     assert [record["caption"] for record in records] == TEXTS
     assert [(record["width"], record["height"]) for record in records] == [(64, 48)] * 3
