@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 
+from dataflow_grounding._util.errors import EndpointRefused, GroundingError, ServerFault
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.serving import GeminiServing
+from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
-from tests.support.forking import Forked
-from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, Workplace, command
+from tests.support.workplace import REPOSITORY, Workplace, caption, command
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +31,6 @@ pytestmark = [
 ]
 SEED_PAGE = REPOSITORY.parent / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "AIzaVerySecretKey-123"
-FINISH_SAFETY = Fault(change=lambda answer: type(answer)("", "SAFETY"))
 
 
 @pytest.fixture
@@ -52,33 +54,77 @@ def at(endpoint: LoopbackServer) -> dict[str, Any]:
     return {"vlm.gemini.base_url": endpoint.address}
 
 
-def test_every_setting_of_the_seed_is_in_the_requests(gemini: Workplace) -> None:
+def test_every_setting_is_in_the_requests_and_another_one_asks_again(gemini: Workplace) -> None:
+    gemini.many(1)
+    extra = {
+        "generationConfig": {"thinkingConfig": {"thinkingBudget": 0}, "topK": 5},
+        "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}],
+    }
     given = {
         "vlm.gemini.temperature": 0.55,
         "vlm.gemini.max_output_tokens": 777,
         "vlm.gemini.media_resolution": "MEDIA_RESOLUTION_LOW",
         "vlm.gemini.model": "gemini-2.5-flash",
+        "vlm.gemini.extra": extra,
+        "workflow.samples": 3,
     }
-    with server() as endpoint:
-        assert gemini.run(**at(endpoint), **given).code == 0
-        assert endpoint.count() == 6
-        for request in endpoint.requests:
-            assert request.model == "gemini-2.5-flash"
-            assert request.settings["temperature"] == 0.55
-            assert request.settings["maxOutputTokens"] == 777
-            assert request.settings["mediaResolution"] == "MEDIA_RESOLUTION_LOW"
-            assert request.settings["responseMimeType"] == "application/json"
-            assert request.headers["x-goog-api-key"] == KEY
-            assert KEY not in request.path
-            assert request.system.startswith("You")
-            assert len(request.images) == 1
+    gemini.settings |= given
+    with server(keep_bodies=True) as endpoint:
+        gemini.settings |= at(endpoint)
+        done = gemini.run()
+        assert done.code == 0, done
+        asked = list(endpoint.requests)
+        assert len(asked) == 4
+        sent = []
+        for setting in (
+            {},
+            {"vlm.gemini.temperature": 0.9},
+            {"vlm.gemini.media_resolution": "MEDIA_RESOLUTION_HIGH"},
+            {"vlm.gemini.timeout": 7},
+            {"vlm.gemini.extra": {}},
+        ):
+            sent.append(gemini.run(**setting).summary["requests"])
+    assert sent == [0, 4, 4, 0, 4]
+    for request in asked:
+        assert request.model == "gemini-2.5-flash"
+        assert request.settings["temperature"] == 0.55
+        assert request.settings["maxOutputTokens"] == 777
+        assert request.settings["mediaResolution"] == "MEDIA_RESOLUTION_LOW"
+        assert request.settings["responseMimeType"] == "application/json"
+        assert request.headers["x-server-timeout"] == "20"
+        assert request.headers["x-goog-api-key"] == KEY
+        assert KEY not in request.path
+        assert request.system.startswith("You")
+        assert len(request.images) == 1
+        assert request.body is not None
+        assert request.body["safetySettings"] == extra["safetySettings"]
+        config = request.body["generationConfig"]
+        assert (config["thinkingConfig"], config["topK"]) == ({"thinkingBudget": 0}, 5)
+    seeds = [request.body["generationConfig"].get("seed") for request in asked if request.body]
+    assert sorted(seed for seed in seeds if seed is not None) == [1, 2]
+    assert done.summary["repeated_replies"] == 0
+    assert done.summary["answered_by"] == {"gemini-2.5-flash": 4}
+    [row] = gemini.annotations()
+    boxes = [instance for one in row["expressions"] for instance in one["instances"]]
+    assert {box["score"] for box in boxes} == {1.0}
 
 
-def test_without_settings_the_seeds_defaults_are_sent(gemini: Workplace) -> None:
+def test_without_settings_the_seeds_defaults_are_sent_and_records_are_those_of_openai(
+    gemini: Workplace, tmp_path: Path
+) -> None:
     gemini.settings.pop("vlm.gemini.timeout")
-    with server() as endpoint:
+    other = Workplace(tmp_path / "other", **{"vlm.box_format": "gemini"})
+    other.many(3)
+    with server() as endpoint, server(key=None) as second:
         assert gemini.run(**at(endpoint)).code == 0
+        assert other.run(**{"vlm.openai.base_url": second.base_url}).code == 0
+        assert endpoint.count() == 6
         [first, *_] = endpoint.requests
+        schemas = json.dumps([request.settings["responseSchema"] for request in endpoint.requests])
+    assert gemini.annotations() == other.annotations()
+    assert all(
+        one["status"] == "grounded" for row in gemini.annotations() for one in row["expressions"]
+    )
     assert first.model == "gemini-3.1-flash-lite-preview"
     wanted = {
         "temperature": 0.3,
@@ -87,111 +133,148 @@ def test_without_settings_the_seeds_defaults_are_sent(gemini: Workplace) -> None
     }
     assert {name: first.settings[name] for name in wanted} == wanted
     assert first.headers["x-server-timeout"] == "120"
+    # Gemini's dialect of JSON Schema
+    assert "additionalProperties" not in schemas
+    assert '"type": ["' not in schemas
+    assert '"nullable": true' in schemas
+    assert '"propertyOrdering": ["cleaned_caption", "expressions"]' in schemas
 
 
-def test_further_answers_have_seeds_and_count_by_their_ids(gemini: Workplace) -> None:
-    with server(keep_bodies=True) as endpoint:
-        done = gemini.run(**at(endpoint), **{"workflow.samples": 3})
-        assert done.code == 0, done
-        seeds = [request.body["generationConfig"].get("seed") for request in endpoint.requests]
-    assert sorted(seed for seed in seeds if seed is not None) == [1] * 3 + [2] * 3
-    assert done.summary["repeated_replies"] == 0
-    assert done.summary["answered_by"] == {"gemini-3.1-flash-lite-preview": 12}
-    instances = [
-        instance
-        for row in gemini.annotations()
-        for expression in row["expressions"]
-        for instance in expression["instances"]
-    ]
-    assert {instance["score"] for instance in instances} == {1.0}
-
-
-def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(gemini: Workplace) -> None:
-    with server(on(faults.truncated(), containing='"caption": "Cup 1 ', times=2)) as endpoint:
-        done = gemini.run(**at(endpoint), **{"vlm.gemini.temperature": 1.0})
-        assert done.code == 0, done
-        sent = [
-            r.settings["temperature"] for r in endpoint.requests if '"caption": "Cup 1 ' in r.text
-        ]
-    assert sent == [1.0, 0.5, 0.25]
-
-
-def test_the_timeout_is_kept(gemini: Workplace) -> None:
-    with server(on(faults.hang(), containing="Cup 1 ")) as endpoint:
-        settings = {**at(endpoint), "vlm.gemini.timeout": 2, "workflow.max_attempts": 2}
-        done = gemini.run(**settings)
-    assert done.code == 1, done
-    [failure] = gemini.failures()
-    # Where no other request is answered meanwhile, one more try tells that it isn't an outage.
-    assert failure["kind"] == "server_fault"
-    assert failure["attempts"] in (2, 3)
-    assert "did not answer within 2 s" in failure["message"]
-
-
-def test_schemas_are_in_geminis_dialect(gemini: Workplace) -> None:
-    with server() as endpoint:
-        assert gemini.run(**at(endpoint)).code == 0
-        sent = json.dumps([request.settings["responseSchema"] for request in endpoint.requests])
-    assert "additionalProperties" not in sent
-    assert '"type": ["' not in sent
-    assert '"nullable": true' in sent
-    assert '"propertyOrdering": ["cleaned_caption", "expressions"]' in sent
-
-
-def test_records_are_those_of_an_openai_endpoint(gemini: Workplace, tmp_path: Path) -> None:
-    other = Workplace(tmp_path / "other", **{"vlm.box_format": "gemini"})
-    other.many(3)
-    with server() as endpoint, server(key=None) as second:
-        assert gemini.run(**at(endpoint)).code == 0
-        assert other.run(**{"vlm.openai.base_url": second.base_url}).code == 0
-    assert gemini.annotations() == other.annotations()
-    assert all(
-        e["status"] == "grounded" for record in gemini.annotations() for e in record["expressions"]
+def ends(reason: str, *, empty: bool = False) -> Fault:
+    """The true answer, or one without text, that ends for a reason."""
+    return Fault(
+        change=lambda answer: replace(
+            answer, text="" if empty else answer.text, finish_reason=reason
+        )
     )
 
 
-BLOCKED = [
-    (
-        "a blocked prompt",
-        faults.refusal("about weapons"),
+def twice(reason: str) -> list[FaultRule]:
+    return [once(ends(reason, empty=True)), once(ends(reason))]
+
+
+def always(fault: Fault) -> Any:
+    return lambda caption: on(fault, containing=caption)
+
+
+def once(fault: Fault) -> Any:
+    return lambda caption: on(fault, containing=caption, times=1)
+
+
+# What happens to the first step of a record, how often it is asked about, and why it fails. Of one
+# that doesn't fail there is one more request, in the second step.
+FATES: dict[str, tuple[list[Any], int, str, str]] = {
+    "nothing": ([], 1, "", ""),
+    "a blocked prompt": (
+        [always(faults.refusal("about weapons"))],
+        1,
+        "refused",
         "blocked by Gemini (SAFETY): about weapons",
     ),
-    ("a reply stopped for safety", FINISH_SAFETY, "blocked by Gemini (SAFETY)"),
-    (
-        "a reply stopped as recitation",
-        Fault(change=lambda a: type(a)("", "RECITATION")),
-        "(RECITATION)",
+    "stopped for safety": ([always(ends("SAFETY", empty=True))], 1, "refused", "Gemini (SAFETY)"),
+    "recitation": ([always(ends("RECITATION", empty=True))], 1, "refused", "(RECITATION)"),
+    # epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487: nobody knows whether it is whole
+    "another reason": (twice("OTHER"), 3, "", ""),
+    "a malformed response": (twice("MALFORMED_RESPONSE"), 3, "", ""),
+    "a new reason": (twice("SOMETHING_NEW"), 3, "", ""),
+    "thoughts that used up all tokens": (
+        [always(ends("length", empty=True))],
+        3,
+        "truncated_reply",
+        "",
     ),
-]
+    "a cut reply": ([lambda c: on(faults.truncated(), containing=c, times=2)], 3, "", ""),
+    "a request with the key": ([always(faults.bad_request("no"))], 1, "refused", "***"),
+    "server faults": ([always(faults.server_error(500))], 3, "server_fault", "***"),
+    # the client sends nothing again by itself
+    "a server fault": ([once(faults.server_error(500))], 2, "", ""),
+    "a reply that breaks off": ([once(faults.cut_body(0.6))], 2, "", ""),
+    "a closed connection": ([once(faults.disconnect())], 2, "", ""),
+    "an empty body": ([once(faults.empty_body())], 2, "", ""),
+    "half a JSON": ([once(faults.invalid_json())], 2, "", ""),
+    "another protocol": ([once(faults.odd_json('{"choices": 7}'))], 2, "", ""),
+}
+
+
+def test_what_becomes_of_each_reply(gemini: Workplace) -> None:
+    gemini.many(len(FATES))
+    captions = {name: f'"caption": "{caption(number)}"' for number, name in enumerate(FATES)}
+    rules = [rule(captions[name]) for name, (given, *_) in FATES.items() for rule in given]
+    with server(*rules, leaky=True) as endpoint:
+        settings = {**at(endpoint), "vlm.gemini.temperature": 1.0, "workflow.max_workers": 1}
+        done = gemini.run(**settings)
+        assert done.code == 1, done
+        asked = {
+            name: [request for request in endpoint.requests if captions[name] in request.text]
+            for name in FATES
+        }
+        assert endpoint.count() == done.summary["requests"]
+        failures = {int(failure["id"][1:]): failure for failure in gemini.failures()}
+        for number, (name, (_, requests, kind, said)) in enumerate(FATES.items()):
+            failure = failures.pop(number, {"kind": "", "message": ""})
+            # Where no other request is answered meanwhile, one more try tells that it isn't an outage.
+            more = int(kind == "server_fault" and len(asked[name]) == requests + 1)
+            assert (len(asked[name]), failure["kind"]) == (requests + more, kind), (name, failure)
+            assert said in failure["message"], name
+        assert [r.settings["temperature"] for r in asked["a cut reply"]] == [1.0, 0.5, 0.25]
+        again = gemini.run(**settings)
+        requests = endpoint.requests[done.summary["requests"] :]
+        assert again.summary["requests"] == len(requests) > 0
+        assert all(captions["server faults"] in request.text for request in requests), (
+            "nothing else is asked again by itself"
+        )
+    assert KEY not in done.out + done.err
+    for path, content in gemini.everything():
+        assert KEY.encode() not in content, path
+
+
+async def refusal_of(endpoint: LoopbackServer, picture: Path, **settings: Any) -> GroundingError:
+    """The error that a request ends with."""
+    request = image_caption(open_image(Record({"image_path": str(picture)}), "image_path"))
+    serving = GeminiServing(api_key=KEY, base_url=endpoint.address, **settings)
+    try:
+        await serving.answer(request)
+    except GroundingError as error:
+        return error
+    finally:
+        await serving.aclose()
+    raise AssertionError("it was answered")
+
+
+def test_the_timeout_is_kept(gemini: Workplace) -> None:
+    with server(on(faults.hang())) as endpoint:
+        error = asyncio.run(refusal_of(endpoint, gemini.folder / "a.jpg", timeout=1))
+    assert isinstance(error, ServerFault)
+    assert "did not answer within 1 s" in str(error)
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [pytest.param(*case[1:], id=case[0]) for case in BLOCKED]
+    ("fault", "said"),
+    [
+        (faults.forbidden(), "Check the API key"),
+        (faults.model_not_found(), "the model's name"),
+    ],
+    ids=["a key that may not", "an unknown model"],
 )
-def test_what_is_blocked_fails_its_record_with_the_providers_reason(
+def test_what_no_request_can_mend_is_of_the_endpoint(
     gemini: Workplace, fault: Fault, said: str
 ) -> None:
-    with server(on(fault, containing="Cup 1 ")) as endpoint:
+    with server(on(fault), leaky=True) as endpoint:
+        error = asyncio.run(refusal_of(endpoint, gemini.folder / "a.jpg"))
+    assert isinstance(error, EndpointRefused)
+    assert said in str(error)
+    assert KEY not in str(error)
+
+
+def test_a_wrong_key_stops_the_run(gemini: Workplace) -> None:
+    gemini.many(20)
+    with server(on(faults.unauthorized()), leaky=True) as endpoint:
         done = gemini.run(**at(endpoint))
-        assert (done.code, endpoint.count()) == (1, 5), done
-        [failure] = gemini.failures()
-        assert (failure["id"], failure["kind"]) == ("r1", "refused")
-        assert said in failure["message"]
-        assert gemini.run(**at(endpoint)).summary["requests"] == 0, (
-            "it is not asked again by itself"
-        )
-
-
-@pytest.mark.parametrize("reason", ["OTHER", "MALFORMED_RESPONSE", "SOMETHING_NEW"])
-def test_a_reply_that_ends_for_a_reason_of_its_own_is_read_or_asked_again(
-    gemini: Workplace, reason: str
-) -> None:
-    """epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487"""
-    empty = Fault(change=lambda answer: replace(answer, text="", finish_reason=reason))
-    whole = Fault(change=lambda answer: replace(answer, finish_reason=reason))
-    with server(on(empty, times=1), on(whole, times=1)) as endpoint:
-        assert gemini.run(**at(endpoint)).code == 0
-        assert endpoint.count() == 8, "nobody knows whether its text is whole"
+        assert done.code == 4, done
+        assert endpoint.count() <= 8
+    assert "Check the API key" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert KEY not in done.out + done.err
 
 
 def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
@@ -206,56 +289,12 @@ def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
     assert gemini.failures() == []
 
 
-def test_a_caption_reply_at_the_token_limit_fails_as_truncated(gemini: Workplace) -> None:
-    empty = Fault(change=lambda answer: type(answer)("", "length"))  # thoughts used up all of it
-    with server(on(empty, containing="Cup 1 ")) as endpoint:
-        assert gemini.run(**at(endpoint)).code == 1
-    assert [f["kind"] for f in gemini.failures()] == ["truncated_reply"]
-
-
-STOPS = [
-    ("a wrong key", on(faults.unauthorized()), "Check the API key"),
-    ("a key that may not", on(faults.forbidden()), "Check the API key"),
-    ("an unknown model", on(faults.model_not_found()), "the model's name"),
-]
-
-
-@pytest.mark.parametrize(("rule", "said"), [pytest.param(*case[1:], id=case[0]) for case in STOPS])
-def test_what_no_request_can_mend_stops_the_run(
-    gemini: Workplace, rule: FaultRule, said: str
-) -> None:
-    gemini.many(60)
-    with server(rule, leaky=True) as endpoint:
-        done = gemini.run(**at(endpoint))
-        assert done.code == 4, done
-        assert endpoint.count() <= 8
-    assert said in done.err
-    assert len(done.err.splitlines()) == 1
-    assert KEY not in done.out + done.err
-
-
-def test_the_key_is_in_no_output_and_no_file(gemini: Workplace) -> None:
-    rules = [
-        on(faults.bad_request("no"), containing="Cup 1 "),
-        on(faults.server_error(500), containing="Cup 2 "),
-    ]
-    with server(*rules, leaky=True) as endpoint:
-        done = gemini.run(**at(endpoint))
-    assert done.code == 1, done
-    assert KEY not in done.out + done.err
-    for path, content in gemini.everything():
-        assert KEY.encode() not in content, path
-    assert any("***" in failure["message"] for failure in gemini.failures()), (
-        "the endpoint did repeat it"
-    )
-
-
 def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> None:
-    rule = on(faults.too_many_requests(0.05), times_each=4)
-    with server(rule) as endpoint:
+    gemini.many(1)
+    with server(on(faults.too_many_requests(0.05), times_each=3)) as endpoint:
         done = gemini.run(**at(endpoint), **{"workflow.max_attempts": 1})
         assert done.code == 0, done
-        assert (endpoint.count(429), endpoint.count(200)) == (24, 6)
+        assert (endpoint.count(429), endpoint.count(200)) == (6, 2)
 
 
 @pytest.mark.parametrize(
@@ -287,47 +326,10 @@ def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
     )
 
 
-PASSING = [
-    ("a server fault", faults.server_error(500)),
-    ("a cut reply", faults.cut_body(0.6)),
-    ("a closed connection", faults.disconnect()),
-    ("an empty body", faults.empty_body()),
-    ("half a JSON", faults.invalid_json()),
-    ("another protocol", faults.odd_json('{"choices": 7}')),
-]
-
-
-@pytest.mark.parametrize("fault", [pytest.param(fault, id=name) for name, fault in PASSING])
-def test_what_passes_is_tried_again_and_every_try_is_counted(
-    gemini: Workplace, fault: Fault
-) -> None:
-    with server(on(fault, containing="Cup 1 ", times=1)) as endpoint:
-        done = gemini.run(**at(endpoint))
-        assert done.code == 0, done
-        assert endpoint.count() == 7 == done.summary["requests"], (
-            "the client sends nothing again by itself"
-        )
-
-
 def test_an_address_where_nobody_listens_stops_the_run(gemini: Workplace) -> None:
     done = gemini.run(**{"vlm.gemini.base_url": "http://127.0.0.1:9"})
     assert done.code == 4, done
     assert "no connection to http://127.0.0.1:9" in done.err
-
-
-def test_a_finished_run_sends_nothing_and_another_setting_asks_again(gemini: Workplace) -> None:
-    with server() as endpoint:
-        gemini.settings |= at(endpoint)
-        sent = []
-        for setting in [
-            {},
-            {},
-            {"vlm.gemini.temperature": 0.9},
-            {"vlm.gemini.media_resolution": "MEDIA_RESOLUTION_LOW"},
-            {"vlm.gemini.timeout": 7},
-        ]:
-            sent.append(gemini.run(**setting).summary["requests"])
-    assert sent == [6, 0, 6, 6, 0]
 
 
 def test_key_and_address_may_come_from_the_environment(
@@ -347,14 +349,16 @@ WRONG = [
     ("vlm.gemini.base_url", "localhost:1", "http://"),
     ("vlm.gemini.api_key", "", "set vlm.gemini.api_key, GOOGLE_API_KEY or GEMINI_API_KEY"),
     ("vlm.gemini.model", "", "vlm.gemini.model"),
+    ("vlm.gemini.extra", {"generationConfig": 3}, "generationConfig should be a mapping, not 3"),
+    ("vlm.gemini.extra", {"contents": []}, "vlm.gemini.extra can't hold 'contents'"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"), [pytest.param(*case, id=case[0]) for case in WRONG]
+    ("key", "value", "said"), [pytest.param(*case, id=case[2]) for case in WRONG]
 )
 def test_what_is_wrong_is_found_before_the_first_request(
-    gemini: Workplace, monkeypatch: pytest.MonkeyPatch, key: str, value: str, said: str
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, said: str
 ) -> None:
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
@@ -365,21 +369,16 @@ def test_what_is_wrong_is_found_before_the_first_request(
     assert said in done.err
 
 
-def test_without_the_extra_it_says_what_to_install(gemini: Workplace) -> None:
-    """A process in which google-genai can't be imported."""
-    spec = gemini.spec(**{"vlm.gemini.base_url": "http://127.0.0.1:9"})
-    code = (
-        "import sys; sys.modules['google.genai'] = None; sys.argv = ['dataflowgrounding', 'generate', '-e', "
-        f"{str(spec)!r}]; from dataflow_grounding.cli.main import main; main()"
-    )
-    running = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(REPOSITORY)},
-    )
-    assert running.returncode == 2
-    assert running.stderr.strip() == (
+def test_without_the_extra_it_says_what_to_install(
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import google
+
+    monkeypatch.delattr(google, "genai", raising=False)
+    monkeypatch.setitem(sys.modules, "google.genai", None)
+    done = gemini.run(**{"vlm.gemini.base_url": "http://127.0.0.1:9"})
+    assert done.code == 2, done
+    assert done.err.strip() == (
         "Error: vlm.backend gemini needs an optional part: pip install 'dataflow-grounding[gemini]'"
     )
 
@@ -435,31 +434,15 @@ def test_the_seed_pages_spec_runs_as_it_stands(
     assert len(gemini.annotations()) == 3
 
 
-def test_kill_9_pays_again_at_most_for_what_was_in_flight(gemini: Workplace) -> None:
-    count, in_flight = 30, 4
-    gemini.many(count)
-    gemini.settings["workflow.max_workers"] = in_flight
-    with server(latency=0.02) as endpoint:
-        running = Forked(gemini.arguments(**at(endpoint)))
-        wait_until(lambda: endpoint.count() >= 25, running)
-        running.kill()
-        running.communicate()
-        done = gemini.run(**at(endpoint))
-        assert done.code == 0, done
-        assert 2 * count <= endpoint.count() <= 2 * count + in_flight
-        assert gemini.run(**at(endpoint)).summary["requests"] == 0
-
-
 def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_endpoint(
     workplace: Workplace,
 ) -> None:
     labels = workplace.folder / "labels"
     labels.mkdir()
-    for n in range(3):
-        workplace.picture(f"images/p{n}.jpg", (320 + 8 * n, 240))
-        (labels / f"p{n}.txt").write_text(
-            "Car 0 0 0 10.5 20 90 140 1 1 1 0 0 0 0\nVan 0 0 0 100 20 190 140 1 1 1 0 0 0 0\n"
-        )
+    workplace.picture("images/p.jpg", (320, 240))
+    (labels / "p.txt").write_text(
+        "Car 0 0 0 10.5 20 90 140 1 1 1 0 0 0 0\nVan 0 0 0 100 20 190 140 1 1 1 0 0 0 0\n"
+    )
     written = []
     with server() as endpoint, server(key=None) as other:
         for name, vlm in {
@@ -484,32 +467,6 @@ def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_
             )
             assert done.code == 0, done
             written.append((workplace.folder / name / "annotations.jsonl").read_bytes())
-        assert endpoint.count() == other.count() == 12
+        assert endpoint.count() == other.count() == 4
     assert written[0] == written[1]
-    assert written[0].count(b"\n") == 3
-
-
-def test_further_fields_of_the_api_are_sent_and_are_a_part_of_the_question(
-    gemini: Workplace,
-) -> None:
-    extra = {
-        "generationConfig": {"thinkingConfig": {"thinkingBudget": 0}, "topK": 5},
-        "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}],
-    }
-    with server() as endpoint:
-        endpoint.keep_bodies = True
-        assert gemini.run(**at(endpoint), **{"vlm.gemini.extra": extra}).code == 0
-        [body, *_] = [request.body for request in endpoint.requests]
-        assert body["safetySettings"] == extra["safetySettings"]
-        config = body["generationConfig"]
-        assert (config["thinkingConfig"], config["topK"]) == ({"thinkingBudget": 0}, 5)
-        assert config["temperature"] == 0.3
-        asked = endpoint.received
-        assert gemini.run(**at(endpoint), **{"vlm.gemini.extra": extra}).code == 0
-        assert endpoint.received == asked
-        assert gemini.run(**at(endpoint)).code == 0
-        assert endpoint.received == 2 * asked
-    done = gemini.run(**{"vlm.gemini.extra": {"generationConfig": 3}})
-    assert (done.code, "generationConfig should be a mapping, not 3" in done.err) == (2, True)
-    done = gemini.run(**{"vlm.gemini.extra": {"contents": []}})
-    assert (done.code, "vlm.gemini.extra can't hold 'contents'" in done.err) == (2, True)
+    assert written[0].count(b"\n") == 1
