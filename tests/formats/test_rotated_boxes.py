@@ -164,7 +164,7 @@ def test_an_import_counts_boxes_that_were_rotated_and_no_others(
 def test_regions_come_in_as_outlines_and_go_back_as_they_were(
     format: str, tmp_path: Path, pictures: Path
 ) -> None:
-    made = regions(500)
+    made = regions(100)
     source = source_of(made, format, tmp_path / "in")
     imported(source, format, pictures, tmp_path / "results")
     found = 0
@@ -179,7 +179,7 @@ def test_regions_come_in_as_outlines_and_go_back_as_they_were(
                 assert box["outline"] == pytest.approx(one.corners, abs=DIGITS)
                 assert box["bbox"] == pytest.approx(one.box, abs=DIGITS)
                 found += 1
-    assert found == 500
+    assert found == 100
     out = tmp_path / "out"
     lost = exported(tmp_path / "results", format, pictures, out)["lost"]
     assert not {what for what in lost if "outline" in what or "box" in what}
@@ -191,7 +191,7 @@ def test_regions_come_through_other_formats(
     over: tuple[str, ...], tmp_path: Path, pictures: Path
 ) -> None:
     """From Label Studio over all others and back, where they are rotated rectangles again."""
-    made = regions(100)
+    made = regions(40)
     source, format = source_of(made, "label-studio", tmp_path), "label-studio"
     for number, other in enumerate((*over, "label-studio")):
         out = tmp_path / f"{number} {other}"
@@ -206,7 +206,7 @@ def test_regions_come_through_other_formats(
                 found.append((size, corners_in_label_studio(part["value"], size)))
             assert part["type"] != "polygonlabels"
     assert "PolygonLabels" not in (source / "labels.xml").read_text()
-    assert len(found) == 100
+    assert len(found) == 40
     for one in made:
         distances = [
             max(abs(a - b) for a, b in zip(corners, one.corners, strict=True))
@@ -230,7 +230,7 @@ def corners_in_label_studio(value: dict[str, Any], size: tuple[int, int]) -> Cor
 def test_supervision_reads_the_corners_of_yolo_obb(tmp_path: Path, pictures: Path) -> None:
     import supervision
 
-    made = regions(100)
+    made = regions(40)
     source = source_of(made, "label-studio", tmp_path)
     arguments = ("convert", source, "--from", "label-studio", "--to", "yolo-obb")
     succeeds(*arguments, "-o", tmp_path / "out", "--image-root", pictures)
@@ -246,7 +246,7 @@ def test_supervision_reads_the_corners_of_yolo_obb(tmp_path: Path, pictures: Pat
             distances = [max(abs(corners.flatten() - one.corners)) for one in of_picture]
             assert min(distances) < DIGITS
             found += 1
-    assert found == 100
+    assert found == 40
 
 
 # What becomes of boxes that are moved

@@ -209,7 +209,7 @@ def check_told(rows: list[dict[str, Any]], done: Exported, format: Format) -> No
 @pytest.mark.sampled
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 @given(rows=data_sets())
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_records(name: str, options: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     folder = Path(tempfile.mkdtemp())
     try:

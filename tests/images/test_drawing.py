@@ -245,7 +245,7 @@ some_marks = st.builds(
 
 @pytest.mark.slow
 @given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.lists(some_marks, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_marks_on_any_picture_are_drawn(size: tuple[int, int], marks: list[Mark]) -> None:
     assert draw_marks(canvas(*size), marks).size == size
 

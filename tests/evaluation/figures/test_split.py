@@ -257,7 +257,7 @@ def test_a_picture_is_one_by_whatever_path_and_without_one_by_its_id(tmp_path: P
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) -> None:
     bits = st.lists(st.integers(0, 63), max_size=7)

@@ -68,9 +68,8 @@ def boxes_in(records: list[Any]) -> list[Box]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("gold_lists_all", [True, False])
-@pytest.mark.parametrize("seed", range(2))
-def test_ap_of_each_class_is_the_librarys(seed: int, gold_lists_all: bool, tmp_path: Path) -> None:
-    gold, predicted = data_set(seed, gold_lists_all=gold_lists_all)
+def test_ap_of_each_class_is_the_librarys(gold_lists_all: bool, tmp_path: Path) -> None:
+    gold, predicted = data_set(0, gold_lists_all=gold_lists_all)
     expected = ap_of_the_library(boxes_in(gold), boxes_in(predicted), len(gold), tmp_path)
     figures = evaluate(predicted, gold).to_json()
     ours = [figures["classes"][name]["ap"] for name in CLASSES]
@@ -97,20 +96,22 @@ def in_other_words(records: list[Any]) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", ["gold", "predicted", "both"])
-def test_words_phrases_and_rows_make_no_difference(side: str, tmp_path: Path) -> None:
+def test_words_phrases_and_rows_make_no_difference(tmp_path: Path) -> None:
     gold, predicted = data_set(4, gold_lists_all=False)
     expected = ap_of_the_library(boxes_in(gold), boxes_in(predicted), len(gold), tmp_path)
     before = evaluate(predicted, gold).to_json()["classes"]
-    if side != "predicted":
-        gold = in_other_words(gold)
-    if side != "gold":
-        predicted = in_other_words(predicted)
-    classes = evaluate(predicted, gold).to_json()["classes"]
-    assert [classes[name]["ap"] for name in CLASSES] == pytest.approx(expected, abs=1e-4)
-    for name in CLASSES:
-        for measure in ("gold_boxes", "boxes", "precision", "recall", "f1"):
-            assert classes[name][measure] == before[name][measure]
+    sides = {
+        "gold": (predicted, in_other_words(gold)),
+        "predicted": (in_other_words(predicted), gold),
+        "both": (in_other_words(predicted), in_other_words(gold)),
+    }
+    for side, (found, true) in sides.items():
+        classes = evaluate(found, true).to_json()["classes"]
+        aps = [classes[name]["ap"] for name in CLASSES]
+        assert aps == pytest.approx(expected, abs=1e-4), side
+        for name in CLASSES:
+            for measure in ("gold_boxes", "boxes", "precision", "recall", "f1"):
+                assert classes[name][measure] == before[name][measure], side
 
 
 def test_a_class_that_is_open_in_an_image_is_not_judged_there() -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_eval_of_thousands_of_records_takes_little_memory(tmp_path: Path) -> None:
-    sides = [*zip(*records(8_000, 4), strict=True)]
+    sides = [*zip(*records(4_000, 4), strict=True)]
     for name, rows in zip(("gold", "found"), sides, strict=True):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [
@@ -26,6 +26,6 @@ def test_eval_of_thousands_of_records_takes_little_memory(tmp_path: Path) -> Non
         "--json",
     ]
     used = run(command)
-    assert used.json()["expressions"] == 8_000
+    assert used.json()["expressions"] == 4_000
     # 20,000 take 76 MB, and took 284 where all records and COCO's objects were kept
-    assert used.peak_mb < 110
+    assert used.peak_mb < 80
