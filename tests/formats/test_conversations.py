@@ -104,7 +104,7 @@ TRAINERS = {"llava": ("qwen", 12544, 451584), "sharegpt": ("llama-factory", 1024
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
-@given(size=st.tuples(st.integers(20, 3000), st.integers(20, 3000)))
+@given(size=st.tuples(st.integers(20, 1500), st.integers(20, 1500)))
 @example(size=(10, 50))
 @settings(max_examples=30, deadline=None)
 def test_pixels_are_those_of_the_trainer(

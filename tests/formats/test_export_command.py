@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -25,7 +23,9 @@ from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.formats.data import command, draw, hostile, record, succeeds
+from tests.support.forking import Forked
 from tests.support.labelled import Box, Labelled, labelled
+from tests.support.workplace import ended
 
 SIZE = (64, 48)
 ONE = [{"bbox": [1, 2, 30, 40], "score": 0.9}]
@@ -742,7 +742,7 @@ def test_what_stands_where_an_export_is_made_stays_unless_it_is_of_one_that_brok
     run, part = results(tmp_path / "run", [mug()]), tmp_path / "out.part"
     code = "import os; from dataflow_grounding.formats import write;"
     code += f"write((os._exit(9) for _ in 'x'), 'odvg', {str(tmp_path / 'out')!r})"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert ended(Forked([], first=code)).code == 9
     assert part.is_dir()
     succeeds("export", run, "--format", "odvg", "-o", tmp_path / "out")
     part.mkdir()

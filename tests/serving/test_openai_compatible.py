@@ -8,8 +8,6 @@ import asyncio
 import gc
 import os
 import socket
-import subprocess
-import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +41,8 @@ from dataflow_grounding.serving.http_errors import error_of, retry_after
 from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.testing import LoopbackServer, Takes, on
 from dataflow_grounding.testing.faults import Fault
-from tests.support.workplace import HANGING
+from tests.support.forking import Forked
+from tests.support.workplace import ended
 
 KEY = "sk-7f3a-very-secret-key"
 
@@ -197,11 +196,10 @@ if child == 0:
         os._exit(7 if "make a separate client in each process" in str(refused) else 1)
     os._exit(1)
 print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+raise SystemExit
 """
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGING
-        )
-        assert done.stdout.splitlines()[-1:] == ["child 7"], done
+        done = ended(Forked([], first=script))
+        assert done.out.splitlines()[-1:] == ["child 7"], done
         assert server.count() == 1
 
 
