@@ -32,10 +32,11 @@ def run(workplace: Workplace, names: list[str], **gateway: Any) -> Done:
 @pytest.mark.parametrize(
     "names",
     [
-        ["loopback"],
         ["my-alias"],
-        ["loopback", "openai/loopback"],
-        ["loopback", "loopback-2025-08-06", "loopback-20250806", "Loopback:latest"],
+        [
+            *("loopback", "openai/loopback", "loopback-2025-08-06", "loopback-20250806"),
+            "Loopback:latest",
+        ],
         [""],
     ],
 )

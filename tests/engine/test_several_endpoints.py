@@ -128,14 +128,14 @@ def test_one_that_is_no_use(
     said: str,
 ) -> None:
     timeout = 2 if "did not answer" in said else 60
-    workplace.many(12)
+    workplace.many(20)
     with LoopbackServer(**settings) as broken:
         endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-key9371"}, servers[0]]
         done = several(workplace, *endpoints, **{"vlm.openai.timeout": timeout}).run()
         assert done.code == 0, done
         assert broken.received <= most
-    assert servers[0].paid >= 24
-    assert servers[0].paid == 24 or timeout < 60  # a busy machine may be as slow as that
+    assert servers[0].paid >= 40
+    assert servers[0].paid == 40 or timeout < 60  # a busy machine may be as slow as that
     assert said in done.err or said == "429"
     assert "key9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
 
