@@ -9,9 +9,9 @@ import os
 import shutil
 import signal
 import tarfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import boto3
@@ -25,15 +25,15 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
 from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import Done, Running, Workplace, caption, command, ended
+from tests.support.workplace import HANGING, Done, Running, Workplace, caption, command, ended
 
 pytestmark = pytest.mark.slow
 
-ROWS = 60
+ROWS = 30
 QUICK = "import dataflow_grounding.data.bucket as b; b.SEND_SECONDS = 0.3"
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
@@ -123,10 +123,23 @@ def slow() -> Iterator[LoopbackServer]:
         yield server
 
 
-def killed_at(running: Running, server: LoopbackServer, wanted: int) -> None:
-    wait_until(lambda: server.count() >= wanted, running)
-    running.kill()
-    ended(running)
+def meanwhile(server: LoopbackServer, number: int, strike: Callable[[], object]) -> None:
+    """Do something as the endpoint gets its next request of a number, which waits until it is done."""
+    due = [server.received + number]
+
+    def rule(request: ReceivedRequest) -> None:
+        if due and request.index >= due[0]:
+            due.clear()
+            strike()
+
+    server.faults = rule
+
+
+def held(server: LoopbackServer, number: int) -> tuple[Event, Event]:
+    """Set as the endpoint gets that request, and to be set for it to go on."""
+    asked, goes_on = Event(), Event()
+    meanwhile(server, number, lambda: (asked.set(), goes_on.wait(HANGING)))
+    return asked, goes_on
 
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -145,7 +158,9 @@ def test_a_killed_run_goes_on_through_faults(
     """What is asked again is at most what was in flight: 8 requests."""
     run.place.settings["vlm.openai.base_url"] = slow.base_url
     vars(store).update(FAULTS[fault])
-    killed_at(run.start(), slow, 80)
+    running = run.start()
+    meanwhile(slow, 40, running.kill)
+    assert ended(running).code == -9
     done = run.run()
     assert done.code == 0, done
     assert 2 * ROWS <= slow.count() <= 2 * ROWS + 8
@@ -193,9 +208,10 @@ def test_a_lost_machine_loses_what_it_had_not_rolled(
 ) -> None:
     """The listings that the next one sees are late."""
     run.place.settings["vlm.openai.base_url"] = slow.base_url
-    killed_at(run.start(), slow, 120)
+    running = run.start()
+    meanwhile(slow, 45, lambda: (wait_until(lambda: run.stored() > 20), running.kill()))
+    assert ended(running).code == -9
     stored, paid = run.stored(), slow.count()
-    assert stored > 40
     shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]))
     store.lists_late = 5.0
     done = run.run()
@@ -206,47 +222,53 @@ def test_a_lost_machine_loses_what_it_had_not_rolled(
 
 
 def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
-    run: Elsewhere, slow: LoopbackServer
+    run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
-    slow.latency = 0.3  # on a busy machine, too, a shard takes longer than a look at the counts
-    running = [run.start("--shard", f"{number}/4") for number in range(1, 5)]
-    for wanted, one in enumerate(running[:2]):
-        wait_until(lambda wanted=wanted: slow.count() >= 10 * wanted + 10)  # type: ignore[misc]
-        one.kill()
-    codes = [ended(one).code for one in running]
-    slow.latency = 0.0
-    assert -9 in codes
-    for number, code in enumerate(codes, 1):
-        if code:
-            assert run.run("--shard", f"{number}/4").code == 0
-    assert slow.count() <= 2 * ROWS + 8 * codes.count(-9)
-    merged = command(["merge", run.address, "--no-report", "--json"])
-    assert merged.code == 0, merged
-    assert run.left() == run.alone()
-    assert json.loads(run.there("run.json"))["shards"] == 4
-    before = slow.count()
-    assert run.run().code == 0  # as one machine again
-    assert slow.count() == before
-
-
-def test_merge_has_the_pictures_of_an_input_that_holds_them(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run.place.settings["vlm.openai.base_url"] = server.base_url
+    """Of two that work at once on an input that holds the pictures; by another machine. Then only shards that are there are
+    merged, and not those of which this machine has copies, since it merged what was there before.
+    """
+    run.place.settings |= {"vlm.openai.base_url": slow.base_url, "vlm.openai.timeout": HANGING}
     run.place.settings["data.input_jsonl"] = str(run.place.folder / "some.tar")
     with tarfile.open(run.place.folder / "some.tar", "w") as tar:
-        for n in range(4):
+        for n in range(9):
             (run.place.folder / "caption.txt").write_text(caption(n))
             tar.add(run.place.folder / run.place.picture("b.jpg", (64, 48 + n)), f"{n}.jpg")
             tar.add(run.place.folder / "caption.txt", f"{n}.txt")
-    for number in (1, 2):
-        assert run.run("--shard", f"{number}/2").code == 0
+    # the first is at work until the second has ended
+    slow.latency = lambda request: HANGING if 2 <= request.index < 6 else 0.0
+    first = run.start("--shard", "1/2")
+    wait_until(lambda: slow.received == 6, first)
+    assert run.run("--shard", "2/2").code == 0
+    assert first.poll() is None
+    first.kill()
+    ended(first)
+    assert run.run("--shard", "1/2").code == 0
+    assert slow.count() <= 2 * 9 + 4
     monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
-    assert command(["merge", run.address, "--no-report"]).code == 0
+    merge = ["merge", run.address, "--no-report", "--json"]
+    merged = command(merge)
+    assert merged.code == 0, merged
+    expected = run.alone()
+    assert run.left() == expected
     named = {json.loads(line)["image_path"] for line in run.there("annotations.jsonl").splitlines()}
     assert named == {name for name in run.names() if name.startswith("pictures/")}
-    assert len(named) == 4
+    assert len(named) == 9
+    assert json.loads(run.there("run.json"))["shards"] == 2
+    before = slow.count()
+    assert run.run().code == 0  # as one machine again
+    assert slow.count() == before
+    for name in run.names():
+        boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
+    assert run.run("--shard", "1/1").code == 0
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/1-of-1/run.json")
+    merged = command(merge)
+    assert (merged.code, "shards/1-of-1 isn't finished" in merged.err) == (2, True), merged
+    assert run.run("--shard", "1/1").code == 0
+    merged = command(merge)
+    assert merged.code == 0, merged
+    assert run.left() == expected
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/1-of-1/run.json")
+    assert command(merge).code == 2
 
 
 def test_a_second_machine_takes_over_and_the_first_stops(
@@ -254,14 +276,15 @@ def test_a_second_machine_takes_over_and_the_first_stops(
 ) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
     run.place.settings["workflow.max_workers"] = 1
+    asked, goes_on = held(slow, 10)
     first = run.start()
     run.place.settings["workflow.max_workers"] = 8
-    while slow.count() < 10:
-        time.sleep(0.01)
+    assert asked.wait(HANGING)
     here = run.run()  # on the same machine, the folder's own lock
     assert (here.code, first.poll()) == (2, None), here
     assert "another run is working in" in here.err
     os.kill(first.pid, signal.SIGSTOP)  # as a machine that sleeps
+    goes_on.set()
     monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
     done = run.run()
     assert done.code == 0, done
@@ -270,26 +293,6 @@ def test_a_second_machine_takes_over_and_the_first_stops(
     late = ended(first)
     assert (late.code, late.err.count(f"another run has taken over {run.address};")) == (2, 1), late
     assert run.there("run.json") == told
-    assert run.left() == run.alone()
-
-
-def test_results_that_cant_be_sent_are_kept(
-    run: Elsewhere, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else each of many tries waits for seconds
-    s3fs.S3FileSystem.clear_instance_cache()
-    with LoopbackServer(EchoAnswers(), latency=0.1) as server:
-        server.faults = [
-            lambda request: setattr(store, "down", True) if request.index == 20 else None
-        ]
-        run.place.settings["vlm.openai.base_url"] = server.base_url
-        stopped = run.run()
-        assert stopped.code == 130, stopped
-        assert f"can't write {run.address}" in stopped.err.splitlines()[-1]
-        store.heal()
-        asked = server.count()
-        done = run.run()
-        assert (done.code, server.count()) == (0, asked), done
     assert run.left() == run.alone()
 
 
@@ -302,13 +305,12 @@ def test_a_machine_that_comes_back_leaves_what_it_ran_last(
     run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(4)
     first = run.place.input.read_text()
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
+    assert run.run().code == 0
+    left = run.left()
     for number, other in enumerate(
         (first.replace("Cup", "Mug"), first + '{"caption": "No picture."}\n')
     ):
-        monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
-        run.place.input.write_text(first)
-        assert run.run().code == 0
-        left = run.left()
         monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / f"other machine {number}"))
         run.place.input.write_text(other)
         assert run.run().code == number
@@ -320,21 +322,6 @@ def test_a_machine_that_comes_back_leaves_what_it_ran_last(
         assert (run.left(), server.count()) == (left, asked)
         assert json.loads(run.there("run.json"))["summary"]["images"] == 4
     assert run.run().summary["already_complete"]
-
-
-def test_what_is_gone_there_is_sent_again(run: Elsewhere, server: LoopbackServer) -> None:
-    run.place.settings["vlm.openai.base_url"] = server.base_url
-    run.place.many(4)
-    assert run.run().code == 0
-    left, asked = {name: run.there(name) for name in (*LEFT, "run.json")}, server.count()
-    for gone in (["annotations.jsonl"], run.names()):
-        for name in gone:
-            boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
-        done = run.run()
-        assert (done.code, done.summary["already_complete"], server.count()) == (0, True, asked), (
-            done
-        )
-        assert {name: run.there(name) for name in left} == left
 
 
 def test_a_pipeline_in_python_keeps_its_cache_there(
@@ -367,13 +354,17 @@ def test_replies_that_only_this_machine_has_stay(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Though another machine has run there since: each question is paid for by each at most."""
+    """Those that couldn't be sent, though another machine has run there since: each question is paid
+    for by each at most.
+    """
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else each of many tries waits for seconds
     s3fs.S3FileSystem.clear_instance_cache()
     run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(8)
     server.faults = [lambda request: setattr(store, "down", True) if request.index == 4 else None]
-    assert run.run().code == 130
+    stopped = run.run()
+    assert stopped.code == 130, stopped
+    assert f"can't write {run.address}" in stopped.err.splitlines()[-1]
     server.faults = []
     store.heal()
     asked = server.count()
@@ -409,13 +400,13 @@ def test_a_step_is_begun_with_what_another_machine_left(
     assert here.isdisjoint({"photos.tar", "images/a.jpg", "images/a.json"})
 
 
-def test_the_address_is_named_and_not_the_folder_here(
+def test_what_is_there_is_named_read_and_sent_again_as_in_a_folder(
     run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "wörk folder"  # JSON writes it in another way
     monkeypatch.setenv("DF_WORK_FOLDER", str(work))
     run.place.settings["vlm.openai.base_url"] = server.base_url
-    run.place.many(2)
+    run.place.many(4)
     plan = run.run("--dry-run")
     assert plan.summary["steps"][1]["writes"] == f"{run.address}/{STEPS[1]}/annotations.jsonl"
     done = command([one for one in run.arguments() if one != "--no-report"])
@@ -424,9 +415,45 @@ def test_the_address_is_named_and_not_the_folder_here(
     assert run.there("report.html")
     told = json.loads(run.there("run.json"))
     assert told["summary"]["failures_file"] == f"{run.address}/failures.jsonl"
-    [folder] = work.iterdir()
+    [folder] = work.iterdir()  # the address is named, and not the folder here
     assert f"Working in {folder.name} in {work}" in done.err
     assert str(folder) not in done.out + done.err + run.there("run.json").decode()
+
+    left, asked = {name: run.there(name) for name in (*LEFT, "run.json")}, server.count()
+    for gone in (["annotations.jsonl"], run.names()):
+        for name in gone:
+            boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
+        done = run.run()
+        assert (done.code, done.summary["already_complete"], server.count()) == (0, True, asked), (
+            done
+        )
+        assert {name: run.there(name) for name in left} == left
+
+    run.alone()
+    here, there = str(run.place.results), run.address
+    spelled_otherwise = f"{there}/".replace("s3://", "S3://")
+    for what in (["stats", "--json"], ["eval", "--json", "--gold", here], ["lint", "--json"]):
+        said = [command([what[0], place, *what[1:]]) for place in (here, f"{there}/")]
+        assert said[0].code == said[1].code, said
+        assert said[1].out.replace(f"{there}/", here).replace(there, here) == said[0].out
+        assert what[0] != "lint" or '"counts": {}' in said[1].out
+    exported = command(
+        ["export", spelled_otherwise, "--format", "odvg", "-o", str(tmp_path / "odvg"), "--json"]
+    )
+    assert (exported.code, exported.summary["records"]) == (0, 4), exported
+    assert len([*(tmp_path / "odvg").rglob("*.jpg")]) == 1  # the pictures are found as well
+    refused = command(["review", there])
+    assert (refused.code, "copy it to this machine" in refused.err) == (2, True), refused
+
+    run.address = spelled_otherwise
+    again = run.run()
+    assert (again.code, again.summary["already_complete"]) == (0, True), again
+    run.address = "s3://"
+    refused = run.run()
+    assert (refused.code, "s3:// names no bucket" in refused.err) == (2, True), refused
+    for what in ("cost", "stats"):
+        done = command([what, f"{there}/nothing"])
+        assert (done.code, f"{there}/nothing" in done.err) == (2, True), done
 
 
 def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer) -> None:
@@ -441,78 +468,13 @@ def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer
     assert "can't write s3://no-such-bucket/run" in missing.err
 
 
-def test_only_shards_that_are_there_are_merged(run: Elsewhere, server: LoopbackServer) -> None:
-    """Not those of which this machine has copies, since it merged what was there before."""
-    run.place.settings["vlm.openai.base_url"] = server.base_url
-    run.place.many(12)
-    merge = ["merge", run.address, "--no-report"]
-    assert [run.run("--shard", f"{number}/2").code for number in (1, 2)] == [0, 0]
-    assert command(merge).code == 0
-    for name in run.names():
-        boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
-    assert [run.run("--shard", f"{number}/3").code for number in (1, 2, 3)] == [0, 0, 0]
-    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/3-of-3/run.json")
-    merged = command(merge)
-    assert (merged.code, "shards/3-of-3 isn't finished" in merged.err) == (2, True), merged
-    assert run.run("--shard", "3/3").code == 0
-    merged = command(merge)
-    assert merged.code == 0, merged
-    assert run.left() == run.alone()
-    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/3-of-3/run.json")
-    assert command(merge).code == 2
-
-
 def test_merge_takes_nothing_over_where_no_shard_is(run: Elsewhere, slow: LoopbackServer) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
-    running = run.start()
-    wait_until(lambda: slow.count() >= 8, running)
-    merged = command(["merge", run.address])
-    assert (merged.code, f"{run.address} has no shards" in merged.err) == (2, True), merged
-    done = ended(running)
+    merged = []
+    meanwhile(slow, 8, lambda: merged.append(command(["merge", run.address])))
+    done = run.run()
+    assert [one.code for one in merged] == [2]
+    assert f"{run.address} has no shards" in merged[0].err
     assert (done.code, slow.count()) == (0, 2 * ROWS), done
     assert command(["merge", f"{run.address}/nothing"]).code == 2
     assert not [name for name in run.names() if name.startswith("nothing")]
-
-
-def test_an_address_may_be_spelled_otherwise(run: Elsewhere, server: LoopbackServer) -> None:
-    run.place.settings["vlm.openai.base_url"] = server.base_url
-    run.place.many(1)
-    assert run.run().code == 0
-    run.address = run.address.replace("s3://", "S3://") + "/"
-    again = run.run()
-    assert (again.code, again.summary["already_complete"]) == (0, True), again
-    listed = command(["lint", run.address])
-    assert (listed.code, "0 findings" in listed.err) == (0, True), listed
-    run.address = "s3://"
-    refused = run.run()
-    assert (refused.code, "s3:// names no bucket" in refused.err) == (2, True), refused
-
-
-def test_what_reads_a_folder_reads_one_there(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path
-) -> None:
-    """As it reads one of this machine, and finds the pictures as well."""
-    run.place.settings["vlm.openai.base_url"] = server.base_url
-    run.place.many(4)
-    assert run.run().code == 0
-    run.alone()
-    here, there = str(run.place.results), run.address
-    for what in (["stats", "--json"], ["eval", "--json", "--gold", here], ["lint", "--json"]):
-        said = [command([what[0], place, *what[1:]]) for place in (here, there, f"{there}/")]
-        assert said[0].code == said[1].code, said
-        assert len({one.out.replace(there, here) for one in said}) == 1
-    assert '"counts": {}' in said[1].out
-    exported = command(
-        ["export", there, "--format", "odvg", "-o", str(tmp_path / "odvg"), "--json"]
-    )
-    assert (exported.code, exported.summary["records"]) == (0, 4), exported
-    assert len([*(tmp_path / "odvg").rglob("*.jpg")]) == 1
-    refused = command(["review", there])
-    assert (refused.code, "copy it to this machine" in refused.err) == (2, True), refused
-
-
-@pytest.mark.parametrize("what", ["cost", "stats"])
-def test_an_address_with_nothing_there_is_named(run: Elsewhere, what: str) -> None:
-    done = command([what, run.address])
-    assert done.code == 2, done
-    assert run.address in done.err

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import pytest
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_facts import digest_of
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.faults import refusal
 from tests.support.workplace import Done, Workplace, caption, command, ended
 
-ROWS = 120
+ROWS = 40
 
 
 def rows(place: Workplace) -> list[dict[str, Any]]:
@@ -34,9 +33,9 @@ def rows(place: Workplace) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     for n in range(ROWS):
         own: dict[str, Any] = {"image_id": n} if n % 3 else {}
-        picture = "gone.jpg" if n == 50 else "deep/b c.jpg" if n % 2 else "a.jpg"
+        picture = "gone.jpg" if n == 25 else "deep/b c.jpg" if n % 2 else "a.jpg"
         made.append({"image_path": picture, "caption": caption(n), **own})
-    return [*made[:30], {"image_path": "a.jpg"}, *made[30:]]
+    return [*made[:15], {"image_path": "a.jpg"}, *made[15:]]
 
 
 def left(results: Path) -> dict[str, bytes]:
@@ -70,22 +69,35 @@ def merged(place: Workplace) -> Done:
 
 
 @pytest.mark.slow
-def test_merged_shards_are_what_one_machine_leaves(
+def test_shards_killed_side_by_side_go_on_and_are_merged_to_what_one_machine_leaves(
     place: Workplace, server: LoopbackServer
 ) -> None:
+    """What is paid for again is at most what was in flight: 3 requests for each of two."""
     alone = in_folder(place, "alone").run()
     assert alone.code == 1, alone  # the rows that can't be done
     one_by_one = server.count()
-    for number in range(1, 9):
-        done = in_folder(place, "results").run("--shard", f"{number}/8")
+
+    def kill(request: ReceivedRequest) -> None:
+        if request.index == one_by_one + 20:
+            for one in running:
+                one.kill()
+
+    server.faults, server.latency = kill, 0.05
+    in_folder(place, "results")
+    running = [place.start("--shard", f"{number}/3") for number in (1, 2)]
+    # on a busy machine one may be done before the other begins
+    assert -9 in [ended(one).code for one in running]
+    server.latency = 0.0
+    for number in range(1, 4):
+        done = place.run("--shard", f"{number}/3")
         assert done.code in (0, 1), done
-    assert server.count() == 2 * one_by_one
+    assert server.count() <= 2 * one_by_one + 3 * 2
     done = merged(place)
     assert done.code == 1, done
     assert left(place.folder / "results") == left(place.folder / "alone")
     run = place.run_json()
-    assert run["shards"] == 8
-    for name in ("images", "done", "failed", "expressions", "requests", "failures"):
+    assert run["shards"] == 3
+    for name in ("images", "done", "failed", "expressions", "failures"):
         assert done.summary[name] == alone.summary[name], name
     assert sum(step["requests"] for step in run["steps"]) == one_by_one
 
@@ -95,7 +107,9 @@ def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) 
     place.settings["vlm.prices"] = {"input": 1.0, "output": 2.0}
     for number in (1, 2):
         place.run("--shard", f"{number}/2")
-    spent = merged(place).summary["cost_usd"]
+    summary = merged(place).summary
+    assert summary["requests"] == 20
+    spent = summary["cost_usd"]
     steps = place.run_json()["steps"]
     assert sum(step["cost_usd"] for step in steps) == pytest.approx(spent, abs=1e-5)
     cost = command(["cost", str(place.results), "--json"]).summary
@@ -115,16 +129,16 @@ def test_the_estimate_knows_what_shards_have_paid_for(
         for again in (False, True)
     )
     # rows that can't be done count as rows to come
-    assert done["requests"] <= 0.02 * server.count()
+    assert done["requests"] <= 4
     assert done["stored"] == server.count()
-    assert (anew["requests"], anew["stored"]) == (pytest.approx(server.count(), rel=0.02), 0)
+    assert (anew["requests"], anew["stored"]) == (pytest.approx(server.count(), abs=4), 0)
 
 
 @pytest.mark.slow
 def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackServer) -> None:
     in_folder(place, "alone").run()
     before = server.count()
-    stopped = in_folder(place, "results").run(**{"workflow.max_requests": 40})
+    stopped = in_folder(place, "results").run(**{"workflow.max_requests": 20})
     assert stopped.code == 3, stopped
     for number in (1, 2):
         place.run("--shard", f"{number}/3")
@@ -277,32 +291,6 @@ def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) ->
     assert json.loads((moved / "run.json").read_text())["image_folders"][-1] == str(place.results)
     done = command(["export", str(moved), "--format", "coco", "-o", str(place.folder / "coco")])
     assert done.code == 0, done
-
-
-@pytest.mark.slow
-def test_shards_killed_side_by_side_go_on(place: Workplace) -> None:
-    """What is paid for again is at most what was in flight: 8 requests for each run that was
-    killed.
-    """
-    kills = 0
-    with LoopbackServer(EchoAnswers(), latency=0.05) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
-        for wanted in (30, 90, 150):
-            running = [place.start("--shard", f"{number}/2") for number in (1, 2)]
-            while server.count() < wanted and any(one.poll() is None for one in running):
-                time.sleep(0.01)
-            for one in running:
-                kills += one.poll() is None
-                one.kill()
-                ended(one)
-        for number in (1, 2):
-            assert place.run("--shard", f"{number}/2").code in (0, 1)
-        paid = server.count()
-        assert merged(place).code == 1
-        alone = in_folder(place, "alone").run(**{"vlm.openai.base_url": server.base_url})
-        assert kills >= 2
-        assert paid <= alone.summary["requests"] + 8 * kills
-    assert left(place.folder / "results") == left(place.folder / "alone")
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4"])
@@ -628,47 +616,41 @@ def files_of(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HOSTILE)
-def test_merge_writes_no_file_but_those_of_steps(place: Workplace, name: Any) -> None:
+def test_merge_writes_no_file_but_those_of_steps(place: Workplace) -> None:
     in_folder(place, "a/b/c/results").many(2)
     assert place.run("--shard", "1/1").code == 0
     shard = place.results / "shards" / "1-of-1"
-    run = json.loads((shard / "run.json").read_text())
-    name = str(place.folder / "absolute") if name == "/" else name
-    run["shard"]["files"][-1] = name
-    run["shard"].pop("digests", None)
-    if isinstance(name, str) and not os.path.exists(brought := os.path.normpath(shard / name)):
-        os.makedirs(os.path.dirname(brought), exist_ok=True)
-        for ending in ("", ".lines"):
-            # what it would write stands there, as an archive can bring it
-            shutil.copy(f"{shard / STEPS[1]}/annotations.jsonl{ending}", f"{brought}{ending}")
-    (shard / "run.json").write_text(json.dumps(run))
-    before = files_of(place.folder.parent)
-    err = merged_err(place)
-    assert "run.json" in err
-    assert len(err.strip().splitlines()) == 1
-    assert files_of(place.folder.parent) == before
+    whole = json.loads((shard / "run.json").read_text())
+    whole["shard"].pop("digests", None)
+    for name in HOSTILE:
+        name = str(place.folder / "absolute") if name == "/" else name
+        run = json.loads(json.dumps(whole))
+        run["shard"]["files"][-1] = name
+        if isinstance(name, str) and not os.path.exists(brought := os.path.normpath(shard / name)):
+            os.makedirs(os.path.dirname(brought), exist_ok=True)
+            for ending in ("", ".lines"):
+                # what it would write stands there, as an archive can bring it
+                shutil.copy(f"{shard / STEPS[1]}/annotations.jsonl{ending}", f"{brought}{ending}")
+        (shard / "run.json").write_text(json.dumps(run))
+        before = files_of(place.folder.parent)
+        err = merged_err(place)
+        assert "run.json" in err, name
+        assert len(err.strip().splitlines()) == 1, name
+        assert files_of(place.folder.parent) == before, name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["annotations.jsonl", "annotations.jsonl.lines"])
-def test_merge_takes_files_only_as_their_shard_left_them(place: Workplace, file: str) -> None:
-    place.many(12)
-    for number in (1, 2):
-        assert place.run("--shard", f"{number}/2").code == 0
-    shard = place.results / "shards" / "1-of-2"
-    path = shard / STEPS[1] / file
-    path.write_bytes(path.read_bytes()[::-1])
-    assert str(shard) in merged_err(place)
-    assert not (place.results / "annotations.jsonl").exists()
-
-
-@pytest.mark.slow
-def test_a_row_that_two_shards_have_is_refused(place: Workplace) -> None:
+def test_merge_takes_files_only_as_their_shard_left_them(place: Workplace) -> None:
+    """And no row that two shards have."""
     place.many(12)
     for number in (1, 2):
         assert place.run("--shard", f"{number}/2").code == 0
     one, two = (place.results / "shards" / f"{number}-of-2" for number in (1, 2))
+    for file in ("annotations.jsonl", "annotations.jsonl.lines"):
+        path = one / STEPS[1] / file
+        path.write_bytes(path.read_bytes()[::-1])
+        assert str(one) in merged_err(place), file
+        path.write_bytes(path.read_bytes()[::-1])
     for step in STEPS:
         places = (one / step / "annotations.jsonl.lines").read_bytes()
         (one / step / "annotations.jsonl.lines").write_bytes(
@@ -679,52 +661,51 @@ def test_a_row_that_two_shards_have_is_refused(place: Workplace) -> None:
     run["shard"]["digests"] = [digest_of(file) for file in files]
     (one / "run.json").write_text(json.dumps(run))
     assert "line" in merged_err(place)
+    assert not (place.results / "annotations.jsonl").exists()
 
 
 HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
 
 
+OF_OTHER_KINDS: list[tuple[tuple[str, ...], Any]] = [
+    (("box_format",), "xyxy_px"),
+    (("image_folders",), 7),
+    (("image_folders",), [["a"]]),
+    (("shard", "rows_of_all"), "6"),
+    (("summary", "images"), None),
+    (("summary", "done"), "2"),
+    (("summary", "failed"), []),
+    (("summary", "failed"), None),
+    (("summary", "failures"), None),
+    (("summary", "failed"), 10**400),
+    (("summary", "seconds"), 1e308),
+    (("summary", "tokens"), 1),
+    (("summary", "tokens"), {"input": [1]}),
+    (("summary", "models"), [{"a": 1}]),
+    (("summary", "annotations"), {"a": 1}),
+    (("summary", "classes"), [{"class": "cup"}]),
+    (("spec", "image_grounding"), {"workflow": {"output_format": ["coco"]}}),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("keys", "value"),
-    [
-        (("box_format",), "xyxy_px"),
-        (("image_folders",), 7),
-        (("image_folders",), [["a"]]),
-        (("shard", "rows_of_all"), "6"),
-        (("summary", "images"), None),
-        (("summary", "done"), "2"),
-        (("summary", "failed"), []),
-        (("summary", "failed"), None),
-        (("summary", "failures"), None),
-        (("summary", "failed"), 10**400),
-        (("summary", "seconds"), 1e308),
-        (("summary", "tokens"), 1),
-        (("summary", "tokens"), {"input": [1]}),
-        (("summary", "models"), [{"a": 1}]),
-        (("summary", "annotations"), {"a": 1}),
-        (("summary", "classes"), [{"class": "cup"}]),
-        (("spec", "image_grounding"), {"workflow": {"output_format": ["coco"]}}),
-    ],
-    ids=str,
-)
-def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(
-    place: Workplace, keys: tuple[str, ...], value: Any
-) -> None:
+def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(place: Workplace) -> None:
     place.many(4)
     for number in (1, 2):
         assert place.run("--shard", f"{number}/2").code == 0
     path = place.results / "shards" / "2-of-2" / "run.json"
-    run = inner = json.loads(path.read_text())
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = value
-    path.write_text(json.dumps(run))
-    before = files_of(place.folder)
-    err = merged_err(place)
-    assert str(path.parent) in err
-    assert len(err.strip().splitlines()) == 1
-    assert files_of(place.folder) == before
+    whole = path.read_text()
+    for keys, value in OF_OTHER_KINDS:
+        run = inner = json.loads(whole)
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        path.write_text(json.dumps(run))
+        before = files_of(place.folder)
+        err = merged_err(place)
+        assert str(path.parent) in err, (keys, value)
+        assert len(err.strip().splitlines()) == 1, (keys, value)
+        assert files_of(place.folder) == before, (keys, value)
 
 
 def edited(place: Workplace, edit: Callable[[dict[str, Any]], Any]) -> None:
