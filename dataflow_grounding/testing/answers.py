@@ -17,6 +17,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.testing.rectangles import rectangles_in
+from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
 from dataflow_grounding.trust.probes import INNER, LAYOUTS, Probe, phrases_of, probe_of
 
 Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
@@ -284,9 +285,10 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
         return None
     texts = [phrase["text"] for phrase in request.input["phrases"]]
     size = int(request.input["image"]["width"]), int(request.input["image"]["height"])
-    layout = _layouts(size).get(tuple(texts))
-    if layout is not None:
-        return probe_of(size, layout)
+    if len(texts) == len(PROBE_COLORS):  # a picture with a plain background shows all of them
+        layout = _layouts(size).get(tuple(texts))
+        if layout is not None:
+            return probe_of(size, layout)
     if not request.encoded_images:
         return None
     picture_asked_about = request.encoded_images[-1]  # after those of examples, if there are any
