@@ -23,7 +23,6 @@ import yaml
 from packaging.requirements import Requirement
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.forking import IMPORTED
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.wheels import is_wanted, pack
 from tests.support.workplace import REPOSITORY, command
@@ -80,50 +79,6 @@ def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
     return done.stdout
 
 
-ASKED = """
-trap ': > "$ASKED"' EXIT
-dataflowgrounding() {
-  type -P dataflowgrounding > /dev/null || return 127
-  { printf '%s\\0' "$PWD" "$@"; printf '\\0'; env -0; } > "$ASKED"
-  local code
-  read -r code < "$ANSWERED"
-  return "$code"
-}
-"""
-"""Before a page's commands: each `dataflowgrounding` is run by FORKS, which the end of all ends."""
-
-FORKS = """
-import gc, importlib, os, subprocess, sys
-from dataflow_grounding.cli.main import main
-for module in sys.argv[2:]:
-    importlib.import_module(module)
-gc.freeze()
-bash = subprocess.Popen(["bash", sys.argv[1]])
-while asked := open(os.environ["ASKED"], encoding="utf-8").read():
-    words, _, environment = asked.partition("\\0\\0")
-    folder, *arguments = words.split("\\0")
-    child = os.fork()
-    if not child:
-        os.environ.clear()
-        os.environ.update(line.split("=", 1) for line in environment.split("\\0") if line)
-        os.chdir(folder)
-        sys.argv = ["dataflowgrounding", *arguments]
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = leaving.code or 0
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # to free all memory takes longer than most commands
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with open(os.environ["ANSWERED"], "w") as answered:
-        answered.write(f"{code}\\n")
-sys.exit(bash.wait())
-"""
-"""Runs a script of bash; its commands are forked from this process, which has imported them."""
-
-
 def run_pages(clone: Path, work: Path) -> None:
     """All bash blocks of the README and, in `work`, of the tutorial in one shell, bar the first
     command, which `made_clone` has run; of the export lines, the values are the reader's own, who
@@ -134,20 +89,12 @@ def run_pages(clone: Path, work: Path) -> None:
         [text for mark, text in blocks(page, "bash") if mark not in passed_over]
         for page in (README, TUTORIAL)
     ]
-    lines = ["set -e", ASKED, *texts[0], f"cd {work}", *texts[1]]
-    lines += ["command dataflowgrounding --version"]  # as a process of its own
-    place = work.parent
-    for name in ("asked", "answered"):
-        os.mkfifo(place / name)
+    lines = ["set -e", *texts[0], f"cd {work}", *texts[1]]
     with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
         own = f"export DF_BASE_URL={server.base_url} DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine"
         script, exports = EXPORT.subn(own, "\n".join(lines))
         assert exports == 2
-        (place / "pages.sh").write_text(script, encoding="utf-8")
-        (place / "forks.py").write_text(FORKS, encoding="utf-8")
-        line = [f"{clone}/.venv/bin/python", f"{place}/forks.py", f"{place}/pages.sh", *IMPORTED]
-        pipes = f"export ASKED={place}/asked ANSWERED={place}/answered"
-        said = run(f"{pipes}\n{shlex.join(line)}", clone, place / "home")
+        said = run(script, clone, work.parent / "home")
         assert server.requests
     assert "Traceback" not in said
 
