@@ -76,7 +76,7 @@ class ImageMemo:
         if key is None or key in images.kept_fits:
             return
         sent_digest, limits = key
-        log_key = key_of(repr(f"{sent_digest} in {limits}"))
+        log_key = _key(f"{sent_digest} in {limits}")
         line = self._log.get(log_key) if self._log is not None else None
         steps = line.get("steps") if line is not None else None
         if type(steps) is int and 0 <= steps <= images.MOST_STEPS:  # else the line is damaged
@@ -103,8 +103,7 @@ class ImageMemo:
             else:
                 facts = await self.of_disk(read)
             if self._log is not None and self._keeps and not is_young(file):
-                line = {**_unusual(facts, file), "state": _state(file)}
-                self._log.put(key_of(repr(file.path)), line)
+                self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
         return images.keep_facts(file, facts)
 
     def forget(self, record: Record, key: str) -> None:
@@ -114,7 +113,7 @@ class ImageMemo:
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
             if self._log is not None and self._keeps:
-                self._log.put(key_of(repr(file.path)), {})
+                self._log.put(_key(file.path), {})
 
     async def of_disk(self, read: Callable[[], T]) -> T:
         """Return what `read` returns. Handing a file to a thread takes longer than to read one from
@@ -152,7 +151,7 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
     """Return what the log says of a file in this state; None for nothing, or a damaged line."""
-    line = log.get(key_of(repr(file.path)))
+    line = log.get(_key(file.path))
     if line is None or line.get("state") != _state(file):
         return None
     facts = _usual(file)
@@ -173,6 +172,10 @@ def is_young(file: images.ImageFile) -> bool:
     """Whether a file has changed so lately that it may change again and keep its state."""
     changed = file.changed_ns if file.counts_seconds else file.mtime_ns
     return time.time_ns() - changed <= YOUNG_NS
+
+
+def _key(text: str) -> str:
+    return key_of(repr(text))  # so are the keys of logs that are there
 
 
 def _usual(file: images.ImageFile) -> dict[str, Any]:

@@ -43,12 +43,9 @@ class Regrounding:
         of near regions are together, as where DoubleChecker asked. An expression that fits several
         regions has no boxes any more to compare an answer with, so that its text isn't there.
         """
+        verdicts = self._verdicts_in_question()
         if not self.asked:
-            return [verdict.text for verdict in self.to_check.verdicts.values()]
-        verdicts = {}
-        for number, verdict in self.to_check.verdicts.items():
-            if not self._fits_several(number):
-                verdicts[number] = verdict
+            return [verdict.text for verdict in verdicts.values()]
         group_of_place: dict[int, int] = {}
         for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
             for place in places:
@@ -68,12 +65,9 @@ class Regrounding:
         box that is found is a region's from an IoU of `threshold` on.
         """
         regions = boxes_of(self.to_check.regions)
-        results: dict[int, Result] = {}
-        for number, now in self.to_check.verdicts.items():
+        results: dict[int, Result] = {**self.asked}  # those that fit several regions stay so
+        for number, now in self._verdicts_in_question().items():
             by_asking = self.asked.get(number)
-            if by_asking is not None and self._fits_several(number):
-                results[number] = by_asking
-                continue
             answer = answers[now.text]
             if isinstance(answer, RecordError):
                 results[number] = answer
@@ -85,9 +79,15 @@ class Regrounding:
                 results[number] = combine_verdicts(by_asking, found, self.to_check.before[number])
         return results
 
-    def _fits_several(self, number: int) -> bool:
-        # whether DoubleChecker said so, and took the expression's boxes away
-        return number in self.asked and self.asked[number].kind == "several"
+    def _verdicts_in_question(self) -> dict[int, Verdict]:
+        # Without those of expressions that fit several regions, as DoubleChecker said: it took
+        # their boxes away.
+        verdicts = {}
+        for number, verdict in self.to_check.verdicts.items():
+            by_asking = self.asked.get(number)
+            if by_asking is None or by_asking.kind != "several":
+                verdicts[number] = verdict
+        return verdicts
 
     def checked(
         self, expressions: list[dict[str, Any]], results: Mapping[int, Result], size: Size

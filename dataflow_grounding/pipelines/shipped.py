@@ -204,10 +204,10 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker: Operator | None = None
-        if method != "reground":
+        if method in ("ask", "both"):
             self.checker = steps.DoubleChecker(serving)
         self.verifier: Operator | None = None
-        if method != "ask":
+        if method in ("reground", "both"):
             # As many phrases at once as the questions about regions have regions.
             at_once = serving.regions_per_request
             self.verifier = steps.BoxVerifier(
