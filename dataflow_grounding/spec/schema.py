@@ -26,7 +26,11 @@ class Block(BaseModel):
     """A block of a spec. Any key that it doesn't declare is an error."""
 
     model_config = ConfigDict(
-        extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False
+        extra="forbid",
+        protected_namespaces=(),
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a spec is built once, not each of its blocks by itself as well
     )
 
     @field_validator("*", mode="before")
