@@ -175,6 +175,8 @@ class ImageReferringExpressionPipeline(Pipeline):
     them again and compares boxes at `iou` (BoxVerifier), `both` is one after the other. Further
     steps make `negatives` up, as in ImageGroundingPipeline. `judge` grounds again, and judges
     negatives. `marks` are of all that show regions.
+
+    Raises SpecError for any other `method`, or where a setting is wrong.
     """
 
     name = "image_referring_expression"
@@ -199,6 +201,9 @@ class ImageReferringExpressionPipeline(Pipeline):
         negatives: int = 0,
         other_images: Sequence[str] = (),
     ) -> None:
+        methods = ("ask", "reground", "both")
+        if method not in methods:
+            raise SpecError(f"method {method!r} is not one of {', '.join(methods)}")
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionForRegions(serving)

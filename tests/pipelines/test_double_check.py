@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from dataflow_grounding import FileStorage, OpenAIServing, SpecError
+from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.gold import GoldAnswers
@@ -447,3 +449,11 @@ def test_boxes_that_are_grounded_again_are_watched_as_the_spec_says(tmp_path: Pa
         before = server.count()
         assert place.run().summary["requests"] == 0
         assert server.count() == before
+
+
+def test_a_method_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
+    storage = FileStorage(str(tmp_path / "rows.jsonl"), str(tmp_path / "cache"))
+    method: Any = "typo"
+    serving = OpenAIServing("http://127.0.0.1:9/v1", "qwen2.5-vl")
+    with pytest.raises(SpecError, match=r"method 'typo' is not one of ask, reground, both$"):
+        ImageReferringExpressionPipeline(storage, serving, method=method)
