@@ -89,6 +89,7 @@ def test_normalized_is_datature_vis_example_the_other_way(found: Grounded) -> No
     assert found[0].normalized(1) == pytest.approx((0.25, 0.5, 0.75, 949 / 1080))
 
 
+@pytest.mark.slow
 def test_supervision_gets_the_same_boxes(found: Grounded) -> None:
     pytest.importorskip("supervision")
     detections = found.to_supervision()

@@ -41,6 +41,7 @@ def loaded_after(*lines: str) -> list[set[str]]:
     return [set(line.split()) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_what_is_heavy_is_imported_when_it_is_used() -> None:
     """In one interpreter, one import after the other."""
     names = "FileStorage, Operator, operator, Pipeline, EmbeddedServing"

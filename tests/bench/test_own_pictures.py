@@ -105,6 +105,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_told_in_a_line(gold: list[dict[str, Any]]) -> None:
     Path("empty").mkdir()
     write_gold(gold[:3], "few.jsonl")

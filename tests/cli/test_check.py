@@ -46,6 +46,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vlm", [pytest.param(text, id=name) for name, text in MODELS.items()])
 def test_one_of_each_fault_is_named_in_one_run(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vlm: str

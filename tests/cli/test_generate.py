@@ -483,6 +483,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_found_before_the_first_request(
     workplace: Workplace, server: LoopbackServer
 ) -> None:

@@ -529,6 +529,7 @@ def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> Non
     assert ask([[{"role": "user", "content": "?"}]]) == ['{"boxes": [1, 2]}']
 
 
+@pytest.mark.slow
 def test_gemini_answers_without_a_picture_too(server: LoopbackServer) -> None:
     gemini = GeminiServing(
         "gemini-2.5-flash", api_key="k", base_url=f"http://127.0.0.1:{server.port}"

@@ -104,6 +104,7 @@ def are_near(boxes: Any, expected: list[list[int]], least: float = 0.9) -> bool:
     return all(iou(box, right) > least for box, right in zip(boxes, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_finds() -> None:
     found = outcomes(scene(), [phrase for phrase, _ in FOUND.values()])
     for (name, (phrase, expected)), boxes in zip(FOUND.items(), found, strict=True):
@@ -148,6 +149,7 @@ NOT_FOUND = {
 }
 
 
+@pytest.mark.slow
 def test_gives_no_box() -> None:
     found = outcomes(scene(), [phrase for phrase, _ in NOT_FOUND.values()])
     told = dict(zip(NOT_FOUND, found, strict=True))

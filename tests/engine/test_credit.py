@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import Workplace
@@ -46,6 +48,7 @@ def said(status: int, error: dict[str, str]) -> Fault:
     return Fault(status, body=json.dumps({"error": error}).encode())
 
 
+@pytest.mark.slow
 def test_the_run_stops_however_it_is_said(workplace: Workplace) -> None:
     workplace.many(12)
     for name, (status, error) in NONE_LEFT.items():
@@ -114,6 +117,7 @@ def test_two_such_in_a_row_mean_that_no_credit_is_left(workplace: Workplace) -> 
         assert workplace.run().code == 0
 
 
+@pytest.mark.slow
 def test_403_for_all_from_the_middle_of_a_run_stops_it_and_marks_nothing(
     workplace: Workplace,
 ) -> None:

@@ -123,6 +123,7 @@ def refused(numbers: Sequence[int]) -> FaultRule:
     return on(faults.says("I am sure that all is well."), task="phrase_grounding", where=strikes)
 
 
+@pytest.mark.slow
 def test_a_model_whose_manner_is_refused_costs_little_more_than_one_request_each(
     workplace: Workplace,
 ) -> None:
@@ -243,6 +244,7 @@ def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) 
     assert runs.failures() == []
 
 
+@pytest.mark.slow
 def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
     assert runs.run() == 30

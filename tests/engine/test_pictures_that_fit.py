@@ -111,6 +111,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", REFUSALS.values(), ids=REFUSALS)
 def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
     place: Workplace, fault: Fault
@@ -162,6 +163,7 @@ def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> No
         assert {request.images[0].format for request in server.requests} == {"PNG"}
 
 
+@pytest.mark.slow
 def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
     workplace: Workplace, large: Path
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_limit_told_for_a_small_picture_is_found_by_the_next_run(workplace: Wo
         assert server.received == 3
 
 
+@pytest.mark.slow
 def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (900, 700))
     with_pictures(workplace, picture)
@@ -225,6 +228,7 @@ def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
         assert server.received == 5
 
 
+@pytest.mark.slow
 def test_tiles_in_flight_are_reduced_together(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (1100, 900))
     with_pictures(workplace, noise(workplace.folder / "a.png", (60, 40)), picture)
@@ -268,6 +272,7 @@ def test_what_was_noted_of_a_reply_counts_once(workplace: Workplace) -> None:
     assert done.summary["notes"] == again.summary["notes"]
 
 
+@pytest.mark.slow
 def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
     with refusing(MOST, Fault(413)) as server:
         place.settings["vlm.openai.base_url"] = server.base_url

@@ -214,6 +214,7 @@ def test_datasets_loads_a_split_by_its_readme(tmp_path: Path) -> None:
         assert sum(len(part) for part in loaded.values()) == 12
 
 
+@pytest.mark.slow
 def test_a_parquet_file_alone_says_that_it_holds_pictures(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     run = run_of(tmp_path / "run", [with_classes("a.png", "cat")])

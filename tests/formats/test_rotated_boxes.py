@@ -186,6 +186,7 @@ def test_regions_come_in_as_outlines_and_go_back_as_they_were(
     assert content_of(out if source.is_dir() else out / source.name) == content_of(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", [FORMATS, FORMATS[::-1], ("datasets", "dota", "webdataset")])
 def test_regions_come_through_other_formats(
     over: tuple[str, ...], tmp_path: Path, pictures: Path

@@ -82,6 +82,7 @@ def test_load_dataset_reads_the_folder(
     assert sorted(path.name for path in out.iterdir()) == ["README.md", Path(*out.glob("*/")).name]
 
 
+@pytest.mark.slow
 def test_webdataset_reads_pictures_and_records_side_by_side(tmp_path: Path) -> None:
     import webdataset
 

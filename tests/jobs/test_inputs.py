@@ -504,6 +504,7 @@ BAD_CLASS_FILES = {
 }
 
 
+@pytest.mark.slow
 def test_a_file_of_classes_that_can_not_be_read_is_told_in_one_line(place: Workplace) -> None:
     spec = str(place.spec(**{"vlm.backend": "embedded", "data.input_jsonl": "pictures"}))
     of_key = "Problem: image_grounding.data.classes"
@@ -691,6 +692,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_sent(
         assert server.count() == 0
 
 
+@pytest.mark.slow
 def test_a_data_set_without_its_library_names_the_extra(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -493,6 +493,7 @@ def stored(album: Workplace) -> list[dict[str, Any]]:
     return [line for line in lines if line["task"] == "phrase_grounding"]
 
 
+@pytest.mark.slow
 def test_zoom_and_verify_add_steps_with_files_of_their_own(album: Workplace) -> None:
     with LoopbackServer(model(noise=0.001), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url}
@@ -557,6 +558,7 @@ def test_the_questions_of_further_steps_are_numbered_as_ever(
     }
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_run_watch_their_boxes_together(album: Workplace) -> None:
     asked, echo = model(), EchoAnswers("xyxy_px")
     with LoopbackServer(lambda r: echo(r) if probe_in(r) else asked(r), keep_bodies=True) as server:

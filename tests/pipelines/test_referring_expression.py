@@ -478,6 +478,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_found_before_the_first_request(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

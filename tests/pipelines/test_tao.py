@@ -166,6 +166,7 @@ MISSPELT = [
 ]
 
 
+@pytest.mark.slow
 def test_a_misspelt_key_is_refused_all_the_same(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

@@ -238,6 +238,7 @@ def test_of_one_box_given_twice_the_highest_score_stays() -> None:
         assert [box.score for box in read(json.dumps(order), phrases=["cat"]).boxes] == [0.9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [

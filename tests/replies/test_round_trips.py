@@ -120,6 +120,7 @@ def places_to_cut(text: str) -> list[int]:
     return [0, *sorted(ends)[:-1]]
 
 
+@pytest.mark.slow
 @EACH_FORM
 def test_a_reply_that_is_cut_off_is_marked_or_refused(form: Form) -> None:
     if form.name in UNTELLABLE:

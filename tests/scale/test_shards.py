@@ -752,6 +752,7 @@ def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) ->
     assert [step["step"] for step in place.run_json()["steps"]] == [HALF]
 
 
+@pytest.mark.slow
 def test_each_shard_has_its_part_of_the_limits(place: Workplace, server: LoopbackServer) -> None:
     place.many(60)
     server.latency = 0.02

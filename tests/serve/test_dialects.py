@@ -46,6 +46,7 @@ def labels_in(prediction: dict[str, Any]) -> list[str]:
     return [region["value"]["rectanglelabels"][0] for region in prediction["result"]]
 
 
+@pytest.mark.slow
 def test_label_studio_connects_and_gets_boxes_of_its_labels(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -138,6 +139,7 @@ def test_what_label_studio_would_never_send_is_refused_in_a_sentence(
     assert sentence in answer.body["error"]
 
 
+@pytest.mark.slow
 def test_x_anylabeling_finds_the_model_and_gets_shapes(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -178,6 +180,7 @@ def test_x_anylabeling_finds_the_model_and_gets_shapes(
     assert wrong.body["error"]["code"] == "NOT_FOUND"
 
 
+@pytest.mark.slow
 def test_labels_that_differ_in_case_alone_keep_their_own_boxes(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:

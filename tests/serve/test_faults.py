@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
@@ -49,6 +50,7 @@ def test_equal_requests_at_once_are_paid_once(
     assert paid_for(endpoint) == 1
 
 
+@pytest.mark.slow
 def test_killed_amid_fifty_requests_nothing_is_paid_twice(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:
@@ -144,6 +146,7 @@ image_grounding:
     assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_nothing_more_is_paid_for_until_a_restart(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -173,6 +176,7 @@ def test_a_budget_may_be_set_without_a_spec(
     assert paid_for(endpoint) == 1
 
 
+@pytest.mark.slow
 def test_too_many_that_wait_are_429_and_told_when_to_come_again(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:
@@ -269,6 +273,7 @@ def test_what_is_in_flight_is_shared_when_another_request_stops_the_run(
     assert paid_for(endpoint) == 3
 
 
+@pytest.mark.slow
 def test_further_sizes_are_measured_where_the_model_counts_pixels(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:

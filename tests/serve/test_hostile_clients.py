@@ -179,6 +179,7 @@ def test_bodies_take_only_so_much_memory(tmp_path: Path) -> None:
             client.close()
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_pictures(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:

@@ -51,6 +51,7 @@ def form_of(picture: bytes) -> bytes:
     return image + picture + phrase
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [2, 20])
 def test_a_form_may_have_a_large_picture(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any], megabytes: int
@@ -66,6 +67,7 @@ def test_a_form_may_have_a_large_picture(
     assert (answer.body["width"], answer.body["height"]) == (side, side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["SIGINT", "SIGKILL"])
 def test_after_a_restart_nothing_is_paid_again(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any], end: str

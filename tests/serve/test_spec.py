@@ -82,6 +82,7 @@ def test_boxes_are_checked_where_the_spec_says_so(
     assert any("Look twice." in one.system + one.text for one in asked)
 
 
+@pytest.mark.slow
 def test_no_step_takes_another_picture_for_the_one_that_was_asked_about(tmp_path: Path) -> None:
     picture = tmp_path / "0.png"
     with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
@@ -129,6 +130,7 @@ def test_addresses_are_fetched_from_named_hosts_alone(
     assert "not one of data.allow_hosts" in answers[2].body["error"]
 
 
+@pytest.mark.slow
 def test_boxes_in_another_format_stop_the_service(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
@@ -139,6 +141,7 @@ def test_boxes_in_another_format_stop_the_service(
     assert "yxyx_1000" in answers[0].body["error"]
 
 
+@pytest.mark.slow
 def test_an_unknown_format_is_measured_by_the_first_picture(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -152,6 +155,7 @@ def test_an_unknown_format_is_measured_by_the_first_picture(
     assert (answer.status, after) == (200, ["stand-in xyxy_1000"]), answer.body
 
 
+@pytest.mark.slow
 def test_addresses_that_never_answer_hold_up_no_other_picture(
     tmp_path: Path, endpoint: LoopbackServer, pictures: Path
 ) -> None:

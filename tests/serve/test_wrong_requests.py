@@ -123,6 +123,7 @@ def test_others_are_let_in_with_a_token_only(tmp_path: Path) -> None:
         Served(tmp_path, "--host", "0.0.0.0")
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_and_a_folder_that_is_at_work(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         with pytest.raises(

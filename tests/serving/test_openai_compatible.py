@@ -133,6 +133,7 @@ def own_client(server: LoopbackServer, kind: str) -> Any:
     return openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY, http_client=http_client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "azure"])
 def test_a_client_of_ones_own_is_used(row: dict[str, Any], kind: str) -> None:
     with LoopbackServer(key=KEY) as server:
@@ -141,6 +142,7 @@ def test_a_client_of_ones_own_is_used(row: dict[str, Any], kind: str) -> None:
         assert server.count(200) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "own connections"])
 def test_a_client_of_ones_own_serves_step_by_step_and_from_threads(
     row: dict[str, Any], kind: str

@@ -245,6 +245,7 @@ def test_no_other_refusal_is_taken_for_one(picture: Path, said: Said) -> None:
         assert len(refused) == 1  # no other picture was sent
 
 
+@pytest.mark.slow
 def test_gemini_s_refusal_is_understood_too(picture: Path) -> None:
     with refusing(TOO_LARGE["Gemini"]) as server:
         serving = GeminiServing(base_url=server.address, api_key="any", box_format="xyxy_px")

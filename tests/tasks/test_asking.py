@@ -52,6 +52,7 @@ def boxes_of(place: Workplace) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_every_form_leaves_the_same_boxes(place: Workplace) -> None:
     heeding = Heeding()
     with LoopbackServer(heeding) as server:
@@ -73,6 +74,7 @@ def test_every_form_leaves_the_same_boxes(place: Workplace) -> None:
         assert server.received == before  # all is stored
 
 
+@pytest.mark.slow
 def test_auto_is_asked_as_before_to_the_last_byte(place: Workplace) -> None:
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
@@ -122,6 +124,7 @@ def test_how_much_a_model_thinks_is_said_in_its_own_fields(
     assert usual["chat_template_kwargs"] == {"custom": 1}
 
 
+@pytest.mark.slow
 def test_gemini_is_told_in_its_fields_and_asked_without_a_schema() -> None:
     pytest.importorskip("google.genai")
     reply = json.dumps({"objects": [{"id": 1, "label": "the red square", "box_2d": BOX}]})

@@ -191,6 +191,7 @@ def test_a_client_that_leaves_a_dripping_reply_has_not_been_served() -> None:
     assert (server.paid, server.in_flight) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
     with always(faults.huge_reply(30_000_000)) as server:
         with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
@@ -346,6 +347,7 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "loopback-server"]
 
 
+@pytest.mark.slow
 def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_stop() -> None:
     with by_itself("--text", '{"count": 3}', "--key", "k") as (running, address):
         assert (address.hostname, address.path) == ("127.0.0.1", "/v1")
@@ -361,6 +363,7 @@ def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_
         assert running.wait(120) == 0
 
 
+@pytest.mark.slow
 def test_the_server_by_itself_answers_shipped_tasks_alone_without_a_text() -> None:
     with by_itself() as (_, address):
         assert address.port

@@ -64,6 +64,7 @@ def test_where_no_check_tells_it_stops_the_run(workplace: Workplace, written: st
     assert "the last replies are far likelier in another format" in done.err
 
 
+@pytest.mark.slow
 def test_right_replies_are_not_told_of_and_hardly_asked_again(workplace: Workplace) -> None:
     scene = Scene()
     model = SeesProbesRight(lambda *_: X, scene, seed=0, noise=0.015, outliers=0.05)
@@ -73,6 +74,7 @@ def test_right_replies_are_not_told_of_and_hardly_asked_again(workplace: Workpla
     assert model.again < 0.05 * RECORDS, "fewer than the model's outliers"
 
 
+@pytest.mark.slow
 def test_equal_numbers_for_many_pictures_are_told_of_once(workplace: Workplace) -> None:
     def blind(request: ReceivedRequest) -> Any:
         if request.task != "phrase_grounding" or asks_for_rectangles(request):

@@ -32,6 +32,7 @@ def scene(path: Path, size: Size) -> None:
     picture.save(path, quality=90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [

@@ -133,6 +133,7 @@ def _by_threads(rows: list[dict[str, Any]], grounders: list[PhraseGrounder]) -> 
         return list(threads.map(grounded, rows, grounders))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("box_format", "objects"), [("auto", "a serving each"), ("xyxy_px", "one serving")]
 )
@@ -158,6 +159,7 @@ def test_calls_at_once_calibrate_and_check_as_one_call_does(
     assert probes_asked(f"{model}, six calls", 6) == alone
 
 
+@pytest.mark.slow
 def test_many_questions_that_wait_for_a_check_keep_no_other_one_from_its_end(
     workplace: Workplace,
 ) -> None:

@@ -101,6 +101,7 @@ def test_without_checks_no_copy_is_sent(tmp_path: Path) -> None:
 KINDS = ("png", "jpg", "webp", "gif", "transparent png", "16-bit png", "turned jpg", "large png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_probe_has_the_type_the_size_and_the_content_of_the_picture(
     tmp_path: Path, kind: str
@@ -173,6 +174,7 @@ def test_a_picture_too_small_for_rectangles_is_enlarged(
     assert probe.format == "PNG"
 
 
+@pytest.mark.slow
 def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(tmp_path: Path) -> None:
     """What is padded in a measured frame is read in that frame, in probes as in pictures."""
     probes: list[Image.Image] = []

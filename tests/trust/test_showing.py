@@ -246,6 +246,7 @@ def test_a_picture_that_is_shifted_among_right_ones_is_clear() -> None:
     assert is_further_off(found.rectangles.off, usual)
 
 
+@pytest.mark.slow
 def test_a_model_whose_boxes_are_always_so_inexact_fits() -> None:
     """Its median rectangle is off by about a sixth of the side."""
     known = find_box_format("xyxy_1000", "")

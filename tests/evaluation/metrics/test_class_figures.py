@@ -157,6 +157,7 @@ def test_classes_by_hand() -> None:
     assert (dog["precision"], dog["recall"], dog["f1"], dog["ap"]) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_box_that_another_class_was_found_on_is_confused(tmp_path: Path) -> None:
     gold = [of_classes(1, cat=[LEFT, RIGHT], dog=[]), of_classes(2, cat=[LEFT], dog=[RIGHT])]
     predicted = [
