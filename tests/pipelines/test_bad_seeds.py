@@ -14,7 +14,8 @@ from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.formats import find_format, read
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.labelled import kitti
+from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import command
 
 SIZE = (200, 100)

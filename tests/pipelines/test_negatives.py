@@ -14,7 +14,8 @@ import pytest
 from dataflow_grounding import BoxChecker, NegativePhraser
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.labelled import kitti
+from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.check_quality import NOISE, scenes
 from tests.support.stand_ins.erring_model import Errors, about_probes
 from tests.support.stand_ins.negative_quality import (

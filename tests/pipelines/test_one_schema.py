@@ -11,7 +11,8 @@ import pytest
 from dataflow_grounding import FileStorage, PhraseGrounder, PhraseLister, Pipeline
 from dataflow_grounding import OpenAIServing as Serving
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.labelled import kitti
+from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import Workplace, command
 
 

@@ -11,7 +11,8 @@ import pytest
 from dataflow_grounding.data.records import Record, read_expressions
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
-from tests.support.referring_place import STEPS, ReferringPlace, kitti
+from tests.support.labelled import kitti
+from tests.support.referring_place import STEPS, ReferringPlace
 from tests.support.workplace import Workplace, command
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"

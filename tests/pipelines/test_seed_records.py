@@ -13,7 +13,8 @@ from dataflow_grounding.formats.seed_records import find_seeds, write_seeds
 from dataflow_grounding.formats.seeds import Made
 from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.labelled import kitti
+from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import command
 
 

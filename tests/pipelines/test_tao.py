@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.labelled import kitti
+from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import Workplace, command
 
 NAME = "image_referring_expression"

@@ -31,8 +31,9 @@ from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.scale.cluster._task import read_progress
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
+from tests.support.labelled import kitti
 from tests.support.referring_place import STEPS as OF_BOXES
-from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.check_quality import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.seeing_model import COLORS

@@ -225,8 +225,14 @@ def yolo_obb_line(box: Box, size: Size, classes: Sequence[str]) -> str:
     return f"{classes.index(box.label)} {' '.join(parts)}"
 
 
+def kitti(label: str, *corners: Any, score: str = "") -> str:
+    """A KITTI label line; corners as they are to be written."""
+    edges = " ".join(map(str, corners))
+    return f"{label} 0.00 0 -1.57 {edges} 1.57 1.73 4.15 1.00 1.75 13.22 -1.62 {score}".strip()
+
+
 def kitti_line(box: Box, _size: Size, _classes: Sequence[str]) -> str:
-    return f"{box.label} 0.00 0 0.00 {' '.join(map(str, box[1:5]))} 0 0 0 0 0 0 0"
+    return kitti(*box[:5])
 
 
 def dota_line(box: Box, _size: Size, _classes: Sequence[str]) -> str:
@@ -249,7 +255,7 @@ def yolo(folder: Path, pictures: list[Any], classes: Sequence[str]) -> Path:
     return folder
 
 
-def kitti(folder: Path, pictures: list[Any], _classes: Sequence[str]) -> Path:
+def kitti_files(folder: Path, pictures: list[Any], _classes: Sequence[str]) -> Path:
     label_files(folder / "labels", pictures)
     return folder
 
@@ -282,7 +288,7 @@ FORMATS = {
     "coco": Kind(coco_annotation, coco),
     "cvat": Kind(cvat_box, cvat),
     "dota": Kind(dota_line, dota, "images"),
-    "kitti": Kind(kitti_line, kitti, "images"),
+    "kitti": Kind(kitti_line, kitti_files, "images"),
     "label-studio": Kind(label_studio_region, label_studio),
     "labelme": Kind(labelme_shape, labelme),
     "odvg": Kind(odvg_region, odvg),

@@ -20,14 +20,6 @@ NULL = object()
 """A setting that the spec has as null."""
 
 
-def kitti(kind: str, *corners: Any, score: str = "") -> str:
-    """A KITTI label line; corners as they are to be written."""
-    return (
-        f"{kind} 0.00 0 -1.57 {' '.join(map(str, corners))} 1.57 1.73 4.15 1.00 1.75 13.22 -1.62"
-        f" {score}".strip()
-    )
-
-
 class ReferringPlace:
     """Everything under one folder; `settings` are dotted spec keys below
     `image_referring_expression` for every run.
