@@ -14,7 +14,7 @@ import pytest
 from dataflow_grounding import BoxChecker, NegativePhraser
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from tests.support.labelled import kitti
+from tests.support.labelled import kitti, labelled, pictures_of
 from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.check_quality import NOISE, scenes
 from tests.support.stand_ins.erring_model import Errors, about_probes
@@ -398,23 +398,9 @@ def test_classes_keep_their_table(small_place: Workplace) -> None:
 def test_a_detectors_boxes_may_have_negatives_too(
     place: Workplace, gold: list[dict[str, Any]]
 ) -> None:
-    detections = place.folder / "detections.json"  # next to its pictures
-    images = [
-        {"id": n, "file_name": Path(r["image_path"]).name, "width": 600, "height": 450}
-        for n, r in enumerate(gold)
-    ]
     names = [expression["text"] for expression in gold[0]["expressions"]]
-    boxes = []
-    for number, record in enumerate(gold):
-        for expression in record["expressions"]:
-            for instance in expression["instances"]:
-                x1, y1, x2, y2 = instance["bbox"]
-                box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "image_id": number, "id": len(boxes)}
-                boxes.append({**box, "category_id": names.index(expression["text"])})
-    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
-    coco = {"images": images, "annotations": boxes, "categories": categories}
-    detections.write_text(json.dumps(coco), encoding="utf-8")
-    place.input = detections
+    pictures = pictures_of(gold, (600, 450))
+    place.input = labelled(place.folder, "coco", pictures, classes=names, drawn=False)
     with LoopbackServer(Model(), keep_bodies=True) as server:
         done = place.run(**{"vlm.openai.base_url": server.base_url, "data.proposals": "coco"})
     assert done.code == 0, done

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from dataflow_grounding import BoxChecker
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.labelled import FORMATS, Box, labelled, pictures_of
 from tests.support.stand_ins.check_quality import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
 from tests.support.stand_ins.proposal_quality import proposals_for, verified
@@ -23,7 +23,7 @@ from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow  # each is one or several runs with a judge
 
-PICTURES = 4
+PICTURES, SIZE = 4, (600, 450)
 PHRASES = [f"the {color} box" for color in sorted(COLORS)]
 
 
@@ -37,25 +37,6 @@ class Judge(ErringModel):
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         self.received.append(request)
         return super().__call__(request)
-
-
-def as_coco(records: list[dict[str, Any]], path: Path) -> None:
-    """Write the proposals as a detector's COCO file, with scores."""
-    images = []
-    annotations = []
-    for number, record in enumerate(records, 1):
-        name = Path(record["image_path"]).name
-        images.append({"id": number, "file_name": name, "width": 600, "height": 450})
-        for category, expression in enumerate(record["expressions"], 1):
-            for instance in expression["instances"]:
-                x1, y1, x2, y2 = instance["bbox"]
-                annotation = {"id": len(annotations) + 1, "image_id": number}
-                annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-                annotation["score"] = instance["score"]
-                annotations.append({**annotation, "category_id": category})
-    categories = [{"id": number, "name": text} for number, text in enumerate(PHRASES, 1)]
-    coco = {"images": images, "annotations": annotations, "categories": categories}
-    path.write_text(json.dumps(coco), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +56,11 @@ def gold(workplace: Workplace, drawn: list[dict[str, Any]]) -> list[dict[str, An
 
 @pytest.fixture
 def place(workplace: Workplace, gold: list[dict[str, Any]]) -> Workplace:
-    as_coco(proposals_for(gold, seed=5), workplace.folder / "detections.json")
+    pictures = pictures_of(proposals_for(gold, seed=5), SIZE)
+    path = labelled(workplace.folder, "coco", pictures, classes=PHRASES, drawn=False)
     lines = [json.dumps(record) + "\n" for record in gold]
     (workplace.folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
-    workplace.input = workplace.folder / "detections.json"
+    workplace.input = path.rename(workplace.folder / "detections.json")
     workplace.settings.update({"data.proposals": "coco", "vlm.check_every": 100})
     return workplace
 
@@ -149,62 +131,31 @@ def test_every_class_has_a_status_in_every_picture(
         assert row["pictures"] + row["none"] == PICTURES, row
 
 
-def as_yolo(records: list[dict[str, Any]], folder: Path) -> None:
-    names = dict(enumerate(PHRASES))
-    (folder / "data.yaml").write_text(yaml.safe_dump({"names": names}), "utf-8")
-    (folder / "labels").mkdir()
-    (folder / "images").mkdir()
-    for record in records:
-        picture = Path(record["image_path"])
-        (folder / "images" / picture.name).write_bytes(picture.read_bytes())
-        lines = []
-        for number, expression in enumerate(record["expressions"]):
-            for instance in expression["instances"]:
-                x1, y1, x2, y2 = instance["bbox"]
-                sides = [(x2 - x1) / 600, (y2 - y1) / 450]
-                numbers = [(x1 + x2) / 1200, (y1 + y2) / 900, *sides]
-                lines.append(f"{number} {' '.join(map(str, numbers))}")
-        (folder / "labels" / f"{picture.stem}.txt").write_text("\n".join(lines), "utf-8")
+def two_corners(box: Box) -> dict[str, Any]:
+    """As LabelMe says a box; X-AnyLabeling has four, and a score."""
+    points = [[box.x1, box.y1], [box.x2, box.y2]]
+    return {"label": box.label, "points": points, "shape_type": "rectangle"}
 
 
-def as_labelme(records: list[dict[str, Any]], folder: Path, corners: int) -> None:
-    """Two corners as LabelMe writes them, or four with a score as X-AnyLabeling does."""
-    for record in records:
-        shapes: list[dict[str, Any]] = []
-        for expression in record["expressions"]:
-            for instance in expression["instances"]:
-                x1, y1, x2, y2 = instance["bbox"]
-                points = (
-                    [[x1, y1], [x2, y2]]
-                    if corners == 2
-                    else [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
-                )
-                shape = {"label": expression["text"], "points": points, "shape_type": "rectangle"}
-                shapes.append(shape if corners == 2 else {**shape, "score": instance["score"]})
-        picture = Path(record["image_path"])
-        data = {"imagePath": f"../{picture.name}", "imageWidth": 600, "imageHeight": 450}
-        (folder / f"{picture.stem}.json").write_text(
-            json.dumps({**data, "shapes": shapes}), "utf-8"
-        )
-
-
-FORMATS: dict[str, tuple[str, Callable[[list[dict[str, Any]], Path], None]]] = {
-    "YOLO": ("yolo", as_yolo),
-    "LabelMe": ("labelme", partial(as_labelme, corners=2)),
-    "X-AnyLabeling": ("labelme", partial(as_labelme, corners=4)),
+TOOLS: dict[str, tuple[str, Callable[[Box], Any]]] = {
+    "YOLO": ("yolo", lambda box: box),
+    "LabelMe": ("labelme", two_corners),
+    "X-AnyLabeling": ("labelme", lambda box: box),
 }
 
 
-@pytest.mark.parametrize("tool", FORMATS)
+@pytest.mark.parametrize("tool", TOOLS)
 def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(
     place: Workplace, gold: list[dict[str, Any]], tool: str
 ) -> None:
-    name, written = FORMATS[tool]
+    name, as_entry = TOOLS[tool]
     proposed = proposals_for(gold, seed=5)
-    folder = place.folder / "of_a_tool"
-    folder.mkdir()
-    written(proposed, folder)
-    place.input = folder
+    pictures = []
+    for picture in pictures_of(proposed, SIZE):
+        pictures.append(picture._replace(entries=[*map(as_entry, picture.entries)]))
+    place.input = labelled(place.folder / "of_a_tool", name, pictures, classes=PHRASES)
+    for record in gold:
+        shutil.copy(record["image_path"], place.input / FORMATS[name].pictures)
     model = Judge()
     with LoopbackServer(model, keep_bodies=True) as server:
         done = place.run(**{"vlm.openai.base_url": server.base_url, "data.proposals": name})

@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 
 class Box(NamedTuple):
-    """A box in pixels before it is turned about its middle."""
+    """A box in pixels before it is turned about its middle; COCO and LabelMe say its score."""
 
     label: str
     x1: float
@@ -29,6 +29,7 @@ class Box(NamedTuple):
     x2: float
     y2: float
     degrees: float = 0
+    score: float | None = None
 
     @property
     def corners(self) -> list[float]:
@@ -55,6 +56,18 @@ class Labelled(NamedTuple):
     size: Size = SIZE
 
 
+def pictures_of(records: Iterable[dict[str, Any]], size: Size) -> list[Labelled]:
+    """The pictures of records, which are all of one size, with the boxes that were found."""
+    pictures = []
+    for record in records:
+        boxes = []
+        for expression in record["expressions"]:
+            for found in expression["instances"]:
+                boxes.append(Box(expression["text"], *found["bbox"], score=found.get("score")))
+        pictures.append(Labelled(Path(record["image_path"]).name, boxes, size))
+    return pictures
+
+
 class Kind(NamedTuple):
     """How a format says a box, and how its files are written."""
 
@@ -71,12 +84,17 @@ def saved(path: Path, content: Any) -> Path:
     return path
 
 
+def scored(entry: dict[str, Any], box: Box) -> dict[str, Any]:
+    """The entry with the box's score, where it has one."""
+    return entry if box.score is None else {**entry, "score": box.score}
+
+
 # COCO
 
 
 def coco_annotation(box: Box, _size: Size, classes: Sequence[str]) -> dict[str, Any]:
     sides = [box.x1, box.y1, box.x2 - box.x1, box.y2 - box.y1]
-    return {"category_id": classes.index(box.label) + 1, "bbox": sides}
+    return scored({"category_id": classes.index(box.label) + 1, "bbox": sides}, box)
 
 
 def coco(folder: Path, pictures: list[Any], classes: Sequence[str]) -> Path:
@@ -180,7 +198,7 @@ def labelme_shape(box: Box, _size: Size, _classes: Sequence[str]) -> dict[str, A
     kind: dict[str, Any] = {"shape_type": "rectangle"}
     if box.degrees:
         kind = {"shape_type": "rotation", "direction": math.radians(box.degrees)}
-    return {"label": box.label, "points": points, **kind, "attributes": {}}
+    return scored({"label": box.label, "points": points, **kind, "attributes": {}}, box)
 
 
 def labelme(folder: Path, pictures: list[Any], _classes: Sequence[str]) -> Path:
