@@ -14,7 +14,7 @@ from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.formats import find_format, read
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.labelled import kitti
+from tests.support.labelled import Box, Labelled, kitti, labelled, saved
 from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import command
 
@@ -31,16 +31,21 @@ def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
     return made
 
 
+def written(place: ReferringPlace, format: str, bad: list[Any], *more: Any) -> Path:
+    """Labels of a.png with MOST boxes that can be read, and of b.png with one and bad ones."""
+    good = Box("cup", *BOX)
+    pictures = [Labelled("a.png", [good] * MOST, SIZE), Labelled("b.png", [good, *bad], SIZE)]
+    return labelled(place.folder, format, [*pictures, *more], drawn=False)
+
+
 def of_kitti(place: ReferringPlace) -> list[str]:
-    place.label("a.txt", [kitti("cup", *BOX)] * MOST)
-    place.label("b.txt", [kitti("cup", *BOX), "cup 1 2", kitti("cup", 9, 2, 3, 4)])
+    written(place, "kitti", ["cup 1 2", Box("cup", 9, 2, 3, 4)])
     return ["b.txt, line 2: has 3 fields", "b.txt, line 3: the box"]
 
 
 def of_yolo(place: ReferringPlace) -> list[str]:
+    written(place, "yolo", ["3 0.5 0.5 0.1 0.1", "0 9 9 4 4"])
     (place.labels / "classes.txt").write_text("cup\n")
-    place.label("a.txt", ["0 0.15 0.4 0.2 0.4"] * MOST)
-    place.label("b.txt", ["0 0.15 0.4 0.2 0.4", "3 0.5 0.5 0.1 0.1", "0 9 9 4 4"])
     place.settings |= {"data.kitti_label_dir": None, "data.yolo_label_dir": str(place.labels)}
     return [
         "b.txt, line 2: class '3' is not one of the 1 names",
@@ -49,22 +54,13 @@ def of_yolo(place: ReferringPlace) -> list[str]:
 
 
 def of_coco(place: ReferringPlace) -> list[str]:
-    good = {"category_id": 1, "bbox": [10.0, 20.0, 40.0, 40.0]}
-    boxes = [
-        *({"id": number, "image_id": 1, **good} for number in (1, 4, 5)),
-        {"id": 2, "image_id": 2, **good},
-        {"id": 3, "image_id": 2, **good, "bbox": [1, 2, -3, 4]},
-        {"id": 1, "image_id": 2, **good},
-    ]
-    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}, {"id": 3}]
-    path = place.folder / "instances.json"
-    data = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": boxes}
-    path.write_text(json.dumps(data))
+    again = {"id": 1, "bbox": [10.0, 20.0, 40.0, 40.0]}
+    path = written(place, "coco", [{"bbox": [1, 2, -3, 4]}, again], {"id": 3})
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
     return [
-        "instances.json, entry 3 of images: an image without 'id' and 'file_name'",
-        "instances.json: two annotations have the id 1",
-        "instances.json, annotation 3: is not of this format (the box has a side of less than nothing)",
+        "annotations.json, entry 3 of images: an image without 'id' and 'file_name'",
+        "annotations.json: two annotations have the id 1",
+        "annotations.json, annotation 5: is not of this format (the box has a side of less than nothing)",
     ]
 
 
@@ -116,16 +112,13 @@ class OddCoco(NamedTuple):
 def odd_coco(tmp_path_factory: pytest.TempPathFactory) -> OddCoco:
     with LoopbackServer() as server:
         place = ReferringPlace(tmp_path_factory.mktemp("odd"), server.base_url)
-        images, annotations = [], []
+        pictures = []
         for number, (keys, _, _) in enumerate(ODD_ENTRIES.values(), 1):
-            place.picture(f"{number:02}.png", SIZE)
-            file = {"file_name": f"{number:02}.png", "width": SIZE[0], "height": SIZE[1]}
-            images.append({"id": number, **file})
-            annotations.append({"id": number, "image_id": number, "category_id": 1, **keys})
-        path = place.folder / "instances.json"
-        categories = [{"id": 1, "name": "cup"}, {"name": "jug"}, {"id": 2}, {"name": "pot"}]
-        data = {"images": images, "categories": categories, "annotations": annotations}
-        path.write_text(json.dumps(data))
+            pictures.append(Labelled(f"{number:02}.png", [keys], SIZE))
+        path = labelled(place.images, "coco", pictures)
+        data = json.loads(path.read_text())
+        data["categories"] += [{"name": "jug"}, {"id": 2}, {"name": "pot"}]
+        saved(path, data)
         seeds = seed_file(str(place.folder / "s"), str(place.images), coco=str(path))
         out = place.folder / "imported"
         imported = command(["import", str(path), "--format", "coco", "-o", str(out)])
@@ -253,10 +246,10 @@ def test_with_fewer_than_half_nothing_is_asked_or_written(
     reasons = maker(place)
     path = place.labels / "a.txt"
     if maker is of_coco:
-        path = place.folder / "instances.json"
+        path = place.folder / "annotations.json"
         data = json.loads(path.read_text())
-        data["annotations"] = [box for box in data["annotations"] if box["id"] not in (2, 4, 5)]
-        path.write_text(json.dumps(data))
+        data["annotations"] = [box for box in data["annotations"] if box["id"] not in (2, 3, 4)]
+        saved(path, data)
     else:
         path.write_text("")
         (place.images / "a.png").unlink()

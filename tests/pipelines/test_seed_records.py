@@ -13,7 +13,7 @@ from dataflow_grounding.formats.seed_records import find_seeds, write_seeds
 from dataflow_grounding.formats.seeds import Made
 from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.labelled import kitti
+from tests.support.labelled import kitti, saved
 from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import command
 
@@ -99,11 +99,8 @@ def coco(
 ) -> None:
     given = images or [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "sub/b.JPG"}]
     names = [{"id": 3, "name": "traffic light"}, {"id": 4, "name": "car"}]
-    path = place.folder / "instances.json"
-    path.write_text(
-        json.dumps({"images": given, "annotations": annotations, "categories": names}),
-        encoding="utf-8",
-    )
+    data = {"images": given, "annotations": annotations, "categories": names}
+    path = saved(place.folder / "instances.json", data)
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
 
 
