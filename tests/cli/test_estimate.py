@@ -15,6 +15,7 @@ from dataflow_grounding.engine.budget import listed_price
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from tests.support.labelled import Box, Labelled, labelled
 from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
@@ -141,14 +142,9 @@ def test_before_a_pilot_the_shipped_specs_are_foreseen(
 def test_the_steps_of_image_referring_expression(
     method: str, steps: list[int] | None, workplace: Workplace, server: LoopbackServer
 ) -> None:
-    labels = workplace.folder / "labels"
-    labels.mkdir()
-    for n in range(6):
-        workplace.picture(f"images/p{n}.jpg", (320 + 8 * n, 240))
-        line = "Car 0 0 0 {} 20 {} 140 1 1 1 0 0 0 0\n"
-        (labels / f"p{n}.txt").write_text(
-            "".join(line.format(10 + 40 * k, 45 + 40 * k) for k in range(1 + n % 3))
-        )
+    cars = [Box("Car", 10 + 40 * n, 20, 45 + 40 * n, 140) for n in range(3)]
+    pictures = [Labelled(f"p{n}.jpg", cars[: 1 + n % 3], (320 + 8 * n, 240)) for n in range(6)]
+    labelled(workplace.folder, "kitti", pictures)
     vlm = {
         "backend": "openai",
         "box_format": "xyxy_px",
@@ -159,7 +155,7 @@ def test_the_steps_of_image_referring_expression(
     if method == "watched":
         vlm["check_every"] = 100
         double_check["method"] = "both"
-    data = {"image_dir": str(workplace.folder / "images"), "kitti_label_dir": str(labels)}
+    data = {"image_dir": str(workplace.folder / "images"), "kitti_label_dir": "labels"}
     spec = {"results_dir": str(workplace.results), "autolabel_type": "image_referring_expression"}
     path = workplace.folder / "referring.json"
     block = {"vlm": vlm, "data": data, "double_check": double_check}

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,6 +20,7 @@ import yaml
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.labelled import Box, Labelled, labelled
 from tests.support.stand_ins.bench_model import BenchModel
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
@@ -99,14 +99,13 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """A folder like a user's, with the files that the pages speak of, as the current one."""
     workplace.many(2)
     workplace.picture("photo.jpg")
-    workplace.picture("images/a.jpg")
-    (workplace.folder / "labels").mkdir()
+    labelled(workplace.folder, "kitti", [Labelled("a.jpg", [Box("Car", 5, 5, 30, 40)])])
     (workplace.folder / "boxes.jsonl").write_text(
         '{"image": "photo.jpg", "bbox": [[5, 5, 25, 35]]}\n'
     )
-    (workplace.folder / "labels" / "a.txt").write_text("Car 0 0 0 5 5 30 40 1 1 1 0 0 0 0\n")
     workplace.picture("pictures/b.jpg")
-    (workplace.folder / "tasks.json").write_text(json.dumps([rotated_task("b.jpg")]))
+    turned = Labelled("b.jpg", [Box("cup", 19, 10, 45, 20, degrees=30)])
+    labelled(workplace.folder, "label-studio", [turned], drawn=False)
     [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
     (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
     monkeypatch.chdir(workplace.folder)
@@ -114,21 +113,6 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     for name in set(re.findall(r"\$\{oc\.env:(\w+)\}", "".join(block.text for block in SPECS))):
         monkeypatch.setenv(name, KEY)
     return workplace
-
-
-def rotated_task(picture: str) -> dict[str, Any]:
-    """A task of Label Studio's with a box that is turned by 30°."""
-    area = {"x": 30, "y": 20, "width": 40, "height": 20, "rotation": 30}
-    result = {
-        "id": "r1",
-        "type": "rectanglelabels",
-        "from_name": "label",
-        "to_name": "image",
-        "original_width": 64,
-        "original_height": 48,
-        "value": {**area, "rectanglelabels": ["cup"]},
-    }
-    return {"data": {"image": picture}, "annotations": [{"result": [result]}]}
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from dataflow_grounding.data.class_files import read_class_file
 from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.jobs.input_rows import renamed
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.labelled import Box, Labelled, labelled
 from tests.support.workplace import REPOSITORY, Workplace, command
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
@@ -569,10 +570,8 @@ def _empty(place: Workplace) -> str:
 
 
 def _boxes(place: Workplace) -> str:
-    item = {"id": 1, "image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 1}
-    return json_file(
-        place, "boxes.json", {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [item]}
-    )
+    path = labelled(place.folder, "coco", [Labelled("a.jpg", [Box("cup", 1, 2, 4, 6)])])
+    return str(path.rename(place.folder / "boxes.json"))
 
 
 def _pipe(place: Workplace) -> str:

@@ -31,6 +31,7 @@ from dataflow_grounding._util.paths import joined, look
 from dataflow_grounding.data.rows import write_rows
 from dataflow_grounding.engine import image_memo
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.labelled import Box, Labelled, labelled
 from tests.support.object_store import BUCKET, ObjectStore, object_store
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Files, Workplace, caption, command
@@ -319,28 +320,16 @@ def test_a_pipeline_in_python(place: Workplace, store: ObjectStore) -> None:
 
 def test_labels_elsewhere(place: Workplace, store: ObjectStore) -> None:
     data = place.folder / "data"
-    images = [
-        {"id": n, "file_name": f"{n % 2}/b c{n}.jpg", "width": 64 + n, "height": 48}
-        for n in range(PICTURES)
-    ]
-    box = {"category_id": 1, "bbox": [1, 2, 30, 20]}
-    boxes = [{**box, "id": n, "image_id": n} for n in range(PICTURES)]
-    (data / "coco.json").write_text(
-        json.dumps(
-            {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]}
-        )
-    )
-    for n in range(PICTURES):
-        (data / f"kitti/{n % 2}").mkdir(parents=True, exist_ok=True)
-        (data / f"kitti/{n % 2}/b c{n}.txt").write_text("Car 0 0 0 1 2 30 20 1 1 1 1 1 1 1\n")
-        (data / f"yolo/{n % 2}").mkdir(parents=True, exist_ok=True)
-        (data / f"yolo/{n % 2}/b c{n}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-    (data / "yolo/classes.txt").write_text("cup\n")
+    cup = [Box("cup", 1, 2, 31, 22)]
+    pictures = [Labelled(f"{n % 2}/b c{n}.jpg", cup, (64 + n, 48)) for n in range(PICTURES)]
+    for format in ("coco", "kitti", "yolo"):
+        labelled(data / format, format, pictures, drawn=False)
+    (data / "yolo/labels/classes.txt").write_text("cup\n")
     root, block = store.put_all(data, "labels/"), "image_referring_expression"
     for key, name in {
-        "coco_json": "coco.json",
-        "kitti_label_dir": "kitti",
-        "yolo_label_dir": "yolo",
+        "coco_json": "coco/annotations.json",
+        "kitti_label_dir": "kitti/labels",
+        "yolo_label_dir": "yolo/labels",
     }.items():
         told = []
         for start in (str(data), root):

@@ -26,6 +26,7 @@ from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.tasks.captions import read_marked_text
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.bytecode import instructions_of
+from tests.support.labelled import Labelled, labelled
 from tests.support.workplace import LONG_AGO, REPOSITORY, command
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
@@ -44,12 +45,11 @@ def picture(
 def test_a_coco_file_becomes_lines_as_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = [{"id": n, "file_name": picture(tmp_path, f"{n}.png")} for n in (1, 2)]
     boxes = [[40, 30, 160, 120], [300, 100, 200, 200], [10, 10, 50, 60]]
-    whose = (1, 1, 2)
-    annotations = [{"image_id": n, "bbox": box} for n, box in zip(whose, boxes, strict=True)]
-    coco = {"images": images, "annotations": annotations}
-    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+    entries = [{"bbox": box} for box in boxes]
+    size = (640, 360)
+    pictures = [Labelled("1.png", entries[:2], size), Labelled("2.png", entries[2:], size)]
+    labelled(tmp_path, "coco", pictures)
     page = (REPOSITORY / "docs" / "image_region_caption.md").read_text("utf-8")
     [block] = [part for part in page.split("```python\n")[1:] if "annotations.json" in part]
     monkeypatch.chdir(tmp_path)

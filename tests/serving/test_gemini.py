@@ -21,6 +21,7 @@ from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.labelled import Box, Labelled, labelled
 from tests.support.workplace import REPOSITORY, Workplace, caption, command
 
 pytestmark = [
@@ -437,12 +438,8 @@ def test_the_seed_pages_spec_runs_as_it_stands(
 def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_endpoint(
     workplace: Workplace,
 ) -> None:
-    labels = workplace.folder / "labels"
-    labels.mkdir()
-    workplace.picture("images/p.jpg", (320, 240))
-    (labels / "p.txt").write_text(
-        "Car 0 0 0 10.5 20 90 140 1 1 1 0 0 0 0\nVan 0 0 0 100 20 190 140 1 1 1 0 0 0 0\n"
-    )
+    boxes = [Box("Car", 10.5, 20, 90, 140), Box("Van", 100, 20, 190, 140)]
+    labelled(workplace.folder, "kitti", [Labelled("p.jpg", boxes, (320, 240))])
     written = []
     with server() as endpoint, server(key=None) as other:
         for name, vlm in {
