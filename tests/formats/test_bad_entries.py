@@ -42,12 +42,6 @@ class Bad(NamedTuple):
     """The bad entries of b.png that are counted with it."""
 
 
-def voc_object(*corners: object, name: str = "cup") -> str:
-    texts = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
-    box = "".join(f"<{key}>{value}</{key}>" for key, value in texts)
-    return f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
-
-
 AREA = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0}
 ELLIPSE = region("cup", {"points": [[1, 2], [3, 4], [5, 6]]}, kind="ellipse", id="oval")
 TEXT = {**ELLIPSE, "type": "textarea", "from_name": "phrase", "value": {"text": ["cup"]}}
@@ -126,8 +120,8 @@ BAD = {
             "c.xml, phrase 1, box 1: is not of this format (the box [30.0,",
             "d.xml is not XML",
         ],
-        [voc_object(30, 2, 1, 40), voc_object(1, 2, 30, 40, name=" ")],
-        [voc_object("", 2, 30, 40), voc_object(30, 2, 1, 40, name="mug")],
+        [Box("cup", 30, 2, 1, 40), Box(" ", 1, 2, 30, 40)],
+        [Box("cup", "", 2, 30, 40), Box("mug", 30, 2, 1, 40)],  # type: ignore[arg-type]
         files={"d.xml": b"<annotation><object>"},
         counted=2,
     ),

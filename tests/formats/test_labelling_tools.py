@@ -102,7 +102,7 @@ def text_of(region_id: str, *texts: str) -> dict[str, Any]:
 
 
 def imported(
-    tmp_path: Path, task: dict[str, Any], format: str = "label-studio"
+    tmp_path: Path, task: dict[str, Any], format: Any = "label-studio"
 ) -> list[dict[str, Any]]:
     data = {"image": "a.png", "caption": CAPTION}
     path = labelled.saved(tmp_path / "x.json", [{"data": data, **task}])
@@ -197,10 +197,8 @@ def test_offsets_that_are_off_give_the_nearest_place_of_the_words(
 
 def test_a_task_whose_predictions_are_numbers_has_none(tmp_path: Path) -> None:
     """label-studio issue 9709: an export of the tasks alone"""
-    tasks = [{"data": {"image": "a.png"}, "annotations": [], "predictions": [287]}]
-    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     made = find_format("label-studio")
-    assert list(read(str(tmp_path / "tasks.json"), made)) == []
+    assert imported(tmp_path, {"annotations": [], "predictions": [287]}, made) == []
     assert made.passed_over["tasks without an annotation"] == 1
 
 
@@ -422,9 +420,9 @@ IMAGE = '<image id="0" name="a.png" width="64" height="48">{}</image>'
 CORNERS = 'xtl="1" ytl="2" xbr="3.5" ybr="4"'
 
 
-def cvat(tmp_path: Path, inside: str, head: str = "") -> list[dict[str, Any]]:
+def cvat(tmp_path: Path, inside: str, head: str = "", format: Any = "cvat") -> list[dict[str, Any]]:
     path = labelled.saved(tmp_path / "x.xml", f"{head}<annotations>{inside}</annotations>")
-    return list(read(str(path), "cvat"))
+    return list(read(str(path), format))
 
 
 def test_cvats_own_export(tmp_path: Path) -> None:
@@ -482,14 +480,9 @@ def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
     attributes = "".join(
         f'<attribute name="{name}">{text}</attribute>' for name, text in own.items()
     )
-    path = tmp_path / "x.xml"
-    path.write_text(
-        "<annotations>"
-        + IMAGE.format(f'<box label="car" {CORNERS}>{attributes}</box>')
-        + "</annotations>"
-    )
+    inside = IMAGE.format(f'<box label="car" {CORNERS}>{attributes}</box>')
     made = find_format("cvat")
-    (row,) = read(str(path), made)
+    (row,) = cvat(tmp_path, inside, format=made)
     (expression,) = row["expressions"]
     (instance,) = expression["instances"]
     assert (expression["text"], expression["status"]) == ("car", "grounded")
@@ -563,11 +556,9 @@ def test_a_picture_next_to_the_file_is_taken_before_one_in_images(tmp_path: Path
 def test_shapes_that_are_no_boxes_are_left_out_and_counted(tmp_path: Path) -> None:
     """One polyline among 72 boxes refused the file."""
     polyline = '<polyline label="car" points="1,2;3,4;5,6"/>'
-    path = tmp_path / "x.xml"
     inside = IMAGE.format(f'<box label="car" {CORNERS}></box>{polyline}')
-    path.write_text(f"<annotations>{inside}</annotations>")
     made = find_format("cvat")
-    (row,) = read(str(path), made)
+    (row,) = cvat(tmp_path, inside, format=made)
     assert len(row["expressions"]) == 1
     assert made.passed_over["shapes 'polyline', kept for CVAT"] == 1
 

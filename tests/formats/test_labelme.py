@@ -22,25 +22,18 @@ from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from dataflow_grounding.testing import LoopbackServer
 from tests.formats.data import record, succeeds
+from tests.support.labelled import Labelled, labelled, saved
 from tests.support.workplace import Workplace, command
 
-SIDES: dict[str, Any] = {
-    "imageWidth": 64,
-    "imageHeight": 48,
-    "imageData": None,
-    "version": "5.5.0",
-    "flags": {},
-}
+
+def of_version(version: str, *shapes: Any, path: Any = "x.png", **more: Any) -> dict[str, Any]:
+    """A file as LabelMe writes it from version 3.5 on."""
+    head = {"version": version, "flags": {}, "shapes": [*shapes], "imagePath": path}
+    return {**head, "imageData": None, "imageHeight": 48, "imageWidth": 64, **more}
 
 
 def shape(label: Any, points: Any, kind: str = "rectangle", **more: Any) -> dict[str, Any]:
     return {"label": label, "points": points, "shape_type": kind, "group_id": None, **more}
-
-
-def labelme(path: Path, *shapes: dict[str, Any], picture: str = "a.png") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = {**SIDES, "imagePath": picture, "shapes": list(shapes)}
-    path.write_text(json.dumps(data), encoding="utf-8")
 
 
 def boxes_of(record: dict[str, Any]) -> dict[str, list[list[float]]]:
@@ -55,9 +48,8 @@ def test_labelmes_file_without_a_pictures_name_is_of_the_one_next_to_it(
     tmp_path: Path, stated: str | None
 ) -> None:
     """The picture was called "None"."""
-    data = {**SIDES, "imagePath": stated, "shapes": [shape("cup", [[1, 2], [3, 4]], "Rectangle")]}
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(data))
+    data = of_version("5.5.0", shape("cup", [[1, 2], [3, 4]], "Rectangle"), path=stated)
+    path = saved(tmp_path / "a.json", data)
     with pytest.raises(InputError, match="it names no picture"):
         list(read(str(path), find_format("labelme")))
     (tmp_path / "a.png").touch()
@@ -67,7 +59,8 @@ def test_labelmes_file_without_a_pictures_name_is_of_the_one_next_to_it(
 
 def test_a_windows_path_is_read_with_slashes_or_found_by_its_last_part(tmp_path: Path) -> None:
     """The path: PyTorch-YOLOv3#582."""
-    labelme(tmp_path / "a.json", shape("cup", [[1, 2], [3, 4]]), picture="..\\img\\a.png")
+    data = of_version("5.5.0", shape("cup", [[1, 2], [3, 4]]), path="..\\img\\a.png")
+    saved(tmp_path / "a.json", data)
     labels = find_format("labelme")
     assert [row["image_path"] for row in read(str(tmp_path), labels)] == ["../img/a.png"]
     assert labels.passed_over.total() == 0
@@ -79,14 +72,14 @@ def test_a_windows_path_is_read_with_slashes_or_found_by_its_last_part(tmp_path:
 
 def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> None:
     four = [[30.5, 1], [40, 1], [40, 9.25], [30.5, 9.25]]
-    labelme(
-        tmp_path / "b.json",
+    shapes = [
         shape("cup", [[20, 30], [4.5, 6]]),
         shape("cup", four, score=0.5, difficult=False, attributes={}),
         shape("dog", [[1, 1], [9, 3], [5, 8]], "polygon", score=None),
         shape("dog", [[1, 1]], "point"),
-    )
-    labelme(tmp_path / "deep" / "a.json", picture="..\\b.png")
+    ]
+    labelled(tmp_path, "labelme", [Labelled("b.png", shapes)], drawn=False)
+    saved(tmp_path / "deep" / "a.json", of_version("5.5.0", path="..\\b.png"))
     source = find_format("labelme")
     first, second = read(str(tmp_path), source)
     assert boxes_of(first) == {
@@ -108,24 +101,18 @@ def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> Non
         ("{", "is not JSON"),
         ("[]", "is not of this format"),
         ('{"shapes": []}', "no 'imagePath' in it"),
+        (of_version("5.5.0", shape("", [[1, 2], [3, 4]])), "label"),
         (
-            json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("", [[1, 2], [3, 4]])]}),
-            "label",
-        ),
-        (
-            json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [])]}),
+            of_version("5.5.0", shape("cup", [])),
             "x.json, shape 1: is not of this format (a shape without points)",
         ),
-        (
-            json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [["x", 1]])]}),
-            "x.json",
-        ),
+        (of_version("5.5.0", shape("cup", [["x", 1]])), "x.json"),
     ],
 )
 def test_what_is_no_labelme_file_is_told_with_its_name(
-    tmp_path: Path, content: str, complaint: str
+    tmp_path: Path, content: Any, complaint: str
 ) -> None:
-    (tmp_path / "x.json").write_text(content, encoding="utf-8")
+    saved(tmp_path / "x.json", content)
     with pytest.raises(InputError, match=r"x\.json") as caught:
         list(read(str(tmp_path), find_format("labelme")))
     assert complaint in str(caught.value)
@@ -133,11 +120,10 @@ def test_what_is_no_labelme_file_is_told_with_its_name(
 
 def test_numbers_that_json_cannot_hold_are_bad_entries(tmp_path: Path) -> None:
     """They came into the results, which no file of JSON lines can hold."""
-    data = {**SIDES, "imagePath": "a.png"}
     good = shape("cup", [[1, 2], [3, 4]])
     shapes = [good, {**good, "score": float("nan")}, good]
-    (tmp_path / "a.json").write_text(json.dumps({**data, "shapes": shapes}))
-    (tmp_path / "b.json").write_text(json.dumps({**data, "shapes": [], "x": float("inf")}))
+    labelled(tmp_path, "labelme", [Labelled("a.png", shapes)], drawn=False)
+    saved(tmp_path / "b.json", of_version("5.5.0", x=float("inf")))
     results = tmp_path / "out"
     done = command(["import", str(tmp_path), "--format", "labelme", "-o", str(results)])
     assert done.code == 1, done
@@ -170,12 +156,6 @@ def png(width: int, height: int) -> str:
 
 
 PICTURE, MASK = png(64, 48), png(7, 6)
-
-
-def of_version(version: str, *shapes: Any, path: Any = "x.png", **more: Any) -> dict[str, Any]:
-    """A file as LabelMe writes it from version 3.5 on."""
-    head = {"version": version, "flags": {}, "shapes": [*shapes], "imagePath": path}
-    return {**head, "imageData": None, "imageHeight": 48, "imageWidth": 64, **more}
 
 
 def of_x(*shapes: Any, version: str = "4.0.2", **more: Any) -> dict[str, Any]:
