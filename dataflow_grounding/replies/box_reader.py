@@ -32,6 +32,7 @@ from dataflow_grounding.replies.remarks import (
     hedges_in,
     is_like,
     is_plain,
+    left_out_in,
     states_as_asked,
 )
 from dataflow_grounding.replies.words import ids_of, share_a_word
@@ -226,6 +227,8 @@ class _BoxReader:
         asked = Asked.of(self.format, self.sent, self.original)
         ids = [box.id for box in self.reading.boxes if box.id is not None]
         found_phrases = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
+        answered = {*ids, *self.absent, *self.reading.statuses}
+        missing = {own_id: text for own_id, text in self.phrases.items() if own_id not in answered}
         labels = [box.label for box in parsed.boxes if box.label]  # other names of the same things
         for text in parsed.stated:
             if not states_as_asked(text, asked, thing_count=len(found_phrases)):
@@ -236,10 +239,12 @@ class _BoxReader:
         self.check_harm(after, things, asked, is_after=True)
         remarks: list[str] = []
         for words in (before, after):
-            self.reading.doubts.update(hedges_in(words, found_phrases))
+            self.reading.doubts.update(hedges_in(words, found_phrases, missing))
+            left_out = left_out_in(words, missing, things, is_before=words is before)
+            self.reading.unsure.update(left_out)
             if words:
                 remarks.append(words)
-        remarks += self.remarks_in_texts(parsed.texts, found_phrases, asked)
+        remarks += self.remarks_in_texts(parsed.texts, found_phrases, missing, asked)
         different_remarks = dict.fromkeys(remarks)  # each once, in order
         remark = " … ".join(" ".join(text.split()) for text in different_remarks)
         if remark:
@@ -247,18 +252,30 @@ class _BoxReader:
             self.note("remark", self.reading.remark)
 
     def remarks_in_texts(
-        self, texts: Sequence[KeyText], found_phrases: dict[int, str], asked: Asked
+        self,
+        texts: Sequence[KeyText],
+        found_phrases: dict[int, str],
+        missing: dict[int, str],
+        asked: Asked,
     ) -> list[str]:
         """Judge the texts under unknown keys as words are judged; return those worth a remark."""
         remarks: list[str] = []
+        texts_of_key: dict[str, str] = {}  # of keys next to the list: "omitted: a fork, a knife"
         for key, text, own_id in texts:
             # A text in an item is about that item's phrase, one next to all boxes about each.
             about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}
             things = list(about.values())
             self.check_harm(text, things, asked, is_after=True)
-            self.reading.doubts.update(hedges_in(text, about))
-            if not is_plain(text, things):
+            self.reading.doubts.update(hedges_in(text, about, missing))
+            if not is_plain(text, things, is_of_one=own_id is not None):
                 remarks.append(f"{key}: {text}")
+            if own_id is None:
+                start = f"{texts_of_key[key]}, " if key in texts_of_key else f"{key}: "
+                texts_of_key[key] = start + text
+        things = list(found_phrases.values())
+        for said in texts_of_key.values():
+            said = said.replace("_", " ")
+            self.reading.unsure.update(left_out_in(said, missing, things, is_before=True))
         return remarks
 
     def check_harm(self, text: str, things: Sequence[str], asked: Asked, *, is_after: bool) -> None:

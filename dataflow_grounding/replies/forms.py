@@ -41,6 +41,7 @@ _LINE = lazy_pattern(
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
 _PADDING = 12  # characters after JSON from which the model surely didn't go on with it
 _EMPTY_ANSWER = lazy_pattern(r"\[\s*\]|\{\s*\}|\bnull\b", re.IGNORECASE)
+_GOES_ON = lazy_pattern(r"\.{2,}|…+")  # which a model writes in place of the rest of a list
 _EMPTY_BEFORE = lazy_pattern(r"\[\s*\]\s*(?=\[)")
 _BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
@@ -228,6 +229,8 @@ class _FormReader:
         if has_backticks_around:
             before = before.replace("`", " ")
             after = after.replace("`", " ")
+        if _GOES_ON.fullmatch(after.strip()) is not None:
+            self.parsed.truncated = True
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
         if why is not None and self.parsed.addressed:
             # The reader of boxes judges them, who knows the box format.

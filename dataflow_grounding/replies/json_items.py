@@ -47,6 +47,7 @@ from dataflow_grounding.replies.remarks import (
     key_affirms,
     key_changes,
     key_denies,
+    key_says_cut,
     key_states,
     key_words,
     names_another,
@@ -569,6 +570,9 @@ class _Reader:
 
         What is judged later, texts and statements of the box format, is kept in `parsed`.
         """
+        if own_id is None and _says_cut(key, value):
+            self.parsed.truncated = True  # "complete": false; of an item it would be its thing's
+            return False
         by_role = self.is_harmful_by_role(key, value, box_count)
         if by_role is not None:
             return by_role
@@ -591,8 +595,14 @@ class _Reader:
         if is_object:
             return self.harmful_key(value, own_id) is not None
         if isinstance(value, list):
-            return any(self.is_harmful(key, item, own_id, box_count) for item in value)
+            items = [self.named_phrase(item) if own_id is None else item for item in value]
+            return any(self.is_harmful(key, item, own_id, box_count) for item in items)
         return self.is_harmful_word(key, value, own_id)
+
+    def named_phrase(self, value: Any) -> Any:
+        """Return the phrase whose id a value is, as in `"unresolved": [2]`; else the value."""
+        phrase_id = id_of(value)
+        return value if phrase_id is None else self.phrases.get(phrase_id, value)
 
     def is_harmful_by_role(self, key: str, value: Any, box_count: int | None) -> bool | None:
         """Judge a key whose role settles it: True for a wrong count, say, False for a right one.
@@ -617,9 +627,14 @@ class _Reader:
         truth = _truth(value)
         if truth is None and number(value) in (0, 1) and not has_role(key, "score"):
             truth = bool(number(value))  # "visible": 1
-        if truth is not None:
-            return key_denies(key, truth)
-        if not isinstance(value, str) or number(value) is not None:
+        if truth is not None and key_denies(key, truth):
+            return True
+        is_flag_or_number = truth is not None or number(value) is not None
+        if own_id is None and is_flag_or_number and not _is_known(key, truth):
+            # Nobody knows what `"todo": 1` next to a list says, so people may read it.
+            self.parsed.texts.append(KeyText(key, str(value).lower()))
+            return False
+        if not isinstance(value, str) or is_flag_or_number:
             return False
         if has_role(key, "absent") and ids_of(value, self.phrases):
             return True  # "missing": "the red cup"
@@ -846,6 +861,23 @@ def _truth(value: Any) -> bool | None:
     if isinstance(value, str):
         return _TRUTHS.get(value.strip().lower())
     return value if isinstance(value, bool) else None
+
+
+def _says_cut(key: str, value: Any) -> bool:
+    # "complete": false, "has_more": true, "status": "incomplete"
+    truth = _truth(value)
+    if truth is None and number(value) in (0, 1):
+        truth = bool(number(value))
+    if truth is not None:
+        return key_says_cut(key, truth)
+    return has_role(key, "status") and isinstance(value, str) and key_says_cut(value, True)
+
+
+def _is_known(key: str, truth: bool | None) -> bool:
+    # "success": true, "truncated": false, "id": 7
+    if has_role(key, "score", "id", "count"):
+        return True
+    return truth is not None and (key_affirms(key) or key_says_cut(key, not truth))
 
 
 def _is_done(value: Any) -> bool:

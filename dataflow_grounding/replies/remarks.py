@@ -32,6 +32,7 @@ LONGEST_REMARK = 200  # characters that are kept
 _LONGEST_LABEL = 400  # characters of a label that are compared
 _LONGEST_WORDS = 20_000  # characters that are judged: a model that thinks aloud writes thousands
 _THING = "thething"  # for a phrase that has a box, in any of its spellings
+_BOXED = "theboxed"  # the same where _THING is a phrase without a box
 _UNSEEN = lazy_pattern(r"[\u00ad\u200b-\u200f\u2060\ufeff]")
 _FOUR_NUMBERS = lazy_pattern(r"(?<![\d.])(?:[-+]?\d+(?:\.\d+)?\s*[,;\s]\s*){3}[-+]?\d+")
 # Braces, a bracket that is alone, or a comma at the beginning: a piece of a further list.
@@ -189,7 +190,64 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     return None
 
 
-def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
+def left_out_in(
+    text: str, missing: Mapping[int, str], things: Sequence[str], *, is_before: bool = False
+) -> dict[int, str]:
+    """Return the ids of phrases without a box that a text doesn't say to be absent, each with why.
+
+    They are those that a sentence names without denying them, or all if it says that some were left
+    out. `things` have a box. A list of all phrases before an answer repeats the question.
+    """
+    unsure: dict[int, str] = {}
+    for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text)):
+        plain = _things_marked(_with_whole_negations(sentence), things)
+        plain = _heads_marked(plain, things).replace(_THING, _BOXED)
+        named = [
+            own_id
+            for own_id in missing
+            if _THING in _missing_marked(plain, [missing[own_id]], things)
+        ]
+        marked = _missing_marked(plain, list(missing.values()), things)
+        clauses = list(_CLAUSE.split(marked))
+        if any(map(_says_absent, clauses)):
+            continue
+        is_left_out = any(map(_says_left_out, clauses))
+        is_list = len(named) == len(missing) and _BOXED in marked
+        is_alone = all(word in (_THING, _BOXED) or word.isdigit() for word in words_of(marked))
+        is_question = is_before and (is_list or is_alone) and not is_left_out
+        concerned = named or list(missing) * is_left_out
+        if not is_question:
+            said = " ".join(sentence.split())[:80]
+            unsure |= dict.fromkeys(concerned, f"the reply says {said!r}")
+    return unsure
+
+
+def _missing_marked(text: str, phrases: Sequence[str], things: Sequence[str]) -> str:
+    # "A fork" and "fork" become _THING where "the fork" is a phrase, unless another fork has a box.
+    text = _things_marked(text, phrases)
+    for head in {head_of(phrase) for phrase in phrases} - {head_of(thing) for thing in things}:
+        if head:
+            word = (
+                rf"\b(?:(?:the|an?|any) )?{re.escape(head)}(?:e?s)?\b" if head.isascii() else head
+            )
+            text = re.sub(word, f" {_THING} ", text, flags=re.IGNORECASE)
+    return re.sub(r"\s+", " ", text)
+
+
+def _says_absent(clause: str) -> bool:
+    if _pattern("no_denial").search(clause) is not None:
+        return False  # "_THING is not clearly visible"
+    return _pattern("absence").search(clause) is not None
+
+
+def _says_left_out(clause: str) -> bool:
+    if _pattern("cut_short").search(clause) is not None:
+        return True
+    # "The handle of the cup was left out of its box" leaves out no phrase.
+    return _BOXED not in clause and _pattern("left_out").search(clause) is not None
+
+
+def hedges_in(text: str, phrases: Mapping[int, str], missing: Mapping[int, str]) -> dict[int, str]:
     """Return the ids of phrases that a text isn't sure of, each with the words that say so."""
     doubts: dict[int, str] = {}
     if _pattern("hedged").search(text) is None:
@@ -198,22 +256,24 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
         found = _pattern("hedged").search(sentence)
         if found is None:
             continue
+        texts = list(phrases.values())
+        names_missing = _THING in _missing_marked(sentence, list(missing.values()), texts)
         for own_id, phrase in phrases.items():
-            # With a single phrase, a sentence is about it also where it doesn't name it.
+            # With a single phrase, a sentence is about it also where it names none.
             is_named = _THING in _heads_marked(_things_marked(sentence, [phrase]), [phrase])
-            if is_named or len(phrases) == 1:
+            if is_named or (len(phrases) == 1 and not names_missing):
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
     return doubts
 
 
-def is_plain(text: str, things: Sequence[str]) -> bool:
+def is_plain(text: str, things: Sequence[str], *, is_of_one: bool) -> bool:
     """Whether a text isn't worth a remark.
 
-    Up to three words are plain if each is neutral or is in the name of a thing. A longer text is
-    plain if none of its words can turn an answer round.
+    It is plain if each of its words is neutral or is in the name of a thing. If it is of one box, a
+    text of more than three words is plain if none of them can turn an answer round.
     """
     words = words_of(text)
-    if len(text.split()) > 3:
+    if is_of_one and len(text.split()) > 3:
         has_odd_word = not _words("odd").isdisjoint(words)  # "similar", "supposed"
         return not has_odd_word and turning_word(text, " ".join(things)) is None
     words_of_things = {word for thing in things for word in words_of(thing)}
@@ -284,6 +344,13 @@ def key_denies(key: str, truth: bool) -> bool:
         truth = not truth
     says = "says_not" if truth else "says_so"
     return not _words(says).isdisjoint(words)
+
+
+def key_says_cut(key: str, truth: bool) -> bool:
+    """Whether this truth under a key says that a list goes on: `has_more: true`."""
+    words = set(key_words(key))
+    saying = _words("says_cut" if truth else "says_whole")
+    return not saying.isdisjoint(words) and words <= saying | _words("of_answer")
 
 
 def names_another(key: str) -> bool:

@@ -349,3 +349,118 @@ def test_without_an_id_the_strict_rules_stay() -> None:
         read_boxes(
             f"I see a table.\n{reply}", format="xyxy_1000", image_size=(9, 9), phrases=PHRASES
         )
+
+
+def read_one(before: str = "", after: str = "", **top: Any) -> Reading:
+    """Read an answer for two phrases that has a box of the first alone; `top` is next to its list."""
+    answer = {"objects": [{"id": 1, "label": "the red cup", "bbox_2d": CUP}], **top}
+    text = f"{before}\n{json.dumps(answer)}\n{after}"
+    return read_boxes(text, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+
+
+# The contract (wire.md): a reply is never taken as "the rest isn't there" where it is cut off. So it is where
+# the model itself says that it left something out.
+LEFT_OUT = [
+    "The fork is also there, but I could not determine its box.",
+    "I stopped after the first object.",
+    "(remaining phrases omitted for brevity)",
+    "Due to length limits I only list the first.",
+    "I skipped the fork since it is ambiguous which one is meant.",
+    "I didn't include the fork, as it is blurry.",
+    "For privacy reasons I did not box the person.",
+    "Part 1 of 2.",
+    "由于篇幅限制，其余省略。",
+    "Fork: visible, box uncertain.",
+    "The fork is not clearly visible.",
+]
+
+
+@pytest.mark.parametrize("words", LEFT_OUT)
+def test_a_phrase_that_the_words_leave_out_is_unsure(words: str) -> None:
+    for reading in (read_one(after=words), read_one(before=words)):
+        assert list(reading.unsure) == [2]
+        assert words.rstrip(".。")[:8] in reading.remark
+        assert not reading.doubts  # the cup's box isn't spoken of
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "There is no fork in the image.",
+        "The fork was omitted because it is not in the picture.",
+        "I couldn't find a fork.",
+        "The red cup is there but the fork is not.",
+        "It is a spoon rather than a fork.",
+        "a fork: not found",
+        "No other objects were found.",
+        "I see a table.",
+        "The handle of the cup was left out of the box.",
+        "The cup is too small to read its text.",
+        "The cup is truncated by the image edge.",
+        "A man is skipping rope.",
+        "A car stopped at a light.",
+        "Feel free to ask for more!",
+        "图中没有叉子。",
+    ],
+)
+def test_words_that_leave_nothing_out_change_no_absence(words: str) -> None:
+    for reading in (read_one(after=words), read_one(before=words)):
+        assert (reading.unsure, reading.unread, reading.count("truncated")) == ({}, [], 0)
+
+
+def test_a_list_of_the_phrases_before_an_answer_is_the_question_again() -> None:
+    for words in ("I look for the red cup and a fork.", "1. the red cup\n2. a fork\n"):
+        assert not read_one(before=words).unsure
+    assert not read_one(queries=PHRASES).unsure
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"unresolved": [2]}, {"todo": [2]}, {"not_processed": ["a fork"]}, {"skipped": ["a fork"]},
+        {"note": "I left out the fork because it is too small"}, {"omitted": "a fork is visible but blurred"},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)  # fmt: skip
+def test_a_phrase_that_a_key_leaves_out_is_unsure(keys: dict[str, Any]) -> None:
+    reading = read_one(**keys)
+    assert list(reading.unsure) == [2]
+    assert next(iter(keys)) in reading.remark
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"complete": False}, {"truncated": True}, {"has_more": True}, {"more": "yes"}, {"partial": 1},
+        {"status": "incomplete"}, {"after": "..."}, {"after": "…"},
+    ],
+    ids=lambda keys: str(next(iter(keys.items()))),
+)  # fmt: skip
+def test_an_answer_that_says_it_goes_on_is_cut_off(keys: dict[str, Any]) -> None:
+    reading = read_one(**keys)
+    assert reading.count("truncated") == 1
+    assert list(reading.unsure) == [2]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"complete": True}, {"truncated": False}, {"status": "complete"}, {"success": True}, {"count": 1}],
+    ids=lambda keys: next(iter(keys)),
+)  # fmt: skip
+def test_an_answer_that_says_it_is_whole_is(keys: dict[str, Any]) -> None:
+    reading = read_one(**keys)
+    assert (reading.notes, reading.unsure, reading.remark) == ([], {}, "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "remark"),
+    [
+        ({"left": 1}, "left: 1"),
+        ({"draft": True}, "draft: true"),
+        ({"not_visible": ["a fork"]}, "not_visible: a fork"),
+        ({"analysis_of_scene": "Two plates stand on a table."}, "analysis_of_scene: Two plates stand on a table."),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_next_to_the_list_is_a_remark(keys: dict[str, Any], remark: str) -> None:
+    reading = read_one(**keys)
+    assert (reading.remark, reading.unsure) == (remark, {})
