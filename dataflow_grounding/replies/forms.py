@@ -170,6 +170,8 @@ class _FormReader:
         found = find_json(inside)
         self.read_json(found, inside)
         self.parsed.addressed = len(found.values) == 1 and self.parsed.has_ids_of(self.phrases)
+        if _GOES_ON.fullmatch(f"{inside[found.end :]}{after}".strip()) is not None:
+            self.parsed.truncated = True
         before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
         return _Words(before, f"{inside[found.end :]} {after}")
 
@@ -229,8 +231,6 @@ class _FormReader:
         if has_backticks_around:
             before = before.replace("`", " ")
             after = after.replace("`", " ")
-        if _GOES_ON.fullmatch(after.strip()) is not None:
-            self.parsed.truncated = True
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
         if why is not None and self.parsed.addressed:
             # The reader of boxes judges them, who knows the box format.
