@@ -13,7 +13,6 @@ from typing import NamedTuple
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.json_text import strict_json
-from dataflow_grounding.replies.words import objection
 
 _CHANNELS: dict[str, list[str]] = load_table(__package__, "grammar.yaml")["channels"]
 _ENDS_INSIDE = "the reply ends inside the model's thinking"
@@ -217,9 +216,6 @@ def _contents_of_answer_tags(text: str) -> str:
     if not answers:
         return text
     after = text[tags[-1].end() :]
-    why = objection(after)
-    if why is not None:
-        raise UnreadableReply(f"the words after the answer may change it: {why}", "words")
     answer = answers.pop()
     before = text[: tags[0].start()]
     draft = before.strip()

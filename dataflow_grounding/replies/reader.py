@@ -4,12 +4,13 @@ A reply in exactly the form that was asked for takes the short way.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
@@ -32,10 +33,14 @@ from dataflow_grounding.replies.reading import (
     RawBox,
     Reading,
 )
+from dataflow_grounding.replies.remarks import harm_without_boxes
 from dataflow_grounding.replies.words import objection
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
+# Where an object, or a list of objects or texts, begins. In a task other than grounding, a list of
+# numbers is no answer: "region 1 (2 cars) at [100, 120, 300, 420]".
+_OPENS = lazy_pattern(r"(?:[\[［]\s{0,9}){0,9}[{｛]|(?:[\[［]\s{0,9}){1,9}[\"'“\]］]")
 _KEYS_AS_ASKED = ("id", "label", "score", "evidence")  # and the box's
 
 
@@ -195,7 +200,8 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         The object, and notes whose codes are truncated, repaired_json or wrapped.
 
     Raises:
-        UnreadableReply: No object has the key, several have it, or one has a key twice.
+        UnreadableReply: No object has the key, several have it, or one has a key twice, with other
+            values. Or the words next to it say that it is invented or wrong.
         TruncatedReply: The reply is cut off before one could.
 
     Example:
@@ -223,18 +229,50 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 def _json_of_answer(reply: str) -> JsonText:
     value = strict_json(reply)
     if value is not None:  # all of the reply is JSON
+        _refuse_repeated_keys([value])
         return JsonText([value], 0, len(reply))
     answer = enclosed(answer_of(reply))
-    found = find_json(answer.text)
+    opening = _OPENS.search(answer.text)
+    start = opening.start() if opening is not None else 0
+    found = find_json(answer.text[start:])
     if not found.values:
         begins = " ".join(reply[:200].split())[:60]
         raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
-    before = answer.before + answer.text[: found.start]
-    after = answer.text[found.end :] + answer.after
-    why = objection(before) or objection(after)
+    before = answer.before + answer.text[: start + found.start]
+    after = " ".join([answer.text[start + found.end :], *found.comments, answer.after])
+    why = harm_without_boxes(before, is_after=False) or harm_without_boxes(after, is_after=True)
+    if why is None and any("objects" in fields for fields in _objects_within(found.values)):
+        # A caption's expressions with their boxes: the words may be about those.
+        why = objection(before) or objection(after)
     if why is not None:
         raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
+    _refuse_repeated_keys(found.values)
     return found
+
+
+def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    to_search = list(values)
+    while to_search:
+        value = to_search.pop()
+        if isinstance(value, dict):
+            yield value
+            to_search += value.values()
+        elif isinstance(value, list):
+            to_search += value
+
+
+def _refuse_repeated_keys(values: Sequence[Any]) -> None:
+    # {"matches": true, "matches": false}: it isn't known which one is meant.
+    for fields in _objects_within(values):
+        if isinstance(fields, RepeatedKeys):
+            value_by_key: dict[str, Any] = {}
+            for key, value in fields.pairs:
+                if value_by_key.setdefault(key, value) != value:
+                    raise _repeated(key)
+
+
+def _repeated(key: str) -> UnreadableReply:
+    return UnreadableReply(f"an object has {key[:40]!r} twice, with other values", "unknown JSON")
 
 
 def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
@@ -273,9 +311,8 @@ def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for key, value in pairs:
         key = required if plain_key(key) == plain_key(required) else key
-        if key in renamed:
-            raise UnreadableReply(f"an object has {key[:40]!r} twice", "unknown JSON")
-        renamed[key] = value
+        if renamed.setdefault(key, value) != value:
+            raise _repeated(key)
     return renamed
 
 

@@ -37,6 +37,9 @@ _UNSEEN = lazy_pattern(r"[\u00ad\u200b-\u200f\u2060\ufeff]")
 _FOUR_NUMBERS = lazy_pattern(r"(?<![\d.])(?:[-+]?\d+(?:\.\d+)?\s*[,;\s]\s*){3}[-+]?\d+")
 # Braces, a bracket that is alone, or a comma at the beginning: a piece of a further list.
 _PIECE = lazy_pattern(r"[{}]|\[[^\]]*\Z|\A[^\[]*\]|\A\s*,")
+_QUOTED = lazy_pattern(r'"[^"\n]{0,200}"|“[^”\n]{0,200}”|「[^」\n]{0,200}」')
+# Within a sentence it takes nothing back: "Region 2 actually shows a van."
+_ACTUALLY_WITHIN = lazy_pattern(r"(?<=[\w'’] )actually\b")
 _SENTENCE = lazy_pattern(r"(?<!\d)\.|\.(?!\d)|[!?。！？；;\n]+")
 _CLAUSE = lazy_pattern(r"[,:，、：—]|\s-\s|\b(?:so|but|because|and|while|although|since|which)\b")
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
@@ -144,7 +147,9 @@ def _words(name: str) -> frozenset[str]:
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
     text = _table(name)
-    text = "|".join(text) if isinstance(text, list) else text
+    if isinstance(text, list):
+        return re.compile("|".join(text), re.IGNORECASE)
+    # A pattern in several lines of YAML has a blank after each, which is no part of it.
     return re.compile(re.sub(r"\s*\|\s*", "|", text.strip()), re.IGNORECASE)
 
 
@@ -188,6 +193,49 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
         if takes_back or _denies_thing(clause, things):
             return f"a thing with a box is denied: {clause.replace(_THING, '…').strip()!r:.60}"
     return None
+
+
+def harm_without_boxes(text: str, *, is_after: bool) -> str | None:
+    """Return what in words next to an answer without boxes may make it wrong, or None.
+
+    That is a further answer, an invented one, or one that the model takes back after it. A judge
+    may say "the second one is wrong" of what it was shown, so only a slip of its own counts.
+    """
+    if len(text) > _LONGEST_WORDS:
+        return f"more than {_LONGEST_WORDS:,} characters"
+    text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    further = _PIECE.search(text)
+    if further is not None:
+        return f"a further answer: {further[0]!r:.40}"
+    without_quotes = _QUOTED.sub(" ", text)  # 'a sign that says "My mistake"'
+    plain = _with_whole_negations(_pattern("condition").sub(" ", without_quotes))
+    tables_of_harm = ["invented"]
+    if is_after:
+        tables_of_harm += ["own_slip", "taken_back_after"]
+        plain = _ACTUALLY_WITHIN.sub("", plain)
+    for table in tables_of_harm:
+        found = _pattern(table).search(plain)
+        if found is not None:
+            return repr(found[0].strip())
+    return None
+
+
+def says_unseen(text: str) -> bool:
+    """Whether a text says that the model didn't get to see the picture."""
+    return _pattern("unseen").search(_with_whole_negations(text)) is not None
+
+
+def denies_thing(text: str, thing: str) -> bool:
+    """Whether a text names a thing only to say that it isn't this one, or isn't there: "a spoon,
+    not a fork" for "the fork".
+    """
+    marked = _heads_marked(_things_marked(_with_whole_negations(text), [thing]), [thing])
+    if marked.count(_THING) != 1:
+        return False  # "the red cup, not the cup next to it"
+    for clause in _clauses(marked):
+        if f"not {_THING}" in clause or _denies_thing(clause, [thing]):
+            return True
+    return False
 
 
 def left_out_in(

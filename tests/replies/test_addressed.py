@@ -109,6 +109,7 @@ def test_neutral_words_leave_no_remark() -> None:
     [
         pytest.param("A fork: [1, 2, 300, 400]", id="a further box"),
         pytest.param('{"id": 2}', id="a further object"),
+        pytest.param("I answered without any access to it.", id="it wasn't seen"),
         pytest.param("There is no fork.", id="a thing with a box isn't there"),
         pytest.param("The fork is absent, so I boxed a spoon.", id="so says its clause"),
         pytest.param("I can't see the red cup.", id="it isn't seen"),

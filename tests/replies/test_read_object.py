@@ -30,6 +30,18 @@ FOUND = {
         '{"id": 1, "text": "a cat"}\n{"id": 2, "text": "a dog"}',
         [{"id": 1, "text": "a cat"}, {"id": 2, "text": "a dog"}],
     ),
+    "after numbers in brackets": (
+        'Region 1 (2 cats) at [100, 120, 300, 420].\n{"expressions": [{"text": "a cat"}]}',
+        [{"text": "a cat"}],
+    ),
+    "in tags, with words after them": (
+        '<answer>{"expressions": []}</answer>\nNo corrections were needed.',
+        [],
+    ),
+    "a key twice, with the same value": (
+        '{"expressions": [{"id": 1, "id": 1}], "expressions": [{"id": 1, "id": 1}]}',
+        [{"id": 1}],
+    ),
     "quotation marks within": (
         '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
         [{"text": 'a “cat”, the "red" one'}],
@@ -81,6 +93,122 @@ def test_no_such_object_is_an_error(reply: str, error: type[Exception], told: st
 )
 def test_a_key_that_is_there_twice_is_refused(reply: str) -> None:
     with pytest.raises(UnreadableReply, match="an object has 'expressions' twice"):
+        read_object(reply, required="expressions")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"expressions": [{"id": 1, "matches": true, "matches": false}]}',
+        '{"note": {"matches": true, "matches": false}, "expressions": []}',
+        "{expressions: [{'matches': True, 'matches': False}]}",
+        '{"matches": true, "id": 1, "matches": false}',
+    ],
+)
+def test_a_key_that_an_item_has_twice_with_other_values_is_refused(reply: str) -> None:
+    with pytest.raises(UnreadableReply, match="an object has 'matches' twice"):
+        read_object(reply, required="expressions")
+
+
+ANSWER = '```json\n{"expressions": ["a cup"]}\n```'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Both expressions match their regions; no changes were necessary.",
+        "There are no errors. Summary: 2 of 2 expressions match.",
+        '1. "the red car" matches region 1.\n2. "the blue car" matches region 2.',
+        "### Analysis\n- Region 1 is a red car [100, 120, 300, 420], not a van.",
+        "I checked regions 1, 2, 3, 4 and 5.",
+        # what a judge says of what it was shown
+        "The second expression is wrong, so I corrected it.",
+        "I noticed that the ids were swapped, and exchanged them.",
+        "Region 2 actually shows a van instead of a car.",
+        "The second box is not a fork.",
+        'The sign says "My mistake".',
+        "The man is confused by the map.",
+        "If I was wrong about anything, tell me.",
+        "I kept the misspelled sign as it is.",
+        "The answer is not wrong.",
+        "These are default icons.",
+        "Is that all? Yes, all 3.",
+        "图中有1个杯子，第二个表达不对。",
+        "Der zweite Ausdruck ist falsch.",
+    ],
+)
+def test_words_that_do_no_harm_are_skipped(words: str) -> None:
+    for reply in (f"{words}\n{ANSWER}", f"{ANSWER}\n{words}"):
+        assert read_object(reply, required="expressions")[0]["expressions"] == ["a cup"]
+
+
+SLIPS = [
+    "I mixed up the two region ids.",
+    "I confused left and right.",
+    "I think I accidentally exchanged the two.",
+    "I've mislabeled the second one.",
+    "I got them backwards.",
+    "I made an error in the second one.",
+    "My mistake: 1 and 2 are one.",
+    "The answer above is wrong.",
+    "Please ignore the above.",
+    "Disregard this.",
+    "**Correction**: the second is a van.",
+    "Wait, the second one is a dog.",
+    "Both match.\nActually, the second one is a dog.",
+    "我把两个框弄混了。",
+    "以上有误。",
+    "間違えました。",
+    "Ich habe die beiden vertauscht.",
+    "J'ai inversé les deux.",
+    "Me equivoqué.",
+]
+
+
+@pytest.mark.parametrize("words", SLIPS)
+def test_an_answer_that_the_model_takes_back_is_refused(words: str) -> None:
+    with pytest.raises(UnreadableReply, match="may change it"):
+        read_object(f"{ANSWER}\n{words}", required="expressions")
+    # Before an answer it takes back what it thought until then.
+    assert read_object(f"{words}\n{ANSWER}", required="expressions")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "These are made up.",
+        "I could not view the image.",
+        "I assumed that everything is right.",
+        "The outlines are illegible, so these are defaults.",
+        "This is for another image.",
+        "More: {",
+        "More: [",
+    ],
+)
+def test_an_answer_that_is_none_is_refused(words: str) -> None:
+    for reply in (f"{words}\n{ANSWER}", f"{ANSWER}\n{words}"):
+        with pytest.raises(UnreadableReply, match="may change it"):
+            read_object(reply, required="expressions")
+
+
+def test_words_in_comments_and_words_without_end_are_judged_too() -> None:
+    for reply in (
+        '{"expressions": ["a cup"] // I mixed up the two\n}',
+        f"{'The table is long. ' * 2_000}\n{ANSWER}",
+    ):
+        with pytest.raises(UnreadableReply, match="may change it"):
+            read_object(reply, required="expressions")
+
+
+@pytest.mark.parametrize("name", ["example", "draft", "schema"])
+def test_the_word_after_the_mark_of_a_fence_says_what_is_in_it(name: str) -> None:
+    with pytest.raises(UnreadableReply, match="may change it"):
+        read_object(ANSWER.replace("json", name), required="expressions")
+
+
+def test_words_next_to_expressions_with_boxes_may_be_about_the_boxes() -> None:
+    reply = '{"expressions": ["a cup"], "objects": []}\nThe boxes are in pixels.'
+    with pytest.raises(UnreadableReply, match="'pixel' is in the words"):
         read_object(reply, required="expressions")
 
 
