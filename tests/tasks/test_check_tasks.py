@@ -142,6 +142,82 @@ def test_a_judge_may_not_know(image: Image) -> None:
     assert len(checked.verdicts[1].reason) == 200
 
 
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "I cannot see the image",
+        "The picture could not be loaded.",
+        "No image was provided",
+        "Unable to access the image.",
+        "the image is completely black",
+        "无法查看图片",
+    ],
+)
+def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, fit: str, reason: str) -> None:
+    """A refusal is never "none" (docs/replies.md): it would cost the box."""
+    said = [{"id": 1, "verdict": fit, "reason": reason}, RIGHT[1]]
+    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, said))
+    assert checked.verdicts == [BoxVerdict(None, reason), BoxVerdict("loose", "")]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "I cannot see a dog in the image",
+        "I do not see it in the picture",
+        "only black background",
+        "the picture on the wall is not visible in the box",
+        "no picture is in this box",
+        "I can't see the photo on the desk here",
+        "a spoon, not a dog",
+    ],
+)
+def test_a_verdict_with_a_reason_that_fits_stays(image: Image, reason: str) -> None:
+    said = [{"id": 1, "verdict": "nothing", "reason": reason}, RIGHT[1]]
+    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, said))
+    assert checked.verdicts[0].fit == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("reason", "fit"),
+    [
+        ("the box holds a cat, not a dog", None),
+        ("It isn't a dog.", None),
+        ("there is no dog here", None),
+        ("the dog, not the cat next to it", "right"),
+        ("the dog on the left, not the dog in the mirror", "right"),
+        ("the dog is not fully visible", "right"),
+        ("the dog isn't sitting", "right"),
+        ("no other dog is as large", "right"),
+        ("nothing but the dog", "right"),
+    ],
+)
+def test_a_box_is_not_right_for_a_reason_that_denies_its_thing(
+    image: Image, reason: str, fit: str | None
+) -> None:
+    """As with "there" and a count of 0, an answer that contradicts itself tells nothing."""
+    said = [{"id": 1, "verdict": "right", "reason": reason}, RIGHT[1]]
+    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, said))
+    assert checked.verdicts[0] == BoxVerdict(fit, reason)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["No corrections needed.", "There are 1 cup and 1 fork.", "The second picture shows box 2."],
+)
+def test_words_around_the_verdicts_do_no_harm(image: Image, words: str) -> None:
+    reply = f"{words}\n\n{reply_of(THERE, RIGHT)}\n\n{words}"
+    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply)
+    assert [verdict.fit for verdict in checked.verdicts] == ["right", "loose"]
+
+
+def test_a_verdict_that_is_given_twice_in_one_item_is_refused(image: Image) -> None:
+    reply = reply_of(THERE, RIGHT).replace('"reason"', '"verdict": "other", "reason"')
+    with pytest.raises(UnreadableReply, match="an object has 'verdict' twice"):
+        box_check(image, PHRASES, BOXES, PIXELS).read(reply)
+
+
 @pytest.mark.parametrize("cut_after", ['"there": true', '"verdict": "right"', '"boxes": ['])
 def test_a_reply_that_is_cut_off_is_asked_for_in_parts(image: Image, cut_after: str) -> None:
     reply = reply_of(THERE, RIGHT)
