@@ -5,14 +5,20 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import fields
 from itertools import chain, islice
 from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    GroundingError,
+    ImageMissing,
+    InputError,
+    errors_as,
+)
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
@@ -152,9 +158,8 @@ _set_option = click.option(
     metavar="NAME=VALUE",
     help=_SET_HELP,
 )
-
-
-_LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
+_RUN_FILE = "run.json"
+_ROOT_TO_NAME = "name the right folder as --image-root"
 
 
 @click.command("import")
@@ -182,7 +187,11 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
     help="Where the pictures are, if not next to PATH.",
 )
 @_set_option
-@click.option("--strict", is_flag=True, help="Stop at the first entry that can't be read.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Stop at the first entry that can't be read, or picture that isn't found.",
+)
 @json_option
 def import_(
     path: str,
@@ -198,13 +207,15 @@ def import_(
     """
     annotations = os.path.join(out, "annotations.jsonl")
     folder = image_root or folder_of(path)
-    if os.path.exists(annotations):
-        raise InputError(f"{annotations} is there already: choose another folder")
+    # The folder may be the user's own, with a list of classes that isn't this import's.
+    for file in (annotations, os.path.join(out, _RUN_FILE), os.path.join(out, CLASSES_FILE)):
+        if os.path.exists(file):
+            raise InputError(f"{file} is there already: choose another folder")
     source = find_format(format, **options)
     source.bad = BadEntries(stops=strict)
     # Pictures that are in the data itself are unpacked there, unless the format names a folder.
     source.pictures = source.pictures or out
-    count, remarks = _import_records(path, source, folder, annotations)
+    count, remarks = _import_records(path, source, folder, annotations, strict)
     _write_about_import(path, format, source, folder, out)
     line = f"{annotations}: {counted(count, 'record')}"
     # `source` has filled its counts and remarks while the records were read.
@@ -218,14 +229,16 @@ def import_(
 
 
 def _import_records(
-    path: str, source: Format, folder: str, annotations: str
+    path: str, source: Format, folder: str, annotations: str, strict: bool
 ) -> tuple[int, list[str]]:
     # Writes the records at `path` into the file `annotations`. Returns their number, and remarks on
-    # them. Where it fails, it removes what it made.
+    # them. Where it fails, it removes what it made. With `strict` a missing picture is a failure.
     out = os.path.dirname(annotations)
     is_new = not os.path.exists(out)
     stems = SharedStems()
-    first_pictures: list[str] = []
+    folders = (folder, source.pictures, ".")  # pictures that came in the data are in the second
+    missing_count = 0
+    first_missing = ""
     # A format that measures has taken the sizes from the pictures: they needn't be compared again.
     doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
@@ -236,8 +249,11 @@ def _import_records(
             records = read(path, source, image_root=folder)
             for record in with_sizes(records, folder, doubts):
                 stems.add(path_of(record))
-                if len(first_pictures) < _LOOKED_FOR:
-                    first_pictures.append(path_of(record))
+                if _is_missing(path_of(record), folders):
+                    missing_count += 1
+                    first_missing = first_missing or path_of(record)
+                    if strict:
+                        raise InputError(f"no picture {first_missing} in {folder}: {_ROOT_TO_NAME}")
                 writer.write(_with_classes(record, source.class_names))
             writer.commit()
     except BaseException:  # also Ctrl-C
@@ -246,8 +262,13 @@ def _import_records(
         if is_new:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    missing = _missing_pictures(first_pictures, folder, source.pictures)
-    return writer.count, [*doubts.remarks(), *stems.remarks(), *missing]
+    remarks = [*doubts.remarks(), *stems.remarks()]
+    if missing_count:
+        remarks.append(
+            f"pictures that aren't in {folder}: {missing_count:,} of {writer.count:,}, the first is"
+            f" {first_missing}: {_ROOT_TO_NAME}"
+        )
+    return writer.count, remarks
 
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
@@ -260,7 +281,7 @@ def _write_about_import(path: str, format: str, source: Format, folder: str, out
     if source.bad.count:
         imported["bad"] = _bad_facts(source.bad)
     run = {"imported": imported, "image_folders": [absolute(folder)]}
-    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
+    write_text(os.path.join(out, _RUN_FILE), dump_text(run, 2) + "\n")
     if source.class_names:
         names = "".join(f"{' '.join(name.split())}\n" for name in source.class_names)
         write_text(os.path.join(out, CLASSES_FILE), names)
@@ -270,17 +291,17 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
     return {"count": bad.count, "entries": bad.named}
 
 
-def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
-    # A remark if none of the first pictures is found; a store isn't asked. Pictures that came in
-    # the data itself are in `unpacked`.
-    is_in_store = any(waits(path, (folder,)) for path in paths)
-    if is_in_store or not paths:
-        return []
-    for path in paths:
-        with suppress(GroundingError):
-            find_file(path, (folder, unpacked, "."))
-            return []
-    return [f"Note: no picture was found in {folder}, the first is {paths[0]}: name --image-root"]
+def _is_missing(path: str, folders: Sequence[str]) -> bool:
+    # A store isn't asked.
+    if waits(path, folders):
+        return False
+    try:
+        find_file(path, folders)
+    except (ImageMissing, BrokenRow):
+        return True
+    except GroundingError:  # the disk doesn't answer: it may be there
+        pass
+    return False
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

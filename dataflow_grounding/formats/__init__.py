@@ -180,11 +180,14 @@ def read(
         SpecError: There is no such format, or it has no such option.
         InputError: The file can't be read, or is not of the format.
     """
+    from dataflow_grounding.formats.found_pictures import with_found_pictures
     from dataflow_grounding.formats.reading import complete_rows
 
     source = find_format(format, **options) if isinstance(format, str) else format
     folder = image_root or folder_of(path)
     rows = _within_memory(path, source.read(path, folder))
+    if not source.packs:  # else the pictures are in the data itself
+        rows = with_found_pictures(rows, folder, source.remarks)
     # A picture without phrases is a background there where the format can say so; whole records
     # say it themselves.
     backgrounds = source.carries.empty and not source.whole

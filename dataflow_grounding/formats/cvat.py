@@ -7,7 +7,6 @@ Sources: docs.cvat.ai/docs/dataset_management/formats/format-cvat; cvat's
 dataset_manager/bindings.py; datumaro's plugins/data_formats/cvat/base.py.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
     NO_BOX,
@@ -166,7 +164,7 @@ class Cvat(ReturningFormat):
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
                 with entry_errors(f"{file}, image {element.get('name')!r}", self.bad):
-                    yield self._record(element, file, image_root)
+                    yield self._record(element, file)
                 has_images = True
             elif element.tag in ("version", "meta"):
                 self.preamble = {**self.preamble, element.tag: text_of(element)}
@@ -175,10 +173,10 @@ class Cvat(ReturningFormat):
         if not has_images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
-    def _record(self, image: Element, file: str, image_root: str) -> dict[str, Any]:
+    def _record(self, image: Element, file: str) -> dict[str, Any]:
         # The record of an <image>. Boxes and tags with one phrase and one id or group are one
         # expression; so are those with one phrase and neither.
-        picture = _picture_of(image.attrib["name"], image_root)
+        picture = image.attrib["name"]
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
         elements = self._read_elements(image, size, file)
         record: dict[str, Any] = {
@@ -271,16 +269,6 @@ class _Elements(NamedTuple):
 
 def _rotation_of(box: Element) -> float:
     return float(box.get("rotation", 0))
-
-
-def _picture_of(name: str, image_root: str) -> str:
-    # The folder of pictures of an export of ours is looked into, too.
-    inside = f"{FOLDER}/{name}"
-    if os.path.exists(os.path.join(image_root, name)):
-        return name
-    if os.path.exists(os.path.join(image_root, inside)):
-        return inside
-    return name
 
 
 def _task_xml() -> str:

@@ -25,6 +25,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_input
+from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.regions import labels_as_stored
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries, ImportRefused
@@ -91,13 +92,23 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
 
 
 def file_of(path: str, name: str) -> str:
-    """Return the file `name` in a folder `path`, which has to have it; else `path` itself."""
+    """Return the data file in a folder `path`; `path` itself where it is no folder.
+
+    The file is called `name`; or it is the only one with the ending of `name` in the folder and its
+    `annotations/`, as other tools call theirs otherwise.
+    """
     if not os.path.isdir(path):
         return path
     inside = os.path.join(path, name)
-    if not os.path.exists(inside):
-        raise InputError(f"{path} has no {name}: name the file itself")
-    return inside
+    if os.path.exists(inside):
+        return inside
+    _, ending = os.path.splitext(name)
+    others = files_under(path, (ending,), "PATH")
+    nearby = [other for other in others if os.path.dirname(other) in ("", "annotations")]
+    if len(nearby) == 1:
+        return os.path.join(path, nearby[0])
+    why = "".join(counted_items(f"; its {ending} files", others))
+    raise InputError(f"{path} has no {name}: name the file itself{why}")
 
 
 def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dict[str, Any]]]:

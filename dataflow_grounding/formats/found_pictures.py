@@ -1,0 +1,93 @@
+"""Finds the pictures of other tools' files where these name them a little differently."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.paths import joined
+from dataflow_grounding.data.records import path_of
+from dataflow_grounding.formats.imported import COLUMN
+
+# Where tools put the pictures of their file: next to it; supervision and CVAT in images/ (CVAT's
+# COCO in that of its subset), FiftyOne in data/, VOC's devkit in JPEGImages/.
+_FOLDERS = ("", "images", "images/default", "data", "JPEGImages")
+_OF_FILES = "annotations"  # a folder for files alone: the pictures' is next to it, not in it
+
+
+def with_found_pictures(
+    rows: Iterable[dict[str, Any]], folder: str, remarks: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield rows with the paths at which their pictures are, from `folder`.
+
+    A picture that isn't at its path is looked for with / for \\, as Windows writes paths, and in
+    the folders in which tools put pictures. Then its name may differ in the case of letters or in
+    Unicode's form, where one file alone is called so: a line in `remarks` counts these at the end.
+    """
+    renamed_count = 0
+    first_renamed = ""
+    for row in rows:
+        stated = path_of(row)
+        found = _found(folder, stated)
+        if found != stated:
+            _set_path(row, stated, found)
+            if os.path.basename(found) not in stated:
+                renamed_count += 1
+                first_renamed = first_renamed or f"{stated}, which is {found}"
+        yield row
+    if renamed_count:
+        remarks.append(
+            "pictures whose names differ in the case of letters or Unicode's form:"
+            f" {renamed_count:,}, the first is {first_renamed}"
+        )
+
+
+def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
+    for key in ("image_path", "image"):
+        if row.get(key) == stated:
+            row[key] = found
+    own = row.get(COLUMN)
+    # By the path at the import an export knows a picture that keeps its name in the file.
+    if isinstance(own, Mapping) and own.get("picture") == stated:
+        row[COLUMN] = {**own, "picture": found}
+
+
+def _found(folder: str, stated: str) -> str:
+    # The path of a picture from the folder; as it is stated where no picture is found.
+    if not stated or "://" in stated or is_remote(folder):
+        return stated
+    folders = list(_FOLDERS)
+    if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
+        folders += [f"../{name}" for name in _FOLDERS if name]
+    with_slashes = stated.replace("\\", "/")
+    for name in dict.fromkeys((stated, with_slashes)):
+        for below in folders:
+            path = os.path.join(below, name)
+            if os.path.isfile(joined(folder, path)):
+                return path
+    for below in folders:
+        path = os.path.join(below, with_slashes)
+        parent, name = os.path.split(path)
+        names = _names_by_key(joined(folder, parent)).get(_key(name), [])
+        if len(names) == 1:
+            return os.path.join(parent, names[0])
+    return stated
+
+
+@lru_cache(maxsize=8)
+def _names_by_key(folder: str) -> dict[str, list[str]]:
+    # The names in a folder, by what is the same for those that differ as `_key` says.
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError):  # the latter for a name that no folder can have
+        return {}
+    names_by_key: dict[str, list[str]] = {}
+    for name in names:
+        names_by_key.setdefault(_key(name), []).append(name)
+    return names_by_key
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
