@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.replies.json_items import are_parts
 from dataflow_grounding.replies.json_text import strict_json
 
 _CHANNELS: dict[str, list[str]] = load_table(__package__, "grammar.yaml")["channels"]
@@ -112,6 +113,9 @@ def enclosed(text: str) -> Answer:
     blocks = [_LANGUAGE.sub("", part, count=1) for part in in_fences]
     blocks = [block for block in blocks if block.strip()]
     if len({block.strip() for block in blocks}) > 1:
+        if not is_last_open and are_parts([strict_json(block) for block in blocks]):
+            inside = "\n".join(blocks)  # a block for each phrase
+            return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]), "fence")
         raise UnreadableReply("the reply has several fenced answers", "several answers")
     if not blocks:
         return Answer(" ".join(parts))  # all fences are empty, and the answer is outside of them

@@ -20,6 +20,7 @@ from dataflow_grounding.replies.reading import Note, ParsedReply
 from dataflow_grounding.replies.tables import find_table
 from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_caption, read_tokens
 from dataflow_grounding.replies.words import (
+    agrees_with_none,
     ids_of,
     names_any,
     objection,
@@ -27,6 +28,7 @@ from dataflow_grounding.replies.words import (
     points_back,
     says_none,
     tells_list,
+    tells_picture,
     tells_place,
 )
 
@@ -35,7 +37,10 @@ _KEY_BEFORE = lazy_pattern(r"\b(\w{2,20})\s{0,3}[:=]\s{0,3}$")
 # `1. the red cup: [10, 20, 30, 40]`, `2. a dog: none`
 _LINE = lazy_pattern(
     r"[\s*•-]*(?P<id>\d{1,9})\s*[.:)]\s*(?P<label>[^\[\]\n]*?)[\s:]*"
-    r"(?:\[(?P<numbers>[^\[\]\n]*)\]|(?P<none>none))[\s.,;]*",
+    r"(?:\[(?P<numbers>[^\[\]\n]*)\]"
+    r"|(?P<none>none|(?<=[:：] )"
+    r"(?:not (?:found|visible|present|there|detected)|n/a|absent|无|没有)))"
+    r"[\s.,;。]*",
     re.IGNORECASE,
 )
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
@@ -168,8 +173,8 @@ class _FormReader:
             return _Words(before, after)
         inside = _LANGUAGE.sub("", _without_empty_list(inside, answer))
         found = find_json(inside)
-        self.read_json(found, inside)
-        self.parsed.addressed = len(found.values) == 1 and self.parsed.has_ids_of(self.phrases)
+        is_one_value = self.read_json(found, inside)
+        self.parsed.addressed = is_one_value and self.parsed.has_ids_of(self.phrases)
         if _GOES_ON.fullmatch(f"{inside[found.end :]}{after}".strip()) is not None:
             self.parsed.truncated = True
         before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
@@ -192,7 +197,8 @@ class _FormReader:
         for text in (before, after):
             if not text.strip():
                 continue
-            if _EMPTY_ANSWER.search(text) or has_tokens(text) or says_none(text, self.texts):
+            says_other = bool(self.parsed.boxes) and says_none(text, self.texts)
+            if _EMPTY_ANSWER.search(text) or has_tokens(text) or says_other:
                 words = " ".join(text.split())[:60]
                 raise UnreadableReply(
                     f"the words next to the answer may change it: a further answer: {words!r}",
@@ -210,8 +216,10 @@ class _FormReader:
             return tells_list(before) and names_any(before, phrases_without_box) is None
         return len(self.texts) == 1 and tells_place(before, self.texts[0])
 
-    def read_json(self, found: JsonText, text: str) -> None:
-        """Add the boxes of the JSON found in a text; refuse the reply if there is none."""
+    def read_json(self, found: JsonText, text: str) -> bool:
+        """Add the boxes of the JSON found in a text, and return whether it is one value. Refuse the
+        reply if there is none.
+        """
         if not found.values:
             begins = " ".join(text[:200].split())[:60]
             raise UnreadableReply(
@@ -220,7 +228,9 @@ class _FormReader:
         self.parsed.truncated = found.truncated
         if found.repaired:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
-        self.read_items(only_answer(found.values))
+        values = only_answer(found.values)
+        self.read_items(values)
+        return len(values) == 1
 
     def check_words(self, before: str, after: str) -> None:
         """Refuse words that may turn an answer round, or name another thing than has a box. Next
@@ -231,6 +241,10 @@ class _FormReader:
         if has_backticks_around:
             before = before.replace("`", " ")
             after = after.replace("`", " ")
+        if self.says_only_none() and self.agree_with_none(before, after):
+            if tells_picture(before) or tells_picture(after):
+                self.parsed.words = (before.strip(), after.strip())
+            return
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
         if why is not None and self.parsed.addressed:
             # The reader of boxes judges them, who knows the box format.
@@ -240,6 +254,17 @@ class _FormReader:
             raise UnreadableReply(
                 f"the words next to the answer may change it: {why}: {words!r}", "words"
             )
+
+    def says_only_none(self) -> bool:
+        parsed = self.parsed
+        is_more = parsed.boxes or parsed.points or parsed.dropped or parsed.truncated
+        return bool(parsed.absences) and not is_more
+
+    def agree_with_none(self, before: str, after: str) -> bool:
+        """Whether the words next to an answer that nothing is there say the same."""
+        return agrees_with_none(before, self.texts, may_be_neutral=True) and agrees_with_none(
+            after, self.texts, may_be_neutral=False
+        )
 
     def objection_to(self, before: str, after: str) -> str | None:
         """Return why the words next to the answer may change it; None where they can't."""

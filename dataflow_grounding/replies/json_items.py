@@ -54,6 +54,7 @@ from dataflow_grounding.replies.remarks import (
 )
 from dataflow_grounding.replies.tokens import read_tokens
 from dataflow_grounding.replies.words import (
+    agrees_with_none,
     ids_of,
     objection,
     other_thing,
@@ -114,8 +115,10 @@ def read_values(
 
 def only_answer(values: list[Any]) -> list[Any]:
     """Return all values in a row if they are items of one answer; the first one if each is a whole
-    answer, and all are equal.
+    answer, and all are equal. Lists for different phrases are one list.
     """
+    if len(values) > 1 and are_parts(values):
+        return [{"objects": [item for value in values for item in _items_of(value)]}]
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values
     # A model in a loop writes the same answer again and again, until the last one is cut off. It
@@ -125,6 +128,33 @@ def only_answer(values: list[Any]) -> list[Any]:
     if any(value != values[0] for value in whole_values):
         raise UnreadableReply("the reply has several answers", "several answers")
     return values[:1]
+
+
+def are_parts(values: Sequence[Any]) -> bool:
+    """Whether each value has boxes with ids, and no id comes in two values: then they are the parts
+    of one answer, which the model gave phrase by phrase.
+    """
+    seen: set[int] = set()
+    for value in values:
+        items = _items_of(value)
+        ids = {id_of(item.get("id")) for item in items if isinstance(item, dict)}
+        own_ids = {own_id for own_id in ids if own_id is not None}
+        are_all_items = all(isinstance(item, dict) and "id" in item for item in items)
+        if not items or not are_all_items or len(own_ids) < len(ids) or seen & own_ids:
+            return False
+        seen |= own_ids
+    return True
+
+
+def _items_of(value: Any) -> list[Any]:
+    # of {"objects": [{…}]}, [{…}] and {"id": 1, …}
+    if isinstance(value, (CutArray, CutObject)):
+        return []
+    if isinstance(value, dict) and "id" in value:
+        return [value]
+    if isinstance(value, dict) and len(value) == 1 and has_role(next(iter(value)), "wrapper"):
+        value = next(iter(value.values()))
+    return value if isinstance(value, list) and not isinstance(value, CutArray) else []
 
 
 def _is_whole_answer(value: Any) -> bool:
@@ -252,7 +282,10 @@ class _Reader:
             self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
             for key in fields
         )
-        if is_item and not holds_answers:
+        inner = _in_envelope(fields)
+        if inner is not None and not holds_answers:
+            self.read(inner, level + 1, label)
+        elif is_item and not holds_answers:
             self.read_item(fields, label)
         else:
             self.read_wrapper(fields, level, label)
@@ -510,11 +543,20 @@ class _Reader:
             if has_role(key, "score") and number(value) and not found.numbers:
                 raise NoBox("a score is given, and no box")
             self.check_name(key, value, item.label)
+            if not found.numbers and self.tells_absence(value, item):
+                continue
             if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
         changing = self.changing_key(others, len(found.numbers), self.things_next_to(item))
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
+
+    def tells_absence(self, value: Any, item: RawBox) -> bool:
+        """Whether a text says why an item has no box: its thing is "not in the picture"."""
+        phrase = "" if item.id is None else self.phrases.get(item.id, "")
+        if not isinstance(value, str) or not phrase:
+            return False
+        return any(says_none(text, [phrase]) for text in (value, f"it is {value}"))
 
     def things_next_to(self, item: RawBox) -> list[str] | None:
         """Return what words next to an item's box may name; None for anything."""
@@ -570,6 +612,8 @@ class _Reader:
 
         What is judged later, texts and statements of the box format, is kept in `parsed`.
         """
+        if own_id is None and self.add_absences(key, value):
+            return False  # if one of them has a box, the contradiction is found later
         if own_id is None and _says_cut(key, value):
             self.parsed.truncated = True  # "complete": false; of an item it would be its thing's
             return False
@@ -598,6 +642,18 @@ class _Reader:
             items = [self.named_phrase(item) if own_id is None else item for item in value]
             return any(self.is_harmful(key, item, own_id, box_count) for item in items)
         return self.is_harmful_word(key, value, own_id)
+
+    def add_absences(self, key: str, value: Any) -> bool:
+        """Add the phrases that a key says not to be there: `"not_found": ["a fork"]`. False where a
+        value is no list of phrases.
+        """
+        if not has_role(key, "absent") or not isinstance(value, list):
+            return False
+        ids = [ids_of(str(self.named_phrase(item)), self.phrases) for item in value]
+        if not all(ids):
+            return False
+        self.parsed.absences += [RawBox((), id=own_id) for named in ids for own_id in named]
+        return True
 
     def named_phrase(self, value: Any) -> Any:
         """Return the phrase whose id a value is, as in `"unresolved": [2]`; else the value."""
@@ -688,6 +744,8 @@ class _Reader:
         has_boxes = box_count > 0
         if has_role(key, "found"):  # "visible": true
             return _truth(value) is has_boxes
+        if not has_boxes and self.add_absences(key, value):
+            return True
         if has_role(key, "absent"):  # "missing": false
             return _truth(value) is (not has_boxes)
         if has_role(key, "status"):  # "status": "ok"
@@ -698,12 +756,16 @@ class _Reader:
             return True
         if box_count:
             return self.is_harmless(key, value, things)
-        # There is no box: a text may only say so, as "note": "There is no cup." does.
-        if not isinstance(value, str) or not says_none(value, self.texts):
+        # There is no box: a text may only say so, as "note": "There is no cup." does, or tell what
+        # is there instead.
+        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
+        if isinstance(value, str) and says_none(value, self.texts):
+            # `"error": "not found"` may be what a server says
+            return len(value.split()) > 3 or not may_change
+        if may_change or not isinstance(value, str):
             return False
-        # `"error": "not found"` may be what a server says
-        is_sentence = len(value.split()) > 3
-        return is_sentence or not any(part in plain_key(key) for part in _words("changing_keys"))
+        self.parsed.texts.append(KeyText(key, value))
+        return agrees_with_none(value, self.texts, may_be_neutral=True)
 
     def is_harmless(self, key: str, value: Any, things: list[str] | None) -> bool:
         """Whether an unknown key has words that can't change the boxes next to it.
@@ -752,6 +814,16 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
         return []
     starts = range(0, len(keys) - keys_per_object + 1, keys_per_object)
     return [dict(pairs[start : start + keys_per_object]) for start in starts]
+
+
+def _in_envelope(fields: Mapping[str, Any]) -> Any:
+    # the answer in {"reply": {"objects": [{…}]}}; None for other objects
+    if len(fields) != 1:
+        return None
+    key, value = next(iter(fields.items()))
+    if isinstance(value, str):
+        value = strict_json(value)  # {"message": "not found"} is what a server says
+    return value if has_role(key, "envelope") and isinstance(value, (dict, list)) else None
 
 
 def _has_items(value: Any) -> bool:

@@ -24,6 +24,7 @@ _NOT = lazy_pattern(r"n['’]t\b", re.IGNORECASE)
 _MARKUP = "*#_ \t\r\n:：.,。，!！-–—•>"  # characters around a sentence that say nothing
 _LONGEST_SENTENCE = 120  # characters of a sentence that says that nothing is there
 _SENTENCE_END = lazy_pattern(r"[.!?;。！？；\n]")
+_SENTENCES = lazy_pattern(r"(?<=[.!?;])\s+|(?<=[。！？；])|\n+")
 _AND = r"\b(?:and|or|nor|und|oder|et|ou|y|e|o)\b|[和或与及、]"
 _AND_ONE = lazy_pattern(r"\band (?:an?|the|one|some)\b")  # "no cat and a dog"
 # In capitals it is a sign's text: "NO SMOKING" says nothing of a picture.
@@ -318,6 +319,34 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     return False
 
 
+def agrees_with_none(text: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
+    """Whether words next to an answer that nothing is there say the same, or what is there instead:
+    "The picture shows a bicycle." Sentences that say nothing may be among them if `may_be_neutral`.
+    """
+    for sentence in _SENTENCES.split(text):
+        if not sentence.strip(_MARKUP) or says_none(sentence, phrases):
+            continue
+        if any(says_none(sentence, [phrase]) for phrase in phrases):
+            continue
+        plain = " ".join(sentence.strip(_MARKUP).casefold().split())
+        is_neutral_sentence = objection(sentence) is None and other_thing(sentence, ()) is None
+        if may_be_neutral and is_neutral_sentence:
+            continue
+        tells_another = tells_picture(plain) and names_any(plain, phrases) is None
+        if _pattern("nothing_more").fullmatch(plain) is None and not tells_another:
+            return False
+    return True
+
+
+def tells_picture(text: str) -> bool:
+    """Whether a sentence says what the picture shows, and that isn't nothing."""
+    for sentence in _SENTENCES.split(text):
+        sees = _pattern("sees").match(sentence.strip(_MARKUP))
+        if sees is not None and _pattern("sees_nothing").search(sees["what"]) is None:
+            return True
+    return False
+
+
 def _may_be_sign(plain: str) -> bool:
     # "no smoking", but not "no objects", which a model may write in capitals, too
     is_anything = plain.removeprefix("no ") in _grammar("anything")
@@ -359,6 +388,7 @@ def _means_all(things: str, phrases: Sequence[str]) -> bool:
         return bool(ids_of(things, phrase_at_index))
     denied: set[int] = set()
     for thing in _BETWEEN_THINGS.split(things):
+        thing = thing.strip().removeprefix("no ")  # "no cup and no plate"
         indices = ids_of(thing, phrase_at_index)
         if not indices:
             return False

@@ -458,10 +458,103 @@ def test_an_answer_that_says_it_is_whole_is(keys: dict[str, Any]) -> None:
     [
         ({"left": 1}, "left: 1"),
         ({"draft": True}, "draft: true"),
-        ({"not_visible": ["a fork"]}, "not_visible: a fork"),
+        ({"not_in_view": ["a fork"]}, "not_in_view: a fork"),
         ({"analysis_of_scene": "Two plates stand on a table."}, "analysis_of_scene: Two plates stand on a table."),
     ],
 )  # fmt: skip
 def test_an_unknown_key_next_to_the_list_is_a_remark(keys: dict[str, Any], remark: str) -> None:
     reading = read_one(**keys)
     assert (reading.remark, reading.unsure) == (remark, {})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"not_found": ["a fork"]},
+        {"missing": [2]},
+        {"absent": ["fork"]},
+        {"not_visible": ["a fork"]},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_a_list_of_what_is_absent_is_an_answer(keys: dict[str, Any]) -> None:
+    reading = read_one(**keys)
+    assert (reading.unsure, reading.unread, reading.remark) == ({}, [], "")
+    assert read(top=keys).unread == [2]  # the fork has a box, too: a run asks again
+    empty = json.dumps({"objects": [], **keys})
+    phrases = ["a fork"] if keys != {"missing": [2]} else PHRASES
+    found = read_boxes(empty, format="xyxy_1000", image_size=(9, 9), phrases=phrases)
+    assert (found.boxes, found.unread) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("reason", "unread"),
+    [
+        ("not in the picture", []),
+        ("not visible", []),
+        ("There is no fork.", []),
+        ("too blurry", [2]),
+    ],
+)
+def test_an_item_without_a_box_may_say_that_its_thing_is_absent(
+    reason: str, unread: list[int]
+) -> None:
+    items = [
+        {"id": 1, "label": "the red cup", "bbox_2d": CUP},
+        {"id": 2, "label": "a fork", "bbox_2d": None, "reason": reason},
+    ]
+    reply = json.dumps({"objects": items})
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(9, 9), phrases=PHRASES)
+    assert reading.unread == unread
+
+
+CUP_ITEM = json.dumps({"id": 1, "label": "the red cup", "bbox_2d": CUP})
+FORK_ITEM = json.dumps({"id": 2, "label": "a fork", "bbox_2d": FORK})
+OTHER_CUP_ITEM = json.dumps({"id": 1, "label": "the red cup", "bbox_2d": FORK})
+BOTH = f'{{"objects": [{CUP_ITEM}, {FORK_ITEM}]}}'
+
+
+@pytest.mark.parametrize("key", ["phrase_grounding", "reply", "final_answer", "content", "json"])
+def test_one_key_may_be_around_the_whole_answer(key: str) -> None:
+    for answer in (BOTH, json.dumps(BOTH)):
+        reading = read_boxes(
+            f'{{"{key}": {answer}}}', format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES
+        )
+        assert [list(box.bbox) for box in reading.boxes] == [CUP, FORK]
+    assert read(**{key: "the red cup"}).boxes  # next to a box it is a text
+    for inner in ("No image came.", "not found"):  # a server's words
+        text = json.dumps({key: inner})
+        with pytest.raises(UnreadableReply):
+            read_boxes(text, format="xyxy_1000", image_size=(9, 9), phrases=PHRASES)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f'{{"objects": [{CUP_ITEM}]}}\n{{"objects": [{FORK_ITEM}]}}',
+        f"[{CUP_ITEM}]\n[{FORK_ITEM}]",
+        f"```json\n{CUP_ITEM}\n```\n\n```json\n{FORK_ITEM}\n```",
+        f"**Red cup**\n```json\n[{CUP_ITEM}]\n```\n**Fork**\n```json\n[{FORK_ITEM}]\n```",
+    ],
+    ids=["two objects", "two lists", "two fences", "two fences with headings"],
+)
+def test_an_answer_may_come_phrase_by_phrase(reply: str) -> None:
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+    assert [list(box.bbox) for box in reading.boxes] == [CUP, FORK]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"```json\n{CUP_ITEM}\n```\n\n```json\n{OTHER_CUP_ITEM}\n```",
+        f'{{"objects": [{CUP_ITEM}]}}\n{{"objects": [{OTHER_CUP_ITEM}]}}',
+        f'{BOTH}\n{{"objects": [{OTHER_CUP_ITEM}]}}',
+        f'```json\n{{"objects": [{CUP_ITEM}]}}\n```\n```json\n{{"objects": []}}\n```',
+        f'{{"objects": [{CUP_ITEM}]}}\n{{"objects": [{{"label": "a fork", "bbox_2d": [1, 2, 3, 4]}}]}}',
+        f'{{"objects": [{CUP_ITEM}]}}\n{{"objects": [{FORK_ITEM[:40]}',
+    ],
+    ids=["a draft", "two answers", "one again", "an empty one", "no id", "cut off"],
+)
+def test_two_answers_about_one_phrase_stay_refused(reply: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)

@@ -410,9 +410,38 @@ def test_published_slips_are_read(reply: str) -> None:
         "I cannot view images. <answer>[]</answer>",
         "The cat is at [1, 2, 30, 40]. <answer>[]</answer>",
         "[] // the file is corrupted",
+        "[]\nThe picture shows nothing but black.",
+        "[]\nThe image shows a cup.",
+        "[]\nI see a blank frame.",
     ],
 )
 def test_nothing_is_there_only_where_nothing_more_is_said(reply: str) -> None:
     """sgl-project/sglang#6583, vllm#20261: pictures that were lost under load."""
     with pytest.raises(UnreadableReply):
         read_boxes(reply, format="xyxy_1000", image_size=(10, 10), phrases=["cup"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "[]\nNothing is missing.",  # of a picture whose boxes are drawn in
+        "[]\nAll phrases are already boxed.",
+        "No additional objects found.",
+        "[]\nNeither the cup nor a fork appears in the picture.",
+        "None of the phrases match anything in the picture.\n[]",
+        "Neither a cup nor a fork is visible in this image.",
+        "[]\nThere is no cup and no fork in the image.",
+        "[]\nThere is no cup. There is no fork.",
+        "[]\nThe picture shows a bicycle.",
+        '{"objects": [], "explanation": "The picture shows a bicycle."}',
+        "I only see a bicycle.\n[]",
+        "I see a dirty plate.\n[]",
+    ],
+)
+def test_words_that_say_the_same_may_be_next_to_nothing(reply: str) -> None:
+    """What `[]` says, and what a picture shows instead, is no other answer."""
+    reading = read_boxes(
+        reply, format="xyxy_1000", image_size=(10, 10), phrases=["the cup", "a fork"]
+    )
+    assert (reading.boxes, reading.unsure) == ([], {})
+    assert bool(reading.remark) is ("bicycle" in reply or "plate" in reply)

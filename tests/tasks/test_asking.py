@@ -160,6 +160,8 @@ def grounded(reply: str) -> dict[str, Any]:
         "```\n1. the red square: [375 333 625 667]\n```",
         "<think>1. the red square: [1, 2, 3, 4]?</think>1: [375, 333, 625, 667]",
         "- 1. **the red square**: [375, 333, 625, 667]\n- 2. a dog: none\nThese are all.",
+        "1. the red square: [375, 333, 625, 667]\n2. a dog: not visible",
+        "1. the red square: [375, 333, 625, 667]\n2. a dog: N/A",
         "1. the red square: [375.0, 333, 625, 667.0]\r\n2. a dog: none\r\n",
         # a form of its own is read as any reply is
         '{"objects": [{"id": 1, "label": "the red square", "bbox_2d": [375, 333, 625, 667]}]}',
