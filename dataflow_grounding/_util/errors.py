@@ -404,9 +404,17 @@ def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
     return ImageMissing(message)
 
 
+def message_of(error: BaseException) -> str:
+    """Return what an error says; "" where its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
     """Return MachineBusy or StorageFailed for what the machine made fail, None for the rest."""
-    words = " ".join(str(error).split())[:200]
+    words = " ".join(message_of(error).split())[:200]
     if isinstance(error, MemoryError) or "out of memory" in words:
         # Pillow's decoders say so in an OSError
         reason = f": {words}" if words else ""

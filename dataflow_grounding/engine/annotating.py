@@ -15,6 +15,7 @@ from dataflow_grounding._util.errors import (
     RecordError,
     RunStopped,
     machine_fault,
+    message_of,
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
@@ -226,11 +227,14 @@ async def annotated_once(
             f"CancelledError in {operator.name}: something that it waited for was cancelled"
         )
     except BaseException as error:  # the operator's own code, perhaps the user's
-        # what the machine is short of, such as memory or open files; None for any other error
+        if isinstance(error, MemoryError) and place_of(error):
+            # It asked for too much, and would again: a file that says it has 10^12 rows.
+            return None, failure_of(operator, error)
+        # what the machine is short of, such as threads or open files; None for any other error
         fault = machine_fault(error)
         if isinstance(fault, RunStopped):
             raise fault from None
-        return None, fault or _failure_of(operator, error)
+        return None, fault or failure_of(operator, error)
 
 
 async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Result:
@@ -270,8 +274,9 @@ async def _size_of_prepared_image(
     return None
 
 
-def _failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
-    message = excerpt(str(error))
+def failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
+    """Return what an error of an operator's own code means for its record."""
+    message = excerpt(message_of(error))
     why = f": {message}" if message else ""
     place = place_of(error)
     where = f" ({place})" if place else ""

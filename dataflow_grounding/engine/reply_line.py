@@ -12,6 +12,7 @@ from dataflow_grounding._util.errors import (
     SuspectReply,
     TruncatedReply,
     UnreadableReply,
+    message_of,
 )
 from dataflow_grounding._util.secrets import blotted, excerpt
 from dataflow_grounding._util.users_code import place_of
@@ -139,6 +140,6 @@ def _failure_in(line: dict[str, Any]) -> RecordError | None:
 
 
 def _described(error: Exception) -> str:
-    message = excerpt(str(error), 200)
+    message = excerpt(message_of(error), 200)
     name = type(error).__name__
     return f"{name}: {message}" if message else name

@@ -26,6 +26,7 @@ from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.shared_stems import SharedStems
+from dataflow_grounding.engine.annotating import failure_of
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import Step, image_column
@@ -249,7 +250,7 @@ class _RowCheck:
         operator = self._step.operator
         # All of these only raise for what the step couldn't use.
         if isinstance(operator, Operator):
-            operator.look_over(record)
+            _look_over(operator, record)
         caption_column = self._reads.get("caption")
         if caption_column is not None and "caption" not in operator.optional_keys:
             read_text(record, caption_column)
@@ -288,6 +289,15 @@ class _RowCheck:
         if not states_id:
             return None
         return f"image_id {image_id!r} is used in line {first_line} too"
+
+
+def _look_over(operator: Operator, record: Record) -> None:
+    try:
+        operator.look_over(record)
+    except GroundingError:
+        raise
+    except Exception as error:  # the user's own code
+        raise failure_of(operator, error) from error
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:

@@ -1,11 +1,11 @@
 """A custom step from one function."""
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 from dataflow_grounding._util.errors import OperatorFailed
+from dataflow_grounding._util.users_code import call_in_thread
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._settings import CantTell, function_settings
@@ -58,7 +58,7 @@ class FunctionOperator(Operator):
         if inspect.iscoroutinefunction(self.function):
             update = await self.function(*arguments)
         else:
-            update = await asyncio.to_thread(self.function, *arguments)
+            update = await call_in_thread(self.function, *arguments)
             # an object whose `__call__` is async, or a function that calls an async one
             if inspect.isawaitable(update):
                 update = await update

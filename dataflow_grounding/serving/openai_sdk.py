@@ -3,7 +3,6 @@
 It is for `vlm.openai.client: sdk`, and for Azure with Entra ID.
 """
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from dataflow_grounding._util.environment import names_address
 from dataflow_grounding._util.errors import EndpointRefused, MissingPackage, SpecError
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.users_code import call_in_thread
 from dataflow_grounding.serving._transport import ClientTransport, Transport, checked_address
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.spec.user_code import named
@@ -137,7 +137,7 @@ class OpenAISdkServing(OpenAIServing):
     async def _token(self) -> str:
         assert self._provider is not None
         try:
-            token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
+            token: Any = await call_in_thread(self._provider)  # which may ask the network
             if inspect.isawaitable(token):
                 token = await token
         except (Exception, SystemExit) as error:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, SpecError
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding._util.users_code import call_in_thread
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
@@ -129,7 +130,7 @@ class _OneFunction(Serving):
             # In a thread, because it may encode the picture. data:image/jpeg;base64,…
             url = await asyncio.to_thread(image.data_url)
             jpeg = base64.b64decode(url.partition(b",")[2])
-            reply = await asyncio.to_thread(self._client, prompt, jpeg)
+            reply = await call_in_thread(self._client, prompt, jpeg)
             if inspect.isawaitable(reply):
                 reply = await reply
         except GroundingError:

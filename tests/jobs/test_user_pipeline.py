@@ -191,6 +191,17 @@ class Open(Moods):
         super().__init__(storage, serving, **settings)
 
 
+class Picky(MoodFinder):
+    def look_over(self, record):
+        return next(word for word in record["caption"].split() if word == "3")
+
+
+class PickyMoods(Moods):
+    def __init__(self, storage, serving):
+        super().__init__(storage, serving, boxes=False)
+        self.mood = Picky(serving, "en")
+
+
 class Untidy(MoodFinder):
     async def annotate(self, record, ask):
         return {**await super().annotate(record, ask), "width": 64, "shade": "dark"}
@@ -320,6 +331,14 @@ def test_check_reads_a_caption_in_a_column_of_another_name(moods: Moods) -> None
     checked = moods.do("check")
     assert checked.code == 2, checked
     assert "line 3: column 'title' should be a text" in checked.err, checked
+
+
+def test_check_reports_the_rows_where_look_over_raises(moods: Moods) -> None:
+    moods.spec["autolabel_type"] = f"{moods.module}:PickyMoods"
+    done = moods.do("check")
+    assert done.code == 2, done
+    assert "StopIteration in mood" in done.out + done.err
+    assert f"{moods.module}.py:" in done.out + done.err
 
 
 def test_a_secret_among_the_settings_stands_in_no_file_and_no_message(moods: Moods) -> None:

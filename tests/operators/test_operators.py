@@ -446,6 +446,56 @@ def test_an_operators_own_error_is_the_cause() -> None:
     assert isinstance(failure.__cause__, ZeroDivisionError)
 
 
+class Mute(Exception):
+    """Has no words: its own `__str__` fails."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+# Of these, a Future carries no StopIteration, and a task ends at a GeneratorExit and a SystemExit.
+RAISED = [StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, MemoryError, Mute]
+
+
+def _raises_for_two(error: type[BaseException], is_async: bool) -> Any:
+    @operator(reads=["n"], writes=["half"])
+    def half(record: dict[str, Any]) -> dict[str, Any]:
+        if record["n"] == 2:
+            raise error
+        return {"half": record["n"] / 2}
+
+    @operator(reads=["n"], writes=["half"])
+    async def later(record: dict[str, Any]) -> dict[str, Any]:
+        if record["n"] == 2:
+            raise error
+        return {"half": record["n"] / 2}
+
+    return later if is_async else half
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+@pytest.mark.parametrize("error", RAISED)
+def test_an_error_that_no_future_carries_fails_its_record_alone(
+    error: type[BaseException], is_async: bool, tmp_path: Path
+) -> None:
+    half = _raises_for_two(error, is_async)
+    rows = [{"n": n} for n in range(4)]
+    done = half(rows, on_error="keep")
+    assert [row["half"] for row in done] == [0, 0.5, None, 1.5]
+    [(place, failure)] = done.failures
+    assert (place, type(failure)) == (2, OperatorFailed)
+    assert error.__name__ in str(failure)
+    assert f"{__file__}:" in str(failure)
+
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    storage = FileStorage(str(path), str(tmp_path / "cache"), "demo")
+    half.run(storage.step())
+    assert [row["n"] for row in storage.step().read("dict")] == [0, 1, 3]
+    [line] = (tmp_path / "cache" / "demo_failures.jsonl").read_text().splitlines()
+    assert json.loads(line)["kind"] == "operator_failed"
+
+
 def test_an_annotate_that_is_not_async_is_told_what_to_write() -> None:
     class Plain(Operator):
         name = "plain"

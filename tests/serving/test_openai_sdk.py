@@ -219,6 +219,7 @@ def prints():
     print("asked for a token")
     return {TOKEN!r}
 def empty(): return None
+def none_left(): return next(iter([]))
 def ends(): raise SystemExit(0)
 def broken(): return {TOKEN + chr(10)!r}
 text = "x"
@@ -273,7 +274,9 @@ def test_azure_with_a_key(
         assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
 
 
-@pytest.mark.parametrize("provider", ["fails", "later_fails", "empty", "ends", "broken"])
+@pytest.mark.parametrize(
+    "provider", ["fails", "later_fails", "none_left", "empty", "ends", "broken"]
+)
 def test_a_provider_without_a_token_is_told_in_one_line(
     providers: Workplace, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

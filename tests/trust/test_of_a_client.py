@@ -137,6 +137,14 @@ def test_what_the_client_raises_is_told_in_one_line() -> None:
     assert server.count() == 1
 
 
+def test_a_client_that_has_no_further_reply_is_told_too() -> None:
+    def without_reply(prompt: str, jpeg: bytes) -> str:
+        return next(iter([]))
+
+    with pytest.raises(EndpointRefused, match=r"client raised RuntimeError: .*StopIteration"):
+        calibrate(without_reply)
+
+
 @pytest.mark.slow
 def test_a_model_that_sees_nothing_has_no_format() -> None:
     with (
