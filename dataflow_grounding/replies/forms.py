@@ -15,7 +15,13 @@ from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.channels import Answer, answer_of, enclosed
 from dataflow_grounding.replies.json_items import only_answer, read_values
-from dataflow_grounding.replies.json_text import JsonText, find_json, plain_key, strict_json
+from dataflow_grounding.replies.json_text import (
+    JsonText,
+    ends_answer,
+    find_json,
+    plain_key,
+    strict_json,
+)
 from dataflow_grounding.replies.reading import Note, ParsedReply
 from dataflow_grounding.replies.tables import find_table
 from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_caption, read_tokens
@@ -83,16 +89,21 @@ def parse_any(
 def is_whole(reply: Any) -> bool:
     """Whether a reply that its server calls cut off is whole all the same.
 
-    Some servers go on with blanks or tokens up to the token limit (vllm-project/vllm#8020,
-    jundot/omlx#2990). So JSON that is closed is whole where its fence is, too, or where many of
-    these follow: after few, more objects might have come.
+    It is where nothing follows a value of JSON that is closed but a template's tokens, blanks and
+    the end of its fence. Some servers go on with these up to the token limit (vllm-project/vllm
+    issue 8020, jundot/omlx issue 2990). A value that may be one of several, such as the object of
+    one box, is whole only where its fence is closed, or where many of these follow.
     """
     try:
         answer = enclosed(answer_of(reply))
+        found = find_json(answer.text)
     except (UnreadableReply, TypeError):  # the latter for a reply that is no text
         return False
-    if strict_json(answer.text) is None or answer.after.strip():
+    rest = answer.text[found.end :] + answer.after
+    if found.truncated or len(found.values) != 1 or rest.strip():
         return False
+    if ends_answer(found.values[0]):
+        return True
     end: int = max(reply.rfind("}"), reply.rfind("]"))
     is_fence_closed = reply[end + 1 :].strip() == "```"
     return is_fence_closed or len(reply) - end > _PADDING

@@ -28,6 +28,7 @@ _SIGNED_WORD = lazy_pattern(r"[-+]?([^\W\d]\w*)")
 _WORDS = {"true": True, "false": False, "null": None, "none": None, "undefined": None}
 _NOT_A_NUMBER = frozenset(["nan", "infinity", "inf"])
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
+_KEYS_OF_ITEMS = frozenset(["id", "label", "text"])  # of an object that is one item of an answer
 _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "`": "`"}
 # A tuple, if it has numbers; other parentheses belong to words.
 _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
@@ -37,6 +38,9 @@ _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
 _COMMENT_MARKS = lazy_pattern(r"//|/\*|\*/|#")
 # What follows a quotation mark that ends a string.
 _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})，：；、］｝]|//|/\*|#|$)")
+# Brackets that close nothing, after all values.
+_CLOSERS = lazy_pattern(r"\s*[\]}］｝][\s\]}］｝]*")
+_KEY_BEFORE = lazy_pattern(r"[\"'”]\s{0,9}[:：]\s{0,9}\Z")  # the end of `"objects": `
 _CLOSES = lazy_pattern(r"[\]}］｝]")
 # Gemini's tokens of a mask, of which the first quotation mark is lost (google-gemini/cookbook
 # issue 798).
@@ -108,30 +112,71 @@ def find_json(text: str) -> JsonText:
     opening = _OPENS.search(text)
     if opening is None:
         return JsonText([], len(text), len(text))
-    scanner = _Scanner(text, opening.start())
+    start = opening.start()
+    scanner = _Scanner(text, start)
     values: list[Any] = []
-    end = opening.start()  # of the last value
+    first_end = end = start  # of the first and the last value
     while _OPENS.match(text, scanner.at) and not scanner.cut:  # a value begins here
         if len(values) == _MOST_VALUES:
             raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
         values.append(scanner.outermost())
         end = scanner.at
+        if len(values) == 1:
+            first_end = end
         between = _BETWEEN.match(text, end)
         scanner.at = between.end() if between else end  # where the next value may begin
+    if ends_answer(values[0]) and not any(map(ends_answer, values[1:])):
+        joined = _without_early_closer(text, start, first_end)
+        if joined is not None:
+            return JsonText([joined], start, len(text), repaired=True)
+    closers = _CLOSERS.fullmatch(text, end)
+    if _KEY_BEFORE.search(text, 0, start):
+        closers = None  # `"rejected": […]}` has lost its opening brace: the key is none of the words
     # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
-    # 2930).
-    has_lost_bracket = isinstance(values[0], dict) and text[end:].strip() == "]"
-    if has_lost_bracket:
+    # 2930). With it, objects before the first one may be lost.
+    has_lost_bracket = closers is not None and "]" in closers[0] and not ends_answer(values[0])
+    if closers is not None:
         end = len(text)
     return JsonText(
         values,
-        opening.start(),
+        start,
         end,
         comments=scanner.comments,
-        # with the bracket, objects before the first one may be lost
         truncated=scanner.cut or has_lost_bracket,
-        repaired=scanner.repaired or has_lost_bracket or len(values) > 1,
+        repaired=scanner.repaired or closers is not None or len(values) > 1,
     )
+
+
+def ends_answer(value: Any) -> bool:
+    """Whether no item can follow a value: {"objects": […]}, [{…}, {…}] and {"caption": "…"} are all
+    of an answer. {"id": 1, …}, a box, and a list of bare boxes may be one part of several.
+    """
+    if isinstance(value, list):
+        return any(isinstance(item, dict) for item in value)
+    if not _KEYS_OF_ITEMS.isdisjoint(map(plain_key, value)):
+        return False
+    lists = [inner for inner in value.values() if isinstance(inner, list)]
+    if not lists:
+        return len(value) == 1
+    return any(not items or isinstance(items[0], (dict, str)) for items in lists)
+
+
+def _without_early_closer(text: str, start: int, end: int) -> Any:
+    # Models close a value too early and go on with it: {"objects": [{…}]}, {…}]}, or {"a": {…}}},
+    # "b": […]} (liustack/modlens issue 45). Return what the text from `start` on is in strict JSON
+    # without the one or two brackets right before `end`; None where they aren't surplus.
+    rest = text[end:].strip()
+    if not rest.startswith(",") or not rest.endswith(("}", "]")):
+        return None
+    head = text[start:end]
+    for _ in range(2):
+        if not head.endswith(("}", "]")):
+            return None
+        head = head[:-1].rstrip()
+        value = strict_json(head + rest)
+        if value is not None:
+            return value
+    return None
 
 
 class _Scanner:

@@ -189,7 +189,7 @@ def test_a_run_none_of_whose_replies_can_be_used_stops(workplace: Workplace) -> 
 def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(place: Workplace) -> None:
     """vllm-project/vllm#8020, #38696: blanks or tokens up to the limit, in 23% of the calls."""
     rules = []
-    for number, end in enumerate(["\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]):
+    for number, end in enumerate(["", "\n", "\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]):
         start = "```json\n" if "`" in end else ""
 
         def padded(answer: Answer, start: str = start, end: str = end) -> Answer:

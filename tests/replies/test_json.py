@@ -55,6 +55,11 @@ WAYS = {
     "named sizes and corner pairs": '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","left":50,"top":60,"right":70,"bottom":80}]',
     "JSON in a string": '{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}',
     "outlines": '[{"label": "cat", "polygon": [[10,20],[30,20],[30,40],[10,40]]}, {"label": "dog", "quad": [50,60,70,60,70,80,50,80]}]',
+    # vllm-project/vllm-ascend issue 16001, liustack/modlens issue 45
+    "a brace too many": '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]}}',
+    "brackets too many": '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]}\n]}\n',
+    "a fenced brace too many": '```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]}\n```',
+    "closed too early": '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}\n]\n}, {"label": "dog", "bbox": [50,60,70,80]}]}',
     "full-width punctuation": '｛"objects"：［｛“label”：“cat”，“bbox”：［10，20，30，40］｝，｛“label”：“dog”，“bbox”：［50，60，70，80］｝］｝',
 }
 
@@ -63,6 +68,30 @@ WAYS = {
 def test_two_boxes_are_read_in_every_way_of_writing_json(reply: str) -> None:
     for phrases in ((), ["cat", "dog"]):
         assert found(read(reply, phrases=phrases)) == [("cat", CAT), ("dog", DOG)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '"rejected": [{"id": 1, "label": "cat", "bbox": [10,20,30,40]}]}',
+        '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}]}, "rejected": [{"label": "cat", "bbox": [50,60,70,80]}]}',
+        '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}]}, {"objects": [{"label": "cat", "bbox": [50,60,70,80]}]}]}',
+        '{"objects": []}, {"label": "cat", "bbox": [10,20,30,40]}]}',
+        '{"objects": [{"id": 1, "label": "cat", "bbox": [10,20,30,40]}]}} The cat is wrong.',
+    ],
+)
+def test_a_bracket_too_many_joins_no_two_answers(reply: str) -> None:
+    refused(reply, phrases=["cat"])
+
+
+def test_a_list_without_its_beginning_may_lack_objects() -> None:
+    """roboflow/inference issue 2930."""
+    for end in ("]", "]}"):
+        cat = '{"id": 1, "label": "cat", "bbox": [10,20,30,40]}'
+        dog = '{"id": 2, "label": "dog", "bbox": [50,60,70,80]}'
+        reading = read(f"{cat}, {dog}{end}", phrases=["cat", "dog"])
+        assert found(reading) == [("cat", CAT), ("dog", DOG)]
+        assert reading.count("truncated") == 1
 
 
 @pytest.mark.parametrize(
@@ -341,8 +370,52 @@ def test_points_are_no_boxes() -> None:
         assert "points where boxes were asked for" in refused(reply)
 
 
-def test_a_reply_that_goes_on_with_blanks_or_ends_in_its_fence_is_whole() -> None:
-    assert is_whole('{"objects": []}' + 20 * "\n")
-    assert is_whole('```json\n{"objects": []}\n```')
-    assert not is_whole('{"objects": []}\n')
-    assert not is_whole('```json\n{"objects": []}\n')
+ITEM = '{"id": 1, "label": "cat", "bbox_2d": [10, 20, 30, 40]}'
+WHOLE = f'{{"objects": [{ITEM}]}}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        WHOLE,
+        WHOLE + " \n",
+        WHOLE + "<|im_end|>",
+        f"```json\n{WHOLE}",
+        f"```json\n{WHOLE}\n```",
+        f"Here are the boxes:\n{WHOLE}",
+        f"[{ITEM}]",
+        "{'objects': []}",
+        '{"caption": "A cat."}',
+        '{"cleaned_caption": "A cat.", "expressions": []}',
+        WHOLE + "}",
+        ITEM + 20 * "\n",
+        f"```json\n{ITEM}\n```",
+    ],
+)
+def test_json_that_is_closed_is_whole(reply: str) -> None:
+    """wire.md: "is whole, whatever `finish_reason` says" (vllm-project/vllm issue 8020)."""
+    assert is_whole(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        WHOLE[:-2],
+        f"{WHOLE}\nThe cat is",
+        f"{WHOLE}\n{WHOLE}",
+        ITEM,
+        ITEM + "\n",
+        f"```json\n{ITEM}\n",
+        f"{ITEM}\n{ITEM}",
+        "cat[[10, 20, 30, 40]]",
+        '{"label": "cat", "bbox_2d": []}',
+        '{"text": "a cat", "region_ids": []}',
+        '{"a cat": [10, 20, 30, 40]}',
+        "[]",
+        f"<think>I draft: {WHOLE}",
+        "",
+        None,
+    ],
+)
+def test_what_may_go_on_is_cut_off(reply: str | None) -> None:
+    assert not is_whole(reply)

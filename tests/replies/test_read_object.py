@@ -42,6 +42,12 @@ FOUND = {
         '{"expressions": [{"id": 1, "id": 1}], "expressions": [{"id": 1, "id": 1}]}',
         [{"id": 1}],
     ),
+    # liustack/modlens issue 45
+    "a brace too many": ('{"expressions": [{"text": "a cat"}]}}', [{"text": "a cat"}]),
+    "closed too early": (
+        '{"cleaned_caption": {"text": "A cat."}}, "expressions": [{"text": "a cat"}]}',
+        [{"text": "a cat"}],
+    ),
     "quotation marks within": (
         '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
         [{"text": 'a “cat”, the "red" one'}],
