@@ -20,13 +20,11 @@ from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.replies import Note
 from dataflow_grounding.replies.forms import is_whole
+from dataflow_grounding.serving.finish_reasons import CUT_OFF, is_one_of
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
-
-CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
-"""What endpoints call the finish reason of a reply cut off at the token limit, in lower case."""
 
 
 def line_of(
@@ -131,7 +129,7 @@ def _failure_in(line: dict[str, Any]) -> RecordError | None:
     if line.get("refusal"):
         return RequestRefused(str(line["refusal"]))
     # some servers go on with blanks up to the limit, after JSON that is whole
-    is_cut_off = str(line.get("finish_reason")).lower() in CUT_OFF and not is_whole(text)
+    is_cut_off = is_one_of(line.get("finish_reason"), CUT_OFF) and not is_whole(text)
     if is_cut_off:
         return TruncatedReply("the reply was cut off at the token limit.")
     if not isinstance(text, str):

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving.finish_reasons import BLOCKED, BROKEN_OFF, is_one_of
 from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import (
     Reply,
@@ -23,10 +24,6 @@ from dataflow_grounding.serving.serving import (
 )
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
-
-
-# Finish reasons of a server that broke off amid a reply (vLLM, SGLang, OpenRouter).
-_BROKEN_OFF = ("error", "abort", "error_finish")
 _NO_ERROR = (0, "0", None)  # codes that some gateways send with each answer
 _CHUNK_ERRORS = {"error", "errors", "detail", "message", "code"}  # keys of a chunk that is one
 
@@ -233,8 +230,8 @@ def _broken_off_error(choice: Mapping[str, Any]) -> dict[str, Any] | None:
     # What OpenRouter's provider says. If the `finish_reason` next to it is a usual one, such as
     # "stop", then OpenRouter took the answer for whole, and a text that came is read.
     of_provider = choice.get("native_finish_reason")
-    provider_broke_off = of_provider in _BROKEN_OFF and not _has_text(choice.get("message"))
-    if finish_reason not in _BROKEN_OFF and not provider_broke_off:
+    provider_broke_off = is_one_of(of_provider, BROKEN_OFF) and not _has_text(choice.get("message"))
+    if not is_one_of(finish_reason, BROKEN_OFF) and not provider_broke_off:
         return None
     reason = f"finish_reason: {finish_reason}"
     if of_provider:
@@ -281,8 +278,8 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     if not text.strip() and finish_reason == "stop":
         text = _text(message.get("reasoning_content") or message.get("reasoning"))
     refusal = message.get("refusal")
-    if not refusal and finish_reason == "content_filter":
-        refusal = "content filter"
+    if not refusal and is_one_of(finish_reason, BLOCKED):
+        refusal = f"content filter ({finish_reason})"
     return Reply(
         text,
         str(finish_reason),

@@ -24,6 +24,7 @@ from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_from_
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, checked_address, fault_of
+from dataflow_grounding.serving.finish_reasons import BLOCKED, is_one_of
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.serving.serving import (
     Reply,
@@ -51,22 +52,6 @@ _FINISHED = {
     "FINISH_REASON_UNSPECIFIED": "stop",
     "": "stop",
 }
-# Finish reasons of a reply that Gemini holds back for its content: asking again changes nothing.
-# Source: ai.google.dev/api/generate-content#FinishReason.
-_BLOCKED = frozenset(
-    {
-        "SAFETY",
-        "RECITATION",
-        "LANGUAGE",
-        "BLOCKLIST",
-        "PROHIBITED_CONTENT",
-        "SPII",
-        "IMAGE_SAFETY",
-        "IMAGE_PROHIBITED_CONTENT",
-        "IMAGE_RECITATION",
-        "MODEL_ARMOR",
-    }
-)
 
 
 class GeminiServing(Serving):
@@ -358,7 +343,7 @@ def _reply_of(response: Any, where: str) -> Reply:
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _FINISHED:
         return Reply(text, _FINISHED[finish], usage, tier=tier)
-    if finish not in _BLOCKED:
+    if not is_one_of(finish, BLOCKED):
         # After a reason that doesn't concern the content, such as OTHER or MALFORMED_RESPONSE, the
         # text may not be whole: without any, the question is asked again
         # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).

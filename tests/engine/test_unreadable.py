@@ -189,7 +189,9 @@ def test_a_run_none_of_whose_replies_can_be_used_stops(workplace: Workplace) -> 
 def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(place: Workplace) -> None:
     """vllm-project/vllm#8020, #38696: blanks or tokens up to the limit, in 23% of the calls."""
     rules = []
-    for number, end in enumerate(["", "\n", "\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]):
+    for number, end in enumerate(
+        ["", "\n", "\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]
+    ):
         start = "```json\n" if "`" in end else ""
 
         def padded(answer: Answer, start: str = start, end: str = end) -> Answer:
@@ -256,14 +258,18 @@ def test_replies_in_memory_are_shown_without_a_file_unless_one_keeps_them(
     assert kept.exists() == is_kept
 
 
-def test_json_that_ends_at_the_limit_may_lack_what_would_have_come(place: Workplace) -> None:
+@pytest.mark.parametrize("reason", ["length", "model_context_window_exceeded"])
+def test_json_that_ends_at_the_limit_may_lack_what_would_have_come(
+    place: Workplace, reason: str
+) -> None:
     """The second object's phrase would be absent, though the reply was cut off before it."""
     rules = []
     for number in range(10):
 
         def first_alone(answer: Answer, end: str = "\n" * (number % 3)) -> Answer:
             objects = json.loads(answer.text)["objects"]
-            return replace(answer, text=json.dumps(objects[0]) + end, finish_reason="length")
+            text = json.dumps(objects[0]) + end
+            return replace(answer, text=text, finish_reason=reason)
 
         rule = {"task": "phrase_grounding", "times_each": 1, "containing": caption_word(number)}
         rules.append(on(Fault(change=first_alone), **rule))

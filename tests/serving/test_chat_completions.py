@@ -256,7 +256,7 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
     (
         "a filter",
         completion({"content": ""}, "content_filter"),
-        ("", "content_filter", "content filter"),
+        ("", "content_filter", "content filter (content_filter)"),
     ),
     (
         "the arguments of a tool call, BerriAI/litellm#6741",
@@ -343,6 +343,49 @@ NO_ANSWERS: dict[str, dict[str, Any]] = {
     "errors next to choices": {**completion({"content": "[]"}), "errors": ["no room"]},
     "MiniMax": {**completion({"content": "[]"}), "base_resp": {"status_code": 1002}},
 }
+
+
+NONE_THERE = {"content": '{"objects": []}'}
+
+
+@pytest.mark.parametrize(
+    "finish_reason",
+    [
+        "sensitive",  # z.ai
+        "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII",  # Gemini
+        "refusal",  # Anthropic
+        "guardrail_intervened", "content_filtered",  # Bedrock
+        "ERROR_TOXIC",  # Cohere
+    ],
+)  # fmt: skip
+def test_a_reply_held_back_for_its_content_is_a_refusal(finish_reason: str) -> None:
+    refusal = reply_in(completion(NONE_THERE, finish_reason), 0.0).refusal
+    assert refusal == f"content filter ({finish_reason})"
+
+
+@pytest.mark.parametrize(
+    "finish_reason",
+    [
+        "insufficient_system_resource",  # DeepSeek
+        "network_error",  # z.ai
+        "cancelled", "time_limit", "timeout",  # watsonx, TensorRT-LLM
+        "malformed_model_output",  # Bedrock
+        "MALFORMED_RESPONSE",  # Gemini
+        "ERROR",
+    ],
+)  # fmt: skip
+def test_a_reply_that_the_server_broke_off_is_a_fault(finish_reason: str) -> None:
+    assert error_in(completion(NONE_THERE, finish_reason)) is not None
+
+
+@pytest.mark.parametrize(
+    "finish_reason", ["stop", "STOP", "eos", "end_turn", "stop_sequence", "COMPLETE", "", None, 0]
+)
+def test_other_finish_reasons_leave_the_reply(finish_reason: Any) -> None:
+    data = completion(NONE_THERE, finish_reason)
+    assert error_in(data) is None
+    reply = reply_in(data, 0.0)
+    assert (reply.text, reply.refusal) == (NONE_THERE["content"], None)
 
 
 @pytest.mark.parametrize("data", NO_ANSWERS.values(), ids=NO_ANSWERS)
