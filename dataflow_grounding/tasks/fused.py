@@ -10,7 +10,9 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.replies.json_items import id_of
+from dataflow_grounding.replies.json_boxes import is_coordinate
+from dataflow_grounding.replies.json_items import has_role, id_of
+from dataflow_grounding.replies.json_text import plain_key
 from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
 from dataflow_grounding.tasks.grounding import Found, read_found
 from dataflow_grounding.tasks.request import (
@@ -50,15 +52,29 @@ def caption_grounding(
         # expression_extraction, then the boxes as one to phrase_grounding.
         texts = {name: data.get(name) for name in ("cleaned_caption", "expressions")}
         extracted, notes_on_texts = read_expressions(json.dumps(texts))
-        if not isinstance(data.get("objects"), list):
-            raise UnreadableReply('there is no list of "objects".')
         phrases = [expression.text for expression in extracted.expressions]
+        ids = _ids_of(data["expressions"]) if phrases else []
+        phrase_by_id = dict(zip(ids, phrases, strict=True))
+
+        def read_objects(objects: Sequence[Any]) -> tuple[list[Found], list[Note]]:
+            text = json.dumps({"objects": objects})
+            return read_found(text, image, phrase_by_id, box_format, merge_iou)
+
+        objects = data.get("objects")
+        own_boxes = _boxes_within(data["expressions"], ids, box_format.key)
+        if not objects and own_boxes:  # the reply has its boxes there instead
+            if len(own_boxes) < len(phrases):
+                raise UnreadableReply("only some of the expressions have a box.")
+            objects, own_boxes = own_boxes, []
+        if not isinstance(objects, list):
+            raise UnreadableReply('there is no list of "objects".')
         found: list[Found] = []
         notes_on_boxes: list[Note] = []
         if phrases:
-            phrase_by_id = dict(zip(_ids_of(data["expressions"]), phrases, strict=True))
-            objects = json.dumps({"objects": data["objects"]})
-            found, notes_on_boxes = read_found(objects, image, phrase_by_id, box_format, merge_iou)
+            found, notes_on_boxes = read_objects(objects)
+        stated = [own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})]
+        if stated:
+            _check_equal(read_objects(stated)[0], found, phrases)
         return Fused(extracted, found), [*notes, *notes_on_texts, *notes_on_boxes]
 
     width, height = image.sent_size
@@ -96,6 +112,36 @@ def _ids_of(items: Sequence[Any]) -> list[int]:
             )
         ids.append(id)
     return ids
+
+
+def _boxes_within(items: Sequence[Any], ids: Sequence[int], box_key: str) -> list[dict[str, Any]]:
+    # The expressions that have a box of their own, as items of "objects". `ids` are those of the
+    # expressions that have a text.
+    objects: list[dict[str, Any]] = []
+    items_with_text = [item for item in items if text_of(item)]
+    for item, id in zip(items_with_text, ids, strict=True):
+        fields = item if isinstance(item, dict) else {}
+        boxes = {key: value for key, value in fields.items() if _is_box(key, value, box_key)}
+        if boxes:
+            objects.append({"id": id, **boxes})
+    return objects
+
+
+def _is_box(key: str, value: Any, box_key: str) -> bool:
+    if isinstance(value, str) and not any(map(str.isdigit, value)):
+        return False  # "location": "on the left"
+    if plain_key(key) == plain_key(box_key):  # with null where nothing is there
+        return True
+    return is_coordinate(key) or (has_role(key, "box") and isinstance(value, (list, dict)))
+
+
+def _check_equal(stated: Sequence[Found], found: Sequence[Found], phrases: Sequence[str]) -> None:
+    # Refuses a reply whose expressions have other boxes than its objects.
+    for phrase, own, other in zip(phrases, stated, found, strict=True):
+        own_boxes = sorted(instance["bbox"] for instance in own.instances)
+        other_boxes = sorted(instance["bbox"] for instance in other.instances)
+        if own_boxes and own_boxes != other_boxes:
+            raise UnreadableReply(f"{phrase[:60]!r} has two boxes, which differ.")
 
 
 @cache

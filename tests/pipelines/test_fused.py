@@ -7,8 +7,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from PIL import Image as Picture
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding import CaptionGrounder, OpenAIServing
+from dataflow_grounding.errors import UnreadableReply
+from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.workplace import Workplace, command
 
 PICTURES = 3
@@ -228,3 +231,54 @@ def test_a_caption_without_expressions_has_none(place: Workplace) -> None:
         done = place.run(**fused(server))
     assert done.code == 0, done
     assert [record["expressions"] for record in place.annotations()] == [[]] * PICTURES
+
+
+BOX_OF_CUP, BOX_OF_DOG = {"bbox_2d": CUP}, {"bbox_2d": DOG}
+OBJECTS = [{"id": 1, "bbox_2d": CUP}, {"id": 2, "bbox_2d": DOG}]
+BOXES_WITHIN: dict[str, tuple[Any, Any, Any]] = {
+    "with an empty list": (BOX_OF_CUP, BOX_OF_DOG, []),
+    "without a list": (BOX_OF_CUP, BOX_OF_DOG, None),
+    "under another key": ({"box": CUP}, {"x1": 30, "y1": 10, "x2": 40, "y2": 20}, []),
+    "the same in both": (BOX_OF_CUP, BOX_OF_DOG, OBJECTS),
+    "the same of one": (BOX_OF_CUP, {}, OBJECTS),
+    "places in words": ({"location": "left", "bbox_2d": "see below"}, {"bbox_2d": None}, OBJECTS),
+}
+CONTRADICTIONS: dict[str, tuple[Any, Any, Any]] = {
+    "another box": (BOX_OF_CUP, {"bbox_2d": [0, 0, 5, 5]}, OBJECTS),
+    "the boxes of each other": (BOX_OF_DOG, BOX_OF_CUP, OBJECTS),
+    "a box of what has none": (BOX_OF_CUP, BOX_OF_DOG, OBJECTS[:1]),
+    "a box of one alone": (BOX_OF_CUP, {}, []),
+    "no boxes anywhere": ({}, {}, None),
+}
+
+
+def grounded(cup: Any, dog: Any, objects: Any) -> dict[str, Any]:
+    reply: dict[str, Any] = {
+        "cleaned_caption": "a cup and a dog",
+        "expressions": [{"id": 1, "text": "a cup", **cup}, {"id": 2, "text": "a dog", **dog}],
+    }
+    if objects is not None:
+        reply["objects"] = objects
+    with LoopbackServer(CannedAnswers(json.dumps(reply))) as server:
+        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_px")
+        grounder = CaptionGrounder(serving, check_every=None)
+        record = {"image_path": Picture.new("RGB", (64, 48)), "caption": "a cup and a dog"}
+        done: dict[str, Any] = grounder(record)
+    return {row["text"]: [one["bbox"] for one in row["instances"]] for row in done["expressions"]}
+
+
+@pytest.mark.parametrize(("cup", "dog", "objects"), BOXES_WITHIN.values(), ids=BOXES_WITHIN)
+def test_boxes_within_the_expressions_are_read(cup: Any, dog: Any, objects: Any) -> None:
+    assert grounded(cup, dog, objects) == {"a cup": [CUP], "a dog": [DOG]}
+
+
+def test_an_expression_may_say_that_it_has_no_box() -> None:
+    assert grounded(BOX_OF_CUP, {"bbox_2d": None}, []) == {"a cup": [CUP], "a dog": []}
+
+
+@pytest.mark.parametrize(("cup", "dog", "objects"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_boxes_within_the_expressions_contradict_no_others(
+    cup: Any, dog: Any, objects: Any
+) -> None:
+    with pytest.raises(UnreadableReply):
+        grounded(cup, dog, objects)
