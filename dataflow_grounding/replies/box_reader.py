@@ -126,6 +126,9 @@ class _BoxReader:
             self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
+        if not self.says_all_absent:
+            named = {*self.absent, *reading.statuses, *(box.id for box in reading.boxes)}
+            reading.unnamed = [number for number in self.phrases if number not in named]
         # What is said of the phrases that have no box? Nothing more where no answer can be lost,
         # and no phrase is said to be absent (which would contradict its box, if it has one).
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped

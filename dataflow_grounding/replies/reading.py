@@ -134,6 +134,7 @@ class Reading:
         statuses: Phrase id → status, as the embedded grounder gives it.
         reasons: Phrase id → why.
         unread: Ids of phrases without a usable answer.
+        unnamed: Ids of phrases that the reply says nothing of.
         unsure: Phrase id → why it isn't known to be absent, though the reply has no box for it.
         doubts: Phrase id → why its boxes may be of something else.
         remark: Words next to the answer that don't change it and may matter, at most 200
@@ -145,6 +146,7 @@ class Reading:
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     unread: list[int] = field(default_factory=list)
+    unnamed: list[int] = field(default_factory=list)
     unsure: dict[int, str] = field(default_factory=dict)
     doubts: dict[int, str] = field(default_factory=dict)
     remark: str = ""

@@ -1,7 +1,7 @@
 """Task `phrase_grounding`: the boxes of phrases in an image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -46,6 +46,8 @@ class Found:
         doubt: Why the reply is doubtful, in words; "" where it isn't.
         own_doubt: Why the boxes may be of something else than the phrase; "" where nothing says so.
         remark: Words of the reply next to its answer that may matter; "" without any.
+        named: Whether the reply says anything of the phrase. One that says nothing of it may mean
+            that the thing isn't there.
     """
 
     status: str
@@ -55,6 +57,7 @@ class Found:
     doubt: str = ""
     own_doubt: str = ""
     remark: str = ""
+    named: bool = field(default=True, compare=False)
 
     @property
     def doubtful(self) -> bool:
@@ -159,7 +162,8 @@ def _found(
     elif status == "none" and number in reading.unsure:
         status = "ambiguous"
         reason = reading.unsure[number]
-    return Found(status, instances, reason, remark=reading.remark)
+    named = number not in reading.unnamed
+    return Found(status, instances, reason, remark=reading.remark, named=named)
 
 
 def _phrases_with_whole_picture(

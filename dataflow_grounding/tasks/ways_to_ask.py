@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.forms import objects_of_lines
+from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.tasks.request import (
     BOX,
@@ -98,9 +99,12 @@ class AskingForm:
             return changes
         changes.update(self._changes_of_words(request, key))
         changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
+        read = request.read
         if key != usual_key:
-            changes["read"] = partial(_read_renamed, request.read, key, usual_key)
-        return changes
+            read = partial(_read_renamed, read, key, usual_key)
+        if self.boxes == "lists":
+            read = partial(_read_each_phrase, read)
+        return {**changes, "read": read}
 
     def _changes_of_words(self, request: Request[Any], key: str) -> dict[str, Any]:
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
@@ -190,4 +194,14 @@ def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> Re
     objects = objects_of_lines(reply, key)
     if objects is None:
         return read(reply)
-    return read(json.dumps({"objects": objects}, ensure_ascii=False))
+    return _read_each_phrase(read, json.dumps({"objects": objects}, ensure_ascii=False))
+
+
+def _read_each_phrase(read: Callable[[str], ReadReply[T]], reply: str) -> ReadReply[T]:
+    # Lines and lists are asked for with one for each phrase, also where its thing isn't there.
+    answer, notes = read(reply)
+    found = answer if isinstance(answer, list) else []  # else it is a check's
+    for number, one in enumerate(found, 1):
+        if isinstance(one, Found) and one.status == "none" and not one.named:
+            raise UnreadableReply(f"phrase {number} has neither a box nor none", "left out")
+    return answer, notes

@@ -157,8 +157,8 @@ def grounded(reply: str) -> dict[str, Any]:
     [
         "1. the red square: [375, 333, 625, 667]\n2. a dog: none",
         "Here they are:\n\n1) the red square: [375,333,625,667]\n2) a dog: None.",
-        "```\n1. the red square: [375 333 625 667]\n```",
-        "<think>1. the red square: [1, 2, 3, 4]?</think>1: [375, 333, 625, 667]",
+        "```\n1. the red square: [375 333 625 667]\n2. a dog: none\n```",
+        "<think>1. the red square: [1, 2, 3, 4]?</think>1: [375, 333, 625, 667]\n2: none",
         "- 1. **the red square**: [375, 333, 625, 667]\n- 2. a dog: none\nThese are all.",
         "1. the red square: [375, 333, 625, 667]\n2. a dog: not visible",
         "1. the red square: [375, 333, 625, 667]\n2. a dog: N/A",
@@ -176,7 +176,7 @@ def test_lines_as_models_write_them(reply: str) -> None:
 
 def test_zero_is_a_number_and_several_boxes_are_several_lines() -> None:
     reply = "1. the red square: [0, 0, 10, 10]\n1. the red square: [0, 500, 1000, 1000]"
-    [first, second] = grounded(reply)["the red square"]["instances"]
+    [first, second] = grounded(f"{reply}\n2. a dog: none")["the red square"]["instances"]
     assert first["bbox"][:2] == [0, 0]
     assert second["bbox"][0] == 0
 
@@ -193,6 +193,7 @@ def test_zero_is_a_number_and_several_boxes_are_several_lines() -> None:
         "1. the red square: (375, 333, 625, 667)\n2. a dog: none",
         "the red square: [375, 333, 625, 667]",
         "9. a dog: [375, 333, 625, 667]",
+        "1. the red square: [375, 333, 625, 667]",
     ],
 )
 def test_a_line_that_is_not_as_asked_is_no_answer_and_asked_again(reply: str) -> None:
@@ -208,6 +209,39 @@ def test_a_line_that_is_not_as_asked_is_no_answer_and_asked_again(reply: str) ->
         again = server.requests[1].text
     assert record["expressions"][0]["instances"][0]["bbox"] == [300, 200, 500, 400]
     assert again.endswith("Reply with these lines alone.")
+
+
+SQUARE = {"id": 1, "label": "the red square", "bbox_2d": [BOX]}
+
+
+@pytest.mark.parametrize(
+    ("objects", "requests"),
+    [
+        ([SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}], 1),
+        ([SQUARE, {"label": "dog", "bbox_2d": None}], 1),
+        ([SQUARE], 2),  # what is left out isn't there in no other form
+    ],
+)
+def test_a_phrase_that_lists_leave_out_is_asked_for_again(objects: Any, requests: int) -> None:
+    good = [SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}]
+
+    def answer(request: ReceivedRequest) -> Any:
+        return {"objects": good if request.index else objects}
+
+    with LoopbackServer(answer) as server:
+        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
+        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="lists")
+        record = grounder(ROW)
+        assert server.count() == requests
+    assert [one["status"] for one in record["expressions"]] == ["grounded", "none"]
+
+
+def test_lists_may_say_of_all_phrases_that_nothing_is_there() -> None:
+    with LoopbackServer(lambda request: {"objects": []}) as server:
+        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
+        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="lists")
+        record = grounder(ROW)
+    assert [one["status"] for one in record["expressions"]] == ["none", "none"]
 
 
 @given(st.text(alphabet="1.: []nonea,-0\n`(", max_size=80))
