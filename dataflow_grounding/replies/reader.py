@@ -34,13 +34,14 @@ from dataflow_grounding.replies.reading import (
     Reading,
 )
 from dataflow_grounding.replies.remarks import harm_without_boxes
-from dataflow_grounding.replies.words import objection
+from dataflow_grounding.replies.words import folded, objection
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
 # Where an object, or a list of objects or texts, begins. In a task other than grounding, a list of
 # numbers is no answer: "region 1 (2 cars) at [100, 120, 300, 420]".
 _OPENS = lazy_pattern(r"(?:[\[［]\s{0,9}){0,9}[{｛]|(?:[\[［]\s{0,9}){1,9}[\"'“\]］]")
+_DENIALS = ("false", "no", "loose", "part", "other", "nothing")  # in answers of judges
 _KEYS_AS_ASKED = ("id", "label", "score", "evidence")  # and the box's
 
 
@@ -240,7 +241,9 @@ def _json_of_answer(reply: str) -> JsonText:
         raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
     before = answer.before + answer.text[: start + found.start]
     after = " ".join([answer.text[start + found.end :], *found.comments, answer.after])
-    why = harm_without_boxes(before, is_after=False) or harm_without_boxes(after, is_after=True)
+    has_denial = any(map(_denies, _objects_within(found.values)))
+    why = harm_without_boxes(before, is_after=False)
+    why = why or harm_without_boxes(after, is_after=True, has_denial=has_denial)
     if why is None and any("objects" in fields for fields in _objects_within(found.values)):
         # A caption's expressions with their boxes: the words may be about those.
         why = objection(before) or objection(after)
@@ -259,6 +262,14 @@ def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
             to_search += value.values()
         elif isinstance(value, list):
             to_search += value
+
+
+def _denies(fields: Mapping[str, Any]) -> bool:
+    # {"matches": false} and {"verdict": "other"}: so a judge says that what it was shown is wrong.
+    for value in fields.values():
+        if value is False or (isinstance(value, str) and folded(value) in _DENIALS):
+            return True
+    return False
 
 
 def _refuse_repeated_keys(values: Sequence[Any]) -> None:

@@ -40,6 +40,11 @@ _PIECE = lazy_pattern(r"[{}]|\[[^\]]*\Z|\A[^\[]*\]|\A\s*,")
 _QUOTED = lazy_pattern(r'"[^"\n]{0,200}"|“[^”\n]{0,200}”|「[^」\n]{0,200}」')
 # Within a sentence it takes nothing back: "Region 2 actually shows a van."
 _ACTUALLY_WITHIN = lazy_pattern(r"(?<=[\w'’] )actually\b")
+# "There are no mistakes", "none of them is wrong", "not incorrect"
+_NOTHING_WRONG = lazy_pattern(
+    r"\b(?:no|none|nothing|neither|nor|without|any(?:thing)?)\b.*|\bnot (?:\w+ )?(?:be |been )?"
+    r"(?:wrong\w*|incorrect\w*|mis\w+|swapped|reversed|confus\w+|mix(?:ed)? up|correct\w+)\b"
+)
 _SENTENCE = lazy_pattern(r"(?<!\d)\.|\.(?!\d)|[!?。！？；;\n]+")
 _CLAUSE = lazy_pattern(r"[,:，、：—]|\s-\s|\b(?:so|but|because|and|while|although|since|which)\b")
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
@@ -195,11 +200,12 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     return None
 
 
-def harm_without_boxes(text: str, *, is_after: bool) -> str | None:
+def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -> str | None:
     """Return what in words next to an answer without boxes may make it wrong, or None.
 
-    That is a further answer, an invented one, or one that the model takes back after it. A judge
-    may say "the second one is wrong" of what it was shown, so only a slip of its own counts.
+    That is a further answer, an invented one, or one that the model takes back after it. If the
+    answer itself denies something (`has_denial`), "the second one is wrong" is about that, and only
+    a slip of the model's own counts.
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
@@ -209,12 +215,18 @@ def harm_without_boxes(text: str, *, is_after: bool) -> str | None:
         return f"a further answer: {further[0]!r:.40}"
     without_quotes = _QUOTED.sub(" ", text)  # 'a sign that says "My mistake"'
     plain = _with_whole_negations(_pattern("condition").sub(" ", without_quotes))
-    tables_of_harm = ["invented"]
+    tables_of_harm = ["invented", "unseen"]
     if is_after:
         tables_of_harm += ["own_slip", "taken_back_after"]
         plain = _ACTUALLY_WITHIN.sub("", plain)
     for table in tables_of_harm:
         found = _pattern(table).search(plain)
+        if found is not None:
+            return repr(found[0].strip())
+    if not is_after or has_denial:
+        return None
+    for sentence in _SENTENCE.split(plain):
+        found = _pattern("taken_back").search(_NOTHING_WRONG.sub(" ", sentence))
         if found is not None:
             return repr(found[0].strip())
     return None

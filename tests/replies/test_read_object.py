@@ -119,33 +119,56 @@ def test_a_key_that_an_item_has_twice_with_other_values_is_refused(reply: str) -
 ANSWER = '```json\n{"expressions": ["a cup"]}\n```'
 
 
+HARMLESS = [
+    "Both expressions match their regions; no changes were necessary.",
+    "There are no errors. Summary: 2 of 2 expressions match.",
+    "There are no mistakes, and none of the ids is wrong.",
+    "I did not find anything incorrect. Nothing was swapped.",
+    "The second one is not wrong.",
+    "I did not mix up the two.",
+    '1. "the red car" matches region 1.\n2. "the blue car" matches region 2.',
+    "### Analysis\n- Region 1 is a red car [100, 120, 300, 420], not a van.",
+    "I checked regions 1, 2, 3, 4 and 5.",
+    'The sign says "My mistake".',
+    "A sign that says 'I'm sorry' is next to it.",
+    "The man is confused by the map.",
+    "If I was wrong about anything, tell me.",
+    "I kept the misspelled sign as it is.",
+    "The answer is not wrong.",
+    "These are default icons.",
+    "Is that all? Yes, all 3.",
+    "图中有1个杯子，没有2个。",
+]
+
+
+@pytest.mark.parametrize("words", HARMLESS)
+def test_words_that_do_no_harm_are_skipped(words: str) -> None:
+    for reply in (f"{words}\n{ANSWER}", f"{ANSWER}\n{words}"):
+        assert read_object(reply, required="expressions")[0]["expressions"] == ["a cup"]
+
+
+DENYING = ['{"checks": [{"matches": false}]}', '{"checks": [{"verdict": "Other."}]}']
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        "Both expressions match their regions; no changes were necessary.",
-        "There are no errors. Summary: 2 of 2 expressions match.",
-        '1. "the red car" matches region 1.\n2. "the blue car" matches region 2.',
-        "### Analysis\n- Region 1 is a red car [100, 120, 300, 420], not a van.",
-        "I checked regions 1, 2, 3, 4 and 5.",
-        # what a judge says of what it was shown
         "The second expression is wrong, so I corrected it.",
         "I noticed that the ids were swapped, and exchanged them.",
         "Region 2 actually shows a van instead of a car.",
         "The second box is not a fork.",
-        'The sign says "My mistake".',
-        "The man is confused by the map.",
-        "If I was wrong about anything, tell me.",
-        "I kept the misspelled sign as it is.",
-        "The answer is not wrong.",
-        "These are default icons.",
-        "Is that all? Yes, all 3.",
-        "图中有1个杯子，第二个表达不对。",
+        "The second does not match.",
+        "第二个表达不对，我已更正。",
         "Der zweite Ausdruck ist falsch.",
     ],
 )
-def test_words_that_do_no_harm_are_skipped(words: str) -> None:
-    for reply in (f"{words}\n{ANSWER}", f"{ANSWER}\n{words}"):
-        assert read_object(reply, required="expressions")[0]["expressions"] == ["a cup"]
+def test_a_judge_who_denies_something_may_say_so_next_to_its_answer(words: str) -> None:
+    for answer in DENYING:
+        assert read_object(f"{answer}\n{words}", required="checks")
+    affirming = '{"checks": [{"matches": true, "verdict": "right"}]}'
+    assert read_object(f"{words}\n{affirming}", required="checks")
+    with pytest.raises(UnreadableReply, match="may change it"):
+        read_object(f"{affirming}\n{words}", required="checks")
 
 
 SLIPS = [
@@ -158,6 +181,10 @@ SLIPS = [
     "My mistake: 1 and 2 are one.",
     "The answer above is wrong.",
     "Please ignore the above.",
+    "Sorry, I swapped the two.",
+    "Region 2 is empty; I described the nearest car instead.",
+    "These are guesses.",
+    "I had to guess.",
     "Disregard this.",
     "**Correction**: the second is a van.",
     "Wait, the second one is a dog.",
@@ -173,8 +200,9 @@ SLIPS = [
 
 @pytest.mark.parametrize("words", SLIPS)
 def test_an_answer_that_the_model_takes_back_is_refused(words: str) -> None:
-    with pytest.raises(UnreadableReply, match="may change it"):
-        read_object(f"{ANSWER}\n{words}", required="expressions")
+    for answer in (ANSWER, ANSWER.replace('"a cup"', '{"matches": false}')):
+        with pytest.raises(UnreadableReply, match="may change it"):
+            read_object(f"{answer}\n{words}", required="expressions")
     # Before an answer it takes back what it thought until then.
     assert read_object(f"{words}\n{ANSWER}", required="expressions")
 
@@ -184,6 +212,8 @@ def test_an_answer_that_the_model_takes_back_is_refused(words: str) -> None:
     [
         "These are made up.",
         "I could not view the image.",
+        "The image itself is unavailable.",
+        "I could see no image.",
         "I assumed that everything is right.",
         "The outlines are illegible, so these are defaults.",
         "This is for another image.",

@@ -151,6 +151,7 @@ def test_a_judge_may_not_know(image: Image) -> None:
         "No image was provided",
         "Unable to access the image.",
         "the image is completely black",
+        "image not available",
         "无法查看图片",
     ],
 )
@@ -167,6 +168,7 @@ def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, fit: str, rea
         "I cannot see a dog in the image",
         "I do not see it in the picture",
         "only black background",
+        "I see no picture on this wall",
         "the picture on the wall is not visible in the box",
         "no picture is in this box",
         "I can't see the photo on the desk here",
@@ -204,7 +206,12 @@ def test_a_box_is_not_right_for_a_reason_that_denies_its_thing(
 
 @pytest.mark.parametrize(
     "words",
-    ["No corrections needed.", "There are 1 cup and 1 fork.", "The second picture shows box 2."],
+    [
+        "No corrections needed.",
+        "The second box is too large.",
+        "There are 1 cup and 1 fork.",
+        "The second picture shows box 2.",
+    ],
 )
 def test_words_around_the_verdicts_do_no_harm(image: Image, words: str) -> None:
     reply = f"{words}\n\n{reply_of(THERE, RIGHT)}\n\n{words}"
