@@ -51,9 +51,8 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     gives_other_regions = bool(check.places) and set(check.places) != set(places)
     # a text meant for one region, for which the model names several: "the cup", but there are two
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
-    # it "matches", but none of the expression's regions is among those that the model names
-    contradicts_itself = check.matches and set(places).isdisjoint(check.places)
-    if fits_several and not contradicts_itself:
+    names_own_region = not set(places).isdisjoint(check.places)
+    if fits_several and (names_own_region or check.matches is False):
         return Verdict("several", text, check.places, check.reason)
     if check.matches is None:  # the model can't tell
         return Verdict("unknown", text, places, check.reason)

@@ -9,7 +9,13 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.region_tasks import Region, all_of, read_by_id, region_items, text_of
+from dataflow_grounding.tasks.region_tasks import (
+    Region,
+    all_of,
+    data_text,
+    read_by_id,
+    region_items,
+)
 from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
@@ -19,6 +25,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
     request_about,
 )
+from dataflow_grounding.tasks.texts import is_refusal
 
 # Style of marks → the sentence that describes them to the model.
 SHOWN_AS = {
@@ -44,9 +51,9 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
         data, notes = read_object(reply, required="caption")
         if is_cut_off(notes):
             raise TruncatedReply("the caption is cut off.")
-        caption = text_of(data["caption"])
+        caption = data_text(data["caption"])
         if not caption:
-            raise UnreadableReply('"caption" is not a text.')
+            raise UnreadableReply('"caption" is not a text that describes the picture.')
         return caption, notes
 
     return request_about("image_caption", image, known or {}, object_of(caption=STRING), read)
@@ -67,7 +74,7 @@ def region_caption(
 
     def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
         try:
-            item_by_id, notes = read_by_id(reply, "captions", count)
+            item_by_id, notes = read_by_id(reply, "captions", count, "region_id")
         except UnreadableReply:
             # Models that were trained on texts with <region1> in them may answer in one.
             text_by_region = read_marked_text(reply, count)
@@ -78,7 +85,7 @@ def region_caption(
             return RegionCaptions(texts, reply.strip()), [note]
         text_by_region = {}
         for number, item in item_by_id.items():
-            text = text_of(item.get("text"))
+            text = data_text(item.get("text", item.get("caption")))
             if text:
                 text_by_region[number] = text
         return RegionCaptions(all_of(text_by_region, count, "the text", notes)), notes
@@ -111,7 +118,7 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
             current = [number for number in numbers if 1 <= number <= count]
         statement = _HEADING.sub("", sentence.strip())
         says_nothing = not statement.strip(" *-:")
-        if says_nothing:
+        if says_nothing or is_refusal(_REGION.sub("", statement)):
             continue
         for number in current:
             sentences_by_region.setdefault(number, []).append(statement)

@@ -14,6 +14,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
     request_about,
 )
+from dataflow_grounding.tasks.texts import is_no_text
 
 
 class ExtractedExpression(NamedTuple):
@@ -43,7 +44,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         if is_cut_off(notes) and not ends_with_list:
             # An expression that was cut off would never be looked for.
             raise TruncatedReply("the reply is cut off in the middle of its expressions.")
-        cleaned = _strip_text(data.get("cleaned_caption"))
+        cleaned = _said(data.get("cleaned_caption"))
         if not cleaned:
             cleaned = clean_caption(caption)
             notes.append(Note("no_cleaned_caption"))
@@ -51,7 +52,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         for item in items:
             text = text_of(item)
             if text:
-                noun_chunk = _strip_text(item.get("noun_chunk")) if isinstance(item, dict) else ""
+                noun_chunk = _said(item.get("noun_chunk")) if isinstance(item, dict) else ""
                 expressions.append(ExtractedExpression(text, noun_chunk or None))
             else:
                 notes.append(Note("dropped", "an expression without text"))
@@ -67,8 +68,9 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
 
 def text_of(item: Any) -> str:
     """Return the text of an item of "expressions", which may be the text alone; "" without one."""
-    return _strip_text(item.get("text") if isinstance(item, dict) else item)
+    return _said(item.get("text") if isinstance(item, dict) else item)
 
 
-def _strip_text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
+def _said(value: Any) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    return "" if is_no_text(text) else text

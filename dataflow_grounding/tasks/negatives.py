@@ -8,7 +8,7 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks.region_tasks import read_items, text_of
+from dataflow_grounding.tasks.region_tasks import data_phrase, read_items, text_of
 from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
@@ -75,7 +75,7 @@ def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
     # where a part of that is missing or wrong.
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
-    text = text_of(item.get("text"))
+    text = data_phrase(item.get("text"))
     if number is None or not 1 <= number <= count:
         return None
     if change not in CHANGES or not text or len(text) > MOST_CHARACTERS:

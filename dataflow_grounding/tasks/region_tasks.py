@@ -3,14 +3,18 @@
 Each region has an id, counted from 1 within its request, by which replies name it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.replies.remarks import is_like
+from dataflow_grounding.replies.words import folded, says_none
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
     INTEGER,
@@ -21,11 +25,14 @@ from dataflow_grounding.tasks.request import (
     object_of,
     request_about,
 )
+from dataflow_grounding.tasks.texts import is_no_phrase, is_no_text, saw_no_picture, without_markup
 
 T = TypeVar("T")
 
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}  # word → whether it matches
 _MOST_IDS = 20  # in a complaint
+# "2", "region_2"
+_ID = lazy_pattern(r"\s*(?:(?:region|expression|id|box)[\s_#]*)?(\d{1,9})\s*", re.IGNORECASE)
 
 Region: TypeAlias = Mapping[str, Any]
 """A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
@@ -68,16 +75,20 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
     return items, notes
 
 
-def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
+def read_by_id(
+    reply: str, key: str, count: int, other_name: str = "id"
+) -> tuple[dict[int, dict[str, Any]], list[Note]]:
     """Return the objects of the list under `key` by their ids, from 1 to `count`, and notes: one on
-    each object with another id. Raises UnreadableReply where an id has objects that differ.
+    each object with another id. `other_name` is a further key under which models write the id.
+    Raises UnreadableReply where an id has objects that differ.
     """
     items, notes = read_items(reply, key)
     item_by_id: dict[int, dict[str, Any]] = {}
     for item in items:
-        number = whole_number(item.get("id"))
+        stated_id = item.get("id", item.get(other_name))
+        number = _number_of(stated_id)
         if number is None or not 1 <= number <= count:
-            notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
+            notes.append(Note("dropped", f"an item with the id {str(stated_id)[:20]!r}"))
         elif item_by_id.setdefault(number, item) != item:  # of equal ones the first is kept
             raise UnreadableReply(f"id {number} has two answers that differ.", "several answers")
     return item_by_id, notes
@@ -108,7 +119,7 @@ def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
     indices: list[int] = []
     notes: list[Note] = []
     for item in items:
-        number = whole_number(item)
+        number = _number_of(item)
         if number is not None and 1 <= number <= count:
             indices.append(number - 1)
         else:
@@ -116,9 +127,28 @@ def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
     return list(dict.fromkeys(indices)), notes
 
 
+def _number_of(stated_id: Any) -> int | None:
+    match = _ID.fullmatch(stated_id) if isinstance(stated_id, str) else None
+    return whole_number(stated_id if match is None else match[1])
+
+
 def text_of(value: Any) -> str:
     """Return a string single-spaced; "" for a value that is none."""
     return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def data_text(value: Any) -> str:
+    """Return a text as a column has it, without markup; "" for a value that is no text, such as a
+    refusal.
+    """
+    text = without_markup(text_of(value))
+    return "" if is_no_text(text) else text
+
+
+def data_phrase(value: Any) -> str:
+    """Return a phrase as a column has it; "" for a value that names nothing."""
+    text = data_text(value)
+    return "" if is_no_phrase(text) else text
 
 
 class Described(NamedTuple):
@@ -144,19 +174,26 @@ def region_expression(
     )
 
     def read(reply: str) -> tuple[list[Described], list[Note]]:
-        item_by_id, notes = read_by_id(reply, "regions", count)
+        item_by_id, notes = read_by_id(reply, "regions", count, "region_id")
         described_by_id: dict[int, Described] = {}
         for number, item in item_by_id.items():
-            description = text_of(item.get("description"))
+            description = data_phrase(item.get("description"))
             if description:
                 described_by_id[number] = Described(
-                    text_of(item.get("type")), text_of(item.get("color")), description
+                    data_text(item.get("type")), _color_of(item), description
                 )
         return all_of(described_by_id, count, "the description", notes), notes
 
     return request_about(
         "region_expression", image, question, schema, read, box_format, divisible=count > 1
     )
+
+
+def _color_of(item: Mapping[str, Any]) -> str:
+    color = item.get("color")
+    if isinstance(color, list):
+        return " and ".join(filter(None, map(data_text, color)))
+    return data_text(color)
 
 
 class Merged(NamedTuple):
@@ -182,9 +219,10 @@ def grounding_expression(
             raise TruncatedReply("the reply is cut off before its last expression.")
         expressions: list[Merged] = []
         for item in items:
-            places, notes_on_ids = read_region_indices(item.get("region_ids"), len(regions))
+            stated_ids = item.get("region_ids", item.get("region_id"))
+            places, notes_on_ids = read_region_indices(stated_ids, len(regions))
             notes += notes_on_ids
-            text = text_of(item.get("text"))
+            text = data_phrase(item.get("text"))
             if not text:
                 notes.append(Note("dropped", "an expression without text"))
             elif not places:
@@ -195,6 +233,10 @@ def grounding_expression(
             raise UnreadableReply(
                 'no item of "expressions" has a "text" and the id of a region in "region_ids".'
             )
+        named_places = {place for expression in expressions for place in expression.places}
+        if len(expressions) < len(items) and len(named_places) < len(regions):
+            # An item that can't be used may be the expression of a region that has no other.
+            raise UnreadableReply('an item of "expressions" has no "text", or names no region.')
         return expressions, notes
 
     return request_about(
@@ -244,14 +286,13 @@ def double_check(
         item_by_id, notes = read_by_id(reply, "checks", count)
         check_by_id: dict[int, Check] = {}
         for number, item in item_by_id.items():
-            places, notes_on_ids = read_region_indices(item.get("region_ids"), len(regions))
-            notes += notes_on_ids
-            check_by_id[number] = Check(
-                _read_matches(item, number),
-                text_of(item.get("text")),
-                places,
-                text_of(item.get("reason")),
-            )
+            expression = expressions[number - 1]
+            answer, notes_on_check = _check_of(item, number, expression, len(regions))
+            check_by_id[number] = answer
+            notes += notes_on_check
+        for number in _ids_of_doubled(check_by_id, expressions):
+            check_by_id[number] = check_by_id[number]._replace(matches=None)
+            notes.append(Note("contradiction", "one text is given for different regions"))
         return all_of(check_by_id, count, "the check", notes), notes
 
     schema = object_of(checks=list_of(check))
@@ -268,3 +309,46 @@ def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise UnreadableReply(f'"matches" of id {number} is neither true nor false.')
     return value
+
+
+def _check_of(
+    item: Mapping[str, Any], number: int, expression: Merged, region_count: int
+) -> tuple[Check, list[Note]]:
+    stated_ids = item.get("region_ids")
+    places, notes = read_region_indices(stated_ids, region_count)
+    text = data_phrase(item.get("text"))
+    if says_none(text, [expression.text]):  # "no red car"
+        text = ""
+    check = Check(_read_matches(item, number), text, places, text_of(item.get("reason")))
+    if check.matches and _is_contradicted(check, stated_ids, expression):
+        notes.append(Note("contradiction", "an expression matches, and should be another"))
+        check = check._replace(matches=None)
+    return check, notes
+
+
+def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
+    # Whether the rest of a check denies that the expression matches. A model that mends nothing may
+    # leave both ids and text empty.
+    names_regions = stated_ids is not None and (stated_ids != [] or bool(check.text))
+    if names_regions and set(check.places) != set(expression.places):
+        return True
+    is_same_text = not check.text or folded(check.text) == folded(expression.text)
+    if not is_same_text and not is_like(check.text, expression.text):
+        return True
+    return saw_no_picture(check.reason)
+
+
+def _ids_of_doubled(check_by_id: Mapping[int, Check], expressions: Sequence[Merged]) -> list[int]:
+    # The ids of checks whose new text is also that of another expression, which by the same reply
+    # means other regions: "the blue car" for each of two.
+    places_by_text: dict[str, set[frozenset[int]]] = {}
+    new_texts: dict[int, str] = {}
+    for number, check in check_by_id.items():
+        text, places = expressions[number - 1]
+        if check.matches is False:
+            if check.text and folded(check.text) != folded(text):
+                new_texts[number] = folded(check.text)
+            text = check.text or text
+            places = check.places or places
+        places_by_text.setdefault(folded(text), set()).add(frozenset(places))
+    return [number for number, text in new_texts.items() if len(places_by_text[text]) > 1]

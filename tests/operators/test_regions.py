@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.operators._nearness import near_groups
 from dataflow_grounding.serving import Serving
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer
 
 numbers = st.integers(0, 40)
 box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(
@@ -158,3 +159,42 @@ def test_without_regions_or_expressions_nothing_is_sent(tmp_path: Path, make: An
     with LoopbackServer() as server:
         make(OpenAIServing(server.base_url, "loopback", api_key="k", box_format="xyxy_px"))(row)
         assert server.count() == 0
+
+
+# what is said of "the car", which means region 2 of three → text, status, verified
+CHECKS: dict[str, tuple[dict[str, Any], tuple[str, str, bool | None]]] = {
+    "yes": ({"matches": True, "region_ids": [2]}, ("the car", "grounded", True)),
+    "yes, but another region": (
+        {"matches": True, "region_ids": [1]},
+        ("the car", "grounded", None),
+    ),
+    "yes, but two others": ({"matches": True, "region_ids": [1, 3]}, ("the car", "grounded", None)),
+    "yes, and another": ({"matches": True, "region_ids": [1, 2]}, ("the car", "ambiguous", False)),
+    "two others": ({"matches": False, "region_ids": [1, 3]}, ("the car", "ambiguous", False)),
+    "a new text": ({"matches": False, "text": "the bus"}, ("the bus", "grounded", True)),
+    "no text": ({"matches": False, "text": "N/A"}, ("the car", "grounded", False)),
+    "a refusal": (
+        {"matches": False, "text": "I'm sorry, I can't tell what this is"},
+        ("the car", "grounded", False),
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), CHECKS.values(), ids=CHECKS)
+def test_a_check_verifies_and_mends_only_what_it_is_sure_of(
+    tmp_path: Path, said: dict[str, Any], expected: tuple[str, str, bool | None]
+) -> None:
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
+    boxes = [[1, 1, 9, 9], [20, 1, 29, 9], [40, 1, 49, 9]]
+    row = {
+        "image_path": str(tmp_path / "a.png"),
+        "regions": [{"bbox": bbox} for bbox in boxes],
+        "expressions": [
+            {"text": "the car", "status": "grounded", "instances": [{"bbox": boxes[1]}]}
+        ],
+    }
+    reply = json.dumps({"checks": [{"id": 1, **said}]})
+    with LoopbackServer(CannedAnswers(reply)) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        [checked] = DoubleChecker(serving)(row)["expressions"]
+    assert (checked["text"], checked["status"], checked["verified"]) == expected

@@ -115,7 +115,18 @@ READ: list[tuple[str, str, Any]] = [
     (
         "double_check",
         '{"checks": [{"id": 1, "matches": null, "region_ids": null}, {"id": 2, "matches": "TRUE", "region_ids": [true, "x"]}]}',
-        [Check(None, "", [], ""), Check(True, "", [], "")],
+        [Check(None, "", [], ""), Check(None, "", [], "")],
+    ),
+    (
+        "region_expression",
+        '{"regions": [{"region_id": 1, "description": "a car"}, {"id": "region_2", "description": "x"}]}',
+        [Described("", "", "a car"), Described("", "", "x")],
+    ),
+    (
+        "grounding_expression",
+        '{"expressions": [{"text": "it", "region_ids": ["region_1", "Region 2"]},'
+        ' {"text": "that", "region_id": 2}]}',
+        [Merged("it", [0, 1]), Merged("that", [1])],
     ),
 ]
 
@@ -137,9 +148,94 @@ UNREADABLE = [
     ("image_caption", '{"caption": null}', "is not a text"),
     ("grounding_expression", '{"expressions": []}', "no item"),
     ("grounding_expression", '{"expressions": [{"text": "x", "region_ids": [9]}]}', "no item"),
+    (
+        "grounding_expression",
+        '{"expressions": [{"text": "x", "region_ids": [1]}, {"text": "y", "region_ids": ["left"]}]}',
+        "names no region",
+    ),
+    (
+        "grounding_expression",
+        '{"expressions": [{"text": "x", "region_ids": [1]}, {"text": "N/A", "region_ids": [2]}]}',
+        "has no .text.",
+    ),
+    (
+        "double_check",
+        '{"checks": [{"region_id": 1, "matches": true}, {"id": 2, "matches": true}]}',
+        "missing for id 1",
+    ),
+    (
+        "double_check",
+        '{"checks": [{"id": 1, "matches": true, "matches": false}, {"id": 2, "matches": true}]}',
+        "'matches' twice",
+    ),
     ("double_check", '{"checks": [{"id": 1, "matches": true}]}', "missing for id 2"),
     ("double_check", '{"checks": [{"id": 1}, {"id": 2, "matches": 1}]}', "neither true nor false"),
 ]
+
+
+def test_an_item_of_no_use_is_dropped_where_each_region_has_another(image: Image) -> None:
+    reply = (
+        '{"expressions": [{"text": "both", "region_ids": [1, 2]}, {"text": "", "region_ids": [1]}]}'
+    )
+    merged, notes = requests(image)["grounding_expression"].read(reply)
+    assert merged == [Merged("both", [0, 1])]
+    assert [note.code for note in notes] == ["dropped"]
+
+
+# what is said of "the car", meant for region 1 → whether it matches
+SAID_NEXT_TO_YES = [
+    ({"region_ids": [1], "text": "the car"}, True),
+    ({"region_ids": [1], "text": "The car."}, True),
+    ({"region_ids": [1], "text": "the car on the left"}, True),
+    ({"region_ids": [1], "text": "unchanged"}, True),
+    ({"region_ids": [], "text": ""}, True),  # nothing to mend
+    ({"region_ids": None}, True),
+    ({"region_ids": [1], "reason": "I can't see any other car in the picture."}, True),
+    ({"region_ids": [1], "reason": "It is the only car."}, True),
+    ({"region_ids": [1, 9], "text": "the car"}, True),
+    ({"region_ids": [2], "text": "the car"}, None),
+    ({"region_ids": [9], "text": "the car"}, None),
+    ({"region_ids": [], "text": "the car"}, None),
+    ({"region_ids": [1], "text": "the bus"}, None),
+    ({"region_ids": [1], "text": "the toy car"}, None),
+    ({"region_ids": [1], "reason": "I cannot see the image"}, None),
+    ({"region_ids": [1], "reason": "No image was provided."}, None),
+    ({"region_ids": [1], "reason": "无法查看图片"}, None),
+]
+
+
+@pytest.mark.parametrize(("said", "matches"), SAID_NEXT_TO_YES)
+def test_a_yes_that_contradicts_itself_tells_nothing(
+    image: Image, said: dict[str, Any], matches: bool | None
+) -> None:
+    checks = [{"id": 1, "matches": True, **said}, {"id": 2, "matches": True}]
+    [check, _], notes = requests(image)["double_check"].read(json.dumps({"checks": checks}))
+    assert check.matches is matches
+    assert ("contradiction" in [note.code for note in notes]) == (matches is None)
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [("both", None), ("Both.", None), ("the bus", False)],
+)
+def test_a_new_text_that_means_other_regions_too_mends_nothing(
+    image: Image, text: str, matches: bool | None
+) -> None:
+    checks = [
+        {"id": 1, "matches": False, "region_ids": [1], "text": text},
+        {"id": 2, "matches": True, "region_ids": [1, 2], "text": "both"},
+    ]
+    [check, other], _ = requests(image)["double_check"].read(json.dumps({"checks": checks}))
+    assert (check.matches, other.matches) == (matches, True)
+
+
+def test_two_expressions_may_change_their_texts(image: Image) -> None:
+    checks = [
+        {"id": 1, "matches": False, "region_ids": [1], "text": "both"},
+        {"id": 2, "matches": False, "region_ids": [1, 2], "text": "the car"},
+    ]
+    answer, _ = requests(image)["double_check"].read(json.dumps({"checks": checks}))
+    assert [check.matches for check in answer] == [False, False]
 
 
 @pytest.mark.parametrize(("task", "reply", "why"), UNREADABLE)
