@@ -317,11 +317,11 @@ class Fixed(Serving):
     box_format = "xyxy_1000"
     tasks = ("expression_extraction", "phrase_grounding")
     takes_probes = False
-    def __init__(self, caption="none", timeout=1, url="http://here"):
-        self.caption = caption
+    def __init__(self, phrase="a dog", timeout=1, url="http://here"):
+        self.phrase = phrase
     async def answer(self, request):
         if request.task == "expression_extraction":
-            return '{"cleaned_caption": "%s", "expressions": []}' % self.caption
+            return '{"expressions": ["%s"]}' % self.phrase
         return '{"objects": []}'
 def nothing(): return 7
 class Unnamed(Serving):
@@ -332,10 +332,10 @@ class Unnamed(Serving):
 def test_a_serving_of_ones_own_is_named_in_a_spec(workplace: Workplace) -> None:
     workplace.many(2)
     (workplace.folder / "own_servings.py").write_text(SERVING)
-    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"caption": "mine"}}
+    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"phrase": "mine"}}
     done = workplace.run()
     assert done.code == 0, done
-    assert [record["cleaned_caption"] for record in workplace.annotations()] == ["mine"] * 2
+    assert phrases(workplace) == ["mine"] * 2
     assert workplace.run().summary["already_complete"]
     for settings, said in (
         ({"vlm.settings": {"color": 1}}, "vlm.backend own_servings:Fixed can't be made with"),
@@ -376,24 +376,27 @@ def test_the_key_of_a_serving_of_ones_own_reaches_no_file_and_no_message(
     assert not any(key in text for text in [*written, done.err, done.out])
 
 
-def cleaned(workplace: Workplace) -> set[str]:
-    return {record["cleaned_caption"] for record in workplace.annotations()}
+def phrases(workplace: Workplace) -> list[str]:
+    return [row["text"] for record in workplace.annotations() for row in record["expressions"]]
 
 
 def test_settings_of_ones_own_serving_that_change_are_asked_anew(workplace: Workplace) -> None:
     workplace.many(2)
     (workplace.folder / "own_servings.py").write_text(SERVING)
-    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"caption": "one"}}
+    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"phrase": "one"}}
     first = workplace.run()
-    assert (first.code, cleaned(workplace)) == (0, {"one"})
+    assert (first.code, phrases(workplace)) == (0, ["one"] * 2)
     for same in ({"timeout": 2}, {"url": "https://there"}, {}):
-        assert workplace.run(**{"vlm.settings": {"caption": "one", **same}}).summary[
+        assert workplace.run(**{"vlm.settings": {"phrase": "one", **same}}).summary[
             "already_complete"
         ]
-    other = workplace.run(**{"vlm.settings": {"caption": "two"}})
-    assert (other.summary["requests"], cleaned(workplace)) == (first.summary["requests"], {"two"})
+    other = workplace.run(**{"vlm.settings": {"phrase": "two"}})
+    assert (other.summary["requests"], phrases(workplace)) == (
+        first.summary["requests"],
+        ["two"] * 2,
+    )
     again = workplace.run()
-    assert (again.summary["requests"], cleaned(workplace)) == (0, {"one"})
+    assert (again.summary["requests"], phrases(workplace)) == (0, ["one"] * 2)
 
 
 PIPELINE = """

@@ -200,8 +200,8 @@ def test_spans_are_computed_here_and_never_the_models(photo: str) -> None:
 
 def test_the_summary_tells_which_caption_lacks_a_phrase(photo: str, tmp_path: Path) -> None:
     reply = {
-        "cleaned_caption": "A dog and a mouse.",
-        "expressions": ["a dog", "a cat", "a bird", "a mouse"],
+        "cleaned_caption": "A dog and a rat.",
+        "expressions": ["a dog", "a cat", "a bird", "a rat"],
     }
 
     class Extraction(Pipeline):

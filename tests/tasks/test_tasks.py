@@ -148,12 +148,12 @@ def test_asking_again_says_what_was_wrong_in_one_line(image: Image) -> None:
 EXTRACTIONS: list[tuple[str, Any, list[tuple[str, str | None]]]] = [
     (
         "as asked",
-        {"cleaned_caption": "c", "expressions": [{"text": "a dog", "noun_chunk": "dog"}]},
+        {"cleaned_caption": "Caption", "expressions": [{"text": "a dog", "noun_chunk": "dog"}]},
         [("a dog", "dog")],
     ),
     (
         "bare texts",
-        {"cleaned_caption": "c", "expressions": ["a dog", " a cat "]},
+        {"cleaned_caption": "A caption.", "expressions": ["a dog", " a cat "]},
         [("a dog", None), ("a cat", None)],
     ),
     ("blanks", {"expressions": [{"text": " a dog\n", "noun_chunk": " dog "}]}, [("a dog", "dog")]),
@@ -167,7 +167,7 @@ EXTRACTIONS: list[tuple[str, Any, list[tuple[str, str | None]]]] = [
         {"expressions": [{"text": ""}, {}, None, 5, {"text": "a"}]},
         [("a", None)],
     ),
-    ("none", {"cleaned_caption": "c", "expressions": []}, []),
+    ("none", {"cleaned_caption": "a capton", "expressions": []}, []),
 ]
 
 
@@ -184,6 +184,52 @@ def test_extractions_are_read(
     assert sum(note.code == "dropped" for note in notes) == len(reply["expressions"]) - len(
         expressions
     )
+
+
+CUP = "A red cup stands next to a fork on the table."
+CLEANED = [
+    ("a red cupp  stnds nxt to teh fork", "A red cup stands next to the fork."),
+    ("redcup infront of fork", "Red cup in front of fork"),
+    ("man on bench", "A man on a bench."),
+    ("two dogs #cute #instagood", "Two dogs"),
+    ("**A** <b>dog</b>", "A dog"),
+    ("a dog & a cat", "A dog and a cat"),
+    ("5yo boy", "5-year-old boy"),
+    ("一只红色的杯子 ，在桌上", "一只红色的杯子，在桌上。"),
+    (CUP, CUP),
+]
+ANOTHER_TEXT = [
+    (CUP, "A blue cup stands next to a fork."),
+    (CUP, CUP.replace("red", "green")),
+    (CUP, "A blue mug."),
+    (CUP, "I can't help with that."),
+    (CUP, "…"),
+    (CUP, "N/A"),
+    ("!", "A dog"),
+    ("A red cup", "A red cup stands on a wooden table"),
+    ("A red cup near a fork", "A red cup near a fork stands quietly outside"),
+    ("A red cup", "Une tasse rouge"),
+    ("the man left of the car", "the man right of the car"),
+    ("一只红色的杯子在桌上", "一只蓝色的杯子在桌上"),
+]
+
+
+@pytest.mark.parametrize(("caption", "cleaned"), CLEANED)
+def test_a_cleaned_caption_has_the_captions_words(image: Image, caption: str, cleaned: str) -> None:
+    reply = json.dumps({"cleaned_caption": cleaned, "expressions": []})
+    extracted, notes = expression_extraction(image, caption).read(reply)
+    assert (extracted.cleaned_caption, notes) == (cleaned, [])
+
+
+@pytest.mark.parametrize(("caption", "cleaned"), ANOTHER_TEXT)
+def test_in_place_of_another_text_the_caption_stays(
+    image: Image, caption: str, cleaned: str
+) -> None:
+    """The task says to mend spelling, spacing and stray symbols, and to change nothing else."""
+    reply = json.dumps({"cleaned_caption": cleaned, "expressions": ["a dog"]})
+    extracted, notes = expression_extraction(image, caption).read(reply)
+    assert (extracted.cleaned_caption, len(extracted.expressions)) == (caption, 1)
+    assert [note.code for note in notes] == ["no_cleaned_caption"]
 
 
 @pytest.mark.parametrize(
