@@ -57,7 +57,11 @@ NO_BOX = "annotations without a box"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 SHARED_NAMES = "file names of several images, which stay records of their own"
 _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
+_ALL_OF_CAPTION = "annotations without places in their caption, whose phrase is all of it"
 _OTHER_KEYS = "keys of the file that aren't COCO's, which are left out"
+_REPEATED_IDS = (
+    "annotations with the id of an earlier one, which are read, and get new ids in a COCO export"
+)
 _KEYS = ("info", "licenses", "images", "annotations", "categories")
 _LIST_BEGINS = -1  # in place of an item's number; see `read_lists`
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
@@ -84,6 +88,8 @@ class CocoFile:
     Attributes:
         of_no_image: Why entries that are of no image here can't be read.
         no_json: How many keys of entries `with_json_keys` has left out.
+        repeated_id_count: How many annotations have the id of an earlier one, as where ids begin
+            again with each image; `first_repeated_id` is the first of these ids.
 
     Raises:
         InputError: It can't be read, or is not a COCO file; an id of an image or a category comes
@@ -101,6 +107,8 @@ class CocoFile:
         self._largest = {"images": 0, "annotations": 0, "categories": 0}
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
         self.no_json = 0
+        self.repeated_id_count = 0
+        self.first_repeated_id = ""
         # A database without a name is a temporary file, which is removed with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
@@ -177,15 +185,17 @@ class CocoFile:
         image_id = _as_text(item.get("image_id"))
         is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
-        row = (unique_id, image_id, is_crowd, marshal.dumps((own_id, item)))
+        facts = (image_id, is_crowd, marshal.dumps((own_id, item)))
+        insert = "INSERT INTO annotations VALUES (?, ?, ?, ?)"
         try:
-            self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
-            return
-        except sqlite3.IntegrityError:  # nothing refers to it, so that the others can be read
-            why = self._why_clashing("annotations", own_id)
+            self._rows.execute(insert, (unique_id, *facts))
+        except sqlite3.IntegrityError:  # nothing refers to it: `image_id` says whose the box is
+            self.repeated_id_count += 1
+            self.first_repeated_id = self.first_repeated_id or own_id
+            self._rows.execute(insert, (None, *facts))
         except UnicodeEncodeError:
             why = self._why_no_text("annotations", own_id)
-        self._refused.setdefault(image_id, []).append(why)
+            self._refused.setdefault(image_id, []).append(why)
 
     def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
         if "id" not in item:  # no annotation can mean it: its place in the list is no id
@@ -340,6 +350,9 @@ class _ReadsCoco(Format):
         self.passed_over.update(coco.left_out())
         self.remarks += remarks_on_shared_names(coco.categories(), self.name)
         self.remarks += counted_items(_OTHER_KEYS, coco.other_keys)
+        if coco.repeated_id_count:
+            first = f"the first is {coco.first_repeated_id:.80}"
+            self.remarks.append(f"{_REPEATED_IDS}: {coco.repeated_id_count:,}, {first}")
         if self.detects:  # in a file with captions a picture has an entry for each: that is usual
             self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
         for image_key, name, image in coco.images():  # its key is its id in the file
@@ -826,10 +839,13 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
         return {"text": phrase, "char_span": place}
     places = [_place_of_words(span, caption, passed_over) for span in spans]
     if not places:  # an empty list says that it is all of the caption
-        return {"text": caption, "char_span": None}
+        is_nothing_there = (
+            entry.get("category_id") == NO_CATEGORY
+        )  # gRefCOCO always leaves it empty
+        passed_over[_ALL_OF_CAPTION] += int(not is_nothing_there)
+        return {"text": caption, "char_span": [0, len(caption)]}
     words = " ".join(caption[start:end] for start, end in places)
-    only_place = list(places[0]) if len(places) == 1 else None
-    return {"text": words, "char_span": only_place}
+    return {"text": words, "char_span": place_of_parts(words, places, caption)}
 
 
 def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:

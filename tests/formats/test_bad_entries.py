@@ -72,11 +72,10 @@ BAD = {
         [
             "annotations.json, entry 4 of images: an image without 'id' and 'file_name'",
             "annotations.json, annotation 7: is not of this format (the box has a side",
-            "two annotations have the id 1",
             "annotations.json, annotation 8: is not of this format ('bbox' should be",
         ],
         [{"bbox": [9, 9, -3, 4]}],
-        [{"bbox": ["1", 2, 3, 4]}, {"bbox": [1, 2, 3, 4], "id": 1}],
+        [{"bbox": ["1", 2, 3, 4]}],
         [{"id": 9}],
     ),
     "label-studio": Bad(

@@ -13,7 +13,7 @@ import yaml
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.formats import find_format, read, write
-from tests.formats.data import draw, hostile, record
+from tests.formats.data import draw, hostile, record, succeeds
 from tests.support.labelled import Box, Labelled, labelled, saved
 from tests.support.workplace import command
 
@@ -290,7 +290,9 @@ def test_grounding_of_other_tools(tmp_path: Path) -> None:
             },
         ],
     )
-    first, second = read(path, "coco-grounding")
+    made = find_format("coco-grounding")
+    first, second = read(path, made)
+    assert +made.passed_over == {}
     assert texts([first]) == [
         [("red mug", [[1, 2, 4, 6], [5, 6, 8, 10]]), ("A mug", [[5, 6, 8, 10]])]
     ]
@@ -353,13 +355,41 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="two images have the id 1"):
         list(read(path, "coco"))
-    for what in ("categories", "annotations"):
-        twice = [{"id": 7, "name": "cat"}, {"id": 7, "name": "dog"}]
-        path = coco(
-            tmp_path, images=[{"id": 1, "file_name": "a"}], **{"annotations": [], what: twice}
-        )
-        with pytest.raises(InputError, match=f"two {what} have the id 7"):
-            list(read(path, "coco"))
+    twice = [{"id": 7, "name": "cat"}, {"id": 7, "name": "dog"}]
+    images = [{"id": 1, "file_name": "a"}]
+    path = coco(tmp_path, images=images, annotations=[], categories=twice)
+    with pytest.raises(InputError, match="two categories have the id 7"):
+        list(read(path, "coco"))
+
+
+@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
+def test_ids_of_annotations_that_begin_again_with_each_image(format: str, tmp_path: Path) -> None:
+    """`image_id` says whose a box is: pycocotools gives each image its own, too."""
+    boxes = {"a.png": ["cat", "cat"], "b.png": ["dog"], "c.png": []}
+    pictures = []
+    for name, labels in boxes.items():
+        entries = []
+        for number, label in enumerate(labels):
+            x = 1 + 9 * number
+            category = 1 if label == "cat" else 2
+            entries.append({"id": number, "category_id": category, "bbox": [x, 2, 3, 4]})
+        pictures.append(Labelled(name, entries))
+    path = labelled(tmp_path, "coco", pictures, classes=["cat", "dog"])
+    done = succeeds("import", path, "--format", format, "-o", tmp_path / "back", "--json")
+    (line,) = json.loads(done.out)["remarks"]
+    assert line.startswith("annotations with the id of an earlier one, which are read")
+    assert line.endswith(": 1, the first is 0")
+    lines = (tmp_path / "back" / "annotations.jsonl").read_text("utf-8").splitlines()
+    assert texts([json.loads(line) for line in lines]) == [
+        [("cat", [[1, 2, 4, 6], [10, 2, 13, 6]])],
+        [("dog", [[1, 2, 4, 6]])],
+        [],
+    ]
+    succeeds("export", tmp_path / "back", "--format", "coco", "-o", tmp_path / "new")
+    back = json.loads((tmp_path / "new" / "annotations.json").read_text("utf-8"))
+    places = [(item["image_id"], item["bbox"][0]) for item in back["annotations"]]
+    assert places == [(1, 1), (1, 10), (2, 1)]
+    assert len({item["id"] for item in back["annotations"]}) == len(places)
 
 
 CATEGORY, IMAGE = {"id": 7, "name": "a cat"}, {"id": "x", "file_name": "süß.jpg"}

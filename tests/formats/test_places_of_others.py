@@ -97,6 +97,24 @@ def test_a_place_that_cuts_a_word_is_taken_to_its_edges(
     assert (expression["text"], expression["char_span"], left_out) == (words, place, said)
 
 
+def test_words_of_several_places_that_follow_each_other_have_one(tmp_path: Path) -> None:
+    """`[[0, 1], [2, 5]]` had none, and an export to mmdetection left out the box."""
+    data = mdetr(None, [14, 15], [16, 19], [20, 23])
+    expression, left_out = imported(tmp_path, "coco-grounding", data)
+    assert (expression["text"], expression["char_span"], left_out) == ("a red cup", [14, 23], {})
+
+
+def test_words_with_others_between_them_have_no_single_place(tmp_path: Path) -> None:
+    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None, [14, 15], [20, 23]))
+    assert (expression["text"], expression["char_span"], left_out) == ("a cup", None, {})
+
+
+def test_no_place_at_all_is_the_whole_caption_which_is_said(tmp_path: Path) -> None:
+    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None))
+    assert (expression["text"], expression["char_span"]) == (CAPTION, [0, len(CAPTION)])
+    assert left_out == {"annotations without places in their caption, whose phrase is all of it": 1}
+
+
 @pytest.mark.parametrize("span", [[33, 40], [9, 10], [5, 5]])
 def test_a_place_without_words_is_refused(span: list[int], tmp_path: Path) -> None:
     """It made all of the caption a phrase."""

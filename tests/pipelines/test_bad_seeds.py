@@ -54,13 +54,12 @@ def of_yolo(place: ReferringPlace) -> list[str]:
 
 
 def of_coco(place: ReferringPlace) -> list[str]:
-    again = {"id": 1, "bbox": [10.0, 20.0, 40.0, 40.0]}
-    path = written(place, "coco", [{"bbox": [1, 2, -3, 4]}, again], {"id": 3})
+    path = written(place, "coco", [{"bbox": [1, 2, -3, 4]}, {"bbox": [10.0, 20.0]}], {"id": 3})
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
     return [
         "annotations.json, entry 3 of images: an image without 'id' and 'file_name'",
-        "annotations.json: two annotations have the id 1",
         "annotations.json, annotation 5: is not of this format (the box has a side of less than nothing)",
+        "annotations.json, annotation 6: is not of this format ('bbox' should be",
     ]
 
 
