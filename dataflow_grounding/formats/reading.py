@@ -590,7 +590,15 @@ def _is_plain_box(instance: Any) -> bool:
     if not is_box(bbox) or instance.get("score") is not None:
         return False
     x1, y1, x2, y2 = bbox
-    return bool(x1 <= x2 and y1 <= y2)
+    return bool(x1 <= x2 and y1 <= y2) and not _is_less_than_a_pixel(bbox)
+
+
+def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
+    # Whether a box is a part of the first pixel: its numbers are shares of the picture's sides, as
+    # they are in files of other formats. Boxes without an area are told apart from these.
+    x1, y1, x2, y2 = bbox
+    is_in_first_pixel = 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
+    return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)
 
 
 def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Counter[str]]:
@@ -712,6 +720,10 @@ def _check_box(instance: dict[str, Any]) -> None:
     x1, y1, x2, y2 = instance["bbox"]
     if x1 > x2 or y1 > y2:
         raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
+    if _is_less_than_a_pixel(instance["bbox"]):
+        raise BrokenRow(
+            f"the box {[x1, y1, x2, y2]} is less than a pixel: are its numbers shares of the sides?"
+        )
     score = instance["score"]
     if not is_score(score):
         raise BrokenRow(f"the score {score!r} is not between 0 and 1")

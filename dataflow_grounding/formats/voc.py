@@ -188,11 +188,16 @@ class Voc(PictureFiles):
         if written.degrees:  # a box may reach beyond the picture before its turn
             box = (x1 - offset, y1 - offset, x2, y2)
             read = turned(box, written.degrees, self.passed_over, about_middle=True)
-        else:  # an edge 0 in a file that counts from 1 stays 0
-            read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
+        else:
+            read = {"bbox": [_from_zero(x1, offset), _from_zero(y1, offset), x2, y2]}
         name = written.name
         instances = [with_item_number(read, written.item, name)]
         return name, {"text": name, "class": name, "instances": instances}
+
+
+def _from_zero(edge: float, offset: int) -> float:
+    # An edge 0 in a file that counts from 1 stays 0. One that is less is beyond the picture.
+    return 0.0 if 0 <= edge < offset else edge - offset
 
 
 class _ObjectAsWritten(NamedTuple):

@@ -567,6 +567,48 @@ def told_on_import(tmp_path: Path, source: Path, format: str) -> list[str]:
     return lines
 
 
+@pytest.mark.parametrize(("offset", "edge"), [(0, -5), (1, -6)])
+def test_edges_of_voc_before_the_picture_are_told(offset: int, edge: int, tmp_path: Path) -> None:
+    """They were put to 0, so that a box outside "ends before it begins"; 0 itself stays 0 in a file
+    that counts from 1.
+    """
+    found = [Box("cup", -5, 0, 20, 20), Box("cup", -50, 2, -20, 9)]
+    source = labelled(tmp_path / "source", "voc", [Labelled("a.png", found)])
+    arguments = ("import", source, "--format", "voc", "--set", f"offset={offset}")
+    done = succeeds(*arguments, "-o", tmp_path / "back", "--json")
+    counts = [line.partition(",")[0] for line in json.loads(done.out)["remarks"]]
+    assert counts == ["boxes that reach beyond their picture", "boxes outside of their picture"]
+    row = json.loads((tmp_path / "back" / "annotations.jsonl").read_text("utf-8"))
+    (first, second) = row["expressions"][0]["instances"]
+    assert first["bbox"] == [edge, 0, 20, 20]
+    assert second["bbox"] == [-50 - offset, 2 - offset, -20, 9]
+
+
+@pytest.mark.parametrize("format", ["coco", "cvat", "labelme", "voc"])
+def test_shares_of_sides_are_not_taken_for_pixels(format: str, tmp_path: Path) -> None:
+    """They were a box of 0.3 px, and a record's boxes have 1 px each way at least."""
+    found = [Box("cup", 0.125, 0.25, 0.5, 0.75), Box("cup", 1, 2, 30, 40)]
+    source = labelled(tmp_path / "source", format, [Labelled("a.png", found)])
+    arguments = ("import", source, "--format", format)
+    done = command(*arguments, "-o", tmp_path / "back")
+    why = "the box [0.125, 0.25, 0.5, 0.75] is less than a pixel: are its numbers shares of the sides?"
+    assert (done.code, why in done.out + done.err) == (1, True)
+    row = json.loads((tmp_path / "back" / "annotations.jsonl").read_text("utf-8"))
+    assert [box["bbox"] for box in row["expressions"][0]["instances"]] == [[1, 2, 30, 40]]
+    assert row["skipped_entries"] == 1
+
+
+@pytest.mark.parametrize(
+    "corners", [(0, 0, 1, 1), (0, 0, 64, 0.5), (5, 5, 5.25, 5.25), (0.5, 0.5, 30, 40)]
+)
+def test_a_small_box_that_is_not_in_the_first_pixel_is_kept(
+    corners: tuple[float, ...], tmp_path: Path
+) -> None:
+    path = labelled(tmp_path, "voc", [Labelled("a.png", [Box("cup", *corners)])])
+    (row,) = read(str(path), "voc")
+    assert [box["bbox"] for box in row["expressions"][0]["instances"]] == [[*corners]]
+
+
 def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures: Path) -> None:
     of_a = [{"image_id": 2, "bbox": box} for box in ([-9, 1, 9, 5], [9, 40, 9, 9])]
     labels = [
