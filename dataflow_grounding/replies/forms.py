@@ -16,6 +16,8 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.channels import Answer, answer_of, enclosed
 from dataflow_grounding.replies.json_items import only_answer, read_values
 from dataflow_grounding.replies.json_text import (
+    CutArray,
+    CutObject,
     JsonText,
     ends_answer,
     find_json,
@@ -40,13 +42,13 @@ from dataflow_grounding.replies.words import (
 
 # The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
 _KEY_BEFORE = lazy_pattern(r"\b(\w{2,20})\s{0,3}[:=]\s{0,3}$")
-# `1. the red cup: [10, 20, 30, 40]`, `2. a dog: none`
+# `1. the red cup: [10, 20, 30, 40]`, `2. a dog: none`, `3. a cat: (10, 20, 30, 40) (score: 0.9)`
 _LINE = lazy_pattern(
     r"[\s*•-]*(?P<id>\d{1,9})\s*[.:)]\s*(?P<label>[^\[\]\n]*?)[\s:]*"
-    r"(?:\[(?P<numbers>[^\[\]\n]*)\]"
+    r"(?:\[(?P<numbers>[^\[\]\n]*)\]|\((?P<in_round>\s*[\d.]+(?:[\s,;]+[\d.]+){3}\s*)\)"
     r"|(?P<none>none|(?<=[:：] )"
     r"(?:not (?:found|visible|present|there|detected)|n/a|absent|无|没有)))"
-    r"[\s.,;。]*",
+    r"(?:\s*\(\s*score\s*[:=]?\s*(?P<score>[\d.]+)\s*\))?[\s.,;。]*",
     re.IGNORECASE,
 )
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
@@ -241,6 +243,9 @@ class _FormReader:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
         values = only_answer(found.values)
         self.read_items(values)
+        answered_ids = {box.id for box in self.parsed.boxes}
+        if answered_ids.issuperset(self.phrases) and _lacks_only_brace(found, text):
+            self.parsed.truncated = False
         return len(values) == 1
 
     def check_words(self, before: str, after: str) -> None:
@@ -328,6 +333,15 @@ def _without_empty_list(text: str, answer: Answer) -> str:
     return text if empty is None else text[empty.end() :]
 
 
+def _lacks_only_brace(found: JsonText, text: str) -> bool:
+    # {"objects": [{…}, {…}] has all of its list. Other keys may have followed.
+    value = found.values[0]
+    if not isinstance(value, CutObject) or not value.pairs or not text.rstrip().endswith("]"):
+        return False
+    _, last = value.pairs[-1]
+    return isinstance(last, list) and not isinstance(last, CutArray) and ends_answer(last)
+
+
 def _without_key(before: str) -> str:
     match = _KEY_BEFORE.search(before)
     if match is not None and plain_key(match[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
@@ -367,6 +381,8 @@ def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:
     # "1. the red cup: [10, 20]" becomes {"id": 1, "label": "the red cup", "bbox": ["10", "20"]}:
     # whether the numbers are a box is found out where objects are read.
     numbers = None
-    if line["numbers"] is not None:
-        numbers = [part for part in re.split(r"[\s,;]+", line["numbers"]) if part]
-    return {"id": int(line["id"]), "label": line["label"].strip(" *:"), box_key: numbers}
+    within = line["numbers"] if line["in_round"] is None else line["in_round"]
+    if within is not None:
+        numbers = [part for part in re.split(r"[\s,;]+", within) if part]
+    fields = {"id": int(line["id"]), "label": line["label"].strip(" *:"), box_key: numbers}
+    return {**fields, "score": line["score"]} if line["score"] else fields

@@ -170,7 +170,10 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
         things.append(thing)
         at = box.end()
     parsed.tagged = True
-    parsed.truncated = not text.rstrip().endswith((".", "!", "?"))  # a whole caption is a sentence
+    # A whole caption is a sentence. A list of things with their articles is none (InternVL).
+    are_articles = all(len(before.split()) < 2 for before in words)
+    is_list = are_articles and not text[at:].strip()
+    parsed.truncated = not is_list and not text.rstrip().endswith((".", "!", "?"))
     for thing, box in zip(things, boxes, strict=True):
         parsed.boxes += [RawBox(numbers, thing) for numbers in _numbers_of_boxes(box[1])]
     return [*words, text[at:]]

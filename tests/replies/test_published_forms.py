@@ -71,6 +71,17 @@ def test_what_is_nearly_of_such_a_form_is_refused(reply: str) -> None:
         read(reply, ["mug", "fork"])
 
 
+def test_only_a_caption_has_to_end_as_a_sentence() -> None:
+    """InternVL#625 has a thing and its box; several come one a line."""
+    for reply, is_cut in (
+        ("the mug[[100, 120, 300, 420]]\na fork[[400, 120, 600, 420]]", 0),
+        ("The mug[[100, 120, 300, 420]] is next to a fork[[400, 120, 600, 420]].", 0),
+        ("The mug[[100, 120, 300, 420]] is next to a fork[[400, 120, 600, 420]]", 1),
+    ):
+        reading = read(reply, ["mug", "fork"])
+        assert (found(reading), reading.count("truncated")) == ([MUG, FORK], is_cut), reply
+
+
 def test_a_table_that_breaks_off_keeps_its_whole_rows() -> None:
     reply = "| label | bbox |\n|---|---|\n| mug | [100, 120, 300, 420] |\n| fork | [400, 12"
     reading = read(reply, ["mug", "fork"])
