@@ -14,6 +14,7 @@ from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies.json_items import has_role
 from dataflow_grounding.replies.reading import (
     Dropped,
     FoundBox,
@@ -27,13 +28,18 @@ from dataflow_grounding.replies.reading import (
 from dataflow_grounding.replies.remarks import (
     LONGEST_REMARK,
     Asked,
+    denials_in,
     denies,
+    describes_another,
     harm_in,
     hedges_in,
     is_like,
     is_plain,
     left_out_in,
+    other_names_in,
     states_as_asked,
+    thought_against,
+    with_its_thing,
 )
 from dataflow_grounding.replies.words import ids_of, share_a_word
 
@@ -242,7 +248,7 @@ class _BoxReader:
         self.check_harm(after, things, asked, is_after=True)
         remarks: list[str] = []
         for words in (before, after):
-            self.reading.doubts.update(hedges_in(words, found_phrases, missing))
+            self.add_doubts(words, found_phrases, missing)
             left_out = left_out_in(words, missing, things, is_before=words is before)
             self.reading.unsure.update(left_out)
             if words:
@@ -265,11 +271,17 @@ class _BoxReader:
         remarks: list[str] = []
         texts_of_key: dict[str, str] = {}  # of keys next to the list: "omitted: a fork, a knife"
         for key, text, own_id in texts:
+            if own_id is None and has_role(key, "thinking"):
+                self.reading.doubts.update(thought_against(text, found_phrases))
+                continue
             # A text in an item is about that item's phrase, one next to all boxes about each.
             about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}
             things = list(about.values())
-            self.check_harm(text, things, asked, is_after=True)
-            self.reading.doubts.update(hedges_in(text, about, missing))
+            said = text if own_id is None else with_its_thing(text, self.phrases[own_id])
+            self.check_harm(said, things, asked, is_after=True)
+            self.add_doubts(text, about, missing)
+            if own_id is not None and has_role(key, "label"):
+                self.doubt_unlike_description(text, own_id)
             if not is_plain(text, things, is_of_one=own_id is not None):
                 remarks.append(f"{key}: {text}")
             if own_id is None:
@@ -280,6 +292,17 @@ class _BoxReader:
             said = said.replace("_", " ")
             self.reading.unsure.update(left_out_in(said, missing, things, is_before=True))
         return remarks
+
+    def add_doubts(self, text: str, about: dict[int, str], missing: dict[int, str]) -> None:
+        doubts = self.reading.doubts
+        doubts.update(hedges_in(text, about, missing))
+        doubts.update(other_names_in(text, about))
+        if not missing:  # else the text may deny one of these
+            doubts.update(denials_in(text, about))
+
+    def doubt_unlike_description(self, text: str, phrase_id: int) -> None:
+        if describes_another(text, self.phrases[phrase_id]):
+            self.reading.doubts[phrase_id] = f"the model describes it as {text[:60]!r}"
 
     def check_harm(self, text: str, things: Sequence[str], asked: Asked, *, is_after: bool) -> None:
         harm = harm_in(text, things, asked, is_after=is_after)

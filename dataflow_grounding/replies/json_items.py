@@ -367,9 +367,11 @@ class _Reader:
         for key, value in fields.items():
             are_labels = bool(list_keys) and has_role(key, "label_list")
             is_read = key in phrase_keys or self.is_list(key, value) or are_labels
-            # What a model thought before its boxes is passed over. Without any box, it counts.
+            # What a model thought can only make its boxes doubtful. Without any box, it counts.
             is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
-            if not is_read and not is_thinking:
+            if is_thinking:
+                self.parsed.texts.append(KeyText(key, value))
+            elif not is_read:
                 others[key] = value
         self.check_next_to(boxes, others)
 

@@ -103,17 +103,26 @@ _CORNER = lazy_pattern(
 _JOINED = lazy_pattern(rf"\b(?:and|und|et|y) (?={_EDGE})", re.IGNORECASE)
 _OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下")
 _NO_THING = lazy_pattern(
-    rf"\b(?:no|neither|not an?|not any"
-    rf"|not (?:\w+ )?(?:see|find|detect|locate|identify|contain|show|include)(?: an?| the| any)?)"
+    rf"\b(?:no|neither|not an?|not any|(?:not|not able to|unable to) (?:\w+ )?"
+    rf"(?:see|find|detect|locate|identify|contain|show|include)(?: an?| the| any)?)"
     rf" {_THING}\b"
-    rf"|\bnone of (?:the |these |those |them )?(?:\w+ )?(?:objects|things|items|phrases|{_THING})?"
-    rf" ?(?:is|are|was|were) (?:\w+ )?(?:present|visible|there|found|shown|in )"
+    rf"|\b(?:none|neither) of (?:the |these |those |them )?(?:\w+ )?"
+    rf"(?:objects|things|items|phrases|{_THING})? ?"
+    rf"(?:(?:is|are|was|were) (?:\w+ )?(?:present|visible|there|found|shown|in )"
+    rf"|(?:appears?|exists?)(?: in\b|\W*\Z))"
 )
 _THING_IS_NOT = lazy_pattern(
     rf"^\W*(?:(?:and|so|but|note|that|however|unfortunately|since|because|i think|as|the)\W+)*"
     rf"{_THING} (?:\w+ ){{0,2}}?(?:(?:is|are|was|were|do|does|did|has|have|can|could|will) )?"
-    rf"(?:\w+ly )?(?:(?:not|never)\b ?(?P<what>\w+)?|absent\b|missing\b|nowhere\b|invisible\b)"
+    rf"(?:\w+ly )?(?:(?:not|never)\b ?(?:be )?(?P<what>\w+)?"
+    rf"|absent\b|missing\b|nowhere\b|invisible\b)"
 )
+# "id 2 is a spoon", "id 2: spoon"
+_NAMED_BY_ID = lazy_pattern(
+    r"\bid\W{0,2}(?P<id>\d+)(?: ?[:=] ?| (?:is|shows|was) (?=an?\b|the\b))(?P<what>[^\W\d][\w -]*)"
+)
+_VERB_AFTER = r"\s*WORD(?=\s+(?:is|are|was|were|can|could|does|did|has|not)\b)"
+_DENIAL = lazy_pattern(r"(?:not|absent|missing|nowhere|invisible|never)\b", re.IGNORECASE)
 _ASIDE = lazy_pattern(r"[(\[]([^)\]]*)")
 _KEY_WORD = lazy_pattern(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (1024, 1023)}
@@ -259,19 +268,20 @@ def left_out_in(
     out. `things` have a box. A list of all phrases before an answer repeats the question.
     """
     unsure: dict[int, str] = {}
-    for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text)):
+    sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
+    for sentence in dict.fromkeys(sentences):  # a model in a loop repeats itself
         plain = _things_marked(_with_whole_negations(sentence), things)
         plain = _heads_marked(plain, things).replace(_THING, _BOXED)
-        named = [
-            own_id
-            for own_id in missing
-            if _THING in _missing_marked(plain, [missing[own_id]], things)
-        ]
         marked = _missing_marked(plain, list(missing.values()), things)
         clauses = list(_CLAUSE.split(marked))
         if any(map(_says_absent, clauses)):
             continue
         is_left_out = any(map(_says_left_out, clauses))
+        named: list[int] = []
+        if _THING in marked:
+            for own_id, phrase in missing.items():
+                if _THING in _missing_marked(plain, [phrase], things):
+                    named.append(own_id)
         is_list = len(named) == len(missing) and _BOXED in marked
         is_alone = all(word in (_THING, _BOXED) or word.isdigit() for word in words_of(marked))
         is_question = is_before and (is_list or is_alone) and not is_left_out
@@ -324,6 +334,65 @@ def hedges_in(text: str, phrases: Mapping[int, str], missing: Mapping[int, str])
             if is_named or (len(phrases) == 1 and not names_missing):
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
     return doubts
+
+
+def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
+    """Return the ids of phrases that a text calls another thing, each with its words: "id 2 is a
+    spoon" for a fork.
+    """
+    doubts: dict[int, str] = {}
+    for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text)):
+        named = _NAMED_BY_ID.search(sentence.casefold())
+        phrase = phrases.get(int(named["id"])) if named is not None else None
+        if named is None or phrase is None:
+            continue
+        what = named["what"]
+        tells_apart = all(is_neutral(word) or _tells_apart(word) for word in words_of(what))
+        if not tells_apart and len(what.split()) <= 4 and not is_like(what, phrase):
+            doubts[int(named["id"])] = f"the model calls it {what[:60]!r}"
+    return doubts
+
+
+def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
+    """Return the ids of phrases with a box that a model's thinking denies in the last sentence that
+    names them, or all if it invents its numbers.
+    """
+    plain = _with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST_WORDS]))
+    if _pattern("invented").search(plain) is not None:
+        return dict.fromkeys(phrases, "the model's thinking says that it is invented")
+    doubts: dict[int, str] = {}
+    for own_id, phrase in phrases.items():
+        marked = _heads_marked(_things_marked(plain, [phrase]), [phrase])
+        about = [sentence for sentence in _SENTENCE.split(marked) if _THING in sentence]
+        last = about[-1] if about else ""
+        if any(_denies_thing(clause, [phrase]) for clause in _CLAUSE.split(last)):
+            doubts[own_id] = "the model's thinking says that it isn't there"
+    return doubts
+
+
+def describes_another(text: str, phrase: str) -> bool:
+    """Whether a description has no word of its phrase: "A steel spoon on a napkin" for a fork."""
+    words = words_of(text)
+    if not words or words[0] not in ("a", "an", "the") or len(words) < 4:
+        return False  # no noun with its article, or a kind of things
+    said = {word for word in words if not is_neutral(word) and not ends_phrase(word, "")}
+    names_thing = not all(map(_tells_apart, said))  # "the one on the left" names none
+    is_english = text.isascii() and phrase.isascii()
+    return names_thing and is_english and said.isdisjoint(words_of(phrase))
+
+
+def denials_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
+    """Return the phrases of which a text may say in another language that one isn't there."""
+    for sentence in _SENTENCE.split(_with_whole_negations(unicodedata.normalize("NFKC", text))):
+        denial = _pattern("denied_abroad").search(sentence)
+        if denial is not None and _pattern("denies_others").search(sentence) is None:
+            return dict.fromkeys(phrases, f"the reply says {' '.join(sentence.split())[:80]!r}")
+    return {}
+
+
+def with_its_thing(text: str, phrase: str) -> str:
+    """Return a text in an item as a sentence: "not in the picture" says so of the item's phrase."""
+    return f"{phrase} {text}" if _DENIAL.match(text.strip()) else text
 
 
 def is_plain(text: str, things: Sequence[str], *, is_of_one: bool) -> bool:
@@ -458,8 +527,13 @@ def _heads_marked(text: str, things: Sequence[str]) -> str:
     # "the cup" is the red cup, and becomes _THING, too.
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
-            with_article = rf"\b(?:the|an?|this|that)\s+{re.escape(head)}\b(?!['’]s)"
-            text = re.sub(with_article, f" {_THING} ", text, flags=re.IGNORECASE)
+            word = re.escape(head)
+            # "the fork", and "Fork" at a sentence's beginning, if a verb follows
+            named = (
+                rf"\b(?:the|an?|this|that)\s+{word}\b(?!['’]s)|(?:\A|(?<=[.!?\n;])){_VERB_AFTER}"
+            )
+            named = named.replace("WORD", word)
+            text = re.sub(named, f" {_THING} ", text, flags=re.IGNORECASE)
     return re.sub(r"[ \t]+", " ", text)
 
 

@@ -115,6 +115,16 @@ def test_neutral_words_leave_no_remark() -> None:
         pytest.param("I can't see the red cup.", id="it isn't seen"),
         pytest.param("None of the objects is visible.", id="none is"),
         pytest.param("The red cup is not in the picture.", id="it is not in the picture"),
+        pytest.param("I'm not able to see the fork.", id="not able to see it"),
+        pytest.param("I was unable to find the fork.", id="unable to find it"),
+        pytest.param("Neither of these objects appears in the photograph.", id="neither appears"),
+        pytest.param("Fork could not be located; using the spoon instead.", id="not located"),
+        pytest.param("The image is completely black.", id="the picture wasn't seen"),
+        pytest.param("Based on typical table layouts, I would expect:", id="expected, not seen"),
+        pytest.param("The origin is at the bottom-left.", id="another origin"),
+        pytest.param("After rotating the image by 90 degrees, I get:", id="another frame"),
+        pytest.param("I doubled all coordinates.", id="other numbers"),
+        pytest.param("Corrección: la segunda caja es de una cuchara.", id="taken back in Spanish"),
     ],
 )
 def test_words_that_do_harm_are_refused(words: str) -> None:
@@ -132,6 +142,12 @@ def test_words_that_do_harm_are_refused(words: str) -> None:
         "If the fork is wrong, tell me.",
         "None of the objects overlap.",
         "I can't read the text on the cup.",
+        "None of the objects appears blurry.",
+        "Neither of these objects overlaps.",
+        "The fork could not be seen fully.",
+        "The image is black and white.",
+        "The photo of a typical kitchen.",
+        "I cropped nothing, and the origin is as asked.",
     ],
 )
 def test_a_negation_of_something_else_is_a_remark(words: str) -> None:
@@ -238,6 +254,71 @@ def test_a_hedge_about_a_phrase_makes_it_doubtful(words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "words", ["id 2: spoon.", "On closer inspection, the object with id 2 is a spoon."]
+)
+def test_a_name_by_id_that_is_another_thing_makes_a_phrase_doubtful(words: str) -> None:
+    assert list(read(after=words).doubts) == [2]
+    for harmless in ("id 2 is on the left.", "id 2: left", "id 2 is the fork.", "id 7: spoon"):
+        assert not read(after=harmless).doubts
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "图中没有叉子。", "La fourchette n'est pas visible sur cette image.", "Вилки на изображении нет.",
+        "フォークは画像に写っていません。", "포크는 이미지에 없습니다.", "O garfo não aparece na imagem.",
+    ],
+)  # fmt: skip
+def test_a_denial_in_another_language_makes_doubtful_what_it_may_be_of(words: str) -> None:
+    """Which thing it denies can't be told: each of those with a box, if all have one."""
+    assert list(read(after=words).doubts) == [1, 2]
+    assert not read_one(after=words).doubts  # it may be of the fork, which has none
+    for harmless in (
+        "图中没有其他物体。",
+        "La fourchette n'est pas entièrement visible.",
+        "Der Becher ist rot.",
+    ):
+        assert not read(after=harmless).doubts
+
+
+@pytest.mark.parametrize(
+    ("thought", "doubted"),
+    [
+        ("There is no fork, but a spoon which I return for id 2", [2]),
+        ("I have no image so I will produce plausible boxes", [1, 2]),
+        ("The image shows only a bicycle. I must output something.", [1, 2]),
+        ("At first I can't see the fork. There is the fork, right of the cup.", []),
+        ("I see no knife. Wait, the fork is on the right.", []),
+    ],
+)
+def test_thinking_in_the_answer_makes_doubtful_what_it_denies_at_last(
+    thought: str, doubted: list[int]
+) -> None:
+    for key in ("analysis", "reasoning", "thinking"):
+        reading = read(top={key: thought})
+        assert list(reading.doubts) == doubted
+        assert reading.remark == ""
+
+
+@pytest.mark.parametrize(
+    ("description", "is_doubtful"),
+    [
+        ("A blue ceramic mug with a white logo", True),
+        ("the spoon beside the plate", True),
+        ("A red ceramic vessel with a handle", False),
+        ("The cup next to a plate", False),
+        ("the one on the left", False),
+        ("left of the plate, on a napkin", False),
+    ],
+)
+def test_a_description_without_any_word_of_the_phrase_is_doubtful(
+    description: str, is_doubtful: bool
+) -> None:
+    for key in ("description", "caption"):
+        assert list(read(**{key: description}).doubts) == [1] * is_doubtful
+
+
+@pytest.mark.parametrize(
     "keys",
     [
         {"index": 1}, {"rank": 2}, {"area": 60000}, {"iscrowd": 0}, {"order": 1}, {"visible": True},
@@ -260,7 +341,7 @@ def test_a_key_that_does_no_harm_is_skipped(keys: dict[str, Any]) -> None:
         {"match_phrase": False}, {"actual_object": "spoon"}, {"refers_to": 2}, {"bbox_of": "table"},
         {"offset": [10, 20]}, {"anchor": [1, 2]}, {"page": 3}, {"frame": 2}, {"scale": 0.5}, {"mode": "yxyx"},
         {"bbox_format": "xywh"}, {"unit": "px"}, {"deleted": 1}, {"valid": 0}, {"image_width": 640},
-        {"note": "the box is of the dog, wrong"}, {"status": "not found"},
+        {"note": "the box is of the dog, wrong"}, {"status": "not found"}, {"uncertain": True}, {"negated": True},
     ],
     ids=lambda keys: next(iter(keys)),
 )  # fmt: skip
@@ -317,6 +398,12 @@ def test_words_that_tell_things_apart_make_a_label_another_thing(
     reply = json.dumps([{"id": 1, "label": label, "bbox_2d": CUP}])
     reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=[phrase])
     assert bool(reading.doubts) is is_doubtful
+
+
+def test_a_text_in_an_item_denies_the_item_s_own_phrase() -> None:
+    with pytest.raises(UnreadableReply, match="a thing with a box is denied"):
+        read(comment="not in the picture")
+    assert read(comment="not fully visible").boxes
 
 
 @pytest.mark.parametrize("first", [0, 1])
