@@ -273,6 +273,8 @@ class _BoxReader:
         for key, text, own_id in texts:
             if own_id is None and has_role(key, "thinking"):
                 self.reading.doubts.update(thought_against(text, found_phrases))
+                things = list(found_phrases.values())
+                self.reading.unsure.update(left_out_in(text, missing, things, is_thinking=True))
                 continue
             # A text in an item is about that item's phrase, one next to all boxes about each.
             about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}

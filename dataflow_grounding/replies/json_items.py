@@ -545,7 +545,7 @@ class _Reader:
             if has_role(key, "score") and number(value) and not found.numbers:
                 raise NoBox("a score is given, and no box")
             self.check_name(key, value, item.label)
-            if not found.numbers and self.tells_absence(value, item):
+            if not found.numbers and self.tells_why(key, value, item):
                 continue
             if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
@@ -553,12 +553,22 @@ class _Reader:
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
-    def tells_absence(self, value: Any, item: RawBox) -> bool:
-        """Whether a text says why an item has no box: its thing is "not in the picture"."""
+    def tells_why(self, key: str, value: Any, item: RawBox) -> bool:
+        """Whether a text says why an item has no box: that its thing is "not in the picture", or
+        that it can't be told, as "too blurry" does. Then its phrase is ambiguous.
+        """
         phrase = "" if item.id is None else self.phrases.get(item.id, "")
-        if not isinstance(value, str) or not phrase:
+        if item.id is None or not phrase or not isinstance(value, str) or not value.strip():
             return False
-        return any(says_none(text, [phrase]) for text in (value, f"it is {value}"))
+        if any(says_none(text, [phrase]) for text in (value, f"it is {value}")):
+            return True
+        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
+        if may_change or _roles().get(plain_key(key), ["thinking"]) != ["thinking"]:
+            return False
+        self.parsed.statuses[item.id] = "ambiguous"
+        self.parsed.reasons[item.id] = f"the reply says {value[:80]!r}"
+        self.parsed.texts.append(KeyText(key, value, item.id))
+        return True
 
     def things_next_to(self, item: RawBox) -> list[str] | None:
         """Return what words next to an item's box may name; None for anything."""

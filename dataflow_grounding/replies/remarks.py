@@ -260,12 +260,18 @@ def denies_thing(text: str, thing: str) -> bool:
 
 
 def left_out_in(
-    text: str, missing: Mapping[int, str], things: Sequence[str], *, is_before: bool = False
+    text: str,
+    missing: Mapping[int, str],
+    things: Sequence[str],
+    *,
+    is_before: bool = False,
+    is_thinking: bool = False,
 ) -> dict[int, str]:
     """Return the ids of phrases without a box that a text doesn't say to be absent, each with why.
 
     They are those that a sentence names without denying them, or all if it says that some were left
-    out. `things` have a box. A list of all phrases before an answer repeats the question.
+    out. `things` have a box. A list of all phrases before an answer repeats the question, and
+    thinking names phrases to look for them.
     """
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
@@ -284,9 +290,9 @@ def left_out_in(
                     named.append(own_id)
         is_list = len(named) == len(missing) and _BOXED in marked
         is_alone = all(word in (_THING, _BOXED) or word.isdigit() for word in words_of(marked))
-        is_question = is_before and (is_list or is_alone) and not is_left_out
+        is_question = is_thinking or (is_before and (is_list or is_alone))
         concerned = named or list(missing) * is_left_out
-        if not is_question:
+        if is_left_out or not is_question:
             said = " ".join(sentence.split())[:80]
             unsure |= dict.fromkeys(concerned, f"the reply says {said!r}")
     return unsure

@@ -207,7 +207,7 @@ def _check_all_read(reading: Reading, count: int) -> None:
         return
     ids = ", ".join(map(str, reading.unread))
     reasons = [str(note) for note in reading.notes if note.code == "dropped"]
-    why = reasons[0] if reasons else "dropped"
+    why = reasons[0] if reasons else "the reply says that it isn't there"
     raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).", reason="no usable box")
 
 

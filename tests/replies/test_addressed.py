@@ -583,24 +583,42 @@ def test_a_list_of_what_is_absent_is_an_answer(keys: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "unread"),
+    ("reason", "status"),
     [
-        ("not in the picture", []),
-        ("not visible", []),
-        ("There is no fork.", []),
-        ("too blurry", [2]),
+        ("not in the picture", None),
+        ("not visible", None),
+        ("There is no fork.", None),
+        ("too blurry", "ambiguous"),
+        ("several forks fit", "ambiguous"),
     ],
 )
-def test_an_item_without_a_box_may_say_that_its_thing_is_absent(
-    reason: str, unread: list[int]
-) -> None:
+def test_an_item_without_a_box_may_say_why(reason: str, status: str | None) -> None:
+    for key in ("reason", "reasoning", "comment"):
+        reading = read_without_box({key: reason})
+        assert reading.statuses.get(2) == status
+        assert (reading.unread, len(reading.boxes)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"error": "too blurry"}, {"score": 0.9}, {"status": "occluded"}, {"found": True}]
+)
+def test_an_item_without_a_box_is_unread_if_other_keys_contradict(keys: dict[str, Any]) -> None:
+    assert read_without_box(keys).unread == [2]
+
+
+def test_an_item_without_a_box_for_want_of_a_picture_is_refused() -> None:
+    with pytest.raises(UnreadableReply):
+        read_without_box({"reason": "I can not view images."})
+
+
+def read_without_box(keys: dict[str, Any]) -> Reading:
+    """Read an answer for two phrases whose second item has no box, but `keys`."""
     items = [
         {"id": 1, "label": "the red cup", "bbox_2d": CUP},
-        {"id": 2, "label": "a fork", "bbox_2d": None, "reason": reason},
+        {"id": 2, "label": "a fork", "bbox_2d": None, **keys},
     ]
     reply = json.dumps({"objects": items})
-    reading = read_boxes(reply, format="xyxy_1000", image_size=(9, 9), phrases=PHRASES)
-    assert reading.unread == unread
+    return read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
 
 
 CUP_ITEM = json.dumps({"id": 1, "label": "the red cup", "bbox_2d": CUP})
@@ -653,3 +671,16 @@ def test_an_answer_may_come_phrase_by_phrase(reply: str) -> None:
 def test_two_answers_about_one_phrase_stay_refused(reply: str) -> None:
     with pytest.raises(UnreadableReply):
         read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+
+
+@pytest.mark.parametrize(
+    ("thought", "unsure"),
+    [
+        ("I look for the fork. It is nowhere.", []),
+        ("Let me look for a fork next to the cup.", []),
+        ("The fork is too small, so I skip it.", [2]),
+        ("I skip the fork because it is not in the picture.", []),
+    ],
+)
+def test_thinking_in_the_answer_may_leave_a_phrase_out(thought: str, unsure: list[int]) -> None:
+    assert list(read_one(reasoning=thought).unsure) == unsure
