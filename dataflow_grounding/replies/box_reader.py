@@ -61,6 +61,7 @@ _RUNAWAY = 30
 _EQUAL_STEPS = 3 / 4
 _ROUNDING_OF_STEP = 1 / 4  # as a share of the step
 _ROUNDING_OF_SIDE = 1 / 900  # as a share of the picture's side
+_FALSE = ("0", "false", "no")
 _THOUSANDTHS = (999, 1000)  # scales, at whose end models write a row of nines
 
 
@@ -286,7 +287,7 @@ class _BoxReader:
                 self.doubt_unlike_description(text, own_id)
             if not is_plain(text, things, is_of_one=own_id is not None):
                 remarks.append(f"{key}: {text}")
-            if own_id is None:
+            if own_id is None and text not in _FALSE:  # "skipped": 0
                 start = f"{texts_of_key[key]}, " if key in texts_of_key else f"{key}: "
                 texts_of_key[key] = start + text
         things = list(found_phrases.values())

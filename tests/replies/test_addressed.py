@@ -552,6 +552,9 @@ def test_an_answer_that_says_it_is_whole_is(keys: dict[str, Any]) -> None:
     ("keys", "remark"),
     [
         ({"left": 1}, "left: 1"),
+        ({"skipped": 0}, "skipped: 0"),
+        ({"unmatched": ["a fork"]}, "unmatched: a fork"),
+        ({"omitted": False}, "omitted: false"),
         ({"draft": True}, "draft: true"),
         ({"not_in_view": ["a fork"]}, "not_in_view: a fork"),
         ({"analysis_of_scene": "Two plates stand on a table."}, "analysis_of_scene: Two plates stand on a table."),
