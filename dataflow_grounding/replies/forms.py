@@ -94,7 +94,7 @@ def is_whole(reply: Any) -> bool:
     It is where nothing follows a value of JSON that is closed but a template's tokens, blanks and
     the end of its fence. Some servers go on with these up to the token limit (vllm-project/vllm
     issue 8020, jundot/omlx issue 2990). A value that may be one of several, such as the object of
-    one box, is whole only where its fence is closed, or where many of these follow.
+    one box, perhaps in a fence of its own, is whole only where many of these follow.
     """
     try:
         answer = enclosed(answer_of(reply))
@@ -107,8 +107,7 @@ def is_whole(reply: Any) -> bool:
     if ends_answer(found.values[0]):
         return True
     end: int = max(reply.rfind("}"), reply.rfind("]"))
-    is_fence_closed = reply[end + 1 :].strip() == "```"
-    return is_fence_closed or len(reply) - end > _PADDING
+    return len(reply) - end > _PADDING
 
 
 def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedReply:

@@ -403,7 +403,6 @@ WHOLE = f'{{"objects": [{ITEM}]}}'
         '{"cleaned_caption": "A cat.", "expressions": []}',
         WHOLE + "}",
         ITEM + 20 * "\n",
-        f"```json\n{ITEM}\n```",
     ],
 )
 def test_json_that_is_closed_is_whole(reply: str) -> None:
@@ -420,6 +419,7 @@ def test_json_that_is_closed_is_whole(reply: str) -> None:
         ITEM,
         ITEM + "\n",
         f"```json\n{ITEM}\n",
+        f"```json\n{ITEM}\n```",  # the next phrase's may follow
         f"{ITEM}\n{ITEM}",
         "cat[[10, 20, 30, 40]]",
         '{"label": "cat", "bbox_2d": []}',
