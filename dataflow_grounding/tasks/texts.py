@@ -75,7 +75,7 @@ _NO_PICTURE = lazy_pattern(
 )
 # A sentence that denies a thing or speaks of the expression, and an edit; a phrase is none of them.
 _NO_PHRASE = lazy_pattern(
-    r"there (?:is|are) (?:no|not|nothing)\b"
+    r"there (?:is|are) (?:no|not|nothing)\b|(?:图|图片|图像|画面)中没有(?!.*的)"
     r"|no (?!.*\b(?:sign|logo|symbol)s?\b).+ (?:visible|found|present|here|detected|seen|shown)\.?$"
     r"|(?:the |this )?expression (?:is|should|does|needs|must|matches|fits|already)\b"
     r"|(?:remove|delete|drop|keep) (?:the|this) expression\b"

@@ -87,10 +87,12 @@ PHRASES = [
     "the black car (not moving)",
     "a box marked [2, 4]",
     "the key with ->",
+    "图中没有戴帽子的男人",
 ]
 DENIALS = [
     "There is no blue car in this region.",
     "no blue car visible",
+    "图中没有蓝色汽车",
     "the car at [500, 100, 800, 400]",
     "The expression should be 'the white van'",
     "the expression is correct",
