@@ -89,12 +89,15 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
             read = partial(read_rows, path)
             columns = {"image": "file_name"}
             return Input(path, read, folders=(folder,), files=(path,), columns=columns)
-    hint = f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
-    below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
-    if below:  # the user has named the folder above the one that is meant
-        hint = f"; is it {os.path.dirname(below[0])}?"
-    if_none = f"{folder} has no pictures in it{hint}"
     names = files_under(folder, ("",), "data.input_jsonl")  # all: every name ends in ""
+    below = [name for name in names if os.path.basename(name) in METADATA]
+    if below:  # the captions are there already: the pictures alone would be asked for them
+        folder_of_rows = joined(folder, os.path.dirname(below[0]))
+        raise InputError(
+            f"{folder} has rows in {' and '.join(below[:2])}: is the input {folder_of_rows}? The"
+            f" pattern {joined(folder, '**/*.jpg')} takes pictures without them"
+        )
+    if_none = f"{folder} has no pictures in it ({', '.join(ENDINGS)}) and no metadata.jsonl"
     return _of_pictures(folder, folder, names, results_dir, if_none)
 
 

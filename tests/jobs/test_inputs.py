@@ -584,6 +584,12 @@ def _named_otherwise(place: Workplace) -> str:
     return os.path.dirname(json_lines(place, "pictures/metadata.jsonl", rows))
 
 
+def _metadata_below(place: Workplace) -> str:
+    """As the parts of Hugging Face's imagefolder have it: its captions were passed over."""
+    json_lines(place, "pictures/sub/metadata.jsonl", ROWS)
+    return "pictures"
+
+
 def _junk(place: Workplace) -> str:
     (place.folder / "junk.parquet").write_bytes(b"junk")
     return "junk.parquet"
@@ -605,6 +611,12 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     "metadata without file_name": (
         *(lambda p: _named_otherwise(p), {"data.columns": {"caption": "text"}}),
         "metadata.jsonl has no column 'image_path'; if 'file' should be taken, add image_grounding.data.columns.image=file",
+    ),
+    "metadata in a folder below": (
+        _metadata_below,
+        {"data.classes": ["cup"]},
+        "{folder}/pictures has rows in sub/metadata.jsonl: is the input {folder}/pictures/sub? The"
+        " pattern {folder}/pictures/**/*.jpg takes pictures without them",
     ),
     "an empty folder": (_empty, {}, "{folder}/empty has no pictures in it (.jpg, "),
     "no picture matches": (lambda p: "nothing/*.png", {}, "matches {folder}/nothing/*.png"),
@@ -667,6 +679,13 @@ BAD |= {
     said: (lambda p: "pictures", {"data.classes": classes}, said)
     for said, classes in BAD_CLASSES.items()
 }
+
+
+def test_a_pattern_takes_pictures_without_the_metadata_below(place: Workplace) -> None:
+    _metadata_below(place)
+    pattern = {"data.input_jsonl": "pictures/**/*.jpg", "data.classes": ["cup"]}
+    done = command(["check", "-e", str(place.spec(**pattern)), "--json"])
+    assert (done.summary["records"], "has rows" in done.out) == (3, False), done
 
 
 @pytest.mark.slow
