@@ -347,13 +347,15 @@ def _checked(update: Any, operator: Annotator) -> Update:
         raise OperatorFailed(
             f"annotate of {operator.name} returned {type(update).__name__}: {wanted}"
         )
-    if operator.sees_all:  # it may write columns that it doesn't declare
+    declared = operator.writes()
+    if not declared:  # it may write any column
         return dict(update)
-    undeclared = update.keys() - {*operator.writes().values(), *FACT_COLUMNS}
+    undeclared = update.keys() - {*declared.values(), *FACT_COLUMNS}
     if undeclared:
         columns = ", ".join(sorted(map(repr, undeclared)))
         wanted = (
-            "which its output_keys don't declare: add it there, so that later steps can read it"
+            "which its output_keys (`writes` of @operator) don't declare: add it there, so that"
+            " later steps can read it"
         )
         raise OperatorFailed(f"{operator.name} returned column {columns}, {wanted}")
     return dict(update)

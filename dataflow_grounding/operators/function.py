@@ -21,7 +21,8 @@ class FunctionOperator(Operator):
     Args:
         function: The function, or another callable; it may be async or return an awaitable.
         reads: The columns that it reads; each is the role of its own name.
-        writes: The columns that it adds, likewise.
+        writes: The columns that it adds, likewise. If it names any, the function may return no
+            others.
         serving: What answers its requests; None if it asks nothing.
     """
 
@@ -50,7 +51,8 @@ class FunctionOperator(Operator):
         )
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds what the function returns. Raises OperatorFailed where that is no mapping.
+        """Adds what the function returns. Raises OperatorFailed where that is no mapping, or a
+        column of `writes` is missing.
 
         A function that isn't async is called in a thread, as it may take long.
         """
@@ -66,6 +68,10 @@ class FunctionOperator(Operator):
             raise OperatorFailed(
                 f"{self.name} should return a dict of columns, not {type(update).__name__}"
             )
+        for column in self.writes().values():
+            # one that the record has may stay as it is
+            if column not in update and column not in record:
+                raise OperatorFailed(f"{self.name} returned no column {column!r}: `writes` has it")
         return dict(update)
 
     def settings(self) -> dict[str, Any] | None:
@@ -118,7 +124,7 @@ def operator(
             async. None where the decorator is called with names of columns alone.
         reads: The columns that it reads, so that the plan can be checked before anything is spent;
             may be left out.
-        writes: The columns that it adds; may be left out.
+        writes: The columns that it adds, all of them; if left out, it may add any.
         serving: Who answers what an async function asks with `await ask(request)`.
 
     Returns:

@@ -492,7 +492,9 @@ def test_a_column_that_no_plan_can_know_of_fails_its_record(
     failures = [
         json.loads(line) for line in (moods.results / "failures.jsonl").read_text().splitlines()
     ]
-    said = "mood returned column 'shade', which its output_keys don't declare: add it there"
+    said = (
+        "mood returned column 'shade', which its output_keys (`writes` of @operator) don't declare"
+    )
     assert [said in failure["message"] for failure in failures] == [True] * 4, failures
     path = moods.place.folder / f"{moods.module}.py"
     path.write_text(

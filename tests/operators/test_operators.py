@@ -496,6 +496,44 @@ def test_an_error_that_no_future_carries_fails_its_record_alone(
     assert json.loads(line)["kind"] == "operator_failed"
 
 
+COLUMNS: list[tuple[str, dict[str, Any], str]] = [
+    # docs/extending.md: "Any other column fails the record"
+    ("the user's own", {"count": 1, "caption": "mine"}, "count_words returned column 'caption'"),
+    ("a new one", {"count": 1, "other": 2}, "count_words returned column 'other'"),
+    ("none", {}, "count_words returned no column 'count'"),
+    ("the declared one", {"count": 1}, ""),
+    ("what the engine fills in, too", {"count": 1, "width": 5}, ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("update", "says"), [case[1:] for case in COLUMNS], ids=[case[0] for case in COLUMNS]
+)
+def test_a_function_returns_the_columns_that_it_declares(update: dict[str, Any], says: str) -> None:
+    @operator(reads=["caption"], writes=["count"])
+    def count_words(record: dict[str, Any]) -> dict[str, Any]:
+        return update
+
+    done = count_words([{"caption": "theirs"}], on_error="keep")
+    assert done[0]["caption"] == "theirs"
+    if not says:
+        assert done[0]["count"] == 1
+        assert not done.failures
+        return
+    [(_, failure)] = done.failures
+    assert isinstance(failure, OperatorFailed)
+    assert says in str(failure)
+
+
+def test_a_column_that_the_record_has_may_be_left_as_it_is() -> None:
+    @operator(reads=["caption"], writes=["caption"])
+    def mended(record: dict[str, Any]) -> dict[str, Any]:
+        return {"caption": record["caption"] + "."} if record["caption"][-1] != "." else {}
+
+    rows = [{"caption": "a dog"}, {"caption": "a cat."}]
+    assert [row["caption"] for row in mended(rows)] == ["a dog.", "a cat."]
+
+
 def test_an_annotate_that_is_not_async_is_told_what_to_write() -> None:
     class Plain(Operator):
         name = "plain"
