@@ -265,7 +265,7 @@ def _import_records(
     remarks = [*doubts.remarks(), *stems.remarks()]
     if missing_count:
         remarks.append(
-            f"pictures that aren't in {folder}: {missing_count:,} of {writer.count:,}, the first is"
+            f"no picture in {folder} for {missing_count:,} of {writer.count:,}, the first is"
             f" {first_missing}: {_ROOT_TO_NAME}"
         )
     return writer.count, remarks

@@ -40,8 +40,8 @@ def test_pictures_that_are_gone_are_counted_and_the_first_is_named(
     arguments = ("import", path, "--format", format)
     done = succeeds(*arguments, "-o", tmp_path / "back", "--json")
     (line,) = json.loads(done.out)["remarks"]
-    assert line.startswith("pictures that aren't in ")
-    assert "2 of 3, the first is" in line
+    assert line.startswith("no picture in ")
+    assert "for 2 of 3, the first is" in line
     assert "b.png: name the right folder as --image-root" in line
     done = command(*arguments, "-o", tmp_path / "strict", "--strict")
     assert (done.code, "b.png in " in done.err) == (2, True)

@@ -624,7 +624,7 @@ def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures
         " 18, 49] in a.png (64 x 48 px)",
         "pictures of another size than is stated, which no export takes: 1, the first is b.png"
         " (640 x 480 px stated, 64 x 48 px found)",
-        f"pictures that aren't in {pictures}: 1 of 3, the first is gone.png: name the right folder as"
+        f"no picture in {pictures} for 1 of 3, the first is gone.png: name the right folder as"
         " --image-root",
     ]
 
