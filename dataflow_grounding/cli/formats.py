@@ -213,6 +213,7 @@ def import_(
             raise InputError(f"{file} is there already: choose another folder")
     source = find_format(format, **options)
     source.bad = BadEntries(stops=strict)
+    source.strict = strict
     # Pictures that are in the data itself are unpacked there, unless the format names a folder.
     source.pictures = source.pictures or out
     count, remarks = _import_records(path, source, folder, annotations, strict)
@@ -255,6 +256,7 @@ def _import_records(
                     if strict:
                         raise InputError(f"no picture {first_missing} in {folder}: {_ROOT_TO_NAME}")
                 writer.write(_with_classes(record, source.class_names))
+            _refuse_nothing(path, source, writer.count)
             writer.commit()
     except BaseException:  # also Ctrl-C
         # `closing` has removed the unfinished file. A new folder goes with the pictures that were
@@ -269,6 +271,12 @@ def _import_records(
             f" {first_missing}: {_ROOT_TO_NAME}"
         )
     return writer.count, remarks
+
+
+def _refuse_nothing(path: str, source: Format, count: int) -> None:
+    # A source that says why it has no record, such as tasks without an annotation, is told of.
+    if not count and not _positive(source.passed_over):
+        raise InputError(f"{path} holds nothing to read: no picture, line or entry of this format")
 
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
@@ -347,6 +355,7 @@ def convert(
     """Convert PATH, a file or folder, from one format to another."""
     source = find_format(source_name, **options)
     source.bad = BadEntries(stops=settings["strict"])
+    source.strict = settings["strict"]
     folders = [image_root or folder_of(path)]
     # A user's own format may have any ending: `out` is one file if it has an ending at all.
     is_one_file = is_data_file(out, FORMATS[format]["file"] if format in FORMATS else out)
@@ -364,6 +373,7 @@ def convert(
         records = read(path, source, image_root=image_root)
         # The classes and the preamble of the source are known once its first record is read.
         first = list(islice(records, 1))
+        _refuse_nothing(path, source, len(first))
         if has_option(format, "class_list"):
             settings["class_list"] = source.class_names
         # Only a format itself understands what its data says of all pictures, as COCO's `info`.

@@ -200,6 +200,7 @@ class Format:
         remarks: Lines on what was read or written that a user should know, filled by `read` and
             `write`.
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
+        strict: Whether `read` ends with an InputError where it would only remark on a doubt.
         bad: Takes the entries that can't be read; of a new object it stops at the first one.
         preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
             `write` where it is an option.
@@ -212,6 +213,7 @@ class Format:
     passed_over: Counter[str]
     remarks: list[str]
     class_names: Sequence[str]
+    strict: bool = False
     bad: BadEntries
     preamble: Mapping[str, Any] = MappingProxyType({})
     pictures: str = ""

@@ -14,15 +14,15 @@ import codecs
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
-from dataflow_grounding._util.paths import joined, open_input
-from dataflow_grounding._util.terminal import counted
+from dataflow_grounding._util.paths import open_input
+from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
@@ -33,8 +33,14 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase
 from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
+from dataflow_grounding.formats.label_folders import (
+    LabelFolder,
+    find_label_folders,
+    label_of,
+)
+from dataflow_grounding.formats.named_pictures import NamedPictures, named_pictures
 from dataflow_grounding.formats.picture_files import PictureFiles
-from dataflow_grounding.formats.reading import entry_errors, files_under, picture_size, unite
+from dataflow_grounding.formats.reading import entry_errors, picture_size, unite
 from dataflow_grounding.images.files import ENDINGS
 
 Labelled: TypeAlias = dict[str, Any]
@@ -57,20 +63,6 @@ class Label(NamedTuple):
     left_out: Counter[str] = Counter()
 
 
-class LabelFolder(NamedTuple):
-    """A folder of pictures with its folder of labels: the label of sub/a.jpg is sub/a.txt.
-
-    Attributes:
-        pictures: The pictures' paths in their folder, in order.
-        files: The label files of the pictures that have one, by the picture's path.
-        of_no_picture: Labels without a picture, sorted, by their paths in the folder of labels.
-    """
-
-    pictures: list[str]
-    files: dict[str, str]
-    of_no_picture: list[str]
-
-
 class Names(NamedTuple):
     """The names of YOLO's classes, from class 0, and how many numbers of keypoints follow a box."""
 
@@ -88,30 +80,11 @@ _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
     " of their folder writes all of them with one data.yaml"
 )
+_OF_NO_PICTURE = "label files without a picture"
+_UNLISTED = "pictures that the data set's lists leave out"
+_BACKGROUNDS = "pictures without a label file, read as backgrounds"
 _RENUMBERED = "boxes whose class has another number than in the data set that they came from"
 _BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size"
-
-
-def label_folder(
-    pictures: str, labels: str, keys: tuple[str, str], names_files: Iterable[str] = ()
-) -> LabelFolder:
-    """Find the labels of pictures. Raises InputError where one of the two is no folder.
-
-    Args:
-        pictures: The folder of pictures.
-        labels: The folder of labels.
-        keys: The settings that name the two, for messages.
-        names_files: Files in the folder of labels that aren't any.
-    """
-    images = files_under(pictures, ENDINGS, keys[0])
-    label_files = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
-    label_of_image = {image: _label_of(image) for image in images}
-    file_of_image = {}
-    for image, label in label_of_image.items():
-        if label in label_files:
-            file_of_image[image] = joined(labels, label)
-    of_no_picture = label_files.difference(label_of_image.values())
-    return LabelFolder(images, file_of_image, sorted(of_no_picture))
 
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
@@ -322,6 +295,7 @@ class LabelFormat(PictureFiles):
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
     names_of: ClassVar[Any]  # reads such a file by its path
+    named_by: ClassVar[Any] = staticmethod(lambda file: NamedPictures())  # what pictures it names
     # pairs of what sibling folders of pictures and of their labels are called
     folders: ClassVar[Sequence[tuple[str, str]]] = ((FOLDER, "labels"), ("image_2", "label_2"))
     ending = ".txt"
@@ -429,37 +403,59 @@ class LabelFormat(PictureFiles):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
 
-        Label files without a picture are counted; where no label file of a folder has one,
-        InputError is raised.
+        Label files without a picture are counted; where no label file of a folder has one, or there
+        is no picture, InputError is raised. `remarks` tell of pictures without a label file, which
+        are backgrounds, and of what data.yaml names and isn't there; with `strict` they end it.
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
-        names = self._find_names(path, top)
-        if names is not None:
+        names_file = self._names_file(path, top)
+        names = None
+        named = NamedPictures()
+        if names_file is not None:
+            names = self.names_of(names_file)
             self.class_names = self.classes_of(names)
-        pictures_count = 0
-        labels_count = 0
-        keys = ("pictures", "labels")  # what messages call the two folders
-        for pictures, labels in _folders(top, image_root, self.folders):
-            folder = label_folder(pictures, labels, keys, self.names_files)
-            are_of_others = bool(folder.of_no_picture) and not folder.files
-            if are_of_others:  # all labels are of other pictures than these
-                where = os.path.join(labels, folder.of_no_picture[0])
-                raise InputError(f"{where}: no such picture in {pictures}: name the image root")
-            self.passed_over["label files without a picture"] += len(folder.of_no_picture)
-            pictures_count += len(folder.pictures)
-            labels_count += len(folder.files)
+            named = self.named_by(names_file)
+        folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
+        self._tell_doubts(folders, named, top, image_root)
+        for folder in folders:
+            self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
+            self.passed_over[_UNLISTED] += folder.unlisted
             for image in folder.pictures:
                 file = folder.files.get(image)  # None for a picture without a label
-                where = file or os.path.join(labels, _label_of(image))  # where it would be
+                where = file or os.path.join(folder.label_dir, label_of(image))  # where it would be
                 with entry_errors(where, self.bad):  # at an error the picture is left out
-                    size = picture_size(pictures, image, where)
-                    image_path = os.path.relpath(os.path.join(pictures, image), image_root)
+                    size = picture_size(folder.image_dir, image, where)
+                    image_path = os.path.relpath(folder.path_of(image), image_root)
                     yield self._row(image_path, size, file, names)
-        if pictures_count and not labels_count:
+
+    def _tell_doubts(
+        self, folders: Sequence[LabelFolder], named: NamedPictures, top: str, image_root: str
+    ) -> None:
+        # Raises InputError where there is no picture, and with `strict` for each doubt.
+        missing = named.lines_on_missing()
+        pictures_count = sum(len(folder.pictures) for folder in folders)
+        if not pictures_count:
+            where = " and ".join(dict.fromkeys(folder.image_dir for folder in folders))
+            why = f"no picture in {where}: name the image root"
+            raise InputError("; ".join([why, *missing]))
+        without_label = []
+        for folder in folders:
+            names = [image for image in folder.pictures if image not in folder.files]
+            without_label += [os.path.relpath(folder.path_of(name), top) for name in names]
+        doubts = counted_items(_BACKGROUNDS, without_label)
+        if len(without_label) == pictures_count:
             backgrounds = f"{counted(pictures_count, 'picture')} read as backgrounds, without a box"
-            self.remarks.append(
+            doubts = [
                 f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"
-            )
+            ]
+        # Labels that CVAT exports without pictures name them in lists all the same: the user says
+        # where they are.
+        is_root_named = os.path.abspath(image_root) != os.path.abspath(top)
+        if not is_root_named:
+            doubts += missing
+        if doubts and self.strict:
+            raise InputError("; ".join(doubts))
+        self.remarks += doubts
 
     def _row(self, image_path: str, size: Size, file: str | None, names: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"image_path": image_path, "width": size[0], "height": size[1]}
@@ -469,15 +465,15 @@ class LabelFormat(PictureFiles):
             row |= self._columns_of(file, size, names)
         return self.bad.marked(row)
 
-    def _find_names(self, path: str, top: str) -> Any:
-        # What `names_of` reads of the file with the names of classes. That is `path` or, where it
-        # is the data set's folder, `top`, the first of `names_files` in there; None without one.
+    def _names_file(self, path: str, top: str) -> str | None:
+        # The file with the names of classes. That is `path` or, where it is the data set's folder,
+        # `top`, the first of `names_files` in there; None without one.
         files = [path]
         if top == path:
             files = [os.path.join(top, name) for name in self.names_files]
         for file in files:
             if os.path.isfile(file):
-                return self.names_of(file)
+                return file
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
@@ -592,9 +588,10 @@ class Yolo(LabelFormat):
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
 
-    names_files = ("data.yaml", "dataset.yaml", "classes.txt")
+    names_files = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
     joint = "/"  # between words for one thing
     names_of = staticmethod(read_names)
+    named_by = staticmethod(named_pictures)
     label_of: ClassVar[Any] = staticmethod(read_yolo)  # reads a label file
 
     def head(self, pictures: Mapping[str, str]) -> str:
@@ -755,25 +752,3 @@ def _box_line(line: str) -> str:
     x1, y1, x2, y2 = outlines.bounds([*map(float, numbers)])
     parts = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
     return f"{class_number} {' '.join(f'{part:.8f}' for part in parts)}"
-
-
-def _label_of(image: str) -> str:
-    return os.path.splitext(image)[0] + ".txt"
-
-
-def _folders(top: str, image_root: str, names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    # Pairs of a folder of pictures and the folder of their labels, with one of the pairs of names.
-    # They are looked for in `top` and in the folders directly in it, as YOLO, Roboflow and KITTI
-    # lay them out. The image root replaces a missing folder of pictures. Without any folder of
-    # labels the only pair is the image root and `top` itself.
-    tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
-    pairs = []
-    for folder in tops:
-        for pictures_name, labels_name in names:
-            labels = os.path.join(folder, labels_name)
-            if not os.path.isdir(labels):
-                continue
-            pictures = os.path.join(folder, pictures_name)
-            has_pictures = os.path.isdir(pictures)
-            pairs.append((pictures if has_pictures else image_root, labels))
-    return pairs or [(image_root, top)]

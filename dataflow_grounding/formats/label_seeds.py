@@ -28,11 +28,11 @@ from dataflow_grounding.formats.coco import (
 from dataflow_grounding.formats.label_files import (
     Label,
     Names,
-    label_folder,
     read_kitti,
     read_names,
     read_yolo,
 )
+from dataflow_grounding.formats.label_folders import label_folder
 from dataflow_grounding.formats.reading import files_under, reaches_beyond
 from dataflow_grounding.formats.seeds import Found, Seeds
 from dataflow_grounding.formats.tao_records import SOURCE

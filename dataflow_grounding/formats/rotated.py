@@ -85,16 +85,20 @@ def turned(
 def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
     """Return four corners as an instance has them: the upright box around, and them as the outline.
 
-    Those of the upright box itself, from its top left one on, are no outline. Raises BrokenRow for
-    corners on one line, or outside of their picture.
+    Those of the upright box itself, from its top left one on, are no outline; nor are those of one
+    without an area, which an import counts. Raises BrokenRow for corners on another line, or
+    outside of their picture.
     """
+    x1, y1, x2, y2 = outlines.bounds(corners)
+    if x1 == x2 or y1 == y2:
+        return {"bbox": [x1, y1, x2, y2]}
     first, *others = _points(corners)
     pairs = combinations(others, 2)
     # The cross product is twice the area of the triangle of the first corner and two others: 0 if
     # they are on one line.
     if all(abs(_cross(one - first, other - first)) < _OFF**2 for one, other in pairs):
         raise BrokenRow("its four corners are on one line")
-    x1, y1, x2, y2 = outlines.bounds(outlines.checked(corners, size))
+    outlines.checked(corners, size)
     clockwise = [x1, y1, x2, y1, x2, y2, x1, y2]
     counter_clockwise = [x1, y1, x1, y2, x2, y2, x2, y1]
     instance: dict[str, Any] = {"bbox": [x1, y1, x2, y2]}

@@ -289,13 +289,18 @@ JOINED = {
     # what a listing of that folder has, or a name that `within` is given later
     "cli/formats.py": {"name"},
     "formats/export_folder.py": {"self._only_file", "name"},
-    "formats/label_files.py": {
-        *("label", "folder.of_no_picture[0]", "_label_of(image)", "image", "name"),
+    "formats/label_files.py": {"label_of(image)", "name"},
+    "formats/label_folders.py": {
+        *("label", "folder.of_no_picture[0]", "image", "name", "path"),
         *("pictures_name", "labels_name"),
     },
+    # only to see whether there is such a picture
+    "formats/found_pictures.py": {"with_slashes", "name", "names[0]"},
+    # what a data set names as its pictures, wherever they are: they are only read
+    "formats/named_pictures.py": {"name", "path"},
     "formats/voc.py": {"folder", "name", "self.data_file", "stated", "name_of_picture + ending"},
     "jobs/downloads.py": {"result"},  # which `Downloads` has named
-    "formats/reading.py": {"name"},
+    "formats/reading.py": {"name", "nearby[0]"},  # the latter of a listing
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "review/_versions.py": {"name"},
     # a picture's name in the user's own gold: that it leads out is refused, and it is only read

@@ -776,6 +776,26 @@ def test_lines_of_dota_of_no_use_are_left_out(
     assert why in facts["bad"]["entries"][0]
 
 
+@pytest.mark.parametrize(
+    ("format", "labels", "line"),
+    [
+        ("dota", "labelTxt", "5 5 5 5 5 5 5 5 ship 0"),
+        ("dota", "labelTxt", "5 5 9 5 9 5 5 5 ship 0"),
+        ("yolo-obb", "labels", "0 .5 .1 .5 .1 .5 .3 .5 .3"),
+    ],
+)
+def test_a_box_without_an_area_is_counted_as_in_other_formats(
+    format: str, labels: str, line: str, tmp_path: Path, pictures: Path
+) -> None:
+    """DOTA's labels have some, and the picture's other boxes are right."""
+    folder = source_of([], format, tmp_path)
+    good = GOOD if format == "yolo-obb" else "10 20 60 25 58 70 8 65 ship 0"
+    (folder / labels / "p01.txt").write_text(f"{good}\n{line}\n")
+    facts = imported(folder, format, pictures, tmp_path / "results", 0)
+    assert facts["left_out"]["boxes without an area"] == 1
+    assert facts["bad"]["count"] == 0
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("far", [1e200, 1e308])
 def test_outlines_far_outside_are_no_rotated_boxes(

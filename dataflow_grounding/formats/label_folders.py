@@ -1,0 +1,197 @@
+"""Folders of pictures with the folders of their labels, as YOLO, KITTI and DOTA have them."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.paths import joined, path_within
+from dataflow_grounding.formats.named_pictures import NamedPictures
+from dataflow_grounding.formats.reading import files_under
+from dataflow_grounding.images.files import ENDINGS
+
+
+class LabelFolder(NamedTuple):
+    """A folder of pictures with its folder of labels: the label of sub/a.jpg is sub/a.txt.
+
+    Attributes:
+        image_dir: The folder of pictures.
+        label_dir: The folder of labels.
+        pictures: The pictures' paths in their folder, in order.
+        files: The label files of the pictures that have one, by the picture's path.
+        of_no_picture: Labels without a picture, sorted, by their paths in the folder of labels.
+        unlisted: How many more pictures are there, which the data set's lists leave out.
+    """
+
+    image_dir: str
+    label_dir: str
+    pictures: list[str]
+    files: dict[str, str]
+    of_no_picture: list[str]
+    unlisted: int = 0
+
+    def kept(self, pictures: list[str], unlisted: int = 0) -> "LabelFolder":
+        """Return the folder with only these of its pictures."""
+        files = {image: self.files[image] for image in pictures if image in self.files}
+        return self._replace(pictures=pictures, files=files, unlisted=unlisted)
+
+    def path_of(self, image: str) -> str:
+        return os.path.join(self.image_dir, image)
+
+
+def label_folder(
+    pictures: str, labels: str, keys: tuple[str, str], names_files: Iterable[str] = ()
+) -> LabelFolder:
+    """Find the labels of pictures. Raises InputError where one of the two is no folder.
+
+    Args:
+        pictures: The folder of pictures.
+        labels: The folder of labels.
+        keys: The settings that name the two, for messages.
+        names_files: Files in the folder of labels that aren't any.
+    """
+    images = files_under(pictures, ENDINGS, keys[0])
+    label_files = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
+    label_of_image = {image: label_of(image) for image in images}
+    file_of_image = {}
+    for image, label in label_of_image.items():
+        if label in label_files:
+            file_of_image[image] = joined(labels, label)
+    of_no_picture = label_files.difference(label_of_image.values())
+    return LabelFolder(pictures, labels, images, file_of_image, sorted(of_no_picture))
+
+
+def label_of(image: str) -> str:
+    return os.path.splitext(image)[0] + ".txt"
+
+
+def find_label_folders(
+    top: str,
+    image_root: str,
+    names: Sequence[tuple[str, str]],
+    named: NamedPictures,
+    no_labels: Iterable[str],
+) -> list[LabelFolder]:
+    """Return the folders of a data set, in which each picture is once.
+
+    They are looked for in `top` and in the folders directly in it, as YOLO, Roboflow and KITTI lay
+    them out; those that the data set names follow. Without any, the only one is the image root with
+    labels in `top` itself. Pictures of a folder with other labels alone are an InputError.
+
+    Args:
+        top: The folder of the data set.
+        image_root: That of the pictures; `top` itself unless the user has named one.
+        names: Pairs of what a folder of pictures and that of their labels are called.
+        named: What the data set names.
+        no_labels: The names of files that are no labels.
+    """
+    pairs = _pairs_in(top, names)
+    laid_out = [*map(_absolute, pairs)]
+    pairs += [pair for pair in named.of_pair if pair not in laid_out]
+    folders = []
+    for pictures, labels in pairs or [(image_root, top)]:
+        lists = [os.path.relpath(file, os.path.abspath(labels)) for file in named.lists]
+        pair = _absolute((pictures, labels))
+        is_named_alone = bool(named.of_pair) and pair not in laid_out
+        in_order = _picture_folders(pictures, top, image_root)
+        folder = _folder_of_labels(in_order, labels, [*no_labels, *lists])
+        if is_named_alone and pictures == labels:  # other texts may be next to the pictures
+            folder = folder._replace(of_no_picture=[])
+        if folder.of_no_picture and not folder.files:  # all labels are of other pictures than these
+            where = os.path.join(labels, folder.of_no_picture[0])
+            why = f"{where}: no such picture in {' or '.join(in_order)}: name the image root"
+            raise InputError("; ".join([why, *named.lines_on_missing()]))
+        is_in_root = folder.image_dir != pictures
+        if is_in_root and os.path.isdir(pictures):
+            folder = folder.kept(_of_data_set(folder, pictures))
+        if named.are_listed or is_named_alone:
+            folder = _of_named(folder, pair, named)
+        folders.append(folder)
+    return folders if len(folders) == 1 else _each_picture_once(folders)
+
+
+def _absolute(pair: tuple[str, str]) -> tuple[str, str]:
+    return os.path.abspath(pair[0]), os.path.abspath(pair[1])
+
+
+def _pairs_in(top: str, names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    # Pairs of a folder of pictures, which may be missing, and the folder of their labels.
+    tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
+    pairs = []
+    for folder in tops:
+        for pictures_name, labels_name in names:
+            labels = os.path.join(folder, labels_name)
+            if os.path.isdir(labels):
+                pairs.append((os.path.join(folder, pictures_name), labels))
+    return pairs
+
+
+def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
+    # Where the pictures of a pair may be, the best first. The image root that the user has named
+    # goes before the pair's own folder unless one of the two is in the other: then it says only
+    # what paths start from.
+    own_path, root = os.path.abspath(pictures), os.path.abspath(image_root)
+    is_root_named = root != os.path.abspath(top)
+    is_apart = not (path_within(own_path, root) or path_within(root, own_path))
+    folders = []
+    if os.path.isdir(pictures) and not (is_root_named and is_apart):
+        folders.append(pictures)
+    if is_root_named or not folders:
+        folders.append(image_root)
+        inside = path_within(own_path, os.path.abspath(top))  # train/images
+        for path in (inside, os.path.dirname(inside)):
+            if path and os.path.isdir(os.path.join(image_root, path)):
+                folders.append(os.path.join(image_root, path))
+    return folders
+
+
+def _folder_of_labels(in_order: list[str], labels: str, no_labels: list[str]) -> LabelFolder:
+    # Of several folders of pictures that of the labels is the first with a picture of theirs.
+    keys = ("pictures", "labels")  # what messages call the two
+    folders = []
+    for pictures in in_order:
+        folder = label_folder(pictures, labels, keys, no_labels)
+        if folder.files:
+            return folder
+        folders.append(folder)
+    return folders[0]
+
+
+def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
+    # The named root may have more pictures than the data set, which has a folder `pictures`, too.
+    own = set(files_under(pictures, ENDINGS, "pictures"))
+    if not own:
+        return folder.pictures
+    return [image for image in folder.pictures if image in own or image in folder.files]
+
+
+def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) -> LabelFolder:
+    # Only the pictures that the data set names. Those that its lists leave out are counted.
+    wanted = named.of_pair.get(pair, set())
+    kept = []
+    for image in folder.pictures:
+        if os.path.normpath(os.path.join(pair[0], image)) in wanted:
+            kept.append(image)
+    unlisted = len(folder.pictures) - len(kept) if named.are_listed else 0
+    return folder.kept(kept, unlisted)
+
+
+def _each_picture_once(folders: list[LabelFolder]) -> list[LabelFolder]:
+    # Folders of labels may share a folder of pictures: one that has its label in one of them is no
+    # background by another.
+    labelled: set[str] = set()
+    for folder in folders:
+        labelled.update(os.path.abspath(folder.path_of(image)) for image in folder.files)
+    seen: set[tuple[str, str]] = set()  # pictures with their label files
+    all_kept = []
+    for folder in folders:
+        kept = []
+        for image in folder.pictures:
+            path = os.path.abspath(folder.path_of(image))
+            file = os.path.abspath(folder.files.get(image, ""))
+            is_background_elsewhere = image not in folder.files and path in labelled
+            if not is_background_elsewhere and (path, file) not in seen:
+                seen.add((path, file))
+                kept.append(image)
+        all_kept.append(folder.kept(kept, folder.unlisted))
+    return all_kept

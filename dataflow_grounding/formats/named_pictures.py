@@ -1,0 +1,140 @@
+"""The pictures that YOLO's data.yaml names, as Ultralytics finds them.
+
+`train`, `val`, `test` and `minival` are a folder of pictures or a list of them, one or several, in
+the folder `path`. The labels of pictures below images/ are below labels/, of others next to them.
+Darknet's obj.data names lists in the same way. Sources: ultralytics' data/utils.py
+(check_det_dataset, img2label_paths) and data/base.py (get_img_files); CVAT's
+formats/format-yolo-ultralytics, whose lists are relative to their own folder; datumaro's
+yolo/exporter.py, whose lists begin each path with data/.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.paths import names_in, open_input
+from dataflow_grounding._util.terminal import counted_items
+from dataflow_grounding.images.files import ENDINGS
+
+_PARTS = ("train", "val", "valid", "test", "minival")
+_NOTHING = ("", "null", "~")  # as YAML says that there is none
+
+
+@dataclass
+class NamedPictures:
+    """What a file names.
+
+    Attributes:
+        of_pair: By a folder of pictures and that of their labels, the absolute paths of the
+            pictures that are named in there.
+        lists: The absolute paths of the lists of pictures.
+        are_listed: Whether a list names a picture that is there: then the data set has no others.
+        missing: What isn't there, such as `train: images/train`.
+    """
+
+    of_pair: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    lists: list[str] = field(default_factory=list)
+    are_listed: bool = False
+    missing: list[str] = field(default_factory=list)
+
+    def add(self, picture: str, top: str) -> None:
+        """Take in a picture by its absolute path; `top` is the folder that is named, or its own."""
+        self.of_pair.setdefault(_pair_of(picture, top), set()).add(picture)
+
+    def lines_on_missing(self) -> list[str]:
+        return counted_items("named by the data set, but not there", self.missing)
+
+
+def named_pictures(file: str) -> NamedPictures:
+    """Return what data.yaml, or obj.data next to obj.names, names; other files name nothing.
+
+    Raises InputError where a list can't be read.
+    """
+    named = NamedPictures()
+    stem, ending = os.path.splitext(os.path.abspath(file))
+    settings: Mapping[str, Any] = {}
+    if ending.lower() in (".yaml", ".yml"):
+        settings = _of_yaml(_text_of(file))
+    elif ending == ".names" and os.path.isfile(f"{stem}.data"):
+        settings = _of_darknet(_text_of(f"{stem}.data"))
+    folders = _folders(os.path.dirname(stem), settings.get("path"))
+    for part in _PARTS:
+        entries = settings.get(part)
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if isinstance(entry, str) and entry not in _NOTHING:
+                _add_entry(named, part, entry, folders)
+    return named
+
+
+def _of_yaml(text: str) -> Mapping[str, Any]:
+    import yaml
+
+    # The names of classes were read of this text before, so that it is a mapping.
+    settings: Mapping[str, Any] = yaml.load(
+        text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    )
+    return settings
+
+
+def _of_darknet(text: str) -> Mapping[str, Any]:
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _text_of(file: str) -> str:
+    try:
+        with open_input(file) as opened:
+            return opened.read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't read {file}: {error}") from None
+
+
+def _folders(own_folder: str, path: Any) -> list[str]:
+    # Where an entry may be. Where `path` is of another machine, as of a notebook, its pictures are
+    # next to the file. Ultralytics itself takes a relative one from the current folder.
+    if not isinstance(path, str) or path in _NOTHING:
+        return [own_folder]
+    path = path.replace("\\", "/")
+    return [os.path.join(own_folder, path), os.path.abspath(path), own_folder]
+
+
+def _add_entry(named: NamedPictures, part: str, entry: str, folders: list[str]) -> None:
+    found = _found(entry, folders)
+    if not found:
+        named.missing.append(f"{part}: {entry}")
+    elif os.path.isdir(found):
+        for name in names_in(found):
+            if name.lower().endswith(ENDINGS):
+                named.add(os.path.normpath(os.path.join(found, name)), found)
+    else:
+        named.lists.append(found)
+        for line in filter(None, map(str.strip, _text_of(found).splitlines())):
+            picture = _found(line, [os.path.dirname(found), *folders, os.getcwd()])
+            if picture:
+                named.add(picture, os.path.dirname(picture))
+                named.are_listed = True
+            else:
+                named.missing.append(f"{line} of {entry}")
+
+
+def _found(stated: str, folders: list[str]) -> str:
+    # The absolute path of what is in one of the folders; "" if it is in none. Roboflow's data.yaml
+    # says ../train/images for the train/images next to it.
+    stated = stated.replace("\\", "/")
+    for folder in folders:
+        for path in (stated, stated.removeprefix("../"), stated.removeprefix("data/")):
+            full_path = os.path.normpath(os.path.join(folder, path))
+            if os.path.exists(full_path):
+                return full_path
+    return ""
+
+
+def _pair_of(picture: str, top: str) -> tuple[str, str]:
+    # Where there is no such labels/, pictures and labels are in one folder.
+    above, images, _ = picture.rpartition(f"{os.sep}images{os.sep}")
+    labels = os.path.join(above, "labels")
+    if images and os.path.isdir(labels):
+        return os.path.join(above, "images"), labels
+    return top, top
