@@ -209,8 +209,11 @@ class RowWriter:
         self._file.write(line)
         self.count += 1
 
-    def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
-        """Set columns in rows that were written already, by their numbers from 0.
+    def set_in(
+        self, numbers: Collection[int], columns_for: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> None:
+        """Set columns in rows that were written already, by their numbers from 0: those that
+        `columns_for` returns for a row.
 
         The temporary file is written again as a whole.
         """
@@ -222,7 +225,8 @@ class RowWriter:
             with open(written_before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
                     if number in numbers:
-                        line = dump_line({**parse_line(line), **columns})
+                        row = parse_line(line)
+                        line = dump_line({**row, **columns_for(row)})
                     self._file.write(line)
         finally:
             os.remove(written_before)

@@ -34,11 +34,11 @@ from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import (
     FACT_COLUMNS,
-    SUSPECT,
     Annotator,
     Partial,
     Result,
     image_column,
+    no_marks,
 )
 from dataflow_grounding.engine.summary import OF_CHECKS
 from dataflow_grounding.engine.vouching import Vouching
@@ -92,7 +92,8 @@ class StepAsk:
     step: str  # the label
     priority: Any  # of requests that wait, the smallest goes first
     work: RowWork = field(default_factory=RowWork)
-    suspects: set[Any] = field(default_factory=set)  # priorities of the records with suspect boxes
+    # by the code of a note that marks records at the end: the priorities of these
+    marks: dict[str, set[Any]] = field(default_factory=no_marks)
     # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
     answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
@@ -148,9 +149,9 @@ class StepAsk:
 
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code."""
-        if code == SUSPECT:
-            # Suspect boxes are marked at the end, in the record whose place the priority tells.
-            self.suspects.add(self.priority)
+        if code in self.marks:
+            # such a mark is set at the end, in the record whose place the priority tells
+            self.marks[code].add(self.priority)
         else:
             self.work.notes[code] += 1
 
@@ -191,7 +192,8 @@ async def annotated(
             break
         # The next attempt counts its notes and replies itself.
         ask.work.back_to(work_before)
-        ask.suspects.discard(ask.priority)
+        for marked in ask.marks.values():
+            marked.discard(ask.priority)
     return result
 
 

@@ -18,7 +18,15 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
-from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
+from dataflow_grounding.engine.plan import (
+    SUSPECT,
+    UNSEEN,
+    Annotator,
+    Result,
+    may_ask,
+    no_marks,
+    with_unseen,
+)
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers, run_blocking
 from dataflow_grounding.images.display import ShownRecord
@@ -222,7 +230,7 @@ class _WorkInMemory:
         self._queue = iter(pending.items())  # all workers take from it
         self._has_failed = bool(outcomes)
         # of records with boxes in doubt; StepAsk.note adds them
-        self._suspect_priorities: set[tuple[int]] = set()
+        self._marks = no_marks()
         self._memo = ImageMemo(None)
         # an interrupt ends them at once: nothing has to be written
         self._workers = Workers(lambda: False)
@@ -238,9 +246,14 @@ class _WorkInMemory:
             if self._workers.cancelled:  # `do` doesn't raise that
                 raise asyncio.CancelledError
             await self._operator.conclude(self._ask_at_end)
-            for (index,) in self._suspect_priorities:
+            for (index,) in self._marks[SUSPECT]:
                 update, error = self._outcomes[index]
                 self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
+            for (index,) in self._marks[UNSEEN]:
+                update, error = self._outcomes[index]
+                if update is not None:
+                    columns, _ = with_unseen(update)
+                    self._outcomes[index] = ({**update, **columns}, error)
         except RunStopped as stop:
             # `asking` doesn't know of one that the operator has raised, such as SuspectBoxes. Once
             # it does, it puts no plain questions when it is closed.
@@ -264,7 +277,7 @@ class _WorkInMemory:
             await asyncio.sleep(0)
 
     async def _annotated(self, index: int, record: Record) -> Result:
-        ask = replace(self._ask_at_end, priority=(index,), suspects=self._suspect_priorities)
+        ask = replace(self._ask_at_end, priority=(index,), marks=self._marks)
         annotate_once = partial(
             annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
         )

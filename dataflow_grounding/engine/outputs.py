@@ -7,16 +7,17 @@ from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, RunStopped
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.terminal import shown
-from dataflow_grounding.data.records import Record, dump_line, parse_line
+from dataflow_grounding.data.records import Record, Update, dump_line, parse_line
 from dataflow_grounding.data.results_folder import SHARDS
 from dataflow_grounding.data.rows import RowWriter, remove_unfinished
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.plan import SUSPECT, Step
+from dataflow_grounding.engine.plan import SUSPECT, UNSEEN, Step, no_marks, with_unseen
 from dataflow_grounding.engine.shard import BLOCK_ROWS, write_line_numbers
 from dataflow_grounding.engine.summary import Summary
 
@@ -57,9 +58,9 @@ class Outputs:
         self._input_lines: list[array[int]] = []
         if keep_lines:
             self._input_lines = [array("q") for _ in steps]
-        # (place of a row, index of a step): the step got boxes that may be wrong. StepAsk.note adds
-        # them; a record's priority is this.
-        self.suspects: set[tuple[int, int]] = set()
+        # By code, (place of a row, index of a step): the step got what may be wrong. StepAsk.note
+        # adds them; a record's priority is this.
+        self.marks = no_marks()
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
             self._writers = [RowWriter(step.storage.output_path) for step in steps]
@@ -98,20 +99,32 @@ class Outputs:
         for line in row.failures:
             self._failures.write_line(line)
 
-    def _mark_suspects(self) -> None:
-        # A row is marked in the file of the step that got its boxes, and in those of later steps.
-        # The summary counts those in the last file that has any.
+    def _set_marks(self) -> None:
+        # A row is marked in the file of the step that got what is marked, and in those of later
+        # steps. The summary counts what is marked in the last file that has any.
         for step, writer in enumerate(self._writers):
-            numbers_in_file = set()
-            for place, suspect_step in self.suspects:
-                if suspect_step > step:
-                    continue
-                number = self._number_in_file(step, place)
-                if number is not None:
-                    numbers_in_file.add(number)
-            if numbers_in_file:
-                writer.set_in(numbers_in_file, {SUSPECT: True})
-                self.summary.notes[SUSPECT] = len(numbers_in_file)
+            suspects = self._numbers_in_file(SUSPECT, step)
+            if suspects:
+                writer.set_in(suspects, lambda row: {SUSPECT: True})
+                self.summary.notes[SUSPECT] = len(suspects)
+            unseen = self._numbers_in_file(UNSEEN, step)
+            if unseen:
+                is_last = step == len(self.steps) - 1
+                writer.set_in(unseen, partial(self._with_unseen, is_counted=is_last))
+
+    def _with_unseen(self, row: dict[str, Any], is_counted: bool) -> Update:
+        columns, unseen = with_unseen(row)
+        if is_counted:
+            self.summary.count_unseen(row, unseen)
+        return columns
+
+    def _numbers_in_file(self, code: str, step: int) -> set[int]:
+        numbers = set()
+        for place, marked_step in self.marks[code]:
+            number = self._number_in_file(step, place) if marked_step <= step else None
+            if number is not None:
+                numbers.add(number)
+        return numbers
 
     def _number_in_file(self, step: int, place: int) -> int | None:
         # At which number, from 0, the row of a place is in a step's file; None where the file lacks
@@ -147,7 +160,7 @@ class Outputs:
             # read before the file is replaced: failures of other steps, which aren't run now, stay
             for line in other_failures(self.failures_path, {step.label for step in self.steps}):
                 self._failures.write(line)
-            self._mark_suspects()
+            self._set_marks()
             self._failures.commit()
             keeps_lines = bool(self._input_lines)
             is_input_empty = not self.summary.records

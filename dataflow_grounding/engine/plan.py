@@ -6,7 +6,15 @@ import hashlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,6 +39,37 @@ T = TypeVar("T")
 
 SUSPECT = "suspect_boxes"
 """The code of a note, and the column, for boxes that look as if they were in another format."""
+
+UNSEEN = "unseen_phrases"
+"""The code of a note: that no box was found for phrases of a record says nothing, because the
+endpoint finds nothing in probe pictures, either.
+"""
+
+_WHY_UNSEEN = "it may be there: the endpoint found none of the rectangles in a probe picture"
+
+
+def no_marks() -> dict[str, set[Any]]:
+    """Return, by their codes, the notes that mark a record at the end of its run: on none yet."""
+    return {SUSPECT: set(), UNSEEN: set()}
+
+
+def with_unseen(row: Mapping[str, Any]) -> tuple[Update, list[dict[str, Any]]]:
+    """Return the column of a row whose absent phrases become ambiguous, and these. Those whose
+    boxes were rejected stay absent: something was found for them.
+    """
+    expressions = row.get("expressions")
+    if not isinstance(expressions, list):
+        return {}, []
+    all_of_row: list[Any] = []
+    unseen: list[dict[str, Any]] = []
+    for expression in expressions:
+        is_absent = isinstance(expression, dict) and expression.get("status") == "none"
+        if is_absent and not expression.get("rejected"):
+            expression = {**expression, "status": "ambiguous", "reason": _WHY_UNSEEN}
+            unseen.append(expression)
+        all_of_row.append(expression)
+    return {"expressions": all_of_row}, unseen
+
 
 FACT_COLUMNS = (
     "image_id",

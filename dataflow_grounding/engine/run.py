@@ -343,7 +343,8 @@ class Run:
             # the second time notes and counts all of it itself
             work.back_to(RowWork())
             for index in range(len(self.steps)):
-                self._outputs.suspects.discard((place, index))
+                for marked in self._outputs.marks.values():
+                    marked.discard((place, index))
             work.key = await self._stores.finished.key_of(record)
             results = await self._results_of_steps(place, record, work)
         self.summary.notes.update(work.notes)
@@ -379,8 +380,8 @@ class Run:
         # its picture has changed by now, the user is told to run again.
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
-            is_suspect = (place, index) in self._outputs.suspects
-            if columns is None or error is not None or is_suspect:
+            is_marked = any((place, index) in marked for marked in self._outputs.marks.values())
+            if columns is None or error is not None or is_marked:
                 return
             columns_of_steps.append(columns)
         if not self._stores.finished.put(work.key, columns_of_steps, work):
@@ -431,7 +432,7 @@ class Run:
             step.label,
             priority=(place, index),
             work=work,
-            suspects=self._outputs.suspects,
+            marks=self._outputs.marks,
             wording=step.operator.wording,
         )
 

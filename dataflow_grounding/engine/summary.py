@@ -16,7 +16,7 @@ from dataflow_grounding.boxes.class_table import ClassTable, class_lines
 from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
 from dataflow_grounding.engine._reply_sources import ANSWERED_BY
-from dataflow_grounding.engine.plan import SUSPECT
+from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
 from dataflow_grounding.engine.unreadable import (
     counts_after,
     too_many_unreadable,
@@ -44,6 +44,11 @@ WARNINGS = {
         "replaced during the run: run the same command again for its rows",
     ),
     SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
+    UNSEEN: (
+        "phrase",
+        "not known to be absent: the endpoint found none of the rectangles in a probe picture, so"
+        " they are ambiguous",
+    ),
     "bbox_cut": ("box", "cut at the edge of the image"),
     "shared_stem": (
         "image",
@@ -184,6 +189,14 @@ class Summary:
                 are_all_rejected = status == "none" and expression.get("rejected")
                 if are_all_rejected:
                     self.expressions["denied"] += 1
+
+    def count_unseen(self, row: dict[str, Any], unseen: list[dict[str, Any]]) -> None:
+        """Count expressions of a row as ambiguous that were counted as absent."""
+        self.notes[UNSEEN] += len(unseen)
+        self.expressions["none"] -= len(unseen)
+        self.expressions["ambiguous"] += len(unseen)
+        if row.get("image_id"):
+            self.shown.classes.add(row["image_id"], unseen)
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
         # The first SHOWN lines with boxes, in the input's order, are shown. Records end in another

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +138,8 @@ class Known:
         self.checks = 0  # pictures that were sent for checks, without those that confirm a miss
         self.unanswered = 0  # checks in a row that told nothing
         self.silent: set[str] = set()  # orientations whose last probe picture went unanswered
+        # endpoints that found no rectangle when one last told something; see `Outcome.blind`
+        self.blind: Sequence[str] = ()
         # what was warned of last, where a call went on, and when that was; see `miss`
         self._missed: str | None = None
         self._missed_at = -math.inf
@@ -160,6 +162,8 @@ class Known:
         """Note that a check was made, and which of its pictures were answered."""
         self.checked_at = time.monotonic()
         self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
+        if outcome.blind or outcome.kind != "silent":
+            self.blind = outcome.blind
         for orientation, is_answered in outcome.answered_by_orientation.items():
             if is_answered:
                 self.silent.discard(orientation)

@@ -8,7 +8,7 @@ asked vouches for the replies before it. A step's store keeps what checks have s
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dataflow_grounding.engine.plan import SUSPECT, Ask
+from dataflow_grounding.engine.plan import SUSPECT, UNSEEN, Ask
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.trust.kinds import orientation_of
@@ -48,6 +48,7 @@ class OpenReplies:
         # Records by age, with whether this run has sent requests for any of their boxes. Otherwise
         # stored replies have answered them.
         self._open_records: dict[Ask, bool] = {}
+        self._empty_records: dict[Ask, None] = {}  # records with a reply without any box, by age
         self._vouching: Vouching | None = None  # from the first record on
         self._is_checked = False  # whether the store says what a check of this run has shown
 
@@ -69,6 +70,17 @@ class OpenReplies:
             oldest = next(iter(self._open_records))
             del self._open_records[oldest]
 
+    def add_empty(self, ask: Ask, *, is_blind: bool) -> None:
+        """Add a record with a reply that has no box. `is_blind` says whether an endpoint finds none
+        in probe pictures, either: then a record that isn't remembered any more is marked.
+        """
+        self._empty_records[ask] = None
+        if len(self._empty_records) > MOST_RECORDS:
+            oldest = next(iter(self._empty_records))
+            del self._empty_records[oldest]
+            if is_blind:
+                oldest.note(UNSEEN)
+
     def add_odd(self, ask: Ask, image: Image) -> int:
         """Add a record with replies that look odd twice; return how many there are about pictures
         of this orientation.
@@ -87,6 +99,7 @@ class OpenReplies:
         self.vouching.good(start.offset)
         for ask in start.records:
             self._open_records.pop(ask, None)
+            self._empty_records.pop(ask, None)
         for orientation, is_answered in answered_by_orientation.items():
             if is_answered:
                 self.odd_records.pop(orientation, None)
@@ -96,9 +109,12 @@ class OpenReplies:
         self._is_checked = True
         self.vouching.unclear(unanswered=unanswered)
 
-    def let_speak(self) -> None:
-        """Note, after every ENOUGH replies, that those so far speak for themselves."""
-        if self._answers.count >= self._spoken + ENOUGH:
+    def let_speak(self, *, is_blind: bool) -> None:
+        """Note, after every ENOUGH replies, that those so far speak for themselves. Replies without
+        any box don't where an endpoint `is_blind`.
+        """
+        are_unseen = is_blind and bool(self._empty_records)
+        if self._answers.count >= self._spoken + ENOUGH and not are_unseen:
             self._spoken = self._answers.count
             self.vouching.let_speak()
 
@@ -112,14 +128,19 @@ class OpenReplies:
             if was_sent or not sent_alone:
                 ask.note(SUSPECT, message)
 
-    def finish(self, *, are_trusted: bool) -> None:
+    def finish(self, *, are_trusted: bool, is_blind: bool) -> bool:
         """End the run. What is odd is marked; the rest counts as vouched for, if it is trusted and
-        a check was made.
+        a check was made. Where an endpoint `is_blind`, the phrases of replies without any box are
+        marked, and the next run makes a check before it takes them. Returns whether any is.
         """
         for alike in self.odd_records.values():
             for odd in alike:
                 odd.ask.note(SUSPECT, "two replies look like another format")
-        if are_trusted and self._is_checked:
+        has_unseen = are_trusted and is_blind and bool(self._empty_records)
+        if has_unseen:
+            for ask in self._empty_records:
+                ask.note(UNSEEN)
+        elif are_trusted and self._is_checked:
             if self.odd_records:
                 # No check has shown that these are right. So the next run makes one before it uses
                 # open replies, unless checks tell nothing: then all speak for themselves, those of
@@ -128,3 +149,4 @@ class OpenReplies:
             else:
                 self.vouching.finished()
         self._answers.returned = self._answers.count
+        return has_unseen

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import PIL.Image
 import PIL.ImageDraw
 
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.errors import GroundingError, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, Order
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
@@ -119,6 +119,8 @@ class ProbedPicture:
     """Why the reply couldn't be read."""
     refused: str = ""
     """Why there is no reply."""
+    finds_nothing: bool = False
+    """Whether the reply says that none of the rectangles is there."""
     padded: Size | None = None
     """With the padding that it was sent with, in pixels of the picture as drawn."""
 
@@ -278,7 +280,9 @@ def question_about(
     unanswered = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
 
     def read(reply: str) -> ReadReply[ProbedPicture]:
-        return _answered(unanswered, reply, asked), []  # without notes
+        probed = _answered(unanswered, reply, asked)
+        finds_nothing = not probed.answers and _says_none(question, reply)
+        return replace(probed, finds_nothing=finds_nothing), []  # without notes
 
     # A reply that is cut off isn't asked for again in parts.
     return replace(question, read=read, divisible=False)
@@ -300,6 +304,16 @@ def _answered(unanswered: ProbedPicture, reply: str, asked: BoxFormat) -> Probed
         answer_by_id[phrase_id] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
     in_order = [answer_by_id[phrase_id] for phrase_id in sorted(answer_by_id)]
     return replace(unanswered, answers=in_order)
+
+
+def _says_none(question: Request[Any], reply: str) -> bool:
+    # Whether a reply says of all phrases that they aren't there, as a run's own would be read. One
+    # that can't be read says nothing; nor does one with boxes in a frame that isn't known yet.
+    try:
+        answers, _ = question.read(reply)
+    except GroundingError:
+        return False
+    return all(answer.status == "none" for answer in answers)
 
 
 def _phrase_id_of(box: RawBox, phrase_by_id: Mapping[int, str]) -> int | None:

@@ -69,6 +69,8 @@ class Outcome:
     """For each orientation of pictures that were asked about, whether one was answered."""
     shapes_differ: bool = False
     """Whether pictures of another kind fit, where some miss."""
+    blind: Sequence[str] = ()
+    """The addresses of endpoints that found no rectangle at all; "" for that of a single one."""
 
     def note(self, ask: Ask) -> None:
         """Note on a record what was seen, where the format is right."""
@@ -286,12 +288,17 @@ def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> lis
 
 def _outcome_of(targets: Sequence[Target], showings: Sequence[Showing]) -> Outcome:
     # of a check without a miss that was confirmed: "fits" if one picture does
+    both = list(zip(targets, showings, strict=True))
     answered: dict[str, bool] = {}
-    for target, showing in zip(targets, showings, strict=True):
+    for target, showing in both:
         orientation = orientation_of(target.image.sent_size)
         answered[orientation] = answered.get(orientation, False) or showing.kind != "silent"
     as_asked = sum(showing.kind == "fits" for showing in showings)
     silent = [showing.why for showing in showings if showing.kind == "silent"]
     kind: Literal["fits", "silent"] = "fits" if as_asked else "silent"
     why = silent[0] if silent else ""
-    return Outcome(kind, why, as_asked=as_asked, answered_by_orientation=answered)
+    # An endpoint is blind if it says that no rectangle is there, and has found one in no picture.
+    blind = [target.address for target, showing in both if showing.finds_nothing]
+    seeing = {target.address for target, showing in both if showing.kind != "silent"}
+    blind = [address for address in dict.fromkeys(blind) if address not in seeing]
+    return Outcome(kind, why, as_asked=as_asked, answered_by_orientation=answered, blind=blind)

@@ -44,6 +44,7 @@ class Question:
         self._phrase_by_id: Mapping[int, str] = dict(enumerate(phrases, 1))
         self._read = read
         self._was_sent = False
+        self._has_boxes = False  # whether the last reply has any, of whatever phrase
         self._tries = 0
         # Set if the next reply comes from the store: whether the store holds a later reply to the
         # same question, because this one was refused.
@@ -78,10 +79,15 @@ class Question:
             watch.open.add(self.ask, was_sent=self._was_sent)
             self._look(reply)
         try:
-            return self._read(reply)
+            read_reply = self._read(reply)
         except UnreadableReply:
             self._refused = self.judged
             raise
+        # a stored reply that a check of an earlier run has vouched for is none of these
+        is_open = self._was_sent or watch.open.vouching.relied_on
+        if is_open and watch.suspicion is None and not self._has_boxes:
+            watch.open.add_empty(self.ask, is_blind=bool(watch.known.blind))
+        return read_reply
 
     def _look(self, reply: str) -> None:
         # Notes what a reply says: `judged`, `proven` and `looks_like`. A first reply that may be in
@@ -91,6 +97,7 @@ class Question:
         self._was_asked_again = None  # what it tells holds for this reply alone
         is_stored = was_asked_again is not None
         boxes = self._boxes_in(reply)
+        self._has_boxes = bool(boxes)
         if boxes is None:
             return
         watch = self._watch

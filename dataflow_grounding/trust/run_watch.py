@@ -249,7 +249,7 @@ class RunWatch(BoxWatch):
         checks_tell_of_others = self.can_check  # of pictures of other orientations
         looks_like = self.judge.alarm_without_check(orientation, others_told=checks_tell_of_others)
         if looks_like is None:
-            self.open.let_speak()
+            self.open.let_speak(is_blind=bool(self.known.blind))
             return
         unanswered = self.known.unanswered > 0
         self.open.vouching.doubt()  # sets all replies aside for this run alone
@@ -278,7 +278,10 @@ class RunWatch(BoxWatch):
             # list is a copy, because a check that goes well takes orientations out.
             for alike in list(self.open.odd_records.values()):
                 await self._check_now(ask, alike[-1].image)
-        self.open.finish(are_trusted=self.suspicion is None)
+        are_trusted = self.suspicion is None
+        blind = [address or self._serving.endpoint for address in self.known.blind]
+        if self.open.finish(are_trusted=are_trusted, is_blind=bool(blind)):
+            say(f"Warning: {watch_messages.of_the_blind(blind)}.")
         self._is_over = True
         warning = watch_messages.of_odd_ones(self.judge, self.known.probing)
         if warning and self.suspicion is None:
@@ -407,7 +410,7 @@ class RunWatch(BoxWatch):
             missed = watch_messages.of_a_miss(self.asked, outcome, calibrated=calibrated)
             self._suspect(missed, sent_alone=True)
             return
-        if outcome.kind == "fits" and not self._is_mixed:
+        if outcome.kind == "fits" and not self._is_mixed and not outcome.blind:
             known.miss(None)  # what an earlier call has warned of is over
             self.open.vouch(check_start, outcome.answered_by_orientation)
         else:

@@ -82,6 +82,7 @@ class Showing:
     why: str = ""  # what was seen, for a message
     fitting: str | None = None  # the name of another format, where one clearly would fit
     rectangles: Rectangles | None = None  # those that were answered
+    finds_nothing: bool = False  # whether the answers say that no rectangle is there
 
 
 def showing_of(
@@ -99,7 +100,8 @@ def showing_of(
         troubles = [picture.trouble for picture in pictures if picture.trouble]
         if troubles:
             why += f": {troubles[0]}"
-        return Showing("silent", why)
+        finds_nothing = all(picture.finds_nothing for picture in pictures)
+        return Showing("silent", why, finds_nothing=finds_nothing)
     # Does another format explain the answers better? Are they far off in any? Are all off alike?
     rectangles = read_in(pictures, asked)
     off_as_asked = rectangles.median_off

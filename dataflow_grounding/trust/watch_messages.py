@@ -4,6 +4,7 @@ A check asks for rectangles in copies of pictures. It misses where they are answ
 format than the one that was asked for. One that goes well vouches for the replies before it.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.settings import setting
@@ -111,6 +112,18 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     if returned > 0:
         what_became = f"{returned} of them already returned: don't use them"
     return f"{counted(since, 'answer')} came since the last good check, {what_became}"
+
+
+def of_the_blind(addresses: Sequence[str]) -> str:
+    """Return that endpoints find no rectangle in probe pictures, and what that makes of phrases
+    for which nothing was found.
+    """
+    return (
+        f"{' and '.join(addresses)} found none of the rectangles in a probe picture, so it may not"
+        " see what is there. Phrases of replies without any box since the last good check are"
+        " ambiguous, not none. See whether the model is shown the pictures, and ask again with"
+        f" {setting('workflow.force_reprocess')}"
+    )
 
 
 def for_an_own_serving(serving: Serving) -> str:
