@@ -13,6 +13,8 @@ from dataflow_grounding.tasks.request import Request
 
 T = TypeVar("T")
 MOST_REMEMBERED = 4096  # replies: far more than come between two answers to one question
+LEAST_NUMBERS = 4  # of a text, from which on two equal ones have boxes, and are hardly by chance
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 MOST_MODELS = 20  # that are counted by name
 MOST_TOLD = 3  # other models that are told of: more names than that say nothing
 OTHERS = "others"
@@ -55,6 +57,10 @@ class SeenReplies:
     def __init__(self) -> None:
         self._text_hashes = _Remembered[int]()  # by id
         self._common_ids = _Remembered[bool]()  # ids that came with different texts
+        self._has_common_ids = False
+        self._first_id = ""
+        self._do_ids_differ = False
+        self._first_pictures = _Remembered[str]()  # by id and text: what the first question is of
         # By question: which of its samples each reply answered first. A sample is one of several
         # answers to the same question.
         self._samples_by_question = _Remembered[dict[Heard, int]]()
@@ -75,7 +81,28 @@ class SeenReplies:
         earlier_hash = self._text_hashes.get(heard.id)
         if earlier_hash is not None and earlier_hash != heard.text_hash:
             self._common_ids.set(heard.id, True)
+            self._has_common_ids = self._has_common_ids or bool(heard.id)
+        if heard.id:  # some endpoints of a run may give none
+            self._first_id = self._first_id or heard.id
+            self._do_ids_differ = self._do_ids_differ or heard.id != self._first_id
         self._text_hashes.set(heard.id, heard.text_hash)
+
+    def is_of_another_picture(self, reply: Reply, pictures: str) -> bool:
+        """Return whether a reply with boxes came before, as the answer about other `pictures`. Its
+        id tells nothing where all replies have one id, or several texts came with one.
+        """
+        if not reply.id or not isinstance(reply.text, str):
+            return False
+        if len(_NUMBER.findall(reply.text)) < LEAST_NUMBERS:
+            return False
+        heard = _heard(reply.id, reply.text)
+        of_reply = f"{heard.text_hash} {heard.id}"
+        first_pictures = self._first_pictures.get(of_reply)
+        if first_pictures is None:
+            self._first_pictures.set(of_reply, pictures)
+            return False
+        do_ids_tell = self._do_ids_differ and not self._has_common_ids
+        return do_ids_tell and first_pictures != pictures
 
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]

@@ -343,6 +343,8 @@ class Asking:
         # A refusal is returned as a line, too, but isn't stored yet.
         try:
             reply = await self._reply(request, by)
+            if not check:
+                reply = await self._reply_past_cache(reply, request, by)
         except errors.RequestRefused as refused:
             # A stored refusal is asked again only when the user wants it. This one is held back
             # until it is known that the endpoint works, and refused the record alone.
@@ -355,6 +357,22 @@ class Asking:
             return line
         # stored before anybody reads it: it is paid for, no matter what happens to the run now
         return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
+
+    async def _reply_past_cache(self, reply: Reply, request: Request[T], by: "StepAsk") -> Reply:
+        # The reply, or another one where a gateway's cache gave that to a question about another
+        # picture: it is asked for again as a further answer is, which a cache is told not to give.
+        own_sending = replace(request.sending, own_reply=True)
+        for _ in range(self.options.max_attempts - 1):
+            if not self._is_of_another_picture(request, reply):
+                break
+            line = line_of(by.step, request, self.serving, reply, check=True)
+            by.store.put(key_of(f"other picture {time.time_ns()}"), line)  # for `cost`
+            reply = await self._reply(request.replace(sending=own_sending), by)
+        return reply
+
+    def _is_of_another_picture(self, request: Request[Any], reply: Reply) -> bool:
+        pictures = " ".join(image.sent_digest for image in request.images)
+        return self._seen_replies.is_of_another_picture(reply, pictures)
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
         # A line that this run has stored, or a refusal that it holds back. A check is asked each
@@ -662,10 +680,11 @@ class Asking:
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
         # The reply, marked as `repeated` where a gateway's cache gave it and another answer was
-        # wanted: a further sample, a second try, a check. Counts replies of such a cache, and warns
-        # once of those that are no use.
+        # wanted: about another picture, a further sample, a second try, a check. Counts replies of
+        # such a cache, and warns once of those that are no use.
         self._seen_replies.note(reply)
-        repeated = reply.kept and request.wants_own_reply
+        is_of_another_picture = self._is_of_another_picture(request, reply)
+        repeated = is_of_another_picture or (reply.kept and request.wants_own_reply)
         if not repeated and self._seen_replies.needs_comparing(request):
             # A question may be asked several times, for samples. What all of its answers share is
             # the key of its first request: that of the first try for the first sample.
@@ -677,12 +696,20 @@ class Asking:
             # A kept reply isn't paid for. Where the gateway marks those, one without a mark was.
             kept = reply.kept or not self._seen_replies.gateway_marks_kept
             reply = replace(reply, kept=kept, repeated=True)
-        if repeated and not self.counts["repeated"]:
+        if is_of_another_picture and not self.counts["of_another_picture"]:
+            say(
+                f"Warning: {serving.endpoint} answers from a cache, and gave the reply about one"
+                " picture to a question about another. Such replies are asked for again, but what"
+                " it kept before this run isn't noticed: switch its cache off, as by a header in"
+                f" {setting('vlm.openai.extra_headers')}."
+            )
+        elif repeated and not self.counts["repeated"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache: such replies don't count as"
                 f" further answers, nor as checks. Switch its cache off, as by a header in"
                 f" {setting('vlm.openai.extra_headers')}, and run again with --retry-failed."
             )
+        self.counts["of_another_picture"] += int(is_of_another_picture)
         self.counts["repeated"] += int(reply.repeated)
         self.counts["kept"] += int(reply.kept)
         return reply

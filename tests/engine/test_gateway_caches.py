@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
 from tests.support.workplace import Done, Workplace, command
 
@@ -250,6 +251,149 @@ def test_a_check_is_not_answered_from_a_cache(workplace: Workplace) -> None:
             probes = [body for body in gateway.bodies if "seed" in body]
             assert len(probes) == done.summary["probes"] >= 1
             assert all(body["cache"] == {"no-cache": True} for body in probes)
+
+
+class MixesPictures(Gateway):
+    """A gateway that takes questions for equal that differ in their picture alone."""
+
+    def _key(self, request: dict[str, Any]) -> str:
+        seed = json.dumps(request.pop("seed", None)) if self.heeds else ""
+        texts = [
+            part["text"]
+            for message in request["messages"]
+            for part in message["content"]
+            if isinstance(part, dict) and part["type"] == "text"
+        ]
+        return json.dumps([texts, seed])
+
+
+COUNT = 6  # pictures of a run
+
+
+def run_of_many_pictures(workplace: Workplace, address: str, **settings: Any) -> Done:
+    for number in range(COUNT):
+        workplace.picture(f"{number}.jpg", (640, 480), color=(40 * number, 90, 120))
+    workplace.rows(
+        {"image_path": f"{number}.jpg", "image_id": f"r{number}"} for number in range(COUNT)
+    )
+    settings = {
+        "data.classes": ["cup"],
+        "vlm.box_format": "xyxy_1000",
+        "vlm.openai.base_url": address,
+        "vlm.check_every": 1000,
+        **settings,
+    }
+    return workplace.run(**settings)
+
+
+def several(request: ReceivedRequest, places: dict[str, list[int]]) -> Any:
+    """Right answers to probes; else the box in the place of the picture, which `places` gets."""
+    if asks_for_rectangles(request):
+        return EchoAnswers("xyxy_1000")(request)
+    [digest] = request.image_digests
+    bbox = places.setdefault(digest, BOXES[len(places)])
+    objects = [
+        {"id": phrase["id"], "label": phrase["text"], "bbox_2d": bbox, "score": 0.9}
+        for phrase in request.input["phrases"]
+    ]
+    return {"objects": objects}
+
+
+def boxes_in(workplace: Workplace) -> list[Any]:
+    return [
+        instance["bbox"]
+        for row in workplace.annotations()
+        for expression in row["expressions"]
+        for instance in expression["instances"]
+    ]
+
+
+@pytest.mark.parametrize("says", [{}, KEPT], ids=["without a mark", "marked"])
+def test_a_reply_about_another_picture_is_asked_for_past_the_cache(
+    workplace: Workplace, says: dict[str, str]
+) -> None:
+    places: dict[str, list[int]] = {}
+    with (
+        LoopbackServer(lambda request: several(request, places)) as upstream,
+        MixesPictures(upstream.base_url, says=says) as gateway,
+    ):
+        done = run_of_many_pictures(workplace, gateway.base_url)
+        again = command(["cost", str(workplace.results), "--json"])
+    assert done.code == 0, done
+    boxes = boxes_in(workplace)
+    assert len({tuple(box) for box in boxes}) == len(boxes) == COUNT
+    assert done.summary["repeated_replies"] == gateway.kept == COUNT - 1
+    assert done.err.count("gave the reply about one picture") == 1
+    assert gateway.base_url in done.err
+    [step] = json.loads(again.out)["steps"]
+    assert step["kept"]["requests"] == COUNT - 1, "they are stored, too"
+
+
+def test_a_cache_that_goes_on_with_another_picture_s_reply_fails_its_records(
+    workplace: Workplace,
+) -> None:
+    places: dict[str, list[int]] = {}
+    with (
+        LoopbackServer(lambda request: several(request, places)) as upstream,
+        MixesPictures(upstream.base_url, heeds=False, says={}) as gateway,
+    ):
+        done = run_of_many_pictures(workplace, gateway.base_url)
+    assert (done.code, done.summary["failures"]) == (1, {"repeated_reply": COUNT - 1}), done
+    assert len(boxes_in(workplace)) == 1
+
+
+ONE_BOX = {"objects": [{"id": 1, "label": "cup", "bbox_2d": [100, 200, 300, 400], "score": 0.9}]}
+
+
+@pytest.mark.parametrize("every", [1000, None], ids=["checked", "unchecked"])
+@pytest.mark.parametrize(
+    ("id_of", "reply"),
+    [
+        pytest.param(lambda number: "chatcmpl-0", ONE_BOX, id="one id"),
+        pytest.param(lambda number: "", ONE_BOX, id="no id"),
+        pytest.param(lambda number: f"chatcmpl-{number}", ONE_BOX, id="its own id"),
+        pytest.param(lambda number: f"chatcmpl-{min(number, 1)}", {"objects": []}, id="no box"),
+    ],
+)
+def test_equal_replies_about_several_pictures_are_no_cache_s_where_ids_say_nothing(
+    workplace: Workplace, id_of: Callable[[int], str], reply: Any, every: int | None
+) -> None:
+    numbers = itertools.count()
+
+    def changed(completion: dict[str, Any]) -> dict[str, Any]:
+        return {**completion, "id": id_of(next(numbers))}
+
+    def answers(request: ReceivedRequest) -> Any:
+        return EchoAnswers("xyxy_1000")(request) if asks_for_rectangles(request) else reply
+
+    with (
+        LoopbackServer(answers) as upstream,
+        Gateway(upstream.base_url, keeps=False, changed=changed) as gateway,
+    ):
+        done = run_of_many_pictures(workplace, gateway.base_url, **{"vlm.check_every": every})
+    assert (done.code, done.summary["failures"]) == (0, {}), done
+    assert done.summary["repeated_replies"] == 0
+    assert len(gateway.bodies) == COUNT + done.summary["probes"], "none is asked for twice"
+
+
+def test_ids_of_a_second_tell_nothing_once_two_texts_have_one(workplace: Workplace) -> None:
+    """Some servers name a completion by the second in which it was made."""
+    numbers = itertools.count()
+
+    def changed(completion: dict[str, Any]) -> dict[str, Any]:
+        # the probe's id, another one that two texts have, and then one of all
+        return {**completion, "id": f"chatcmpl-{min(next(numbers), 3) // 2}"}
+
+    def answers(request: ReceivedRequest) -> Any:
+        return EchoAnswers("xyxy_1000")(request) if asks_for_rectangles(request) else ONE_BOX
+
+    with (
+        LoopbackServer(answers) as upstream,
+        Gateway(upstream.base_url, keeps=False, changed=changed) as gateway,
+    ):
+        settings = {"workflow.max_workers": 1}
+        done = run_of_many_pictures(workplace, gateway.base_url, **settings)
+    assert (done.code, done.summary["repeated_replies"]) == (0, 0), done
 
 
 class SlowOriginals(Gateway):
