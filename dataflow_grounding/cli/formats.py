@@ -12,14 +12,8 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import (
-    BrokenRow,
-    GroundingError,
-    ImageMissing,
-    InputError,
-    errors_as,
-)
-from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.errors import InputError, errors_as
+from dataflow_grounding._util.paths import absolute, joined
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
     Range,
@@ -59,7 +53,7 @@ from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import Doubts, with_sizes
 from dataflow_grounding.formats.samples import Exported
 from dataflow_grounding.formats.selection import Selection
-from dataflow_grounding.images.image import find_file, waits
+from dataflow_grounding.images.image import waits
 
 
 class _ClassScore(click.ParamType):  # type: ignore[type-arg]
@@ -300,16 +294,9 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 
 
 def _is_missing(path: str, folders: Sequence[str]) -> bool:
-    # A store isn't asked.
-    if waits(path, folders):
+    if waits(path, folders):  # a store isn't asked
         return False
-    try:
-        find_file(path, folders)
-    except (ImageMissing, BrokenRow):
-        return True
-    except GroundingError:  # the disk doesn't answer: it may be there
-        pass
-    return False
+    return not path or not any(os.path.exists(joined(folder, path)) for folder in folders)
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,11 +26,16 @@ def with_found_pictures(
     the folders in which tools put pictures. Then its name may differ in the case of letters or in
     Unicode's form, where one file alone is called so: a line in `remarks` counts these at the end.
     """
+    folders = list(_FOLDERS)
+    if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
+        folders += [f"../{name}" for name in _FOLDERS if name]
+    # Most of them are often not there.
+    folders = [below for below in folders if os.path.isdir(joined(folder, below))]
     renamed_count = 0
     first_renamed = ""
     for row in rows:
         stated = path_of(row)
-        found = _found(folder, stated)
+        found = _found(folder, folders, stated)
         if found != stated:
             _set_path(row, stated, found)
             if os.path.basename(found) not in stated:
@@ -54,13 +59,11 @@ def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
         row[COLUMN] = {**own, "picture": found}
 
 
-def _found(folder: str, stated: str) -> str:
-    # The path of a picture from the folder; as it is stated where no picture is found.
+def _found(folder: str, folders: Sequence[str], stated: str) -> str:
+    # The path of a picture from the folder; as it is stated where none of `folders`, which are
+    # below it, has the picture.
     if not stated or "://" in stated or is_remote(folder):
         return stated
-    folders = list(_FOLDERS)
-    if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
-        folders += [f"../{name}" for name in _FOLDERS if name]
     with_slashes = stated.replace("\\", "/")
     for name in dict.fromkeys((stated, with_slashes)):
         for below in folders:
