@@ -184,7 +184,10 @@ _ROOT_TO_NAME = "name the right folder as --image-root"
 @click.option(
     "--strict",
     is_flag=True,
-    help="Stop at the first entry that can't be read, or picture that isn't found.",
+    help=(
+        "Stop at the first entry that can't be read, or picture that isn't found or has no label"
+        " file."
+    ),
 )
 @json_option
 def import_(
