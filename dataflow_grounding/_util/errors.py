@@ -201,6 +201,8 @@ class ServerFault(RecordError, kind="server_fault", passing=True):
     Trying again may help.
     """
 
+    may_be_billed = True  # whether the model may have worked for a reply that was lost on its way
+
 
 class NoCompletion(ServerFault):
     """The endpoint answered with no reply at all: a page, a stream, another API's JSON."""
@@ -215,6 +217,8 @@ class ServerOverloaded(ServerFault, kind="server_overloaded"):
 
     `retry_after` is the seconds that it asks to wait; None where it asks for none.
     """
+
+    may_be_billed = False
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -234,6 +238,8 @@ class TierFull(RateLimited):
 
 class EndpointUnreachable(ServerFault, kind="unreachable"):
     """No connection to the endpoint: name lookup, refused, unreachable."""
+
+    may_be_billed = False
 
 
 class RunStopped(GroundingError):

@@ -643,7 +643,7 @@ class Asking:
         except errors.GroundingError as error:
             if isinstance(error, errors.RateLimited):
                 self.counts["rate_limited"] += 1
-            if not _may_be_billed(error):
+            if not (isinstance(error, errors.ServerFault) and error.may_be_billed):
                 usage = Usage()
             raise
         finally:
@@ -793,9 +793,3 @@ async def _answered(serving: Serving, request: Request[Any]) -> Reply:
         if fault is None:
             raise
         raise fault from error
-
-
-def _may_be_billed(error: errors.GroundingError) -> bool:
-    # The model may have worked for a reply that was lost on its way.
-    never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
-    return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

@@ -23,7 +23,7 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 
 def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
     """Run a spec, and return what was done. It leaves `annotations.jsonl`, if a record got through,
-    and `run.json`; a run that is stopped leaves the latter.
+    and `run.json`; a run that is stopped or killed leaves the latter.
     """
     steps = run.job.steps
     run.job.refuse_obstacles()
@@ -34,6 +34,11 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
         started = time.time()
         try:
             run.job.input.prepare()
+            if not run.before:
+                # A run that is killed leaves no other: `cost` reads the spec's prices here. Where
+                # there is no room for it, the run says so once it is short of room itself.
+                with suppress(InputError):
+                    write_run_json(run, started)
             summary = execute(
                 steps, run.options, run.kind.pipeline.name, locked=folder, run=make_run
             )

@@ -30,7 +30,7 @@ def write_run_json(
     run: SpecRun, started: float, summary: Summary | None = None, stopped: RunStopped | None = None
 ) -> None:
     """Write `run.json`; where nothing was to do, it keeps what an earlier run did. `summary` is
-    None if the run was stopped before its end; `stopped` is what stopped it.
+    None if the run was stopped before its end, or has only begun; `stopped` is what stopped it.
     """
     path = os.path.join(run.spec.results_dir, RUN_JSON)
     before: dict[str, Any] = {}
@@ -53,9 +53,12 @@ def _facts(
     image_folders = [absolute(folder) for folder in folders]
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
     milliseconds = int(started * 1000) % 1000
+    state = "finished"
+    if summary is None:
+        state = "stopped" if stopped else "unfinished"
     # The keys come in the order in which people read them.
     facts: dict[str, Any] = {
-        "state": "stopped" if summary is None else "finished",
+        "state": state,
         "stopped_by": str(stopped) if stopped else None,
         "version": __version__,
         "started": f"{whole_seconds}.{milliseconds:03}Z",

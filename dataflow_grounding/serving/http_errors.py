@@ -98,6 +98,7 @@ _LEAST_PLAIN = 100_000  # a number without a unit, from which it counts bytes
 _MOST_PLAIN = 10**9
 _BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for now
 _PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
+_LOST = (502, 504, 522, 524)  # a gateway got no reply, or not in time
 DAY = 86_400.0  # seconds
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
@@ -177,7 +178,11 @@ def _error_by_status(
     if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
         return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
     if status >= 500 or status in _PASSING:
-        return errors.ServerFault(text)
+        fault = errors.ServerFault(text)
+        # Gemini's billing page: a request that fails with a 500 isn't charged for. A gateway's
+        # statuses tell that it lost a model, which may have worked.
+        fault.may_be_billed = status < 500 or status in _LOST
+        return fault
     if status >= 400:
         return errors.RequestRefused(text)
     # Only a 200 is a reply: any other status below 400 has none.
@@ -202,7 +207,10 @@ def error_of_success(
     if status == 500 and _NO_SUCH_PATH_WITH_200 in str(error.get("message")):
         status = 404
     body = json.dumps({"error": error}).encode()
-    return error_of(status, headers, body, where=where, said="inside a 200", address=address)
+    meant = error_of(status, headers, body, where=where, said="inside a 200", address=address)
+    if isinstance(meant, errors.ServerFault) and not isinstance(meant, errors.ServerOverloaded):
+        meant.may_be_billed = True  # the model was at work when it failed
+    return meant
 
 
 class _Advice(NamedTuple):

@@ -17,6 +17,7 @@ from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from tests.support.labelled import Box, Labelled, labelled
 from tests.support.stand_ins.gold import GoldAnswers
+from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
 SCENES = [
@@ -435,6 +436,40 @@ def test_cost_tells_what_retries_and_samples_cost(
     ]
     assert counts == [(8, 4, 0), (12, 0, 8)]
     assert "of which retries: 4 replies" in cost(workplace).out
+
+
+@pytest.mark.slow
+def test_cost_of_a_killed_run_has_the_specs_prices(workplace: Workplace) -> None:
+    workplace.many(30)
+    workplace.settings |= {"vlm.prices": {"input": 1.0, "output": 10.0}}
+    with LoopbackServer(latency=0.1) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        running = workplace.start()
+        wait_until(lambda: workplace.replies.exists() and len(workplace.replies.read_bytes()) > 0)
+        running.kill()
+        running.wait()
+    bill = cost(workplace, "--json").summary
+    assert bill["requests"] > 0
+    assert bill["cost_usd"] > 0
+    assert workplace.run_json()["state"] == "unfinished"
+
+
+# https://ai.google.dev/gemini-api/docs/billing: a request that fails with a 400 or 500 error isn't
+# charged for. A 504 is a gateway's word: the model may have worked all the same.
+@pytest.mark.parametrize(("status", "is_booked"), [(500, False), (501, False), (504, True)])
+def test_generate_and_cost_tell_one_figure_where_a_server_failed(
+    workplace: Workplace, server: LoopbackServer, status: int, is_booked: bool
+) -> None:
+    workplace.many(4)
+    server.faults = [on(faults.server_error(status), indexes=range(2))]
+    settings = {"vlm.prices": {"input": 1.0, "output": 10.0}, "workflow.max_workers": 1}
+    done = workplace.run("--budget-usd", "5", **settings)
+    assert done.code == 0, done
+    assert server.count() == 8 + 2
+    paid = cost(workplace, "--json").summary["cost_usd"]
+    assert (done.summary["cost_usd"] > paid + 0.01) == is_booked
+    if not is_booked:
+        assert done.summary["cost_usd"] == pytest.approx(paid, abs=1e-5)
 
 
 def test_cost_of_a_folder_without_replies(workplace: Workplace) -> None:
