@@ -87,16 +87,19 @@ class SeenReplies:
             self._do_ids_differ = self._do_ids_differ or heard.id != self._first_id
         self._text_hashes.set(heard.id, heard.text_hash)
 
-    def is_of_another_picture(self, reply: Reply, pictures: str) -> bool:
-        """Return whether a reply with boxes came before, as the answer about other `pictures`. Its
-        id tells nothing where all replies have one id, or several texts came with one.
+    def is_of_another_picture(self, reply: Reply, request: Request[Any]) -> bool:
+        """Return whether a reply with boxes came before, as the answer about other pictures than
+        the request's. Its id tells nothing where all replies have one id, or several texts came
+        with one.
         """
         if not reply.id or not isinstance(reply.text, str):
             return False
         if len(_NUMBER.findall(reply.text)) < LEAST_NUMBERS:
             return False
-        heard = _heard(reply.id, reply.text)
-        of_reply = f"{heard.text_hash} {heard.id}"
+        pictures = ""
+        for image in request.images:
+            pictures += f"{image.sent_digest} "
+        of_reply = f"{hash(reply.text)} {reply.id}"
         first_pictures = self._first_pictures.get(of_reply)
         if first_pictures is None:
             self._first_pictures.set(of_reply, pictures)

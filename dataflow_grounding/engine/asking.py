@@ -361,18 +361,16 @@ class Asking:
     async def _reply_past_cache(self, reply: Reply, request: Request[T], by: "StepAsk") -> Reply:
         # The reply, or another one where a gateway's cache gave that to a question about another
         # picture: it is asked for again as a further answer is, which a cache is told not to give.
+        if not reply.repeated:
+            return reply
         own_sending = replace(request.sending, own_reply=True)
         for _ in range(self.options.max_attempts - 1):
-            if not self._is_of_another_picture(request, reply):
+            if not self._seen_replies.is_of_another_picture(reply, request):
                 break
             line = line_of(by.step, request, self.serving, reply, check=True)
             by.store.put(key_of(f"other picture {time.time_ns()}"), line)  # for `cost`
             reply = await self._reply(request.replace(sending=own_sending), by)
         return reply
-
-    def _is_of_another_picture(self, request: Request[Any], reply: Reply) -> bool:
-        pictures = " ".join(image.sent_digest for image in request.images)
-        return self._seen_replies.is_of_another_picture(reply, pictures)
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
         # A line that this run has stored, or a refusal that it holds back. A check is asked each
@@ -683,7 +681,7 @@ class Asking:
         # wanted: about another picture, a further sample, a second try, a check. Counts replies of
         # such a cache, and warns once of those that are no use.
         self._seen_replies.note(reply)
-        is_of_another_picture = self._is_of_another_picture(request, reply)
+        is_of_another_picture = self._seen_replies.is_of_another_picture(reply, request)
         repeated = is_of_another_picture or (reply.kept and request.wants_own_reply)
         if not repeated and self._seen_replies.needs_comparing(request):
             # A question may be asked several times, for samples. What all of its answers share is

@@ -147,7 +147,9 @@ class Vouched:
         reply_group = line.get("of", "")
         if not isinstance(reply_group, str):  # damaged
             return line
-        spans = self.set_aside_by_group.get(reply_group, ())
+        spans = self.set_aside_by_group.get(reply_group)
+        if spans is None:
+            return line
         # a line is in the span that its first byte is in
         is_set_aside = any(span.meets(offset, offset + 1) for span in spans)
         if not is_set_aside:

@@ -380,9 +380,11 @@ class Run:
         # its picture has changed by now, the user is told to run again.
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
-            is_marked = any((place, index) in marked for marked in self._outputs.marks.values())
-            if columns is None or error is not None or is_marked:
+            if columns is None or error is not None:
                 return
+            for marked in self._outputs.marks.values():
+                if (place, index) in marked:
+                    return
             columns_of_steps.append(columns)
         if not self._stores.finished.put(work.key, columns_of_steps, work):
             self.summary.notes["image_changed"] += 1

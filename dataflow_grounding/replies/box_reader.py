@@ -134,8 +134,12 @@ class _BoxReader:
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
         if not self.says_all_absent:
-            named = {*self.absent, *reading.statuses, *(box.id for box in reading.boxes)}
-            reading.unnamed = [number for number in self.phrases if number not in named]
+            named: set[int | None] = {*self.absent, *reading.statuses}
+            for box in reading.boxes:
+                named.add(box.id)
+            for number in self.phrases:
+                if number not in named:
+                    reading.unnamed.append(number)
         # What is said of the phrases that have no box? Nothing more where no answer can be lost,
         # and no phrase is said to be absent (which would contradict its box, if it has one).
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped

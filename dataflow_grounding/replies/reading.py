@@ -153,7 +153,10 @@ class Reading:
 
     def count(self, code: str) -> int:
         """Return how many notes have this code."""
-        return sum(note.code == code for note in self.notes)
+        count = 0
+        for note in self.notes:
+            count += note.code == code
+        return count
 
     @property
     def doubtful(self) -> bool:
