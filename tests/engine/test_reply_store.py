@@ -113,7 +113,8 @@ def test_a_run_whose_store_is_lost_stops_and_says_so(
 ) -> None:
     with changing(place, change) as model:
         done = place.run()
-        assert (done.code, model.given) == (130, 7), done
+        assert done.code == 130, done
+        assert model.given in (7, 8), "the seventh may be a check's, next to which a row is asked"
         [line] = done.err.splitlines()
         if change is emptied:
             assert "another program changed" in line
