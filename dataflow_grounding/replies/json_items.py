@@ -562,8 +562,7 @@ class _Reader:
             return False
         if any(says_none(text, [phrase]) for text in (value, f"it is {value}")):
             return True
-        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
-        if may_change or _roles().get(plain_key(key), ["thinking"]) != ["thinking"]:
+        if _may_change(key) or _roles().get(plain_key(key), ["thinking"]) != ["thinking"]:
             return False
         self.parsed.statuses[item.id] = "ambiguous"
         self.parsed.reasons[item.id] = f"the reply says {value[:80]!r}"
@@ -770,7 +769,7 @@ class _Reader:
             return self.is_harmless(key, value, things)
         # There is no box: a text may only say so, as "note": "There is no cup." does, or tell what
         # is there instead.
-        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
+        may_change = _may_change(key)
         if isinstance(value, str) and says_none(value, self.texts):
             # `"error": "not found"` may be what a server says
             return len(value.split()) > 3 or not may_change
@@ -784,7 +783,7 @@ class _Reader:
 
         They may name only `things`; anything if that is None.
         """
-        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
+        may_change = _may_change(key)
         if may_change or not isinstance(value, str):
             return False
         if objection(value) is not None or points_back(value):
@@ -945,6 +944,10 @@ def _truth(value: Any) -> bool | None:
     if isinstance(value, str):
         return _TRUTHS.get(value.strip().lower())
     return value if isinstance(value, bool) else None
+
+
+def _may_change(key: str) -> bool:
+    return any(part in plain_key(key) for part in _words("changing_keys"))
 
 
 def _says_cut(key: str, value: Any) -> bool:

@@ -131,9 +131,8 @@ def find_json(text: str) -> JsonText:
             return JsonText([joined], start, len(text), repaired=True)
     closers = _CLOSERS.fullmatch(text, end)
     if _KEY_BEFORE.search(text, 0, start):
-        closers = (
-            None  # `"rejected": […]}` has lost its opening brace: the key is none of the words
-        )
+        # `"rejected": […]}` has lost its opening brace: the key is none of the words
+        closers = None
     # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
     # 2930). With it, objects before the first one may be lost.
     has_lost_bracket = closers is not None and "]" in closers[0] and not ends_answer(values[0])

@@ -121,7 +121,7 @@ _THING_IS_NOT = lazy_pattern(
 _NAMED_BY_ID = lazy_pattern(
     r"\bid\W{0,2}(?P<id>\d+)(?: ?[:=] ?| (?:is|shows|was) (?=an?\b|the\b))(?P<what>[^\W\d][\w -]*)"
 )
-_VERB_AFTER = r"\s*WORD(?=\s+(?:is|are|was|were|can|could|does|did|has|not)\b)"
+_VERB = "(?:is|are|was|were|can|could|does|did|has|not)"
 _DENIAL = lazy_pattern(r"(?:not|absent|missing|nowhere|invisible|never)\b", re.IGNORECASE)
 _ASIDE = lazy_pattern(r"[(\[]([^)\]]*)")
 _KEY_WORD = lazy_pattern(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -189,7 +189,7 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
         return f"a further answer: {further[0]!r:.40}"
     # 2. Words that a table of remarks.yaml lists? "If I was wrong, tell me." takes nothing back.
     without_conditions = _pattern("condition").sub(" ", _things_marked(text, things))
-    plain = _with_whole_negations(without_conditions)
+    plain = with_whole_negations(without_conditions)
     tables_of_harm = ["invented", "taken_back", "other_frame"]
     if is_after:
         tables_of_harm.append("taken_back_after")
@@ -223,7 +223,7 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
     if further is not None:
         return f"a further answer: {further[0]!r:.40}"
     without_quotes = _QUOTED.sub(" ", text)  # 'a sign that says "My mistake"'
-    plain = _with_whole_negations(_pattern("condition").sub(" ", without_quotes))
+    plain = with_whole_negations(_pattern("condition").sub(" ", without_quotes))
     tables_of_harm = ["invented", "unseen"]
     if is_after:
         tables_of_harm += ["own_slip", "taken_back_after"]
@@ -243,14 +243,14 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
 
 def says_unseen(text: str) -> bool:
     """Whether a text says that the model didn't get to see the picture."""
-    return _pattern("unseen").search(_with_whole_negations(text)) is not None
+    return _pattern("unseen").search(with_whole_negations(text)) is not None
 
 
 def denies_thing(text: str, thing: str) -> bool:
     """Whether a text names a thing only to say that it isn't this one, or isn't there: "a spoon,
     not a fork" for "the fork".
     """
-    marked = _heads_marked(_things_marked(_with_whole_negations(text), [thing]), [thing])
+    marked = _heads_marked(_things_marked(with_whole_negations(text), [thing]), [thing])
     if marked.count(_THING) != 1:
         return False  # "the red cup, not the cup next to it"
     for clause in _clauses(marked):
@@ -276,7 +276,7 @@ def left_out_in(
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
     for sentence in dict.fromkeys(sentences):  # a model in a loop repeats itself
-        plain = _things_marked(_with_whole_negations(sentence), things)
+        plain = _things_marked(with_whole_negations(sentence), things)
         plain = _heads_marked(plain, things).replace(_THING, _BOXED)
         marked = _missing_marked(plain, list(missing.values()), things)
         clauses = list(_CLAUSE.split(marked))
@@ -363,7 +363,7 @@ def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
     """Return the ids of phrases with a box that a model's thinking denies in the last sentence that
     names them, or all if it invents its numbers.
     """
-    plain = _with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST_WORDS]))
+    plain = with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST_WORDS]))
     if _pattern("invented").search(plain) is not None:
         return dict.fromkeys(phrases, "the model's thinking says that it is invented")
     doubts: dict[int, str] = {}
@@ -389,7 +389,7 @@ def describes_another(text: str, phrase: str) -> bool:
 
 def denials_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
     """Return the phrases of which a text may say in another language that one isn't there."""
-    for sentence in _SENTENCE.split(_with_whole_negations(unicodedata.normalize("NFKC", text))):
+    for sentence in _SENTENCE.split(with_whole_negations(unicodedata.normalize("NFKC", text))):
         denial = _pattern("denied_abroad").search(sentence)
         if denial is not None and _pattern("denies_others").search(sentence) is None:
             return dict.fromkeys(phrases, f"the reply says {' '.join(sentence.split())[:80]!r}")
@@ -421,8 +421,8 @@ def denies(label: str, phrase: str) -> bool:
     is_question = "?" in label and "?" not in phrase
     if is_placeholder or is_question:
         return True
-    label_words = set(_with_whole_negations(folded(label)).split())
-    phrase_words = set(_with_whole_negations(folded(phrase)).split())
+    label_words = set(with_whole_negations(folded(label)).split())
+    phrase_words = set(with_whole_negations(folded(phrase)).split())
     denying_words = label_words & _words("denying")
     return not denying_words.issubset(phrase_words)
 
@@ -502,14 +502,14 @@ def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
     """Whether a key and its value, such as "unit pixels", state the box format that was asked for.
     `thing_count` is how many things have a box.
     """
-    sentence = _with_whole_negations(f"coordinates format {text}")
+    sentence = with_whole_negations(f"coordinates format {text}")
     may_number_boxes = text.startswith("order ")  # "order: 2"
     highest_count = thing_count if may_number_boxes else 0
     return _other_coordinates(sentence, asked, highest_count) is None
 
 
-def _with_whole_negations(text: str) -> str:
-    # "isn't" becomes "is not".
+def with_whole_negations(text: str) -> str:
+    """Return a text in lower case in which "isn't" is "is not"."""
     plain = text.casefold().replace("’", "'")
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
     plain = re.sub(r"\bwon't\b", "will not", plain)
@@ -534,12 +534,10 @@ def _heads_marked(text: str, things: Sequence[str]) -> str:
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
             word = re.escape(head)
-            # "the fork", and "Fork" at a sentence's beginning, if a verb follows
-            named = (
-                rf"\b(?:the|an?|this|that)\s+{word}\b(?!['’]s)|(?:\A|(?<=[.!?\n;])){_VERB_AFTER}"
-            )
-            named = named.replace("WORD", word)
-            text = re.sub(named, f" {_THING} ", text, flags=re.IGNORECASE)
+            with_article = rf"\b(?:the|an?|this|that)\s+{word}\b(?!['’]s)"
+            # "Fork" at a sentence's beginning, if a verb follows
+            begins = rf"(?:\A|(?<=[.!?\n;]))\s*{word}(?=\s+{_VERB}\b)"
+            text = re.sub(f"{with_article}|{begins}", f" {_THING} ", text, flags=re.IGNORECASE)
     return re.sub(r"[ \t]+", " ", text)
 
 
@@ -742,8 +740,8 @@ def _kind(name: str) -> frozenset[str]:
 def _contradicts(label: str, phrase: str) -> bool:
     # Whether a label says something of its thing that the phrase rules out, or adds a word that
     # makes it another thing.
-    said = set(re.sub(r"[(),]", " ", _with_whole_negations(folded(label))).split())
-    asked = set(_with_whole_negations(folded(phrase)).replace(",", " ").split())
+    said = set(re.sub(r"[(),]", " ", with_whole_negations(folded(label))).split())
+    asked = set(with_whole_negations(folded(phrase)).replace(",", " ").split())
     for name in _table("kinds"):
         said_of_kind = said & _kind(name)
         asked_of_kind = asked & _kind(name)

@@ -230,12 +230,10 @@ def _broken_off_error(choice: Mapping[str, Any]) -> dict[str, Any] | None:
     # What OpenRouter's provider says. If the `finish_reason` next to it is a usual one, such as
     # "stop", then OpenRouter took the answer for whole, and a text that came is read.
     of_provider = choice.get("native_finish_reason")
-    provider_broke_off = (
-        of_provider is not None
-        and is_one_of(of_provider, BROKEN_OFF)
-        and not _has_text(choice.get("message"))
-    )
-    if not is_one_of(finish_reason, BROKEN_OFF) and not provider_broke_off:
+    is_broken_off = is_one_of(finish_reason, BROKEN_OFF)
+    if of_provider and not _has_text(choice.get("message")):
+        is_broken_off |= is_one_of(of_provider, BROKEN_OFF)
+    if not is_broken_off:
         return None
     reason = f"finish_reason: {finish_reason}"
     if of_provider:

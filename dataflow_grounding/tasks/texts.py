@@ -8,6 +8,7 @@ import re
 
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_text import strict_json
+from dataflow_grounding.replies.remarks import with_whole_negations
 from dataflow_grounding.replies.words import folded, says_none
 
 # In place of a text, besides the words for none in grammar.yaml.
@@ -138,8 +139,5 @@ def without_markup(text: str) -> str:
 
 def _with_whole_words(text: str) -> str:
     # The beginning of a text: "I can't" becomes "i can not", "I'm" "i am", "there's" "there is".
-    plain = text[:_LONGEST_BEGINNING].casefold().replace("’", "'")
-    plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
-    plain = re.sub(r"\bwon't\b", "will not", plain)
-    plain = re.sub(r"n't\b", " not", plain)
+    plain = with_whole_negations(text[:_LONGEST_BEGINNING])
     return re.sub(r"\bi'm\b", "i am", plain).replace("there's", "there is")
