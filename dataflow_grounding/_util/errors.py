@@ -8,6 +8,7 @@ into ours: files, memory or threads that run out, disks that are full or don't a
 import errno
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from dataflow_grounding._util.terminal import quoted, shown
 
@@ -19,6 +20,8 @@ class GroundingError(Exception):
     """
 
     _lines = True  # whether its text may have several lines
+    # The serving's Usage, where the answer that it is about states one: it may have to be paid.
+    billed: Any = None
 
     def __init_subclass__(cls, **attributes: str | bool | int) -> None:
         """Set a class's attributes from its head: `class ImageBroken(…, kind="image_broken")`."""

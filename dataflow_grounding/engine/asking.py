@@ -641,7 +641,10 @@ class Asking:
         except errors.GroundingError as error:
             if isinstance(error, errors.RateLimited):
                 self.counts["rate_limited"] += 1
-            if not (isinstance(error, errors.ServerFault) and error.may_be_billed):
+            if error.billed not in (None, Usage()):
+                usage = error.billed
+                self._note_billed(error.billed, request, endpoint, by)
+            elif not (isinstance(error, errors.ServerFault) and error.may_be_billed):
                 usage = Usage()
             raise
         finally:
@@ -727,8 +730,19 @@ class Asking:
         counts["answered"] += 1
         if reply.kept:  # its tokens were paid for before
             return
-        for name, tokens in vars(reply.usage).items():  # "input_tokens", …
-            counts[name] += tokens
+        self._count_tokens(reply.usage)
+
+    def _count_tokens(self, usage: Usage) -> None:
+        for name, tokens in vars(usage).items():  # "input_tokens", …
+            self.counts[name] += tokens
+
+    def _note_billed(
+        self, usage: Usage, request: Request[Any], endpoint: Endpoint, by: "StepAsk"
+    ) -> None:
+        # An answer that can't be used states what it has cost: `cost` has to know of it.
+        self._count_tokens(usage)
+        line = line_of(by.step, request, endpoint.serving, Reply("", "error", usage), check=True)
+        by.store.put(key_of(f"no reply {time.time_ns()}"), line)
 
     def _allow_further_form(
         self,

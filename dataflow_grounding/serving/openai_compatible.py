@@ -38,6 +38,7 @@ from dataflow_grounding.serving._chat_completions import (
     first_habits,
     first_limits,
     reply_in,
+    usage_in,
 )
 from dataflow_grounding.serving._gateway_headers import (
     LITELLM_WANTS_NO_CACHE,
@@ -388,17 +389,22 @@ class OpenAIServing(Serving):
 
     def _reply_of(self, headers: Mapping[str, str], data: bytes) -> Reply:
         where = f"{self.endpoint} ({self.model})"
+        completion: Any = None
+        error: GroundingError
         try:
             completion = completion_in(data)
             error_inside = error_in(completion)
-            if error_inside is not None:
-                raise error_of_success(error_inside, headers, where=where, address=self.endpoint)
-            return reply_in(completion, hold=seconds_to_reset(headers) or 0.0)
+            if error_inside is None:
+                return reply_in(completion, hold=seconds_to_reset(headers) or 0.0)
+            error = error_of_success(error_inside, headers, where=where, address=self.endpoint)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
-            raise NoCompletion(
+            error = NoCompletion(
                 f"{where} answered something that is not a chat completion: {beginning!r}"
-            ) from None
+            )
+        if isinstance(completion, dict):
+            error.billed = usage_in(completion.get("usage"))
+        raise error
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
         # A request's JSON, {"messages":[…],"model":…}, in parts: so the images' long texts are

@@ -472,6 +472,31 @@ def test_generate_and_cost_tell_one_figure_where_a_server_failed(
         assert done.summary["cost_usd"] == pytest.approx(paid, abs=1e-5)
 
 
+# DeepSeek's finish reason where its machines are short, after it has read the request:
+# https://api-docs.deepseek.com/api/create-chat-completion
+BROKEN_OFF = {
+    "choices": [{"finish_reason": "insufficient_system_resource", "message": {"content": ""}}],
+    "usage": {"prompt_tokens": 40_000, "completion_tokens": 1000},
+}
+NO_CHOICES = {"choices": None, "usage": {"prompt_tokens": 40_000, "completion_tokens": 1000}}
+
+
+@pytest.mark.parametrize("answer", [BROKEN_OFF, NO_CHOICES], ids=["broken off", "no choices"])
+def test_the_tokens_of_an_answer_that_is_no_reply_are_paid(
+    workplace: Workplace, server: LoopbackServer, answer: dict[str, Any]
+) -> None:
+    workplace.many(4)
+    server.faults = [on(faults.odd_json(json.dumps(answer)), indexes=range(2))]
+    settings = {"vlm.prices": {"input": 1.0, "output": 10.0}, "workflow.max_workers": 1}
+    done = workplace.run("--budget-usd", "5", **settings)
+    assert done.code == 0, done
+    bill = cost(workplace, "--json").summary
+    of_answers = 2 * (40_000 * 1.0 + 1000 * 10.0) / 1e6
+    assert of_answers < bill["cost_usd"] < of_answers + 0.05
+    assert done.summary["cost_usd"] == pytest.approx(bill["cost_usd"], abs=1e-5)
+    assert done.summary["tokens"]["input"] == bill["tokens"]["input"]
+
+
 def test_cost_of_a_folder_without_replies(workplace: Workplace) -> None:
     workplace.results.mkdir(parents=True)
     done = cost(workplace)
