@@ -32,6 +32,10 @@ _KEYS_OF_ITEMS = frozenset(["id", "label", "text"])  # of an object that is one 
 _QUOTES = {'"': '"', "'": "'", "“": "”", "”": "”", "`": "`"}
 # A tuple, if it has numbers; other parentheses belong to words.
 _OPENS = lazy_pattern(r"[\[{［｛]|\((?=\s{0,9}[-+.]?\d)")
+# Where an object begins, or a list of objects.
+_OBJECT_OPENS = lazy_pattern(r"(?:[\[［]\s{0,9}){0,2}[{｛]")
+_IN_BRACKETS = lazy_pattern(r"\[[^\[\](){}\"]{0,200}\]|\([^\[\](){}\"]{0,200}\)")
+_NUMBER_ALONE = lazy_pattern(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")
 # What may come between values that are one list, as one object a line.
 _BETWEEN = lazy_pattern(r"[\s,;]*(?:and(?:\s+then)?(?=[\s{\[])\s*)?", re.IGNORECASE)
 _SKIP = lazy_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/|$)|#[^\n]*)+")
@@ -109,10 +113,9 @@ def find_json(text: str) -> JsonText:
     value = strict_json(text)
     if value is not None:
         return JsonText([value], 0, len(text))
-    opening = _OPENS.search(text)
-    if opening is None:
+    start = _start_of_json(text)
+    if start is None:
         return JsonText([], len(text), len(text))
-    start = opening.start()
     scanner = _Scanner(text, start)
     values: list[Any] = []
     first_end = end = start  # of the first and the last value
@@ -146,6 +149,27 @@ def find_json(text: str) -> JsonText:
         truncated=scanner.cut or has_lost_bracket,
         repaired=scanner.repaired or closers is not None or len(values) > 1,
     )
+
+
+def _start_of_json(text: str) -> int | None:
+    # Words before an answer may have brackets of their own: "Coordinates as [x1, y1, x2, y2]:",
+    # "The image is (640, 480)." Then it begins with its first object.
+    opening = _OPENS.search(text)
+    if opening is None:
+        return None
+    first_object = _OBJECT_OPENS.search(text, opening.start())
+    if first_object is not None and _are_words(text[opening.start() : first_object.start()]):
+        return first_object.start()
+    return opening.start()
+
+
+def _are_words(text: str) -> bool:
+    # Three numbers in brackets may be a box, or a part of one.
+    for piece in _IN_BRACKETS.findall(text):
+        if len(_NUMBER_ALONE.findall(piece)) > 2:
+            return False
+    rest = _IN_BRACKETS.sub("", text)
+    return not any(mark in rest for mark in '[]()"［］')
 
 
 def ends_answer(value: Any) -> bool:

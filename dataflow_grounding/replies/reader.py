@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -34,7 +34,7 @@ from dataflow_grounding.replies.reading import (
     Reading,
 )
 from dataflow_grounding.replies.remarks import harm_without_boxes
-from dataflow_grounding.replies.words import folded, objection
+from dataflow_grounding.replies.words import folded
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array or object in which it may be
@@ -209,7 +209,22 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         >>> read_object("Sure: {'caption': 'A cat.'}", required="caption")
         ({'caption': 'A cat.'}, [Note(code='repaired_json', text='the reply is not quite JSON')])
     """
-    found = _json_of_answer(reply)
+    answer = object_with_words(reply, required=required)
+    return answer.fields, answer.notes
+
+
+class ObjectAnswer(NamedTuple):
+    """The object that was asked for, and the words next to it, which do it no harm."""
+
+    fields: dict[str, Any]
+    notes: list[Note]
+    before: str
+    after: str
+
+
+def object_with_words(reply: str, *, required: str) -> ObjectAnswer:
+    """Read an object as `read_object` does. Words that are about boxes are left to the caller."""
+    found, before, after = _json_of_answer(reply)
     notes: list[Note] = []
     if found.truncated:
         notes.append(Note("truncated", "the reply ends inside its JSON"))
@@ -224,14 +239,15 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
             raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
         fields = {required: items}
         notes.append(Note("wrapped", "the items came without the object around them"))
-    return fields, notes
+    return ObjectAnswer(fields, notes, before, after)
 
 
-def _json_of_answer(reply: str) -> JsonText:
+def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
+    # And the words before it and after it.
     value = strict_json(reply)
     if value is not None:  # all of the reply is JSON
         _refuse_repeated_keys([value])
-        return JsonText([value], 0, len(reply))
+        return JsonText([value], 0, len(reply)), "", ""
     answer = enclosed(answer_of(reply))
     opening = _OPENS.search(answer.text)
     start = opening.start() if opening is not None else 0
@@ -244,13 +260,10 @@ def _json_of_answer(reply: str) -> JsonText:
     has_denial = any(map(_denies, _objects_within(found.values)))
     why = harm_without_boxes(before, is_after=False)
     why = why or harm_without_boxes(after, is_after=True, has_denial=has_denial)
-    if why is None and any("objects" in fields for fields in _objects_within(found.values)):
-        # A caption's expressions with their boxes: the words may be about those.
-        why = objection(before) or objection(after)
     if why is not None:
         raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
     _refuse_repeated_keys(found.values)
-    return found
+    return found, before, after
 
 
 def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:

@@ -566,6 +566,7 @@ def _denies_thing(clause: str, things: Sequence[str]) -> bool:
 def _other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
     # What a sentence about coordinates says that wasn't asked for, such as "pixels" where parts of
     # 1000 were. None for other sentences. Numbers up to `highest_count` may count the boxes.
+    sentence = _pattern("extents").sub(" ", sentence)
     names = _names_of_numbers(sentence)
     if not names and not _is_about_coordinates(sentence):
         return None
@@ -660,9 +661,10 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
 def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
     # The first word of a sentence on the boxes that tells of another scale than was asked for:
     # "percent" or "1024" where parts of 1000 were, "pixels" where the sentence doesn't state the
-    # picture's size. A word that nobody knows counts as one, too. None if there is none.
+    # picture's size. None if there is none.
     has_size_of_picture = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
     units = "pixels" if asked.scale == "px" or has_size_of_picture else "parts"
+    is_english = _pattern("english").search(sentence) is not None
     for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
         sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
@@ -672,7 +674,7 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
         if word[0].isdigit():
             is_right = _is_right_number(word, asked, highest_count)
         else:
-            is_right = _is_right_word(word, asked, units)
+            is_right = _is_right_word(word, asked, units, is_english)
         if not is_right:
             return word
     return None
@@ -685,7 +687,7 @@ def _is_right_number(word: str, asked: Asked, highest_count: int) -> bool:
     return is_count or float(word) in asked.numbers
 
 
-def _is_right_word(word: str, asked: Asked, units: str) -> bool:
+def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> bool:
     # `units` is "pixels" or "parts", by which remarks.yaml has the names of the right units.
     if word in ("%", "percent", "percentage", "percentages"):
         return bool(asked.scale == 100)
@@ -693,7 +695,9 @@ def _is_right_word(word: str, asked: Asked, units: str) -> bool:
         return True
     if word in _words("units_of_pixels") | _words("units_of_parts"):
         return word in _words(f"units_of_{units}")
-    return is_neutral(word) or word == _THING
+    if is_neutral(word) or word == _THING:
+        return True
+    return is_english and word not in _words("other_scales") and turning_word(word) is None
 
 
 def _bare(label: str, *, keeps_number: bool) -> str:

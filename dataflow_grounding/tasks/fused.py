@@ -9,10 +9,11 @@ from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
-from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.replies import Note
 from dataflow_grounding.replies.json_boxes import is_coordinate
 from dataflow_grounding.replies.json_items import has_role, id_of
 from dataflow_grounding.replies.json_text import plain_key
+from dataflow_grounding.replies.reader import object_with_words
 from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
 from dataflow_grounding.tasks.grounding import Found, read_found
 from dataflow_grounding.tasks.request import (
@@ -45,8 +46,9 @@ def caption_grounding(
     read_expressions = expression_extraction(image, caption).read
 
     def read(reply: str) -> tuple[Fused, list[Note | str]]:
-        data, notes = read_object(reply, required="expressions")
-        if is_cut_off(notes):
+        answer = object_with_words(reply, required="expressions")
+        data = answer.fields
+        if is_cut_off(answer.notes):
             raise TruncatedReply("the reply is cut off.")
         # Each half of the reply is read as a reply to its own task: the texts as one to
         # expression_extraction, then the boxes as one to phrase_grounding.
@@ -57,7 +59,8 @@ def caption_grounding(
         phrase_by_id = dict(zip(ids, phrases, strict=True))
 
         def read_objects(objects: Sequence[Any]) -> tuple[list[Found], list[Note]]:
-            text = json.dumps({"objects": objects})
+            # with the words next to them, which may be about the boxes
+            text = f"{answer.before} {json.dumps({'objects': objects})} {answer.after}"
             return read_found(text, image, phrase_by_id, box_format, merge_iou)
 
         objects = data.get("objects")
@@ -75,7 +78,7 @@ def caption_grounding(
         stated = [own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})]
         if stated:
             _check_equal(read_objects(stated)[0], found, phrases)
-        return Fused(extracted, found), [*notes, *notes_on_texts, *notes_on_boxes]
+        return Fused(extracted, found), [*answer.notes, *notes_on_texts, *notes_on_boxes]
 
     width, height = image.sent_size
     question = {"image": {"width": width, "height": height}, "caption": caption}

@@ -252,14 +252,14 @@ CONTRADICTIONS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-def grounded(cup: Any, dog: Any, objects: Any) -> dict[str, Any]:
+def grounded(cup: Any, dog: Any, objects: Any, words: str = "") -> dict[str, Any]:
     reply: dict[str, Any] = {
         "cleaned_caption": "a cup and a dog",
         "expressions": [{"id": 1, "text": "a cup", **cup}, {"id": 2, "text": "a dog", **dog}],
     }
     if objects is not None:
         reply["objects"] = objects
-    with LoopbackServer(CannedAnswers(json.dumps(reply))) as server:
+    with LoopbackServer(CannedAnswers(f"{json.dumps(reply)}{words}")) as server:
         serving = OpenAIServing(server.base_url, "any", box_format="xyxy_px")
         grounder = CaptionGrounder(serving, check_every=None)
         record = {"image_path": Picture.new("RGB", (64, 48)), "caption": "a cup and a dog"}
@@ -282,3 +282,23 @@ def test_boxes_within_the_expressions_contradict_no_others(
 ) -> None:
     with pytest.raises(UnreadableReply):
         grounded(cup, dog, objects)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "I found 2 objects.",
+        "No other objects are mentioned.",
+        "Note that the boxes may be slightly inaccurate.",
+    ],
+)
+def test_harmless_words_next_to_the_answer_cost_nothing(words: str) -> None:
+    assert grounded({}, {}, OBJECTS, f"\n{words}") == {"a cup": [CUP], "a dog": [DOG]}
+
+
+@pytest.mark.parametrize(
+    "words", ["The boxes are in thousandths.", "There is no dog.", "The second box is wrong."]
+)
+def test_words_that_change_the_boxes_are_refused(words: str) -> None:
+    with pytest.raises(UnreadableReply, match="words next to the answer may change it"):
+        grounded({}, {}, OBJECTS, f"\n{words}")

@@ -250,6 +250,62 @@ def test_another_frame_is_refused(words: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
+    [
+        "In the form [x1, y1, x2, y2] (0-1000):",
+        "Here are the bounding boxes for the image (1000x1000 coordinates).",
+        "The image is [1000, 1000].",
+        "The coordinates follow the requested [x1, y1, x2, y2] layout.",
+        "Each bounding box is represented as [x1, y1, x2, y2].",
+        "The values have been normalized to a 1000x1000 grid.",
+        "Coordinates are given with respect to the upper left corner of the image.",
+        "The coordinates are relative to the image width and height.",
+        "The normalized coordinates correctly frame the two objects.",
+        "The confidence scores range from 0 to 1.",
+    ],
+)
+def test_ordinary_words_on_coordinates_change_nothing(words: str) -> None:
+    answer = json.dumps({"objects": [{"id": 1, "label": "the red cup", "bbox_2d": CUP}]})
+    for reply in (f"{words}\n{answer}", f"{answer}\n{words}"):
+        reading = read_boxes(
+            reply, format="xyxy_1000", image_size=(1000, 1000), phrases=["the red cup"]
+        )
+        assert [list(box.bbox) for box in reading.boxes] == [CUP]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The boxes are listed as center x, center y, width, height.",
+        "The last two numbers are the width and the height.",
+        "The numbers are hundredths of the sides.",
+        "The values are quantized into 256 bins.",
+        "The box values are multiplied by two.",
+        "The bounding boxes are arbitrary.",
+        "The coordinates are relative to the red cup.",
+        "The coordinates refer to the second frame.",
+        "The coordinates are those from the example.",
+        "Der Ursprung der Boxen ist woanders.",
+    ],
+)
+def test_words_that_tell_of_other_coordinates_are_refused(words: str) -> None:
+    with pytest.raises(UnreadableReply, match="may change it"):
+        read(after=words)
+
+
+def test_a_list_before_the_answer_is_no_word() -> None:
+    answer = json.dumps({"objects": [{"id": 1, "label": "the red cup", "bbox_2d": CUP}]})
+    for before in (f"{CUP}", "[1, 2, 3]", '["the red cup"]', "[[1, 2, 3, 4"):
+        with pytest.raises(UnreadableReply):
+            read_boxes(
+                f"{before}\n{answer}",
+                format="xyxy_1000",
+                image_size=(1000, 1000),
+                phrases=["the red cup"],
+            )
+
+
+@pytest.mark.parametrize(
+    "words",
     ["The fork could be a spoon.", "The closest match to the fork is a spoon.", "The fork's box is a guess."],
 )  # fmt: skip
 def test_a_hedge_about_a_phrase_makes_it_doubtful(words: str) -> None:

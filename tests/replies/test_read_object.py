@@ -248,12 +248,6 @@ def test_the_word_after_the_mark_of_a_fence_says_what_is_in_it(name: str) -> Non
         read_object(ANSWER.replace("json", name), required="expressions")
 
 
-def test_words_next_to_expressions_with_boxes_may_be_about_the_boxes() -> None:
-    reply = '{"expressions": ["a cup"], "objects": []}\nThe boxes are in pixels.'
-    with pytest.raises(UnreadableReply, match="'pixel' is in the words"):
-        read_object(reply, required="expressions")
-
-
 @pytest.mark.parametrize(
     "reply",
     [
