@@ -54,7 +54,7 @@ def test_pictures_that_were_deleted_are_drawn_again_by_the_next_run(photo: Path)
     assert run() == [Path("p.jpg"), Path("q/r.jpg")]
 
 
-@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+@pytest.mark.parametrize("turn", [1, 6])
 def test_the_picture_is_upright_and_of_the_images_size(tmp_path: Path, turn: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -129,6 +129,7 @@ def test_a_hostile_image_id_stays_in_the_folder(photo: Path, image_id: Any) -> N
 
 def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
     ids = [
+        "street/süß 1",
         "a:b",
         "a?b",
         "a_b",
@@ -149,44 +150,24 @@ def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
     assert not done.failures
     paths = [record["image_with_bbox"] for record in done]
     assert len({os.path.realpath(path) for path in paths}) == len(rows)
+    assert Path(paths[0]) == photo.parent / "out" / "street" / "süß 1.jpg"
     again = BBoxVisualizer(photo.parent / "out")(rows)
     assert [record["image_with_bbox"] for record in again] == paths
 
 
-def test_plain_ids_keep_their_folders(photo: Path) -> None:
-    assert (
-        drawn(photo, [MUG], image_id="street/süß 1")
-        == photo.parent / "out" / "street" / "süß 1.jpg"
-    )
-
-
 @pytest.mark.parametrize(
-    "bbox",
+    "bboxes",
     [
-        [0, 0, 64, 48],
-        [-50, -50, 500, 500],
-        [30, 20, 5, 5],
-        [5, 5, 5, 5],
-        [100, 100, 200, 200],
-        [1e300, 0, 1e301, 1],
-    ],
-    ids=[
-        "all of it",
-        "far over the edge",
-        "corners swapped",
-        "no area",
-        "wholly outside",
-        "beyond all measure",
+        pytest.param([], id="no box"),
+        pytest.param([[30, 20, 5, 5]], id="corners swapped"),
+        pytest.param([[5, 5, 5, 5]], id="no area"),
+        pytest.param([[100, 100, 200, 200]], id="wholly outside"),
+        pytest.param([[1e300, 0, 1e301, 1]], id="beyond all measure"),
     ],
 )
-def test_any_box_gives_a_picture(photo: Path, bbox: list[float]) -> None:
-    path = drawn(photo, [{"text": "a mug", "instances": [{"bbox": bbox}]}])
-    with Image.open(path) as picture:
-        assert picture.size == (64, 48)
-
-
-def test_a_record_without_boxes_has_its_picture_too(photo: Path) -> None:
-    with Image.open(drawn(photo, [])) as picture:
+def test_any_box_or_none_gives_a_picture(photo: Path, bboxes: list[list[float]]) -> None:
+    instances = [{"bbox": bbox} for bbox in bboxes]
+    with Image.open(drawn(photo, [{"text": "a mug", "instances": instances}])) as picture:
         assert picture.size == (64, 48)
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dataflow_grounding import (
     BoxRefiner,
@@ -22,7 +20,6 @@ from dataflow_grounding import (
     PhraseGrounder,
 )
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
@@ -129,51 +126,6 @@ def test_answers_are_merged(
     assert (result.status, result.disagreement) == (status, disagreement)
 
 
-BOX = st.tuples(*[st.integers(0, 80)] * 2, *[st.integers(1, 20)] * 2).map(
-    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
-)
-ANSWERS = st.lists(
-    st.lists(BOX, max_size=4, unique_by=tuple).map(lambda boxes: found(*boxes)),
-    min_size=1,
-    max_size=6,
-)
-
-
-@given(ANSWERS)
-def test_what_is_merged_is_what_at_least_half_say(answers: list[Found]) -> None:
-    result = merge_answers(answers, len(answers))
-    for instance in result.instances:
-        assert 0.5 <= instance["score"] <= 1
-        x1, y1, x2, y2 = instance["bbox"]
-        assert 0 <= x1 < x2 <= 100
-        assert 0 <= y1 < y2 <= 100
-        for place in range(4):
-            edges = [i["bbox"][place] for answer in answers for i in answer.instances]
-            assert min(edges) <= instance["bbox"][place] <= max(edges)
-    assert (result.status == "grounded") is bool(result.instances)
-    assert (
-        sum(len(answer.instances) for answer in answers) >= len(result.instances) * len(answers) / 2
-    )
-
-
-def test_samples_make_boxes_better_and_say_how_sure_they_are(photo: str) -> None:
-    model = SeeingModel(noise=0.01, missing=0.25, seed=3)
-    with LoopbackServer(model, keep_bodies=True) as server:
-        [one] = ground(server, photo, "the red box", samples=9)
-        assert server.count() == 9
-    [instance] = one["instances"]
-    assert iou(tuple(instance["bbox"]), tuple(BIG)) > 0.93
-    assert 0.5 <= instance["score"] < 1
-    assert one["disagreement"] is True
-
-
-def test_a_single_sample_is_as_before(photo: str) -> None:
-    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        [one] = ground(server, photo, "the red box", samples=1)
-    assert "disagreement" not in one
-    assert one["instances"][0]["score"] is None
-
-
 @pytest.mark.parametrize(("unreadable", "kept"), [(1, True), (2, False)])
 def test_up_to_half_of_the_answers_may_be_unreadable(
     photo: str, unreadable: int, kept: bool
@@ -278,9 +230,7 @@ def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
     assert instance["bbox"] == (TINY if "found" in replies else given[0]["bbox"])
 
 
-@pytest.mark.parametrize(
-    "box_format", ["xyxy_1000", "yxyx_1000", "xyxy_px", "xywh_1", "xyxy_px@smart_resize_28"]
-)
+@pytest.mark.parametrize("box_format", ["yxyx_1000", "xyxy_px@smart_resize_28"])
 def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
     photo: str, box_format: str
 ) -> None:
@@ -303,19 +253,7 @@ def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
     assert blue["bbox"] == TINY
 
 
-@pytest.mark.slow
-def test_zoom_mends_what_noise_has_spoilt(photo: str) -> None:
-    better = 0
-    for seed in range(6):
-        with LoopbackServer(SeeingModel(noise=0.005, seed=seed), keep_bodies=True) as server:
-            [plain] = ground(server, photo, "the blue box")
-            [zoomed] = ground(server, photo, "the blue box", then=(BoxRefiner,))
-        overlaps = [iou(tuple(e["instances"][0]["bbox"]), tuple(TINY)) for e in (plain, zoomed)]
-        better += overlaps[1] > max(0.6, overlaps[0])
-    assert better >= 5  # a box that noise has made too large is not looked for again
-
-
-@pytest.mark.parametrize("corner", [(0, 0), (1185, 0), (0, 888), (1185, 888)])
+@pytest.mark.parametrize("corner", [(0, 0), (1185, 888)])
 def test_boxes_at_the_edge_of_the_image(tmp_path: Path, corner: tuple[int, int]) -> None:
     x, y = corner
     bbox = (x, y, x + 15, y + 12)
@@ -335,8 +273,9 @@ def test_what_the_crop_does_not_show_stays(photo: str) -> None:
 
     with LoopbackServer(answers, keep_bodies=True) as server:
         [one] = ground(server, photo, "the blue box", then=(BoxRefiner,))
-    assert one["instances"][0]["bbox"] == TINY
+    assert (one["instances"][0]["bbox"], one["instances"][0]["score"]) == (TINY, None)
     assert "zoomed" not in one["instances"][0]
+    assert "disagreement" not in one
 
 
 def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
@@ -427,33 +366,6 @@ def model(**errors: float) -> Any:
     return answers
 
 
-WAYS: dict[str, Any] = {"workflow.samples": 3, "workflow.zoom": True, "workflow.verify": "reground"}
-
-
-@pytest.mark.slow
-def test_everything_at_once_is_replayed_from_the_stored_replies(album: Workplace) -> None:
-    with LoopbackServer(model(noise=0.001), keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, **WAYS}
-        assert album.run(**settings).code == 0
-        before = album.annotations()
-        sent = server.count()
-        # 2 extractions; 2 x 3 answers; 2 x 2 of a crop, as they agree; two phrases once more, one
-        # of them with a crop
-        assert sent == 2 + 2 * 3 + 2 * 2 + 2 * (1 + 2)
-        (album.results / ".ckpt" / "finished.json").unlink()
-        again = album.run(**settings)
-        assert (again.code, server.count()) == (0, sent)
-        assert album.annotations() == before
-        # A changed setting asks only for what is new.
-        assert album.run(**{**settings, "workflow.samples": 4}).code == 0
-        assert 0 < server.count() - sent <= 2 * 2 + 2 * 4 + 2 * 3
-    for record in before:
-        for expression in record["expressions"]:
-            assert expression["verified"] is True
-            assert expression["instances"][0]["score"] == 1.0
-            assert expression["disagreement"] is False
-
-
 def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> None:
     answers = model()
 
@@ -538,23 +450,24 @@ def test_a_step_chosen_alone_says_which_one_to_run_first(album: Workplace) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("samples", [1, 2])
-def test_the_questions_of_further_steps_are_numbered_as_ever(
-    album: Workplace, samples: int
-) -> None:
+def test_the_questions_of_further_steps_are_numbered_as_ever(album: Workplace) -> None:
     """A crop's are those of the answers, a verification's comes after all answers: what is stored
     under them counts.
     """
     with LoopbackServer(model(), keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.samples": samples}
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.samples": 2}
         assert album.run(**settings, **FURTHER).code == 0
+        before, sent = album.annotations(), server.count()
+        (album.results / ".ckpt" / "finished.json").unlink()
+        assert album.run(**settings, **FURTHER).code == 0
+        assert (album.annotations(), server.count()) == (before, sent)
     numbers: dict[str, set[int]] = {}
     for line in stored(album):
         numbers.setdefault(line["step"], set()).add(line.get("sample", 0))
     assert numbers == {
-        "step1_grounding": set(range(samples)),
-        "step2_box_refinement": set(range(samples)),
-        "step3_box_verification": {samples},
+        "step1_grounding": {0, 1},
+        "step2_box_refinement": {0, 1},
+        "step3_box_verification": {2},
     }
 
 

@@ -96,7 +96,6 @@ def long_array(limit: float) -> Any:
     "rule_of",
     [
         pytest.param(long_array, id="a long array"),
-        pytest.param(lambda limit: np.array([limit + 1e-12]), id="an array"),
         pytest.param(Rule, id="an object"),
         pytest.param(lambda limit: {"at": {"limit": limit}}, id="a dict"),
     ],

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataflow_grounding import BoxRefiner, PhraseGrounder, Serving
+from dataflow_grounding import BoxRefiner, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.geometry import iou, without_duplicates
-from dataflow_grounding.serving import Reply
-from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.answering import Answering
 from tests.support.workplace import Workplace
 
 CAT, DOG = [100, 100, 300, 300], [500, 100, 900, 500]
@@ -32,21 +31,6 @@ def objects(*boxes: tuple[int, list[int], float | None]) -> str:
         for n, box, s in boxes
     ]
     return json.dumps({"objects": listed})
-
-
-class Answering(Serving):
-    """Gives the texts in turn, the last one for ever."""
-
-    takes_probes = False
-
-    model = "answering"
-    box_format = "xyxy_px"
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = list(texts)
-
-    async def answer(self, request: Request[Any]) -> Reply:
-        return Reply(self.texts.pop(0) if len(self.texts) > 1 else self.texts[0])
 
 
 @pytest.fixture
@@ -158,18 +142,6 @@ def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
 
 
 @pytest.mark.slow
-@given(st.lists(instances(), max_size=10), st.randoms())
-def test_the_order_of_boxes_with_different_scores_decides_nothing(
-    given_: list[dict[str, Any]], dice: Any
-) -> None:
-    ranked = [{**instance, "score": n / 100} for n, instance in enumerate(given_)]
-    shuffled = dice.sample(ranked, len(ranked))
-    assert sorted(i["score"] for i in without_duplicates(ranked, 0.9)) == sorted(
-        i["score"] for i in without_duplicates(shuffled, 0.9)
-    )
-
-
-@pytest.mark.slow
 def test_ten_thousand_boxes() -> None:
     """What takes time in the square of that would never end."""
     boxes = [{"bbox": [5 * n, 0, 5 * n + 40, 40], "score": None} for n in range(10_000)]
@@ -247,11 +219,3 @@ def test_a_run_counts_both_and_null_keeps_all_at_no_cost(workplace: Workplace) -
         assert server.count() == sent
     [record] = workplace.annotations()
     assert len(record["expressions"][0]["instances"]) == 4
-
-
-@pytest.mark.parametrize("value", ["0", "1.5", "much"])
-def test_a_merge_iou_that_is_none_is_refused(workplace: Workplace, value: str) -> None:
-    workplace.many(1)
-    done = workplace.run(f"image_grounding.workflow.merge_iou={value}")
-    assert done.code == 2
-    assert "merge_iou" in done.err

@@ -18,9 +18,10 @@ from dataflow_grounding import (
     Pipeline,
     Serving,
 )
-from dataflow_grounding._util.errors import BrokenRow, RecordError, SpecError, TruncatedReply
+from dataflow_grounding._util.errors import BrokenRow, TruncatedReply
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
+from tests.support.answering import Answering
 
 
 class Counting(Serving):
@@ -144,36 +145,8 @@ def test_what_is_no_expression_fails_its_record_alone_and_sends_nothing(
     assert serving.asked == [["1"]]
 
 
-def test_no_image_no_request(tmp_path: Path) -> None:
-    serving = Counting()
-    (tmp_path / "empty.jpg").touch()
-    for name in ("gone.jpg", "empty.jpg"):
-        with pytest.raises(RecordError):
-            grounded(serving, str(tmp_path / name), ["1"])
-    assert serving.asked == []
-
-
-@pytest.mark.parametrize("number", [0, -1])
-def test_no_phrases_per_request_is_refused(number: int) -> None:
-    with pytest.raises(SpecError, match="phrases_per_request"):
-        PhraseGrounder(Counting(), phrases_per_request=number)
-
-
-class Extracting(Serving):
-    """Replies to an extraction with what it is given."""
-
-    model = "extracting"
-    box_format = "xyxy_px"
-
-    def __init__(self, reply: Any) -> None:
-        self.reply = reply
-
-    async def answer(self, request: Request[Any]) -> str:
-        return self.reply if isinstance(self.reply, str) else json.dumps(self.reply)
-
-
 def extracted(photo: str, reply: Any, caption: str = "a dog and a dog") -> dict[str, Any]:
-    record: dict[str, Any] = ExpressionExtractor(Extracting(reply))(
+    record: dict[str, Any] = ExpressionExtractor(Answering(json.dumps(reply)))(
         {"image_path": photo, "caption": caption}
     )
     return record
@@ -207,7 +180,7 @@ def test_the_summary_tells_which_caption_lacks_a_phrase(photo: str, tmp_path: Pa
     class Extraction(Pipeline):
         def __init__(self, storage: FileStorage) -> None:
             self.storage = storage
-            self.extractor = ExpressionExtractor(Extracting(reply))
+            self.extractor = ExpressionExtractor(Answering(json.dumps(reply)))
 
         def forward(self) -> None:
             self.extractor.run(self.storage.step())
@@ -228,35 +201,9 @@ def test_the_summary_tells_which_caption_lacks_a_phrase(photo: str, tmp_path: Pa
     ]
 
 
-def test_a_caption_without_expressions_is_done(photo: str) -> None:
-    assert extracted(photo, {"cleaned_caption": "x", "expressions": []})["expressions"] == []
-
-
-def test_without_a_cleaned_caption_ours_is_taken(photo: str) -> None:
-    record = extracted(photo, {"expressions": [{"text": "a dog"}]}, " a\n dog ")
-    assert record["cleaned_caption"] == "a dog"
-    assert record["expressions"][0]["char_span"] == [0, 5]
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        {"cleaned_caption": "x"},
-        {"expressions": "a dog"},
-        {"expressions": [{}, {"txt": 1}]},
-        "",
-        "sorry",
-    ],
-    ids=["no list", "a text", "no texts in it", "nothing", "prose"],
-)
-def test_an_unreadable_reply_is_a_failure_and_not_an_empty_list(photo: str, reply: Any) -> None:
-    with pytest.raises(RecordError):
-        extracted(photo, reply)
-
-
 def test_stated_sizes_lose_against_the_file(photo: str) -> None:
     for stated in (1920, "1920", None, [], 10**400):
-        record = ExpressionExtractor(Extracting({"expressions": []}))(
+        record = ExpressionExtractor(Answering('{"expressions": []}'))(
             {"image_path": photo, "caption": "x", "width": stated}
         )
         assert (record["width"], record["height"]) == (200, 30)

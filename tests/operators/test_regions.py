@@ -123,6 +123,7 @@ class Silent(Serving):
         lambda: BoxVerifier(Silent(), region_iou=1.5),
         lambda: BoxVerifier(Silent(), region_iou="0.5"),  # type: ignore[arg-type]
         lambda: BoxVerifier(Silent(), region_iou=True),
+        lambda: PhraseGrounder(Silent(), phrases_per_request=0),
         lambda: BoxVerifier(Silent(), phrases_per_request=0),
         lambda: Merger(Silent(), marks="circles"),  # type: ignore[arg-type]
         lambda: RegionExpressionGenerator(Silent(), regions_per_request=0),

@@ -251,14 +251,8 @@ SENTENCES: list[tuple[str, Any, str]] = [
         lambda: count.run({}),
         r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself",
     ),
-    ("records", lambda: count.run([{}]), "not list: call the operator itself"),
     ("a table", lambda: count.run(pandas.DataFrame()), "not DataFrame: call the operator itself"),
     ("phrases: None", lambda: ground(PIXELS, None, serving=SERVING), "a text or several, not None"),  # type: ignore[arg-type]
-    (
-        "phrases: bytes",
-        lambda: ground(PIXELS, b"x", serving=SERVING),
-        "a text or several, not bytes",
-    ),  # type: ignore[arg-type]
     (
         "a setting",
         lambda: ground(PIXELS, "a", serving=SERVING, zooom=1),
@@ -343,7 +337,7 @@ def page_operator(monkeypatch: pytest.MonkeyPatch) -> Any:
     return names["FaceFinder"]
 
 
-@pytest.mark.parametrize("box_format", ["xyxy_px", "xyxy_1000", "yxyx_1000"])
+@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000"])
 def test_the_operator_of_the_page_works_in_the_servings_own_format(
     monkeypatch: pytest.MonkeyPatch, box_format: str
 ) -> None:
@@ -387,13 +381,6 @@ NAMED: list[tuple[str, Any, dict[str, Any], str, str]] = [
         {"vlm.box_format": "xyx"},
         "unknown box_format 'xyx'",
         "unknown vlm.box_format 'xyx'",
-    ),
-    (
-        "not calibrated",
-        lambda url: PhraseGrounder(serving_at(url), box_format="calibrated"),
-        {"vlm.box_format": "calibrated"},
-        "box_format is 'calibrated', but no calibration",
-        "vlm.box_format is 'calibrated', but no calibration",
     ),
     (
         "a value",

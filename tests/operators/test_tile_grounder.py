@@ -282,12 +282,7 @@ def test_the_estimate_counts_tiles(place: Workplace) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [
-        {"workflow.samples": 3},
-        {"workflow.check": True},
-        {"workflow.negatives": 2},
-        {"workflow.verify": "reground"},
-    ],
+    [{"workflow.samples": 3}, {"workflow.negatives": 2}, {"workflow.verify": "reground"}],
     ids=str,
 )
 def test_what_looks_at_the_whole_picture_is_refused(place: Workplace, other: Any) -> None:
