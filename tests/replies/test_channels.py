@@ -52,10 +52,3 @@ def test_what_follows_the_thinking_is_the_answer(reply: str) -> None:
 def test_a_reply_without_one_answer_after_its_thinking_is_refused(reply: str) -> None:
     with pytest.raises(UnreadableReply):
         boxes_of(reply.format(draft=DRAFT, answer=ANSWER))
-
-
-def test_tags_in_the_strings_of_an_answer_are_its_own() -> None:
-    reply = '[{"label": "<think>", "bbox_2d": [100, 200, 300, 400]}]'
-    for text in (reply, f"```json\n{reply}\n```"):
-        reading = read_boxes(text, format="xyxy_1000", image_size=(1000, 1000))
-        assert [box.label for box in reading.boxes] == ["<think>"]

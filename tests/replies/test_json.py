@@ -293,6 +293,7 @@ def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
         ("[{'bbox_2d': [10,20,30,40], 'label': 'dog's bowl'}]", "dog's bowl"),
         ('[{"bbox_2d": [10,20,30,40], "label": "\\u732b \\ud83d\\ude00"}]', "猫 😀"),
         ('```json\n[{"bbox_2d": [10,20,30,40], "label": "<think>"}]\n```', "<think>"),
+        ('[{"bbox_2d": [10,20,30,40], "label": "<think>"}]', "<think>"),
         ("[10, 20, 30, 40]", None),
         ("10, 20, 30, 40", None),
         ("10 20 30 40", None),

@@ -169,21 +169,8 @@ def test_statuses_and_evidence_pass_through() -> None:
 
     assert reading.boxes[0].evidence == "seen"
     assert (reading.statuses, reading.reasons) == ({2: "ambiguous"}, {2: "two alike"})
-
-
-def test_an_answer_of_statuses_alone_is_readable() -> None:
-    reading = read(
-        '{"objects": [], "statuses": [{"id": 1, "status": "unsupported"}]}', phrases=["cat"]
-    )
-
-    assert (reading.boxes, reading.statuses) == ([], {1: "unsupported"})
-
-
-def test_tokens_that_one_family_writes_mean_what_that_family_means() -> None:
-    reading = read("<loc0512><loc0256><loc1023><loc0768> cat", format="xyxy_1000")
-
-    assert reading.boxes[0].bbox == (250, 500, 750, pytest.approx(999, abs=0.1))
-    assert reading.count("native_tokens") == 1
+    alone = read(json.dumps({**reply, "objects": []}), phrases=["cat", "dog"])
+    assert (alone.boxes, alone.statuses) == ([], {2: "ambiguous"})
 
 
 @pytest.mark.parametrize(
@@ -208,18 +195,6 @@ def test_named_corners_keep_their_meaning_whatever_the_order_of_the_format() -> 
     assert found(read(reply, format="gemini")) == [("cat", CAT)]
 
 
-def test_a_reduced_picture_is_put_on_the_original() -> None:
-    reading = read(
-        '{"bbox_2d": [10, 20, 30, 40]}',
-        format="xyxy_px",
-        image_size=(4000, 2000),
-        sent_size=(2000, 1000),
-    )
-
-    assert reading.boxes[0].bbox == (20, 40, 60, 80)
-    assert reading.boxes[0].numbers == (10, 20, 30, 40)
-
-
 def test_a_loop_of_one_box_is_one_box() -> None:
     reading = read(
         '[{"label": "cat", "bbox": [10, 20, 30, 40]}'
@@ -229,13 +204,6 @@ def test_a_loop_of_one_box_is_one_box() -> None:
 
     assert len(reading.boxes) == 1
     assert len(reading.notes) < 10
-
-
-def test_of_one_box_given_twice_the_highest_score_stays() -> None:
-    objects = [{"label": "cat", "bbox": CAT, "score": score} for score in (None, 0.2, 0.9, 0.5)]
-
-    for order in (objects, objects[::-1]):
-        assert [box.score for box in read(json.dumps(order), phrases=["cat"]).boxes] == [0.9]
 
 
 @pytest.mark.slow
@@ -259,24 +227,15 @@ def test_an_agent_s_long_turn_comes_to_an_end(reply: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     [
-        "[",
         "{",
         "(",
-        "<box>",
         "<box ",
         "<|det|>",
-        "<loc_1>",
         "<patch_index_1>",
-        '"',
         '"a "a ',
-        '{"a":',
         '[{"a":"',
         "[1,",
-        "[1,2,3,4],",
-        "9",
         "\\",
-        "```",
-        "<think>",
         "//",
         "/*",
         "[/*/",
@@ -284,14 +243,12 @@ def test_an_agent_s_long_turn_comes_to_an_end(reply: str) -> None:
         "<points ",
         "x1=",
         "1_2_",
-        "- a: [1,2,3,4]\n",
         "<|im_end|>",
         "<zorb>",
         "</zorb>",
         "<|zorb|>",
         "Wait, 5 ",
         "no cat or ",
-        " ",
         "Assistant: ",
         "“",
         "“”，1",
@@ -403,7 +360,6 @@ def test_published_slips_are_read(reply: str) -> None:
     [
         "[]\nI could not see the image.",
         "none. The image seems to be missing.",
-        '{"objects": [], "reason": "The image is completely black."}',
         "```json\n[]\n```\nEverything looks fine to me otherwise.",
         "[]\nLet me know if you need anything else!",
         "<answer>[]</answer>\nLet me know if you need anything else!",

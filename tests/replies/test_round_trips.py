@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataflow_grounding.replies import Reading, read_boxes
-from dataflow_grounding.replies.reading import FoundBox, Note
+from dataflow_grounding.replies import read_boxes
 from tests.support.bytecode import instructions_of
 from tests.support.damaged_replies import (
     AROUND,
@@ -23,7 +22,6 @@ from tests.support.damaged_replies import (
     Damage,
     Damaged,
     Reply,
-    compared,
     cuts,
     draw_reply,
     found_in,
@@ -40,14 +38,12 @@ from tests.support.reply_forms import (
     beginnings,
     draw_items,
     js,
-    truth_of,
     write,
 )
 
 EACH_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 REPLIES = 12
 """Of each form."""
-CORNERS = [(0, 0, 500, 500), (10, 20, 300, 400), (0, 0, 1000, 1000), (250, 0, 1000, 720)]
 
 
 def replies_of(form: Form, count: int = REPLIES) -> Iterator[Reply]:
@@ -88,25 +84,6 @@ def test_every_key_of_the_grammar_is_read(role: str) -> None:
             reply, format="xyxy_1000", image_size=(1000, 1000), phrases=["red cup", "dog"]
         )
         assert [(box.id, box.bbox) for box in reading.boxes] == [(1, (10, 20, 300, 400))], reply
-
-
-@EACH_FORM
-def test_a_box_at_an_edge_of_the_picture_is_a_box(form: Form) -> None:
-    if form.says_nothing:
-        return
-    top_x, top_y = form.scale.top
-    least = form.scale.least
-    edges = [
-        (0, 0, top_x, top_y),
-        (0, 0, least, least),
-        (0, least, least, top_y),
-        (top_x - least, 0, top_x, least),
-        (top_x - least, top_y - least, top_x, top_y),
-    ]
-    for box in edges:
-        items = [Item(1, form.phrases[0], (box,))]
-        reply = Reply(form, items, 0, write(form, items))
-        assert found_in(read(reply, reply.text)) == truth_of(form, items), reply.text
 
 
 def places_to_cut(text: str) -> list[int]:
@@ -164,35 +141,6 @@ def test_a_damaged_reply_never_has_other_boxes(damage: Damage) -> None:
             if damaged is not None:
                 outcome, why = verdict(reply, damaged)
                 assert outcome != "wrong", f"{reply.text!r} → {damaged.text!r}: {why}"
-
-
-def reading_of(boxes: list[tuple[int, tuple[float, ...]]], **rest: object) -> Reading:
-    found = [FoundBox(bbox, phrase_id, None, None, bbox, None) for phrase_id, bbox in boxes]  # type: ignore[arg-type]
-    return Reading(found, **rest)  # type: ignore[arg-type]
-
-
-CAT = (1, (10.0, 20.0, 30.0, 40.0))
-FURTHER_CAT = (1, (11.0, 20.0, 30.0, 40.0))
-DOG = (2, (50.0, 60.0, 70.0, 80.0))
-
-
-@pytest.mark.parametrize(
-    ("reading", "outcome"),
-    [
-        pytest.param(reading_of([CAT, FURTHER_CAT, DOG]), "same", id="all boxes"),
-        pytest.param(reading_of([CAT, FURTHER_CAT], unread=[2]), "marked", id="unread"),
-        pytest.param(reading_of([CAT, FURTHER_CAT], unsure={2: "?"}), "marked", id="unsure"),
-        pytest.param(reading_of([CAT, FURTHER_CAT]), "wrong", id="silently none"),
-        pytest.param(
-            reading_of([CAT, FURTHER_CAT], notes=[Note("truncated")]), "wrong", id="none, noted"
-        ),
-        pytest.param(reading_of([CAT, DOG]), "wrong", id="one of two is lost"),
-        pytest.param(reading_of([CAT, DOG], notes=[Note("dropped")]), "marked", id="and noted"),
-        pytest.param(reading_of([CAT, FURTHER_CAT, DOG, (2, CAT[1])]), "wrong", id="another's box"),
-    ],
-)
-def test_the_judge_tells_what_is_wrong(reading: Reading, outcome: str) -> None:
-    assert compared(reading, frozenset([CAT, FURTHER_CAT, DOG]), {1, 2, 3}) == outcome
 
 
 def work_of(text: str) -> int:

@@ -91,7 +91,9 @@ def test_tags_are_read_with_their_labels(reply: str) -> None:
 def test_location_tokens_mean_what_their_family_means(
     format: str, reply: str, boxes: list[tuple[int, tuple[float, ...]]]
 ) -> None:
-    assert ids_and_boxes(read(reply, format, ["cat", "dog"])) == boxes
+    reading = read(reply, format, ["cat", "dog"])
+    assert ids_and_boxes(reading) == boxes
+    assert reading.count("native_tokens") == (format == "xyxy_1000")
 
 
 @pytest.mark.parametrize(

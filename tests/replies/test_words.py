@@ -215,8 +215,8 @@ def test_one_short_sentence_may_say_that_nothing_is_there(reply: str) -> None:
         "There is no cat. But a dog is there.", "There is no cat, but a dog.", "There is no doubt that the cat is there.",
         "There is no second cat.", "No cat is missing.", "Nothing is hidden.", "There is no cat on the sofa.",
         "I don't see why the cat would be there.", "The cat is not far away.", "The cat is not fully visible.",
-        "Sorry, I can’t find any cat in this photo.", "There is no 2nd cat.", "There is no dog.", 'There is no "dog".', "No problem.", "Not only a cat.", "[] I could not see the image.",
-        "[]\nThe image is completely black.", "none of these boxes are wrong", "No.", "There is a cat.", "空の画像です", "看不到图片", "没有问题",
+        "Sorry, I can’t find any cat in this photo.", "There is no 2nd cat.", "There is no dog.", 'There is no "dog".', "No problem.", "Not only a cat.",
+        "none of these boxes are wrong", "No.", "There is a cat.", "空の画像です", "看不到图片", "没有问题",
         "There is no cat in the left half, and the right half shows a car, a house, a tree and something that may be a cat in the shade.",
     ],
 )  # fmt: skip
