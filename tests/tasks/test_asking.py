@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dataflow_grounding import GeminiServing, OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
-from dataflow_grounding.tasks.ways_to_ask import form_of, objects_of_lines
+from dataflow_grounding.tasks.ways_to_ask import objects_of_lines
 from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
@@ -112,7 +112,7 @@ def test_how_much_a_model_thinks_is_said_in_its_own_fields(
             extra_body={"chat_template_kwargs": {"custom": 1}},
         )
         grounder = PhraseGrounder(serving, check_every=None)
-        grounder.with_words(asking={"thinking": level})(ROW)
+        grounder.with_words(asking={"from": "json", "thinking": level})(ROW)
         grounder(ROW)
         told, usual = (request.settings for request in server.requests)
     for name, value in field.items():
@@ -122,6 +122,7 @@ def test_how_much_a_model_thinks_is_said_in_its_own_fields(
             assert told[name] == value
             assert name not in usual
     assert usual["chat_template_kwargs"] == {"custom": 1}
+    assert ("response_format" in told, "response_format" in usual) == (False, True)
 
 
 @pytest.mark.slow
@@ -143,13 +144,14 @@ def test_gemini_is_told_in_its_fields_and_asked_without_a_schema() -> None:
         assert "responseMimeType" not in settings
 
 
-def grounded(reply: str) -> dict[str, Any]:
-    """The expressions, by text, where boxes are asked for in lines."""
-    with LoopbackServer(lambda request: reply) as server:
-        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
-        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="lines")
-        record = grounder(ROW)
-    return {expression["text"]: expression for expression in record["expressions"]}
+def grounded(server: LoopbackServer, asking: str, *phrases: str) -> list[dict[str, Any]]:
+    """The expressions, where boxes are asked for in a form."""
+    serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
+    grounder = PhraseGrounder(serving, check_every=None).with_words(asking=asking)
+    expressions: list[dict[str, Any]] = grounder(
+        {**ROW, "expressions": list(phrases) or ROW["expressions"]}
+    )["expressions"]
+    return expressions
 
 
 @pytest.mark.parametrize(
@@ -170,17 +172,18 @@ def grounded(reply: str) -> dict[str, Any]:
     ],
 )
 def test_lines_as_models_write_them(reply: str) -> None:
-    expressions = grounded(reply)
-    [box] = expressions["the red square"]["instances"]
-    assert box["bbox"] == [300, 200, 500, 400]
-    assert (expressions["a dog"]["instances"], expressions["a dog"]["status"]) == ([], "none")
+    with LoopbackServer(lambda request: reply) as server:
+        square, dog = grounded(server, "lines")
+    assert [box["bbox"] for box in square["instances"]] == [[300, 200, 500, 400]]
+    assert (dog["instances"], dog["status"]) == ([], "none")
 
 
 def test_zero_is_a_number_and_several_boxes_are_several_lines() -> None:
     reply = "1. the red square: [0, 0, 10, 10]\n1. the red square: [0, 500, 1000, 1000]"
-    [first, second] = grounded(f"{reply}\n2. a dog: none")["the red square"]["instances"]
-    assert first["bbox"][:2] == [0, 0]
-    assert second["bbox"][0] == 0
+    with LoopbackServer(lambda request: f"{reply}\n2. a dog: none") as server:
+        square, _ = grounded(server, "lines")
+    first, second = square["instances"]
+    assert (first["bbox"][:2], second["bbox"][0]) == ([0, 0], 0)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +210,9 @@ def test_a_line_that_is_not_as_asked_is_no_answer_and_asked_again(reply: str) ->
         return good if request.index else reply
 
     with LoopbackServer(answer) as server:
-        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
-        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="lines")
-        record = grounder(ROW)
+        square, _ = grounded(server, "lines")
         again = server.requests[1].text
-    assert record["expressions"][0]["instances"][0]["bbox"] == [300, 200, 500, 400]
+    assert square["instances"][0]["bbox"] == [300, 200, 500, 400]
     assert again.endswith("Reply with these lines alone.")
 
 
@@ -219,33 +220,27 @@ SQUARE = {"id": 1, "label": "the red square", "bbox_2d": [BOX]}
 
 
 @pytest.mark.parametrize(
-    ("objects", "requests"),
+    ("objects", "requests", "found"),
     [
-        ([SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}], 1),
-        ([SQUARE, {"label": "dog", "bbox_2d": None}], 1),
-        ([SQUARE], 2),  # what is left out isn't there in no other form
+        ([SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}], 1, ["grounded", "none"]),
+        ([SQUARE, {"label": "dog", "bbox_2d": None}], 1, ["grounded", "none"]),
+        ([], 1, ["none", "none"]),
+        # what is left out isn't there in no other form
+        ([SQUARE], 2, ["grounded", "none"]),
     ],
 )
-def test_a_phrase_that_lists_leave_out_is_asked_for_again(objects: Any, requests: int) -> None:
+def test_a_phrase_that_lists_leave_out_is_asked_for_again(
+    objects: Any, requests: int, found: list[str]
+) -> None:
     good = [SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}]
 
     def answer(request: ReceivedRequest) -> Any:
         return {"objects": good if request.index else objects}
 
     with LoopbackServer(answer) as server:
-        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
-        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="lists")
-        record = grounder(ROW)
+        expressions = grounded(server, "lists")
         assert server.count() == requests
-    assert [one["status"] for one in record["expressions"]] == ["grounded", "none"]
-
-
-def test_lists_may_say_of_all_phrases_that_nothing_is_there() -> None:
-    with LoopbackServer(lambda request: {"objects": []}) as server:
-        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
-        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="lists")
-        record = grounder(ROW)
-    assert [one["status"] for one in record["expressions"]] == ["none", "none"]
+    assert [one["status"] for one in expressions] == found
 
 
 @given(st.text(alphabet="1.: []nonea,-0\n`(", max_size=80))
@@ -258,14 +253,12 @@ def test_no_reply_in_lines_breaks_the_reader(reply: str) -> None:
 
 
 def test_a_label_that_names_the_key_stays_a_label() -> None:
-    boxes = [{"id": 1, "label": "the red square", "bbox": BOX, "score": None}]
-    row = {"image_path": "square.png", "expressions": ["bbox", "the red square"]}
-    boxes[0]["id"] = 2
-    boxes.append({"id": 1, "label": "bbox", "bbox": [0, 0, 100, 100], "score": None})
+    boxes = [
+        {"id": 2, "label": "the red square", "bbox": BOX, "score": None},
+        {"id": 1, "label": "bbox", "bbox": [0, 0, 100, 100], "score": None},
+    ]
     with LoopbackServer(lambda request: {"objects": boxes}) as server:
-        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
-        grounder = PhraseGrounder(serving, check_every=None).with_words(asking="bbox")
-        first, second = grounder(row)["expressions"]
+        first, second = grounded(server, "bbox", "bbox", "the red square")
     assert first["instances"][0]["bbox"][:2] == [0, 0]
     assert second["instances"][0]["bbox"] == [300, 200, 500, 400]
 
@@ -281,7 +274,7 @@ def test_a_label_that_names_the_key_stays_a_label() -> None:
         ({"reply": "lines", "key": "bbox"}, "leave key and boxes out"),
         ({"key": 'a"b'}, "should be a word such as bbox"),
         ("no_thinking", "how to set thinking off for any-model isn't known"),
-        ({"thinking": "off"}, "isn't known"),
+        ({"thinking": False}, "isn't known"),  # as YAML reads off
     ],
 )
 def test_a_form_that_there_is_not_is_told_before_anything_is_sent(
@@ -295,11 +288,6 @@ def test_a_form_that_there_is_not_is_told_before_anything_is_sent(
     assert why in str(done)
     assert "asking" in str(done)
     assert "Traceback" not in str(done)
-
-
-def test_parts_may_be_read_as_yaml_reads_them() -> None:
-    assert form_of({"thinking": False}).thinking == "off"
-    assert form_of({"from": "json", "thinking": "low"}).reply == "json"
 
 
 def test_an_own_prompt_that_a_form_does_not_ask_is_told() -> None:

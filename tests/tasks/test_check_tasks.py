@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image as Pillow
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.images.sheet import CropSheet
 from dataflow_grounding.tasks import Request, box_check, missing_boxes
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, DrawnBox, Presence
@@ -23,13 +20,6 @@ from tests.support.json_values import any_json
 PIXELS = find_box_format("xyxy_px", "")
 PHRASES = ["a dog", "a cat"]
 BOXES = [DrawnBox("a dog", (10, 20, 110, 220)), DrawnBox("a dog", (300, 40, 310, 49))]
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    path: Path = tmp_path_factory.mktemp("tasks") / "a.png"
-    Pillow.new("RGB", (640, 480)).save(path)
-    return open_image(Record({"image": str(path)}), "image")
 
 
 def reply_of(phrases: Any, boxes: Any) -> str:
@@ -278,29 +268,3 @@ def test_whatever_the_judge_writes_is_read_or_refused(
         for presence in checked.presences:
             assert presence.there in (True, False, None)
             assert presence.count is None or 0 <= presence.count <= 10_000
-
-
-@pytest.mark.slow
-@given(st.text(max_size=200))
-def test_any_text_is_read_or_refused(image: Image, text: str) -> None:
-    assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), text) is None
-
-
-LONG = 100_000
-HOSTILE = {
-    "deep": '{"phrases": ' + "[" * LONG,
-    "repeated": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 2_600 + "]}",
-    "cut off": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 2_600,
-    "not asked": '{"phrases": [], "boxes": [' + '{"id": 9, "verdict": "right"},' * 3_400 + "]}",
-    "nested": '{"id": 1,' * 11_000,
-    "keys": '{"phrases": [], ' + '"boxes": [], ' * 7_600 + '"x": 1}',
-    "prose": "No box is right. " * 5_800,
-    "quotes": '"' * LONG,
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_reply_takes_no_longer_than_it_is(image: Image, hostile: str) -> None:
-    """A search that is quadratic in its length would not come to an end."""
-    assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), hostile) is None

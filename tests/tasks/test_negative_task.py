@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image as Pillow
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.tasks import negative_phrases
 from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS, Changed
 from tests.support.json_values import any_json
@@ -21,13 +18,6 @@ from tests.support.json_values import any_json
 PHRASES = ["the red mug", "a dog"]
 GOOD = {"id": 1, "change": "attribute", "text": "the blue mug"}
 OTHER = {"id": 1, "change": "attribute", "text": "the green mug"}
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    path: Path = tmp_path_factory.mktemp("tasks") / "a.png"
-    Pillow.new("RGB", (64, 48)).save(path)
-    return open_image(Record({"image": str(path)}), "image")
 
 
 def reply_of(*items: Any) -> str:

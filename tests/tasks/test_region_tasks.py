@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image as Pillow
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import (
     Request,
@@ -32,13 +29,6 @@ REGIONS = [
     {"bbox": [300.5, 0, 640, 480.0], "type": ""},
 ]
 PIXELS, GEMINI = find_box_format("xyxy_px", ""), find_box_format("yxyx_1000", "")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    path: Path = tmp_path_factory.mktemp("tasks") / "a.png"
-    Pillow.new("RGB", (640, 480)).save(path)
-    return open_image(Record({"image": str(path)}), "image")
 
 
 def requests(image: Image) -> dict[str, Request[Any]]:

@@ -102,8 +102,6 @@ def test_schemas_are_strict(image: Image) -> None:
 
 
 def test_a_request_never_goes_without_its_image() -> None:
-    request = expression_extraction.__annotations__
-    assert request
     with pytest.raises(ValueError, match="without its image"):
         Request("task", {}, (), "", {}, lambda reply: (reply, []))
     assert Request(

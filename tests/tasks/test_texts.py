@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image as Pillow
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.tasks import (
     Merged,
     Request,
@@ -101,13 +98,6 @@ DENIALS = [
     "the black car (was: the blue car)",
     "Corrected: the black car",
 ]
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    path: Path = tmp_path_factory.mktemp("texts") / "a.png"
-    Pillow.new("RGB", (640, 480)).save(path)
-    return open_image(Record({"image": str(path)}), "image")
 
 
 def ask(image: Image, task: str) -> Request[Any]:
