@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from dataflow_grounding.boxes.geometry import (
     Bbox,
     Size,
-    area,
     clamp,
-    intersection,
     iou,
     ordered,
     whole_pixels,
@@ -69,14 +67,6 @@ def test_every_box_has_whole_pixels_inside_the_image(bbox: Bbox, size: Size) -> 
     assert 0 <= x1 < x2 <= size[0]
     assert 0 <= y1 < y2 <= size[1]
     assert whole_pixels((x1, y1, x2, y2), size) == (x1, y1, x2, y2)
-
-
-@given(boxes, boxes)
-def test_an_intersection_is_no_larger_than_either_box(a: Bbox, b: Bbox) -> None:
-    a, b = ordered(a), ordered(b)
-
-    assert area(intersection(a, b)) <= min(area(a), area(b))
-    assert 0 <= iou(a, b) <= 1
 
 
 @given(boxes, sizes)

@@ -385,20 +385,6 @@ def test_a_word_that_means_nothing_makes_it_another_model(row: tuple[str, str], 
     assert format_of_model(f"{name}-{word}ish") is None
 
 
-@pytest.mark.slow
-@given(
-    st.sampled_from(ROWS),
-    st.sampled_from(["online", "batch", "floor", "cheapest", "fireworks-ai", "high", "2"]),
-)
-def test_what_a_router_is_told_behind_a_colon_makes_no_other_model(
-    row: tuple[str, str], suffix: str
-) -> None:
-    if "#" not in row[0]:  # behind that there is no model any more
-        found = format_of_model(f"{row[0]}:{suffix}")
-        assert found is not None
-        assert found.name == row[1]
-
-
 def test_a_model_that_draws_no_boxes_is_refused_with_what_it_answers() -> None:
     with pytest.raises(
         SpecError, match="family 'molmo-point' answer with points, not boxes: use another model"

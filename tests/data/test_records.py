@@ -100,7 +100,6 @@ def ids_of(records: list[dict[str, Any]]) -> list[str]:
 
 
 ROWS_OF_IDS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
-    "no ids": ([{"image_path": "x.jpg"}], ["x"]),
     "one stem in two folders": (
         [{"image_path": "a/x.jpg"}, {"image_path": "b/x.jpg"}],
         ["a/x", "b/x"],
@@ -117,7 +116,6 @@ ROWS_OF_IDS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
         [{"image_path": name} for name in ("x.png.jpg", "x.jpg", "x.png")],
         ["x.png", "x", "x.png"],
     ),
-    "five rows of one image": ([{"image_path": "x.jpg"}] * 5, ["x"] * 5),
     "the user's": ([{"image_path": "x.jpg", "image_id": "mine"}], ["mine"]),
     "numbers stay numbers": (
         [{"image_path": "x.jpg", "image_id": n} for n in (0, 7, 10**30)],
@@ -140,10 +138,6 @@ ROWS_OF_IDS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     "an id that looks made, after it": (
         [{"image_path": "x.jpg"}, {"image_path": "x.jpg"}, {"image_path": "x@2.jpg"}],
         ["x", "x", "x@2"],
-    ),
-    "dots in names": (
-        [{"image_path": "v1.2/a.b.jpg"}, {"image_path": "v1.2/a.c.jpg"}],
-        ["v1.2/a.b", "v1.2/a.c"],
     ),
 }
 

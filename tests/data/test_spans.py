@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import string
 import unicodedata
 
 import pytest
@@ -328,21 +327,6 @@ def test_spans_are_right_and_none_means_not_there(phrases: list[str], caption: s
         if key and not placed:
             assert not possible(key, caption)
             assert not possible_with_marks(key, caption)
-
-
-@pytest.mark.slow
-@given(
-    st.lists(st.text(string.ascii_letters, min_size=1, max_size=6), min_size=1, max_size=12),
-    st.data(),
-)
-def test_a_phrase_cut_from_the_caption_is_found(words: list[str], data: st.DataObject) -> None:
-    caption = " ".join(words)
-    first = data.draw(st.integers(0, len(words) - 1))
-    last = data.draw(st.integers(first + 1, len(words)))
-    phrase = " ".join(words[first:last])
-    [span] = find_spans([phrase.swapcase()], caption)
-    assert span is not None
-    assert folded(caption[slice(*span)]) == folded(phrase)
 
 
 @given(st.text())

@@ -131,12 +131,3 @@ def test_no_shape_of_a_picture_ends_a_run(
     look_at_all(str(workplace.results))
     for line in (["report"], ["stats"], ["lint"]):
         assert command([line[0], str(workplace.results), *line[1:]]).code in (0, 1), line
-
-
-def test_strips_alone_are_calibrated_in_the_usual_shapes(workplace: Workplace) -> None:
-    Image.new("RGB", (60_000, 2), "navy").save(workplace.folder / "strip.png", compress_level=1)
-    workplace.rows([{"image_path": "strip.png", "caption": caption(1)}])
-    with LoopbackServer(ProbeModel("qwen2.5-vl")) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
-    assert done.code in (0, 1, 4), done
-    assert len(workplace.annotations()) + len(workplace.failures()) == 1
