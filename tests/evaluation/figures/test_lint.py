@@ -179,7 +179,7 @@ def test_a_picture_that_is_sent_stretched(tmp_path: Path) -> None:
     assert rules_of(lint(lines(tmp_path / "a.jsonl", good("a.png")))) == ["DG403"]
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.gif", "a.tif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif"])
 def test_a_picture_that_lost_its_end_can_not_be_read(tmp_path: Path, name: str) -> None:
     PIL.Image.effect_noise((64, 48), 80).save(tmp_path / name)
     data = lines(tmp_path / "a.jsonl", good(name))

@@ -111,33 +111,6 @@ def painted(folder: Path, sizes: list[int]) -> Path:
     return results(folder, names)
 
 
-@pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.sampled_from([1, 1, 1, 2, 3, 9, 20]), min_size=3, max_size=30),
-    st.integers(0, 99),
-    st.lists(st.integers(1, 9), min_size=2, max_size=3),
-)
-def test_parts_are_within_one_group_of_what_was_asked(
-    sizes: list[int], seed: int, weights: list[int]
-) -> None:
-    names, first_of_group = [], []
-    for group, size in enumerate(sizes):
-        first_of_group += [len(names)] * size
-        names += [f"{group}_{number}.png" for number in range(size)]
-    asked = dict(zip(["train", "test", "val"], weights, strict=False))
-    part = duplicates._parts_by_share(names, first_of_group, asked, seed)
-    assert all(
-        part[name] == part[names[first]] for name, first in zip(names, first_of_group, strict=True)
-    )
-    # A part of less than one group gets one all the same, which the largest part gives.
-    slack = max(sizes) + len(weights) - 2
-    for name, weight in asked.items():
-        count = [*part.values()].count(name)
-        assert count
-        assert abs(count - weight / sum(weights) * sum(sizes)) <= slack
-
-
 @pytest.mark.parametrize(
     ("sizes", "counts", "said"),
     [

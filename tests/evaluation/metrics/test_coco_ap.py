@@ -57,13 +57,6 @@ def test_it_is_the_librarys(seed: int, tmp_path: Path) -> None:
     assert 0.1 < ours < 0.9
 
 
-def test_what_is_not_asked_for_is_no_false_positive_and_what_is_not_there_is_one() -> None:
-    gold = [record(a=[LEFT], b=[])]
-    assert evaluate([record(a=[(LEFT, 0.5)], z=[(FAR, 0.9)])], gold).figures["ap"] == 1.0
-    # The wrong box comes first: precision 1/2 at every recall.
-    assert evaluate([record(a=[(LEFT, 0.5)], b=[(FAR, 0.9)])], gold).figures["ap"] == 0.5
-
-
 @pytest.mark.parametrize(
     "wrong", [FAR, [60, 50, 50, 60], [50, 60, 60, 50], [60, 60, 50, 50], [0, 0, 2e5, 2e5]], ids=str
 )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dataflow_grounding.evaluation.metrics import Evaluation, Rules, evaluate
 from tests.evaluation.metrics.cases import FAR, HALF, LEFT, MIDDLE, RIGHT, phrase, record
@@ -374,30 +371,3 @@ def test_two_runs() -> None:
     )
     absent = figures([record(a=[LEFT], b=[])], [record(a=[], b=[])])
     assert absent.right.tolist() == [False, True]  # no box where nothing is: right
-
-
-edges = st.integers(0, 30)
-boxes = st.tuples(edges, edges, edges, edges).map(
-    lambda e: [min(e[0], e[2]), min(e[1], e[3]), max(e[::2]) + 1, max(e[1::2]) + 1]
-)
-phrases = st.dictionaries(
-    st.sampled_from("abcd"),
-    st.lists(st.tuples(boxes, st.sampled_from([0.1, 0.5, 0.9])), max_size=4),
-)
-records = st.lists(phrases, min_size=1, max_size=5).map(
-    lambda images: [
-        record(f"{n}.png", **{k: list(v) for k, v in image.items()})
-        for n, image in enumerate(images)
-    ]
-)
-
-
-@pytest.mark.slow
-@settings(max_examples=15)
-@given(records, records, st.randoms())
-def test_the_order_of_records_is_irrelevant(found: Any, gold: Any, chance: random.Random) -> None:
-    if not any(row["expressions"] for row in gold):
-        return
-    mixed = [chance.sample(rows, len(rows)) for rows in (found, gold)]
-    one, other = (evaluate(*rows).to_json() for rows in (mixed, (found, gold)))
-    assert one == other

@@ -31,15 +31,12 @@ def run_of(folder: Path, *pictures: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
-def test_an_export_that_is_imported_is_gold_of_its_run(tmp_path: Path, format: str) -> None:
+def test_an_export_that_is_imported_is_gold_of_its_run(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "pics/a.png", "pics/b.png")
-    command("export", run, "--format", format, "-o", tmp_path / "out")
-    command("import", tmp_path / "out", "--format", format, "-o", tmp_path / "gold")
+    command("export", run, "--format", "yolo", "-o", tmp_path / "out")
+    command("import", tmp_path / "out", "--format", "yolo", "-o", tmp_path / "gold")
     figures = command("eval", run, "--gold", tmp_path / "gold", "--json").summary
-    [row] = (
-        figures["classes"].values() if isinstance(figures["classes"], dict) else figures["classes"]
-    )
+    [row] = figures["classes"].values()
     assert (row["gold_boxes"], row["boxes"], row["f1"]) == (2, 2, 1.0)
 
 
