@@ -289,6 +289,8 @@ class _BoxReader:
             self.add_doubts(text, about, missing)
             if own_id is not None and has_role(key, "label"):
                 self.doubt_unlike_description(text, own_id)
+                if not has_role(key, "kind"):  # "name": "a fox", next to "label": "a cat"
+                    self.doubt_unlike_label(text, own_id)
             if not is_plain(text, things, is_of_one=own_id is not None):
                 remarks.append(f"{key}: {text}")
             if own_id is None and text not in _FALSE:  # "skipped": 0

@@ -81,7 +81,7 @@ def parse_any(
         value = strict_json(fenced[1]) if fenced else None
     if value is not None:
         read_values([value], parsed, phrases, box_key, list_key)
-        parsed.addressed = parsed.has_ids_of(phrases)
+        parsed.addressed = parsed.names_phrases(phrases)
     else:
         reader = _FormReader(parsed, phrases, box_key, list_key, asked_in_pixels=to_pixels)
         reader.read(answer_of(reply))
@@ -186,11 +186,11 @@ class _FormReader:
         inside = _LANGUAGE.sub("", _without_empty_list(inside, answer))
         found = find_json(inside)
         is_one_value = self.read_json(found, inside)
-        self.parsed.addressed = is_one_value and self.parsed.has_ids_of(self.phrases)
+        self.parsed.addressed = is_one_value and self.parsed.names_phrases(self.phrases)
         if _GOES_ON.fullmatch(f"{inside[found.end :]}{after}".strip()) is not None:
             self.parsed.truncated = True
-        before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
-        return _Words(before, f"{inside[found.end :]} {after}")
+        before = f"{before} {_without_key(inside[: found.start])}"
+        return _Words(before, " ".join([*found.comments, inside[found.end :], after]))
 
     def read_marked(self, text: str) -> list[str] | None:
         """Add the boxes of tokens or of a caption, and return the words next to them; None where

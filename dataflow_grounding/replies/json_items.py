@@ -4,10 +4,11 @@ An item is an object with one box. What holds items, and what may be next to a b
 lists of keys in grammar.yaml, each a role. Under an unknown key is no answer: boxes there make
 the reply unreadable, and a number or a place next to a box makes that box unreadable.
 
-An item is addressed if it has the id of a phrase that was asked for. Then it is clear what its box
-is of, and only keys and words that are known to do harm count against it (`harmful_key`). Next to
-other boxes, all that isn't known to be harmless counts against them (`changing_key`). What counts
-against one item drops that item (NoBox); next to a list it refuses the reply (UnreadableReply).
+An item is addressed if it names a phrase that was asked for, by its id or its label. Then it is
+clear what its box is of, and only keys and words that are known to do harm count against it
+(`harmful_key`). Next to other boxes, all that isn't known to be harmless counts against them
+(`changing_key`). What counts against one item drops that item (NoBox); next to a list it refuses
+the reply (UnreadableReply).
 """
 
 import re
@@ -58,6 +59,7 @@ from dataflow_grounding.replies.words import (
     ids_of,
     objection,
     other_thing,
+    phrase_named,
     points_back,
     says_none,
     share_a_word,
@@ -389,7 +391,7 @@ class _Reader:
 
     def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
         """Refuse boxes with other keys next to their list which may change them."""
-        are_addressed = bool(boxes) and all(box.id in self.phrases for box in boxes)
+        are_addressed = bool(boxes) and all(self.address_of(box) is not None for box in boxes)
         if are_addressed:
             changing = self.harmful_key(others, own_id=None, box_count=len(boxes))
         else:
@@ -450,12 +452,12 @@ class _Reader:
         item = RawBox((), own.text or label)
         try:
             item.id = _own_id(fields)
-            is_addressed = item.id in self.phrases
-            found = self.boxes_of(fields, is_addressed)
+            address = self.address_of(item)
+            found = self.boxes_of(fields, is_addressed=address is not None)
             if found is None:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
-            if is_addressed and found.numbers:
-                self.check_addressed_item(fields, item, own.key, len(found.numbers))
+            if address is not None and found.numbers:
+                self.check_addressed_item(fields, address, own.key, len(found.numbers))
             else:  # without a box, all other keys have to agree with that, also next to an id
                 self.check_item(fields, item, own.key, found)
         except NoBox as error:
@@ -569,6 +571,9 @@ class _Reader:
         self.parsed.texts.append(KeyText(key, value, item.id))
         return True
 
+    def address_of(self, item: RawBox) -> int | None:
+        return phrase_named(item.id, item.label, self.phrases)
+
     def things_next_to(self, item: RawBox) -> list[str] | None:
         """Return what words next to an item's box may name; None for anything."""
         if item.label:
@@ -577,30 +582,29 @@ class _Reader:
         return self.texts if own_phrase is None else [own_phrase]
 
     def check_addressed_item(
-        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
+        self, fields: Mapping[str, Any], phrase_id: int, label_key: str | None, box_count: int
     ) -> None:
-        """Refuse an item with a phrase's id whose other keys do harm to its box.
+        """Refuse an item that names a phrase whose other keys do harm to its box.
 
         Its texts are kept in `parsed`, to be judged with the box format.
         """
-        assert item.id is not None
-        phrase = self.phrases[item.id]
+        phrase = self.phrases[phrase_id]
         others: dict[str, Any] = {}
         for key, value in fields.items():
             # "location": "on the left" isn't of the box: it is judged as other texts are
-            is_text = isinstance(value, str) and plain_key(key) != self.box_key
+            is_text = isinstance(value, str) and not _has_box_in_words(value)
             if key == label_key or (self.is_of_box(key, value) and not is_text):
                 continue
             _check_picture(key, value)
             if has_role(key, "label") and isinstance(value, str):
                 # a further label that is another phrase, or says "not a cup"
                 named_ids = ids_of(value, self.phrases)
-                is_another = bool(named_ids) and item.id not in named_ids
+                is_another = bool(named_ids) and phrase_id not in named_ids
                 if is_another or denies(value, phrase):
                     raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
             if not has_role(key, "id", "zero"):
                 others[key] = value
-        harmful = self.harmful_key(others, item.id, box_count)
+        harmful = self.harmful_key(others, phrase_id, box_count)
         if harmful is not None:
             raise NoBox(f"{harmful[:40]!r} is next to a box, and may change it")
 
@@ -696,6 +700,8 @@ class _Reader:
             truth = bool(number(value))  # "visible": 1
         if truth is not None and key_denies(key, truth):
             return True
+        if truth is False and own_id is not None and self.names_own(key, own_id):
+            return True  # "is_cat": false
         is_flag_or_number = truth is not None or number(value) is not None
         if own_id is None and is_flag_or_number and not _is_known(key, truth):
             # Nobody knows what `"todo": 1` next to a list says, so people may read it.
@@ -707,6 +713,9 @@ class _Reader:
             return True  # "missing": "the red cup"
         self.parsed.texts.append(KeyText(key, value, own_id))
         return False
+
+    def names_own(self, key: str, own_id: int) -> bool:
+        return share_a_word(" ".join(key_words(key)), self.phrases[own_id])
 
     def check_name(self, key: str, value: Any, label: str | None) -> None:
         """Refuse an item with a further label that denies it, or that is another phrase."""
@@ -861,6 +870,11 @@ def _check_picture(key: str, value: Any) -> None:
     # as in "image_index": 0
     if has_role(key, "zero") and number(value) != 0:
         raise _unknown("the reply has boxes of several pictures")
+
+
+def _has_box_in_words(text: str) -> bool:
+    # "10, 20, 30, 40", or "10" under x1
+    return number(text) is not None or boxes_in(text, is_outline=False) is not None
 
 
 def _unknown(message: str) -> UnreadableReply:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.replies.words import phrase_named
 
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
 DOUBTFUL_SHARE = 1 / 3
@@ -87,15 +88,17 @@ class ParsedReply:
     # sides of the picture: 0 for its width
     sizes: list[tuple[int, float]] = field(default_factory=list)
     tagged: bool = False  # as <box>, with thousandths
-    addressed: bool = False  # one value of JSON in which each box has the id of a phrase
+    addressed: bool = False  # one value of JSON in which each box names a phrase
     words: tuple[str, str] = ("", "")  # before and after an addressed answer, where they may matter
     texts: list[KeyText] = field(default_factory=list)
     # what keys next to addressed boxes say of a box format: "unit px"
     stated: list[str] = field(default_factory=list)
 
-    def has_ids_of(self, phrases: Mapping[int, str]) -> bool:
-        """Whether it has boxes, each with the id of one of the phrases."""
-        return bool(self.boxes) and all(box.id in phrases for box in self.boxes)
+    def names_phrases(self, phrases: Mapping[int, str]) -> bool:
+        """Whether it has boxes, each of which names one of the phrases."""
+        return bool(self.boxes) and all(
+            phrase_named(box.id, box.label, phrases) is not None for box in self.boxes
+        )
 
     def __bool__(self) -> bool:
         """Whether it says anything of boxes."""

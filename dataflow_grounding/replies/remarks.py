@@ -1,7 +1,7 @@
 """Words, keys and labels next to an addressed answer: harmful, harmless, or worth a remark.
 
-An answer is addressed if every box has the id of a phrase that was asked for. What models say
-around such an answer is endless, so what does harm is listed, in remarks.yaml. What isn't listed,
+An answer is addressed if every box names a phrase that was asked for, by its id or its label. What
+models say around it is endless, so what does harm is listed, in remarks.yaml. What isn't listed,
 and isn't harmless by the rules of words.py, is kept in the reading as a remark.
 
 A thing is what a box is of: a phrase or a label. Its head is the noun that says what it is, as
@@ -120,6 +120,14 @@ _THING_IS_NOT = lazy_pattern(
 # "id 2 is a spoon", "id 2: spoon"
 _NAMED_BY_ID = lazy_pattern(
     r"\bid\W{0,2}(?P<id>\d+)(?: ?[:=] ?| (?:is|shows|was) (?=an?\b|the\b))(?P<what>[^\W\d][\w -]*)"
+)
+# "It is a spoon", but not "It is the one on the left"
+_NAMED_ALONE = lazy_pattern(
+    r"\W*(?:it|this|that|the box|the object)(?:'s| is| was| shows)"
+    r" (?:an?|the) (?!(?:one|only|same|best|main)\b)(?P<what>[^\W\d][\w -]*)"
+)
+_NAMED_BY_NAME = lazy_pattern(
+    rf"{_THING} (?:is|are|was|were) (?:\w+ly )?(?:an?|the) (?P<what>[^\W\d][\w -]*)"
 )
 _VERB = "(?:is|are|was|were|can|could|does|did|has|not)"
 _DENIAL = lazy_pattern(r"(?:not|absent|missing|nowhere|invisible|never)\b", re.IGNORECASE)
@@ -347,16 +355,27 @@ def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
     spoon" for a fork.
     """
     doubts: dict[int, str] = {}
-    for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text)):
-        named = _NAMED_BY_ID.search(sentence.casefold())
-        phrase = phrases.get(int(named["id"])) if named is not None else None
-        if named is None or phrase is None:
-            continue
-        what = named["what"]
-        tells_apart = all(is_neutral(word) or _tells_apart(word) for word in words_of(what))
-        if not tells_apart and len(what.split()) <= 4 and not is_like(what, phrase):
-            doubts[int(named["id"])] = f"the model calls it {what[:60]!r}"
+    for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text).casefold()):
+        for own_id, what in _names_in_sentence(sentence, phrases):
+            tells_apart = all(is_neutral(word) or _tells_apart(word) for word in words_of(what))
+            if not tells_apart and len(what.split()) <= 4 and not is_like(what, phrases[own_id]):
+                doubts[own_id] = f"the model calls it {what[:60]!r}"
     return doubts
+
+
+def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tuple[int, str]]:
+    # What a sentence calls a phrase's thing, with the phrase's id.
+    by_id = _NAMED_BY_ID.search(sentence)
+    if by_id is not None and int(by_id["id"]) in phrases:
+        yield int(by_id["id"]), by_id["what"]
+    alone = _NAMED_ALONE.fullmatch(sentence)
+    if alone is not None and len(phrases) == 1:
+        yield next(iter(phrases)), alone["what"]
+    for own_id, phrase in phrases.items():
+        by_name = _NAMED_BY_NAME.search(_heads_marked(_things_marked(sentence, [phrase]), [phrase]))
+        others = [other for other in phrases.values() if other != phrase]
+        if by_name is not None and any(is_like(by_name["what"], other) for other in others):
+            yield own_id, by_name["what"]
 
 
 def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:

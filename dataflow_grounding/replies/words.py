@@ -65,6 +65,16 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     return []
 
 
+def phrase_named(id: int | None, label: str | None, phrases: Mapping[int, str]) -> int | None:
+    """Return the phrase that a box names: by its id or, if it has none, by a label that is that
+    phrase and no other. None where it names none.
+    """
+    if id is not None:
+        return id if id in phrases else None
+    ids = ids_of(label, phrases) if label else []
+    return ids[0] if len(ids) == 1 else None
+
+
 @lru_cache(maxsize=2048)  # the phrases of a request are compared with each of a reply's labels
 def folded(text: str) -> str:
     """Return a text as labels are compared: without regard to case, blanks and marks around it."""

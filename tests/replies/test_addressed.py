@@ -490,11 +490,45 @@ def test_a_label_that_is_another_phrase_or_denies_costs_its_own_box_alone(label:
     assert not reading.unread
 
 
-def test_without_an_id_the_strict_rules_stay() -> None:
-    reply = json.dumps([{"label": "the red cup", "bbox_2d": CUP}])
+# Next to an answer in a model's own form, whose labels are the phrases and which has no ids: "I found 2 objects."
+@pytest.mark.parametrize(
+    "words",
+    [
+        "I found 2 objects.",
+        "The image shows a red cup and a fork on a table.",
+        "Note: the coordinates are approximate.",
+        "No other objects were found.",
+        "If you need pixel coordinates, I can convert them.",
+    ],
+)
+def test_a_label_that_is_the_phrase_addresses_it_as_an_id_does(words: str) -> None:
+    answer = json.dumps([{"label": text, "bbox_2d": CUP} for text in PHRASES])
+    for reply in (f"{words}\n{answer}", f"```json\n{answer}\n```\n{words}"):
+        reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+        assert [box.id for box in reading.boxes] == [1, 2]
+        assert not reading.doubts
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "In percent:", "Row, column:", "This is not the red cup:", "Nicht die Tasse:", "Distractors:",
+        "The reflection of the red cup:", "The left half of the image:", "Bad example:", "~~", "There is no fork.",
+    ],
+)  # fmt: skip
+def test_words_that_change_it_are_refused_next_to_labels_too(words: str) -> None:
+    answer = json.dumps([{"label": text, "bbox_2d": CUP} for text in PHRASES])
+    with pytest.raises(UnreadableReply, match="may change it"):
+        read_boxes(
+            f"{words}\n{answer}", format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES
+        )
+
+
+def test_next_to_boxes_that_name_no_phrase_the_strict_rules_stay() -> None:
+    reply = json.dumps([{"bbox_2d": CUP}])
     with pytest.raises(UnreadableReply):
         read_boxes(
-            f"I see a table.\n{reply}", format="xyxy_1000", image_size=(9, 9), phrases=PHRASES
+            f"I see a table.\n{reply}", format="xyxy_1000", image_size=(9, 9), phrases=PHRASES[:1]
         )
 
 

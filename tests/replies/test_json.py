@@ -154,9 +154,9 @@ def test_only_known_keys_hold_answers(key: str, value: str) -> None:
     "sibling",
     [
         '"frame": "crop"', '"relative_to": [5, 5, 90, 90]', '"tile": 3', '"offset": [100, 0]', '"zoom": 2',
-        '"rotation": 90', '"page": 2', '"scale": 0.5', '"area": 400', '"index": 4',
+        '"rotation": 90', '"page": 2', '"scale": 0.5',
         '"unit": "px"', '"format": "xywh"', '"order": "yxyx"', '"found": false', '"visible": "no"', '"is_cat": false',
-        '"status": "rejected"', '"note": "that is the plate"', '"note": "shifted down"', '"comment": "swap x and y"',
+        '"status": "rejected"', '"note": "shifted down"', '"comment": "swap x and y"',
         '"bbox": [50, 60, 70, 80]', '"x1": 1, "y1": 2, "x2": 3, "y2": 4', '"x1": 10', '"location": [20, 30]',
         '"text": "no cat"', '"name": "dog"', '"width": 20, "height": 20', '"flipped": true', '"error": "blurry"',
     ],
@@ -175,7 +175,7 @@ def test_what_may_change_a_box_next_to_it_makes_it_unreadable(sibling: str) -> N
         '"score": 0.9', '"confidence": "91%"', '"mask": "data:image/png;base64,iVBORw0KGgo="', '"color": "red"',
         '"found": true', '"visible": "yes"', '"description": "a black cat with 2 eyes"', '"occluded": false',
         '"status": "detected"', '"note": ""', '"attributes": []', '"bbox": [10, 20, 30, 40]', '"count": 1',
-        '"x1": 10, "y1": 20, "x2": 30, "y2": 40', '"activity": "sleeping"', '"point_2d": null', '"img_idx": 0',
+        '"x1": 10, "y1": 20, "x2": 30, "y2": 40', '"activity": "sleeping"', '"area": 400', '"index": 4', '"point_2d": null', '"img_idx": 0',
     ],
 )  # fmt: skip
 def test_what_changes_nothing_may_stand_next_to_a_box(sibling: str) -> None:
@@ -310,18 +310,28 @@ def test_the_label_is_read_as_it_stands(reply: str, label: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "field",
+    ("field", "is_refused"),
     [
-        '"name": "the fox"', '"object": "a fox"', '"score": "rejected"', '"confidence": "none"',
-        '"thinking": "it is a fox, no cat"', '"reasoning": "it may be a fox"',
+        ('"name": "the fox"', False),
+        ('"object": "a fox"', False),
+        ('"note": "that is the plate"', False),
+        ('"reasoning": "it may be a fox"', False),
+        ('"score": "rejected"', True),
+        ('"thinking": "it is a fox, no cat"', True),
     ],
-)  # fmt: skip
-def test_an_item_that_says_two_things_of_itself_is_refused(field: str) -> None:
+)
+def test_an_item_that_says_two_things_of_itself_is_doubtful_or_refused(
+    field: str, is_refused: bool
+) -> None:
     for reply in (
         f'[{{"label": "cat", "bbox_2d": [10, 20, 30, 40], {field}}}]',
         f'[{{{field}, "bbox_2d": [10, 20, 30, 40], "label": "cat"}}]',
     ):
-        assert "is next to a box" in refused(reply, phrases=["cat"])
+        if is_refused:
+            refused(reply, phrases=["cat"])
+        else:
+            reading = read(reply, phrases=["cat"])
+            assert reading.doubts or reading.doubtful
 
 
 def test_what_was_thought_before_a_list_is_passed_over() -> None:

@@ -17,6 +17,7 @@ ANSWERS = [
     "<ref>cat</ref><box>(100,200),(300,400)</box>",
     "<|begin_of_box|>[[100, 200, 300, 400]]<|end_of_box|>",
 ]
+BARE = [answer.replace('"label": "cat", ', "") for answer in ANSWERS]  # whose boxes name no phrase
 
 
 def read(reply: str, phrases: list[str], format: str = "xyxy_1000") -> Reading:
@@ -49,7 +50,7 @@ def test_words_that_change_nothing_are_skipped(words: str) -> None:
     ],
 )  # fmt: skip
 def test_words_that_can_turn_an_answer_round_make_it_unreadable(words: str) -> None:
-    for answer in ANSWERS:
+    for answer in BARE:
         for reply in (f"{words} {answer}", f"{answer} {words}"):
             with pytest.raises(UnreadableReply):
                 read(reply, ["cat"])
@@ -64,9 +65,9 @@ def test_words_that_can_turn_an_answer_round_make_it_unreadable(words: str) -> N
     ],
 )  # fmt: skip
 def test_words_before_json_may_name_nothing_but_what_has_a_box(words: str) -> None:
-    for answer in ANSWERS[:3]:
+    for answer in BARE[:3]:
         with pytest.raises(UnreadableReply):
-            read(f"{words}\n{answer}", ["cat", "dog"] if "label" in answer else ["cat"])
+            read(f"{words}\n{answer}", ["cat"])
 
 
 TWO = '[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}, {"label": "dog", "bbox_2d": [5, 6, 7, 8]}]'
@@ -84,15 +85,11 @@ def test_words_before_an_answer_may_name_all_that_has_a_box(words: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        "The cat is the dog.", "The dog is a cat.", "The box of the dog is of the cat.", "All objects are the dog.",
-        "The boxes are all of the cat.", "The cat is the dog and the dog is the cat.", "cat是dog",
-    ],
-)  # fmt: skip
-def test_words_may_say_nothing_of_one_thing_by_another(words: str) -> None:
+    ["The cat is the dog.", "The dog is a cat.", "The cat is the dog and the dog is the cat."],
+)
+def test_one_thing_that_is_called_another_is_doubtful(words: str) -> None:
     for reply in (f"{words}\n{TWO}", f"{TWO}\n{words}"):
-        with pytest.raises(UnreadableReply):
-            read(reply, ["the cat", "the dog"])
+        assert read(reply, ["the cat", "the dog"]).doubts
 
 
 @pytest.mark.parametrize(
@@ -141,7 +138,7 @@ def test_words_after_an_answer_in_tags_may_not_take_it_back() -> None:
 )  # fmt: skip
 def test_after_an_answer_no_words_may_name_or_point_at_anything(words: str) -> None:
     points_back = words not in ("a dog", "and a dog", "是狗。")  # which a caption may go on with
-    for answer in ANSWERS if points_back else [*ANSWERS[:3], ANSWERS[4]]:
+    for answer in BARE if points_back else [*BARE[:3], BARE[4]]:
         with pytest.raises(UnreadableReply):
             read(f"{answer}\n{words}", ["cat"])
 
