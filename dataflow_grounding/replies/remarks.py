@@ -45,6 +45,11 @@ _NOTHING_WRONG = lazy_pattern(
     r"\b(?:no|none|nothing|neither|nor|without|any(?:thing)?)\b.*|\bnot (?:\w+ )?(?:be |been )?"
     r"(?:wrong\w*|incorrect\w*|mis\w+|swapped|reversed|confus\w+|mix(?:ed)? up|correct\w+)\b"
 )
+# A task that cleans captions is told of by "I corrected a typo" and "the corrected caption".
+_TEXT_CORRECTED = lazy_pattern(
+    r"\bcorrect(?:ed|ing|ions?)\b(?=(?: of)? (?:\w+ ){0,4}"
+    r"(?:captions?|typos?|spellings?|misspell\w*|punctuation|grammar|capitali[sz]\w+)\b)"
+)
 _SENTENCE = lazy_pattern(r"(?<!\d)\.|\.(?!\d)|[!?。！？；;\n]+")
 _CLAUSE = lazy_pattern(r"[,:，、：—]|\s-\s|\b(?:so|but|because|and|while|although|since|which)\b")
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
@@ -232,6 +237,7 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
         return f"a further answer: {further[0]!r:.40}"
     without_quotes = _QUOTED.sub(" ", text)  # 'a sign that says "My mistake"'
     plain = with_whole_negations(_pattern("condition").sub(" ", without_quotes))
+    plain = _TEXT_CORRECTED.sub("", plain)
     tables_of_harm = ["invented", "unseen"]
     if is_after:
         tables_of_harm += ["own_slip", "taken_back_after"]

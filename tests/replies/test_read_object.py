@@ -134,6 +134,8 @@ HARMLESS = [
     "The man is confused by the map.",
     "If I was wrong about anything, tell me.",
     "I kept the misspelled sign as it is.",
+    'I corrected a small typo in the caption ("cpu" → "cup").',
+    "The following is the corrected caption and the expressions:",
     "The answer is not wrong.",
     "These are default icons.",
     "Is that all? Yes, all 3.",
