@@ -572,6 +572,9 @@ class _Reader:
         return True
 
     def address_of(self, item: RawBox) -> int | None:
+        """Return the phrase that an item names; one without a name is of the only phrase."""
+        if item.id is None and not item.label and len(self.phrases) == 1:
+            return next(iter(self.phrases))
         return phrase_named(item.id, item.label, self.phrases)
 
     def things_next_to(self, item: RawBox) -> list[str] | None:

@@ -524,6 +524,19 @@ def test_words_that_change_it_are_refused_next_to_labels_too(words: str) -> None
         )
 
 
+def test_keys_next_to_a_box_without_a_name_are_of_the_only_phrase() -> None:
+    def of_one(**keys: Any) -> Reading:
+        reply = json.dumps([{"bbox_2d": CUP, **keys}])
+        return read_boxes(
+            reply, format="xyxy_1000", image_size=(1000, 1000), phrases=["the red cup"]
+        )
+
+    assert [box.id for box in of_one(reason="It is the only red cup", score=0.9).boxes] == [1]
+    assert of_one(note="It is a spoon").doubts
+    with pytest.raises(UnreadableReply):
+        of_one(note="shifted down")
+
+
 def test_next_to_boxes_that_name_no_phrase_the_strict_rules_stay() -> None:
     reply = json.dumps([{"bbox_2d": CUP}])
     with pytest.raises(UnreadableReply):
