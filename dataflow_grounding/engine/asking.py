@@ -730,17 +730,14 @@ class Asking:
         counts["answered"] += 1
         if reply.kept:  # its tokens were paid for before
             return
-        self._count_tokens(reply.usage)
-
-    def _count_tokens(self, usage: Usage) -> None:
-        for name, tokens in vars(usage).items():  # "input_tokens", …
-            self.counts[name] += tokens
+        for name, tokens in vars(reply.usage).items():  # "input_tokens", …
+            counts[name] += tokens
 
     def _note_billed(
         self, usage: Usage, request: Request[Any], endpoint: Endpoint, by: "StepAsk"
     ) -> None:
         # An answer that can't be used states what it has cost: `cost` has to know of it.
-        self._count_tokens(usage)
+        self.counts.update(vars(usage))  # "input_tokens", …
         line = line_of(by.step, request, endpoint.serving, Reply("", "error", usage), check=True)
         by.store.put(key_of(f"no reply {time.time_ns()}"), line)
 
