@@ -27,7 +27,7 @@ from dataflow_grounding import (
     Pipeline,
     RunOptions,
 )
-from dataflow_grounding._util.errors import BudgetExceeded, PlanError
+from dataflow_grounding._util.errors import BudgetExceeded, PlanError, SpecError
 from dataflow_grounding.compat import (
     APIVLMServing_openai,
     DataFlowServing,
@@ -625,6 +625,13 @@ def test_the_page_on_dataflow_shows_what_its_script_prints(
     monkeypatch.setenv("DF_API_KEY", "")  # put back afterwards
     exec(compile(script, "dataflow.md", "exec"), {})
     assert capsys.readouterr().out == printed
+
+
+def test_the_key_is_in_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DF_API_KEY", "k")
+    monkeypatch.delenv("OTHER_KEY", raising=False)
+    with pytest.raises(SpecError, match="OTHER_KEY"):
+        APIVLMServing_openai("http://127.0.0.1:9/v1", "OTHER_KEY")
 
 
 TALK = [

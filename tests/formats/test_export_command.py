@@ -360,6 +360,18 @@ def test_what_nobody_verified_is_no_background(format: str, tmp_path: Path) -> N
     assert {path.stem for path in (tmp_path / "all/images").iterdir()} == {"whole", "part"}
 
 
+def test_a_record_that_can_not_be_read_hides_no_other(tmp_path: Path) -> None:
+    rows = [
+        {**mug("broken.jpg"), "expressions": "a mug"},
+        mug("open.jpg", instances=[{"bbox": [7, 8, 20, 20]}]),
+    ]
+    run = results(tmp_path / "run", rows)
+    options = ("--format", "yolo", "--verified-only")
+    done = command("export", run, "-o", tmp_path / "out", *options)
+    assert "record 1: " in done.err
+    assert "(--partly-verified keeps them): 1" in done.err
+
+
 @pytest.mark.parametrize(
     ("format", "status"), [("yolo", "ambiguous"), ("coco", "unsupported"), ("kitti", "ambiguous")]
 )

@@ -272,6 +272,15 @@ def test_boxes_within_the_expressions_are_read(cup: Any, dog: Any, objects: Any)
     assert grounded(cup, dog, objects) == {"a cup": [CUP], "a dog": [DOG]}
 
 
+def test_the_schema_asks_for_expressions_and_for_boxes(place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        place.run(**fused(server))
+        asked = next(one for one in server.requests if one.task == "caption_grounding")
+    schema = asked.settings["response_format"]["json_schema"]["schema"]["properties"]
+    assert "text" in schema["expressions"]["items"]["properties"]
+    assert "bbox_2d" in schema["objects"]["items"]["properties"]
+
+
 def test_an_expression_may_say_that_it_has_no_box() -> None:
     assert grounded(BOX_OF_CUP, {"bbox_2d": None}, []) == {"a cup": [CUP], "a dog": []}
 

@@ -414,6 +414,15 @@ def test_no_sample_no_certificate(results: Path, review: Any) -> None:
         assert certified(results)["boxes"]["unsettled"] == 0, "a broken line counts for nothing"
 
 
+def test_what_nobody_judged_is_unsettled_in_its_group_too(results: Path, review: Any) -> None:
+    reviewer = review()
+    reviewer.judge(boxes_of(reviewer.items)[0], False)
+    found = certified(results)
+    for name in ("wrong", "unsettled"):
+        groups = found["by"]["size"].values()
+        assert sum(group[name] for group in groups) == found["boxes"][name]
+
+
 def test_a_line_that_is_gone_never_makes_a_figure_better(results: Path, review: Any) -> None:
     reviewer = review()
     item = boxes_of(reviewer.items)[0]
