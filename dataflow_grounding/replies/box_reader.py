@@ -5,6 +5,7 @@ if its own answer can't be used, or unsure if something that can't be used may b
 phrase that has a box which may be of something else is in doubt.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -41,7 +42,7 @@ from dataflow_grounding.replies.remarks import (
     thought_against,
     with_its_thing,
 )
-from dataflow_grounding.replies.words import ids_of, share_a_word
+from dataflow_grounding.replies.words import ids_of, share_a_word, words_of
 
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
@@ -108,6 +109,7 @@ class _BoxReader:
         self.says_all_absent = False  # an absence without a label and an id, which is of all
         self.says_any_absent = False
         self.has_names = False  # whether any box has an id or a label
+        self.label_counts = Counter[str | None]()  # of the reply's boxes
         # The place in `reading.boxes` of each box kept, by its phrase's id and its pixels.
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
         self.out_of_scale: list[tuple[float, ...]] = []  # numbers of boxes dropped for their scale
@@ -122,6 +124,7 @@ class _BoxReader:
         self.check_tags(parsed)
         self.check_ids(parsed)
         self.has_names = any(box.label or box.id is not None for box in parsed.boxes)
+        self.label_counts.update(box.label for box in parsed.boxes)
         self.take_statuses(parsed)
         self.dropped += parsed.dropped
         for absence in parsed.absences:
@@ -540,7 +543,31 @@ class _BoxReader:
             return raw.id  # as in most replies, which then need no search
         phrase_id, why = self.owner_of(raw)
         if phrase_id is None:
+            phrase_id = self.phrase_like_label(raw)
+        if phrase_id is None:
             raise _NoBox(why)
+        return phrase_id
+
+    def phrase_like_label(self, raw: RawBox) -> int | None:
+        """Return the phrase that the label of a box without an id is a part of, and doubt it: "man"
+        of "the man in blue". None where it may be several phrases', and where several boxes have
+        it: it may then be a kind of things, of which one was asked for.
+        """
+        if raw.id is not None or not raw.label or self.label_counts[raw.label] > 1:
+            return None
+        if ids_of(raw.label, self.phrases):
+            return None
+        words = set(words_of(raw.label)) - {"the", "a", "an"}
+        holding = [
+            own_id for own_id, text in self.phrases.items() if words.issubset(words_of(text))
+        ]
+        if len(holding) != 1 or not raw.label.isascii():  # `is_like` knows English
+            return None
+        phrase_id = holding[0]
+        if not is_like(raw.label, self.phrases[phrase_id]):
+            return None
+        self.note_once("unlike_label", f"{raw.label[:60]!r} for phrase {phrase_id}")
+        self.reading.doubts[phrase_id] = f"the model calls it {raw.label[:60]!r}, without its id"
         return phrase_id
 
     def is_like_another(self, label: str, phrase: str) -> bool:

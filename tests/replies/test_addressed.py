@@ -524,6 +524,26 @@ def test_words_that_change_it_are_refused_next_to_labels_too(words: str) -> None
         )
 
 
+def test_a_label_that_is_a_part_of_one_phrase_is_doubtful() -> None:
+    """Models shorten the phrases that they were asked for: "man" for "the man in blue"."""
+
+    def reading_of(*labels: str) -> Reading:
+        reply = json.dumps([{"label": label, "bbox_2d": CUP} for label in labels])
+        phrases = ["the red cup on the left", "a silver fork"]
+        return read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases)
+
+    reading = reading_of("red cup", "silver fork")
+    assert [box.id for box in reading.boxes] == [1, 2]
+    assert list(reading.doubts) == [1]
+    for labels in (
+        ["left"],
+        ["blue cup"],
+        ["cup", "cup"],
+    ):  # no head, another one, a kind of things
+        with pytest.raises(UnreadableReply):
+            reading_of(*labels)
+
+
 def test_keys_next_to_a_box_without_a_name_are_of_the_only_phrase() -> None:
     def of_one(**keys: Any) -> Reading:
         reply = json.dumps([{"bbox_2d": CUP, **keys}])

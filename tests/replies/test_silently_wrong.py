@@ -126,7 +126,7 @@ def test_a_letter_at_the_end_of_a_phrase_is_no_article() -> None:
         except UnreadableReply:
             return []
 
-    assert ids_of("plan", ["plan A"]) == []
+    assert ids_of("plan", ["plan A", "plan B"]) == []
     assert ids_of("plan a", ["plan A", "plan B"]) == [1]
     assert ids_of("the cat", ["a cat"]) == [1]
     assert ids_of("man in hat", ["a man in a hat"]) == [1]
