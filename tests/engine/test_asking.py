@@ -5,8 +5,6 @@ stays of it.
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +18,6 @@ from dataflow_grounding import FileStorage, Pipeline, Serving
 from dataflow_grounding._util.errors import (
     OperatorFailed,
     SuspectBoxes,
-    TruncatedReply,
     UnreadableReply,
 )
 from dataflow_grounding.data.records import Record, Update
@@ -31,8 +28,8 @@ from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import FaultRule
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.endpoint import endpoint_of
 from tests.support.question import Question
-from tests.support.waiting import wait_until
 from tests.support.workplace import Workplace
 
 Read = Callable[[str], Any]
@@ -66,18 +63,6 @@ def x_of(reply: str) -> tuple[Any, list[Note]]:
 
 CLUMSY: list[tuple[str, Read, str, str]] = [
     ("a missing key", x_of, '{"y": 1}', "reading it raised KeyError: 'x'."),
-    (
-        "no JSON",
-        x_of,
-        "I see a cup.",
-        "reading it raised JSONDecodeError: Expecting value: line 1 column 1 (char 0).",
-    ),
-    (
-        "an empty reply",
-        lambda reply: (reply.split()[0], []),
-        "",
-        "reading it raised IndexError: list index out of range.",
-    ),
     (
         "nothing to say",
         lambda reply: (_raise(ValueError()), []),
@@ -122,12 +107,6 @@ def test_an_error_of_ones_own_code_names_file_and_line(row: dict[str, Any]) -> N
     )
 
 
-def test_a_note_without_a_list_is_refused(row: dict[str, Any]) -> None:
-    with pytest.raises(OperatorFailed) as caught:
-        Question(Saying("x"), lambda reply: (reply, Note("a", "b")))(row)  # type: ignore[arg-type, return-value]
-    assert "should return the answer and its notes" in str(caught.value)
-
-
 def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> None:
     serving = Saying('{"x": 1}')
     with pytest.raises(OperatorFailed) as caught:
@@ -140,21 +119,22 @@ def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("count", [numpy.int64(3), Decimal(3)])
-@pytest.mark.parametrize("on_disk", [False, True])
 def test_tokens_may_be_counted_in_numbers_that_json_has_not(
-    row: dict[str, Any], count: Any, on_disk: bool
+    tmp_path: Path, row: dict[str, Any], count: Any
 ) -> None:
     asking = Question(serving := Saying(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
-    if on_disk:
-        folder = Path(row["image_path"]).parent
-        (folder / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
-        asking.run(FileStorage(str(folder / "in.jsonl"), str(folder / "cache")).step())
-        assert (folder / "cache" / "dataflow_cache_step_step1.jsonl").read_text().count(
-            '"x": 5'
-        ) == 2
-    else:
-        assert [found["x"] for found in asking([row, row])] == [5, 5]
+    (tmp_path / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    asking.run(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")).step())
+    written = (tmp_path / "cache" / "dataflow_cache_step_step1.jsonl").read_text()
+    assert written.count('"x": 5') == 2
     assert len(serving.asked) == 1
+
+
+def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableReply) as caught:
+        Question(Saying("x"), lambda reply: _raise(ValueError("no\nroom " * 500)))(row)
+    assert len(str(caught.value)) < 260
+    assert "\n" not in str(caught.value)
 
 
 def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
@@ -166,13 +146,6 @@ def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
     assert "KeyError: 'x'" in third
 
 
-def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
-    with pytest.raises(UnreadableReply) as caught:
-        Question(Saying("x"), lambda reply: _raise(ValueError("no\nroom " * 500)))(row)
-    assert len(str(caught.value)) < 260
-    assert "\n" not in str(caught.value)
-
-
 def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, Any]) -> None:
     serving = Saying("x")
     with pytest.raises(SuspectBoxes, match="the order"):
@@ -182,7 +155,7 @@ def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, A
         Question(serving, lambda reply: _raise(KeyboardInterrupt()))(row)
 
 
-@pytest.mark.parametrize("answer", [5, "ab", (1, 2), ["a", []], None], ids=repr)
+@pytest.mark.parametrize("answer", [5, "ab", (1, 2), ("x", Note("a", "b"))], ids=repr)
 def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(
     row: dict[str, Any], answer: Any
 ) -> None:
@@ -235,22 +208,11 @@ def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(row: dict[str, Any]) 
     assert ["cut off at the token limit" in text for text in texts] == [False, True, True]
 
 
-def test_one_that_always_is_fails_after_max_attempts_and_keeps_what_came(
-    row: dict[str, Any],
-) -> None:
-    with endpoint(None) as server, pytest.raises(TruncatedReply) as caught:
-        Question(OpenAIServing(server.base_url, "loopback"), x_of)(row)
-    assert server.count() == 3
-    assert (caught.value.attempts, caught.value.reply) == (3, '{"x": 5, "why"')
-
-
 @pytest.mark.parametrize(
     ("usual", "sent"),
     [
         pytest.param(0.0, [0.0, 0.2, 0.2], id="at 0 a loop would come again: a little warmer"),
-        pytest.param(0.1, [0.1, 0.2, 0.2], id="nearly 0"),
         pytest.param(0.3, [0.3, 0.2, 0.2], id="not below 0.2"),
-        pytest.param(1.5, [1.5, 0.75, 0.375], id="hot"),
         pytest.param(None, [None, None, None], id="none is sent where none is set"),
     ],
 )
@@ -281,14 +243,6 @@ def test_a_model_that_takes_no_temperature_but_its_own_is_asked_again_at_that(
             == 5
         )
         assert temperatures(server) == [1.0, 0.5, 1.0, 0.25, 1.0]
-
-
-def test_a_reply_that_only_looks_cut_off_is_asked_for_again_too(workplace: Workplace) -> None:
-    workplace.many(1)
-    rule = on(faults.says('{"expressions": ['), task="expression_extraction", times=2)
-    with LoopbackServer(faults=[rule]) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-        assert server.count() == 4
 
 
 # --- a model in a loop, in a run with files
@@ -326,8 +280,7 @@ def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_ke
     with LoopbackServer(looping) as server:
         workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         assert workplace.run().code == 1
-        # four phrases, the first two of them, Alpha, then Beta three times; and the other record's
-        # two
+        # four phrases, two, Alpha, then Beta three times; and the other record's two
         assert sorted(sizes(server)) == sorted([4, 2, 1, 1, 1, 1, 2])
         [failure] = workplace.failures()
         assert (failure["id"], failure["kind"], failure["attempts"]) == ("r0", "truncated_reply", 3)
@@ -346,39 +299,11 @@ def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_ke
     ] * 6
 
 
-def test_an_older_runs_cut_off_reply_counts_as_a_try(workplace: Workplace) -> None:
-    """It was final then; now the same command goes on with the tries that are left."""
+def test_a_cut_off_reply_of_an_earlier_run_counts_as_a_try(workplace: Workplace) -> None:
+    """The run was killed after it, or was told to try once."""
     workplace.many(1)
-    with LoopbackServer(faults=[cut(1)]) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=[cut(1)]) as server:
         assert workplace.run(**{"workflow.max_attempts": 1}).code == 4
         assert server.count() == 1
         assert (workplace.run().code, server.count()) == (0, 3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", [2, 4])
-def test_killed_between_two_tries_it_ends_as_if_it_had_not_been(
-    workplace: Workplace, tmp_path: Path, moment: int
-) -> None:
-    whole = Workplace(tmp_path / "whole")
-    for place in (workplace, whole):
-        names(place, "Alpha Beta")
-        place.settings["workflow.max_workers"] = 1
-    rule = on(
-        faults.truncated(), task="phrase_grounding", where=lambda r: r.settings["temperature"] > 0.2
-    )
-    with LoopbackServer(faults=[rule]) as server:
-        assert whole.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-        alone, cooler = server.count(), temperatures(server)
-    with LoopbackServer(faults=[rule], latency=0.15) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        running = workplace.start()
-        wait_until(lambda: server.count() > moment)
-        os.kill(running.pid, signal.SIGKILL)
-        running.communicate()
-        server.latency = 0.0
-        assert workplace.run().code == 0
-        assert alone <= server.count() <= alone + 1, "what was in flight is paid again"
-        assert set(temperatures(server)) == set(cooler)
-    assert workplace.files() == whole.files()
+        assert temperatures(server) == [0.7, 0.35, 0.7]

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from dataflow_grounding.engine import _endpoints
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import faults, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace
 
 # what LiteLLM 1.108.7 answers where it can't reach the model
@@ -24,8 +25,7 @@ def ten(workplace: Workplace) -> Workplace:
 
 
 def test_ten_failed_requests_stop_the_run_and_nothing_is_marked(ten: Workplace) -> None:
-    with LoopbackServer(EchoAnswers(), faults=on(DEAD)) as server:
-        ten.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(ten, faults=on(DEAD)) as server:
         done = ten.run()
         assert done.code == 4, done
         assert server.received == 10
@@ -42,8 +42,7 @@ def test_a_minute_of_failed_requests_stops_the_run(
     ten: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_endpoints, "SECONDS_AT_THE_START", 0.3)
-    with LoopbackServer(EchoAnswers(), faults=on(DEAD), latency=0.2) as server:
-        ten.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(ten, faults=on(DEAD), latency=0.2) as server:
         done = ten.run()
     assert done.code == 4, done
     assert 2 <= server.received <= 5
@@ -61,7 +60,6 @@ def test_a_server_that_is_not_ready_yet_is_waited_for(
 ) -> None:
     monkeypatch.setattr(_endpoints, "SECONDS_AT_THE_START", 0.1)
     rule = on(fault, indexes=range(6))
-    with LoopbackServer(EchoAnswers(), faults=rule) as server:
-        ten.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(ten, faults=rule):
         done = ten.run()
     assert (done.code, done.summary["done"]) == (0, 10), done

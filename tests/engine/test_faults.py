@@ -21,9 +21,11 @@ from tests.support.workplace import Workplace
 PLAYED_BY_ITS_ROOM = (
     # with two workers killed, an endpoint that refuses, and the content compared
     "Ray: workers and the driver killed",  # scale/test_ray.py
-    "no credit: ",  # engine/test_credit.py, as the next
-    "for all records: 403 after a few answers",
-    "503 for minutes",  # engine/test_outage.py
+    "no credit: ",  # engine/test_credit.py
+    "for all records: 403 after a few answers",  # engine/test_refused_in_a_row.py
+    "503 for minutes",  # engine/test_outage.py, as the next
+    "a server: stops too long",
+    "a picture replaced: same size and time",  # engine/test_resume.py
     "a day's quota used up: 429",  # engine/test_limits.py
     "image: four of 361 million pixels",  # images/test_images.py
     "the interrupt of a notebook",  # engine/test_interrupts.py

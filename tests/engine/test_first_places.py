@@ -55,12 +55,6 @@ def test_a_wrong_key_costs_two_requests_and_one_where_nothing_is_checked(
         assert server.count() == sent + 1
 
 
-def test_one_worker_sends_one_request_at_a_time(workplace: Workplace) -> None:
-    with LoopbackServer(EchoAnswers(), latency=0.05) as server:
-        grounder(server, max_workers=1)(rows(workplace, 6))
-        assert server.max_in_flight == 1
-
-
 @pytest.mark.slow
 def test_the_first_answer_opens_32_places_and_the_answers_of_these_64(workplace: Workplace) -> None:
     def latency(request: ReceivedRequest) -> float:

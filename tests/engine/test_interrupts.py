@@ -45,7 +45,6 @@ def run(url):
 """
 RAN = {  # a loop without asyncio.run is a notebook's, below
     "asyncio.run": "asyncio.run(cell())",
-    "a plain script": "run(URL)",
     "a loop in a thread": "t = threading.Thread(target=lambda: asyncio.run(cell()))\nt.start()\nt.join()",
 }
 SCRIPT = """

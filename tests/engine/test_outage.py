@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from dataflow_grounding.engine import _outage, progress
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace, caption, command
 
 
@@ -37,25 +38,28 @@ def is_small(request: ReceivedRequest) -> bool:
 
 
 KINDS = [
-    pytest.param(faults.server_error(503), id="503"),
-    pytest.param(faults.disconnect(), id="connections closed"),
-    pytest.param(faults.empty_body(), id="empty answers"),
+    pytest.param(Fault(503, "upstream down"), ": 503: upstream down", id="503"),
+    pytest.param(faults.disconnect(), "", id="connections closed"),
+    pytest.param(faults.empty_body(), "", id="empty answers"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", KINDS)
-def test_an_outage_costs_no_record_a_try(
-    workplace: Workplace, fault: Fault, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("fault", "why"), KINDS)
+def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long(
+    workplace: Workplace, fault: Fault, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.3)
     workplace.many(20)
     rule = on(fault, where=down(14, 4.0))
-    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        done = workplace.run()
+    with endpoint_of(workplace, faults=rule, latency=0.05) as server:
+        done = command([each for each in workplace.arguments() if each != "--no-progress"])
         assert done.code == 0, done
         assert done.summary["done"] == 20
+        said = [line for line in done.err.splitlines() if "no answer for" in line]
+        assert re.search(r"no answer for [1-4] s" + why, said[0]), said
+        assert not any(" left" in line for line in said)
         assert questions(server) >= 2
         # sixteen records are under way, each tried three times before an outage is suspected
         # a question without a picture is followed by one with the picture that was answered last
@@ -69,10 +73,9 @@ def test_after_an_outage_the_places_are_those_from_before(
     monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.5)
     workplace.many(80)
     is_down = down(60, 3.0)
-    with LoopbackServer(
-        EchoAnswers(), faults=on(faults.server_error(503), where=is_down), latency=0.2
+    with endpoint_of(
+        workplace, faults=on(faults.server_error(503), where=is_down), latency=0.2
     ) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
         assert workplace.run(**{"workflow.max_workers": 32}).code == 0
         places = server.max_in_flight
         last = [request for request in server.requests if is_small(request)][-1]
@@ -82,31 +85,12 @@ def test_after_an_outage_the_places_are_those_from_before(
 
 
 @pytest.mark.slow
-def test_the_progress_line_says_for_how_long_and_why(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.3)
-    workplace.many(20)
-    rule = on(Fault(503, "upstream down"), where=down(14, 4.0))
-    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        arguments = [a for a in workplace.arguments() if a != "--no-progress"]
-        done = command(arguments)
-    assert done.code == 0, done
-    said = [line for line in done.err.splitlines() if "no answer for" in line]
-    assert re.search(r"no answer for [1-4] s: 503: upstream down", said[0]), said
-    assert not any(" left" in line for line in said)
-
-
-@pytest.mark.slow
 def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
     workplace: Workplace,
 ) -> None:
     workplace.many(20)
     rule = on(faults.server_error(503), where=down(14, 6.0))
-    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rule, latency=0.05) as server:
         workplace.settings["vlm.openai.timeout"] = 1  # an answer may take that long
         done = workplace.run(**{"workflow.max_wait": 2})
         assert done.code == 3, done
@@ -119,19 +103,18 @@ def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
         assert server.paid == 40
 
 
-@pytest.mark.parametrize("bad", [{5}, {3, 5, 7}])
 def test_records_at_which_a_server_fails_fail_alone_in_each_run(
-    workplace: Workplace, server: LoopbackServer, bad: set[int]
+    workplace: Workplace, server: LoopbackServer
 ) -> None:
     workplace.many(12)
-    captions = [caption(number) for number in bad]
+    captions = [caption(number) for number in (3, 5, 7)]
     server.faults = on(
         faults.server_error(500), where=lambda request: any(c in request.text for c in captions)
     )
     workplace.settings["vlm.openai.base_url"] = server.base_url
     for _ in range(2):
         done = workplace.run()
-        assert (done.code, done.summary["failed"]) == (1, len(bad)), done
+        assert (done.code, done.summary["failed"]) == (1, 3), done
         # Where nothing was answered between the first try and the last, a small question is, and one
         # more try follows: an outage may just have ended.
         assert all(failure["attempts"] in (3, 4) for failure in workplace.failures())
@@ -143,34 +126,18 @@ def test_waiting_for_a_slow_answer_is_no_outage(
 ) -> None:
     monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.2)
     workplace.many(12)
-    with LoopbackServer(EchoAnswers(), latency=1.0) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, latency=1.0) as server:
         assert workplace.run(**{"workflow.max_wait": 1}).code == 0
         assert questions(server) == 0
 
 
 @pytest.mark.slow
-def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
-    workplace.many(4)
-    with LoopbackServer(
-        EchoAnswers(), faults=on(faults.server_error(503), where=down(0, 4.0))
-    ) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        assert workplace.run().code == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1.9, 2.4])
 def test_an_outage_that_ends_when_the_question_is_asked_costs_no_record(
-    workplace: Workplace, seconds: float
+    workplace: Workplace,
 ) -> None:
     workplace.many(30)
-    rule = on(faults.server_error(500), where=down(20, seconds))
-    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    rule = on(faults.server_error(500), where=down(20, 1.9))
+    with endpoint_of(workplace, faults=rule, latency=0.05):
         done = workplace.run(**{"workflow.max_workers": 16})
     assert (done.code, done.summary["done"]) == (0, 30), done
 
@@ -183,8 +150,7 @@ def test_answers_to_earlier_requests_say_nothing_of_an_endpoint_now(workplace: W
         on(faults.server_error(502), where=is_down),
         on(Fault(delay=3.0), where=lambda request: request.index % 3 == 0),
     ]
-    with LoopbackServer(EchoAnswers(), faults=rules, latency=0.2) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rules, latency=0.2):
         done = workplace.run(**{"workflow.max_workers": 16})
     assert (done.code, done.summary["done"]) == (0, 40), done
 
@@ -197,8 +163,7 @@ def test_rate_limits_in_an_outage_do_not_end_it(workplace: Workplace) -> None:
         on(faults.too_many_requests(), where=is_down, share=0.5, seed=3),
         on(faults.server_error(502), where=is_down),
     ]
-    with LoopbackServer(EchoAnswers(), faults=rules, latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rules, latency=0.05):
         done = workplace.run(**{"workflow.max_workers": 16})
     assert (done.code, done.summary["done"]) == (0, 30), done
 
@@ -211,8 +176,7 @@ def test_where_words_alone_are_answered_pictures_fail_and_the_run_ends(
     rule = on(
         faults.server_error(500), where=lambda request: request.index > 24 and bool(request.images)
     )
-    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rule, latency=0.02):
         done = workplace.run()
     assert done.code == 1, done
     assert all(failure["retry"] for failure in workplace.failures())
@@ -226,7 +190,6 @@ def test_at_a_server_that_fails_without_a_picture_records_fail_alone_as_well(
         faults.server_error(500),
         where=lambda request: not request.images or caption(11) in request.text,
     )
-    with LoopbackServer(EchoAnswers(), faults=rule) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rule):
         done = workplace.run(**{"workflow.max_workers": 1})
     assert (done.code, done.summary["failed"]) == (1, 1), done

@@ -21,7 +21,8 @@ from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import LONG_AGO, Workplace, ended
 
 MB = 1_000_000
@@ -58,10 +59,9 @@ def in_the_middle(request: ReceivedRequest) -> Any:
     return {"objects": objects}
 
 
-def refusing(most: int, fault: Fault, **server: Any) -> LoopbackServer:
-    """A server that refuses requests with more characters of pictures than `most`."""
-    rule = on(fault, where=lambda request: in_base64(request) > most)
-    return LoopbackServer(in_the_middle, faults=rule, **server)
+def above(most: int, fault: Fault) -> FaultRule:
+    """Requests with more characters of pictures than `most` are refused."""
+    return on(fault, where=lambda request: in_base64(request) > most)
 
 
 def with_pictures(workplace: Workplace, *names: str) -> None:
@@ -116,8 +116,7 @@ REFUSALS = {
 def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
     place: Workplace, fault: Fault
 ) -> None:
-    with refusing(MOST, fault) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, in_the_middle, faults=above(MOST, fault)) as server:
         done = place.run()
         assert (done.code, done.summary["done"]) == (0, 4), done
         assert server.count(fault.status) == 1
@@ -141,8 +140,7 @@ def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
 
 def test_a_stated_limit_costs_no_request_and_gives_the_largest_size(place: Workplace) -> None:
     most = 190_000
-    with refusing(most, Fault(413)) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, in_the_middle, faults=above(most, Fault(413))) as server:
         done = place.run(**{"vlm.picture_bytes": most})
         assert done.code == 0, done
         assert server.received == 4
@@ -155,8 +153,7 @@ def test_a_stated_limit_costs_no_request_and_gives_the_largest_size(place: Workp
 
 
 def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> None:
-    with LoopbackServer(in_the_middle) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, in_the_middle) as server:
         assert place.run().code == 0
         assert place.run(**{"vlm.picture_bytes": 3 * MB}).code == 0
         assert server.received == 4
@@ -171,8 +168,9 @@ def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
     small = noise(workplace.folder / "a.png", (60, 40))
     with_pictures(workplace, small, *names)
     workplace.settings["workflow.max_workers"] = 4
-    with refusing(125_000, Fault(413), latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(
+        workplace, in_the_middle, faults=above(125_000, Fault(413)), latency=0.05
+    ) as server:
         done = workplace.run()
         assert (done.code, done.summary["done"]) == (0, 13), done
         assert 1 <= server.count(413) <= 4
@@ -188,8 +186,9 @@ def test_a_picture_that_is_refused_however_small_fails_alone(workplace: Workplac
     small = [noise(workplace.folder / f"{number}.png", (50, 40), number) for number in range(3)]
     with_pictures(workplace, small[0], large, *small[1:])
     workplace.settings["workflow.max_workers"] = 1
-    with refusing(15_000, Fault(413, "Payload too large")) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(
+        workplace, in_the_middle, faults=above(15_000, Fault(413, "Payload too large"))
+    ) as server:
         done = workplace.run()
         assert done.summary["failures"] == {"refused": 1}, done
         about_cups = [request for request in server.requests if "cup" in request.text]
@@ -200,26 +199,12 @@ def test_a_picture_that_is_refused_however_small_fails_alone(workplace: Workplac
         assert {request.images[0].format for request in answered} == {"PNG"}  # as they are
 
 
-def test_a_limit_told_for_a_small_picture_is_found_by_the_next_run(workplace: Workplace) -> None:
-    picture = noise(workplace.folder / "a.png", (100, 80))  # 32,000 characters
-    with_pictures(workplace, noise(workplace.folder / "b.png", (50, 40)), picture)
-    workplace.settings["workflow.max_workers"] = 1
-    with refusing(30_000, Fault(413)) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        assert workplace.run().code == 0
-        assert server.received == 3
-        forget_all_but_replies(workplace)
-        assert workplace.run().code == 0
-        assert server.received == 3
-
-
 @pytest.mark.slow
 def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (900, 700))
     with_pictures(workplace, picture)
     settings = {"workflow.tiles": {"size": 512}, "vlm.picture_bytes": 300_000}
-    with refusing(300_000, Fault(413)) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, in_the_middle, faults=above(300_000, Fault(413))) as server:
         done = workplace.run(**settings)
         assert done.code == 0, done
         assert server.count(413) == 0
@@ -233,8 +218,9 @@ def test_tiles_in_flight_are_reduced_together(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (1100, 900))
     with_pictures(workplace, noise(workplace.folder / "a.png", (60, 40)), picture)
     settings = {"workflow.tiles": {"size": 640}}
-    with refusing(MB, Fault(413), latency=0.05) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(
+        workplace, in_the_middle, faults=above(MB, Fault(413)), latency=0.05
+    ) as server:
         done = workplace.run(**settings)
         assert (done.code, done.summary["done"]) == (0, 2), done
         assert server.count(413) > 1
@@ -260,9 +246,7 @@ def test_what_was_noted_of_a_reply_counts_once(workplace: Workplace) -> None:
             each["label"] = "mug"
         return answer
 
-    rule = on(Fault(413), where=lambda request: in_base64(request) > 300_000)
-    with LoopbackServer(with_another_label, faults=rule) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, with_another_label, faults=above(300_000, Fault(413))) as server:
         done = workplace.run()
         assert done.code == 0, done
         assert server.count(413) == 1
@@ -274,8 +258,7 @@ def test_what_was_noted_of_a_reply_counts_once(workplace: Workplace) -> None:
 
 @pytest.mark.slow
 def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
-    with refusing(MOST, Fault(413)) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, in_the_middle, faults=above(MOST, Fault(413))) as server:
         done = place.run(**{"vlm.check_every": 100})
         assert (done.code, done.summary["done"]) == (0, 4), done
         assert server.count(413) <= 2  # the first picture's, and of the probe that goes with it
@@ -326,8 +309,7 @@ def test_a_jpeg_keeps_its_quality(workplace: Workplace) -> None:
         kept.extend(base64.b64decode(text) for text in request.encoded_images)
         return answer(request)
 
-    with LoopbackServer(keeping) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, keeping):
         assert workplace.run(**{"vlm.picture_bytes": 500_000}).code == 0
     [data] = kept
     best = io.BytesIO()
@@ -376,7 +358,7 @@ def test_of_several_pictures_each_is_reduced(tmp_path: Path, message: str, least
     row = {"image_path": "", "other": ""}
     for number, column in enumerate(row):
         row[column] = str(tmp_path / noise(tmp_path / f"{number}.png", (250, 200), number))
-    with refusing(MB // 4, Fault(413, message)) as server:
+    with LoopbackServer(in_the_middle, faults=above(MB // 4, Fault(413, message))) as server:
         serving = OpenAIServing(server.base_url, "any", api_key="any")
         assert "scene" in Comparer(serving)(row)["answer"]
         assert (server.count(413), server.received) == (1, 2)
@@ -388,12 +370,10 @@ def test_of_several_pictures_each_is_reduced(tmp_path: Path, message: str, least
 def test_what_was_refused_before_is_asked_about_once_more(workplace: Workplace) -> None:
     small = noise(workplace.folder / "a.png", (60, 40))
     with_pictures(workplace, small, noise(workplace.folder / "b.png", (250, 200)))
-    with refusing(MB // 8, Fault(400, "no")) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, in_the_middle, faults=above(MB // 8, Fault(400, "no"))) as server:
         done = workplace.run()
         assert done.summary["failures"] == {"refused": 1}, done
-    with refusing(MB // 8, Fault(413)) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, in_the_middle, faults=above(MB // 8, Fault(413))) as server:
         assert workplace.run().summary["failures"] == {"refused": 1}
         assert server.received == 0
         done = workplace.run("--retry-failed")
@@ -434,7 +414,7 @@ class Careless(Comparer):
 
 def test_an_operator_that_passes_over_the_limits_comes_to_an_end(tmp_path: Path) -> None:
     name = str(tmp_path / noise(tmp_path / "a.png", (250, 200)))
-    with refusing(MB // 4, Fault(413)) as server:
+    with LoopbackServer(in_the_middle, faults=above(MB // 4, Fault(413))) as server:
         serving = OpenAIServing(server.base_url, "any", api_key="any")
         with pytest.raises(RequestRefused, match="413"):
             Careless(serving)({"image_path": name, "other": name})

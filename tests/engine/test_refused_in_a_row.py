@@ -9,6 +9,7 @@ import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace
 
 FILTERED = "Your request was flagged by our content policy."
@@ -60,15 +61,13 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [400, 403])
 def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
-    workplace: Workplace, status: int
+    workplace: Workplace,
 ) -> None:
     workplace.many(30)
     slow = on(Fault(delay=0.5), indexes=range(20))
-    rule = on(refusal(status, "limit reached"), indexes=range(20, 10_000))
-    with LoopbackServer(EchoAnswers(), faults=[slow, rule]) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    rule = on(refusal(400, "limit reached"), indexes=range(20, 10_000))
+    with endpoint_of(workplace, faults=[slow, rule]) as server:
         done = workplace.run(**{"workflow.max_workers": 32})
         assert done.code == 4, done
         server.faults = []
@@ -77,12 +76,10 @@ def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refused", [1, 5])
-def test_the_last_refusals_of_a_run_are_asked_about_too(workplace: Workplace, refused: int) -> None:
+def test_the_last_refusal_of_a_run_is_asked_about_too(workplace: Workplace) -> None:
     workplace.many(20)
-    rule = on(refusal(400, "limit reached"), indexes=range(40 - refused, 10_000))
-    with LoopbackServer(EchoAnswers(), faults=rule) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    rule = on(refusal(400, "limit reached"), indexes=range(39, 10_000))
+    with endpoint_of(workplace, faults=rule) as server:
         done = workplace.run(**{"workflow.max_workers": 2})
         assert done.code == 1, done
         assert is_plain(server.requests[-1])
@@ -99,8 +96,7 @@ def test_records_that_are_refused_one_after_the_other_are_refusals(
     workplace.many(24)
     bad = range(6, 20)
     rule = on(refusal(status, FILTERED if status == 403 else "too odd"), where=about(bad))
-    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rule, latency=0.02) as server:
         done = workplace.run(**{"workflow.max_workers": 2})
         assert done.code == 1, done
         assert done.summary["failures"] == {"refused": len(bad)}
@@ -117,8 +113,7 @@ def test_records_that_are_refused_one_after_the_other_are_refusals(
 def test_bad_records_at_the_start_of_a_run_do_not_stop_it(workplace: Workplace) -> None:
     workplace.many(30)
     rule = on(refusal(400, "too odd"), where=about(range(12)))
-    with LoopbackServer(EchoAnswers(), faults=rule) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=rule):
         done = workplace.run()
     assert done.code == 1, done
     assert (done.summary["done"], done.summary["failed"]) == (18, 12)
@@ -128,8 +123,7 @@ def test_without_an_answer_the_tenth_refusal_and_a_plain_one_stop_the_run(
     workplace: Workplace,
 ) -> None:
     workplace.many(30)
-    with LoopbackServer(EchoAnswers(), faults=on(refusal(400, "no such setting"))) as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace, faults=on(refusal(400, "no such setting"))) as server:
         done = workplace.run()
         assert done.code == 4, done
         assert server.received <= 10 + 4 + 3

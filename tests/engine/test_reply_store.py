@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
@@ -33,8 +34,7 @@ def run(place: Workplace, server: LoopbackServer) -> int:
 def test_an_estimate_touches_no_store_not_even_a_line_that_is_being_written(
     place: Workplace,
 ) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, EchoAnswers("xyxy_1000")) as server:
         before = command(["estimate", "-e", str(place.spec()), "--json"]).summary
         assert (before["stored"], place.replies.parent.exists()) == (0, False)
         assert run(place, server) == 0

@@ -18,9 +18,8 @@ import pytest
 from dataflow_grounding._util.errors import FolderTaken, InputError, TakenOver
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import check_held, only_run
-from dataflow_grounding.testing import LoopbackServer
 from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, Workplace
+from tests.support.workplace import REPOSITORY
 
 HOLDER = """
 import os, sys, time
@@ -121,12 +120,7 @@ def test_a_fork_that_ends_frees_nothing(folder: str) -> None:
     first.communicate()
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["flock", "no flock"])
-def test_a_folder_that_can_not_be_written_is_named(
-    folder: str, known: bool, request: pytest.FixtureRequest
-) -> None:
-    if not known:
-        request.getfixturevalue("touched")
+def test_a_folder_that_can_not_be_written_is_named(folder: str) -> None:
     Path(folder).parent.mkdir()
     Path(folder).write_text("a file")
     with pytest.raises(InputError, match=r"can't write in .*\.ckpt"), only_run(folder):
@@ -209,23 +203,3 @@ def test_of_several_that_begin_at_once_one_gets_it(
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["held", *["refused"] * 5]
-
-
-@pytest.mark.slow
-def test_a_run_names_the_file_and_asks_nothing(workplace: Workplace, monkeypatch: Any) -> None:
-    def flock(*arguments: Any) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    workplace.many(2)
-    touched = workplace.results / ".ckpt" / "lock.touched"
-    touched.parent.mkdir(parents=True)
-    touched.write_text("another run's")
-    with LoopbackServer() as server:
-        settings = {"vlm.openai.base_url": server.base_url}
-        done = workplace.run(**settings)
-        assert (done.code, server.count()) == (2, 0)
-        assert f"it touched {touched}" in done.err
-        aged(touched, 61)
-        assert workplace.run(**settings).code == 0
-        assert not touched.exists()

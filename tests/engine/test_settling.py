@@ -105,16 +105,12 @@ def test_the_format_is_settled_before_the_first_step_that_asks(
         assert tasks(server) == {"phrase_grounding": 1}
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_probes_are_paid_for_once_though_the_run_is_tried_again(
-    workplace: Workplace, stream: bool
-) -> None:
+def test_probes_are_paid_for_once_though_the_run_is_tried_again(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer(blind) as server:
         settings = {
             "vlm.openai.base_url": server.base_url,
             "vlm.box_format": "auto",
-            "workflow.stream": stream,
         }
         first, second = workplace.run(**settings), workplace.run(**settings)
         assert (first.code, second.code) == (2, 2), first

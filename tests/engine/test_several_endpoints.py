@@ -20,6 +20,7 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.testing import (
     CannedAnswers,
     EchoAnswers,
+    Fault,
     LoopbackServer,
     ReceivedRequest,
     faults,
@@ -95,12 +96,11 @@ def test_a_limited_one_does_not_hold_up_the_other(
     assert limited.count(429) < 60
 
 
-@pytest.mark.parametrize("workers", [1, 8])
 def test_one_that_is_dead_from_the_start(
-    workplace: Workplace, servers: list[LoopbackServer], workers: int
+    workplace: Workplace, servers: list[LoopbackServer]
 ) -> None:
     workplace.many(10)
-    done = several(workplace, DEAD, servers[0]).run(**{"workflow.max_workers": workers})
+    done = several(workplace, DEAD, servers[0]).run(**{"workflow.max_workers": 1})
     assert done.code == 0, done
     assert servers[0].paid == servers[0].received == 20
     assert done.summary["requests"] <= 25
@@ -114,6 +114,7 @@ BROKEN = [
     ("answers to nothing", {"faults": on(faults.slow(30))}, 7, "did not answer within 2 s"),
     ("another model", {"models": ["other"]}, 9, "404"),
     ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 7, "429"),
+    ("no credit", {"faults": on(Fault(402, "No credit."))}, 7, "402"),
 ]
 
 
@@ -225,15 +226,11 @@ def test_a_retry_goes_to_another(workplace: Workplace, servers: list[LoopbackSer
     assert often.paid + servers[0].paid == 48
 
 
-LISTS = [("an address", [0], [0, 1], [2, 0]), ("a list", [0, 1], [1, 2], [2])]
-
-
-@pytest.mark.parametrize("lists", [pytest.param(rest, id=name) for name, *rest in LISTS])
 def test_nothing_is_asked_again_where_the_list_changes(
-    workplace: Workplace, servers: list[LoopbackServer], lists: list[list[int]]
+    workplace: Workplace, servers: list[LoopbackServer]
 ) -> None:
     workplace.many(12)
-    for listed in lists:
+    for listed in ([0], [0, 1], [2, 0]):
         one = {"vlm.openai.base_url": servers[0].base_url} if listed == [0] else {}
         several(workplace, *([] if one else (servers[n] for n in listed)))
         workplace.run(**{"workflow.max_requests": 9, **one})
@@ -261,7 +258,6 @@ WRONG = [
         "leave one of them out",
     ),
     ({}, [{"base_url": "http://b/v1", "weight": 0}], "weight"),
-    ({}, [{"base_url": "http://b/v1"}, {"base_url": "http://b/v1/"}], "each once"),
     ({}, ["http://b/v1", {"base_url": "http://b/v1/"}], "each once"),
     ({}, [3], "should be a block of keys"),
 ]
