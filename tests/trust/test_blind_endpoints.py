@@ -125,7 +125,12 @@ def test_a_refused_probe_tells_nothing_of_what_is_absent(workplace: Workplace) -
     rows(workplace, ["a cup", "a ladder"], ["a dog"])
     rule = on(faults.content_filter(), where=asks_for_rectangles)
     with LoopbackServer(answers(), faults=rule) as server:
-        workplace.run(**RUNS, **{"vlm.openai.base_url": server.base_url})
+        done = workplace.run(**RUNS, **{"vlm.openai.base_url": server.base_url})
+    assert (done.code, done.summary["notes"]["unanswered_check"], done.summary["failed"]) == (
+        0,
+        1,
+        0,
+    )
     assert statuses(workplace) == [["grounded", "none"], ["none"]]
 
 

@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import PhraseGrounder
-from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
-from dataflow_grounding.testing.answers import asks_for_rectangles
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.trust.calibration_file import (
     cache_path,
     prompt_version,
@@ -137,22 +134,6 @@ def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None
 
 
 @pytest.mark.slow
-def test_a_damaged_file_is_as_good_as_none(workplace: Workplace) -> None:
-    """Each way in which one may be damaged: tests/trust/test_stored_again.py."""
-    workplace.many(1)
-    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
-        assert run(workplace, server).code == 0
-        path = stored(server)
-        path.write_text('{"endpoint": "http')
-        other = Workplace(workplace.folder / "other")
-        other.many(1)
-        sent = server.count()
-        assert run(other, server).code == 0
-        assert server.count() == sent + 2 + 4
-        assert json.loads(path.read_text())["box_format"] == "yxyx_1000"
-
-
-@pytest.mark.slow
 def test_no_key_is_stored(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:
@@ -207,51 +188,8 @@ def test_what_cannot_be_written_counts_before_an_older_file(workplace: Workplace
 
 
 @pytest.mark.slow
-def test_faults_are_met_as_in_a_run(workplace: Workplace) -> None:
-    workplace.many(1)
-    flaky = [on(faults.too_many_requests(0.05), times=2), on(faults.server_error(), times=1)]
-    with LoopbackServer(ProbeModel("yxyx_1000"), faults=flaky) as server:
-        assert run(workplace, server).code == 0
-    with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:
-        anew = {"workflow.force_reprocess": True, "vlm.openai.api_key": "sk-wrong"}
-        refused = run(workplace, server, **anew)
-        assert refused.code == 4, refused
-        assert server.count() <= 2
-
-
-@pytest.mark.slow
 def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
     workplace.many(5)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
         done = run(workplace, server, **{"workflow.max_requests": 7})
         assert (done.code, server.count()) == (3, 7)
-
-
-@pytest.mark.slow
-def test_a_script_calibrates_before_its_first_record(
-    workplace: Workplace, capsys: pytest.CaptureFixture[str]
-) -> None:
-    picture = str(workplace.folder / workplace.picture(size=(640, 480)))
-    with LoopbackServer(ProbeModel("yxyx_px")) as server:
-        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback"))
-        assert server.count() == 0
-        record = grounder({"image_path": picture, "expressions": ["a mug"]})
-        asked = server.count()
-        assert 6 <= asked <= 14  # three pictures, and one frame; the check and the answer
-        assert grounder.box_format.name == "yxyx_px@measured"
-        grounder({"image_path": picture, "expressions": ["a mug", "a cup"]})
-        assert server.count() == asked + 1
-    assert record["expressions"][0]["status"] == "grounded"
-    assert "calibrating" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(workplace: Workplace) -> None:
-    workplace.rows(
-        {"image_path": workplace.picture(f"{size[0]}.jpg", size), "caption": "A mug."}
-        for size in ((1, 200), (48, 32))
-    )
-    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
-        done = run(workplace, server, **{"vlm.check_every": 100})
-        assert done.code == 0, done
-        assert all(min(r.image_sizes[0]) >= 96 for r in server.requests if asks_for_rectangles(r))

@@ -112,18 +112,6 @@ def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
     assert model.probed.count(SMALL) <= 2
 
 
-def test_where_most_pictures_are_square_padding_is_found_in_the_others(
-    workplace: Workplace,
-) -> None:
-    pictures(workplace, [(400, 400)] * 6 + [(400, 300)])
-    with LoopbackServer(model := Server(lambda _: "xyxy_1000@pad_square")) as server:
-        done = run(workplace, server, "xyxy_1000")
-    assert (done.code, model.boxes) == (2, 1), done
-    assert sorted(model.probed) == [*[(400, 300)] * 4, (400, 400)]
-    assert "all boxes are off by" in done.err
-    assert "dataflowgrounding calibrate" in done.err
-
-
 def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_kind(
     workplace: Workplace,
 ) -> None:

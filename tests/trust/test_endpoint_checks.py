@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
+from dataflow_grounding import PhraseGrounder, RegionMarker, ground
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
 from dataflow_grounding.tasks import Request
@@ -27,12 +26,11 @@ from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
-    faults,
-    on,
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support.endpoint import endpoint_of
 from tests.support.stand_ins import watched_runs
-from tests.support.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
+from tests.support.stand_ins.watched_model import PEOPLE
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Done, Workplace, caption, command
 
@@ -273,10 +271,7 @@ def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(
     place.many(24)
     model = Switching(lambda n: X if n < 10 else Y)
     is_held = True  # what comes then is under way at the kill, however long that takes to come
-    with LoopbackServer(
-        model, latency=lambda _: HANGING * (is_held and model.boxes >= 11)
-    ) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, model, latency=lambda _: HANGING * (is_held and model.boxes >= 11)):
         running = place.start()
         wait_until(lambda: model.boxes >= 11)
         os.kill(running.pid, signal.SIGKILL)
@@ -393,36 +388,20 @@ class Held(OpenAIServing):
         return await super().answer(request)
 
 
-def at_once(place: Workplace, serving: Held, check_every: int | None, before: int = 24) -> None:
-    """A run that ends, after `before` records and the last mug, when another of 25 began and ended;
-    without files.
-    """
+def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> None:
+    """The other begins before and ends after it."""
     picture = str(place.folder / place.picture(size=(640, 480)))
-    first = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(before)]
-    first.append({"image_path": picture, "expressions": ["the last mug"]})
-    second = [{"image_path": picture, "expressions": [f"no mug {n}"]} for n in range(25)]
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(PhraseGrounder(serving, check_every=check_every), first)
+    rows = [{"image_path": picture, "expressions": [f"no mug {n}"]} for n in range(25)]
+    with LoopbackServer(corner) as server, ThreadPoolExecutor() as pool:
+        serving = Held(server.base_url, "seen by two", box_format=X, max_workers=2)
+        grounder = PhraseGrounder(serving, check_every=None)
+        running = pool.submit(grounder, [{"image_path": picture, "expressions": ["the last mug"]}])
         assert serving.came.wait(HANGING)
         with suppress(SuspectBoxes):
-            PhraseGrounder(serving, check_every=check_every)(second)
+            grounder(rows)
         serving.may.set()
-        running.result()
-
-
-@pytest.mark.slow
-def test_a_check_holds_for_all_runs_in_memory(place: Workplace) -> None:
-    with LoopbackServer(model := Switching(X)) as server:
-        serving = Held(server.base_url, "checked for two", box_format=X, max_workers=2)
-        at_once(place, serving, SELDOM)
-    assert model.probes <= 3, "one first, one at the end of each run at the most"
-
-
-def test_a_sign_in_one_run_in_memory_stops_the_others_too(place: Workplace) -> None:
-    with LoopbackServer(corner) as server, pytest.raises(SuspectBoxes, match="_px would fit"):
-        at_once(
-            place, Held(server.base_url, "seen by two", box_format=X, max_workers=2), None, before=0
-        )
+        with pytest.raises(SuspectBoxes, match="_px would fit"):
+            running.result()
 
 
 def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(place: Workplace) -> None:
@@ -436,49 +415,6 @@ def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(place: 
         assert model.probes <= 4, "a miss and three further copies of it"
         with pytest.raises(SuspectBoxes):
             PhraseGrounder(serving)(row)
-
-
-@pytest.mark.slow
-def test_another_format_after_a_stop_is_asked_for_afresh(
-    place: Workplace, right: list[Any]
-) -> None:
-    place.many(20)
-    with LoopbackServer(model := Switching(lambda n: X if n < 5 else Y)) as server:
-        assert run(place, server, **{"vlm.check_every": 8}).code == 2
-        bought = model.boxes
-        assert run(place, server, **{"vlm.check_every": 8, "vlm.box_format": Y}).code == 0
-        assert model.boxes - bought == 20
-    assert boxes_of(place.annotations()) == right[:20]
-
-
-class ByHand(Pipeline):
-    """One step, as a user writes it."""
-
-    def __init__(self, folder: Path, server: LoopbackServer) -> None:
-        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"))
-        serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=4)
-        self.grounder = PhraseGrounder(serving, check_every=10)
-
-    def forward(self) -> None:
-        self.grounder.run(self.storage.step())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("compiled", [True, False])
-def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, compiled: bool) -> None:
-    picture = str(place.folder / place.picture())
-    rows = [{"image_path": picture, "expressions": [{"text": caption(n)}]} for n in range(20)]
-    (place.folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with LoopbackServer(model := Switching(lambda n: X if n < 8 else Y)) as server:
-        pipeline = ByHand(place.folder, server)
-        if compiled:
-            pipeline.compile()
-        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
-            pipeline.forward()
-        assert 8 < model.boxes <= 20
-        assert not list((place.folder / "cache").glob("*.jsonl"))
-        model.chosen = lambda _: X
-        assert pipeline.forward().done == 20
 
 
 # --- what it costs
@@ -498,8 +434,7 @@ def test_checks_are_counted_in_requests_cost_and_estimate(
 ) -> None:
     place.many(records)
     place.settings |= {"vlm.check_every": every, "vlm.prices": {"input": 1.0, "output": 1.0}}
-    with LoopbackServer(model := Switching(X)) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, model := Switching(X)) as server:
         told = command(["estimate", "-e", str(place.spec()), "--json"]).summary
         done = place.run()
         assert (done.code, model.boxes) == (0, records), done
@@ -552,17 +487,10 @@ def nothing_on_probes(request: ReceivedRequest) -> Any:
     return {"objects": []} if asks_for_rectangles(request) else EchoAnswers(X)(request)
 
 
-def talk_on_probes(request: ReceivedRequest) -> Any:
-    return "I see rectangles." if asks_for_rectangles(request) else EchoAnswers(X)(request)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("answers", [nothing_on_probes, talk_on_probes])
-def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
-    place: Workplace, answers: Any
-) -> None:
+def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(place: Workplace) -> None:
     place.many(14)
-    with LoopbackServer(answers) as server:
+    with LoopbackServer(nothing_on_probes) as server:
         done = run(place, server, **{"vlm.check_every": 5})
         assert done.code == 0, done
         assert done.summary["notes"]["unanswered_check"] == done.summary["probes"] == 2
@@ -573,18 +501,6 @@ def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
         )
         assert "docs/" not in told.err  # which whoever has installed the package lacks
     assert place.run_json()["suspect_boxes"] is None
-
-
-def test_a_refused_probe_is_no_evidence(place: Workplace) -> None:
-    place.many(6)
-    rule = on(faults.content_filter(), where=asks_for_rectangles)
-    with LoopbackServer(Switching(X), faults=rule) as server:
-        done = run(place, server)
-    assert (done.code, done.summary["notes"]["unanswered_check"], done.summary["failed"]) == (
-        0,
-        1,
-        0,
-    ), done
 
 
 def corner(request: ReceivedRequest) -> Any:
@@ -702,28 +618,6 @@ def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
 
 
 # --- whole runs
-
-
-@pytest.mark.slow
-def test_a_change_shows_in_the_numbers_soon(place: Workplace) -> None:
-    """Checks come only where the numbers call for them: in this run not by themselves.
-    `benchmarks.box_watch` plays other changes.
-    """
-    watched_runs.grounding_input(place, Scene(), 60)
-    model = WatchedModel(lambda n, _: X if n < 40 else "xyxy_px", Scene(), noise=0.02)
-    with LoopbackServer(model) as server:
-        done = run(place, server, **{"workflow.steps": ["1"], "workflow.max_workers": 1})
-    assert (done.code, place.annotations(), "xyxy_px would fit" in done.err) == (2, [], True), done
-    assert 1 <= model.wrong(X) <= 18
-
-
-@pytest.mark.slow
-def test_a_noisy_model_in_the_right_format_is_not_stopped() -> None:
-    scene, written = watched_runs.RIGHT["mostly empty"], "cxcywh_px"
-    outcome = watched_runs.play(
-        lambda *_: written, written, scene, records=25, seed=1, noise=0.03, outliers=0.2
-    )
-    assert (outcome.code, outcome.answers) == (0, 25), outcome.said
 
 
 @pytest.mark.slow

@@ -5,16 +5,17 @@ that name none.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.trust.finding import fit_parts
 from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
 from tests.support.stand_ins.format_runs import FORMATLESS, PROBES, is_refused, one_format
-from tests.support.stand_ins.probe_model import answered, seen
+from tests.support.stand_ins.probe_model import answered
 from tests.support.stand_ins.resize_rules import OTHERS, RULES, reduced
 from tests.support.stand_ins.rule_runs import STATED, decided, one_rule, with_rule
 
@@ -87,25 +88,6 @@ def test_a_picture_without_answers_proves_no_parts_of_the_side() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [("xyxy_1000", "xyxy_px"), ("xyxy_1000", "xyxy_1024")])
-def test_what_differs_by_the_picture_s_size_is_measured_in_each(names: tuple[str, str]) -> None:
-    small, large = (find_box_format(name, "") for name in names)
-    draw = random.Random(1)
-
-    def model(probe: Probe) -> ProbedPicture:
-        written = large if max(probe.size) > 1000 else small
-        return answered(probe, lambda _: written, seen(probe, draw, 0.005))
-
-    decision, _ = decided(model, [(640, 480), (1600, 1200)])
-    for frame in decision.fit.format.maps:
-        written = large if max(frame.size) > 1000 else small
-        numbers = written.from_pixels((0, 0, *frame.size), original=frame.size)
-        right, bottom = decision.fit.format.to_pixels(numbers, original=frame.size)[2:]
-        assert right == pytest.approx(frame.size[0], rel=0.01)
-        assert bottom == pytest.approx(frame.size[1], rel=0.01)
-
-
-@pytest.mark.slow
 def test_noise_makes_a_map_less_precise_and_says_so() -> None:
     errors = []
     for noise in (0.005, 0.03, 0.06):
@@ -133,52 +115,32 @@ def test_the_error_is_in_pixels_of_the_pictures() -> None:
     assert (found.found, found.asked) == (36, 36)
 
 
-def test_named_corners_leave_the_order_open_and_are_taken_as_stated() -> None:
+@pytest.mark.parametrize(
+    ("written", "said", "name"),
+    [
+        pytest.param(STATED, {"order": "xyxy"}, "xyxy_1000", id="corners are taken as stated"),
+        # a later reply that names none is read as those before
+        pytest.param(
+            find_box_format("yxyx_1000", ""), {"order": "yxyx"}, "yxyx_1000", id="y first"
+        ),
+        pytest.param(
+            known_formats()["paligemma"], {"family": "paligemma"}, "paligemma", id="tokens"
+        ),
+    ],
+)
+def test_what_answers_say_of_their_format_counts(
+    written: BoxFormat, said: dict[str, Any], name: str
+) -> None:
     pictures = []
     for probe in PROBES:
         answers = [
-            ProbeBox(
-                phrase, bbox, tuple(STATED.from_pixels(bbox, original=probe.size)), order="xyxy"
-            )
+            ProbeBox(phrase, bbox, tuple(written.from_pixels(bbox, original=probe.size)), **said)
             for phrase, bbox in probe.boxes.items()
         ]
         pictures.append(ProbedPicture(probe, probe.size, answers))
     found = fit_parts(pictures, STATED)
     assert found is not None
-    assert found.format.name == "xyxy_1000"
-
-
-def test_the_order_that_answers_name_is_the_format_s() -> None:
-    """A later reply that names none is read as those before: y first."""
-    written = find_box_format("yxyx_1000", "")
-    draw = random.Random(1)
-    pictures = []
-    for probe in PROBES:
-        picture = answered(probe, lambda _: written, seen(probe, draw, outliers=0))
-        answers = [replace(answer, order="yxyx") for answer in picture.answers]
-        pictures.append(ProbedPicture(probe, probe.size, answers))
-    found = fit_parts(pictures, STATED)
-    assert found is not None
-    assert found.format.name == "yxyx_1000"
-
-
-def test_tokens_of_one_family_name_the_family() -> None:
-    family = known_formats()["paligemma"]
-    pictures = []
-    for probe in PROBES:
-        answers = [
-            ProbeBox(
-                phrase,
-                bbox,
-                tuple(family.from_pixels(bbox, original=probe.size)),
-                family="paligemma",
-            )
-            for phrase, bbox in probe.boxes.items()
-        ]
-        pictures.append(ProbedPicture(probe, probe.size, answers))
-    found = fit_parts(pictures, STATED)
-    assert found is not None
-    assert found.format.name == "paligemma"
+    assert found.format.name == name
 
 
 def test_a_second_format_of_a_few_rectangles_is_named() -> None:

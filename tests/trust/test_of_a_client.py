@@ -48,11 +48,10 @@ def client_of(server: LoopbackServer) -> Callable[[str, bytes], str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yxyx_1000", "xywh_100"])
-def test_a_clients_format_is_found_out_and_reads_its_replies(name: str) -> None:
-    with LoopbackServer(ProbeModel(name)) as server:
+def test_a_clients_format_is_found_out_and_reads_its_replies() -> None:
+    with LoopbackServer(ProbeModel("xywh_100")) as server:
         found = calibrate(client_of(server))
-        assert (found.name, found.sizes) == (name, None)
+        assert (found.name, found.sizes) == ("xywh_100", None)
         assert found.requests == server.count()
     numbers = found.from_pixels((10, 20, 110, 220), original=(640, 480))
     reply = json.dumps([{"label": "cat", "box": numbers}])

@@ -90,14 +90,6 @@ def saved(folder: Path, kind: str) -> Path:
     return path
 
 
-def test_without_checks_no_copy_is_sent(tmp_path: Path) -> None:
-    with LoopbackServer(model := Looking()) as server:
-        serving = OpenAIServing(server.base_url, "no probes", box_format=X)
-        row = {"image_path": str(saved(tmp_path, "png")), "expressions": ["a mug"]}
-        PhraseGrounder(serving, check_every=None)(row)
-    assert not model.probes
-
-
 KINDS = ("png", "jpg", "webp", "gif", "transparent png", "16-bit png", "turned jpg", "large png")
 
 
@@ -209,7 +201,7 @@ def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(tmp_path: Path)
     assert np.abs(at_the_right - np.array(PADDING)).max() < 24
 
 
-@pytest.mark.parametrize("size", [(96, 96), (640, 480), (128, 96), (96, 1024), (1024, 683)])
+@pytest.mark.parametrize("size", [(96, 96), (96, 1024), (1024, 683)])
 def test_rectangles_keep_apart_and_away_from_the_edges(size: Size) -> None:
     plain = photograph(size)
     for layout in (0, 1, LAYOUTS - 1):

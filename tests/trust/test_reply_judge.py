@@ -55,14 +55,10 @@ def experienced(asked: str, scene: Scene, replies: int = 200) -> ReplyJudge:
     ("asked", "written", "least"),
     [
         (X, Y, 0.5),
-        (Y, X, 0.5),
         (X, "xyxy_px", 0.4),
         (X, "xyxy_100", 0.9),
-        (X, "xyxy_1", 0.9),
         (X, "xywh_1000", 0.5),
-        (X, "cxcywh_1000", 0.5),
         ("xyxy_px", X, 0.4),
-        ("xyxy_px", "xywh_px", 0.5),
     ],
 )
 def test_another_format_is_told_in_most_replies(asked: str, written: str, least: float) -> None:
@@ -78,9 +74,7 @@ def test_another_format_is_told_in_most_replies(asked: str, written: str, least:
     [
         (X, Scene(area=-6.5)),
         (Y, Scene()),
-        ("xyxy_px", Scene(level=False)),
         ("xywh_1000", Scene(corner=True)),
-        ("cxcywh_px", Scene(area=-6.5)),
         ("cxcywh_px", Scene(corner=True)),
         ("xyxy_1", Scene(level=False)),
     ],
@@ -178,7 +172,7 @@ def test_right_replies_raise_no_alarm() -> None:
         assert judge.alarm_without_check("lying", others_told=False) is None
 
 
-@pytest.mark.parametrize("written", [Y, "xyxy_px", "xyxy_100", "xywh_1000"])
+@pytest.mark.parametrize("written", [Y, "xyxy_100"])
 def test_a_second_reply_proves_the_format_of_the_first(written: str) -> None:
     judge = ReplyJudge(find_box_format(X, ""))
     chance = random.Random(6)

@@ -22,6 +22,7 @@ from dataflow_grounding.trust.calibration_file import (
     load_calibration,
     prompt_version,
 )
+from tests.support.endpoint import endpoint_of
 from tests.support.seen_boxes import PARTS, scene
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.stand_ins.seeing_model import SeeingModel
@@ -40,8 +41,7 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         "vlm.box_format": "auto",
         "vlm.check_every": 100,
     }
-    with LoopbackServer(EchoAnswers("xyxy_px")) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(place, EchoAnswers("xyxy_px")) as server:
         place.rows([{"image_path": place.picture("one.jpg", (640, 480)), "caption": caption(0)}])
         assert place.run().code == 0
         later = Workplace(place.folder / "later", **place.settings)
@@ -94,29 +94,6 @@ def test_requests_for_further_sizes_are_counted_though_measuring_these_fails(
 
 
 @pytest.mark.slow
-def test_x_and_y_swapped_in_shapes_of_a_later_run_stop_it_at_its_first_box(
-    workplace: Workplace,
-) -> None:
-    place = workplace
-    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
-
-    def swapped_in_squares(request: ReceivedRequest, phrase: str) -> str:
-        [(width, height)] = request.image_sizes or [(2, 1)]
-        return "yxyx_1000" if width == height else "xyxy_1000"
-
-    with LoopbackServer(ProbeModel(swapped_in_squares)) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
-        place.rows([{"image_path": place.picture("lying.jpg", (640, 480)), "caption": caption(0)}])
-        assert place.run().code == 0
-        later = Workplace(place.folder / "later", **place.settings)
-        later.rows([{"image_path": later.picture("square.jpg", (700, 700)), "caption": caption(1)}])
-        done = later.run()
-    assert (done.code, later.annotations()) == (2, []), done
-    assert "700x700" in done.err
-    assert "The reply since the last good check is set aside" in done.err
-
-
-@pytest.mark.slow
 def test_a_shape_of_a_later_run_that_is_seen_otherwise_is_measured_by_calibrating_again(
     tmp_path: Path,
 ) -> None:
@@ -157,13 +134,11 @@ def test_a_shape_of_a_later_run_that_is_seen_otherwise_is_measured_by_calibratin
         {"prompt": "0"},
         {"model": "somebody"},
         {"limits": {"max_pixels": 1}},
-        {"limits": {"max_side": 1.5}},
         {"limits": {"max_side": 5}},
         {"limits": {"max_short_side": 0.4}},
         {"limits": {"max_wide": 1e-9}},
         {"limits": {"min_pixels": None}},
         {"limits": {"multiple": 1.5}},
-        {"limits": {"max_side": 0}},
         {"limits": {"max_pixels": 10**400}},
         {"sizes": [[10**400, 3]]},
         {"box_format": "xyxy_px@smart_resize_0_0_0"},
@@ -175,19 +150,9 @@ def test_a_calibration_that_is_damaged_or_was_edited_by_hand_is_ignored(
     tmp_path: Path, edit: str | dict[str, Any]
 ) -> None:
     path = str(tmp_path / "calibration.json")
-    facts = (
-        "http://localhost/v1",
-        "a model",
-        prompt_version(),
-        "xyxy_1000",
-        3.0,
-        0.01,
-        30,
-        36,
-        12,
-        "2026-11-22T00:00:00Z",
-    )
-    Calibration(*facts, limits=SizeLimits(), sizes=[[640, 480]]).save(path)
+    facts = ("http://localhost/v1", "a model", prompt_version(), "xyxy_1000", 3.0, 0.01, 30, 36, 12)
+    date = "2026-11-22T00:00:00Z"
+    Calibration(*facts, date, limits=SizeLimits(), sizes=[[640, 480]]).save(path)
     assert load_calibration(path, "http://localhost/v1", "a model") is not None
     if isinstance(edit, str):
         Path(path).write_text(edit)

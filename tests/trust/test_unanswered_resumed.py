@@ -123,22 +123,6 @@ def test_finished_rows_of_a_run_that_was_stopped_are_taken_as_they_are(
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_twice_leaves_what_a_straight_one_leaves(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    server.answers = model = Silent(right)
-    assert run(place, server, **{"workflow.max_requests": 10}).code == 3
-    assert run(place, server).code == 0
-    given = model.given
-    before = place.files()
-    (place.results / ".ckpt" / "finished.json").unlink()
-    again = run(place, server)
-    assert (again.code, model.given, place.files()) == (0, given, before), again
-    paths = [json.loads(line)["image_path"] for line in (before.annotations or b"").splitlines()]
-    assert len(set(paths)) == len(paths) == RECORDS
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("on_suspect", ["stop", "warn"])
 def test_a_later_check_that_fails_sets_finished_rows_aside(
     place: Workplace, server: LoopbackServer, on_suspect: str
