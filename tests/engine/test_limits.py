@@ -49,7 +49,6 @@ def timeout(place: Workplace) -> None:
                 done = place.run(**settings_at(server.address), **limits)
             assert done.code == 4, (name, done)
             assert server.count() == 1, (name, done)
-            assert "did not answer within 1 s" in done.err, (name, done)
 
 
 def max_workers(place: Workplace) -> None:

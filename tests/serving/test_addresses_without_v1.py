@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from PIL import Image
 from dataflow_grounding import OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import EndpointRefused
 from tests.support.wires import FixedAnswer
-from tests.support.workplace import Workplace, command
 
 NOT_FOUND = b'{"detail":"Not Found"}'
 BARE = {
@@ -90,25 +88,3 @@ def test_a_key_in_the_path_is_not_shown(picture: str) -> None:
         said = refusal(f"{server.address}/sk-abcdefghijklmnop1234567890", picture)
     assert "Should it end in /v1?" in said
     assert "abcdefgh" not in said
-
-
-def test_every_command_says_it(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    workplace.many(3)
-    with FixedAnswer(404, b"404 page not found\n") as server:
-        spec = str(workplace.spec(**{"vlm.openai.base_url": server.address}))
-        monkeypatch.setenv("DF_BASE_URL", server.address)
-        monkeypatch.setenv("DF_MODEL", "m")
-        mug = [str(workplace.folder / "a.jpg"), "the mug"]
-        commands = {
-            "doctor": ["doctor"],
-            "doctor of a spec": ["doctor", "-e", spec],
-            "ground": ["ground", *mug],
-            "generate": ["generate", "-e", spec],
-            "calibrate": ["calibrate", "-e", spec],
-        }
-        for name, arguments in commands.items():
-            done = command(arguments)
-            assert done.code == 4, (name, done)
-            asked = f"404 page not found. Is it {server.address}/v1? {CHECK}"
-            assert asked in done.out + done.err, (name, done)
-    assert asked in json.loads((workplace.results / "run.json").read_text())["stopped_by"]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataflow_grounding.images.image import ImageLimits
-from dataflow_grounding.operators import ExpressionExtractor
-from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving._chat_completions import (
     completion_in,
     error_in,
@@ -47,11 +43,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 SERVERS = {
     "knows no json_schema": (Takes(response_formats=("json_object",)), 1),
-    "knows no response_format": (Takes(response_formats=()), 2),
     "ignores response_format": (Takes(ignores_format=True), 0),
-    "wants max_completion_tokens": (Takes(max_completion_tokens=True), 1),
-    "takes no temperature": (Takes(temperature=False), 1),
-    "takes no system message": (Takes(system_messages=False), 1),
     "takes one image": (Takes(max_images=1), 0),
     "takes hardly anything": (
         Takes(
@@ -86,20 +78,19 @@ def test_the_records_are_the_same_and_what_it_takes_is_found_out_once(
     assert workplace.annotations() == usual
 
 
-def test_a_model_without_eyes_stops_the_run_within_a_few_requests(workplace: Workplace) -> None:
-    workplace.many(30)
-    with LoopbackServer(takes=Takes(max_images=0)) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert done.code == 4, done
-        assert server.count() <= 8
-    assert "takes no images" in done.err
+BLIND = {
+    "400": {"takes": Takes(max_images=0)},
+    # ggml-org/llama.cpp#13566
+    "500": {"faults": [on(Fault(500, "image input is not supported by this server"))]},
+}
 
 
-def test_a_server_without_eyes_that_says_so_with_500_stops_it_too(workplace: Workplace) -> None:
-    """ggml-org/llama.cpp#13566"""
+@pytest.mark.parametrize("blind", BLIND.values(), ids=BLIND)
+def test_a_model_without_eyes_stops_the_run_within_a_few_requests(
+    workplace: Workplace, blind: dict[str, Any]
+) -> None:
     workplace.many(30)
-    blind = Fault(500, "image input is not supported by this server")
-    with LoopbackServer(faults=[on(blind)]) as server:
+    with LoopbackServer(**blind) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert (done.code, server.count() <= 8) == (4, True), done
     assert "takes no images" in done.err
@@ -141,19 +132,16 @@ def test_openais_own_service_is_asked_for_json_object(url: str, first: str) -> N
 def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(key=None) as server:
-        settings = {"vlm.openai.base_url": server.base_url}
+        settings: dict[str, Any] = {"vlm.openai.base_url": server.base_url}
         assert workplace.run(**settings).summary["requests"] == 4
         extra = {
             "chat_template_kwargs": {"enable_thinking": False},
             "top_p": 0.5,
             "temperature": 0.25,
         }
-        assert (
-            workplace.run(**settings, **{"vlm.openai.extra_body": extra}).summary["requests"] == 4
-        )
-        assert (
-            workplace.run(**settings, **{"vlm.openai.extra_body": extra}).summary["requests"] == 0
-        )
+        settings["vlm.openai.extra_body"] = extra
+        assert workplace.run(**settings).summary["requests"] == 4
+        assert workplace.run(**settings).summary["requests"] == 0
         sent = server.requests[-1].settings
     assert {name: sent[name] for name in extra} == extra
 
@@ -439,9 +427,8 @@ def test_the_choice_with_index_0_counts() -> None:
     assert reply_in({"choices": choices}, 0.0).text == "{}"
 
 
-@pytest.mark.parametrize("extra", [{}, {"stream": True}])
 def test_a_server_that_streams_is_told_not_to_and_read_all_the_same(
-    workplace: Workplace, usual: list[dict[str, Any]], extra: dict[str, Any]
+    workplace: Workplace, usual: list[dict[str, Any]]
 ) -> None:
     workplace.many(4)
 
@@ -450,11 +437,9 @@ def test_a_server_that_streams_is_told_not_to_and_read_all_the_same(
         return Fault(200, body=streamed(text), headers={"content-type": "text/event-stream"})
 
     with LoopbackServer(faults=[streams]) as server:
-        done = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "vlm.openai.extra_body": extra}
-        )
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert done.code == 0, done
-        assert {request.settings["stream"] for request in server.requests} == {bool(extra)}
+        assert {request.settings["stream"] for request in server.requests} == {False}
     assert workplace.annotations() == usual
 
 
@@ -550,22 +535,6 @@ def test_usage(data: Any, expected: tuple[int, int, int]) -> None:
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == expected
 
 
-@pytest.mark.slow
-def test_a_reasoning_models_records_are_the_same(
-    workplace: Workplace, usual: list[dict[str, Any]]
-) -> None:
-    """Its thoughts stand in the text, before the answer."""
-    thinking = Fault(
-        change=lambda answer: replace(
-            answer, text=f"<think>Is it {{a}} cup?</think>\n{answer.text}"
-        )
-    )
-    workplace.many(4)
-    with LoopbackServer(faults=[on(thinking)]) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    assert workplace.annotations() == usual
-
-
 def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_path: Path) -> None:
     workplace.many(1)
     with LoopbackServer() as server:
@@ -587,11 +556,8 @@ def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_pat
     [
         "https://integrate.api.nvidia.com/v1",
         "https://ai.api.nvidia.com/v1/vlm/nvidia/neva-22b",
-        "https://api.nvidia.com/v1",
         "https://api.nvcf.nvidia.com/v2/nvcf/pexec/functions/0f3c",
         "https://0f3c.invocation.api.nvcf.nvidia.com/v1",
-        "https://grpc.nvcf.nvidia.com:443/v1",
-        "https://nim.nvidia.com/v1",
         "https://NVIDIA.com/v1",
         "https://user:word@Integrate.API.nvidia.com.:8443/v1?key=1#part",
     ],
@@ -608,10 +574,8 @@ def test_hosted_nims_take_small_pictures(url: str) -> None:
         "https://evilnvidia.com/v1",
         "https://api.nvidia.com.evil.org/v1",
         "https://nvidia.com@evil.org/v1",
-        "https://evil.org/api.nvidia.com/v1",
         "https://evil.org/v1?host=.nvidia.com",
         "https://nvidia.com.cn/v1",
-        "https://nvidia.company/v1",
         "http://nim.internal:8000/v1/nvidia",
         "http://[::1]:8000/v1",
     ],
@@ -619,19 +583,3 @@ def test_hosted_nims_take_small_pictures(url: str) -> None:
 def test_other_servers_take_large_pictures(url: str) -> None:
     limits = first_limits(url)
     assert (limits.max_side, limits.max_bytes) == (2048, 15 * 2**20)
-
-
-def test_a_picture_with_too_many_bytes_is_sent_in_its_size_with_fewer(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.effect_noise((1500, 900), 25).convert("RGB").save(tmp_path / "a.jpg", quality=97)
-    with LoopbackServer() as server:
-        limits = ImageLimits(max_bytes=400_000)
-        serving = OpenAIServing(
-            server.base_url, "loopback", box_format="xyxy_px", image_limits=limits
-        )
-        assert (tmp_path / "a.jpg").stat().st_size > 600_000
-        ExpressionExtractor(serving)({"image_path": str(tmp_path / "a.jpg"), "caption": "A cup"})
-        [image] = server.requests[0].images
-    assert (image.width, image.height) == (1500, 900)
-    assert image.size <= 400_000

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import sys
@@ -14,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding._util.errors import EndpointRefused, GroundingError, ServerFault
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.images.image import open_image
+from dataflow_grounding import ExpressionExtractor
+from dataflow_grounding._util.errors import ServerFault
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import GeminiServing
-from dataflow_grounding.tasks.captions import image_caption
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
-from tests.support.labelled import Box, Labelled, labelled
 from tests.support.workplace import REPOSITORY, Workplace, caption, command
 
 pytestmark = [
@@ -229,65 +227,33 @@ def test_what_becomes_of_each_reply(gemini: Workplace) -> None:
         assert KEY.encode() not in content, path
 
 
-async def refusal_of(endpoint: LoopbackServer, picture: Path, **settings: Any) -> GroundingError:
-    """The error that a request ends with."""
-    request = image_caption(open_image(Record({"image_path": str(picture)}), "image_path"))
-    serving = GeminiServing(api_key=KEY, base_url=endpoint.address, **settings)
-    try:
-        await serving.answer(request)
-    except GroundingError as error:
-        return error
-    finally:
-        await serving.aclose()
-    raise AssertionError("it was answered")
-
-
 def test_the_timeout_is_kept(gemini: Workplace) -> None:
-    with server(on(faults.hang())) as endpoint:
-        error = asyncio.run(refusal_of(endpoint, gemini.folder / "a.jpg", timeout=1))
-    assert isinstance(error, ServerFault)
-    assert "did not answer within 1 s" in str(error)
+    row = {"image_path": str(gemini.folder / "a.jpg"), "caption": "A cup"}
+    with (
+        holding(current_options, RunOptions(max_attempts=1)),
+        server(on(faults.hang())) as endpoint,
+        pytest.raises(ServerFault, match="did not answer within 1 s"),
+    ):
+        ExpressionExtractor(GeminiServing(api_key=KEY, base_url=endpoint.address, timeout=1))(row)
 
 
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (faults.forbidden(), "Check the API key"),
-        (faults.model_not_found(), "the model's name"),
+        pytest.param(faults.unauthorized(), "Check the API key", id="a wrong key"),
+        pytest.param(faults.forbidden(), "Check the API key", id="a key that may not"),
+        pytest.param(faults.model_not_found(), "the model's name", id="an unknown model"),
     ],
-    ids=["a key that may not", "an unknown model"],
 )
-def test_what_no_request_can_mend_is_of_the_endpoint(
-    gemini: Workplace, fault: Fault, said: str
-) -> None:
-    with server(on(fault), leaky=True) as endpoint:
-        error = asyncio.run(refusal_of(endpoint, gemini.folder / "a.jpg"))
-    assert isinstance(error, EndpointRefused)
-    assert said in str(error)
-    assert KEY not in str(error)
-
-
-def test_a_wrong_key_stops_the_run(gemini: Workplace) -> None:
+def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, fault: Fault, said: str) -> None:
     gemini.many(20)
-    with server(on(faults.unauthorized()), leaky=True) as endpoint:
+    with server(on(fault), leaky=True) as endpoint:
         done = gemini.run(**at(endpoint))
         assert done.code == 4, done
         assert endpoint.count() <= 8
-    assert "Check the API key" in done.err
+    assert said in done.err
     assert len(done.err.splitlines()) == 1
     assert KEY not in done.out + done.err
-
-
-def test_a_reply_at_the_token_limit_is_no_refusal(gemini: Workplace) -> None:
-    rule = on(
-        faults.truncated(0.5), task="phrase_grounding", where=lambda r: len(r.input["phrases"]) > 1
-    )
-    with server(rule) as endpoint:
-        done = gemini.run(**at(endpoint))
-        assert done.code == 0, done
-        sizes = [len(r.input["phrases"]) for r in endpoint.requests if r.task == "phrase_grounding"]
-    assert sorted(sizes) == [1] * 4 + [2] * 3, "asked again by halves, the half that all share once"
-    assert gemini.failures() == []
 
 
 def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> None:
@@ -433,37 +399,3 @@ def test_the_seed_pages_spec_runs_as_it_stands(
         }
     assert json.loads(settings)["mediaResolution"] == "MEDIA_RESOLUTION_HIGH"
     assert len(gemini.annotations()) == 3
-
-
-def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_endpoint(
-    workplace: Workplace,
-) -> None:
-    boxes = [Box("Car", 10.5, 20, 90, 140), Box("Van", 100, 20, 190, 140)]
-    labelled(workplace.folder, "kitti", [Labelled("p.jpg", boxes, (320, 240))])
-    written = []
-    with server() as endpoint, server(key=None) as other:
-        for name, vlm in {
-            "gemini": {
-                "backend": "gemini",
-                "gemini": {"api_key": KEY, "base_url": endpoint.address},
-            },
-            "openai": {
-                "backend": "openai",
-                "openai": {"base_url": other.base_url, "model_name": "gemini-2.5-flash"},
-            },
-        }.items():
-            block = {"vlm": vlm, "data": {"image_dir": "images", "kitti_label_dir": "labels"}}
-            whole = {
-                "results_dir": name,
-                "autolabel_type": "image_referring_expression",
-                "image_referring_expression": block,
-            }
-            (workplace.folder / f"{name}.yaml").write_text(json.dumps(whole))
-            done = command(
-                ["generate", "-e", str(workplace.folder / f"{name}.yaml"), "--no-progress"]
-            )
-            assert done.code == 0, done
-            written.append((workplace.folder / name / "annotations.jsonl").read_bytes())
-        assert endpoint.count() == other.count() == 4
-    assert written[0] == written[1]
-    assert written[0].count(b"\n") == 1

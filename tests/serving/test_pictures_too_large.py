@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataflow_grounding import ground
 from dataflow_grounding.serving import GeminiServing, OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.faults import Fault
 
 NGINX = "<html><head><title>413 Request Entity Too Large</title></head><body></body></html>"
@@ -217,11 +217,7 @@ def in_base64(request: ReceivedRequest) -> int:
 def refusing(said: Said) -> LoopbackServer:
     fault = Fault(said.status, body=said.body.encode())
     rule = on(fault, where=lambda request: in_base64(request) > 300_000)
-    return LoopbackServer(answering, faults=rule)
-
-
-def answering(request: ReceivedRequest) -> object:
-    return EchoAnswers()(request)
+    return LoopbackServer(faults=rule)
 
 
 @pytest.mark.parametrize("said", TOO_LARGE.values(), ids=TOO_LARGE)

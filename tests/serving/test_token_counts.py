@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.serving.serving import Reply, Usage
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
@@ -30,22 +30,11 @@ CLAIMS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("backend", ["openai", "gemini"])
-def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace, backend: str) -> None:
+def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace) -> None:
     claims = [*CLAIMS.values()]
-    if backend == "gemini":
-        if importlib.util.find_spec("google.genai") is None:
-            pytest.skip("without the extra gemini")
-        # its SDK refuses a reply with others itself
-        claims = [claim for claim in claims if all(type(count) is int for count in claim)]
-        workplace.settings = {
-            "vlm.backend": "gemini",
-            "vlm.gemini.api_key": "key",
-            "vlm.check_every": None,
-        }
     workplace.many(len(claims))
     count = 2 * len(claims)
-    echo = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
+    echo = EchoAnswers("xyxy_px")
 
     def claiming(request: ReceivedRequest) -> Answer:
         """Each claim in a reply of each step."""
@@ -53,8 +42,7 @@ def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace, backend: 
         return Answer(json.dumps(echo(request)), usage=_Claimed(*claim))
 
     with LoopbackServer(claiming) as server:
-        address = server.address if backend == "gemini" else server.base_url
-        settings = {f"vlm.{backend}.base_url": address, "vlm.prices": {"input": 1, "output": 1}}
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": {"input": 1, "output": 1}}
         for _ in range(2):
             done = workplace.run(**settings)
             assert done.code == 0, done
@@ -98,8 +86,7 @@ class _Count(str):
 def test_a_folder_with_such_counts_is_read(workplace: Workplace) -> None:
     workplace.many(len(CLAIMS))
     count = 2 * len(CLAIMS)
-    with LoopbackServer() as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
+    with endpoint_of(workplace) as server:
         assert workplace.run().code == 0
         lines = [json.loads(line) for line in workplace.replies.read_text().splitlines()]
         claims = itertools.cycle(CLAIMS.values())
