@@ -53,6 +53,10 @@ def test_one_request_a_picture_leaves_what_two_do(place: Workplace) -> None:
         done = place.run(**fused(server))
         assert done.code == 0, done
         asked = tasks_of(server)
+        request = next(one for one in server.requests if one.task == "caption_grounding")
+    schema = request.settings["response_format"]["json_schema"]["schema"]["properties"]
+    assert "text" in schema["expressions"]["items"]["properties"]
+    assert "bbox_2d" in schema["objects"]["items"]["properties"]
     assert asked["caption_grounding"] == PICTURES
     assert asked["expression_extraction"] == asked["phrase_grounding"] == PICTURES
     for before, after in zip(two, place.annotations(), strict=True):
@@ -62,19 +66,6 @@ def test_one_request_a_picture_leaves_what_two_do(place: Workplace) -> None:
         }
         assert after["expressions"][0]["instances"]
         assert after["expressions"][0]["caption_span"]
-
-
-@pytest.mark.slow
-def test_a_second_run_sends_nothing(place: Workplace) -> None:
-    with LoopbackServer(EchoAnswers()) as server:
-        assert place.run(**fused(server)).code == 0
-        before = (place.results / "annotations.jsonl").read_bytes()
-        sent = server.count()
-        for path in [place.results / "annotations.jsonl", *place.results.glob("step_*/*")]:
-            path.unlink()
-        assert place.run(**fused(server)).code == 0
-        assert server.count() == sent
-    assert (place.results / "annotations.jsonl").read_bytes() == before
 
 
 class Cutting(EchoAnswers):
@@ -99,22 +90,20 @@ def test_a_reply_that_is_cut_off_is_made_up_for_by_two(place: Workplace) -> None
 
 
 @pytest.mark.slow
-def test_checks_follow(place: Workplace) -> None:
+def test_checks_follow_as_the_estimate_says(place: Workplace) -> None:
     with LoopbackServer(EchoAnswers()) as server:
-        done = place.run(**fused(server, **{"workflow.check": True}))
+        settings = fused(server, **{"workflow.check": True})
+        estimate = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+        assert estimate.code == 0, estimate
+        assert server.count() == 0
+        done = place.run(**settings)
         assert done.code == 0, done
         assert tasks_of(server)["box_check"] >= PICTURES
+    first, second, *_ = estimate.summary["steps"]
+    assert first["step"].endswith("caption_grounding")
+    assert first["requests"] == PICTURES
+    assert second["step"].endswith("box_check")
     assert place.annotations()[0]["expressions"][0]["verification"]["method"] == "check"
-
-
-def test_an_estimate_counts_one_request_a_picture(place: Workplace) -> None:
-    with LoopbackServer(EchoAnswers()) as server:
-        done = command(["estimate", "-e", str(place.spec(**fused(server))), "--json"])
-        assert done.code == 0, done
-        [step] = done.summary["steps"]
-        assert step["step"].endswith("caption_grounding")
-        assert step["requests"] == PICTURES
-        assert server.count() == 0
 
 
 @pytest.mark.parametrize(
@@ -138,128 +127,88 @@ def test_what_does_not_go_with_it_is_told(
     assert message in done.err
 
 
-WRONG = {
-    "no objects": {"expressions": [{"id": 1, "text": "A red mug", "noun_chunk": "red mug"}]},
-    "objects that are none": {
-        "expressions": [{"id": 1, "text": "A red mug", "noun_chunk": "red mug"}],
-        "objects": {"1": [0, 0, 5, 5]},
-    },
-    "expressions that are none": {"expressions": "A red mug", "objects": []},
-    "an object of no expression": {
-        "expressions": [{"id": 1, "text": "A red mug", "noun_chunk": "red mug"}],
-        "objects": [{"id": 1, "bbox_2d": [1, 2]}],
-    },
-}
-
-
-@pytest.mark.parametrize("reply", WRONG.values(), ids=WRONG)
-def test_a_reply_that_says_no_boxes_is_unreadable(place: Workplace, reply: Any) -> None:
-    class Model(EchoAnswers):
-        def __call__(self, request: ReceivedRequest) -> Any:
-            return reply if request.task == "caption_grounding" else super().__call__(request)
-
-    with LoopbackServer(Model()) as server:
-        done = place.run(**fused(server))
-    assert done.code == 4, done
-    assert {failure["kind"] for failure in place.failures()} == {"unreadable_reply"}
-
-
 CUP, DOG = [10, 10, 20, 20], [30, 10, 40, 20]
-IDS = {
-    "from 0": ([(0, "a cup"), (1, "a dog")], [(0, CUP), (1, DOG)]),
-    "in another order": ([(2, "a dog"), (1, "a cup")], [(1, CUP), (2, DOG)]),
-    "with gaps": ([(1, "a cup"), (3, "a dog")], [(1, CUP), (3, DOG)]),
-    "in quotation marks": ([("1", "a cup"), ("2", "a dog")], [("2", DOG), ("1", CUP)]),
-    "none": ([(None, "a cup"), (None, "a dog")], [(1, CUP), (2, DOG)]),
-    "of some": ([(1, "a cup"), (None, "a dog")], [(1, CUP), (2, DOG)]),
-    "one without a text": ([(1, "a cup"), (2, ""), (3, "a dog")], [(1, CUP), (3, DOG)]),
-    "none, and one without a text": (
-        [(None, ""), (None, "a cup"), (None, "a dog")],
-        [(2, CUP), (3, DOG)],
-    ),
-}
-IDS_OF_NONE = {
-    "one twice": [(1, "a cup"), (1, "a dog")],
-    "of some, not from 1": [(5, "a cup"), (None, "a dog")],
-    "no numbers": [("a", "a cup"), ("b", "a dog")],
-}
+BOTH = {"a cup": [CUP], "a dog": [DOG]}
 
 
 def by_ids(expressions: list[tuple[Any, str]], objects: list[tuple[Any, list[int]]]) -> Any:
-    """A model that replies so of a caption."""
-    reply = {
-        "cleaned_caption": "a cup and a dog",
+    """A reply with these ids."""
+    return {
         "expressions": [{"id": own, "text": text} for own, text in expressions],
         "objects": [{"id": own, "bbox_2d": box} for own, box in objects],
     }
-    return lambda request: reply
-
-
-@pytest.mark.parametrize(("expressions", "objects"), IDS.values(), ids=IDS)
-def test_a_box_is_of_the_expression_whose_id_it_has(
-    place: Workplace, expressions: list[tuple[Any, str]], objects: list[tuple[Any, list[int]]]
-) -> None:
-    place.rows([{"image_path": "0.jpg", "caption": "a cup and a dog"}])
-    with LoopbackServer(by_ids(expressions, objects)) as server:
-        done = place.run(**fused(server))
-    assert done.code == 0, done
-    [record] = place.annotations()
-    boxes = {row["text"]: row["instances"][0]["bbox"] for row in record["expressions"]}
-    assert boxes == {"a cup": CUP, "a dog": DOG}
-
-
-@pytest.mark.parametrize("expressions", IDS_OF_NONE.values(), ids=IDS_OF_NONE)
-def test_ids_that_tell_no_expressions_apart_are_unreadable(
-    place: Workplace, expressions: list[tuple[Any, str]]
-) -> None:
-    place.rows([{"image_path": "0.jpg", "caption": "a cup and a dog"}])
-    with LoopbackServer(by_ids(expressions, [(1, CUP)])) as server:
-        place.run(**fused(server))
-    [failure] = place.failures()
-    assert failure["kind"] == "unreadable_reply"
-    assert "the ids don't tell expressions apart" in failure["message"]
-
-
-def test_a_caption_without_expressions_has_none(place: Workplace) -> None:
-    class Model(EchoAnswers):
-        def __call__(self, request: ReceivedRequest) -> Any:
-            if request.task == "caption_grounding":
-                return {"cleaned_caption": "x", "expressions": [], "objects": []}
-            return super().__call__(request)
-
-    with LoopbackServer(Model()) as server:
-        done = place.run(**fused(server))
-    assert done.code == 0, done
-    assert [record["expressions"] for record in place.annotations()] == [[]] * PICTURES
 
 
 BOX_OF_CUP, BOX_OF_DOG = {"bbox_2d": CUP}, {"bbox_2d": DOG}
 OBJECTS = [{"id": 1, "bbox_2d": CUP}, {"id": 2, "bbox_2d": DOG}]
-BOXES_WITHIN: dict[str, tuple[Any, Any, Any]] = {
-    "with an empty list": (BOX_OF_CUP, BOX_OF_DOG, []),
-    "without a list": (BOX_OF_CUP, BOX_OF_DOG, None),
-    "under another key": ({"box": CUP}, {"x1": 30, "y1": 10, "x2": 40, "y2": 20}, []),
-    "the same in both": (BOX_OF_CUP, BOX_OF_DOG, OBJECTS),
-    "the same of one": (BOX_OF_CUP, {}, OBJECTS),
-    "places in words": ({"location": "left", "bbox_2d": "see below"}, {"bbox_2d": None}, OBJECTS),
-}
-CONTRADICTIONS: dict[str, tuple[Any, Any, Any]] = {
-    "another box": (BOX_OF_CUP, {"bbox_2d": [0, 0, 5, 5]}, OBJECTS),
-    "the boxes of each other": (BOX_OF_DOG, BOX_OF_CUP, OBJECTS),
-    "a box of what has none": (BOX_OF_CUP, BOX_OF_DOG, OBJECTS[:1]),
-    "a box of one alone": (BOX_OF_CUP, {}, []),
-    "no boxes anywhere": ({}, {}, None),
-}
 
 
-def grounded(cup: Any, dog: Any, objects: Any, words: str = "") -> dict[str, Any]:
+def within(cup: Any, dog: Any, objects: Any) -> dict[str, Any]:
+    """A reply that says boxes in its expressions, too."""
     reply: dict[str, Any] = {
-        "cleaned_caption": "a cup and a dog",
-        "expressions": [{"id": 1, "text": "a cup", **cup}, {"id": 2, "text": "a dog", **dog}],
+        "expressions": [{"id": 1, "text": "a cup", **cup}, {"id": 2, "text": "a dog", **dog}]
     }
-    if objects is not None:
-        reply["objects"] = objects
-    with LoopbackServer(CannedAnswers(f"{json.dumps(reply)}{words}")) as server:
+    return reply if objects is None else {**reply, "objects": objects}
+
+
+READ: dict[str, tuple[Any, dict[str, Any]]] = {
+    "no expressions": ({"expressions": [], "objects": []}, {}),
+    "ids from 0": (by_ids([(0, "a cup"), (1, "a dog")], [(0, CUP), (1, DOG)]), BOTH),
+    "ids in another order": (by_ids([(2, "a dog"), (1, "a cup")], [(1, CUP), (2, DOG)]), BOTH),
+    "ids with gaps": (by_ids([(1, "a cup"), (3, "a dog")], [(3, DOG), (1, CUP)]), BOTH),
+    "ids in quotation marks": (
+        by_ids([("1", "a cup"), ("2", "a dog")], [("2", DOG), ("1", CUP)]),
+        BOTH,
+    ),
+    "no ids": (by_ids([(None, "a cup"), (None, "a dog")], [(1, CUP), (2, DOG)]), BOTH),
+    "ids of some": (by_ids([(1, "a cup"), (None, "a dog")], [(1, CUP), (2, DOG)]), BOTH),
+    "one without a text": (
+        by_ids([(1, "a cup"), (2, ""), (3, "a dog")], [(1, CUP), (3, DOG)]),
+        BOTH,
+    ),
+    "no ids, and one without a text": (
+        by_ids([(None, ""), (None, "a cup"), (None, "a dog")], [(2, CUP), (3, DOG)]),
+        BOTH,
+    ),
+    "within, with an empty list": (within(BOX_OF_CUP, BOX_OF_DOG, []), BOTH),
+    "within, without a list": (within(BOX_OF_CUP, BOX_OF_DOG, None), BOTH),
+    "within, under another key": (
+        within({"box": CUP}, {"x1": 30, "y1": 10, "x2": 40, "y2": 20}, []),
+        BOTH,
+    ),
+    "within, the same in both": (within(BOX_OF_CUP, BOX_OF_DOG, OBJECTS), BOTH),
+    "within, the same of one": (within(BOX_OF_CUP, {}, OBJECTS), BOTH),
+    "within, places in words": (
+        within({"location": "left", "bbox_2d": "see below"}, {"bbox_2d": None}, OBJECTS),
+        BOTH,
+    ),
+    "within, one that says that it has none": (
+        within(BOX_OF_CUP, {"bbox_2d": None}, []),
+        {"a cup": [CUP], "a dog": []},
+    ),
+}
+OF_ONE = [{"id": 1, "text": "a cup", "noun_chunk": "cup"}]
+SAME_IDS = "the ids don't tell expressions apart"
+UNREADABLE: dict[str, tuple[Any, str | None]] = {
+    "no objects": ({"expressions": OF_ONE}, None),
+    "objects that are none": ({"expressions": OF_ONE, "objects": {"1": [0, 0, 5, 5]}}, None),
+    "expressions that are none": ({"expressions": "a cup", "objects": []}, None),
+    "a box of two numbers": (by_ids([(1, "a cup")], [(1, [1, 2])]), None),
+    "one id twice": (by_ids([(1, "a cup"), (1, "a dog")], [(1, CUP)]), SAME_IDS),
+    "ids of some, not from 1": (by_ids([(5, "a cup"), (None, "a dog")], [(1, CUP)]), SAME_IDS),
+    "ids that are no numbers": (by_ids([("a", "a cup"), ("b", "a dog")], [(1, CUP)]), SAME_IDS),
+    "within, another box": (within(BOX_OF_CUP, {"bbox_2d": [0, 0, 5, 5]}, OBJECTS), None),
+    "within, the boxes of each other": (within(BOX_OF_DOG, BOX_OF_CUP, OBJECTS), None),
+    "within, a box of what has none": (within(BOX_OF_CUP, BOX_OF_DOG, OBJECTS[:1]), None),
+    "within, a box of one alone": (within(BOX_OF_CUP, {}, []), None),
+    "within, no boxes anywhere": (within({}, {}, None), None),
+}
+
+
+def grounded(reply: dict[str, Any], words: str = "") -> dict[str, Any]:
+    """The boxes of each expression of a reply, which may have words next to it."""
+    text = json.dumps({"cleaned_caption": "a cup and a dog", **reply}) + words
+    with LoopbackServer(CannedAnswers(text)) as server:
         serving = OpenAIServing(server.base_url, "any", box_format="xyxy_px")
         grounder = CaptionGrounder(serving, check_every=None)
         record = {"image_path": Picture.new("RGB", (64, 48)), "caption": "a cup and a dog"}
@@ -267,30 +216,19 @@ def grounded(cup: Any, dog: Any, objects: Any, words: str = "") -> dict[str, Any
     return {row["text"]: [one["bbox"] for one in row["instances"]] for row in done["expressions"]}
 
 
-@pytest.mark.parametrize(("cup", "dog", "objects"), BOXES_WITHIN.values(), ids=BOXES_WITHIN)
-def test_boxes_within_the_expressions_are_read(cup: Any, dog: Any, objects: Any) -> None:
-    assert grounded(cup, dog, objects) == {"a cup": [CUP], "a dog": [DOG]}
-
-
-def test_the_schema_asks_for_expressions_and_for_boxes(place: Workplace) -> None:
-    with LoopbackServer(EchoAnswers()) as server:
-        place.run(**fused(server))
-        asked = next(one for one in server.requests if one.task == "caption_grounding")
-    schema = asked.settings["response_format"]["json_schema"]["schema"]["properties"]
-    assert "text" in schema["expressions"]["items"]["properties"]
-    assert "bbox_2d" in schema["objects"]["items"]["properties"]
-
-
-def test_an_expression_may_say_that_it_has_no_box() -> None:
-    assert grounded(BOX_OF_CUP, {"bbox_2d": None}, []) == {"a cup": [CUP], "a dog": []}
-
-
-@pytest.mark.parametrize(("cup", "dog", "objects"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_boxes_within_the_expressions_contradict_no_others(
-    cup: Any, dog: Any, objects: Any
+@pytest.mark.parametrize(("reply", "boxes"), READ.values(), ids=READ)
+def test_a_box_is_of_the_expression_that_the_reply_says(
+    reply: dict[str, Any], boxes: dict[str, Any]
 ) -> None:
-    with pytest.raises(UnreadableReply):
-        grounded(cup, dog, objects)
+    assert grounded(reply) == boxes
+
+
+@pytest.mark.parametrize(("reply", "said"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_reply_that_contradicts_itself_or_says_no_boxes_is_unreadable(
+    reply: dict[str, Any], said: str | None
+) -> None:
+    with pytest.raises(UnreadableReply, match=said):
+        grounded(reply)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +240,7 @@ def test_boxes_within_the_expressions_contradict_no_others(
     ],
 )
 def test_harmless_words_next_to_the_answer_cost_nothing(words: str) -> None:
-    assert grounded({}, {}, OBJECTS, f"\n{words}") == {"a cup": [CUP], "a dog": [DOG]}
+    assert grounded(within({}, {}, OBJECTS), f"\n{words}") == BOTH
 
 
 @pytest.mark.parametrize(
@@ -310,4 +248,4 @@ def test_harmless_words_next_to_the_answer_cost_nothing(words: str) -> None:
 )
 def test_words_that_change_the_boxes_are_refused(words: str) -> None:
     with pytest.raises(UnreadableReply, match="words next to the answer may change it"):
-        grounded({}, {}, OBJECTS, f"\n{words}")
+        grounded(within({}, {}, OBJECTS), f"\n{words}")
