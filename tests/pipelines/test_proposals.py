@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from dataflow_grounding import BoxChecker
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from tests.support.labelled import FORMATS, Box, labelled, pictures_of
+from tests.support.labelled import FORMATS, labelled, pictures_of
 from tests.support.stand_ins.check_quality import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
 from tests.support.stand_ins.proposal_quality import proposals_for, verified
@@ -131,28 +130,12 @@ def test_every_class_has_a_status_in_every_picture(
         assert row["pictures"] + row["none"] == PICTURES, row
 
 
-def two_corners(box: Box) -> dict[str, Any]:
-    """As LabelMe says a box; X-AnyLabeling has four, and a score."""
-    points = [[box.x1, box.y1], [box.x2, box.y2]]
-    return {"label": box.label, "points": points, "shape_type": "rectangle"}
-
-
-TOOLS: dict[str, tuple[str, Callable[[Box], Any]]] = {
-    "YOLO": ("yolo", lambda box: box),
-    "LabelMe": ("labelme", two_corners),
-    "X-AnyLabeling": ("labelme", lambda box: box),
-}
-
-
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("name", ["yolo", "labelme"])
 def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(
-    place: Workplace, gold: list[dict[str, Any]], tool: str
+    place: Workplace, gold: list[dict[str, Any]], name: str
 ) -> None:
-    name, as_entry = TOOLS[tool]
     proposed = proposals_for(gold, seed=5)
-    pictures = []
-    for picture in pictures_of(proposed, SIZE):
-        pictures.append(picture._replace(entries=[*map(as_entry, picture.entries)]))
+    pictures = pictures_of(proposed, SIZE)
     place.input = labelled(place.folder / "of_a_tool", name, pictures, classes=PHRASES)
     for record in gold:
         shutil.copy(record["image_path"], place.input / FORMATS[name].pictures)
@@ -198,14 +181,6 @@ def test_the_judge_sees_no_score_and_boxes_stay_as_they_are(tmp_path: Path) -> N
 def test_goals_hold_on_the_stand_in(tmp_path: Path) -> None:
     figures = verified(scenes(tmp_path, 10, seed=1), 0.92, seed=1)
     assert not figures.missed_goals(), figures
-
-
-def test_estimate_counts_the_verification(place: Workplace) -> None:
-    settings = {"vlm.openai.base_url": "http://127.0.0.1:9", "data.classes": PHRASES}
-    done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
-    assert done.code == 0, done
-    told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
-    assert told["box_check"] == PICTURES
 
 
 @pytest.mark.parametrize(
