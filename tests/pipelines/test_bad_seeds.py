@@ -178,6 +178,11 @@ ODD_LINES: dict[str, tuple[str, str, int]] = {
     "kitti: a flat box": ("kitti", kitti("cup", 10, 20, 10, 60), 0),
     "kitti: a turned box": ("kitti", kitti("cup", 50, 20, 10, 60), 0),
     "kitti: three fields": ("kitti", "cup 1 2", 0),
+    "kitti: eight fields": ("kitti", "cup 0 0 0 10 20 50 60", 1),
+    "kitti: seventeen fields": ("kitti", kitti("cup", *BOX, score="0.9 7"), 1),
+    "kitti: eighteen fields": ("kitti", kitti("cup", *BOX, score="0.9 7 1"), 0),
+    "kitti: no UTF-8": ("kitti", kitti("caf\udce9", *BOX), 0),
+    "kitti: NaN": ("kitti", kitti("cup", "nan", 20, 50, 60), 0),
     "kitti: a comma": ("kitti", kitti("cup", "1,5", 20, 50, 60), 0),
     "kitti: a box beyond": ("kitti", kitti("cup", -10, 20, 900, 60), 1),
     "kitti: nothing": ("kitti", "", 0),
@@ -238,20 +243,12 @@ def test_each_is_a_failure_and_all_else_goes_on(
         assert sum(reason in failure["message"] for failure in failures) == 1, reason
 
 
-@pytest.mark.parametrize("maker", MAKERS)
 def test_with_fewer_than_half_nothing_is_asked_or_written(
-    maker: Maker, place: ReferringPlace, server: LoopbackServer
+    place: ReferringPlace, server: LoopbackServer
 ) -> None:
-    reasons = maker(place)
-    path = place.labels / "a.txt"
-    if maker is of_coco:
-        path = place.folder / "annotations.json"
-        data = json.loads(path.read_text())
-        data["annotations"] = [box for box in data["annotations"] if box["id"] not in (2, 3, 4)]
-        saved(path, data)
-    else:
-        path.write_text("")
-        (place.images / "a.png").unlink()
+    reasons = of_kitti(place)
+    (place.labels / "a.txt").unlink()
+    (place.images / "a.png").unlink()
     done = place.run()
     assert done.code == 2
     assert any(reason in done.err.splitlines()[-1] for reason in reasons)
@@ -272,17 +269,11 @@ def test_a_picture_with_a_left_out_label_is_not_complete(place: ReferringPlace) 
 
 
 def test_a_mended_label_is_read_again(place: ReferringPlace) -> None:
-    of_yolo(place)
+    reasons = of_yolo(place)
+    checked = command(["check", "-e", str(place.spec())])
+    assert (checked.code, reasons[0] in checked.err) == (2, True), checked
     assert place.run().code == 1
     place.label("b.txt", ["0 0.15 0.4 0.2 0.4"] * 2)
     assert place.run().code == 0
     rows = {row["image_path"]: row for row in place.annotations()}
     assert len(rows["b.png"]["regions"]) == 2
-
-
-def test_seed_file_keeps_what_can_be_read(place: ReferringPlace) -> None:
-    of_yolo(place)
-    path = seed_file(str(place.folder / "s"), str(place.images), yolo=str(place.labels))
-    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    assert [len(row["regions"]) for row in rows if "seed_error" not in row] == [MOST, 1]
-    assert len(rows) == 4

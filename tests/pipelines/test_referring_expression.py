@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.data.records import Record, read_expressions
-from dataflow_grounding.data.rows import read_records
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
 from tests.support.labelled import kitti
-from tests.support.referring_place import STEPS, ReferringPlace
-from tests.support.workplace import Workplace, command
+from tests.support.referring_place import ReferringPlace
+from tests.support.workplace import command
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
+ECHO = EchoAnswers()
 CARS = [
     ("614.24", "181.78", "727.31", "284.77"),
     ("0.00", "100.5", "1242", "375.00"),
@@ -121,21 +120,23 @@ def test_going_back_to_the_unified_format_leaves_no_legacy_files_and_costs_nothi
     assert len(list(place.results.rglob("*.txt.step*"))) == 8
     assert len(place.annotations()) == 2
     assert server.count() == sent
+    (place.images / "000.png").unlink()  # its legacy files go too
+    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
+    assert [path.name for path in place.results.rglob("*.txt.step0")] == ["000.txt.step0"]
 
 
-def test_legacy_files_have_no_phrase_without_a_box(tmp_path: Path) -> None:
-    echo = EchoAnswers()
-
+def test_legacy_files_have_no_phrase_without_a_box(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     def several(request: Any) -> Any:
-        answer = echo(request)
+        answer = ECHO(request)
         for check in answer.get("checks", [])[:1]:
             check |= {"matches": False, "region_ids": [1, 2]}
         return answer
 
-    with LoopbackServer(several) as server:
-        place = ReferringPlace(tmp_path, server.base_url)
-        many(place, 1)
-        done = place.run(**{"workflow.output_format": "both"})
+    server.answers = several
+    many(place, 1)
+    done = place.run(**{"workflow.output_format": "both"})
     assert done.code == 0, done
     [first, second] = place.annotations()[0]["expressions"]
     assert (first["status"], second["status"]) == ("ambiguous", "grounded")
@@ -168,12 +169,7 @@ def test_ids_and_legacy_files_mirror_the_images_folder_whatever_the_paths(tmp_pa
                 rows.append(
                     {"image_path": path, "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}]}
                 )
-            given = place.folder / "given.jsonl"
-            given.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            place.settings |= {
-                "data.kitti_label_dir": None,
-                "data.input_annotations_jsonl": str(given),
-            }
+            place.given(*rows)
             done = place.run(**{"workflow.output_format": "both"})
         assert done.code == 0, done
         files = {str(p.relative_to(place.results)) for p in place.results.rglob("*.txt.step0")}
@@ -185,73 +181,7 @@ def test_ids_and_legacy_files_mirror_the_images_folder_whatever_the_paths(tmp_pa
     assert files == {f"step_0_region_expr/labels/{image_id}.txt.step0" for image_id in ids}
 
 
-@pytest.mark.slow
-def test_legacy_files_of_a_picture_that_is_gone_go_too(place: ReferringPlace) -> None:
-    street(place)
-    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
-    (place.images / "000.png").unlink()
-    assert place.run(**{"workflow.output_format": "legacy"}).code == 0
-    assert [path.name for path in place.results.rglob("*.txt.step0")] == ["000.txt.step0"]
-
-
 # --- what fails alone, what is reported
-
-
-def test_what_is_wrong_with_one_image_fails_it_alone(
-    place: ReferringPlace, server: LoopbackServer
-) -> None:
-    street(place)
-    whole = place.picture("cut.jpg").read_bytes()
-    (place.images / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    place.label("cut.txt", [kitti("Car", 1, 2, 30, 40)])
-    done = place.run()
-    assert done.code == 1, done
-    assert [r["image_path"] for r in place.annotations()] == ["000.png", "night ä/000.png"]
-    assert server.count() == 8
-    assert {failure["id"]: failure["kind"] for failure in place.failures()} == {
-        "cut": "image_broken"
-    }
-    found = command(["check", "-e", str(place.spec())])
-    assert (found.code, found.err.count("Problem: ")) == (2, 1)
-
-
-BAD = {
-    "letters": "Caf\udce9 0 0 0 1 2 30 40",
-    "fields": "Car 0 0 0 1 2 3",
-    "many": kitti("Car", 1, 2, 3, 4, score="1 2 3"),
-    "number": kitti("Car", 1, 2, "3x", 4),
-    "nan": kitti("Car", 1, 2, "nan", 4),
-    "turned": kitti("Car", 30, 2, 3, 4),
-    "two words": kitti("traffic light", 1, 2, 3, 4),
-}
-
-
-def test_a_bad_label_line_fails_and_leaves_out_its_box_alone(place: ReferringPlace) -> None:
-    for name, line in BAD.items():
-        place.picture(f"{name}.png")
-        lines = [kitti("Car", 1, 2, 30, 40), "", line, kitti("Van", 5, 6, 70, 80)]
-        place.label(f"{name}.txt", lines)
-    done = place.run()
-    assert done.code == 1, done
-    for record in place.annotations():
-        boxes = [region["bbox"] for region in record["regions"]]
-        assert boxes == [[1, 2, 30, 40], [5, 6, 70, 80]], record["image_id"]
-    messages = [failure["message"] for failure in place.failures()]
-    assert len(messages) == len(BAD)
-    assert any("fields.txt, line 3: " in message for message in messages)
-    checked = command(["check", "-e", str(place.spec())])
-    assert (checked.code, "fields.txt, line 3: " in checked.err) == (2, True), checked
-
-
-def test_label_lines_of_8_to_17_fields_are_read(place: ReferringPlace) -> None:
-    place.picture("a.png")
-    counts = [8, 9, 14, 15, 16, 17]
-    lines = [kitti("Car", 1, 2.5, 30, n, score="0.9 7").split() for n in counts]
-    shortened = [" ".join(line[:n]) for line, n in zip(lines, counts, strict=True)]
-    place.label("a.txt", shortened)
-    assert place.run().code == 0
-    [record] = place.annotations()
-    assert [region["bbox"] for region in record["regions"]] == [[1, 2.5, 30, n] for n in counts]
 
 
 def test_a_box_that_reaches_beyond_its_picture_is_kept_and_told(place: ReferringPlace) -> None:
@@ -321,19 +251,6 @@ def test_missing_and_spare_labels_are_reported_and_fail_nothing(
     assert server.by_task["image_caption"] == 4
 
 
-def test_a_record_that_fails_beside_a_good_step_fails_alone(
-    place: ReferringPlace, server: LoopbackServer
-) -> None:
-    street(place)
-    server.faults = [on(faults.content_filter(), task="image_caption", times=1)]
-    done = place.run()
-    assert done.code == 1, done
-    assert len(place.annotations(0)) == 2
-    assert len(place.annotations()) == 1
-    [failure] = place.failures()
-    assert (failure["step"], failure["kind"]) == ("step1_image_caption", "refused")
-
-
 # --- never lose, never pay twice
 
 
@@ -361,56 +278,6 @@ def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alo
     after = [json.loads(line) for line in place.files()["annotations.jsonl"].splitlines()]
     earlier = [json.loads(line) for line in before["annotations.jsonl"].splitlines()]
     assert [a == b for a, b in zip(after, earlier, strict=True)] == [n != 3 for n in range(6)]
-
-
-@pytest.mark.slow
-def test_a_budget_stops_and_the_same_command_goes_on(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    whole = ReferringPlace(tmp_path / "whole", server.base_url)
-    many(whole, 3)
-    assert whole.run().code == 0
-    place = ReferringPlace(tmp_path / "work", server.base_url)
-    many(place, 3)
-    for _ in range(2):
-        stopped = place.run(**{"workflow.max_requests": 5})
-        assert stopped.code == 3, stopped
-        assert not (place.results / "annotations.jsonl").exists()
-    done = place.run(**{"workflow.max_requests": 5})
-    assert done.code == 0, done
-    assert server.count() == 12 + 12
-    assert place.files() == whole.files()
-
-
-@pytest.mark.slow
-def test_streaming_and_step_by_step_give_the_same_bytes(tmp_path: Path) -> None:
-    files = []
-    for stream in (True, False):
-        with LoopbackServer(
-            faults=[on(faults.says("?"), task="double_check", containing='"the red Car"')]
-        ) as server:
-            place = ReferringPlace(tmp_path / str(stream), server.base_url)
-            many(place, 5)
-            done = place.run(**{"workflow.stream": stream, "double_check.method": "both"})
-            assert done.code in (0, 1), done
-        files.append(place.files())
-    assert files[0] == files[1]
-
-
-def test_a_dry_run_and_a_check_write_and_send_nothing(
-    place: ReferringPlace, server: LoopbackServer
-) -> None:
-    street(place)
-    plan = place.run("--dry-run")
-    assert plan.code == 0, plan
-    assert [step["step"] for step in plan.summary["steps"]] == [
-        s.replace("step_", "step", 1) for s in STEPS
-    ]
-    checked = command(["check", "-e", str(place.spec()), "--json"])
-    assert checked.code == 0, checked
-    assert checked.summary["records"] == 2
-    assert server.count() == 0
-    assert not place.results.exists()
 
 
 # --- steps
@@ -556,77 +423,33 @@ def test_a_reply_that_is_cut_off_is_asked_for_in_halves(
 # --- replies that leave something out
 
 
-def test_a_region_that_is_not_described_is_asked_for_again_by_its_id(tmp_path: Path) -> None:
-    echo = EchoAnswers()
-
-    def forgetful(request: Any) -> Any:
-        answer = echo(request)
-        if request.task == "region_expression" and "An earlier reply" not in request.text:
-            answer["regions"] = [region for region in answer["regions"] if region["id"] != 2]
-        return answer
-
-    with LoopbackServer(forgetful) as server:
-        place = ReferringPlace(tmp_path, server.base_url)
-        many(place, 1)
-        assert place.run().code == 0
-        again = [r.text for r in server.requests if "An earlier reply" in r.text]
-    assert len(again) == 1
-    assert "the description is missing for id 2" in again[0]
-    assert len(place.annotations()[0]["regions"]) == 2
-
-
-def test_the_users_types_stay_and_the_models_fill_empty_ones(tmp_path: Path) -> None:
-    echo = EchoAnswers()
-
+def test_the_users_types_stay_and_the_models_fill_empty_ones(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
     def renaming(request: Any) -> Any:
-        answer = echo(request)
+        answer = ECHO(request)
         for region in answer.get("regions", ()):
             region["type"] = "lorry"
         return answer
 
-    rows = [
-        {
-            "image_path": "a.png",
-            "regions": [{"bbox": [1, 2, 30, 40], "type": "Car"}, {"bbox": [5, 6, 70.5, 80]}],
-        }
-    ]
-    with LoopbackServer(renaming) as server:
-        place = annotated(tmp_path, server, rows)
-        assert place.run().code == 0
+    server.answers = renaming
+    place.picture("a.png")
+    regions = [{"bbox": [1, 2, 30, 40], "type": "Car"}, {"bbox": [5, 6, 70.5, 80]}]
+    place.given({"image_path": "a.png", "regions": regions})
+    assert place.run().code == 0
     assert [region["type"] for region in place.annotations()[0]["regions"]] == ["Car", "lorry"]
 
 
-def annotated(folder: Path, server: LoopbackServer, rows: list[dict[str, Any]]) -> ReferringPlace:
-    """A place that begins from annotations."""
-    place = ReferringPlace(folder, server.base_url)
-    for row in rows:
-        if not (place.images / row["image_path"]).exists():
-            place.picture(row["image_path"])
-    path = folder / "given.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
-    return place
-
-
-def test_region_ids_that_were_not_asked_about_are_dropped(tmp_path: Path) -> None:
-    echo = EchoAnswers()
-
-    def inventive(request: Any) -> Any:
-        if request.task != "grounding_expression":
-            return echo(request)
-        found = [
-            ("the car", [1, 9]),
-            ("a ghost", [7]),
-            ("both", ["2", 1, 1]),
-            ("", [1]),
-            ("the van", 2),
-        ]
-        return {"expressions": [{"text": text, "region_ids": ids} for text, ids in found]}
-
-    with LoopbackServer(inventive) as server:
-        place = ReferringPlace(tmp_path, server.base_url)
-        many(place, 1)
-        done = place.run()
+def test_region_ids_that_were_not_asked_about_are_dropped(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
+    said = {"the car": [1, 9], "a ghost": [7], "both": ["2", 1, 1], "": [1], "the van": 2}
+    merged = [{"text": text, "region_ids": ids} for text, ids in said.items()]
+    server.answers = lambda request: (
+        {"expressions": merged} if request.task == "grounding_expression" else ECHO(request)
+    )
+    many(place, 1)
+    done = place.run()
     assert done.code == 0, done
     [record] = place.annotations()
     found = {e["text"]: [i["region_id"] for i in e["instances"]] for e in record["expressions"]}
@@ -634,27 +457,25 @@ def test_region_ids_that_were_not_asked_about_are_dropped(tmp_path: Path) -> Non
     assert done.summary["notes"]["dropped"] == 4
 
 
-def test_spans_are_where_the_caption_has_the_words(tmp_path: Path) -> None:
-    echo = EchoAnswers()
+def test_spans_are_where_the_caption_has_the_words(
+    place: ReferringPlace, server: LoopbackServer
+) -> None:
+    said = {"two cars": [1, 2], "the van": [2], "the bike": [1]}
+    merged = [{"text": text, "region_ids": ids} for text, ids in said.items()]
 
     def speaking(request: Any) -> Any:
         if request.task == "image_caption":
             return {"caption": "Two cars  and The Van."}
         if request.task == "grounding_expression":
             assert request.input["caption"] == "Two cars and The Van."
-            texts = {"two cars": [1, 2], "the van": [2], "the bike": [1]}
-            return {
-                "expressions": [{"text": text, "region_ids": ids} for text, ids in texts.items()]
-            }
-        return echo(request)
+            return {"expressions": merged}
+        return ECHO(request)
 
-    with LoopbackServer(speaking) as server:
-        place = ReferringPlace(tmp_path, server.base_url)
-        many(place, 1)
-        assert place.run().code == 0
+    server.answers = speaking
+    many(place, 1)
+    assert place.run().code == 0
     [record] = place.annotations()
-    spans = [e["char_span"] for e in record["expressions"]]
-    assert spans == [[0, 8], [13, 20], None]
+    assert [e["char_span"] for e in record["expressions"]] == [[0, 8], [13, 20], None]
     assert record["cleaned_caption"][13:20] == "The Van"
 
 
@@ -744,35 +565,6 @@ image_referring_expression:
     kitti_label_dir: "{folder}/labels"
     input_annotations_jsonl: ""
 """
-
-
-@pytest.mark.slow
-def test_records_of_both_pipelines_are_one_data_set(tmp_path: Path, server: LoopbackServer) -> None:
-    place = ReferringPlace(tmp_path / "regions", server.base_url)
-    many(place, 2)
-    assert place.run().code == 0
-    captions = Workplace(tmp_path / "captions", server.base_url)
-    captions.many(2)
-    assert captions.run().code == 0
-    both = tmp_path / "both.jsonl"
-    both.write_bytes(
-        b"".join((p.results / "annotations.jsonl").read_bytes() for p in (place, captions))
-    )
-    records = read_records(str(both))
-    assert {record["source"] for record in records} == {
-        "image_referring_expression",
-        "image_grounding",
-    }
-    expressions = [e for record in records for e in read_expressions(Record(record), "expressions")]
-    ids = [e["expression_id"] for e in expressions] + [
-        i["bbox_id"] for e in expressions for i in e["instances"]
-    ]
-    assert len(set(ids)) == len(ids) > 8
-    common = {"expression_id", "text", "char_span", "instances", "status"}
-    assert all(common <= set(expression) for expression in expressions)
-    import pandas
-
-    assert len(pandas.read_json(both, lines=True)) == 4
 
 
 def test_pictures_that_differ_in_their_ending_have_ids_and_labels_of_their_own(

@@ -15,7 +15,7 @@ import yaml
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import kitti
 from tests.support.referring_place import ReferringPlace
-from tests.support.workplace import Workplace, command
+from tests.support.workplace import command
 
 NAME = "image_referring_expression"
 VIDEO = {"long_video_threshold_sec": 60, "long_video_sample_fps": 0.5, "long_video_max_frames": 60}
@@ -136,18 +136,6 @@ def test_the_spec_that_tao_writes_runs_with_one_note_about_what_is_not_used(
     assert len(place.annotations()) == 2
 
 
-@pytest.mark.slow
-def test_taos_spec_runs_for_captions_too(tmp_path: Path, server: LoopbackServer) -> None:
-    captions = Workplace(tmp_path)
-    captions.many(2)
-    spec = str(default_spec(tmp_path, server.base_url, autolabel_type="image_grounding"))
-    data = f"image_grounding.data.input_jsonl={captions.input}"
-    done = command(["generate", "-e", spec, data, f"results_dir={captions.results}"])
-    assert done.code == 0, done
-    assert f"passed over: {named('image_grounding', NAME)}.\n" in done.err
-    assert len(captions.annotations()) == 2
-
-
 MISSPELT = [
     (
         f"{NAME}.workflow.max_worker=3",
@@ -260,11 +248,6 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def given(place: ReferringPlace, rows: list[dict[str, Any]]) -> None:
-    path = write(place.folder / "tao" / "annotations.jsonl", rows)
-    place.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
-
-
 def boxes(place: ReferringPlace) -> list[list[float]]:
     return [region["bbox"] for record in place.annotations() for region in record["regions"]]
 
@@ -283,7 +266,7 @@ def numbers(value: Any) -> Iterator[float]:
 def test_the_boxes_of_taos_seeds_become_regions(
     place: ReferringPlace, server: LoopbackServer, more: dict[str, Any]
 ) -> None:
-    given(place, [{k: v for k, v in seed(name, **more).items() if v is not None} for name in SIZES])
+    place.given(*[{k: v for k, v in seed(name, **more).items() if v is not None} for name in SIZES])
     done = place.run()
     assert done.code == 0, done
     assert boxes(place) == KEPT
@@ -294,7 +277,7 @@ def test_the_boxes_of_taos_seeds_become_regions(
 
 
 def test_taos_results_are_taken_over_whole(place: ReferringPlace, server: LoopbackServer) -> None:
-    given(place, [finished(name) for name in SIZES])
+    place.given(*map(finished, SIZES))
     done = place.run(**{"workflow.steps": ["3"]})
     assert done.code == 0, done
     assert boxes(place) == KEPT
@@ -323,14 +306,13 @@ def test_taos_results_are_taken_over_whole(place: ReferringPlace, server: Loopba
 
 
 def test_steps_that_are_made_anew_are_not_named_before_they_are(place: ReferringPlace) -> None:
-    given(place, [finished(name) for name in SIZES])
+    place.given(*map(finished, SIZES))
     assert place.run(**{"workflow.steps": ["0"]}).code == 0
     assert all(record["pipeline_steps"] == ["step0_region_expr"] for record in place.annotations())
 
 
 def test_boxes_of_taos_that_have_no_area_are_left_out_with_a_warning(place: ReferringPlace) -> None:
-    rows = [seed("a", kitti_bboxes=[[5, 5, 5, 9, "Pole"], [150, 5, 210, 50, "Car"]])]
-    given(place, rows)
+    place.given(seed("a", kitti_bboxes=[[5, 5, 5, 9, "Pole"], [150, 5, 210, 50, "Car"]]))
     done = place.run()
     assert done.code == 0, done
     assert boxes(place) == [[150, 5, 210, 50]]
@@ -349,7 +331,7 @@ NO_BOXES: list[dict[str, Any]] = [
 def test_a_run_that_takes_over_no_box_is_refused_before_anything_is_sent(
     place: ReferringPlace, server: LoopbackServer, more: dict[str, Any]
 ) -> None:
-    given(place, [seed(name, **more) for name in SIZES])
+    place.given(*[seed(name, **more) for name in SIZES])
     for done in (place.run(), command(["check", "-e", str(place.spec())])):
         assert (done.code, server.count()) == (2, 0), done
         assert "none of the 2 images has a box: " in done.err
@@ -394,7 +376,7 @@ def test_in_taos_own_results_folder_one_sentence_says_how_to_go_on(
 def test_a_folder_of_ours_that_a_run_without_images_left_is_not_taken_for_taos(
     place: ReferringPlace,
 ) -> None:
-    given(place, [seed(name) for name in SIZES])
+    place.given(*map(seed, SIZES))
     done = place.run(**{"data.image_dir": None})
     assert done.code == 4, done
     assert (

@@ -64,6 +64,14 @@ class ReferringPlace:
         path.write_bytes("".join(line + end for line in lines).encode("utf-8", "surrogateescape"))
         return path
 
+    def given(self, *rows: dict[str, Any] | str) -> Path:
+        """Let runs begin from these annotations, of which texts are lines as they are."""
+        path = self.folder / "given.jsonl"
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        self.settings |= {"data.kitti_label_dir": None, "data.input_annotations_jsonl": str(path)}
+        return path
+
     def spec(self, **settings: Any) -> Path:
         """Write the spec; returns its path. A setting that is None is left out."""
         block: dict[str, Any] = {}
