@@ -4,11 +4,11 @@ out.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
 import os
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,6 @@ def by_box(request: ReceivedRequest) -> dict[str, Any]:
             {"id": r["id"], "text": f"box {r['bbox_2d']}"} for r in request.input["regions"]
         ]
     }
-
-
-def serving(server: LoopbackServer) -> OpenAIServing:
-    return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
 
 
 def test_the_seeds_example_row_gives_its_nine_fields(
@@ -276,36 +272,30 @@ def test_nothing_to_propose_is_no_invention(tmp_path: Path) -> None:
 IN_WORDS = "In <region1>, there is a cup on a table. It is white.\nIn <region2>, the lower half of a person is visible."
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("at_once", "said", "answer", "texts"),
+    [
+        pytest.param(16, IN_WORDS, IN_WORDS, IN_WORDS.splitlines(), id="one request"),
+        pytest.param(
+            1,
+            "<region1>: a thing",
+            "<region1>: a thing\n<region2>: a thing",
+            ["a thing", "a thing"],
+            id="a later request names the row's region",
+        ),
+    ],
+)
 def test_an_answer_in_the_models_own_words_is_kept_and_divided(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    picture(tmp_path)
-    server.answers = lambda request: IN_WORDS
-    generate(
-        tmp_path,
-        server.base_url,
-        [{"image": "20.png", "bbox": [[1, 1, 90, 90], [200, 200, 90, 90]]}],
-    )
-    [record] = annotations(tmp_path)
-    assert record["answer"] == IN_WORDS
-    assert [caption["text"] for caption in record["region_captions"]] == [
-        "In <region1>, there is a cup on a table. It is white.",
-        "In <region2>, the lower half of a person is visible.",
-    ]
-
-
-def test_own_words_of_a_later_request_name_the_rows_regions(
-    tmp_path: Path, server: LoopbackServer
+    tmp_path: Path, server: LoopbackServer, at_once: int, said: str, answer: str, texts: list[str]
 ) -> None:
     name = str(tmp_path / picture(tmp_path, size=SIZE))
-    server.answers = lambda request: "<region1>: a thing"
+    server.answers = lambda request: said
     regions = [{"bbox": [10, 10, 60, 60], "type": ""}, {"bbox": [800, 500, 900, 600], "type": ""}]
-    record = RegionCaptioner(serving(server), regions_per_request=1)(
-        {"image": name, "regions": regions}
-    )
-    assert record["answer"] == "<region1>: a thing\n<region2>: a thing"
-    assert [caption["text"] for caption in record["region_captions"]] == ["a thing", "a thing"]
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    captioner = RegionCaptioner(serving, regions_per_request=at_once)
+    record = captioner({"image": name, "regions": regions})
+    assert record["answer"] == answer
+    assert [caption["text"] for caption in record["region_captions"]] == texts
 
 
 @pytest.mark.slow
@@ -386,23 +376,6 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     assert all(abs(a - b) < 12 for a, b in zip(square.getpixel((5, 5)), (255, 0, 0), strict=True))
 
 
-def test_the_embedded_serving_says_what_it_knows_and_that_it_is_all(tmp_path: Path) -> None:
-    picture(tmp_path, size=(400, 300), color="red")
-    generate(
-        tmp_path,
-        "",
-        [{"image": "20.png", "bbox": [[0, 0, 100, 90]]}],
-        "vlm.backend=embedded",
-        "vlm.box_format=auto",
-    )
-    [record] = annotations(tmp_path)
-    [caption] = record["region_captions"]
-    assert record["model"] == "embedded-opencv"
-    assert all(
-        word in caption["text"] for word in ("red", "8%", "top left", "can't tell what it is")
-    )
-
-
 @pytest.mark.slow
 def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
     tmp_path: Path, server: LoopbackServer
@@ -420,22 +393,14 @@ def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
 def test_the_script_takes_the_seeds_arguments(
     tmp_path: Path, server: LoopbackServer, monkeypatch: Any
 ) -> None:
-    for name, value in (
-        ("DF_BASE_URL", server.base_url),
-        ("DF_MODEL", "loopback"),
-        ("DF_BOX_FORMAT", "xyxy_px"),
-    ):
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DF_BASE_URL", server.base_url)
+    monkeypatch.setenv("DF_MODEL", "loopback")
+    monkeypatch.setenv("DF_BOX_FORMAT", "xyxy_px")
     script = REPOSITORY / "api_pipelines" / "image_region_caption_api_pipeline.py"
-    spec = importlib.util.spec_from_file_location("region_script", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     picture(tmp_path / "in", size=SIZE)
     entry = tmp_path / "in" / "rows.jsonl"
     entry.write_text(json.dumps({"photo": "20.png", "boxes": [[196, 104, 310, 495]]}) + "\n")
-    pipeline = module.ImageRegionCaptionPipeline(
+    pipeline = runpy.run_path(str(script))["ImageRegionCaptionPipeline"](
         first_entry_file=str(entry),
         cache_path=str(tmp_path / "cache"),
         file_name_prefix="mine",
