@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.pages import blocks, marked
 from tests.support.scripts import printed_by
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.limited_model import LimitedModel
@@ -18,7 +18,7 @@ from tests.support.stand_ins.negative_quality import PhrasingModel
 from tests.support.stand_ins.seeing_model import draw
 from tests.support.workplace import REPOSITORY, Workplace, command
 
-PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")
+PAGE = REPOSITORY / "docs" / "better_boxes.md"
 RED = (100, 120, 480, 600)
 
 
@@ -26,7 +26,7 @@ def run_script(
     mark: str, model: Callable[[ReceivedRequest], Any], folder: Path, **changes: str
 ) -> list[str]:
     """Run a script of the page, with some of its text replaced; returns the lines it prints."""
-    [script] = re.findall(rf"<!-- {mark} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    script = marked(PAGE, mark)
     script = script.replace(changes.get("old", ""), changes.get("new", "")) if changes else script
     with LoopbackServer(model, keep_bodies=True) as server:
         environment = {"DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
@@ -83,9 +83,8 @@ def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None
 
 
 def test_the_spec_of_another_model_is_one(workplace: Workplace) -> None:
-    texts = re.findall(r"```yaml\n(image_grounding:\n  vlm:.*?)```", PAGE, re.DOTALL)
-    blocks = [yaml.safe_load(text)["image_grounding"] for text in texts]
-    [block] = [block for block in blocks if "judge" in block["vlm"]]
+    specs = [yaml.safe_load(text)["image_grounding"] for _, text in blocks(PAGE, "yaml")]
+    [block] = [spec for spec in specs if "judge" in spec.get("vlm", {})]
     workplace.picture()
     workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
     settings = {"vlm.openai": block["vlm"]["openai"], "vlm.judge": block["vlm"]["judge"]}

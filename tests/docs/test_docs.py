@@ -10,8 +10,6 @@ import re
 import runpy
 import shlex
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Box, Labelled, labelled
+from tests.support.pages import Block, blocks_of, marked
 from tests.support.stand_ins.bench_model import BenchModel
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
@@ -34,35 +33,14 @@ PAGES = [
     REPOSITORY / "init_template" / "README.md",
     REPOSITORY / "skills" / "dataflow-grounding" / "SKILL.md",
 ]
-BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
-)
 SERVERS = ("vllm", "llama-server", "ollama", "lms", "litellm", "docker")
 """What starts a model server, which is not run here."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; `heading` is the one it is under."""
-
-    page: Path
-    heading: str
-    mark: str
-    kind: str
-    text: str
-
-
-def blocks() -> Iterator[Block]:
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for found in BLOCK.finditer(text):
-            headings = re.findall(r"^#+ (.*)$", text[: found.start()], re.MULTILINE)
-            yield Block(page, headings[-1], found["mark"] or "", found["kind"], found["text"])
-
-
+BLOCKS = [*blocks_of(*PAGES)]
 NAMED = "endpoint: "
 """Before a name of endpoints.yaml, the mark of the block that shows its settings."""
-SHOWN = [block for block in blocks() if block.mark.startswith((NAMED, "settings"))]
+SHOWN = [block for block in BLOCKS if block.mark.startswith((NAMED, "settings"))]
 """The settings that pages show."""
 
 
@@ -91,7 +69,7 @@ WHOLE = tuple(
     )
 )
 """Pages that are run from beginning to end, in test_pages_run.py."""
-COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
+COMMANDS = [block for block in BLOCKS if block.kind == "bash" and block.page not in WHOLE]
 
 
 @pytest.fixture
@@ -106,7 +84,7 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     workplace.picture("pictures/b.jpg")
     turned = Labelled("b.jpg", [Box("cup", 19, 10, 45, 20, degrees=30)])
     labelled(workplace.folder, "label-studio", [turned], drawn=False)
-    [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
+    data = marked(REPOSITORY / "docs" / "endpoints.md", "file: data.yaml")
     (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
     monkeypatch.chdir(workplace.folder)
     monkeypatch.setenv("HOME", str(workplace.folder))
@@ -130,7 +108,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_shows_what_default_specs_writes() -> None:
     """The settings of a name, or what to type first and the command that writes them."""
     shown, typed = {}, {}
-    for block in blocks():
+    for block in BLOCKS:
         if block.page.name != "endpoints.md":
             continue
         if block.mark.startswith(NAMED):
@@ -230,7 +208,7 @@ def python(words: list[str]) -> Done:
 
 def shown_below(block: Block) -> list[str]:
     """What the page says that a block's commands print, without the lines that stand for others."""
-    of_page = [other for other in blocks() if other.page == block.page]
+    of_page = [other for other in BLOCKS if other.page == block.page]
     below = of_page[of_page.index(block) + 1 :][:1]
     return [
         line

@@ -265,16 +265,20 @@ def test_the_pipeline_runs_from_the_spec_that_its_file_shows(
     assert [json.loads(line)["boxes"] > 0 for line in records] == [True, True]
 
 
-def test_the_format_is_written_and_read(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workplace.many(3)
+@pytest.fixture
+def results(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The results of a run, whose user's folder is the current one."""
+    workplace.many(2)
     with LoopbackServer(EchoAnswers()) as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    shutil.copy(EXTENSIONS / "export_format_of_your_own.py", workplace.folder)
     monkeypatch.chdir(workplace.folder)
+    return str(workplace.results)
+
+
+def test_the_format_is_written_and_read(workplace: Workplace, results: str) -> None:
+    shutil.copy(EXTENSIONS / "export_format_of_your_own.py", workplace.folder)
     own = ["--format", "export_format_of_your_own:BoxTable"]
-    done = command(["export", str(workplace.results), *own, "-o", "boxes"])
+    done = command(["export", results, *own, "-o", "boxes"])
     assert done.code == 0, done
     lines = (workplace.folder / "boxes" / "boxes.csv").read_text().splitlines()
     assert lines[0] == "image,width,height,phrase,x1,y1,x2,y2"
@@ -289,13 +293,7 @@ def test_the_format_is_written_and_read(
     assert sum(len(e["instances"]) for r in again for e in r["expressions"]) == count
 
 
-def test_what_is_no_format_is_told_in_words_of_formats(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workplace.many(1)
-    with LoopbackServer(EchoAnswers()) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    monkeypatch.chdir(workplace.folder)
+def test_what_is_no_format_is_told_in_words_of_formats(workplace: Workplace, results: str) -> None:
     base = "from dataflow_grounding.formats.format import Format\n"
     for number, (code, said) in enumerate(
         (
@@ -305,7 +303,7 @@ def test_what_is_no_format_is_told_in_words_of_formats(
     ):
         name = f"formats_of_nobody_{number}"
         (workplace.folder / f"{name}.py").write_text(code)
-        done = command(["export", str(workplace.results), "--format", f"{name}:Mine", "-o", "out"])
+        done = command(["export", results, "--format", f"{name}:Mine", "-o", "out"])
         assert (done.code, done.err.count("\n")) == (2, 1), done
         assert f"format '{name}:Mine' {said}" in done.err
 
@@ -509,15 +507,8 @@ class Listed(Format):
 """
 
 
-def test_a_format_may_go_one_way_only(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workplace.many(1)
-    with LoopbackServer(EchoAnswers()) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    monkeypatch.chdir(workplace.folder)
+def test_a_format_may_go_one_way_only(workplace: Workplace, results: str) -> None:
     (workplace.folder / "one_way.py").write_text(ONE_WAY)
-    results = str(workplace.results)
     done = command(["export", results, "--format", "one_way:Names", "-o", "out"])
     assert done.code == 0, done
     assert (workplace.folder / "out" / "names.txt").read_text().endswith(".jpg")

@@ -14,9 +14,10 @@ import yaml
 from dataflow_grounding.engine.summary import REMARKS, WARNINGS
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.answers import EchoAnswers
+from tests.support.pages import marked
 from tests.support.workplace import REPOSITORY, command
 
-PAGE = (REPOSITORY / "docs" / "last_lines.md").read_text("utf-8")
+PAGE = REPOSITORY / "docs" / "last_lines.md"
 SPEC = {
     "results_dir": "results",
     "autolabel_type": "image_grounding",
@@ -56,15 +57,16 @@ def test_a_run_prints_the_lines_of_the_page(
         monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
         done = command(["generate", "-e", "captions.yaml"])
     assert done.code == 1, done
-    [shown] = re.findall(r"<!-- run -->\n```text\n(.*?)```", PAGE, re.DOTALL)
     told = done.err.replace(f"{tmp_path}/", "").splitlines()
     printed = list(dict.fromkeys(map(shape, told)))
-    assert printed[1:] == list(map(shape, shown.splitlines()))
+    assert printed[1:] == list(map(shape, marked(PAGE, "run").splitlines()))
 
 
 def test_the_page_has_lines_of_warnings_as_runs_print_them() -> None:
     told = [what for _, what in [*WARNINGS.values(), *REMARKS.values()]]
-    lines = re.findall(r"^\| `(?:Warning|Note): \d+ \w+ ([^`…]*)", PAGE, re.MULTILINE)
+    lines = re.findall(
+        r"^\| `(?:Warning|Note): \d+ \w+ ([^`…]*)", PAGE.read_text("utf-8"), re.MULTILINE
+    )
     assert len(lines) >= 4
     for line in lines:
         assert any(what.startswith(line.strip()) for what in told), line

@@ -23,29 +23,18 @@ import yaml
 from packaging.requirements import Requirement
 
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.pages import blocks, marked
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.wheels import is_wanted, pack
 from tests.support.workplace import REPOSITORY, command
 
 pytestmark = pytest.mark.slow
 
-BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
-)
 EXPORT = re.compile(r"^export DF_BASE_URL=\S+ DF_MODEL=\S+ DF_API_KEY=\S+$", re.MULTILINE)
 README, TUTORIAL = REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"
 DETECTOR = REPOSITORY / "docs" / "detector.md"
 CAPTIONS = REPOSITORY / "docs" / "captions.md"
 TROUBLESHOOTING = REPOSITORY / "docs" / "troubleshooting.md"
-
-
-def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
-    """The page's blocks of a kind, each with its mark."""
-    return [
-        (b["mark"] or "", b["text"])
-        for b in BLOCK.finditer(page.read_text("utf-8"))
-        if b["kind"] == kind
-    ]
 
 
 def of_a_stranger(home: Path) -> dict[str, str]:
@@ -121,19 +110,18 @@ def made_clone(folder: Path) -> Path:
     wheels = folder.parent / "wheels"
     of_the_core = filter(is_wanted, map(Requirement, requires("dataflow-grounding") or ()))
     pack(["hatchling", *map(str, of_the_core)], wheels)
-    [first] = [text for mark, text in blocks(README, "bash") if mark == "first"]
     # what is imported is compiled then: a third less to do than for all that is installed
     settings = (
         f"PIP_COMPILE=0 PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels} PATH={sys.base_prefix}/bin:$PATH"
     )
-    said = run(f"export {settings}\n{first}", folder, folder.parent / "home")
+    said = run(f"export {settings}\n{marked(README, 'first')}", folder, folder.parent / "home")
     shutil.rmtree(wheels)
     (folder.parent / "first.out").write_text(said, encoding="utf-8")
     return folder
 
 
 def test_the_readme_and_the_tutorial_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
-    [shown] = [text for mark, text in blocks(README, "text") if mark == "printed"]
+    shown = marked(README, "printed")
     printed = (clone.parent / "first.out").read_text("utf-8")
     assert {*shown.splitlines()} <= {*printed.splitlines()}
     assert "10 images: 10 done, 0 failed" in printed
@@ -143,8 +131,7 @@ def test_the_readme_and_the_tutorial_run_as_they_stand(clone: Path, tmp_path: Pa
     shutil.copytree(clone / "example_data" / "images", work / "pictures")
     turned(work / "pictures" / "turned.jpg")
     for kind in ("python", "yaml"):
-        for mark, text in blocks(TUTORIAL, kind):
-            (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+        write_files(TUTORIAL, kind, work)
     run_pages(clone, work)
     assert (clone / "out" / "report.html").is_file()
     assert (clone / "boxes.png").is_file()
@@ -153,6 +140,12 @@ def test_the_readme_and_the_tutorial_run_as_they_stand(clone: Path, tmp_path: Pa
     assert len(lines) == 11
     for line in lines:
         check_odvg(json.loads(line), work / "train")
+
+
+def write_files(page: Path, kind: str, folder: Path = Path()) -> None:
+    """Write the files that a page shows."""
+    for mark, text in blocks(page, kind):
+        (folder / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -234,8 +227,7 @@ def test_the_detectors_page_runs_to_a_data_yaml(
     of_nobody: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(REPOSITORY / "example_data" / "images", "pictures")
-    for mark, text in blocks(DETECTOR, "yaml"):
-        Path(mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    write_files(DETECTOR, "yaml")
     person = {"text": "a person", "class": "person", "instances": [{"bbox": [70, 22, 378, 512]}]}
     gold = {"image_path": "astronaut.jpg", "expressions": [person]}
     Path("gold.jsonl").write_text(json.dumps(gold) + "\n", encoding="utf-8")
@@ -262,8 +254,7 @@ def captioned_photos() -> None:
         for row in map(json.loads, lines[:3]):
             shutil.copy(REPOSITORY / "example_data" / row["image_path"], "photos")
             table.writerow([Path(row["image_path"]).name, row["caption"]])
-    for mark, text in blocks(CAPTIONS, "yaml"):
-        Path(mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    write_files(CAPTIONS, "yaml")
 
 
 @pytest.mark.parametrize("has_endpoint", [True, False])

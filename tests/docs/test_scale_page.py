@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 import yaml
 
-from tests.docs.test_pages_run import blocks, of_a_stranger
+from tests.docs.test_pages_run import of_a_stranger
+from tests.support.pages import blocks
 from tests.support.store import environment, faulty_store
 from tests.support.workplace import HANGING, REPOSITORY, command
 
