@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dataflow_grounding._util import environment as env_files
 from dataflow_grounding._util.environment import read_env_files
@@ -207,26 +205,6 @@ def test_nothing_else_gets_into_the_environment(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"Warning: {tmp_path}/.env does not set http_proxy, HTTPS_PROXY, ")
     assert "a .env may set DF_*" in line
-
-
-@pytest.mark.slow
-@given(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True))
-def test_what_a_dotenv_file_may_set_names_no_part_of_the_machine(name: str) -> None:
-    if env_files._SETTABLE.fullmatch(name):
-        kinds = (
-            "DF_",
-            "_API_KEY",
-            "_API_TOKEN",
-            "_BASE_URL",
-            "HF_TOKEN",
-            "_ID",
-            "AZURE_OPENAI_ENDPOINT",
-        )
-        assert any(kind in name for kind in kinds)
-        assert not name.lower().endswith("proxy")
-        assert not name.startswith(("AWS_", "PYTHON", "SSL", "LD_")) or name.endswith(
-            ("_API_KEY", "_API_TOKEN", "_BASE_URL")
-        )
 
 
 @pytest.mark.usefixtures("new_process")
