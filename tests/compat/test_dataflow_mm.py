@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 from PIL import Image
 
@@ -30,10 +29,8 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import BudgetExceeded, PlanError, SpecError
 from dataflow_grounding.compat import (
     APIVLMServing_openai,
-    DataFlowServing,
     ImageBboxGenerator,
     PromptedVQAGenerator,
-    ServingForDataFlow,
 )
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.engine.budget import Prices
@@ -96,76 +93,9 @@ class TheirPromptedVQAGenerator:
         return output_answer_key
 
 
-class TheirPromptTemplatedVQAGenerator:
-    """Fills a template's fields from columns; always gives a list of pictures for each row, an
-    empty one for none.
-    """
-
-    def __init__(
-        self,
-        serving: Any,
-        prompt_template: Any,
-        system_prompt: str = "You are a helpful assistant.",
-    ):
-        self.serving, self.system_prompt, self.prompt_template = (
-            serving,
-            system_prompt,
-            prompt_template,
-        )
-
-    def run(
-        self,
-        storage: Any,
-        input_image_key: str = "image",
-        input_video_key: str = "video",
-        output_answer_key: str = "answer",
-        **input_keys: str,
-    ) -> list[str]:
-        frame = storage.read("dataframe")
-        talks, pictures = [], []
-        for _, row in frame.iterrows():
-            values = {name: row.get(column, "") for name, column in input_keys.items()}
-            given = row[input_image_key]
-            pictures.append(
-                given if isinstance(given, list) else [given] if pandas.notna(given) else []
-            )
-            text = self.prompt_template.build_prompt(set(input_keys), **values)
-            talks.append([{"from": "human", "value": "<image>" * len(pictures[-1]) + "\n" + text}])
-        frame[output_answer_key] = self.serving.generate_from_input_messages(
-            conversations=talks,
-            image_list=pictures,
-            video_list=None,
-            system_prompt=self.system_prompt,
-        )
-        storage.write(frame)
-        return [output_answer_key]
-
-
-class TheirPromptedQAGenerator:
-    """Prompts without pictures, in OpenAI's format whoever answers."""
-
-    def __init__(self, serving: Any, system_prompt: str = "You are a helpful assistant."):
-        self.serving, self.system_prompt = serving, system_prompt
-
-    def run(
-        self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer"
-    ) -> list[str]:
-        frame = storage.read("dataframe")
-        talks = [[{"role": "user", "content": str(prompt)}] for prompt in frame[input_prompt_key]]
-        frame[output_answer_key] = self.serving.generate_from_input_messages(
-            conversations=talks, system_prompt=self.system_prompt
-        )
-        storage.write(frame)
-        return [output_answer_key]
-
-
 class TheirTemplate:
-    def build_prompt(self, need_fields: Any = (), **values: Any) -> str:
-        return (
-            "Find " + " and ".join(str(values[name]) for name in sorted(need_fields))
-            if need_fields
-            else "Templated?"
-        )
+    def build_prompt(self) -> str:
+        return "Templated?"
 
 
 class TheirServing:
@@ -319,15 +249,15 @@ def test_a_runs_limits_hold_for_its_operators_on_our_serving(
 ) -> None:
     """However often they call it: the third of three calls is the one too many."""
 
-    class Each(TheirPromptedQAGenerator):
-        def run(
-            self, storage: Any, input_prompt_key: str = "prompt", output_answer_key: str = "answer"
-        ) -> list[str]:
+    class Each:
+        def __init__(self, serving: Any) -> None:
+            self.serving = serving
+
+        def run(self, storage: Any) -> None:
             frame = storage.read("dataframe")
-            said = [{"role": "user", "content": prompt} for prompt in frame[input_prompt_key]]
+            said = [{"role": "user", "content": prompt} for prompt in frame["prompt"]]
             answers = [self.serving.generate_from_input_messages([[turn]])[0] for turn in said]
             storage.write(frame.assign(answer=answers))
-            return [output_answer_key]
 
     class Theirs(Pipeline):
         def __init__(self) -> None:
@@ -394,19 +324,23 @@ def test_a_template_that_gives_no_text_is_refused(server: LoopbackServer) -> Non
         PromptedVQAGenerator(ours_at(server), prompt_template=Pairs())
 
 
-def test_its_operators_with_templates_and_without_pictures(
-    server: LoopbackServer, storage: FileStorage
-) -> None:
-    serving = ours_at(server)
-    TheirPromptTemplatedVQAGenerator(serving, TheirTemplate()).run(storage.step(), word="word")
-    TheirPromptedQAGenerator(serving).run(storage.step(), output_answer_key="text")
-    rows = storage.step().read("dict")
-    assert [row["answer"] for row in rows] == [
+def test_its_other_operators_call_so(server: LoopbackServer, storage: FileStorage) -> None:
+    """With a list of pictures for each row, which is empty for none; or without pictures, in
+    OpenAI's format whoever answers.
+    """
+    ask, rows = ours_at(server).generate_from_input_messages, storage.step().read("dict")
+    pictures = [[rows[0]["image"]], rows[1]["image"], []]
+    talks = []
+    for row, given in zip(rows, pictures, strict=True):
+        value = "<image>" * len(given) + f"\nFind {row['word']}"
+        talks.append([{"from": "human", "value": value}])
+    assert ask(conversations=talks, image_list=pictures, video_list=None, system_prompt="s") == [
         "[60] [] Find a cup",
         "[61, 62] [] Find a cat",
         "[] [] Find a dog",
     ]
-    assert [row["text"] for row in rows] == ["[] [] First?", "[] [] Second?", "[] [] Third?"]
+    plain = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+    assert ask(conversations=plain) == ["[] [] First?", "[] [] Second?", "[] [] Third?"]
 
 
 def test_the_request_for_one_prompt_and_one_picture_is_as_it_always_was(
@@ -421,15 +355,6 @@ def test_the_request_for_one_prompt_and_one_picture_is_as_it_always_was(
     assert first.text.startswith(
         'Task: answer about this picture.\n\nYou are a helpful assistant.\nThe "prompt" in the'
     )
-
-
-def test_a_row_with_one_picture_gets_the_answer_alone(
-    server: LoopbackServer, tmp_path: Path
-) -> None:
-    Image.new("RGB", (60, 40), "navy").save(tmp_path / "1.png")
-    row = {"image": str(tmp_path / "1.png"), "prompt": "First?"}
-    record = PromptedVQAGenerator(ours_at(server))(row)
-    assert dict(record) == {**row, "answer": "[60] [] First?"}
 
 
 def test_a_finished_run_sends_nothing_until_a_picture_of_a_list_changes(
@@ -494,6 +419,10 @@ def test_what_it_calls_of_a_serving_besides(server: LoopbackServer, tmp_path: Pa
     ]
     assert serving.generate_from_input(["One?"], system_prompt="s") == ["[] [] One?"]
     assert serving.generate_from_input([path], "What?") == ["[60] [] What?"]
+    assert serving.generate_from_input_one_image([path] * 2, ["One?", "Two?"], "s") == [
+        "[60] [] One?",
+        "[60] [] Two?",
+    ]
     ask, talk = serving.generate_from_input, serving.generate_from_input_messages
     one_image = serving.generate_from_input_one_image
     for says, call in {
@@ -508,11 +437,12 @@ def test_what_it_calls_of_a_serving_besides(server: LoopbackServer, tmp_path: Pa
     for says, wrong in {
         "give these as image_inputs": lambda: ask([path, "One?"]),
         "same length": lambda: ask(["?"], "", []),
+        "should have the same length": lambda: one_image([path, path], ["?"]),
         "a path for every prompt": lambda: one_image([path, None], ["?", "?"]),
     }.items():
         with pytest.raises(ValueError, match=says):
             wrong()
-    assert server.count() == 4
+    assert server.count() == 6
 
 
 def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> None:
@@ -529,17 +459,6 @@ def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> Non
     assert ask([[{"role": "user", "content": "?"}]]) == ['{"boxes": [1, 2]}']
 
 
-@pytest.mark.slow
-def test_gemini_answers_without_a_picture_too(server: LoopbackServer) -> None:
-    gemini = GeminiServing(
-        "gemini-2.5-flash", api_key="k", base_url=f"http://127.0.0.1:{server.port}"
-    )
-    serving = ServingForDataFlow(gemini)
-    assert serving.generate_from_input_messages([[{"role": "user", "content": "Why?"}]]) == [
-        "[] [] Why?"
-    ]
-
-
 def test_our_operators_ask_its_servings_with_any_number_of_pictures(storage: FileStorage) -> None:
     theirs = TheirServing("A cup.")
     PromptedVQAGenerator(theirs).run(
@@ -551,14 +470,6 @@ def test_our_operators_ask_its_servings_with_any_number_of_pictures(storage: Fil
         assert turn["value"] == "<image>" * len(sizes) + turn["content"]
         assert (turn["role"], turn["from"]) == ("user", "human")
         assert system.strip()
-
-
-def test_our_grounder_asks_its_serving(storage: FileStorage) -> None:
-    theirs = TheirServing('{"objects": [{"id": 1, "label": "a cup", "bbox_2d": [5, 5, 30, 30]}]}')
-    [row, _, _] = storage.step().read("dict")
-    grounder = PhraseGrounder(DataFlowServing(theirs, box_format="xyxy_px"), check_every=None)
-    record = grounder({"image_path": row["image"], "expressions": ["a cup"]})
-    assert record["expressions"][0]["instances"][0]["bbox"] == [5, 5, 30, 30]
 
 
 @pytest.mark.parametrize("kind", [TheirPromptedVQAGenerator, PromptedVQAGenerator])
@@ -641,21 +552,29 @@ TALK = [
 ]
 
 
-@pytest.mark.parametrize("dialect", ["openai", "gemini"])
-def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) -> None:
-    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
-    row = {"image": str(tmp_path / "a.png"), "conversation": TALK}
+SYSTEM_TURN = {"from": "system", "value": "Answer in Dutch."}
+
+
+def asked(dialect: str, folder: Path, conversation: list[dict[str, str]]) -> ReceivedRequest:
+    """The request for a row with a picture and this conversation."""
+    Image.new("RGB", (60, 40), "navy").save(folder / "a.png")
     with LoopbackServer(told, keep_bodies=True) as server:
         serving: Any = OpenAIServing(server.base_url, "loopback")
         if dialect == "gemini":
             serving = GeminiServing(base_url=server.address, api_key="k")
-        answer = PromptedVQAGenerator(serving)(row)["answer"]
+        row = {"image": str(folder / "a.png"), "conversation": conversation}
+        assert PromptedVQAGenerator(serving)(row)["answer"].endswith(conversation[-1]["value"])
         [request] = server.requests
-    assert answer == "[60] ['What is it?', 'A cat.'] What colour?"
-    assert request.turns == [("user", "What is it?"), ("assistant", "A cat.")]
+    assert request.body is not None
     assert "conversation" not in request.input
-    body = request.body
-    assert body is not None
+    return request
+
+
+@pytest.mark.parametrize("dialect", ["openai", "gemini"])
+def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) -> None:
+    request = asked(dialect, tmp_path, TALK)
+    assert request.turns == [("user", "What is it?"), ("assistant", "A cat.")]
+    body: Any = request.body
     if dialect == "openai":
         messages = body["messages"]
         roles = [message["role"] for message in messages]
@@ -667,30 +586,15 @@ def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) 
         assert "inlineData" in body["contents"][0]["parts"][0]
 
 
-SYSTEM_TURN = {"from": "system", "value": "Answer in Dutch."}
-
-
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
 @pytest.mark.parametrize("talk", [TALK, TALK[-1:]], ids=["a talk", "one question"])
 def test_a_system_turn_joins_the_system_message(
     tmp_path: Path, dialect: str, talk: list[dict[str, str]]
 ) -> None:
-    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
-    row = {"image": str(tmp_path / "a.png"), "conversation": [SYSTEM_TURN, *talk]}
-    with LoopbackServer(told, keep_bodies=True) as server:
-        serving: Any = OpenAIServing(server.base_url, "loopback")
-        if dialect == "gemini":
-            serving = GeminiServing(base_url=server.address, api_key="k")
-        PromptedVQAGenerator(serving)(row)
-        [request] = server.requests
+    request = asked(dialect, tmp_path, [SYSTEM_TURN, *talk])
     assert "Answer in Dutch." in request.system
     assert "Reply with one JSON object" in request.system
     assert [role for role, _ in request.turns] == ["user", "assistant"][: len(talk) - 1]
-    assert "conversation" not in request.input
-    assert request.body is not None
-    if dialect == "openai":
-        roles = [message["role"] for message in request.body["messages"]]
-        assert roles == ["system", "user", "assistant", "user"][: 1 + len(talk)]
 
 
 def test_a_system_turn_is_part_of_what_a_reply_is_kept_by(server: LoopbackServer) -> None:

@@ -122,20 +122,6 @@ def pictures(folder: Path, count: int) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_our_serving_answers_what_dataflows_operators_call(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    server.answers = lambda request: f"{request.images[0].width}: {request.input['prompt']}"
-    serving = APIVLMServing_openai(
-        api_url=server.base_url, model_name="loopback", max_workers=3, timeout=20
-    )
-    paths = pictures(tmp_path, 3)
-    assert serving.generate_from_input(paths, "what?") == ["60: what?", "61: what?", "62: what?"]
-    assert serving.generate_from_input_one_image(paths[:2], ["a", "b"], "s") == ["60: a", "61: b"]
-    with pytest.raises(ValueError, match="same length"):
-        serving.generate_from_input_one_image(paths, ["a"])
-
-
 def test_no_error_text_passes_for_an_answer(tmp_path: Path, server: LoopbackServer) -> None:
     serving = APIVLMServing_openai(api_url=server.base_url, model_name="loopback", timeout=20)
     with pytest.raises(GroundingError, match="no image"):
