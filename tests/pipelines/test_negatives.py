@@ -101,6 +101,13 @@ def small_place(place: Workplace) -> Workplace:
     return place
 
 
+def run_with(model: Model, place: Workplace, code: int = 0, **settings: Any) -> Done:
+    with LoopbackServer(model, keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+    assert done.code == code, done
+    return done
+
+
 class Ran(NamedTuple):
     """A run with the settings of `place`."""
 
@@ -118,10 +125,7 @@ def ran(gold: list[dict[str, Any]]) -> Ran:
     folder = Path(gold[0]["image_path"]).parent
     place = place_in(folder, folder / "results")
     model = Model()
-    with LoopbackServer(model, keep_bodies=True) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url})
-    assert done.code == 0, done
-    return Ran(place, model, done)
+    return Ran(place, model, run_with(model, place))
 
 
 def negatives_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -246,10 +250,8 @@ def test_a_record_that_gets_no_negatives_keeps_its_boxes(small_place: Workplace,
                 return answer  # of the caption's phrases
             return {"said": "nothing"}
 
-    with LoopbackServer(Silent(careless=0.0), keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_attempts": 1}
-        done = place.run(**settings, **{"workflow.stream": False})
-    assert done.code == 1, done
+    settings = {"workflow.max_attempts": 1, "workflow.stream": False}
+    run_with(Silent(careless=0.0), place, code=1, **settings)
     records = place.annotations()
     assert len(records) == FEW
     for record in records:
@@ -274,8 +276,7 @@ def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_o
     place.input = place.results.with_name("more.jsonl")
     rows = [*gold, gold[0]]
     place.rows({"image_path": r["image_path"], "caption": captioned(r)} for r in rows)
-    with LoopbackServer(Model(), keep_bodies=True) as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    run_with(Model(), place)
     for records in (ran.place.annotations(), place.annotations()[:PICTURES]):
         others = []
         for record in records:
@@ -360,9 +361,7 @@ def test_an_image_that_has_negatives_gets_no_more_than_it_lacks(
 def test_classes_keep_their_table(small_place: Workplace) -> None:
     place = small_place
     classes = ["the red box", "the blue box"]
-    with LoopbackServer(Model(), keep_bodies=True) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url, "data.classes": classes})
-    assert done.code == 0, done
+    done = run_with(Model(), place, **{"data.classes": classes})
     assert any(len(negatives_of(record)) > len(classes) for record in place.annotations())
     assert {row["class"] for row in done.summary["classes"]} == set(classes)
 
@@ -373,9 +372,7 @@ def test_a_detectors_boxes_may_have_negatives_too(
     names = [expression["text"] for expression in gold[0]["expressions"]]
     pictures = pictures_of(gold, (600, 450))
     place.input = labelled(place.folder, "coco", pictures, classes=names, drawn=False)
-    with LoopbackServer(Model(), keep_bodies=True) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url, "data.proposals": "coco"})
-    assert done.code == 0, done
+    run_with(Model(), place, **{"data.proposals": "coco"})
     for truth, record in zip(gold, place.annotations(), strict=True):
         assert negatives_of(record)
         assert not any(is_there(item["text"], truth) for item in negatives_of(record))
