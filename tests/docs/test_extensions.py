@@ -397,49 +397,6 @@ def test_settings_of_ones_own_serving_that_change_are_asked_anew(workplace: Work
     assert (again.summary["requests"], phrases(workplace)) == (0, ["one"] * 2)
 
 
-PIPELINE = """
-from dataflow_grounding import Operator, Pipeline
-from dataflow_grounding.operators.operator_base import open_image
-from dataflow_grounding.tasks import Request
-def read(reply): return reply, []
-class Mood(Operator):
-    name = "mood"
-    input_keys = {"image": "image_path"}
-    output_keys = {"mood": "mood"}
-    def __init__(self, serving): self.serving = serving
-    async def annotate(self, record, ask):
-        image = open_image(record, self.keys.image, self.serving.image_limits)
-        return {self.keys.mood: await ask(Request("mood", {}, (image,), "Mood?", {}, read))}
-class Moods(Pipeline):
-    name = "moods"
-    def __init__(self, storage, serving):
-        self.storage, self.mood = storage, Mood(serving)
-    def forward(self):
-        self.mood.run(self.storage.step())
-"""
-
-
-@pytest.mark.parametrize("backend", ["embedded", "own_servings:Fixed"])
-def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
-    workplace: Workplace, backend: str
-) -> None:
-    workplace.many(2)
-    (workplace.folder / "own_servings.py").write_text(SERVING)
-    (workplace.folder / "own_moods.py").write_text(PIPELINE)
-    spec = {
-        "results_dir": "out",
-        "autolabel_type": "own_moods:Moods",
-        "moods": {"vlm": {"backend": backend}, "data": {"input_jsonl": "captions.jsonl"}},
-    }
-    path = workplace.folder / "own.yaml"
-    path.write_text(json.dumps(spec))
-    for name in ("check", "estimate"):
-        done = command([name, "-e", str(path)])
-        assert done.code == 2, done
-        assert "step0_mood asks mood, which " in done.err
-        assert " can't answer: name another model in vlm.backend" in done.err
-
-
 LATER = """
 from dataflow_grounding import ExpressionExtractor, PhraseGrounder, Pipeline, open_image
 from task_of_your_own import ThingCounter, count_of
@@ -462,18 +419,22 @@ class Counts(Pipeline):
 """
 
 
+@pytest.mark.parametrize(
+    ("backend", "model"), [("embedded", "embedded-opencv"), ("own_servings:Fixed", "fixed")]
+)
 @pytest.mark.parametrize("stated", [True, False], ids=["tasks", "no tasks"])
 @pytest.mark.parametrize("found", [True, False], ids=["of boxes", "of the picture"])
-def test_a_task_of_a_later_step_is_told_before_a_run(
-    workplace: Workplace, stated: bool, found: bool
+def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
+    workplace: Workplace, stated: bool, found: bool, backend: str, model: str
 ) -> None:
     workplace.many(2)
+    (workplace.folder / "own_servings.py").write_text(SERVING)
     task = (EXTENSIONS / "task_of_your_own.py").read_text()
     stating = [line for line in task.splitlines() if line.startswith("    tasks = ")]
     assert len(stating) == 1
     if not stated:
         task = task.replace(stating[0], "")
-    case = f"{stated}_{found}".lower()  # a module is imported once
+    case = f"{stated}_{found}_{model[:5]}".lower()  # a module is imported once
     (workplace.folder / f"task_{case}.py").write_text(task)
     later = LATER.replace("task_of_your_own", f"task_{case}")
     (workplace.folder / f"counts_{case}.py").write_text(later)
@@ -481,16 +442,19 @@ def test_a_task_of_a_later_step_is_told_before_a_run(
         "results_dir": "out",
         "autolabel_type": f"counts_{case}:Counts",
         "counts": {
-            "vlm": {"backend": "embedded"},
+            "vlm": {"backend": backend},
             "data": {"input_jsonl": "captions.jsonl"},
             "settings": {"found": found},
         },
     }
     path = workplace.folder / "own.yaml"
     path.write_text(json.dumps(spec))
-    done = command(["check", "-e", str(path)])
-    assert done.code == 2, done
-    assert "step2_thing_counter asks count, which embedded-opencv can't answer" in done.err
+    for name in ("check", "estimate"):
+        done = command([name, "-e", str(path)])
+        assert done.code == 2, done
+        assert (
+            f"step2_thing_counter asks count, which {model} can't answer: name another" in done.err
+        )
 
 
 ONE_WAY = """
