@@ -5,7 +5,7 @@ folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +182,14 @@ def test_default_specs_refuses_a_module_that_it_does_not_know(tmp_path: Path) ->
 
 SIZES = {"a": (200, 100), "b": (640, 480)}
 BOXES: dict[str, list[list[Any]]] = {
-    "a": [[14, 11, 127, 84, "Car"], [0, 50, 100, 99, "Van"], [20, 20, 30, 30, "DontCare"]],
+    "a": [
+        [14.24, 11.78, 127.31, 84.77, "Car"],
+        [0.0, 50.5, 100.0, 99.0, "Van"],
+        [20, 20, 30, 30, "DontCare"],
+    ],
     "b": [[10, 10, 50, 50, "Car"]],
 }
-KEPT = [[14, 11, 127, 84], [0, 50, 100, 99], [10, 10, 50, 50]]
+KEPT = [[14.24, 11.78, 127.31, 84.77], [0.0, 50.5, 100.0, 99.0], [10, 10, 50, 50]]
 
 
 def seed(name: str, **more: Any) -> dict[str, Any]:
@@ -203,43 +207,34 @@ def seed(name: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def finished(name: str) -> dict[str, Any]:
-    """A line of TAO's annotations.jsonl after all its steps."""
-    cared = [box for box in BOXES[name] if box[4] != "DontCare"]
-    boxes = [
-        [int(value / SIZES[name][n % 2] * 1000) for n, value in enumerate(box[:4])] for box in cared
-    ]
-    steps = [
-        "step0_region_expr",
-        "step1_image_caption",
-        "step2_grounding_expr",
-        "step3_double_check",
-    ]
-    return seed(
-        name,
-        pipeline_steps=steps,
-        regions=[
-            {
-                "bbox_2d": box,
-                "bbox": box,
-                "type": kind.lower(),
-                "color": "red",
-                "description": f"the {kind}",
-            }
-            for box, (*_, kind) in zip(boxes, cared, strict=True)
-        ],
-        caption="A street  with the Car.",
-        expressions=[
+STEPS = ["step0_region_expr", "step1_image_caption", "step2_grounding_expr", "step3_double_check"]
+
+
+def finished(
+    name: str, size: tuple[int, int] | None = None, cut: Callable[[float], int] = int
+) -> dict[str, Any]:
+    """A line of TAO's annotations.jsonl after all its steps: its boxes are thousandths of a size, by
+    default the picture's.
+    """
+    size = size or SIZES[name]
+    regions, expressions = [], []
+    for number, (*box, kind) in enumerate(box for box in BOXES[name] if box[4] != "DontCare"):
+        written = [cut(value / size[n % 2] * 1000) for n, value in enumerate(box)]
+        told = {"type": kind.lower(), "color": "red", "description": f"the {kind}"}
+        regions.append({"bbox_2d": written, "bbox": written, **told})
+        instance = {"bbox": written, "bbox_score": 0.9, "bbox_id": f"box_0000{number}"}
+        expressions.append(
             {
                 "text": f"the {kind}",
-                "instances": [{"bbox": box, "bbox_score": 0.9, "bbox_id": f"box_0000{n}"}],
-                "expression_id": f"expr_0000{n}",
+                "instances": [instance],
+                "expression_id": f"expr_0000{number}",
                 "char_span": [0, 3],
                 "verified": True,
             }
-            for n, (box, (*_, kind)) in enumerate(zip(boxes, cared, strict=True))
-        ],
-    )
+        )
+    more = {"regions": regions, "expressions": expressions, "pipeline_steps": STEPS}
+    width, height = size
+    return seed(name, width=width, height=height, caption="A street  with the Car.", **more)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -250,14 +245,6 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def boxes(place: ReferringPlace) -> list[list[float]]:
     return [region["bbox"] for record in place.annotations() for region in record["regions"]]
-
-
-def numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from numbers(item)
-    elif isinstance(value, (int, float)):
-        yield value
 
 
 @pytest.mark.parametrize(
@@ -276,33 +263,91 @@ def test_the_boxes_of_taos_seeds_become_regions(
     assert [record["image_path"] for record in place.annotations()] == ["a.png", "b.png"]
 
 
-def test_taos_results_are_taken_over_whole(place: ReferringPlace, server: LoopbackServer) -> None:
-    place.given(*map(finished, SIZES))
+@pytest.mark.parametrize(
+    ("size", "cut"),
+    [
+        pytest.param(None, int, id="the files' sizes"),
+        pytest.param((1920, 1080), round, id="TAO's default size"),
+    ],
+)
+def test_taos_results_are_taken_over_whole(
+    place: ReferringPlace,
+    server: LoopbackServer,
+    size: tuple[int, int] | None,
+    cut: Callable[[float], int],
+) -> None:
+    place.given(*(finished(name, size, cut) for name in SIZES))
     done = place.run(**{"workflow.steps": ["3"]})
     assert done.code == 0, done
+    assert "TAO records taken over, with boxes in pixels: 2" in done.err
     assert boxes(place) == KEPT
     records = place.annotations()
     assert "bbox_2d" not in json.dumps(records)
-    assert max(numbers([record["regions"] for record in records])) < 128, (
-        "none of them is in 0-1000"
-    )
-    steps = [
-        "step0_region_expr",
-        "step1_image_caption",
-        "step2_grounding_expr",
-        "step3_double_check",
-    ]
-    assert all(record["pipeline_steps"] == steps for record in records)
+    for record in records:
+        assert "kitti_bboxes" not in record, "else it would be taken for TAO's again"
+        assert (record["width"], record["height"]) == SIZES[record["image_id"]]
+        assert record["pipeline_steps"] == STEPS
     first, second = records[0]["expressions"]
     assert (first["status"], second["status"]) == ("grounded", "grounded")
     start, end = first["char_span"]
     assert records[0]["cleaned_caption"][start:end] == "the Car"
     assert second["char_span"] is None
-    assert [e["instances"][0]["region_id"] for e in (first, second)] == [1, 2]
+    instances = [expression["instances"][0] for expression in (first, second)]
+    assert [instance["region_id"] for instance in instances] == [1, 2]
+    assert [instance["bbox"] for instance in instances] == KEPT[:2]
+    assert instances[0]["score"] == 0.9
     sent = server.count()
     assert place.run(**{"workflow.steps": ["2", "3"]}).code == 0, "regions and caption are TAO's"
     assert server.count() > sent
     assert server.by_task.get("region_expression") is None
+
+
+def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> None:
+    row = finished("a")
+    row["expressions"][0]["instances"] = [{"bbox": [100, 200, 500, 1000]}]
+    row["regions"][1]["bbox"] = [500, 0, 1000, 501]
+    place.given(row)
+    assert place.run(**{"workflow.steps": ["3"]}).code == 0
+    [record] = place.annotations()
+    assert record["regions"][1]["bbox"] == [100, 0, 200, 50.1]
+    assert record["expressions"][0]["instances"][0]["bbox"] == [20, 20, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param(
+            {"kitti_bboxes": [[1, 2, 3, 4, "Car"]]},
+            "no region matches",
+            id="labels that are others",
+        ),
+        pytest.param({"kitti_bboxes": ["x"]}, "kitti_bboxes", id="labels that are none"),
+        pytest.param(
+            {"kitti_bboxes": [], "width": 1920, "height": 1080},
+            "no region matches",
+            id="another size, no labels",
+        ),
+        pytest.param(
+            {"regions": [{"bbox": [1, 2]}]}, "a region needs 'bbox'", id="a region without a box"
+        ),
+    ],
+)
+def test_what_can_not_be_told_for_certain_fails_and_is_not_guessed(
+    place: ReferringPlace, server: LoopbackServer, change: dict[str, Any], expected: str
+) -> None:
+    place.given(finished("a") | change)
+    done = place.run(**{"workflow.steps": ["3"]})
+    assert (done.code, server.count()) == (4, 0), done
+    assert expected in place.failures()[0]["message"]
+
+
+def test_a_record_of_ours_is_never_taken_for_taos(place: ReferringPlace) -> None:
+    row = finished("a") | {"image_path": "a.png"}
+    del row["kitti_bboxes"]
+    row["regions"] = [{"bbox": [71, 18, 137, 48], "type": "Car"}]
+    place.given(row)
+    assert place.run().code == 0
+    assert place.annotations()[0]["regions"][0]["bbox"] == [71, 18, 137, 48]
 
 
 def test_steps_that_are_made_anew_are_not_named_before_they_are(place: ReferringPlace) -> None:
