@@ -91,6 +91,16 @@ def annotations(folder: Path) -> list[dict[str, Any]]:
     return read_records(str(folder / "out" / "annotations.jsonl"))
 
 
+def captioned(
+    folder: Path, server: LoopbackServer, row: dict[str, Any], *overrides: str
+) -> dict[str, Any]:
+    """The record that a run makes of a row."""
+    code, _ = generate(folder, server.base_url, [row], *overrides)
+    assert code == 0
+    [record] = annotations(folder)
+    return record
+
+
 def by_box(request: ReceivedRequest) -> dict[str, Any]:
     """A text that tells which box it is about."""
     return {
@@ -104,11 +114,7 @@ def test_the_seeds_example_row_gives_its_nine_fields(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
     picture(tmp_path, size=SIZE)
-    code, _ = generate(
-        tmp_path, server.base_url, [{"image": "20.png", "bbox": [[196, 104, 310, 495]]}]
-    )
-    assert code == 0
-    [record] = annotations(tmp_path)
+    record = captioned(tmp_path, server, {"image": "20.png", "bbox": [[196, 104, 310, 495]]})
     nine = {
         "image": "20.png",
         "type": "with_bbox",
@@ -208,10 +214,8 @@ def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_bo
     picture(tmp_path, size=SIZE)
     boxes = [[(37 * n) % 1400, (91 * n) % 700, 40 + n, 50] for n in range(40)]
     server.answers = by_box
-    generate(
-        tmp_path, server.base_url, [{"image": "20.png", "bbox": boxes}], "workflow.max_boxes=null"
-    )
-    [record] = annotations(tmp_path)
+    row = {"image": "20.png", "bbox": boxes}
+    record = captioned(tmp_path, server, row, "workflow.max_boxes=null")
     assert server.by_task["region_caption"] >= 3
     expected = [[x, y, x + w, y + h] for x, y, w, h in boxes]
     assert [c["bbox"] for c in record["region_captions"]] == expected
@@ -246,8 +250,7 @@ def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer)
     scene.paste("red", (50, 60, 150, 160))
     scene.paste("blue", (250, 100, 350, 250))
     scene.save(tmp_path / "scene.png")
-    generate(tmp_path, server.base_url, [{"image": "scene.png"}], "workflow.proposals=opencv")
-    [record] = annotations(tmp_path)
+    record = captioned(tmp_path, server, {"image": "scene.png"}, "workflow.proposals=opencv")
     assert server.by_task["phrase_grounding"] == 0
     assert {caption["proposed_by"] for caption in record["region_captions"]} == {"opencv"}
     found = [caption["bbox"] for caption in record["region_captions"]]
@@ -339,12 +342,7 @@ def test_marks_stand_beside_the_region_and_not_in_it(
     picture(tmp_path, size=size)
     with LoopbackServer(by_box, keep_bodies=True) as server:
         box = [size[0] // 2, size[1] // 2, size[0] // 4, size[1] // 4]
-        generate(
-            tmp_path,
-            server.base_url,
-            [{"image": "20.png", "bbox": [box]}],
-            f"workflow.marks={marks}",
-        )
+        captioned(tmp_path, server, {"image": "20.png", "bbox": [box]}, f"workflow.marks={marks}")
         shown = sent(server.requests[0])
     w, h = shown.size
     assert max(w, h) <= 2048
@@ -463,16 +461,15 @@ def test_a_runaway_text_about_many_regions_is_divided_in_linear_time() -> None:
 def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> None:
     picture(tmp_path, size=(300, 200))
     with LoopbackServer(by_box, keep_bodies=True) as server:
-        generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}])
+        record = captioned(tmp_path, server, {"image": "20.png", "bbox": [[50, 60, 70, 80]]})
         shown = sent(server.requests[0])
-    [record] = annotations(tmp_path)
     assert shown.tobytes() == Image.open(record["image_with_bbox"]).convert("RGB").tobytes()
 
 
 def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackServer) -> None:
     picture(tmp_path, size=(300, 200))
     server.answers = by_box
-    generate(tmp_path, server.base_url, [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}])
+    captioned(tmp_path, server, {"image": "20.png", "bbox": [[50, 60, 70, 80]]})
     assert command(["report", str(tmp_path / "out")]).code == 0
     (data,) = (tmp_path / "out" / "report_files").glob("*/records-1.js")
     assert "box [50, 60, 120, 140]" in data.read_text(encoding="utf-8")
@@ -496,25 +493,24 @@ def test_proposed_boxes_in_another_format_stop_the_run(
 
 @pytest.mark.slow
 def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: LoopbackServer) -> None:
-    rows = [{"image": picture(tmp_path), "bbox": [[9, 9, 90, 90]], "prompt": "mine"}]
+    row = {"image": picture(tmp_path), "bbox": [[9, 9, 90, 90]]}
     spec = tmp_path / "spec.yaml"
     with pytest.raises(json.JSONDecodeError):  # nothing ran, so there is no summary
-        generate(tmp_path, server.base_url, rows)
+        captioned(tmp_path, server, {**row, "prompt": "mine"})
     refused = command(["check", "-e", str(spec)])
     assert "column 'prompt' of the input: give it another name with output_prompt_key" in (
         refused.err
     )
     assert "workflow.output_columns.prompt" in refused.err
-    renamed = "workflow.output_columns.prompt=region_prompt"
-    code, _ = generate(tmp_path, server.base_url, rows, renamed)
-    [record] = read_records(str(tmp_path / "out" / "annotations.jsonl"))
-    assert (code, record["prompt"], record["region_prompt"]) == (0, "mine", PROMPT.format(1))
-    rows[0] = {"image": rows[0]["image"], "bbox": [[9, 9, 90, 90]], "answer": "mine"}
-    code, _ = generate(
-        tmp_path, server.base_url, rows, "workflow.output_columns.answer=region_answer"
+    columns = "workflow.output_columns"
+    record = captioned(
+        tmp_path, server, {**row, "prompt": "mine"}, f"{columns}.prompt=region_prompt"
     )
-    [record] = read_records(str(tmp_path / "out" / "annotations.jsonl"))
-    assert (code, record["answer"]) == (0, "mine")
+    assert (record["prompt"], record["region_prompt"]) == ("mine", PROMPT.format(1))
+    record = captioned(
+        tmp_path, server, {**row, "answer": "mine"}, f"{columns}.answer=region_answer"
+    )
+    assert record["answer"] == "mine"
     assert record["region_answer"]
     wrong = command(
         ["check", "-e", str(spec), "image_region_caption.workflow.output_columns.promt=x"]
@@ -524,14 +520,14 @@ def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: Loopbac
 
 
 def test_a_picture_that_comes_back_has_its_own_marked_picture_again(tmp_path: Path) -> None:
-    rows = [{"image": "20.png", "bbox": [[50, 60, 70, 80]]}]
+    row = {"image": "20.png", "bbox": [[50, 60, 70, 80]]}
     marked = tmp_path / "out" / "1_bbox_vis.jpg"
     corners = []
     with LoopbackServer(answers=EchoAnswers()) as server:
         for color in ("teal", "maroon", "teal"):
             picture(tmp_path, color=color)
             os.utime(tmp_path / "20.png", LONG_AGO)
-            assert generate(tmp_path, server.base_url, rows)[0] == 0
+            captioned(tmp_path, server, row)
             with Image.open(marked) as drawn:
                 corners.append(drawn.getpixel((5, 5)))
     assert corners[0] == corners[2] != corners[1]
