@@ -313,6 +313,17 @@ def test_a_box_of_taos_that_is_no_label_is_converted(place: ReferringPlace) -> N
     assert record["expressions"][0]["instances"][0]["bbox"] == [20, 20, 100, 100]
 
 
+def test_a_box_that_is_no_label_fails_where_the_size_is_not_the_images(
+    place: ReferringPlace,
+) -> None:
+    row = finished("a", (1920, 1080), round)
+    row["expressions"][0]["instances"] = [{"bbox": [100, 200, 500, 1000]}]
+    place.given(row)
+    assert place.run(**{"workflow.steps": ["3"]}).code == 4
+    [failure] = place.failures()
+    assert "is not a region, and the record's size is not the image's" in failure["message"]
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
