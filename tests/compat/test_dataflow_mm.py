@@ -561,8 +561,11 @@ def asked(dialect: str, folder: Path, conversation: list[dict[str, str]]) -> Rec
         if dialect == "gemini":
             serving = GeminiServing(base_url=server.address, api_key="k")
         row = {"image": str(folder / "a.png"), "conversation": conversation}
-        assert PromptedVQAGenerator(serving)(row)["answer"].endswith(conversation[-1]["value"])
+        answer = PromptedVQAGenerator(serving)(row)["answer"]
         [request] = server.requests
+    assert answer == told(request)
+    assert [image.width for image in request.images] == [60]
+    assert request.input["prompt"] == conversation[-1]["value"]
     assert request.body is not None
     assert "conversation" not in request.input
     return request
