@@ -312,15 +312,6 @@ def test_how_well_two_answers_agree(
     assert agreement(*boxes) == expected
 
 
-def test_regrounding_verifies_what_comes_again(photo: str) -> None:
-    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        red, green = ground(server, photo, "the red box", "the green box", then=(BoxVerifier,))
-        assert server.count() == 2  # both at once, then the one that was found
-    assert (red["verified"], red["verification"]) == (True, {"method": "reground", "iou": 1.0})
-    assert "verified" not in green
-    assert green["status"] == "none"
-
-
 def test_regrounding_asks_afresh_even_for_a_single_phrase(photo: str) -> None:
     seeing, count = SeeingModel(), itertools.count()
 
@@ -378,7 +369,8 @@ def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> 
         )
 
     with LoopbackServer(failing, keep_bodies=True) as server:
-        done = album.run(**{"vlm.openai.base_url": server.base_url, "workflow.verify": "reground"})
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.verify": "reground"}
+        done = album.run(**settings)
     assert done.code == 1, done
     assert [failure["kind"] for failure in album.failures()] == ["unreadable_reply"] * 2
     for record in album.annotations():
@@ -386,6 +378,10 @@ def test_a_record_whose_verification_fails_keeps_its_boxes(album: Workplace) -> 
         assert (red["verified"], len(red["instances"])) == (None, 1)
         assert red["verification"]["method"] == "reground"
         assert blue["verified"] is True
+    # without zoom, verification is the step after grounding
+    assert "step_2_box_verification" in written(album)
+    wrong = album.run(**settings, **{"workflow.steps": ["3"]})
+    assert (wrong.code, "the steps are 0, 1, 2" in wrong.err) == (2, True), wrong
 
 
 # --- further steps
@@ -433,15 +429,6 @@ def test_zoom_and_verify_add_steps_with_files_of_their_own(album: Workplace) -> 
     assert all(record["pipeline_steps"] == names for record in album.annotations())
 
 
-def test_without_zoom_verification_is_the_step_after_grounding(album: Workplace) -> None:
-    with LoopbackServer(model(), keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.verify": "reground"}
-        assert album.run(**settings).code == 0
-        assert "step_2_box_verification" in written(album)
-        wrong = album.run(**settings, **{"workflow.steps": ["3"]})
-    assert (wrong.code, "the steps are 0, 1, 2" in wrong.err) == (2, True), wrong
-
-
 def test_a_step_chosen_alone_says_which_one_to_run_first(album: Workplace) -> None:
     alone = {"vlm.openai.base_url": "http://127.0.0.1:9/v1", "workflow.steps": ["3"]}
     done = album.run(**FURTHER, **alone)
@@ -485,14 +472,17 @@ def test_the_steps_of_a_run_watch_their_boxes_together(album: Workplace) -> None
         assert 1 <= probes[1] <= 4, "and one for each kind of crops"
 
 
-def test_what_was_verified_is_not_when_its_box_is_another(photo: str) -> None:
+def test_what_comes_again_is_verified_until_its_box_is_another(photo: str) -> None:
+    phrases = ("the red box", "the blue box", "the green box")
     with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        red, blue = ground(
-            server, photo, "the red box", "the blue box", then=(BoxVerifier, BoxRefiner)
-        )
-    assert (red["verified"], "zoomed" in red["instances"][0]) == (True, False)
+        red, blue, green = ground(server, photo, *phrases, then=(BoxVerifier, BoxRefiner))
+        # all at once, each that was found once more, and then the blue one from closer by
+        assert server.count() == 1 + 2 + 1
+    assert (red["verified"], red["verification"]) == (True, {"method": "reground", "iou": 1.0})
+    assert "zoomed" not in red["instances"][0]
     assert blue["instances"][0]["zoomed"] is True
     assert not {"verified", "verification"} & set(blue)
+    assert ("verified" in green, green["status"]) == (False, "none")
 
 
 def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(photo: str) -> None:

@@ -86,6 +86,7 @@ GIVEN: list[tuple[str, Callable[[], Any]]] = [
     ("bytes", lambda: file_of(Image.fromarray(PIXELS))),
     ("a PIL image", lambda: Image.fromarray(PIXELS)),
     ("a PIL image that EXIF turns", turned),
+    ("CMYK", lambda: Image.fromarray(PIXELS).convert("CMYK")),
     ("16 bits", lambda: Image.new("I;16", (40, 30), 9)),
     ("an array", lambda: PIXELS),
     ("a grey array", lambda: PIXELS[..., 0]),

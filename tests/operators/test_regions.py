@@ -174,10 +174,6 @@ CHECKS: dict[str, tuple[dict[str, Any], tuple[str, str, bool | None]]] = {
     "two others": ({"matches": False, "region_ids": [1, 3]}, ("the car", "ambiguous", False)),
     "a new text": ({"matches": False, "text": "the bus"}, ("the bus", "grounded", True)),
     "no text": ({"matches": False, "text": "N/A"}, ("the car", "grounded", False)),
-    "a refusal": (
-        {"matches": False, "text": "I'm sorry, I can't tell what this is"},
-        ("the car", "grounded", False),
-    ),
 }
 
 

@@ -251,8 +251,10 @@ SENTENCES: list[tuple[str, Any, str]] = [
         lambda: count.run({}),
         r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself",
     ),
+    ("records", lambda: count.run([{}]), "not list: call the operator itself"),
     ("a table", lambda: count.run(pandas.DataFrame()), "not DataFrame: call the operator itself"),
     ("phrases: None", lambda: ground(PIXELS, None, serving=SERVING), "a text or several, not None"),  # type: ignore[arg-type]
+    ("bytes", lambda: ground(PIXELS, b"x", serving=SERVING), "several, not bytes"),  # type: ignore[arg-type]
     (
         "a setting",
         lambda: ground(PIXELS, "a", serving=SERVING, zooom=1),
@@ -327,21 +329,19 @@ def test_run_is_forward_with_a_type(tmp_path: Path) -> None:
 FACE = (180, 60, 280, 190)  # of astronaut.jpg, in pixels
 
 
-def page_operator(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The operator of the page, whose script has run in a clone."""
+@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000"])
+def test_the_operator_of_the_page_works_in_the_servings_own_format(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], box_format: str
+) -> None:
     page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```python\n(.*?class FaceFinder.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {"__name__": "page"}
     monkeypatch.chdir(REPOSITORY)
     exec(block, names)
-    return names["FaceFinder"]
-
-
-@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000"])
-def test_the_operator_of_the_page_works_in_the_servings_own_format(
-    monkeypatch: pytest.MonkeyPatch, box_format: str
-) -> None:
-    operator_class = page_operator(monkeypatch)
+    boxes, question = capsys.readouterr().out.split("\n", 1)
+    assert f"The first printed line is `{boxes}`." in page
+    assert "find the boxes of the given phrases" in question
+    operator_class = names["FaceFinder"]
     assert issubclass(operator_class, BoxOperator)
     photo = REPOSITORY / "example_data" / "images" / "astronaut.jpg"
     with Image.open(photo) as picture:
@@ -358,16 +358,6 @@ def test_the_operator_of_the_page_works_in_the_servings_own_format(
         serving = OpenAIServing(server.base_url, "Qwen/Qwen3-VL-8B-Instruct", box_format=box_format)
         record = operator_class(serving, check_every=None)({"image_path": str(photo)})
     assert record["faces"] == [pytest.approx(FACE, abs=1)]
-
-
-def test_the_page_tries_its_operator_at_a_loopback_server(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page_operator(monkeypatch)
-    boxes, question = capsys.readouterr().out.split("\n", 1)
-    page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
-    assert f"The first printed line is `{boxes}`." in page
-    assert "find the boxes of the given phrases" in question
 
 
 def serving_at(url: str, **settings: Any) -> OpenAIServing:
