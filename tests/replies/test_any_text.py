@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import tracemalloc
 from typing import Any
 
@@ -19,11 +20,13 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.replies import read_boxes, read_object
 from dataflow_grounding.replies.channels import answer_of
+from tests.support.damaged_replies import draw_reply
+from tests.support.reply_forms import FORMS
 
 pytestmark = pytest.mark.slow
 
 TEXTS = int(os.environ.get("FUZZ_TEXTS", "200"))
-FORMATS = [
+BOX_FORMATS = [
     "xyxy_1000",
     "yxyx_1000",
     "xyxy_1",
@@ -32,7 +35,7 @@ FORMATS = [
     "cxcywh_1",
     "xyxy_px@pad_square",
 ]
-FORMATS += [name for name, known in known_formats().items() if known.boxes]
+BOX_FORMATS += [name for name, known in known_formats().items() if known.boxes]
 PHRASES: list[Any] = [
     [],
     ["cat"],
@@ -50,20 +53,15 @@ NUMBERS = (
             10**309,
             -(10**400),
             10**4000,
-            2**63,
             1e308,
             "10",
             "٣",
             "1e999",
             "9" * 50,
-            "-",
             "",
             None,
             True,
             "NaN",
-            "0x10",
-            "½",
-            "²",
         ]
     )
 )
@@ -76,12 +74,9 @@ KEYS = st.sampled_from([*NAMES.split(), ""])
 WORDS = st.sampled_from(
     [
         "cat",
-        "the dog",
         "red mug",
         "猫",
-        "none",
         "not found",
-        "No cat found.",
         "[1, 2, 3, 4]",
         "10,20,30,40",
         "<loc_1><loc_2><loc_3><loc_4>",
@@ -92,12 +87,8 @@ WORDS = st.sampled_from(
         "\ud800",
         "\x00",
         "seen",
-        "ambiguous",
         "95%",
         "a\nb",
-        "```",
-        "<think>",
-        "Wait, 5",
     ]
 )
 VALUES = st.recursive(
@@ -106,59 +97,46 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 TOKENS = """
-    { } [ ] ( ) " ' , : ` ``` // /* */ “ null NaN 1e999 - true 0.5 12 ٣ x1=1 [1,2,3,4]
-    (1,2),(3,4) [[ ]] bbox <box> </box> <box>(1,2),(3,4)</box> <ref> </ref> <ref>cat</ref>
-    <|det|> <|/det|> <|ref|> <|box_start|> <|box_end|> <loc_12> <loc0512>
-    <loc_1><loc_2><loc_3><loc_4> <patch_index_0044> <patch_index_9999> <phrase> </phrase>
-    <object> <pred> <bbox> <10><20><30><40> <|begin_of_box|> <|end_of_box|> <think> </think>
-    <seed:think> </seed:think> <zorb> </zorb> <answer> </answer> <|zorb|> ◁think▷ ◁/think▷
-    [THINK] [/THINK] <unused94> <unused95> <|channel>thought <channel|> to=self to=user
+    { } [ ] ( ) " ' , : ` ``` // /* */ “ null NaN 1e999 - true 0.5 12 ٣ x1=1 [1,2,3,4] [[ ]]
+    <think> </think> <seed:think> </seed:think> <zorb> </zorb> <answer> </answer> <|zorb|>
+    ◁think▷ ◁/think▷ [THINK] [/THINK] <unused94> <unused95> <|channel>thought <channel|> to=self
     <|message|> <|start|>assistant <|channel|>final <|channel|>analysis <|end|> <|eot|>
-    <|im_end|> <|turn>user <|start_header_id|>assistant<|end_header_id|> analysisI
-    assistantfinal 等等， none 没有找到 &lt; &amp; </input> <tool_call> </tool_call> <|"|>
+    <|im_end|> <|im_start|>user <|turn>user <|start_header_id|>assistant<|end_header_id|> analysisI
+    assistantfinal 等等， none 没有找到 &lt; &amp; </input> <tool_call> </tool_call> <|"|> \\boxed{
 """
 PIECES = st.sampled_from(
     [
         *TOKENS.split(),
-        "\\",
         "\n",
-        " ",
         "```json\n",
-        "\n```\n",
-        "# ",
         "\x00",
         "\ud800",
         "9" * 5000,
-        '{"bbox_2d": [10, 20, 30, 40], "label": "cat"}',
-        '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [10, 20, 30, 40]}]}',
         '{"a":' * 60,
         "[1," * 40,
-        '{"polygon": [[1,2],[3,4],',
-        '"label": "ca',
-        "- dog: ",
-        "| cat | 1 | 2 | 3 | 4 |\n",
-        "data-bbox='1 2 3 4'",
-        "<p data-bbox='1 2 3 4'>",
         "click(x=1, y=2)",
-        "<zorb>I see it is at [1,2,3,4]</zorb>",
-        "<|im_start|>user\n",
-        "<|im_start|>assistant\n",
-        "<start_of_turn>model\n",
         "Assistant: ",
         "Wait, ",
         "I can't see the image.",
         "not ",
-        "The cat is at ",
-        "\\boxed{",
-        "\\n",
-        '\\"',
     ]
 )
+
+
+def part_of_reply(seed: int) -> str:
+    """Any part of a reply in any of the forms that models write boxes in."""
+    dice = random.Random(seed)
+    text = draw_reply(dice.choice([*FORMS.values()]), dice).text
+    start, end = sorted(dice.choices(range(len(text) + 1), k=2))
+    return text[start:end]
+
+
+PARTS = st.integers(0, 2**32).map(part_of_reply)
 JSON_TEXTS = VALUES.map(lambda value: json.dumps(value)) | VALUES.map(repr)
 REPLIES = st.one_of(
     st.text(max_size=60),
     JSON_TEXTS,
-    st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join),
+    st.lists(PIECES | PARTS | st.text(max_size=5), max_size=30).map("".join),
     st.lists(PIECES | JSON_TEXTS, max_size=8).map("".join),
     st.tuples(JSON_TEXTS, st.integers(0, 300)).map(lambda cut: cut[0][: cut[1]]),
 )
@@ -173,7 +151,7 @@ REPLIES = st.one_of(
 )
 @given(
     REPLIES,
-    st.sampled_from(FORMATS),
+    st.sampled_from(BOX_FORMATS),
     st.tuples(*[st.integers(1, 9000)] * 4),
     st.sampled_from(PHRASES),
 )
