@@ -145,8 +145,6 @@ def test_paths_may_be_path_objects_with_blanks_and_other_scripts(tmp_path: Path)
         == ROWS[0]
     )
     assert storage.image_folders == (str(folder),)
-
-
-def test_images_are_looked_for_beside_the_users_file_then_here(tmp_path: Path) -> None:
+    # without a root, pictures are next to the user's file, then here
     assert storage_of(tmp_path).image_folders == (str(tmp_path), ".")
     assert FileStorage("in.jsonl").image_folders == (".", ".")

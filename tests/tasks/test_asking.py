@@ -63,12 +63,17 @@ def test_every_form_leaves_the_same_boxes(place: Workplace) -> None:
         assert all(any(boxes) for boxes in usual)
         for name in FORMS:
             place.results = place.folder / name
-            before = server.received
+            before, first = server.received, len(server.requests)
             done = place.run(**{"vlm.asking": name})
             assert done.code == 0, done
             assert done.summary["failed"] == 0
             assert boxes_of(place) == usual, name
             assert server.received > before
+            if name == "lines":
+                new = server.requests[first:]
+                probes = [request for request in new if "rectangle" in request.text]
+                assert probes
+                assert all("without JSON" in probe.text for probe in probes)
         before = server.received
         assert place.run(**{"vlm.asking": name}).code == 0
         assert server.received == before  # all is stored
@@ -296,16 +301,6 @@ def test_an_own_prompt_that_a_form_does_not_ask_is_told() -> None:
     with pytest.raises(SpecError, match="phrase_grounding_lines"):
         grounder.with_words(prompt=own, asking="lines")
     grounder.with_words(prompt=own, asking="json")  # the same prompt
-
-
-def test_checks_of_the_endpoint_are_asked_in_the_form(place: Workplace) -> None:
-    heeding = Heeding()
-    with LoopbackServer(heeding) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
-        assert place.run(**{"vlm.asking": "lines"}).code == 0
-        probes = [r for r in server.requests if "rectangle" in r.text]
-    assert probes
-    assert all("without JSON" in request.text for request in probes)
 
 
 def test_a_model_that_writes_other_boxes_in_a_form_is_noticed(place: Workplace) -> None:

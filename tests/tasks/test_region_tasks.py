@@ -287,12 +287,7 @@ def test_anything_at_all_is_read_or_refused(image: Image, reply: str, task: str)
 def test_two_answers_for_one_id_that_differ_are_asked_again() -> None:
     """The first counted, though the model says of a box that it is right, and that it is wrong."""
     reply = '{"checks": [{"id": 1, "ok": true}, {"id": 1, "ok": %s}]}'
-    assert read_by_id(reply % "true", "checks", 1)[0] == {1: {"id": 1, "ok": True}}
+    for equal in ("true", "1"):  # of equal ones the first counts
+        assert str(read_by_id(reply % equal, "checks", 1)[0]) == "{1: {'id': 1, 'ok': True}}"
     with pytest.raises(UnreadableReply, match="two answers that differ"):
         read_by_id(reply % "false", "checks", 1)
-
-
-def test_of_two_answers_for_one_id_that_are_equal_the_first_counts() -> None:
-    reply = '{"checks": [{"id": 1, "ok": true}, {"id": 1, "ok": 1}]}'
-    answer_by_id, _ = read_by_id(reply, "checks", 1)
-    assert answer_by_id[1]["ok"] is True

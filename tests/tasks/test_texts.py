@@ -193,14 +193,13 @@ def test_markup_and_ids_are_no_part_of_a_text(image: Image, text: str, plain: st
         assert texts_in(answer) == [plain]
 
 
-def test_a_color_and_a_type_that_are_none_are_empty(image: Image) -> None:
-    item = {"id": 1, "type": "unknown", "color": "N/A", "description": "a car"}
+def test_a_color_and_a_type_that_are_none_are_empty_and_several_colors_one_text(
+    image: Image,
+) -> None:
+    item: dict[str, Any] = {"id": 1, "type": "unknown", "color": "N/A", "description": "a car"}
     [described], _ = ask(image, "region_expression").read(json.dumps({"regions": [item]}))
     assert described == ("", "", "a car")
-
-
-def test_several_colors_are_one_text(image: Image) -> None:
-    item = {"id": 1, "type": "car", "color": ["red", "white", ""], "description": "a car"}
+    item["color"] = ["red", "white", ""]
     [described], _ = ask(image, "region_expression").read(json.dumps({"regions": [item]}))
     assert described.color == "red and white"
 

@@ -67,11 +67,14 @@ def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
     text = prompt.read_text().replace("Task: find", "Task: look closely, and find")
     # the data need not come last
     prompt.write_text(text.replace("\n<input>", "") + "\n<input>\nThat is all.")
-    settings = {"prompts.dir": str(folder)}
+    (folder / "system.txt").write_text("You are a warehouse inspector.\n")
+    settings = {"prompts.dir": "prompts"}  # next to the spec
     before = len(server.requests)
     assert place.run(**settings).code == 0
     new = server.requests[before:]
-    assert [request.task for request in new] == ["phrase_grounding"] * 3
+    assert {request.system for request in new} == {"You are a warehouse inspector."}
+    new = [request for request in new if request.task == "phrase_grounding"]
+    assert len(new) == 3
     for request in new:
         assert request.text.startswith("Task: look closely, and find the boxes")
         assert request.text.endswith("</input>\n\nThat is all.")
@@ -230,16 +233,6 @@ def test_files_that_are_no_prompts_are_refused(place: Workplace, server: Loopbac
     assert done.code == 2
     assert "guidance can't hold <input>" in done.err
     assert server.received == 0
-
-
-def test_the_system_message_is_the_users_too(place: Workplace, server: LoopbackServer) -> None:
-    folder = place.folder / "prompts"
-    folder.mkdir()
-    (folder / "system.txt").write_text("You are a warehouse inspector.\n")
-    assert place.run(**{"prompts.dir": "prompts"}).code == 0  # next to the spec
-    assert {request.system for request in server.requests if request.task} == {
-        "You are a warehouse inspector."
-    }
 
 
 def test_operators_take_words_of_their_own(

@@ -13,7 +13,7 @@ import pytest
 
 from dataflow_grounding.evaluation.figures.linting import RULES
 from tests.formats.data import draw, record
-from tests.support.workplace import REPOSITORY, Done, command, ended, process
+from tests.support.workplace import REPOSITORY, Done, command
 
 SIZE = (64, 48)
 Row = dict[str, Any]
@@ -269,9 +269,10 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     assert lint(tmp_path / "nowhere").code == 2
 
 
-def test_ends_as_a_process_in_ci(tmp_path: Path) -> None:
+def test_a_finding_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines(tmp_path / "annotations.jsonl", changed(CASES["DG303"]))
-    done = ended(process(["lint", ".", "--no-pictures"], cwd=tmp_path))
+    monkeypatch.chdir(tmp_path)
+    done = command(["lint", ".", "--no-pictures"])
     assert (done.code, done.out) == (
         1,
         f"./annotations.jsonl:1: DG303 {RULES['DG303']['finds']}: 'a red mug', [1, 2, 30, 40] in 64x48, score 90\n",

@@ -13,7 +13,7 @@ import pytest
 
 from dataflow_grounding.evaluation.figures.counting import FIGURES
 from tests.formats.data import record
-from tests.support.workplace import Done, command, ended, process
+from tests.support.workplace import Done, command
 
 W, H = 400, 200
 
@@ -172,8 +172,8 @@ def test_different_words_are_a_share_of_the_first_thousand(tmp_path: Path) -> No
     assert said["type_token_ratio"] == 0.501
 
 
-def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
-    done = ended(process(["stats", "run", "--no-pictures"], cwd=tmp_path))
+def test_what_is_printed_and_what_there_is_nothing_of(data: Path, tmp_path: Path) -> None:
+    done = stats(data.parent, "--no-pictures")
     assert (done.code, done.err) == (0, "")
     for line in (
         "pairs of a phrase and its boxes: 6\n  → fewer than the 100 that a first training needs\n",
@@ -182,33 +182,26 @@ def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
         "phrases that aren't in their picture: 14.3%\n",
     ):
         assert line in done.out
-    whole = stats(tmp_path / "run", "--no-pictures", "--all").out
+    whole = stats(data.parent, "--no-pictures", "--all").out
     for line in (
         "pictures that aren't there, or can't be read: -\n",
         "centres of boxes in their pictures: a map from 50 boxes on; there are ",
+        "phrases made up to be absent: 0.0%\n",
     ):
         assert line in whole
         assert line not in done.out
-
-
-def test_what_there_is_nothing_of_is_told_in_one_line_but_for_what_was_asked(
-    data: Path, tmp_path: Path
-) -> None:
-    assert data.exists()
-    lines = stats(tmp_path / "run", "--no-pictures").out.splitlines()
+    assert "nothing of: " not in whole
+    lines = done.out.splitlines()
     [folded] = [line for line in lines if line.startswith("nothing of: ")]
     assert "phrases made up to be absent" in folded
     assert "rows that can't be read" not in folded, "there is one"
     assert "terms that are nearly spelt alike" in folded
     bare = [n for n, line in enumerate(lines) if re.search(r": (0|0\.0%|none|-)$", line)]
     assert all(lines[n + 1].startswith("  →") for n in bare), "such a line has advice below it"
-    whole = stats(tmp_path / "run", "--no-pictures", "--all").out.splitlines()
-    assert "phrases made up to be absent: 0.0%" in whole
-    assert not any(line.startswith("nothing of") for line in whole)
-    copy = tmp_path / "other.jsonl"
-    copy.write_text(json.dumps(record("z.jpg", (W, H), [{"text": "a cat"}])) + "\n", "utf-8")
-    asked = stats(tmp_path / "run", copy, "--no-pictures").out.splitlines()
-    assert "pictures that several of these data sets have: 0" in asked
+    # what was asked for is told, though there is nothing of it
+    other = file_of(tmp_path / "other.jsonl", record("z.jpg", (W, H), [{"text": "a cat"}]))
+    asked = stats(data.parent, other, "--no-pictures").out
+    assert "pictures that several of these data sets have: 0\n" in asked
 
 
 def test_a_map_of_where_boxes_are(tmp_path: Path) -> None:
