@@ -4,7 +4,8 @@ turned pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import PIL.Image
 from hypothesis import strategies as st
 
 from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
 from tests.support.workplace import Done
 from tests.support.workplace import command as in_process
 
@@ -84,6 +87,45 @@ def succeeds(*arguments: object) -> Done:
     done = command(*arguments)
     assert done.code == 0, done
     return done
+
+
+def facts_of(*arguments: object, code: int = 0) -> dict[str, Any]:
+    """What a command says with --json."""
+    done = command(*arguments, "--json")
+    assert done.code == code, done
+    facts: dict[str, Any] = json.loads(done.out)
+    return facts
+
+
+def records_of(results: Path) -> list[dict[str, Any]]:
+    """The records of a results folder, or the rows of a file of JSON lines."""
+    file = results / "annotations.jsonl" if results.is_dir() else results
+    return [json.loads(line) for line in file.read_text("utf-8").split("\n") if line]
+
+
+def review(results: Path, change: Callable[[list[dict[str, Any]]], object] = len) -> None:
+    """Decide as a person does who changes the boxes of the first phrase and accepts them."""
+    session = Session(Reviewable(str(results)), "ann")
+    view = session.view(0)
+    shown = view["expressions"][0]
+    boxes = [
+        {"bbox": box["bbox"], "from": number, "verified": True}
+        for number, box in enumerate(shown["instances"])
+    ]
+    change(boxes)
+    after = {"instances": boxes, "status": "grounded" if boxes else "none", "verified": True}
+    wanted = {"id": shown["id"], "version": shown["version"], "after": after}
+    decision = {"uid": "1", "action": "accept", "record": view["key"], "changes": [wanted]}
+    [answer] = session.decide([decision])
+    assert not answer["error"]
+
+
+def boxes_of(row: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The boxes of each phrase of a record."""
+    return {
+        expression["text"]: [instance["bbox"] for instance in expression["instances"]]
+        for expression in row["expressions"]
+    }
 
 
 @st.composite

@@ -11,13 +11,13 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from dataflow_grounding.formats import read, write
-from dataflow_grounding.review.queues import Reviewable
-from dataflow_grounding.review.session import Session
-from tests.formats.data import command, succeeds
+from dataflow_grounding.formats import write
+from tests.formats.data import boxes_of, facts_of, records_of, review, succeeds
+from tests.formats.place import Place
 from tests.support.labelled import Labelled, labelled, region, saved
 
 WIDTH, HEIGHT = 64, 48
+REVIEWED = "annotations.reviewed.jsonl"
 SIDES = {"width": WIDTH, "height": HEIGHT}
 TRIANGLE = [1.5, 2.25, 11.0, 2.25, 11.0, 13.5]
 RUNS = {"size": [HEIGHT, WIDTH], "counts": [485, 20, HEIGHT * WIDTH - 505]}
@@ -51,47 +51,23 @@ BOXES = {
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+def place(tmp_path: Path) -> Place:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
     for name in ("a.png", "b.png", "c.png"):
-        PIL.Image.new("RGB", (WIDTH, HEIGHT), "#886644").save(folder / name)
-    return folder
+        PIL.Image.new("RGB", (WIDTH, HEIGHT), "#886644").save(pictures / name)
+    return Place(tmp_path, pictures)
 
 
-@pytest.fixture
-def imported(tmp_path: Path, pictures: Path) -> Callable[..., dict[str, Any]]:
-    """What `import` says, of a file that is read into `results`."""
-
-    def read_into_results(path: Path, format: str, code: int = 0) -> dict[str, Any]:
-        results = tmp_path / "results"
-        shutil.rmtree(results, ignore_errors=True)
-        options = ("--image-root", pictures, "--json")
-        said = command("import", path, "--format", format, "-o", results, *options)
-        assert said.code == code, said
-        facts: dict[str, Any] = json.loads(said.out)
-        return facts
-
-    return read_into_results
+def imported_coco(place: Place, *annotations: dict[str, Any]) -> dict[str, Any]:
+    data = {**COCO, "annotations": annotations or COCO["annotations"]}
+    return place.imported(saved(place.folder / "coco.json", data), "coco")
 
 
-@pytest.fixture
-def exported(tmp_path: Path, pictures: Path) -> Callable[..., dict[str, Any]]:
-    """What `export` says, of a format that is written to `out`."""
-
-    def write_out(format: str, *options: object, results: str = "results") -> dict[str, Any]:
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        arguments = ("export", tmp_path / results, "--format", format, "-o", out)
-        said = succeeds(*arguments, "--image-root", pictures, "--json", *options)
-        facts: dict[str, Any] = json.loads(said.out)
-        return facts
-
-    return write_out
-
-
-def records_of(folder: Path, name: str = "annotations.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+def annotations_of(place: Place) -> list[dict[str, Any]]:
+    """What COCO's file says that was exported."""
+    found: dict[str, Any] = json.loads((place.out / "annotations.json").read_text())
+    return list(found["annotations"])
 
 
 def outlines_of(record: dict[str, Any]) -> dict[str, list[Any]]:
@@ -101,57 +77,24 @@ def outlines_of(record: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def boxes_of(record: dict[str, Any]) -> dict[str, list[Any]]:
-    return {
-        expression["text"]: [box["bbox"] for box in expression["instances"]]
-        for expression in record["expressions"]
-    }
-
-
 # COCO
 
 
-def test_segmentations_of_coco_go_out_as_they_came(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    left_out = imported(saved(tmp_path / "coco.json", COCO), "coco")["left_out"]
+def test_segmentations_of_coco_go_out_as_they_came(place: Place) -> None:
+    left_out = imported_coco(place)["left_out"]
     assert left_out == {"segmentations that are no single polygon of their box": 2}
-    (record,) = records_of(tmp_path / "results")
+    (record,) = place.records()
     assert outlines_of(record) == {"dog": [TRIANGLE, None], "mug": [None, TRIANGLE]}
     assert boxes_of(record) == BOXES
-    exported("coco")
-    out = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
+    place.exported("coco")
+    out = annotations_of(place)
     assert [each["segmentation"] for each in out] == [[TRIANGLE], RUNS, PARTS, [TRIANGLE]]
     assert [each["area"] for each in out] == [53.4375, 550.0, 75.0, 53.4375]
 
 
-def test_a_split_keeps_outlines(
-    tmp_path: Path,
-    pictures: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    many: dict[str, Any] = {**COCO, "images": [], "annotations": []}
-    for number in range(1, 41):
-        shutil.copy(pictures / "a.png", pictures / f"{number}.png")
-        many["images"].append({"id": number, "file_name": f"{number}.png", **SIDES})
-        many["annotations"].append({**annotation(number, 2, [TRIANGLE]), "image_id": number})
-    imported(saved(tmp_path / "coco.json", many), "coco")
-    succeeds("split", tmp_path / "results", "-o", tmp_path / "parts", "--no-pictures")
-    exported("coco", results="parts")
-    found = []
-    for path in (tmp_path / "out").glob("*/annotations.json"):
-        found += [each["segmentation"] for each in json.loads(path.read_text())["annotations"]]
-    assert found == [[TRIANGLE]] * 40
-
-
-def test_a_new_box_with_an_outline_gets_its_area(tmp_path: Path, pictures: Path) -> None:
-    rows = [record_with(instance([1.5, 2.25, 11.0, 13.5], TRIANGLE))]
-    write(rows, "coco", str(tmp_path / "out"), folders=[str(pictures)])
-    coco = json.loads((tmp_path / "out" / "annotations.json").read_text())
-    [only] = coco["annotations"]
+def test_a_new_box_with_an_outline_gets_its_area(place: Place) -> None:
+    place.written(record_with(instance([1.5, 2.25, 11.0, 13.5], TRIANGLE)))
+    [only] = annotations_of(place)
     assert (only["segmentation"], only["area"]) == ([TRIANGLE], 53.4375)
 
 
@@ -167,22 +110,10 @@ def record_with(*instances: dict[str, Any], name: str = "a.png") -> dict[str, An
 # What becomes of outlines of boxes that are moved
 
 
-def reviewed(results: Path, change: Callable[[list[Any]], None]) -> dict[str, Any]:
+def reviewed(place: Place, change: Callable[[list[Any]], object]) -> dict[str, Any]:
     """What `apply` says, once a reviewer has changed the boxes of the first phrase."""
-    session = Session(Reviewable(str(results)), "ann")
-    (shown, *_) = session.view(0)["expressions"]
-    boxes = [
-        {"bbox": box["bbox"], "from": number, "verified": True}
-        for number, box in enumerate(shown["instances"])
-    ]
-    change(boxes)
-    after = {"instances": boxes, "status": "grounded"}
-    wanted = {"id": shown["id"], "version": shown["version"], "after": after}
-    decision = {"uid": "1", "action": "accept", "changes": [wanted]}
-    [answer] = session.decide([{**decision, "record": records_of(results)[0]["image_id"]}])
-    assert not answer["error"]
-    facts: dict[str, Any] = json.loads(succeeds("apply", results, "--json").out)
-    return facts
+    review(place.results, change)
+    return facts_of("apply", place.results)
 
 
 def first_moved(boxes: list[Any]) -> None:
@@ -196,19 +127,15 @@ def shifted(boxes: list[Any]) -> None:
 MOVED = [number + 2 for number in TRIANGLE]
 
 
-def test_a_box_that_a_reviewer_resizes_loses_its_outline_which_is_said(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    imported(saved(tmp_path / "coco.json", COCO), "coco")
-    assert reviewed(tmp_path / "results", first_moved)["outlines_left_out"] == 1
-    said = succeeds("apply", tmp_path / "results").out
+def test_a_box_that_a_reviewer_resizes_loses_its_outline_which_is_said(place: Place) -> None:
+    imported_coco(place)
+    assert reviewed(place, first_moved)["outlines_left_out"] == 1
+    said = succeeds("apply", place.results).out
     assert "left out, as their boxes were resized: 1 outline\n" in said
-    (record,) = records_of(tmp_path / "results", "annotations.reviewed.jsonl")
+    (record,) = records_of(place.results / REVIEWED)
     assert outlines_of(record)["dog"] == [None, None]
-    exported("coco", results="results/annotations.reviewed.jsonl")
-    moved, *others = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
+    place.exported("coco", results=place.results / REVIEWED)
+    moved, *others = annotations_of(place)
     assert "segmentation" not in moved
     assert [each["segmentation"] for each in others] == [RUNS, PARTS, [TRIANGLE]]
 
@@ -216,120 +143,81 @@ def test_a_box_that_a_reviewer_resizes_loses_its_outline_which_is_said(
 @pytest.mark.parametrize("format", ["coco", "cvat", "label-studio", "labelme", "yolo", "datasets"])
 def test_an_outline_is_shifted_with_its_box(
     format: str,
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
+    place: Place,
 ) -> None:
-    one = {**COCO, "annotations": COCO["annotations"][:1]}
-    imported(saved(tmp_path / "coco.json", one), "coco")
-    assert reviewed(tmp_path / "results", shifted)["outlines_left_out"] == 0
-    exported(format, results="results/annotations.reviewed.jsonl")
-    (row,) = read(str(tmp_path / "out"), format)
+    imported_coco(place, COCO["annotations"][0])
+    assert reviewed(place, shifted)["outlines_left_out"] == 0
+    place.exported(format, results=place.results / REVIEWED)
+    (row,) = place.rows(format)
     [outline] = outlines_of(row)["dog"]
     assert outline == pytest.approx(MOVED, abs=1e-5)
 
 
-def test_a_review_that_moves_nothing_keeps_outlines(
-    tmp_path: Path, imported: Callable[..., dict[str, Any]]
-) -> None:
-    imported(saved(tmp_path / "coco.json", COCO), "coco")
-    assert reviewed(tmp_path / "results", len)["outlines_left_out"] == 0
-    (record,) = records_of(tmp_path / "results", "annotations.reviewed.jsonl")
+def test_a_review_that_moves_nothing_keeps_outlines(place: Place) -> None:
+    imported_coco(place)
+    assert reviewed(place, len)["outlines_left_out"] == 0
+    (record,) = records_of(place.results / REVIEWED)
     assert outlines_of(record)["dog"] == [TRIANGLE, None]
 
 
 STALE = "outlines that don't fit their box"
 
 
-def moved_by_hand(results: Path, further: int = 0) -> None:
-    """The first box has other numbers now, its outline none or all of them."""
-    record = records_of(results)[0]
-    box = record["expressions"][0]["instances"][0]
-    box["bbox"] = [edge + 1 for edge in box["bbox"]]
-    box["outline"] = [number + further for number in box["outline"]]
-    saved(results / "annotations.jsonl", json.dumps(record) + "\n")
-
-
-@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio", "yolo", "datasets"])
 @pytest.mark.parametrize("source", ["coco", "labelme"])
 @pytest.mark.parametrize("is_with_it", [False, True])
 def test_an_outline_that_was_not_moved_with_its_box_is_lost_which_is_counted(
-    format: str,
-    source: str,
-    is_with_it: bool,
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
+    source: str, is_with_it: bool, place: Place
 ) -> None:
-    points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
-    one = {**COCO, "annotations": COCO["annotations"][:1]}
     if source == "coco":
-        imported(saved(tmp_path / "coco.json", one), "coco")
+        imported_coco(place, COCO["annotations"][0])
     else:
-        imported(labelme(tmp_path / "source", shape("dog", points, "polygon")), "labelme")
-    assert STALE not in exported(format)["lost"]
-    moved_by_hand(tmp_path / "results", int(is_with_it))
-    assert (exported(format)["lost"].get(STALE) is None) == is_with_it
-    (row,) = read(str(tmp_path / "out"), format)
+        points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
+        place.imported(labelme(place.folder / "source", shape("dog", points, "polygon")), "labelme")
+    assert STALE not in place.exported("datasets")["lost"]
+    (record, *_) = place.records()
+    box = record["expressions"][0]["instances"][0]
+    box["bbox"] = [edge + 1 for edge in box["bbox"]]
+    box["outline"] = [number + is_with_it for number in box["outline"]]
+    place.change(record)
+    assert (STALE in place.exported("datasets")["lost"]) is not is_with_it
+    (row,) = place.rows("datasets")
     [outline] = outlines_of(row)["dog"]
     assert (outline is not None) == is_with_it
-
-
-def test_an_outline_of_a_box_that_nothing_imported_is_measured(
-    tmp_path: Path, pictures: Path
-) -> None:
-    rows = [
-        record_with(instance([40, 30, 60, 47], TRIANGLE)),
-        record_with(instance([1, 2, 12, 14], TRIANGLE), name="b.png"),
-    ]
-    done = write(rows, "coco", str(tmp_path / "out"), folders=[str(pictures)])
-    assert done.lost[STALE] == 1
 
 
 # From one format to another
 
 
-def there_and_back(tmp_path: Path, pictures: Path, coco: Any, over: str, *options: str) -> Path:
-    """COCO's file, once its data went over another format."""
-    source = saved(tmp_path / "coco.json", coco)
-    root = ("--image-root", pictures)
-    between, out = tmp_path / "between", tmp_path / "out"
-    succeeds("convert", source, "--from", "coco", "--to", over, "-o", between, *root, *options)
-    succeeds("convert", between, "--from", over, "--to", "coco", "-o", out)
-    return out / "annotations.json"
-
-
 @pytest.mark.parametrize("format", ["cvat", "label-studio", "datasets", "webdataset"])
-def test_outlines_come_through_another_format(format: str, tmp_path: Path, pictures: Path) -> None:
-    path = there_and_back(tmp_path, pictures, COCO, format)
-    found = [each.get("segmentation") for each in json.loads(path.read_text())["annotations"]]
+def test_outlines_come_through_another_format(format: str, place: Place) -> None:
+    imported_coco(place)
+    place.exported(format)
+    (row,) = place.rows(format)
+    found = [outline for outlines in outlines_of(row).values() for outline in outlines]
+    assert [outline == pytest.approx(TRIANGLE) for outline in found].count(True) == 2
     assert len(found) == 4
-    assert [each == [pytest.approx(TRIANGLE)] for each in found].count(True) == 2
 
 
-def test_polygons_come_through_yolo(tmp_path: Path, pictures: Path) -> None:
-    dogs = {**COCO, "annotations": COCO["annotations"][:1]}
-    path = there_and_back(tmp_path, pictures, dogs, "yolo")
-    line = (tmp_path / "between" / "labels" / "a.txt").read_text()
+def test_polygons_come_through_yolo(place: Place) -> None:
+    """A point beyond the picture is put to its edge: trainers leave the whole line out."""
+    beyond = [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0]
+    imported_coco(
+        place, COCO["annotations"][0], annotation(2, 1, [beyond], bbox=[0.0, 0.0, 30.0, 30.0])
+    )
+    place.exported("yolo")
+    first, second = (place.out / "labels" / "a.txt").read_text().splitlines()
     parts = [number / (WIDTH, HEIGHT)[i % 2] for i, number in enumerate(TRIANGLE)]
-    assert line == f"0 {' '.join(f'{part:.8f}' for part in parts)}\n"
-    (only,) = json.loads(path.read_text())["annotations"]
-    assert only["segmentation"] == [pytest.approx(TRIANGLE, abs=1e-5)]
+    assert first == f"0 {' '.join(f'{part:.8f}' for part in parts)}"
+    assert second.split()[1:3] == ["0.00000000", "0.00000000"]
+    (row,) = place.rows("yolo")
+    assert outlines_of(row)["dog"][0] == pytest.approx(TRIANGLE, abs=1e-5)
 
 
-@pytest.mark.parametrize("format", ["kitti", "voc", "llava", "tao", "odvg"])
-def test_a_format_without_outlines_counts_them_as_lost(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    options = ("--target", "qwen3-vl") if format == "llava" else ()
-    source = saved(tmp_path / "coco.json", COCO)
-    arguments = ("convert", source, "--from", "coco", "--to", format, "-o", tmp_path / "out")
-    done = succeeds(*arguments, "--image-root", pictures, "--json", *options)
-    facts = json.loads(done.out)
+@pytest.mark.parametrize("format", ["kitti", "voc", "ms-swift", "tao", "odvg"])
+def test_a_format_without_outlines_counts_them_as_lost(format: str, place: Place) -> None:
+    imported_coco(place)
+    facts = place.exported(format)
     assert (facts["boxes"], facts["lost"]["outlines"]) == (4, 2)
-    strict = command(*arguments, "--image-root", pictures, "--strict", *options)
-    assert strict.code == 2
-    assert "outlines (2)" in strict.err
 
 
 # YOLO
@@ -349,89 +237,56 @@ def yolo(folder: Path, **labels: str) -> Path:
     return labelled(folder, "yolo", pictures, classes=["dog", "mug"], drawn=False)
 
 
-def test_outlines_of_yolo_go_back_where_each_box_has_one(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    imported(yolo(tmp_path / "yolo", **LINES), "yolo")
-    first, second, _ = records_of(tmp_path / "results")
+def test_outlines_of_yolo_go_back_where_each_box_has_one(place: Place) -> None:
+    place.imported(yolo(place.folder / "yolo", **LINES), "yolo")
+    first, second, _ = place.records()
     assert outlines_of(first)["dog"] == [[6.4, 4.8, 32.0, 4.8, 32.0, 19.2, 6.4, 19.2]]
     assert boxes_of(first)["dog"] == [[6.4, 4.8, 32.0, 19.2]]
     assert outlines_of(second) == {"dog": [None], "mug": [[6.4, 4.8, 32.0, 4.8, 32.0, 19.2]]}
-    facts = exported("yolo")
-    labels = {path.stem: path.read_text() for path in (tmp_path / "out" / "labels").iterdir()}
+    facts = place.exported("yolo")
+    labels = {path.stem: path.read_text() for path in (place.out / "labels").iterdir()}
     boxes = "0 0.5 0.5 0.2 0.2\n1 0.30000000 0.25000000 0.40000000 0.30000000\n"
     assert labels == {"a": LINES["a"], "b": boxes, "c": LINES["c"]}
     assert facts["lost"] == {BESIDE_BOXES: 1}
 
 
-def test_further_records_of_a_picture_make_boxes_of_its_outlines(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    imported(yolo(tmp_path / "yolo", c=LINES["c"]), "yolo")
-    [_, _, record] = records_of(tmp_path / "results")
+def test_further_records_of_a_picture_make_boxes_of_its_outlines(place: Place) -> None:
+    place.imported(yolo(place.folder / "yolo", c=LINES["c"]), "yolo")
+    [_, _, record] = place.records()
     dog = {"text": "dog", "instances": [{"bbox": [32, 24, 64, 48]}]}
-    rows = [record, {"image_path": record["image_path"], "expressions": [dog]}]
-    text = "".join(f"{json.dumps(row)}\n" for row in rows)
-    saved(tmp_path / "results" / "annotations.jsonl", text)
-    exported("yolo")
-    assert (tmp_path / "out" / "labels" / "c.txt").read_text() == (
+    place.change(record, {"image_path": record["image_path"], "expressions": [dog]})
+    place.exported("yolo")
+    assert (place.out / "labels" / "c.txt").read_text() == (
         "1 0.30000000 0.25000000 0.40000000 0.30000000\n"
         "0 0.75000000 0.75000000 0.50000000 0.50000000\n"
     )
 
 
-def test_an_outline_of_another_size_than_its_box_is_no_outline_of_yolo(
-    tmp_path: Path, pictures: Path
-) -> None:
+def test_an_outline_of_another_size_than_its_box_is_no_outline_of_yolo(place: Place) -> None:
     """A trainer would take the box around it for the object's."""
-    hidden = annotation(1, 1, [TRIANGLE], bbox=[0.0, 0.0, 12.0, 15.0])
-    source = saved(tmp_path / "coco.json", {**COCO, "annotations": [hidden]})
-    arguments = ("convert", source, "--from", "coco", "--to", "yolo", "-o", tmp_path / "out")
-    facts = json.loads(succeeds(*arguments, "--image-root", pictures, "--json").out)
-    assert facts["lost"] == {BESIDE_BOXES: 1}
-    assert len((tmp_path / "out" / "labels" / "a.txt").read_text().split()) == 5
-
-
-def test_a_point_of_an_outline_beyond_the_picture_is_put_to_its_edge(
-    tmp_path: Path, pictures: Path
-) -> None:
-    """Trainers leave the whole line out."""
-    beyond = [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0]
-    one = {**COCO, "annotations": [annotation(1, 1, [beyond], bbox=[0.0, 0.0, 30.0, 30.0])]}
-    there_and_back(tmp_path, pictures, one, "yolo")
-    numbers = (tmp_path / "between" / "labels" / "a.txt").read_text().split()[1:]
-    assert numbers[:2] == ["0.00000000", "0.00000000"]
+    imported_coco(place, annotation(1, 1, [TRIANGLE], bbox=[0.0, 0.0, 12.0, 15.0]))
+    assert place.exported("yolo")["lost"] == {BESIDE_BOXES: 1}
+    assert len((place.out / "labels" / "a.txt").read_text().split()) == 5
 
 
 @pytest.mark.parametrize("format", ["coco", "cvat", "label-studio"])
-def test_an_outline_is_cut_to_the_picture_as_its_box_is(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    rows = [record_with(instance([-2.0, 0.0, 30.0, 30.0], [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0]))]
-    write(rows, format, str(tmp_path / "out"), folders=[str(pictures)])
-    [back] = read(str(tmp_path / "out"), format)
+def test_an_outline_is_cut_to_the_picture_as_its_box_is(format: str, place: Place) -> None:
+    beyond = instance([-2.0, 0.0, 30.0, 30.0], [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0])
+    place.written(record_with(beyond), format=format)
+    [back] = place.rows(format)
     [box] = back["expressions"][0]["instances"]
     assert [*map(float, box["bbox"])] == [0.0, 0.0, 30.0, 30.0]
     assert [*map(float, box["outline"])] == [0.0, 0.0, 30.0, 0.0, 30.0, 30.0]
 
 
-def test_a_moved_outline_of_yolo_has_no_outline(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    imported(yolo(tmp_path / "yolo", a=LINES["a"], c=LINES["c"]), "yolo")
-    records = records_of(tmp_path / "results")
+def test_a_moved_outline_of_yolo_has_no_outline(place: Place) -> None:
+    place.imported(yolo(place.folder / "yolo", a=LINES["a"], c=LINES["c"]), "yolo")
+    records = place.records()
     records[0]["expressions"][0]["instances"][0]["bbox"] = [1, 1, 20, 20]
-    text = "".join(f"{json.dumps(record)}\n" for record in records)
-    saved(tmp_path / "results" / "annotations.jsonl", text)
-    facts = exported("yolo")
+    place.change(*records)
+    facts = place.exported("yolo")
     assert facts["lost"] == {STALE: 1, BESIDE_BOXES: 1}
-    labels = {path.stem: path.read_text() for path in (tmp_path / "out" / "labels").iterdir()}
+    labels = {path.stem: path.read_text() for path in (place.out / "labels").iterdir()}
     assert labels["b"] == ""  # nothing is there
     assert labels["c"] == LINES["c"]
     assert [len(line.split()) for line in labels["a"].splitlines()] == [5, 5]
@@ -462,34 +317,26 @@ def parts_of(xml: str) -> list[str]:
     return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
 
 
-def test_outlines_of_cvat(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    facts = imported(saved(tmp_path / "cvat.xml", CVAT), "cvat")
+def test_outlines_of_cvat(place: Place) -> None:
+    facts = place.imported(saved(place.folder / "cvat.xml", CVAT), "cvat")
     read_around = "pixels of masks, of which the box around is read"
     assert facts["left_out"] == {"attributes 'dirty', kept for CVAT": 1, read_around: 1}
-    (record,) = records_of(tmp_path / "results")
+    (record,) = place.records()
     assert outlines_of(record)["dog"] == [TRIANGLE, None]
     assert boxes_of(record) == {
         "dog": [[1.5, 2.25, 11.0, 13.5], [5.0, 2.5, 60.0, 48.0]],
         "mug": [[10, 20, 14, 23]],
     }
-    exported("cvat", "--images", "reference")
-    assert parts_of((tmp_path / "out" / "annotations.xml").read_text()) == parts_of(CVAT)
+    place.exported("cvat", "--images", "reference")
+    assert parts_of((place.out / "annotations.xml").read_text()) == parts_of(CVAT)
 
 
-def test_a_moved_polygon_of_cvat_is_a_box_with_the_same_attributes(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    imported(saved(tmp_path / "cvat.xml", CVAT), "cvat")
+def test_a_moved_polygon_of_cvat_is_a_box_with_the_same_attributes(place: Place) -> None:
+    place.imported(saved(place.folder / "cvat.xml", CVAT), "cvat")
 
-    assert reviewed(tmp_path / "results", first_moved)["outlines_left_out"] == 1
-    exported("cvat", results="results/annotations.reviewed.jsonl")
-    xml = (tmp_path / "out" / "annotations.xml").read_text()
+    assert reviewed(place, first_moved)["outlines_left_out"] == 1
+    place.exported("cvat", results=place.results / REVIEWED)
+    xml = (place.out / "annotations.xml").read_text()
     assert "points=" not in xml
     assert (
         '<box label="dog" source="manual" occluded="0" z_order="0" xtl="3.0" ytl="4.0" xbr="12.0"'
@@ -510,16 +357,16 @@ def shape(label: str, points: Any, kind: str, **more: Any) -> dict[str, Any]:
     return {"label": label, "points": points, "shape_type": kind, "group_id": None, **more}
 
 
-def test_outlines_of_labelme(tmp_path: Path, imported: Callable[..., dict[str, Any]]) -> None:
+def test_outlines_of_labelme(place: Place) -> None:
     points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
     path = labelme(
-        tmp_path / "source",
+        place.folder / "source",
         shape("dog", points, "polygon"),
         shape("mug", [[10, 5], [39, 24]], "mask", mask="AAAA"),
     )
     told = "outlines of shapes 'mask', of which the box around is read"
-    assert imported(path, "labelme")["left_out"] == {told: 1}
-    (record,) = records_of(tmp_path / "results")
+    assert place.imported(path, "labelme")["left_out"] == {told: 1}
+    (record,) = place.records()
     assert outlines_of(record) == {"dog": [TRIANGLE], "mug": [None]}
     assert boxes_of(record)["mug"] == [[10, 5, 40, 25]]  # its points are its outermost pixels
 
@@ -538,70 +385,48 @@ POLYGON = region("dog", {"points": POINTS, "closed": True}, kind="polygon", id="
 BRUSH = {"format": "rle", "rle": [0, 1, 2]}
 
 
-def test_outlines_of_label_studio(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    path = tasks_of(tmp_path, POLYGON, region("mug", BRUSH, kind="brush", id="b"))
-    facts = imported(path, "label-studio", 1)
+def test_outlines_of_label_studio(place: Place) -> None:
+    path = tasks_of(place.folder, POLYGON, region("mug", BRUSH, kind="brush", id="b"))
+    facts = place.imported(path, "label-studio", 1)
     assert (
         "region b: the outline is of no use (a brush is no polygon)" in facts["bad"]["entries"][0]
     )
-    (record,) = records_of(tmp_path / "results")
+    (record,) = place.records()
     assert outlines_of(record) == {"dog": [[6.4, 6.0, 32.0, 6.0, 32.0, 36.0]]}
     assert record["skipped_entries"] == 1
-    exported("label-studio", "--images", "reference")
-    there = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    place.exported("label-studio", "--images", "reference")
+    there = json.loads((place.out / "tasks.json").read_text())
     assert there == json.loads(path.read_text())
-
-
-def test_what_label_studio_gets_of_outlines(tmp_path: Path, pictures: Path) -> None:
-    source = saved(tmp_path / "coco.json", {**COCO, "annotations": COCO["annotations"][:3]})
-    arguments = ("convert", source, "--from", "coco", "--to", "label-studio", "-o")
-    succeeds(*arguments, tmp_path / "out", "--image-root", pictures)
-    (only,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
-    result = only["predictions"][0]["result"]
-    (polygon,) = (each for each in result if each["type"] == "polygonlabels")
-    assert polygon["value"]["points"][0] == [1.5 / WIDTH * 100, 2.25 / HEIGHT * 100]
-    assert '<PolygonLabels name="polygon"' in (tmp_path / "out" / "labels.xml").read_text()
 
 
 @pytest.mark.parametrize("format", ["cvat", "label-studio", "coco", "yolo"])
 def test_an_outline_that_is_new_goes_back_with_the_box_that_came(
     format: str,
-    tmp_path: Path,
-    pictures: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
+    place: Place,
 ) -> None:
     """As an operator adds it."""
     rows = [record_with({"bbox": [1.5, 2.25, 11.0, 13.5], "score": None})]
-    write(rows, format, str(tmp_path / "plain"), folders=[str(pictures)])
-    imported(tmp_path / "plain", format)
-    (record,) = records_of(tmp_path / "results")
+    write(rows, format, str(place.folder / "plain"), folders=[str(place.pictures)])
+    place.imported(place.folder / "plain", format)
+    (record,) = place.records()
     record["expressions"][0]["instances"][0]["outline"] = TRIANGLE
-    saved(tmp_path / "results" / "annotations.jsonl", json.dumps(record) + "\n")
-    shutil.copytree(tmp_path / "plain" / "images", tmp_path / "pictures" / "images")
-    exported(format)
-    (row,) = read(str(tmp_path / "out"), format)
+    place.change(record)
+    shutil.copytree(place.folder / "plain" / "images", place.folder / "pictures" / "images")
+    place.exported(format)
+    (row,) = place.rows(format)
     [[outline]] = outlines_of(row).values()
     assert outline == pytest.approx(TRIANGLE, abs=1e-5)
 
 
-def test_a_moved_polygon_of_label_studio_is_a_rectangle(
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    imported(tasks_of(tmp_path, POLYGON), "label-studio")
+def test_a_moved_polygon_of_label_studio_is_a_rectangle(place: Place) -> None:
+    place.imported(tasks_of(place.folder, POLYGON), "label-studio")
 
     def move(boxes: list[Any]) -> None:
         boxes[0]["bbox"] = [16.0, 12.0, 32.0, 24.0]
 
-    assert reviewed(tmp_path / "results", move)["outlines_left_out"] == 1
-    exported("label-studio", results="results/annotations.reviewed.jsonl")
-    (only,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert reviewed(place, move)["outlines_left_out"] == 1
+    place.exported("label-studio", results=place.results / REVIEWED)
+    (only,) = json.loads((place.out / "tasks.json").read_text())
     (moved,) = only["annotations"][0]["result"]
     assert (moved["id"], moved["type"], moved["from_name"]) == ("p", "rectanglelabels", "box")
     area = {"x": 25.0, "y": 25.0, "width": 25.0, "height": 25.0, "rotation": 0}
@@ -630,107 +455,48 @@ BILLIONS = {"counts": [0, 10**12], "size": [10**6, 10**6]}
     ],
 )
 def test_a_segmentation_of_no_use_is_counted_and_its_box_is_kept(
-    segmentation: Any, tmp_path: Path, imported: Callable[..., dict[str, Any]]
+    segmentation: Any, place: Place
 ) -> None:
-    bad = {**COCO, "annotations": [annotation(1, 1, segmentation, bbox=[1, 2, 10, 10])]}
-    facts = imported(saved(tmp_path / "coco.json", bad), "coco")
+    facts = imported_coco(place, annotation(1, 1, segmentation, bbox=[1, 2, 10, 10]))
     assert facts["left_out"]["segmentations that are no single polygon of their box"] == 1
-    (record,) = records_of(tmp_path / "results")
+    (record,) = place.records()
     assert (boxes_of(record), outlines_of(record)) == ({"dog": [[1, 2, 11, 12]]}, {"dog": [None]})
 
 
-def test_a_segmentation_of_runs_without_a_box_is_an_annotation_without_one(
-    tmp_path: Path, imported: Callable[..., dict[str, Any]]
-) -> None:
-    bad = {**COCO, "annotations": [annotation(1, 1, BILLIONS)]}
-    left_out = imported(saved(tmp_path / "coco.json", bad), "coco")["left_out"]
+def test_a_segmentation_of_runs_without_a_box_is_an_annotation_without_one(place: Place) -> None:
+    left_out = imported_coco(place, annotation(1, 1, BILLIONS))["left_out"]
     assert left_out["annotations without a box"] == 1
 
 
-def test_outlines_of_no_use_in_records_are_lost(tmp_path: Path, pictures: Path) -> None:
-    box = [10, 5, 40, 25]
-    rows = [record_with(instance(box, each)) for each in (BILLIONS, "x", [1, 2], {}, [[1, 2]])]
-    done = write(rows, "coco", str(tmp_path / "out"), folders=[str(pictures)])
-    assert done.lost[STALE] == 5
+def test_outlines_of_no_use_in_records_are_lost(place: Place) -> None:
+    """Also one in another place than its box; near its box it stays, as nothing imported it."""
+    useless = [BILLIONS, "x", [1, 2], {}, [[1, 2]], [50, 40, 60, 40, 60, 47]]
+    rows = [record_with(instance([10, 5, 40, 25], each)) for each in useless]
+    near = record_with(instance([1, 2, 12, 14], TRIANGLE), name="b.png")
+    assert place.written(*rows, near).lost[STALE] == 6
 
 
-@pytest.mark.parametrize(
-    ("element", "why"),
-    [
-        ('<polygon label="dog" points="1,2;3,4"/>', "a polygon of 4 numbers"),
-        ('<polygon label="dog" points="1,2;3,nan;5,6"/>', "a list of numbers"),
-        ('<polygon label="dog" points="1;2;3"/>', "not enough values"),
-        ('<polygon label="dog"/>', "points"),
-        ('<polygon label="dog" points="100,100;120,100;120,120"/>', "outside of its picture"),
-        ('<mask label="dog" rle="0, 4" left="3" top="0" width="2"/>', "no 'height'"),
-        ('<mask label="dog" left="3" top="0" width="nan" height="2"/>', "bbox"),
-    ],
-)
-def test_shapes_of_cvat_of_no_use_are_left_out_and_counted(
-    element: str, why: str, tmp_path: Path, imported: Callable[..., dict[str, Any]]
-) -> None:
-    inside = (element, '<box label="dog" xtl="1" ytl="2" xbr="3" ybr="4"/>')
-    pictures = [Labelled("a.png", [each]) for each in inside]
-    facts = imported(labelled(tmp_path, "cvat", pictures, drawn=False), "cvat", 1)
-    assert (facts["bad"]["count"], why in facts["bad"]["entries"][0]) == (1, True), facts
-    (record, _) = records_of(tmp_path / "results")
-    assert (record["expressions"], record["background"]) == ([], False)
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "why"),
-    [
-        ("polygon", {"points": [[1, 2], [3, 4]]}, "a polygon of 4 numbers"),
-        ("polygon", {"points": [[1, 2], [3, None], [3, 4]]}, "should be numbers"),
-        ("polygon", {"points": [[200, 200], [300, 200], [300, 300]]}, "outside of its picture"),
-        ("brush", BRUSH, "a brush is no polygon"),
-    ],
-)
-def test_regions_of_label_studio_of_no_use_are_left_out_and_counted(
-    kind: str,
-    value: dict[str, Any],
-    why: str,
-    tmp_path: Path,
-    imported: Callable[..., dict[str, Any]],
-    exported: Callable[..., dict[str, Any]],
-) -> None:
-    corners = {"x": 10, "y": 10, "width": 50, "height": 50, "rotation": 0}
-    dog = region("dog", value, kind=kind, id="r")
-    path = tasks_of(tmp_path, dog, region("mug", corners, id="s"))
-    facts = imported(path, "label-studio", 1)
-    assert (facts["bad"]["count"], why in facts["bad"]["entries"][0]) == (1, True), facts
-    (record,) = records_of(tmp_path / "results")
-    assert [*outlines_of(record)] == ["mug"]
-    exported("label-studio", "--images", "reference")
-    there = json.loads((tmp_path / "out" / "tasks.json").read_text())
-    assert there == json.loads(path.read_text())
-
-
-def test_a_picture_whose_only_region_is_of_no_use_is_no_background(
-    tmp_path: Path, imported: Callable[..., dict[str, Any]]
-) -> None:
+def test_a_picture_whose_only_region_is_of_no_use_is_no_background(place: Place) -> None:
     pictures = []
     for points in ([[1, 2], [3, 4]], POINTS):
         pictures.append(Labelled("a.png", [region("dog", {"points": points}, kind="polygon")]))
-    imported(labelled(tmp_path, "label-studio", pictures, drawn=False), "label-studio", 1)
-    (record, _) = records_of(tmp_path / "results")
+    place.imported(labelled(place.folder, "label-studio", pictures, drawn=False), "label-studio", 1)
+    (record, _) = place.records()
     assert (record["expressions"], record["background"]) == ([], False)
 
 
-def test_polygons_of_labelme_of_no_use_are_counted(
-    tmp_path: Path, imported: Callable[..., dict[str, Any]]
-) -> None:
-    path = labelme(tmp_path / "source", shape("dog", [[1, 1], [9, 9]], "polygon"))
-    ((what, count),) = imported(path, "labelme")["left_out"].items()
+def test_polygons_of_labelme_of_no_use_are_counted(place: Place) -> None:
+    path = labelme(place.folder / "source", shape("dog", [[1, 1], [9, 9]], "polygon"))
+    ((what, count),) = place.imported(path, "labelme")["left_out"].items()
     assert (count, "a polygon of 4 numbers" in what) == (1, True), what
-    (record,) = records_of(tmp_path / "results")
+    (record,) = place.records()
     assert outlines_of(record) == {"dog": [None]}
 
 
-def test_outlines_of_yolo_of_no_use_are_counted(
-    tmp_path: Path, imported: Callable[..., dict[str, Any]]
-) -> None:
+def test_outlines_of_yolo_of_no_use_are_counted(place: Place) -> None:
     lines = LINES["c"] + "0 0.1 0.1 nan 0.1 0.5 0.4\n0 0.1 0.1 9 0.1 0.5 0.4\n0 0.1 0.1 0.5\n"
-    facts = imported(yolo(tmp_path / "yolo", a=LINES["a"], b=LINES["c"], c=lines), "yolo", 1)
+    facts = place.imported(
+        yolo(place.folder / "yolo", a=LINES["a"], b=LINES["c"], c=lines), "yolo", 1
+    )
     entries = facts["bad"]["entries"]
     assert (len(entries), "'nan' is not a number" in entries[0]) == (3, True)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import math
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import PIL.Image
 import pytest
 
-from dataflow_grounding.formats import read, write
-from dataflow_grounding.review.queues import Reviewable
-from dataflow_grounding.review.session import Session
-from tests.formats.data import command, succeeds
+from dataflow_grounding.formats.samples import Exported
+from tests.formats.data import succeeds
+from tests.formats.place import Place
 from tests.support.labelled import Box, Labelled, labelled, region, saved
 
 SIZES = [(64, 48), (1242, 375), (300, 900), (37, 1200), (2000, 1999)]
 CLASSES = ("ship", "plane", "large vehicle")
 FORMATS = ("label-studio", "cvat", "labelme", "yolo-obb", "dota")
 COUNTED = "rotated boxes, of which the upright box around and the corners are read"
+IN_PLACE = ("--images", "reference")
 DIGITS = 0.01  # px: LS, YOLO-OBB and DOTA come far closer
 
 Corners = list[float]
@@ -79,19 +78,19 @@ def regions(count: int) -> list[Turned]:
     return made
 
 
-def by_picture(made: list[Turned]) -> Iterator[tuple[str, tuple[int, int], list[Turned]]]:
+def by_picture(made: Sequence[Turned]) -> Iterator[tuple[str, tuple[int, int], list[Turned]]]:
     for name in sorted({one.picture for one in made}):
         of_picture = [one for one in made if one.picture == name]
         yield name, of_picture[0].size, of_picture
 
 
-def source_of(made: list[Turned], format: str, folder: Path) -> Path:
+def source_of(place: Place, format: str, *made: Turned) -> Path:
     """The regions as a tool writes them, without the pictures."""
     pictures = [
         Labelled(name, [one.drawn for one in of_picture], size)
         for name, size, of_picture in by_picture(made)
     ]
-    return labelled(folder, format, pictures, classes=CLASSES, drawn=False)
+    return labelled(place.folder / "in", format, pictures, classes=CLASSES, drawn=False)
 
 
 def content_of(path: Path) -> Any:
@@ -113,64 +112,35 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def imported(path: Path, format: str, pictures: Path, results: Path, code: int = 0) -> Any:
-    shutil.rmtree(results, ignore_errors=True)
-    root = ("--image-root", pictures, "--json")
-    done = command("import", path, "--format", format, "-o", results, *root)
-    assert done.code == code, done
-    return json.loads(done.out)
-
-
-def exported(results: Path, format: str, pictures: Path, out: Path, *options: str) -> Any:
-    shutil.rmtree(out, ignore_errors=True)
-    root = ("--image-root", pictures, "--images", "reference", "--json")
-    return json.loads(
-        succeeds("export", results, "--format", format, "-o", out, *root, *options).out
-    )
-
-
-def records_of(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (results / "annotations.jsonl").read_text().splitlines()]
+@pytest.fixture
+def place(tmp_path: Path, pictures: Path) -> Place:
+    return Place(tmp_path, pictures)
 
 
 def instances_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [box for expression in record["expressions"] for box in expression["instances"]]
 
 
-def boxes_in(path: Path, format: str, pictures: Path) -> list[dict[str, Any]]:
-    rows = read(str(path), format, image_root=str(pictures))
-    return [box for row in rows for box in instances_of(row)]
+def boxes_in(place: Place, format: str, source: Path | None = None) -> list[dict[str, Any]]:
+    """The boxes of the export, or of a source."""
+    return [box for row in place.rows(format, source) for box in instances_of(row)]
 
 
-def outlines_in(path: Path, format: str, pictures: Path) -> list[Corners | None]:
-    return [box.get("outline") for box in boxes_in(path, format, pictures)]
-
-
-@pytest.mark.parametrize("format", ["label-studio", "cvat"])
-def test_an_import_counts_boxes_that_were_rotated_and_no_others(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    upright = SHIP._replace(degrees=0.0)
-    for number, (drawn, count) in enumerate([(SHIP, {COUNTED: 1}), (upright, {})]):
-        source = source_of([drawn], format, tmp_path / str(number))
-        facts = imported(source, format, pictures, tmp_path / "results")
-        assert facts["left_out"] == count
+def outlines_in(place: Place, format: str, source: Path | None = None) -> list[Corners | None]:
+    return [box.get("outline") for box in boxes_in(place, format, source)]
 
 
 # There and back
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_regions_come_in_as_outlines_and_go_back_as_they_were(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
+def test_regions_come_in_as_outlines_and_go_back_as_they_were(format: str, place: Place) -> None:
     made = regions(100)
-    source = source_of(made, format, tmp_path / "in")
-    imported(source, format, pictures, tmp_path / "results")
+    source = source_of(place, format, *made)
+    left_out = place.imported(source, format)["left_out"]
+    assert left_out == ({COUNTED: 100} if format in ("label-studio", "cvat") else {})
     found = 0
-    for record, (name, _, of_picture) in zip(
-        records_of(tmp_path / "results"), by_picture(made), strict=True
-    ):
+    for record, (name, _, of_picture) in zip(place.records(), by_picture(made), strict=True):
         assert record["image_path"] == name
         for expression in record["expressions"]:
             label = expression["text"].replace("-", " ")
@@ -180,23 +150,21 @@ def test_regions_come_in_as_outlines_and_go_back_as_they_were(
                 assert box["bbox"] == pytest.approx(one.box, abs=DIGITS)
                 found += 1
     assert found == 100
-    out = tmp_path / "out"
-    lost = exported(tmp_path / "results", format, pictures, out)["lost"]
+    lost = place.exported(format, *IN_PLACE)["lost"]
     assert not {what for what in lost if "outline" in what or "box" in what}
-    assert content_of(out if source.is_dir() else out / source.name) == content_of(source)
+    out = place.out if source.is_dir() else place.out / source.name
+    assert content_of(out) == content_of(source)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("over", [FORMATS, FORMATS[::-1], ("datasets", "dota", "webdataset")])
-def test_regions_come_through_other_formats(
-    over: tuple[str, ...], tmp_path: Path, pictures: Path
-) -> None:
+def test_regions_come_through_other_formats(over: tuple[str, ...], place: Place) -> None:
     """From Label Studio over all others and back, where they are rotated rectangles again."""
     made = regions(40)
-    source, format = source_of(made, "label-studio", tmp_path), "label-studio"
+    source, format = source_of(place, "label-studio", *made), "label-studio"
     for number, other in enumerate((*over, "label-studio")):
-        out = tmp_path / f"{number} {other}"
-        root = ("--image-root", pictures) if number == 0 else ()
+        out = place.folder / f"{number} {other}"
+        root = ("--image-root", place.pictures) if number == 0 else ()
         succeeds("convert", source, "--from", format, "--to", other, "-o", out, *root)
         source, format = out, other
     found = []
@@ -228,14 +196,14 @@ def corners_in_label_studio(value: dict[str, Any], size: tuple[int, int]) -> Cor
 
 
 @pytest.mark.slow
-def test_supervision_reads_the_corners_of_yolo_obb(tmp_path: Path, pictures: Path) -> None:
+def test_supervision_reads_the_corners_of_yolo_obb(place: Place) -> None:
     import supervision
 
     made = regions(40)
-    source = source_of(made, "label-studio", tmp_path)
-    arguments = ("convert", source, "--from", "label-studio", "--to", "yolo-obb")
-    succeeds(*arguments, "-o", tmp_path / "out", "--image-root", pictures)
-    folders = [str(tmp_path / "out" / name) for name in ("images", "labels", "data.yaml")]
+    source = source_of(place, "label-studio", *made)
+    place.imported(source, "label-studio")
+    place.exported("yolo-obb")
+    folders = [str(place.out / name) for name in ("images", "labels", "data.yaml")]
     dataset = supervision.DetectionDataset.from_yolo(*folders, is_obb=True)
     found = 0
     for path, _, detections in dataset:
@@ -255,33 +223,26 @@ def test_supervision_reads_the_corners_of_yolo_obb(tmp_path: Path, pictures: Pat
 SHIP = Turned("p01.png", SIZES[1], "ship", 400, 200, 120.5, 40.25, 30)
 
 
-def moved(results: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    (record, *_) = [row for row in records_of(results) if row["expressions"]]
+def moved(place: Place, change: Callable[[dict[str, Any]], None]) -> None:
+    (record, *_) = [row for row in place.records() if row["expressions"]]
     change(instances_of(record)[0])
-    (results / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    place.change(record)
+
+
+def shift(box: dict[str, Any]) -> None:
+    box["bbox"] = [edge + 10 for edge in box["bbox"]]
+    box["outline"] = [number + 10 for number in box["outline"]]
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_box_that_a_reviewer_shifts_goes_back_as_a_rotated_one(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    results = tmp_path / "results"
-    imported(source_of([SHIP], format, tmp_path / "in"), format, pictures, results)
-    session = Session(Reviewable(str(results)), "ann")
-    number = [bool(row["expressions"]) for row in records_of(results)].index(True)
-    (shown,) = session.view(number)["expressions"]
-    boxes = [{"bbox": [edge + 10 for edge in shown["instances"][0]["bbox"]], "from": 0}]
-    after = {"instances": boxes, "status": "grounded"}
-    changes = [{"id": shown["id"], "version": shown["version"], "after": after}]
-    decision = {"uid": "1", "action": "accept", "changes": changes, "record": SHIP.picture[:3]}
-    [answer] = session.decide([decision])
-    assert not answer["error"]
-    succeeds("apply", results)
-    exported(results / "annotations.reviewed.jsonl", format, pictures, tmp_path / "out")
-    (outline,) = outlines_in(tmp_path / "out", format, pictures)
+def test_a_box_that_was_shifted_goes_back_as_a_rotated_one(format: str, place: Place) -> None:
+    place.imported(source_of(place, format, SHIP), format)
+    moved(place, shift)
+    place.exported(format, *IN_PLACE)
+    (outline,) = outlines_in(place, format)
     assert outline == pytest.approx([number + 10 for number in SHIP.corners], abs=DIGITS)
     if format == "label-studio":
-        (part,) = first_result(tmp_path / "out")
+        (part,) = first_result(place.out)
         assert part["type"] == "rectanglelabels"
         assert part["value"]["rotation"] == pytest.approx(30, abs=1e-3)
 
@@ -293,19 +254,15 @@ def first_result(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_box_that_is_another_one_goes_back_upright(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(source_of([SHIP], format, tmp_path / "in"), format, pictures, results)
-    moved(results, lambda box: box.update(bbox=[340, 150, 470, 250]))
-    facts = exported(results, format, pictures, out)
+def test_a_box_that_is_another_one_goes_back_upright(format: str, place: Place) -> None:
+    place.imported(source_of(place, format, SHIP), format)
+    moved(place, lambda box: box.update(bbox=[340, 150, 470, 250]))
+    facts = place.exported(format, *IN_PLACE)
     assert facts["lost"]["outlines that don't fit their box"] == 1
-    (row,) = [row for row in read(str(out), format, image_root=str(pictures)) if row["expressions"]]
-    (box,) = instances_of(row)
+    (box,) = boxes_in(place, format)
     assert box["bbox"] == pytest.approx([340, 150, 470, 250], abs=1e-4)
     assert "outline" not in box
-    text = "".join(path.read_text() for path in out.rglob("*.*") if path.suffix != ".md")
+    text = "".join(path.read_text() for path in place.out.rglob("*.*") if path.suffix != ".md")
     assert "30" not in text if format == "cvat" else 'rotation": 30' not in text
     if format == "dota":  # what isn't its place is as it came
         assert text.endswith(" ship 1\n")
@@ -313,19 +270,19 @@ def test_a_box_that_is_another_one_goes_back_upright(
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_upright_box_that_gets_an_outline_goes_back_as_a_rotated_one(
-    format: str, tmp_path: Path, pictures: Path
+    format: str, place: Place
 ) -> None:
     """As an operator adds it."""
     x1, y1, x2, y2 = SHIP.box
     middle = ((x1 + x2) / 2, (y1 + y2) / 2)
     upright = SHIP._replace(x=middle[0], y=middle[1], width=x2 - x1, height=y2 - y1, degrees=0)
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(source_of([upright], format, tmp_path / "in"), format, pictures, results)
-    (row,) = [row for row in records_of(results) if row["expressions"]]
+    facts = place.imported(source_of(place, format, upright), format)
+    assert facts["left_out"] == {}
+    (row,) = [row for row in place.records() if row["expressions"]]
     assert "outline" not in instances_of(row)[0]
-    moved(results, lambda box: box.update(outline=SHIP.corners))
-    exported(results, format, pictures, out)
-    (outline,) = outlines_in(out, format, pictures)
+    moved(place, lambda box: box.update(outline=SHIP.corners))
+    place.exported(format, *IN_PLACE)
+    (outline,) = outlines_in(place, format)
     assert outline == pytest.approx(SHIP.corners, abs=DIGITS)
 
 
@@ -340,24 +297,23 @@ def test_a_box_of_cvat_that_reaches_out_of_its_picture(tmp_path: Path) -> None:
     )
     image = '<image id="143" name="tile.png" width="1024" height="1024">'
     text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{image}{element}</image></annotations>'
-    (tmp_path / "a.xml").write_text(text)
     PIL.Image.new("L", (1024, 1024)).save(tmp_path / "tile.png")
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(tmp_path / "a.xml", "cvat", tmp_path, results)
-    (box,) = instances_of(records_of(results)[0])
+    place = Place(tmp_path, pictures=tmp_path)
+    place.imported(saved(tmp_path / "a.xml", text), "cvat")
+    (box,) = instances_of(place.records()[0])
     width, height = 379.49 - 172.17, 1063.68 + 67.74
     middle = (172.17 + width / 2, -67.74 + height / 2)
     wanted = Turned("", (1024, 1024), "", *middle, width, height, 18.5)
     assert box["outline"] == pytest.approx(wanted.corners, abs=1e-5)
-    exported(results, "cvat", tmp_path, out)
+    place.exported("cvat", *IN_PLACE)
     assert (
         'ytl="-67.74" xbr="379.49" ybr="1063.68" rotation="18.50"'
-        in (out / "annotations.xml").read_text()
+        in (place.out / "annotations.xml").read_text()
     )
     # Ultralytics would leave this picture out: the upright box around is higher than it.
-    facts = exported(results, "yolo-obb", tmp_path, out)
+    facts = place.exported("yolo-obb", *IN_PLACE)
     assert [line for line in facts["remarks"] if "corners put to its edge: 1" in line]
-    parts = [float(part) for part in (out / "labels" / "tile.txt").read_text().split()[1:]]
+    parts = [float(part) for part in (place.out / "labels" / "tile.txt").read_text().split()[1:]]
     cut = [min(max(number, 0), 1024) / 1024 for number in wanted.corners]
     assert parts == pytest.approx(cut, abs=1e-7)
 
@@ -384,47 +340,35 @@ VOC_OF_CVAT = f"""<annotation><filename>{SHIP.picture}</filename><source><databa
 """
 
 
-def of_cvat(format: str, folder: Path, text: str = "") -> Path:
+def of_cvat(format: str, folder: Path) -> Path:
     if format == "voc":
-        path = folder / "p01.xml"
-        path.write_text(text or VOC_OF_CVAT)
-        return path
+        return saved(folder / "p01.xml", VOC_OF_CVAT)
     picture = Labelled(SHIP.picture, [COCO_OF_CVAT], SHIP.size)
-    path = labelled(folder, "coco", [picture], classes=["ship"], drawn=False)
-    return saved(path, text) if text else path
+    return labelled(folder, "coco", [picture], classes=["ship"], drawn=False)
 
 
 @pytest.mark.parametrize("format", ["coco", "voc"])
-def test_a_rotated_box_that_cvat_exported_to_coco_or_voc(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    results, out = tmp_path / "results", tmp_path / "out"
-    facts = imported(of_cvat(format, tmp_path), format, pictures, results)
+def test_a_rotated_box_that_cvat_exported_to_coco_or_voc(format: str, place: Place) -> None:
+    facts = place.imported(of_cvat(format, place.folder), format)
     assert facts["left_out"][COUNTED] == 1
-    (box,) = instances_of(records_of(results)[0])
+    (box,) = instances_of(place.records()[0])
     assert box["bbox"] == pytest.approx(SHIP.box, abs=1e-5)
     assert box["outline"] == pytest.approx(SHIP.corners, abs=1e-5)
-    exported(results, format, pictures, out)
+    place.exported(format, *IN_PLACE)
     if format == "coco":
-        assert json.loads((out / "annotations.json").read_text())["annotations"] == [COCO_OF_CVAT]
+        assert json.loads((place.out / "annotations.json").read_text())["annotations"] == [
+            COCO_OF_CVAT
+        ]
     else:
-        content = "".join((out / "Annotations" / "p01.xml").read_text().split())
+        content = "".join((place.out / "Annotations" / "p01.xml").read_text().split())
         assert content == "".join(VOC_OF_CVAT.split())
 
 
-def shift(box: dict[str, Any]) -> None:
-    box["bbox"] = [edge + 10 for edge in box["bbox"]]
-    box["outline"] = [number + 10 for number in box["outline"]]
-
-
-def test_a_rotated_box_of_cvats_coco_that_was_shifted_is_a_rotated_one(
-    tmp_path: Path, pictures: Path
-) -> None:
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(of_cvat("coco", tmp_path), "coco", pictures, results)
-    moved(results, shift)
-    exported(results, "coco", pictures, out)
-    (annotation,) = json.loads((out / "annotations.json").read_text())["annotations"]
+def test_a_rotated_box_of_cvats_coco_that_was_shifted_is_a_rotated_one(place: Place) -> None:
+    place.imported(of_cvat("coco", place.folder), "coco")
+    moved(place, shift)
+    place.exported("coco", *IN_PLACE)
+    (annotation,) = json.loads((place.out / "annotations.json").read_text())["annotations"]
     assert annotation["bbox"] == pytest.approx([X + 10, Y + 10, SHIP.width, SHIP.height])
     assert annotation["attributes"] == {"occluded": False, "rotation": pytest.approx(30)}
     assert annotation["segmentation"] == []
@@ -432,13 +376,12 @@ def test_a_rotated_box_of_cvats_coco_that_was_shifted_is_a_rotated_one(
 
 @pytest.mark.parametrize("format", ["coco", "voc"])
 def test_a_rotated_box_of_cvat_that_was_resized_is_turned_no_more(
-    format: str, tmp_path: Path, pictures: Path
+    format: str, place: Place
 ) -> None:
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(of_cvat(format, tmp_path), format, pictures, results)
-    moved(results, lambda box: box.update(bbox=[340, 150, 470, 250]))
-    exported(results, format, pictures, out)
-    (box,) = boxes_in(out, format, pictures)
+    place.imported(of_cvat(format, place.folder), format)
+    moved(place, lambda box: box.update(bbox=[340, 150, 470, 250]))
+    place.exported(format, *IN_PLACE)
+    (box,) = boxes_in(place, format)
     assert (box["bbox"], "outline" in box) == ([340, 150, 470, 250], False)
 
 
@@ -454,12 +397,12 @@ def test_a_rotated_box_of_cvat_that_was_resized_is_turned_no_more(
     ],
 )
 def test_a_rotation_that_is_not_cvats_turns_no_box(
-    format: str, written: str, other: str, tmp_path: Path, pictures: Path
+    format: str, written: str, other: str, place: Place
 ) -> None:
-    path = of_cvat(format, tmp_path)
+    path = of_cvat(format, place.folder)
     assert written in path.read_text()
-    of_cvat(format, tmp_path, path.read_text().replace(written, other))
-    (box,) = boxes_in(path, format, pictures)
+    saved(path, path.read_text().replace(written, other))
+    (box,) = boxes_in(place, format, path)
     assert box["bbox"] == [X, Y, X + SHIP.width, Y + SHIP.height]
     assert "outline" not in box
 
@@ -476,23 +419,24 @@ OBB = {
 }
 
 
-def test_labels_of_ultralytics(tmp_path: Path, pictures: Path) -> None:
-    folder = source_of([], "yolo-obb", tmp_path)
+def test_labels_of_ultralytics(place: Place) -> None:
+    folder = source_of(place, "yolo-obb")
     (folder / "labels" / "p01.txt").write_text("".join(f"{line}\n" for line in OBB.values()))
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(folder, "yolo-obb", pictures, results)
-    (row,) = [row for row in records_of(results) if row["expressions"]]
+    place.imported(folder, "yolo-obb")
+    (row,) = [row for row in place.records() if row["expressions"]]
     outlines = [box.get("outline") for box in instances_of(row)]
     assert outlines.count(None) == 1  # of the upright one that begins at its top left corner
     first = [float(part) for part in OBB["of the docs"].split()[1:]]
     assert outlines[0] == pytest.approx([part * SIZES[1][i % 2] for i, part in enumerate(first)])
     scores = [box["score"] for box in instances_of(row)]
     assert sorted(filter(None, scores)) == [0.87]
-    exported(results, "yolo-obb", pictures, out)
+    place.exported("yolo-obb", *IN_PLACE)
     lines = [" ".join(line.split()[:9]) for line in OBB.values()]
-    assert (out / "labels" / "p01.txt").read_text().splitlines() == lines
+    assert (place.out / "labels" / "p01.txt").read_text().splitlines() == lines
     assert (
-        (out / "data.yaml").read_text().endswith('0: "ship"\n  1: "plane"\n  2: "large vehicle"\n')
+        (place.out / "data.yaml")
+        .read_text()
+        .endswith('0: "ship"\n  1: "plane"\n  2: "large vehicle"\n')
     )
 
 
@@ -508,34 +452,31 @@ gsd:0.146343590398
 """
 
 
-def test_labels_of_dota(tmp_path: Path, pictures: Path) -> None:
-    folder = source_of([], "dota", tmp_path)
+def test_labels_of_dota(place: Place) -> None:
+    folder = source_of(place, "dota")
     (folder / "labelTxt" / "p01.txt").write_text(DOTA)
     (folder / "labelTxt" / "p02.txt").write_text("imagesource:GoogleEarth\ngsd:null\n")
-    results, out = tmp_path / "results", tmp_path / "out"
-    imported(folder, "dota", pictures, results)
-    rows = records_of(results)
+    place.imported(folder, "dota")
+    rows = place.records()
     (row,) = [row for row in rows if row["expressions"]]
     texts = [expression["text"] for expression in row["expressions"]]
     assert texts == ["plane", "large-vehicle", "small-vehicle", "storage-tank"]
     assert instances_of(row)[0]["outline"] == [753, 208, 861, 185, 888, 268, 805, 302]
     assert all(other["background"] for other in rows if other is not row)
-    exported(results, "dota", pictures, out)
-    assert (out / "labelTxt" / "p01.txt").read_text() == DOTA
-    assert (out / "labelTxt" / "p02.txt").read_text() == "imagesource:GoogleEarth\ngsd:null\n"
+    place.exported("dota", *IN_PLACE)
+    assert (place.out / "labelTxt" / "p01.txt").read_text() == DOTA
+    assert (place.out / "labelTxt" / "p02.txt").read_text() == "imagesource:GoogleEarth\ngsd:null\n"
 
 
-def test_a_class_of_dota_is_a_word(tmp_path: Path, pictures: Path) -> None:
+def test_a_class_of_dota_is_a_word(place: Place) -> None:
     """Of another data set, its name is read from classes.yaml."""
-    source = source_of([SHIP._replace(label="large vehicle")], "label-studio", tmp_path)
-    root = ("--image-root", pictures, "--images", "reference")
-    arguments = ("convert", source, "--from", "label-studio", "--to", "dota", "-o")
-    succeeds(*arguments, tmp_path / "out", *root)
-    line = (tmp_path / "out" / "labelTxt" / "p01.txt").read_text()
+    source = source_of(place, "label-studio", SHIP._replace(label="large vehicle"))
+    place.imported(source, "label-studio")
+    place.exported("dota", *IN_PLACE)
+    line = (place.out / "labelTxt" / "p01.txt").read_text()
     corners = " ".join(f"{number:.3f}" for number in SHIP.corners)
     assert line == f"{corners} large-vehicle 0\n"
-    rows = read(str(tmp_path / "out"), "dota", image_root=str(pictures))
-    texts = [expression["text"] for row in rows for expression in row["expressions"]]
+    texts = [one["text"] for row in place.rows("dota") for one in row["expressions"]]
     assert texts == ["large vehicle"]
 
 
@@ -548,27 +489,28 @@ def rows_with(*instances: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"image_path": "p01.png", **size, "caption": None, "expressions": [phrase]}]
 
 
-def written(rows: Any, format: str, pictures: Path, out: Path, **options: Any) -> Any:
-    return write(rows, format, str(out), folders=[str(pictures)], images="reference", **options)
+def written(place: Place, format: str, *instances: dict[str, Any], **options: Any) -> Exported:
+    """What an export says of one ship with these boxes."""
+    return place.written(*rows_with(*instances), format=format, images="reference", **options)
 
 
 @pytest.mark.parametrize("format", ["yolo-obb", "dota"])
 def test_of_a_polygon_the_smallest_rectangle_is_written_and_counted(
-    format: str, tmp_path: Path, pictures: Path
+    format: str, place: Place
 ) -> None:
     """A diamond with its tip cut off."""
     outline = [100, 50, 190, 140, 190, 160, 100, 250, 0, 150]
-    rows = rows_with({"bbox": [0, 50, 190, 250], "outline": outline})
-    done = written(rows, format, pictures, tmp_path / "out")
+    instance = {"bbox": [0, 50, 190, 250], "outline": outline}
+    done = written(place, format, instance)
     assert [*done.lost] == [
         "outlines of other than four corners, written as the smallest rectangles around them"
     ]
-    (box,) = boxes_in(tmp_path / "out", format, pictures)
+    (box,) = boxes_in(place, format)
     corners = {*zip(box["outline"][::2], box["outline"][1::2], strict=True)}
     for corner in ((100, 50), (200, 150), (100, 250), (0, 150)):
         assert min(math.dist(corner, other) for other in corners) < DIGITS
     with pytest.raises(Exception, match="smallest rectangles"):
-        written(rows, format, pictures, tmp_path / "strict", strict=True)
+        written(place, format, instance, strict=True)
 
 
 @pytest.mark.parametrize("format", ["yolo-obb", "dota"])
@@ -583,12 +525,12 @@ def test_of_a_polygon_the_smallest_rectangle_is_written_and_counted(
     ],
 )
 def test_other_boxes_are_written_upright(
-    instance: Any, lost: list[str], format: str, tmp_path: Path, pictures: Path
+    instance: Any, lost: list[str], format: str, place: Place
 ) -> None:
     """Trainers would take an outline for all of its box, which may have a hidden part."""
-    done = written(rows_with(instance), format, pictures, tmp_path / "out")
+    done = written(place, format, instance)
     assert [*done.lost] == lost
-    (box,) = boxes_in(tmp_path / "out", format, pictures)
+    (box,) = boxes_in(place, format)
     assert box["bbox"] == pytest.approx(instance["bbox"], abs=1e-5)
     assert "outline" not in box
 
@@ -603,40 +545,20 @@ def test_other_boxes_are_written_upright(
     ],
 )
 def test_other_outlines_stay_polygons_in_labelling_tools(
-    outline: Corners, format: str, tmp_path: Path, pictures: Path
+    outline: Corners, format: str, place: Place
 ) -> None:
-    rows = rows_with({"bbox": [10, 20, 60, 70], "outline": outline})
-    written(rows, format, pictures, tmp_path / "out")
-    assert outlines_in(tmp_path / "out", format, pictures) == [pytest.approx(outline)]
-    text = "".join(path.read_text() for path in (tmp_path / "out").glob("*.*"))
+    written(place, format, {"bbox": [10, 20, 60, 70], "outline": outline})
+    assert outlines_in(place, format) == [pytest.approx(outline)]
+    text = "".join(path.read_text() for path in place.out.glob("*.*"))
     assert "polygon" in text
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo"])
-def test_polygons_of_other_formats_are_cut_to_their_picture(
-    format: str, tmp_path: Path, pictures: Path
-) -> None:
-    """As they always were: their readers take no points beyond."""
-    beyond = SHIP._replace(x=10)
-    written(
-        rows_with({"bbox": beyond.box, "outline": beyond.corners}),
-        format,
-        pictures,
-        tmp_path / "out",
-    )
-    (outline,) = outlines_in(tmp_path / "out", format, pictures)
-    assert outline is not None
-    assert min(outline) == 0
-
-
-def test_further_records_of_a_picture_are_added_to_its_label_file(
-    tmp_path: Path, pictures: Path
-) -> None:
+def test_further_records_of_a_picture_are_added_to_its_label_file(place: Place) -> None:
     rows = rows_with({"bbox": SHIP.box, "outline": SHIP.corners}) + rows_with(
         {"bbox": [10, 20, 60, 70]}
     )
-    written(rows, "yolo-obb", pictures, tmp_path / "out")
-    lines = (tmp_path / "out" / "labels" / "p01.txt").read_text().splitlines()
+    place.written(*rows, format="yolo-obb", images="reference")
+    lines = (place.out / "labels" / "p01.txt").read_text().splitlines()
     assert [len(line.split()) for line in lines] == [9, 9]
 
 
@@ -652,157 +574,93 @@ def turned_region(folder: Path, **value: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
-    [
-        ({"rotation": 1e308}, "the rotation 1e+308 should be degrees"),
-        ({"rotation": "12"}, "the rotation '12' should be degrees"),
-        ({"rotation": [12]}, "should be degrees"),
-        ({"rotation": 10**400}, "should be degrees"),
-        ({"x": "12"}, "not of this format"),
-        ({"width": -10}, "ends before it begins"),
-        ({"height": None}, "not of this format"),
-        ({"x": 1e308, "width": 1e308}, "not of this format"),
-    ],
-)
-def test_regions_of_label_studio_of_no_use_are_left_out(
-    value: dict[str, Any], why: str, tmp_path: Path, pictures: Path
-) -> None:
-    path = turned_region(tmp_path, **value)
-    facts = imported(path, "label-studio", pictures, tmp_path / "results", 1)
-    assert facts["bad"]["count"] == 1
-    assert why in facts["bad"]["entries"][0]
-    assert len(instances_of(records_of(tmp_path / "results")[0])) == 1
-
-
-@pytest.mark.parametrize(
     ("stated", "degrees"), [(-30, -30), (359.999, 359.999), (1e-7, 1e-7), (390, 30), (-330, 30)]
 )
 @pytest.mark.parametrize("format", ["label-studio", "cvat"])
 def test_any_degrees_are_those_of_a_turn(
-    stated: float, degrees: float, format: str, tmp_path: Path, pictures: Path
+    stated: float, degrees: float, format: str, place: Place
 ) -> None:
-    source = source_of([SHIP._replace(degrees=stated)], format, tmp_path / "in")
-    (outline,) = outlines_in(source, format, pictures)
+    source = source_of(place, format, SHIP._replace(degrees=stated))
+    (outline,) = outlines_in(place, format, source)
     assert outline == pytest.approx(SHIP._replace(degrees=degrees).corners, abs=1e-5)
 
 
 @pytest.mark.parametrize("degrees", [0, 360, -360, 0.0, None])
-def test_a_box_that_is_not_turned_has_no_outline(
-    degrees: Any, tmp_path: Path, pictures: Path
-) -> None:
-    path = turned_region(tmp_path, rotation=degrees)
-    assert outlines_in(path, "label-studio", pictures) == [None, None]
+def test_a_box_that_is_not_turned_has_no_outline(degrees: Any, place: Place) -> None:
+    path = turned_region(place.folder, rotation=degrees)
+    assert outlines_in(place, "label-studio", path) == [None, None]
 
 
-def test_a_turned_line_is_a_box_without_an_area(tmp_path: Path, pictures: Path) -> None:
-    path = turned_region(tmp_path, width=0)
-    left_out = imported(path, "label-studio", pictures, tmp_path / "results")["left_out"]
+def test_a_turned_line_is_a_box_without_an_area(place: Place) -> None:
+    path = turned_region(place.folder, width=0)
+    left_out = place.imported(path, "label-studio")["left_out"]
     assert left_out["boxes without an area"] == 1
 
 
-CORNERS = 'xtl="10" ytl="20" xbr="60" ybr="70"'
+GOOD = {"yolo-obb": "0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3", "dota": "10 20 60 25 58 70 8 65 ship 0"}
+
+
+def label_file(format: str, folder: Path, *lines: str) -> Path:
+    """A data set with these lines about one picture, after one that is right."""
+    picture = Labelled("p01.png", [GOOD[format], *lines], SIZES[1])
+    return labelled(folder, format, [picture], classes=CLASSES, drawn=False)
 
 
 @pytest.mark.parametrize(
-    ("attributes", "why"),
+    ("format", "line", "why"),
     [
-        (f'rotation="nan" {CORNERS}', "the rotation nan should be degrees"),
-        (f'rotation="1e308" {CORNERS}', "the rotation 1e+308 should be degrees"),
-        (f'rotation="thirty" {CORNERS}', "could not convert"),
-        ('rotation="30" xtl="nan" ytl="20" xbr="60" ybr="70"', "not of this format"),
-        ('rotation="30" xtl="10" ytl="20" xbr="1e309" ybr="70"', "not of this format"),
-        ('rotation="30" xtl="60" ytl="20" xbr="10" ybr="70"', "ends before it begins"),
+        ("yolo-obb", "0 0.5 0.5 0.2 0.2", "has 5 fields, a YOLO-OBB label has 9 or 10"),
+        ("yolo-obb", "0 .1 .1 .3 .1 .3 .3 .2 .4 .1 .3", "has 11 fields"),
+        ("yolo-obb", "0 .1 .1 .3 .1 .3 .3 .1", "has 8 fields"),
+        ("yolo-obb", "0 .1 .1 .3 .1 nan .3 .1 .3", "'nan' is not a number"),
+        ("yolo-obb", "0 .1 .1 .3 .1 1e308 .3 .1 .3", "1e308 .3 .1 .3 should be parts of the image"),
+        ("yolo-obb", "0 124 37 372 37 372 112 124 112", "124 112 should be parts"),
+        ("yolo-obb", "7 .1 .1 .3 .1 .3 .3 .1 .3", "class '7' is not one of the 3 names"),
+        ("yolo-obb", "0 .1 .1 .2 .2 .3 .3 .4 .4", "its four corners are on one line"),
+        ("yolo-obb", "0 1.2 .1 1.4 .1 1.4 .3 1.2 .3", "the polygon is outside of its picture"),
+        ("dota", "10 20 60 70 ship 0", "has 6 fields, a DOTA label has 9 or 10"),
+        ("dota", "10 20 60 20 60 70 10 70 ship 0 1", "has 11 fields"),
+        ("dota", "10 20 nan 20 60 70 10 70 ship 0", "'nan' is not a number"),
+        (
+            "dota",
+            "10 20 60 20 60 70 10 70 ship hard",
+            "'ship hard', and should end with a category",
+        ),
+        ("dota", GOOD["yolo-obb"], "should end with a category"),  # it has as many fields
+        ("dota", "10 20 30 40 50 60 70 80 ship 0", "its four corners are on one line"),
+        ("dota", "1e308 20 1.7e308 20 1.7e308 70 1e308 70 ship 0", "outside of its picture"),
     ],
 )
-def test_boxes_of_cvat_of_no_use_are_left_out(
-    attributes: str, why: str, tmp_path: Path, pictures: Path
-) -> None:
-    boxes = [f'<box label="ship" {each}/>' for each in (attributes, CORNERS)]
-    path = labelled(tmp_path, "cvat", [Labelled("p01.png", boxes, SIZES[1])], drawn=False)
-    facts = imported(path, "cvat", pictures, tmp_path / "results", 1)
-    assert facts["bad"]["count"] == 1
-    assert why in facts["bad"]["entries"][0]
-
-
-GOOD = "0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3"
+def test_lines_of_no_use_are_left_out(format: str, line: str, why: str, place: Place) -> None:
+    folder = label_file(format, place.folder / "in", line)
+    bad = place.imported(folder, format, 1)["bad"]
+    assert bad["count"] == 1
+    assert "p01.txt, line " in bad["entries"][0]
+    assert why in bad["entries"][0]
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("format", "line"),
     [
-        ("0 0.5 0.5 0.2 0.2", "has 5 fields, a YOLO-OBB label has 9 or 10"),
-        ("0 .1 .1 .3 .1 .3 .3 .2 .4 .1 .3", "has 11 fields"),
-        ("0 .1 .1 .3 .1 .3 .3 .1", "has 8 fields"),
-        ("0 .1 .1 .3 .1 nan .3 .1 .3", "'nan' is not a number"),
-        ("0 .1 .1 .3 .1 1e308 .3 .1 .3", ".1 .1 .3 .1 1e308 .3 .1 .3 should be parts of the image"),
-        ("0 124 37 372 37 372 112 124 112", "124 37 372 37 372 112 124 112 should be parts"),
-        ("7 .1 .1 .3 .1 .3 .3 .1 .3", "class '7' is not one of the 3 names"),
-        ("0 .1 .1 .2 .2 .3 .3 .4 .4", "its four corners are on one line"),
-        ("0 1.2 .1 1.4 .1 1.4 .3 1.2 .3", "the polygon is outside of its picture"),
-    ],
-)
-def test_lines_of_yolo_obb_of_no_use_are_left_out(
-    line: str, why: str, tmp_path: Path, pictures: Path
-) -> None:
-    folder = source_of([], "yolo-obb", tmp_path)
-    (folder / "labels" / "p01.txt").write_text(f"{GOOD}\n{line}\n")
-    facts = imported(folder, "yolo-obb", pictures, tmp_path / "results", 1)
-    assert facts["bad"]["count"] == 1
-    assert f"p01.txt, line 2: {why}" in facts["bad"]["entries"][0]
-
-
-@pytest.mark.parametrize(
-    ("line", "why"),
-    [
-        ("10 20 60 70 ship 0", "has 6 fields, a DOTA label has 9 or 10"),
-        ("10 20 60 20 60 70 10 70 ship 0 1", "has 11 fields"),
-        ("10 20 nan 20 60 70 10 70 ship 0", "'nan' is not a number"),
-        ("10 20 60 20 60 70 10 70 ship hard", "'ship hard', and should end with a category"),
-        (GOOD, "should end with a category"),  # YOLO-OBB's has as many fields
-        (f"{GOOD} 0.87", "should end with a category"),
-        ("10 20 30 40 50 60 70 80 ship 0", "its four corners are on one line"),
-        ("1e308 20 1.7e308 20 1.7e308 70 1e308 70 ship 0", "outside of its picture"),
-        ("5000 20 5060 20 5060 70 5000 70 ship 0", "outside of its picture"),
-    ],
-)
-def test_lines_of_dota_of_no_use_are_left_out(
-    line: str, why: str, tmp_path: Path, pictures: Path
-) -> None:
-    folder = source_of([], "dota", tmp_path)
-    (folder / "labelTxt" / "p01.txt").write_text(f"10 20 60 25 58 70 8 65 ship 0\n{line}\n")
-    facts = imported(folder, "dota", pictures, tmp_path / "results", 1)
-    assert facts["bad"]["count"] == 1
-    assert "p01.txt, line 2: " in facts["bad"]["entries"][0]
-    assert why in facts["bad"]["entries"][0]
-
-
-@pytest.mark.parametrize(
-    ("format", "labels", "line"),
-    [
-        ("dota", "labelTxt", "5 5 5 5 5 5 5 5 ship 0"),
-        ("dota", "labelTxt", "5 5 9 5 9 5 5 5 ship 0"),
-        ("yolo-obb", "labels", "0 .5 .1 .5 .1 .5 .3 .5 .3"),
+        ("dota", "5 5 5 5 5 5 5 5 ship 0"),
+        ("dota", "5 5 9 5 9 5 5 5 ship 0"),
+        ("yolo-obb", "0 .5 .1 .5 .1 .5 .3 .5 .3"),
     ],
 )
 def test_a_box_without_an_area_is_counted_as_in_other_formats(
-    format: str, labels: str, line: str, tmp_path: Path, pictures: Path
+    format: str, line: str, place: Place
 ) -> None:
     """DOTA's labels have some, and the picture's other boxes are right."""
-    folder = source_of([], format, tmp_path)
-    good = GOOD if format == "yolo-obb" else "10 20 60 25 58 70 8 65 ship 0"
-    (folder / labels / "p01.txt").write_text(f"{good}\n{line}\n")
-    facts = imported(folder, format, pictures, tmp_path / "results", 0)
-    assert facts["left_out"]["boxes without an area"] == 1
-    assert facts["bad"]["count"] == 0
+    folder = label_file(format, place.folder / "in", line)
+    facts = place.imported(folder, format)
+    assert (facts["left_out"]["boxes without an area"], facts["bad"]["count"]) == (1, 0)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("far", [1e200, 1e308])
-def test_outlines_far_outside_are_no_rotated_boxes(
-    far: float, format: str, tmp_path: Path, pictures: Path
-) -> None:
+def test_outlines_far_outside_are_no_rotated_boxes(far: float, format: str, place: Place) -> None:
     outline = [-far, 0, far, 0, far, 1 / far, -far, 1 / far]
-    rows = rows_with({"bbox": [-far, 0, far, 300], "outline": outline}, {"bbox": [10, 20, 60, 70]})
-    done = written(rows, format, pictures, tmp_path / "out")
+    wide = {"bbox": [-far, 0, far, 300], "outline": outline}
+    done = written(place, format, wide, {"bbox": [10, 20, 60, 70]})
     assert done.written["boxes"] == 2
-    assert outlines_in(tmp_path / "out", format, pictures) == [None, None]
+    assert outlines_in(place, format) == [None, None]
