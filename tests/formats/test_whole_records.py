@@ -16,8 +16,7 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import read, reading, whole_records, write
-from tests.formats.data import draw, hostile, record
-from tests.support.workplace import command
+from tests.formats.data import command, draw, facts_of, record, records_of, succeeds
 
 SIZE = (64, 48)
 
@@ -35,15 +34,11 @@ def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
     over.
     """
     box = {"bbox": [1, 2, 30, 40.5]}
-    return [
-        record(
-            f"p{number}.jpg",
-            SIZE,
-            [{"text": "a mug", "instances": [{**box, "score": 0.5 if number > 6 else None}]}],
-            **more,
-        )
-        for number in range(count)
-    ]
+    rows = []
+    for number in range(count):
+        mug = {"text": "a mug", "instances": [{**box, "score": 0.5 if number > 6 else None}]}
+        rows.append(record(f"p{number}.jpg", SIZE, [mug], **more))
+    return rows
 
 
 @pytest.mark.slow
@@ -66,44 +61,15 @@ def test_load_dataset_reads_the_folder(
     found = list(data)
     assert [one[picture].size for one in found] == [SIZE] * 9
     bodies = [one if format == "datasets" else one["json"] for one in found]
-    assert [body["expressions"][0]["instances"][0]["score"] for body in bodies] == [None] * 7 + [
-        0.5
-    ] * 2
-    assert bodies[0]["expressions"][0]["instances"][0]["bbox"] == [1, 2, 30, 40.5]
+    boxes = [body["expressions"][0]["instances"][0] for body in bodies]
+    assert [box["score"] for box in boxes] == [None] * 7 + [0.5] * 2
+    assert boxes[0]["bbox"] == [1, 2, 30, 40.5]
     assert [body["image_id"] for body in bodies] == [row["image_id"] for row in rows]
     shards = sorted(path.name for path in out.glob("*/*"))
     assert len(shards) > 2
-    assert (
-        shards[0]
-        == {"datasets": f"train-00000-of-{len(shards):05}.parquet", "webdataset": "000000.tar"}[
-            format
-        ]
-    )
+    parquet = f"train-00000-of-{len(shards):05}.parquet"
+    assert shards[0] == (parquet if format == "datasets" else "000000.tar")
     assert sorted(path.name for path in out.iterdir()) == ["README.md", Path(*out.glob("*/")).name]
-
-
-@pytest.mark.slow
-def test_webdataset_reads_pictures_and_records_side_by_side(tmp_path: Path) -> None:
-    import webdataset
-
-    rows = list(hostile())
-    out = exported(tmp_path, "webdataset", rows)
-    shards = [str(path) for path in (out / "shards").iterdir()]
-    found = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
-    assert [one["__key__"] for one in found] == ["a b/ü x", "v1_2", "empty", "none", "twice"]
-    for one, row in zip(found, rows, strict=True):
-        assert one["png"].size == SIZE
-        assert [e["text"] for e in one["json"]["expressions"]] == [
-            e["text"] for e in row["expressions"]
-        ]
-        assert one["json"]["image_path"] == row["image_path"]
-
-
-@pytest.mark.parametrize("format", ["datasets", "webdataset"])
-def test_an_import_finds_the_pictures_that_it_unpacks(tmp_path: Path, format: str) -> None:
-    out = exported(tmp_path, format, numbered(2))
-    done = command(["import", str(out), "--format", format, "-o", str(tmp_path / "back")])
-    assert (done.code, done.out) == (0, f"{tmp_path}/back/annotations.jsonl: 2 records\n")
 
 
 @pytest.mark.parametrize("damage", ["one bit", "zeros"])
@@ -117,7 +83,7 @@ def test_a_shard_with_a_damaged_head_of_a_member_is_refused(tmp_path: Path, dama
     if damage == "zeros":
         content[third : third + 512] = bytes(512)
     shard.write_bytes(content)
-    done = command(["import", str(shard), "--format", "webdataset", "-o", str(tmp_path / "back")])
+    done = command("import", shard, "--format", "webdataset", "-o", tmp_path / "back")
     why = f"Error: {shard} is not a tar file that can be read: it is damaged after {name!r}\n"
     assert (done.code, done.err) == (2, why)
     assert not (tmp_path / "back").exists()
@@ -128,8 +94,8 @@ def test_pictures_without_a_record_are_counted(tmp_path: Path) -> None:
     with tarfile.open(shard) as tar, tarfile.open(tmp_path / "less.tar", "w") as less:
         for member in tar.getmembers()[:-1]:
             less.addfile(member, tar.extractfile(member))
-    more = ["--format", "webdataset", "-o", str(tmp_path / "back"), "--json"]
-    said = json.loads(command(["import", str(tmp_path / "less.tar"), *more]).out)
+    arguments = ("import", tmp_path / "less.tar", "--format", "webdataset")
+    said = facts_of(*arguments, "-o", tmp_path / "back")
     first = f"{tmp_path}/less.tar, sample 'p1' (names up to the first dot)"
     left_out = {f"pictures without a record, of which the first is {first}": 1}
     assert (said["records"], said["left_out"]) == (1, left_out)
@@ -154,14 +120,12 @@ def packed(folder: Path, *names: str) -> Path:
 def unpacked(shard: Path) -> tuple[list[tuple[str, int | None]], dict[str, Any]]:
     """Of each record the member that it was in, and the width of its picture; what is said."""
     back = shard.parent / "back"
-    done = command(["import", str(shard), "--format", "webdataset", "-o", str(back), "--json"])
-    assert done.code == 0, done
+    said = facts_of("import", shard, "--format", "webdataset", "-o", back)
     found = []
-    for line in (back / "annotations.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for row in records_of(back):
         picture = back / row["image_path"]
         found.append((row["image_id"], PIL.Image.open(picture).width if picture.exists() else None))
-    return found, json.loads(done.out)
+    return found, said
 
 
 DOTTED = ("22.05.png", "22.05.json", "22.06.json", "22.06.png", "b/22.png", "b/22.json")
@@ -201,17 +165,22 @@ def test_an_error_names_the_sample_and_the_rule(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("x.y.json"))
         tar.addfile(tarfile.TarInfo("x.y.png"))
-    arguments = ["import", str(tmp_path / "a.tar"), "--format", "webdataset"]
-    done = command([*arguments, "-o", str(tmp_path / "back")])
+    arguments = ("import", tmp_path / "a.tar", "--format", "webdataset")
+    done = command(*arguments, "-o", tmp_path / "back")
     where = f"{tmp_path}/a.tar, sample 'x.y' (names up to the last dot): is not of this format"
     assert (done.code, where in done.err) == (2, True)
 
 
-def test_equal_data_makes_equal_shards(tmp_path: Path) -> None:
-    first, second = (exported(tmp_path / name, "webdataset", numbered(3)) for name in ("a", "b"))
-    assert (first / "shards" / "000000.tar").read_bytes() == (
-        second / "shards" / "000000.tar"
-    ).read_bytes()
+def test_equal_data_makes_equal_shards_of_the_pictures_as_they_are(tmp_path: Path) -> None:
+    shards = []
+    for name in ("a", "b"):
+        out = exported(tmp_path / name, "webdataset", numbered(3))
+        shards.append(out / "shards" / "000000.tar")
+    assert shards[0].read_bytes() == shards[1].read_bytes()
+    with tarfile.open(shards[0]) as tar:
+        packed = tar.extractfile("p2.jpg")
+        assert packed is not None
+        assert packed.read() == (tmp_path / "a" / "pictures" / "p2.jpg").read_bytes()
 
 
 def test_no_two_samples_of_a_shard_have_one_name(tmp_path: Path) -> None:
@@ -226,18 +195,10 @@ def test_no_two_samples_of_a_shard_have_one_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_everything_in_a_record_comes_back(format: str, tmp_path: Path) -> None:
-    mine = {
-        "my column": {"a": [1, None]},
-        "more": "mine too",
-        "source": "image_grounding",
-        "pipeline_steps": ["x"],
-    }
-    [row] = numbered(1, **mine)
-    row["expressions"][0] |= {
-        "verification": {"iou": 0.9},
-        "reviewed_by": "me",
-        "noun_chunk": "mug",
-    }
+    mine = {"my column": {"a": [1, None]}, "more": "mine too"}
+    [row] = numbered(1, **mine, source="image_grounding", pipeline_steps=["x"])
+    verified = {"verification": {"iou": 0.9}, "reviewed_by": "me"}
+    row["expressions"][0] |= {**verified, "noun_chunk": "mug"}
     mine_of_box = {"bbox_id": "p0#0.7", "evidence": "seen", "more": [1]}
     row["expressions"][0]["instances"][0] |= mine_of_box
     [found] = read(str(exported(tmp_path, format, [row])), format)
@@ -251,18 +212,14 @@ def test_import_takes_the_pictures_out(format: str, tmp_path: Path) -> None:
     for path in out.rglob("*"):
         assert "p0" not in path.name
     (tmp_path / "p0.jpg").unlink()
-    assert command(["import", str(out), "--format", format, "-o", str(back)]).code == 0
-    found = [json.loads(line) for line in (back / "annotations.jsonl").read_text().splitlines()]
-    for row in found:
+    done = succeeds("import", out, "--format", format, "-o", back)
+    assert done.out == f"{back}/annotations.jsonl: 2 records\n"
+    for row in records_of(back):
         assert (back / row["image_path"]).resolve().is_relative_to(back)
         assert PIL.Image.open(back / row["image_path"]).size == SIZE
-    assert (
-        command(["export", str(back), "--format", "odvg", "-o", str(tmp_path / "again")]).code == 0
-    )
-    (out / "README.md").with_name(
-        "broken.parquet" if format == "datasets" else "broken.tar"
-    ).write_bytes(b"no")
-    done = command(["import", str(out), "--format", format, "-o", str(tmp_path / "none")])
+    succeeds("export", back, "--format", "odvg", "-o", tmp_path / "again")
+    (out / ("broken.parquet" if format == "datasets" else "broken.tar")).write_bytes(b"no")
+    done = command("import", out, "--format", format, "-o", tmp_path / "none")
     assert (done.code, (tmp_path / "none").exists()) == (2, False)
 
 
@@ -278,64 +235,50 @@ def test_nan_of_another_writer_of_parquet_is_nothing(tmp_path: Path) -> None:
     }
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "train.parquet")
     results = tmp_path / "results"
-    done = command(["import", str(tmp_path), "--format", "datasets", "-o", str(results)])
-    assert done.code == 0, done.err
-    read_row = json.loads((results / "annotations.jsonl").read_text())
+    succeeds("import", tmp_path, "--format", "datasets", "-o", results)
+    [read_row] = records_of(results)
     (instance,) = read_row["expressions"][0]["instances"]
     assert (instance["bbox"], instance["score"]) == (box["bbox"], None)
     assert not {"area", "weight"} & {*instance, *read_row}
 
 
 def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
-    path = str(next(exported(tmp_path, "datasets", numbered(1)).rglob("*.parquet")))
-    for arguments in (
-        ["split", path, "-o", str(tmp_path / "x")],
-        ["lint", path],
-        ["stats", path],
-        ["eval", path, "--gold", path],
-    ):
-        done = command(arguments)
-        assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
-        assert (
-            f"{path} holds its pictures: make it records first: dataflowgrounding import"
-            in done.err
-        )
+    path = next(exported(tmp_path, "datasets", numbered(1)).rglob("*.parquet"))
+    why = f"{path} holds its pictures: make it records first: dataflowgrounding import"
+    commands = (
+        ("split", path, "-o", tmp_path / "x"),
+        ("stats", path),
+        ("eval", path, "--gold", path),
+    )
+    for arguments in commands:
+        done = command(*arguments)
+        assert (done.code, len(done.err.splitlines()), why in done.err) == (2, 1, True), done.err
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_convert_takes_the_pictures_out_whatever_the_folder_is_called(
     format: str, tmp_path: Path
 ) -> None:
-    out, to = exported(tmp_path, format, numbered(1)), str(tmp_path / "train.v1")
-    convert = ["convert", str(out), "--from", format, "--to", "odvg", "-o", to]
-    assert command(convert).code == 0
-    assert len(list(Path(to, "images").rglob("*.*"))) == 1
-    done = command([*convert, "--images", "link"])
-    assert (
-        done.code,
-        f"the pictures are in {out} itself: leave --images link out" in done.err,
-    ) == (2, True)
-    assert (
-        command([*convert, "--images", "link", "--image-root", str(tmp_path / "pictures")]).code
-        == 0
-    )
+    out, to = exported(tmp_path, format, numbered(1)), tmp_path / "train.v1"
+    convert = ("convert", out, "--from", format, "--to", "odvg", "-o", to)
+    succeeds(*convert)
+    assert len(list((to / "images").rglob("*.*"))) == 1
+    done = command(*convert, "--images", "link")
+    why = f"the pictures are in {out} itself: leave --images link out"
+    assert (done.code, why in done.err) == (2, True)
+    succeeds(*convert, "--images", "link", "--image-root", tmp_path / "pictures")
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_pictures_can_not_be_left_where_they_are(format: str, tmp_path: Path) -> None:
     draw(tmp_path, numbered(1))
     (tmp_path / "annotations.jsonl").write_text(json.dumps(numbered(1)[0]))
-    options = ["--format", format, "-o", str(tmp_path / "out"), "--image-root", str(tmp_path)]
-    done = command(
-        ["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "reference"]
-    )
+    export = ("export", tmp_path, "--format", format, "-o", tmp_path / "out")
+    done = command(*export, "--images", "reference")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "copy or link them" in done.err
     assert not (tmp_path / "out").exists()
-    assert (
-        command(["export", str(tmp_path / "annotations.jsonl"), *options, "--images", "link"]).code
-        == 0
-    )
+    succeeds(*export, "--images", "link")
 
 
 @pytest.mark.parametrize(
