@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,8 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import find_format, read
-from dataflow_grounding.review.queues import Reviewable
-from dataflow_grounding.review.session import Session
-from dataflow_grounding.testing import LoopbackServer
-from tests.formats.data import record, succeeds
+from tests.formats.data import boxes_of, command, draw, facts_of, record, records_of, succeeds
 from tests.support.labelled import Labelled, labelled, saved
-from tests.support.workplace import Workplace, command
 
 
 def of_version(version: str, *shapes: Any, path: Any = "x.png", **more: Any) -> dict[str, Any]:
@@ -34,13 +27,6 @@ def of_version(version: str, *shapes: Any, path: Any = "x.png", **more: Any) -> 
 
 def shape(label: Any, points: Any, kind: str = "rectangle", **more: Any) -> dict[str, Any]:
     return {"label": label, "points": points, "shape_type": kind, "group_id": None, **more}
-
-
-def boxes_of(record: dict[str, Any]) -> dict[str, list[list[float]]]:
-    boxes = {}
-    for expression in record["expressions"]:
-        boxes[expression["text"]] = [instance["bbox"] for instance in expression["instances"]]
-    return boxes
 
 
 @pytest.mark.parametrize("stated", [None, ""])
@@ -124,20 +110,18 @@ def test_numbers_that_json_cannot_hold_are_bad_entries(tmp_path: Path) -> None:
     shapes = [good, {**good, "score": float("nan")}, good]
     labelled(tmp_path, "labelme", [Labelled("a.png", shapes)], drawn=False)
     saved(tmp_path / "b.json", of_version("5.5.0", x=float("inf")))
-    results = tmp_path / "out"
-    done = command(["import", str(tmp_path), "--format", "labelme", "-o", str(results)])
+    done = command("import", tmp_path, "--format", "labelme", "-o", tmp_path / "out")
     assert done.code == 1, done
     for where in ("a.json, shape 2: ", "b.json: "):
         line = f"{where}is not of this format (a number in it is NaN or infinite"
         assert line in done.out + done.err
-    [row] = (results / "annotations.jsonl").read_text().splitlines()
-    assert len(json.loads(row)["expressions"][0]["instances"]) == 2
+    [row] = records_of(tmp_path / "out")
+    assert boxes_of(row) == {"cup": [[1, 2, 3, 4]] * 2}
 
 
 def test_a_folder_without_files_of_labelmes_is_told(tmp_path: Path) -> None:
-    done = command(["import", str(tmp_path), "--format", "labelme", "-o", str(tmp_path / "out")])
-    assert done.code != 0
-    assert "has no .json files" in done.err
+    done = command("import", tmp_path, "--format", "labelme", "-o", tmp_path / "out")
+    assert (done.code, "has no .json files" in done.err) == (2, True)
 
 
 # There and back
@@ -156,11 +140,6 @@ def png(width: int, height: int) -> str:
 
 
 PICTURE, MASK = png(64, 48), png(7, 6)
-
-
-def of_x(*shapes: Any, version: str = "4.0.2", **more: Any) -> dict[str, Any]:
-    """A file as X-AnyLabeling writes it."""
-    return of_version(version, *shapes, **more)
 
 
 def of_3(points: Any, kind: str = "polygon", **more: Any) -> dict[str, Any]:
@@ -247,28 +226,32 @@ FILES: dict[str, dict[str, Any]] = {
         "6.3.1", of_5([[1, 1], [9, 9]], "polygon"), of_5([[5, 5], [5, 9]]), of_5(BOX)
     ),
     "AnyLabeling": of_version("0.3.3", shape("cup", BOX, flags={}, text="EXIT"), text="a kitchen"),
-    "X-AnyLabeling 2.3": of_x(
+    "X-AnyLabeling 2.3": of_version(
+        "2.3.7",
         x_shape(CORNERS, score=0.8125, difficult=True, description="a red cup"),
         x_shape(CORNERS, attributes={"colour": "red", "size": "2"}, group_id=1),
         x_shape(CORNERS, label="price", kie_linking=[[0, 1]], group_id=2),
-        version="2.3.7",
         description="a table",
     ),
-    "X-AnyLabeling's rotations": of_x(
+    "X-AnyLabeling's rotations": of_version(
+        "4.0.2",
         x_shape(TURNED, "rotation", direction=0.6435011087932844, score=0.5),
         x_shape(CORNERS, "rotation", direction=0),
     ),
-    "X-AnyLabeling's shapes": of_x(
+    "X-AnyLabeling's shapes": of_version(
+        "4.0.2",
         x_shape(TURNED, "quadrilateral"),
         x_shape([*CORNERS, *TURNED], "cuboid", cuboid3d={"version": 1}),
         *(x_shape(points, kind) for kind, points in LINES.items()),
         x_shape(TRIANGLE, "polygon", locked=True),
     ),
-    "X-AnyLabeling 4": of_x(
-        x_shape(CORNERS), checked=True, tags=["blurred"], description="", ratio=0.5
+    "X-AnyLabeling 4": of_version(
+        "4.0.2", x_shape(CORNERS), checked=True, tags=["blurred"], description="", ratio=0.5
     ),
-    "X-AnyLabeling without sides": of_x(x_shape(CORNERS), imageHeight=-1, imageWidth=-1),
-    "only lines": of_x(*(x_shape(points, kind) for kind, points in LINES.items())),
+    "X-AnyLabeling without sides": of_version(
+        "4.0.2", x_shape(CORNERS), imageHeight=-1, imageWidth=-1
+    ),
+    "only lines": of_version("4.0.2", *(x_shape(points, kind) for kind, points in LINES.items())),
 }
 """What others wrote, by what is special of it."""
 
@@ -319,7 +302,7 @@ def test_what_others_wrote_comes_back_as_it_was(tmp_path: Path, images: str, fol
         assert picture_next_to(file, data["imagePath"]).is_file()
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if "path" in name])
 def test_a_file_alone_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     file = written(tmp_path / "data", {name: FILES[name]}) / name / "x.json"
     succeeds("convert", file, "--from", "labelme", "--to", "labelme", "-o", tmp_path / "out")
@@ -331,38 +314,11 @@ def test_a_file_alone_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     assert picture_next_to(out, data["imagePath"]).is_file()
 
 
-@pytest.mark.slow
-def test_what_a_run_has_looked_at_goes_back(tmp_path: Path) -> None:
-    """The run reads the files itself; what it rejects is gone, and all else as it was."""
-    workplace = Workplace(tmp_path)
-    source = written(tmp_path / "data", FILES)
-    with LoopbackServer() as server:
-        done = workplace.run(
-            **{
-                "vlm.openai.base_url": server.base_url,
-                "data.proposals": "labelme",
-                "data.input_jsonl": str(source),
-            }
-        )
-    assert done.code == 0, done
-    out = tmp_path / "out"
-    export = ("export", workplace.results, "--format", "labelme", "-o", out)
-    succeeds(*export, "--image-root", source)
-    found = files_in(out)
-    assert found.keys() <= FILES.keys()
-    assert len(found) > len(FILES) / 2
-    for name, data in found.items():
-        came = without_picture(FILES[name])
-        kept = [shape for shape in came["shapes"] if shape in data["shapes"]]
-        assert data == {**came, "shapes": kept}
-
-
 def test_what_is_kept_is_counted(tmp_path: Path) -> None:
     files = {name: FILES[name] for name in ("X-AnyLabeling 2.3", "labelme 4 with groups")}
     source = written(tmp_path / "data", files)
-    imported = ("import", source, "--format", "labelme", "-o", tmp_path / "out", "--json")
-    kept = json.loads(succeeds(*imported).out)["left_out"]
-    assert kept == {
+    kept = facts_of("import", source, "--format", "labelme", "-o", tmp_path / "out")
+    assert kept["left_out"] == {
         "keys 'description' of shapes, kept for LabelMe": 1,
         "keys 'difficult' of shapes, kept for LabelMe": 1,
         "keys 'attributes' of shapes, kept for LabelMe": 1,
@@ -372,15 +328,6 @@ def test_what_is_kept_is_counted(tmp_path: Path) -> None:
         "keys 'description' of files, kept for LabelMe": 1,
         "shapes 'line', kept for LabelMe": 1,
     }
-
-
-def test_a_rotated_box_is_the_outline_of_its_box(tmp_path: Path) -> None:
-    source = written(tmp_path, {"x": FILES["X-AnyLabeling's rotations"]})
-    (row,) = read(str(source), "labelme")
-    first, second = row["expressions"][0]["instances"]
-    assert first["outline"] == [20, 10, 36, 22, 30, 30, 14, 18]
-    assert (first["bbox"], first["score"]) == ([14, 10, 36, 30], 0.5)
-    assert second["bbox"] == [3.25, 4.0, 20.5, 30.75]
 
 
 # What was changed
@@ -396,10 +343,9 @@ def back(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
         results = tmp_path / "results"
         source = written(tmp_path / "data", {"x": data})
         succeeds("import", source, "--format", "labelme", "-o", results)
-        file = results / "annotations.jsonl"
-        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-        change(rows[0]["expressions"])
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        [row] = records_of(results)
+        change(row["expressions"])
+        saved(results / "annotations.jsonl", row)
         succeeds("export", results, "--format", "labelme", "-o", tmp_path / "out")
         shapes: list[dict[str, Any]] = files_in(tmp_path / "out")["x"]["shapes"]
         return shapes
@@ -437,8 +383,19 @@ def test_a_resized_box_is_a_rectangle(
     points = [[5.0, 6.0], [15.0, 16.5]]
     if len(came["points"]) == 4 and came["shape_type"] in ("rectangle", "rotation"):
         points = [[5.0, 6.0], [15.0, 6.0], [15.0, 16.5], [5.0, 16.5]]
-    (shape,) = back(of_x(came), moved)
+    (shape,) = back(of_version("4.0.2", came), moved)
     assert shape == {**becomes, "points": points}
+
+
+def test_a_rotated_box_that_was_shifted_stays_one(back: Callable[..., Any]) -> None:
+    def shifted(expressions: list[dict[str, Any]]) -> None:
+        (box,) = expressions[0]["instances"]
+        box["bbox"] = [edge + 3 for edge in box["bbox"]]
+        box["outline"] = [number + 3 for number in box["outline"]]
+
+    rotation = x_shape(TURNED, "rotation", direction=0.64, group_id=5)
+    (shape,) = back(of_version("4.0.2", rotation), shifted)
+    assert shape == {**rotation, "points": [[x + 3, y + 3] for x, y in TURNED]}
 
 
 def test_a_box_that_has_an_outline_now_is_a_polygon(back: Callable[..., Any]) -> None:
@@ -455,7 +412,7 @@ def test_a_new_box_is_drawn_as_the_others_of_its_file(back: Callable[..., Any]) 
         expressions.append({**expressions[0], "text": "a red plate", "class": "plate"})
         expressions[-1] |= {"instances": [new], "expression_id": "new"}
 
-    old, new = back(of_x(x_shape(CORNERS)), added)
+    old, new = back(of_version("4.0.2", x_shape(CORNERS)), added)
     assert old == x_shape(CORNERS)
     assert new["points"] == [[1, 2], [9, 2], [9, 8], [1, 8]]
     assert (new["label"], new["description"], new["score"]) == ("plate", "a red plate", 0.25)
@@ -470,12 +427,9 @@ def test_a_shape_that_is_called_otherwise(back: Callable[..., Any]) -> None:
         del cup["class"]
         plate["text"] = "the left plate"
 
-    described = of_5(BOX, label="plate", description="wet")
-    both = of_version("5.5.0", of_5(BOX), described)
-    assert back(both, renamed) == [
-        of_5(BOX, label="mug"),
-        {**described, "label": "the left plate"},
-    ]
+    plate = of_5(BOX, label="plate", description="wet")
+    both = of_version("5.5.0", of_5(BOX), plate)
+    assert back(both, renamed) == [of_5(BOX, label="mug"), {**plate, "label": "the left plate"}]
 
 
 def test_lines_go_back_without_the_boxes_that_were_rejected(back: Callable[..., Any]) -> None:
@@ -486,60 +440,23 @@ def test_lines_go_back_without_the_boxes_that_were_rejected(back: Callable[..., 
     assert back(of_version("5.5.0", of_5(BOX), line), rejected) == [line]
 
 
-@pytest.mark.parametrize("shift", [0, 3])
-def test_what_a_reviewer_corrects_is_written(tmp_path: Path, shift: int) -> None:
-    """A rotated box that was shifted stays one; one that was resized is upright."""
-    results = tmp_path / "results"
-    rotation = x_shape(TURNED, "rotation", direction=0.64, group_id=5)
-    source = written(tmp_path / "data", {"x": of_x(rotation)})
-    succeeds("import", source, "--format", "labelme", "-o", results)
-    session = Session(Reviewable(str(results)), "ann")
-    (shown,) = session.view(0)["expressions"]
-    box = [edge + shift for edge in (14, 10, 36, 30)] if shift else [10, 10, 30, 30]
-    after = {"instances": [{"bbox": box, "from": 0, "verified": True}], "status": "grounded"}
-    change = {"id": shown["id"], "version": shown["version"], "after": after}
-    decision = {"uid": "1", "action": "accept", "changes": [change], "record": "x/x"}
-    [answer] = session.decide([decision])
-    assert not answer["error"]
-    succeeds("apply", results)
-    reviewed = results / "annotations.reviewed.jsonl"
-    out = ("-o", tmp_path / "out", "--image-root", source)
-    succeeds("export", reviewed, "--format", "labelme", *out)
-    (back,) = files_in(tmp_path / "out")["x"]["shapes"]
-    if shift:
-        assert back == {**rotation, "points": [[x + 3, y + 3] for x, y in TURNED]}
-    else:
-        corners = [[10, 10], [30, 10], [30, 30], [10, 30]]
-        assert back == x_shape(corners, "rectangle", group_id=5)
-
-
 # What is new
 
 
 def predicted(folder: Path, *names: str) -> Path:
     """A run's folder: a class, a phrase of another class, a box with an outline."""
-    boxes = [
-        {"bbox": [1.0, 2.0, 30.5, 40.0], "score": 0.75},
-        {"bbox": [2.0, 2.0, 31.0, 41.0], "score": None},
-    ]
+    box, other = [1.0, 2.0, 30.5, 40.0], [2.0, 2.0, 31.0, 41.0]
     outlined = {"bbox": [3.0, 4.0, 9.0, 9.0], "outline": [3.0, 4.0, 9.0, 4.0, 9.0, 9.0]}
+    rows = []
     for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.new("RGB", (64, 48)).save(path)
-    rows = [
-        record(
-            name,
-            (64, 48),
-            [
-                {"text": "cup", "class": "cup", "instances": [boxes[0]]},
-                {"text": "the red cup", "class": "cup", "instances": [boxes[1]]},
-                {"text": "a plate", "instances": [outlined]},
-            ],
-        )
-        for name in names
-    ]
-    (folder / "annotations.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        phrases: list[dict[str, Any]] = [
+            {"text": "cup", "class": "cup", "instances": [{"bbox": box, "score": 0.75}]},
+            {"text": "the red cup", "class": "cup", "instances": [{"bbox": other}]},
+            {"text": "a plate", "instances": [outlined]},
+        ]
+        rows.append(record(name, (64, 48), phrases))
+    draw(folder, rows)
+    saved(folder / "annotations.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
     return folder
 
 
@@ -575,10 +492,10 @@ def test_a_phrase_that_was_corrected_in_the_tool_comes_in(tmp_path: Path) -> Non
     succeeds("export", predicted(tmp_path / "run", "a.png"), "--format", "labelme", "-o", out)
     file = out / "images/a.json"
     file.write_text(file.read_text().replace("the red cup", "the blue cup"))
-    imported = ("import", out, "--format", "labelme", "-o", tmp_path / "back", "--json")
-    assert json.loads(succeeds(*imported).out)["left_out"] == {}
-    (row,) = map(json.loads, (tmp_path / "back/annotations.jsonl").read_text().splitlines())
-    assert [one["text"] for one in row["expressions"]] == ["cup", "the blue cup", "a plate"]
+    imported = ("import", out, "--format", "labelme", "-o", tmp_path / "back")
+    assert facts_of(*imported)["left_out"] == {}
+    (row,) = records_of(tmp_path / "back")
+    assert [*boxes_of(row)] == ["cup", "the blue cup", "a plate"]
 
 
 def test_files_in_a_folder_find_their_pictures_by_the_image_root(tmp_path: Path) -> None:
@@ -615,26 +532,19 @@ def test_further_records_of_a_file_say_nothing_twice(tmp_path: Path) -> None:
     data = of_version("5.5.0", of_5(BOX), of_5(LINES["line"], "line"), of_5(BOX, label="plate"))
     source, results = written(tmp_path / "data", {"x": data}), tmp_path / "results"
     succeeds("import", source, "--format", "labelme", "-o", results)
-    file = results / "annotations.jsonl"
-    row = json.loads(file.read_text())
+    [row] = records_of(results)
     rows = [{**row, "expressions": [one]} for one in row["expressions"]]
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    saved(results / "annotations.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
     succeeds("export", results, "--format", "labelme", "-o", tmp_path / "out")
     assert files_in(tmp_path / "out") == {"x": data}
 
 
 def test_pictures_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
     run = predicted(tmp_path / "run", "a.jpg", "a.png")
-    done = command(["export", str(run), "--format", "labelme", "-o", str(tmp_path / "out")])
+    done = command("export", run, "--format", "labelme", "-o", tmp_path / "out")
     said = "images/a.png and another picture would share a.json: rename one"
     assert (done.code, said in done.err) == (2, True), done
     assert not (tmp_path / "out").exists()
-
-
-def test_one_file_for_all_pictures_is_refused(tmp_path: Path) -> None:
-    run = predicted(tmp_path / "run", "a.png")
-    done = command(["export", str(run), "--format", "labelme", "-o", str(tmp_path / "a.json")])
-    assert (done.code, "or name a folder" in done.err) == (2, True), done
 
 
 @pytest.mark.parametrize(
@@ -650,7 +560,7 @@ def test_a_column_that_somebody_else_wrote_leads_nowhere(
     tmp_path: Path, column: dict[str, Any]
 ) -> None:
     run, out = predicted(tmp_path / "run", "a.png"), tmp_path / "out"
-    row = json.loads((run / "annotations.jsonl").read_text())
+    [row] = records_of(run)
     row["imported"] = {"format": "labelme", "items": [], "read": [], **column}
     for number, one in enumerate(row["expressions"][1:]):
         one["instances"][0]["imported"] = {"item": number, "bbox": [1, 1, 2, 2], "text": "x"}
@@ -658,87 +568,3 @@ def test_a_column_that_somebody_else_wrote_leads_nowhere(
     succeeds("export", run, "--format", "labelme", "-o", out)
     [file] = tmp_path.rglob("*.json")
     assert file.is_relative_to(out / "images")
-
-
-def test_a_phones_picture_is_labelled_upright(tmp_path: Path) -> None:
-    """A copy is upright; a picture that stays where it is is shown upright by both tools."""
-    run = predicted(tmp_path / "run", "a.jpg")
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    PIL.Image.new("RGB", (48, 64)).save(run / "a.jpg", exif=exif)
-    for images, folder in (("copy", "images"), ("reference", "labels")):
-        out = tmp_path / images
-        succeeds("export", run, "--format", "labelme", "-o", out, "--images", images)
-        data = json.loads((out / folder / "a.json").read_text())
-        assert (data["imageWidth"], data["imageHeight"]) == (64, 48)
-        assert data["shapes"][0]["points"] == [[1, 2], [30.5, 40]]
-    with PIL.Image.open(tmp_path / "copy/images/a.jpg") as picture:
-        assert (picture.size, picture.getexif().get(0x0112, 1)) == ((64, 48), 1)
-
-
-# A program that prints how many shapes LabelMe's own loader finds in files; what it can't read is
-# null. Stand-ins take the place of the window's parts, and of what else isn't installed.
-LABELMES_LOADER = """
-import importlib.abc, importlib.machinery, json, sys
-from unittest.mock import MagicMock
-
-class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path=None, target=None):
-        if name.startswith("labelme") and not name.endswith(".qt"):
-            return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
-    def create_module(self, spec):
-        module = MagicMock(name=spec.name)
-        module.__path__, module.__spec__, module.__name__ = [], spec, spec.name
-        return module
-    def exec_module(self, module):
-        pass
-
-sys.meta_path.append(StandIns())
-sys.meta_path.insert(0, Qt := StandIns())
-Qt.find_spec = lambda name, path=None, target=None: (
-    StandIns.find_spec(Qt, name) if name.endswith("utils.qt") or name.startswith("PyQt") else None
-)
-from labelme._label_file import read_label_file
-found = {}
-for file in sys.argv[1:]:
-    try:
-        found[file] = len(read_label_file(file).shapes)
-    except Exception:
-        found[file] = None
-print(json.dumps(found))
-"""
-
-
-def shapes_by_labelme(folder: Path) -> dict[str, int | None]:
-    files = sorted(folder.rglob("*.json"))
-    found = subprocess.run(
-        [sys.executable, "-c", LABELMES_LOADER, *map(str, files)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    by_file: dict[str, int | None] = json.loads(found.splitlines()[-1])
-    return {str(Path(file).relative_to(folder)): count for file, count in by_file.items()}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("labelme") is None, reason="needs `pip install --no-deps labelme`"
-)
-def test_labelmes_own_loader_reads_what_is_written(tmp_path: Path) -> None:
-    """It reads the files of others that it read before, and files that are new."""
-    source = written(tmp_path / "source", FILES)
-    succeeds("import", source, "--format", "labelme", "-o", tmp_path / "results")
-    out = tmp_path / "out"
-    succeeds("export", tmp_path / "results", "--format", "labelme", "-o", out)
-    before = shapes_by_labelme(source)
-    assert [*before.values()].count(None) < len(before) / 2
-    assert shapes_by_labelme(out / "images") == before
-    run = tmp_path / "run"
-    run.mkdir()
-    PIL.Image.new("RGB", (64, 48)).save(run / "a.png")
-    mug = {"text": "a red mug", "class": "mug", "instances": [{"bbox": [5, 5, 25, 35]}]}
-    (run / "annotations.jsonl").write_text(json.dumps(record("a.png", (64, 48), [mug])) + "\n")
-    succeeds("export", run, "--format", "labelme", "-o", tmp_path / "new")
-    assert shapes_by_labelme(tmp_path / "new" / "images") == {"a.json": 1}
