@@ -114,19 +114,7 @@ def test_any_text_gives_parts_of_itself_in_order(caption: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit",
-    [
-        "a ",
-        "red ",
-        "a red ",
-        "on the left of ",
-        "left ",
-        "of the ",
-        "\x00",
-        "🐈",
-        "aaaa",
-        "the cup of the cup of ",
-    ],
+    "unit", ["a red ", "on the left of ", "\x00", "🐈", "aaaa", "the cup of the cup of "]
 )
 def test_a_megabyte_is_read_in_bounded_time(unit: str) -> None:
     caption = unit * (1_000_000 // len(unit))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.embedded._grounder import ground_phrases
 from dataflow_grounding.embedded.captions import extract_expressions
 
@@ -21,13 +22,6 @@ DRAWN = {"shapes", "landscape", "toys"}
 
 def lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (EXAMPLES / name).read_text(encoding="utf-8").splitlines()]
-
-
-def iou(one: list[float], other: list[float]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    both = max(width, 0) * max(height, 0)
-    return both / (sum((b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)) - both)
 
 
 def test_gold_has_every_expression_of_every_caption() -> None:
@@ -78,14 +72,22 @@ def test_the_boxes_of_the_first_command_are_right_and_all_there() -> None:
 
 
 @pytest.mark.slow
-def test_drawn_scenes_are_what_their_script_draws(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, str(EXAMPLES / "draw_scenes.py"), str(tmp_path)], check=True)
-    for name in sorted(DRAWN):
-        with (
-            Image.open(tmp_path / f"{name}.jpg") as drawn,
-            Image.open(EXAMPLES / "images" / f"{name}.jpg") as shipped,
-        ):
+@pytest.mark.parametrize(
+    ("script", "folder", "count"),
+    [("draw_scenes.py", EXAMPLES / "images", 3), ("draw_crowds.py", EXAMPLES, 6)],
+)
+def test_drawn_scenes_and_labels_are_what_their_script_draws(
+    script: str, folder: Path, count: int, tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, str(EXAMPLES / script), str(tmp_path)], check=True)
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(made) == count
+    for path in made:
+        there = folder / path.relative_to(tmp_path)
+        if path.suffix == ".txt":
+            assert path.read_text() == there.read_text()
+            continue
+        with Image.open(path) as drawn, Image.open(there) as shipped:
             assert drawn.size == shipped.size
             difference = np.abs(np.asarray(drawn).astype(int) - np.asarray(shipped).astype(int))
-        # Another version of the JPEG library may round otherwise.
-        assert difference.mean() < 1.0
+        assert difference.mean() < 1.0  # another version of the JPEG library may round otherwise

@@ -88,31 +88,22 @@ def in_one_folder(by_name: dict[str, Any]) -> dict[str, Any]:
 # faster-coco-eval, which has the classes of pycocotools
 
 
-def test_coco_has_the_runs_boxes(exports: Path) -> None:
+def test_coco_has_the_runs_boxes_and_upright_pictures(exports: Path) -> None:
     from faster_coco_eval import COCO
 
     coco = COCO(str(exports / "coco" / "annotations.json"))
     found: Found = {}
+    sizes = {}
     for image in coco.loadImgs(coco.getImgIds()):
-        boxes = []
+        name = image["file_name"].removeprefix("images/")
+        found[name] = []
         for one in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]])):
             x, y, width, height = one["bbox"]
             label = coco.cats[one["category_id"]]["name"]
-            boxes.append((label, [x, y, x + width, y + height]))
-        found[image["file_name"].removeprefix("images/")] = boxes
-    assert ordered(found) == ordered(RUN)
-
-
-def test_cocos_pictures_are_upright_and_where_it_says(exports: Path) -> None:
-    from faster_coco_eval import COCO
-
-    coco = COCO(str(exports / "coco" / "annotations.json"))
-    sizes = {}
-    for image in coco.loadImgs(coco.getImgIds()):
-        picture = PIL.Image.open(exports / "coco" / image["file_name"])
-        assert picture.size == (image["width"], image["height"])
-        sizes[image["file_name"].removeprefix("images/")] = picture.size
-    assert sizes == SIZES
+            found[name].append((label, [x, y, x + width, y + height]))
+        sizes[name] = (image["width"], image["height"])
+        assert PIL.Image.open(exports / "coco" / image["file_name"]).size == sizes[name]
+    assert (ordered(found), sizes) == (ordered(RUN), SIZES)
 
 
 # supervision
@@ -147,18 +138,11 @@ def test_supervision_reads_coco_in_subfolders(exports: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["voc flat", "yolo flat"])
-def test_supervision_reads_all_pictures_of_one_folder(exports: Path, name: str) -> None:
+def test_supervision_reads_all_pictures_of_one_folder_upright(exports: Path, name: str) -> None:
     dataset = read_with_supervision(exports, name)
     found = boxes_in(dataset, exports / name / "images")
     assert ordered(found) == ordered(in_one_folder(RUN))
-
-
-@pytest.mark.parametrize("name", ["voc flat", "yolo flat"])
-def test_supervision_sees_upright_pictures(exports: Path, name: str) -> None:
-    sizes = {}
-    for path, image, _ in read_with_supervision(exports, name):
-        height, width, _ = image.shape
-        sizes[Path(path).name] = (width, height)
+    sizes = {Path(path).name: image.shape[1::-1] for path, image, _ in dataset}
     assert sizes == in_one_folder(SIZES)
 
 
@@ -197,38 +181,19 @@ def boxes_of(row: dict[str, Any]) -> list[tuple[str, list[float]]]:
     return boxes
 
 
-def test_datasets_reads_parquet_as_the_readme_says(
-    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["datasets", "webdataset"])
+def test_datasets_reads_records_and_upright_pictures_as_the_readme_says(
+    name: str, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = data_of_readme(exports / "datasets", monkeypatch, tmp_path)
-    assert ordered({row["image_path"]: boxes_of(row) for row in data}) == ordered(RUN)
-
-
-def test_datasets_decodes_upright_pictures_of_parquet(
-    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = data_of_readme(exports / "datasets", monkeypatch, tmp_path)
-    assert {row["image_path"]: row["image"].size for row in data} == SIZES
-
-
-def test_datasets_reads_shards_as_the_readme_says(
-    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It read classes.txt, as four rows of text."""
-    data = data_of_readme(exports / "webdataset", monkeypatch, tmp_path)
-    rows = [row["json"] for row in data]
-    assert ordered({row["image_path"]: boxes_of(row) for row in rows}) == ordered(RUN)
-
-
-def test_datasets_decodes_pictures_of_either_type_in_shards(
-    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = data_of_readme(exports / "webdataset", monkeypatch, tmp_path)
+    """Of shards, it read classes.txt, as four rows of text."""
+    found: Found = {}
     sizes = {}
-    for row in data:
-        picture = row["png"] or row["jpg"]
-        sizes[row["json"]["image_path"]] = picture.size
-    assert sizes == SIZES
+    for sample in data_of_readme(exports / name, monkeypatch, tmp_path):
+        row = sample if name == "datasets" else sample["json"]
+        picture = sample["image"] if name == "datasets" else sample["png"] or sample["jpg"]
+        found[row["image_path"]] = boxes_of(row)
+        sizes[row["image_path"]] = picture.size
+    assert (ordered(found), sizes) == (ordered(RUN), SIZES)
 
 
 def test_datasets_reads_conversations_as_the_readme_says(
@@ -296,22 +261,16 @@ def boxes_of_item(item: Any) -> list[tuple[Any, list[float]]]:
     return found
 
 
-def test_datumaro_reads_cvats_boxes_and_phrases(exports: Path) -> None:
+def test_datumaro_reads_cvats_boxes_and_phrases_and_opens_its_pictures(exports: Path) -> None:
     """It couldn't find the pictures."""
     found: Found = {}
+    sizes = {}
     for item in read_with_datumaro(exports / "cvat", "cvat"):
         name = Path(item.media.path).relative_to(exports / "cvat" / "images").as_posix()
         found[name] = [(one.attributes["phrase"], box) for one, box in boxes_of_item(item)]
-    assert ordered(found) == ordered(RUN)
-
-
-def test_datumaro_opens_cvats_pictures(exports: Path) -> None:
-    sizes = {}
-    for item in read_with_datumaro(exports / "cvat", "cvat"):
         height, width, _ = item.media.data.shape
-        name = Path(item.media.path).relative_to(exports / "cvat" / "images").as_posix()
         sizes[name] = (width, height)
-    assert sizes == SIZES
+    assert (ordered(found), sizes) == (ordered(RUN), SIZES)
 
 
 def test_datumaro_reads_yolo_of_one_folder(exports: Path) -> None:
