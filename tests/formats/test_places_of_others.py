@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from tests.formats.data import command, succeeds
+from tests.formats.data import command, facts_of, records_of, succeeds
 from tests.support.labelled import Labelled, labelled
 
 CAPTION = "A red cup and a red cup on a desk"
@@ -38,10 +38,10 @@ def imported(folder: Path, format: str, data: dict[str, Any]) -> tuple[dict[str,
     PIL.Image.new("RGB", (64, 48)).save(folder / "a.png")
     file = folder / ("x.jsonl" if format == "odvg-mmdet" else "x.json")
     file.write_text(json.dumps(data) + "\n")
-    done = succeeds("import", file, "--format", format, "-o", folder / "back", "--json")
-    (line,) = (folder / "back" / "annotations.jsonl").read_text("utf-8").splitlines()
-    (expression,) = json.loads(line)["expressions"]
-    return expression, json.loads(done.out)["left_out"]
+    said = facts_of("import", file, "--format", format, "-o", folder / "back")
+    [row] = records_of(folder / "back")
+    (expression,) = row["expressions"]
+    return expression, said["left_out"]
 
 
 @pytest.mark.parametrize(("format", "made"), [("odvg-mmdet", mmdet), ("coco-grounding", mdetr)])
@@ -80,39 +80,27 @@ def test_words_of_two_parts_have_no_single_place(format: str, made: Any, tmp_pat
     assert (expression["text"], expression["char_span"], left_out) == ("A cup", None, {})
 
 
+WHOLE = "annotations without places in their caption, whose phrase is all of it"
+
+
 @pytest.mark.parametrize(
-    ("span", "words", "place", "said"),
+    ("spans", "words", "place", "said"),
     [
-        ([14, 23], "a red cup", [14, 23], {}),
-        ([0, 7], "A red cup", [0, 9], {WIDENED: 1}),
-        ([13, 22], "a red cup", [14, 23], {WIDENED: 1}),
-        ([28, 40], "desk", [29, 33], {WIDENED: 1}),
+        ([[14, 23]], "a red cup", [14, 23], {}),
+        ([[0, 7]], "A red cup", [0, 9], {WIDENED: 1}),  # it was "A red c"
+        ([[13, 22]], "a red cup", [14, 23], {WIDENED: 1}),
+        ([[28, 40]], "desk", [29, 33], {WIDENED: 1}),
+        # these had no place, and an export to mmdetection left out the box
+        ([[14, 15], [16, 19], [20, 23]], "a red cup", [14, 23], {}),
+        ([[14, 15], [20, 23]], "a cup", None, {}),  # with words between them
+        ([], CAPTION, [0, len(CAPTION)], {WHOLE: 1}),
     ],
 )
-def test_a_place_that_cuts_a_word_is_taken_to_its_edges(
-    span: list[int], words: str, place: list[int], said: dict[str, int], tmp_path: Path
+def test_places_that_alone_say_the_words_are_taken_to_the_edges_of_words(
+    spans: Any, words: str, place: list[int] | None, said: dict[str, int], tmp_path: Path
 ) -> None:
-    """Nothing else says the words there: they were "A red c"."""
-    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None, span))
+    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None, *spans))
     assert (expression["text"], expression["char_span"], left_out) == (words, place, said)
-
-
-def test_words_of_several_places_that_follow_each_other_have_one(tmp_path: Path) -> None:
-    """`[[0, 1], [2, 5]]` had none, and an export to mmdetection left out the box."""
-    data = mdetr(None, [14, 15], [16, 19], [20, 23])
-    expression, left_out = imported(tmp_path, "coco-grounding", data)
-    assert (expression["text"], expression["char_span"], left_out) == ("a red cup", [14, 23], {})
-
-
-def test_words_with_others_between_them_have_no_single_place(tmp_path: Path) -> None:
-    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None, [14, 15], [20, 23]))
-    assert (expression["text"], expression["char_span"], left_out) == ("a cup", None, {})
-
-
-def test_no_place_at_all_is_the_whole_caption_which_is_said(tmp_path: Path) -> None:
-    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None))
-    assert (expression["text"], expression["char_span"]) == (CAPTION, [0, len(CAPTION)])
-    assert left_out == {"annotations without places in their caption, whose phrase is all of it": 1}
 
 
 @pytest.mark.parametrize("span", [[33, 40], [9, 10], [5, 5]])
@@ -140,7 +128,7 @@ def test_a_place_that_is_right_stays_next_to_one_that_is_off(tmp_path: Path) -> 
     (tmp_path / "x.jsonl").write_text(json.dumps(data))
     out = tmp_path / "back"
     succeeds("import", tmp_path / "x.jsonl", "--format", "odvg-mmdet", "-o", out)
-    row = json.loads((out / "annotations.jsonl").read_text())
+    [row] = records_of(out)
     assert [one["char_span"] for one in row["expressions"]] == [[14, 23], [0, 9]]
 
 
@@ -151,6 +139,6 @@ def test_places_of_cvat_are_mended_too(tmp_path: Path) -> None:
     box = f'<box label="object" xtl="1" ytl="2" xbr="9" ybr="9">{attributes}</box>'
     path = labelled(tmp_path, "cvat", [Labelled("a.png", [caption, box])], drawn=False)
     done = succeeds("import", path, "--format", "cvat", "-o", tmp_path / "back")
-    row = json.loads((tmp_path / "back" / "annotations.jsonl").read_text())
+    [row] = records_of(tmp_path / "back")
     assert row["expressions"][0]["char_span"] == [14, 23]
     assert f"not read as they are: {TAKEN} (1)" in done.out + done.err

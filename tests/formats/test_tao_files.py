@@ -10,7 +10,7 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import read, write
-from tests.formats.data import draw, hostile, record
+from tests.formats.data import draw, hostile, record, records_of
 
 RECORD = {
     *("image_id", "image_path", "width", "height", "caption", "cleaned_caption", "regions"),
@@ -19,10 +19,10 @@ RECORD = {
 EXPRESSION = {"expression_id", "text", "char_span", "noun_chunk", "instances", "verified"}
 
 
-def tao(folder: Path, **more: Any) -> str:
+def tao(folder: Path, span: Any = (0, 17), **more: Any) -> str:
     """A record as TAO's code writes it."""
     box = {"bbox_id": "box_00000", "bbox": [10, 5, 30, 40], "bbox_score": 0.9}
-    one = {"expression_id": "expr_0", "text": "a red mug", "char_span": [0, 17], "instances": [box]}
+    one = {"expression_id": "expr_0", "text": "a red mug", "char_span": span, "instances": [box]}
     row = {
         "image_id": "a",
         "image_path": "a.png",
@@ -39,10 +39,7 @@ def tao(folder: Path, **more: Any) -> str:
 def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
     draw(tmp_path, hostile())
     write(hostile(), "tao", str(tmp_path / "out"), folders=[str(tmp_path)])
-    rows = [
-        json.loads(line)
-        for line in (tmp_path / "out" / "annotations.jsonl").read_text().splitlines()
-    ]
+    rows = records_of(tmp_path / "out")
     assert len(rows) == 5
     for row in rows:
         assert row.keys() - {"background"} == RECORD
@@ -64,12 +61,8 @@ def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
     rows = []
     for number, own, score in ((1, 7, 1), (2, "x7", 0.5)):
         box = {"bbox": [1, 2, 30, 40], "score": score, "bbox_id": own}
-        one = record(
-            f"{number}.png",
-            (64, 48),
-            [{"text": "a mug", "instances": [box], "expression_id": own}],
-            image_id=own,
-        )
+        mug = {"text": "a mug", "instances": [box], "expression_id": own}
+        one = record(f"{number}.png", (64, 48), [mug], image_id=own)
         del one["expressions"][0]["char_span"]
         rows.append(one)
     rows.append(record("3.png", (64, 48), [], background=True))
@@ -88,8 +81,9 @@ def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert found[0][2][0]["char_span"] == [0, 5]
 
 
-def test_spans_that_its_model_made_up_are_looked_up(tmp_path: Path) -> None:
-    [row] = read(tao(tmp_path, source="image_grounding"), "tao")
+@pytest.mark.parametrize("span", [[0, 17], ["a", 3], [3, 1], [0], {"start": 0}])
+def test_spans_that_its_model_made_up_are_looked_up(span: Any, tmp_path: Path) -> None:
+    [row] = read(tao(tmp_path, span, source="image_grounding"), "tao")
     [one] = row["expressions"]
     assert one["char_span"] == [7, 16]
     assert one["instances"][0]["score"] == 0.9
@@ -113,15 +107,6 @@ def test_boxes_of_referring_expressions_become_pixels(tmp_path: Path) -> None:
         match=r"line 1: .*without 'kitti_bboxes', boxes .* may be pixels or parts of 1000",
     ):
         list(read(tao(tmp_path, **more), "tao"))
-
-
-@pytest.mark.parametrize("span", [["a", 3], [3, 1], [0], {"start": 0}])
-def test_a_span_that_is_none_is_looked_up(span: Any, tmp_path: Path) -> None:
-    [row] = read(
-        tao(tmp_path, expressions=[{"text": "a red mug", "char_span": span, "instances": []}]),
-        "tao",
-    )
-    assert row["expressions"][0]["char_span"] == [7, 16]
 
 
 @pytest.mark.parametrize(
