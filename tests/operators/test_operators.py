@@ -310,6 +310,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("raises in two lines", lambda record: {}["a\nb"], "KeyError"),
     ("raises what is no Exception", ends, "Ending in ends: over"),
     ("returns nothing", lambda record: None, "should return a dict"),
+    ("returns a list", lambda record: [1], "should return a dict"),
     ("returns NaN", lambda record: {"x": float("nan")}, "JSON"),
     ("returns a set", lambda record: {"x": {1}}, "set"),
     ("returns itself", lambda record: (record.update(me=record), record)[1], "ircular"),

@@ -153,6 +153,7 @@ def test_definitions_are_data_of_the_questions_whose_words_they_define(
     [
         ("car", "A red car.", True),
         ("car", "A red carpet.", False),
+        ("car", "A scar.", False),
         ("Car", "the CAR", True),
         ("手推车", "一辆手推车旁边", True),
         ("red car", "a red\u00a0car", False),
