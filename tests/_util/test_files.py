@@ -29,25 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "dataflow_grounding").rglob("*.py"))
 names = st.text(st.sampled_from("a./\\~:\n\0 C")) | st.text()
 
-OUTSIDE = [
-    "",
-    "..",
-    "../x",
-    "a/../../x",
-    "a/..",
-    "/etc/x",
-    "~/x",
-    "~root",
-    "C:x",
-    "c:\\x",
-    "..\\x",
-    "a\\b",
-    "a\nb",
-    "a\0b",
-]
+OUTSIDE = ["", "..", "a/../../x", "/etc/x", "~/x", "C:x", "a\\b", "a\nb", "a\0b", "a\u2028b"]
 
 
-@pytest.mark.parametrize("name", [*OUTSIDE, "a\u2028b", 7, None, ["a"], {"a": 1}])
+@pytest.mark.parametrize("name", [*OUTSIDE, 7, None, ["a"]])
 def test_a_name_that_leads_out_is_refused_in_one_line(name: object) -> None:
     with pytest.raises(InputError) as refused:
         within("results", name, "run.json")
@@ -341,33 +326,22 @@ def test_names_from_data_go_through_within_and_files_are_opened_for_writing_in_o
     assert {name: calls for name, calls in elsewhere.items() if calls} == {}
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
+def test_the_gate_finds_names_that_are_joined_and_files_that_are_opened() -> None:
+    for code in (
         "os.path.join(folder, name)",
-        "os.path.join(folder, run['shard']['files'][0])",
         "os.path.join(folder, 'a', f'{name}.txt')",
         "Path(folder, name)",
         "Path(folder) / name",
         "partial(os.path.join, folder)",
-    ],
-)
-def test_the_gate_finds_a_name_that_is_joined(code: str) -> None:
-    assert joins(parsed(code))
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "open(path, 'w')",
+    ):
+        assert joins(parsed(code)), code
+    for code in (
         "open(f'{path}.part', 'ab', 0)",
         "os.open(path, os.O_CREAT | os.O_WRONLY)",
         "Path(path).write_text('x')",
         "shutil.copyfile(a, b)",
-    ],
-)
-def test_the_gate_finds_a_file_that_is_opened(code: str) -> None:
-    assert openers(parsed(code))
+    ):
+        assert openers(parsed(code)), code
 
 
 def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
@@ -395,71 +369,30 @@ def test_a_download_that_fails_leaves_no_part(monkeypatch: pytest.MonkeyPatch) -
     assert list(folder.iterdir()) == before
 
 
-def test_pictures_whose_names_differ_in_case_only_stay_apart_in_an_export(tmp_path: Path) -> None:
+def test_pictures_with_any_names_stay_apart_in_an_export_and_have_names_for_every_system(
+    tmp_path: Path,
+) -> None:
+    named = {"a.jpg": "a.jpg", "A.jpg": "A~2.jpg", "aux.jpg": "_aux.jpg", "b\\c\n.jpg": "b_c_.jpg"}
+    one_somewhere = ["\u00e9.png", "e\u0301.png", "E\u0301.png"]
+    on_windows = ["b:.png", "c|?.png", "d*.png", '"e".png', "<f>.png", "g.", "h ", "i. /j.png"]
     records = []
-    for name in ("a.jpg", "A.jpg", "aux.jpg", "b\\c\n.jpg"):
-        PIL.Image.new("RGB", (8, 8)).save(tmp_path / "x.jpg")
-        (tmp_path / "x.jpg").rename(tmp_path / name)
-        instance = {"bbox": [1, 1, 5, 5], "score": None}
-        expression = {
-            "expression_id": name,
-            "text": "a dog",
-            "status": "grounded",
-            "instances": [instance],
-        }
-        records.append(
-            {
-                "image_path": name,
-                "image_id": name,
-                "width": 8,
-                "height": 8,
-                "expressions": [expression],
-            }
-        )
-    write_rows(str(tmp_path / "run" / "annotations.jsonl"), records)
-    arguments = ["export", str(tmp_path / "run"), "--format", "yolo", "--image-root", str(tmp_path)]
-    done = command([*arguments, "--images", "copy", "-o", str(tmp_path / "out")])
-    assert done.code == 0, done
-    made = {path.name for path in (tmp_path / "out" / "images").iterdir()}
-    assert made == {"a.jpg", "A~2.jpg", "_aux.jpg", "b_c_.jpg"}
-    assert {path.stem for path in (tmp_path / "out" / "labels").iterdir()} == {
-        Path(name).stem for name in made
-    }
-
-
-@pytest.mark.parametrize(
-    "name", ["a:b.png", "a|b?.png", "a*.png", '"a".png', "<a>.png", "a.", "a ", "a. /b.png"]
-)
-def test_an_export_has_no_name_that_windows_refuses(tmp_path: Path, name: str) -> None:
-    made = _exported(tmp_path, [name])
-    assert not [
-        path
-        for path in made
-        if set('<>:"|?*').intersection(path) or path.endswith((".", " ")) or ". /" in path
-    ]
-
-
-def test_names_that_are_one_file_on_some_system_are_two_in_an_export(tmp_path: Path) -> None:
-    made = _exported(tmp_path, ["\u00e9.png", "e\u0301.png", "E\u0301.png"])
-    one = {unicodedata.normalize("NFC", path).casefold() for path in made}
-    assert len(one) == len(made) == 3
-
-
-def _exported(tmp_path: Path, given: list[str]) -> list[str]:
-    """The files of pictures and labels, from their folder, of an export of records with pictures of
-    these names.
-    """
-    results, rows = tmp_path / "results", []
-    for number, name in enumerate(given):
-        path = results / name
+    for number, name in enumerate([*named, *one_somewhere, *on_windows]):
+        path = tmp_path / "run" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.new("RGB", (9, 9), (number, 0, 0)).save(path, "PNG")
-        box = {"text": "a", "instances": [{"bbox": [1, 1, 5, 5]}]}
-        rows.append(
-            {"image_path": name, "image_id": str(number), "caption": "a", "expressions": [box]}
-        )
-    write_rows(str(results / "annotations.jsonl"), rows)
-    done = command(["export", str(results), "--format", "yolo", "-o", str(tmp_path / "out")])
+        box = {"text": "a dog", "instances": [{"bbox": [1, 1, 5, 5]}]}
+        records.append({"image_path": name, "image_id": str(number), "expressions": [box]})
+    write_rows(str(tmp_path / "run" / "annotations.jsonl"), records)
+    out = tmp_path / "out"
+    done = command(["export", str(tmp_path / "run"), "--format", "yolo", "-o", str(out)])
     assert done.code == 0, done
-    images = tmp_path / "out" / "images"
-    return [path.relative_to(images).as_posix() for path in images.rglob("*") if path.is_file()]
+    images = [path for path in (out / "images").rglob("*") if path.is_file()]
+    made = [path.relative_to(out / "images").as_posix() for path in images]
+    assert set(named.values()) <= set(made)
+    folded = {unicodedata.normalize("NFC", path).casefold() for path in made}
+    assert len(folded) == len(made) == len(records)
+    for path in made:
+        assert set('<>:"|?*').isdisjoint(path), path
+        assert not any(part.endswith((".", " ")) for part in path.split("/")), path
+    labels = {path.stem for path in (out / "labels").rglob("*.txt")}
+    assert labels == {path.stem for path in images}
