@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -211,32 +210,11 @@ def test_a_file_there_gives_what_the_same_one_here_does(
     )
 
 
-def test_however_they_are_named(place: Workplace, hub: Hub) -> None:
-    """Below `image_root`, or by an address, which may have a revision."""
-    data = place.folder / "data"
-    rows = [{**row, "image_id": f"r{n}"} for n, row in enumerate(of_s3.rows_of(place))]
-    place.rows(rows)
-    expected = of_s3.alone(place)
-    root, revised = hub.put_all(data), hub.put_all(data, revision="refs/pr/1")
-    starts = (".", root, revised)
-    place.rows(
-        {**row, "image_path": f"{starts[n % len(starts)]}/{row['image_path'][2:]}"}
-        for n, row in enumerate(rows)
-    )
-    forget()
-    done = place.run(**{"data.image_root": root})
-    assert (done.code, hub.count("cdn", ".jpg") >= of_s3.PICTURES) == (0, True), done
-    assert [
-        {**record, "image_path": row["image_path"]}
-        for record, row in zip(place.annotations(), rows, strict=True)
-    ] == [json.loads(line) for line in (expected.annotations or b"").splitlines()]
-
-
 def test_a_folder_and_a_glob_there_name_the_pictures_in_it(place: Workplace, hub: Hub) -> None:
     data = place.folder / "data"
     expected = of_s3.alone(place, **{"data.input_jsonl": f"{data}", **CLASSES})
     folder = hub.put_all(data)
-    glob = hub.put_all(data, "someone/net").replace("hf://some", "hf://models/some")
+    glob = hub.put_all(data, "someone/net", "refs/pr/1").replace("hf://some", "hf://models/some")
     for given in (folder, f"{glob}/**/*.jpg"):
         shutil.rmtree(place.results, ignore_errors=True)
         forget()
@@ -303,13 +281,4 @@ def test_a_picture_that_went_fails_its_records_alone(place: Workplace, hub: Hub)
     assert command(["lint", address]).code in (0, 1)
     assert (
         command(["export", address, "--format", "coco", "-o", str(place.folder / "out")]).code == 0
-    )
-
-
-def test_without_its_library(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "hf", raising=False)
-    done = place.run(**{"data.input_jsonl": "hf://datasets/someone/pictures/rows.jsonl"})
-    assert (done.code, done.err.endswith("pip install 'dataflow-grounding[hf]'\n")) == (2, True), (
-        done
     )

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import PIL.Image
 import PIL.ImageColor
 import pytest
@@ -31,15 +30,12 @@ from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.scale.cluster._task import read_progress
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
-from tests.support.labelled import kitti
-from tests.support.referring_place import STEPS as OF_BOXES
-from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.check_quality import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.seeing_model import COLORS
-from tests.support.store import BUCKET, environment, faulty_store
+from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, Workplace, caption, command, ended
+from tests.support.workplace import HANGING, Workplace, caption, command, ended, left
 
 # Ray is imported where it is used: it takes half a second, in each process that collects tests.
 pytestmark = [
@@ -47,20 +43,9 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray"),
 ]
 
-STEPS = ("step_0_expression_extraction", "step_1_grounding")
 RAY = ("--engine", "ray", "--workers", "2")
 # For a cluster that a test starts itself: next to other tests its workers would get no turn.
 NOT_NICE = ("RAY_worker_niceness", "0")
-
-
-def left(results: Path) -> dict[str, bytes]:
-    """What a run leaves for its user, bar run.json."""
-    names = (
-        "annotations.jsonl",
-        "failures.jsonl",
-        *(f"{step}/annotations.jsonl" for step in STEPS),
-    )
-    return {name: (results / name).read_bytes() for name in names if (results / name).exists()}
 
 
 @pytest.fixture
@@ -95,7 +80,7 @@ class Machines:
     process is connected to it, as are all runs in it: they share workers, who begin slowly.
     """
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, store: FaultyStore) -> None:
         import ray
         from ray.cluster_utils import Cluster
 
@@ -103,7 +88,7 @@ class Machines:
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self.cluster.address
         self.there: list[Any] = []
-        self.cache = cache
+        self.cache, self.store = cache, store
         ray.init(address=self.address, log_to_driver=False, configure_logging=False)
 
     def come(self, count: int) -> None:
@@ -125,11 +110,9 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     import ray
 
     with faulty_store() as store, pytest.MonkeyPatch.context() as there:
-        own = (NOT_NICE, ("RAY_USAGE_STATS_ENABLED", "0"))
-        for name, value in (*environment(store).items(), *own):
+        for name, value in (NOT_NICE, ("RAY_USAGE_STATS_ENABLED", "0")):
             there.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        found = Machines(tmp_path_factory.mktemp("cluster"))
+        found = Machines(tmp_path_factory.mktemp("cluster"), store)
         yield found
         ray.shutdown()
         found.cluster.shutdown()
@@ -331,20 +314,14 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_costs_what_
     expected, once = alone(place)
     before, received = paid(slow), slow.received
     caches = [Path(os.environ["XDG_CACHE_HOME"]), cluster.cache]
-    bucket = boto3.client("s3")
     place.results = f"s3://{BUCKET}/run"  # type: ignore[assignment]
     meanwhile(slow, (25, lambda: os.kill(a_worker(), signal.SIGKILL)))
     done = place.run("--engine", "ray", "--workers", "1")
     assert done.code == 0, done
     assert 0 < done.summary["requests"] <= slow.received - received
-    found = {
-        name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read()
-        for name in expected
-    }
-    assert found == expected
+    assert {name: cluster.store.data(f"run/{name}") for name in expected} == expected
     assert once <= paid(slow) - before <= once + 8
-    names = [one["Key"] for one in bucket.list_objects_v2(Bucket=BUCKET, MaxKeys=1000)["Contents"]]
-    assert not [name for name in names if name.endswith("/rows.jsonl")]
+    assert not [name for name in cluster.store.names("run") if name.endswith("/rows.jsonl")]
     assert all([*cache.rglob("replies*")] for cache in caches)
     assert not [path for cache in caches for path in cache.rglob("rows.jsonl")]
     again = place.run()
@@ -491,28 +468,6 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: Machine
     assert there == workplace.annotations()
 
 
-def test_each_step_reads_there_what_the_one_before_it_wrote(
-    tmp_path: Path, cluster: Machines
-) -> None:
-    with LoopbackServer(EchoAnswers()) as server:
-        place = ReferringPlace(tmp_path / "work", server.base_url)
-        for number in range(3):
-            place.picture(f"{number}.png", (320 + number, 240))
-            place.label(
-                f"{number}.txt", [kitti("Car", 10, 20, 110, 120), kitti("Car", 150, 20, 250, 90)]
-            )
-        assert place.run().code == 0
-        expected = {
-            step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES
-        }
-        place.results = tmp_path / "there"
-        done = place.run(*RAY)
-        assert done.code == 0, done
-        assert {
-            step: (place.results / step / "annotations.jsonl").read_bytes() for step in OF_BOXES
-        } == expected
-
-
 def test_a_wrong_key_stops_all(workplace: Workplace, cluster: Machines) -> None:
     with LoopbackServer(EchoAnswers(), key="the-right-key-1234") as server:
         place = place_at(workplace, server, 60)
@@ -600,12 +555,8 @@ def test_a_cluster_without_room_says_what_is_wanted(
     monkeypatch.setattr(OpenAIServing, "num_gpus", 1, raising=False)
     done = place_at(workplace, server, 4).run(*RAY, **{"workflow.max_wait": 1})
     assert done.code == 2, done
-    assert (
-        done.err.count(
-            "2 workers of 1 CPU and 1 GPU each are wanted, and Ray has 2 of 2 CPU free on 3 nodes"
-        )
-        == 2
-    )
+    wanted = "2 workers of 1 CPU and 1 GPU each are wanted"
+    assert done.err.count(f"{wanted}, and Ray has 2 of 2 CPU free on 3 nodes") == 2
     assert server.count() == 0
 
 

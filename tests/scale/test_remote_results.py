@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import boto3
 import pytest
 import s3fs
 
@@ -27,25 +26,30 @@ from dataflow_grounding import (
 )
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
-from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
+from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, Done, Running, Workplace, caption, command, ended
+from tests.support.workplace import (
+    HANGING,
+    LEFT,
+    STEPS,
+    Done,
+    Running,
+    Workplace,
+    caption,
+    command,
+    ended,
+    left,
+)
 
 pytestmark = pytest.mark.slow
 
 ROWS = 30
 QUICK = "import dataflow_grounding.data.bucket as b; b.SEND_SECONDS = 0.3"
-STEPS = ("step_0_expression_extraction", "step_1_grounding")
-LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
 
 
 @pytest.fixture(scope="module")
 def one_store() -> Iterator[FaultyStore]:
-    with faulty_store() as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(store).items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # those of another module's store
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
+    with faulty_store() as store:
         yield store
 
 
@@ -59,8 +63,9 @@ def store(one_store: FaultyStore) -> Iterator[FaultyStore]:
 class Elsewhere:
     """The place of a test: a run of it in a folder, and its address in the bucket."""
 
-    def __init__(self, place: Workplace, name: str) -> None:
-        self.place, self.name, self.address = place, name, f"s3://{BUCKET}/{name}"
+    def __init__(self, place: Workplace, store: FaultyStore, name: str) -> None:
+        self.place, self.store, self.name = place, store, name
+        self.address = f"s3://{BUCKET}/{name}"
 
     def arguments(self, *more: str, **settings: Any) -> list[str]:
         self.place.results = self.address  # type: ignore[assignment]
@@ -75,23 +80,14 @@ class Elsewhere:
         return Forked(self.arguments(*more), env=environment, first=QUICK)
 
     def there(self, name: str) -> bytes:
-        data = (
-            boto3.client("s3").get_object(Bucket=BUCKET, Key=f"{self.name}/{name}")["Body"].read()
-        )
-        assert isinstance(data, bytes)
-        return data
+        return self.store.data(f"{self.name}/{name}")
 
     def names(self) -> list[str]:
-        pages = (
-            boto3.client("s3")
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=BUCKET, Prefix=f"{self.name}/")
-        )
-        return [
-            one["Key"].removeprefix(f"{self.name}/")
-            for page in pages
-            for one in page.get("Contents", [])
-        ]
+        return self.store.names(self.name)
+
+    def delete(self, *names: str) -> None:
+        for name in names:
+            self.store.delete(f"{self.name}/{name}")
 
     def stored(self) -> int:
         """How many replies are in the bucket."""
@@ -99,6 +95,7 @@ class Elsewhere:
         return sum(b'"checks"' not in line for log in logs for line in log.splitlines())
 
     def left(self) -> dict[str, bytes]:
+        """What the run left there, bar run.json."""
         return {name: self.there(name) for name in LEFT}
 
     def alone(self) -> dict[str, bytes]:
@@ -106,15 +103,14 @@ class Elsewhere:
         self.place.results = self.place.folder / "alone"
         with LoopbackServer(EchoAnswers()) as server:
             self.place.run(**{"vlm.openai.base_url": server.base_url})
-        return {name: (self.place.results / name).read_bytes() for name in LEFT}
+        return left(self.place.results)
 
 
 @pytest.fixture
 def run(workplace: Workplace, store: FaultyStore, request: pytest.FixtureRequest) -> Elsewhere:
     workplace.many(ROWS)
-    return Elsewhere(
-        workplace, request.node.name.replace("[", "/").replace("]", "").replace(" ", "_")
-    )
+    name = request.node.name.replace("[", "/").replace("]", "").replace(" ", "_")
+    return Elsewhere(workplace, store, name)
 
 
 @pytest.fixture
@@ -180,10 +176,10 @@ def test_check_tries_whether_it_can_write_there(run: Elsewhere) -> None:
     with LoopbackServer() as server:
         run.place.settings["vlm.openai.base_url"] = server.base_url
         found = command(["check", *run.arguments()[1:3]])
-        left, run.address = run.names(), "s3://no-such-bucket/run"
+        names, run.address = run.names(), "s3://no-such-bucket/run"
         missing = command(["check", *run.arguments()[1:3]])
         assert server.received == 0
-    assert (found.code, left) == (0, []), found
+    assert (found.code, names) == (0, []), found
     assert missing.code == 2
     assert "results_dir s3://no-such-bucket/run: cannot write there" in missing.err + missing.out
 
@@ -257,17 +253,16 @@ def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
     before = slow.count()
     assert run.run().code == 0  # as one machine again
     assert slow.count() == before
-    for name in run.names():
-        boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
+    run.delete(*run.names())
     assert run.run("--shard", "1/1").code == 0
-    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/1-of-1/run.json")
+    run.delete("shards/1-of-1/run.json")
     merged = command(merge)
     assert (merged.code, "shards/1-of-1 isn't finished" in merged.err) == (2, True), merged
     assert run.run("--shard", "1/1").code == 0
     merged = command(merge)
     assert merged.code == 0, merged
     assert run.left() == expected
-    boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/shards/1-of-1/run.json")
+    run.delete("shards/1-of-1/run.json")
     assert command(merge).code == 2
 
 
@@ -307,19 +302,19 @@ def test_a_machine_that_comes_back_leaves_what_it_ran_last(
     first = run.place.input.read_text()
     monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
     assert run.run().code == 0
-    left = run.left()
+    before = run.left()
     for number, other in enumerate(
         (first.replace("Cup", "Mug"), first + '{"caption": "No picture."}\n')
     ):
         monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / f"other machine {number}"))
         run.place.input.write_text(other)
         assert run.run().code == number
-        assert run.left() != left
+        assert run.left() != before
         monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
         run.place.input.write_text(first)
         asked = server.count()
         assert run.run().code == 0
-        assert (run.left(), server.count()) == (left, asked)
+        assert (run.left(), server.count()) == (before, asked)
         assert json.loads(run.there("run.json"))["summary"]["images"] == 4
     assert run.run().summary["already_complete"]
 
@@ -390,7 +385,7 @@ def test_a_step_is_begun_with_what_another_machine_left(
     assert run.run().code == 0
     asked = server.count()
     for name in ("photos.tar", "images/a.jpg", "images/a.json"):
-        boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{run.name}/{name}", Body=b"{}")
+        run.store.put(f"{run.name}/{name}", b"{}")
     monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
     done = run.run(**{"workflow.steps": ["1"]})
     assert (done.code, done.summary["done"], server.count()) == (0, 4, asked), done
@@ -419,15 +414,13 @@ def test_what_is_there_is_named_read_and_sent_again_as_in_a_folder(
     assert f"Working in {folder.name} in {work}" in done.err
     assert str(folder) not in done.out + done.err + run.there("run.json").decode()
 
-    left, asked = {name: run.there(name) for name in (*LEFT, "run.json")}, server.count()
+    files, asked = {name: run.there(name) for name in (*LEFT, "run.json")}, server.count()
     for gone in (["annotations.jsonl"], run.names()):
-        for name in gone:
-            boto3.client("s3").delete_object(Bucket=BUCKET, Key=f"{run.name}/{name}")
+        run.delete(*gone)
         done = run.run()
-        assert (done.code, done.summary["already_complete"], server.count()) == (0, True, asked), (
-            done
-        )
-        assert {name: run.there(name) for name in left} == left
+        complete = (done.code, done.summary["already_complete"], server.count())
+        assert complete == (0, True, asked), done
+        assert {name: run.there(name) for name in files} == files
 
     run.alone()
     here, there = str(run.place.results), run.address
@@ -458,7 +451,7 @@ def test_what_is_there_is_named_read_and_sent_again_as_in_a_folder(
 
 def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer) -> None:
     run.place.settings["vlm.openai.base_url"] = server.base_url
-    boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{run.name}/annotations.jsonl", Body=b"{}\n")
+    run.store.put(f"{run.name}/annotations.jsonl", b"{}\n")
     refused = run.run()
     assert (refused.code, server.count()) == (2, 0)
     assert "was not made by a run here" in refused.err

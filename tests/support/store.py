@@ -6,17 +6,23 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import re
 import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from unittest import mock
+from urllib.parse import unquote
 
 BUCKET = "bucket"
+NO_LIST = b'<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
 
 
 class FaultyStore:
@@ -24,6 +30,8 @@ class FaultyStore:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.getting = 0  # requests for objects that are under way
+        self._counting = threading.Lock()
         self.heal()
         store = self
 
@@ -44,7 +52,10 @@ class FaultyStore:
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _do
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 256
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -61,14 +72,73 @@ class FaultyStore:
         self.late = 0.0  # seconds until a listing comes
         self.hangs = False  # uploads are never answered
         self.loses = False  # each upload is taken, and its first answer lost
+        # of a method (LIST, too), a key and how often it was asked before: a status, `cut` for half
+        # of the body, `slow`, `empty` for a listing of nothing, or None
+        self.fault: Callable[[str, str, int], str | None] = lambda method, key, before: None
+        self.asked = Counter[tuple[str, str]]()  # by method and key
         self._refused: set[tuple[str, str]] = set()  # commands and paths that got a 503 last
         self._lost: set[str] = set()
         self._written: dict[str, float] = {}
         self._torn: set[str] = set()
 
+    def count(self, method: str, ending: str = "") -> int:
+        """How often objects with such an ending were asked for."""
+        asked = self.asked.items()
+        return sum(n for (how, key), n in asked if how == method and key.endswith(ending))
+
+    @cached_property
+    def client(self) -> Any:
+        """boto3's client, past all that goes wrong; making one takes as long as a test."""
+        import boto3
+
+        return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}")
+
+    def put(self, key: str, data: bytes) -> str:
+        """Put an object into the bucket; returns its address."""
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=data)
+        return f"s3://{BUCKET}/{key}"
+
+    def put_all(self, folder: Path, name: str) -> str:
+        """Put all files under a folder into one of the bucket; returns its address."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        return f"s3://{BUCKET}/{name}"
+
+    def names(self, folder: str) -> list[str]:
+        """What is in a folder of the bucket, by its name there."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=f"{folder}/"
+        )
+        keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+        return [key.removeprefix(f"{folder}/") for key in keys]
+
+    def data(self, key: str) -> bytes:
+        """An object."""
+        found = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        assert isinstance(found, bytes)
+        return found
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self.client.delete_object(Bucket=BUCKET, Key=key)
+
     def play(self, request: Any) -> None:
         """Answer one request, or not."""
-        self.counts[request.command] += 1
+        path, _, query = request.path.partition("?")
+        method = "LIST" if "list-type" in query else request.command
+        name = unquote(path).partition(f"/{BUCKET}/")[2]
+        with self._counting:
+            self.getting += method == "GET"
+            before = self.asked[method, name]
+            self.asked[method, name] += 1
+        try:
+            self._play(request, self.fault(method, name, before))
+        finally:
+            with self._counting:
+                self.getting -= method == "GET"
+
+    def _play(self, request: Any, fault: str | None) -> None:
         self.counts["all"] += 1
         key = request.path.partition("?")[0]
         length = int(request.headers.get("Content-Length") or 0)
@@ -87,14 +157,17 @@ class FaultyStore:
             request.close_connection = True
             return
         body = request.rfile.read(length)
+        if fault and fault.isdigit():
+            self._answer(request, int(fault), [], b"")
+            return
+        if fault == "slow":
+            time.sleep(1.5)
         if self.denies is not None:
-            self.counts["denied"] += 1
             status, code, message = self.denies
             answer = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
             self._answer(request, status, [], answer if request.command != "HEAD" else b"")
             return
         if self.hangs and request.command == "PUT":
-            self.counts["hung"] += 1
             time.sleep(3600)
         if "list-type" in request.path:
             self.counts["LIST late"] += bool(self.late)
@@ -121,7 +194,7 @@ class FaultyStore:
                 return
         if self.lists_late and "list-type" in request.path:
             answer = self._without_new(answer)
-        self._answer(request, status, headers, answer)
+        self._answer(request, status, headers, NO_LIST if fault == "empty" else answer, fault)
 
     def _forwarded(self, request: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         there = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -157,7 +230,12 @@ class FaultyStore:
         return text.encode()
 
     def _answer(
-        self, request: Any, status: int, headers: list[tuple[str, str]], body: bytes
+        self,
+        request: Any,
+        status: int,
+        headers: list[tuple[str, str]],
+        body: bytes,
+        fault: str | None = None,
     ) -> None:
         request.send_response(status)
         for name, value in headers:
@@ -167,14 +245,16 @@ class FaultyStore:
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         if request.command != "HEAD":
-            request.wfile.write(body)
+            request.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+        request.close_connection = request.close_connection or fault == "cut"
 
 
 @contextmanager
 def faulty_store() -> Iterator[FaultyStore]:
-    """A moto server with a bucket, behind the proxy; `AWS_…` have to be set to use it: see
-    `environment`.
+    """A moto server with an empty bucket, behind the proxy, to which the environment leads within
+    the block.
     """
+    import s3fs
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -187,8 +267,12 @@ def faulty_store() -> Iterator[FaultyStore]:
     ).close()
     store = FaultyStore(port)
     try:
-        yield store
+        with mock.patch.dict(os.environ, environment(store)):
+            s3fs.S3FileSystem.clear_instance_cache()  # those of another store
+            store.client.create_bucket(Bucket=BUCKET)
+            yield store
     finally:
+        s3fs.S3FileSystem.clear_instance_cache()
         store.server.shutdown()
         store.server.server_close()
         moto.stop()

@@ -28,6 +28,16 @@ Rows = list[dict[str, Any]]
 Running: TypeAlias = "subprocess.Popen[str] | Forked"
 
 
+STEPS = ("step_0_expression_extraction", "step_1_grounding")
+LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
+"""What a run leaves for its user, bar run.json."""
+
+
+def left(results: Path) -> dict[str, bytes]:
+    """Those of LEFT that are in results, with what is in them."""
+    return {name: (results / name).read_bytes() for name in LEFT if (results / name).exists()}
+
+
 class Files(NamedTuple):
     """What a run leaves for its user, as bytes; None for a file that is not there."""
 
@@ -179,12 +189,8 @@ class Workplace:
 
     def files(self) -> Files:
         """The annotations and both step files."""
-        steps = ("step_0_expression_extraction", "step_1_grounding")
-        paths = [
-            self.results / "annotations.jsonl",
-            *(self.results / step / "annotations.jsonl" for step in steps),
-        ]
-        return Files(*(path.read_bytes() if path.exists() else None for path in paths))
+        found = left(self.results)
+        return Files(*(found.get(name) for name in LEFT if name != "failures.jsonl"))
 
     def everything(self) -> Iterable[tuple[Path, bytes]]:
         """Every file of the results."""
