@@ -19,7 +19,7 @@ from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_facts import digest_of
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.faults import refusal
-from tests.support.workplace import Done, Running, Workplace, caption, command, ended
+from tests.support.workplace import STEPS, Done, Running, Workplace, caption, command, ended, left
 
 ROWS = 40
 
@@ -38,19 +38,6 @@ def rows(place: Workplace) -> list[dict[str, Any]]:
     return [*made[:15], {"image_path": "a.jpg"}, *made[15:]]
 
 
-def left(results: Path) -> dict[str, bytes]:
-    """What a run leaves for its user, bar run.json."""
-    names = (
-        "annotations.jsonl",
-        "failures.jsonl",
-        *(f"{step}/annotations.jsonl" for step in STEPS),
-    )
-    return {name: (results / name).read_bytes() for name in names if (results / name).exists()}
-
-
-STEPS = ("step_0_expression_extraction", "step_1_grounding")
-
-
 @pytest.fixture
 def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
     workplace.settings["vlm.openai.base_url"] = server.base_url
@@ -62,6 +49,12 @@ def in_folder(place: Workplace, name: str) -> Workplace:
     """The same input and settings, with other results."""
     place.results = place.folder / name
     return place
+
+
+def run_shards(place: Workplace, count: int, **settings: Any) -> list[Done]:
+    """All shards of a split, one after the other."""
+    numbers = range(1, count + 1)
+    return [place.run("--shard", f"{number}/{count}", **settings) for number in numbers]
 
 
 def merged(place: Workplace) -> Done:
@@ -91,9 +84,7 @@ def test_shards_killed_side_by_side_go_on_and_are_merged_to_what_one_machine_lea
     # on a busy machine one may be done before the other begins
     assert -9 in [ended(one).code for one in running]
     server.faults, server.latency = (), 0.0
-    for number in range(1, 4):
-        done = place.run("--shard", f"{number}/3")
-        assert done.code in (0, 1), done
+    assert {done.code for done in run_shards(place, 3)} <= {0, 1}
     assert server.count() <= 2 * one_by_one + 3 * 2
     done = merged(place)
     assert done.code == 1, done
@@ -108,8 +99,7 @@ def test_shards_killed_side_by_side_go_on_and_are_merged_to_what_one_machine_lea
 def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) -> None:
     place.many(10)
     place.settings["vlm.prices"] = {"input": 1.0, "output": 2.0}
-    for number in (1, 2):
-        place.run("--shard", f"{number}/2")
+    run_shards(place, 2)
     summary = merged(place).summary
     assert summary["requests"] == 20
     spent = summary["cost_usd"]
@@ -123,8 +113,7 @@ def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) 
 def test_the_estimate_knows_what_shards_have_paid_for(
     place: Workplace, server: LoopbackServer
 ) -> None:
-    for number in (1, 2):
-        in_folder(place, "results").run("--shard", f"{number}/2")
+    run_shards(in_folder(place, "results"), 2)
     done, anew = (
         command(
             ["estimate", "-e", str(place.spec(**{"workflow.force_reprocess": again})), "--json"]
@@ -138,18 +127,24 @@ def test_the_estimate_knows_what_shards_have_paid_for(
 
 
 @pytest.mark.slow
-def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackServer) -> None:
+def test_a_folder_goes_on_as_shards_as_more_shards_and_back(
+    place: Workplace, server: LoopbackServer
+) -> None:
     in_folder(place, "alone").run()
     before = server.count()
-    stopped = in_folder(place, "results").run(**{"workflow.max_requests": 20})
-    assert stopped.code == 3, stopped
-    for number in (1, 2):
-        place.run("--shard", f"{number}/3")
+    in_folder(place, "results")
+    for how in ((), ("--shard", "1/2")):
+        stopped = place.run(*how, **{"workflow.max_requests": 20})
+        assert stopped.code == 3, stopped
+    place.run("--shard", "1/3")
+    place.run("--shard", "2/3")
     back = place.run()
     assert back.code == 1, back
     assert server.count() == 2 * before
     assert left(place.results) == left(place.folder / "alone")
     place.run("--shard", "3/3")
+    assert "of 2 and of 3: move those of one split" in merged_err(place)
+    shutil.rmtree(place.results / "shards" / "1-of-2")
     assert merged(place).code == 1
     assert server.count() == 2 * before
     assert left(place.results) == left(place.folder / "alone")
@@ -187,8 +182,7 @@ def test_what_the_whole_was_refused_or_answered_shards_ask_again(
 
 @pytest.mark.slow
 def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer) -> None:
-    for number in (1, 2, 3):
-        place.run("--shard", f"{number}/3")
+    run_shards(place, 3)
     before = server.count()
     with place.input.open("a") as file:
         file.write(
@@ -211,21 +205,18 @@ def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer
 @pytest.mark.slow
 def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: Workplace) -> None:
     place.many(10)
-    for number in (1, 2):
-        place.run("--shard", f"{number}/2")
+    run_shards(place, 2)
     assert merged(place).code == 0
     place.many(15)
     assert place.run().code == 0
     assert "began after all shards: remove it" in merged_err(place)
     assert len(place.annotations()) == 15
-    for number in (1, 2):
-        place.run("--shard", f"{number}/2")
+    run_shards(place, 2)
     assert merged(place).code == 0
     assert merged(place).code == 0
     assert len(place.annotations()) == 15
     place.many(20)
-    for number in (1, 2, 3):
-        place.run("--shard", f"{number}/3")
+    run_shards(place, 3)
     shards = place.results / "shards"
     halves = place.folder / "halves"
     halves.mkdir()
@@ -243,8 +234,7 @@ def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: W
 def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplace) -> None:
     place.rows({"image_path": f"gone{n}.jpg", "caption": caption(n)} for n in range(6))
     assert in_folder(place, "alone").run().code == 4
-    for number in (1, 2):
-        assert in_folder(place, "results").run("--shard", f"{number}/2").code == 4
+    assert [done.code for done in run_shards(in_folder(place, "results"), 2)] == [4, 4]
     assert merged(place).summary["tokens"] == {"input": 0, "cached": 0, "output": 0}
     done = command(["merge", str(place.results)])
     assert done.code == 4, done
@@ -261,8 +251,7 @@ def test_merge_says_which_output_format_is_still_to_be_written(
     (place.folder / "writer_of_mine.py").write_text(code)
     for settings in ({}, {"workflow.output_format": "writer_of_mine:write"}):
         place.settings.update(settings)
-        for number in (1, 2):
-            assert place.run("--shard", f"{number}/2").code == 0
+        assert [done.code for done in run_shards(place, 2)] == [0, 0]
         done = merged(place)
         assert done.code == 0
         assert ("writer_of_mine:write writes in addition" in done.err) == bool(settings)
@@ -281,8 +270,7 @@ def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) ->
             tar.add(place.folder / "caption.txt", f"{n}.txt")
     place.settings["data.input_jsonl"] = str(place.folder / "some.tar")
     assert in_folder(place, "alone").run().code == 0
-    for number in (1, 2):
-        in_folder(place, "results").run("--shard", f"{number}/2")
+    run_shards(in_folder(place, "results"), 2)
     assert merged(place).code == 0
     assert left(place.results) == left(place.folder / "alone")
     pictures = {path.name: path.read_bytes() for path in (place.results / "pictures").iterdir()}
@@ -312,8 +300,7 @@ def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(
     said = place.results / "shards" / "1-of-2" / "run.json"
     assert place.run("--shard", "1/2", **{"workflow.max_requests": 10}).code == 3
     stopped = said.read_text()
-    for number in (1, 2):
-        place.run("--shard", f"{number}/2")
+    run_shards(place, 2)
     said.write_text(stopped)
     again = place.run("--shard", "1/2")
     assert again.summary["already_complete"]
@@ -371,13 +358,9 @@ def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
     ):
         for number, other in (("1/2", 1), ("2/2", added)):
             (place.folder / "counting.py").write_text(OWN.replace("ADDED", str(other)))
-            more = [
-                f"mine.settings.timeout={timeout if number == '2/2' else 1}",
-                "--shard",
-                number,
-                "--no-report",
-            ]
-            assert command(["generate", "-e", str(place.folder / "own.yaml"), *more]).code == 0
+            given = f"mine.settings.timeout={timeout if number == '2/2' else 1}"
+            line = ["generate", "-e", str(place.folder / "own.yaml"), given, "--no-report"]
+            assert command([*line, "--shard", number]).code == 0
         done = merged(place)
         assert (done.code, said in done.err) == (2 if said else 0, True), done
 
@@ -387,15 +370,13 @@ def test_the_steps_of_a_shard_begin_with_the_input(
     place: Workplace, server: LoopbackServer
 ) -> None:
     place.many(10)
-    for number in (1, 2):
-        assert place.run("--shard", f"{number}/2", **{"workflow.steps": ["0"]}).code == 0
+    assert all(done.code == 0 for done in run_shards(place, 2, **{"workflow.steps": ["0"]}))
     assert merged(place).code == 0
     refused = place.run("--shard", "1/2", **{"workflow.steps": ["1"]})
     assert refused.code == 2
     assert "a shard begins with the input" in refused.err
     assert server.count() == 10
-    for number in (1, 2):
-        assert place.run("--shard", f"{number}/2", **{"workflow.steps": ["0", "1"]}).code == 0
+    assert all(done.code == 0 for done in run_shards(place, 2, **{"workflow.steps": ["0", "1"]}))
     assert merged(place).code == 0
     assert server.count() == 20
 
@@ -408,25 +389,6 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
     place.run("--shard", "2/3")
     place.run("--shard", "3/3", **{"workflow.max_requests": 6})
     assert "3-of-3 was stopped" in merged_err(place)
-    place.run("--shard", "3/3")
-    shutil.copytree(place.results / "shards" / "1-of-3", place.results / "shards" / "1-of-4")
-    assert "of 3 and of 4: move those of one split" in merged_err(place)
-
-
-@pytest.mark.slow
-def test_shards_go_on_as_more_and_are_merged(place: Workplace, server: LoopbackServer) -> None:
-    place.many(30)
-    place.run("--shard", "1/2", **{"workflow.max_requests": 20})
-    place.run("--shard", "2/2")
-    for number in (1, 2, 3):
-        assert place.run("--shard", f"{number}/3").code == 0
-    assert server.count() == 60
-    assert "of 2 and of 3: move those of one split" in merged_err(place)
-    for folder in (place.results / "shards").glob("*-of-2"):
-        shutil.rmtree(folder)
-    done = merged(place)
-    assert done.code == 0, done
-    assert len(place.annotations()) == 30
 
 
 @pytest.mark.slow
@@ -493,38 +455,26 @@ def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Wo
     place.rows(made)
     place.run("--shard", "2/2")
     assert "another version of the input" in merged_err(place)
-    for number in (1, 2):
-        place.run("--shard", f"{number}/2")
+    run_shards(place, 2)
     assert merged(place).code == 0
     assert sorted(row["caption"] for row in place.annotations()) == [caption(n) for n in range(8)]
 
 
 @pytest.mark.slow
-def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(
+def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read_and_what_is_left(
     place: Workplace,
 ) -> None:
     place.many(40)
     place.input.with_name(f"{place.input.name}.lines").write_text("a file of the user's own")
     place.settings["workflow.stream"] = False
-    assert place.run("--shard", "1/2", **{"workflow.max_requests": 60}).code == 3  # in the second
-    for number in (1, 2):
-        assert place.run("--shard", f"{number}/2").code == 0
-    assert merged(place).code == 0
-
-
-@pytest.mark.slow
-def test_a_shard_stopped_in_a_later_step_says_what_its_own_rows_still_take(
-    place: Workplace,
-) -> None:
-    place.many(40)
-    place.settings["workflow.stream"] = False
     stopped = place.run("--shard", "1/2", **{"workflow.max_requests": 60})  # in the second step
     assert stopped.code == 3, stopped
-    assert place.run("--shard", "1/2").code == 0
+    assert [done.code for done in run_shards(place, 2)] == [0, 0]
     shard = place.results / "shards" / "1-of-2"
     rows = len((shard / "annotations.jsonl").read_text().splitlines())
     assert 15 < rows < 28  # so that its 30 requests end among those of the second step
     assert f"the rest takes about {2 * rows - 30} more requests" in stopped.err
+    assert merged(place).code == 0
 
 
 @pytest.mark.parametrize(
@@ -646,8 +596,7 @@ def test_merge_writes_no_file_but_those_of_steps(place: Workplace) -> None:
 def test_merge_takes_files_only_as_their_shard_left_them(place: Workplace) -> None:
     """And no row that two shards have."""
     place.many(12)
-    for number in (1, 2):
-        assert place.run("--shard", f"{number}/2").code == 0
+    assert [done.code for done in run_shards(place, 2)] == [0] * 2
     one, two = (place.results / "shards" / f"{number}-of-2" for number in (1, 2))
     for file in ("annotations.jsonl", "annotations.jsonl.lines"):
         path = one / STEPS[1] / file
@@ -694,8 +643,7 @@ OF_OTHER_KINDS: list[tuple[tuple[str, ...], Any]] = [
 @pytest.mark.slow
 def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(place: Workplace) -> None:
     place.many(4)
-    for number in (1, 2):
-        assert place.run("--shard", f"{number}/2").code == 0
+    assert [done.code for done in run_shards(place, 2)] == [0] * 2
     path = place.results / "shards" / "2-of-2" / "run.json"
     whole = path.read_text()
     for keys, value in OF_OTHER_KINDS:
