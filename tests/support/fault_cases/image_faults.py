@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
+from tests.support.fault_cases.picture_bombs import chunk
 from tests.support.workplace import REPOSITORY, Workplace, caption
 
 Write = Callable[[Path], Any]
@@ -59,12 +60,6 @@ def see_through() -> bytes:
 
 def bomb() -> bytes:
     """A PNG of a few hundred bytes that says it is 60,000 x 60,000."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     body = zlib.compress(bytes(1000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")

@@ -57,7 +57,7 @@ def measure(
         }
         for g in gold
     ]
-    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+    with LoopbackServer(model, record=False) as server:
         serving = OpenAIServing(server.base_url, name, box_format=box_format)
         steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
         steps += [BoxRefiner(serving, samples=samples, **settings)] if zoom else []

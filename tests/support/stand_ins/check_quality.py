@@ -111,7 +111,7 @@ def worth_of(gold: list[dict[str, Any]], model: ErringModel, way: Way) -> Worth:
     for record in gold:
         texts = [expression["text"] for expression in record["expressions"]]
         found.append({"image_path": record["image_path"], "caption": "", "expressions": texts})
-    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+    with LoopbackServer(model, record=False) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
         operators = [PhraseGrounder(serving, samples=way.samples), *way.steps(serving)]
         for operator in operators:

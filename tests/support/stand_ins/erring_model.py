@@ -6,8 +6,6 @@ All that it knows is in the request: the picture, marks and all, and the questio
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, 
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.answers import IMAGES, unknown_task
 from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
-from tests.support.stand_ins.seeing_model import COLORS
+from tests.support.stand_ins.seeing_model import COLORS, pictures_in
 
 Things: TypeAlias = dict[str, list[Bbox]]
 """Colour → boxes of the things of that colour, in pixels of the picture as sent."""
@@ -77,7 +75,7 @@ process, as a run's probes and a test's pictures come again and again.
 
 class ErringModel:
     """Answers `phrase_grounding`, `missing_boxes` and `box_check` for phrases such as "the red box"
-    and for probe pictures; for a loopback server with `keep_bodies`.
+    and for probe pictures.
 
     Grounding of probe pictures has no errors, so that a run's format checks pass.
     """
@@ -241,19 +239,6 @@ def about_probes(request: ReceivedRequest) -> bool:
     """Whether the question is about a probe picture."""
     asked = request.input["phrases"]
     return all(str(item["text"]).endswith(" rectangle") for item in asked)
-
-
-def pictures_in(request: ReceivedRequest) -> list[Any]:
-    """The request's pictures, decoded. The server has to keep bodies."""
-    from PIL import Image
-
-    assert request.body is not None
-    pictures = []
-    for part in request.body["messages"][-1]["content"]:
-        if part["type"] == "image_url":
-            data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
-            pictures.append(Image.open(io.BytesIO(data)).convert("RGB"))
-    return pictures
 
 
 def scene_of(picture: Any, is_probe: bool = False) -> Scene:

@@ -1,6 +1,4 @@
-"""A model that grounds as `SeeingModel` does, and judges boxes and looks for missing ones as
-`ErringModel` does.
-"""
+"""A model of two."""
 
 from __future__ import annotations
 
@@ -13,7 +11,9 @@ from tests.support.stand_ins.seeing_model import SeeingModel
 
 
 class JudgingModel:
-    """For a loopback server with `keep_bodies`."""
+    """Grounds as `SeeingModel` does, and judges boxes and looks for missing ones as `ErringModel`
+    does.
+    """
 
     reads = IMAGES
 

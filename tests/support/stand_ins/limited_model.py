@@ -15,7 +15,7 @@ from tests.support.stand_ins.seeing_model import COLORS, picture_in
 
 class LimitedModel:
     """Answers `phrase_grounding` for phrases such as "the red box", with each box of that colour,
-    in thousandths of the picture; for a server with `keep_bodies`.
+    in thousandths of the picture.
 
     It is shown at most `most_side` px a side, and sees nothing there whose area is under that of a
     square of `least_side` px. `noise` is the standard deviation of an edge, as a share of the side.

@@ -210,7 +210,7 @@ def kept_of(
     model = PhrasingModel(errors, careless=careless, seed=seed)
     phrases = [f"the {color} box" for color in sorted(COLORS)]
     records: Any = with_some_told(gold)
-    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+    with LoopbackServer(model, record=False) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
         for step in steps_of(serving, 5, phrases):
             records = step(records)

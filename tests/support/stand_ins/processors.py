@@ -67,12 +67,7 @@ def canvas(tile: int, most: int, *, enlarged: bool = False, parts: int = 0) -> R
     least; the picture in its corner, `enlarged` to it or not. Numbers are pixels, or `parts` of the
     canvas's sides.
     """
-    grids = [
-        (x * tile, y * tile)
-        for x in range(1, most + 1)
-        for y in range(1, most + 1)
-        if x * y <= most
-    ]
+    grids = grids_of(tile, most)
 
     def rule(width: int, height: int) -> tuple[float, float]:
         scales = {grid: min(grid[0] / width, grid[1] / height) for grid in grids}

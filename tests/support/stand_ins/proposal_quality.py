@@ -80,7 +80,7 @@ def verified(gold: Sequence[dict[str, Any]], accuracy: float, seed: int = 0) -> 
     """Have a judge of this accuracy look at proposals for the gold's pictures."""
     proposed = proposals_for(gold, seed)
     model = ErringModel(Errors(noise=NOISE, accuracy=accuracy), seed=seed)
-    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+    with LoopbackServer(model, record=False) as server:
         serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
         judged: Any = BoxChecker(serving)(proposed)
         completed: Any = MissingFinder(serving)(judged)

@@ -50,8 +50,7 @@ def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
 
 
 class SeeingModel:
-    """Answers `phrase_grounding` for phrases such as "the red box"; for a server with
-    `keep_bodies`.
+    """Answers `phrase_grounding` for phrases such as "the red box".
 
     `noise` is the standard deviation of an edge, as a share of the side of the picture sent;
     `missing` and `mislabelled` are shares of boxes left out, or another colour's. Two answers to
@@ -126,16 +125,17 @@ class SeeingModel:
 
 
 def picture_in(request: ReceivedRequest) -> Any:
-    """The request's picture, decoded. The server has to keep bodies."""
+    """The request's only picture, decoded."""
+    [picture] = pictures_in(request)
+    return picture
+
+
+def pictures_in(request: ReceivedRequest) -> list[Any]:
+    """The request's pictures, decoded."""
     from PIL import Image
 
-    assert request.body is not None
-    [url] = [
-        p["image_url"]["url"]
-        for p in request.body["messages"][-1]["content"]
-        if p["type"] == "image_url"
-    ]
-    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    encoded = [io.BytesIO(base64.b64decode(data)) for data in request.encoded_images]
+    return [Image.open(file).convert("RGB") for file in encoded]
 
 
 def look(
