@@ -7,7 +7,8 @@ import doctest
 import pickle
 import threading
 import traceback
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_all_that_goes_wrong_is_one_exception(picture: Path, tmp_path: Path) -> 
         ("' ' is not one", picture, " ", {}),
         ("5 is not one", picture, ["a", 5], {}),
         ("a text or several, not DataFrame", picture, pandas.DataFrame([{"phrase": "a cup"}]), {}),
-        ("zooom", picture, "a", {"zooom": True}),
+        ("takes no zooom", picture, "a", {"zooom": True}),
         ("1 or more", picture, "a", {"samples": 0}),
     ]
     for message, path, phrases, settings in wrong:
@@ -227,26 +228,12 @@ def test_a_forked_process_has_threads_of_its_own(picture: Path) -> None:
     assert done.code == 0, done
 
 
-class _Pictures(BaseHTTPRequestHandler):
-    """Answers with one picture."""
-
-    picture = b""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.picture)
-
-    def log_message(self, *arguments: object) -> None:
-        """Nothing is printed."""
-
-
 def test_an_address_is_fetched_where_that_is_allowed(picture: Path) -> None:
-    _Pictures.picture = picture.read_bytes()
-    site = ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    folder = partial(SimpleHTTPRequestHandler, directory=picture.parent)
+    site = ThreadingHTTPServer(("127.0.0.1", 0), folder)
     threading.Thread(target=site.serve_forever).start()
     host = f"127.0.0.1:{site.server_address[1]}"
-    address = f"http://{host}/a.png"
+    address = f"http://{host}/{picture.name}"
     try:
         with LoopbackServer(lambda request: OBJECTS) as server:
             asked = serving(server)

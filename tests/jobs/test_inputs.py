@@ -4,7 +4,6 @@ pictures alone.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from dataflow_grounding.data.rows import write_rows
 from dataflow_grounding.jobs.input_rows import renamed
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Box, Labelled, labelled
-from tests.support.workplace import REPOSITORY, Workplace, command
+from tests.support.workplace import REPOSITORY, Workplace, command, tar_of
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
 TEXTS = ["A red cup.", "A green dog.", "A blue hat."]
@@ -56,16 +54,6 @@ def of_rows(place: Workplace, name: str, rows: list[dict[str, Any]]) -> str:
 def json_file(place: Workplace, name: str, value: Any) -> str:
     (place.folder / name).write_text(json.dumps(value), encoding="utf-8")
     return str(place.folder / name)
-
-
-def tar(place: Workplace, inside: list[tuple[str, bytes]]) -> None:
-    """A WebDataset shard, which is the input."""
-    with tarfile.open(place.folder / "a.tar", "w") as file:
-        for name, content in inside:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    place.settings["data.input_jsonl"] = str(place.folder / "a.tar")
 
 
 def parquet(place: Workplace, rows: list[dict[str, Any]]) -> str:
@@ -235,7 +223,7 @@ def test_a_sample_of_a_shard_that_can_not_be_read_fails_alone(place: Workplace) 
     inside = [("0.txt", "é".encode("latin-1")), ("0.jpg", picture)]
     inside += [("1.json", b"[1]"), ("1.jpg", picture)]
     inside += [("2.json", b'{"n": 3}'), ("2.txt", b"A red cup."), ("2.jpg", picture)]
-    tar(place, inside)
+    place.input = tar_of(place.folder / "a.tar", inside)
     assert place.run().code == 1
     assert [(record["caption"], record["n"]) for record in place.annotations()] == [
         ("A red cup.", 3)
@@ -253,7 +241,8 @@ def test_samples_whose_names_have_dots_are_told_apart_and_that_is_said_once(
     picture = (place.folder / "pictures/red.jpg").read_bytes()
     row = json.dumps({"caption": "A red cup."}).encode()
     inside = [("22.05.JPG", picture), ("22.05.JSON", row), ("22.06.jpg", picture)]
-    tar(place, [*inside, ("22.06.json", row), ("x.json", row), ("x.cls", b"7")])
+    inside += [("22.06.json", row), ("x.json", row), ("x.cls", b"7")]
+    place.input = tar_of(place.folder / "a.tar", inside)
     done = place.run()
     assert [record["caption"] for record in place.annotations()] == ["A red cup."] * 2
     (failure,) = place.failures()

@@ -4,11 +4,9 @@ local files give.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import signal
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +26,7 @@ from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Box, Labelled, labelled
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, Files, Workplace, caption, command
+from tests.support.workplace import HANGING, Files, Workplace, caption, command, tar_of
 
 pytestmark = pytest.mark.slow
 
@@ -83,17 +81,12 @@ def alone(place: Workplace, **settings: Any) -> Files:
 
 def as_tar(rows: list[dict[str, Any]], folder: Path) -> Path:
     """A WebDataset shard of rows and their pictures."""
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for n, row in enumerate(rows):
-            data = {
-                ".jpg": (folder / row["image_path"]).read_bytes(),
-                ".txt": row["caption"].encode(),
-            }
-            for ending, content in {**data, ".json": json.dumps({"n": n}).encode()}.items():
-                info = tarfile.TarInfo(f"part/{n:04}{ending}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return folder / "a.tar"
+    members = []
+    for n, row in enumerate(rows):
+        members.append((f"part/{n:04}.jpg", (folder / row["image_path"]).read_bytes()))
+        members.append((f"part/{n:04}.txt", row["caption"].encode()))
+        members.append((f"part/{n:04}.json", json.dumps({"n": n}).encode()))
+    return tar_of(folder / "a.tar", members)
 
 
 def with_bytes(rows: list[dict[str, Any]], folder: Path) -> Path:

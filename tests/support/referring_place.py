@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.workplace import Done, Rows, command
+from tests.support.workplace import Done, Place, Rows, command, rows_of
 
 STEPS = (
     "step_0_region_expr",
@@ -16,31 +16,18 @@ STEPS = (
     "step_3_double_check",
 )
 
-NULL = object()
-"""A setting that the spec has as null."""
 
+class ReferringPlace(Place):
+    """Everything for `image_referring_expression` under one folder."""
 
-class ReferringPlace:
-    """Everything under one folder; `settings` are dotted spec keys below
-    `image_referring_expression` for every run.
-    """
+    kind = "image_referring_expression"
 
     def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
-        self.folder = folder
         self.images = folder / "images"
         self.labels = folder / "labels"
-        self.results = folder / "results"
-        self.settings: dict[str, Any] = {
-            "vlm.backend": "openai",
-            "vlm.box_format": "xyxy_px",
-            "vlm.check_every": NULL,  # what is counted are the requests of records
-            "vlm.openai.base_url": base_url,
-            "vlm.openai.model_name": "loopback",
-            "data.image_dir": str(self.images),
-            "data.kitti_label_dir": str(self.labels),
-            **settings,
-        }
-        self.labels.mkdir(parents=True, exist_ok=True)
+        data = {"data.image_dir": str(self.images), "data.kitti_label_dir": str(self.labels)}
+        super().__init__(folder, base_url, **{**data, **settings})
+        self.labels.mkdir(exist_ok=True)
         self.images.mkdir(exist_ok=True)
 
     def picture(
@@ -74,21 +61,9 @@ class ReferringPlace:
 
     def spec(self, **settings: Any) -> Path:
         """Write the spec; returns its path. A setting that is None is left out."""
-        block: dict[str, Any] = {}
-        for key, value in {**self.settings, **settings}.items():
-            *outer, last = key.split(".")
-            inner = block
-            for name in outer:
-                inner = inner.setdefault(name, {})
-            if value is not None:
-                inner[last] = None if value is NULL else value
-        name = "image_referring_expression"
-        path = self.folder / "spec.yaml"
-        path.write_text(
-            json.dumps({"results_dir": str(self.results), "autolabel_type": name, name: block}),
-            encoding="utf-8",
-        )
-        return path
+        given = {**self.settings, **settings}
+        left_out = {key for key, value in given.items() if value is None} - {"vlm.check_every"}
+        return self.written({key: given[key] for key in given if key not in left_out})
 
     def run(self, *arguments: str, **settings: Any) -> Done:
         """`generate` within this process, through the command line's own entry."""
@@ -99,20 +74,11 @@ class ReferringPlace:
     def annotations(self, step: int | None = None) -> Rows:
         """The records of `annotations.jsonl`, or of a step's."""
         folder = self.results if step is None else self.results / STEPS[step]
-        return _read(folder / "annotations.jsonl")
+        return rows_of(folder / "annotations.jsonl")
 
     def seeds(self) -> Rows:
         """The seed records."""
-        return _read(self.results / "seed_annotations.jsonl")
-
-    def failures(self) -> Rows:
-        """The lines of `failures.jsonl`."""
-        return _read(self.results / "failures.jsonl")
-
-    def run_json(self) -> dict[str, Any]:
-        """What `run.json` says."""
-        found: dict[str, Any] = json.loads((self.results / "run.json").read_text(encoding="utf-8"))
-        return found
+        return rows_of(self.results / "seed_annotations.jsonl")
 
     def legacy(self, step: int, stem: str) -> str:
         """The old layout's file of an image and step."""
@@ -126,7 +92,3 @@ class ReferringPlace:
             str(p.relative_to(self.results)): p.read_bytes()
             for p in sorted(self.results.rglob("annotations.jsonl"))
         }
-
-
-def _read(path: Path) -> Rows:
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +66,15 @@ class Done:
         return f"exit {self.code}\n{self.out}\n{self.err}"
 
 
-class Workplace:
-    """Everything under one folder; `settings` are spec keys below `image_grounding`, dotted, for
-    every run.
+class Place:
+    """A folder with a spec and results; `settings` are keys of the spec's block, dotted, for every
+    run.
     """
 
-    def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
+    kind: str  # of the pipeline, and the block's name
+
+    def __init__(self, folder: Path, base_url: str, **settings: Any) -> None:
         self.folder = folder
-        self.input = folder / "captions.jsonl"
         self.results = folder / "results"
         self.settings: dict[str, Any] = {
             "vlm.backend": "openai",
@@ -80,11 +82,43 @@ class Workplace:
             "vlm.check_every": None,  # what is counted are the requests of records
             "vlm.openai.base_url": base_url,
             "vlm.openai.model_name": "loopback",
-            "vlm.openai.timeout": 20,
-            "workflow.max_workers": 8,
             **settings,
         }
         folder.mkdir(parents=True, exist_ok=True)
+
+    def written(self, settings: Mapping[str, Any]) -> Path:
+        """Write the spec with these settings alone; returns its path."""
+        block: dict[str, Any] = {}
+        for key, value in settings.items():
+            *outer, last = key.split(".")
+            inner = block
+            for name in outer:
+                inner = inner.setdefault(name, {})
+            inner[last] = value
+        spec = {"results_dir": str(self.results), "autolabel_type": self.kind, self.kind: block}
+        path = self.folder / "spec.yaml"
+        path.write_text(json.dumps(spec), encoding="utf-8")  # JSON is YAML
+        return path
+
+    def failures(self) -> Rows:
+        """The lines of `failures.jsonl`."""
+        return rows_of(self.results / "failures.jsonl")
+
+    def run_json(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        found: dict[str, Any] = json.loads((self.results / "run.json").read_text(encoding="utf-8"))
+        return found
+
+
+class Workplace(Place):
+    """Everything for `image_grounding` under one folder."""
+
+    kind = "image_grounding"
+
+    def __init__(self, folder: Path, base_url: str = "", **settings: Any) -> None:
+        own = {"vlm.openai.timeout": 20, "workflow.max_workers": 8}
+        super().__init__(folder, base_url, **{**own, **settings})
+        self.input = folder / "captions.jsonl"
 
     def picture(
         self,
@@ -125,22 +159,7 @@ class Workplace:
 
     def spec(self, **settings: Any) -> Path:
         """Write the spec; returns its path."""
-        given = {"data.input_jsonl": str(self.input), **self.settings, **settings}
-        block: dict[str, Any] = {}
-        for key, value in given.items():
-            *outer, last = key.split(".")
-            inner = block
-            for name in outer:
-                inner = inner.setdefault(name, {})
-            inner[last] = value
-        whole = {
-            "results_dir": str(self.results),
-            "autolabel_type": "image_grounding",
-            "image_grounding": block,
-        }
-        path = self.folder / "spec.yaml"
-        path.write_text(json.dumps(whole), encoding="utf-8")  # JSON is YAML
-        return path
+        return self.written({"data.input_jsonl": str(self.input), **self.settings, **settings})
 
     def arguments(self, *arguments: str, **settings: Any) -> list[str]:
         """The arguments of a `generate` with these settings."""
@@ -171,16 +190,7 @@ class Workplace:
 
     def annotations(self) -> Rows:
         """The records of `annotations.jsonl`."""
-        return _read(self.results / "annotations.jsonl")
-
-    def failures(self) -> Rows:
-        """The lines of `failures.jsonl`."""
-        return _read(self.results / "failures.jsonl")
-
-    def run_json(self) -> dict[str, Any]:
-        """What `run.json` says."""
-        found: dict[str, Any] = json.loads((self.results / "run.json").read_text(encoding="utf-8"))
-        return found
+        return rows_of(self.results / "annotations.jsonl")
 
     @property
     def replies(self) -> Path:
@@ -319,5 +329,16 @@ def lives(pid: int) -> bool:
         return False
 
 
-def _read(path: Path) -> Rows:
+def tar_of(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Write a tar file, as a shard of WebDataset is, of names and what is in them."""
+    with tarfile.open(path, "w") as file:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def rows_of(path: Path) -> Rows:
+    """The rows of a file of JSON lines; none where it isn't there."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -30,7 +30,7 @@ from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness
 from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, Workplace
+from tests.support.workplace import REPOSITORY, Workplace, rows_of
 
 COUNT = 24
 ODD = 7
@@ -78,11 +78,6 @@ class ByHand(Pipeline):
         self.grounder.run(self.storage.step())
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; none where it isn't there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def serving_of(witness: Witness) -> OpenAIServing:
     """The loopback server's."""
     return OpenAIServing(witness.server.base_url, "loopback", box_format="xyxy_px", max_workers=8)
@@ -106,8 +101,8 @@ def clumsy(ways: Sequence[Callable[[], Any]], place: Workplace, full: bool) -> O
             summary = pipeline.forward()
             assert (summary.failed, summary.exit_code) == (len(ways), 1), summary
             assert summary.done == COUNT - len(ways)
-            done = {row["image_id"] for row in rows(folder / "cache" / "step_step3.jsonl")}
-            failures = rows(folder / "cache" / "step_failures.jsonl")
+            done = {row["image_id"] for row in rows_of(folder / "cache" / "step_step3.jsonl")}
+            failures = rows_of(folder / "cache" / "step_failures.jsonl")
             assert {failure["id"] for failure in failures} == {*on_odd}
             for failure in failures:
                 assert failure["kind"] == "operator_failed", failure
@@ -210,7 +205,7 @@ def notebook(place: Workplace, full: bool) -> Outcome:
         out, err = running.communicate(timeout=60)
         assert out.split() == ["Interrupted", str(COUNT)], out + err
         assert witness.sent == 2 * COUNT, witness.sent
-        done = {row["image_id"] for row in rows(place.folder / "cache" / "step_step2.jsonl")}
+        done = {row["image_id"] for row in rows_of(place.folder / "cache" / "step_step2.jsonl")}
         return Outcome(witness.sent, witness.twice, COUNT - len(done))
 
 
