@@ -443,8 +443,8 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: Machine
     grounder = ErringModel(Errors(absent=0.9, accuracy=0.95), box_format="xyxy_px", seed=5)
     judge = ErringModel(Errors(accuracy=0.95), box_format="xyxy_px", seed=6)
     with (
-        LoopbackServer(grounder, keep_bodies=True) as server,
-        LoopbackServer(judge, keep_bodies=True) as other,
+        LoopbackServer(grounder) as server,
+        LoopbackServer(judge) as other,
     ):
         check = {"base_url": other.base_url, "model_name": "judge"}
         workplace.settings |= {

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -39,6 +38,7 @@ from tests.support.workplace import (
     command,
     ended,
     left,
+    tar_of,
 )
 
 pytestmark = pytest.mark.slow
@@ -172,18 +172,6 @@ def test_a_killed_run_goes_on_through_faults(
     assert command(["cost", run.address, "--json"]).summary["requests"] == 2 * ROWS
 
 
-def test_check_tries_whether_it_can_write_there(run: Elsewhere) -> None:
-    with LoopbackServer() as server:
-        run.place.settings["vlm.openai.base_url"] = server.base_url
-        found = command(["check", *run.arguments()[1:3]])
-        names, run.address = run.names(), "s3://no-such-bucket/run"
-        missing = command(["check", *run.arguments()[1:3]])
-        assert server.received == 0
-    assert (found.code, names) == (0, []), found
-    assert missing.code == 2
-    assert "results_dir s3://no-such-bucket/run: cannot write there" in missing.err + missing.out
-
-
 def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
     run: Elsewhere, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,12 +212,11 @@ def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
     merged, and not those of which this machine has copies, since it merged what was there before.
     """
     run.place.settings |= {"vlm.openai.base_url": slow.base_url, "vlm.openai.timeout": HANGING}
-    run.place.settings["data.input_jsonl"] = str(run.place.folder / "some.tar")
-    with tarfile.open(run.place.folder / "some.tar", "w") as tar:
-        for n in range(9):
-            (run.place.folder / "caption.txt").write_text(caption(n))
-            tar.add(run.place.folder / run.place.picture("b.jpg", (64, 48 + n)), f"{n}.jpg")
-            tar.add(run.place.folder / "caption.txt", f"{n}.txt")
+    members = []
+    for n in range(9):
+        picture = run.place.folder / run.place.picture("b.jpg", (64, 48 + n))
+        members += [(f"{n}.jpg", picture.read_bytes()), (f"{n}.txt", caption(n).encode())]
+    run.place.input = tar_of(run.place.folder / "some.tar", members)
     # the first is at work until the second has ended
     slow.latency = lambda request: HANGING if 2 <= request.index < 6 else 0.0
     first = run.start("--shard", "1/2")
@@ -449,13 +436,20 @@ def test_what_is_there_is_named_read_and_sent_again_as_in_a_folder(
         assert (done.code, f"{there}/nothing" in done.err) == (2, True), done
 
 
-def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer) -> None:
+def test_results_of_others_are_left_alone_and_a_bucket_that_is_not_there_is_told(
+    run: Elsewhere, server: LoopbackServer
+) -> None:
     run.place.settings["vlm.openai.base_url"] = server.base_url
+    found = command(["check", *run.arguments()[1:3]])  # which tries whether it can write there
+    assert (found.code, run.names()) == (0, []), found
     run.store.put(f"{run.name}/annotations.jsonl", b"{}\n")
     refused = run.run()
     assert (refused.code, server.count()) == (2, 0)
     assert "was not made by a run here" in refused.err
     run.address = "s3://no-such-bucket/run"
+    checked = command(["check", *run.arguments()[1:3]])
+    assert checked.code == 2
+    assert "results_dir s3://no-such-bucket/run: cannot write there" in checked.err + checked.out
     missing = run.run()
     assert (missing.code, server.count()) == (2, 0), missing
     assert "can't write s3://no-such-bucket/run" in missing.err
