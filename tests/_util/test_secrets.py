@@ -34,12 +34,6 @@ from tests.support.workplace import Done, Workplace, command
 ROW = {"image_path": "a.jpg", "caption": "A cup"}
 
 
-def run_json(place: Workplace) -> dict[str, Any]:
-    found = json.loads((place.results / "run.json").read_text())
-    assert isinstance(found, dict)
-    return found
-
-
 def stays_secret(place: Workplace, secret: str, *done: Done) -> None:
     for one in done:
         assert secret not in one.out + one.err
@@ -188,40 +182,29 @@ def test_a_key_that_is_a_word_stays_in_replies_and_not_in_errors(place: Workplac
 # --- what a spec holds
 
 
-def test_run_json_has_references_to_the_environment_as_they_stand(
+def test_run_json_has_references_to_the_environment_as_they_stand_and_no_file_has_a_secret(
     secret: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WHO", "jane")
     monkeypatch.setenv("MY_TOKEN", secret)
     monkeypatch.setenv("KEY_OF_OURS", f"k-{secret}")
     body = {"user": "${oc.env:WHO}", "note": "${oc.env:MY_TOKEN}", "top_p": 0.5}
-    with LoopbackServer(
-        keep_bodies=True, faults=repeats(lambda request: str(request.settings["note"]))
-    ) as server:
+    with LoopbackServer(faults=repeats(lambda request: str(request.settings["note"]))) as server:
         given = {
             "base_url": server.base_url,
             "api_key": "${oc.env:KEY_OF_OURS}",
             "extra_body": body,
+            "model_name": "m-${oc.env:MY_TOKEN}",
         }
-        done = place.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
-        assert done.code == 0, done
-        assert server.requests[0].settings["user"] == "jane"
-    openai = run_json(place)["spec"]["image_grounding"]["vlm"]["openai"]
-    assert (openai["api_key"], openai["extra_body"]) == ("${oc.env:KEY_OF_OURS}", body)
-    stays_secret(place, secret, done)
-    stays_secret(place, "jane")
-
-
-def test_a_secret_in_the_models_name_and_the_folders_is_in_no_file(
-    secret: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MY_TOKEN", secret)
-    place.settings["vlm.openai.model_name"] = "m-${oc.env:MY_TOKEN}"
-    with LoopbackServer() as server:
-        done = [place.run(**{"vlm.openai.base_url": server.base_url}) for _ in range(2)]
+        place.settings |= {f"vlm.openai.{name}": value for name, value in given.items()}
+        done = [place.run() for _ in range(2)]
         assert [one.code for one in done] == [0, 0], done
         assert server.count() == 6
+        assert server.requests[0].settings["user"] == "jane"
+    openai = place.run_json()["spec"]["image_grounding"]["vlm"]["openai"]
+    assert (openai["api_key"], openai["extra_body"]) == ("${oc.env:KEY_OF_OURS}", body)
     stays_secret(place, secret, *done)
+    stays_secret(place, "jane")
 
 
 def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: Workplace) -> None:
@@ -237,7 +220,7 @@ def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: W
         given = {"base_url": server.base_url, "extra_body": body, "extra_headers": headers}
         done = place.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
     assert done.code == 0, done
-    openai = run_json(place)["spec"]["image_grounding"]["vlm"]["openai"]
+    openai = place.run_json()["spec"]["image_grounding"]["vlm"]["openai"]
     kept = {"model_name": "m", "litellm_params": {"api_key": "***", "max_tokens": 7}}
     assert openai["extra_body"] == {
         "user_config": {"model_list": [kept]},
@@ -264,7 +247,7 @@ def test_nothing_is_kept_of_geminis_key_and_of_secrets_in_its_extra_fields(
         settings = {f"vlm.gemini.{name}": value for name, value in gemini.items()}
         done = place.run(**{"vlm.backend": "gemini", "vlm.box_format": "auto", **settings})
     assert done.code == 0, done
-    extra = run_json(place)["spec"]["image_grounding"]["vlm"]["gemini"]["extra"]
+    extra = place.run_json()["spec"]["image_grounding"]["vlm"]["gemini"]["extra"]
     assert extra == {"labels": {"token": "***", "pin": 7, "password": "***"}}
     assert b"You sent ***" in place.replies.read_bytes()
     for hidden in (secret, token):
@@ -279,7 +262,7 @@ def test_a_secret_among_settings_of_ours_is_told_apart(place: Workplace) -> None
             place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_formats": formats}).code
             == 0
         )
-    assert run_json(place)["spec"]["image_grounding"]["vlm"]["box_formats"] == formats
+    assert place.run_json()["spec"]["image_grounding"]["vlm"]["box_formats"] == formats
 
 
 def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Workplace) -> None:
@@ -310,7 +293,7 @@ def test_a_token_in_the_address_is_sent_and_never_shown(secret: str, place: Work
         refused = place.run(
             "image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url}
         )
-    assert run_json(place)["endpoint"] == f"{server.base_url}?api-version=2024-10-21&code=***"
+    assert place.run_json()["endpoint"] == f"{server.base_url}?api-version=2024-10-21&code=***"
     gone = place.run(
         "image_grounding.workflow.force_reprocess=true", **{"vlm.openai.base_url": url}
     )

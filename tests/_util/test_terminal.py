@@ -58,22 +58,26 @@ def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(
     assert record["expressions"][0]["text"] == phrase
 
 
-def test_ids_and_captions_stay_what_they_are_in_files(workplace: Workplace) -> None:
+def test_ids_captions_and_replies_stay_what_they_are_in_files(workplace: Workplace) -> None:
     workplace.picture()
     name = "a\x1b\u202e\u2028\x85b"
-    rows = [{"image_path": "a.jpg", "image_id": name, "caption": f"A cup {name}"}]
-    workplace.rows([*rows, {**rows[0], "image_id": f"{name}2", "image_path": f"{name}\n.jpg"}])
-    with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    row = {"image_path": "a.jpg", "image_id": name, "caption": f"A cup {name}"}
+    gone = {**row, "image_id": f"{name}2", "image_path": f"{name}\n.jpg"}
+    workplace.rows([row, gone, {**row, "image_id": "3", "caption": "A mug"}])
+    said = f"no answer {EVIL.translate({91: None, 93: None})}"
+    evil = Fault(change=lambda answer: replace(answer, text=said))
+    with LoopbackServer(faults=[on(evil, containing="A mug")]) as server:
+        arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
+        done = command([word for word in arguments if word not in ("--json", "--no-progress")])
     assert done.code == 1, done
-    [record], [failure] = workplace.annotations(), workplace.failures()
-    assert (record["image_id"], record["caption"], failure["id"]) == (
-        name,
-        f"A cup {name}",
-        f"{name}2",
-    )
-    assert harmless(failure["message"], done.out, done.err)
-    assert "\n" not in failure["message"]
+    [record], [missing, unread] = workplace.annotations(), workplace.failures()
+    ids = (record["image_id"], missing["id"])
+    assert (*ids, record["caption"]) == (name, f"{name}2", f"A cup {name}")
+    assert unread["reply"] == said
+    assert harmless(missing["message"], done.out, done.err)
+    assert "\n" not in missing["message"]
+    [_, line] = (workplace.results / "failures.jsonl").read_bytes().splitlines()
+    assert line.isascii(), "half of a pair is no UTF-8"
 
 
 def test_paths_and_names_of_a_spec_are_made_visible(workplace: Workplace) -> None:
@@ -126,22 +130,6 @@ def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
 def test_what_a_script_prints_is_fit_for_a_terminal() -> None:
     assert "results: out\\x1b[2J" in str(Summary(done=1, annotations="out\x1b[2J"))
     assert str(ServerFault("a\x1b[2J\nb\u202e é日 👩‍👩‍👧")) == "a\\x1b[2J\\nb\\u202e é日 👩‍👩‍👧"
-
-
-def test_a_reply_that_fails_its_record_stays_what_it_is(workplace: Workplace) -> None:
-    workplace.many(3)
-    said = f"no answer {EVIL.translate({91: None, 93: None})}"
-    evil = Fault(change=lambda answer: replace(answer, text=said))
-    with LoopbackServer(faults=[on(evil, containing="Cup 1")]) as server:
-        arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
-        done = command(
-            [argument for argument in arguments if argument not in ("--json", "--no-progress")]
-        )
-    assert done.code == 1, done
-    assert harmless(done.out, done.err)
-    [failure] = workplace.failures()
-    assert failure["reply"] == said
-    assert Path(workplace.results / "failures.jsonl").read_bytes().isascii()
 
 
 def test_the_working_folder_of_a_bucket_is_shown_as_its_address(
