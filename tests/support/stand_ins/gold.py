@@ -5,7 +5,6 @@ model it plays.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, iou
-from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.testing.answers import (
     IMAGES,
     agreed,
     answer_to_probe,
     described,
-    unknown_task,
 )
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
@@ -29,8 +26,7 @@ SAME = 0.5
 
 
 class GoldAnswers:
-    """Answers from gold annotations: records of the package's schema, as objects or as a JSONL
-    file.
+    """Answers from gold annotations: records of the package's schema.
 
     `box_format` is a name that `find_box_format` knows; gold boxes (pixels of the gold's `width` x
     `height`) are converted to it for the image size that really came. A record is known by its
@@ -43,14 +39,11 @@ class GoldAnswers:
 
     def __init__(
         self,
-        gold: Iterable[Gold] | str | os.PathLike[str],
+        gold: Iterable[Gold],
         *,
+        image_root: Path,
         box_format: str = "xyxy_px",
-        image_root: str | os.PathLike[str] | None = None,
     ) -> None:
-        if isinstance(gold, (str, os.PathLike)):
-            lines = Path(gold).read_text("utf-8").splitlines()
-            gold = [parse_line(line) for line in lines if line.strip()]
         self.box_format = box_format
         self.records = list(gold)
         self._by_caption: dict[str, list[Gold]] = defaultdict(list)
@@ -67,23 +60,20 @@ class GoldAnswers:
                 _plain(expression["text"]) for expression in record.get("expressions") or []
             }:
                 self._by_phrase[phrase].append(record)
-            path = Path(image_root or ".", str(record.get("image_path", "")))
+            path = image_root / str(record.get("image_path", ""))
             if path.is_file():
                 self._claim(hashlib.sha256(path.read_bytes()).hexdigest(), record)
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        """Answer by task; raises BadRequest for a task or a caption that the gold does not know."""
+        """Answer by task; raises BadRequest for a caption that the gold does not know."""
         answers = {
             "expression_extraction": self._extract,
             "phrase_grounding": self._ground,
-            "region_expression": self._describe_regions,
+            "region_expression": self._descriptions,
             "image_caption": self._caption,
             "grounding_expression": self._merge,
             "double_check": self._check,
-            "region_caption": self._caption_regions,
         }
-        if request.task not in answers:
-            raise unknown_task(request)
         return answers[request.task](request)
 
     def _extract(self, request: ReceivedRequest) -> dict[str, Any]:
@@ -139,10 +129,9 @@ class GoldAnswers:
             expression = found.pop(0) if len(found) > 1 else found[0] if found else {}
             for instance in expression.get("instances") or []:
                 numbers = box_format.from_pixels(instance["bbox"], original=original, sent=sent)
-                item = {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers}
-                if instance.get("score") is not None:
-                    item["score"] = instance["score"]
-                objects.append(item)
+                objects.append(
+                    {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers}
+                )
         return {"objects": objects}
 
     def _with_phrases(self, request: ReceivedRequest, phrases: Sequence[str]) -> Gold | None:
@@ -206,16 +195,7 @@ class GoldAnswers:
             checks.append(check)
         return {"checks": checks}
 
-    def _describe_regions(self, request: ReceivedRequest) -> dict[str, Any]:
-        return {"regions": self._descriptions(request)}
-
-    def _caption_regions(self, request: ReceivedRequest) -> dict[str, Any]:
-        found = self._descriptions(request)
-        return {
-            "captions": [{"id": region["id"], "text": region["description"]} for region in found]
-        }
-
-    def _descriptions(self, request: ReceivedRequest) -> list[dict[str, Any]]:
+    def _descriptions(self, request: ReceivedRequest) -> dict[str, Any]:
         record, found = self._with_regions(request), []
         for region in request.input["regions"]:
             fits = [
@@ -229,7 +209,7 @@ class GoldAnswers:
             found.append(
                 invented | {key: gold[key] for key in DESCRIPTION if fit > SAME and gold.get(key)}
             )
-        return found
+        return {"regions": found}
 
     def _with_regions(self, request: ReceivedRequest) -> Gold | None:
         """The record seen with this image, else the one whose boxes fit the request's
