@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dataflow_grounding.review.queues import Queue, Reviewable
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
 from tests.support.stand_ins.check_quality import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
@@ -190,6 +191,22 @@ def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(
     grounder.faults = []
     told(place)
     assert any(row["verified"] for row in expressions(place))
+
+
+def test_where_the_answers_differ_a_box_is_first_in_review(
+    place: Workplace, grounder: Played
+) -> None:
+    large = scenes(place.results.parent, PICTURES, seed=5)
+    place.input = place.results.with_name("large.jsonl")
+    place.rows({"image_path": record["image_path"]} for record in large)
+    grounder.answers = Model(Errors(accuracy=0.9))
+    checked(place)
+    doubtful = {row["text"] for row in expressions(place) if row.get("doubtful")}
+    assert 0 < len(doubtful) < len(CLASSES)
+    filters = dict.fromkeys(("status", "text", "head", "below", "record", "show"), "")
+    queue = Queue(Reviewable(str(place.results)), {**filters, "order": "doubt"})
+    first = next(item for item, why in queue.why.items() if why == "doubt")
+    assert first.text in doubtful
 
 
 @pytest.mark.parametrize(
