@@ -369,6 +369,8 @@ class _Reader:
         for key, value in fields.items():
             are_labels = bool(list_keys) and has_role(key, "label_list")
             is_read = key in phrase_keys or self.is_list(key, value) or are_labels
+            if boxes and isinstance(value, str) and key not in list_keys:
+                is_read = False  # "coordinates": "pixels"
             # What a model thought can only make its boxes doubtful. Without any box, it counts.
             is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
             if is_thinking:
@@ -409,9 +411,8 @@ class _Reader:
         list_keys: list[str] = []
         for key in keys:
             value = fields[key]
-            has_digit = isinstance(value, str) and any(map(str.isdigit, value))
-            is_place_in_words = isinstance(value, str) and not has_digit
-            has_value = bool(value) and not is_place_in_words
+            is_in_words = isinstance(value, str) and not _has_box_in_words(value)
+            has_value = bool(value) and not is_in_words
             if has_value or not self.is_box_key(key):
                 list_keys.append(key)
         return list_keys or keys[:1]  # if none has a box, the first one says so for all
@@ -603,7 +604,8 @@ class _Reader:
                 # a further label that is another phrase, or says "not a cup"
                 named_ids = ids_of(value, self.phrases)
                 is_another = bool(named_ids) and phrase_id not in named_ids
-                if is_another or denies(value, phrase):
+                is_description = has_role(key, "kind") and len(value.split()) > 3
+                if is_another or (denies(value, phrase) and not is_description):
                     raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
             if not has_role(key, "id", "zero"):
                 others[key] = value
@@ -646,7 +648,7 @@ class _Reader:
             said = "" if value is True else str(value)
             self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
             return False
-        if key_changes(key, value):
+        if key_changes(key, value) and value is not False:  # "cropped": false
             return value is not True or not key_affirms(key)  # "is_correct_format": true is fine
         is_object = isinstance(value, dict)
         if is_object and has_role(key, "size"):
@@ -656,6 +658,13 @@ class _Reader:
             return True  # they may be another box
         if is_object:
             return self.harmful_key(value, own_id) is not None
+        if isinstance(value, list) and own_id is None and _is_denying(key):
+            names = [str(self.named_phrase(item)) for item in value]
+            if all(ids_of(name, self.phrases) for name in names):  # "uncertain": ["a dog"]
+                words = " ".join(key_words(key))
+                said = ". ".join(f"{name} is {words}" for name in names)
+                self.parsed.texts.append(KeyText(key, said))
+                return False
         if isinstance(value, list):
             items = [self.named_phrase(item) if own_id is None else item for item in value]
             return any(self.is_harmful(key, item, own_id, box_count) for item in items)
@@ -878,6 +887,11 @@ def _check_picture(key: str, value: Any) -> None:
 def _has_box_in_words(text: str) -> bool:
     # "10, 20, 30, 40", or "10" under x1
     return number(text) is not None or boxes_in(text, is_outline=False) is not None
+
+
+def _is_denying(key: str) -> bool:
+    # "hallucinated", "uncertain", "low_confidence"
+    return key_words(key)[:1] not in (["not"], ["no"]) and key_denies(key, truth=True)
 
 
 def _unknown(message: str) -> UnreadableReply:

@@ -169,7 +169,7 @@ def _are_words(text: str) -> bool:
         if len(_NUMBER_ALONE.findall(piece)) > 2:
             return False
     rest = _IN_BRACKETS.sub("", text)
-    return not any(mark in rest for mark in '[]()"［］')
+    return not any(mark in rest for mark in '[]"［］')
 
 
 def ends_answer(value: Any) -> bool:

@@ -50,6 +50,16 @@ _TEXT_CORRECTED = lazy_pattern(
     r"\bcorrect(?:ed|ing|ions?)\b(?=(?: of)? (?:\w+ ){0,4}"
     r"(?:captions?|typos?|spellings?|misspell\w*|punctuation|grammar|capitali[sz]\w+)\b)"
 )
+# Before an answer, what was corrected is the answer: "Here is the corrected JSON:".
+_ANSWER_CORRECTED = lazy_pattern(
+    r"\bcorrected (?:\w+ ){0,2}"
+    r"(?:json|box(?:es)?|answers?|response|output|coordinates|version|list|results?)\b"
+)
+_NOT_DONE = lazy_pattern(
+    r"\bnot (?:been )?"
+    r"(?:padded|cropped|turned|rotated|(?:re|down|up)?scaled|resized|flipped|mirrored)\b"
+)
+_SENTENCES = lazy_pattern(r"(?<=[.!?。！？\n])(?=\s)")  # with their ends
 _SENTENCE = lazy_pattern(r"(?<!\d)\.|\.(?!\d)|[!?。！？；;\n]+")
 _CLAUSE = lazy_pattern(r"[,:，、：—]|\s-\s|\b(?:so|but|because|and|while|although|since|which)\b")
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
@@ -110,7 +120,7 @@ _OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]l
 _NO_THING = lazy_pattern(
     rf"\b(?:no|neither|not an?|not any|(?:not|not able to|unable to) (?:\w+ )?"
     rf"(?:see|find|detect|locate|identify|contain|show|include)(?: an?| the| any)?)"
-    rf" {_THING}\b"
+    rf" {_THING}\b(?! ?['’]s\b)"
     rf"|\b(?:none|neither) of (?:the |these |those |them )?(?:\w+ )?"
     rf"(?:objects|things|items|phrases|{_THING})? ?"
     rf"(?:(?:is|are|was|were) (?:\w+ )?(?:present|visible|there|found|shown|in )"
@@ -131,13 +141,63 @@ _NAMED_ALONE = lazy_pattern(
     r"\W*(?:it|this|that|the box|the object)(?:'s| is| was| shows)"
     r" (?:an?|the) (?!(?:one|only|same|best|main)\b)(?P<what>[^\W\d][\w -]*)"
 )
+_COLOR_SAID = lazy_pattern(rf"{_THING} (?:is|are|was|looks|appears) (?:\w+ly )?(?P<what>[a-z]+)\b")
 _NAMED_BY_NAME = lazy_pattern(
     rf"{_THING} (?:is|are|was|were) (?:\w+ly )?(?:an?|the) (?P<what>[^\W\d][\w -]*)"
 )
+_ORDINALS = ("first", "second", "third", "fourth", "fifth")
+# "Box 2 is a fox", "the second one shows a wolf"
+_NUMBER = (
+    rf"\b(?:(?:box|object|item|number|#) ?(?P<number>[1-9]\d?)"
+    rf"|(?P<ordinal>{'|'.join(_ORDINALS)})(?: (?:one|box|object|item|animal|thing))?)"
+)
+_BY_NUMBER = lazy_pattern(_NUMBER)
+_NAMED_BY_NUMBER = lazy_pattern(
+    rf"{_NUMBER}"
+    r" (?:is|shows|contains|marks|encloses) (?:really |actually )?(?:an?|the)"
+    r" (?P<what>[^\W\d][\w -]*)"
+)
 _VERB = "(?:is|are|was|were|can|could|does|did|has|not)"
+# "Dog: not found", "dog ✗"
+_STATUS_LINE = lazy_pattern(
+    rf"{_THING} ?(?:[✗✘❌]|(?:[:：=|–—-]|→)+ ?(?:[✗✘❌×]|(?:absent|missing|none)\b|no\b(?! \d)"
+    r"|not (?:found|present|visible|detected|there|in|seen)\b))"
+)
+_LISTED_ABSENT = lazy_pattern(
+    r"\b(?:not (?:found|present|visible|detected|in the (?:image|picture|photo))|missing|absent)"
+    rf" ?[:：][^.\n]*{_THING}"
+)
+_NUMBERED_ABSENT = lazy_pattern(
+    r"\b(?:first|second|third|fourth|fifth|last"
+    r"|(?:object|item|phrase|expression|box|number|#) ?\d+)"
+    r" (?:(?:one|object|item|thing|phrase|expression|box) )?(?:(?:was|is|could|can) )?"
+    r"(?:not|never) (?:be )?(?:found|visible|present|detected|located|seen|there)\b"
+)
+_NOTHING_THERE = lazy_pattern(
+    r"\bthere (?:is|are) no (?:visible |such )?"
+    r"(?:animals?|people|persons?|humans?|vehicles?|objects?)\b(?! (?:other|more|else))"
+)
+_ONLY_FOUND = lazy_pattern(
+    r"\bonly (?:(?:see|find|found|detect(?:ed)?|located?|identif(?:y|ied)) )?(?:the |an? )?"
+    rf"{_THING}\b(?P<rest>[^.\n]*)"
+)
+_FOUND_OF = lazy_pattern(
+    r"\b(?:detected|found|located|identified|boxed)"
+    r" (?P<found>\d) (?:out )?of (?:the )?(?P<all>\d)\b"
+)
+_SEEN = lazy_pattern(r"\b(?:found|visible|present|detected|see|find|located?|identif\w+)\b")
 _DENIAL = lazy_pattern(r"(?:not|absent|missing|nowhere|invisible|never)\b", re.IGNORECASE)
 _ASIDE = lazy_pattern(r"[(\[]([^)\]]*)")
 _KEY_WORD = lazy_pattern(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+# "with y first", "y before x"; "izquierda y derecha" names no y
+_FIRST_AXIS = lazy_pattern(
+    r"\b([xy])(?:[- ]?(?:coordinates?|values?))?"
+    r"(?: (?:comes? |is |are |given |listed )?first\b|[- ]first\b)"
+    r"|\b([xy]) before [xy]\b",
+    re.IGNORECASE,
+)
+_SPANISH_AND = lazy_pattern(r"\b(izquierda|derecha|arriba|abajo) y (?!\d)")
+_CHINESE = lazy_pattern(r"[\u4e00-\u9fff]")  # also of Japanese
 _ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (1024, 1023)}
 
 
@@ -207,18 +267,59 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     if is_after:
         tables_of_harm.append("taken_back_after")
     for table in tables_of_harm:
-        found = _pattern(table).search(plain)
-        if found is not None:
+        for sentence in _SENTENCES.split(plain):
+            found = _pattern(table).search(_NOT_DONE.sub(" ", sentence))
+            if found is None or (table == "taken_back" and _is_harmless(sentence, is_after)):
+                continue
             return repr(found[0].strip())
     # 3. Another order, unit, scale or size of the picture? 4. A thing with a box denied?
     for sentence in _SENTENCE.split(plain):
         other = _other_coordinates(sentence, asked, highest_count=len(things))
         if other is not None:
             return f"{other!r} is said of coordinates"
-    for clause in _clauses(_heads_marked(plain, things)):
+    marked = _heads_marked(plain, things)
+    absent = _absent_by_list(marked, things)
+    if absent is not None:
+        return f"a thing with a box is denied: {absent.replace(_THING, '…').strip()!r:.60}"
+    for clause in _clauses(marked):
         takes_back = is_after and f"not {_THING}" in clause  # "This is a plate, not the cup."
         if takes_back or _denies_thing(clause, things):
             return f"a thing with a box is denied: {clause.replace(_THING, '…').strip()!r:.60}"
+    return None
+
+
+def _is_harmless(sentence: str, is_after: bool) -> bool:
+    # Whether words that take something back say that nothing is wrong or, before an answer, that
+    # it is the corrected one.
+    sentence = _NOTHING_WRONG.sub(" ", sentence)
+    if not is_after:
+        sentence = _ANSWER_CORRECTED.sub(" ", sentence)
+    return _pattern("taken_back").search(sentence) is None
+
+
+def _absent_by_list(marked: str, things: Sequence[str]) -> str | None:
+    # Where a thing with a box is said to be absent in a list, by its number, or by what was found.
+    bare = re.sub(r"[ \t]+", " ", re.sub(r"[\"“”*_`]", " ", marked))
+    for pattern in (_STATUS_LINE, _LISTED_ABSENT, _NUMBERED_ABSENT, _NOTHING_THERE):
+        found = pattern.search(bare)
+        if found is not None:
+            return found[0]
+    count = len({folded(thing) for thing in things})
+    only = _ONLY_FOUND.search(bare)
+    if only is not None and count > 1 and _SEEN.search(only[0]) and _THING not in only["rest"]:
+        return only[0]
+    fewer = _FOUND_OF.search(bare)
+    if fewer is not None and int(fewer["found"]) < int(fewer["all"]) <= count:
+        return fewer[0]
+    without_quotes = _QUOTED.sub(" ", marked)  # a sign may say "No dogs"
+    for head in {head_of(thing) for thing in things} - {""}:
+        absent = re.search(
+            rf"\bno {re.escape(head)}(?:e?s)?\b(?= ?(?:\Z|[.!\n,;]|(?:is|are|was|were|in|visible"
+            r"|present|detected|found|anywhere|here)\b))",
+            without_quotes,
+        )
+        if absent is not None:
+            return absent[0]
     return None
 
 
@@ -351,9 +452,21 @@ def hedges_in(text: str, phrases: Mapping[int, str], missing: Mapping[int, str])
         for own_id, phrase in phrases.items():
             # With a single phrase, a sentence is about it also where it names none.
             is_named = _THING in _heads_marked(_things_marked(sentence, [phrase]), [phrase])
+            is_named |= own_id in _numbered(sentence, phrases)
             if is_named or (len(phrases) == 1 and not names_missing):
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
     return doubts
+
+
+def _numbered(sentence: str, phrases: Mapping[int, str]) -> list[int]:
+    # The phrases of "the second box", "box 2" and "the boxes".
+    if re.search(r"\bthe boxes\b", sentence, re.IGNORECASE):
+        return list(phrases)
+    numbered = []
+    for found in _BY_NUMBER.finditer(sentence.casefold()):
+        number = found["number"] or _ORDINALS.index(found["ordinal"]) + 1
+        numbered += list(phrases)[int(number) - 1 : int(number)]
+    return numbered
 
 
 def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
@@ -374,14 +487,27 @@ def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tu
     by_id = _NAMED_BY_ID.search(sentence)
     if by_id is not None and int(by_id["id"]) in phrases:
         yield int(by_id["id"]), by_id["what"]
+    by_number = _NAMED_BY_NUMBER.search(sentence)
+    if by_number is not None:
+        for own_id in _numbered(by_number[0], phrases):
+            yield own_id, by_number["what"]
     alone = _NAMED_ALONE.fullmatch(sentence)
     if alone is not None and len(phrases) == 1:
         yield next(iter(phrases)), alone["what"]
     for own_id, phrase in phrases.items():
         by_name = _NAMED_BY_NAME.search(_heads_marked(_things_marked(sentence, [phrase]), [phrase]))
+        color = _COLOR_SAID.search(_heads_marked(_things_marked(sentence, [phrase]), [phrase]))
+        if color is not None and color["what"] in _kind("color"):
+            said = f"{color['what']} {head_of(phrase)}"
+            if _contradicts(said, phrase):
+                yield own_id, said
         others = [other for other in phrases.values() if other != phrase]
-        if by_name is not None and any(is_like(by_name["what"], other) for other in others):
-            yield own_id, by_name["what"]
+        if by_name is None:
+            continue
+        what = by_name["what"]
+        is_likeness = not _words("likeness").isdisjoint(words_of(what))
+        if is_likeness or any(is_like(what, other) for other in others):
+            yield own_id, what
 
 
 def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
@@ -499,6 +625,8 @@ def key_denies(key: str, truth: bool) -> bool:
     `not_visible: true`, `estimated: true`.
     """
     words = key_words(key)
+    if not _words("degrees").isdisjoint(words):
+        return False  # "fully_visible": false
     if words[:1] in (["not"], ["no"]):
         words = words[1:]
         truth = not truth
@@ -591,14 +719,36 @@ def _denies_thing(clause: str, things: Sequence[str]) -> bool:
 def _other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
     # What a sentence about coordinates says that wasn't asked for, such as "pixels" where parts of
     # 1000 were. None for other sentences. Numbers up to `highest_count` may count the boxes.
-    sentence = _pattern("extents").sub(" ", sentence)
+    first = _FIRST_AXIS.search(sentence)
+    if first is not None and not asked.order.startswith((first[1] or first[2]).lower()):
+        return first[0]
+    is_about_coordinates = _is_about_coordinates(sentence)
+    sentence = _SPANISH_AND.sub(r"\1, ", _pattern("extents").sub(" ", sentence))
+    sentence = re.sub(r"\brelative to\b", " to ", sentence)  # to what: other_frame has that
+    sentence = _not_in(asked).sub(" ", sentence)
     names = _names_of_numbers(sentence)
-    if not names and not _is_about_coordinates(sentence):
+    if not names and not is_about_coordinates:
         return None
     other = _other_order_size_or_corner(sentence, names, asked)
     if other is not None:
         return other
     return _other_unit_or_word(sentence, asked, highest_count)
+
+
+@cache
+def _not_in_pattern(is_in_pixels: bool) -> re.Pattern[str]:
+    units = (
+        "normali[sz]ed|relative|percent\\w*" if is_in_pixels else "pixels?|px|absolute|percent\\w*"
+    )
+    return re.compile(
+        rf",? ?(?:and )?\b(?:not|rather than|instead of) (?:in |as )?(?:{units})"
+        r"(?: (?:values|coordinates|units|pixels))?\b"
+    )
+
+
+def _not_in(asked: Asked) -> re.Pattern[str]:
+    # "not in pixels", where they weren't asked for
+    return _not_in_pattern(asked.scale == "px")
 
 
 def _names_of_numbers(sentence: str) -> list[str]:
@@ -722,6 +872,8 @@ def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> boo
         return word in _words(f"units_of_{units}")
     if is_neutral(word) or word == _THING:
         return True
+    if _CHINESE.search(word) is not None:
+        return _pattern("other_scale_parts").search(word) is None and turning_word(word) is None
     return is_english and word not in _words("other_scales") and turning_word(word) is None
 
 

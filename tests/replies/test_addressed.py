@@ -557,6 +557,90 @@ def test_keys_next_to_a_box_without_a_name_are_of_the_only_phrase() -> None:
         of_one(note="shifted down")
 
 
+# Written by somebody who hadn't seen the reader, as models might write them.
+SAID_OF_TWO = [
+    ("There is no cup.", "refused"),
+    ("The red cup: not found", "refused"),
+    ("**a fork**: not visible", "refused"),
+    ("red cup ✓ fork ✗", "refused"),
+    ("Not found: a fork", "refused"),
+    ("Only the red cup was found.", "refused"),
+    ("Detected 1 of 2 objects.", "refused"),
+    ("Object 2 was not found.", "refused"),
+    ("I switched the labels.", "refused"),
+    ("Strike that.", "refused"),
+    ("The coordinates are listed y before x.", "refused"),
+    ("The boxes are center-based.", "refused"),
+    ("Origin: bottom-left.", "refused"),
+    ("I wasn't given an image.", "refused"),
+    ("Box 2 is a spoon.", "doubtful"),
+    ("The second one shows a spoon.", "doubtful"),
+    ("The cup is blue.", "doubtful"),
+    ("The fork is a drawing on the wall.", "doubtful"),
+    ("The second box is questionable.", "doubtful"),
+    ("未检测到叉子。", "doubtful"),
+    ("Keine Gabel gefunden.", "doubtful"),
+    ("The fork seems to be lying on a napkin.", "clean"),
+    ("The cup is probably standing on the table.", "clean"),
+    ("I did not include the cup's shadow.", "clean"),
+    ("The image was not rotated.", "clean"),
+    ("Nothing is wrong with the image.", "clean"),
+    ("Two of 2 objects were found.", "clean"),
+    ("Let me know if you need the coordinates in another format, such as YOLO.", "clean"),
+    ("To convert to pixels, multiply by the image width and divide by 1000.", "clean"),
+    ("These coordinates are normalized, not in pixels.", "clean"),
+    ("La taza está a la izquierda y el tenedor a la derecha.", "clean"),
+    ("坐标分别为左上角和右下角。", "clean"),
+    ("坐标值已按图像宽高归一化到1000。", "clean"),
+    ("坐标以像素为单位。", "refused"),
+]
+
+
+@pytest.mark.parametrize(("words", "outcome"), SAID_OF_TWO)
+def test_words_next_to_labels_and_next_to_ids_have_one_outcome(words: str, outcome: str) -> None:
+    for ids in ({}, {"id": 1}):
+        boxes = [{"label": text, "bbox_2d": CUP} for text in PHRASES]
+        for number, box in enumerate(boxes, 1):
+            box.update(dict.fromkeys(ids, number))
+        reply = f"```json\n{json.dumps(boxes)}\n```\n{words}"
+        try:
+            reading = read_boxes(
+                reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES
+            )
+        except UnreadableReply:
+            assert outcome == "refused"
+        else:
+            assert outcome == ("doubtful" if reading.doubts else "clean")
+
+
+@pytest.mark.parametrize(
+    ("keys", "outcome"),
+    [
+        ({"coordinates": "pixels"}, "refused"),
+        ({"hallucinated": ["a fork"]}, "refused"),
+        ({"uncertain": ["a fork"]}, "doubtful"),
+        ({"summary": "Both were found."}, "clean"),
+    ],
+)
+def test_what_keys_next_to_the_list_say_of_boxes_is_judged(
+    keys: dict[str, Any], outcome: str
+) -> None:
+    objects = [{"label": text, "bbox_2d": CUP} for text in PHRASES]
+    reply = json.dumps({"objects": objects, **keys})
+    try:
+        reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+    except UnreadableReply:
+        assert outcome == "refused"
+    else:
+        assert outcome == ("doubtful" if reading.doubts else "clean")
+
+
+def test_a_thing_may_be_seen_in_part() -> None:
+    keys = {"fully_visible": False, "partially_visible": False, "cropped": False}
+    assert not read(**keys).doubts
+    assert [box.id for box in read(false_positive=True).boxes] == [2]
+
+
 def test_next_to_boxes_that_name_no_phrase_the_strict_rules_stay() -> None:
     reply = json.dumps([{"bbox_2d": CUP}])
     with pytest.raises(UnreadableReply):
