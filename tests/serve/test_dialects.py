@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.served import Served, paid_for
@@ -21,14 +19,6 @@ CONFIG = """<View>
   <TextArea name="words" toName="photo"/>
 </View>"""
 WRITTEN = {"type": "textarea", "to_name": "photo", "value": {"text": ["the left cup", "dog"]}}
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("embedded")
-    Image.new("RGB", (320, 240)).save(folder / "0.png")
-    with Served(folder, "--root", str(folder)) as served:
-        yield served
 
 
 def predict_request(*addresses: str, **more: Any) -> dict[str, Any]:
@@ -104,11 +94,14 @@ def test_a_task_that_fails_alone_leaves_the_others_theirs(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
     (pictures / "broken.png").write_bytes(b"no picture")
+    asked = predict_request("/data/broken.png", "/data/1.png", "/data/gone.png")
+    asked["label_config"] = CONFIG.replace('value="Dog"', 'value="Cup"')
     with Served(tmp_path, "--root", str(pictures), **variables) as served:
-        both = served.post("/predict", predict_request("/data/broken.png", "/data/1.png"))
+        all_three = served.post("/predict", asked)
         alone = served.post("/predict", predict_request("/data/broken.png"))
         code, said = served.end()
-    assert [len(one["result"]) for one in both.body["results"]] == [0, 2]
+    labels = [labels_in(one) for one in all_three.body["results"]]
+    assert labels == [[], ["cup", "Cup"], []], "labels that differ in case alone are two"
     assert (alone.status, code) == (400, 0)
     assert "a task has no boxes" in said
     assert "broken.png" in alone.body["error"]
@@ -132,9 +125,9 @@ def test_a_task_that_fails_alone_leaves_the_others_theirs(
     ],
 )
 def test_what_label_studio_would_never_send_is_refused_in_a_sentence(
-    embedded: Served, change: dict[str, Any], sentence: str
+    served: Served, change: dict[str, Any], sentence: str
 ) -> None:
-    answer = embedded.post("/predict", {**predict_request("/data/0.png"), **change})
+    answer = served.post("/predict", {**predict_request("/data/0.png"), **change})
     assert answer.status == 400
     assert sentence in answer.body["error"]
 
@@ -178,16 +171,3 @@ def test_x_anylabeling_finds_the_model_and_gets_shapes(
     assert (wrong.status, wrong.reason) == (404, "no model 'yolo': the one here is 'stand-in'")
     assert wrong.body["success"] is False
     assert wrong.body["error"]["code"] == "NOT_FOUND"
-
-
-@pytest.mark.slow
-def test_labels_that_differ_in_case_alone_keep_their_own_boxes(
-    tmp_path: Path, pictures: Path, variables: dict[str, Any]
-) -> None:
-    asked = predict_request("/data/0.png", "/data/gone.png")
-    asked["label_config"] = CONFIG.replace('value="Dog"', 'value="Cup"')
-    with Served(tmp_path, "--root", str(pictures), **variables) as served:
-        answer = served.post("/predict", asked)
-    there, gone = answer.body["results"]
-    assert labels_in(there) == ["cup", "Cup"]
-    assert gone["result"] == [], "a picture that isn't there fails no other task"

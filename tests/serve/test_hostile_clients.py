@@ -8,12 +8,10 @@ import re
 import select
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from tests.support.served import Served
@@ -28,21 +26,6 @@ JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 PHRASES = 'Content-Disposition: form-data; name="phrases"'
 FILE = 'Content-Disposition: form-data; name="image"; filename="0.png"'
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "root").mkdir()
-    Image.new("RGB", (32, 24)).save(folder / "root" / "0.png")
-    with Served(folder, "--root", str(folder / "root"), "--max-mb", "1") as served:
-        yield served
-        assert served.post("/ground", OK).status == 200  # it has come through all this
-        code, said = served.end()
-        assert code == 0
-        assert "Traceback" not in said
-        assert "Internal error" not in said
-        assert "warn" not in said.lower()
 
 
 def connected(served: Served) -> socket.socket:

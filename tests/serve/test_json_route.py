@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import random
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,12 +51,9 @@ def form_of(picture: bytes) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("megabytes", [2, 20])
-def test_a_form_may_have_a_large_picture(
-    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any], megabytes: int
-) -> None:
+def test_a_form_may_have_a_large_picture(tmp_path: Path, variables: dict[str, Any]) -> None:
     """Photographs are: aiohttp 3.14 wanted a connection to hold up for more than 128 KB."""
-    side = round((megabytes * 2**20 / 3) ** 0.5)
+    side = 2_600  # 20 MB
     noise = random.Random(0).randbytes(3 * side * side)
     Image.frombytes("RGB", (side, side), noise).save(tmp_path / "a.bmp")
     with Served(tmp_path, **variables) as served:
@@ -67,38 +63,10 @@ def test_a_form_may_have_a_large_picture(
     assert (answer.body["width"], answer.body["height"]) == (side, side)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("end", ["SIGINT", "SIGKILL"])
-def test_after_a_restart_nothing_is_paid_again(
-    tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any], end: str
-) -> None:
-    options = ("--root", str(pictures), "--results", str(tmp_path / "results"))
-    with Served(tmp_path, *options, **variables) as served:
-        first = served.ground("0.png", "a cup", "a dog")
-        code, _ = served.end(signal.Signals[end])
-        assert code == (0 if end == "SIGINT" else -signal.SIGKILL)
-    assert paid_for(endpoint) == 1
-    with Served(tmp_path, *options, **variables) as served:
-        assert served.ground("0.png", "a cup", "a dog").body == first.body
-    assert paid_for(endpoint) == 1
-
-
 def put_picture(path: Path, color: str) -> None:
     """Write a picture, as large and as old as any other that this writes."""
     Image.new("RGB", (64, 48), color).save(path)
     os.utime(path, (1_700_000_000, 1_700_000_000))
-
-
-def test_a_picture_of_the_same_size_and_time_is_another_one(
-    tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
-) -> None:
-    with Served(tmp_path, "--root", str(tmp_path), **variables) as served:
-        for color in ("red", "blue", "red"):
-            put_picture(tmp_path / "0.bmp", color)
-            assert served.ground("0.bmp", "a cup").status == 200
-    pictures = [request.images[0].digest for request in endpoint.requests if request.images]
-    assert paid_for(endpoint) == 2
-    assert len(set(pictures[-2:])) == 2
 
 
 def test_a_picture_that_becomes_a_link_out_of_the_root_is_not_read(

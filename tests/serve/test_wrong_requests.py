@@ -8,28 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from tests.support.served import Served
 
 TOKEN = "a-token-of-the-test-0123456789"
 PHRASES = {"phrases": ["a cup"]}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("served")
-    root = folder / "root"
-    root.mkdir()
-    Image.new("RGB", (32, 24)).save(root / "0.png")
-    (root / "link.png").symlink_to("/etc/passwd")
-    (root / "broken.png").write_bytes(b"no picture")
-    (root / "e'\".\u200b.png").write_bytes(b"")
-    with Served(folder, "--root", str(root), "--max-mb", "1") as served:
-        yield served
-        code, said = served.end()
-        assert code == 0
-        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
