@@ -13,40 +13,25 @@ from tests.support.workplace import Workplace, command
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["spec", "address"])
-def test_it_names_the_format_and_stores_it(workplace: Workplace, by: str) -> None:
+def test_it_names_the_format_and_stores_it(workplace: Workplace) -> None:
     with LoopbackServer(ProbeModel("yxyx_100")) as server:
         address = ["--base-url", server.base_url, "--model", "loopback"]
-        spec = [
-            "-e",
-            str(
-                workplace.spec(
-                    **{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}
-                )
-            ),
-        ]
-        done = command(["calibrate", "--json", *(spec if by == "spec" else address)])
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}
+        done = command(["calibrate", "--json", "-e", str(workplace.spec(**settings))])
         assert done.code == 0, done
         assert server.count() == 6  # three, and as many in shapes that a run may send
         found = done.summary
-        assert (found["box_format"], found["model"], found["requests"]) == (
-            "yxyx_100",
-            "loopback",
-            6,
-        )
+        told = (found["box_format"], found["model"], found["requests"])
+        assert told == ("yxyx_100", "loopback", 6)
         assert 0 < found["error_px"] < 20
         assert json.loads(Path(found["stored"]).read_text())["box_format"] == "yxyx_100"
         said = command(["calibrate", *address])
         assert said.out.startswith("loopback writes yxyx_100: error ")
         assert server.count() == 12  # asked again: that is what it is for
         workplace.many(1)
-        run = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "vlm.box_format": "calibrated"}
-        )
-        assert (run.code, server.count()) == (
-            0,
-            14,
-        )  # a check with its picture, and its question twice
+        run = workplace.run(**settings)
+        # a check with its picture, and its question twice
+        assert (run.code, server.count()) == (0, 14)
 
 
 def test_a_key_in_the_place_of_spec_and_address_is_asked_for(tmp_path: Path) -> None:

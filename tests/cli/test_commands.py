@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import dataflow_grounding
 from dataflow_grounding.cli.main import COMMANDS
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import (
     HANGING,
     REPOSITORY,
@@ -50,17 +49,12 @@ def test_every_command_is_in_the_help_and_has_its_own() -> None:
 WRONG = [
     (["generat"], "'generat' is not a command; is it 'generate'?"),
     (["generate"], "no spec: give one with -e SPEC. `dataflowgrounding init DIR`"),
-    (["generate", "-e", "no.yaml"], "no spec file no.yaml: dataflowgrounding default_specs writes"),
     (["generate", "-e", "."], "can't read ."),
     (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
     (["import", "x", "--format", "coco", "-o", "y", "--skip-bad"], "CHANGELOG.md says what"),
     (["ground"], "Missing argument 'IMAGE'"),
-    (["ground", "no.jpg", "a cat"], "no image 'no.jpg'"),
-    (["report", "nowhere"], "no nowhere/annotations.jsonl: is nowhere the results_dir"),
     (["default_specs", "results=x"], "'results' is not one of autolabel_type"),
     (["default_specs", "results_dir"], "results_dir should have a value: results_dir=VALUE"),
-    (["default_specs", "autolabel_type=x"], "autolabel_type 'x' is not one of"),
-    (["eval", "nowhere", "--gold", "no.jsonl"], "no "),
 ]
 
 
@@ -141,18 +135,15 @@ def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("key", "code"), [("right", 0), ("wrong", 4)])
-def test_a_reader_that_went_away_changes_no_exit_code(
-    workplace: Workplace, key: str, code: int
-) -> None:
+def test_a_reader_that_went_away_changes_no_exit_code(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer(key="right") as server:
-        workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": key}
+        workplace.settings |= {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": "x"}
         running = process(workplace.arguments())
         for stream in (running.stdout, running.stderr):
             assert stream
             stream.close()
-        assert running.wait(HANGING) == code
+        assert running.wait(HANGING) == 4
 
 
 @pytest.mark.slow
@@ -170,63 +161,12 @@ def test_debug_shows_where() -> None:
     assert "no spec file no.yaml" in done.err
 
 
-# --- default_specs and init
-
-
-@pytest.mark.slow
-def test_default_specs_run_when_filled_in(workplace: Workplace) -> None:
-    done = command(
-        ["default_specs", f"results_dir={workplace.folder}", "autolabel_type=image_grounding"]
-    )
-    path = workplace.folder / "image_grounding.yaml"
-    assert (done.code, done.out.strip()) == (0, str(path))
-    text = path.read_text(encoding="utf-8")
-    assert yaml.safe_load(text)["image_grounding"]["workflow"]["max_workers"] == 4
-    unfilled = command(["generate", "-e", str(path)])
-    assert unfilled.code == 2
-    assert unfilled.err.count("???") == 2
-    workplace.many(2)
-    with LoopbackServer() as server:
-        filled = [
-            f"results_dir={workplace.results}",
-            f"image_grounding.data.input_jsonl={workplace.input}",
-            "image_grounding.vlm.backend=openai",
-            f"image_grounding.vlm.openai.base_url={server.base_url}",
-            "image_grounding.vlm.openai.model_name=m",
-            "image_grounding.vlm.box_format=xyxy_px",
-        ]
-        assert command(["generate", "-e", str(path), *filled]).code == 0
-    assert len(workplace.annotations()) == 2
-
-
 def test_default_specs_overwrite_nothing(tmp_path: Path) -> None:
     (tmp_path / "image_grounding.yaml").write_text("mine")
     done = command(["default_specs", f"results_dir={tmp_path}", "autolabel_type=image_grounding"])
     assert done.code == 2
     assert "already exists" in done.err
     assert (tmp_path / "image_grounding.yaml").read_text() == "mine"
-
-
-# --- check and ground
-
-
-def test_ground_prints_boxes_and_draws(workplace: Workplace) -> None:
-    workplace.picture()
-    with LoopbackServer() as server:
-        spec = workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.check_every": 100})
-        image, out = str(workplace.folder / "a.jpg"), str(workplace.folder / "out.png")
-        done = command(["ground", image, "red mug", "table", "-e", str(spec), "--draw", out])
-        assert done.code == 0, done
-        assert server.count() == 2  # one of them to check the box format
-        assert [e["text"] for e in done.summary["expressions"]] == ["red mug", "table"]
-        assert Path(out).stat().st_size > 100
-        server.faults = on(faults.unauthorized())
-        refused = command(["ground", image, "a dog", "-e", str(spec)])
-    assert refused.code == 4, refused
-    assert refused.out == ""
-
-
-# --- streams
 
 
 @pytest.mark.slow
@@ -238,7 +178,7 @@ def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
         running.stdout.close()
         assert running.stderr
         err = running.stderr.read()
-        running.wait(HANGING)
+        assert running.wait(HANGING) == 0
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     assert len(workplace.annotations()) == 2

@@ -4,7 +4,6 @@ wheel.
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import os
@@ -116,69 +115,6 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.code == 2
     assert done.err.startswith("Error: can't write")
     assert done.err.count("\n") == 1
-
-
-def test_the_spec_of_the_folder_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command(["init", str(tmp_path)]).code == 0
-    few_images(tmp_path, 2)
-    monkeypatch.chdir("/")
-    spec = str(tmp_path / "image_grounding.yaml")
-    done = command(["generate", "-e", spec, "--pilot", "2", "--json", "--no-progress"])
-    assert done.code == 0, done
-    assert done.summary["models"] == ["embedded-opencv"]
-    results = tmp_path / "results" / "image_grounding"
-    assert "annotations.jsonl" in files_in(results)
-    page = command(["report", "--json", str(results)]).summary
-    assert page["records"] == 2
-    assert Path(page["report"]).is_file()
-
-
-def without_statements_of(name: str, source: str) -> list[str]:
-    """The lines of a script but for those of simple statements that name something."""
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Assign, ast.Expr)) and name in ast.unparse(node):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-    return lines
-
-
-def test_a_user_leaves_out_a_step_and_adds_one_of_five_lines(tmp_path: Path) -> None:
-    assert command(["init", str(tmp_path)]).code == 0
-    few_images(tmp_path)
-    script = tmp_path / SCRIPT
-    lines = without_statements_of("self.visualizer", script.read_text())
-    place = next(number for number, line in enumerate(lines) if line.startswith("class "))
-    lines[place:place] = [
-        "from dataflow_grounding import operator",
-        "def size(items):",
-        "    return len(items)",
-        "",
-        "@operator",
-        "def count(record):",
-        '    grounded = [e for e in record["expressions"] if e["status"] == "grounded"]',
-        '    return {"grounded": size(grounded)}',
-        "",
-    ]
-    last = max(number for number, line in enumerate(lines) if "self.grounder.run(" in line)
-    end = lines.index("        )", last)
-    lines.insert(end + 1, "        count.run(self.storage.step())")
-    script.write_text("\n".join(lines) + "\n")
-    forked(script, tmp_path)
-    results = tmp_path / "cache" / "image_grounding"
-    records = [
-        json.loads(line)
-        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    for record in records:
-        assert record["grounded"] == sum(e["status"] == "grounded" for e in record["expressions"])
-        assert "image_with_bbox" not in record
-    assert not (results / "images_with_bbox").exists()
-    script.write_text(script.read_text().replace("len(items)", "-len(items)"))
-    forked(script, tmp_path)
-    assert all(
-        json.loads(line)["grounded"] <= 0
-        for line in (results / "annotations.jsonl").read_text().splitlines()
-    )
 
 
 @pytest.mark.skipif(
