@@ -1,12 +1,15 @@
-"""The browser in which pages are looked at."""
+"""A folder of results, servers of its review, and the browser in which pages are looked at."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.review_page import RECORD, Process, Server, write
 
 # Chromium without the windows of a browser takes a quarter less time, and shows pages alike.
 BROWSERS = ("/usr/bin/chromium-headless-shell", "/usr/bin/chromium")
@@ -74,3 +77,50 @@ def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
     yield opened
     for context in contexts.values():
         context.close()
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return write(tmp_path / "out", RECORD)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def begin(results: Path, *arguments: str, **options: Any) -> Server:
+        kind = Process if arguments else Server
+        servers.append(kind(results, *arguments, **options))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def show(new_page: Any) -> Iterator[Any]:
+    """Opens a page of a review. None of them may have an error at the end, but those that are said
+    to, because their server goes away.
+    """
+    pages: dict[Any, list[str]] = {}
+
+    def open_page(address: str, may_fail: bool = False, **options: Any) -> Any:
+        page = new_page(**options)
+        problems: list[str] = []
+        pages[page] = [] if may_fail else problems
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "console", lambda message: message.type == "error" and problems.append(message.text)
+        )
+        page.problems = problems
+        page.goto(address)
+        page.locator("#main > *").first.wait_for()
+        # a page of the grid may be accepted now
+        page.locator(".cells[aria-busy]").wait_for(state="detached")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert [*pages.values()] == [[]] * len(pages)

@@ -65,14 +65,16 @@ def decided(
     return answer
 
 
+def found(*boxes: Any) -> dict[str, Any]:
+    """What the page sends of a phrase with these boxes."""
+    return {"instances": [*boxes], "status": "grounded"}
+
+
 def judged(box: str | None, verified: bool | None = True) -> dict[str, Any]:
     """What the page sends of a phrase with one box, or with none, that is judged as it is."""
     if box is None:
         return {"instances": [], "status": "none", "verified": verified}
-    return {
-        "instances": [{"bbox": BOXES[box], "from": 0, "verified": verified}],
-        "status": "grounded",
-    }
+    return found({"bbox": BOXES[box], "from": 0, "verified": verified})
 
 
 def applied(folder: Path, code: int = 0, *options: str) -> list[dict[str, Any]]:
@@ -109,21 +111,6 @@ def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
     decided(folder, "e", None, "delete")
     assert not decided(folder, "e~2", judged("B", False), "reject")["error"]
     assert what_stands(folder) == [("a cat", "B", False)]
-
-
-@pytest.mark.parametrize("verified", [True, False])
-def test_what_is_equal_in_a_later_run_with_other_ids_is_taken(
-    tmp_path: Path, verified: bool
-) -> None:
-    folder = write(tmp_path, *(phrase("a car", box) for box in "ABC"))
-    decided(folder, "a#0", judged("A", verified), "reject")
-    write(tmp_path, phrase("a bus", "bus"), *(phrase("a car", box) for box in "ABC"))
-    assert what_stands(folder, "--take-equal") == [
-        ("a bus", "bus", None),
-        ("a car", "A", verified),
-        ("a car", "B", None),
-        ("a car", "C", None),
-    ]
 
 
 def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
@@ -173,7 +160,7 @@ def test_nothing_holds_on_another_file_and_all_of_it_on_the_first(tmp_path: Path
     folder = write(tmp_path, *rows, caption="A black circle.")
     decided(folder, "a#0", judged("A"))
     decided(folder, "a#1", judged("B"))
-    drawn = {"instances": [{"bbox": BOXES["C"], "from": None}], "status": "grounded"}
+    drawn = found({"bbox": BOXES["C"], "from": None})
     after = {"text": "circle", "char_span": [8, 14], **drawn}
     decided(folder, "", after, "add", changes=[{"fresh": True, "version": "", "after": after}])
     before = applied(folder)
@@ -193,10 +180,7 @@ def test_nothing_holds_on_another_file_and_all_of_it_on_the_first(tmp_path: Path
     ("words", "expected"),
     [("Dog", "dog"), ("necktie", "necktie"), ("a tie", "necktie"), ("zebra", None)],
 )
-@pytest.mark.parametrize("is_new", [False, True])
-def test_other_words_are_of_another_class(
-    tmp_path: Path, words: str, expected: str | None, is_new: bool
-) -> None:
+def test_other_words_are_of_another_class(tmp_path: Path, words: str, expected: str | None) -> None:
     folder = write(
         tmp_path,
         phrase("cat", "A", **{"class": "cat"}),
@@ -204,16 +188,13 @@ def test_other_words_are_of_another_class(
         phrase("a tie", **{"class": "necktie"}),
     )
     after = {**judged("A"), "text": words, "char_span": None}
-    if is_new:
-        after["instances"] = [{"bbox": BOXES["B"], "from": None}]
-        decided(folder, "", {}, "add", changes=[{"fresh": True, "version": "", "after": after}])
-    else:
-        assert not decided(folder, "a#0", after, "phrase")["error"]
-    rows = applied(folder)
-    changed = rows[-1] if is_new else rows[0]
-    assert changed["text"] == words
-    assert changed.get("class") == expected
-    assert [row["class"] for row in rows[1:3]] == ["dog", "necktie"]
+    assert not decided(folder, "a#0", after, "phrase")["error"]
+    drawn = {**after, "instances": [{"bbox": BOXES["B"], "from": None}]}
+    decided(folder, "", {}, "add", changes=[{"fresh": True, "version": "", "after": drawn}])
+    changed, *others, added = applied(folder)
+    for row in (changed, added):
+        assert (row["text"], row.get("class")) == (words, expected)
+    assert [row["class"] for row in others] == ["dog", "necktie"]
 
 
 def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) -> None:
@@ -223,7 +204,7 @@ def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) ->
         phrase("a dog", "A")
         | {"instances": [{"bbox": BOXES["A"], "score": 0.5, "area": 1600, **own}]},
     )
-    moved = {"instances": [{"bbox": BOXES["B"], "from": 0, "verified": True}], "status": "grounded"}
+    moved = found({"bbox": BOXES["B"], "from": 0, "verified": True})
     assert not decided(folder, "a#0", moved)["error"]
     [row] = applied(folder)
     person = {"score": None, "evidence": "person", "verified": True, "reviewed_by": "ann"}
@@ -272,92 +253,58 @@ def test_a_phrase_nobody_looked_for_yet_is_none_once_a_person_found_nothing(
 
 def test_a_box_that_is_none_can_be_rejected_and_not_accepted(tmp_path: Path) -> None:
     folder = write(tmp_path, {"text": "a dog", "instances": [{"bbox": [40, 0, 0, 40]}]})
-    given = {
-        "instances": [{"bbox": [40, 0, 0, 40], "from": 0, "verified": True}],
-        "status": "grounded",
-    }
+    given = found({"bbox": [40, 0, 0, 40], "from": 0, "verified": True})
     assert "x1 < x2" in decided(folder, "a#0", given)["error"]
-    given["instances"][0]["verified"] = False  # type: ignore[index]
+    given["instances"][0]["verified"] = False
     assert decided(folder, "a#0", given, "reject")["error"] == ""
     assert applied(folder)[0]["verified"] is False
 
 
+RIGHT = {"from": 0, "bbox": BOXES["A"], "verified": True}
 REGION = {"bbox": BOXES["A"], "type": "mug", "own": 7}
-VERDICTS: list[tuple[str, Any, list[dict[str, Any]]]] = [
-    ("not there", judged(None), [{**REGION, "verified": False, "reviewed_by": "ann"}]),
-    ("its box deleted", {"instances": [], "status": "grounded"}, []),
-    (
-        "its box moved",
-        {"instances": [{"bbox": BOXES["B"], "from": 0, "verified": True}], "status": "grounded"},
-        [
-            {
-                **REGION,
-                "bbox": BOXES["B"],
-                "verified": True,
-                "reviewed_by": "ann",
-                "evidence": "person",
-            }
-        ],
-    ),
-    (
-        "a second box",
-        {
-            **judged("A"),
-            "instances": [*judged("A")["instances"], {"bbox": BOXES["B"], "from": None}],
-        },
-        [
-            {**REGION, "verified": True, "reviewed_by": "ann"},
-            {
-                "type": "mug",
-                "bbox": BOXES["B"],
-                "verified": True,
-                "reviewed_by": "ann",
-                "evidence": "person",
-            },
-        ],
-    ),
-]
+BY_ANN = {"verified": True, "reviewed_by": "ann"}
+OF_ANN = {"bbox": BOXES["B"], "evidence": "person", **BY_ANN}
+MOVED = {"bbox": BOXES["B"], "from": 0, "verified": True}
+SECOND = {"bbox": BOXES["B"], "from": None, "verified": True}
 
 
 @pytest.mark.parametrize(
-    ("after", "left"), [pytest.param(*rest, id=name) for name, *rest in VERDICTS]
+    ("after", "left"),
+    [
+        (judged(None), [{**REGION, **BY_ANN, "verified": False}]),
+        (found(), []),
+        (found(MOVED), [{**REGION, **OF_ANN}]),
+        (found(RIGHT, SECOND), [{**REGION, **BY_ANN}, {"type": "mug", **OF_ANN}]),
+    ],
+    ids=["not there", "its box deleted", "its box moved", "a second box"],
 )
 def test_regions_say_what_was_decided(tmp_path: Path, after: Any, left: Any) -> None:
     other = {**REGION, "bbox": BOXES["C"]}
     first = {**REGION, "score": 0.5, "area": 1600}  # which are of the box
     folder = write(tmp_path, expressions=None, regions=[first, other])
     decided(folder, "a#0", after)
-    found = applied(folder)
+    rows = applied(folder)
     if left and left[0]["bbox"] == REGION["bbox"]:
-        found[0] = {name: value for name, value in found[0].items() if name in left[0]}
-    assert found == [*left, other]
+        rows[0] = {name: value for name, value in rows[0].items() if name in left[0]}
+    assert rows == [*left, other]
 
 
-SECOND = {"bbox": BOXES["B"], "from": None, "verified": True}
-
-
-@pytest.mark.parametrize("column", ["regions", "region_captions"])
 @pytest.mark.parametrize(
     ("first", "left"),
     [
         pytest.param(None, [], id="region deleted"),
         pytest.param({"instances": [], "status": "none", "verified": None}, [], id="box deleted"),
-        pytest.param(
-            {**judged("A"), "instances": [*judged("A")["instances"], SECOND]},
-            ["A", "B"],
-            id="box drawn",
-        ),
+        pytest.param(found(RIGHT, SECOND), ["A", "B"], id="box drawn"),
     ],
 )
 def test_a_region_that_goes_or_has_a_second_box_hands_no_decision_to_another(
-    tmp_path: Path, column: str, first: Any, left: list[str]
+    tmp_path: Path, first: Any, left: list[str]
 ) -> None:
-    name = "text" if column == "region_captions" else "type"
     items = [
-        {"bbox": BOXES[box], name: "a mug", "score": score}
+        {"bbox": BOXES[box], "text": "a mug", "score": score}
         for box, score in (("A", 0.5), ("C", 0.25))
     ]
-    folder = write(tmp_path, expressions=None, **{column: items})
+    folder = write(tmp_path, expressions=None, region_captions=items)
     page = Session(Reviewable(str(folder)), "ann")
     assert not decided(folder, "a#0", first, "delete")["error"]
     seen = page.next({"mode": "single", "most": "9"})
@@ -506,32 +453,54 @@ def test_apply_writes_over_no_file_that_is_there(tmp_path: Path) -> None:
         assert len(json.loads(line)["expressions"]) == 1, "all boxes, whoever names the file"
 
 
-def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
-    folder = write(tmp_path, phrase("a dog", "A"))
-    assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
-    for after in ("gone", 3, []):
-        change = {"id": "a#0", "version": version_of(phrases_of(folder)["a#0"]), "after": after}
-        assert (
-            "should be an object or null" in decided(folder, "a#0", None, changes=[change])["error"]
-        )
+BOX = "a box should be [x1, y1, x2, y2]"
+
+
+def with_box(**more: Any) -> dict[str, Any]:
+    """A change after which the dog has a box that differs in this."""
+    return {"after": found({**RIGHT, **more})}
 
 
 @pytest.mark.parametrize(
-    ("item", "why"),
+    ("change", "why"),
     [
-        ({"from": 0.0, "bbox": BOXES["A"], "verified": True}, "there is no box 0.0"),
-        ({"from": False, "bbox": BOXES["A"], "verified": True}, "there is no box False"),
-        ({"bbox": [None, None, None, None], "verified": False}, "a box should be [x1, y1, x2, y2]"),
-        ({"from": 0, "bbox": BOXES["A"], "verified": "false"}, "true, false or null, not 'false'"),
-        ({"bbox": [500, 500, 600, 600], "verified": True}, "outside of the picture, 200 x 150"),
+        ({"after": "gone"}, "should be an object or null"),
+        ({"after": 3}, "should be an object or null"),
+        ({"after": []}, "should be an object or null"),
+        ({"after": {**judged("A"), "instances": "all"}}, "instances"),
+        ({"after": {**judged("A"), "status": "fine"}}, "status"),
+        ({"after": {**judged("A"), "text": ""}}, "text"),
+        ({"after": {**judged("A"), "text": "dog", "char_span": [0, 3]}}, "char_span"),
+        ({"after": {**judged("A"), "text": "dog", "char_span": [8, 999]}}, "char_span"),
+        ({"after": judged("A"), "version": "older"}, "changed"),
+        (with_box(**{"from": 7}), "there is no box 7"),
+        (with_box(**{"from": 0.0}), "there is no box 0.0"),
+        (with_box(**{"from": False}), "there is no box False"),
+        (with_box(bbox=[5, 5, 5, 9]), "x1 < x2"),
+        (with_box(bbox=[1, 2, 3]), BOX),
+        (with_box(bbox=[1, 2, 3, "4"]), BOX),
+        ({"after": found({"bbox": [None] * 4, "verified": False})}, BOX),
+        ({"after": found({"bbox": [500, 500, 600, 600], "verified": True})}, "outside of the"),
+        (with_box(verified="false"), "true, false or null, not 'false'"),
     ],
 )
-def test_a_box_by_no_index_or_without_numbers_is_refused_and_not_written(
-    tmp_path: Path, item: dict[str, Any], why: str
+def test_a_decision_that_is_none_is_refused_in_a_line_and_not_written(
+    tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
-    folder = write(tmp_path, phrase("a dog", "A", expression_id="e"))
-    assert why in decided(folder, "e", {"instances": [item], "status": "grounded"})["error"]
+    folder = write(tmp_path, phrase("a dog", "A"))
+    version = version_of(phrases_of(folder)["a#0"])
+    answer = decided(folder, "a#0", None, changes=[{"id": "a#0", "version": version, **change}])
+    assert why in answer["error"]
+    assert "\n" not in answer["error"]
+    assert answer["view"]["expressions"][0]["text"] == "a dog"
     assert not (folder / "reviews.jsonl").read_text()
+
+
+def test_a_decision_that_is_sent_twice_counts_once(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
+    assert [decided(folder, "a#0", judged("A"), uid="same")["error"] for _ in range(2)] == ["", ""]
+    assert len((folder / "reviews.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_box_id_of_more_digits_than_a_number_may_have_is_left_as_it_is(tmp_path: Path) -> None:
@@ -647,16 +616,8 @@ def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
 def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     decided(folder, "a#0", judged("A"), comment="odd")
-    assert (
-        decided(
-            folder,
-            "a#0",
-            {"instances": [], "status": "none", "verified": None},
-            "delete",
-            comment="",
-        )["view"]["comment"]
-        == ""
-    )
+    answer = decided(folder, "a#0", judged(None, None), "delete", comment="")
+    assert answer["view"]["comment"] == ""
     assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
 
 
@@ -666,25 +627,14 @@ def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> No
 def test_a_rejection_beside_a_mended_box_is_lost_with_neither(
     tmp_path: Path, first: dict[str, Any] | None
 ) -> None:
-    two = {
-        "text": "dogs",
-        "instances": [{"bbox": BOXES["A"]}, {"bbox": BOXES["B"]}],
-        "status": "grounded",
-    }
+    two = {"text": "dogs", **found({"bbox": BOXES["A"]}, {"bbox": BOXES["B"]})}
     folder = write(tmp_path, two)
     second = {"bbox": BOXES["B"], "from": 1, "verified": None}
     kept = [first] if first else []
-    decided(
-        folder,
-        "a#0",
-        {"instances": [*kept, second], "status": "grounded"},
-        "move" if first else "delete",
-    )
-    rejected = [{**box, "from": n} for n, box in enumerate(kept)] + [
-        {**second, "from": len(kept), "verified": False}
-    ]
-    decided(folder, "a#0", {"instances": rejected, "status": "grounded"}, "reject")
-    mended = [(box["bbox"], box["verified"]) for box in (*kept, {**second, "verified": False})]
+    decided(folder, "a#0", found(*kept, second), "move" if first else "delete")
+    rejected = {"bbox": BOXES["B"], "from": len(kept), "verified": False}
+    decided(folder, "a#0", found(*kept, rejected), "reject")
+    mended = [(box["bbox"], box["verified"]) for box in (*kept, rejected)]
     assert [(i["bbox"], i["verified"]) for i in applied(folder)[0]["instances"]] == mended
     # another run with another box, and that box next to one that was rejected
     write(folder, {**two, "instances": [{"bbox": BOXES["C"]}]})
@@ -732,7 +682,7 @@ def test_a_file_for_training_has_no_rejected_boxes_and_the_reviewed_one_has_all(
 def test_a_drawn_box_is_cut_to_its_picture(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     drawn = {"bbox": [150, 100, 240.5, 160], "verified": True}
-    assert not decided(folder, "a#0", {"instances": [drawn], "status": "grounded"})["error"]
+    assert not decided(folder, "a#0", found(drawn))["error"]
     [row] = applied(folder)
     assert [box["bbox"] for box in row["instances"]] == [[150, 100, 200, 150]]
 
@@ -744,7 +694,7 @@ def test_a_phrase_whose_right_box_was_drawn_beside_the_rejected_one_is_right(
     folder = write(tmp_path, phrase("dogs", "A", expression_id="e"))
     rejected = {"bbox": BOXES["A"], "from": 0, "verified": False}
     added = [{"bbox": BOXES[name], "verified": True} for name in ("B", "C")[:drawn]]
-    after = {"instances": [rejected, *added], "status": "grounded"}
+    after = found(rejected, *added)
     assert not decided(folder, "e", after, "reject")["error"]
     [row] = applied(folder)
     assert (row["verified"], row["reviewed_by"]) == (verified, "ann")

@@ -131,6 +131,14 @@ class Review:
         boxes = None if place is None else [place]
         return self.decide(key, self.change(key, id, boxes, right, **more))
 
+    def undo(self, item: tuple[str, str, int | None], right: bool = True) -> None:
+        """Judge an item, and take it back."""
+        self.decide(item[0], None, "undo", undoes=self.judge(item, right)["uid"])
+
+    def delete(self, item: tuple[str, str, int | None]) -> None:
+        """Delete the phrase of an item."""
+        self.decide(item[0], {**self.change(*item[:2]), "after": None})
+
     def judge_all(self, wrong: set[Any] = frozenset(), but: set[Any] = frozenset()) -> None:  # type: ignore[assignment]
         for item in self.items:
             if item not in but:
@@ -253,92 +261,42 @@ def first(items: list[Any], boxes: int | None) -> Any:
     return next(item for item in items if item[1].endswith(end) and ids.count(item[1]) == 1)
 
 
-@pytest.mark.parametrize(
-    ("act", "boxes", "right"),
-    [
-        pytest.param(lambda r, i: None, 1, None, id="not decided"),
-        pytest.param(
-            lambda r, i: r.decide(i[0], None, action="comment", comment="fine"),
-            1,
-            None,
-            id="only a comment",
-        ),
-        pytest.param(
-            lambda r, i: r.decide(i[0], None, action="undo", undoes=r.judge(i)["uid"]),
-            1,
-            None,
-            id="undone",
-        ),
-        pytest.param(
-            lambda r, i: (
-                r.decide(i[0], None, action="undo", undoes=r.judge(i, False)["uid"]),
-                r.judge(i),
-            ),
-            1,
-            True,
-            id="undone, then accepted",
-        ),
-        pytest.param(
-            lambda r, i: (r.judge(i), r.judge(i, False)), 1, False, id="accepted, then rejected"
-        ),
-        pytest.param(
-            lambda r, i: r.judge(
-                i, instances=[{"from": 0, "bbox": [11, 10, 190, 140], "verified": True}]
-            ),
-            1,
-            False,
-            id="moved by a pixel",
-        ),
-        pytest.param(
-            lambda r, i: r.judge(
-                i,
-                instances=[
-                    {"from": 0, "bbox": [11, 11, 190, 141], "verified": None, "unjudged": True}
-                ],
-            ),
-            1,
-            None,
-            id="moved as a whole",
-        ),
-        pytest.param(lambda r, i: r.judge(i, instances=[]), 1, False, id="box deleted"),
-        pytest.param(
-            lambda r, i: r.decide(i[0], {**r.change(*i[:2]), "after": None}),
-            1,
-            False,
-            id="phrase deleted",
-        ),
-        pytest.param(
-            lambda r, i: r.judge(i, text="a cat", char_span=None),
-            1,
-            False,
-            id="right box, wrong phrase",
-        ),
-        pytest.param(
-            lambda r, i: r.judge((*i[:2], 1 - i[2]), False),
-            2,
-            None,
-            id="only the other box rejected",
-        ),
-        pytest.param(
-            lambda r, i: (r.judge((*i[:2], 1 - i[2]), False), r.judge(i)),
-            2,
-            True,
-            id="the other box rejected",
-        ),
-        pytest.param(lambda r, i: r.judge(i), None, True, id="nothing there"),
-        pytest.param(lambda r, i: r.judge(i, False), None, False, id="missed"),
-        pytest.param(
-            lambda r, i: r.judge(
-                i,
-                status="grounded",
-                instances=[{"from": None, "bbox": [1, 1, 9, 9], "verified": True}],
-            ),
-            None,
-            False,
-            id="missed, and drawn",
-        ),
-    ],
-)
+def placed(*bbox: int, **more: Any) -> list[dict[str, Any]]:
+    """The first box at another place, which is right unless `more` says another thing."""
+    return [{"from": 0, "bbox": [*bbox], "verified": True, **more}]
+
+
+MOVED = placed(11, 10, 190, 140)
+MOVED_AS_A_WHOLE = placed(11, 11, 190, 141, verified=None, unjudged=True)
+DRAWN = placed(1, 1, 9, 9, **{"from": None})
+
+
+def other_of(item: Any) -> Any:
+    """The other box of a phrase with two."""
+    return (*item[:2], 1 - item[2])
+
+
+# what a reviewer does, how many boxes the phrase has, whether the item is right by that
+ACTS: dict[str, tuple[Callable[[Review, Any], Any], int | None, bool | None]] = {
+    "not decided": (lambda r, i: None, 1, None),
+    "only a comment": (lambda r, i: r.decide(i[0], None, "comment", comment="fine"), 1, None),
+    "undone": (lambda r, i: r.undo(i), 1, None),
+    "undone, then accepted": (lambda r, i: (r.undo(i, False), r.judge(i)), 1, True),
+    "accepted, then rejected": (lambda r, i: (r.judge(i), r.judge(i, False)), 1, False),
+    "moved by a pixel": (lambda r, i: r.judge(i, instances=MOVED), 1, False),
+    "moved as a whole": (lambda r, i: r.judge(i, instances=MOVED_AS_A_WHOLE), 1, None),
+    "box deleted": (lambda r, i: r.judge(i, instances=[]), 1, False),
+    "phrase deleted": (lambda r, i: r.delete(i), 1, False),
+    "right box, wrong phrase": (lambda r, i: r.judge(i, text="a cat", char_span=None), 1, False),
+    "only the other box rejected": (lambda r, i: r.judge(other_of(i), False), 2, None),
+    "the other box rejected": (lambda r, i: (r.judge(other_of(i), False), r.judge(i)), 2, True),
+    "nothing there": (lambda r, i: r.judge(i), None, True),
+    "missed": (lambda r, i: r.judge(i, False), None, False),
+    "drawn": (lambda r, i: r.judge(i, status="grounded", instances=DRAWN), None, False),
+}
+
+
+@pytest.mark.parametrize(("act", "boxes", "right"), ACTS.values(), ids=ACTS)
 @pytest.mark.usefixtures("apart")
 def test_what_is_done_to_an_item_decides_whether_it_was_right(
     results: Path, review: Any, act: Any, boxes: int | None, right: bool | None
@@ -358,16 +316,6 @@ def test_what_is_done_to_an_item_decides_whether_it_was_right(
     assert found["low"] >= round(least, 6)
     assert (found["low"] == 0) is (right is not False), "what is open is not known to be wrong"
     assert found["high"] == pytest.approx(most, abs=1e-6), "nor known to be right"
-
-
-@pytest.mark.usefixtures("apart")
-def test_of_two_reviewers_in_turn_the_last_word_stands(results: Path, review: Any) -> None:
-    ann = review()
-    item = next(item for item in ann.items if item[1].endswith("#1"))
-    ann.judge_all({item})
-    review(None, "bob").judge(item)
-    assert certified(results)["boxes"]["wrong"] == 0
-    assert certified(results)["reviewers"] == {"ann": 23, "bob": 1}
 
 
 def test_no_sample_no_certificate(results: Path, review: Any) -> None:
@@ -538,14 +486,21 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     assert (found["wrong"], found["unsettled"]) == (1, 0)
 
 
-@pytest.mark.parametrize("ids", [[{}, {}], [{"bbox_id": None}] * 2, [{"bbox_id": "one"}] * 2])
-@pytest.mark.parametrize("second", [[90, 10, 140, 60], [10, 10, 60, 60]])
+@pytest.mark.parametrize(
+    ("own", "second"),
+    [
+        ({}, [10, 10, 60, 60]),
+        ({"bbox_id": None}, [10, 10, 60, 60]),
+        ({"bbox_id": "one"}, [10, 10, 60, 60]),
+        ({"bbox_id": "one"}, [90, 10, 140, 60]),
+    ],
+)
 def test_boxes_without_ids_of_their_own_are_told_apart(
-    results: Path, review: Any, ids: list[dict[str, Any]], second: list[float]
+    results: Path, review: Any, own: dict[str, Any], second: list[float]
 ) -> None:
     for wrong in (0, 1, None):
         (results / "reviews.jsonl").unlink(missing_ok=True)
-        boxes = [{"bbox": [10, 10, 60, 60], **ids[0]}, {"bbox": second, **ids[1]}]
+        boxes = [{"bbox": [10, 10, 60, 60], **own}, {"bbox": second, **own}]
         phrase = {"text": "a dog", "instances": boxes}
         write(results / "annotations.jsonl", [{**record(0), "expressions": [phrase]}])
         reviewer = review()
@@ -561,22 +516,29 @@ def test_boxes_without_ids_of_their_own_are_told_apart(
         assert (found["wrong"], found["looked_at"], found["unsettled"]) == expected
 
 
-def test_there_is_no_sample_of_nothing(results: Path) -> None:
-    write(results / "annotations.jsonl", [{**record(0), "expressions": []}])
-    done = command(["review", str(results), "--no-open", "--sample", "5"])
-    assert (done.code, "no phrase and no box" in done.err) == (2, True)
+ONE_BOX = {"image_id": "a", "expressions": [WITH_ONE_ID]}
+BROKEN = {"image_id": "b", "expressions": ["a dog", {"text": "a mug", "instances": [{"bbox": 1}]}]}
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("rows", "options", "said"),
     [
-        (["--gold", "gold.jsonl"], "give --sample N"),
-        (["--seed", "0"], "give --sample N"),
+        ([ONE_BOX], ["--gold", "gold.jsonl"], "give --sample N"),
+        ([ONE_BOX], ["--seed", "0"], "give --sample N"),
+        ([{"image_id": "a", "expressions": []}], ["--sample", "5"], "no phrase and no box"),
+        (
+            [ONE_BOX, BROKEN],
+            ["--sample", "5"],
+            "x.jsonl, record 2: column 'expressions', expression 1: an instance needs 'bbox'",
+        ),
     ],
 )
-def test_options_that_do_not_go_together(results: Path, options: list[str], said: str) -> None:
-    done = command(["review", str(results), "--no-open", *options])
-    assert (done.code, said in done.err) == (2, True)
+def test_what_can_not_be_drawn_is_refused(
+    tmp_path: Path, rows: list[Any], options: list[str], said: str
+) -> None:
+    path = write(tmp_path / "x.jsonl", rows)
+    done = command(["review", str(path), "--no-open", *options])
+    assert (done.code, said in done.err) == (2, True), done
 
 
 @pytest.mark.usefixtures("apart")
@@ -617,12 +579,10 @@ def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
         in found["sentence"]
     )
     command(["apply", str(results)])
+    of_others = write(tmp_path / "x.jsonl", [{"image_id": "z", "expressions": []}])
     for own, why in (
         (results / "annotations.reviewed.jsonl", "somebody else's"),
-        (
-            write(tmp_path / "x.jsonl", [{"image_id": "z", "expressions": []}]),
-            "none of the phrases",
-        ),
+        (of_others, "none of the phrases"),
     ):
         done = command(["certify", str(results), "--gold", str(own)])
         assert (done.code, why in done.err) == (2, True)
@@ -643,18 +603,6 @@ def test_boxes_of_any_file_are_drawn(tmp_path: Path, rows: list[Any], boxes: int
     done = command(["certify", str(path)])
     assert done.code == 0, done
     assert f"{'100.0' if boxes else '0.0'}% of {boxes} boxes wrong" in done.out
-
-
-def test_what_can_not_be_drawn_is_refused(tmp_path: Path) -> None:
-    rows = [{"image_id": "a", "expressions": ["nothing"]}]
-    broken = {"text": "a mug", "instances": [{"bbox": [1, 2, 3]}]}
-    path = write(tmp_path / "x.jsonl", [*rows, {"image_id": "b", "expressions": ["a dog", broken]}])
-    done = command(["review", str(path), "--no-open", "--sample", "9"])
-    assert done.code == 2
-    assert (
-        f"{path}, record 2: column 'expressions', expression 1: an instance needs 'bbox'"
-        in done.err
-    )
 
 
 def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.review.notebook import show
-from tests.review.test_review import Server, select
+from tests.support.review_page import Server, select
 from tests.support.workplace import command
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.review.test_review import (
+from tests.support.review_page import (
     OF_ANOTHER_PICTURE,
     RECORD,
     SINGLE,
@@ -19,17 +19,13 @@ from tests.review.test_review import (
     near,
     phrase,
     point,
-    results,
+    press,
     saved,
-    serve,
-    show,
+    seen,
     write,
 )
-from tests.review.test_review_page import seen
 
 pytestmark = pytest.mark.slow
-
-assert all((results, serve, show))  # fixtures
 
 
 def test_drawing_with_a_box_picked_replaces_it(results: Path, serve: Any, show: Any) -> None:
@@ -53,12 +49,10 @@ def test_drawing_with_a_box_picked_replaces_it(results: Path, serve: Any, show: 
     page.keyboard.up("Shift")
     saved(page)
     assert near([[40, 30.5, 200, 150], [260, 210, 300, 250]], boxes(applied(results)[0], 0))
-    for key in "22":  # the first of two dogs, in the place where it stands
-        page.keyboard.press(key)
+    press(page, *"22")  # the first of two dogs, in the place where it stands
     drag(page, (20, 200), (120, 290))
     saved(page)
     assert near([[20, 200, 120, 290], [260, 60, 300, 210]], boxes(applied(results)[0], 1))
-    assert page.problems == []
 
 
 def test_a_box_that_is_dragged_as_a_whole_is_judged_by_nothing_but_accept(
@@ -101,7 +95,6 @@ def test_a_box_that_is_dragged_as_a_whole_is_judged_by_nothing_but_accept(
     assert (mug["verified"], mug["reviewed_by"]) == (True, "ann")
     assert near([[70, 50.5, 230, 170]], boxes(applied(results)[0], 0))
     page.locator("#left", has_text="2 of 3 boxes").wait_for()
-    assert page.problems == []
 
 
 def test_a_box_can_be_hidden_and_locked(results: Path, serve: Any, show: Any) -> None:
@@ -130,12 +123,9 @@ def test_a_box_can_be_hidden_and_locked(results: Path, serve: Any, show: Any) ->
     assert drawn.count() == 1
     page.mouse.click(*point(page, 235, 100))  # nothing is seen there, so that nothing is picked
     assert page.locator("li.picked .phrase").text_content() == "two dogs"
-    page.keyboard.press("1")
-    page.keyboard.press("l")
-    page.keyboard.press("ArrowRight")
+    press(page, "1", "l", "ArrowRight")
     saved(page)
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
-    assert page.problems == []
 
 
 def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
@@ -146,14 +136,11 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     rows[0] = {**phrase("cat", 0, [10, 10, 60, 60], [80, 80, 120, 120], caption=""), "class": "cat"}
     folder = write(tmp_path / "out", {**RECORD, "caption": "", "expressions": rows})
     page = show(serve(folder, who="ann").address + SINGLE)
-    for key in "1k":  # of the second box, as the first is picked already
-        page.keyboard.press(key)
+    press(page, *"1k")  # of the second box, as the first is picked already
     assert page.locator("#choose li").all_inner_texts() == names[1:]
     page.keyboard.type("do")
     assert page.locator("#choose li").all_inner_texts() == ["dog", "hot dog"]
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("Enter")
+    press(page, "ArrowDown", "ArrowUp", "Enter")
     saved(page)
     assert page.locator("li.picked .phrase").text_content() == "dog"
     after = applied(folder)[0]
@@ -168,27 +155,13 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     saved(page)
     back = applied(folder)[0]["expressions"]
     assert [len(row["instances"]) for row in back] == [2, 0, 0, 0, 0]
-    page.keyboard.press("k")
-    page.keyboard.press("Escape")
+    press(page, "k", "Escape")
     assert page.locator("#choose").is_hidden()
-    assert page.problems == []
 
 
 def named(asked: dict[str, Any]) -> list[tuple[str, int | None]]:
     """What is shown: phrases, and which of their boxes."""
     return sorted((item["text"], item["box"]) for item in asked["items"])
-
-
-def judge(server: Any, place: int, number: int, *verdicts: bool) -> None:
-    view = server.ask(f"record/{place}")
-    row = view["expressions"][number]
-    instances = [
-        {"from": n, "bbox": row["instances"][n]["bbox"], "verified": verdict}
-        for n, verdict in enumerate(verdicts)
-    ]
-    after = {"status": row["status"], "instances": instances, "verified": False}
-    change = {"id": row["id"], "version": row["version"], "after": after}
-    assert not server.decide(change, record=view["key"])["error"]
 
 
 def test_what_is_rejected_to_mend_or_mine_is_found_again(results: Path, serve: Any) -> None:
@@ -203,26 +176,18 @@ def test_what_is_rejected_to_mend_or_mine_is_found_again(results: Path, serve: A
         assert in_grid == single
         return single
 
-    judge(ann, 0, 1, True, False)
-    judge(bob, 0, 0, False)
-    judge(bob, 1, 0, True)
+    ann.judge(1, True, False)
+    bob.judge(0, False)
+    bob.judge(0, True, place=1)
     wrong: list[tuple[str, int | None]] = [("A red mug", 0), ("two dogs", 1)]
     assert shown(ann, "rejected") == shown(bob, "mend") == wrong
     assert shown(ann, "mine") == [("two dogs", 0), ("two dogs", 1)]
     assert shown(bob, "mine") == [("A red mug", 0), ("A red mug", 0)]
-    row = ann.ask("record/0")["expressions"][0]
-    drawn = [
-        {"from": 0, "bbox": row["instances"][0]["bbox"], "verified": False},
-        {"from": None, "bbox": [10, 20, 30, 40], "verified": True},
-    ]
-    after = {"status": "grounded", "instances": drawn}
-    assert not ann.decide({"id": row["id"], "version": row["version"], "after": after})["error"]
+    [mug] = boxes(RECORD, 0)
+    ann.decide_on(0, (mug, 0, False), ([10, 20, 30, 40], None, True))
     assert shown(ann, "rejected") == wrong
     assert shown(ann, "mend") == [("two dogs", 1)], "of the mug a box was drawn since"
-    row = ann.ask("record/0")["expressions"][1]
-    moved = [{"from": n, "bbox": [250 + n, 60, 300, 210], "verified": True} for n in range(2)]
-    after = {"status": "grounded", "instances": moved}
-    assert not ann.decide({"id": row["id"], "version": row["version"], "after": after})["error"]
+    ann.decide_on(1, ([250, 60, 300, 210], 0, True), ([251, 60, 300, 210], 1, True))
     assert shown(ann, "rejected") == [("A red mug", 0)]
     assert shown(ann, "mend") == []
 
@@ -232,29 +197,23 @@ def test_what_was_drawn_in_place_of_a_box_and_rejected_is_to_mend(
 ) -> None:
     server = serve(results)
 
-    def decide(*boxes: tuple[list[int], int | None, bool]) -> None:
-        row = server.ask("record/0")["expressions"][0]
-        instances = [{"bbox": box, "from": n, "verified": right} for box, n, right in boxes]
-        after = {"status": "grounded", "instances": instances}
-        change = {"id": row["id"], "version": row["version"], "after": after}
-        assert not server.decide(change)["error"]
-
     def shown(show: str) -> list[tuple[str, int | None]]:
         return named(server.ask(f"next?mode=single&most=9&show={show}"))
 
-    decide(([10, 20, 30, 40], 0, True))
+    drawn, added = [10, 20, 30, 40], [50, 20, 70, 40]
+    server.decide_on(0, (drawn, 0, True))
     assert shown("rejected") == shown("mend") == []
-    decide(([10, 20, 30, 40], 0, False))
+    server.decide_on(0, (drawn, 0, False))
     assert shown("rejected") == shown("mend") == [("A red mug", 0)]
-    decide(([10, 20, 30, 40], 0, False), ([50, 20, 70, 40], None, True))
+    server.decide_on(0, (drawn, 0, False), (added, None, True))
     assert shown("mend") == []
-    decide(([10, 20, 30, 40], 0, False), ([50, 20, 70, 40], 1, False))
+    server.decide_on(0, (drawn, 0, False), (added, 1, False))
     assert shown("mend") == [("A red mug", 0)], "what was added is wrong, too"
 
 
 def test_a_phrase_without_a_box_that_was_missed_is_to_mend(results: Path, serve: Any) -> None:
     server = serve(results)
-    judge(server, 0, 2)
+    server.decide_on(2, verified=False)
     assert named(server.ask("next?mode=single&most=9&show=mend")) == [("grass", None)]
     with pytest.raises(HTTPError) as refused:
         server.ask("next?mode=grid&show=wrong")
@@ -299,7 +258,6 @@ def test_marked_in_the_grid_they_are_mended_one_by_one(
     rows = applied(results)[0]["expressions"]
     assert [row.get("verified") for row in rows] == [True, True, None]
     assert [len(row["instances"]) for row in rows] == [1, 2, 0]
-    assert page.problems == []
 
 
 def test_a_grid_whose_first_page_has_no_picture_goes_on(
@@ -321,4 +279,3 @@ def test_a_grid_whose_first_page_has_no_picture_goes_on(
     first, second = applied(results)
     assert {row.get("verified") for row in first["expressions"]} == {None}
     assert {row.get("verified") for row in second["expressions"]} == {True}
-    assert page.problems == []

@@ -8,12 +8,11 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.review.notebook import show
-from tests.review.test_review import RECORD, results
+from tests.support.review_page import RECORD
 from tests.support.workplace import HANGING, REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-assert results  # a fixture
 CELL = (
     "import json\nfrom dataflow_grounding.review.notebook import show\n"
     "show(json.loads(open('out/annotations.jsonl').readline()), image_root='out')"

@@ -46,33 +46,17 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
         "verified": False,
         "reason": "why",
     }
-    record = {
-        "image_path": "a/b.jpg",
-        "width": 9,
-        "height": 8,
-        "model": "m",
-        "suspect_boxes": True,
-        "caption": "mug",
-    }
+    record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "caption": "mug"}
+    record["suspect_boxes"] = True
     data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))
-    assert (data["id"], data["path"], data["width"], data["height"], data["model"]) == (
-        "a/b.jpg",
-        "a/b.jpg",
-        9,
-        8,
-        "m",
-    )
+    names = ("id", "path", "width", "height", "model")
+    assert [data[name] for name in names] == ["a/b.jpg", "a/b.jpg", 9, 8, "m"]
     assert marks_of(record, data) == {"grounded", "suspect", "unverified", "small"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
     assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]
-    assert (e["id"], e["color"], e["check"], e["reasons"], e["span"]) == (
-        "7",
-        0,
-        "not verified",
-        ["why"],
-        None,
-    )
+    assert (e["id"], e["color"], e["span"]) == ("7", 0, None)
+    assert (e["check"], e["reasons"]) == ("not verified", ["why"])
     assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
 
 
@@ -134,47 +118,81 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     assert not (a / "report_files").exists()
 
 
-OLD = {"text": "a pet", "class": "cat", "status": "grounded"}
-OLD["instances"] = [{"bbox": [10, 10, 50, 50], "score": 0.9}]  # type: ignore[assignment]
+OLD: dict[str, Any] = {"text": "a pet", "class": "cat", "status": "grounded"}
+OLD["instances"] = [{"bbox": [10, 10, 50, 50], "score": 0.9}]
+WITHOUT_CLASS = {name: value for name, value in OLD.items() if name != "class"}
+BUS = {**OLD, "text": "a bus", "class": "bus", "instances": [{"bbox": [90, 90, 150, 140]}]}
+
+
+def of(*expressions: dict[str, Any]) -> dict[str, Any]:
+    return {"expressions": [*expressions]}
 
 
 def with_box(*bbox: float, score: float | None = 0.9) -> dict[str, Any]:
-    return {**OLD, "instances": [{"bbox": [*bbox], "score": score}]}
+    return of({**OLD, "instances": [{"bbox": [*bbox], "score": score}]})
+
+
+REGION = {"regions": [{"bbox": [40, 30, 200, 150], "type": "mug"}], "expressions": None}
+CAPTION = {"region_id": 1, "text": "A red mug.", "bbox": [40, 30, 200, 150]}
 
 
 @pytest.mark.parametrize(
-    ("new", "said"),
+    ("before", "after", "said"),
     [
-        (OLD, []),
-        ({**OLD, "class": "dog"}, ["class cat → dog"]),
-        ({name: value for name, value in OLD.items() if name != "class"}, ["class cat → –"]),
-        (with_box(10, 10, 50, 50, score=0.1), ["score 0.9 → 0.1"]),
-        (with_box(10, 10, 50, 50, score=None), ["score 0.9 → –"]),
-        (with_box(10.5, 10, 50.5, 50), ["box moved, IoU 0.98"]),
-        ({**OLD, "text": "a Pet"}, ["now “a Pet”"]),
+        ({}, {}, []),
+        ({}, of({**OLD, "class": "dog"}), [("a pet", "class cat → dog")]),
+        ({}, of(WITHOUT_CLASS), [("a pet", "class cat → –")]),
+        ({}, with_box(10, 10, 50, 50, score=0.1), [("a pet", "score 0.9 → 0.1")]),
+        ({}, with_box(10, 10, 50, 50, score=None), [("a pet", "score 0.9 → –")]),
+        ({}, with_box(10.5, 10, 50.5, 50), [("a pet", "box moved, IoU 0.98")]),
+        ({}, of({**OLD, "text": "a Pet"}), [("a pet", "now “a Pet”")]),
+        ({}, of({**OLD, "verified": True}), []),
+        (of(OLD, BUS), of(OLD), [("a bus", "left out")]),
+        (of(OLD), of(OLD, BUS), [("a bus", "added")]),
+        (
+            {},
+            of({**OLD, "instances": [], "status": "none"}),
+            [("a pet", "grounded → none · 1 → 0 boxes")],
+        ),
+        (of({"text": "a pet", "class": "cat", "instances": []}), of(OLD), []),  # pending
+        (REGION, {**REGION, "region_captions": [CAPTION]}, []),
+        ({"caption": "a cat"}, {}, [("caption", "“a cat” → “a pet”")]),
+        ({"width": 400}, {}, [("size", "400 x 150 → 200 x 150")]),
+        ({"width": None}, {}, []),  # which is not known
     ],
 )
-def test_whatever_differs_between_two_runs_is_told(new: dict[str, Any], said: list[str]) -> None:
-    record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150}
-    before = {**record, "expressions": [OLD]}
-    after = view_of({**record, "expressions": [new]})
-    changes = changes_view(after, [("A", before)], "B").get("changes", [])
-    assert [change["said"] for change in changes] == said
-
-
-@pytest.mark.parametrize(
-    ("other", "change"),
-    [
-        ({"caption": "a cat"}, ("caption", "“a cat” → “a pet”")),
-        ({"width": 400}, ("size", "400 x 150 → 200 x 150")),
-        ({"width": None}, None),  # which is not known
-    ],
-)
-def test_another_caption_or_size_is_told(
-    other: dict[str, Any], change: tuple[str, str] | None
+def test_whatever_differs_between_two_runs_is_told(
+    before: dict[str, Any], after: dict[str, Any], said: list[tuple[str, str]]
 ) -> None:
+    record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150, **of(OLD)}
+    view = changes_view(view_of({**record, **after}), [("A", {**record, **before})], "B")
+    assert [(row["text"], row["said"]) for row in view.get("changes", [])] == said
+
+
+OPEN = {**OLD, "verified": None, "verification": {"method": "check", "boxes": []}}
+TWO = {**OLD, "instances": [*OLD["instances"], {"bbox": [0, 0, 9, 9], "score": 0.9}]}
+YES, NO = {**OLD, "verified": True}, {**OLD, "verified": False}
+UNDECIDED = ("check", "no check → undecided")
+
+
+@pytest.mark.parametrize(
+    ("grounded", "checked", "last", "said"),
+    [
+        (OLD, OPEN, YES, []),
+        (TWO, {**TWO, **OPEN, "instances": TWO["instances"]}, YES, [("last", "2 → 1 boxes")]),
+        (OLD, OPEN, OPEN, [UNDECIDED]),
+        (OLD, OPEN, NO, [UNDECIDED, ("last", "undecided → not verified")]),
+    ],
+    ids=["confirmed", "dropped", "open", "refused"],
+)
+def test_a_check_of_several_steps_that_says_yes_at_last_is_no_change(
+    grounded: dict[str, Any], checked: dict[str, Any], last: dict[str, Any], said: list[Any]
+) -> None:
+    """As with `check: true`: what the first judge leaves open, the second one confirms."""
     record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150}
-    record["expressions"] = [OLD]  # type: ignore[assignment]
-    view = changes_view(view_of(record), [("A", {**record, **other})], "B")
-    changes = [(row["text"], row["said"]) for row in view.get("changes", [])]
-    assert changes == ([change] if change else [])
+    earlier = [
+        ("grounding", {**record, **of(grounded)}),
+        ("check", {**record, **of(checked)}),
+    ]
+    changes = changes_view(view_of({**record, **of(last)}), earlier, "last").get("changes", [])
+    assert [(row["version"], row["said"]) for row in changes] == said
