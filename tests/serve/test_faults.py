@@ -125,10 +125,11 @@ def test_over_the_budget_stored_replies_are_still_answered(
     settings = ["image_grounding.workflow.max_requests=1", "image_grounding.vlm.check_every=null"]
     with Served(tmp_path, "--results", "results", *settings, **variables) as served:
         first = served.post("/ground", body_of(1))
-        over = served.post("/ground", body_of(2))
+        over = [served.post("/ground", body_of(number)) for number in (2, 3)]
         again = served.post("/ground", body_of(1))
-    assert [first.status, over.status, again.status] == [200, 503, 200]
-    assert "workflow.max_requests" in over.body["error"]
+    assert [first.status, again.status] == [200, 200]
+    assert [answer.status for answer in over] == [503, 503], "a budget stays used up"
+    assert "workflow.max_requests" in over[0].body["error"]
     assert again.body == first.body
     assert paid_for(endpoint) == 1
     assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
