@@ -133,7 +133,10 @@ def test_parts_of_a_split_share_their_numbers(
     listed = (parts / "classes.txt").read_text(encoding="utf-8").splitlines()
     assert listed == (classes or [*FOUND])
     if way == "in one go":
-        succeeds("export", parts, "--format", "yolo", "-o", out)
+        said = facts_of("export", parts, "--format", "yolo", "-o", out)
+        records = {part: counts["records"] for part, counts in said["parts"].items()}
+        found = {part: len([*(out / part / "labels").rglob("*.txt")]) for part in records}
+        assert (records, sum(records.values())) == (found, 12)
         written = sorted(path.name for path in out.iterdir())
         assert written == ["README.md", "data.yaml", "test", "train", "val"]
         data = yaml.safe_load((out / "data.yaml").read_text())

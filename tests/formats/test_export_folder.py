@@ -25,30 +25,23 @@ def export(path: Path, *lines: dict[str, object]) -> str:
 
 def test_columns_and_fractions_that_come_late_are_stated_too(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4]}
+    first = {"id": 1, "boxes": [box], "things": [{"x": None}, {"x": 0.5, "y": 2}]}
     stated = export(
         tmp_path / "out",
-        {"id": 1, "boxes": [box]},
+        first,
         {"id": 2, "boxes": [box, {"bbox": [1.5, 2, 3, 4], "label": "a cup"}], "kind": "x"},
-        {"id": 3, "boxes": [], "kind": None},
+        {"id": 3, "boxes": [], "kind": None, "things": []},
     )
     features = yaml.safe_load(stated.strip("-\n"))["dataset_info"]["features"]
+    boxes = [{"name": "bbox", "list": "float64"}, {"name": "label", "dtype": "string"}]
+    things = [{"name": "x", "dtype": "float64"}, {"name": "y", "dtype": "int64"}]
     assert features == [
         {"name": "id", "dtype": "int64"},
-        {
-            "name": "boxes",
-            "list": [{"name": "bbox", "list": "float64"}, {"name": "label", "dtype": "string"}],
-        },
+        {"name": "boxes", "list": boxes},
+        {"name": "things", "list": things},
         {"name": "kind", "dtype": "string"},
     ]
-
-
-def test_a_line_alone_states_what_any_item_of_its_lists_has(tmp_path: Path) -> None:
-    line = {"box": [0, 1.5], "things": [{"x": None}, {"x": 0.5, "y": 2}]}
-    stated = export(tmp_path / "out", line, {"box": [1, 2], "things": []})
-    features = yaml.safe_load(stated.strip("-\n"))["dataset_info"]["features"]
-    things = [{"name": "x", "dtype": "float64"}, {"name": "y", "dtype": "int64"}]
-    assert features == [{"name": "box", "list": "float64"}, {"name": "things", "list": things}]
-    assert line == {"box": [0, 1.5], "things": [{"x": None}, {"x": 0.5, "y": 2}]}
+    assert first["things"] == [{"x": None}, {"x": 0.5, "y": 2}]
 
 
 def test_an_earlier_export_stays_where_the_new_one_can_not_be_put_in_its_place(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from pathlib import Path
 
 import PIL.Image
 import pytest
 
-from tests.formats.data import command, succeeds
+from tests.formats.data import command, facts_of, records_of, succeeds
 from tests.support.labelled import Box, Labelled, labelled, saved
 
 CUP = Box("cup", 1, 2, 30, 40)
@@ -24,8 +23,7 @@ def draw(folder: Path, *names: str) -> None:
 
 
 def paths(out: Path) -> list[str]:
-    lines = (out / "annotations.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line)["image_path"] for line in lines]
+    return [row["image_path"] for row in records_of(out)]
 
 
 @pytest.mark.parametrize("format", BY_NAME)
@@ -38,8 +36,7 @@ def test_pictures_that_are_gone_are_counted_and_the_first_is_named(
         (found,) = tmp_path.rglob(gone)
         found.unlink()
     arguments = ("import", path, "--format", format)
-    done = succeeds(*arguments, "-o", tmp_path / "back", "--json")
-    (line,) = json.loads(done.out)["remarks"]
+    (line,) = facts_of(*arguments, "-o", tmp_path / "back")["remarks"]
     assert line.startswith("no picture in ")
     assert "for 2 of 3, the first is" in line
     assert "b.png: name the right folder as --image-root" in line
@@ -77,9 +74,9 @@ def test_a_name_may_differ_in_case_and_form_which_is_said(
 ) -> None:
     path = labelled(tmp_path, "coco", [Labelled(stated, [CUP])], drawn=False)
     draw(tmp_path, real, "other.png")
-    done = succeeds("import", path, "--format", "coco", "-o", tmp_path / "back", "--json")
+    said = facts_of("import", path, "--format", "coco", "-o", tmp_path / "back")
     assert paths(tmp_path / "back") == [real]
-    assert json.loads(done.out)["remarks"] == [
+    assert said["remarks"] == [
         "pictures whose names differ in the case of letters or Unicode's form: 1, the first is"
         f" {stated}, which is {real}"
     ]

@@ -13,7 +13,6 @@ import PIL.Image
 import pytest
 
 from dataflow_grounding.formats.samples import Exported
-from tests.formats.data import succeeds
 from tests.formats.place import Place
 from tests.support.labelled import Box, Labelled, labelled, region, saved
 
@@ -154,45 +153,6 @@ def test_regions_come_in_as_outlines_and_go_back_as_they_were(format: str, place
     assert not {what for what in lost if "outline" in what or "box" in what}
     out = place.out if source.is_dir() else place.out / source.name
     assert content_of(out) == content_of(source)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("over", [FORMATS, FORMATS[::-1], ("datasets", "dota", "webdataset")])
-def test_regions_come_through_other_formats(over: tuple[str, ...], place: Place) -> None:
-    """From Label Studio over all others and back, where they are rotated rectangles again."""
-    made = regions(40)
-    source, format = source_of(place, "label-studio", *made), "label-studio"
-    for number, other in enumerate((*over, "label-studio")):
-        out = place.folder / f"{number} {other}"
-        root = ("--image-root", place.pictures) if number == 0 else ()
-        succeeds("convert", source, "--from", format, "--to", other, "-o", out, *root)
-        source, format = out, other
-    found = []
-    for task in json.loads((source / "tasks.json").read_text()):
-        for part in task["predictions"][0]["result"]:
-            if part["type"] == "rectanglelabels":
-                size = (part["original_width"], part["original_height"])
-                found.append((size, corners_in_label_studio(part["value"], size)))
-            assert part["type"] != "polygonlabels"
-    assert "PolygonLabels" not in (source / "labels.xml").read_text()
-    assert len(found) == 40
-    for one in made:
-        distances = [
-            max(abs(a - b) for a, b in zip(corners, one.corners, strict=True))
-            for size, corners in found
-            if size == one.size
-        ]
-        assert min(distances) < DIGITS
-
-
-def corners_in_label_studio(value: dict[str, Any], size: tuple[int, int]) -> Corners:
-    """As Label Studio's own converter has them."""
-    x, y = value["x"] * size[0] / 100, value["y"] * size[1] / 100
-    width, height = value["width"] * size[0] / 100, value["height"] * size[1] / 100
-    cos, sin = math.cos(math.radians(value["rotation"])), math.sin(math.radians(value["rotation"]))
-    right, down = (width * cos, width * sin), (-height * sin, height * cos)
-    end = (x + right[0] + down[0], y + right[1] + down[1])
-    return [x, y, x + right[0], y + right[1], *end, x + down[0], y + down[1]]
 
 
 @pytest.mark.slow
@@ -551,6 +511,14 @@ def test_other_outlines_stay_polygons_in_labelling_tools(
     assert outlines_in(place, format) == [pytest.approx(outline)]
     text = "".join(path.read_text() for path in place.out.glob("*.*"))
     assert "polygon" in text
+
+
+def test_a_rotated_box_of_another_format_is_no_polygon_of_label_studio(place: Place) -> None:
+    written(place, "label-studio", {"bbox": SHIP.box, "outline": SHIP.corners})
+    (outline,) = outlines_in(place, "label-studio")
+    assert outline == pytest.approx(SHIP.corners, abs=DIGITS)
+    for name in ("tasks.json", "labels.xml"):
+        assert "polygon" not in (place.out / name).read_text().lower()
 
 
 def test_further_records_of_a_picture_are_added_to_its_label_file(place: Place) -> None:

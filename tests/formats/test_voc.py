@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from dataflow_grounding.errors import InputError
 from dataflow_grounding.formats import find_format, read, write
-from tests.formats.data import draw, hostile, record, succeeds
+from tests.formats.data import draw, hostile, record, records_of, succeeds
 
 # The first picture of VOC 2007, but for the address of its owner.
 DEVKIT = """\
@@ -147,18 +146,15 @@ def test_labelimgs_edges_are_counted_from_0(tmp_path: Path) -> None:
     (row,) = read(str(source), "voc", offset=1)
     assert boxes(row) == [("Red Cup", [9, 19, 30, 40])]
     succeeds("import", source, "--format", "voc", "-o", tmp_path / "results")
-    (line,) = (tmp_path / "results" / "annotations.jsonl").read_text().splitlines()
-    assert (json.loads(line)["width"], json.loads(line)["height"]) == (64, 48)
+    (row,) = records_of(tmp_path / "results")
+    assert (row["width"], row["height"]) == (64, 48)
 
 
 @pytest.mark.parametrize("kind", ["devkit", "labelimg"])
 def test_what_came_in_goes_back(tmp_path: Path, kind: str) -> None:
     """Parts, poses, `difficult`, paths and objects that were not read, in their order."""
-    source, text = {
-        "devkit": (devkit, DEVKIT),
-        "labelimg": (labelimg, LABELIMG),
-    }[kind]
-    folder = source(tmp_path / "source")
+    folder = (devkit if kind == "devkit" else labelimg)(tmp_path / "source")
+    text = DEVKIT if kind == "devkit" else LABELIMG
     succeeds("import", folder, "--format", "voc", "-o", tmp_path / "results")
     succeeds("export", tmp_path / "results", "--format", "voc", "-o", tmp_path / "out")
     (file,) = (tmp_path / "out" / "Annotations").rglob("*.xml")
