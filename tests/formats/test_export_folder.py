@@ -29,8 +29,9 @@ def test_columns_and_fractions_that_come_late_are_stated_too(tmp_path: Path) -> 
     stated = export(
         tmp_path / "out",
         first,
-        {"id": 2, "boxes": [box, {"bbox": [1.5, 2, 3, 4], "label": "a cup"}], "kind": "x"},
-        {"id": 3, "boxes": [], "kind": None, "things": []},
+        {"id": 2, "boxes": [box, {"bbox": [1.5, 2, 3, 4], "label": "a cup"}]},
+        {"id": 3, "boxes": [], "kind": "x", "things": []},
+        {"id": 4, "kind": None},
     )
     features = yaml.safe_load(stated.strip("-\n"))["dataset_info"]["features"]
     boxes = [{"name": "bbox", "list": "float64"}, {"name": "label", "dtype": "string"}]
