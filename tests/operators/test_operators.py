@@ -131,6 +131,7 @@ def test_what_is_no_storage_is_refused(storage: Any) -> None:
 
 @pytest.mark.parametrize("shipped", SHIPPED)
 def test_the_registry_describes_its_operators_in_two_languages(shipped: Any) -> None:
+    assert shipped.__name__ in OPERATOR_REGISTRY
     assert shipped.__name__ in list(OPERATOR_REGISTRY.keys())
     assert shipped.get_desc("en").isascii()
     assert any("\u4e00" <= letter <= "\u9fff" for letter in shipped.get_desc("zh"))

@@ -218,6 +218,8 @@ def test_a_list_of_nothing_says_that_nothing_is_there(reply: str) -> None:
         '{"label": "cat", "bbox": [10,20,30,40], "bbox": [50,60,70,80]}',
         '{"label": "cat", "bbox_2d": {"bbox": [10,20,30,40]}}',
         '[{"label": "cat", "bbox": [[10,20,30,40], 5]}]',
+        '[{"label": "cat", "bbox": [["a", 20], [30, 40]]}]',
+        "[{'label': 'cat', 'bbox': [10, 20, NaN, 40]}]",
         '[{"label": "cat", "bbox": [10,20,30,40}]',
         '[{"label": "cat", "bbox": 10,20,30,40]}]',
         '[{"label": "cat", "bbox": [10,20,30,40]}}, 1]',

@@ -76,6 +76,7 @@ def test_what_was_done_is_noted() -> None:
         ("", UnreadableReply, "empty"),
         ("I can't.", UnreadableReply, "no JSON"),
         ('{"other": 1}', UnreadableReply, "'caption'"),
+        ('{"answers": [' + '{"caption": "x"}, ' * 9 + "[]]}", UnreadableReply, "'caption'"),
         ('{"note": "so', TruncatedReply, "cut off"),
         ("[" * 200, UnreadableReply, "nested"),
     ],
