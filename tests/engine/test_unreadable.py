@@ -17,7 +17,7 @@ from dataflow_grounding import (
     OpenAIServing,
     RunOptions,
 )
-from dataflow_grounding._util.errors import NothingUsable
+from dataflow_grounding._util.errors import OTHER_SCALE, NothingUsable
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import holding
@@ -121,6 +121,9 @@ def test_where_no_other_form_helps_it_says_what_does() -> None:
     assert told(23, 3, form="") == f"13% {SAID}: try a stronger model"
     cut_off = told(23, 3, form="", reason="cut off")
     assert cut_off == f"13% {SAID} (most: cut off): raise max_tokens"
+    assert told(23, 3, reason=OTHER_SCALE).endswith(
+        ": check vlm.box_format, or have it found out (calibrate)"
+    )
 
 
 def test_up_to_2_percent_and_two_replies_are_not_told() -> None:
