@@ -132,6 +132,16 @@ def test_waiting_for_a_slow_answer_is_no_outage(
 
 
 @pytest.mark.slow
+def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
+    workplace.many(4)
+    with endpoint_of(workplace, faults=on(faults.server_error(503), where=down(0, 4.0))):
+        assert workplace.run().code == 0
+
+
+@pytest.mark.slow
 def test_an_outage_that_ends_when_the_question_is_asked_costs_no_record(
     workplace: Workplace,
 ) -> None:

@@ -199,6 +199,18 @@ def test_a_picture_that_is_refused_however_small_fails_alone(workplace: Workplac
         assert {request.images[0].format for request in answered} == {"PNG"}  # as they are
 
 
+def test_a_limit_told_for_a_small_picture_is_found_by_the_next_run(workplace: Workplace) -> None:
+    picture = noise(workplace.folder / "a.png", (100, 80))  # 32,000 characters
+    with_pictures(workplace, noise(workplace.folder / "b.png", (50, 40)), picture)
+    workplace.settings["workflow.max_workers"] = 1
+    with endpoint_of(workplace, in_the_middle, faults=above(30_000, Fault(413))) as server:
+        assert workplace.run().code == 0
+        assert server.received == 3
+        forget_all_but_replies(workplace)
+        assert workplace.run().code == 0
+        assert server.received == 3
+
+
 @pytest.mark.slow
 def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (900, 700))
