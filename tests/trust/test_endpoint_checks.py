@@ -533,27 +533,6 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_where_nothing_is_checked_a_sign_alone_stops_the_run_or_warns(place: Workplace) -> None:
-    many_pictures(place)
-    place.settings |= {"vlm.check_every": None, "workflow.max_workers": 1}
-    with LoopbackServer(corner) as server:
-        done = run(place, server)
-        assert (done.code, "_px would fit" in done.err) == (2, True), done
-        assert server.by_task["phrase_grounding"] < 26
-        stopped = place.run_json()
-        assert (stopped["state"], "_px would fit" in stopped["suspect_boxes"]) == ("stopped", True)
-        sent = server.count()
-        again = run(place, server)
-        assert (again.code, server.count() - sent <= 2) == (2, True), "stored replies say it"
-        warned = run(place, server, **{"vlm.on_suspect_boxes": "warn"})
-    assert warned.code == 0, warned
-    assert warned.err.count(f"Warning: the boxes don't look like {X}") == 1
-    finished = place.run_json()
-    assert (finished["state"], "_px would fit" in finished["suspect_boxes"]) == ("finished", True)
-    assert all(record["suspect_boxes"] for record in place.annotations()), "nothing vouches for any"
-
-
-@pytest.mark.slow
 def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(place: Workplace) -> None:
     many_pictures(place)
     with LoopbackServer(
