@@ -134,16 +134,16 @@ _THING_IS_NOT = lazy_pattern(
 )
 # "id 2 is a spoon", "id 2: spoon"
 _NAMED_BY_ID = lazy_pattern(
-    r"\bid\W{0,2}(?P<id>\d+)(?: ?[:=] ?| (?:is|shows|was) (?=an?\b|the\b))(?P<what>[^\W\d][\w -]*)"
+    r"\bid\W{0,2}(?P<id>\d+)(?: ?[:=] ?| (?:is|shows|was) (?=an?\b|the\b))(?P<what>[^\W\d][\w -]{0,60})"
 )
 # "It is a spoon", but not "It is the one on the left"
 _NAMED_ALONE = lazy_pattern(
     r"\W*(?:it|this|that|the box|the object)(?:'s| is| was| shows)"
-    r" (?:an?|the) (?!(?:one|only|same|best|main)\b)(?P<what>[^\W\d][\w -]*)"
+    r" (?:an?|the) (?!(?:one|only|same|best|main)\b)(?P<what>[^\W\d][\w -]{0,60})"
 )
 _COLOR_SAID = lazy_pattern(rf"{_THING} (?:is|are|was|looks|appears) (?:\w+ly )?(?P<what>[a-z]+)\b")
 _NAMED_BY_NAME = lazy_pattern(
-    rf"{_THING} (?:is|are|was|were) (?:\w+ly )?(?:an?|the) (?P<what>[^\W\d][\w -]*)"
+    rf"{_THING} (?:is|are|was|were) (?:\w+ly )?(?:an?|the) (?P<what>[^\W\d][\w -]{{0,60}})"
 )
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 # "Box 2 is a fox", "the second one shows a wolf"
@@ -155,7 +155,7 @@ _BY_NUMBER = lazy_pattern(_NUMBER)
 _NAMED_BY_NUMBER = lazy_pattern(
     rf"{_NUMBER}"
     r" (?:is|shows|contains|marks|encloses) (?:really |actually )?(?:an?|the)"
-    r" (?P<what>[^\W\d][\w -]*)"
+    r" (?P<what>[^\W\d][\w -]{0,60})"
 )
 _VERB = "(?:is|are|was|were|can|could|does|did|has|not)"
 # "Dog: not found", "dog ✗"
@@ -462,11 +462,18 @@ def _numbered(sentence: str, phrases: Mapping[int, str]) -> list[int]:
     # The phrases of "the second box", "box 2" and "the boxes".
     if re.search(r"\bthe boxes\b", sentence, re.IGNORECASE):
         return list(phrases)
-    numbered = []
-    for found in _BY_NUMBER.finditer(sentence.casefold()):
-        number = found["number"] or _ORDINALS.index(found["ordinal"]) + 1
-        numbered += list(phrases)[int(number) - 1 : int(number)]
-    return numbered
+    return [
+        own_id
+        for found in _BY_NUMBER.finditer(sentence.casefold())
+        for own_id in _at_number(found, phrases)
+    ]
+
+
+def _at_number(found: re.Match[str], phrases: Mapping[int, str]) -> list[int]:
+    # The phrase of "box 2" or "the second one": boxes are in the phrases' order. [] for a number
+    # beyond.
+    number = found["number"] or _ORDINALS.index(found["ordinal"]) + 1
+    return list(phrases)[int(number) - 1 : int(number)]
 
 
 def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
@@ -489,7 +496,7 @@ def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tu
         yield int(by_id["id"]), by_id["what"]
     by_number = _NAMED_BY_NUMBER.search(sentence)
     if by_number is not None:
-        for own_id in _numbered(by_number[0], phrases):
+        for own_id in _at_number(by_number, phrases):
             yield own_id, by_number["what"]
     alone = _NAMED_ALONE.fullmatch(sentence)
     if alone is not None and len(phrases) == 1:

@@ -8,6 +8,7 @@ They are ordinary sentences, labels and keys, and a hundred replies that want a 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -633,6 +634,12 @@ def test_what_keys_next_to_the_list_say_of_boxes_is_judged(
         assert outcome == "refused"
     else:
         assert outcome == ("doubtful" if reading.doubts else "clean")
+
+
+def test_words_again_and_again_take_no_longer_than_they_are() -> None:
+    for words in ("box 1 is a ", "the second one is a ", "missing: ", "only found the fork "):
+        with suppress(UnreadableReply):
+            read(after=words * (19_000 // len(words)))
 
 
 def test_a_thing_may_be_seen_in_part() -> None:
