@@ -22,9 +22,10 @@ from click.shell_completion import get_completion_class
 
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding._util.errors import GroundingError, RunStopped
+from dataflow_grounding._util.errors import GroundingError, RunStopped, message_of
 from dataflow_grounding._util.exit_codes import exit_codes
 from dataflow_grounding._util.nearest import nearest
+from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import LEAVING
@@ -123,7 +124,11 @@ class _LazyGroup(click.Group):
             rows_of_heading[f"{group}:"] = [(name, COMMANDS[name]) for name in names]
         of_other_packages = []
         for name in _other_packages_commands():
-            of_other_packages.append((name, self.command_named(ctx, name).get_short_help_str()))
+            try:
+                purpose = self.command_named(ctx, name).get_short_help_str()
+            except Exception as error:  # whatever an import of theirs raises hides no other command
+                purpose = f"can't be loaded: {excerpt(message_of(error), 60)}"
+            of_other_packages.append((name, purpose))
         if of_other_packages:
             rows_of_heading["Commands of other packages:"] = of_other_packages
         records = [option.get_help_record(ctx) for option in self.get_params(ctx)]

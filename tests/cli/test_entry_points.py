@@ -81,13 +81,11 @@ def run(folder: Path, *lines: str) -> list[Done]:
     return one_after_another(map(str.split, lines), env=environment, cwd=folder)
 
 
-def test_a_command_is_in_the_help(folder: Path) -> None:
-    (folder / "brought-1.dist-info" / "entry_points.txt").write_text(
-        "[dataflow_grounding.commands]\ngreet = brought:greet\n"
-    )
+def test_a_command_is_in_the_help_and_a_broken_one_hides_none(folder: Path) -> None:
     [shown] = run(folder, "--help")
     assert "Commands of other packages:" in shown.out
     assert "Say good day." in shown.out
+    assert "can't be loaded: 'broken': brought:NUMBER" in shown.out
 
 
 def test_a_command_a_serving_a_format_and_a_store(folder: Path) -> None:

@@ -639,7 +639,7 @@ def test_what_keys_next_to_the_list_say_of_boxes_is_judged(
 def test_words_again_and_again_take_no_longer_than_they_are() -> None:
     for words in ("box 1 is a ", "the second one is a ", "missing: ", "only found the fork "):
         with suppress(UnreadableReply):
-            read(after=words * (19_000 // len(words)))
+            read(after=words * (6_000 // len(words)))
 
 
 def test_a_thing_may_be_seen_in_part() -> None:
