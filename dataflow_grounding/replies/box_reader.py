@@ -28,20 +28,17 @@ from dataflow_grounding.replies.reading import (
 )
 from dataflow_grounding.replies.remarks import (
     LONGEST_REMARK,
-    Asked,
     denials_in,
-    denies,
-    describes_another,
     harm_in,
     hedges_in,
-    is_like,
     is_plain,
     left_out_in,
     other_names_in,
-    states_as_asked,
     thought_against,
     with_its_thing,
 )
+from dataflow_grounding.replies.stated_coordinates import Asked, states_as_asked
+from dataflow_grounding.replies.things import denies, describes_another, is_like
 from dataflow_grounding.replies.words import ids_of, share_a_word, words_of
 
 # How far outside its range a number may lie, as a share of the range, for its box to be moved

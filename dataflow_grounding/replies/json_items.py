@@ -35,16 +35,7 @@ from dataflow_grounding.replies.json_text import (
     plain_key,
     strict_json,
 )
-from dataflow_grounding.replies.reading import (
-    EVIDENCE,
-    Dropped,
-    KeyText,
-    ParsedReply,
-    RawBox,
-    in_brackets,
-)
-from dataflow_grounding.replies.remarks import (
-    denies,
+from dataflow_grounding.replies.key_meanings import (
     key_affirms,
     key_changes,
     key_denies,
@@ -53,6 +44,15 @@ from dataflow_grounding.replies.remarks import (
     key_words,
     names_another,
 )
+from dataflow_grounding.replies.reading import (
+    EVIDENCE,
+    Dropped,
+    KeyText,
+    ParsedReply,
+    RawBox,
+    in_brackets,
+)
+from dataflow_grounding.replies.things import denies
 from dataflow_grounding.replies.tokens import read_tokens
 from dataflow_grounding.replies.words import (
     agrees_with_none,

@@ -13,7 +13,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.replies.remarks import is_like
+from dataflow_grounding.replies.things import is_like
 from dataflow_grounding.replies.words import folded, says_none
 from dataflow_grounding.tasks.request import (
     BOOLEAN,

@@ -1,0 +1,281 @@
+"""What a sentence says of coordinates that wasn't asked for: an order, a unit, a scale, a size.
+
+In English, words that do harm are listed; in other languages, those that do none.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.replies.harm_words import (
+    parts_listed,
+    pattern_listed,
+    with_whole_negations,
+    words_listed,
+)
+from dataflow_grounding.replies.things import THING
+from dataflow_grounding.replies.words import is_neutral, turning_word
+
+_WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
+_SIZE = lazy_pattern(r"(?<!\d)(\d{2,5}) ?(?:[x×*]|by) ?(\d{2,5})(?!\d)")
+_ORDER_NAME = lazy_pattern(r"\b(xyxy|yxyx|xywh|cxcywh|ltrb|tlbr|ltwh|voc|coco|yolo)\b")
+_ORDERS_NAMED = {
+    "ltrb": "xyxy",
+    "voc": "xyxy",
+    "tlbr": "yxyx",
+    "ltwh": "xywh",
+    "coco": "xywh",
+    "yolo": "cxcywh",
+}
+_HEIGHTS = ("height", "h", "höhe", "hauteur", "alto", "高")
+_EDGE = (
+    r"left|top|right|bottom|links|oben|rechts|unten|gauche|haut|droite|bas"
+    r"|izquierda|arriba|derecha|abajo|esquerda|direita|sinistra|destra|左|上|右|下"
+)
+# The name of one of a box's four numbers: x, x1, x_min, cx, center_x, width, left.
+_AXIS = (
+    r"(?:(?P<middle>c|center_|centre_)?(?P<axis>[xy])"
+    r"(?:[_ ]?(?P<which>min|max|[0-2]|c|center|centre))?"
+    r"|(?P<side>width|height|w|h|breite|höhe|largeur|hauteur|ancho|alto|宽|高|幅)"
+    rf"|(?P<edge>{_EDGE}))"
+)
+_EDGES = {
+    "l": "left links gauche izquierda esquerda sinistra 左",
+    "t": "top oben haut arriba 上",
+    "r": "right rechts droite derecha direita destra 右",
+    "b": "bottom unten bas abajo 下",
+}
+_LETTERS = {name: letter for letter, names in _EDGES.items() for name in names.split()}
+_NAME = lazy_pattern(_AXIS, re.IGNORECASE)
+_UNNAMED = re.sub(r"\?P<\w+>", "?:", _AXIS)
+_NAMES = lazy_pattern(
+    rf"(?:(?<!\w)|(?=[左上右下])){_UNNAMED}"
+    rf"(?:[\s,、，/|)(\]\[]+(?:(?:and|und|et|y) )?{_UNNAMED}(?:(?!\w)|(?<=[左上右下]))){{1,3}}",
+    re.IGNORECASE,
+)
+_TEMPLATES = {
+    "xyxy": ("ltrb", "xyxy"),
+    "yxyx": ("tlbr", "yxyx"),
+    "xywh": ("ltwh", "xywh"),
+    "cxcywh": ("XYwh",),
+}
+"""What the names of numbers in an order come to, by `_letter_of`: a letter for each number.
+
+"l", "t", "r" and "b" are edges, "x" and "y" coordinates of either edge, "w" and "h" sides, and "X"
+and "Y" the middle.
+"""
+# Two corners, unless nothing is between them: "top left bottom right" may name four numbers.
+_CORNER = lazy_pattern(
+    r"\b(?:top|upper)[- ]left\b(?! (?:bottom|lower))"
+    r"|(?<!left )\b(?:bottom|lower)[- ]right\b|左上角?|右下角?"
+)
+_JOINED = lazy_pattern(rf"\b(?:and|und|et|y) (?={_EDGE})", re.IGNORECASE)
+_OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下")
+# "with y first", "y before x"; "izquierda y derecha" names no y
+_FIRST_AXIS = lazy_pattern(
+    r"\b([xy])(?:[- ]?(?:coordinates?|values?))?"
+    r"(?: (?:comes? |is |are |given |listed )?first\b|[- ]first\b)"
+    r"|\b([xy]) before [xy]\b",
+    re.IGNORECASE,
+)
+_SPANISH_AND = lazy_pattern(r"\b(izquierda|derecha|arriba|abajo) y (?!\d)")
+_CHINESE = lazy_pattern(r"[\u4e00-\u9fff]")  # also of Japanese
+_ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (1024, 1023)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What boxes were asked for, which words may say of them."""
+
+    order: str
+    scale: Any
+    sizes: tuple[Size, ...]  # of the picture, as sent and as stored
+
+    @classmethod
+    def of(cls, box_format: BoxFormat, *sizes: Size) -> "Asked":
+        return cls(box_format.order, box_format.scale, sizes)
+
+    @property
+    def numbers(self) -> frozenset[float]:
+        """The numbers that may be said of the scale: where it ends, and the picture's sides."""
+        ends = _ENDS_OF.get(self.scale, ())
+        sides = [side for size in self.sizes for side in size]
+        return frozenset([0, *ends, *sides])
+
+
+def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
+    """Whether a key and its value, such as "unit pixels", state the box format that was asked for.
+    `thing_count` is how many things have a box.
+    """
+    sentence = with_whole_negations(f"coordinates format {text}")
+    may_number_boxes = text.startswith("order ")  # "order: 2"
+    highest_count = thing_count if may_number_boxes else 0
+    return other_coordinates(sentence, asked, highest_count) is None
+
+
+def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
+    # What a sentence about coordinates says that wasn't asked for, such as "pixels" where parts of
+    # 1000 were. None for other sentences. Numbers up to `highest_count` may count the boxes.
+    first = _FIRST_AXIS.search(sentence)
+    if first is not None and not asked.order.startswith((first[1] or first[2]).lower()):
+        return first[0]
+    is_about_coordinates = _is_about_coordinates(sentence)
+    sentence = _SPANISH_AND.sub(r"\1, ", pattern_listed("extents").sub(" ", sentence))
+    sentence = re.sub(r"\brelative to\b", " to ", sentence)  # to what: other_frame has that
+    sentence = _not_in(asked).sub(" ", sentence)
+    names = _names_of_numbers(sentence)
+    if not names and not is_about_coordinates:
+        return None
+    other = _other_order_size_or_corner(sentence, names, asked)
+    if other is not None:
+        return other
+    return _other_unit_or_word(sentence, asked, highest_count)
+
+
+@cache
+def _not_in_pattern(is_in_pixels: bool) -> re.Pattern[str]:
+    units = (
+        "normali[sz]ed|relative|percent\\w*" if is_in_pixels else "pixels?|px|absolute|percent\\w*"
+    )
+    return re.compile(
+        rf",? ?(?:and )?\b(?:not|rather than|instead of) (?:in |as )?(?:{units})"
+        r"(?: (?:values|coordinates|units|pixels))?\b"
+    )
+
+
+def _not_in(asked: Asked) -> re.Pattern[str]:
+    # "not in pixels", where they weren't asked for
+    return _not_in_pattern(asked.scale == "px")
+
+
+def _names_of_numbers(sentence: str) -> list[str]:
+    # "x1, y1, x2, y2" of "The boxes are [x1, y1, x2, y2]."
+    without_corners = _CORNER.sub(" – ", sentence)
+    all_names = [match[0] for match in _NAMES.finditer(without_corners)]
+    return [names for names in all_names if _are_of_a_box(names, sentence)]
+
+
+def _is_about_coordinates(sentence: str) -> bool:
+    if pattern_listed("coordinate_words").search(sentence) is not None:
+        return True
+    # "The format of the boxes" is, and "a photo of a large format" isn't.
+    return _is_of_boxes(sentence) and pattern_listed("if_of_boxes").search(sentence) is not None
+
+
+def _is_of_boxes(sentence: str) -> bool:
+    return pattern_listed("of_boxes").search(sentence) is not None
+
+
+def _other_order_size_or_corner(
+    sentence: str, all_names: Sequence[str], asked: Asked
+) -> str | None:
+    # The first words that name another order of numbers ("y1, x1, y2, x2", "yxyx"), another size of
+    # the picture ("640 x 480"), or corners that no order begins or ends with ("top right").
+    for names in all_names:  # "x1, y1, x2, y2"
+        if not _is_in_order(names, asked.order):
+            return names.strip()
+    for match in _ORDER_NAME.finditer(sentence):
+        if _ORDERS_NAMED.get(match[1], match[1]) != asked.order:
+            return match[0]
+    for match in _SIZE.finditer(sentence):
+        size = int(match[1]), int(match[2])
+        is_of_scale = set(size) == {asked.scale}  # "1000 x 1000"
+        if size not in asked.sizes and not is_of_scale:
+            return match[0]
+    other_corner = _OTHER_CORNER.search(sentence)
+    return None if other_corner is None else other_corner[0]
+
+
+def _are_of_a_box(names: str, sentence: str) -> bool:
+    # "left, right" may be of things, unless the sentence is about numbers. "x" and "width" are not.
+    found = _names_in(names)
+    if len(found) == 4 or any(not match["edge"] for match in found):
+        return True
+    return "[" in sentence or pattern_listed("of_numbers").search(sentence) is not None
+
+
+def _names_in(names: str) -> list[re.Match[str]]:
+    return list(_NAME.finditer(_JOINED.sub("", names)))  # "izquierda y derecha" has no y
+
+
+def _is_in_order(names: str, order: str) -> bool:
+    # "x1, y1, x2, y2" becomes "ltrb", with which a template of "xyxy" begins.
+    found = _names_in(names)
+    counts_from_0 = any(match["which"] == "0" for match in found)
+    letters = "".join(_letter_of(match, counts_from_0) for match in found)
+    # Two letters may name either corner: "x2, y2" becomes "rb", which is at 2 in "ltrb".
+    starts = (0, 2) if len(letters) == 2 else (0,)
+    for template in _TEMPLATES[order]:
+        for start in starts:
+            if template.startswith(letters, start):
+                return True
+    return False
+
+
+def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
+    # As _TEMPLATES has it: "l" for "xmin", "b" for "y2", "w" for "width", "X" for "cx".
+    if name["side"]:
+        return "h" if name["side"].casefold() in _HEIGHTS else "w"
+    if name["edge"]:
+        return _LETTERS[name["edge"].casefold()]
+    axis = name["axis"].casefold()
+    which = (name["which"] or "").casefold()
+    if name["middle"] or which in ("c", "center", "centre"):
+        return axis.upper()
+    # x1 is the left edge, but the right one of "x0, y0, x1, y1".
+    if which in ("min", "0") or (which == "1" and not counts_from_0):
+        return "l" if axis == "x" else "t"
+    if which:  # "max", "2", or "1" after "0"
+        return "r" if axis == "x" else "b"
+    return axis
+
+
+def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
+    # The first word of a sentence on the boxes that tells of another scale than was asked for:
+    # "percent" or "1024" where parts of 1000 were, "pixels" where the sentence doesn't state the
+    # picture's size. None if there is none.
+    has_size_of_picture = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
+    units = "pixels" if asked.scale == "px" or has_size_of_picture else "parts"
+    is_english = pattern_listed("english").search(sentence) is not None
+    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
+        sentence = pattern.sub(" ", sentence)
+    if not sentence.isascii():
+        sentence = parts_listed("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
+    for whole in _WORD.findall(sentence):
+        word: str = whole.removesuffix("'s")
+        if word[0].isdigit():
+            is_right = _is_right_number(word, asked, highest_count)
+        else:
+            is_right = _is_right_word(word, asked, units, is_english)
+        if not is_right:
+            return word
+    return None
+
+
+def _is_right_number(word: str, asked: Asked, highest_count: int) -> bool:
+    if word.endswith("%"):  # neither a count nor the end of a scale
+        return False
+    is_count = word.isdecimal() and int(word) <= highest_count  # "3 boxes"
+    return is_count or float(word) in asked.numbers
+
+
+def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> bool:
+    # `units` is "pixels" or "parts", by which remarks.yaml has the names of the right units.
+    if word in ("%", "percent", "percentage", "percentages"):
+        return bool(asked.scale == 100)
+    if word in words_listed("fillers"):  # that say nothing of a scale
+        return True
+    if word in words_listed("units_of_pixels") | words_listed("units_of_parts"):
+        return word in words_listed(f"units_of_{units}")
+    if is_neutral(word) or word == THING:
+        return True
+    if _CHINESE.search(word) is not None:
+        return (
+            pattern_listed("other_scale_parts").search(word) is None and turning_word(word) is None
+        )
+    return is_english and word not in words_listed("other_scales") and turning_word(word) is None
