@@ -5,7 +5,6 @@ if its own answer can't be used, or unsure if something that can't be used may b
 phrase that has a box which may be of something else is in doubt.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -106,7 +105,7 @@ class _BoxReader:
         self.says_all_absent = False  # an absence without a label and an id, which is of all
         self.says_any_absent = False
         self.has_names = False  # whether any box has an id or a label
-        self.label_counts = Counter[str | None]()  # of the reply's boxes
+        self.all_boxes: Sequence[RawBox] = ()  # of the reply
         # The place in `reading.boxes` of each box kept, by its phrase's id and its pixels.
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
         self.out_of_scale: list[tuple[float, ...]] = []  # numbers of boxes dropped for their scale
@@ -121,7 +120,7 @@ class _BoxReader:
         self.check_tags(parsed)
         self.check_ids(parsed)
         self.has_names = any(box.label or box.id is not None for box in parsed.boxes)
-        self.label_counts.update(box.label for box in parsed.boxes)
+        self.all_boxes = parsed.boxes
         self.take_statuses(parsed)
         self.dropped += parsed.dropped
         for absence in parsed.absences:
@@ -550,9 +549,9 @@ class _BoxReader:
         of "the man in blue". None where it may be several phrases', and where several boxes have
         it: it may then be a kind of things, of which one was asked for.
         """
-        if raw.id is not None or not raw.label or self.label_counts[raw.label] > 1:
+        if raw.id is not None or not raw.label or ids_of(raw.label, self.phrases):
             return None
-        if ids_of(raw.label, self.phrases):
+        if [box.label for box in self.all_boxes].count(raw.label) > 1:
             return None
         words = set(words_of(raw.label)) - {"the", "a", "an"}
         holding = [

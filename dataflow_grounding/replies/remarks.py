@@ -371,8 +371,8 @@ def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
     doubts: dict[int, str] = {}
     for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text).casefold()):
         for own_id, what in _names_in_sentence(sentence, phrases):
-            tells_apart = all(is_neutral(word) or tells_apart(word) for word in words_of(what))
-            if not tells_apart and len(what.split()) <= 4 and not is_like(what, phrases[own_id]):
+            names_none = all(is_neutral(word) or tells_apart(word) for word in words_of(what))
+            if not names_none and len(what.split()) <= 4 and not is_like(what, phrases[own_id]):
                 doubts[own_id] = f"the model calls it {what[:60]!r}"
     return doubts
 
