@@ -599,10 +599,11 @@ SAID_OF_TWO = [
 
 @pytest.mark.parametrize(("words", "outcome"), SAID_OF_TWO)
 def test_words_next_to_labels_and_next_to_ids_have_one_outcome(words: str, outcome: str) -> None:
-    for ids in ({}, {"id": 1}):
-        boxes = [{"label": text, "bbox_2d": CUP} for text in PHRASES]
-        for number, box in enumerate(boxes, 1):
-            box.update(dict.fromkeys(ids, number))
+    for with_ids in (False, True):
+        boxes: list[dict[str, Any]] = []
+        for number, text in enumerate(PHRASES, 1):
+            box = {"label": text, "bbox_2d": CUP}
+            boxes.append({"id": number, **box} if with_ids else box)
         reply = f"```json\n{json.dumps(boxes)}\n```\n{words}"
         try:
             reading = read_boxes(
