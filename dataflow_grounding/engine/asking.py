@@ -367,8 +367,7 @@ class Asking:
         for _ in range(self.options.max_attempts - 1):
             if not self._seen_replies.is_of_another_picture(reply, request):
                 break
-            line = line_of(by.step, request, self.serving, reply, check=True)
-            by.store.put(key_of(f"other picture {time.time_ns()}"), line)  # for `cost`
+            self._keep_for_cost(reply, request, self.serving, by)
             reply = await self._reply(request.replace(sending=own_sending), by)
         return reply
 
@@ -574,9 +573,7 @@ class Asking:
         by = self._plain_asker
         assert by is not None  # whoever lets a plain question be asked has set it
         reply = await self._send_once(request, endpoint, by)
-        # the question is paid for, so `cost` has to know of it
-        line = line_of(by.step, request, endpoint.serving, reply, check=True)
-        by.store.put(key_of(f"plain {time.time_ns()}"), line)  # no record's request has that key
+        self._keep_for_cost(reply, request, endpoint.serving, by)
         return reply
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
@@ -643,7 +640,8 @@ class Asking:
                 self.counts["rate_limited"] += 1
             if error.billed not in (None, Usage()):
                 usage = error.billed
-                self._note_billed(error.billed, request, endpoint, by)
+                self.counts.update(vars(usage))  # "input_tokens", …
+                self._keep_for_cost(Reply("", "error", usage), request, endpoint.serving, by)
             elif not (isinstance(error, errors.ServerFault) and error.may_be_billed):
                 usage = Usage()
             raise
@@ -733,13 +731,12 @@ class Asking:
         for name, tokens in vars(reply.usage).items():  # "input_tokens", …
             counts[name] += tokens
 
-    def _note_billed(
-        self, usage: Usage, request: Request[Any], endpoint: Endpoint, by: "StepAsk"
+    def _keep_for_cost(
+        self, reply: Reply, request: Request[Any], serving: Serving, by: "StepAsk"
     ) -> None:
-        # An answer that can't be used states what it has cost: `cost` has to know of it.
-        self.counts.update(vars(usage))  # "input_tokens", …
-        line = line_of(by.step, request, endpoint.serving, Reply("", "error", usage), check=True)
-        by.store.put(key_of(f"no reply {time.time_ns()}"), line)
+        # What answers no record's request is paid for, too, so `cost` has to know of it.
+        line = line_of(by.step, request, serving, reply, check=True)
+        by.store.put(key_of(f"paid {time.time_ns()}"), line)  # no record's request has that key
 
     def _allow_further_form(
         self,

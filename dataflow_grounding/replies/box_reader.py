@@ -5,8 +5,10 @@ if its own answer can't be used, or unsure if something that can't be used may b
 phrase that has a box which may be of something else is in doubt.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -544,6 +546,10 @@ class _BoxReader:
             raise _NoBox(why)
         return phrase_id
 
+    @cached_property
+    def label_counts(self) -> Counter[str | None]:
+        return Counter(box.label for box in self.all_boxes)
+
     def phrase_like_label(self, raw: RawBox) -> int | None:
         """Return the phrase that the label of a box without an id is a part of, and doubt it: "man"
         of "the man in blue". None where it may be several phrases', and where several boxes have
@@ -551,7 +557,7 @@ class _BoxReader:
         """
         if raw.id is not None or not raw.label or ids_of(raw.label, self.phrases):
             return None
-        if [box.label for box in self.all_boxes].count(raw.label) > 1:
+        if self.label_counts[raw.label] > 1:
             return None
         words = set(words_of(raw.label)) - {"the", "a", "an"}
         holding = [

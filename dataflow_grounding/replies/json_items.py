@@ -658,14 +658,9 @@ class _Reader:
             return True  # they may be another box
         if is_object:
             return self.harmful_key(value, own_id) is not None
-        if isinstance(value, list) and own_id is None and _is_denying(key):
-            names = [str(self.named_phrase(item)) for item in value]
-            if all(ids_of(name, self.phrases) for name in names):  # "uncertain": ["a dog"]
-                words = " ".join(key_words(key))
-                said = ". ".join(f"{name} is {words}" for name in names)
-                self.parsed.texts.append(KeyText(key, said))
-                return False
         if isinstance(value, list):
+            if own_id is None and self.add_said_of_phrases(key, value):
+                return False
             items = [self.named_phrase(item) if own_id is None else item for item in value]
             return any(self.is_harmful(key, item, own_id, box_count) for item in items)
         return self.is_harmful_word(key, value, own_id)
@@ -680,6 +675,19 @@ class _Reader:
         if not all(ids):
             return False
         self.parsed.absences += [RawBox((), id=own_id) for named in ids for own_id in named]
+        return True
+
+    def add_said_of_phrases(self, key: str, value: list[Any]) -> bool:
+        """Keep what a key denies of the phrases that it lists, as a text to be judged later:
+        `"uncertain": ["a dog"]`. False where it denies nothing, or lists something else.
+        """
+        if not _is_denying(key):
+            return False
+        names = [str(self.named_phrase(item)) for item in value]
+        if not all(ids_of(name, self.phrases) for name in names):
+            return False
+        words = " ".join(key_words(key))
+        self.parsed.texts.append(KeyText(key, ". ".join(f"{name} is {words}" for name in names)))
         return True
 
     def named_phrase(self, value: Any) -> Any:

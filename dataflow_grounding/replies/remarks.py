@@ -154,8 +154,9 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     tables_of_harm = ["invented", "taken_back", "other_frame"]
     if is_after:
         tables_of_harm.append("taken_back_after")
+    sentences = _SENTENCES.split(plain)
     for table in tables_of_harm:
-        for sentence in _SENTENCES.split(plain):
+        for sentence in sentences:
             found = pattern_listed(table).search(_NOT_DONE.sub(" ", sentence))
             if found is None or (table == "taken_back" and _is_harmless(sentence, is_after)):
                 continue
@@ -390,16 +391,17 @@ def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tu
     if alone is not None and len(phrases) == 1:
         yield next(iter(phrases)), alone["what"]
     for own_id, phrase in phrases.items():
-        by_name = _NAMED_BY_NAME.search(heads_marked(things_marked(sentence, [phrase]), [phrase]))
-        color = _COLOR_SAID.search(heads_marked(things_marked(sentence, [phrase]), [phrase]))
+        marked = heads_marked(things_marked(sentence, [phrase]), [phrase])
+        color = _COLOR_SAID.search(marked)
         if color is not None and color["what"] in kind_of_words("color"):
             said = f"{color['what']} {head_of(phrase)}"
             if contradicts(said, phrase):
                 yield own_id, said
-        others = [other for other in phrases.values() if other != phrase]
+        by_name = _NAMED_BY_NAME.search(marked)
         if by_name is None:
             continue
         what = by_name["what"]
+        others = [other for other in phrases.values() if other != phrase]
         is_likeness = not words_listed("likeness").isdisjoint(words_of(what))
         if is_likeness or any(is_like(what, other) for other in others):
             yield own_id, what

@@ -6,7 +6,6 @@ In English, words that do harm are listed; in other languages, those that do non
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -85,6 +84,11 @@ _FIRST_AXIS = lazy_pattern(
 )
 _SPANISH_AND = lazy_pattern(r"\b(izquierda|derecha|arriba|abajo) y (?!\d)")
 _CHINESE = lazy_pattern(r"[\u4e00-\u9fff]")  # also of Japanese
+# "not in pixels", where they weren't asked for
+_NOT_IN = r",? ?(?:and )?\b(?:not|rather than|instead of) (?:in |as )?"
+_UNITS_AFTER = r"(?: (?:values|coordinates|units|pixels))?\b"
+_NOT_IN_PIXELS = lazy_pattern(rf"{_NOT_IN}(?:pixels?|px|absolute|percent\w*){_UNITS_AFTER}")
+_NOT_IN_PARTS = lazy_pattern(rf"{_NOT_IN}(?:normali[sz]ed|relative|percent\w*){_UNITS_AFTER}")
 _ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (1024, 1023)}
 
 
@@ -127,7 +131,8 @@ def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | 
     is_about_coordinates = _is_about_coordinates(sentence)
     sentence = _SPANISH_AND.sub(r"\1, ", pattern_listed("extents").sub(" ", sentence))
     sentence = re.sub(r"\brelative to\b", " to ", sentence)  # to what: other_frame has that
-    sentence = _not_in(asked).sub(" ", sentence)
+    not_asked = _NOT_IN_PARTS if asked.scale == "px" else _NOT_IN_PIXELS
+    sentence = not_asked.sub(" ", sentence)
     names = _names_of_numbers(sentence)
     if not names and not is_about_coordinates:
         return None
@@ -135,22 +140,6 @@ def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | 
     if other is not None:
         return other
     return _other_unit_or_word(sentence, asked, highest_count)
-
-
-@cache
-def _not_in_pattern(is_in_pixels: bool) -> re.Pattern[str]:
-    units = (
-        "normali[sz]ed|relative|percent\\w*" if is_in_pixels else "pixels?|px|absolute|percent\\w*"
-    )
-    return re.compile(
-        rf",? ?(?:and )?\b(?:not|rather than|instead of) (?:in |as )?(?:{units})"
-        r"(?: (?:values|coordinates|units|pixels))?\b"
-    )
-
-
-def _not_in(asked: Asked) -> re.Pattern[str]:
-    # "not in pixels", where they weren't asked for
-    return _not_in_pattern(asked.scale == "px")
 
 
 def _names_of_numbers(sentence: str) -> list[str]:
