@@ -127,30 +127,13 @@ class Deciding:
 
         Raises NoFit where they lie on no lines, or are in several formats, and NothingAnswered.
         """
-        # 1. Which order and scale do the answers suggest? If the first picture is refused, its size
-        # may be the reason. A small picture tells.
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
-        why_refused = await self._ask_for([first], stated)
-        if why_refused:
-            await self._ask_for([small], stated)
-        if not self.pictures:
-            raise NothingAnswered(why_refused)
-        if not any(answer.usable for picture in self.pictures for answer in picture.answers):
-            raise NoFit(described(self.pictures, "no box that could be read came back"))
+        await self._ask_first(first, small, stated)
         suggested = await asyncio.to_thread(_suggested, self.pictures, stated)
         await self._ask_for([small, *others], suggested)  # without `small` if it was asked for
-        # 2. Are they parts of the side, in all pictures?
-        fit = await self._fit_parts(suggested)
-        if fit is not None:
-            await self._ask_further(suggested)  # the format has to fit these pictures, too
-            fit = await self._fit_parts(suggested)
-        if fit is not None and not self.refused:
-            return Decision(fit, self.pictures)  # for pictures of all sizes
-        if fit is not None:  # but some sizes are refused
-            decision = await self._parts_in_frames(suggested)
-            if decision is not None:
-                return decision
-        # 3. If they aren't, what they mean is measured in each frame.
+        decision = await self._decide_by_parts(suggested)
+        if decision is not None:
+            return decision
         order = await asyncio.to_thread(order_in, self.pictures)
         if order is None:
             raise NoFit(described(self.pictures, "the numbers lie on no line"))
@@ -158,6 +141,29 @@ class Deciding:
             return await self._decide_by_frames(order)
         except NoFit as why:
             raise NoFit(described(self.pictures, str(why))) from None
+
+    async def _ask_first(self, first: Size, small: Size, stated: BoxFormat) -> None:
+        # If the first picture is refused, its size may be the reason: a small one tells.
+        why_refused = await self._ask_for([first], stated)
+        if why_refused:
+            await self._ask_for([small], stated)
+        if not self.pictures:
+            raise NothingAnswered(why_refused)
+        if not any(answer.usable for picture in self.pictures for answer in picture.answers):
+            raise NoFit(described(self.pictures, "no box that could be read came back"))
+
+    async def _decide_by_parts(self, asked: BoxFormat) -> Decision | None:
+        # None where the numbers aren't parts of the side in all pictures.
+        fit = await self._fit_parts(asked)
+        if fit is None:
+            return None
+        await self._ask_further(asked)
+        fit = await self._fit_parts(asked)  # in the further pictures, too
+        if fit is None:
+            return None
+        if self.refused:
+            return await self._parts_in_frames(asked)
+        return Decision(fit, self.pictures)  # for pictures of all sizes
 
     async def _fit_parts(self, asked: BoxFormat) -> Fit | None:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
@@ -231,23 +237,28 @@ class Deciding:
     ) -> dict[Size, list[ProbedPicture]]:
         # Chooses frames and asks about them until each is answered. One that is refused comes to
         # `refused`, and the next round chooses others in its place.
-        limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
         pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
-        while True:
-            answered_frames = list(pictures_by_frame)
-            frames = choose_frames(
-                self.own_sizes, self.counts, limits, answered_frames, self.refused, sent
-            )
-            missing = [size for size in frames if size not in pictures_by_frame]
-            if not missing:
-                break
+        missing = self._frames_to_ask(pictures_by_frame, sent)
+        while missing:
             answered = await ask_frames(self.ask, asked, missing, layouts)
             pictures_by_frame |= answered
             self.refused += [size for size in missing if size not in answered]
+            missing = self._frames_to_ask(pictures_by_frame, sent)
         if not pictures_by_frame:
             raise NoFit("pictures are refused in all sizes that were tried")
         return pictures_by_frame
+
+    def _frames_to_ask(self, answered: Mapping[Size, object], sent: Sequence[Size]) -> list[Size]:
+        frames = choose_frames(
+            self.own_sizes,
+            self.counts,
+            SizeLimits(self.max_side),
+            list(answered),
+            self.refused,
+            sent,
+        )
+        return [size for size in frames if size not in answered]
 
 
 def is_near(size: Size, known_sizes: Sequence[Size]) -> bool:
@@ -446,32 +457,40 @@ async def measure_frames(
     Raises NoFit where the answers in a frame lie on no line.
     """
     pictures_by_frame = {frame: list(pictures) for frame, pictures in answered.items()}
-    map_by_frame: dict[Size, FrameMap] = {}
-    to_fit = list(pictures_by_frame)
-    # Each round fits maps, and asks about one more picture of each frame whose map is still vague.
-    while to_fit:
-        vague = []
-        for frame in to_fit:
-            pictures = pictures_by_frame[frame]
-            may_ask_more = len(pictures) < MOST_PROBES
-            try:
-                frame_map = await asyncio.to_thread(fit_map, pictures, asked.order)
-            except NoFit:
-                if not may_ask_more:
-                    raise
-                vague.append(frame)  # answers are few or noisy: one more picture may show a line
-                continue
-            map_by_frame[frame] = frame_map
-            if frame_map.error > PRECISE and may_ask_more:
-                vague.append(frame)
-        if vague:
-            # The layouts so far are INNER, INNER + 1, …: the next number is a new one.
-            probes = [probe_of(frame, INNER + len(pictures_by_frame[frame])) for frame in vague]
+    map_by_frame: dict[Size, FrameMap | None] = {}
+    unmeasured = list(pictures_by_frame)
+    while unmeasured:
+        for frame in unmeasured:
+            map_by_frame[frame] = await _measured(pictures_by_frame[frame], asked.order)
+        unmeasured = [
+            frame
+            for frame in unmeasured
+            if _is_vague(map_by_frame[frame], pictures_by_frame[frame])
+        ]
+        # One more picture of each. The layouts so far are INNER, INNER + 1, …: the next number is
+        # a new one.
+        probes = [probe_of(frame, INNER + len(pictures_by_frame[frame])) for frame in unmeasured]
+        if probes:
             for picture in await ask(probes, asked):
                 pictures_by_frame[picture.size].append(picture)
-        to_fit = vague
-    all_pictures = list(chain.from_iterable(pictures_by_frame.values()))
-    return [map_by_frame[frame] for frame in pictures_by_frame], all_pictures
+    maps = [frame_map for frame_map in map_by_frame.values() if frame_map is not None]
+    return maps, list(chain.from_iterable(pictures_by_frame.values()))
+
+
+async def _measured(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap | None:
+    # None where the answers lie on no line, but are so few that one more picture may show it.
+    try:
+        return await asyncio.to_thread(fit_map, pictures, order)
+    except NoFit:
+        if len(pictures) >= MOST_PROBES:
+            raise
+        return None
+
+
+def _is_vague(frame_map: FrameMap | None, pictures: Sequence[ProbedPicture]) -> bool:
+    if len(pictures) >= MOST_PROBES:
+        return False
+    return frame_map is None or frame_map.error > PRECISE
 
 
 async def add_frames(

@@ -250,16 +250,20 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
     least = LEAST_DEVIATION * rough.slope  # in numbers: the slope is for the whole side
     fit = _reweighted(points, rough, least, starts_anywhere=True)
     if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
-        # The shift is taken for noise: the line begins at 0. The slope from 0 to a point is number
-        # over edge, of which the median is near the line's. Edges at 0 would divide by nothing.
-        slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
-        fit = _reweighted(points, RoughLine(slope, 0.0), least, starts_anywhere=False)
+        fit = _fit_from_zero(points, least)  # the shift is taken for noise
     if fit is None or fit.slope <= 0:
         return None
     error = TRIMMING_FACTOR * fit.end_error / fit.slope
     off = statistics.median(map(abs, _residuals(points, fit.slope, fit.start)))
     noise = DEVIATION_PER_MEDIAN * off / fit.slope
     return Line(scale=fit.slope / side, start=fit.start, error=error, noise=noise)
+
+
+def _fit_from_zero(points: Sequence[Point], least_deviation: float) -> "_Fit | None":
+    # The slope from 0 to a point is number over edge, of which the median is near the line's. Edges
+    # at 0 would divide by nothing.
+    slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
+    return _reweighted(points, RoughLine(slope, 0.0), least_deviation, starts_anywhere=False)
 
 
 def _theil_sen(points: Sequence[Point]) -> RoughLine | None:
@@ -320,6 +324,14 @@ def _weighted_sums(points: Sequence[Point], weights: Sequence[float]) -> _Weight
     return _WeightedSums(ones, x, y, xx, xy)
 
 
+class _Settled(NamedTuple):
+    """A line that stands still, and what its last round went by."""
+
+    line: RoughLine
+    weights: list[float]  # of each point
+    sums: _WeightedSums
+
+
 def _reweighted(
     points: Sequence[Point],
     rough: RoughLine,
@@ -327,9 +339,30 @@ def _reweighted(
     *,
     starts_anywhere: bool,
 ) -> _Fit | None:
-    # Fits by least squares in rounds, in each of which points far off the last line weigh less. The
-    # start stays that of the rough line, 0, unless it may be anywhere. None where all points that
-    # count are at one edge.
+    # The start stays that of the rough line, 0, unless it may be anywhere. None where all points
+    # that count are at one edge.
+    settled = _settled(points, rough, least_deviation, starts_anywhere=starts_anywhere)
+    if settled is None:
+        return None
+    line, weights, sums = settled
+    squares = 0.0
+    for weight, off in zip(weights, _residuals(points, line.slope, line.start), strict=True):
+        squares += weight * off * off
+    parameters = 2 if starts_anywhere else 1
+    degrees_of_freedom = max(sums.ones - parameters, 1.0)
+    noise = math.sqrt(max(squares / degrees_of_freedom, least_deviation**2))
+    return _with_errors(line, sums, noise, starts_anywhere=starts_anywhere)
+
+
+def _settled(
+    points: Sequence[Point],
+    rough: RoughLine,
+    least_deviation: float,
+    *,
+    starts_anywhere: bool,
+) -> _Settled | None:
+    # Fits by least squares in rounds, in each of which points far off the last line weigh less,
+    # until the line changes no more.
     line = rough
     for _ in range(ROUNDS):
         weights = _weights(_residuals(points, line.slope, line.start), least_deviation)
@@ -341,13 +374,7 @@ def _reweighted(
         change = abs(line.slope - line_before.slope) + abs(line.start - line_before.start)
         if change <= STILL * abs(line.slope):
             break
-    squares = 0.0
-    for weight, off in zip(weights, _residuals(points, line.slope, line.start), strict=True):
-        squares += weight * off * off
-    parameters = 2 if starts_anywhere else 1
-    degrees_of_freedom = max(sums.ones - parameters, 1.0)
-    noise = math.sqrt(max(squares / degrees_of_freedom, least_deviation**2))
-    return _with_errors(line, sums, noise, starts_anywhere=starts_anywhere)
+    return _Settled(line, weights, sums)
 
 
 def _least_squares(sums: _WeightedSums) -> RoughLine:

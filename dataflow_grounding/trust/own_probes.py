@@ -65,13 +65,7 @@ def copy_question(
     Raises RecordError where the image can't be read.
     """
     original = image.file_bytes()
-    copy = image.as_sent(original)
-    if copy.size != image.content_size:  # it is padded, and will be when the copy is sent
-        copy = copy.crop((0, 0, *image.content_size))
-    # The copy keeps its size, unless nothing could be seen in it.
-    size = legible(copy.size, image.limits.max_side, NARROWEST)
-    if size != copy.size:
-        copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
+    copy = _copy_to_draw_on(image, original)
     probe = drawn_into(copy, layout)
     limits = image.limits
     if limits.frames:  # the copy goes in the frame that the image goes in
@@ -85,6 +79,18 @@ def copy_question(
     record = Record({"image_path": path})
     pin(record, "image_path", data, limits)  # also if somebody changes the file
     return question_about(record, probe, asked, limits)
+
+
+def _copy_to_draw_on(image: Image, original: bytes) -> PIL.Image.Image:
+    # The picture as sent, without padding: its copy is padded when it is sent. It keeps its size,
+    # unless nothing could be seen in it.
+    copy = image.as_sent(original)
+    if copy.size != image.content_size:
+        copy = copy.crop((0, 0, *image.content_size))
+    size = legible(copy.size, image.limits.max_side, NARROWEST)
+    if size != copy.size:
+        copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
+    return copy
 
 
 def _coded_like(

@@ -180,25 +180,44 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     """
     draw = _random_of(size, layout)
     colors = _shuffled_colors(draw)
-    columns, rows = _grid(size)
-    cell_width = size[0] / columns
-    cell_height = size[1] / rows
+    grid = _grid(size)
     boxes: dict[str, Bbox] = {}
     for number, color in enumerate(colors):
-        column = number % columns
-        row = number // columns
-        is_last_column = column == columns - 1
-        is_last_row = row == rows - 1
-        place = _drawn_in_cell(draw, at_right=is_last_column, at_bottom=is_last_row)
-        x2 = round((column + place.left + place.width) * cell_width)
-        y2 = round((row + place.top + place.height) * cell_height)
-        # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
-        x1 = min(round((column + place.left) * cell_width), x2 - 1)
-        y1 = min(round((row + place.top) * cell_height), y2 - 1)
-        boxes[phrase_of(color)] = (x1, y1, x2, y2)
+        boxes[phrase_of(color)] = _box_in_cell(draw, number, grid, size)
     if layout >= INNER:
         boxes = {phrase: _inset(bbox, size) for phrase, bbox in boxes.items()}
     return Probe(size, boxes)
+
+
+class _Grid(NamedTuple):
+    """A cell for each of the twelve colors."""
+
+    columns: int
+    rows: int
+
+
+def _grid(size: Size) -> _Grid:
+    is_elongated = max(size) > 2.5 * min(size)
+    along_longer, along_shorter = (6, 2) if is_elongated else (4, 3)
+    is_wide = size[0] >= size[1]
+    return _Grid(along_longer, along_shorter) if is_wide else _Grid(along_shorter, along_longer)
+
+
+def _box_in_cell(draw: random.Random, number: int, grid: _Grid, size: Size) -> Bbox:
+    # Cells are numbered from 0, row by row.
+    column = number % grid.columns
+    row = number // grid.columns
+    is_last_column = column == grid.columns - 1
+    is_last_row = row == grid.rows - 1
+    place = _drawn_in_cell(draw, at_right=is_last_column, at_bottom=is_last_row)
+    cell_width = size[0] / grid.columns
+    cell_height = size[1] / grid.rows
+    x2 = round((column + place.left + place.width) * cell_width)
+    y2 = round((row + place.top + place.height) * cell_height)
+    # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
+    x1 = min(round((column + place.left) * cell_width), x2 - 1)
+    y1 = min(round((row + place.top) * cell_height), y2 - 1)
+    return x1, y1, x2, y2
 
 
 def phrases_of(size: Size, layout: int) -> list[str]:
@@ -249,14 +268,6 @@ def _drawn_in_cell(draw: random.Random, *, at_right: bool, at_bottom: bool) -> _
     left = 1 - width if at_right else draw.uniform(0.05, 0.95 - width)
     top = 1 - height if at_bottom else draw.uniform(0.05, 0.95 - height)
     return _InCell(left, top, width, height)
-
-
-def _grid(size: Size) -> tuple[int, int]:
-    # columns and rows, of a cell for each of the twelve colors
-    is_elongated = max(size) > 2.5 * min(size)
-    along_longer, along_shorter = (6, 2) if is_elongated else (4, 3)
-    is_wide = size[0] >= size[1]
-    return (along_longer, along_shorter) if is_wide else (along_shorter, along_longer)
 
 
 def question_of(

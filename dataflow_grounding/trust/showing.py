@@ -95,14 +95,7 @@ def showing_of(
     """
     usable = sum(answer.usable for picture in pictures for answer in picture.answers)
     if usable < LEAST_ANSWERS * len(pictures):
-        total = sum(picture.asked for picture in pictures)
-        why = f"{usable} of {total} rectangles were answered"
-        troubles = [picture.trouble for picture in pictures if picture.trouble]
-        if troubles:
-            why += f": {troubles[0]}"
-        finds_nothing = all(picture.finds_nothing for picture in pictures)
-        return Showing("silent", why, finds_nothing=finds_nothing)
-    # Does another format explain the answers better? Are they far off in any? Are all off alike?
+        return _silent(pictures, usable)
     rectangles = read_in(pictures, asked)
     off_as_asked = rectangles.median_off
     size = size_text(pictures[0].sent)
@@ -119,6 +112,17 @@ def showing_of(
         why = f"in a picture of {size} px {moved}"
         return Showing("misses", why, rectangles=rectangles)
     return Showing("fits", rectangles=rectangles)
+
+
+def _silent(pictures: Sequence[ProbedPicture], usable: int) -> Showing:
+    # Too few rectangles were answered: what was seen, and the first trouble with a reply.
+    total = sum(picture.asked for picture in pictures)
+    why = f"{usable} of {total} rectangles were answered"
+    troubles = [picture.trouble for picture in pictures if picture.trouble]
+    if troubles:
+        why += f": {troubles[0]}"
+    finds_nothing = all(picture.finds_nothing for picture in pictures)
+    return Showing("silent", why, finds_nothing=finds_nothing)
 
 
 class _BetterFormat(NamedTuple):
