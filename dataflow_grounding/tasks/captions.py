@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
@@ -70,37 +71,36 @@ def region_caption(
     """Make the request for what each region shows; they are marked in the image, in a style of
     SHOWN_AS.
     """
-    count = len(regions)
-
-    def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
-        try:
-            item_by_id, notes = read_by_id(reply, "captions", count, "region_id")
-        except UnreadableReply:
-            # Models that were trained on texts with <region1> in them may answer in one.
-            text_by_region = read_marked_text(reply, count)
-            if len(text_by_region) < count:
-                raise  # what is wrong with the reply as JSON
-            texts = [text_by_region[number] for number in sorted(text_by_region)]
-            note = Note("own_words", "the reply is a text with <region1> and so on in it")
-            return RegionCaptions(texts, reply.strip()), [note]
-        text_by_region = {}
-        for number, item in item_by_id.items():
-            text = data_text(item.get("text", item.get("caption")))
-            if text:
-                text_by_region[number] = text
-        return RegionCaptions(all_of(text_by_region, count, "the text", notes)), notes
-
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
     return request_about(
         "region_caption",
         image,
         {"regions": region_items(regions, image, box_format)},
         schema,
-        read,
+        partial(_read_region_captions, count=len(regions)),
         box_format,
-        divisible=count > 1,
+        divisible=len(regions) > 1,
         marks=SHOWN_AS[marks],
     )
+
+
+def _read_region_captions(reply: str, count: int) -> tuple[RegionCaptions, list[Note]]:
+    try:
+        item_by_id, notes = read_by_id(reply, "captions", count, "region_id")
+    except UnreadableReply:
+        # Models that were trained on texts with <region1> in them may answer in one.
+        text_by_region = read_marked_text(reply, count)
+        if len(text_by_region) < count:
+            raise  # what is wrong with the reply as JSON
+        texts = [text_by_region[number] for number in sorted(text_by_region)]
+        note = Note("own_words", "the reply is a text with <region1> and so on in it")
+        return RegionCaptions(texts, reply.strip()), [note]
+    text_by_region = {}
+    for number, item in item_by_id.items():
+        text = data_text(item.get("text", item.get("caption")))
+        if text:
+            text_by_region[number] = text
+    return RegionCaptions(all_of(text_by_region, count, "the text", notes)), notes
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:

@@ -6,6 +6,7 @@ what isn't one of the answers that were asked for is none, or says that the judg
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -84,31 +85,6 @@ def box_check(
         phrases=list_of(object_of(id=INTEGER, there=BOOLEAN, count=INTEGER)),
         boxes=list_of(object_of(id=INTEGER, verdict=verdict, reason=STRING)),
     )
-
-    def read(reply: str) -> tuple[Checked, list[Note]]:
-        """Read a reply; if it is cut off, without the last entry of its last list."""
-        data, notes = read_object(reply, required="phrases")
-        # The list of boxes comes after that of phrases: where there is one, it is the one cut off.
-        is_cut = is_cut_off(notes)
-        is_cut_in_phrases = is_cut and "boxes" not in data
-        phrase_items = _items(data, "phrases", last_is_cut=is_cut_in_phrases)
-        no_answer = Presence(there=None, count=None)
-        presences = _answers_by_id(phrase_items, len(phrases), _presence, no_answer, notes)
-        verdicts: dict[int, BoxVerdict] = {}
-        if boxes and not is_cut_in_phrases:
-            box_items = _items(data, "boxes", last_is_cut=is_cut)
-            no_verdict = BoxVerdict(fit=None, reason="")
-            verdicts = _answers_by_id(box_items, len(boxes), _verdict, no_verdict, notes)
-            for number, verdict in verdicts.items():
-                if _has_opposite_reason(verdict, boxes[number - 1].text):
-                    verdicts[number] = verdict._replace(fit=None)
-        # `all_of` raises where an answer is missing: so it does if the reply is cut off in phrases.
-        checked = Checked(
-            all_of(presences, len(phrases), "the answer to the phrase", notes),
-            all_of(verdicts, len(boxes), "the verdict", notes),
-        )
-        return checked, notes
-
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     width, height = shown.sent_size
     question: dict[str, Any] = {
@@ -121,7 +97,7 @@ def box_check(
         shown,
         question,
         schema,
-        read,
+        partial(_read_checked, phrase_count=len(phrases), boxes=boxes),
         box_format,
         divisible=len(phrases) + len(boxes) > 1,
     )
@@ -182,6 +158,40 @@ def _is_small(bbox: Bbox, size: Size) -> bool:
 # How a judge's reply is read
 
 
+def _read_checked(
+    reply: str, phrase_count: int, boxes: Sequence[DrawnBox]
+) -> tuple[Checked, list[Note]]:
+    data, notes = read_object(reply, required="phrases")
+    # The list of boxes comes after that of phrases. So a reply that is cut off ends in the list of
+    # boxes if it has one, else in that of phrases. The last entry there isn't read.
+    is_cut = is_cut_off(notes)
+    is_cut_in_phrases = is_cut and "boxes" not in data
+    phrase_items = _items(data, "phrases", last_is_cut=is_cut_in_phrases)
+    no_answer = Presence(there=None, count=None)
+    presences = _answers_by_id(phrase_items, phrase_count, _presence, no_answer, notes)
+    verdicts: dict[int, BoxVerdict] = {}
+    if boxes and not is_cut_in_phrases:
+        box_items = _items(data, "boxes", last_is_cut=is_cut)
+        verdicts = _verdicts_by_id(box_items, boxes, notes)
+    # `all_of` raises TruncatedReply where the answers that were cut off are missing.
+    checked = Checked(
+        all_of(presences, phrase_count, "the answer to the phrase", notes),
+        all_of(verdicts, len(boxes), "the verdict", notes),
+    )
+    return checked, notes
+
+
+def _verdicts_by_id(
+    items: Sequence[Any], boxes: Sequence[DrawnBox], notes: list[Note]
+) -> dict[int, BoxVerdict]:
+    no_verdict = BoxVerdict(fit=None, reason="")
+    verdicts = _answers_by_id(items, len(boxes), _verdict, no_verdict, notes)
+    for number, verdict in verdicts.items():
+        if _has_opposite_reason(verdict, boxes[number - 1].text):
+            verdicts[number] = verdict._replace(fit=None)
+    return verdicts
+
+
 def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
     items = data.get(key)
     if not isinstance(items, list):
@@ -209,16 +219,15 @@ def _answers_by_id(
     notes: list[Note],
 ) -> dict[int, T]:
     # The answers by the ids of their phrases or boxes, from 1 to `count`; `read` makes one of an
-    # item. Items with another id are dropped with a note. An answer in a word that wasn't asked for
-    # is taken as `cannot_tell`, if fewer than half of the answers are such: the others are worth
-    # what they were paid for.
+    # item. Notes on what is wrong with them are added to `notes`. An answer in a word that wasn't
+    # asked for is taken as `cannot_tell`. Where half of the answers or more are such, the reply is
+    # refused; with fewer, it isn't asked for again, as the other answers are good.
+    numbered_items = _items_asked_for(items, count)
+    for _ in range(len(items) - len(numbered_items)):
+        notes.append(Note("dropped", "an answer to what was not asked"))
     answers: dict[int, T] = {}
     unknown_words: dict[int, _UnknownWord] = {}
-    for item in items:
-        number = whole_number(item.get("id")) if isinstance(item, dict) else None
-        if number is None or not 1 <= number <= count:
-            notes.append(Note("dropped", "an answer to what was not asked"))
-            continue
+    for number, item in numbered_items:
         try:
             answer = read(item)
         except _UnknownWord as error:
@@ -232,6 +241,16 @@ def _answers_by_id(
     for _ in unknown_words:
         notes.append(Note("unknown_word", "an answer in a word that was not asked for"))
     return answers
+
+
+def _items_asked_for(items: Sequence[Any], count: int) -> list[tuple[int, Mapping[str, Any]]]:
+    # The items that have an id from 1 to `count`, each with it.
+    numbered_items: list[tuple[int, Mapping[str, Any]]] = []
+    for item in items:
+        number = whole_number(item.get("id")) if isinstance(item, dict) else None
+        if number is not None and 1 <= number <= count:
+            numbered_items.append((number, item))
+    return numbered_items
 
 
 def _bare(word: str) -> str:

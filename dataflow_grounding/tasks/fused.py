@@ -1,7 +1,8 @@
 """Task `caption_grounding`: the expressions in a caption and their boxes, in one request."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from dataflow_grounding.replies import Note
 from dataflow_grounding.replies.json_boxes import is_coordinate
 from dataflow_grounding.replies.json_items import has_role, id_of
 from dataflow_grounding.replies.json_text import plain_key
-from dataflow_grounding.replies.reader import object_with_words
+from dataflow_grounding.replies.reader import ObjectAnswer, object_with_words
 from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
 from dataflow_grounding.tasks.grounding import Found, read_found
 from dataflow_grounding.tasks.request import (
@@ -21,6 +22,7 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     NUMBER_OR_NULL,
     STRING,
+    ReadReply,
     Request,
     Schema,
     is_cut_off,
@@ -43,43 +45,8 @@ def caption_grounding(
     """Make the request for the expressions in a caption and their boxes. Where a reply is cut off,
     `CaptionGrounder` asks for one after the other.
     """
-    read_expressions = expression_extraction(image, caption).read
-
-    def read(reply: str) -> tuple[Fused, list[Note | str]]:
-        answer = object_with_words(reply, required="expressions")
-        data = answer.fields
-        if is_cut_off(answer.notes):
-            raise TruncatedReply("the reply is cut off.")
-        # Each half of the reply is read as a reply to its own task: the texts as one to
-        # expression_extraction, then the boxes as one to phrase_grounding.
-        texts = {name: data.get(name) for name in ("cleaned_caption", "expressions")}
-        extracted, notes_on_texts = read_expressions(json.dumps(texts))
-        phrases = [expression.text for expression in extracted.expressions]
-        ids = _ids_of(data["expressions"]) if phrases else []
-        phrase_by_id = dict(zip(ids, phrases, strict=True))
-
-        def read_objects(objects: Sequence[Any]) -> tuple[list[Found], list[Note]]:
-            # with the words next to them, which may be about the boxes
-            text = f"{answer.before} {json.dumps({'objects': objects})} {answer.after}"
-            return read_found(text, image, phrase_by_id, box_format, merge_iou)
-
-        objects = data.get("objects")
-        own_boxes = _boxes_within(data["expressions"], ids, box_format.key)
-        if not objects and own_boxes:  # the reply has its boxes there instead
-            if len(own_boxes) < len(phrases):
-                raise UnreadableReply("only some of the expressions have a box.")
-            objects, own_boxes = own_boxes, []
-        if not isinstance(objects, list):
-            raise UnreadableReply('there is no list of "objects".')
-        found: list[Found] = []
-        notes_on_boxes: list[Note] = []
-        if phrases:
-            found, notes_on_boxes = read_objects(objects)
-        stated = [own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})]
-        if stated:
-            _check_equal(read_objects(stated)[0], found, phrases)
-        return Fused(extracted, found), [*answer.notes, *notes_on_texts, *notes_on_boxes]
-
+    read_texts = expression_extraction(image, caption).read
+    reader = _FusedReader(image, box_format, merge_iou, read_texts)
     width, height = image.sent_size
     question = {"image": {"width": width, "height": height}, "caption": caption}
     key = box_format.key
@@ -88,11 +55,66 @@ def caption_grounding(
         image,
         question,
         _schema(key),
-        read,
+        reader.read,
         box_format,
         divisible=True,  # into the two tasks
         box_key=key,
     )
+
+
+@dataclass(frozen=True)
+class _FusedReader:
+    """Reads each half of a reply as a reply to its own task: the texts as one to
+    expression_extraction, then the boxes as one to phrase_grounding.
+    """
+
+    image: Image
+    box_format: BoxFormat
+    merge_iou: float | None
+    read_texts: Callable[[str], ReadReply[Extracted]]
+
+    def read(self, reply: str) -> tuple[Fused, list[Note | str]]:
+        answer = object_with_words(reply, required="expressions")
+        if is_cut_off(answer.notes):
+            raise TruncatedReply("the reply is cut off.")
+        texts = {name: answer.fields.get(name) for name in ("cleaned_caption", "expressions")}
+        extracted, notes_on_texts = self.read_texts(json.dumps(texts))
+        phrases = [expression.text for expression in extracted.expressions]
+        found, notes_on_boxes = self.read_boxes(answer, phrases)
+        return Fused(extracted, found), [*answer.notes, *notes_on_texts, *notes_on_boxes]
+
+    def read_boxes(
+        self, answer: ObjectAnswer, phrases: Sequence[str]
+    ) -> tuple[list[Found], list[Note]]:
+        """Read the boxes under "objects", or else those that the expressions have of their own. A
+        reply may have both: then they have to be equal.
+        """
+        items = answer.fields["expressions"]
+        objects = answer.fields.get("objects")
+        ids = _ids_of(items)
+        phrase_by_id = dict(zip(ids, phrases, strict=True))
+        own_boxes = _boxes_within(items, ids, self.box_format.key)
+        if own_boxes and not objects:
+            if len(own_boxes) < len(phrases):
+                raise UnreadableReply("only some of the expressions have a box.")
+            return self.read_objects(own_boxes, answer, phrase_by_id)
+        if not isinstance(objects, list):
+            raise UnreadableReply('there is no list of "objects".')
+        if not phrases:
+            return [], []
+        found, notes = self.read_objects(objects, answer, phrase_by_id)
+        not_null = [own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})]
+        if not_null:
+            found_within, _ = self.read_objects(not_null, answer, phrase_by_id)
+            _check_equal(found_within, found, phrases)
+        return found, notes
+
+    def read_objects(
+        self, objects: Sequence[Any], answer: ObjectAnswer, phrase_by_id: Mapping[int, str]
+    ) -> tuple[list[Found], list[Note]]:
+        # The words next to the answer are read, too: they may be about the boxes.
+        text = f"{answer.before} {json.dumps({'objects': objects})} {answer.after}"
+        return read_found(text, self.image, phrase_by_id, self.box_format, self.merge_iou)
 
 
 def _ids_of(items: Sequence[Any]) -> list[int]:

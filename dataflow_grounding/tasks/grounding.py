@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
@@ -71,12 +71,7 @@ def phrase_grounding(
     """Make the request for the boxes of phrases; the answer has a Found for each, in their order.
     Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps all.
     """
-
     phrase_by_id = dict(enumerate(phrases, 1))
-
-    def read(reply: str) -> tuple[list[Found], list[Note]]:
-        return read_found(reply, image, phrase_by_id, box_format, merge_iou)
-
     width, height = image.sent_size
     phrase_items = [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()]
     question = {"image": {"width": width, "height": height}, "phrases": phrase_items}
@@ -86,7 +81,13 @@ def phrase_grounding(
         image,
         question,
         _schema(key),
-        read,
+        partial(
+            read_found,
+            image=image,
+            phrase_by_id=phrase_by_id,
+            box_format=box_format,
+            merge_iou=merge_iou,
+        ),
         box_format,
         divisible=len(phrases) > 1,
         box_key=key,
@@ -112,24 +113,8 @@ def read_found(
         sent_size=image.sent_size,
     )
     _check_all_read(reading, len(phrase_by_id))
-    notes = list(reading.notes)
-    boxes: list[FoundBox] = []
-    ids_in_padding: set[int | None] = set()  # of phrases with a box there
-    for box in reading.boxes:
-        if _is_in_image(box, image):
-            boxes.append(box)
-        else:
-            ids_in_padding.add(box.id)
-            notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
-    answers: list[Found] = []
-    for number in phrase_by_id:
-        all_instances = [_instance(box, image) for box in boxes if box.id == number]
-        instances = without_duplicates(all_instances, merge_iou)
-        for _ in range(len(all_instances) - len(instances)):  # notes are counted, one for each
-            what = f"a box of phrase {number} that is nearly the same as another"
-            notes.append(Note("merged", what))
-        is_in_padding = number in ids_in_padding
-        answers.append(_found(number, instances, reading, is_in_padding=is_in_padding))
+    answers, notes_on_answers = _answers_in(reading, image, phrase_by_id, merge_iou)
+    notes = [*reading.notes, *notes_on_answers]
     phrases_everywhere = _phrases_with_whole_picture([*phrase_by_id.values()], answers, image)
     for phrase in phrases_everywhere:
         what = f"the box of {phrase[:60]!r} covers nearly all of it"
@@ -141,22 +126,46 @@ def read_found(
     return answers, notes
 
 
-def _is_in_image(box: FoundBox, image: Image) -> bool:
-    return area(clamp(box.bbox, image.size)) > 0  # else it is in the padding
+def _answers_in(
+    reading: Reading, image: Image, phrase_by_id: Mapping[int, str], merge_iou: float | None
+) -> tuple[list[Found], list[Note]]:
+    # A Found for each phrase. Boxes in the picture's padding are left out, and of nearly equal
+    # boxes of a phrase all but one. There is a note on each box that is left out, as runs count
+    # notes.
+    notes: list[Note] = []
+    boxes: list[FoundBox] = []
+    ids_in_padding: set[int | None] = set()  # of phrases with a box there
+    for box in reading.boxes:
+        is_in_padding = area(clamp(box.bbox, image.size)) <= 0
+        if is_in_padding:
+            ids_in_padding.add(box.id)
+            notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
+        else:
+            boxes.append(box)
+    answers: list[Found] = []
+    for number in phrase_by_id:
+        all_instances = [_instance(box, image) for box in boxes if box.id == number]
+        instances = without_duplicates(all_instances, merge_iou)
+        for _ in range(len(all_instances) - len(instances)):
+            what = f"a box of phrase {number} that is nearly the same as another"
+            notes.append(Note("merged", what))
+        has_box_in_padding = number in ids_in_padding
+        answers.append(_found(number, instances, reading, has_box_in_padding))
+    return answers, notes
 
 
 def _found(
-    number: int, instances: list[dict[str, Any]], reading: Reading, *, is_in_padding: bool
+    number: int, instances: list[dict[str, Any]], reading: Reading, has_box_in_padding: bool
 ) -> Found:
-    # What was found for the phrase `number`. Where it has no box, it isn't simply absent if the
-    # reply had one in the padding, or wasn't sure. `statuses` are stated by few replies, such as
-    # those of the embedded grounder: without one, a phrase without a box is absent.
+    # What was found for the phrase `number`. A phrase without a box is absent ("none"), unless the
+    # reply states another status, as the embedded grounder does. It is ambiguous where the reply
+    # had a box for it in the padding, or wasn't sure.
     if instances:
         own_doubt = reading.doubts.get(number, "")
         return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
     status = reading.statuses.get(number, "none")
     reason = reading.reasons.get(number)
-    if status == "none" and is_in_padding:
+    if status == "none" and has_box_in_padding:
         status = "ambiguous"
         reason = "its box lies outside the picture"
     elif status == "none" and number in reading.unsure:

@@ -1,6 +1,7 @@
 """The task `negative_phrases`: phrases that are almost right for a picture, and are not."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
@@ -44,30 +45,34 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
         )
     )
 
-    def read(reply: str) -> tuple[list[Changed], list[Note]]:
-        items, notes = read_items(reply, "negatives")
-        taken_keys = {class_key(phrase) for phrase in phrases}
-        changed = []
-        for item in items:
-            negative = _changed_in(item, len(phrases))
-            if negative is None:
-                notes.append(Note("dropped", "a negative that is none"))
-            elif class_key(negative.text) in taken_keys:
-                notes.append(Note("dropped", "a negative that is another phrase again"))
-            else:
-                taken_keys.add(class_key(negative.text))
-                changed.append(negative)
-        if not changed and is_cut_off(notes):
-            raise TruncatedReply("the reply is cut off before its first phrase.")
-        if items and not changed:
-            raise UnreadableReply('no item of "negatives" is a phrase that was changed.')
-        return changed[:count], notes
-
     question = {
         "count": count,
         "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
     }
+    read = partial(_read_changed, phrases=phrases, count=count)
     return request_about("negative_phrases", image, question, schema, read)
+
+
+def _read_changed(
+    reply: str, phrases: Sequence[str], count: int
+) -> tuple[list[Changed], list[Note]]:
+    items, notes = read_items(reply, "negatives")
+    taken_keys = {class_key(phrase) for phrase in phrases}
+    changed: list[Changed] = []
+    for item in items:
+        negative = _changed_in(item, len(phrases))
+        if negative is None:
+            notes.append(Note("dropped", "a negative that is none"))
+        elif class_key(negative.text) in taken_keys:
+            notes.append(Note("dropped", "a negative that is another phrase again"))
+        else:
+            taken_keys.add(class_key(negative.text))
+            changed.append(negative)
+    if not changed and is_cut_off(notes):
+        raise TruncatedReply("the reply is cut off before its first phrase.")
+    if items and not changed:
+        raise UnreadableReply('no item of "negatives" is a phrase that was changed.')
+    return changed[:count], notes
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:

@@ -5,6 +5,7 @@ Each region has an id, counted from 1 within its request, by which replies name 
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
@@ -163,7 +164,6 @@ def region_expression(
     image: Image, regions: Sequence[Region], box_format: BoxFormat
 ) -> Request[list[Described]]:
     """Make the request for what each region shows; the answer has a Described for each."""
-    count = len(regions)
     width, height = image.sent_size
     question = {
         "image": {"width": width, "height": height},
@@ -173,20 +173,26 @@ def region_expression(
         regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING))
     )
 
-    def read(reply: str) -> tuple[list[Described], list[Note]]:
-        item_by_id, notes = read_by_id(reply, "regions", count, "region_id")
-        described_by_id: dict[int, Described] = {}
-        for number, item in item_by_id.items():
-            description = data_phrase(item.get("description"))
-            if description:
-                described_by_id[number] = Described(
-                    data_text(item.get("type")), _color_of(item), description
-                )
-        return all_of(described_by_id, count, "the description", notes), notes
-
     return request_about(
-        "region_expression", image, question, schema, read, box_format, divisible=count > 1
+        "region_expression",
+        image,
+        question,
+        schema,
+        partial(_read_described, count=len(regions)),
+        box_format,
+        divisible=len(regions) > 1,
     )
+
+
+def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]]:
+    item_by_id, notes = read_by_id(reply, "regions", count, "region_id")
+    described_by_id: dict[int, Described] = {}
+    for number, item in item_by_id.items():
+        description = data_phrase(item.get("description"))
+        if description:
+            region_type = data_text(item.get("type"))
+            described_by_id[number] = Described(region_type, _color_of(item), description)
+    return all_of(described_by_id, count, "the description", notes), notes
 
 
 def _color_of(item: Mapping[str, Any]) -> str:
@@ -213,41 +219,49 @@ def grounding_expression(
     }
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
 
-    def read(reply: str) -> tuple[list[Merged], list[Note]]:
-        items, notes = read_items(reply, "expressions")
-        if is_cut_off(notes):
-            raise TruncatedReply("the reply is cut off before its last expression.")
-        expressions: list[Merged] = []
-        for item in items:
-            stated_ids = item.get("region_ids", item.get("region_id"))
-            places, notes_on_ids = read_region_indices(stated_ids, len(regions))
-            notes += notes_on_ids
-            text = data_phrase(item.get("text"))
-            if not text:
-                notes.append(Note("dropped", "an expression without text"))
-            elif not places:
-                notes.append(Note("dropped", "an expression without a region"))
-            else:
-                expressions.append(Merged(text, places))
-        if not expressions:
-            raise UnreadableReply(
-                'no item of "expressions" has a "text" and the id of a region in "region_ids".'
-            )
-        named_places = {place for expression in expressions for place in expression.places}
-        if len(expressions) < len(items) and len(named_places) < len(regions):
-            # An item that can't be used may be the expression of a region that has no other.
-            raise UnreadableReply('an item of "expressions" has no "text", or names no region.')
-        return expressions, notes
-
     return request_about(
         "grounding_expression",
         image,
         question,
         schema,
-        read,
+        partial(_read_merged, region_count=len(regions)),
         box_format,
         divisible=len(regions) > 1,
     )
+
+
+def _read_merged(reply: str, region_count: int) -> tuple[list[Merged], list[Note]]:
+    items, notes = read_items(reply, "expressions")
+    if is_cut_off(notes):
+        raise TruncatedReply("the reply is cut off before its last expression.")
+    expressions: list[Merged] = []
+    for item in items:
+        stated_ids = item.get("region_ids", item.get("region_id"))
+        places, notes_on_ids = read_region_indices(stated_ids, region_count)
+        notes += notes_on_ids
+        text = data_phrase(item.get("text"))
+        if not text:
+            notes.append(Note("dropped", "an expression without text"))
+        elif not places:
+            notes.append(Note("dropped", "an expression without a region"))
+        else:
+            expressions.append(Merged(text, places))
+    _check_no_region_is_lost(expressions, len(items), region_count)
+    return expressions, notes
+
+
+def _check_no_region_is_lost(
+    expressions: Sequence[Merged], item_count: int, region_count: int
+) -> None:
+    # Of an item that can't be used it isn't known which regions it names. Where some region is
+    # named by no other item, it may have been that one.
+    if not expressions:
+        raise UnreadableReply(
+            'no item of "expressions" has a "text" and the id of a region in "region_ids".'
+        )
+    named_places = {place for expression in expressions for place in expression.places}
+    if len(expressions) < item_count and len(named_places) < region_count:
+        raise UnreadableReply('an item of "expressions" has no "text", or names no region.')
 
 
 class Check(NamedTuple):
@@ -269,7 +283,6 @@ def double_check(
     """Make the request whether each expression is right; the answer has a Check for each, in order.
     `texts` are columns of the regions for a serving that can't see what things are.
     """
-    count = len(expressions)
     items: list[dict[str, Any]] = []
     for number, expression in enumerate(expressions, 1):
         region_ids = [place + 1 for place in expression.places]
@@ -282,23 +295,32 @@ def double_check(
         id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING
     )
 
-    def read(reply: str) -> tuple[list[Check], list[Note]]:
-        item_by_id, notes = read_by_id(reply, "checks", count)
-        check_by_id: dict[int, Check] = {}
-        for number, item in item_by_id.items():
-            expression = expressions[number - 1]
-            answer, notes_on_check = _check_of(item, number, expression, len(regions))
-            check_by_id[number] = answer
-            notes += notes_on_check
-        for number in _ids_of_doubled(check_by_id, expressions):
-            check_by_id[number] = check_by_id[number]._replace(matches=None)
-            notes.append(Note("contradiction", "one text is given for different regions"))
-        return all_of(check_by_id, count, "the check", notes), notes
-
     schema = object_of(checks=list_of(check))
     return request_about(
-        "double_check", image, question, schema, read, box_format, divisible=count > 1
+        "double_check",
+        image,
+        question,
+        schema,
+        partial(_read_checks, expressions=expressions, region_count=len(regions)),
+        box_format,
+        divisible=len(expressions) > 1,
     )
+
+
+def _read_checks(
+    reply: str, expressions: Sequence[Merged], region_count: int
+) -> tuple[list[Check], list[Note]]:
+    count = len(expressions)
+    item_by_id, notes = read_by_id(reply, "checks", count)
+    check_by_id: dict[int, Check] = {}
+    for number, item in item_by_id.items():
+        expression = expressions[number - 1]
+        check_by_id[number], notes_on_check = _check_of(item, number, expression, region_count)
+        notes += notes_on_check
+    for number in _ids_of_doubled(check_by_id, expressions):
+        check_by_id[number] = check_by_id[number]._replace(matches=None)
+        notes.append(Note("contradiction", "one text is given for different regions"))
+    return all_of(check_by_id, count, "the check", notes), notes
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:

@@ -85,26 +85,31 @@ class AskingForm:
         # The fields of a request for boxes that this form changes; `form` is its reply's form.
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
-        if self.reply == "lines":  # which have neither a schema nor keys
-            return {
-                **self._changes_of_words(request, key),
-                "form": replace(form, is_free=True, in_words="these lines"),
-                "read": partial(_read_lines, request.read, usual_key),
-            }
-        changes: dict[str, Any] = {}
+        if self.reply == "lines":
+            changes = self._changes_of_words(request, key)
+            changes["form"] = replace(form, is_free=True, in_words="these lines")
+            changes["read"] = partial(_read_lines, request.read, usual_key)
+            return changes  # lines have no schema
+        changes = {}
         if self.reply == "json":
             changes["form"] = replace(form, is_free=True)
         asks_as_usual = self.prompt_name == WITH_FORMS and key == usual_key
-        if asks_as_usual:  # then the words, the schema and the reading stay
+        if asks_as_usual:
             return changes
         changes.update(self._changes_of_words(request, key))
         changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
-        read = request.read
+        changes["read"] = self._read_with(request.read, key, usual_key)
+        return changes
+
+    def _read_with(
+        self, read: Callable[[str], ReadReply[T]], key: str, usual_key: str
+    ) -> Callable[[str], ReadReply[T]]:
+        # How a reply in JSON is read that has its boxes under `key`, perhaps in lists.
         if key != usual_key:
             read = partial(_read_renamed, read, key, usual_key)
         if self.boxes == "lists":
             read = partial(_read_each_phrase, read)
-        return {**changes, "read": read}
+        return read
 
     def _changes_of_words(self, request: Request[Any], key: str) -> dict[str, Any]:
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
