@@ -26,8 +26,26 @@ def own_set(folder: str, gold: str) -> PictureSet:
     """
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
+    records, missing = _records_of(folder, gold)
+    if not records:
+        why = f"{gold} names {missing[0]}" if missing else f"{gold} has no phrases"
+        raise InputError(f"{gold} and {folder} have no picture in common: {why}")
+    if len(records) < LEAST:
+        pictures = counted(len(records), "picture")
+        raise InputError(
+            f"{gold} has phrases for {pictures} of {folder}: a comparison needs {LEAST} or more,"
+            " better 20 to 40"
+        )
+    if missing:
+        say(f"Note: {counted(len(missing), 'picture')} of {gold} not in {folder}: {missing[0]}, ….")
+    return PictureSet(folder, records)
+
+
+def _records_of(folder: str, gold: str) -> tuple[list[dict[str, Any]], list[str]]:
+    # A record of each picture that is in the folder and has phrases in gold; then what gold calls
+    # the pictures that aren't in the folder.
     record_by_path: dict[str, dict[str, Any]] = {}
-    missing: list[str] = []  # what gold calls pictures that the folder doesn't have
+    missing: list[str] = []
     annotations = as_gold(read_annotations(gold, keep_rejected=False))
     for number, record in enumerate(annotations, 1):
         expressions = _expressions_of(record)
@@ -45,18 +63,7 @@ def own_set(folder: str, gold: str) -> PictureSet:
                 "caption": record.get("cleaned_caption") or record.get("caption") or "",
                 "expressions": expressions,
             }
-    if not record_by_path:
-        why = f"{gold} names {missing[0]}" if missing else f"{gold} has no phrases"
-        raise InputError(f"{gold} and {folder} have no picture in common: {why}")
-    if len(record_by_path) < LEAST:
-        pictures = counted(len(record_by_path), "picture")
-        raise InputError(
-            f"{gold} has phrases for {pictures} of {folder}: a comparison needs {LEAST} or more,"
-            " better 20 to 40"
-        )
-    if missing:
-        say(f"Note: {counted(len(missing), 'picture')} of {gold} not in {folder}: {missing[0]}, ….")
-    return PictureSet(folder, list(record_by_path.values()))
+    return list(record_by_path.values()), missing
 
 
 def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.files import within
@@ -36,6 +36,13 @@ _SAME = ("version", "set", "pictures", "model", "endpoint")
 _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked last
 
 
+class _Reason(NamedTuple):
+    """Why a way is left out; an error may say so."""
+
+    text: str
+    error: SpecError | None = None
+
+
 @dataclass(frozen=True)
 class Bench:
     """What to measure; a second call goes on in `folder`."""
@@ -61,27 +68,30 @@ class Bench:
                 "bench has a way for each form of asking: leave out vlm.asking, and"
                 " name the form in --ways"
             )
-        answerable: list[str] = []
-        left_out: list[str] = []
-        errors: list[SpecError] = []
+        reason_by_way: dict[str, _Reason] = {}
         for way in self.ways:
-            try:
-                why_not = _why_unanswerable(self.run_of(way))
-            except SpecError as error:
-                # It may be about this way's form alone, such as one without thinking, or about all.
-                errors.append(error)
-                why_not, _, _ = str(error).partition(": ")  # the rest says what to do
-            if why_not:
-                left_out.append(f"{way} is left out: {why_not}.")
-            else:
-                answerable.append(way)
-        if not answerable and errors:
-            raise errors[0]
+            reason = self._reason_against(way)
+            if reason is not None:
+                reason_by_way[way] = reason
+        answerable = [way for way in self.ways if way not in reason_by_way]
         if not answerable:
+            errors = [reason.error for reason in reason_by_way.values() if reason.error is not None]
+            if errors:
+                raise errors[0]
             raise SpecError("the endpoint can answer none of these ways: name others in --ways")
-        for line in left_out:
-            say(line)
+        for way, reason in reason_by_way.items():
+            say(f"{way} is left out: {reason.text}.")
         return answerable
+
+    def _reason_against(self, way: str) -> _Reason | None:
+        # None if the endpoint can answer the way.
+        try:
+            text = _why_unanswerable(self.run_of(way))
+        except SpecError as error:
+            # It may be about this way's form alone, such as one without thinking, or about all.
+            text, _, _ = str(error).partition(": ")  # the rest says what to do
+            return _Reason(text, error)
+        return _Reason(text) if text else None
 
     def run_of(self, way: str) -> SpecRun:
         """Return the run of a way, whose questions are written next to its folder. Raises
@@ -122,6 +132,21 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
     first = bench.run_of(ways[0])
     for way in ways:
         _refuse_other_models(bench, way, first.serving.model)
+    document = _begun_document(bench, first, earlier)
+    address_file = os.path.join(bench.folder, CKPT, _ASKED_AT)
+    _tell_of_another_address(bench.folder, address_file, document, earlier)
+    # Kept before the first request: a bench may be killed before it has any `bench.json`.
+    with errors_as(InputError, f"can't write {address_file}"):
+        write_text(address_file, dump_text({"endpoint": document["endpoint"]}) + "\n")
+    for way in ways:
+        # Made again only now: it knows what the way before has found out about the endpoint.
+        run = bench.run_of(way)
+        _measure_way(bench, way, run, document)
+        yield document
+
+
+def _begun_document(bench: Bench, first: SpecRun, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    # What `bench.json` holds before any way is measured. `first` is the run of the first way.
     document: dict[str, Any] = {
         "version": __version__,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -133,25 +158,22 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
     }
     if all(earlier.get(name) == document[name] for name in _SAME):
         document["ways"].update(earlier["ways"])
-    address_file = os.path.join(bench.folder, CKPT, _ASKED_AT)
-    _tell_of_another_address(bench.folder, address_file, document, earlier)
-    # Kept before the first request: a bench may be killed before it has any `bench.json`.
-    with errors_as(InputError, f"can't write {address_file}"):
-        write_text(address_file, dump_text({"endpoint": document["endpoint"]}) + "\n")
-    for way in ways:
-        # Made again only now: it knows what the way before has found out about the endpoint.
-        run = bench.run_of(way)
-        say(f"{way}: {WAYS[way].about}, of {run.who}.")
-        summary = execute_spec(run)
-        _tell_what_to_do_about(way, summary)
-        # If all replies were stored, earlier figures stay: only the call that sent the requests
-        # knows how many replies were unreadable.
-        do_figures_stay = way in document["ways"] and not summary.requests["sent"]
-        if not do_figures_stay:
-            measured = {**document["ways"], way: _measured(bench, way, run, summary)}
-            # Ways may be measured in several calls, in any order.
-            document["ways"] = {name: measured[name] for name in WAYS if name in measured}
-        yield document
+    return document
+
+
+def _measure_way(bench: Bench, way: str, run: SpecRun, document: dict[str, Any]) -> None:
+    # Ask in a way, and put its figures into the document.
+    say(f"{way}: {WAYS[way].about}, of {run.who}.")
+    summary = execute_spec(run)
+    _tell_what_to_do_about(way, summary)
+    # If all replies were stored, earlier figures stay: only the call that sent the requests knows
+    # how many replies were unreadable.
+    do_figures_stay = way in document["ways"] and not summary.requests["sent"]
+    if do_figures_stay:
+        return
+    measured = {**document["ways"], way: _measured(bench, way, run, summary)}
+    # Ways may be measured in several calls, in any order.
+    document["ways"] = {name: measured[name] for name in WAYS if name in measured}
 
 
 def _measured(bench: Bench, way: str, run: SpecRun, summary: Summary) -> dict[str, Any]:

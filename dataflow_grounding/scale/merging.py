@@ -103,35 +103,42 @@ def merge(results_dir: str) -> dict[str, Any]:
         StorageFailed: The files can't be written.
     """
     results_dir = bucket.local(results_dir)  # for an address, its working folder here
-    checkpoint = os.path.join(results_dir, CKPT)
-    annotations = os.path.join(results_dir, "annotations.jsonl")
-    failures = os.path.join(results_dir, "failures.jsonl")
-    run_path = os.path.join(results_dir, "run.json")
     # The shards are looked for before the lock is taken: that would make this process the owner of
     # an address, even if there is nothing to merge.
     folders = _folders(results_dir, bucket.shards_in(results_dir))
     with ExitStack() as locks:
         # Neither the results nor a shard may be worked on meanwhile.
-        locks.enter_context(locked_folder(checkpoint))
+        locks.enter_context(locked_folder(os.path.join(results_dir, CKPT)))
         for folder in folders:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_finished_run_of(folder) for folder in folders]
-        files = _files_to_join(results_dir, folders, runs[0])  # the shards', by the file to write
-        _check_belong_together(folders, runs)
-        _warn_of_changed_pictures(folders, runs)
-        _refuse_to_replace_newer(run_path, runs)
-        refuse_foreign(checkpoint, [*files, failures, annotations])
-        _gather_pictures(results_dir, folders)
-        run = _run_of_all(results_dir, runs)
-        files_of_last_step = [*files.values()][-1]
-        run["summary"] |= _remarks_of_all(runs, files_of_last_step)
-        failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
-        written = write_joined(files, failures, failures_of_shards, run["summary"]["done"])
-        if written:  # the last step's rows are the annotations
-            copy_file(written[-1], annotations)
-        _say_which_formats_are_not_merged(run)
-        # with the results' address in place of the working folder
-        write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
+        return _merge_locked(results_dir, folders, runs)
+
+
+def _merge_locked(
+    results_dir: str, folders: list[str], runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    # Checks everything, then writes everything. `runs` are those of the shards in `folders`.
+    annotations = os.path.join(results_dir, "annotations.jsonl")
+    failures = os.path.join(results_dir, "failures.jsonl")
+    run_path = os.path.join(results_dir, "run.json")
+    files = _files_to_join(results_dir, folders, runs[0])
+    _check_belong_together(folders, runs)
+    _warn_of_changed_pictures(folders, runs)
+    _refuse_to_replace_newer(run_path, runs)
+    refuse_foreign(os.path.join(results_dir, CKPT), [*files, failures, annotations])
+
+    _gather_pictures(results_dir, folders)
+    run = _run_of_all(results_dir, runs)
+    files_of_last_step = [*files.values()][-1]
+    run["summary"] |= _remarks_of_all(runs, files_of_last_step)
+    failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
+    written = write_joined(files, failures, failures_of_shards, run["summary"]["done"])
+    if written:  # the last step's rows are the annotations
+        copy_file(written[-1], annotations)
+    _say_which_formats_are_not_merged(run)
+    # `addressed` puts the results' address in place of the working folder.
+    write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
     return run
 
 
@@ -159,18 +166,7 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 def _folders(results_dir: str, names: list[str]) -> list[str]:
     # The folders of all shards, in order. `names` are the names of those that exist: "2-of-8".
     # Raises InputError unless they are all the shards of one split.
-    texts_after_of = [name.partition("-of-")[2] for name in names]
-    shard_counts = {int(text) for text in texts_after_of if text.isdecimal()}
-    if not shard_counts:
-        raise InputError(
-            f"{results_dir} has no shards: first run generate --shard 1/N to N/N in this folder"
-        )
-    if len(shard_counts) > 1:
-        shards_of = " and of ".join(map(str, sorted(shard_counts)))
-        raise InputError(
-            f"{results_dir} has shards of {shards_of}: move those of one split away from {SHARDS}/"
-        )
-    [shard_count] = shard_counts
+    shard_count = _shard_count(results_dir, names)
     shards = [Shard(number, shard_count) for number in range(1, shard_count + 1)]
     missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
     if missing:
@@ -179,6 +175,22 @@ def _folders(results_dir: str, names: list[str]) -> list[str]:
             f" {', '.join(missing[:5])} first"
         )
     return [shard.folder(results_dir) for shard in shards]
+
+
+def _shard_count(results_dir: str, names: list[str]) -> int:
+    # The 8 of "2-of-8", which has to be the same in all names.
+    texts_after_of = [name.partition("-of-")[2] for name in names]
+    counts = {int(text) for text in texts_after_of if text.isdecimal()}
+    if not counts:
+        raise InputError(
+            f"{results_dir} has no shards: first run generate --shard 1/N to N/N in this folder"
+        )
+    if len(counts) > 1:
+        shards_of = " and of ".join(map(str, sorted(counts)))
+        raise InputError(
+            f"{results_dir} has shards of {shards_of}: move those of one split away from {SHARDS}/"
+        )
+    return counts.pop()
 
 
 def _finished_run_of(folder: str) -> dict[str, Any]:
@@ -195,11 +207,17 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
         raise InputError(
             f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
         )
-    names = run["shard"]["files"]
-    # What is no list is checked like one name; `within` refuses what is no text.
+    _check_step_files(run["shard"]["files"], folder, path)
+    return run
+
+
+def _check_step_files(names: Any, folder: str, path: str) -> None:
+    # `names` are the files that the run.json at `path` lists. It may be a stranger's: a name could
+    # lead out of the shard's folder, or be no text, which `within` refuses. Where `names` is no
+    # list, it is checked as one name.
     listed = names if isinstance(names, list) else [names]
     for name in listed:
-        within(folder, name, path)  # raises for a name that leads out of the folder, too
+        within(folder, name, path)
         if not _STEP_FILE.fullmatch(name):
             raise InputError(
                 f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge"
@@ -207,20 +225,29 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
     # Some file systems don't tell `A` from `a`.
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
-    return run
 
 
 def _has_only_known_kinds(run: dict[str, Any]) -> bool:
     # The file may be a stranger's. What is computed with later has to have the kinds that a run
-    # leaves: the summary, how many rows the input has, the box format, the folders of images, and
-    # the formats of output that the spec states.
-    summary = run["summary"]
-    counts = [summary.get("images"), summary.get("done"), summary.get("failed")]
+    # leaves.
     rows = run["shard"].get("rows_of_all")
-    if rows is not None:
-        counts.append(rows)
-    for count in counts:
-        if not isinstance(count, int) or _kind(count) != "number":
+    if rows is not None and not _is_count(rows):
+        return False
+    box_format = run.get("box_format")
+    if box_format is not None and not isinstance(box_format, dict):
+        return False
+    image_folders = run.get("image_folders")
+    if image_folders is not None and _kind(image_folders) != "texts":
+        return False
+    for workflow in stated_in(run, "workflow"):
+        if not isinstance(workflow.get("output_format"), (str, NoneType)):
+            return False
+    return _is_summary(run["summary"])
+
+
+def _is_summary(summary: dict[str, Any]) -> bool:
+    for name in ("images", "done", "failed"):
+        if not _is_count(summary.get(name)):
             return False
     if not isinstance(summary.get("failures"), dict):
         return False
@@ -228,16 +255,11 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
         is_known = _is_class_table(value) if name == CLASSES else _kind(value) != ""
         if not is_known:
             return False
-    box_format = run.get("box_format")
-    if box_format is not None and not isinstance(box_format, dict):
-        return False
-    folders = run.get("image_folders")
-    if folders is not None and _kind(folders) != "texts":
-        return False
-    for workflow in stated_in(run, "workflow"):
-        if not isinstance(workflow.get("output_format"), (str, NoneType)):
-            return False
     return True
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _kind(value) == "number"
 
 
 def _is_class_table(rows: Any) -> bool:
@@ -289,62 +311,76 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 
 def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> None:
     # Raise InputError where shards don't belong together, or one is not whole. They belong together
-    # where all have seen the same input, and have all its rows; where what should be alike in all
-    # is so (`_alike_in_all`); and where their counts can be summed up.
-    inputs: list[SeenInput] = []
-    for run in runs:
-        shard = run["shard"]
-        inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
+    # where their counts can be summed up, where all have seen the same input and have all its rows,
+    # and where what should be alike in all is so (`_alike_in_all`).
     _check_counts_can_be_summed(folders, runs)
     # The shard that was started last has seen the input as it is now. Of two that were started at
     # the same moment, it is the one that has seen more rows.
-    indices = range(len(runs))
-    newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
-    rows = inputs[newest].rows  # of the whole input
-    for index in indices:
-        if inputs[index] != inputs[newest]:
-            raise InputError(
-                f"{folders[index]} has seen another version of the input ({inputs[index].rows}"
-                f" rows) than {folders[newest]} ({rows} rows): run both again, then merge; or run"
-                " the same without --shard, which asks nothing again"
-            )
-        differing = _differing_settings(runs[index], runs[0])
+    newest = max(
+        range(len(runs)),
+        key=lambda index: (str(runs[index].get("started")), _input_seen_by(runs[index]).rows),
+    )
+    for folder, run in zip(folders, runs, strict=True):
+        _check_same_input(folder, run, folders[newest], runs[newest])
+        differing = _differing_settings(run, runs[0])
         if differing:
             raise InputError(
-                f"{folders[index]} was run with another {min(differing)} than {folders[0]}: run"
+                f"{folder} was run with another {min(differing)} than {folders[0]}: run"
                 " it again as the others were"
             )
-        _check_whole(folders[index], runs[index])
+        _check_whole(folder, run)
     rows_of_shards = sum(run["summary"]["images"] for run in runs)
-    if rows_of_shards != rows:
+    rows_of_input = _input_seen_by(runs[newest]).rows
+    if rows_of_shards != rows_of_input:
         raise InputError(
-            f"the shards have {rows_of_shards} rows, the input {rows}: it changed meanwhile, so run"
-            " all again"
+            f"the shards have {rows_of_shards} rows, the input {rows_of_input}: it changed"
+            " meanwhile, so run all again"
         )
+
+
+def _check_same_input(
+    folder: str, run: dict[str, Any], newest_folder: str, newest_run: dict[str, Any]
+) -> None:
+    seen = _input_seen_by(run)
+    seen_last = _input_seen_by(newest_run)
+    if seen != seen_last:
+        raise InputError(
+            f"{folder} has seen another version of the input ({seen.rows} rows) than"
+            f" {newest_folder} ({seen_last.rows} rows): run both again, then merge; or run"
+            " the same without --shard, which asks nothing again"
+        )
+
+
+def _input_seen_by(run: dict[str, Any]) -> SeenInput:
+    shard = run["shard"]
+    return SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all"))
 
 
 def _check_whole(folder: str, run: dict[str, Any]) -> None:
     # Raise InputError where a shard's files are not those that its run left. That shows in their
     # rows, their sizes and their digests.
-    shard = run["shard"]
     done = run["summary"]["done"]
-    files = [within(folder, name) for name in shard["files"]]
+    files = [within(folder, name) for name in run["shard"]["files"]]
     # The file of places next to a step's file has 8 bytes for each row.
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
-    sizes = [bytes_of(file) for file in files]
     # Later steps have no more rows than earlier ones.
     are_in_order = rows_of_steps == sorted(rows_of_steps, reverse=True)
     has_all_rows = are_in_order and rows_of_steps[-1] == done
-    has_all_bytes = shard.get("bytes") == sizes
-    if has_all_rows and has_all_bytes:
-        digests = [digest_of(file) for file in files]
-        if shard.get("digests") == digests:
-            return
+    if has_all_rows and _are_as_left(files, run["shard"]):
+        return
     raise InputError(
         f"{folder} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
         f" were left there: copy it again, whole, or remove {folder}/run.json and run the shard"
         " again: nothing is asked twice"
     )
+
+
+def _are_as_left(files: list[str], shard: dict[str, Any]) -> bool:
+    sizes = [bytes_of(file) for file in files]
+    if shard.get("bytes") != sizes:
+        return False  # without the digests, which take long
+    digests = [digest_of(file) for file in files]
+    return bool(shard.get("digests") == digests)
 
 
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
@@ -447,12 +483,6 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     # What run.json says of all shards together: the first run's facts, with the sums of all, and
     # the results' folder in place of the shard's. `merge` adds the remarks.
     first = runs[0]
-    folder_of_first = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
-    image_folders = []
-    for folder in first.get("image_folders") or []:
-        # Pictures that were unpacked there are in the results' folder by now.
-        is_of_shard = str(folder).endswith(folder_of_first)
-        image_folders.append(absolute(results_dir) if is_of_shard else folder)
     endpoints = dict.fromkeys(str(run.get("endpoint")) for run in runs)  # each once
     unsplit = dict(first)
     del unsplit["shard"]
@@ -460,12 +490,22 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         **unsplit,
         "started": min(str(run.get("started")) for run in runs),
         "endpoint": " + ".join(endpoints),
-        "image_folders": image_folders,
+        "image_folders": _image_folders_of_all(results_dir, runs),
         "summary": _summary_of_all(results_dir, runs),
         "shards": len(runs),
         "steps": paid_by_step(results_dir, stated_prices(first)),
         "spec": {**first["spec"], "results_dir": results_dir},
     }
+
+
+def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[Any]:
+    # Those of the first run. Pictures that a shard has unpacked are in the results' folder by now.
+    folder_of_first = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
+    image_folders: list[Any] = []
+    for folder in runs[0].get("image_folders") or []:
+        is_of_shard = str(folder).endswith(folder_of_first)
+        image_folders.append(absolute(results_dir) if is_of_shard else folder)
+    return image_folders
 
 
 def _summary_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:

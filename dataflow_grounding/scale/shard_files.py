@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
@@ -90,20 +90,16 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         InputError, RunStopped: See `write_joined`.
     """
     files: dict[str, list[str]] = {}  # by the file to write, the shards' files of a step
-    shard_files: list[str] = []
-    failures_of_shards: list[str] = []
     for step in steps:
-        storage = step.storage
-        folders = [shard.folder(storage.cache_path) for shard in shards]
-        storages_of_shards = [storage.in_folder(folder) for folder in folders]
-        paths = [each.output_path for each in storages_of_shards]
-        files[storage.output_path] = paths
-        shard_files += paths
-        # the same for each step: a shard has one file for all
-        failures_of_shards = [each.failures_path for each in storages_of_shards]
-    # those in the file that is replaced
+        folders = [shard.folder(step.storage.cache_path) for shard in shards]
+        storages_of_shards = [step.storage.in_folder(folder) for folder in folders]
+        files[step.storage.output_path] = [each.output_path for each in storages_of_shards]
+    # A shard has one file for the failures of all steps. So the last step's storages will do.
+    failures_of_shards = [each.failures_path for each in storages_of_shards]
+    # Those in the file that is replaced.
     failures_of_other_steps = other_failures(summary.failures_file, {step.label for step in steps})
     # Where the results are at an address, the files are fetched: workers have written them there.
+    shard_files = list(chain.from_iterable(files.values()))
     bucket.bring(*shard_files, *map(lines_path, shard_files), *failures_of_shards)
     write_joined(
         files, summary.failures_file, failures_of_shards, summary.done, failures_of_other_steps

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -184,13 +185,9 @@ class _Task:
 
     def execute(self, work: Work, lane: Shard, grant: Grant) -> None:
         """Take the rows through the steps; raises what the run does."""
-        # The shard's folder and its rows. Where the results are at an address, these are copies on
-        # this machine, which `bring` fetches.
         part_of_results = self._shard.folder("")  # "shards/block-2-8"
         folder = bucket.local(work.results, part_of_results)
-        rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
-        bucket.bring(rows, lines_path(rows))
-        shard = self._shard._replace(rows=rows)
+        shard = self._shard._replace(rows=_rows_here(self._shard, folder))
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
         divide_max_workers(servings, lane)
@@ -206,12 +203,7 @@ class _Task:
         self._budget = budget_of(options)
         with in_background(partial(self._write_progress, folder)):
             self._execute_once_free(steps, options, work.name)
-        # What the endpoint takes goes to the driver, as far as a serving has found it out.
-        for serving in servings:
-            accepted = _accepted_by(serving)
-            if accepted:
-                self._summary.handover.takes = accepted
-                break
+        self._summary.handover.takes = _accepted_by_any(servings)  # for the driver
         is_copy = folder != self._shard.folder(work.results)
         if is_copy:
             os.remove(shard.rows)  # they have been used
@@ -260,11 +252,22 @@ class _Task:
         return ShardOutcome(summary, now, sent, usd, self.wrong)
 
 
-def _accepted_by(serving: Any) -> str:
+def _rows_here(shard: Shard, folder: str) -> str:
+    # The file of a shard's rows, in its folder on this machine. Where the results are at an
+    # address, that is a copy, which is fetched together with its file of places.
+    rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
+    bucket.bring(rows, lines_path(rows))
+    return rows
+
+
+def _accepted_by_any(servings: Sequence[Any]) -> str:
     # What the run found out that the endpoint takes, such as "response_format json_schema,
-    # max_tokens"; the driver's own servings have sent nothing, and don't know.
-    with suppress(Exception):  # a user's own may raise
-        return str(serving.facts().get("takes") or "")
+    # max_tokens"; "" where no serving knows. The driver's own servings have sent nothing.
+    for serving in servings:
+        with suppress(Exception):  # a user's own may raise
+            accepted = str(serving.facts().get("takes") or "")
+            if accepted:
+                return accepted
     return ""
 
 

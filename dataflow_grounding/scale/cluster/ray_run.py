@@ -254,7 +254,7 @@ class RayRun(Run):
         try:
             outcome: ShardOutcome = await self._result_of(shard, self._work_on, shard, lane, grant)
         except WorkerLost as lost:
-            # What it had in flight isn't known: so all that it was granted counts as used.
+            # What it had in flight isn't known, so all that it was granted stays counted.
             self._lost_grants += 1
             self._count_what_was_told(shard)
             self._note_loss(shard, lost)
@@ -262,17 +262,21 @@ class RayRun(Run):
         # From now on, what it has used counts.
         budget.sent += outcome.sent - granted_requests
         budget.spent += outcome.usd - granted_usd
-        self._progress[shard] = outcome.now
-        # Replies that earlier tasks of this run have stored are not those of an earlier run.
-        requests = outcome.summary.requests
-        requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
-        self._summaries[shard] = outcome.summary
+        self._count_outcome(shard, outcome)
         wrong = outcome.wrong
         was_interrupted = wrong is not None and wrong.error_class is Interrupted
         if was_interrupted and self.stopped is None:  # this run has interrupted nothing
             self._note_loss(shard, WorkerLost("its machine asked it to end"))
             return None
         return outcome
+
+    def _count_outcome(self, shard: Shard, outcome: ShardOutcome) -> None:
+        self._progress[shard] = outcome.now
+        # The task counts every stored reply that it reads as one of an earlier run ("replayed").
+        # Those that earlier tasks of this run have stored are taken off.
+        requests = outcome.summary.requests
+        requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
+        self._summaries[shard] = outcome.summary
 
     def _count_what_was_told(self, shard: Shard) -> None:
         # A task whose worker was lost returns nothing. Its file of progress tells about how far it
@@ -444,6 +448,15 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
         yield _Connection(ray, is_own=False)
         return
     _silence(ray)
+    _connect(ray, address, workers)
+    try:
+        yield _Connection(ray, is_own=not address)
+    finally:
+        _leave_cluster(ray)
+
+
+def _connect(ray: Any, address: str | None, workers: int | None) -> None:
+    # Without an address, this starts a local cluster. Raises InputError.
     cluster: dict[str, Any] = {"address": address}
     if not address:
         cluster = _local_cluster(workers or 1)
@@ -457,10 +470,6 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
         if address:
             raise InputError(f"can't reach Ray at {address}: {why}") from None
         raise InputError(f"can't start Ray: {why}") from None
-    try:
-        yield _Connection(ray, is_own=not address)
-    finally:
-        _leave_cluster(ray)
 
 
 def _silence(ray: Any) -> None:
