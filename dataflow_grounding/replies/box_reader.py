@@ -7,6 +7,7 @@ phrase that has a box which may be of something else is in doubt.
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -89,6 +90,15 @@ class _Owner(NamedTuple):
     why_none: str = ""
 
 
+class _Phrases(NamedTuple):
+    """The phrases of a request, by their ids: those that have a box in the reply, and those that
+    have neither a box nor a status and aren't said to be absent.
+    """
+
+    found: dict[int, str]
+    missing: dict[int, str]
+
+
 class _BoxReader:
     """Makes one Reading of one reply: `read` is called once, and the other methods add to it."""
 
@@ -106,7 +116,6 @@ class _BoxReader:
         self.absent: set[int] = set()  # ids of phrases that the reply says aren't there
         self.says_all_absent = False  # an absence without a label and an id, which is of all
         self.says_any_absent = False
-        self.has_names = False  # whether any box has an id or a label
         self.all_boxes: Sequence[RawBox] = ()  # of the reply
         # The place in `reading.boxes` of each box kept, by its phrase's id and its pixels.
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
@@ -117,14 +126,13 @@ class _BoxReader:
         reading.notes += parsed.notes
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
+        self.all_boxes = parsed.boxes
+        self.dropped += parsed.dropped
         # What makes all numbers or ids doubtful refuses the reply, before any box is taken.
         self.check_sizes(parsed)
         self.check_tags(parsed)
         self.check_ids(parsed)
-        self.has_names = any(box.label or box.id is not None for box in parsed.boxes)
-        self.all_boxes = parsed.boxes
         self.take_statuses(parsed)
-        self.dropped += parsed.dropped
         for absence in parsed.absences:
             self.take_absence(absence)
         self.take_boxes(parsed)
@@ -135,14 +143,9 @@ class _BoxReader:
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
         if not self.says_all_absent:
-            named: set[int | None] = {*self.absent, *reading.statuses}
-            for box in reading.boxes:
-                named.add(box.id)
-            for number in self.phrases:
-                if number not in named:
-                    reading.unnamed.append(number)
-        # What is said of the phrases that have no box? Nothing more where no answer can be lost,
-        # and no phrase is said to be absent (which would contradict its box, if it has one).
+            self.find_unnamed()
+        # A phrase without a box is absent, unless its answer may have been lost. And a phrase that
+        # is said to be absent may have a box, which is a contradiction.
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
         if may_have_lost_answers or self.absent:
             self.find_unread(parsed)
@@ -150,13 +153,20 @@ class _BoxReader:
             self.check_absence_is_said()
         return reading
 
-    def check_sizes(self, parsed: ParsedReply) -> None:
-        """Refuse a reply that states a size of the picture which makes its numbers doubtful.
+    def find_unnamed(self) -> None:
+        """Note the phrases that the reply says nothing of."""
+        reading = self.reading
+        named: set[int | None] = {*self.absent, *reading.statuses}
+        for box in reading.boxes:
+            named.add(box.id)
+        for number in self.phrases:
+            if number not in named:
+                reading.unnamed.append(number)
 
-        It is that of another picture or, where pixels weren't asked for and the reply isn't
-        addressed, any size.
-        """
-        # Numbers next to a size are likely in pixels of it, unless the answer is as asked.
+    def check_sizes(self, parsed: ParsedReply) -> None:
+        """Refuse a reply that states a size of the picture, unless it may and the size is right."""
+        # Where pixels weren't asked for, numbers next to a size are likely in pixels all the same,
+        # unless the answer is addressed: then it is as asked.
         may_state_size = self.format.scale == "px" or parsed.addressed
         for axis, side in parsed.sizes:
             is_right = side in (self.original[axis], self.sent[axis])
@@ -166,14 +176,16 @@ class _BoxReader:
                 )
 
     def check_tags(self, parsed: ParsedReply) -> None:
-        """Refuse tags where no thousandths were asked for: in the tags of every family, numbers are
-        thousandths.
+        """Refuse boxes in tags, as `<box>`, where anything but thousandths was asked for.
+
+        In the tags of every family of models, numbers are thousandths, x first.
         """
         box_format = self.format
-        # A family's own format, and a measured one, say what tags mean.
-        is_general = box_format.name.startswith(f"{box_format.order}_")  # "xyxy_1000"
+        # "xyxy_1000" is general. A family's own format, "qwen3-vl", and one that was measured are
+        # chosen for the model, so its tags have such numbers as well.
+        is_general = box_format.name.startswith(f"{box_format.order}_")
         is_thousandths = box_format.scale in _THOUSANDTHS and box_format.order == "xyxy"
-        # From 0 to 1, no number is mistaken: thousandths are out of that scale.
+        # Where numbers from 0 to 1 were asked for, `to_pixels` finds thousandths out of scale.
         is_from_0_to_1 = box_format.scale == 1
         if parsed.tagged and is_general and not is_thousandths and not is_from_0_to_1:
             raise UnreadableReply(
@@ -215,17 +227,21 @@ class _BoxReader:
             try:
                 self.keep(raw, self.to_pixels(raw))
             except _NothingThere as nothing:
-                is_of_no_phrase = raw.label is None and raw.id is None
-                if is_of_no_phrase and len(self.phrases) > 1:
-                    # As an absence it would say that none of the phrases is there.
-                    self.dropped.append(Dropped(str(nothing)))
-                    continue
-                self.note("dropped", str(nothing))
-                self.take_absence(raw)
+                self.take_box_of_nothing(raw, str(nothing))
             except _NoBox as error:
                 self.dropped.append(Dropped(str(error), raw.label, raw.id))
         if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(boxes):
             raise self.other_scale()
+
+    def take_box_of_nothing(self, raw: RawBox, why: str) -> None:
+        """Take [0, 0, 0, 0] as an absence of its phrase."""
+        is_of_no_phrase = raw.label is None and raw.id is None
+        if is_of_no_phrase and len(self.phrases) > 1:
+            # As an absence it would say that none of the phrases is there.
+            self.dropped.append(Dropped(why))
+            return
+        self.note("dropped", why)
+        self.take_absence(raw)
 
     def other_scale(self) -> UnreadableReply:
         numbers = [number for box in self.out_of_scale for number in box]
@@ -240,68 +256,82 @@ class _BoxReader:
     def take_words(self, parsed: ParsedReply) -> None:
         """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
         asked = Asked.of(self.format, self.sent, self.original)
-        ids = [box.id for box in self.reading.boxes if box.id is not None]
-        found_phrases = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
-        answered = {*ids, *self.absent, *self.reading.statuses}
-        missing = {own_id: text for own_id, text in self.phrases.items() if own_id not in answered}
-        labels = [box.label for box in parsed.boxes if box.label]  # other names of the same things
+        phrases = self.found_and_missing_phrases()
         for text in parsed.stated:
-            if not states_as_asked(text, asked, thing_count=len(found_phrases)):
+            if not states_as_asked(text, asked, thing_count=len(phrases.found)):
                 raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
-        before, after = parsed.words
-        things = [*found_phrases.values(), *labels]
-        self.check_harm(before, things, asked, is_after=False)
-        self.check_harm(after, things, asked, is_after=True)
-        remarks: list[str] = []
-        for words in (before, after):
-            self.add_doubts(words, found_phrases, missing)
-            left_out = left_out_in(words, missing, things, is_before=words is before)
-            self.reading.unsure.update(left_out)
-            if words:
-                remarks.append(words)
-        remarks += self.remarks_in_texts(parsed.texts, found_phrases, missing, asked)
+        remarks = self.judge_words(parsed, phrases, asked)
+        remarks += self.judge_texts(parsed.texts, phrases, asked)
         different_remarks = dict.fromkeys(remarks)  # each once, in order
         remark = " … ".join(" ".join(text.split()) for text in different_remarks)
         if remark:
             self.reading.remark = remark[:LONGEST_REMARK]
             self.note("remark", self.reading.remark)
 
-    def remarks_in_texts(
-        self,
-        texts: Sequence[KeyText],
-        found_phrases: dict[int, str],
-        missing: dict[int, str],
-        asked: Asked,
-    ) -> list[str]:
+    def found_and_missing_phrases(self) -> _Phrases:
+        found_ids = [box.id for box in self.reading.boxes if box.id is not None]
+        answered = {*found_ids, *self.absent, *self.reading.statuses}
+        return _Phrases(
+            found={own_id: self.phrases[own_id] for own_id in found_ids},
+            missing={
+                own_id: text for own_id, text in self.phrases.items() if own_id not in answered
+            },
+        )
+
+    def judge_words(self, parsed: ParsedReply, phrases: _Phrases, asked: Asked) -> list[str]:
+        """Judge the words before and after the answer; return those that there are."""
+        labels = [box.label for box in parsed.boxes if box.label]  # other names of the same things
+        things = [*phrases.found.values(), *labels]
+        before, after = parsed.words
+        for words, is_after in ((before, False), (after, True)):
+            self.check_harm(words, things, asked, is_after=is_after)
+            self.add_doubts(words, phrases.found, phrases.missing)
+            left_out = left_out_in(words, phrases.missing, things, is_before=not is_after)
+            self.reading.unsure.update(left_out)
+        return [words for words in (before, after) if words]
+
+    def judge_texts(self, texts: Sequence[KeyText], phrases: _Phrases, asked: Asked) -> list[str]:
         """Judge the texts under unknown keys as words are judged; return those worth a remark."""
+        things = list(phrases.found.values())
         remarks: list[str] = []
-        texts_of_key: dict[str, str] = {}  # of keys next to the list: "omitted: a fork, a knife"
-        for key, text, own_id in texts:
-            if own_id is None and has_role(key, "thinking"):
-                self.reading.doubts.update(thought_against(text, found_phrases))
-                things = list(found_phrases.values())
-                self.reading.unsure.update(left_out_in(text, missing, things, is_thinking=True))
+        texts_by_key: dict[str, list[str]] = {}  # of keys next to the list of boxes
+        for each in texts:
+            is_in_item = each.id is not None
+            if not is_in_item and has_role(each.key, "thinking"):
+                self.reading.doubts.update(thought_against(each.text, phrases.found))
+                left_out = left_out_in(each.text, phrases.missing, things, is_thinking=True)
+                self.reading.unsure.update(left_out)
                 continue
-            # A text in an item is about that item's phrase, one next to all boxes about each.
-            about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}
-            things = list(about.values())
-            said = text if own_id is None else with_its_thing(text, self.phrases[own_id])
-            self.check_harm(said, things, asked, is_after=True)
-            self.add_doubts(text, about, missing)
-            if own_id is not None and has_role(key, "label"):
-                self.doubt_unlike_description(text, own_id)
-                if not has_role(key, "kind"):  # "name": "a fox", next to "label": "a cat"
-                    self.doubt_unlike_label(text, own_id)
-            if not is_plain(text, things, is_of_one=own_id is not None):
-                remarks.append(f"{key}: {text}")
-            if own_id is None and text not in _FALSE:  # "skipped": 0
-                start = f"{texts_of_key[key]}, " if key in texts_of_key else f"{key}: "
-                texts_of_key[key] = start + text
-        things = list(found_phrases.values())
-        for said in texts_of_key.values():
+            is_worth_remark = self.judge_text(each, phrases, asked)
+            if is_worth_remark:
+                remarks.append(f"{each.key}: {each.text}")
+            if not is_in_item and each.text not in _FALSE:  # "skipped": 0
+                texts_by_key.setdefault(each.key, []).append(each.text)
+        for key, texts_of_key in texts_by_key.items():
+            said = f"{key}: {', '.join(texts_of_key)}"  # "left_out: a fork, a cup"
             said = said.replace("_", " ")
-            self.reading.unsure.update(left_out_in(said, missing, things, is_before=True))
+            self.reading.unsure.update(left_out_in(said, phrases.missing, things, is_before=True))
         return remarks
+
+    def judge_text(self, key_text: KeyText, phrases: _Phrases, asked: Asked) -> bool:
+        """Judge a text under an unknown key: refuse it, take doubts from it, or neither. Return
+        whether it is worth a remark.
+        """
+        key, text, own_id = key_text
+        if own_id is None:  # it is next to the list of boxes, and about any of them
+            about = phrases.found
+            said = text
+        else:  # it is in an item, and about that item's phrase
+            about = {own_id: self.phrases[own_id]}
+            said = with_its_thing(text, self.phrases[own_id])
+        things = list(about.values())
+        self.check_harm(said, things, asked, is_after=True)
+        self.add_doubts(text, about, phrases.missing)
+        if own_id is not None and has_role(key, "label"):
+            self.doubt_unlike_description(text, own_id)
+            if not has_role(key, "kind"):  # "name": "a fox", next to "label": "a cat"
+                self.doubt_unlike_label(text, own_id)
+        return not is_plain(text, things, is_of_one=own_id is not None)
 
     def add_doubts(self, text: str, about: dict[int, str], missing: dict[int, str]) -> None:
         doubts = self.reading.doubts
@@ -352,20 +382,21 @@ class _BoxReader:
             elif phrase_id not in found_ids:
                 unread.add(phrase_id)
         reading.unread = sorted(unread)
-        if parsed.truncated:
-            stray = "what the reply is cut off before"
-        elif whys_without_owner:
-            stray = f"{whys_without_owner[0]}: it"  # "a box without an id or a label: it"
-        else:
-            return
         answered = found_ids | unread | self.absent | set(reading.statuses)
+        if parsed.truncated:
+            self.note_others_unsure("what the reply is cut off before", answered)
+        elif whys_without_owner:  # "a box without an id or a label"
+            self.note_others_unsure(f"{whys_without_owner[0]}: it", answered)
+
+    def note_others_unsure(self, what: str, answered: set[int | None]) -> None:
+        """Note as unsure all phrases without an answer: something may be the answer of any."""
         for phrase_id in self.phrases:
             if phrase_id not in answered:
-                reading.unsure[phrase_id] = f"{stray} may be its own"
+                self.reading.unsure[phrase_id] = f"{what} may be its own"
 
     def note_unsure(self, item: RawBox | Dropped, why: str, found_ids: set[int | None]) -> None:
-        """Note as unsure the phrases that an item may be of: the one with its id, and those that
-        are like its label. Here id and label contradict each other.
+        """Note as unsure the phrases that an item may be of, whose id and label contradict each
+        other: the phrase with its id, and those that are like its label.
         """
         for phrase_id, phrase in self.phrases.items():
             fits_id = phrase_id == item.id
@@ -446,15 +477,7 @@ class _BoxReader:
         [0, 0, 0, 0] and [-1, -1, -1, -1].
         """
         box_format = self.format_of(raw)
-        numbers = raw.numbers
-        if box_format.scale == "grid_32":
-            if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
-                raise _NoBox(f"grid cells {in_brackets(raw.numbers)}")
-        elif set(numbers) in ({0}, {-1}) and raw.family is None:
-            # In a family's tokens, such numbers are a box without an area.
-            raise _NothingThere(f"{in_brackets(raw.numbers)}, which says that nothing is there")
-        else:
-            numbers = self.numbers_in_scale(raw, box_format)
+        numbers = self.usable_numbers(raw, box_format)
         as_written = box_format.to_pixels(numbers, original=self.original, sent=self.sent)
         upright = ordered(as_written)
         if upright != as_written:
@@ -475,22 +498,27 @@ class _BoxReader:
             self.cached_limits = box_format.limits(self.sent)
         return self.cached_limits
 
-    def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
-        """Return the box's numbers with rows of nines mended. Raises _NoBox where they are out of
-        the format's scale, and counts that.
+    def usable_numbers(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
+        """Return the box's numbers, with rows of nines mended. Raises _NoBox where they are out of
+        the format's scale, and counts that; _NothingThere as `to_pixels` says.
         """
         numbers = raw.numbers
+        if box_format.scale == "grid_32":
+            if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
+                raise _NoBox(f"grid cells {in_brackets(numbers)}")
+            return numbers
+        # In a family's tokens, [0, 0, 0, 0] is a box without an area.
+        if set(numbers) in ({0}, {-1}) and raw.family is None:
+            raise _NothingThere(f"{in_brackets(numbers)}, which says that nothing is there")
         if box_format.scale in _THOUSANDTHS and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
             if numbers != raw.numbers:
-                self.note(
-                    "clamped", f"{in_brackets(raw.numbers)}: a row of nines means the far edge"
-                )
+                shown = in_brackets(raw.numbers)
+                self.note("clamped", f"{shown}: a row of nines means the far edge")
         if _out_of_scale(to_xyxy(numbers, box_format.order), self.limits_of(box_format)):
             self.out_of_scale.append(numbers)
-            raise _NoBox(
-                f"{in_brackets(raw.numbers)} does not fit the box format {self.format.name}"
-            )
+            shown = in_brackets(raw.numbers)
+            raise _NoBox(f"{shown} does not fit the box format {self.format.name}")
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
@@ -499,12 +527,7 @@ class _BoxReader:
         """
         boxes = self.reading.boxes
         phrase_id = self.phrase_of(raw) if self.phrases else raw.id
-        score = None
-        if raw.score is not None:
-            score = _score_of(raw.score)
-            if score is None:
-                shown = repr(str(raw.score)[:40])
-                self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
+        score = None if raw.score is None else self.score_of(raw.score)
         if raw.id is not None and raw.label:
             self.doubt_unlike_label(raw.label, raw.id)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
@@ -520,6 +543,20 @@ class _BoxReader:
         earlier_score = boxes[index_of_equal].score
         if score is not None and (earlier_score is None or score > earlier_score):
             boxes[index_of_equal] = box
+
+    def score_of(self, value: object) -> float | None:
+        """Return a score: 0.9 of 0.9, "0.9" or "90%". None, with a note, for any other value."""
+        score = value
+        if isinstance(value, str):
+            text = value.strip()
+            whole = 100 if text.endswith("%") else 1
+            with suppress(ValueError):
+                score = float(text.rstrip("%")) / whole
+        if isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1:
+            return score
+        shown = repr(str(value)[:40])
+        self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
+        return None
 
     def doubt_unlike_label(self, label: str, phrase_id: int) -> None:
         """Doubt the box of a phrase if its label names another thing: "mug" for "a cup"."""
@@ -547,18 +584,22 @@ class _BoxReader:
         return phrase_id
 
     @cached_property
+    def has_names(self) -> bool:
+        """Whether any box has an id or a label."""
+        return any(box.label or box.id is not None for box in self.all_boxes)
+
+    @cached_property
     def label_counts(self) -> Counter[str | None]:
         return Counter(box.label for box in self.all_boxes)
 
     def phrase_like_label(self, raw: RawBox) -> int | None:
-        """Return the phrase that the label of a box without an id is a part of, and doubt it: "man"
-        of "the man in blue". None where it may be several phrases', and where several boxes have
-        it: it may then be a kind of things, of which one was asked for.
+        """Return the phrase that a box without an id is likely of, and doubt it: its label "man" is
+        a part of "the man in blue". None where no phrase, or more than one, has the label's words.
         """
         if raw.id is not None or not raw.label or ids_of(raw.label, self.phrases):
             return None
         if self.label_counts[raw.label] > 1:
-            return None
+            return None  # several men were found, and it isn't known which one is in blue
         words = set(words_of(raw.label)) - {"the", "a", "an"}
         holding = [
             own_id for own_id, text in self.phrases.items() if words.issubset(words_of(text))
@@ -632,33 +673,21 @@ def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
     return count_of_equal >= _EQUAL_STEPS * len(steps)
 
 
-def _score_of(value: object) -> float | None:
-    # 0.9, "0.9" or "90%"
-    if isinstance(value, str):
-        text = value.strip()
-        whole = 100 if text.endswith("%") else 1
-        try:
-            value = float(text.rstrip("%")) / whole
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if 0 <= value <= 1 else None
-
-
 def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
-    # Several families write `<loc_12>`, each in its own scale: the token alone doesn't tell which.
-    # `<loc0012>` is always one of 1,024 bins.
-    do_families_share_them = of_family.name in _SHARED_TOKENS
-    if asked.name in known_formats():
-        # A family's own format can only mean tokens that this family writes, too.
-        return do_families_share_them and asked.name in _SHARED_TOKENS
+    # Whether location tokens that `of_family` writes are read in the format that was asked for,
+    # rather than in the family's own. Several families write `<loc_12>`, each in its own scale: the
+    # token doesn't tell which. `<loc0012>` is always one of 1,024 bins.
+    is_shared_token = of_family.name in _SHARED_TOKENS
+    is_format_of_family = asked.name in known_formats()
+    if is_format_of_family:
+        # "doctags" was asked for: the same token may then be DocTags' as well as Florence-2's.
+        return is_shared_token and asked.name in _SHARED_TOKENS
     if not isinstance(asked.scale, int):
-        return False  # location tokens count neither pixels nor cells of a grid
+        return False  # pixels, or cells of a grid, which no location token counts
     if asked.scale == of_family.scale:
         # Of an equal order, the family's own format is the more exact: it may have bins.
         return asked.order != of_family.order
-    return do_families_share_them
+    return is_shared_token
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:

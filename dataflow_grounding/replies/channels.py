@@ -101,25 +101,27 @@ def enclosed(text: str) -> Answer:
         if _GLM_OPENS in after:
             raise UnreadableReply("the reply has several answers", "several answers")
         return Answer(inside, before, after, "tokens")
-    if "```" not in text:
-        return Answer(text)
+    return _in_fence(text) if "```" in text else Answer(text)
+
+
+def _in_fence(text: str) -> Answer:
     parts = text.split("```")  # in turn outside and inside of a fence
     outside_fences, in_fences = parts[0::2], parts[1::2]
     is_last_open = len(parts) % 2 == 0
     # A single fence that breaks off has the answer as far as it goes. Of two, it isn't known
     # whether they would have been equal.
-    if is_last_open and len(parts) > 3:
+    if is_last_open and len(in_fences) > 1:
         raise UnreadableReply("a further fenced answer breaks off", "several answers")
     blocks = [_LANGUAGE.sub("", part, count=1) for part in in_fences]
     blocks = [block for block in blocks if block.strip()]
-    if len({block.strip() for block in blocks}) > 1:
-        if not is_last_open and are_parts([strict_json(block) for block in blocks]):
-            inside = "\n".join(blocks)  # a block for each phrase
-            return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]), "fence")
-        raise UnreadableReply("the reply has several fenced answers", "several answers")
     if not blocks:
         return Answer(" ".join(parts))  # all fences are empty, and the answer is outside of them
-    inside = blocks[0].rstrip("`")  # a reply that is cut off may end in one or two of three marks
+    if len({block.strip() for block in blocks}) == 1:  # one block, or equal ones
+        inside = blocks[0].rstrip("`")  # one that is cut off may end in one or two of three marks
+    elif are_parts([strict_json(block) for block in blocks]):
+        inside = "\n".join(blocks)  # a block for each phrase
+    else:
+        raise UnreadableReply("the reply has several fenced answers", "several answers")
     return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]), "fence")
 
 
@@ -165,43 +167,46 @@ def _until_end(text: str) -> str:
 def _without_thinking(text: str) -> str:
     # "<think>A cat?</think>[1, 2, 3, 4]" becomes "[1, 2, 3, 4]". What is before all thinking is
     # left out, too: the answer comes after it.
-    outside: list[str] = []  # first what is before all thinking, then what follows each
-    depth = 0  # of thinking within thinking
-    outside_start = 0  # where the text outside of it begins, while `depth` is 0
-    has_marks = False
-    for mark in _MARK.finditer(text):
-        has_marks = True
-        if mark["opens"] is not None:
-            if depth == 0:
-                outside.append(text[outside_start : mark.start()])
-            depth += 1
-        elif depth == 0:  # it was opened in the prompt: all before it is thinking
-            outside = [""]
-            outside_start = mark.end()
-        else:
-            depth -= 1
-            if depth == 0:
-                outside_start = mark.end()
-    if not has_marks:
+    if _MARK.search(text) is None:
         return text
+    after_thinking = _parts_outside_thinking(text)[1:]
+    # The mark between two answers keeps them from being read as one.
+    answer = " … ".join(part for part in after_thinking if part.strip())
+    if not answer:
+        raise UnreadableReply("nothing follows the model's thinking", "only thinking")
+    return answer
+
+
+def _parts_outside_thinking(text: str) -> list[str]:
+    # First what is before all thinking, then what follows each.
+    parts: list[str] = []
+    depth = 0  # of thinking within thinking
+    start = 0  # of the part that is outside, while `depth` is 0
+    for mark in _MARK.finditer(text):
+        opens = mark["opens"] is not None
+        if depth == 0 and opens:
+            parts.append(text[start : mark.start()])
+        elif depth == 0:  # it was opened in the prompt: all before it is thinking
+            parts = [""]
+        if opens:
+            depth += 1
+        elif depth > 0:
+            depth -= 1
+        if depth == 0:
+            start = mark.end()
     if depth:
         raise UnreadableReply(_ENDS_INSIDE, "only thinking")
-    outside.append(text[outside_start:])
-    # The mark between two answers keeps them from being read as one.
-    after = " … ".join(part for part in outside[1:] if part.strip())
-    if not after:
-        raise UnreadableReply("nothing follows the model's thinking", "only thinking")
-    return after
+    return [*parts, text[start:]]
 
 
 def _after_code(text: str) -> str:
     # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
     # (google-generativeai, `response.text`).
-    parts = text.split("```")  # before a block, what is in it, between, in the next one, …
+    parts = text.split("```")  # in turn outside and inside of a block: blocks have the odd indices
     index_of_answer = 0
-    # Blocks have the odd indices. After two of them, at i and i + 2, the answer begins at i + 3.
-    for i in range(1, len(parts) - 3, 2):
-        code, between, result = parts[i : i + 3]
+    last_index = len(parts) - 1
+    for i in range(1, last_index - 2, 2):  # after the result at i + 2, the answer has to follow
+        code, between, result = parts[i], parts[i + 1], parts[i + 2]
         if _CODE.match(code) and not between.strip() and _RESULT.match(result):
             index_of_answer = i + 3
     answer = "```".join(parts[index_of_answer:])
@@ -219,13 +224,10 @@ def _contents_of_answer_tags(text: str) -> str:
         raise UnreadableReply("the reply has several answers in tags", "several answers")
     if not answers:
         return text
-    after = text[tags[-1].end() :]
     answer = answers.pop()
     before = text[: tags[0].start()]
-    draft = before.strip()
-    # a further answer, for which `strict_json` takes arrays and objects alone
-    is_an_answer = draft == "null" or strict_json(draft) is not None
-    if is_an_answer and draft != answer:
+    after = text[tags[-1].end() :]
+    if _is_another_answer(before.strip(), answer):
         raise UnreadableReply("the reply has several answers", "several answers")
     has_box = any(map(str.isdigit, answer))  # a box's numbers have digits
     if has_box:
@@ -233,3 +235,9 @@ def _contents_of_answer_tags(text: str) -> str:
     # The answer says that nothing is there. Then the words before it count as well, as they do
     # without tags.
     return f"{before}\n{answer}\n{after}".strip()
+
+
+def _is_another_answer(draft: str, answer: str) -> bool:
+    # `strict_json` returns arrays and objects alone, and null is an answer, too.
+    is_an_answer = draft == "null" or strict_json(draft) is not None
+    return is_an_answer and draft != answer

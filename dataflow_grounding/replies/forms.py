@@ -168,29 +168,31 @@ class _FormReader:
         UnreadableReply where none fits.
         """
         inside = answer.text.strip()
-        before = answer.before
-        after = answer.after
         words = self.read_marked(inside)
         if words is not None:
             before_first, after_each = words[:1], words[1:]  # both are empty if there are no words
-            before = " ".join([before, *before_first])
-            after = " … ".join([*after_each, after])
+            before = " ".join([answer.before, *before_first])
+            after = " … ".join([*after_each, answer.after])
             return _Words(before, after)
         table = find_table(inside)
         if table is not None:
             self.parsed.truncated = table.truncated
             self.read_items([table.items])
-            return _Words(f"{before} {table.before}", f"{table.after} {after}")
+            return _Words(f"{answer.before} {table.before}", f"{table.after} {answer.after}")
         if read_bare(inside, self.parsed):
-            return _Words(before, after)
-        inside = _LANGUAGE.sub("", _without_empty_list(inside, answer))
-        found = find_json(inside)
-        is_one_value = self.read_json(found, inside)
+            return _Words(answer.before, answer.after)
+        text = _LANGUAGE.sub("", _without_empty_list(inside, answer))
+        return self.read_json_form(text, answer)
+
+    def read_json_form(self, text: str, answer: Answer) -> _Words:
+        found = find_json(text)
+        is_one_value = self.read_json(found, text)
         self.parsed.addressed = is_one_value and self.parsed.names_phrases(self.phrases)
-        if _GOES_ON.fullmatch(f"{inside[found.end :]}{after}".strip()) is not None:
+        before = f"{answer.before} {_without_key(text[: found.start])}"
+        after_json = text[found.end :]
+        if _GOES_ON.fullmatch(f"{after_json}{answer.after}".strip()) is not None:
             self.parsed.truncated = True
-        before = f"{before} {_without_key(inside[: found.start])}"
-        return _Words(before, " ".join([*found.comments, inside[found.end :], after]))
+        return _Words(before, " ".join([*found.comments, after_json, answer.after]))
 
     def read_marked(self, text: str) -> list[str] | None:
         """Add the boxes of tokens or of a caption, and return the words next to them; None where
@@ -368,12 +370,16 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
         why = objection(text)
         if why is not None:
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
+    _check_no_contradiction(objects, box_key)
+    return objects
+
+
+def _check_no_contradiction(objects: Sequence[Mapping[str, Any]], box_key: str) -> None:
     absent = {item["id"] for item in objects if item[box_key] is None}
     found = {item["id"] for item in objects if item[box_key] is not None}
     contradictory = absent & found
     if contradictory:
         raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")
-    return objects
 
 
 def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:

@@ -116,15 +116,16 @@ def read_values(
 
 
 def only_answer(values: list[Any]) -> list[Any]:
-    """Return all values in a row if they are items of one answer; the first one if each is a whole
-    answer, and all are equal. Lists for different phrases are one list.
+    """Return what of the values in a row is the reply's one answer. That is all of them if they are
+    items, and the first one if they are equal whole answers; lists for different phrases are joined
+    to one. Raises UnreadableReply for whole answers that differ.
     """
     if len(values) > 1 and are_parts(values):
         return [{"objects": [item for value in values for item in _items_of(value)]}]
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values
-    # A model in a loop writes the same answer again and again, until the last one is cut off. It
-    # takes two whole ones to show that: after a single one, the cut one may be another answer.
+    # A model in a loop writes the same answer again and again, until the last one is cut off. Then
+    # the last one isn't compared. After a single whole answer, it may be another one, so it is.
     is_last_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
     whole_values = values[:-1] if is_last_cut else values
     if any(value != values[0] for value in whole_values):
@@ -140,9 +141,12 @@ def are_parts(values: Sequence[Any]) -> bool:
     for value in values:
         items = _items_of(value)
         ids = {id_of(item.get("id")) for item in items if isinstance(item, dict)}
-        own_ids = {own_id for own_id in ids if own_id is not None}
         are_all_items = all(isinstance(item, dict) and "id" in item for item in items)
-        if not items or not are_all_items or len(own_ids) < len(ids) or seen & own_ids:
+        has_bad_id = None in ids  # one that is no number
+        if not items or not are_all_items or has_bad_id:
+            return False
+        own_ids = {own_id for own_id in ids if own_id is not None}
+        if seen & own_ids:
             return False
         seen |= own_ids
     return True
@@ -275,22 +279,23 @@ class _Reader:
         if fields and all(id_of(key) in self.phrases for key in fields):
             self.read_by_id(fields, level)  # {"1": [10, 20, 30, 40], "2": null}
             return
-        holds_answers = any(self.holds_items(key, value) for key, value in fields.items())
-        if isinstance(fields, CutObject):
-            self.parsed.truncated = True
-            if not holds_answers:
-                return  # an item that is cut off: what would have followed may change its box
-        is_item = any(
-            self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
-            for key in fields
-        )
+        is_cut = isinstance(fields, CutObject)
+        self.parsed.truncated |= is_cut
+        if any(self.holds_items(key, value) for key, value in fields.items()):
+            self.read_wrapper(fields, level, label)
+            return
+        if is_cut:
+            return  # it is an item, and what would have followed may change its box
         inner = _in_envelope(fields)
-        if inner is not None and not holds_answers:
+        if inner is not None:
             self.read(inner, level + 1, label)
-        elif is_item and not holds_answers:
+        elif any(map(self.is_key_of_item, fields)):
             self.read_item(fields, label)
         else:
-            self.read_wrapper(fields, level, label)
+            raise _no_list()
+
+    def is_key_of_item(self, key: str) -> bool:
+        return self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
 
     def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
         """Add what the objects say whose keys come again and again in one object. Refuse an object
@@ -352,12 +357,7 @@ class _Reader:
         """
         phrase_keys = [key for key in fields if self.is_phrase(key)]
         list_keys = self.list_keys_of(fields)
-        # All phrases together are one answer, and each key for a list is another.
-        keys_of_answers = [*phrase_keys[:1], *list_keys]
-        if not keys_of_answers:
-            raise _unknown("the JSON has no list of boxes that is known")
-        if len(keys_of_answers) > 1:
-            raise _unknown(f"boxes are under {' and '.join(keys_of_answers)[:80]}")
+        _check_is_one_answer(phrase_keys, list_keys)
         count_before = len(self.parsed.boxes)
         for key in phrase_keys:
             self.read(fields[key], level + 1, label=key)
@@ -365,17 +365,13 @@ class _Reader:
             self.read_list_under(key, fields, level, label)
         self.read_statuses(fields.get("statuses"))  # the embedded grounder's, of phrases
         boxes = self.parsed.boxes[count_before:]
-        others: dict[str, Any] = {}
+        others: dict[str, Any] = {}  # keys and values that were not read
         for key, value in fields.items():
             are_labels = bool(list_keys) and has_role(key, "label_list")
             is_read = key in phrase_keys or self.is_list(key, value) or are_labels
-            if boxes and isinstance(value, str) and key not in list_keys:
-                is_read = False  # "coordinates": "pixels"
-            # What a model thought can only make its boxes doubtful. Without any box, it counts.
-            is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
-            if is_thinking:
-                self.parsed.texts.append(KeyText(key, value))
-            elif not is_read:
+            # "coordinates": "pixels" is a text next to the boxes, though it is a key for boxes.
+            is_text_next_to_boxes = bool(boxes) and isinstance(value, str) and key not in list_keys
+            if is_text_next_to_boxes or not is_read:
                 others[key] = value
         self.check_next_to(boxes, others)
 
@@ -393,6 +389,9 @@ class _Reader:
 
     def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
         """Refuse boxes with other keys next to their list which may change them."""
+        # What a model thought can only make its boxes doubtful. Where there is none, it counts.
+        if boxes:
+            others = self.without_thinking(others)
         are_addressed = bool(boxes) and all(self.address_of(box) is not None for box in boxes)
         if are_addressed:
             changing = self.harmful_key(others, own_id=None, box_count=len(boxes))
@@ -400,6 +399,16 @@ class _Reader:
             changing = self.changing_key(others, len(boxes), self.things_of(boxes))
         if changing is not None:
             raise _unknown(f"{changing[:40]!r} is next to the boxes, and may change them")
+
+    def without_thinking(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the other keys without those for thinking. Their texts are kept in `parsed`."""
+        kept: dict[str, Any] = {}
+        for key, value in others.items():
+            if has_role(key, "thinking") and isinstance(value, str):
+                self.parsed.texts.append(KeyText(key, value))
+            else:
+                kept[key] = value
+        return kept
 
     def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
         """Return the keys that hold a list of items. Of several, a key for boxes doesn't count if
@@ -415,7 +424,7 @@ class _Reader:
             has_value = bool(value) and not is_in_words
             if has_value or not self.is_box_key(key):
                 list_keys.append(key)
-        return list_keys or keys[:1]  # if none has a box, the first one says so for all
+        return list_keys or keys[:1]  # all say that there is no box
 
     def is_list(self, key: str, value: Any) -> bool:
         """Whether a key is one for items, and its value may be them: a list, one object, a text
@@ -495,14 +504,11 @@ class _Reader:
         it says nothing of a box.
         """
         found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
-        keys_with_none: list[str] = []  # which say that nothing is there
-        for key, value in fields.items():
-            if not self.is_box_key(key):
-                continue
-            if _is_null(value):
-                keys_with_none.append(plain_key(key))
-                continue
-            boxes = self.boxes_under(key, value, is_addressed)
+        box_keys = [key for key in fields if self.is_box_key(key)]
+        keys_with_none = [plain_key(key) for key in box_keys if _is_null(fields[key])]
+        for key in box_keys:
+            value = fields[key]
+            boxes = None if _is_null(value) else self.boxes_under(key, value, is_addressed)
             if boxes is not None:
                 found.append(boxes)
         if not found:  # a point counts only where there is no box
@@ -560,12 +566,16 @@ class _Reader:
         """Whether a text says why an item has no box: that its thing is "not in the picture", or
         that it can't be told, as "too blurry" does. Then its phrase is ambiguous.
         """
-        phrase = "" if item.id is None else self.phrases.get(item.id, "")
-        if item.id is None or not phrase or not isinstance(value, str) or not value.strip():
+        if item.id is None or not isinstance(value, str) or not value.strip():
             return False
-        if any(says_none(text, [phrase]) for text in (value, f"it is {value}")):
+        phrase = self.phrases.get(item.id)
+        if not phrase:
+            return False
+        if says_none(value, [phrase]) or says_none(f"it is {value}", [phrase]):
             return True
-        if _may_change(key) or _roles().get(plain_key(key), ["thinking"]) != ["thinking"]:
+        roles = _roles().get(plain_key(key), [])
+        is_reason = roles in ([], ["thinking"]) and not _may_change(key)  # "note": "too blurry"
+        if not is_reason:
             return False
         self.parsed.statuses[item.id] = "ambiguous"
         self.parsed.reasons[item.id] = f"the reply says {value[:80]!r}"
@@ -592,7 +602,6 @@ class _Reader:
 
         Its texts are kept in `parsed`, to be judged with the box format.
         """
-        phrase = self.phrases[phrase_id]
         others: dict[str, Any] = {}
         for key, value in fields.items():
             # "location": "on the left" isn't of the box: it is judged as other texts are
@@ -600,18 +609,24 @@ class _Reader:
             if key == label_key or (self.is_of_box(key, value) and not is_text):
                 continue
             _check_picture(key, value)
-            if has_role(key, "label") and isinstance(value, str):
-                # a further label that is another phrase, or says "not a cup"
-                named_ids = ids_of(value, self.phrases)
-                is_another = bool(named_ids) and phrase_id not in named_ids
-                is_description = has_role(key, "kind") and len(value.split()) > 3
-                if is_another or (denies(value, phrase) and not is_description):
-                    raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
+            if has_role(key, "label") and self.contradicts(key, value, phrase_id):
+                raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
             if not has_role(key, "id", "zero"):
                 others[key] = value
         harmful = self.harmful_key(others, phrase_id, box_count)
         if harmful is not None:
             raise NoBox(f"{harmful[:40]!r} is next to a box, and may change it")
+
+    def contradicts(self, key: str, value: Any, phrase_id: int) -> bool:
+        """Whether a further label of an item is another phrase, or denies its own: "not a cup"."""
+        if not isinstance(value, str):
+            return False
+        named_ids = ids_of(value, self.phrases)
+        if named_ids and phrase_id not in named_ids:
+            return True
+        # A description may deny something else: "a cup that is not full".
+        is_description = has_role(key, "kind") and len(value.split()) > 3
+        return not is_description and denies(value, self.phrases[phrase_id])
 
     def harmful_key(
         self, fields: Mapping[str, Any], own_id: int | None, box_count: int | None = None
@@ -635,11 +650,21 @@ class _Reader:
         if own_id is None and self.add_absences(key, value):
             return False  # if one of them has a box, the contradiction is found later
         if own_id is None and _says_cut(key, value):
-            self.parsed.truncated = True  # "complete": false; of an item it would be its thing's
+            self.parsed.truncated = True  # "complete": false; in an item it is said of the thing
             return False
-        by_role = self.is_harmful_by_role(key, value, box_count)
-        if by_role is not None:
-            return by_role
+        by_key = self.is_harmful_by_role(key, value, box_count)
+        if by_key is None:
+            by_key = self.is_harmful_by_words_of_key(key, value)
+        if by_key is not None:
+            return by_key
+        if isinstance(value, dict):
+            return self.is_harmful_object(key, value, own_id, box_count)
+        if isinstance(value, list):
+            return self.is_harmful_list(key, value, own_id, box_count)
+        return self.is_harmful_word(key, value, own_id)
+
+    def is_harmful_by_words_of_key(self, key: str, value: Any) -> bool | None:
+        """Judge a key whose own words settle it; None for other keys."""
         if names_another(key):  # "actual_object": "plate"
             return True
         if key_states(key) and isinstance(value, (str, int, float)):
@@ -650,20 +675,29 @@ class _Reader:
             return False
         if key_changes(key, value) and value is not False:  # "cropped": false
             return value is not True or not key_affirms(key)  # "is_correct_format": true is fine
-        is_object = isinstance(value, dict)
-        if is_object and has_role(key, "size"):
+        return None
+
+    def is_harmful_object(
+        self, key: str, value: dict[str, Any], own_id: int | None, box_count: int | None
+    ) -> bool:
+        if has_role(key, "size"):
             # "metadata": {"width": 640, "height": 480, "count": 2}: its numbers are no box
             return self.harmful_key(value, own_id, box_count) is not None
-        if isinstance(value, (dict, list)) and _count_of_numbers(value) > 1:
-            return True  # they may be another box
-        if is_object:
-            return self.harmful_key(value, own_id) is not None
-        if isinstance(value, list):
-            if own_id is None and self.add_said_of_phrases(key, value):
-                return False
-            items = [self.named_phrase(item) if own_id is None else item for item in value]
-            return any(self.is_harmful(key, item, own_id, box_count) for item in items)
-        return self.is_harmful_word(key, value, own_id)
+        may_be_box = _count_of_numbers(value) > 1
+        return may_be_box or self.harmful_key(value, own_id) is not None
+
+    def is_harmful_list(
+        self, key: str, value: list[Any], own_id: int | None, box_count: int | None
+    ) -> bool:
+        may_be_box = _count_of_numbers(value) > 1
+        if may_be_box:
+            return True
+        if own_id is not None:
+            return any(self.is_harmful(key, item, own_id, box_count) for item in value)
+        if self.add_said_of_phrases(key, value):
+            return False
+        names = [self.named_phrase(item) for item in value]
+        return any(self.is_harmful(key, name, own_id, box_count) for name in names)
 
     def add_absences(self, key: str, value: Any) -> bool:
         """Add the phrases that a key says not to be there: `"not_found": ["a fork"]`. False where a
@@ -776,12 +810,21 @@ class _Reader:
         return None
 
     def is_allowed(self, key: str, value: Any, box_count: int, things: list[str] | None) -> bool:
-        """Judge by the key's role, else by the value's words. A key such as `count`, `found` or
-        `status` has to say the same as the number of boxes.
+        """Judge by the key's role, else by the value's words."""
+        by_role = self.is_allowed_by_role(key, value, box_count)
+        if by_role is not None:
+            return by_role
+        if box_count:
+            return self.is_harmless(key, value, things)
+        return self.agrees_with_no_box(key, value)
+
+    def is_allowed_by_role(self, key: str, value: Any, box_count: int) -> bool | None:
+        """Judge a key such as `count`, `found` or `status`, which has to say the same as the number
+        of boxes. Return None for other keys. A size is kept in `parsed`.
         """
+        has_boxes = box_count > 0
         if has_role(key, "count"):  # "total": 2
             return number(value) == box_count
-        has_boxes = box_count > 0
         if has_role(key, "found"):  # "visible": true
             return _truth(value) is has_boxes
         if not has_boxes and self.add_absences(key, value):
@@ -789,15 +832,17 @@ class _Reader:
         if has_role(key, "absent"):  # "missing": false
             return _truth(value) is (not has_boxes)
         if has_role(key, "status"):  # "status": "ok"
-            return _is_done(value) or (not box_count and _says_nothing(value))
+            return _is_done(value) or (not has_boxes and _says_nothing(value))
         if has_role(key, "width", "height", "size"):
             return self.add_size(key, value)
         if has_role(key, "idle", "statuses"):
             return True
-        if box_count:
-            return self.is_harmless(key, value, things)
-        # There is no box: a text may only say so, as "note": "There is no cup." does, or tell what
-        # is there instead.
+        return None
+
+    def agrees_with_no_box(self, key: str, value: Any) -> bool:
+        """Whether a text says that there is no box, as "note": "There is no cup." does, or tells
+        what is there instead. That is kept in `parsed`.
+        """
         may_change = _may_change(key)
         if isinstance(value, str) and says_none(value, self.texts):
             # `"error": "not found"` may be what a server says
@@ -839,10 +884,19 @@ class _Reader:
         return True
 
 
+def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -> None:
+    # All phrases together are one answer, and each key for a list is another.
+    keys_of_answers = [*phrase_keys[:1], *list_keys]
+    if not keys_of_answers:
+        raise _no_list()
+    if len(keys_of_answers) > 1:
+        raise _unknown(f"boxes are under {' and '.join(keys_of_answers)[:80]}")
+
+
 def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
-    # Qwen3-VL leaves out the braces between: `{"object_name": …, "bbox": …, "object_name": …}`. A
-    # last one that the text ends inside of is left out. [] where the keys don't come again in the
-    # same order, or where the last object lacks some of them though the text doesn't end in it.
+    # Qwen3-VL leaves out the braces between objects: `{"name": …, "bbox": …, "name": …, …}`.
+    # Returns [] for other objects: their keys don't come again in the same order, or the last one
+    # lacks some. Where the text ends inside the last one, that is left out.
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
     keys_per_object = len(fields)  # how many different keys there are
@@ -904,6 +958,10 @@ def _is_denying(key: str) -> bool:
 
 def _unknown(message: str) -> UnreadableReply:
     return UnreadableReply(message, "unknown JSON")
+
+
+def _no_list() -> UnreadableReply:
+    return _unknown("the JSON has no list of boxes that is known")
 
 
 def _no_boxes(value: Any) -> UnreadableReply:

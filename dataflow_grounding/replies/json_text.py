@@ -116,39 +116,41 @@ def find_json(text: str) -> JsonText:
     start = _start_of_json(text)
     if start is None:
         return JsonText([], len(text), len(text))
+    return _json_from(text, start)
+
+
+def _json_from(text: str, start: int) -> JsonText:
+    # The JSON that begins at `start`, which is not quite strict.
     scanner = _Scanner(text, start)
-    values: list[Any] = []
-    first_end = end = start  # of the first and the last value
-    while _OPENS.match(text, scanner.at) and not scanner.cut:  # a value begins here
-        if len(values) == _MOST_VALUES:
-            raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
-        values.append(scanner.outermost())
-        end = scanner.at
-        if len(values) == 1:
-            first_end = end
-        between = _BETWEEN.match(text, end)
-        scanner.at = between.end() if between else end  # where the next value may begin
+    found = scanner.values_in_a_row()
+    values = [each.value for each in found]
     if ends_answer(values[0]) and not any(map(ends_answer, values[1:])):
-        joined = _without_early_closer(text, start, first_end)
+        joined = _without_early_closer(text, start, end=found[0].end)
         if joined is not None:
             return JsonText([joined], start, len(text), repaired=True)
-    closers = _CLOSERS.fullmatch(text, end)
-    if _KEY_BEFORE.search(text, 0, start):
-        # `"rejected": […]}` has lost its opening brace: the key is none of the words
-        closers = None
+    end = found[-1].end
+    closers = _surplus_closers(text, start, end)
     # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
     # 2930). With it, objects before the first one may be lost.
-    has_lost_bracket = closers is not None and "]" in closers[0] and not ends_answer(values[0])
-    if closers is not None:
-        end = len(text)
+    has_lost_bracket = "]" in closers and not ends_answer(values[0])
     return JsonText(
         values,
         start,
-        end,
+        len(text) if closers else end,
         comments=scanner.comments,
         truncated=scanner.cut or has_lost_bracket,
-        repaired=scanner.repaired or closers is not None or len(values) > 1,
+        repaired=scanner.repaired or bool(closers) or len(values) > 1,
     )
+
+
+def _surplus_closers(text: str, start: int, end: int) -> str:
+    # The "]}" of `{"id": 1, …}, {"id": 2, …}]}`, if only that follows the values, which are between
+    # `start` and `end`; "" without any.
+    if _KEY_BEFORE.search(text, 0, start):
+        # `"rejected": […]}` has lost its opening brace: the key is none of the words
+        return ""
+    closers = _CLOSERS.fullmatch(text, end)
+    return "" if closers is None else closers[0]
 
 
 def _start_of_json(text: str) -> int | None:
@@ -204,6 +206,13 @@ def _without_early_closer(text: str, start: int, end: int) -> Any:
     return None
 
 
+class _ValueInText(NamedTuple):
+    """A value of JSON, and the index in the text at which it ends."""
+
+    value: Any
+    end: int
+
+
 class _Scanner:
     """Reads one value after the other; `at` is the index up to which the text was read.
 
@@ -217,6 +226,19 @@ class _Scanner:
         self.cut = False  # whether the text ends inside a value
         self.comments: list[str] = []
         self.repaired = False  # whether any value wasn't strict JSON
+
+    def values_in_a_row(self) -> list[_ValueInText]:
+        """Read the array or object that begins at `at`, and those right after it."""
+        found: list[_ValueInText] = []
+        while _OPENS.match(self.text, self.at) and not self.cut:
+            if len(found) == _MOST_VALUES:
+                raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
+            value = self.outermost()
+            found.append(_ValueInText(value, end=self.at))
+            between = _BETWEEN.match(self.text, self.at)
+            if between is not None:
+                self.at = between.end()  # where the next value may begin
+        return found
 
     def outermost(self) -> Any:
         """Read a value that is in no other one."""
@@ -255,7 +277,7 @@ class _Scanner:
         """Read the items of an array, after its bracket, up to `closer`."""
         items: list[Any] = []
         comments_before = len(self.comments)
-        while True:
+        while not self.cut:
             char = self.skip()
             if char == closer:
                 # [10, 20, 30, 40 /* pixels */]: such a comment may change what the numbers mean.
@@ -265,43 +287,33 @@ class _Scanner:
                     raise self.broken()
                 self.at += 1
                 return items
-            if char == "":  # the text ends before the bracket that closes
-                self.cut = True
-                return _whole_items(items)
-            item = self.value(depth + 1)
+            item = self.ended() if char == "" else self.value(depth + 1)
             if item is not _MISSING:
                 items.append(item)
-            if self.cut:  # it ends inside the item
-                return _whole_items(items)
-            self.separator(closer, item)
+            if not self.cut:
+                self.separator(closer, item)
+        return _whole_items(items)  # the text ends before the closing bracket
 
     def object(self, depth: int) -> Any:
         """Read the keys and values of an object, after its brace."""
         pairs: list[tuple[str, Any]] = []
         if self.skip() == "{":  # the brace is there twice, as Qwen3-VL's cookbook shows it
             self.at += 1
-        while True:
+        while not self.cut:
             char = self.skip()
             if char == "}":
                 self.at += 1
                 return _object(pairs)
-            if char == "":  # the text ends before a key
-                self.ended()
-                return CutObject(pairs)
-            key = self.key()
-            if key is _MISSING:  # it ends inside the key
-                return CutObject(pairs)
-            if self.skip() == "":  # it ends before the value
-                self.ended()
-                return CutObject(pairs)
-            value = self.value(depth + 1)
+            key = self.ended() if char == "" else self.key()
+            is_value_there = not self.cut and self.skip() != ""
+            value = self.value(depth + 1) if is_value_there else self.ended()
             # `"objects": [` at the text's end isn't an empty list, which would say that nothing is
-            # there
+            # there.
             if value is not _MISSING and not _is_cut_to_nothing(value):
                 pairs.append((key, value))
-            if self.cut:  # it ends inside the value
-                return CutObject(pairs)
-            self.separator("}", item=None)
+            if not self.cut:
+                self.separator("}", item=None)
+        return CutObject(pairs)  # the text ends before the closing brace
 
     def key(self) -> Any:
         """Read a key and the colon after it; `_MISSING` where the text ends before the colon."""

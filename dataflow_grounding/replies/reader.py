@@ -257,13 +257,17 @@ def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
         raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
     before = answer.before + answer.text[: start + found.start]
     after = " ".join([answer.text[start + found.end :], *found.comments, answer.after])
-    has_denial = any(map(_denies, _objects_within(found.values)))
+    _check_words(before, after, found.values)
+    _refuse_repeated_keys(found.values)
+    return found, before, after
+
+
+def _check_words(before: str, after: str, values: Sequence[Any]) -> None:
+    has_denial = any(map(_denies, _objects_within(values)))
     why = harm_without_boxes(before, is_after=False)
     why = why or harm_without_boxes(after, is_after=True, has_denial=has_denial)
     if why is not None:
         raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
-    _refuse_repeated_keys(found.values)
-    return found, before, after
 
 
 def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
@@ -345,9 +349,10 @@ def _items_alone(values: Sequence[Any]) -> list[Any] | None:
     # {"id": 2, …}. None where the values are something else.
     first = values[0]
     if len(values) == 1 and isinstance(first, list):
-        is_cut_to_nothing = isinstance(first, CutArray) and not first
+        if isinstance(first, CutArray) and not first:
+            return None  # the reply is cut off before the first item
         are_items = all(isinstance(item, (dict, str)) for item in first)
-        return first if are_items and not is_cut_to_nothing else None
+        return first if are_items else None
     for value in values:
         if not isinstance(value, dict) or not ("id" in value or "text" in value):
             return None

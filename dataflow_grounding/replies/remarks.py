@@ -143,14 +143,29 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
-    # 1. A further answer?
     text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
     further = _FOUR_NUMBERS.search(text) or _PIECE.search(text)
     if further is not None:
         return f"a further answer: {further[0]!r:.40}"
-    # 2. Words that a table of remarks.yaml lists? "If I was wrong, tell me." takes nothing back.
+    # "If I was wrong, tell me." takes nothing back.
     without_conditions = pattern_listed("condition").sub(" ", things_marked(text, things))
     plain = with_whole_negations(without_conditions)
+    listed = _listed_harm(plain, is_after)
+    if listed is not None:
+        return listed
+    for sentence in _SENTENCE.split(plain):
+        other = other_coordinates(sentence, asked, highest_count=len(things))
+        if other is not None:
+            return f"{other!r} is said of coordinates"
+    denial = _denial_of_thing(heads_marked(plain, things), things, is_after)
+    if denial is not None:
+        return f"a thing with a box is denied: {denial.replace(THING, '…').strip()!r:.60}"
+    return None
+
+
+def _listed_harm(plain: str, is_after: bool) -> str | None:
+    # What of the tables of harm in remarks.yaml is in a text. A table is looked for in all
+    # sentences before the next one is.
     tables_of_harm = ["invented", "taken_back", "other_frame"]
     if is_after:
         tables_of_harm.append("taken_back_after")
@@ -161,19 +176,18 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
             if found is None or (table == "taken_back" and _is_harmless(sentence, is_after)):
                 continue
             return repr(found[0].strip())
-    # 3. Another order, unit, scale or size of the picture? 4. A thing with a box denied?
-    for sentence in _SENTENCE.split(plain):
-        other = other_coordinates(sentence, asked, highest_count=len(things))
-        if other is not None:
-            return f"{other!r} is said of coordinates"
-    marked = heads_marked(plain, things)
+    return None
+
+
+def _denial_of_thing(marked: str, things: Sequence[str], is_after: bool) -> str | None:
+    # The words by which a thing with a box is denied.
     absent = _absent_by_list(marked, things)
     if absent is not None:
-        return f"a thing with a box is denied: {absent.replace(THING, '…').strip()!r:.60}"
+        return absent
     for clause in _clauses(marked):
         takes_back = is_after and f"not {THING}" in clause  # "This is a plate, not the cup."
         if takes_back or _denies_thing(clause, things):
-            return f"a thing with a box is denied: {clause.replace(THING, '…').strip()!r:.60}"
+            return clause
     return None
 
 
@@ -200,12 +214,16 @@ def _absent_by_list(marked: str, things: Sequence[str]) -> str | None:
     fewer = _FOUND_OF.search(bare)
     if fewer is not None and int(fewer["found"]) < int(fewer["all"]) <= count:
         return fewer[0]
-    without_quotes = _QUOTED.sub(" ", marked)  # a sign may say "No dogs"
+    return _denied_head(_QUOTED.sub(" ", marked), things)  # a sign may say "No dogs"
+
+
+def _denied_head(text: str, things: Sequence[str]) -> str | None:
+    # "no cup" where the red cup has a box, but not "no cup holder"
     for head in {head_of(thing) for thing in things} - {""}:
         absent = re.search(
             rf"\bno {re.escape(head)}(?:e?s)?\b(?= ?(?:\Z|[.!\n,;]|(?:is|are|was|were|in|visible"
             r"|present|detected|found|anywhere|here)\b))",
-            without_quotes,
+            text,
         )
         if absent is not None:
             return absent[0]
@@ -236,8 +254,10 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
         found = pattern_listed(table).search(plain)
         if found is not None:
             return repr(found[0].strip())
-    if not is_after or has_denial:
-        return None
+    return _taken_back_in(plain) if is_after and not has_denial else None
+
+
+def _taken_back_in(plain: str) -> str | None:
     for sentence in _SENTENCE.split(plain):
         found = pattern_listed("taken_back").search(_NOTHING_WRONG.sub(" ", sentence))
         if found is not None:
@@ -271,11 +291,11 @@ def left_out_in(
     is_before: bool = False,
     is_thinking: bool = False,
 ) -> dict[int, str]:
-    """Return the ids of phrases without a box that a text doesn't say to be absent, each with why.
+    """Return the phrases without a box that may be in the picture by a text, by id, each with why.
 
-    They are those that a sentence names without denying them, or all if it says that some were left
-    out. `things` have a box. A list of all phrases before an answer repeats the question, and
-    thinking names phrases to look for them.
+    A sentence may name such a phrase without denying it: "The fork is next to the plate." Or it
+    says that some were left out: then they are those that it names, or all where it names none.
+    `missing` are the phrases without a box, `things` those with one.
     """
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
@@ -286,20 +306,32 @@ def left_out_in(
         clauses = list(_CLAUSE.split(marked))
         if any(map(_says_absent, clauses)):
             continue
-        is_left_out = any(map(_says_left_out, clauses))
-        named: list[int] = []
-        if THING in marked:
-            for own_id, phrase in missing.items():
-                if THING in _missing_marked(plain, [phrase], things):
-                    named.append(own_id)
-        is_list = len(named) == len(missing) and _BOXED in marked
-        is_alone = all(word in (THING, _BOXED) or word.isdigit() for word in words_of(marked))
-        is_question = is_thinking or (is_before and (is_list or is_alone))
-        concerned = named or list(missing) * is_left_out
-        if is_left_out or not is_question:
-            said = " ".join(sentence.split())[:80]
-            unsure |= dict.fromkeys(concerned, f"the reply says {said!r}")
+        named = _missing_named_in(plain, missing, things) if THING in marked else []
+        if any(map(_says_left_out, clauses)):
+            concerned = named or list(missing)
+        elif is_thinking or (is_before and _repeats_question(marked, len(named) == len(missing))):
+            continue  # thinking names phrases to look for them
+        else:
+            concerned = named
+        said = " ".join(sentence.split())[:80]
+        unsure |= dict.fromkeys(concerned, f"the reply says {said!r}")
     return unsure
+
+
+def _missing_named_in(plain: str, missing: Mapping[int, str], things: Sequence[str]) -> list[int]:
+    named: list[int] = []
+    for own_id, phrase in missing.items():
+        if THING in _missing_marked(plain, [phrase], things):
+            named.append(own_id)
+    return named
+
+
+def _repeats_question(marked: str, names_all_missing: bool) -> bool:
+    # Whether a sentence lists phrases before the answer: "I look for a cup, a plate and a fork", or
+    # "1. fork" on a line of its own.
+    names_all = names_all_missing and _BOXED in marked
+    are_names_alone = all(word in (THING, _BOXED) or word.isdigit() for word in words_of(marked))
+    return names_all or are_names_alone
 
 
 def _missing_marked(text: str, phrases: Sequence[str], things: Sequence[str]) -> str:
@@ -338,11 +370,12 @@ def hedges_in(text: str, phrases: Mapping[int, str], missing: Mapping[int, str])
             continue
         texts = list(phrases.values())
         names_missing = THING in _missing_marked(sentence, list(missing.values()), texts)
+        # With a single phrase, a sentence is about that, unless it is about one without a box.
+        is_of_only_phrase = len(phrases) == 1 and not names_missing
+        ids_by_number = _numbered(sentence, phrases)
         for own_id, phrase in phrases.items():
-            # With a single phrase, a sentence is about it also where it names none.
             is_named = THING in heads_marked(things_marked(sentence, [phrase]), [phrase])
-            is_named |= own_id in _numbered(sentence, phrases)
-            if is_named or (len(phrases) == 1 and not names_missing):
+            if is_named or own_id in ids_by_number or is_of_only_phrase:
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
     return doubts
 
@@ -391,20 +424,26 @@ def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tu
     if alone is not None and len(phrases) == 1:
         yield next(iter(phrases)), alone["what"]
     for own_id, phrase in phrases.items():
-        marked = heads_marked(things_marked(sentence, [phrase]), [phrase])
-        color = _COLOR_SAID.search(marked)
-        if color is not None and color["what"] in kind_of_words("color"):
-            said = f"{color['what']} {head_of(phrase)}"
-            if contradicts(said, phrase):
-                yield own_id, said
-        by_name = _NAMED_BY_NAME.search(marked)
-        if by_name is None:
-            continue
-        what = by_name["what"]
         others = [other for other in phrases.values() if other != phrase]
-        is_likeness = not words_listed("likeness").isdisjoint(words_of(what))
+        for name in _names_next_to(phrase, others, sentence):
+            yield own_id, name
+
+
+def _names_next_to(phrase: str, others: Sequence[str], sentence: str) -> Iterator[str]:
+    # What a sentence that names a phrase says its thing is instead: "The red cup is blue" or "the
+    # cup is the plate", where the plate is another phrase.
+    marked = heads_marked(things_marked(sentence, [phrase]), [phrase])
+    color = _COLOR_SAID.search(marked)
+    if color is not None and color["what"] in kind_of_words("color"):
+        said = f"{color['what']} {head_of(phrase)}"
+        if contradicts(said, phrase):
+            yield said
+    by_name = _NAMED_BY_NAME.search(marked)
+    if by_name is not None:
+        what = by_name["what"]
+        is_likeness = not words_listed("likeness").isdisjoint(words_of(what))  # "a toy"
         if is_likeness or any(is_like(what, other) for other in others):
-            yield own_id, what
+            yield what
 
 
 def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
@@ -441,11 +480,12 @@ def with_its_thing(text: str, phrase: str) -> str:
 def is_plain(text: str, things: Sequence[str], *, is_of_one: bool) -> bool:
     """Whether a text isn't worth a remark.
 
-    It is plain if each of its words is neutral or is in the name of a thing. If it is of one box, a
-    text of more than three words is plain if none of them can turn an answer round.
+    It is plain if each of its words is neutral or is in the name of a thing. A longer one that is
+    of one box describes that: it is plain unless a word in it can turn an answer round.
     """
     words = words_of(text)
-    if is_of_one and len(text.split()) > 3:
+    is_description = is_of_one and len(text.split()) > 3
+    if is_description:
         has_odd_word = not words_listed("odd").isdisjoint(words)  # "similar", "supposed"
         return not has_odd_word and turning_word(text, " ".join(things)) is None
     words_of_things = {word for thing in things for word in words_of(thing)}

@@ -1,6 +1,7 @@
 """A Markdown table with a header, whose rows are items: | label | bbox |."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -28,13 +29,11 @@ def find_table(text: str) -> Table | None:
     row of it is broken, or a column is there twice.
     """
     lines = [line.strip() for line in text.splitlines()]
-    lines_with_cells = [i for i, line in enumerate(lines) if line.startswith("|")]
+    lines_with_cells = [i for i, line in enumerate(lines) if _has_cells(line)]
     if len(lines_with_cells) < 2:
         return None  # a header alone says nothing
     first = lines_with_cells[0]
-    end = first  # the table ends before the first line without cells
-    while end < len(lines) and lines[end].startswith("|"):
-        end += 1
+    end = first + len(list(takewhile(_has_cells, lines[first:])))
     header = _cells(lines[first])
     if not any(map(_is_of_boxes, header)):
         return None
@@ -45,15 +44,23 @@ def find_table(text: str) -> Table | None:
     is_cut = bool(rows) and end == len(lines) and not _is_whole(rows[-1], header)
     if is_cut:
         rows.pop()
-    for row in rows:
-        if not _is_whole(row, header):
-            raise UnreadableReply(f"a row of the table is broken: {row[:40]!r}", "broken table")
-    if not rows and not is_cut:
+    elif not rows:
         return None  # a table without rows doesn't say that nothing is there
+    _check_rows(rows, header)
     items = [_item(header, _cells(row)) for row in rows]
     before = "\n".join(lines[:first])
     after = "\n".join(lines[end:])
     return Table(items, before, after, truncated=is_cut)
+
+
+def _has_cells(line: str) -> bool:
+    return line.startswith("|")
+
+
+def _check_rows(rows: Sequence[str], header: Sequence[str]) -> None:
+    for row in rows:
+        if not _is_whole(row, header):
+            raise UnreadableReply(f"a row of the table is broken: {row[:40]!r}", "broken table")
 
 
 def _is_of_boxes(name: str) -> bool:

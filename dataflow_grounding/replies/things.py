@@ -26,13 +26,15 @@ _ASIDE = lazy_pattern(r"[(\[]([^)\]]*)")
 
 def describes_another(text: str, phrase: str) -> bool:
     """Whether a description has no word of its phrase: "A steel spoon on a napkin" for a fork."""
-    words = words_of(text)
-    if not words or words[0] not in ("a", "an", "the") or len(words) < 4:
-        return False  # no noun with its article, or a kind of things
-    said = {word for word in words if not is_neutral(word) and not ends_phrase(word, "")}
-    names_thing = not all(map(tells_apart, said))  # "the one on the left" names none
     is_english = text.isascii() and phrase.isascii()
-    return names_thing and is_english and said.isdisjoint(words_of(phrase))
+    words = words_of(text)
+    begins_with_article = words[:1] in (("a",), ("an",), ("the",))
+    if not is_english or not begins_with_article or len(words) < 4:
+        return False  # no noun with its article, or only a kind of things: "an animal"
+    said = {word for word in words if not is_neutral(word) and not ends_phrase(word, "")}
+    if all(map(tells_apart, said)):
+        return False  # "the one on the left" names no thing
+    return said.isdisjoint(words_of(phrase))
 
 
 def denies(label: str, phrase: str) -> bool:

@@ -80,6 +80,9 @@ class _Tag(NamedTuple):
     start: int
     end: int
 
+    def closes_part_of(self, tag: "_Tag") -> bool:
+        return self.closes and self.name == tag.name
+
 
 class _Part(NamedTuple):
     """What is in one tag, or the words between two; "other" is a point or a polygon."""
@@ -134,17 +137,20 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
         numbers = [float(number) for number in re.findall(_NUMBER, text)]
         parsed.boxes.append(RawBox(tuple(numbers), corners=True))
         return True
+    return _read_glued(text, parsed)
+
+
+def _read_glued(text: str, parsed: ParsedReply) -> bool:
+    # car[[1, 2, 3, 4], [5, 6, 7, 8]], on each line. False, and nothing is added, if one isn't so.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    glued: list[re.Match[str]] = []  # car[[1, 2, 3, 4], [5, 6, 7, 8]]
-    for line in lines:
-        match = _GLUED.fullmatch(line)
-        if match is None:
-            return False
-        glued.append(match)
-    for match in glued:
-        label, boxes = match[1].strip(), match[2]
-        _add_lists(boxes, label, parsed)
-    return bool(glued)
+    matches = [_GLUED.fullmatch(line) for line in lines]
+    if not matches or None in matches:
+        return False
+    for match in matches:
+        if match is not None:
+            label, boxes = match[1].strip(), match[2]
+            _add_lists(boxes, label, parsed)
+    return True
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
@@ -158,25 +164,40 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
     words_follow = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
     if len(boxes) == 1 and not words_follow:
         return None  # "cup[[97,514,283,996]]" is a label with its box, which `read_bare` reads
-    words: list[str] = []  # before each thing
-    things: list[str] = []
-    at = 0  # the end of the box before
-    for box in boxes:
-        before = text[at : box.start()].rstrip()
-        thing = _thing_at_end(before)
-        if thing is None:
-            return None
-        words.append(before.removesuffix(thing))
-        things.append(thing)
-        at = box.end()
+    things = _things_before(text, boxes)
+    if things is None:
+        return None
     parsed.tagged = True
+    words = [thing.words_before for thing in things]
+    words_after = text[boxes[-1].end() :]
     # A whole caption is a sentence. A list of things with their articles is none (InternVL).
     are_articles = all(len(before.split()) < 2 for before in words)
-    is_list = are_articles and not text[at:].strip()
+    is_list = are_articles and not words_after.strip()
     parsed.truncated = not is_list and not text.rstrip().endswith((".", "!", "?"))
     for thing, box in zip(things, boxes, strict=True):
-        parsed.boxes += [RawBox(numbers, thing) for numbers in _numbers_of_boxes(box[1])]
-    return [*words, text[at:]]
+        parsed.boxes += [RawBox(numbers, thing.name) for numbers in _numbers_of_boxes(box[1])]
+    return [*words, words_after]
+
+
+class _Thing(NamedTuple):
+    """A thing in a caption, and the words between the box before and it."""
+
+    name: str
+    words_before: str
+
+
+def _things_before(text: str, boxes: Sequence[re.Match[str]]) -> list[_Thing] | None:
+    # The thing right before each box; None where it isn't clear what one of the boxes is of.
+    things: list[_Thing] = []
+    end_of_last = 0
+    for box in boxes:
+        before = text[end_of_last : box.start()].rstrip()
+        name = _thing_at_end(before)
+        if name is None:
+            return None
+        things.append(_Thing(name, before.removesuffix(name)))
+        end_of_last = box.end()
+    return things
 
 
 def _numbers_of_boxes(text: str) -> list[tuple[float, ...]]:
@@ -224,53 +245,66 @@ def _tags_of(text: str) -> list[_Tag]:
             continue  # the tag stays among the words, where its "<" makes the reply unreadable
         closes = name.startswith("/") or match["side"] == "end"
         name = name.lstrip("/")
-        mention = ""
-        attribute = _MENTION.search(match["attributes"] or "")
-        if attribute is not None:
-            in_quotes = attribute[1] or attribute[2] or ""
-            mention = html.unescape(in_quotes).strip()
+        mention = _mention_in(match["attributes"] or "")
         if name == "collection":
             collection = "" if closes else mention
         tags.append(_Tag(name, closes, mention or collection, match.start(), match.end()))
     return tags
 
 
+def _mention_in(attributes: str) -> str:
+    # The cup of ` mention="cup"`; "" without any.
+    mention = _MENTION.search(attributes)
+    if mention is None:
+        return ""
+    in_quotes = mention[1] or mention[2] or ""
+    return html.unescape(in_quotes).strip()
+
+
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     # <ref>cup</ref><box>(10,20),(30,40)</box>. Labels are in tags before their boxes, or after them
     # if each box is followed by one; or they are in the words after each box.
-    # 1. What are the parts of the text?
     tags = _tags_of(text)
     if not tags:
         return [text]
     parsed.tagged = True
     parsed.truncated = parsed.truncated or not tags[-1].closes
-    parts = _without_other_shapes(_parts_between(text, tags), parsed)
-    # a label that breaks off has no box yet
-    parts = [part for part in parts if part.kind != "label" or part.closed]
-    _check_words_between(parts)
-    # 2. Which label is that of which box?
-    labels = [part.text for part in parts if part.kind == "label"]
+    parts = _parts_to_read(text, tags, parsed)
     layout = _layout_of(parts)
-    labels_of_boxes: Sequence[str | None]
     labels_in_words = _labels_in_words(layout, parts)
-    if labels_in_words:
-        labels_of_boxes = labels_in_words
-    else:
+    labels_of_boxes: Sequence[str | None] = labels_in_words
+    if not labels_in_words:
         # MinerU's labels follow their boxes, and its tags are written so: <|box_start|>
         labels_may_follow = all(text.startswith("<|", tag.start) for tag in tags)
-        labels_of_boxes = _labels_of_boxes(layout, labels, may_follow=labels_may_follow)
+        labels_of_boxes = _labels_of_boxes(parts, may_follow=labels_may_follow)
     count_before = len(parsed.boxes)
     boxes = [part for part in parts if part.kind == "box"]
     for label, box in zip(labels_of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
-    _drop_label_without_box(layout, labels, parsed)
-    # 3. Which words are next to the boxes?
-    words = [part.text for part in parts if part.kind == "words"]
-    if not layout.startswith("w"):
-        words = ["", *words]  # there are none before the first box
+    _drop_label_without_box(parts, parsed)
+    words = _words_next_to_boxes(parts)
     if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
         return words[:1]  # those after a box are its label, or the text that is in it
     return words
+
+
+def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list[_Part]:
+    parts = _without_other_shapes(_parts_between(text, tags), parsed)
+    # A label that breaks off has no box yet.
+    parts = [part for part in parts if part.kind != "label" or part.closed]
+    _check_words_between(parts)
+    return parts
+
+
+def _words_next_to_boxes(parts: Sequence[_Part]) -> list[str]:
+    # Those before the first part, "" without any, then those after each.
+    words = [part.text for part in parts if part.kind == "words"]
+    begins_with_words = _layout_of(parts).startswith("w")
+    return words if begins_with_words else ["", *words]
+
+
+def _labels_in_tags(parts: Sequence[_Part]) -> list[str]:
+    return [part.text for part in parts if part.kind == "label"]
 
 
 def _layout_of(parts: Sequence[_Part]) -> _Layout:
@@ -287,12 +321,13 @@ def _without_other_shapes(parts: Sequence[_Part], parsed: ParsedReply) -> list[_
     return parts_to_read
 
 
-def _drop_label_without_box(layout: _Layout, labels: Sequence[str], parsed: ParsedReply) -> None:
+def _drop_label_without_box(parts: Sequence[_Part], parsed: ParsedReply) -> None:
     # Only where labels come before their boxes may the last one have none. If nothing follows it,
     # the reply is cut off.
+    layout = _layout_of(parts)
     without_words = layout.replace("w", "")
     if without_words.startswith("l") and without_words.endswith("l"):
-        parsed.dropped.append(Dropped("a label without a box", labels[-1]))
+        parsed.dropped.append(Dropped("a label without a box", _labels_in_tags(parts)[-1]))
         parsed.truncated = parsed.truncated or layout.endswith("l")
 
 
@@ -308,9 +343,10 @@ def _check_words_between(parts: Sequence[_Part]) -> None:
 
 
 def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
-    # Seed's model writes <bbox>1 2 3 4</bbox> mug. Returns [] unless a label follows each box. In
-    # a layout a letter is a part: "w" for words, "b" for a box.
-    if not re.fullmatch("w?(?:bw)+", layout):
+    # Seed's model writes <bbox>1 2 3 4</bbox> mug. Returns [] unless such a label follows each box,
+    # and no box has one in its tag.
+    words_follow_each_box = re.fullmatch("w?(?:bw)+", layout)
+    if not words_follow_each_box:
         return []
     for part in parts:
         has_letters = re.search(r"[^\W\d_]", part.text) is not None
@@ -331,8 +367,9 @@ def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
 
 
 def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
-    # Whether the boxes are a page's titles, tables and so on, each with its text after it. Where
-    # labels are in tags (DeepSeek-OCR), that text begins on a line of its own.
+    # Whether the boxes are the parts of a page: titles, tables and so on. Then the words after a
+    # box are the text in it. Where labels are in tags (DeepSeek-OCR), that text begins on a line of
+    # its own.
     has_labels = any(part.kind == "label" for part in parts)
     for part in parts[1:]:  # the first one may be words before the page
         if has_labels and part.kind == "words" and not part.text.startswith("\n"):
@@ -345,7 +382,7 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
     # the next one, whether that closes it or not.
     parts: list[_Part] = []
     # ASMv2 writes <pred>holds</pred><box>…</box><box>…</box> after the two things that are related,
-    # and repeats their boxes, which are left out. Set from such a tag up to the next label.
+    # and repeats their boxes, which are left out: all from such a tag up to the next label.
     in_relation = False
     at = 0  # up to where the text is in parts already
     end_of_text = _Tag("", closes=False, mention="", start=len(text), end=len(text))
@@ -360,12 +397,8 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
             raise _unpaired(text[tag.start :])
         if tag.closes or tag.name in ("pred", "collection"):
             continue  # what follows is in no tag: it is words
-        closed = following.closes and following.name == tag.name
-        part = _part_of(tag, text[tag.end : following.start], closed)
-        at = following.end if closed else following.start
-        is_cut_off = following is end_of_text
-        if part.kind == "label" and not closed and not is_cut_off:  # "<ref>cup<box>"
-            raise _unpaired(text[tag.start :])
+        part = _part_of(text, tag, following)
+        at = following.end if following.closes_part_of(tag) else following.start
         is_repeated = in_relation and part.kind not in ("label", "words")
         if not is_repeated:
             parts.append(part)
@@ -377,8 +410,14 @@ def _unpaired(text: str) -> UnreadableReply:
     return UnreadableReply(f"a tag of a label has no other: {text[:40]!r}", "unclear labels")
 
 
-def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
+def _part_of(text: str, tag: _Tag, following: _Tag) -> _Part:
+    # What is between a tag and the following one, which at the text's end is none.
+    content = text[tag.end : following.start]
+    closed = following.closes_part_of(tag)
     if tag.name in _LABEL_TAGS:
+        is_cut_off = following.start == len(text)
+        if not closed and not is_cut_off:  # "<ref>cup<box>"
+            raise _unpaired(text[tag.start :])
         if closed and not content.strip():
             raise UnreadableReply("a label is empty", "unclear labels")
         return _Part("label", content.strip(), closed=closed)
@@ -390,12 +429,12 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
     return _Part("box", content, tag.mention, closed)
 
 
-def _labels_of_boxes(
-    layout: _Layout, labels: Sequence[str], *, may_follow: bool
-) -> list[str | None]:
+def _labels_of_boxes(parts: Sequence[_Part], *, may_follow: bool) -> list[str | None]:
     # One label for each box, or None for each. A label is of all boxes up to the next label. Only
     # MinerU's labels follow their boxes.
+    layout = _layout_of(parts)
     without_words = layout.replace("w", "")
+    labels = _labels_in_tags(parts)
     if not labels:
         return [None] * layout.count("b")
     if may_follow and re.fullmatch("(?:bl)+", without_words):
@@ -405,13 +444,9 @@ def _labels_of_boxes(
     if "ll" in without_words or has_words_between_boxes or not begins_with_label:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
     labels_of_boxes: list[str | None] = []
-    next_labels = iter(labels)
-    label: str | None = None
-    for kind in without_words:
-        if kind == "l":
-            label = next(next_labels)
-        else:
-            labels_of_boxes.append(label)
+    boxes_of_labels = re.findall("l(b*)", without_words)  # "bb", "b" of "lbblb"
+    for label, boxes in zip(labels, boxes_of_labels, strict=True):
+        labels_of_boxes += [label] * len(boxes)
     return labels_of_boxes
 
 
@@ -487,10 +522,9 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
         elif label is not None:
             parsed.dropped.append(Dropped("an element without a box", label))
     # _ELEMENT matches well-formed elements alone: those with a broken attribute were passed over.
-    for name in ("data-bbox", "data-label"):
-        if names_read.count(name) < text.count(name):
-            parsed.dropped.append(Dropped("an element with a broken attribute"))
-            break
+    names = ("data-bbox", "data-label")
+    if any(names_read.count(name) < text.count(name) for name in names):
+        parsed.dropped.append(Dropped("an element with a broken attribute"))
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
@@ -540,22 +574,22 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
         parsed.dropped.append(_no_boxes(rows.pop()))
     # Eight tokens after each label are the corners of a quadrangle if they go round in order. Those
     # of two boxes don't.
-    are_quadrangles = all(_is_quadrangle(row.numbers) for row in rows)
-    for row in rows:
-        if are_quadrangles:
+    if all(_is_quadrangle(row.numbers) for row in rows):
+        for row in rows:
             xs, ys = row.numbers[0::2], row.numbers[1::2]
             box = (min(xs), min(ys), max(xs), max(ys))
             parsed.boxes.append(RawBox(box, row.label, family="florence-2"))
-        elif are_outlines or len(row.numbers) % 4 or not _are_boxes(row.numbers):
+        return []
+    for row in rows:
+        if are_outlines or len(row.numbers) % 4 or not _are_boxes(row.numbers):
             raise UnreadableReply(_no_boxes(row).reason, "unclear boxes")
-        else:
-            _add_fours(row, "florence-2", parsed)
-    return []  # the words outside the tokens: any other text was refused above
+        _add_fours(row, "florence-2", parsed)
+    return []  # no words: `_florence_rows` refuses other text
 
 
 def _florence_rows(text: str) -> list[_Locations]:
-    # One for each label, at least one. Raises UnreadableReply where anything else is in the text,
-    # or only some have a label.
+    # One for each label, or a single one without. Raises UnreadableReply where anything else is in
+    # the text, or only some have a label.
     rows: list[_Locations] = []
     end = 0  # of the last match
     for match in _FLORENCE.finditer(text):

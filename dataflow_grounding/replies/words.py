@@ -50,12 +50,10 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
         for phrase_id, phrase in phrases.items()
         if abs(len(phrase) - len(label)) <= most_difference
     }
-    if not candidates:
-        return []
+    if not candidates or not folded(label):
+        return []  # a label of marks alone, such as "?", is no phrase
     for in_form in (folded, _without_articles, _in_singular):
         label_in_form = in_form(label)
-        if not label_in_form:
-            continue  # a label of marks alone, such as "?", is no phrase
         ids: list[int] = []
         for phrase_id, phrase in candidates.items():
             if in_form(phrase) == label_in_form:
@@ -197,10 +195,11 @@ def points_back(text: str) -> bool:
 
 
 def other_thing(text: str, things: Sequence[str]) -> str | None:
-    """Return a word that may say more than that all the things have a box; None without any.
+    """Return a word of a text that may name another thing than `things`; None without any.
 
-    "Here are the cup and the plate" says no more, in neutral words. It has to name all of the
-    things or none. In "the cup on the plate" the word between says something of one by the other.
+    None is for "Here are the cup and the plate", where these are the things, and for "Here you
+    are". A text that names only some of the things returns one of these. "The cup on the plate"
+    returns "on": it is about one of them alone.
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
@@ -235,7 +234,7 @@ def tells_place(text: str, thing: str) -> bool:
         return False  # "in the second image"
     if all(word in _neutral() for word in after):
         return True
-    return after[0] in _grammar("near").split()  # "on", "under": what follows is another thing
+    return after[0] in _grammar("near").split()  # "on the table", "under a tree"
 
 
 def tells_list(text: str) -> bool:
@@ -314,9 +313,7 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     # Numbers may be a box, and after a dash something else may be said.
     if re.search(r"\d|\s[-–—]\s", sentence):
         return False
-    plain = sentence.casefold().replace("’", "'")  # "isn't" becomes "is not"
-    plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
-    plain = " ".join(re.sub(r"n't\b", " not", plain).split())
+    plain = _with_plain_negations(sentence)
     if sentence.isupper() and _may_be_sign(plain):
         return False
     for wording in _wordings():
@@ -329,23 +326,37 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     return False
 
 
+def _with_plain_negations(sentence: str) -> str:
+    # "isn't" becomes "is not".
+    plain = sentence.casefold().replace("’", "'")
+    plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
+    return " ".join(re.sub(r"n't\b", " not", plain).split())
+
+
 def agrees_with_none(text: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
-    """Whether words next to an answer that nothing is there say the same, or what is there instead:
-    "The picture shows a bicycle." Sentences that say nothing may be among them if `may_be_neutral`.
+    """Whether words next to an answer that nothing is there agree with it. `may_be_neutral` is
+    whether sentences that say nothing, such as "Here you are.", do so.
     """
     for sentence in _SENTENCES.split(text):
-        if not sentence.strip(_MARKUP) or says_none(sentence, phrases):
-            continue
-        if any(says_none(sentence, [phrase]) for phrase in phrases):
-            continue
-        plain = " ".join(sentence.strip(_MARKUP).casefold().split())
-        is_neutral_sentence = objection(sentence) is None and other_thing(sentence, ()) is None
-        if may_be_neutral and is_neutral_sentence:
-            continue
-        tells_another = tells_picture(plain) and names_any(plain, phrases) is None
-        if _pattern("nothing_more").fullmatch(plain) is None and not tells_another:
+        bare = sentence.strip(_MARKUP)
+        if bare and not _agrees_with_none(sentence, phrases, may_be_neutral=may_be_neutral):
             return False
     return True
+
+
+def _agrees_with_none(sentence: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
+    # 1. It says the same, of all phrases or of one.
+    if says_none(sentence, phrases) or any(says_none(sentence, [phrase]) for phrase in phrases):
+        return True
+    # 2. It says nothing.
+    is_neutral_sentence = objection(sentence) is None and other_thing(sentence, ()) is None
+    if may_be_neutral and is_neutral_sentence:
+        return True
+    # 3. It says that there is no more to say, or what is there instead: "I see a bicycle."
+    plain = " ".join(sentence.strip(_MARKUP).casefold().split())
+    if _pattern("nothing_more").fullmatch(plain) is not None:
+        return True
+    return tells_picture(plain) and names_any(plain, phrases) is None
 
 
 def tells_picture(text: str) -> bool:
@@ -393,8 +404,13 @@ def _means_all(things: str, phrases: Sequence[str]) -> bool:
     has_other_clause = "," in things and not re.search(_AND, things)  # "no cup, a plate is there"
     if has_other_clause or _AND_ONE.search(things):
         return False
+    return _are_all_phrases(things, phrases)
+
+
+def _are_all_phrases(things: str, phrases: Sequence[str]) -> bool:
+    # Whether "cup or plate" are all of the phrases, and each is one.
     phrase_at_index = dict(enumerate(phrases))
-    if len(phrases) == 1:
+    if len(phrases) == 1:  # which may have an "and" in it: "salt and pepper"
         return bool(ids_of(things, phrase_at_index))
     denied: set[int] = set()
     for thing in _BETWEEN_THINGS.split(things):
