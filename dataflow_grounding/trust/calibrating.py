@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -179,10 +179,21 @@ def measure_frames_of(
         )
     except (NoFit, EndpointRefused) as failure:
         return MeasuredFrames(None, failure, asker.asking.counts)
+    calibration = _extended(earlier, format_with_all_maps, pictures, missing)
+    return MeasuredFrames(calibration, None, asker.asking.counts)
+
+
+def _extended(
+    earlier: Calibration,
+    format_with_all_maps: BoxFormat,
+    pictures: Sequence[ProbedPicture],
+    frames_asked_for: Sequence[Size],
+) -> Calibration:
+    # The `earlier` calibration with the frames in which these pictures were answered.
     answered = list(dict.fromkeys(picture.size for picture in pictures))  # each once
-    refused = [size for size in missing if size not in answered]
+    refused = [size for size in frames_asked_for if size not in answered]
     limits = earlier.limits or SizeLimits()
-    calibration = replace(
+    return replace(
         earlier,
         date=utc_timestamp(),
         requests=earlier.requests + len(pictures),
@@ -191,7 +202,6 @@ def measure_frames_of(
         refused=earlier.refused + refused,
         sizes=earlier.sizes + [picture.sent for picture in pictures],
     )
-    return MeasuredFrames(calibration, None, asker.asking.counts)
 
 
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
@@ -292,21 +302,18 @@ class _Asker:
         # A size is given up after two refusals, because one may be an accident. While nothing was
         # answered yet, one is enough: the endpoint may refuse every size.
         counts = self.asking.counts
-        tries = 2 if counts["answered"] or counts["replayed"] else 1
-        refused: RecordError | None = None
-        for _ in range(tries):
-            try:
-                return await self._answer(probe, question)
-            except RequestRefused as error:
-                refused = error
-            except RecordError as error:
-                # A server fault that lasted over all tries. A picture that is too large for a
-                # server may cause one, so it counts as a refusal of the size.
-                refused = error
-                break
-        size = question.images[0].sent_size
-        say(f"A probe picture of {size_text(size)} px got no answer: {refused}")
-        return ProbedPicture(probe, size, [], refused=str(refused))
+        was_anything_answered = counts["answered"] or counts["replayed"]
+        try:
+            if was_anything_answered:
+                with suppress(RequestRefused):
+                    return await self._answer(probe, question)
+            return await self._answer(probe, question)
+        except RecordError as refused:
+            # A server fault that lasted over all tries counts as a refusal of the size, too: a
+            # picture that is too large for a server may cause one.
+            size = question.images[0].sent_size
+            say(f"A probe picture of {size_text(size)} px got no answer: {refused}")
+            return ProbedPicture(probe, size, [], refused=str(refused))
 
     async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
         [image] = question.images

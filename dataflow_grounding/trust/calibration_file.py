@@ -171,7 +171,7 @@ def _try_limits(limits: SizeLimits, stored_sizes: Sequence[Size]) -> None:
     sizes = [*SAMPLE_SIZES, *stored_sizes]
     for sample_size in SAMPLE_SIZES:
         sizes += [limits.padded(sample_size), limits.sent(sample_size)]
-    if limits.max_side is not None and not LEAST_SIDE <= limits.max_side <= MOST_SIDE:
+    if not LEAST_SIDE <= limits.max_side <= MOST_SIDE:
         raise ValueError("pictures have no such side")
     if not all(1 <= min(size) <= max(size) <= MOST_SIDE for size in sizes):
         raise ValueError("a size is not one of pictures")

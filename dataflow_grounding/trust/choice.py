@@ -18,7 +18,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.boxes.geometry import Size, size_text
-from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.kinds import most_elongated
@@ -74,7 +74,8 @@ class FormatChoice:
         self.origin = "not known before it is calibrated"
         self.pending = True
         self.recall()  # takes a stored calibration, with which it isn't pending any more
-        if self.pending and (wanted or serving.box_format).strip().lower() == "calibrated":
+        stated = wanted or serving.box_format
+        if self.pending and stated.strip().lower() == "calibrated":
             raise SpecError(
                 f"{setting('vlm.box_format')} is 'calibrated', but no calibration of"
                 f" {serving.model!r} at {serving.endpoint} is stored: run dataflowgrounding"
@@ -163,16 +164,8 @@ class FormatChoice:
             return counts
         pictures = start.pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
-            # It may have been found out with a picture of another size.
-            shape = next((tried for tried in self._tried_shapes if tried.covers(size)), None)
-            if shape is None:
-                # Imported here because it imports Pillow: few runs have elongated pictures.
-                from dataflow_grounding.trust.calibrating import shape_of_run
-
-                shape, shape_counts = shape_of_run(self._serving, self.format, start, size)
-                counts += shape_counts
-                self._tried_shapes.append(shape)
-                self._pad(shape)
+            shape, shape_counts = self._shape_for(size, start)
+            counts += shape_counts
             if shape.off is not None:  # boxes are off, and no padding helps
                 on_poor(
                     f"boxes of {self._serving.model} in pictures as elongated as"
@@ -180,6 +173,20 @@ class FormatChoice:
                     " leave such pictures out, or cut them into shorter ones"
                 )
         return counts
+
+    def _shape_for(self, size: Size, start: RunStart) -> "tuple[Shape, Counter[str]]":
+        # How pictures as elongated as this are sent, and counts of the requests and tokens that it
+        # took to find out. From now on, they are padded if that helps.
+        for tried in self._tried_shapes:
+            if tried.covers(size):  # it was found out with a picture of another size
+                return tried, Counter()
+        # Imported here because it imports Pillow: few runs have elongated pictures.
+        from dataflow_grounding.trust.calibrating import shape_of_run
+
+        shape, counts = shape_of_run(self._serving, self.format, start, size)
+        self._tried_shapes.append(shape)
+        self._pad(shape)
+        return shape, counts
 
     def _pad(self, shape: "Shape") -> None:
         # Has pictures padded that are elongated the same way, wide or tall, as the shape is.
@@ -196,22 +203,11 @@ class FormatChoice:
         # Measures the sizes of the run's pictures that the calibration lacks. Where it proves wrong
         # in one of them, the choice is `pending` again.
 
-        # Imported here because they import Pillow: most runs calibrate nothing.
+        # Imported here because it imports Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
-        from dataflow_grounding.trust.calibration_file import store_calibration
-        from dataflow_grounding.trust.frames import missing_frames
 
         pictures = start.pictures()
-        # New frames keep to the calibration's other limits: its frames would allow no new ones.
-        limits_without_frames = replace(earlier.limits or SizeLimits(), frames=())
-        missing = missing_frames(
-            pictures.sizes,
-            pictures.counts,
-            limits_without_frames,
-            measured=earlier.frames,
-            refused=earlier.refused,
-            answered=earlier.sizes,
-        )
+        missing = _missing_frames(pictures, earlier)
         if not missing:
             return Counter()
         what_it_takes = "2 to 8 requests each tell what numbers mean in them"
@@ -219,19 +215,24 @@ class FormatChoice:
             what_it_takes = "a request each tells whether they are answered as others are"
         say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
         measured = measure_frames_of(self._serving, earlier, start, pictures, missing)
-        if isinstance(measured.failure, NoFit):
+        if measured.calibration is not None:
+            self._take_extended(measured.calibration, start.folder)
+        elif isinstance(measured.failure, NoFit):
             say(f"The calibration doesn't hold there: {measured.failure}.")
             self._make_pending()
-        elif measured.failure is not None:
+        else:
             # The endpoint refused to go on: the frames that were measured before have to do.
             say(f"Pictures are sent in the sizes that are measured: {measured.failure}")
             if start.folder:
                 _keep_as_refused(missing, earlier, start.folder)
-        elif measured.calibration is not None:
-            _warn_of_vague_maps(measured.calibration)
-            store_calibration(measured.calibration, start.folder)
-            self._take(measured.calibration)
         return measured.counts
+
+    def _take_extended(self, calibration: "Calibration", folder: str | None) -> None:
+        from dataflow_grounding.trust.calibration_file import store_calibration
+
+        _warn_of_vague_maps(calibration)
+        store_calibration(calibration, folder)
+        self._take(calibration)
 
     def _make_pending(self) -> None:
         # The calibration's limits are taken back, but not what the endpoint has told meanwhile of
@@ -262,6 +263,22 @@ class FormatChoice:
         return counts
 
 
+def _missing_frames(pictures: OwnPictures, earlier: "Calibration") -> list[Size]:
+    # The frames that a run's pictures need besides those that were measured.
+    from dataflow_grounding.trust.frames import missing_frames  # it imports Pillow
+
+    # They keep to the calibration's other limits: its frames would allow no further ones.
+    limits_without_frames = replace(earlier.limits or SizeLimits(), frames=())
+    return missing_frames(
+        pictures.sizes,
+        pictures.counts,
+        limits_without_frames,
+        measured=earlier.frames,
+        refused=earlier.refused,
+        answered=earlier.sizes,
+    )
+
+
 def advice_to_calibrate() -> str:
     # `calibrated` goes before what the model's name says.
     return f"run dataflowgrounding calibrate and then set {setting('vlm.box_format', 'calibrated')}"
@@ -272,18 +289,7 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
 
     Raises SpecError as FormatChoice does, and where `wanted` contradicts the serving.
     """
-    stated: object = serving.box_format if wanted is None else wanted
-    if not isinstance(stated, str):
-        raise SpecError(
-            f"{setting('vlm.box_format')} should be a name, such as xyxy_1000, or auto, by which a"
-            f" model that counts pixels is measured, not {type(stated).__name__}"
-        )
-    is_stated = wanted is not None and wanted not in ("auto", serving.box_format)
-    if serving.exact_boxes and is_stated:
-        raise SpecError(
-            f"{serving.model} writes boxes as {serving.box_format} alone: leave out"
-            f" {setting('vlm.box_format')}"
-        )
+    _check_wanted(serving, wanted)
     sharing_key = (
         wanted,
         serving.box_format,
@@ -300,6 +306,22 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
         choice = choices.setdefault(sharing_key, FormatChoice(serving, wanted))
     choice.recall()
     return choice
+
+
+def _check_wanted(serving: Serving, wanted: str | None) -> None:
+    # Raises SpecError where what is stated is no text, as in a spec, or contradicts the serving.
+    stated: object = serving.box_format if wanted is None else wanted
+    if not isinstance(stated, str):
+        raise SpecError(
+            f"{setting('vlm.box_format')} should be a name, such as xyxy_1000, or auto, by which a"
+            f" model that counts pixels is measured, not {type(stated).__name__}"
+        )
+    is_another_stated = wanted is not None and wanted not in ("auto", serving.box_format)
+    if serving.exact_boxes and is_another_stated:
+        raise SpecError(
+            f"{serving.model} writes boxes as {serving.box_format} alone: leave out"
+            f" {setting('vlm.box_format')}"
+        )
 
 
 def check_calibratable(serving: Serving) -> None:

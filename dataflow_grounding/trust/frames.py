@@ -8,6 +8,7 @@ known places, for which the model is asked (`probes.py`).
 
 import math
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import SizeLimits, frame_cost
@@ -43,15 +44,15 @@ def choose_frames(
     known.
     """
     taken = [*measured, *answered]  # by the endpoint
-    all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
+    usual_frames = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
     if not sizes:
-        of_usual_area = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
+        of_usual_area = [frame for frame in usual_frames if frame in _of_area(USUAL_AREA, limits)]
         # where the endpoint takes none of these, those of other areas
-        return list(dict.fromkeys([*measured, *(of_usual_area or all_usual)]))
+        return list(dict.fromkeys([*measured, *(of_usual_area or usual_frames)]))
     fitted = [limits.fitted(size) for size in sizes]  # as they are sent without frames
     own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
-    worth_asking = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
-    candidates = list(dict.fromkeys([*worth_asking, *all_usual]))  # each once
+    may_be_own = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
+    candidates = list(dict.fromkeys([*may_be_own, *usual_frames]))  # each once
     # The best that can be had, as if none was measured yet. With measured frames, it only says what
     # is good enough: others are added to these until that is reached.
     best = _chosen(fitted, count_of_each, candidates, measured=[], low_enough=0.0)
@@ -76,22 +77,39 @@ def _chosen(
         total = _total(costs, count_of_each)
         if total <= low_enough:
             break
-        best: Size | None = None
-        best_costs = costs
-        best_total = total
-        for candidate in candidates:
-            # a picture goes in the candidate only where it costs less there
-            with_it = list(map(min, costs, _costs(sizes, [candidate])))
-            total_with_it = _total(with_it, count_of_each)
-            if total_with_it < best_total:
-                best = candidate
-                best_costs = with_it
-                best_total = total_with_it
-        if best is None or best_total > (1 - WORTH_IT) * total:
+        further = _cheapest_addition(sizes, count_of_each, candidates, costs)
+        if further is None or further.total > (1 - WORTH_IT) * total:
             break
-        chosen.append(best)
-        costs = best_costs
+        chosen.append(further.frame)
+        costs = further.costs
     return chosen
+
+
+class _Addition(NamedTuple):
+    """A frame, and what pictures of each size, and all together, cost once it is added."""
+
+    frame: Size
+    costs: list[float]
+    total: float
+
+
+def _cheapest_addition(
+    sizes: Sequence[Size],
+    count_of_each: Sequence[int],
+    candidates: Sequence[Size],
+    costs: Sequence[float],
+) -> _Addition | None:
+    # `costs` are of pictures of each size in the frames so far; None if no candidate lowers them.
+    cheapest: _Addition | None = None
+    lowest_total = _total(costs, count_of_each)
+    for candidate in candidates:
+        # a picture goes in the candidate only where it costs less there
+        with_it = list(map(min, costs, _costs(sizes, [candidate])))
+        total = _total(with_it, count_of_each)
+        if total < lowest_total:
+            cheapest = _Addition(candidate, with_it, total)
+            lowest_total = total
+    return cheapest
 
 
 def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:

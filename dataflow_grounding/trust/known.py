@@ -73,7 +73,8 @@ class Turns:
     """Lets the records of a run, and runs in other threads, make checks one by one."""
 
     def __init__(self) -> None:
-        # the check that is made now, if any; its result is an error that concerns all who ask
+        # The check that is made now, if any. It is done when the check is. Its result is the error
+        # that the check raised, if that concerns all who ask the endpoint, else None.
         self._under_way: Future[BaseException | None] | None = None
         self._lock = threading.Lock()
 
@@ -89,30 +90,37 @@ class Turns:
         Raises what `check` raises, and what another check raised meanwhile, if it concerns all that
         ask the endpoint.
         """
-        # The Future of the check that is under way is done when that check is. Its result is an
-        # error that concerns all who ask the endpoint, or None.
         my_check: Future[BaseException | None] = Future()
-        under_way = self._begin_unless_under_way(my_check)
-        while under_way is not my_check:  # somebody else's turn
-            if not is_wanted():
-                return
-            # shielded: this waiter may be cancelled, while the check is another's and goes on
-            failed = await asyncio.shield(asyncio.wrap_future(under_way))
-            if failed is not None:
-                raise copy.copy(failed)  # each waiter's own: its traceback is added to it
-            under_way = self._begin_unless_under_way(my_check)
-        error: BaseException | None = None
+        if not await self._wait_to_begin(my_check, is_wanted):
+            return
+        error_for_all: BaseException | None = None
         try:
             if is_wanted():  # another thread's check may just have ended
                 await check()
-        except BaseException as raised:
-            error = raised
+        except BaseException as error:
+            if concerns_all(error):
+                error_for_all = error
             raise
         finally:
             with self._lock:
                 self._under_way = None
-            is_of_all = error is not None and concerns_all(error)
-            my_check.set_result(error if is_of_all else None)
+            my_check.set_result(error_for_all)  # those who wait go on
+
+    async def _wait_to_begin(
+        self, my_check: Future[BaseException | None], is_wanted: Callable[[], bool]
+    ) -> bool:
+        # Waits until `my_check` is the one that is under way. False if it isn't wanted any more
+        # before that, because another one was made. Raises what another one raised for all.
+        under_way = self._begin_unless_under_way(my_check)
+        while under_way is not my_check:  # somebody else's turn
+            if not is_wanted():
+                return False
+            # shielded: this waiter may be cancelled, while the check is another's and goes on
+            error_for_all = await asyncio.shield(asyncio.wrap_future(under_way))
+            if error_for_all is not None:
+                raise copy.copy(error_for_all)  # each waiter's own: its traceback is added to it
+            under_way = self._begin_unless_under_way(my_check)
+        return True
 
     def _begin_unless_under_way(
         self, check: Future[BaseException | None]
@@ -157,6 +165,20 @@ class Known:
         if self.probing is None:
             self.probing = Probing(self.judge.asked.format)
         return self.probing
+
+    def restart_counts(self) -> None:
+        """Count from 0 again what came since the last check, where that check holds no more.
+
+        Otherwise an endpoint that answered no check then would never be asked again, and requests
+        of earlier calls would call for a check at the end of this one.
+        """
+        self.unanswered = 0
+        self.pace.unchecked = 0
+
+    def forget_kinds(self) -> None:
+        """Forget which kinds of pictures were checked, before a run's first check."""
+        self.kinds.clear()
+        self.checks = 0
 
     def note(self, outcome: "Outcome") -> None:
         """Note that a check was made, and which of its pictures were answered."""

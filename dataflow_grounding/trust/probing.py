@@ -93,6 +93,14 @@ class Target(NamedTuple):
     address: str  # of that endpoint, for messages; else ""
 
 
+class _FirstCopy(NamedTuple):
+    """The first copy of a picture in a check, and what it shows."""
+
+    target: Target
+    copy: ProbedPicture
+    showing: Showing
+
+
 class _Odd(NamedTuple):
     """A picture that was clearly answered in another format."""
 
@@ -129,25 +137,20 @@ class Probing:
         that very format needs no other. Raises RunStopped.
         """
         targets = _targets(ask, images, addresses)
-        first_copies = await asyncio.gather(*[self._copy(target) for target in targets])
-        showings = self._showings([[copy] for copy in first_copies])  # of each copy alone
+        copies = await asyncio.gather(*[self._copy(target) for target in targets])
+        showings = self._showings([[copy] for copy in copies])  # of each copy alone
         self._count_first(showings)
-        do_others_fit = any(showing.kind == "fits" for showing in showings)
-        # `_confirm` adds to both where it clears a miss. The outcome tells what came in this check.
+        first_copies = list(map(_FirstCopy, targets, copies, showings))
+        # These grow where a miss is cleared. The outcome tells by how much in this check.
         cleared_before = self.cleared
         odd_before = len(self._odd)
-        for target, first_copy, showing in zip(targets, first_copies, showings, strict=True):
-            if showing.kind != "misses":
-                continue
-            if showing.fitting is not None and showing.fitting == looks_like:
-                return Outcome("misses", showing.why, showing.fitting)
-            missed = await self._confirm(target, first_copy, others_fit=do_others_fit)
-            if missed is not None:
-                return missed
+        missed = await self._confirmed_miss(first_copies, looks_like)
+        if missed is not None:
+            return missed
         drifted = await self._drift(targets[0])
         if drifted is not None:
             return Outcome("misses", drifted)
-        outcome = _outcome_of(targets, showings)
+        outcome = _outcome_of(first_copies)
         return replace(
             outcome,
             odd=len(self._odd) > odd_before,
@@ -165,19 +168,34 @@ class Probing:
                 if showing.rectangles is not None:
                     self._rectangles.append(showing.rectangles)
 
+    async def _confirmed_miss(
+        self, first_copies: Sequence["_FirstCopy"], looks_like: str | None
+    ) -> Outcome | None:
+        # The first miss that is confirmed. Those before it are cleared, which is counted.
+        do_others_fit = any(first.showing.kind == "fits" for first in first_copies)
+        for first in first_copies:
+            if first.showing.kind != "misses":
+                continue
+            fitting = first.showing.fitting
+            if fitting is not None and fitting == looks_like:  # replies have confirmed it
+                return Outcome("misses", first.showing.why, fitting)
+            missed = await self._confirm(first.target, first.copy, others_fit=do_others_fit)
+            if missed is not None:
+                return missed
+        return None
+
     async def _confirm(
         self, target: Target, first_copy: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
         # Asks for further copies after a miss, and returns the miss if these confirm it. They do if
         # all copies together miss: a single one may be answered badly by chance. They also do if
-        # two were clearly answered in other formats, in this check or before, and others were not:
-        # then the endpoint answers in several. None if the miss is cleared.
+        # the endpoint answers in several formats (`_mixture`). Otherwise the miss is cleared: that
+        # is counted, and the result is None.
         copies = [first_copy, *await self._further(target)]
         [together] = self._showings([copies])  # judged as if they were one picture
         one_by_one = self._showings([[copy] for copy in copies])
         clear_formats = self._formats_of_clear_misses(one_by_one)
-        # Formats are mixed if two copies missed clearly, and others fit. That two have missed is
-        # then told by the last message below, which names all formats.
+        # If two copies missed clearly, and others fit, `_mixture` names all formats.
         are_mixed = len(clear_formats) > 1 and any(copy.kind == "fits" for copy in one_by_one)
         where = f"at {target.address}, " if target.address else ""
         if together.kind == "misses" and not are_mixed:
@@ -188,12 +206,18 @@ class Probing:
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
         self.cleared += 1
         self._odd += [_Odd(name, answered_before=self._pictures) for name in clear_formats]
+        return self._mixture(where)
+
+    def _mixture(self, where: str) -> Outcome | None:
+        # The miss of an endpoint that answers in several formats: two pictures were clearly
+        # answered in other formats, in this check or before, and others were not. None if it
+        # doesn't.
         lately = self.lately_odd_formats
-        if len(lately) > 1:
-            formats = " and ".join(dict.fromkeys(lately))
-            why = f"{where}probe pictures were answered in {formats}, and others were not"
-            return Outcome("misses", why, odd=True)
-        return None
+        if len(lately) < 2:
+            return None
+        formats = " and ".join(dict.fromkeys(lately))
+        why = f"{where}probe pictures were answered in {formats}, and others were not"
+        return Outcome("misses", why, odd=True)
 
     @property
     def lately_odd_formats(self) -> list[str]:
@@ -286,19 +310,34 @@ def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> lis
     return targets
 
 
-def _outcome_of(targets: Sequence[Target], showings: Sequence[Showing]) -> Outcome:
+def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
     # of a check without a miss that was confirmed: "fits" if one picture does
-    both = list(zip(targets, showings, strict=True))
-    answered: dict[str, bool] = {}
-    for target, showing in both:
+    answered: dict[str, bool] = {}  # by orientation
+    as_asked = 0
+    whys_silent = []
+    for target, _, showing in first_copies:
         orientation = orientation_of(target.image.sent_size)
         answered[orientation] = answered.get(orientation, False) or showing.kind != "silent"
-    as_asked = sum(showing.kind == "fits" for showing in showings)
-    silent = [showing.why for showing in showings if showing.kind == "silent"]
-    kind: Literal["fits", "silent"] = "fits" if as_asked else "silent"
-    why = silent[0] if silent else ""
+        if showing.kind == "fits":
+            as_asked += 1
+        if showing.kind == "silent":
+            whys_silent.append(showing.why)
+    return Outcome(
+        kind="fits" if as_asked else "silent",
+        why=whys_silent[0] if whys_silent else "",
+        as_asked=as_asked,
+        answered_by_orientation=answered,
+        blind=_blind_in(first_copies),
+    )
+
+
+def _blind_in(first_copies: Sequence[_FirstCopy]) -> list[str]:
     # An endpoint is blind if it says that no rectangle is there, and has found one in no picture.
-    blind = [target.address for target, showing in both if showing.finds_nothing]
-    seeing = {target.address for target, showing in both if showing.kind != "silent"}
-    blind = [address for address in dict.fromkeys(blind) if address not in seeing]
-    return Outcome(kind, why, as_asked=as_asked, answered_by_orientation=answered, blind=blind)
+    finding_nothing: list[str] = []
+    seeing = set[str]()
+    for target, _, showing in first_copies:
+        if showing.finds_nothing:
+            finding_nothing.append(target.address)
+        if showing.kind != "silent":
+            seeing.add(target.address)
+    return [address for address in dict.fromkeys(finding_nothing) if address not in seeing]

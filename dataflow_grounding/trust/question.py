@@ -35,22 +35,26 @@ class Question:
     ) -> None:
         self.ask = ask
         self.image = image
-        self.judged: JudgedReply | None = None  # the last reply that could be read
-        self.proven: str | None = None  # the format of the first reply, as the second one proves
-        # The format that replies look like, though the question was asked again, or can't be asked
-        # again.
-        self.looks_like: str | None = None
         self._watch = watch
+        self._are_checks_made = watch.most_tries > 0  # 0 is for a run without checks
         self._phrase_by_id: Mapping[int, str] = dict(enumerate(phrases, 1))
         self._read = read
-        self._was_sent = False
+
+        # What the replies say
+        self.judged: JudgedReply | None = None  # the last reply that could be read
+        self.proven: str | None = None  # the format of the first reply, as the second one proves
+        # The format that the last reply looks like, where it isn't asked for again.
+        self.looks_like: str | None = None
         self._has_boxes = False  # whether the last reply has any, of whatever phrase
-        self._tries = 0
-        # Set if the next reply comes from the store: whether the store holds a later reply to the
-        # same question, because this one was refused.
-        self._was_asked_again: Callable[[], bool] | None = None
         # the last reply, where it was refused: the next one is compared with it
         self._refused: JudgedReply | None = None
+
+        # Where they come from
+        self._was_sent = False
+        self._tries = 0
+        # Set if the next reply comes from the store. It says whether that reply was refused when it
+        # came, so that the store holds a later reply to the same question.
+        self._was_asked_again: Callable[[], bool] | None = None
 
     async def before(self) -> None:
         """Wait until requests may be sent; the engine then asks `may_send`, and sends.
@@ -95,52 +99,49 @@ class Question:
         # decides what the first one was.
         was_asked_again = self._was_asked_again
         self._was_asked_again = None  # what it tells holds for this reply alone
-        is_stored = was_asked_again is not None
         boxes = self._boxes_in(reply)
         self._has_boxes = bool(boxes)
         if boxes is None:
             return
-        watch = self._watch
-        judge = watch.judge
-        judged = judge.judge(boxes, self._sent())
+        judged = self._watch.judge.judge(boxes, self._sent())
         self.judged = judged
-        is_first = self._refused is None
+        is_stored = was_asked_again is not None
         if was_asked_again is not None and self._are_checks_made:
             # An earlier run found this stored reply doubtful, and asked again: so the next stored
             # reply is the second one.
-            if is_first and was_asked_again():
+            if self._refused is None and was_asked_again():
                 raise self._noted_refusal(judged)
-            if not watch.open.vouching.relied_on:  # a check of an earlier run has vouched for it
+            if not self._watch.open.vouching.relied_on:
+                # A check of an earlier run has vouched for it: nothing is to be found out.
                 self._learn(judged)
                 return
+        self._find_out(judged, is_stored=is_stored)
+        self._learn(judged)
+
+    def _find_out(self, judged: JudgedReply, *, is_stored: bool) -> None:
+        # Whether a reply for which no check has vouched looks like another format.
+        judge = self._watch.judge
         judge.add(judged, orientation_of(self.image.sent_size))
-        if is_first:
+        if self._refused is None:
             looks_odd = self._looks_odd_at_first(judged)
         else:
-            looks_odd = self._looks_odd_again(judged, is_stored=is_stored)
+            looks_odd = self._looks_odd_again(self._refused, judged, is_stored=is_stored)
         if looks_odd and self.proven is None:
             self.looks_like = str(judged.likeliest)
             judge.odd_twice += 1
-        self._learn(judged)
-
-    @property
-    def _are_checks_made(self) -> bool:
-        return self._watch.most_tries > 0  # 0 is for a run without checks
 
     def _looks_odd_at_first(self, judged: JudgedReply) -> bool:
-        # Whether a first reply is doubtful, and can't be asked for again, so that nothing will
-        # prove its format. Where it can, it is refused.
+        # Whether a first reply is doubtful, and can't be asked for again, because the question has
+        # had all its tries. Where it can, SuspectReply is raised.
         if not self._are_checks_made or not self._watch.judge.is_doubtful(judged):
             return False
         if self._tries < self._watch.most_tries:
             raise self._noted_refusal(judged)
         return True
 
-    def _looks_odd_again(self, second: JudgedReply, *, is_stored: bool) -> bool:
+    def _looks_odd_again(self, first: JudgedReply, second: JudgedReply, *, is_stored: bool) -> bool:
         # Whether the reply after a refused one looks odd, too. It also sets `proven`, the format of
         # the refused one.
-        first = self._refused
-        assert first is not None
         self._refused = None
         judge = self._watch.judge
         self.proven = judge.compare(first, second)

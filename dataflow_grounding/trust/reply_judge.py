@@ -198,27 +198,17 @@ class ReplyJudge:
         """Judge how likely a reply's numbers are in each format; nothing is learnt yet."""
         boxes = boxes[:MOST_BOXES]
         asked, others, log_aspect = self.views(sent)
-        # 1. How likely are the numbers as asked?
-        written = [self.asked.corners(box, asked) for box in boxes]
-        turned = sum((x1 > x2) + (y1 > y2) for x1, y1, x2, y2 in written)
-        corners = [ordered(box) for box in written]
+        corners, turned = self._corners_as_asked(boxes, asked)
         shapes = [shape_of(box, log_aspect) for box in corners]
-        # Twice: by the run's own boxes, and by what boxes look like in general.
+        # All is judged twice: by the run's own boxes, and by what boxes look like in general.
         expected = self._expected_of(boxes)
         expected_in_general = [ExpectedBox(ANY, weight) for _, weight in expected]
         penalty = self._penalty(corners, turned)
         as_asked = _log_likelihood(shapes, expected, asked) - penalty
         as_asked_in_general = _log_likelihood(shapes, expected_in_general, asked) - penalty
-        # 2. How likely are they in each other format?
         ratios: dict[str, float] = {}
-        in_general: dict[str, float] = {}
-        largest = _largest_of(boxes)
-        for reading, view in others:
-            other_corners = reading.proper(boxes, view) if largest <= view.most else None
-            if other_corners is None:  # the format can't be theirs
-                in_general[reading.name] = -math.inf
-                continue
-            other_shapes = [shape_of(box, log_aspect) for box in other_corners]
+        in_general = {reading.name: -math.inf for reading, _ in others}  # if it can't be theirs
+        for reading, view, other_shapes in _shapes_in_others(boxes, others, log_aspect):
             if not reading.only_together:  # a single reply may be taken for this format
                 ratios[reading.name] = _log_likelihood(other_shapes, expected, view) - as_asked
             likelihood_in_general = _log_likelihood(other_shapes, expected_in_general, view)
@@ -226,10 +216,20 @@ class ReplyJudge:
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, in_general, likeliest)
 
+    def _corners_as_asked(self, boxes: Sequence[SeenBox], view: View) -> tuple[list[Bbox], int]:
+        # The boxes' corners, and on how many axes boxes end before they begin.
+        all_corners = []
+        turned = 0
+        for box in boxes:
+            corners = self.asked.corners(box, view)
+            x1, y1, x2, y2 = corners
+            turned += (x1 > x2) + (y1 > y2)
+            all_corners.append(ordered(corners))
+        return all_corners, turned
+
     def _penalty(self, corners: Sequence[Bbox], turned: int) -> float:
-        # Boxes out of the picture, and turned ones, speak against the format that was asked for: by
-        # the result its log-likelihood is lower. In other formats there are none: `proper` refuses
-        # them.
+        # By how much the log-likelihood of the format that was asked for is lower, because boxes
+        # are out of the picture or turned. In other formats no box is: `proper` refuses them.
         outside = sum(not is_inside(box) for box in corners)
         turned_share = self._turned / self._axes
         return OUTSIDE_COST * outside - turned * math.log(turned_share)
@@ -387,6 +387,22 @@ class ReplyJudge:
 
     def _recent_proofs(self) -> "list[Proof]":
         return [proof for proof in self._proofs if self.replies - proof.number <= RECENT]
+
+
+def _shapes_in_others(
+    boxes: Sequence[SeenBox], others: Sequence[tuple[FormatReading, View]], log_aspect: float
+) -> list[tuple[FormatReading, View, list[Shape]]]:
+    # The boxes' shapes in each other format that may be theirs.
+    largest = _largest_of(boxes)
+    possible = []
+    for reading, view in others:
+        if largest > view.most:
+            continue
+        corners = reading.proper(boxes, view)
+        if corners is not None:
+            shapes = [shape_of(box, log_aspect) for box in corners]
+            possible.append((reading, view, shapes))
+    return possible
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:

@@ -76,39 +76,42 @@ class RunWatch(BoxWatch):
         self._name_anywhere = name_of(serving.identity(), asked, form)
 
         # What is known, and what is open
-        if self._in_memory:  # all runs of this process share it
+        self.known = Known(asked)
+        if self._in_memory:  # all runs of this process share what they know
             self.known = known_in_process(serving, self._name_here, asked)
-        else:
-            self.known = Known(asked)
         # A miss gives `known` a new judge. This run, which ends then, keeps its own.
         self.judge = self.known.judge
         self.open = OpenReplies(self.known.answers)
         self._equal = EqualBoxes()
 
         # Checks
-        self._every = settings.every or 1  # without checks any number does: no stretch is counted
         self._are_wanted = settings.every is not None and serving.takes_probes
+        self._every = settings.every or 1  # 1 is never used: without `every` no check is made
         # How often a question is asked: without checks, a doubtful reply is never asked for again.
         self.most_tries = start.options.max_attempts if self._are_wanted else 0
         self._is_checked = False
-        if not self.is_checked:
-            # In memory, these are of calls whose checks hold no more. An endpoint that answered no
-            # check then is asked again, and their requests don't count for a check at the end.
-            self.known.unanswered = 0
-            self.known.pace.unchecked = 0
-        # The first request goes out together with the first check, so that the run has its first
-        # answer sooner. True until it is sent (`_may_send`); a Question doesn't wait till then.
+        # Whether the run's first request may still be sent without waiting for the first check, so
+        # that the run has its first answer sooner. False once that request is sent (`_may_send`).
         self.sends_ahead = not self.is_checked
         self._unchecked = 0  # requests of this run since its last check
         self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
 
         # How it ends
-        if self.on_suspect == "warn":
-            # An earlier call has warned. Each further check would say the same, for four requests.
-            self.suspicion = self.known.lately_missed
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
+
+        if self._in_memory:
+            self._begin_after_other_calls()
+
+    def _begin_after_other_calls(self) -> None:
+        # `known` has what earlier calls of this process left there.
+        if not self.is_checked:
+            self.known.restart_counts()
+        if self.on_suspect == "warn":
+            # If an earlier call has warned lately, this one makes no checks: each of them would
+            # find the same, for four requests.
+            self.suspicion = self.known.lately_missed
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Everything else belongs to a run, which stays in one process.
@@ -130,7 +133,8 @@ class RunWatch(BoxWatch):
         """
         if self._is_over:
             return await ask(request)
-        self._check_stopped()
+        if self._stop_message:
+            raise SuspectBoxes(self._stop_message)
         if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
             self._begin_vouching(ask)
         if self.suspicion is not None:
@@ -143,6 +147,17 @@ class RunWatch(BoxWatch):
             # before they are read.
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
+        try:
+            answer = await ask(self._watched(request, question))
+        except RecordError:  # boxes in another format are often no boxes at all
+            await self._settle(question)
+            raise
+        await self._settle(question)
+        return answer
+
+    def _watched(self, request: Request[T], question: Question) -> Request[T]:
+        # The request, which the engine sends only when it may be, and whose replies `question`
+        # reads.
         sending = replace(
             request.sending,
             before_sending=question.before,
@@ -151,13 +166,7 @@ class RunWatch(BoxWatch):
             reply_group=self._name_here,
             other_model=self._other_model,
         )
-        try:
-            answer = await ask(request.replace(read=question.read, sending=sending))
-        except RecordError:  # boxes in another format are often no boxes at all
-            await self._settle(question)
-            raise
-        await self._settle(question)
-        return answer
+        return request.replace(read=question.read, sending=sending)
 
     def _begin_vouching(self, ask: Ask) -> None:
         # Reads from the store which of its replies checks have vouched for. Where suspect boxes
@@ -176,7 +185,8 @@ class RunWatch(BoxWatch):
         while self._must_wait(image):
             await self._check_if(lambda: self._must_wait(image), ask, image, waits=True)
         await self._check_if(self._is_due, ask, image)
-        self._check_stopped()
+        if self._stop_message:
+            raise SuspectBoxes(self._stop_message)
 
     def _may_send(self) -> bool:
         # The engine sends where this is true, so the request counts as sent.
@@ -373,20 +383,20 @@ class RunWatch(BoxWatch):
     # A check
 
     async def _check(self, ask: Ask, image: Image, looks_like: str | None) -> None:
-        # All is counted before the check is answered, so that it counts even if the run stops
-        # meanwhile.
+        # Asks about this picture or, in the run's first check, about one of each kind; then does
+        # what the answers call for.
         known = self.known
         check_start = self.open.check_start()
+        # All is counted before the check is answered, so that it counts even if the run stops
+        # meanwhile.
         known.pace.note_check(self._every)
         self._unchecked = 0
         probing = await known.probes()
         images = [image]
         if not self.is_checked:
-            known.kinds.clear()  # those of earlier calls in this process hold no more
-            known.checks = 0
-            pictures, limits = self._start.pictures(), self._serving.image_limits
-            images = await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
-            images = images or [image]  # none of the run's pictures could be read but this one
+            known.forget_kinds()
+            # It has none where no other picture of the run can be read.
+            images = await self._pictures_of_first_check() or [image]
         known.checks += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
@@ -394,6 +404,12 @@ class RunWatch(BoxWatch):
         # Other records went on meanwhile, and their replies may have proven another format.
         if self.suspicion is None:
             self._heed(outcome, ask, check_start)
+
+    async def _pictures_of_first_check(self) -> list[Image]:
+        # in a thread, because files are opened
+        pictures = self._start.pictures()
+        limits = self._serving.image_limits
+        return await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
 
     def _heed(self, outcome: "Outcome", ask: Ask, check_start: CheckStart) -> None:
         # Does what a check's outcome calls for. `check_start` is what there was at its start, which
@@ -424,10 +440,6 @@ class RunWatch(BoxWatch):
         return bool((probing and probing.lately_odd_formats) or self.judge.proven)
 
     # Boxes in another format
-
-    def _check_stopped(self) -> None:
-        if self._stop_message:
-            raise SuspectBoxes(self._stop_message)
 
     def _suspect(self, message: str, *, sent_alone: bool = False) -> None:
         # Stops the run, or warns and marks the open records: with `sent_alone`, only those for

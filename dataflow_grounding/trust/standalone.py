@@ -86,15 +86,7 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
         >>> read_boxes(reply, format=box_format, image_size=(640, 480))  # doctest: +SKIP
     """
     check_counts(max_workers=max_workers)
-    if isinstance(client, Serving):
-        serving = client
-    elif callable(client):
-        serving = _OneFunction(client, max_workers)
-    else:
-        raise SpecError(
-            "calibrate() takes a function of a prompt and a JPEG's bytes, or a Serving, not"
-            f" {type(client).__name__}"
-        )
+    serving = _serving_of(client, max_workers)
     check_calibratable(serving)
     options = RunOptions()
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
@@ -106,6 +98,17 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
         sizes=calibration.limits,
         error_px=calibration.error_px,
         requests=calibration.requests,
+    )
+
+
+def _serving_of(client: Client | Serving, max_workers: int) -> Serving:
+    if isinstance(client, Serving):
+        return client
+    if callable(client):
+        return _OneFunction(client, max_workers)
+    raise SpecError(
+        "calibrate() takes a function of a prompt and a JPEG's bytes, or a Serving, not"
+        f" {type(client).__name__}"
     )
 
 
@@ -124,15 +127,8 @@ class _OneFunction(Serving):
         Raises EndpointRefused for all that the function raises, but this package's own errors as
         they are, and SpecError if it returns no text.
         """
-        [image] = request.images
-        prompt = f"{request.system}\n\n{request.text}"
         try:
-            # In a thread, because it may encode the picture. data:image/jpeg;base64,…
-            url = await asyncio.to_thread(image.data_url)
-            jpeg = base64.b64decode(url.partition(b",")[2])
-            reply = await call_in_thread(self._client, prompt, jpeg)
-            if inspect.isawaitable(reply):
-                reply = await reply
+            reply = await self._call(request)
         except GroundingError:
             raise
         except Exception as error:
@@ -146,3 +142,12 @@ class _OneFunction(Serving):
                 f"the client should return the reply's text, not {type(reply).__name__}"
             )
         return reply
+
+    async def _call(self, request: Request[Any]) -> object:
+        [image] = request.images
+        prompt = f"{request.system}\n\n{request.text}"
+        # "data:image/jpeg;base64,…", made in a thread, because the picture may be encoded
+        url = await asyncio.to_thread(image.data_url)
+        jpeg = base64.b64decode(url.partition(b",")[2])
+        reply = await call_in_thread(self._client, prompt, jpeg)
+        return await reply if inspect.isawaitable(reply) else reply

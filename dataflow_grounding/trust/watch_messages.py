@@ -91,27 +91,30 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     were set aside; `are_mixed` says whether some came in the format, and others in another one.
     """
     if set_aside and not in_memory:
-        if set_aside == 1:
-            aside = "The reply since the last good check is set aside: the next run asks again"
-        else:
-            aside = f"The {set_aside} replies since the last good check are set aside"
-            aside += ": the next run asks for them again"
-        if are_mixed:
-            aside += (
-                f". Earlier ones may be mixed too: {setting('workflow.force_reprocess')} asks for"
-                " all again"
-            )
-        return aside
+        return _of_those_set_aside(set_aside, are_mixed=are_mixed)
     since = answers.count - answers.vouched
     if not since:
         return "No boxes were asked for"
     if not in_memory:  # they are in the run's store
         return "Every reply so far is kept"
-    returned = answers.returned - answers.vouched  # none, if this is below 0
+    # Below 0 if the good check began after the last call that returned.
+    returned = answers.returned - answers.vouched
     what_became = "none of them returned"
     if returned > 0:
         what_became = f"{returned} of them already returned: don't use them"
     return f"{counted(since, 'answer')} came since the last good check, {what_became}"
+
+
+def _of_those_set_aside(count: int, *, are_mixed: bool) -> str:
+    if count == 1:
+        aside = "The reply since the last good check is set aside: the next run asks again"
+    else:
+        aside = f"The {count} replies since the last good check are set aside"
+        aside += ": the next run asks for them again"
+    if not are_mixed:
+        return aside
+    force = setting("workflow.force_reprocess")
+    return f"{aside}. Earlier ones may be mixed too: {force} asks for all again"
 
 
 def of_the_blind(addresses: Sequence[str]) -> str:
