@@ -6,7 +6,7 @@ A phrase's head is the noun that says what it names: "cup" of "the red cup on th
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.lazy import load_table
@@ -113,11 +113,9 @@ def sharing_boxes(
     for a, b in _pairs_of_equal_boxes(expressions):
         pair = (min(a.expression, b.expression), max(a.expression, b.expression))
         shared[pair] |= {(a.expression, a.number), (b.expression, b.number)}
-    compared_text = {}  # of the expressions in these pairs alone, each made once
-    for pair in shared:
-        for index in pair:
-            if index not in compared_text:
-                compared_text[index] = _compared_text(expressions[index])
+    # Only of the expressions in these pairs: there may be many others.
+    indices = set(chain.from_iterable(shared))
+    compared_text = {index: _compared_text(expressions[index]) for index in indices}
     for (first, second), shared_boxes in sorted(shared.items()):
         if compared_text[first] == compared_text[second]:
             continue
@@ -132,12 +130,8 @@ def sharing_boxes(
 def _pairs_of_equal_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
-    # Boxes are sorted from left to right: each is compared only with those that begin near it.
-    boxes = []
-    for index, expression in enumerate(expressions):
-        for number, box in enumerate(_boxes(expression)):
-            boxes.append(_PlacedBox(box, index, number))
-    boxes.sort()
+    # Each box is compared only with those that begin near it.
+    boxes = _boxes_from_left(expressions)
     compared = 0  # pairs, at most MOST_COMPARED
     for place, left in enumerate(boxes):
         x1, _, x2, _ = left.box
@@ -151,6 +145,14 @@ def _pairs_of_equal_boxes(
             compared += 1
             if left.expression != right.expression and iou(left.box, right.box) >= MERGE_IOU:
                 yield left, right
+
+
+def _boxes_from_left(expressions: Sequence[Expression]) -> list[_PlacedBox]:
+    boxes = []
+    for index, expression in enumerate(expressions):
+        for number, box in enumerate(_boxes(expression)):
+            boxes.append(_PlacedBox(box, index, number))
+    return sorted(boxes)
 
 
 def _compared_text(expression: Expression) -> str:

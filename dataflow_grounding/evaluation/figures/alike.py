@@ -36,24 +36,21 @@ def alike_in(
     first list has a pair for each picture that its data set has already: the earlier one, then
     itself. The second has groups that several data sets share: the first picture of each data set.
     """
-    candidates = _candidates(data_sets, files)
     # By name, so that the first of a group is the same in any order of the pictures.
-    candidates.sort()
+    candidates = sorted(_candidates(data_sets, files))
     # by the group and the data set's number, the first picture of the group in it
     first_places = dict[tuple[int, int], Place]()
     repeats: list[tuple[Place, ...]] = []
-    listed = set[tuple[str, bytes]]()
+    listed = set[tuple[str, bytes]]()  # names and files of those in `repeats`
     for name, number, file, group in candidates:
         place = Place(name, data_sets[number].name)
         earlier = first_places.setdefault((group, number), place)
         if earlier is place:  # it is the first itself
             continue
-        if len(data_sets) > 1:
-            # The same file under the same name, in several data sets, is listed once.
-            if (name, file) in listed:
-                continue
+        # The same file under the same name, in several data sets, is listed once.
+        if (name, file) not in listed:
             listed.add((name, file))
-        repeats.append((earlier, place))
+            repeats.append((earlier, place))
     if len(data_sets) == 1:  # it has none to share with, and its groups may be many
         return repeats, []
     return repeats, _leaks(first_places)

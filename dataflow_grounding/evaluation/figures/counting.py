@@ -227,6 +227,13 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from _phrase_entries(expression)
         for instance in expression["instances"]:
             yield from _box_entries(box_of(instance["bbox"]), size)
+    yield from _entries_across_phrases(expressions)
+
+
+def _entries_across_phrases(
+    expressions: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, Any]]:
+    # As `_record_entries`, of all phrases together.
     for _ in said_twice(expressions):
         yield "same_phrase_twice", True
     # Each expression once, by its id(): it may be in several pairs.
@@ -249,10 +256,7 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     box_count = len(expression["instances"])
     status = status_of(expression)
     words = _WORD.findall(text.lower().replace("’", "'"))
-    attributes = []  # kinds that the phrase has a word of, such as "colour" for "a red cup"
-    for kind, words_of_kind in ATTRIBUTES.items():
-        if not words_of_kind.isdisjoint(words):
-            attributes.append(kind)
+    attributes = _attributes_in(words)
     yield "phrases", True
     yield "pairs", box_count > 0
     yield "statuses", status
@@ -271,6 +275,15 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "attributes", attribute
     for word in words:
         yield "words", word
+
+
+def _attributes_in(words: Sequence[str]) -> list[str]:
+    # The kinds of attributes that a phrase has a word of, such as "colour" for "a red cup".
+    kinds = []
+    for kind, words_of_kind in ATTRIBUTES.items():
+        if not words_of_kind.isdisjoint(words):
+            kinds.append(kind)
+    return kinds
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:

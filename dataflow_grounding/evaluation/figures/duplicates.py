@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, errors_as
 from dataflow_grounding._util.files import within
@@ -28,6 +28,9 @@ from dataflow_grounding.evaluation.figures.same_files import DataSet, short_dige
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.images.files import decoding, read_file
 from dataflow_grounding.images.image import find_file, waits
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
 # A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
@@ -72,21 +75,25 @@ def looks_of(
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
     # As `looks_of` says; None for a picture that can't be read.
+    try:
+        path = find_file(path, folders).path
+        return _look_of(read_file(path), path)
+    except RecordError:
+        return None
+
+
+def _look_of(data: bytes, path: str) -> bytes:
+    # Raises RecordError for a file that can't be decoded.
     import numpy as np
     from PIL.Image import Resampling
 
-    try:
-        path = find_file(path, folders).path
-        data = read_file(path)
-        with _decoders, decoding(data, path, at_least=_DECODED_SIZE) as picture:
-            grey = picture.convert("L")
-            small = np.asarray(grey.resize((9, 8)), int)  # 8 rows of 8 steps to the right
-            parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
-        is_flat = np.ptp(small) < _FLAT
-        if is_flat:
-            return _digest_of_pixels(data, path)
-    except RecordError:
-        return None
+    with _decoders, decoding(data, path, at_least=_DECODED_SIZE) as picture:
+        grey = picture.convert("L")
+        small = np.asarray(grey.resize((9, 8)), int)  # 8 rows of 8 steps to the right
+        parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
+    is_flat = np.ptp(small) < _FLAT
+    if is_flat:
+        return _digest_of_pixels(data, path)
     # a bit for each step: whether the picture grows brighter there
     brighter = small[:, 1:] > small[:, :-1]
     # a signed byte for each part: how much brighter than the mean it is
@@ -148,8 +155,9 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     for index, look in enumerate(looks):
         first_index = first_equal.setdefault(look, index)
         groups.add(first_index)
-        if first_index != index or len(look) <= _HASH_BYTES:
-            # Compared already, or a look without parts, which is alike to equal ones alone.
+        was_compared = first_index != index
+        has_no_parts = len(look) <= _HASH_BYTES  # then it is alike to equal ones alone
+        if was_compared or has_no_parts:
             continue
         own_buckets = _buckets_of(hashes[index], buckets)
         candidates = _with_near_hash(hashes[index], own_buckets, hashes)
@@ -229,31 +237,41 @@ def split(
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
-    pictures = _pictures_of(results)  # its counts are of records
+    pictures = _pictures_of(results)
     names = list(pictures.number_of)
-    unread = set[str]()
-    if read:
-        looks, unread = looks_of(names, pictures.paths(), folders)
-    else:
-        looks = [short_digest(name) for name in names]  # no two are alike
-    first_of_group = first_alike(looks)  # for each picture
-    group_count = len(set(first_of_group))
     if not names:
         raise InputError(f"{results} has no picture to split")
+    first_of_group, unread_count = _grouped(pictures, folders, read)
     part_of_picture = _parts_by_share(names, first_of_group, parts, seed)
-    counts = {name: {"records": 0, "pictures": 0} for name in parts}
-    for picture, part in part_of_picture.items():
-        counts[part]["records"] += pictures.counts[pictures.number_of[picture]]
-        counts[part]["pictures"] += 1
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
     _write_run_json(results, out, {"seed": seed, "parts": parts}, folders)
+    group_count = len(set(first_of_group))
     return {
-        "parts": counts,
-        "alike": len(first_of_group) - group_count,  # all but the first of each group
-        "unread": len(unread),
+        "parts": _counts_of_parts(parts, part_of_picture, pictures),
+        "alike": len(names) - group_count,  # all but the first of each group
+        "unread": unread_count,
         "rejected": rejected,
     }
+
+
+def _grouped(pictures: DataSet, folders: tuple[str, ...], read: bool) -> tuple[Sequence[int], int]:
+    # For each picture the index of its group's first; and how many pictures can't be read.
+    if not read:  # each picture is a group of its own
+        return range(len(pictures.number_of)), 0
+    looks, unread = looks_of(pictures.number_of, pictures.paths(), folders)
+    return first_alike(looks), len(unread)
+
+
+def _counts_of_parts(
+    parts: Iterable[str], part_of_picture: Mapping[str, str], pictures: DataSet
+) -> dict[str, dict[str, int]]:
+    counts = {part: {"records": 0, "pictures": 0} for part in parts}
+    for picture, part in part_of_picture.items():
+        records_of_picture = pictures.counts[pictures.number_of[picture]]
+        counts[part]["records"] += records_of_picture
+        counts[part]["pictures"] += 1
+    return counts
 
 
 def _write_run_json(
@@ -271,6 +289,7 @@ def _write_run_json(
 
 
 def _pictures_of(results: str) -> DataSet:
+    # The counts are of each picture's records.
     pictures = DataSet()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
@@ -284,7 +303,7 @@ def _parts_by_share(
     weight_of_part: Mapping[str, float],
     seed: int,
 ) -> dict[str, str]:
-    # The name of each picture's part. Arrays, as there may be millions of pictures.
+    # The name of each picture's part. Arrays, since there may be millions of pictures.
     import numpy as np
 
     largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
@@ -293,23 +312,39 @@ def _parts_by_share(
     # Of each group its first picture, for each picture the index of its group, and of each group
     # how many pictures it has.
     groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
-    digests = (short_digest(f"{seed} {pictures[group]}") for group in groups)
-    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
-    # The line has the groups by chance, after those that are larger than the smallest share: no cut
-    # could be near the end of a share in the middle of these.
-    size_if_too_large = np.where(sizes > shares.min(), sizes, 0)
-    line = np.lexsort((chance, -size_if_too_large))  # the last key counts first
-    middles = np.cumsum(sizes[line]) - sizes[line] / 2  # of each group, in pictures of the line
-    # A group belongs to the part that its middle is in. The last part's share has no end to cut at.
-    ends_of_shares = np.cumsum(shares)[:-1]
-    cuts_at_shares = np.searchsorted(middles, ends_of_shares).tolist()
-    cuts = _with_a_group_for_each_part(cuts_at_shares, len(groups))
+    first_pictures = [pictures[group] for group in groups]
+    line = _line_of_groups(first_pictures, sizes, seed, smallest_share=shares.min())
+    cuts = _cuts_of_line(sizes[line], shares)
     part_of_group = np.zeros(len(groups), int)
     for number, (begin, end) in enumerate(pairwise([0, *cuts, len(groups)])):
         part_of_group[line[begin:end]] = number
     part_numbers = part_of_group[group_of].tolist()
     parts = [largest_first[number] for number in part_numbers]
     return dict(zip(pictures, parts, strict=True))
+
+
+def _line_of_groups(
+    first_pictures: Iterable[str], sizes: "np.ndarray", seed: int, smallest_share: float
+) -> "np.ndarray":
+    # The groups' indices by chance, after those that are larger than the smallest share: no cut
+    # could be near the end of a share in the middle of these.
+    import numpy as np
+
+    digests = (short_digest(f"{seed} {picture}") for picture in first_pictures)
+    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
+    size_if_too_large = np.where(sizes > smallest_share, sizes, 0)
+    return np.lexsort((chance, -size_if_too_large))  # the last key counts first
+
+
+def _cuts_of_line(sizes: "np.ndarray", shares: "np.ndarray") -> list[int]:
+    # The places in the line with which the second part and each further one begins. A group belongs
+    # to the part that its middle is in.
+    import numpy as np
+
+    middles = np.cumsum(sizes) - sizes / 2  # of each group, in pictures of the line
+    ends_of_shares = np.cumsum(shares)[:-1]  # the last share has no end to cut at
+    cuts = np.searchsorted(middles, ends_of_shares).tolist()
+    return _with_a_group_for_each_part(cuts, len(sizes))
 
 
 def _with_a_group_for_each_part(cuts: Sequence[int], group_count: int) -> list[int]:

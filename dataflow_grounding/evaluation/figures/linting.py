@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
@@ -118,23 +118,27 @@ def _with_facts(
         return
     # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
-
-    def is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
-        row, facts = row_and_facts
-        return facts is None and row.data is not None
-
-    def with_facts(row_and_facts: tuple[Row, ImageFacts | None]) -> tuple[Row, FactsOrWhy | None]:
-        row, facts = row_and_facts
-        if row.data is None or facts is not None:
-            return row, facts
-        return row, facts_of(path_of(row.data))
-
+    with_facts = partial(_with_facts_of_unread, facts_of=facts_of)
     checkpoint = os.path.join(os.path.dirname(path), ".ckpt")  # in which a run remembers pictures
     with closing(log_of(checkpoint)) as log:
         rows = ((row, _remembered_facts(row, folders, log)) for row in read_rows(path))
-        # Pictures that no run remembers are read, several at a time: `is_unread` says for which
-        # rows threads are worth it.
-        yield from side_by_side(with_facts, rows, is_unread)
+        # The pictures that no run remembers are read in threads, several at a time.
+        yield from side_by_side(with_facts, rows, _is_unread)
+
+
+def _is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
+    # Whether a picture has to be read: a row that can't be read itself names none.
+    row, facts = row_and_facts
+    return facts is None and row.data is not None
+
+
+def _with_facts_of_unread(
+    row_and_facts: tuple[Row, ImageFacts | None], facts_of: Callable[[str], FactsOrWhy]
+) -> tuple[Row, FactsOrWhy | None]:
+    row, facts = row_and_facts
+    if row.data is None or facts is not None:
+        return row, facts
+    return row, facts_of(path_of(row.data))
 
 
 def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> Iterator[Finding]:
@@ -297,11 +301,7 @@ def _findings_in_expression(
     span = expression.get("char_span")
     status = expression.get("status")
     boxes = expression["instances"]
-    distinct_boxes = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
-    has_equal_boxes = len(distinct_boxes) < len(boxes)
-    # Without their scores, which don't matter here and may be no numbers.
-    unscored = [{"bbox": box} for box in distinct_boxes]
-    has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
+    distinct_boxes = list(dict.fromkeys(tuple(instance["bbox"]) for instance in boxes))
     # lint_rules.yaml says what each rule is about
     wrong = {
         "DG201": span is not None and not is_at_span(text, span, caption),  # a wrong span
@@ -310,10 +310,16 @@ def _findings_in_expression(
         "DG301": status not in (None, *STATUSES),  # an unknown status
         # grounded without boxes, or boxes under another status
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
-        "DG104": has_equal_boxes,
-        "DG105": has_near_boxes,
+        "DG104": len(distinct_boxes) < len(boxes),  # equal boxes
+        "DG105": _are_any_near(distinct_boxes),
     }
     where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where)
+
+
+def _are_any_near(boxes: Sequence[Sequence[float]]) -> bool:
+    # Without their scores, which don't matter here and may be no numbers.
+    unscored = [{"bbox": box} for box in boxes]
+    return len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)

@@ -178,21 +178,20 @@ class ClassFigures:
         by_size = sorted(
             self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
         )
-        classes = by_size[:_MOST]  # their places in this list are their numbers below
-        # Bootstrap samples are drawn once for all classes: their columns go into one table, under
-        # names such as "3 right", right boxes of the fourth class.
-        sums: dict[str, np.ndarray] = {}
+        classes = by_size[:_MOST]
+        # Bootstrap samples are drawn once for all classes: their columns go into one table.
+        sums: dict[tuple[int, str], np.ndarray] = {}  # (3, "right"): of the fourth class
         for index, counts in enumerate(classes):
             for name, column in counts.sums(images).items():
-                sums[f"{index} {name}"] = column
+                sums[index, name] = column
         draws = bootstrap_sums(sums)
         rows = {}
         for index, counts in enumerate(classes):
             totals = {}  # of all images
             sampled = {}  # of each bootstrap sample
             for name in ("right", "boxes", "gold_boxes"):
-                totals[name] = sums[f"{index} {name}"].sum()
-                sampled[name] = draws[f"{index} {name}"]
+                totals[name] = sums[index, name].sum()
+                sampled[name] = draws[index, name]
             row = _figures_of_class(counts.average_precision, totals, sampled, images)
             others = counts.found_as.most_common()
             row["found_as"] = {self._by_key[key].name: count for key, count in others}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding.evaluation.metrics.annotations import Source, read_annotations
 from dataflow_grounding.evaluation.metrics.pairs import (
@@ -27,39 +27,55 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
     count. None means that there is nothing to compare. Raises InputError where they have no record
     in common.
     """
-    images = set[int]()
-    common: list[tuple[Row, Row]] = []
-    of_one_alone: list[Row] = []
+    phrases = _phrases_of(first, second)
+    figures: dict[str, Any] = {
+        "images": len(phrases.images),
+        "expressions": len(phrases.common),
+        "expressions_of_one": len(phrases.of_one_alone),
+        **_box_figures(phrases),
+    }
+    for name in ("status", "verified"):
+        kappa, alpha = kappa_and_alpha(_labels_of_both(name, phrases.common))
+        figures[f"kappa_{name}"] = kappa
+        figures[f"alpha_{name}"] = alpha
+    return figures
+
+
+class _Phrases(NamedTuple):
+    """The phrases of two annotators, in the records that both have."""
+
+    images: set[int]  # their numbers
+    common: list[tuple[Row, Row]]
+    of_one_alone: list[Row]  # of either
+
+
+def _phrases_of(first: Source, second: Source) -> _Phrases:
+    phrases = _Phrases(images=set(), common=[], of_one_alone=[])
     for record in Pairs(found=read_annotations(second), gold=read_annotations(first)):
-        if record.found is None:
+        if record.found is None:  # the first alone has this record
             continue
-        images.add(record.image)
-        of_one_alone += record.extra
+        phrases.images.add(record.image)
+        phrases.of_one_alone.extend(record.extra)
         for a, b in record.phrases:
             if b is None:
-                of_one_alone.append(a)
+                phrases.of_one_alone.append(a)
             else:
-                common.append((a, b))
-    box_count = sum(len(phrase["instances"]) for phrase in of_one_alone)  # of both annotators
+                phrases.common.append((a, b))
+    return phrases
+
+
+def _box_figures(phrases: _Phrases) -> dict[str, Any]:
+    box_count = sum(len(phrase["instances"]) for phrase in phrases.of_one_alone)  # of both
     matched: list[Overlap] = []
-    for a, b in common:
+    for a, b in phrases.common:
         box_count += len(a["instances"]) + len(b["instances"])
         matched += one_to_one(overlaps_of(boxes_of(a), boxes_of(b)), Rules())
-    figures: dict[str, Any] = {
-        "images": len(images),
-        "expressions": len(common),
-        "expressions_of_one": len(of_one_alone),
-        "boxes": box_count,
-    }
+    figures: dict[str, Any] = {"boxes": box_count}
     for threshold in (0.5, 0.75):
         passing = [overlap for overlap in matched if overlap.iou >= threshold]
         # F1: the boxes in a pair, two for each pair, by all boxes.
         figures[f"f1_{threshold}"] = _ratio(2 * len(passing), box_count)
     figures["mean_iou"] = _ratio(sum(overlap.iou for overlap in matched), len(matched))
-    for name in ("status", "verified"):
-        kappa, alpha = kappa_and_alpha(_labels_of_both(name, common))
-        figures[f"kappa_{name}"] = kappa
-        figures[f"alpha_{name}"] = alpha
     return figures
 
 

@@ -117,16 +117,22 @@ def read_annotations(
     """
     if isinstance(source, Annotations):
         return source
-    rows: Iterable[Record]
     if isinstance(source, (str, os.PathLike)):
-        annotations = Annotations(os.fspath(source), on_disk=True)
-        rows = records_of(annotations.name)
-        where = f"{annotations_of(annotations.name)}, line"
-        annotations.classes = classes_of(annotations.name)
+        path = os.fspath(source)
+        annotations = Annotations(path, on_disk=True)
+        annotations.classes = classes_of(path)
+        where = f"{annotations_of(path)}, line"
+        _read_into(annotations, records_of(path), where, keep_rejected)
     else:
         annotations = Annotations()
-        rows = _records(source)
-        where = "record"
+        _read_into(annotations, _records(source), "record", keep_rejected)
+    return annotations
+
+
+def _read_into(
+    annotations: Annotations, rows: Iterable[Record], where: str, keep_rejected: bool
+) -> None:
+    # Adds the rows. `where` is what a row is called in messages, before its number: "record".
     annotated_columns = set[str]()  # that say what is in a picture, such as `regions`
     without_rejected = WithoutRejected(keep_rejected)
     for row in without_rejected(rows):
@@ -145,7 +151,6 @@ def read_annotations(
             f"{annotations.name} has no `expressions`, but `{column}`; compared are `expressions`"
             " and their `instances`: write each region as one of these"
         )
-    return annotations
 
 
 def _checked_expressions(row: Record) -> list[dict[str, Any]]:

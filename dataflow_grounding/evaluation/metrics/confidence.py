@@ -5,13 +5,15 @@ Here are bootstrap samples of images, a test of two runs, exact bounds of a shar
 
 import math
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
+K = TypeVar("K")
 _WISHED_SHARES = (0.8, 0.9, 0.95, 0.99)  # of right boxes, for which `cuts` looks for a score
 
 
-def bootstrap_sums(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.ndarray]:
+def bootstrap_sums(sums: dict[K, np.ndarray], draws: int = 1000) -> dict[K, np.ndarray]:
     """Sum columns, a value for each image, over bootstrap samples of the images (Efron 1979).
 
     A sample has as many images as there are, drawn with replacement: not phrases, since the phrases

@@ -137,22 +137,26 @@ class Evaluation:
         for name in self.draws:
             own_value = self.figures[name]
             other_value = other.figures[name]
-            differences[name] = None
-            if own_value is not None and other_value is not None:
-                differences[name] = other_value - own_value
-                # Sample by sample: the same images are drawn for both runs.
-                intervals[name] = interval(other.draws[name] - self.draws[name])
+            if own_value is None or other_value is None:
+                differences[name] = None
+                continue
+            differences[name] = other_value - own_value
+            # Sample by sample: the same images are drawn for both runs.
+            intervals[name] = interval(other.draws[name] - self.draws[name])
+        return {
+            "difference": _rounded(differences),
+            "intervals": intervals,
+            "mcnemar": self._tested_against(other),
+        }
+
+    def _tested_against(self, other: "Evaluation") -> dict[str, Any]:
         # phrases that just one of the two runs has right
         only_first = int((self.right & ~other.right).sum())
         only_second = int((other.right & ~self.right).sum())
         return {
-            "difference": _rounded(differences),
-            "intervals": intervals,
-            "mcnemar": {
-                "only_first_right": only_first,
-                "only_second_right": only_second,
-                "p": mcnemar(only_first, only_second),
-            },
+            "only_first_right": only_first,
+            "only_second_right": only_second,
+            "p": mcnemar(only_first, only_second),
         }
 
 
@@ -188,9 +192,6 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     for record in pairs:
         counts.add(record)
     sums = counts.sums(spans_stated=truth.states_spans and answers.states_spans)
-    # `reshape` makes it two columns also if there is no score at all.
-    scores_and_verdicts = np.array(counts.scores, float).reshape(-1, 2)
-    curve = kept_and_right(scores_and_verdicts)
     classes = _figures_by_class(counts, listed_classes=truth.classes or answers.classes)
     figures = _figures(counts, sums, answers.phrase_count, rules)
     if classes:
@@ -201,7 +202,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         sums=sums,
         overlaps=np.array(counts.overlaps),
         right=np.array(counts.right),
-        curve=curve,
+        curve=counts.curve(),
         figures=figures,
         classes=classes,
         notes=list(_notes(pairs, answers, truth, counts)),
@@ -400,6 +401,11 @@ class _Counts:
             self.missing += 1
         if columns["judged"]:  # else the gold leaves it open
             self.average_precision.add(gold, found)
+
+    def curve(self) -> np.ndarray:
+        # `reshape` makes it two columns also if there is no score at all.
+        scores_and_verdicts = np.array(self.scores, float).reshape(-1, 2)
+        return kept_and_right(scores_and_verdicts)
 
     def sums(self, spans_stated: bool) -> Columns:
         """Return the columns of phrases and captions, summed for each image.

@@ -355,32 +355,42 @@ def _comparable(text: str) -> str:
 def _match(
     image: int, gold_record: Row, found_record: Row | None, unique_ids: Collection[int]
 ) -> PairedRecord:
+    found_phrases = found_record["expressions"] if found_record else []
     gold = [_keyed(phrase, unique_ids) for phrase in gold_record["expressions"]]
-    found: list[_Keyed] = []
-    if found_record is not None:
-        found = [_keyed(phrase, unique_ids) for phrase in found_record["expressions"]]
-    found_of_gold: dict[int, int] = {}  # by a gold phrase's index, that of the found one
-    for key_names in _WORDS:
-        found_of_gold |= _match_by_key(gold, found, key_names, found_of_gold)
-    count_matched_by_words = len(found_of_gold)
-    for key_names in _CLASSES:
-        found_of_gold |= _match_by_key(gold, found, key_names, found_of_gold)
+    found = [_keyed(phrase, unique_ids) for phrase in found_phrases]
+    # Each of these has, by a gold phrase's index, that of a found one, or those of several.
+    by_words = _match_by_keys(gold, found, _WORDS, {})
+    found_of_gold = by_words | _match_by_keys(gold, found, _CLASSES, by_words)
     further_of_gold = _further_of_class(gold, found, found_of_gold)
     pairs: list[Pair] = []
     repeated = 0  # boxes that are left out where several found phrases become one
     for index, keyed in enumerate(gold):
-        found_phrase = None
-        if index in found_of_gold:
-            indices = (found_of_gold[index], *further_of_gold[index])
-            matches = [found[found_index].phrase for found_index in indices]
-            found_phrase = _as_one(matches)
-            boxes_of_matches = sum(len(match["instances"]) for match in matches)
-            repeated += boxes_of_matches - len(found_phrase["instances"])
+        if index not in found_of_gold:
+            pairs.append((keyed.phrase, None))
+            continue
+        indices = (found_of_gold[index], *further_of_gold[index])
+        matches = [found[found_index].phrase for found_index in indices]
+        found_phrase = _as_one(matches)
         pairs.append((keyed.phrase, found_phrase))
+        boxes_of_matches = sum(len(match["instances"]) for match in matches)
+        repeated += boxes_of_matches - len(found_phrase["instances"])
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
     extra = [keyed.phrase for index, keyed in enumerate(found) if index not in matched]
-    by_class = len(matched) - count_matched_by_words
+    by_class = len(matched) - len(by_words)
     return PairedRecord(image, gold_record, found_record, pairs, extra, by_class, repeated)
+
+
+def _match_by_keys(
+    gold: Sequence[_Keyed],
+    found: Sequence[_Keyed],
+    pairs_of_keys: Sequence[tuple[str, str]],
+    matched_before: Mapping[int, int],
+) -> dict[int, int]:
+    # Matches to add to those before, by one pair of keys after the other.
+    added: dict[int, int] = {}
+    for key_names in pairs_of_keys:
+        added |= _match_by_key(gold, found, key_names, {**matched_before, **added})
+    return added
 
 
 def _match_by_key(

@@ -47,10 +47,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(_classes_table(_largest_classes(classes)))
         parts.append(_confusion_table(classes, _MOST_CONFUSED))
     else:
-        sizes = {}
-        for size, row in figures["groups"].get("size", {}).items():
-            sizes[size] = {name: row[name] for name in _MAIN_OF_GROUP}
-        parts.append(_groups_table("size", sizes))
+        parts.append(_short_table_of_sizes(figures["groups"].get("size", {})))
     if compared:  # a table of one run says in its last column what each measure is
         parts.append(_legend(main))
     parts += [f"Note: {note}" for note in figures["notes"]]
@@ -60,6 +57,13 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         " the worst cases. What each says: docs/measures.md"
     )
     return "\n\n".join(part for part in parts if part)
+
+
+def _short_table_of_sizes(sizes: Mapping[str, Mapping[str, Any]]) -> str:
+    main_of_size = {}
+    for size, figures in sizes.items():
+        main_of_size[size] = {name: figures[name] for name in _MAIN_OF_GROUP}
+    return _groups_table("size", main_of_size)
 
 
 def _largest_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +152,20 @@ def _runs_table(
         heads += [names[1], "95 %", "difference", "95 %"]
         difference = {**compared["difference"], "intervals": compared["intervals"]}
         runs += [compared["figures"], difference]
-    rows: list[list[str]] = []  # of each the measure's name, then its cells
+    rows = _rows_of_measures(figures, runs)
+    if not compared:  # of two runs the table is wide enough, and a legend comes below
+        heads.append("what it says")
+        for row in rows:
+            first_name = row[0].partition(",")[0]  # "r1_any" of "r1_any, r5"
+            row.append(_gloss_of(first_name))
+    return table(heads, rows)
+
+
+def _rows_of_measures(
+    figures: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    # For each measure a row: its name, then each run's value and interval.
+    rows: list[list[str]] = []
     for name, value in figures.items():
         if isinstance(value, (Mapping, list)):  # a table of its own, or notes
             continue
@@ -165,12 +182,7 @@ def _runs_table(
             rows[-1][0] = f"{names_before}, {rank}"
         else:
             rows.append([name, *cells])
-    if not compared:  # of two runs the table is wide enough, and a legend comes below
-        heads.append("what it says")
-        for row in rows:
-            first_name = row[0].partition(",")[0]
-            row.append(_gloss_of(first_name))
-    return table(heads, rows)
+    return rows
 
 
 def _is_further_rank(name: str, names_before: str) -> bool:
