@@ -119,6 +119,6 @@ def log_likelihood(shape: Shape, of: Expected) -> float:
     """Return how likely a box is that may be like others of its thing, or a slip."""
     # The sum of both chances is nearly the larger one.
     usual = _log_density(shape, of) + LOG_USUAL
-    if usual >= LIKELIEST_SLIP:
+    if usual >= LIKELIEST_SLIP:  # no slip is likelier: the other density needn't be worked out
         return usual
     return max(usual, _log_density(shape, SLIP) + LOG_SLIP)

@@ -134,7 +134,7 @@ def shape_of_run(
     drawn = legible(reduced_to(size, max_side), max_side)
 
     async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
-        # of both limits, only the one on the way in which the picture is elongated has an effect
+        # A wide picture heeds `max_wide` alone, a tall one `max_tall` alone.
         padding = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         [picture] = await asker.ask([probe], box_format, padding)
         return picture
@@ -250,8 +250,8 @@ class _Asker:
         self.asking = Asking(serving, start.options, start.budget)
         suffixes = _suffixes(own, serving.image_limits)
         self._suffixes = itertools.cycle(suffixes)
-        # What a frame scales or pads goes out as JPEG, of any type that it is. Pictures of a single
-        # size have a frame of that size, which neither scales nor pads them.
+        # A picture of any type goes out as JPEG if its frame scales or pads it. Pictures of a
+        # single size have a frame of that size, which does neither.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
         self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
         self._store = KeyedLog(start.replies or "")  # without a path, nothing is stored
@@ -282,7 +282,7 @@ class _Asker:
         self, probes: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
     ) -> list[ProbedPicture]:
         """Ask about these pictures, all at once, in the format `stated`; the order is kept."""
-        # without frames: a probe picture may be of a size that isn't one yet
+        # Without frames, because a probe picture may be of a size that isn't a frame yet.
         limits = replace(self.serving.image_limits, frames=())
         if narrower is not None:
             limits = limits.within(narrower)

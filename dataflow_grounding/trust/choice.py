@@ -140,8 +140,8 @@ class FormatChoice:
         """
         self.recall(start.folder)
         counts = Counter[str]()
-        # By earlier steps of the run. It is read here, before anything is measured, because
-        # `_calibrate` has to know whether the user has paid for any other requests.
+        # Requests of the run's earlier steps, for which the user has paid (see `_calibrate`). Those
+        # that measure something below don't count.
         sent_before = start.budget.sent
         earlier = self._calibration
         may_measure = not self.pending and self._serving.takes_probes
@@ -200,8 +200,8 @@ class FormatChoice:
             self._narrow(replace(limits, max_tall=shape.aspect))
 
     def _measure_missing_frames(self, start: RunStart, earlier: "Calibration") -> Counter[str]:
-        # Measures the sizes of the run's pictures that the calibration lacks. Where it proves wrong
-        # in one of them, the choice is `pending` again.
+        # Measures the frames of the run's pictures that the calibration doesn't have. Where it
+        # proves wrong in one of them, the choice is `pending` again.
 
         # Imported here because it imports Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
@@ -349,18 +349,24 @@ def first_format(serving: Serving) -> BoxFormat:
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     # Without an origin the model has to be calibrated, and the format is the one to ask in first.
-    by_model_name = format_of_model(serving.model, serving.box_formats)
     stated = wanted or serving.box_format  # a format's name, "auto" or "calibrated"
     name = stated.strip().lower()
-    if name not in ("auto", "calibrated"):  # a format's own name
-        box_format = find_box_format(stated, serving.model, serving.box_formats)
-        if _is_pixels_of_the_table(box_format, name):
-            return NamedFormat(box_format, origin=None)
-        # A serving's class may set its format; otherwise somebody stated it.
-        is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
-        origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
-        return NamedFormat(box_format, origin)
-    if name == "auto" and by_model_name is not None:
+    if name == "auto":
+        return _named_by_model(serving)
+    if name == "calibrated":
+        return NamedFormat(first_format(serving), origin=None)
+    box_format = find_box_format(stated, serving.model, serving.box_formats)
+    if _is_pixels_of_the_table(box_format, name):
+        return NamedFormat(box_format, origin=None)
+    # A serving's class may set its format; otherwise somebody stated it.
+    is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
+    origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
+    return NamedFormat(box_format, origin)
+
+
+def _named_by_model(serving: Serving) -> NamedFormat:
+    by_model_name = format_of_model(serving.model, serving.box_formats)
+    if by_model_name is not None:
         draws_no_boxes = not by_model_name.boxes
         if draws_no_boxes or _is_proof(by_model_name):
             # This raises SpecError for a model without boxes, which calibrating can't help either.

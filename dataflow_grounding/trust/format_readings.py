@@ -116,11 +116,11 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """Return the formats that may be mistaken for the one asked for, all in its frame."""
     scale = asked.scale
     if isinstance(scale, int):
-        scale = ALIKE.get(scale, scale)  # of scales that are alike, 1000 is read for all
+        scale = ALIKE.get(scale, scale)  # 999 and 1024 are read as 1000
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
-    # every other order at its scale
+    # Every other order at its scale: yxyx_1000 for xyxy_1000.
     names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
-    # every other scale, in its order and with x and y swapped
+    # Every other scale, in its order and with x and y swapped: xyxy_px and yxyx_px.
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
     orders = [order for order in (asked.order, swapped.get(asked.order)) if order]
     for other in SCALES:

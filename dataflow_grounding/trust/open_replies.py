@@ -129,9 +129,11 @@ class OpenReplies:
                 ask.note(SUSPECT, message)
 
     def finish(self, *, are_trusted: bool, is_blind: bool) -> bool:
-        """End the run. What is odd is marked; the rest counts as vouched for, if it is trusted and
-        a check was made. Where an endpoint `is_blind`, the phrases of replies without any box are
-        marked, and the next run makes a check before it takes them. Returns whether any is.
+        """End the run, and mark the records that are odd. The rest counts as vouched for if it is
+        trusted and a check was made.
+
+        Where an endpoint `is_blind`, records with a reply without any box are marked, too. The next
+        run then makes a check before it takes their replies. Returns whether there are any.
         """
         for alike in self.odd_records.values():
             for odd in alike:
@@ -141,12 +143,15 @@ class OpenReplies:
             for ask in self._empty_records:
                 ask.note(UNSEEN)
         elif are_trusted and self._is_checked:
-            if self.odd_records:
-                # No check has shown that these are right. So the next run makes one before it uses
-                # open replies, unless checks tell nothing: then all speak for themselves, those of
-                # earlier runs too, because this run has read them all.
-                self.vouching.let_speak(all_read=True)
-            else:
-                self.vouching.finished()
+            self._vouch_at_the_end()
         self._answers.returned = self._answers.count
         return has_unseen
+
+    def _vouch_at_the_end(self) -> None:
+        if not self.odd_records:
+            self.vouching.finished()
+            return
+        # No check has shown that the odd ones are right. So the next run makes one before it uses
+        # open replies, unless checks tell nothing: then all speak for themselves, those of earlier
+        # runs too, because this run has read them all.
+        self.vouching.let_speak(all_read=True)

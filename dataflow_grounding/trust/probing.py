@@ -230,9 +230,9 @@ class Probing:
         return self._odd[0].format if self._odd else NO_FORMAT
 
     def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
-        # One for each copy that misses clearly: if another format explains it, or if it is further
-        # off than the copies that fit and the run's other pictures, as in a shift. A shift is in
-        # NO_FORMAT.
+        # One for each copy that misses clearly. It does if another format explains it, or if it is
+        # further off than the copies that fit and the run's other pictures. The latter may be all
+        # boxes shifted, which is no known format.
         usual = self._usual()  # a list of its own, which may be added to
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:

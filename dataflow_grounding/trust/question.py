@@ -87,7 +87,7 @@ class Question:
         except UnreadableReply:
             self._refused = self.judged
             raise
-        # a stored reply that a check of an earlier run has vouched for is none of these
+        # Otherwise it was stored, and a check of an earlier run has vouched for it.
         is_open = self._was_sent or watch.open.vouching.relied_on
         if is_open and watch.suspicion is None and not self._has_boxes:
             watch.open.add_empty(self.ask, is_blind=bool(watch.known.blind))
@@ -107,19 +107,19 @@ class Question:
         self.judged = judged
         is_stored = was_asked_again is not None
         if was_asked_again is not None and self._are_checks_made:
-            # An earlier run found this stored reply doubtful, and asked again: so the next stored
+            # If an earlier run found this stored reply doubtful, it asked again: the next stored
             # reply is the second one.
             if self._refused is None and was_asked_again():
                 raise self._noted_refusal(judged)
             if not self._watch.open.vouching.relied_on:
-                # A check of an earlier run has vouched for it: nothing is to be found out.
+                # A check of an earlier run has vouched for it.
                 self._learn(judged)
                 return
-        self._find_out(judged, is_stored=is_stored)
+        self._note_if_odd(judged, is_stored=is_stored)
         self._learn(judged)
 
-    def _find_out(self, judged: JudgedReply, *, is_stored: bool) -> None:
-        # Whether a reply for which no check has vouched looks like another format.
+    def _note_if_odd(self, judged: JudgedReply, *, is_stored: bool) -> None:
+        # Sets `looks_like` or `proven` by a reply for which no check has vouched.
         judge = self._watch.judge
         judge.add(judged, orientation_of(self.image.sent_size))
         if self._refused is None:
@@ -177,7 +177,7 @@ class Question:
             return None
         boxes = []
         for box in parsed.boxes:
-            # special tokens say by themselves what their numbers mean
+            # Those in a family's special tokens say by themselves what their numbers mean.
             if len(box.numbers) == 4 and box.family is None:
                 phrase_of_id = self._phrase_by_id.get(box.id) if box.id is not None else None
                 phrase = phrase_of_id or box.label or ""

@@ -207,7 +207,8 @@ class ReplyJudge:
         as_asked = _log_likelihood(shapes, expected, asked) - penalty
         as_asked_in_general = _log_likelihood(shapes, expected_in_general, asked) - penalty
         ratios: dict[str, float] = {}
-        in_general = {reading.name: -math.inf for reading, _ in others}  # if it can't be theirs
+        # This is left for a format that can't be theirs.
+        in_general = {reading.name: -math.inf for reading, _ in others}
         for reading, view, other_shapes in _shapes_in_others(boxes, others, log_aspect):
             if not reading.only_together:  # a single reply may be taken for this format
                 ratios[reading.name] = _log_likelihood(other_shapes, expected, view) - as_asked
@@ -237,7 +238,7 @@ class ReplyJudge:
     def views(self, sent: Sent) -> Views:
         views = self._views.get(sent)
         if views is None:
-            if len(self._views) >= MOST_THINGS:  # as many are kept as things, to bound memory
+            if len(self._views) >= MOST_THINGS:  # so that memory is bounded
                 self._views.clear()
             others = [(reading, reading.view(sent)) for reading in self._others]
             width, height = sent.size
@@ -267,8 +268,8 @@ class ReplyJudge:
         """Whether a question should be asked again, because this reply may be in another format."""
         if self.shows_other(reply):
             return True
-        # Other replies were in such a format, which makes it likelier that this one is.
-        # With n proofs of a format, an n-th of the ratio is enough.
+        # If other replies were proven to be in a format, it is likelier that this one is in it,
+        # too: with n proofs, an n-th of the ratio is enough.
         count_of_proofs = Counter(proof.format for proof in self._recent_proofs())
         for name, count in count_of_proofs.items():
             ratio = reply.ratios.get(name, -math.inf)  # it may be no format of these numbers
@@ -277,8 +278,9 @@ class ReplyJudge:
         return False
 
     def learn(self, reply: JudgedReply) -> None:
-        """Add the boxes of a reply that is taken for right to what boxes look like: those inside
-        their picture, in all and by their thing.
+        """Learn what boxes look like, in all and by their thing, from a reply taken for right.
+
+        Boxes out of their picture are left out.
         """
         self._turned += reply.turned
         self._axes += 2 * len(reply.boxes)
@@ -304,8 +306,8 @@ class ReplyJudge:
         """Return the format in which the last replies about such pictures are so much likelier that
         a check has to tell; None for none.
 
-        By what boxes look like in general, one check of an orientation is enough: its pictures may
-        be unlike others.
+        What boxes look like in general calls for one check of an orientation alone. If that goes
+        well, its pictures are just unlike others.
         """
         likeliest = self._sums.likeliest(orientation, self._alarm)
         if likeliest is None and orientation not in self._checked_in_general:
@@ -313,8 +315,9 @@ class ReplyJudge:
         return likeliest
 
     def newly_certain(self, orientation: str) -> str | None:
-        """Return the format in which all replies together are likelier beyond doubt, but only once,
-        as the user is told of it; else None.
+        """Return the format in which all replies together are likelier beyond doubt, else None.
+
+        A format is returned only once, so that the user is told once.
         """
         if self._has_told:
             return None
@@ -333,12 +336,13 @@ class ReplyJudge:
     def calm(self, orientation: str) -> None:
         """Forget what spoke against the format in such pictures: a check has shown it right.
 
-        If there was an alarm, it was a false one: the next one takes more.
+        If there was an alarm, it was a false one: the next one takes more, or never comes.
         """
         if self._sums.likeliest(orientation, self._alarm) is not None:
             self._alarm += CUSUM_STEP
         elif self.alarm(orientation) is not None:  # by what boxes look like in general
             self._checked_in_general.add(orientation)
+        # Sums by what boxes look like in general go on, for `newly_certain`.
         self._sums.forget(orientation)
 
     def says_the_same(self, first: JudgedReply, second: JudgedReply) -> bool:
@@ -346,15 +350,15 @@ class ReplyJudge:
         return _agreement(first, first.corners, second) > 0
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """Return the format that the first of two replies to one question is proven to be in.
+        """Return the format that the first of two replies to one question is proven to be in, or
+        None, and count the result.
 
-        Read in that format, it agrees with the second reply, read as asked; None for no format.
+        Read in that format, the first reply agrees with the second, read as asked.
         """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
-        # the likeliest other format so far, if any has reached PROOF_RATIO, and its ratio
-        proven: str | None = None
-        best = PROOF_RATIO
+        proven: str | None = None  # the likeliest other format so far
+        best = PROOF_RATIO  # its ratio; one that doesn't reach this proves nothing
         for reading, view in self.views(first.sent).others:
             if largest > view.most or reading.only_together:
                 continue
@@ -406,17 +410,18 @@ def _shapes_in_others(
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:
-    # infinite without boxes: of these no format tells anything
+    # Infinite without boxes, so that no format may be theirs.
     return max([max(box.numbers) for box in boxes], default=math.inf)
 
 
 def _log_likelihood(
     shapes: Sequence[Shape], expected_boxes: Sequence[ExpectedBox], view: View
 ) -> float:
-    # How likely boxes are with these numbers. The density is of a box's figures: a change of
-    # variables makes it one of the edges (by the box's area), and then of the numbers (by the
-    # range's, twice: two numbers are across and two down), so that formats with different ranges
-    # compare.
+    # How likely boxes are with these numbers. `log_likelihood` is of a box's figures, such as its
+    # size. Formats with different ranges compare only by the density of the numbers themselves:
+    # - One of the edges is that of the figures, divided by the box's area.
+    # - One of the numbers is that of the edges, divided by the range's area twice: two numbers are
+    #   across and two down.
     total = 0.0
     for shape, (expected, weight) in zip(shapes, expected_boxes, strict=True):
         _, _, log_size, _ = shape  # of a mean side: twice that is the logarithm of the area

@@ -79,7 +79,7 @@ class RunWatch(BoxWatch):
         self.known = Known(asked)
         if self._in_memory:  # all runs of this process share what they know
             self.known = known_in_process(serving, self._name_here, asked)
-        # A miss gives `known` a new judge. This run, which ends then, keeps its own.
+        # A miss gives `known` a new judge, for later calls. This run judges nothing more then.
         self.judge = self.known.judge
         self.open = OpenReplies(self.known.answers)
         self._equal = EqualBoxes()
@@ -170,7 +170,7 @@ class RunWatch(BoxWatch):
 
     def _begin_vouching(self, ask: Ask) -> None:
         # Reads from the store which of its replies checks have vouched for. Where suspect boxes
-        # only cause a warning, replies count as well though a check has failed.
+        # only cause a warning, replies of which a check has failed count, too.
         is_only_warned = self.on_suspect == "warn"
         vouching = ask.vouching(self._name_here, self._name_anywhere, trusting=is_only_warned)
         self.open.begin(vouching)
@@ -182,6 +182,7 @@ class RunWatch(BoxWatch):
 
         Raises SuspectBoxes, RunStopped.
         """
+        # Twice, if the run's first check has no picture of this one's kind.
         while self._must_wait(image):
             await self._check_if(lambda: self._must_wait(image), ask, image, waits=True)
         await self._check_if(self._is_due, ask, image)
@@ -189,7 +190,8 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _may_send(self) -> bool:
-        # The engine sends where this is true, so the request counts as sent.
+        # The engine sends where this is true, so the request counts as sent. Once the run's first
+        # request was sent ahead, all others wait for the first check.
         if self._stop_message or self.awaits_check:
             return False
         self.sends_ahead = False
@@ -200,7 +202,8 @@ class RunWatch(BoxWatch):
 
     async def _settle(self, question: Question) -> None:
         # Does what a question's replies call for: further checks, warnings, or the run's end. What
-        # its own replies show comes first, then what all replies show, then the planned check.
+        # its own replies show comes first, then what all replies show, then the planned check. Each
+        # may set `suspicion`: nothing more is judged then.
         ask, image, judged = question.ask, question.image, question.judged
         if self.awaits_check:  # this request was sent ahead
             await self.ready(ask, image)
@@ -245,7 +248,7 @@ class RunWatch(BoxWatch):
         orientation = orientation_of(image.sent_size)
         if self.can_tell(image):
             looks_like = self.judge.alarm(orientation)
-            # before the first check is made, that one will tell
+            # Without a check so far, the run's first one will tell: it needs no alarm.
             if looks_like is not None and self.is_checked:
                 await self._check_now(ask, image, looks_like)
         else:
@@ -284,10 +287,10 @@ class RunWatch(BoxWatch):
             return
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
-            # Pictures of an orientation with an odd record are checked with the last of these. The
-            # list is a copy, because a check that goes well takes orientations out.
-            for alike in list(self.open.odd_records.values()):
-                await self._check_now(ask, alike[-1].image)
+            # For each orientation with odd records, the last one's picture is checked. The list is
+            # a copy, because a check that goes well takes orientations out.
+            for odd_records in list(self.open.odd_records.values()):
+                await self._check_now(ask, odd_records[-1].image)
         are_trusted = self.suspicion is None
         blind = [address or self._serving.endpoint for address in self.known.blind]
         if self.open.finish(are_trusted=are_trusted, is_blind=bool(blind)):
@@ -354,7 +357,7 @@ class RunWatch(BoxWatch):
             self.known.pace.next_check = 0
 
     async def _check_now(self, ask: Ask, image: Image, looks_like: str | None = None) -> None:
-        # The check isn't wanted any more if another one is made before its turn comes.
+        # A check is wanted, unless another one is made before its turn comes.
         checks_before = self.known.checks
         await self._check_if(lambda: self.known.checks == checks_before, ask, image, looks_like)
 
@@ -417,15 +420,15 @@ class RunWatch(BoxWatch):
         known = self.known
         self._is_checked = True
         known.note(outcome)
-        for orientation, is_answered in outcome.answered_by_orientation.items():
-            if is_answered:  # an outcome that misses tells of no orientation
-                self.judge.calm(orientation)
         if outcome.kind == "misses":
             self.open.set_aside()
             calibrated = self._is_calibrated
             missed = watch_messages.of_a_miss(self.asked, outcome, calibrated=calibrated)
             self._suspect(missed, sent_alone=True)
             return
+        for orientation, is_answered in outcome.answered_by_orientation.items():
+            if is_answered:
+                self.judge.calm(orientation)
         if outcome.kind == "fits" and not self._is_mixed and not outcome.blind:
             known.miss(None)  # what an earlier call has warned of is over
             self.open.vouch(check_start, outcome.answered_by_orientation)
@@ -446,7 +449,7 @@ class RunWatch(BoxWatch):
         # which this run has sent. The next call in this process begins without what is known of the
         # format.
         self.suspicion = message
-        # before `forget_format`, which drops the probing that `_is_mixed` goes by
+        # This comes first: `_is_mixed` needs what `forget_format` forgets.
         what_became = watch_messages.of_what_became(
             self.known.answers,
             self.open.aside,

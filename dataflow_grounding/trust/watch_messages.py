@@ -31,7 +31,8 @@ def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
     message = f"the boxes don't look like {asked.name}: {outcome.why}"
     if outcome.odd:
         return f"{message}. {ANSWERS_IN_SEVERAL}"
-    # Where nothing fits and the format isn't measured, calibrating is the better advice.
+    # If no format fits and none was measured yet, calibrating is the better advice, which comes
+    # last.
     if outcome.shapes_differ and (outcome.fitting or calibrated):
         remedy = f"{outcome.fitting} would fit these" if outcome.fitting else "No format does"
         return (

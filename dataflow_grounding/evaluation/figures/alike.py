@@ -57,7 +57,7 @@ def alike_in(
 
 
 def _candidates(data_sets: Sequence[DataSet], files: Sequence[bytes]) -> list[_Candidate]:
-    # Most pictures are like no other: nothing is kept of those.
+    # The pictures whose file another one has, too: most pictures aren't kept.
     group_of = _first_same(files)
     shared_groups = {group for picture, group in enumerate(group_of) if group != picture}
     candidates: list[_Candidate] = []
@@ -79,7 +79,7 @@ def _leaks(first_places: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]
 
 
 def _first_same(files: Sequence[bytes]) -> Sequence[int]:
-    # For each picture the index of the first with the same file. An array, since there may be
+    # For each picture the index of the first with the same file. In an array, because there may be
     # millions of pictures.
     first_index = dict[bytes, int]()
     return array("q", (first_index.setdefault(file, index) for index, file in enumerate(files)))

@@ -96,7 +96,7 @@ class FigureCounts:
             if row.data is None:
                 self._counts["broken"][True] += 1
                 continue
-            # `of` returns the columns from which rejected boxes are taken out.
+            # `of` returns the columns that change where rejected boxes are taken out.
             record = {**row.data, **self._without_rejected.of(row.data)}
             self._add(record, f"record {row.line} of {name}")
             yield row.data
@@ -149,7 +149,7 @@ class FigureCounts:
         figures = {}
         for name, row in FIGURES.items():
             figures[name] = _figure_of_counts(row.get("kind"), counts[name])
-        # Those that aren't made of counts take the place of an empty one.
+        # These aren't made of counts: so far, FIGURES has given them an empty one.
         figures.update(picture_figures)
         figures["rejected"] = self._without_rejected.boxes
         figures["remarks"] = self._wordings.common()
@@ -309,8 +309,8 @@ def _cell(part: float) -> int:
 
 
 def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
-    # A figure by its kind in figures.yaml: without a kind it is the count of True; a share is that
-    # part of all counts.
+    # A figure by its kind in figures.yaml. Without a kind it counts what has a property; a share is
+    # the part that has it.
     if kind is None:
         return count_of_value.get(True, 0)
     if kind == "names":
@@ -354,11 +354,10 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    # What to do about a figure that is beyond a bound of its row in figures.yaml; "" for nothing. A
-    # spread is compared by its mean, counts of names by how many names there are. A figure that is
-    # at its bound gets no advice; beyond several bounds, that of the first counts.
+    # What to do about a figure that is beyond a bound of its row in figures.yaml; "" for nothing,
+    # also at a bound. Beyond several bounds, the advice of the first one counts.
     value = figure
-    if isinstance(figure, dict):
+    if isinstance(figure, dict):  # a spread, or counts by name: how many names there are
         value = figure.get("mean", len(figure))
     advices = [advice for bound, advice in row.get("below", {}).items() if value < bound]
     advices += [advice for bound, advice in row.get("above", {}).items() if value > bound]

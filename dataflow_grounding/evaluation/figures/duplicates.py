@@ -125,7 +125,7 @@ class _Groups:
     def first_of(self, picture: int) -> int:
         parent = self._parent
         while parent[picture] != picture:
-            # halves the way for the next call
+            # Its grandparent becomes its parent, which halves the way for the next call.
             parent[picture] = parent[parent[picture]]
             picture = parent[picture]
         return picture
@@ -367,8 +367,8 @@ def _write_parts(
     part_of_picture: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    # Writes the parts' files, once all records are read: a writer that is closed without `commit`
-    # leaves no file. The result is how many rejected boxes are left out.
+    # Writes the parts' files; returns how many rejected boxes are left out. If a record can't be
+    # read, no file is left: a writer that is closed without `commit` leaves none.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))

@@ -204,8 +204,8 @@ def _findings_in_picture(
 
 
 def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> ImageFacts | None:
-    # What a run remembers of the row's picture; None for nothing. Only of JPEGs, which a run
-    # reads to their end: of others it reads headers, and what comes after may be broken.
+    # What a run remembers of the row's picture; None for nothing. It is taken for JPEGs alone: a
+    # run reads these to their end, but of others only the header, and what follows may be broken.
     if row.data is None or len(log) == 0:
         return None
     path = path_of(row.data)
@@ -223,8 +223,8 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
     try:
         file_path = find_file(path, folders).path
         data = read_file(file_path)
-        # Decoded, since a header is whole also where pixels are lost; a JPEG to its smallest size,
-        # which is fastest.
+        # It is decoded, because a header is whole also where pixels are lost. A JPEG is decoded to
+        # its smallest size, which is fastest.
         with decoding(data, file_path, at_least=(1, 1)):
             pass
         return parse_facts(data, file_path)

@@ -56,11 +56,11 @@ def short_digest(text: str) -> bytes:
 def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     """Return for each picture some bytes that tell its file from others, and the missing pictures.
 
-    Few files are read: of a file whose size no other has they are made of its name and size. For
-    the others they are a digest of the content. A picture that can't be read has bytes made of its
+    Few files are read. If no other file has a file's size, its bytes are made of its name and size.
+    Otherwise they are a digest of the content. A picture that can't be read has bytes made of its
     name.
     """
-    # Arrays, as there may be millions of pictures.
+    # In arrays, because there may be millions of pictures.
     sizes_by_data_set = []
     size_counts = Counter[int]()
     for data_set in data_sets:

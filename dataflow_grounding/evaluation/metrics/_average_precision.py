@@ -111,19 +111,19 @@ class AveragePrecision:
 
 
 def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int) -> float:
-    # The AP, by the boxes of all phrases, the surest first: `right` has a bit for each threshold,
-    # `times_counted` how often the box counts: its image may be drawn several times or never.
+    # The AP of the boxes of all phrases, the surest first. `right` has a bit for each threshold.
+    # `times_counted` says how often a box counts: its image may be drawn several times or never.
     ranks = np.maximum(np.cumsum(times_counted), 1)  # at least 1, also before the first that counts
     precisions = []
     for bit in range(len(_THRESHOLDS)):
         is_right = (right >> bit) & 1
         true_positives = np.cumsum(is_right * times_counted)
         precision = true_positives / ranks
-        # COCO's envelope, the best precision at this rank or a later one: a running maximum from
+        # COCO's envelope is the best precision at this rank or a later one: a running maximum from
         # the end.
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        # For each recall the index of the box with which it is reached; of one that isn't reached,
-        # the index after the last box, for which precision 0 is added.
+        # For each recall the index of the box with which it is reached. A recall that is never
+        # reached gets the index after the last box: its precision is the 0 that is appended.
         reached_at = np.searchsorted(true_positives / gold_boxes, _RECALLS, side="left")
         precisions.append(np.append(envelope, 0.0)[reached_at])
     return float(np.mean(precisions))
@@ -136,21 +136,20 @@ def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
 
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
-    # For each predicted box a bit for each threshold at which it takes a gold box. Gold boxes are
-    # given away greedily, as by COCO: the predicted boxes, the surest first, each take the free
-    # gold box with the largest IoU, of equal ones the last.
+    # For each predicted box a bit for each threshold at which it takes a gold box. As in COCO's
+    # evaluator, the surest predicted box is the first to choose. Each takes the gold box with the
+    # largest IoU of those that no box before it took.
     candidates = [_overlapping(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):
-        taken = set[int]()
+        taken = set[int]()  # gold boxes, at this threshold
         for index, own_candidates in enumerate(candidates):
-            free = [
-                (overlap, gold_index)
-                for overlap, gold_index in own_candidates
-                if overlap >= threshold and gold_index not in taken
-            ]
+            free = []
+            for overlap, gold_index in own_candidates:
+                if overlap >= threshold and gold_index not in taken:
+                    free.append((overlap, gold_index))
             if free:
-                _, best_gold_index = max(free)
+                _, best_gold_index = max(free)  # of equal overlaps, the last gold box
                 taken.add(best_gold_index)
                 bits[index] |= 1 << bit  # the box is right at this threshold
     return bits

@@ -58,7 +58,8 @@ class _ClassCounts:
         image_of_entry, *columns = table.T
         sums = {}
         for name, column in zip(_Entry._fields[1:], columns, strict=True):
-            sums[name] = np.bincount(image_of_entry, column, images)
+            # Adds the column's numbers by their images; an image without the class has 0.
+            sums[name] = np.bincount(image_of_entry, weights=column, minlength=images)
         return sums
 
 
@@ -120,7 +121,8 @@ class ClassFigures:
         wrong: list[tuple[str, Row]] = []  # found ones
         for boxes in self._in_image.values():
             if boxes.is_open:
-                # Nothing is right or wrong there; the entry makes the class a row of the figures.
+                # Nothing is right or wrong there. The entry is there so that the figures have a row
+                # for the class, even if it has no other.
                 entry = _Entry(self._image, right=0, boxes=0, gold_boxes=0)
                 self._counts_of(boxes.name).entries.append(entry)
                 continue

@@ -110,8 +110,8 @@ def _scored_verdicts(
 
 
 def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
-    # By how far scores are off, summed for each tenth of them: `bin_3` is of 0.3 up to 0.4. The
-    # expected calibration error is made of the absolute sums of the bins (Guo 2017).
+    # How far scores are off, summed in ten bins by the score: `bin_3` has those from 0.3 up to 0.4.
+    # The expected calibration error is made of the bins' absolute sums (Guo 2017).
     bins = [0.0] * _BINS
     for score, is_right in scored:
         number = min(int(score * _BINS), _BINS - 1)  # a score of 1 is in the last one
@@ -169,7 +169,7 @@ def _box_set_columns(
         # the thing is there, and the answer says so; it is absent, and the answer says so
         "t_acc": gold_count > 0 and found_count > 0,
         "n_acc": answered and gold_count == 0 and found_count == 0,
-        # F1's numerator, twice the right boxes, as the mean over the thresholds.
+        # F1's numerator is twice the right boxes: here, their mean over the thresholds.
         "pmf1": 2 * thresholds_reached / len(THRESHOLDS),
         "boxes_where_gold": gold_count + found_count if gold_count else 0,
     }
@@ -272,7 +272,8 @@ def _matthews(sums: Mapping[str, Any]) -> Any:
     false_negatives = present - true_positives
     said_present = true_positives + false_positives
     said_absent = present + absent - said_present
-    # 1, not 0, where all answers are alike: the numerator is 0 then, and so is the correlation.
+    # Where all answers are alike, the product is 0. 1 takes its place: the numerator is 0 as well
+    # then, so that the correlation is 0 and not NaN.
     said_product = np.maximum(said_present * said_absent, 1)
     agreement = true_positives * true_negatives - false_positives * false_negatives
     return share(agreement, np.sqrt(said_product * present * absent))

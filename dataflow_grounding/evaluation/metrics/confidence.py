@@ -43,13 +43,13 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal."""
-    # If neither run were better, a coin could decide which run has such a phrase right. This is the
-    # chance that either run then has as few as the one with fewer, or fewer still.
+    # If neither run were better, a coin could decide which run has such a phrase right. The p is
+    # the chance that one of the two runs then has at most `fewer` of these phrases.
     n = only_first + only_second
     fewer = min(only_first, only_second)
-    chances = []  # of k phrases of n
+    chances = []  # that the first run has k of the n phrases
     for k in range(fewer + 1):
-        # As logarithms, since the binomial coefficient overflows a float.
+        # In logarithms, because the binomial coefficient overflows a float.
         log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
         chances.append(math.exp(log_ways - n * math.log(2)))
     return min(1.0, 2 * sum(chances))
@@ -67,8 +67,8 @@ def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, 
 
 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
-    # The share with which `hits` or more of `draws` have the chance `tail`: by bisection, and in
-    # logarithms, as factorials of large samples overflow.
+    # Looks, by bisection, for the share at which `hits` or more of `draws` have the chance `tail`.
+    # In logarithms, because factorials of large samples overflow.
     if not hits:
         return 0.0
     counts = np.arange(hits, draws + 1)

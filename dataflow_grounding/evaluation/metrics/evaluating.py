@@ -101,7 +101,8 @@ class Evaluation:
         for name in ("precision", "recall", "f1"):
             measure = f"{name}_at_iou_{self.rules.threshold:g}"
             shown_first[measure] = self.figures[measure]
-        # The figures have these three names, too: a key that comes again keeps its first place.
+        # The figures have these three names, too. A key that comes again keeps its first place, so
+        # that these three are shown first.
         document: dict[str, Any] = {**shown_first, **self.figures, "intervals": intervals}
         if self.classes:
             document["classes"] = self.classes
@@ -262,7 +263,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
     # `answered_phrases` are all found phrases, also those of records that the gold doesn't have.
     totals = {name: column.sum() for name, column in sums.items()}
     phrases = len(counts.right)  # of the gold
-    # A measure's column is its numerator (see `_measures`): that of `grounded_share` is a count.
+    # The column of a share is its numerator: here, the number of phrases with a box.
     grounded_phrases = int(totals["grounded_share"])
     return {
         "images": counts.image_count,
@@ -284,9 +285,9 @@ def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
     # Whether a phrase counts as right in the test of two runs, by its columns.
     if columns["boxed"]:
         return columns["first_iou"] >= rules.threshold
-    is_open_in_gold = not columns["judged"]  # then it is right in both runs, and tells nothing
-    has_no_boxes_either = columns["gprec_f1"] > 0  # as there are no gold boxes
-    return is_open_in_gold or has_no_boxes_either
+    if not columns["judged"]:  # the gold leaves it open: right in both runs, it tells nothing
+        return True
+    return columns["gprec_f1"] > 0  # the gold has no boxes, and the answer says so, too
 
 
 class _Table:
@@ -365,8 +366,8 @@ class _Counts:
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
         self.image_count = record.image + 1  # images are numbered from 0, and come in order
-        # Boxes of phrases that the gold doesn't have are wrong: they only add to what precision is
-        # divided by.
+        # Boxes of phrases that the gold doesn't have are wrong: they add to the column `boxes`, by
+        # which precision is divided, and to no other.
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)

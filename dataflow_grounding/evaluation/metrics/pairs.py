@@ -237,8 +237,8 @@ class _RecordsByPicture:
 
 
 def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # By an id, the gold's path of a picture that only the id pairs: the found side doesn't have
-    # that path, and on each side a single picture states the id.
+    # The gold's paths, by their ids, of pictures that only their ids pair: the found side doesn't
+    # have that path, and on each side a single picture states the id.
     found_paths = {path for path, _ in found}
     ids_to_pair = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not ids_to_pair:
@@ -296,9 +296,7 @@ def _caption_of(record: Row) -> str:
 def _scaled(record: Row, size: Size | None) -> Row:
     # The record with its boxes in another size; the same object where there is nothing to scale.
     own_size = stated_size(record)
-    if own_size is None or size is None:  # one of the two isn't known
-        return record
-    if own_size == size:
+    if own_size is None or size is None or own_size == size:
         return record
     x_scale = size[0] / own_size[0]
     y_scale = size[1] / own_size[1]
@@ -463,8 +461,8 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # By the index of a gold phrase, that of a found one; all these phrases have an equal key. As
-    # many as can be are matched, also where nothing overlaps: those that overlap most come first.
+    # By the index of a gold phrase, that of a found one; all these phrases have an equal key. Those
+    # that overlap most are matched first, then the others, also where nothing overlaps.
     possible_pairs = len(gold) * len(found)
     if possible_pairs < 2:
         return dict(zip(gold, found, strict=False))  # the one pair, or none
