@@ -28,10 +28,11 @@ class Expected(NamedTuple):
 
 def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
     """Return what to expect where each figure is normal and independent of the others."""
-    a, b, c, d = mean  # written out, because a Shape has exactly four figures
-    e, f, g, h = deviation
-    log_peak = -math.log(e * f * g * h)  # without the factor that all normal densities have
-    return Expected((a, b, c, d), (e, f, g, h), log_peak)
+    x, y, size, aspect = mean
+    x_deviation, y_deviation, size_deviation, aspect_deviation = deviation
+    deviations = (x_deviation, y_deviation, size_deviation, aspect_deviation)
+    log_peak = -math.log(math.prod(deviations))  # without the factor that all normal densities have
+    return Expected((x, y, size, aspect), deviations, log_peak)
 
 
 # What pictures in general have: things lie anywhere, mostly near the middle, and are of any size.
@@ -107,11 +108,12 @@ def shape_of(corners: Bbox, log_aspect: float) -> Shape:
 
 
 def _log_density(shape: Shape, of: Expected) -> float:
-    (x, y, size, aspect), (mean, deviation, log_peak) = shape, of
-    x = (x - mean[0]) / deviation[0]
-    y = (y - mean[1]) / deviation[1]
-    size = (size - mean[2]) / deviation[2]
-    aspect = (aspect - mean[3]) / deviation[3]
+    # Each figure is measured in standard deviations from what is expected.
+    mean, deviation, log_peak = of
+    x = (shape[0] - mean[0]) / deviation[0]
+    y = (shape[1] - mean[1]) / deviation[1]
+    size = (shape[2] - mean[2]) / deviation[2]
+    aspect = (shape[3] - mean[3]) / deviation[3]
     return log_peak - (x * x + y * y + size * size + aspect * aspect) / 2
 
 

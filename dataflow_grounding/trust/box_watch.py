@@ -57,11 +57,12 @@ class BoxWatch:
     ) -> "tuple[BoxWatch, Counter[str]]":
         """Settle the box format; return the run's watch, and counts of the requests that it took.
 
-        All operators of a run that ask in one format, and in one `form` ("" is the usual one),
-        share a watch. It is a RunWatch where boxes might come in another format; those of some
-        servings, and those in grid cells, can't. Raises NoFit where the model's answers name no
-        format, RunStopped, and SuspectBoxes where boxes in some pictures will be poor and the watch
-        is set to stop.
+        All operators of a run that ask in one format, and in one `form` of question ("" is the
+        usual one), share a watch. It is a RunWatch, unless boxes can't come in another format, as
+        those of some servings and those in grid cells.
+
+        Raises NoFit if the model's answers name no format, RunStopped, and SuspectBoxes if boxes in
+        some pictures will be poor and the watch is set to stop.
         """
         from dataflow_grounding.trust.run_watch import RunWatch
 
@@ -70,7 +71,7 @@ class BoxWatch:
             return start.shared[sharing_key], Counter()
         # A watch of the run's own: `self` is the operator's settings, and may be used for others.
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
-        watch.poor = self.poor  # what `settle` has warned of isn't said again
+        watch.poor = self.poor  # so that `on_poor` warns of no pictures a second time
         counts = choice.settle_to_ground(start, watch.on_poor)
         asked = choice.format
         may_write_another = not serving.exact_boxes and asked.scale != "grid_32"

@@ -53,11 +53,11 @@ def choose_frames(
     own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
     may_be_own = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
     candidates = list(dict.fromkeys([*may_be_own, *usual_frames]))  # each once
-    # The best that can be had, as if none was measured yet. With measured frames, it only says what
-    # is good enough: others are added to these until that is reached.
+    # The best frames that can be had, as if none was measured yet.
     best = _chosen(fitted, count_of_each, candidates, measured=[], low_enough=0.0)
     if not measured:
         return best
+    # To the measured ones, others are added until they are nearly as good as the best.
     low_enough = GOOD_ENOUGH * _total(_costs(fitted, best), count_of_each)
     return _chosen(fitted, count_of_each, candidates, measured, low_enough)
 

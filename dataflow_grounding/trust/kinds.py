@@ -59,7 +59,8 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
     """
     first = []  # sizes that come first in the result, so that MOST_KINDS leaves none of them out
     for shape in ("lying", "upright"):
-        first += [size for size in sizes if kind_of(size).shape == shape][:1]
+        of_shape = [size for size in sizes if kind_of(size).shape == shape]
+        first += of_shape[:1]  # none, if there is none of the shape
     if sizes:
         most_elongated_one = max(sizes, key=lambda size: max(size) / min(size))
         if kind_of(most_elongated_one).shape in ("wide", "tall"):
@@ -118,10 +119,10 @@ def is_elongated(size: Size) -> bool:
 def most_elongated(sizes: Sequence[Size], limits: SizeLimits) -> list[Size]:
     """Return the widest and the tallest of these sizes, each only if it is sent elongated."""
     sent_elongated = [size for size in sizes if is_elongated(limits.padded(size))]
-    by_shape = sorted(sent_elongated, key=lambda size: size[0] / size[1])  # the tallest one first
-    wide = [size for size in by_shape if size[0] > size[1]]
-    tall = [size for size in by_shape if size[0] < size[1]]
-    return [*wide[-1:], *tall[:1]]
+    tallest_first = sorted(sent_elongated, key=lambda size: size[0] / size[1])
+    wide = [size for size in tallest_first if size[0] > size[1]]
+    tall = [size for size in tallest_first if size[0] < size[1]]
+    return [*wide[-1:], *tall[:1]]  # either may be empty
 
 
 def orientation_of(size: Size) -> str:

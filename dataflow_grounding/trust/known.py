@@ -51,7 +51,8 @@ class Pace:
         self.unchecked = 0
         if self.sent < self.next_check:
             return  # it was made for another reason, and the planned one stays
-        # In the stretch that follows, or in a later one, if more than that was sent meanwhile.
+        # The next stretch begins where the last one ended. If more than a stretch was sent since
+        # then, it is the one that `sent` is in: 200 to 300 for 250 requests and `every` 100.
         begin = max(self._stretch_end, self.sent - self.sent % every)
         # The next check isn't among the first few requests: the check that is made now tells of
         # these.

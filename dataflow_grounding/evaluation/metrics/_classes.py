@@ -77,13 +77,13 @@ class ClassFigures:
     """Precision, recall, F1 and AP of each class, as of a detector: by image and class alone.
 
     All gold boxes of a class in an image are matched with all found ones, of any phrase: one file
-    may have a phrase for each box, the other one for all, or other words. Boxes of a class that the
-    gold of an image doesn't name are wrong: gold of detectors lists what is there alone. Where a
-    gold phrase of the class is open, the class isn't judged in that image.
+    may have a phrase for each box, the other one for all, or other words. If the gold of an image
+    doesn't name a class, found boxes of it are wrong: gold of detectors lists all that is there. If
+    a gold phrase of a class is open, the class isn't judged in that image.
 
-    A gold box that no found box of its class is on, and one of another class is, was found as that
-    class. Found boxes that are `repeated` don't count, as another one of the class is of their
-    thing.
+    If a gold box has no found box of its class on it, but one of another class, it was found as
+    that class. `repeated` counts found boxes that don't count, because another one of the class is
+    of their thing.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -202,8 +202,8 @@ class ClassFigures:
 
 
 def _classes_of_pair(gold: Row, found: Row | None) -> tuple[str, str]:
-    # The class of a gold phrase and of the found one, "" for none. One that states no class has the
-    # other's; where neither states one, both have the found phrase itself as theirs.
+    # The class of a gold phrase and of the found one, "" if nothing was found. One that states no
+    # class has the other's. If neither states one, the found phrase's text is the class of both.
     gold_class = class_of(gold)
     if found is None:
         return gold_class, ""

@@ -70,16 +70,17 @@ class Pairs:
     They are matched while one iterates, each time again: only the records of one image are in
     memory. The order of records makes no difference.
 
-    Images are matched by path; those whose path the other file doesn't have by their id, if a
-    single image of each file states it. A record without a caption, or with one that the other file
-    doesn't have for its image, is matched by the image alone. A phrase's id counts if it is stated,
-    and unique in both files; one that only numbers phrases, `7` or `a#7`, if the texts are equal
-    besides. Of equal texts, up to case and spacing, those with the same span are matched, then
-    those whose boxes overlap most.
-
-    A phrase that is the name of a class, as detectors' gold has it, is matched with a phrase of
-    other words that states this class. Several found phrases of the class are then one, with the
-    boxes of all, where the gold has one phrase for it.
+    - Images are matched by path. If the other file doesn't have the path, they are matched by id,
+      if a single image of each file states it.
+    - Records of an image are matched by caption. One without a caption, or with one that the other
+      file doesn't have for the image, is matched by the image alone.
+    - Phrases are matched by id, if it is stated, and unique in both files. If an id only numbers
+      phrases, as `7` and `a#7` do, the texts have to be equal, too.
+    - Other phrases are matched by text, up to case and spacing: those with the same span first,
+      then those whose boxes overlap most.
+    - A phrase that is the name of a class, as in detectors' gold, is matched with a phrase of other
+      words that states this class. If several found phrases state the class of a single gold
+      phrase, they become one, with the boxes of all.
 
     `other_folders` says that one file's paths had to be cut by folders, which an export adds, to be
     those of the other. Raises InputError where they have no picture in common.
