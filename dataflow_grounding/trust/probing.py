@@ -311,20 +311,16 @@ def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> lis
 
 
 def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
-    # of a check without a miss that was confirmed: "fits" if one picture does
+    # Of a check in which no miss was confirmed. It fits if one picture does.
     answered: dict[str, bool] = {}  # by orientation
-    as_asked = 0
-    whys_silent = []
     for target, _, showing in first_copies:
         orientation = orientation_of(target.image.sent_size)
         answered[orientation] = answered.get(orientation, False) or showing.kind != "silent"
-        if showing.kind == "fits":
-            as_asked += 1
-        if showing.kind == "silent":
-            whys_silent.append(showing.why)
+    as_asked = sum(first.showing.kind == "fits" for first in first_copies)
+    silent = [first.showing for first in first_copies if first.showing.kind == "silent"]
     return Outcome(
         kind="fits" if as_asked else "silent",
-        why=whys_silent[0] if whys_silent else "",
+        why=silent[0].why if silent else "",
         as_asked=as_asked,
         answered_by_orientation=answered,
         blind=_blind_in(first_copies),

@@ -84,7 +84,7 @@ class Question:
             self._look(reply)
         try:
             read_reply = self._read(reply)
-        except UnreadableReply:
+        except UnreadableReply:  # it is asked for again, and compared with the next reply
             self._refused = self.judged
             raise
         # Otherwise it was stored, and a check of an earlier run has vouched for it.

@@ -61,8 +61,7 @@ class AveragePrecision:
         phrase_bytes = repr([gold_boxes, predicted]).encode()
         digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
         scores = []
-        for index, box in enumerate(predicted):
-            score = box[4]
+        for index, (*_, score) in enumerate(predicted):
             # Without a score: below every real one, and the lower the later it comes.
             scores.append(-1.0 - index if score is None else float(score))
         indices = sorted(range(len(predicted)), key=lambda index: -scores[index])
