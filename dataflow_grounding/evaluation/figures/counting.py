@@ -149,7 +149,7 @@ class FigureCounts:
         figures = {}
         for name, row in FIGURES.items():
             figures[name] = _figure_of_counts(row.get("kind"), counts[name])
-        # These aren't made of counts: so far, FIGURES has given them an empty one.
+        # These aren't made of counts: the loop above has set them by an empty one.
         figures.update(picture_figures)
         figures["rejected"] = self._without_rejected.boxes
         figures["remarks"] = self._wordings.common()
@@ -357,7 +357,8 @@ def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
     # What to do about a figure that is beyond a bound of its row in figures.yaml; "" for nothing,
     # also at a bound. Beyond several bounds, the advice of the first one counts.
     value = figure
-    if isinstance(figure, dict):  # a spread, or counts by name: how many names there are
+    if isinstance(figure, dict):
+        # A spread is compared by its mean, counts by name by how many names there are.
         value = figure.get("mean", len(figure))
     advices = [advice for bound, advice in row.get("below", {}).items() if value < bound]
     advices += [advice for bound, advice in row.get("above", {}).items() if value > bound]

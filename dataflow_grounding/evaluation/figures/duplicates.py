@@ -303,14 +303,14 @@ def _parts_by_share(
     weight_of_part: Mapping[str, float],
     seed: int,
 ) -> dict[str, str]:
-    # The name of each picture's part. Arrays, since there may be millions of pictures.
+    # The name of each picture's part. It works with arrays, because there may be millions.
     import numpy as np
 
     largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
     weights = np.array([weight_of_part[name] for name in largest_first], float)
     shares = weights * (len(pictures) / weights.sum())  # in pictures
-    # Of each group its first picture, for each picture the index of its group, and of each group
-    # how many pictures it has.
+    # For each group the index of its first picture, and how many pictures it has; for each picture
+    # the index of its group.
     groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
     first_pictures = [pictures[group] for group in groups]
     line = _line_of_groups(first_pictures, sizes, seed, smallest_share=shares.min())
