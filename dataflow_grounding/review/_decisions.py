@@ -125,7 +125,7 @@ class Decisions:
         picture = JudgedPicture.of_record(record).to_json()
         with self._locked() as file:
             for id, outcome in outcome_of_id.items():
-                change = _change(id, outcome.before, outcome.after)
+                change = _change(id, outcome.before, outcome.after, as_written=outcome.before)
                 line = {"record": key, "picture": picture, "changes": [change], "action": "taken"}
                 self._append(file, outcome.who, {"file": self.file, **line})
 
@@ -149,9 +149,9 @@ class Decisions:
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
                     if not is_whole:
                         break  # somebody is still writing it: the next call begins with it
-                    # A line that was read without its break leaves just that to the next call.
-                    is_blank = not text.strip()
-                    if not is_blank:
+                    # A blank line is no damage: it may be the break of a line that the call before
+                    # has read without it.
+                    if text.strip():
                         self.damaged.append(self._lines_read + 1)
                 self._bytes_read += len(text)
                 if is_whole:
@@ -251,37 +251,12 @@ class Decisions:
         self, record: Record, key: str, request: Mapping[str, Any], who: str
     ) -> list[dict[str, Any]]:
         # The changes that a request asks for, checked, as a decision's line has them.
-        review = self.standing.review_of(key)
-        written = expressions_of(record)  # as the pipeline wrote them, by id
-        # as the decisions so far leave them, and then each change of this one
-        current = standing_expressions(record, written, review.outcomes)
-        is_undo = bool(request.get("undoes"))
-        if is_undo:
-            wanted_changes = self._changes_undoing(request["undoes"], key)
-        else:
-            wanted_changes = objects_under(request, "changes")
-        changes: list[dict[str, Any]] = []
-        for wanted in wanted_changes:
-            is_new = wanted.get("fresh") or not wanted.get("id")
-            if is_new:
-                # `outcomes` has deleted ones: each keeps its id, because an undo may bring it back.
-                id = next_id(record, {**written, **review.outcomes, **current})
-            else:
-                id = str(wanted["id"])
-            # It is taken out of `current`, which then has the others alone, and put back below.
-            before = current.pop(id, None)
-            after = wanted.get("after")
-            if version_of(before) != wanted.get("version"):
-                raise _changed_meanwhile(id, before, review)
-            if after is not None and not is_undo:  # an undo has a whole expression already
-                after = reviewed_expression(record, id, before, after, who, others=current)
-            if after:  # else it is deleted
-                current[id] = after
-            change = _change(id, before, after)
-            if before != written.get(id):
-                change["original"] = written.get(id)
-            changes.append(change)
-        return changes
+        expressions = _ExpressionsInChange(record, self.standing.review_of(key))
+        if request.get("undoes"):
+            to_undo = self._changes_undoing(request["undoes"], key)
+            return [expressions.change(wanted, who, is_undo=True) for wanted in to_undo]
+        changes = objects_under(request, "changes")
+        return [expressions.change(wanted, who) for wanted in changes]
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
         # The changes of a decision turned round, the last one first. `version` is what the decision
@@ -299,9 +274,45 @@ class Decisions:
         return list(line["changes"])
 
 
-def _change(id: str, before: Expression | None, after: Expression | None) -> dict[str, Any]:
-    # as a decision's line has it under `changes`
-    return {"id": id, "version": version_of(before), "before": before, "after": after}
+class _ExpressionsInChange:
+    """The expressions of a record, while the changes of one decision are made one by one."""
+
+    def __init__(self, record: Record, review: RecordReview) -> None:
+        self._record = record
+        self._review = review
+        self._written = expressions_of(record)  # as the pipeline wrote them, by id
+        # as the decisions so far leave them, and then each change of this one
+        self._current = standing_expressions(record, self._written, review.outcomes)
+
+    def change(self, wanted: Mapping[str, Any], who: str, is_undo: bool = False) -> dict[str, Any]:
+        """Make a change, and return it as a decision's line has it. Raises InputError."""
+        id = str(wanted.get("id") or "")
+        if wanted.get("fresh") or not id:
+            # `outcomes` has deleted ones: each keeps its id, because an undo may bring it back.
+            taken = {**self._written, **self._review.outcomes, **self._current}
+            id = next_id(self._record, taken)
+        before = self._current.pop(id, None)  # so that `_current` has the others alone
+        if version_of(before) != wanted.get("version"):
+            raise _changed_meanwhile(id, before, self._review)
+        after = wanted.get("after")
+        if after is not None and not is_undo:  # an undo has a whole expression already
+            after = reviewed_expression(self._record, id, before, after, who, others=self._current)
+        if after:  # else it is deleted
+            self._current[id] = after
+        return _change(id, before, after, as_written=self._written.get(id))
+
+
+def _change(
+    id: str,
+    before: Expression | None,
+    after: Expression | None,
+    as_written: Expression | None,
+) -> dict[str, Any]:
+    # as a decision's line has it under `changes`; `original` is stated where it isn't `before`
+    change = {"id": id, "version": version_of(before), "before": before, "after": after}
+    if before != as_written:
+        change["original"] = as_written
+    return change
 
 
 def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) -> InputError:
@@ -312,7 +323,7 @@ def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) ->
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
     # The columns of a decision's line that come after its `changes`, checked. An empty one is left
-    # out. Only an empty comment is kept, because it removes the comment that is there.
+    # out, but for an empty comment: it removes the comment that was made before.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
@@ -320,8 +331,8 @@ def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = {}
     for name in ("uid", "action", "queue", "comment", "undoes"):
         value = request.get(name)
-        is_comment_removed = name == "comment" and value == ""
-        if value or is_comment_removed:
+        removes_comment = name == "comment" and value == ""
+        if value or removes_comment:
             about[name] = value
     for value in about.values():
         if not isinstance(value, str) or len(value) > MOST_CHARACTERS:

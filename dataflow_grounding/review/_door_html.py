@@ -101,8 +101,8 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
-    # HTML for the line below the title: the model, and how long the run took. A run that found all
-    # done already (`already_complete`) took no time worth telling.
+    # Yields HTML for the line below the title: the model, and how long the run took. A run that
+    # found all done already (`already_complete`) took no time worth telling.
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
@@ -178,12 +178,8 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         kind = about_figure.get("kind")
         sentence = about_figure["about"]
         title = sentence[0].upper() + sentence[1:]
-        if kind == "table":
-            charts.append(_class_table(title, value))
-        elif kind == "names":
-            charts.append(_bar_chart(title, value))
-        elif kind == "grid":
-            charts.append(_chart(title, _heat_map(value), _counts_by_ninth(value)))
+        if kind in ("table", "names", "grid"):
+            charts.append(_chart_of(kind, title, value))
         else:
             numbers.append((title, _number_text(kind, value)))
     shown = "".join([*charts, _table("Numbers", numbers)])
@@ -191,6 +187,14 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         '<details class="plots"><summary>Figures of the data'
         f" set</summary>\n<div>{shown}</div></details>"
     )
+
+
+def _chart_of(kind: str, title: str, value: Any) -> str:
+    if kind == "table":
+        return _class_table(title, value)
+    if kind == "names":
+        return _bar_chart(title, value)
+    return _chart(title, _heat_map(value), _counts_by_ninth(value))
 
 
 def _number_text(kind: str | None, value: Any) -> str:
@@ -209,13 +213,7 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     counted_heads = [_CLASS_COUNTS[key] for key in counted_keys]
     names = ("class", *counted_heads, "mean side")
     heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in names)
-    lines = []
-    for row in rows[:_MOST_ROWS]:
-        side = row["mean_side"]
-        numbers = [f"{row[key]:,}" for key in counted_keys]
-        numbers.append("–" if side is None else f"{side:,.0f} px")
-        cells = "".join(f"<td>{number}</td>" for number in numbers)
-        lines.append(f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>')
+    lines = [_class_row(row, counted_keys) for row in rows[:_MOST_ROWS]]
     if len(rows) > _MOST_ROWS:
         lines.append(f'<tr><th scope="row">… ({len(rows):,})</th></tr>')
     label = page_text(title)
@@ -224,10 +222,17 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{table}</figure>\n'
 
 
+def _class_row(row: Mapping[str, Any], counted_keys: Sequence[str]) -> str:
+    side = row["mean_side"]
+    numbers = [f"{row[key]:,}" for key in counted_keys]
+    numbers.append("–" if side is None else f"{side:,.0f} px")
+    cells = "".join(f"<td>{number}</td>" for number in numbers)
+    return f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>'
+
+
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
-    # The largest of all has the longest bar, even where it isn't among the rows that are shown. At
-    # least 1, because bars are divided by it.
-    most = max(1, *counts.values())
+    # The largest of all has the longest bar, even where it isn't among the rows that are shown.
+    most = max(1, *counts.values())  # bars are divided by it
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
         bar = f'<rect width="{_BAR_WIDTH * (number / most):.1f}" height="{_BAR_HEIGHT}"/>'
@@ -276,8 +281,9 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
-    # Rows of a table: the sums of a grid's ninths, three by three, which a screen reader can say.
-    # The grid is a square. One of 32 cells a side is cut at 0, 11, 21 and 32.
+    # Sums the grid's numbers in three by three parts, for a table that a screen reader can say:
+    # [["top", "1", "0", "2"], ["middle", …], ["bottom", …]]. The grid is a square. One of 32 cells
+    # a side is cut at 0, 11, 21 and 32.
     cuts = [round(third * len(grid) / 3) for third in range(4)]
     rows = []
     for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):

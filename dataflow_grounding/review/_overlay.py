@@ -60,29 +60,13 @@ class Outcome(NamedTuple):
         """Return an outcome; boxes are the same if their corners and their ids are equal."""
         old_boxes = before["instances"] if before else []
         new_boxes = after["instances"] if after else []
-        # Corners and ids are compared as texts: in a wrong file they may be of any type.
-        old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
-        # By corners and id, the indices in `after` that no box of `before` has taken yet. Two
-        # boxes may have equal corners and no id: then the first of `before` is the first of
-        # `after`, and so on.
-        free_indices = defaultdict[tuple[str, str], deque[int]](deque)
-        for index, box in enumerate(new_boxes):
-            id = str(box.get("bbox_id"))
-            if id not in old_ids:
-                # The review gave this id to a box that had none, so it is compared without one.
-                id = str(None)
-            free_indices[str(box["bbox"]), id].append(index)
-        positions: list[int | None] = []
-        for box in old_boxes:
-            free = free_indices[str(box["bbox"]), str(box.get("bbox_id"))]
-            positions.append(free.popleft() if free else None)
-        return cls(after, before, positions, who)
+        return cls(after, before, _positions_of_same(old_boxes, new_boxes), who)
 
     def on(self, current: Expression) -> "Outcome":
         """Rebase this outcome onto `current`, a later version of `before`.
 
-        What the reviewers changed is as they left it; all else is as in `current`. That has the
-        text and the boxes of `before`, in the same order; scores, ids and the like may differ.
+        What the reviewers changed is as they left it; all else is as in `current`. `current` has
+        the text and the boxes of `before`, in the same order; its scores and ids may differ.
         """
         if self.after is None or self.before is None:  # it was deleted, or added, as a whole
             return self._replace(before=current)
@@ -165,6 +149,28 @@ class Outcome(NamedTuple):
         return rejected_of_pipeline - added_and_kept
 
 
+def _positions_of_same(
+    old_boxes: Sequence[Mapping[str, Any]], new_boxes: Sequence[Mapping[str, Any]]
+) -> list[int | None]:
+    # For each old box, the index of the same box among the new ones; None where there is none. Of
+    # boxes with equal corners and no id, the first old one is the first new one, and so on.
+    # Corners and ids are compared as texts: in a wrong file they may be of any type.
+    old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
+    # of the new boxes, by corners and id, those that no old box has taken yet
+    free_indices = defaultdict[tuple[str, str], deque[int]](deque)
+    for index, box in enumerate(new_boxes):
+        id = str(box.get("bbox_id"))
+        if id not in old_ids:
+            # The review gave this id to a box that had none, so it is compared without one.
+            id = str(None)
+        free_indices[str(box["bbox"]), id].append(index)
+    positions: list[int | None] = []
+    for box in old_boxes:
+        free = free_indices[str(box["bbox"]), str(box.get("bbox_id"))]
+        positions.append(free.popleft() if free else None)
+    return positions
+
+
 def _with_change(
     current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -234,24 +240,27 @@ def as_reviewed(
         return record
     column = annotated_column(record) or "expressions"
     expressions = expressions_of(record)
-    reviewed = standing_expressions(record, expressions, outcomes)
     # Expressions were read from the column's items, one from each, in their order.
     item_of_id = dict(zip(expressions, record.get(column) or (), strict=True))
     new_items: list[Any] = []
-    for id, row in reviewed.items():
+    for id, row in standing_expressions(record, expressions, outcomes).items():
         if column != "expressions":
             old_region = item_of_id.get(id, {})  # {} for one that a reviewer added
             new_items.extend(_regions(old_region, column, row))
         elif row is expressions.get(id):  # the very same object, so nobody judged it
-            item = item_of_id[id]
-            as_written = item if isinstance(item, dict) else {"text": item}  # "a cup" is its text
-            new_items.append({**as_written, "expression_id": row["expression_id"]})
+            new_items.append(_as_written(item_of_id[id], row["expression_id"]))
         else:
             new_items.append(row)
     changes: dict[str, Any] = {column: new_items}
     if comment is not None:
         changes["review_comment"] = comment
     return record.updated(changes)
+
+
+def _as_written(item: Any, id: str) -> dict[str, Any]:
+    # An expression of the file, with its id. It may be a mere text: "a cup".
+    columns = item if isinstance(item, dict) else {"text": item}
+    return {**columns, "expression_id": id}
 
 
 def standing_expressions(
@@ -280,9 +289,8 @@ def standing_expressions(
 def _with_right_spans(
     record: Record, expression: Expression, before: Mapping[str, Any]
 ) -> Expression:
-    # Returns a copy. A span that a reviewer set is where the text was in the caption then. In a
-    # later run's caption it may be another place: it becomes the text's place there, or None where
-    # the text occurs never or several times.
+    # Returns a copy. A span that a reviewer set says where the text was in the caption then. A
+    # later run may have another caption: the span becomes the text's place in that.
     row = dict(expression)
     text = row["text"]
     caption_as_given = record.get("caption")
@@ -292,18 +300,22 @@ def _with_right_spans(
     for name, caption in caption_of_span.items():
         span = row.get(name)
         is_of_review = span is not None and span != before.get(name)
-        if not is_of_review or _is_place_of(text, span, caption):
-            continue
-        row[name] = None
-        if caption.count(text) == 1:
-            start = caption.index(text)
-            row[name] = [start, start + len(text)]
+        if is_of_review and not _is_place_of(text, span, caption):
+            row[name] = _only_place_of(text, caption)
     return row
 
 
 def _is_place_of(text: str, span: Any, caption: str) -> bool:
     # A span is [start, end].
     return is_span(span, len(caption)) and caption[slice(*span)] == text
+
+
+def _only_place_of(text: str, caption: str) -> list[int] | None:
+    # None where the caption has the text never or several times.
+    if caption.count(text) != 1:
+        return None
+    start = caption.index(text)
+    return [start, start + len(text)]
 
 
 def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,29 +333,36 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # Yields a region for each box of a reviewed expression, with who judged it. The first has the
-    # columns of the old region, the others only text and box. Without boxes nothing is left of the
-    # region, unless a reviewer confirmed that there is no such thing: an expression without boxes
-    # is right then (`verified`), and the old region, with its box, comes back as wrong.
+    # Yields the regions that a reviewed expression becomes: one for each of its boxes. The first
+    # has the columns of the old region, the others only text and box.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
-    region = dict(old_region)
+    first = dict(old_region)
     # The text may be unchanged in another column than `text_key`, such as `description`.
     if row["text"] not in old_region.values():
-        region[text_key] = row["text"]
+        first[text_key] = row["text"]
     for index, instance in enumerate(row["instances"]):
-        item = dict(region) if index == 0 else {text_key: row["text"]}
-        is_drawn = instance.get("evidence") == "person"
-        if is_drawn:  # then these were of the box as the pipeline wrote it
-            for key in (*_SHAPE_COLUMNS, "score"):
-                item.pop(key, None)
-        item.update(judgement)
-        if is_drawn:
-            item["evidence"] = "person"
-        item["bbox"] = instance["bbox"]
-        yield item
+        region = first if index == 0 else {text_key: row["text"]}
+        yield _region_of_box(region, instance, judgement)
+    # A reviewer confirmed that there is no such thing: the expression is right without a box, so
+    # the old region, which has one, was wrong.
     if not row["instances"] and judgement.get("verified") is True:
-        yield {**region, **judgement, "verified": False}
+        yield {**first, **judgement, "verified": False}
+
+
+def _region_of_box(
+    region: Mapping[str, Any], instance: Mapping[str, Any], judgement: Mapping[str, Any]
+) -> dict[str, Any]:
+    is_drawn = instance.get("evidence") == "person"
+    item = dict(region)
+    if is_drawn:
+        for key in (*_SHAPE_COLUMNS, "score"):  # they were of the pipeline's box
+            item.pop(key, None)
+    item.update(judgement)
+    if is_drawn:
+        item["evidence"] = "person"
+    item["bbox"] = instance["bbox"]
+    return item
 
 
 def reviewed_expression(
@@ -379,6 +398,18 @@ def reviewed_expression(
     if after.get("text") != old.get("text"):
         _adapt_to_text(after, old, others)
     _check_verdict(id, wanted)
+    status, wanted_boxes = _status_and_boxes(id, wanted)
+    instances = []
+    for wanted_box in wanted_boxes:
+        _check_verdict(id, wanted_box)
+        old_box = _box_before(id, wanted_box, old, others)
+        instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
+    _add_missing_ids(id, instances)
+    reviewed = {**after, "instances": instances, "status": status}
+    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
+
+
+def _status_and_boxes(id: str, wanted: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
     items = wanted.get("instances")
     status = wanted.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
@@ -388,16 +419,8 @@ def reviewed_expression(
     is_confirmed_absence = not items and wanted.get("verified") is True
     if status == "pending" and is_confirmed_absence:
         status = "none"  # a person looked, and there is no such thing
-    instances = []
-    for item in items:
-        # What is no object has no box, which _reviewed_box refuses.
-        wanted_box: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
-        _check_verdict(id, wanted_box)
-        old_box = _box_before(id, wanted_box, old, others)
-        instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
-    _add_missing_ids(id, instances)
-    reviewed = {**after, "instances": instances, "status": status}
-    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
+    # What is no object becomes one without a box, which `_reviewed_box` refuses.
+    return status, [item if isinstance(item, Mapping) else {} for item in items]
 
 
 def _adapt_to_text(
@@ -429,13 +452,16 @@ def _box_before(
     # The box that `wanted_box` was before: {"from": 0} is the first box of `old`, and
     # {"of": {"id": "a.jpg#2", "box": 0}} that of one of the `other_expressions`. For one that is
     # drawn now, a box whose corners are None.
-    index = wanted_box.get("from")
-    boxes = old["instances"]
     place_in_other = wanted_box.get("of")
     if isinstance(place_in_other, Mapping):
-        index = place_in_other.get("box")
         other = other_expressions.get(str(place_in_other.get("id")))
         boxes = [] if other is None else other["instances"]
+        return _box_at(place_in_other.get("box"), boxes, id)
+    return _box_at(wanted_box.get("from"), old["instances"], id)
+
+
+def _box_at(index: Any, boxes: Sequence[Mapping[str, Any]], id: str) -> dict[str, Any]:
+    # A copy of the box at an index that a page sent. Without an index, the box is drawn now.
     if index is None:
         return {"bbox": [None] * 4}
     # type, not isinstance: true and 1.0 are equal to 1, but no index
@@ -490,31 +516,32 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # Returns the expression with what its boxes make of it: it is wrong with a wrong box, and right
-    # if all its boxes are. Without boxes it is as `verdict` says. With `states_verdicts`, None is
-    # written where there is no verdict, as in the record's other expressions.
+    # Returns the expression as its boxes have it judged; without boxes it is as `verdict` says.
+    # With `states_verdicts`, None is written where there is no verdict, as in the record's other
+    # expressions.
     instances = after["instances"]
-    box_verdicts = {reviewer_verdict(instance) for instance in instances}
-    verified = None
-    if not instances:
-        verified = verdict
-    elif False in box_verdicts:
-        verified = False
-    elif box_verdicts == {True}:
-        verified = True
-    if isinstance(verified, bool):
+    verified = _verdict_of_boxes(instances) if instances else verdict
+    if verified is not None:
         return {**after, "verified": verified, "reviewed_by": who}
-    # It can't be said yet. What a pipeline's check said stays while boxes wait to be judged; an
-    # earlier review is removed.
-    is_reviewed = bool(after.get("reviewed_by"))
-    if instances and not is_reviewed:
+    if instances and not after.get("reviewed_by"):
+        # Boxes wait to be judged. What a check of the pipeline said of them stays until then.
         return dict(after)
-    unjudged = dict(after)
-    unjudged.pop("verified", None)
-    unjudged.pop("reviewed_by", None)
+    unjudged = _without_judgement(after)
     if states_verdicts:
         unjudged["verified"] = None
     return unjudged
+
+
+def _verdict_of_boxes(instances: Sequence[Mapping[str, Any]]) -> bool | None:
+    # An expression is wrong with a wrong box, and right if all its boxes are.
+    verdicts = [reviewer_verdict(instance) for instance in instances]
+    if False in verdicts:
+        return False
+    return None if None in verdicts else True
+
+
+def _without_judgement(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in _JUDGEMENT}
 
 
 def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
@@ -529,33 +556,38 @@ def _reviewed_box(
     id: str, old_box: dict[str, Any], wanted_box: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
     # The box as the page asks for it, made from `old_box`, whose corners are None if it is drawn
-    # now. One with other corners was drawn, and so is right, unless it is `unjudged`.
+    # now.
     bbox: Any = wanted_box.get("bbox")
-    verified = wanted_box.get("verified")
     is_drawn_now = None in old_box["bbox"]
-    is_unmoved = not is_drawn_now and bbox == list(old_box["bbox"])
-    has_area = is_box(bbox) and area(box_of(bbox)) > 0
-    # A pipeline's box without an area can still be rejected, or left as it is.
-    may_have_none = is_unmoved and verified is not True
-    if not has_area and not may_have_none:
-        raise InputError(
-            f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
-            f" {bbox!r}"
-        )
-    if is_unmoved:
-        is_judged_now = isinstance(verified, bool) and verified != reviewer_verdict(old_box)
-        if not is_judged_now:  # so `reviewed_by` stays who judged it first
-            return old_box
-        return {**old_box, "verified": verified, "reviewed_by": who}
+    if not is_drawn_now and bbox == list(old_box["bbox"]):  # it isn't moved
+        verified = wanted_box.get("verified")
+        if verified is True:  # a pipeline's box without an area may be anything but right
+            _check_has_area(id, bbox)
+        return _judged_box(old_box, verified, who)
+    _check_has_area(id, bbox)
     if size is not None:
         bbox = _clipped(id, bbox, size)
     drawn = _drawn_box(old_box, bbox)
     if wanted_box.get("unjudged") is True:
         # The box was shifted, perhaps by a slip: nobody has said yet that it is right.
-        drawn.pop("verified", None)
-        drawn.pop("reviewed_by", None)
-        return drawn
+        return _without_judgement(drawn)
+    # Who draws a box means that it is right: `verified` isn't asked for.
     return {**drawn, "verified": True, "reviewed_by": who}
+
+
+def _check_has_area(id: str, bbox: Any) -> None:
+    if not is_box(bbox) or area(box_of(bbox)) <= 0:
+        raise InputError(
+            f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
+            f" {bbox!r}"
+        )
+
+
+def _judged_box(box: dict[str, Any], verified: bool | None, who: str) -> dict[str, Any]:
+    # Who repeats a verdict doesn't take it over: `reviewed_by` is who judged the box first.
+    if verified is None or verified == reviewer_verdict(box):
+        return box
+    return {**box, "verified": verified, "reviewed_by": who}
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:

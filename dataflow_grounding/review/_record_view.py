@@ -140,14 +140,11 @@ def view_of(
     """Return a record as `record.js` shows it, and as a review's page changes it.
 
     It has the record's expressions, else its region captions, else its regions; none, and why in
-    `problem`, where they can't be read. Boxes are in pixels of the upright picture, sides 0 where
-    they aren't known, a `span` in UTF-16 units of the caption; `color` is in the palette: that of
-    the expression's class, else one after the other. Classes that `classes` doesn't have yet are
-    added to it. With `each_thing_once`, boxes of one thing, which several phrases of a class have,
-    name each other by their expressions' indices: the surest box has those of the others as `same`,
-    and each other box has that of the surest one as `shownAs`.
+    `problem`, where they can't be read. Boxes are in pixels of the upright picture, and a `span` is
+    in UTF-16 units of the caption. Width and height are 0 where they aren't known. Classes that
+    `classes` doesn't have yet are added to it. With `each_thing_once`, a thing that several phrases
+    of a class have is shown once: see `_mark_same_things`.
     """
-    column = annotated_column(record)
     caption = caption_of_spans(record)
     path = blotted_message(path_of(record))
     problem = ""
@@ -158,10 +155,7 @@ def view_of(
         rows = expressions_of(record)
     except BrokenRow as error:
         problem = str(error)
-    spans = Utf16Spans(caption)
-    expressions = []
-    for index, (id, row) in enumerate(rows.items()):
-        expressions.append(_expression_view(index, id, row, spans))
+    expressions = _expression_views(rows, caption)
     _set_colors(expressions, classes or PageClasses())
     if each_thing_once:
         _mark_same_things(expressions, rows)
@@ -176,16 +170,21 @@ def view_of(
         "full": picture.full,
         "missing": picture.missing,
         "caption": caption,
-        "kind": column,
+        "kind": annotated_column(record),
         "problem": problem,
         "notes": _notes(record, (width, height)),
         "expressions": expressions,
     }
 
 
+def _expression_views(rows: Mapping[str, Expression], caption: str) -> list[dict[str, Any]]:
+    spans = Utf16Spans(caption)
+    return [_expression_view(index, id, row, spans) for index, (id, row) in enumerate(rows.items())]
+
+
 def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> None:
-    # Expressions of one class have one colour; the others have the palette's in turn. One without
-    # boxes keeps None, and takes no turn.
+    # A colour is an index in PAGE_PALETTE. Expressions of one class have one colour, the others
+    # have the palette's in turn. An expression without boxes keeps None, and takes no turn.
     with_boxes = [expression for expression in expressions if expression["instances"]]
     for number, expression in enumerate(with_boxes):
         if "class" in expression:
@@ -195,7 +194,7 @@ def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> 
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    # `size` is what the page says of the picture; a record may state another.
+    # `size` is the picture's own, where it is known. If the record states another, a note says so.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
@@ -233,10 +232,10 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
 ) -> dict[BoxPlace, list[BoxPlace]]:
-    """Map a box to all boxes of its thing, itself included, where several boxes are of one thing.
+    """Map each box whose thing has several boxes to all of these, itself included.
 
-    They are of phrases of one class, as "a red cup" and "the cup on the left" may be. The surest
-    box comes first: exports have that one. A box that is its thing's only one isn't in it.
+    Two phrases of a class may name one thing: "a red cup", "the cup on the left". Then each of them
+    has a box of it. The surest box comes first: exports have that one.
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
@@ -245,8 +244,8 @@ def boxes_of_same_thing(
             ids_of_class.setdefault(class_key(row["class"]), []).append(id)
     boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
-        # A thing is such as [(0, 1), (2, 0)]: the second box of the first of `ids`, which is the
-        # surest, and the first box of the third.
+        # A thing [(0, 1), (2, 0)] has two boxes: the second one of the first of `ids`, which is the
+        # surest, and the first one of the third.
         for thing in things_of([expressions[id]["instances"] for id in ids]):
             if len(thing) == 1:
                 continue
@@ -259,10 +258,12 @@ def boxes_of_same_thing(
 def _mark_same_things(
     expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
 ) -> None:
-    # Sets `same` and `shownAs` of the boxes in `expressions`; see `view_of`.
+    # Of the boxes of one thing, a page shows the surest alone. That box gets `same`, the indices of
+    # the expressions that the other boxes are of. Each of the others gets `shownAs`, the index of
+    # the surest one's expression.
     index_of_expression = {id: index for index, id in enumerate(rows)}
     for place, (surest, *others) in boxes_of_same_thing(rows).items():
-        if place != surest:  # each thing comes once for each of its boxes
+        if place != surest:  # a thing is in the map once for each of its boxes
             continue
         id_of_surest, box_index = surest
         index_of_surest = index_of_expression[id_of_surest]

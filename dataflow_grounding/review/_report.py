@@ -74,48 +74,38 @@ def write_report(
     """Write the report of records and failures, all of it or nothing, and count its records.
 
     Records and failures are read once; what the page holds of them is kept on disk meanwhile. Data
-    and small pictures are in a folder next to the page, unless it is `single`. `own_name` is what
-    the records are called next to `versions`; `begins_with` is the flag of the records that the
-    page shows at first; `figures` is called once all records were read. `manners` has counted what
-    the model said next to its answers, and tells which remarks are rare; without it every one is.
+    and small pictures are in a folder next to the page, unless it is `single`. With `copies` even
+    small pictures are copied.
+
+    - `own_name` is what the records are called next to `versions`.
+    - `begins_with` is the flag of the records that the page shows at first.
+    - `classes` are those that the data set lists; records add theirs to them.
+    - `manners` has counted what the model said next to its answers, and tells which remarks are
+      rare; without it every one is.
+    - `figures` is called once all records were read.
+
     Raises InputError where it is too large for a single file, OSError.
     """
-    failure_kinds = Counter[str]()  # filled while the failures are written
+    manners = manners or Manners()
     with ExitStack() as stack:
         # Unless `put` was called, closing it removes what was written.
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
-        files.write_parts("failures", _failure_rows(failures, failure_kinds))
+        failure_kinds = _write_failures(files, failures)
         # a temporary file for each mark that puts a record first, and one for all others
         rank_files = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
-        manners = manners or Manners()
         written = _Written(rank_files, classes or PageClasses(), manners, own_name)
         shown = _with_pictures(with_versions(records, versions, own_name), find_image, files)
         for record_count, (record, earlier, picture) in enumerate(shown, 1):
             written.add(record, earlier, picture)
             if record_count % TOLD_EVERY == 0:
                 on_progress(record_count)
-        # A check that failed is one of the failures, too, but its image hasn't failed.
-        counts = written.counts_of_page(failure_kinds.total(), summary.get("failed"))
         files.write_parts("records", _lines(rank_files, _VIEW_LINE))
         files.write("index", _lines(rank_files, _INDEX_LINE))
-        about = {  # `report.js` begins with it
-            "files": files.address,
-            "perFile": PER_FILE,
-            "flags": FLAGS,
-            "marked": written.marked,
-            "meaning": MEANING,
-            "kinds": failure_kinds,
-            "beginsWith": begins_with,
-            "records": counts["shown"],
-            "failures": counts["failures"],
-            "classes": written.classes.names,
-            "heads": written.heads.names,
-            "models": written.models.names,
-        }
+        counts = written.counts_of_page(failure_kinds.total(), summary.get("failed"))
         page = door_html(
             counts,
             failure_kinds,
-            about,
+            _page_facts(written, failure_kinds, files.address, begins_with),
             files.inline,
             title=title,
             summary=summary,
@@ -124,6 +114,13 @@ def write_report(
         )
         files.put(page)
     return counts["shown"]
+
+
+def _write_failures(files: ReportFiles, failures: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    # Returns how many failures each of the page's filters has.
+    kind_counts = Counter[str]()
+    files.write_parts("failures", _failure_rows(failures, kind_counts))
+    return kind_counts
 
 
 class _Written:
@@ -160,7 +157,8 @@ class _Written:
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
         """Return the figures of the page, once all records were added.
 
-        `failed` is how many images the run's summary says have failed.
+        `failed` is how many images failed by the run's summary. There may be more failures: a check
+        that failed is one, too, but its image is done.
         """
         counts = Counter(self.counts)
         counts["changed"] = self.marked["changed"]
@@ -171,6 +169,26 @@ class _Written:
             counts["done"] = counts["images"]
             counts["images"] += failed
         return counts
+
+
+def _page_facts(
+    written: _Written, failure_kinds: Mapping[str, int], address: str, begins_with: str
+) -> dict[str, Any]:
+    # `report.js` begins with these.
+    return {
+        "files": address,
+        "perFile": PER_FILE,
+        "flags": FLAGS,
+        "marked": written.marked,
+        "meaning": MEANING,
+        "kinds": failure_kinds,
+        "beginsWith": begins_with,
+        "records": written.counts["shown"],
+        "failures": sum(failure_kinds.values()),
+        "classes": written.classes.names,
+        "heads": written.heads.names,
+        "models": written.models.names,
+    }
 
 
 def _with_pictures(
@@ -287,10 +305,9 @@ def _index_row(
 
 
 def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[Any]:
-    # The phrase's words, its class or head noun, the number of its boxes, unless that is 1, and
-    # those that are shown as another phrase's, if any: the index of each, and that of the other
-    # phrase. ["red cup", 4] has one box; ["cups", 4, 2, [[0, 0]]] has two, of which the first is
-    # shown as that of the record's first phrase.
+    # ["red cup", 4] are the words of a phrase with one box, and the number of its class.
+    # ["red cups", 4, 2] has two boxes. In ["red cups", 4, 2, [[0, 3]]] the first of them is of a
+    # thing that the record's phrase 3 has a surer box of: that one is shown in its place.
     words = " ".join(expression["text"].lower().split())
     instances = expression["instances"]
     shown_as = []
@@ -350,15 +367,16 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     if isinstance(regions, list):
         counts["regions"] = len(regions)
     if view["kind"] == "region_captions":
-        # without expressions it is empty, or can't be read
-        captions = record["region_captions"] if expressions else []
-        texts = [row.get("text") for row in captions if isinstance(row, Mapping)]
-        counts["captions"] = len([text for text in texts if text])
+        counts["captions"] = 0
+        if expressions:  # else the column is empty, or can't be read
+            counts["captions"] = sum(map(_has_text, record["region_captions"]))
     if view["kind"] == "expressions":
         counts["expressions"] = len(expressions)
         counts.update(dict.fromkeys(STATUSES, 0))
         counts.update(expression["status"] for expression in expressions)
-    for expression in expressions:
-        if expression["check"]:
-            counts[expression["check"]] += 1
+    counts.update(expression["check"] for expression in expressions if expression["check"])
     return counts
+
+
+def _has_text(row: Any) -> bool:
+    return isinstance(row, Mapping) and bool(row.get("text"))

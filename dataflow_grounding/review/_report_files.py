@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 from dataflow_grounding._util.errors import InputError, RecordError
@@ -78,6 +78,13 @@ def script_json(value: Any) -> str:
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+class _SmallCopy(NamedTuple):
+    """A small copy of a picture in the folder `thumbnails`."""
+
+    name: str
+    size_of_picture: Size
+
+
 class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
@@ -100,17 +107,13 @@ class ReportFiles:
         self._is_first = not os.path.lexists(self.files_folder)  # the folder isn't there yet
         # a report made it, and what reports left in it may be removed
         self._is_ours = self._is_first or _has_marker(self.files_folder)
-        if os.path.lexists(self.page) and not _is_page(self.page):
-            raise _name_taken(self.page, "page")
-        if not (single or self._is_ours):
-            raise _name_taken(self.files_folder, "folder")
+        self._refuse_taken_names()
         # The name of the folder, in the one next to the page, of this report's data; `address` is
         # where the page finds it, "" if the data are in the page.
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
         self._copies_folder = os.path.join(self.files_folder, "thumbnails")
-        # small copies of earlier reports, by key: the file's name, and the size of the picture
-        self._earlier_copies: dict[str, tuple[str, Size]] = {}
+        self._earlier_copies: dict[str, _SmallCopy] = {}  # by key
         self._copies_used: set[str] = set()  # names of the copies that this report shows
         self._characters = 0  # of data in a single page
         self._has_page = False  # whether the page has its name
@@ -118,6 +121,12 @@ class ReportFiles:
             self._make_folders()
             self._find_copies()
         self.inline = self.spool()
+
+    def _refuse_taken_names(self) -> None:
+        if os.path.lexists(self.page) and not _is_page(self.page):
+            raise _name_taken(self.page, "page")
+        if not (self.single or self._is_ours):
+            raise _name_taken(self.files_folder, "folder")
 
     def _make_folders(self) -> None:
         for folder in (self._data_folder, "thumbnails"):
@@ -131,7 +140,7 @@ class ReportFiles:
             match = _THUMBNAIL.fullmatch(name)
             if match:
                 key, width, height = match.groups()
-                self._earlier_copies[key] = name, (int(width), int(height))
+                self._earlier_copies[key] = _SmallCopy(name, (int(width), int(height)))
 
     def spool(self) -> IO[str]:
         """Return a temporary file without a name, on the page's disk, which has to hold all."""
@@ -181,7 +190,6 @@ class ReportFiles:
         """
         if file is None:
             return Picture(missing=why_missing())
-        new_copy = b""  # the bytes of a small copy; none if that of an earlier report is used
         try:
             address = link(file.path, self.folder)  # "" if the page can't link to it
             if address and not self.copies:
@@ -189,20 +197,23 @@ class ReportFiles:
                 if size_shown is not None:  # it is its own small copy
                     return Picture(size_shown, thumbnail=address, full=address)
             key = _key_of_copy(address or file.path, file)
-            if key in self._earlier_copies:
-                name, size = self._earlier_copies[key]
-            else:
-                size, new_copy = small_copy_of(file)
-                name = f"{key}-{size[0]}x{size[1]}.jpg"
+            earlier_copy = self._earlier_copies.get(key)
+            if earlier_copy is not None:
+                return self._with_copy(earlier_copy, address)
+            size, new_copy = small_copy_of(file)
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
-        if self.single:  # it uses no copies of earlier reports, so this one was made just now
+        if self.single:
             return Picture(size, thumbnail=url_of(new_copy, "image/jpeg").decode(), full=address)
-        if new_copy:
-            # Not alone: another thread, or another report, may write the same copy at once.
-            write_bytes(within(self._copies_folder, name), new_copy, alone=False)
-        self._copies_used.add(name)
-        return Picture(size, thumbnail=self._address_of(f"thumbnails/{name}"), full=address)
+        name = f"{key}-{size[0]}x{size[1]}.jpg"
+        # Not alone: another thread, or another report, may write the same copy at once.
+        write_bytes(within(self._copies_folder, name), new_copy, alone=False)
+        return self._with_copy(_SmallCopy(name, size), address)
+
+    def _with_copy(self, copy: _SmallCopy, full: str) -> Picture:
+        self._copies_used.add(copy.name)
+        thumbnail = self._address_of(f"thumbnails/{copy.name}")
+        return Picture(copy.size_of_picture, thumbnail=thumbnail, full=full)
 
     def _address_of(self, path: str) -> str:
         return quote(os.fsencode(f"{os.path.basename(self.files_folder)}/{path}"))
@@ -293,8 +304,8 @@ def _is_page(path: str) -> bool:
 
 
 def _size_if_shown_itself(file: ImageFile) -> Size | None:
-    # The size of a picture that a page shows without a small copy; None where a browser can't show
-    # it, or it is too large.
+    # The size of a picture that a page shows without a small copy; None where that is too large, or
+    # some browsers can't show it.
     if file.file_bytes > MOST_BYTES:
         return None
     header = read_header(file.path, whole_png=False)

@@ -89,11 +89,7 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
         expressions = expressions_of(reviewable.record(index))
         for item in items_in_gold:
             right_boxes = gold_boxes[key, item.text]
-            if item.box is None:
-                answers[item] = not right_boxes
-                continue
-            own_box = box_of(expressions[item.id]["instances"][item.box]["bbox"])
-            answers[item] = _is_any_like(own_box, right_boxes)
+            answers[item] = _agrees_with_gold(item, expressions[item.id], right_boxes)
     if not answers:
         raise InputError(
             f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and"
@@ -102,10 +98,17 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     return answers
 
 
+def _agrees_with_gold(item: Item, expression: Expression, right_boxes: Sequence[Bbox]) -> bool:
+    if item.box is None:
+        return not right_boxes
+    return _is_any_like(box_of(expression["instances"][item.box]["bbox"]), right_boxes)
+
+
 def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
-    # Whether one of the right boxes has an IoU of GOLD_IOU with this one; there may be thousands. A
-    # box with such an IoU is at most 1 / GOLD_IOU as wide as this one, so its left edge is within
-    # `reach` of this one's; the 1 px is for rounding. `right_boxes` are sorted by their left edges.
+    # Whether one of the right boxes has an IoU of GOLD_IOU with this one. There may be thousands:
+    # they are sorted by their left edges, and only those near this one's are looked at. A box with
+    # such an IoU is at most 1 / GOLD_IOU as wide as this one, so its left edge is within `reach`;
+    # the 1 px is for rounding.
     left, _, right, _ = box
     reach = abs(right - left) * (1 - GOLD_IOU) / GOLD_IOU + 1
     first = bisect_left(right_boxes, left - reach, key=itemgetter(0))
@@ -149,10 +152,10 @@ def groups_of(
 ) -> tuple[dict[Item, dict[str, str]], int]:
     """Return the groups that each item is in, and how many phrases there are.
 
-    Groups are by `size`, `status`, `class`, `model` and `check`. A record that doesn't name its
-    model is of `run_model`; `check` is what a check of the pipeline said, if no reviewer judged the
-    phrase since: {"size": "large", "status": "grounded", "class": "cup", "model": "gemini-3",
-    "check": "ask: verified"}. A phrase without a box has no size.
+    Groups of an item: {"size": "large", "status": "grounded", "class": "cup", "model": "gemini-3",
+    "check": "ask: verified"}. A phrase without a box has no size. A record that doesn't name its
+    model is of `run_model`. `check` is what a check of the pipeline said; a phrase that a reviewer
+    judged since has none.
     """
     groups: dict[Item, dict[str, str]] = {}
     phrase_count = 0
@@ -192,40 +195,51 @@ def sample_figures(
     """Return the figures of a sample: how many boxes are wrong, and how many phrases were missed.
 
     `groups` and `phrase_count` are of all that there is, as `groups_of` returns them; `settled` is
-    of the sample. A phrase counts as missed if it has no box and should have one: its counts are of
-    phrases without a box, and its shares of all phrases.
+    of the sample. A phrase is missed if it has no box and should have one.
     """
-    group_sizes = Counter[tuple[str, str]]()  # of boxes, by ("size", "large") and so on
-    phrases_without_box = 0
-    for item, groups_of_item in groups.items():
-        if item.box is not None:
-            group_sizes.update(groups_of_item.items())
-        else:
-            phrases_without_box += 1
+    verdicts_on_boxes = {item: right for item, right in settled.items() if item.box is not None}
+    verdicts_on_phrases = [right for item, right in settled.items() if item.box is None]
+    without_box = sum(item.box is None for item in groups)
+    box_count = len(groups) - without_box
+    return {
+        "boxes": share_with_bounds([*verdicts_on_boxes.values()], box_count, level),
+        "phrases_missed": _missed(verdicts_on_phrases, without_box, phrase_count, level),
+        "by": _figures_by_group(groups, verdicts_on_boxes, level),
+    }
 
-    box_verdicts: list[bool | None] = []
-    phrase_verdicts: list[bool | None] = []
-    group_verdicts = defaultdict[tuple[str, str], list[bool | None]](list)
-    for item, is_right in settled.items():
-        if item.box is None:
-            phrase_verdicts.append(is_right)
-            continue
-        box_verdicts.append(is_right)
-        for name, group in groups[item].items():
-            group_verdicts[name, group].append(is_right)
 
-    by_group = defaultdict[str, dict[str, Any]](dict)
-    for name, group in sorted(group_sizes):
-        verdicts = group_verdicts[name, group]
-        by_group[name][group] = share_with_bounds(verdicts, group_sizes[name, group], level)
-    missed = share_with_bounds(phrase_verdicts, phrases_without_box, level)
+def _missed(
+    verdicts: Sequence[bool | None], without_box: int, phrase_count: int, level: float
+) -> dict[str, Any]:
+    # The counts are of phrases without a box, the shares of all phrases: each of the others has a
+    # box, so none of them is missed.
+    missed = share_with_bounds(verdicts, without_box, level)
     missed["phrases"] = phrase_count
-    # From a share of the phrases without a box to one of all phrases; each of the others has a box.
     for name in ("share", "low", "high"):
         if missed[name]:  # neither None nor 0
-            missed[name] = round(missed[name] * phrases_without_box / phrase_count, 6)
-    boxes = share_with_bounds(box_verdicts, len(groups) - phrases_without_box, level)
-    return {"boxes": boxes, "phrases_missed": missed, "by": by_group}
+            missed[name] = round(missed[name] * without_box / phrase_count, 6)
+    return missed
+
+
+def _figures_by_group(
+    groups: Mapping[Item, Mapping[str, str]],
+    verdicts_on_boxes: Mapping[Item, bool | None],
+    level: float,
+) -> dict[str, dict[str, Any]]:
+    # The figures of boxes: {"size": {"large": {…}, "small": {…}}, "class": {…}}.
+    box_counts = Counter[tuple[str, str]]()  # by ("size", "large") and so on
+    for item, groups_of_item in groups.items():
+        if item.box is not None:
+            box_counts.update(groups_of_item.items())
+    verdicts = defaultdict[tuple[str, str], list[bool | None]](list)  # by the same
+    for item, is_right in verdicts_on_boxes.items():
+        for group in groups[item].items():
+            verdicts[group].append(is_right)
+    figures = defaultdict[str, dict[str, Any]](dict)
+    for name, value in sorted(box_counts):
+        group = (name, value)
+        figures[name][value] = share_with_bounds(verdicts[group], box_counts[group], level)
+    return figures
 
 
 def share_with_bounds(
@@ -234,9 +248,9 @@ def share_with_bounds(
     """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.
 
     An open verdict, None, counts as wrong in the share and the upper bound, but not in the lower
-    bound. With the `total` of all items, bounds are no wider than if those that were not looked at
-    were all right, or all wrong. `share` is None where nothing was looked at, but 0 where `total`
-    is 0.
+    bound. With the `total` of all items, bounds stay within what is possible: all items that were
+    not looked at may be right, or all may be wrong. `share` is None where nothing was looked at,
+    but 0 where `total` is 0.
     """
     # It loads numpy, which takes a moment, and which a review without a sample does without.
     from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
@@ -245,17 +259,15 @@ def share_with_bounds(
     counts = Counter(verdicts)
     right = counts[True]
     wrong = counts[False]
-    low, _ = clopper_pearson(wrong, looked_at, level)
-    _, high = clopper_pearson(looked_at - right, looked_at, level)
     result: dict[str, Any] = {"wrong": wrong, "unsettled": counts[None], "looked_at": looked_at}
-    share = round((looked_at - right) / looked_at, 6) if looked_at else None
     if total is not None:
         result["of"] = total
     if total == 0:  # there is nothing that could be wrong, and nothing to look at
-        share = 0.0
-        low = 0.0
-        high = 0.0
-    elif total is not None:
+        return {**result, "share": 0.0, "low": 0.0, "high": 0.0}
+    low, _ = clopper_pearson(wrong, looked_at, level)
+    _, high = clopper_pearson(looked_at - right, looked_at, level)
+    if total is not None:
         low = max(low, wrong / total)  # if all others were right
         high = min(high, 1 - right / total)  # if all others were wrong
+    share = round((looked_at - right) / looked_at, 6) if looked_at else None
     return {**result, "share": share, "low": round(low, 6), "high": round(high, 6)}

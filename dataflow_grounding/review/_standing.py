@@ -53,12 +53,7 @@ class Standing:
         _check_expressions(line["changes"])
         key = str(line["record"])
         # All changes are read before the first one counts: a line counts as a whole, or not at all.
-        new_outcomes: list[tuple[str, Outcome]] = []
-        for change in line["changes"]:
-            # `original` is only there where it differs from `before`
-            as_written = change.get("original", change["before"])
-            outcome = Outcome.between(change["after"], as_written, str(line.get("who")))
-            new_outcomes.append((str(change["id"]), outcome))
+        new_outcomes = [_outcome_of(change, str(line.get("who"))) for change in line["changes"]]
         outcomes = self.outcomes[key]
         for id, outcome in new_outcomes:
             outcomes.pop(id, None)  # the latest decision goes to the end
@@ -74,6 +69,13 @@ class Standing:
 
     def review_of(self, key: str) -> RecordReview:
         return RecordReview(dict(self.outcomes.get(key, {})), self._comments.get(key) or None)
+
+
+def _outcome_of(change: Mapping[str, Any], who: str) -> tuple[str, Outcome]:
+    # Of a change in a line, the expression's id and outcome. `original` is the expression as the
+    # pipeline wrote it, where that isn't `before`.
+    as_written = change.get("original", change["before"])
+    return str(change["id"]), Outcome.between(change["after"], as_written, who)
 
 
 class _BoxVerdict(NamedTuple):
@@ -127,8 +129,9 @@ class DecidedInOtherFiles:
     ) -> dict[str, OutcomeHere]:
         """Return what was decided on phrases and boxes that a record has, by expression id.
 
-        Of several phrases alike the record's own counts, else the last. A phrase with other boxes
-        gets the verdicts of those that are equal.
+        A phrase gets the outcome of one with the same text and boxes: of several, that of the same
+        record and id, else the last. Where there is none, each box gets the verdict on an equal
+        one.
         """
         found: dict[str, OutcomeHere] = {}
         picture_names = names_of(record, key, self._picture_sizes)
@@ -160,13 +163,12 @@ class DecidedInOtherFiles:
         instances = []
         verdicts = []
         for box in expression["instances"]:
-            keys = [_box_key(name, expression["text"], box) for name in picture_names]
-            verdicts_on_box = [self._boxes[key] for key in keys if key in self._boxes]
-            if verdicts_on_box:
-                verdict = verdicts_on_box[0]  # the surest of the picture's names comes first
-                box = {**box, **verdict.judgement}
+            verdict = self._verdict_on(box, expression["text"], picture_names)
+            if verdict is None:
+                instances.append(box)
+            else:
+                instances.append({**box, **verdict.judgement})
                 verdicts.append(verdict)
-            instances.append(box)
         if not verdicts:
             return None
         who = max(verdicts, key=attrgetter("number")).who
@@ -176,6 +178,15 @@ class DecidedInOtherFiles:
             after["verified"] = all(map(reviewer_verdict, instances))
             after["reviewed_by"] = who
         return OutcomeHere(Outcome.between(after, expression, who), len(verdicts))
+
+    def _verdict_on(
+        self, box: Mapping[str, Any], text: str, picture_names: list[str]
+    ) -> _BoxVerdict | None:
+        for name in picture_names:  # the surest name comes first
+            verdict = self._boxes.get(_box_key(name, text, box))
+            if verdict is not None:
+                return verdict
+        return None
 
 
 def _phrase_key(picture: str, expression: Mapping[str, Any]) -> str:

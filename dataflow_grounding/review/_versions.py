@@ -122,19 +122,15 @@ def changes_view(
 ) -> dict[str, Any]:
     """Return what `report.js` needs to show a record's earlier versions next to it.
 
-    That is {"only": NAME} for a record that one run alone has. Else it is `changes`, each with the
-    `version` that made it, the `text` of an expression and what is `said` of it, and the `versions`
-    that differ, each with `name` and `expressions`; or {} where none differs. Versions in which
-    nothing was looked for yet are left out.
+    - {"only": "run_1"} for a record that one run alone has
+    - {"changes": [{"version": "check", "text": "a cup", "said": "1 → 2 boxes"}], "versions":
+      [{"name": "ground", "expressions": …}, {"name": "check", …}]} for one with differences: the
+      version that made each, and the versions that differ
+    - {} for any other
     """
     if isinstance(earlier, str):  # the name of the run that alone has the record
         return {"only": earlier}
-    versions: list[tuple[str, View]] = []
-    for title, record in earlier:
-        version = view_of(record, classes=classes, each_thing_once=True)
-        if _is_comparable(version, view):
-            versions.append((title, version))
-    versions.append((own_name, view))
+    versions = [*_comparable_versions(earlier, view, classes), (own_name, view)]
     # What later checks merely confirmed is no difference.
     confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
@@ -155,9 +151,19 @@ def changes_view(
     return {"changes": changes, "versions": rows}
 
 
+def _comparable_versions(
+    earlier: Iterable[tuple[str, Mapping[str, Any]]], view: View, classes: PageClasses | None
+) -> Iterator[tuple[str, View]]:
+    for title, record in earlier:
+        version = view_of(record, classes=classes, each_thing_once=True)
+        if _is_comparable(version, view):
+            yield title, version
+
+
 def _is_comparable(earlier: View, view: View) -> bool:
-    # Like is compared with like. Expressions may also be compared with the regions that they were
-    # made of, because they take their place. Captions of regions are shown next to these.
+    # A kind is compared with its like. Expressions are also compared with the regions that they
+    # were made of, because they take their place. Region captions aren't: a page shows them next to
+    # the regions.
     if view["kind"] not in (earlier["kind"], "expressions"):
         return False
     # In a version whose expressions are all pending, nothing was looked for yet.
@@ -177,8 +183,8 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
     # The expressions that no check had judged at first, and that are verified in the last version.
-    # These are no difference to tell: a check may take several steps, each of which leaves some
-    # undecided for the next.
+    # That is no difference to tell, nor is "undecided" between the two: a check may take several
+    # steps, each of which leaves some for the next.
     first_checks: dict[_TextKey, str] = {}  # "" for an expression that no check had judged
     for expressions in versions:
         for key, expression in _by_text(expressions).items():
@@ -204,15 +210,17 @@ def _differences(
             yield expression["text"], "left out"
             continue
         parts = list(_parts_of_difference(expression, new[key]))
-        old_check = expression["check"] or "no check"
-        new_check = new[key]["check"] or "no check"
-        if key not in confirmed and old_check != new_check:
-            parts.append(f"{old_check} → {new_check}")
+        if key not in confirmed:
+            parts += _difference_of_check(expression["check"], new[key]["check"])
         if parts:
             yield expression["text"], " · ".join(parts)
     for key, expression in new.items():
         if key not in old:
             yield expression["text"], "added"
+
+
+def _difference_of_check(old: str, new: str) -> list[str]:
+    return [] if old == new else [f"{old or 'no check'} → {new or 'no check'}"]
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,6 @@ from dataflow_grounding.review._decisions import (
     review_files,
 )
 from dataflow_grounding.review._overlay import (
-    Outcome,
     as_reviewed,
     reviewer_verdict,
     version_of,
@@ -47,6 +46,7 @@ def apply_decisions(
     where there are no records or decisions, or a file can't be read or written.
     """
     files = review_files(results)
+    path = out or files.reviewed
     if out:
         _refuse_as_out(out, downloads)
     taken_over = _TakenOver(new_count=0, refused=[])
@@ -58,22 +58,18 @@ def apply_decisions(
     equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
     if not decisions.count:
         raise _no_decisions(results, files, taken_over.refused)
-    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
-    path = out or files.reviewed
     # Reviews and pipelines go on from the review's own file: it has rejected boxes, too, also where
     # the user names it as `out`.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
-    with errors_as(InputError, f"can't write {path}"):
-        without_rejected = WithoutRejected(keep_rejected or is_own_file)
-        write_rows(path, without_rejected(_reviewed(files, decisions, counts)))
+    written = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
     if not is_own_file:
         keep_classes(results, path)
     return {
         "reviewed": path,
-        **counts,
+        **written.counts,
         "equal_boxes": equal_boxes,
-        "boxes_left_out": without_rejected.boxes,
+        "boxes_left_out": written.boxes_left_out,
         "decisions": decisions.count,
         "taken_over": taken_over.new_count,
         "refused": taken_over.refused,
@@ -111,23 +107,47 @@ def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> Non
         raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
-def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) -> Iterator[Record]:
-    # The records with all decisions on them. Fills `counts` meanwhile: `records`, and of phrases
-    # or regions `verified` and `rejected`, and of boxes `outlines_left_out`.
+class _Written(NamedTuple):
+    counts: Counter[str]  # as `_count_reviewed` counts
+    boxes_left_out: int  # because they were rejected
+
+
+def _write_reviewed(
+    path: str, files: ReviewFiles, decisions: Decisions, keep_rejected: bool
+) -> _Written:
+    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
+
+    def counted() -> Iterator[Record]:
+        for record, reviewed in _with_reviewed(files, decisions):
+            _count_reviewed(record, reviewed, counts)
+            yield reviewed
+
+    with errors_as(InputError, f"can't write {path}"):
+        without_rejected = WithoutRejected(keep_rejected)
+        write_rows(path, without_rejected(counted()))
+    return _Written(counts, without_rejected.boxes)
+
+
+def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[Record, Record]]:
+    # Yields each record as the pipeline wrote it, and with all decisions on it.
     for key, record in records_with_keys(files.annotations):
         review = decisions.standing.review_of(key)
-        reviewed = as_reviewed(record, review.outcomes, review.comment)
-        counts["records"] += 1
-        rows = reviewed.get(annotated_column(reviewed))
-        if isinstance(rows, list):
-            verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
-            counts["verified"] += verdicts.count(True)
-            counts["rejected"] += verdicts.count(False)
-        was_outlined = dict(_outlined_boxes(record))
-        for box_id, is_outlined in _outlined_boxes(reviewed):
-            if was_outlined.get(box_id, False) and not is_outlined:  # it was drawn with other edges
-                counts["outlines_left_out"] += 1
-        yield reviewed
+        yield record, as_reviewed(record, review.outcomes, review.comment)
+
+
+def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
+    # Adds to `counts`: of phrases or regions `verified` and `rejected`, and of boxes
+    # `outlines_left_out`.
+    counts["records"] += 1
+    rows = reviewed.get(annotated_column(reviewed))
+    if isinstance(rows, list):
+        verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
+        counts["verified"] += verdicts.count(True)
+        counts["rejected"] += verdicts.count(False)
+    was_outlined = dict(_outlined_boxes(record))
+    for box_id, is_outlined in _outlined_boxes(reviewed):
+        if was_outlined.get(box_id, False) and not is_outlined:  # it was drawn with other edges
+            counts["outlines_left_out"] += 1
 
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
@@ -143,16 +163,14 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
             expressions = expressions_of(record)
         except BrokenRow:  # it has no phrases that a decision could be on
             continue
-        decided_here = decisions.standing.review_of(key).outcomes
         all_boxes += sum(len(expression["instances"]) for expression in expressions.values())
-        new_outcomes: dict[str, Outcome] = {}
+        decided_here = decisions.standing.review_of(key).outcomes
         found = in_other_files.outcomes_for(record, key, expressions)
-        for id, (outcome, box_count) in found.items():
-            if id not in decided_here:
-                new_outcomes[id] = outcome
-                equal_boxes += box_count
-        if take and new_outcomes:
-            decisions.take_equal(record, key, new_outcomes)
+        undecided = {id: equal for id, equal in found.items() if id not in decided_here}
+        equal_boxes += sum(equal.box_count for equal in undecided.values())
+        if take and undecided:
+            outcomes = {id: equal.outcome for id, equal in undecided.items()}
+            decisions.take_equal(record, key, outcomes)
     # Where nothing was decided on this file, 0 equal boxes are worth telling, too: it is why
     # nothing can be applied.
     if equal_boxes or not decisions.count:
@@ -199,12 +217,13 @@ def bring_up_to_date(annotations: str) -> None:
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     _tell_equal_boxes(files, decisions, take=True)
     if decisions.count:
-        write_rows(files.reviewed, _reviewed(files, decisions, Counter()))
+        records = (reviewed for _, reviewed in _with_reviewed(files, decisions))
+        write_rows(files.reviewed, records)
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Refuses a file of decisions that `review` wrote: its changes have `before`, which a page
-    # doesn't send. `own` is the path of such a file here.
+    # Refuses a file of decisions that `review` wrote. Its changes have `before`, and those of a
+    # page's download don't. `own` is the path of such a file here.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
@@ -243,7 +262,8 @@ class _Download:
     """Takes one downloaded file of decisions over, line by line.
 
     The page that offered it knew no decision that was taken here since, and made up ids for the
-    expressions that it added. So ids and versions of each line are replaced by those here.
+    expressions that it added. So ids and versions of each line are replaced by those here. A change
+    of a line is {"id": …, "version": …, "after": …}, with `fresh` for an expression that is added.
     """
 
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
@@ -281,18 +301,20 @@ class _Download:
         if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.index_of[key])
-        translated_changes = []
-        for change in changes:
-            id = self._id_here(change)
-            version = self._versions.get((key, id), change.get("version"))
-            translated_changes.append({**change, "id": id, "version": version})
+        changes_here = [self._as_here(key, change) for change in changes]
         who = str(decision.get("who") or "unknown")
-        decision_here = {**decision, "record": key, "changes": translated_changes}
+        decision_here = {**decision, "record": key, "changes": changes_here}
         changes_made = self._decisions.decide(record, key, decision_here, who)
-        # Both are in one order. A decision that was made before returns what it changed then, which
-        # may be fewer.
-        for change, change_made in zip(changes, changes_made, strict=False):
+        # Both lists have one order. They may differ in length: an undo states no changes, and a
+        # decision that was taken before returns those that it made then.
+        for change, made in zip(changes, changes_made, strict=False):
             if change.get("fresh"):  # the file's later lines name it by an id that the page made up
-                self._ids[str(change.get("id"))] = change_made["id"]
-        for change_made in changes_made:
-            self._versions[key, change_made["id"]] = version_of(change_made["after"])
+                self._ids[str(change.get("id"))] = made["id"]
+        for made in changes_made:
+            self._versions[key, made["id"]] = version_of(made["after"])
+
+    def _as_here(self, key: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        # The change with the id and the version that its expression has here.
+        id = self._id_here(change)
+        version = self._versions.get((key, id), change.get("version"))
+        return {**change, "id": id, "version": version}

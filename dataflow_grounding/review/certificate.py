@@ -10,7 +10,6 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import joined
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.results_folder import run_of
-from dataflow_grounding.review._decisions import Decisions
 from dataflow_grounding.review._sampling import (
     draw_gold_items,
     gold_answers,
@@ -49,14 +48,11 @@ def certify(
     its seed draws.
     """
     reviewable = Reviewable(results)
-    decisions = reviewable.decisions
-    decisions.tell_damaged()
-    samples = _samples(reviewable, decisions)
+    reviewable.decisions.tell_damaged()
+    samples = _samples(reviewable)
     run_model = run_of(reviewable.files.annotations).get("model")
     groups, phrase_count = groups_of(reviewable, str(run_model or ""))
-    drawn: dict[Item, None] = {}  # in the order in which they were drawn, each once
-    for sample in samples:
-        drawn.update(dict.fromkeys(sample.items))
+    drawn = dict.fromkeys(item for sample in samples for item in sample.items)  # each once
     settled = settled_of(reviewable, drawn)
     level = 1 - 0.05 / len(samples)
     certificate = sample_figures(groups, phrase_count, settled, level)
@@ -64,9 +60,7 @@ def certify(
     certificate["reviewers"] = _reviewers(reviewable, settled)
     unsettled = [item for item, is_right in settled.items() if is_right is None]
     if unsettled:
-        certificate["not_settled"] = [
-            [reviewable.keys[item.record], item.id, item.box] for item in unsettled
-        ]
+        certificate["not_settled"] = [reviewable.named(item) for item in unsettled]
     certificate["gold"] = _on_gold(reviewable, gold, samples) if gold else None
     certificate["target"] = None
     if max_error is not None:
@@ -92,39 +86,48 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
     return dict(counts)
 
 
-def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
+def _samples(reviewable: Reviewable) -> list[StatedSample]:
     # The samples that were stated of this version of the file, each once: one of the same size and
     # seed has the same items. The folders of pictures that their reviewers named are put first into
     # `reviewable.folders`.
+    decisions = reviewable.decisions
     samples: dict[tuple[int, int], StatedSample] = {}  # by size and seed
     for stated in decisions.samples:
-        size = stated.get("size")
-        seed = stated.get("seed")
-        if type(size) is not int or type(seed) is not int or size <= 0:  # a damaged line
+        items = _items_of_sample(reviewable, stated)
+        if items is None:
             continue
-        # What is drawn from the file as it is now is what a sample of it has to state.
-        expected, items = reviewable.draw_sample(size, seed)
-        # Samples of other versions of the file are left out (`annotations` is its digest), and of
-        # such in which items were counted otherwise.
-        if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
-            continue
-        if any(stated.get(name) != value for name, value in expected.items()):
-            raise InputError(
-                f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"
-            )
         if stated.get("image_root"):
             # A relative one starts from the file of decisions. Earlier versions always stated an
             # absolute one.
             pictures = joined(os.path.dirname(decisions.path), str(stated["image_root"]))
             reviewable.folders = (pictures, *reviewable.folders)
-        if (size, seed) not in samples:  # else it is stated again, for another reviewer or gold
+        size_and_seed = (stated["size"], stated["seed"])
+        if size_and_seed not in samples:  # else it is stated again, for another reviewer or gold
             about = {name: stated[name] for name in ("size", "seed", "when", "who")}
-            samples[size, seed] = StatedSample({**about, "gold": []}, items)
+            samples[size_and_seed] = StatedSample({**about, "gold": []}, items)
         if stated.get("gold"):
-            samples[size, seed].about["gold"].append(stated["gold"])
+            samples[size_and_seed].about["gold"].append(stated["gold"])
     if not samples:
         raise _no_sample(reviewable.files.annotations, decisions.samples)
     return list(samples.values())
+
+
+def _items_of_sample(reviewable: Reviewable, stated: Mapping[str, Any]) -> list[Item] | None:
+    # None for a damaged line, and for a sample of another version of the file.
+    size = stated.get("size")
+    seed = stated.get("seed")
+    if type(size) is not int or type(seed) is not int or size <= 0:
+        return None
+    # What is drawn from the file as it is now is what a sample of it has to state.
+    expected, items = reviewable.draw_sample(size, seed)
+    # `annotations` is the file's digest. `of` is how many items there are: an earlier version of
+    # this package may have counted them otherwise.
+    if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
+        return None
+    if any(stated.get(name) != value for name, value in expected.items()):
+        path = reviewable.decisions.path
+        raise InputError(f"{path}: the sample of seed {seed} is not what it draws: it was edited")
+    return items
 
 
 def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:

@@ -4,8 +4,9 @@ import os
 import random
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
@@ -32,12 +33,15 @@ from dataflow_grounding.review._judged_pictures import (
 )
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import (
+    BoxPlace,
     Expression,
     boxes_of_same_thing,
     expressions_of,
     picture_column,
 )
 from dataflow_grounding.review._standing import RecordReview
+
+T = TypeVar("T")
 
 RANDOM_EVERY = 5
 """Every fifth item is drawn at random, in any order: only those give an error rate."""
@@ -46,6 +50,7 @@ SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
 
 _RARE_REMARK = 6.0
 """How doubtful a record is by a remark that is rare: more than by all else."""
+_DOUBT_WITHOUT_SCORE = 0.5  # of a box or phrase: the same as with a score of 0.5
 
 
 class Item(NamedTuple):
@@ -89,11 +94,13 @@ class Reviewable:
         self.items: list[Item] = []
         self.unread: list[str] = []  # a line for each record whose phrases can't be read
         self._rows = RowsOnDisk()
+        self._read_records()
+
+    def _read_records(self) -> None:
         manners = Manners()  # counts the remarks that the model made next to its answers
         remarks: dict[int, tuple[str, ...]] = {}  # by record, the wordings of its remark
-        for index, (key, record) in enumerate(
-            records_with_keys(self.files.annotations, self.folders)
-        ):
+        records = records_with_keys(self.files.annotations, self.folders)
+        for index, (key, record) in enumerate(records):
             self._add(index, key, record)
             wordings = wordings_of(record)
             manners.add(wordings)
@@ -142,11 +149,7 @@ class Reviewable:
         """
         annotations = self.files.annotations
         if self.unread:
-            more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
-            raise InputError(
-                f"{annotations}, {self.unread[0]}{more}: mend it or take it out, as no sample can"
-                " be drawn of what can't be seen"
-            )
+            raise _unread_records(annotations, self.unread)
         if not self.items:
             raise InputError(f"{annotations} has no phrase and no box to draw a sample of")
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
@@ -157,9 +160,21 @@ class Reviewable:
             "seed": seed,
             "of": {"boxes": box_count, "phrases_without_boxes": phrase_count},
             "annotations": digest_of(annotations),
-            "items": [[self.keys[item.record], item.id, item.box] for item in drawn],
+            "items": [self.named(item) for item in drawn],
         }
         return stated, drawn
+
+    def named(self, item: Item) -> list[str | int | None]:
+        """Return what an item is called in a file: ["a.jpg", "a.jpg#0", 1], None without a box."""
+        return [self.keys[item.record], item.id, item.box]
+
+
+def _unread_records(annotations: str, unread: list[str]) -> InputError:
+    more = f" ({len(unread)} such records)" if len(unread) > 1 else ""
+    return InputError(
+        f"{annotations}, {unread[0]}{more}: mend it or take it out, as no sample can"
+        " be drawn of what can't be seen"
+    )
 
 
 def _stated_root(image_root: str, decisions: str) -> str:
@@ -206,18 +221,11 @@ def _items_of(
     for id, row in expressions.items():
         text = row["text"]
         head = class_of(row) if "class" in row else head_of(text)
-        status = status_of(row)
+        item_of_phrase = partial(
+            Item, record=record_index, id=id, text=text, head=head, status=status_of(row)
+        )
         if not row["instances"]:
-            yield Item(
-                record=record_index,
-                id=id,
-                box=None,
-                text=text,
-                head=head,
-                status=status,
-                score=None,
-                doubt=doubts[id, None],
-            )
+            yield item_of_phrase(box=None, score=None, doubt=doubts[id, None])
         for index, instance in enumerate(row["instances"]):
             own_box = (id, index)
             boxes_of_thing = same_thing.get(own_box, [own_box])
@@ -225,17 +233,18 @@ def _items_of(
             if surest != own_box:  # it is among the `others` of the surest one's item
                 continue
             score = instance["score"]
-            yield Item(
-                record=record_index,
-                id=id,
+            yield item_of_phrase(
                 box=index,
-                text=text,
-                head=head,
-                status=status,
                 score=float(score) if is_number(score) else None,
                 doubt=max(doubts[box] for box in boxes_of_thing),
-                also=tuple((other, box, expressions[other]["text"]) for other, box in others),
+                also=_with_phrases(others, expressions),
             )
+
+
+def _with_phrases(
+    boxes: Iterable[BoxPlace], expressions: Mapping[str, Expression]
+) -> tuple[tuple[str, int, str], ...]:
+    return tuple((id, index, expressions[id]["text"]) for id, index in boxes)
 
 
 def _doubts_of(
@@ -243,7 +252,7 @@ def _doubts_of(
 ) -> dict[tuple[str, int | None], float]:
     # How doubtful each box is, by the expression's id and the box's index; None in place of the
     # index is a phrase without a box. The numbers have no unit: they only say what is looked at
-    # first. A phrase or box that nothing tells of has 0.5, as one of a score of 0.5.
+    # first.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -251,20 +260,34 @@ def _doubts_of(
         record_doubt += 0.5
     doubts: dict[tuple[str, int | None], float] = {}
     for id, row in expressions.items():
-        doubt = record_doubt
-        if row.get("disagreement") is True:
-            doubt += 1
-        if was_checked(row) and row.get("verified") is not True:
-            doubt += 1
-        if row.get(DOUBT):
-            doubt += 0.5
+        doubt = record_doubt + _doubt_of_phrase(row)
         if not row["instances"]:
-            doubts[id, None] = doubt + 0.5
+            doubts[id, None] = doubt + _DOUBT_WITHOUT_SCORE
         for index, instance in enumerate(row["instances"]):
             score = instance["score"]
-            doubt_of_score = 1 - float(score) if is_number(score) else 0.5
+            doubt_of_score = 1 - float(score) if is_number(score) else _DOUBT_WITHOUT_SCORE
             doubts[id, index] = doubt + doubt_of_score
     return doubts
+
+
+def _doubt_of_phrase(row: Expression) -> float:
+    doubt = 0.0
+    if row.get("disagreement") is True:
+        doubt += 1
+    if was_checked(row) and row.get("verified") is not True:
+        doubt += 1
+    if row.get(DOUBT):
+        doubt += 0.5
+    return doubt
+
+
+def _with_one_after_every_four(items: Iterable[T], drawn: Iterable[T]) -> Iterator[T]:
+    # After every four items comes one of those that were drawn, while some are left.
+    drawn_left = iter(drawn)
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % (RANDOM_EVERY - 1) == 0:
+            yield from islice(drawn_left, 1)
 
 
 class Undecided(NamedTuple):
@@ -279,12 +302,12 @@ class Undecided(NamedTuple):
 class Queue:
     """Items in the order in which a page shows them.
 
-    Which items, and in which order, is settled when it is made; which of them are shown follows
-    from the decisions at each call. `wanted` has the filters `status`, `text`, `head`, `below` (a
-    score), `record` (a part of the record's id or of its file's name), and `show` and `order`; ""
-    in it sets no filter. `why` says for each item how it got its place: it is of the `sample`, or
-    among those that a `filter` left, or it was drawn at `random`, or is in the order of `doubt` or
-    of the `file`. Raises ValueError for a score that is no number.
+    Which items it has, and their order, is settled when it is made. Which of them are shown depends
+    on the decisions at each call. `wanted` has the filters `status`, `text`, `head`, `below` (a
+    score) and `record` (a part of the record's id or of its file's name), and `show` and `order`;
+    "" sets no filter. `why` says of each item how it got its place: it is of the `sample`, or was
+    left by a `filter`, or was drawn at `random`, or is in the order of `doubt` or of the `file`.
+    Raises ValueError for a score that is no number.
     """
 
     def __init__(
@@ -300,7 +323,7 @@ class Queue:
         self._show = wanted.get("show") or ""
         if wanted.get("record") and not self._show:
             self._show = "all"  # who names a record wants to see it even if all is decided
-        self._wanted_records = self._named_records(reviewable)
+        self._wanted_records = self._records_named()
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
         if sample is None:
@@ -309,22 +332,21 @@ class Queue:
             self.why = dict.fromkeys(fitting, "sample")
         self.items = list(self.why)
 
-    def _named_records(self, reviewable: Reviewable) -> set[int] | None:
-        # None where the filter `record` isn't set.
+    def _records_named(self) -> set[int] | None:
+        # The records that the filter `record` finds; None where it isn't set.
         words = (self._wanted.get("record") or "").strip().casefold()
         if not words:
             return None
         indices = set()
-        for index, (key, name) in enumerate(
-            zip(reviewable.keys, reviewable.file_names, strict=True)
-        ):
+        keys_and_names = zip(self._reviewable.keys, self._reviewable.file_names, strict=True)
+        for index, (key, name) in enumerate(keys_and_names):
             if words in key.casefold() or words in name.casefold():
                 indices.add(index)
         return indices
 
     def _reasons_in_order(self, items: list[Item]) -> dict[Item, str]:
-        # Items in the order that is wanted, each with why it is there. After every four in that
-        # order comes one drawn at random: one in five of all items. The draw is the same each time.
+        # Items in the order that is wanted, each with why it is there. One in five of all items is
+        # drawn at random, the same ones each time.
         order = self._wanted["order"]
         why_ordered = order
         why_drawn = "random"
@@ -340,14 +362,11 @@ class Queue:
         not_drawn = [item for item in items if item not in all_drawn]
         if order == "doubt":  # else the items are in the file's order already
             not_drawn.sort(key=lambda item: -item.doubt)
-        drawn_left = deque(drawn)
-        why: dict[Item, str] = {}
-        for count, item in enumerate(not_drawn, 1):
-            why[item] = why_ordered
-            is_turn_of_drawn = count % (RANDOM_EVERY - 1) == 0
-            if is_turn_of_drawn and drawn_left:  # of 9 items only one is drawn, for two turns
-                why[drawn_left.popleft()] = why_drawn
-        return why
+        return dict(
+            _with_one_after_every_four(
+                [(item, why_ordered) for item in not_drawn], [(item, why_drawn) for item in drawn]
+            )
+        )
 
     def _passes_filters(self, item: Item) -> bool:
         wanted = self._wanted
@@ -372,15 +391,14 @@ class Queue:
     def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items for a page of the grid, and where the next one starts.
 
-        A page has the boxes of one thing (head noun) after the other. The thing with the largest
-        sum of doubts comes first, and after every four boxes one of any thing, drawn at random.
-        With the show `empty` it has phrases without a box instead. `start` is an index in the order
-        of pages, not in `items`.
+        Boxes come by their head noun, that with the largest sum of doubts first. After every four
+        of them comes one of any noun, drawn at random. With the show `empty` a page has phrases
+        without a box instead. `start` is an index in the order of pages, not in `items`.
         """
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)
         boxes, next_start = self._next_shown(self._boxes_of_pages, start, most)
-        # On the page, a box that was drawn at random is among those of its thing.
+        # On the page, a box that was drawn at random is among those of its noun.
         return sorted(boxes, key=lambda item: item.head), next_start
 
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
@@ -412,6 +430,7 @@ class Queue:
         )
 
     def count_shown(self) -> int:
+        """Count what `_is_shown` holds for, without a look at each of the many items."""
         if self._show == "all":
             deleted = sum(not self._is_there(item) for item in self._items_with_decisions())
             return len(self.items) - deleted
@@ -445,13 +464,12 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        # After every four boxes by thing comes one that was drawn at random, unless it was placed
-        # already. When its own turn comes, it isn't placed a second time.
+        # A box that was drawn is among those of its noun, too. It is placed where it comes first.
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
         placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
-        for count, item in enumerate(self._boxes_by_thing, 1):
+        for count, item in enumerate(self._boxes_by_noun, 1):
             placed.setdefault(id(item), item)
             is_turn_of_drawn = count % (RANDOM_EVERY - 1) == 0
             if not is_turn_of_drawn:
@@ -464,7 +482,7 @@ class Queue:
         return list(placed.values())
 
     @cached_property
-    def _boxes_by_thing(self) -> list[Item]:
+    def _boxes_by_noun(self) -> list[Item]:
         # The noun whose boxes have the largest sum of doubts comes first.
         groups = defaultdict[str, list[Item]](list)
         for item in self.items:
@@ -509,7 +527,8 @@ class Queue:
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # All boxes of the thing have to be judged: a phrase may have come later than the verdict.
+        # All boxes of the thing have to be judged. They were judged together, but a later run may
+        # have found the thing for one more phrase.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
         return all(map(self._is_deleted_or_judged, (item, *others)))
 
@@ -527,9 +546,8 @@ class Queue:
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
     def _as_reviewers_left(self, item: Item) -> Mapping[str, Any] | None:
-        # The box, or the phrase without one: None if it was deleted; empty where nobody decided on
-        # its phrase. A box that was moved as a whole has no `reviewed_by`, because nobody judged
-        # it.
+        # The item's columns as the decisions leave them: None if it was deleted, and none, {}, if
+        # nobody decided on its phrase. `reviewer_verdict` of {} is None.
         outcome = self._outcome_of(item)
         if outcome is None:
             return {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
@@ -60,12 +60,12 @@ def report_results(
     """
     classes = known_classes(annotations)
     counts = FigureCounts()
-    counts.list_classes(list(classes.names))  # `names` grows with what records have
+    counts.list_classes(list(classes.names))  # a copy: records add to `names`
     own_name = versions[-1][0] if versions else ""
-    with errors_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
+    with errors_as(InputError, f"can't write {out_path}"), ExitStack() as open_files:
         earlier = []
         for name, path in versions[:-1]:
-            earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
+            earlier.append(open_files.enter_context(closing(Version(name, path, is_run))))
         return write_report(
             counts.counted(_rows(annotations), annotations),
             find_image=partial(_image_in, tuple(image_folders)),
@@ -119,27 +119,39 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     if not summary.done:
         return
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
-    run_file = os.path.join(storage.cache_path, "run.json")
     if file_type_of(summary.annotations) == "jsonl":
         copy_file(summary.annotations, annotations)
     else:  # a CSV file, for instance
         write_rows(annotations, _objects(summary.annotations))
     summary.annotations = annotations
     run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
+    run_file = os.path.join(storage.cache_path, "run.json")
     if "spec" not in read_object(run_file):  # else a spec's run left it
-        folders = [absolute(folder) for folder in storage.image_folders]
-        about_run = {
-            "model": run_summary["model"],
-            "image_folders": folders,
-            "summary": run_summary,
-        }
-        # A folder that is sent to a store is named by its address there.
-        text = addressed(dump_text(about_run, 1))
-        write_text(run_file, text + "\n")
+        _write_run_file(run_file, run_summary, storage)
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
     bucket.send(page)  # to the folder's address, where it is in a store
     summary.shown.report = page
+
+
+def _write_run_file(path: str, run_summary: Mapping[str, Any], storage: FileStorage) -> None:
+    about_run = {
+        "model": run_summary["model"],
+        "image_folders": [absolute(folder) for folder in storage.image_folders],
+        "summary": run_summary,
+    }
+    # A folder that is sent to a store is named by its address there.
+    text = addressed(dump_text(about_run, 1))
+    write_text(path, text + "\n")
+
+
+class _Contents(NamedTuple):
+    """What a report is made of: a folder's files, and what it is compared with."""
+
+    folder: str
+    title: str
+    versions: Sequence[tuple[str, str]]  # names and files, as `report_results` takes them
+    image_folders: tuple[str, ...]
 
 
 def report_folder(
@@ -164,40 +176,46 @@ def report_folder(
     _check_results(results_dir)
     if other:
         _check_results(other)
-    # Of two runs, the page is of the other one, and has `results_dir` as its earlier version.
-    shown = other or results_dir
     page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
     path = out_path or os.path.join(results_dir, page)
     _refuse_name_for_data(path)
-    run = run_of(shown)
-    annotations = os.path.join(shown, "annotations.jsonl")
+    if other:
+        contents = _two_runs(results_dir, other, image_root)
+    else:
+        contents = _one_run(results_dir, title, image_root)
     if summary is None:
-        summary = _summary_of_run(run)
-    if title is None:
-        title = _title_of_run(run, annotations) or _folder_name(shown)
-    folders = image_folders_of(shown, image_root)
-    versions = steps_of(shown)
-    if other:  # the two runs are compared, and not the steps of one
-        name, other_name = _distinct_names(results_dir, other)
-        versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
-        title = f"{name} → {other_name}"
-        folders += image_folders_of(results_dir, image_root)
+        summary = _summary_of_run(run_of(contents.folder))
     # The name alone: the summary has the path that the file had when the run wrote it.
     failures = os.path.basename(str(summary.get("failures_file") or "failures.jsonl"))
     shown_records = report_results(
-        annotations,
+        os.path.join(contents.folder, "annotations.jsonl"),
         path,
-        image_folders=folders,
-        failures_file=within(shown, failures),
-        versions=versions,
+        image_folders=contents.image_folders,
+        failures_file=within(contents.folder, failures),
+        versions=contents.versions,
         is_run=bool(other),
-        title=title,
+        title=contents.title,
         summary=summary,
         single=single,
         copies=copies,
         on_progress=on_progress,
     )
     return path, shown_records
+
+
+def _one_run(folder: str, title: str | None, image_root: str | None) -> _Contents:
+    # A run is compared with its own steps.
+    if title is None:
+        title = _title_of_run(folder) or _folder_name(folder)
+    return _Contents(folder, title, steps_of(folder), image_folders_of(folder, image_root))
+
+
+def _two_runs(folder: str, other: str, image_root: str | None) -> _Contents:
+    # The page is of the other run, and has `folder` as its earlier version.
+    name, other_name = _distinct_names(folder, other)
+    versions = [(name, annotations_of(folder)), (other_name, annotations_of(other))]
+    image_folders = image_folders_of(other, image_root) + image_folders_of(folder, image_root)
+    return _Contents(other, f"{name} → {other_name}", versions, image_folders)
 
 
 def _check_results(folder: str) -> None:
@@ -245,11 +263,12 @@ def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, **about_model} if isinstance(summary, dict) else about_model
 
 
-def _title_of_run(run: Mapping[str, Any], annotations: str) -> str:
+def _title_of_run(folder: str) -> str:
+    run = run_of(folder)
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
     if not isinstance(pipeline, str) or not pipeline:
-        pipeline = _pipeline_in(annotations)
+        pipeline = _pipeline_in(os.path.join(folder, "annotations.jsonl"))
     # The first text among the `data` of a run's spec is nearly always the path of its input.
     data = next(stated_in(run, "data"), {})
     texts = [value for value in data.values() if value and isinstance(value, str)]

@@ -83,13 +83,9 @@ class ReviewServer:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Answers a request only if it comes from this review's own page; all that goes wrong
-        # becomes an answer. `Host` is of another name where a site's name was made to lead to this
-        # machine; browsers say by `Origin` and `Sec-Fetch-Site` which page asks.
-        is_this_host = request.host == self.origin.removeprefix("http://")
-        is_this_origin = request.headers.get("Origin", self.origin) == self.origin
-        is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
-        if not (is_this_host and is_this_origin and is_from_here):
+        # Answers a request only if it comes from this review's own page. All that goes wrong
+        # becomes an answer.
+        if not self._is_own_page(request):
             return web.Response(
                 status=403, text="Only the page of this review may ask.", headers=_HEADERS
             )
@@ -99,17 +95,18 @@ class ReviewServer:
             return web.Response(
                 status=404, text="The address that `review` said has a token.", headers=_HEADERS
             )
-        try:
-            response = await handler(request)
-        except GroundingError as error:
-            response = web.json_response({"error": str(error)}, status=400)
-        except web.HTTPException as error:
-            response = web.Response(status=error.status, text=error.reason)
-        except ConnectionError:  # it left in the middle of its request: nobody reads an answer
-            response = web.Response(status=400)
+        response = await _answer_of(handler, request)
         # the answer's own headers go before _HEADERS
         response.headers.update({**_HEADERS, **response.headers})
         return response
+
+    def _is_own_page(self, request: web.Request) -> bool:
+        # `Host` is another name where a site has had its name lead to this machine. Browsers say by
+        # `Origin` and `Sec-Fetch-Site` which page asks; clients without a page send neither.
+        is_this_host = request.host == self.origin.removeprefix("http://")
+        is_this_origin = request.headers.get("Origin", self.origin) == self.origin
+        is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        return is_this_host and is_this_origin and is_from_here
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"] or "review.html"
@@ -143,3 +140,14 @@ class ReviewServer:
             raise web.HTTPForbidden
         decisions = objects_under(parse_line(await request.read()), "decisions")
         return web.json_response({"answers": self.session.decide(decisions)})
+
+
+async def _answer_of(handler: Handler, request: web.Request) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GroundingError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    except web.HTTPException as error:
+        return web.Response(status=error.status, text=error.reason)
+    except ConnectionError:  # it left in the middle of its request: nobody reads an answer
+        return web.Response(status=400)

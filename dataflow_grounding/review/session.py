@@ -83,7 +83,7 @@ class Session:
             size, seed = sample
             self.sample = self._draw_and_state(size, seed, gold)
         # Filters that a reviewer goes back to, and each page of one list, share a queue.
-        self._queue = lru_cache(16)(self._make_queue)
+        self._cached_queue = lru_cache(16)(self._make_queue)
 
     def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
         answers_of_gold = gold_answers(self.reviewable, gold) if gold else {}
@@ -99,9 +99,12 @@ class Session:
             random.Random(0).shuffle(items)  # so that nobody sees which ones gold has
         return items
 
-    def _make_queue(self, *filters: str) -> Queue:
-        # Takes the values of _FILTERS in their order: `lru_cache` finds a queue again by them.
-        wanted = dict(zip(_FILTERS, filters, strict=True))
+    def _queue_of(self, filters: Mapping[str, str]) -> Queue:
+        return self._cached_queue(*[filters.get(name) or "" for name in _FILTERS])
+
+    def _make_queue(self, *values: str) -> Queue:
+        # `values` are those of _FILTERS, in that order.
+        wanted = dict(zip(_FILTERS, values, strict=True))
         if wanted["show"] not in SHOW_VALUES:
             names = ", ".join(name for name in SHOW_VALUES if name)
             raise InputError(f"'show' should be one of {names}, not {wanted['show']!r}")
@@ -120,15 +123,9 @@ class Session:
         Raises InputError for a value that isn't allowed.
         """
         self.decisions.refresh()
-        queue_place = _number_in(wanted, "place")
-        most = _number_in(wanted, "most")
         order = wanted.get("order") or self.order
-        filters = {**wanted, "order": order}
-        queue = self._queue(*[filters.get(name) or "" for name in _FILTERS])
-        if wanted.get("mode") == "grid":
-            items, next_place = queue.page_after(queue_place, _GRID)
-        else:
-            items, next_place = queue.items_after(queue_place, min(most, _MOST))
+        queue = self._queue_of({**wanted, "order": order})
+        items, next_place = _next_items(queue, wanted)
         left = queue.count_undecided()
         indices = dict.fromkeys(item.record for item in items)  # each once, in their order
         return {
@@ -161,10 +158,10 @@ class Session:
         """
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
+        review = self.reviewable.review_of(index)
         rows: dict[str, Expression] = {}
         same_thing: dict[BoxPlace, list[BoxPlace]] = {}
         shown = record
-        review = self.reviewable.review_of(index)
         with suppress(BrokenRow):  # then the record is shown as it is, and `view_of` says why
             written = expressions_of(record)
             same_thing = boxes_of_same_thing(written)
@@ -180,16 +177,17 @@ class Session:
         view["kind"] = annotated_column(record) or view["kind"]
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
-            if "class" in expression:
-                # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
-                expression["classColor"] = self._classes.color_of(expression["class"])
             expression["id"] = id  # by which decisions name it
+            self._add_class_color(expression)
             _add_verdicts(expression, row)
             _number_boxes(expression["instances"], review.outcomes.get(id))
-            for box in expression["instances"]:
-                own_box = (id, box.get("box"))
-                box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
+            _name_same_things(expression, same_thing)
         return view
+
+    def _add_class_color(self, expression: dict[str, Any]) -> None:
+        # Also to a phrase without boxes, which has no `color` yet: the page may draw some.
+        if "class" in expression:
+            expression["classColor"] = self._classes.color_of(expression["class"])
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
         # Only the header is read. Browsers keep what is at an address: with the digest in it, a
@@ -250,6 +248,15 @@ class Session:
         return ""
 
 
+def _next_items(queue: Queue, wanted: Mapping[str, str]) -> tuple[list[Item], int]:
+    # The items, and the place where the next answer begins.
+    place = _number_in(wanted, "place")
+    most = _number_in(wanted, "most")
+    if wanted.get("mode") == "grid":
+        return queue.page_after(place, _GRID)
+    return queue.items_after(place, min(most, _MOST))
+
+
 def _number_in(wanted: Mapping[str, str], name: str) -> int:
     number = wanted.get(name, "0")
     if not number.isdecimal() or len(number) > 9:  # int() refuses thousands of digits
@@ -277,3 +284,12 @@ def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> N
         # A later run may have fewer boxes than the reviewer saw.
         if index_now is not None and index_now < len(boxes):
             boxes[index_now]["box"] = index
+
+
+def _name_same_things(
+    expression: Mapping[str, Any], same_thing: Mapping[BoxPlace, list[BoxPlace]]
+) -> None:
+    # `also` becomes the other boxes of each box's thing.
+    for box in expression["instances"]:
+        own_box = (expression["id"], box.get("box"))
+        box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
