@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import SpecError, errors_as
 from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding._util.terminal import say
 
-_told: set[str] = set()  # files (`/a/.env`) and lines (`/a/.env:3`) of which the user was warned
+_told: set[str] = set()  # files (`/a/.env`) and lines (`/a/.env:3`) that the user was warned of
 
 
 class _SetByFile(NamedTuple):
@@ -71,13 +71,19 @@ def _add_settings(path: str) -> None:
             )
         os.environ[name] = setting.value
         _set_by[name] = _SetByFile(setting.value, file)
-    if passed_over and file not in _told:
-        _told.add(file)
-        say(
-            f"Warning: {path} does not set {', '.join(passed_over):.200}: a .env may set DF_* (but"
+    if passed_over:
+        _warn_once(
+            file,
+            f"{path} does not set {', '.join(passed_over):.200}: a .env may set DF_* (but"
             " DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN; set others in the"
-            " environment"
+            " environment",
         )
+
+
+def _warn_once(file_or_line: str, warning: str) -> None:
+    if file_or_line not in _told:
+        _told.add(file_or_line)
+        say(f"Warning: {warning}")
 
 
 def may_be_in_env_file(name: str) -> bool:
@@ -88,9 +94,9 @@ def names_address(address: str) -> tuple[str, str] | None:
     """Return the first variable set by a `.env` file that names an address, and that file; None if
     there is none.
 
-    A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`. So a value
-    names `http://eu.host.org:8000/v1` if it holds `eu.host.org:8000`, if it is whole parts of the
-    host between dots (`host.org`, `eu`), and if it is the port.
+    A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`. So there
+    are three ways to name `http://eu.host.org:8000/v1`: a value that has `eu.host.org:8000` in it,
+    one that is a part of the host between dots (`eu`, `host.org`), and one that is the port.
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
@@ -138,9 +144,9 @@ def refuse_key_from_another_place(
 
 def _key_of_variable_in(texts: list[str]) -> str:
     # Names the first key of the environment that is in the texts, such as "the key MY_API_KEY"; ""
-    # without one. A whole text may be the value of any variable that is named as a secret or has a
-    # long value. Within a text, as in `Bearer KEY`, only long values of variables named as secrets
-    # count: it may hold the value of another variable by accident.
+    # without one. A key is a variable's value if that is long, or the variable is named as a
+    # secret. Within a text, as in `Bearer KEY`, it has to be both: a text may hold some other value
+    # by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -157,9 +163,10 @@ def _key_of_variable_in(texts: list[str]) -> str:
 def _secret_of_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], file_values: list[str]
 ) -> str:
-    # Names a secret that the spec states itself, in words; "" without one. `texts` are the key and
-    # the headers' values, without `file_values`: those that the `.env` file set. A key that may be
-    # a word is none: some endpoints without keys want any text (`EMPTY`).
+    # Says which secret the spec states itself: "the key", or "what the header NAME holds"; "" for
+    # none. `texts` are the key and the headers' values, without `file_values`: those that the
+    # `.env` file set. A key that may be a word is no secret: some endpoints without keys want any
+    # text (`EMPTY`).
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
@@ -185,8 +192,7 @@ class _Setting(NamedTuple):
 
 
 def _settings(path: str) -> dict[str, _Setting]:
-    # What a file sets, by variable. The user is warned of a line that can't be read. It may hold a
-    # key: so it isn't shown.
+    # What a file sets, by variable.
     from dotenv.parser import parse_stream
 
     settings: dict[str, _Setting] = {}
@@ -196,13 +202,11 @@ def _settings(path: str) -> dict[str, _Setting]:
         blank_beginning = text[: len(text) - len(text.lstrip())]
         line = binding.original.line + blank_beginning.count("\n")
         if binding.error:
-            where = f"{os.path.realpath(path)}:{line}"
-            if where not in _told:
-                _told.add(where)
-                say(
-                    f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes"
-                    " closed"
-                )
+            # The line isn't shown, because it may hold a key.
+            _warn_once(
+                f"{os.path.realpath(path)}:{line}",
+                f"{path}, line {line} is passed over: it should be NAME=value, quotes closed",
+            )
         elif binding.key is not None and binding.value is not None:
             settings[binding.key] = _Setting(binding.value, line)
     return settings

@@ -122,7 +122,7 @@ def state_of(path: str) -> list[int] | None:
 
 def kind_of(path: str) -> str:
     """Return `file`, `folder` or `pipe`; "" for nothing, or what can't be looked up here."""
-    # Errors that mean "". Any other error of a store becomes an InputError.
+    # The errors after which "" is returned. Any other error of a store becomes an InputError.
     means_nothing: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_remote(path):
         means_nothing = (OSError, ValueError)  # the latter for a name with a null
@@ -132,8 +132,9 @@ def kind_of(path: str) -> str:
 
 
 def open_input(path: str) -> IO[bytes]:
-    """Open a file to read, here or in a store, which is asked again for what it doesn't send. An
-    empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
+    """Open a file to read, here or in a store, which is asked again for what it doesn't send. A
+    file of size 0 is taken for empty: the kernel's files have that size, and some of them never end
+    (/proc/kmsg).
     """
     if is_remote(path):
         return stores.open_file(path)

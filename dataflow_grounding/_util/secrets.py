@@ -254,14 +254,22 @@ def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():
-            is_secret = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
+            is_secret = secret or _is_secret_setting(str(name), ours)
             is_ours = ours and name not in ("extra", "extra_body", "settings")
-            inside[name] = masked(item, secret or is_secret, is_ours)
+            inside[name] = masked(item, is_secret, is_ours)
         return inside
     if isinstance(value, (list, tuple)):
         return [masked(item, secret, ours) for item in value]
-    if not secret:
-        return blotted_message(value) if isinstance(value, str) else value
+    if secret:
+        return _masked_secret(value)
+    return blotted_message(value) if isinstance(value, str) else value
+
+
+def _is_secret_setting(name: str, ours: bool) -> bool:
+    return name in ("api_key", "extra_headers") if ours else names_secret(name)
+
+
+def _masked_secret(value: Any) -> Any:
     if isinstance(value, str):
         shows_nothing = value == "" or _REFERENCE.fullmatch(value) is not None
         return value if shows_nothing else BLOT

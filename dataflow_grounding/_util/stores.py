@@ -73,7 +73,7 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    # Returns what `place_of` does. Raises what fsspec and its libraries raise.
+    # Returns the file system and the path in it. Raises what fsspec and its libraries raise.
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class, register_implementation
 
@@ -85,8 +85,7 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
     s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, which is too few
     system_class = get_filesystem_class(scheme)
     if scheme == "hf":
-        minute = time.monotonic() // 60
-        system = _hub_file_system(system_class, minute)
+        system = _hub_file_system(system_class, minute=time.monotonic() // 60)
         # The Hub lists models without the prefix that addresses may have.
         as_listed = re.sub("^hf://models/", "hf://", address)
         return system, system_class._strip_protocol(as_listed)
@@ -132,13 +131,13 @@ class _InfoFromOneListing:
 
 @contextmanager
 def system_errors(address: str) -> Iterator[None]:
-    """Raise what a library raises in the block as the OSError that a file here would raise. Errors
-    of this package stay as they are, and so do shortages of this machine.
+    """Raise what a library raises in the block as the OSError that a local file would raise. Errors
+    of this package stay as they are, and so does any error of a path that isn't remote.
     """
     try:
         yield
     except Exception as error:
-        # Files, memory or disk that this machine is short of are no fault of the store.
+        # This machine is short of files, memory or disk: that is no fault of the store, and stays.
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
         if is_short or not is_remote(address) or isinstance(error, GroundingError):
             raise
@@ -152,10 +151,9 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _errno_of(error: Exception) -> int:
-    # The errno that the system would give for a library's error: EIO where nothing else is known,
-    # after which `patiently` asks again. Of a repository that one may not see, huggingface_hub says
-    # "not found", too.
-    if "(repository not found)" in f"{error}":
+    # The errno that the system would give for a library's error. Where nothing is known it is EIO,
+    # after which `patiently` asks again.
+    if "(repository not found)" in f"{error}":  # huggingface_hub says so if one may not see it
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
         if isinstance(error, error_class):
@@ -173,7 +171,8 @@ def patiently(address: str, once: Callable[[], T]) -> T:
             with system_errors(address):
                 return once()
         except OSError as error:
-            if error.errno != errno.EIO or time.monotonic() - begun >= PATIENCE:
+            may_pass = error.errno == errno.EIO
+            if not may_pass or time.monotonic() - begun >= PATIENCE:
                 raise
         # Many threads fail at the same moment: they don't come back at the same one.
         time.sleep(pause * random.uniform(0.75, 1.25))

@@ -121,8 +121,8 @@ def _harmless_json(text: str) -> str:
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    # Only long lists are cut, and dicts that hold some, at any depth of dicts. No string is cut: a
-    # secret in it couldn't be recognised.
+    # A long list is cut into parts, and a dict that has one at some depth into its items. No string
+    # is cut: a secret in it couldn't be recognised.
     if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():
@@ -223,7 +223,7 @@ class LiveLine:
         """Show the title and as many parts as there is room for. The first `needed` parts matter
         more than the title, which gives way to them.
         """
-        _live[:] = [self]  # `_print` makes it give room
+        _live[:] = [self]  # so that `_print` clears it before it prints
         columns = USUAL_COLUMNS
         with suppress(OSError):
             # Some terminals tell 0.
@@ -245,7 +245,7 @@ class LiveLine:
         self.write("")
 
     def write(self, text: str) -> None:
-        """Write a text over the line; an empty one makes room for what is said."""
+        """Write a text over the line; an empty one clears it."""
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
@@ -309,7 +309,7 @@ def _columns_of(text: str) -> int:
 def _print(text: str, err: bool = False, newline: bool = True) -> None:
     import click
 
-    # A live line makes room; it comes back when its progress is shown the next time.
+    # A live line is cleared; it comes back when its progress is shown the next time.
     for line in _live:
         line.write("")
     # While `only_answers` holds, `_answers` is the real standard output, and sys.stdout is not.

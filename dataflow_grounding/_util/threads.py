@@ -85,17 +85,16 @@ def side_by_side(
     """
     remaining = iter(items)
     with ExitStack() as stack:
-        # How a batch is done that waits for no store: by `map`, or a pool's method of that name.
-        work_here: Callable[..., Iterable[T]] = map
+        map_here: Callable[..., Iterable[T]] = map  # does a batch that waits for no store
         if cores:
             from multiprocessing.pool import ThreadPool
 
-            work_here = stack.enter_context(ThreadPool(os.cpu_count())).map
+            map_here = stack.enter_context(ThreadPool(os.cpu_count())).map
         while batch := list(islice(remaining, BATCH)):
             if any(map(waits, batch)):
                 yield from in_threads(work, batch)
             else:
-                yield from work_here(work, batch)
+                yield from map_here(work, batch)
 
 
 class Turn:
@@ -111,12 +110,12 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Have the turn within the block. Raises what such a block raised in another thread while
-        this one waited, if that `concerns_all`.
+        """Wait for the turn, and have it within the block. If the block of another thread failed
+        meanwhile with an error that `concerns_all`, raise that instead.
         """
         failures_before = self._failures
         with self._lock:
-            # The thread that had the turn before failed while this one waited for it.
+            # Another thread failed while this one waited for the turn.
             if self._failures != failures_before and self._error is not None:
                 raise copy.copy(self._error) from None
             try:

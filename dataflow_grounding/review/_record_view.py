@@ -147,14 +147,7 @@ def view_of(
     """
     caption = caption_of_spans(record)
     path = blotted_message(path_of(record))
-    problem = ""
-    rows: dict[str, Expression] = {}
-    if not isinstance(record, Record):
-        record = Record(record)
-    try:
-        rows = expressions_of(record)
-    except BrokenRow as error:
-        problem = str(error)
+    rows, problem = _rows_or_problem(record)
     expressions = _expression_views(rows, caption)
     _set_colors(expressions, classes or PageClasses())
     if each_thing_once:
@@ -175,6 +168,15 @@ def view_of(
         "notes": _notes(record, (width, height)),
         "expressions": expressions,
     }
+
+
+def _rows_or_problem(record: Mapping[str, Any]) -> tuple[dict[str, Expression], str]:
+    if not isinstance(record, Record):
+        record = Record(record)
+    try:
+        return expressions_of(record), ""
+    except BrokenRow as error:
+        return {}, str(error)
 
 
 def _expression_views(rows: Mapping[str, Expression], caption: str) -> list[dict[str, Any]]:

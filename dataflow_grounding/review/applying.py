@@ -23,6 +23,7 @@ from dataflow_grounding.review._overlay import (
     version_of,
 )
 from dataflow_grounding.review._record_view import expressions_of
+from dataflow_grounding.review._standing import DecidedInOtherFiles
 from dataflow_grounding.review.queues import Reviewable, digest_of, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -49,9 +50,7 @@ def apply_decisions(
     path = out or files.reviewed
     if out:
         _refuse_as_out(out, downloads)
-    taken_over = _TakenOver(new_count=0, refused=[])
-    if downloads:
-        taken_over = _take_over(results, downloads)
+    taken_over = _take_over(results, downloads)
     # A file that can't be read has no digest, and no decision is of it.
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
@@ -156,7 +155,23 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
-    equal_boxes = 0  # of phrases that nobody has decided on in this file
+    equal_boxes, all_boxes = _count_equal_boxes(files, decisions, in_other_files, take)
+    # Where nothing was decided on this file, 0 equal boxes are worth telling, too: it is why
+    # nothing can be applied.
+    if equal_boxes or not decisions.count:
+        _say_equal_boxes(equal_boxes, all_boxes, take)
+    if not take:
+        return 0
+    decisions.sync()
+    return equal_boxes
+
+
+def _count_equal_boxes(
+    files: ReviewFiles, decisions: Decisions, in_other_files: DecidedInOtherFiles, take: bool
+) -> tuple[int, int]:
+    # Returns how many boxes equal one of `in_other_files`, and how many there are. Boxes of phrases
+    # that somebody has decided on in this file don't count. With `take` the decisions are taken.
+    equal_boxes = 0
     all_boxes = 0
     for key, record in records_with_keys(files.annotations):
         try:
@@ -171,14 +186,7 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
         if take and undecided:
             outcomes = {id: equal.outcome for id, equal in undecided.items()}
             decisions.take_equal(record, key, outcomes)
-    # Where nothing was decided on this file, 0 equal boxes are worth telling, too: it is why
-    # nothing can be applied.
-    if equal_boxes or not decisions.count:
-        _say_equal_boxes(equal_boxes, all_boxes, take)
-    if not take:
-        return 0
-    decisions.sync()
-    return equal_boxes
+    return equal_boxes, all_boxes
 
 
 def _say_equal_boxes(equal_boxes: int, all_boxes: int, are_taken: bool) -> None:
@@ -241,6 +249,8 @@ class _TakenOver(NamedTuple):
 
 
 def _take_over(results: str, downloads: tuple[str, ...]) -> _TakenOver:
+    if not downloads:
+        return _TakenOver(new_count=0, refused=[])
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count

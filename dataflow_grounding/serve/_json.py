@@ -43,15 +43,8 @@ async def _of_form(request: web.Request) -> tuple[Picture, Any]:
     # The form has a file `image`; `phrases` may come several times, each time a phrase.
     picture: Picture | None = None
     phrases: list[str] = []
-    loop = asyncio.get_running_loop()
-    # The server has read all of the body already. The stream has room for all of it: with less, it
-    # would ask its connection to pause, and it has none.
-    body = request["body"]
-    stream = StreamReader(BaseProtocol(loop), max(2**16, len(body)), loop=loop)
-    stream.feed_data(body)
-    stream.feed_eof()
     try:
-        reader = MultipartReader(request.headers, stream)
+        reader = MultipartReader(request.headers, _stream_of(request["body"]))
         while part := await reader.next():
             # A form in the form is no BodyPartReader: the AssertionError is answered below.
             assert isinstance(part, BodyPartReader)
@@ -65,3 +58,13 @@ async def _of_form(request: web.Request) -> tuple[Picture, Any]:
     if picture is None:
         raise WrongRequest("the form should have a file `image`")
     return picture, phrases
+
+
+def _stream_of(body: bytes) -> StreamReader:
+    # The server has read the whole body already. The stream has room for all of it: with less, it
+    # would ask its connection to pause, and it has none.
+    loop = asyncio.get_running_loop()
+    stream = StreamReader(BaseProtocol(loop), max(2**16, len(body)), loop=loop)
+    stream.feed_data(body)
+    stream.feed_eof()
+    return stream

@@ -42,52 +42,76 @@ class _Config(NamedTuple):
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "UP", "model_class": engine.model})
+    backend = _Backend(engine)
+    return [
+        web.get("/health", backend.health),
+        web.post("/setup", backend.setup),
+        web.post("/predict", backend.predict),
+        web.get("/versions", backend.versions),
+    ]
 
-    async def setup(request: web.Request) -> web.Response:
+
+class _Backend:
+    """Answers what Label Studio asks of an ML backend."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "UP", "model_class": self._engine.model})
+
+    async def setup(self, request: web.Request) -> web.Response:
         body = read_json(request)
         _config_of(body.get("schema"))  # raises for one that no boxes can be made for
-        return web.json_response({"model_version": engine.model_version})
+        return web.json_response({"model_version": self._engine.model_version})
 
-    async def predict(request: web.Request) -> web.Response:
+    async def versions(self, _: web.Request) -> web.Response:
+        return web.json_response({"versions": [self._engine.model_version]})
+
+    async def predict(self, request: web.Request) -> web.Response:
         body = read_json(request)
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
             raise WrongRequest("`tasks` should be a list of objects")
         config = _config_of(body.get("label_config"))
-
-        async def prediction_of(task: Mapping[str, Any]) -> dict[str, Any]:
-            try:
-                regions = await _regions_of_task(engine, request, config, task, body.get("params"))
-            except (RecordError, InputError, WrongRequest) as error:
-                # Label Studio shows an error, and stores no task of its request. So a task among
-                # others that would fail again gets no boxes instead, and this terminal says why.
-                if len(tasks) == 1 or _may_pass(error):
-                    raise
-                say(f"Warning: a task has no boxes: {error}")
-                regions = []
-            return _prediction(engine, regions)
-
         # All tasks of the request at once: the engine limits how many are at work.
-        results = await asyncio.gather(*map(prediction_of, tasks))
-        return web.json_response({"results": results, "model_version": engine.model_version})
+        regions_of = self._regions_of_task if len(tasks) == 1 else self._regions_or_empty
+        params = body.get("params")
+        regions = await asyncio.gather(
+            *[regions_of(request, config, task, params) for task in tasks]
+        )
+        version = self._engine.model_version
+        results = [_prediction(version, regions_of_task) for regions_of_task in regions]
+        return web.json_response({"results": results, "model_version": version})
 
-    async def versions(_: web.Request) -> web.Response:
-        return web.json_response({"versions": [engine.model_version]})
+    async def _regions_or_empty(
+        self, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
+    ) -> list[dict[str, Any]]:
+        # Label Studio shows an error, and stores no task of its request. So a task among others
+        # that would fail again gets no boxes instead, and this terminal says why.
+        try:
+            return await self._regions_of_task(request, config, task, params)
+        except (RecordError, InputError, WrongRequest) as error:
+            if _may_pass(error):
+                raise
+            say(f"Warning: a task has no boxes: {error}")
+            return []
 
-    return [
-        web.get("/health", health),
-        web.post("/setup", setup),
-        web.post("/predict", predict),
-        web.get("/versions", versions),
-    ]
+    async def _regions_of_task(
+        self, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
+    ) -> list[dict[str, Any]]:
+        phrases = _phrases(config, task, params)
+        if not phrases:
+            return []
+        picture = _picture(self._engine.pictures, config, task)
+        record = await self._engine.ground(request, picture, phrases)
+        return list(_regions(config, record))
 
 
-def _prediction(engine: Engine, regions: list[dict[str, Any]]) -> dict[str, Any]:
+def _prediction(model_version: str, regions: list[dict[str, Any]]) -> dict[str, Any]:
     scores = [region["score"] for region in regions if "score" in region]
     score = min(scores, default=0)  # a task is as sure as its least sure box
-    return {"model_version": engine.model_version, "score": score, "result": regions}
+    return {"model_version": model_version, "score": score, "result": regions}
 
 
 def _may_pass(error: Exception) -> bool:
@@ -95,17 +119,6 @@ def _may_pass(error: Exception) -> bool:
     # though a run asks about it again.
     is_of_a_moment = bool(getattr(error, "passing", False))
     return is_of_a_moment and not isinstance(error, ImageMissing)
-
-
-async def _regions_of_task(
-    engine: Engine, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
-) -> list[dict[str, Any]]:
-    phrases = _phrases(config, task, params)
-    if not phrases:
-        return []
-    picture = _picture(engine.pictures, config, task)
-    record = await engine.ground(request, picture, phrases)
-    return list(_regions(config, record))
 
 
 def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:

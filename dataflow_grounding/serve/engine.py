@@ -124,9 +124,7 @@ class Engine:
                 begun.set()
                 record = await off_loop(open_it)
             async with self._turns:
-                has_client_left = request.transport is None or request.transport.is_closing()
-                if has_client_left:
-                    raise errors.ServerFault("the client has left before anything was paid for")
+                _refuse_if_client_left(request)
                 begun.set()
                 if record is None:  # its bytes are in memory, or on this machine's disk
                     record = await self._memo.of_disk(open_it)
@@ -134,7 +132,7 @@ class Engine:
                 columns = await self._through_all_steps(record)
         except errors.GroundingError as error:
             self._begin_again_after(error)
-            # Strangers needn't know this machine's paths: that of the picture, nor of the folder.
+            # Strangers needn't know this machine's paths, neither the picture's nor the folder's.
             message = picture.named(str(error), path)
             error.args = (message.replace(self._folder, ".ckpt"),)
             raise
@@ -162,9 +160,8 @@ class Engine:
         return record
 
     async def _settle(self, record: Record, size: Size) -> None:
-        # Settles the box format before a picture is asked about. The watch of the format begins
-        # with the first picture; a model that counts pixels may have to be measured once more for a
-        # new size.
+        # Settles the box format before a picture is asked about. A model that counts pixels may
+        # have to be measured once more for a new size.
         if size in self._settled:
             return
         async with self._settling:  # one at a time: nothing is to be measured twice
@@ -174,12 +171,12 @@ class Engine:
             start = RunStart(options, self._budget, folder=None, pictures=pictures)
             is_first_picture = not self._settled
             for operator in self._run.job.operators:
-                if is_first_picture:
-                    await asyncio.to_thread(operator.prepare, start)  # settles the format, too
-                    continue
-                requests = await asyncio.to_thread(operator.settle, start)
-                if requests:  # it was measured again: the watch begins with what is known now
-                    await asyncio.to_thread(operator.prepare, start)
+                if not is_first_picture:
+                    requests = await asyncio.to_thread(operator.settle, start)
+                    if not requests:  # nothing was measured: what is known holds for this size, too
+                        continue
+                # settles the format, and has it watched from here on
+                await asyncio.to_thread(operator.prepare, start)
             self._settled.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
@@ -203,19 +200,28 @@ class Engine:
         return columns
 
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
-        # After an error, has each asking that it stopped send again; where replies can't be stored
-        # any more, none sends. An endpoint that was down may be up by the next request. A budget
-        # that is used up stays so, and so does what the watch of the box format has found: it
-        # raises that again by itself.
-        is_of_budget = isinstance(stopped, errors.BudgetExceeded)
-        # A kind of BudgetExceeded, but of the endpoint, which may give more; ours gives no more.
-        is_of_quota = isinstance(stopped, errors.QuotaUsedUp)
-        is_final = is_of_budget and not is_of_quota
-        for key, asking in list(self._askings.items()):
-            if isinstance(stopped, errors.StorageFailed):
+        # An error may have stopped an asking, which then sends nothing more. It is renewed, because
+        # an endpoint that was down may be up by the next request. If the watch of the box format
+        # has stopped it, the watch stops the new one, too.
+        if isinstance(stopped, errors.StorageFailed):
+            for asking in self._askings.values():
                 asking.stopped = stopped  # what is paid for from now on would be lost
-            elif asking.stopped and not is_final:
+            return
+        # QuotaUsedUp is a kind of BudgetExceeded: the endpoint may give more later. Our own budget
+        # stays used up.
+        is_own_budget = isinstance(stopped, errors.BudgetExceeded) and not isinstance(
+            stopped, errors.QuotaUsedUp
+        )
+        if is_own_budget:
+            return
+        for key, asking in list(self._askings.items()):
+            if asking.stopped:
                 self._askings[key] = asking.renewed()
+
+
+def _refuse_if_client_left(request: web.Request) -> None:
+    if request.transport is None or request.transport.is_closing():
+        raise errors.ServerFault("the client has left before anything was paid for")
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:

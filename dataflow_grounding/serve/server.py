@@ -98,7 +98,7 @@ class Server:
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # What goes wrong becomes one sentence, never a traceback.
-        body = bytearray()  # `_read` fills it; of one that it refuses, a part may have come
+        body = bytearray()  # `_read` fills it, perhaps with a part alone before it refuses the rest
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
@@ -109,24 +109,17 @@ class Server:
                 return await handler(request)
         except errors.GroundingError as error:
             return _answer_of(request, error)
-        except web.HTTPException as error:
-            reason = f"{error.reason}: {request.path[:100]}"
-            return _answer_of(request, WrongRequest(reason, error.status))
-        except UnicodeEncodeError:
-            return _answer_of(request, WrongRequest("a text has half of a surrogate pair"))
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
             return web.Response(status=400)
         except Exception as error:
-            say(f"Internal error: {type(error).__name__}: {error}")
-            return _answer_of(request, WrongRequest(f"internal error: {type(error).__name__}", 500))
+            return _answer_of(request, _as_wrong_request(error, request.path))
         finally:
             self._bytes_held -= len(body)  # which `_read` has added
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
-        # Fills `body`, whose bytes the caller takes off `_bytes_held` again. It takes none of
-        # `_places`: who sends half of a body, or sends it slowly, is in nobody's way. What ends the
-        # wait for a body, the timer or `_end`, sets an exception on `content`, and `readany` raises
-        # that.
+        # Fills `body`, and adds its bytes to `_bytes_held`. It takes none of `_places`: who sends
+        # half of a body, or sends it slowly, is in nobody's way. The timer and `_end` may end the
+        # wait for a body: they set an exception on `content`, and `readany` raises it.
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
@@ -135,15 +128,18 @@ class Server:
             while chunk := await content.readany():
                 body += chunk
                 self._bytes_held += len(chunk)
-                if len(body) > self.max_mb * 2**20:
-                    raise WrongRequest(f"the body has more than {self.max_mb} MiB", 413)
-                if self._bytes_held > BODIES * self.max_mb * 2**20:
-                    raise WrongRequest("other requests take all memory: try again later", 429)
+                self._refuse_too_much(len(body))
         except web.RequestPayloadError:
             raise WrongRequest("the body isn't encoded as its headers say") from None
         finally:
             timer.cancel()
             self._coming.discard(content)
+
+    def _refuse_too_much(self, body_bytes: int) -> None:
+        if body_bytes > self.max_mb * 2**20:
+            raise WrongRequest(f"the body has more than {self.max_mb} MiB", 413)
+        if self._bytes_held > BODIES * self.max_mb * 2**20:
+            raise WrongRequest("other requests take all memory: try again later", 429)
 
     def _refuse_strangers(self, request: web.Request) -> None:
         if self.token:
@@ -151,11 +147,11 @@ class Server:
                 raise WrongRequest("the token is missing or wrong", 401)
             return
         # Without a token, a page of the web that the user has open could send forms to this
-        # machine. Browsers say by `Origin` where such a form comes from. A site may also have its
-        # own name lead to this machine, and read answers: then the request is for that name.
+        # machine: browsers then send `Origin`. A site could also have its own name lead to this
+        # machine, and read the answers: then the request's host is that name.
         is_of_page = "Origin" in request.headers
         host = None
-        with suppress(ValueError):  # what it is for is no address
+        with suppress(ValueError):  # the header `Host` is no address
             host = request.url.host
         if is_of_page or not _is_here(host or ""):
             raise WrongRequest("pages of the web may not ask: set a token for those", 403)
@@ -169,11 +165,22 @@ class Server:
         with suppress(ValueError):  # it is no basic auth
             sent_tokens.append(BasicAuth.decode(header).password)
         token = self.token.encode()
-        # All are compared, in a time that doesn't depend on where they differ: it tells nothing.
+        # All are compared, and each in a time that doesn't depend on where it differs: so the time
+        # tells nothing of the token.
         are_equal = []
         for sent in sent_tokens:
             are_equal.append(hmac.compare_digest(sent.encode("utf-8", "replace"), token))
         return any(are_equal)
+
+
+def _as_wrong_request(error: Exception, path: str) -> WrongRequest:
+    if isinstance(error, web.HTTPException):  # no such path, for instance
+        return WrongRequest(f"{error.reason}: {path[:100]}", error.status)
+    if isinstance(error, UnicodeEncodeError):
+        return WrongRequest("a text has half of a surrogate pair")
+    name = type(error).__name__
+    say(f"Internal error: {name}: {error}")
+    return WrongRequest(f"internal error: {name}", 500)
 
 
 def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Response:
