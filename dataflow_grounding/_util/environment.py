@@ -8,12 +8,15 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from dataflow_grounding._util.errors import SpecError, errors_as
 from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding._util.terminal import say
+
+if TYPE_CHECKING:
+    from dotenv.parser import Original
 
 _told: set[str] = set()  # files (`/a/.env`) and lines (`/a/.env:3`) that the user was warned of
 
@@ -197,10 +200,7 @@ def _settings(path: str) -> dict[str, _Setting]:
 
     settings: dict[str, _Setting] = {}
     for binding in parse_stream(io.StringIO(_text_of(path))):
-        # A binding begins with the empty lines above it, which don't count for its line.
-        text = binding.original.string
-        blank_beginning = text[: len(text) - len(text.lstrip())]
-        line = binding.original.line + blank_beginning.count("\n")
+        line = _line_of(binding.original)
         if binding.error:
             # The line isn't shown, because it may hold a key.
             _warn_once(
@@ -210,6 +210,13 @@ def _settings(path: str) -> dict[str, _Setting]:
         elif binding.key is not None and binding.value is not None:
             settings[binding.key] = _Setting(binding.value, line)
     return settings
+
+
+def _line_of(original: "Original") -> int:
+    # A binding begins with the empty lines above it, which don't count for its line.
+    text = original.string
+    blank_beginning = text[: len(text) - len(text.lstrip())]
+    return original.line + blank_beginning.count("\n")
 
 
 def _text_of(path: str) -> str:

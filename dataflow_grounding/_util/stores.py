@@ -85,10 +85,10 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
     s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, which is too few
     system_class = get_filesystem_class(scheme)
     if scheme == "hf":
-        system = _hub_file_system(system_class, minute=time.monotonic() // 60)
+        minute = time.monotonic() // 60
         # The Hub lists models without the prefix that addresses may have.
         as_listed = re.sub("^hf://models/", "hf://", address)
-        return system, system_class._strip_protocol(as_listed)
+        return _hub_file_system(system_class, minute), system_class._strip_protocol(as_listed)
     options = dict(system_class._get_kwargs_from_urls(address))
     options["use_listings_cache"] = False  # a file may have changed since it was listed
     options["skip_instance_cache"] = False  # equal options give the same object and connections

@@ -254,25 +254,19 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     """Return those of FLAGS that a record has, but for `unusual`, which depends on all records."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
-    marks = set()
-    if record.get("suspect_boxes") is True:
-        marks.add("suspect")
-    if view["problem"]:
-        marks.add("unreadable")
-    if doubt_of_reply(record):
-        marks.add("doubtful")
-    if any(expression["disputed"] for expression in expressions):
-        marks.add("disputed")
-    if "undecided" in checks:
-        marks.add("undecided")
-    if checks - {"", "verified", "undecided"}:  # a check didn't say yes, or couldn't be asked
-        marks.add("unverified")
-    if "verified" in checks:
-        marks.add("verified")
-    if view.get("changes") or view.get("only"):
-        marks.add("changed")
-    if view["missing"]:
-        marks.add("without picture")
+    reasons = {
+        "suspect": record.get("suspect_boxes") is True,
+        "unreadable": view["problem"],
+        "doubtful": doubt_of_reply(record),
+        "disputed": any(expression["disputed"] for expression in expressions),
+        "undecided": "undecided" in checks,
+        # a check didn't say yes, or couldn't be asked
+        "unverified": checks - {"", "verified", "undecided"},
+        "verified": "verified" in checks,
+        "changed": view.get("changes") or view.get("only"),
+        "without picture": view["missing"],
+    }
+    marks = {mark for mark, reason in reasons.items() if reason}
     for expression in expressions:
         if view["kind"] == "expressions":
             marks.add(expression["status"])
@@ -288,7 +282,9 @@ def _index_row(
     heads: PageNames,
     models: PageNames,
 ) -> list[Any]:
-    # In the order in which `report.js` reads it. Scores are in hundredths, -1 without any.
+    # `report.js` reads it in this order: ["a.jpg", 8, [["red cup", 4]], 95, 95, 0, 2560] has the
+    # record's id, a bit for each of FLAGS, the phrases, the lowest and the highest score in
+    # hundredths (-1 without any), the model's number, and the bins of histograms.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:

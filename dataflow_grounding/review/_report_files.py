@@ -88,12 +88,11 @@ class _SmallCopy(NamedTuple):
 class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
-    Each report has a folder of its own for its data in there, so that an earlier page stays whole
-    until `put` gives the new one its name and removes what earlier reports left. Local pictures are
-    shown themselves if they are small and of a usual type, unless there are to be `copies`; the
-    others have a small copy in `thumbnails`, which later reports use again. `single` puts all into
-    the page. Raises FileExistsError where the page's or the folder's name is taken by something
-    else.
+    Each report has a folder of its own for its data in there. So an earlier page stays whole until
+    `put` gives the new one its name, and removes what earlier reports left. A local picture is
+    shown itself if it is small and of a usual type, unless there are to be `copies`. Any other has
+    a small copy in `thumbnails`, which later reports use again. `single` puts all into the page.
+    Raises FileExistsError where something else has the page's or the folder's name.
     """
 
     def __init__(
@@ -108,8 +107,8 @@ class ReportFiles:
         # a report made it, and what reports left in it may be removed
         self._is_ours = self._is_first or _has_marker(self.files_folder)
         self._refuse_taken_names()
-        # The name of the folder, in the one next to the page, of this report's data; `address` is
-        # where the page finds it, "" if the data are in the page.
+        # The folder of this report's data, in the one next to the page. `address` is where the page
+        # finds it, "" if the data are in the page.
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
         self._copies_folder = os.path.join(self.files_folder, "thumbnails")

@@ -152,7 +152,7 @@ class DecidedInOtherFiles:
             alike = self._phrases.get(_phrase_key(picture, expression))
             if alike:
                 *_, last = alike.values()
-                return alike.get(place, last)
+                return alike.get(place, last)  # that of the same place, if there is one
         return None
 
     def _outcome_of_boxes(

@@ -39,12 +39,14 @@ def apply_decisions(
 ) -> dict[str, Any]:
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
-    `out` is a new file, None for annotations.reviewed.jsonl next to the records. `downloads` are
-    files of decisions, which a page offers when its server is gone; of these a decision that can't
-    be taken is refused, and the others are taken.
-    With `take_equal`, decisions on equal boxes of other files are taken over first, by picture,
-    text and box; a phrase of which all boxes are equal gets what was drawn, too. Raises InputError
-    where there are no records or decisions, or a file can't be read or written.
+    - `out` is a new file, None for annotations.reviewed.jsonl next to the records.
+    - `downloads` are files of decisions, which a page offers when its server is gone. Their
+      decisions are taken first; one that can't be taken is refused, and the others go on.
+    - With `take_equal`, decisions on equal boxes of other files are taken over, too. Boxes are
+      equal by picture, text and corners. A phrase of which all boxes are equal gets what was drawn
+      there, too.
+
+    Raises InputError where there are no records or decisions, or a file can't be read or written.
     """
     files = review_files(results)
     path = out or files.reviewed

@@ -90,9 +90,10 @@ class Session:
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = digest_of(gold) if gold else None
         stated["image_root"] = self.reviewable.stated_root
-        # without who stated them, and when
-        earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
-        if stated not in earlier:
+        # The lines also say who stated a sample, and when, which makes it no other sample.
+        lines = self.decisions.samples
+        stated_before = [{name: line.get(name) for name in stated} for line in lines]
+        if stated not in stated_before:
             self.decisions.state_sample(stated, self.who)
         if answers_of_gold:
             items += draw_gold_items(answers_of_gold, items)

@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -92,7 +92,7 @@ class Engine:
         """Return the record of a picture with the boxes of phrases. Raises WrongRequest for what
         are no phrases, RecordError for this picture, RunStopped where none can be done for now.
         """
-        begun = asyncio.Event()  # `_ground` sets it when the work is to be finished, come what may
+        begun = asyncio.Event()  # `_in_turn` sets it when the work is to be finished, come what may
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
@@ -115,21 +115,10 @@ class Engine:
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
-        # Sets `begun` once the work goes on even if nobody waits for it.
         path = picture.path or within(self._spool, str(next(self._numbers)))
         open_it = partial(self._open, picture, phrases, path)
         try:
-            record = None
-            if picture.is_far:  # before its turn: its host may be silent for long
-                begun.set()
-                record = await off_loop(open_it)
-            async with self._turns:
-                _refuse_if_client_left(request)
-                begun.set()
-                if record is None:  # its bytes are in memory, or on this machine's disk
-                    record = await self._memo.of_disk(open_it)
-                await self._settle(record, open_image(record, IMAGE_COLUMN).size)
-                columns = await self._through_all_steps(record)
+            columns = await self._in_turn(request, picture.is_far, open_it, begun)
         except errors.GroundingError as error:
             self._begin_again_after(error)
             # Strangers needn't know this machine's paths, neither the picture's nor the folder's.
@@ -141,6 +130,28 @@ class Engine:
                 with suppress(OSError):
                     os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
+
+    async def _in_turn(
+        self,
+        request: web.Request,
+        is_far: bool,
+        open_it: Callable[[], Record],
+        begun: asyncio.Event,
+    ) -> dict[str, Any]:
+        # Opens the picture, and returns the columns that the steps add to its record. Sets `begun`
+        # once the work goes on even if nobody waits for it.
+        record = None
+        if is_far:  # it is fetched before its turn: its host may be silent for long
+            begun.set()  # the thread that fetches it goes on to its end
+            record = await off_loop(open_it)
+        async with self._turns:
+            if request.transport is None or request.transport.is_closing():
+                raise errors.ServerFault("the client has left before anything was paid for")
+            begun.set()
+            if record is None:  # its bytes are in memory, or on this machine's disk
+                record = await self._memo.of_disk(open_it)
+            await self._settle(record, open_image(record, IMAGE_COLUMN).size)
+            return await self._through_all_steps(record)
 
     def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
         # The record of a picture; from any thread. Its image is pinned: if the file changes, all
@@ -217,11 +228,6 @@ class Engine:
         for key, asking in list(self._askings.items()):
             if asking.stopped:
                 self._askings[key] = asking.renewed()
-
-
-def _refuse_if_client_left(request: web.Request) -> None:
-    if request.transport is None or request.transport.is_closing():
-        raise errors.ServerFault("the client has left before anything was paid for")
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:
