@@ -24,8 +24,8 @@ async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
         except BaseException as error:
             return None, error
 
-    # The error is handed over as a value: a Future refuses a StopIteration, and whoever awaits it
-    # waits for ever; a GeneratorExit would end the task past all that catches it.
+    # The error is handed over as a value. A Future refuses a StopIteration: whoever awaits it would
+    # wait for ever. A GeneratorExit would end the task past all that catches it.
     result, error = await asyncio.to_thread(outcome)
     if error is not None:
         raise error

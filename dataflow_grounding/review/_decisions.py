@@ -143,23 +143,29 @@ class Decisions:
         with storing(self.path), open(self.path, "rb") as file:
             file.seek(self._bytes_read)
             for text in file:
+                is_taken = self._take_text(text)
                 is_whole = text.endswith(b"\n")
-                try:
-                    self._take(parse_line(text))
-                except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
-                    if not is_whole:
-                        break  # somebody is still writing it: the next call begins with it
-                    # A blank line is no damage: it may be the break of a line that the call before
-                    # has read without it.
-                    if text.strip():
-                        self.damaged.append(self._lines_read + 1)
+                if not is_taken and not is_whole:
+                    break  # somebody is still writing it: the next call begins with it
+                # A blank line is no damage: it may be the break of a line that the call before has
+                # read without it.
+                if not is_taken and text.strip():
+                    self.damaged.append(self._lines_read + 1)
                 self._bytes_read += len(text)
                 if is_whole:
                     self._lines_read += 1
 
+    def _take_text(self, text: bytes) -> bool:
+        # False for a line that is damaged, or neither a decision nor a sample.
+        try:
+            self._take(parse_line(text))
+        except (BrokenRow, KeyError, AttributeError, TypeError):
+            return False
+        return True
+
     def _take(self, line: dict[str, Any]) -> None:
-        # Takes a line that was read: a sample goes to `samples`, a decision to the standing of its
-        # file. A line that comes twice, as when a copy of the file was appended to it, counts once.
+        # A sample goes to `samples`, a decision to the standing of its file. A line that comes
+        # twice counts once: somebody may have appended a copy of the file to it.
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
             sample = {**line["sample"], "who": who, "when": line.get("when")}
@@ -177,9 +183,9 @@ class Decisions:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        # Gives the file's descriptor, with all read that other processes appended. On file systems
-        # without locks it goes on without one. An OSError here or in the `with` block becomes
-        # StorageFailed.
+        # Locks the file, reads what other processes appended, and yields its descriptor. On file
+        # systems without locks it goes on without one. An OSError here or in the `with` block
+        # becomes StorageFailed.
         import fcntl  # only on POSIX systems
 
         with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:

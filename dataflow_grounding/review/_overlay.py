@@ -107,9 +107,9 @@ class Outcome(NamedTuple):
             return self.positions[index]
         # A box that is redrawn takes the index of the one it replaces. If another box of `before`
         # has that index now, this one was deleted, and those after it moved up.
-        is_in_after = index < len(self.after["instances"])
-        is_taken_by_another = index in self.positions
-        return index if is_in_after and not is_taken_by_another else None
+        if index in self.positions or index >= len(self.after["instances"]):
+            return None
+        return index
 
     def added_boxes(self) -> list[dict[str, Any]]:
         """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
@@ -174,8 +174,9 @@ def _positions_of_same(
 def _with_change(
     current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
-    # Makes in `current` the change that a reviewer made from `before` to `after`. Who judged it,
-    # and how, always comes from `after`: `before` may have it from an earlier decision.
+    # Returns `current` with the change that a reviewer made from `before` to `after`. Who judged
+    # it, and how, always comes from `after`: it may be equal in `before`, from an earlier decision,
+    # and yet not be in `current`.
     changed = dict(current)
     for name in {**before, **after}:
         if name not in _JUDGEMENT and before.get(name) == after.get(name):
@@ -426,9 +427,9 @@ def _status_and_boxes(id: str, wanted: Mapping[str, Any]) -> tuple[str, list[Map
 def _adapt_to_text(
     after: Expression, old_expression: Expression, other_expressions: Mapping[str, Expression]
 ) -> None:
-    # Changes `after`. Columns that hold for the old text are removed, but for those that the review
-    # has set. The class is removed, too: that of the old text would be a wrong label. The new one
-    # is the class of the first of `other_expressions` whose text, or whose class, is the new text.
+    # Changes `after`. Columns that hold for the old text are removed, unless the review has set
+    # them. The class of the old text would be a wrong label: the new one is that of the first of
+    # `other_expressions` whose text, or whose class, is the new text.
     for column in _TEXT_COLUMNS:
         if column in after and after[column] == old_expression.get(column):
             del after[column]

@@ -176,7 +176,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     text += _in_percent(missed, f" of {missed['phrases']:,} phrases missed")
     unsettled = boxes["unsettled"] + missed["unsettled"]
     looked_at = boxes["looked_at"] + missed["looked_at"]
-    if looked_at and set(certificate["reviewers"]) == {_NOBODY}:
+    if looked_at and unsettled == looked_at:
         text = f"Nobody has judged this sample of {looked_at} yet; {text}"
     elif unsettled:
         text += f"; {unsettled} of {looked_at} not settled, counted as wrong"
