@@ -27,10 +27,10 @@ _NOBODY = "None"  # among the names of reviewers: for items that are not settled
 
 
 class StatedSample(NamedTuple):
-    """A sample that reviews.jsonl states of the file as it is; `about` is for the certificate.
+    """A sample that reviews.jsonl states of the file as it is.
 
-    That has {"size": 200, "seed": 1, "when": …, "who": …, "gold": […]}; `gold` are the digests of
-    the files of gold that items were mixed in from.
+    `about` is what the certificate says of it: {"size": 200, "seed": 1, "when": …, "who": …,
+    "gold": […]}. `gold` are the digests of the files of gold of which items were mixed in.
     """
 
     about: dict[str, Any]
@@ -145,9 +145,9 @@ def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]])
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # How often reviewers disagree with gold: counts and bounds as `share_with_bounds` returns them,
-    # in which an agreement is right. Items that were mixed into a sample and aren't settled count
-    # as wrong: else leaving hard ones open would look better.
+    # How often reviewers disagree with gold, as `share_with_bounds` returns it. Items that were
+    # mixed into a sample and aren't settled count as wrong: otherwise a reviewer would look better
+    # by leaving hard ones open.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown_with_gold: set[Item] = set()
@@ -202,8 +202,8 @@ def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
-    # "2.5% of 812 boxes wrong (95%: 0.9–5.4%)". Without a verdict, a share would look like an
-    # answer, so only the bounds are said.
+    # "2.5% of 812 boxes wrong (95%: 0.9–5.4%)". Where nobody has judged anything, only the bounds
+    # are said: a share would look like an answer.
     low, high = _widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
     if figure["share"] is None or all_unsettled:

@@ -56,11 +56,11 @@ _DOUBT_WITHOUT_SCORE = 0.5  # of a box or phrase: the same as with a score of 0.
 class Item(NamedTuple):
     """What is decided on at once: a box, or a phrase that has none.
 
-    `record` is the index of its record, `id` that of its expression, and `box` the index of the
-    box, None for a phrase without one; `doubt` says how soon it is to be looked at. `head` is the
-    class, where it states one, else the noun that says what the phrase names. `also` are further
-    boxes of the same thing, as other phrases of the class have, each with the expression's id, the
-    index and the phrase: they are judged with this one, the surest.
+    `record` is the index of its record, `id` is its expression's id, and `box` the index of the
+    box, None for a phrase without one. `doubt` says how soon it is to be looked at. `head` is the
+    class, where the phrase states one, else its head noun, "cup" for "a red cup". Other phrases of
+    the class may have boxes of the same thing: `also` are those, each with the expression's id, the
+    index and the phrase. They are judged with this one, the surest.
     """
 
     record: int
@@ -303,10 +303,13 @@ class Queue:
     """Items in the order in which a page shows them.
 
     Which items it has, and their order, is settled when it is made. Which of them are shown depends
-    on the decisions at each call. `wanted` has the filters `status`, `text`, `head`, `below` (a
-    score) and `record` (a part of the record's id or of its file's name), and `show` and `order`;
-    "" sets no filter. `why` says of each item how it got its place: it is of the `sample`, or was
-    left by a `filter`, or was drawn at `random`, or is in the order of `doubt` or of the `file`.
+    on the decisions at each call.
+
+    - `wanted` has `order` and `show`, and the filters `status`, `text`, `head`, `below` (a score)
+      and `record` (a part of the record's id or of its file's name). "" sets no filter.
+    - `why` says of each item how it got its place: it is of the `sample`, or was left by a
+      `filter`, or drawn at `random`, or is in the order of `doubt` or of the `file`.
+
     Raises ValueError for a score that is no number.
     """
 
