@@ -39,7 +39,7 @@ class RowKey(NamedTuple):
 @dataclass
 class FinishedRow:
     """What a finished row got. In the file: `{"columns": [{…}, …], "notes": {"dropped": 1},
-    "replies": 2, "replies_at": [0, 4096]}`.
+    "replies": 2, "replies_at": [0, 4096]}`, where most rows have no notes.
     """
 
     columns: list[Update]  # of each step
@@ -148,12 +148,10 @@ class FinishedRows:
             before = self._not_set_aside(key)
             if before is not None and before.columns == list(columns) and before.notes == notes:
                 return True
-        line = {
-            "columns": list(columns),
-            "notes": notes,
-            "replies": work.read,
-            "replies_at": [first, self._replies.end],
-        }
+        line: dict[str, Any] = {"columns": list(columns)}
+        if notes:
+            line["notes"] = notes
+        line |= {"replies": work.read, "replies_at": [first, self._replies.end]}
         try:
             self._log.put(key.digest, line)
         except StorageFailed:
@@ -179,7 +177,7 @@ def _is_surely_unchanged(image: Image) -> bool:
 
 
 def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
-    match line:
+    match {"notes": {}, **line}:
         case {
             "columns": list(columns),
             "notes": dict(notes),
