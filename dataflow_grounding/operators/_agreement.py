@@ -30,13 +30,14 @@ async def ask_and_merge(
     ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
 ) -> list[Found]:
     """Ask the same question `samples` times and return the answers merged, phrase by phrase. A
-    score is a share of all answers, unreadable ones, too; what a gateway's cache has repeated is no
-    answer. Raises UnreadableReply where more than half of the answers can't be read.
+    score is a share of all answers, also of those that can't be read. An answer that a gateway's
+    cache has repeated doesn't count. Raises UnreadableReply where more than half of the answers
+    can't be read.
     """
     if samples == 1:
         return await ask_once(0)
     answers = await _ask_all(ask_once, range(samples))
-    readable = _readable_answers(answers, len(answers))
+    readable = _readable_answers(answers, len(answers))  # may be fewer than `samples`: see _ask_all
     if len(answers) == 1:  # all others were repeated by a cache
         return [_without_scores(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)
@@ -58,8 +59,8 @@ async def ask_until_agreed(
     least_side = LEAST_SIDE_SHARE * max(size)  # boxes of smaller things are compared enlarged
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))
+    readable = _readable_answers(answers, samples)  # of `samples`, because more may be asked for
     # If some can't be read, there are fewer than `majority`: that counts as a disagreement.
-    readable = _readable_answers(answers, samples)
     of_majority = merge_answers(readable, majority, least_side)
     if of_majority.disagreement:
         answers += await _ask_all(ask_once, range(majority, samples))
@@ -74,16 +75,16 @@ async def ask_until_agreed(
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    # The answer of each number, or the error in its place. What a gateway's cache repeats is no
-    # answer, unless all were repeated: then their errors are returned.
+    # The answer of each number, or the error in its place. Those that a gateway's cache repeated
+    # are left out, unless there are no others.
     answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
     without_repeated = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
     return without_repeated or answers
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    # Answers that can't be read are left out, if they are no more than half of `samples` and there
-    # is another; else the first is raised. All other errors are raised.
+    # The answers without errors. If more than half of `samples` can't be read, or none can, raises
+    # the first error. An error of another kind is always raised.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -112,32 +113,31 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     clusters: list[_Cluster] = []
     for answer in answers:
         _add_to_clusters(answer, clusters, least_side)
-    do_differ = _do_differ(answers, clusters, samples)
-    doubt = _doubt_of_half([answer.doubt for answer in answers], samples)
-    own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
-    remark = joined_remarks(answer.remark for answer in answers)
     staying = [cluster for cluster in clusters if 2 * len(cluster) >= samples]  # half have it
-    if staying:
-        instances = [_instance_of(cluster, samples) for cluster in staying]
-        return Found(
-            "grounded",
-            instances,
-            disagreement=do_differ,
-            doubt=doubt,
-            own_doubt=own_doubt,
-            remark=remark,
-        )
+    merged = Found("grounded", [_instance_of(cluster, samples) for cluster in staying])
+    if not staying:
+        merged = _commonest_without_box(answers)
+    own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
+    return replace(
+        merged,
+        disagreement=_do_differ(answers, clusters, samples),
+        doubt=_doubt_of_half([answer.doubt for answer in answers], samples),
+        own_doubt=own_doubt if staying else "",  # a doubt about boxes, of which there are none
+        remark=joined_remarks(answer.remark for answer in answers),
+    )
+
+
+def _commonest_without_box(answers: Sequence[Found]) -> Found:
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)  # of several, the first
     first_of_commonest = answers[statuses.index(commonest)]
-    reason = first_of_commonest.reason
     # Most have boxes, but no box is in half of them.
     status = "ambiguous" if commonest == "grounded" else commonest
-    return Found(status, [], reason, disagreement=do_differ, doubt=doubt, remark=remark)
+    return Found(status, [], first_of_commonest.reason)
 
 
 def _do_differ(answers: Sequence[Found], clusters: Sequence["_Cluster"], samples: int) -> bool:
-    # An answer that can't be read may have been another one.
+    # An answer that can't be read may have said something else.
     is_any_missing = len(answers) < samples
     if is_any_missing:
         return True
@@ -170,7 +170,7 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
     boxes = [enlarged_to(instance.bbox, least_side) for instance in instances]
     medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]
     clustered: set[int] = set()  # numbers of instances
-    for cluster_number, (number, _) in match_boxes(boxes, medians).items():
+    for cluster_number, (number, _overlap) in match_boxes(boxes, medians).items():
         clusters[cluster_number].append(instances[number])
         clustered.add(number)
     for number, instance in enumerate(instances):

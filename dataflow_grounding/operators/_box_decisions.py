@@ -1,9 +1,9 @@
 """What a judge's answers decide: which boxes stay, which go, and which stay undecided.
 
 Nothing is asked here. A judge's first answer about a box is how the box fits. The second follows
-from what the judge says of its phrase's presence. Steps pass both on in the expression's
-`verification`, which is read like anything else from a file. Expressions aren't changed in place:
-functions return copies.
+from what the judge says of its phrase's presence. A later step reads both from the expression's
+`verification`, which may come from a file, and so may be wrong. Expressions aren't changed in
+place: functions return copies.
 """
 
 import itertools
@@ -89,29 +89,17 @@ def not_checked(expression: Expression, reason: str) -> Expression:
 def decided(
     expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
 ) -> Expression:
-    """Return the expression as the judge's answers decide it; its boxes are `identified`. A box
-    that its verdict and its phrase's presence affirm stays, and one that both deny goes into
-    `rejected`. Where they differ, or one is missing, it stays and is doubtful. `status`, `verified`
-    and `verification` say what came of it.
+    """Return the expression as the judge's answers decide it. Each of its boxes has a `bbox_id`,
+    and one of the verdicts, in order. A box that its verdict and its phrase's presence affirm
+    stays, and one that both deny goes into `rejected`. Where they differ, or one is missing, it
+    stays and is doubtful. `status`, `verified` and `verification` say what came of it.
     """
     instances = expression["instances"]
-    firsts = [_first_answer(verdict) for verdict in verdicts]
-    seconds = _second_answers(firsts, presence)
-    judged = []  # all boxes, as `verification` has them
+    judged = _judged_boxes(instances, presence, verdicts)
     staying = []  # instances
     rejected = _list_of_rejected(expression)
-    for instance, verdict, first, second in zip(instances, verdicts, firsts, seconds, strict=True):
-        decision = _decision(first, second)
-        box = {
-            "bbox_id": str(instance.get("bbox_id")),
-            "verdict": verdict.fit,
-            "reason": verdict.reason or None,
-            "presence": second,
-            "score": (_WORTH[first] + _WORTH[second]) / 2,
-            "decision": decision,
-        }
-        judged.append(box)
-        if decision == "dropped":
+    for instance, box in zip(instances, judged, strict=True):
+        if box["decision"] == "dropped":
             rejected.append({**instance, "reason": _both_in_words(box)})
         else:
             staying.append(instance)
@@ -127,38 +115,59 @@ def decided(
     return _with_conclusion(result, presence, judged)
 
 
+def _judged_boxes(
+    instances: Sequence[Mapping[str, Any]], presence: Presence, verdicts: Sequence[BoxVerdict]
+) -> list[dict[str, Any]]:
+    # All boxes as `verification` has them, each with the judge's two answers and the decision.
+    firsts = [_first_answer(verdict) for verdict in verdicts]
+    second_by_first = _second_answers(firsts, presence)
+    judged = []
+    for instance, verdict in zip(instances, verdicts, strict=True):
+        first = _first_answer(verdict)
+        second = second_by_first[first]
+        box = {
+            "bbox_id": str(instance.get("bbox_id")),
+            "verdict": verdict.fit,
+            "reason": verdict.reason or None,
+            "presence": second,
+            "score": (_WORTH[first] + _WORTH[second]) / 2,
+            "decision": _decision(first, second),
+        }
+        judged.append(box)
+    return judged
+
+
 def _first_status(instances: Sequence[Mapping[str, Any]], presence: Presence) -> str:
-    # The status of an expression whose boxes no step has looked for: this check is the first that
-    # says anything of it. Such is a class without a box in `data.proposals`, the user's own boxes
-    # that a run checks.
+    # The status of an expression that has none yet, because no step has looked for its boxes. An
+    # example: a run checks the user's own boxes (`data.proposals`), and a class has no box there.
     if instances:
         return "grounded"
     return "none" if presence.there is False else "ambiguous"
 
 
 def _first_answer(verdict: BoxVerdict) -> bool | None:
-    # A box that is too large, or on a part, is on its phrase's thing, too.
+    # Whether a box is on its phrase's thing, however well it fits: "loose" and "part" count, too.
     if verdict.fit is None:
         return None
     return verdict.fit not in ("other", "nothing")
 
 
-def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[bool | None]:
-    # What the presence says of each box: that it is right, that it isn't, or nothing. With a count
-    # this depends on what the first answers say of all boxes.
+def _second_answers(
+    firsts: Sequence[bool | None], presence: Presence
+) -> dict[bool | None, bool | None]:
+    # By the first answer about a box, the second: what the presence says of such a box. True means
+    # that it is right, False that it isn't. `firsts` are the first answers about all boxes.
     if presence.there is None:
-        return [None] * len(firsts)
+        return {True: None, False: None, None: None}
+    if presence.count is None:
+        return {True: presence.there, False: presence.there, None: None}
     affirmed_count = firsts.count(True)
     not_denied_count = len(firsts) - firsts.count(False)
-    affirms_affirmed = presence.there
-    affirms_denied = presence.there
-    if presence.count is not None:
-        # With 3 boxes affirmed and 2 things counted, it isn't known which of the boxes are right.
-        affirms_affirmed = presence.there and affirmed_count <= presence.count
-        # With 2 things counted and all boxes but 1 denied, one of these may be right after all.
-        affirms_denied = not_denied_count < presence.count
-    second_by_first = {True: affirms_affirmed, False: affirms_denied, None: None}
-    return [second_by_first[first] for first in firsts]
+    # With 3 boxes affirmed and 2 things counted, it isn't known which of the boxes are right.
+    affirms_affirmed = presence.there and affirmed_count <= presence.count
+    # With 2 things counted and all boxes but 1 denied, one of the denied may be right after all.
+    affirms_denied = not_denied_count < presence.count
+    return {True: affirms_affirmed, False: affirms_denied, None: None}
 
 
 def _decision(first: bool | None, second: bool | None) -> str:
@@ -173,29 +182,16 @@ def _with_conclusion(
     # The expression with its `verification`, and `verified`: true, or None where anything is
     # doubtful or a box doesn't fit tightly. `judged` are all boxes, as `verification` has them.
     staying = [box for box in judged if box["decision"] != "dropped"]
-    scores = [box["score"] for box in staying]
-    doubts = []  # why somebody should look at it, in words
-    misfits = []  # what is wrong with boxes that are on their thing, in words
-    for box in staying:
-        if box["decision"] == "undecided":
-            doubts.append(f"the answers differ: {_both_in_words(box)}")
-        elif box["verdict"] != "right":
-            misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
     rejected = rejected_of(expression)
-    if not staying:
-        scores.append(_worth_of_absence(presence))
-        # The judge says that it is there, or can't tell. The latter is no doubt where a box was
-        # rejected, by this check or an earlier one: then a judge has denied the thing.
-        is_absence_unsure = presence.there is None and not rejected
-        if presence.there or is_absence_unsure:
-            doubts.append("no box, though it may be there")
+    doubts = _doubts(staying, rejected, presence)
+    misfits = _misfits(staying)
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
     verification = {
         "method": METHOD,
         "there": presence.there,
         "count": presence.count,
         "boxes": list(judged),
-        "score": round(sum(scores) / len(scores), 2),
+        "score": _score(staying, presence),
         "reason": "; ".join([*dropped, *doubts, *misfits]) or None,
     }
     verified = None if doubts or misfits else True
@@ -207,7 +203,33 @@ def _with_conclusion(
     return result
 
 
-def _worth_of_absence(presence: Presence) -> float:
+def _doubts(
+    staying: Sequence[dict[str, Any]], rejected: Sequence[dict[str, Any]], presence: Presence
+) -> list[str]:
+    # Why somebody should look at an expression, in words. `staying` are judged boxes.
+    undecided = [box for box in staying if box["decision"] == "undecided"]
+    doubts = [f"the answers differ: {_both_in_words(box)}" for box in undecided]
+    # Where the judge can't tell, a rejected box settles it: a judge has denied the thing then.
+    is_absence_unsure = presence.there is None and not rejected
+    if not staying and (presence.there or is_absence_unsure):
+        doubts.append("no box, though it may be there")
+    return doubts
+
+
+def _misfits(staying: Sequence[dict[str, Any]]) -> list[str]:
+    # What is wrong with boxes that are on their thing, in words.
+    misfits = []
+    for box in staying:
+        if box["decision"] == "kept" and box["verdict"] != "right":
+            misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
+    return misfits
+
+
+def _score(staying: Sequence[dict[str, Any]], presence: Presence) -> float:
+    # The mean of the boxes' scores.
+    if staying:
+        scores: list[float] = [box["score"] for box in staying]
+        return round(sum(scores) / len(scores), 2)
     # Without boxes the expression claims that the thing is absent. This is that claim's score: 1
     # where the judge says that it isn't there, 0 where it is, 0.5 where the judge can't tell.
     is_absent = None if presence.there is None else not presence.there
@@ -242,26 +264,27 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     check = check_of(expression)  # there is one: it said that boxes are missing
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
-    known_instances = [*instances, *rejected_of(expression)]
-    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
-    ids = free_ids(f"{expression['expression_id']}.", taken_ids)
-    for instance, bbox_id in zip(new_instances, ids, strict=False):
+    for instance, bbox_id in zip(new_instances, _free_bbox_ids(expression), strict=False):
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
-    reasons = [check.get("reason"), "a box was found that no judge has seen"]
-    verification = {
-        **check,
-        "boxes": boxes,
-        "reason": "; ".join(str(reason) for reason in reasons if reason),
-    }
+    reason = "a box was found that no judge has seen"
+    if check.get("reason"):
+        reason = f"{check['reason']}; {reason}"
     return {
         **expression,
         "instances": instances,
         "status": "grounded",
         "verified": None,
-        "verification": verification,
+        "verification": {**check, "boxes": boxes, "reason": reason},
         "doubtful": True,
     }
+
+
+def _free_bbox_ids(expression: Expression) -> Iterator[str]:
+    # "7#0.0", "7#0.1" and so on, without those of its boxes and of those rejected.
+    known_instances = [*expression["instances"], *rejected_of(expression)]
+    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
+    return free_ids(f"{expression['expression_id']}.", taken_ids)
 
 
 def free_ids(beginning: str, taken_ids: Collection[str]) -> Iterator[str]:

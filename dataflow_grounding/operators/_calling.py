@@ -36,7 +36,9 @@ def roles_of(operator: Any) -> dict[str, str]:
 
 
 def roles_by_column(operator: Any) -> dict[str, str]:
-    """Return the roles by arguments that say the role's default column in place of the role."""
+    """Return the roles by arguments that name the role's default column in place of the role: for
+    an input role `image` with the default column `image_path`, `input_image_path_key` → `image`.
+    """
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
         for role, column in columns.items():

@@ -25,9 +25,25 @@ def candidates_of(
     changed: Sequence[Changed],
     texts_of_other_images: Sequence[str],
 ) -> list[Expression]:
-    """Return the candidates as expressions without boxes, the kinds of change taking turns: so each
-    kind is among the first ones, which are kept.
+    """Return the candidates as expressions without boxes. The kinds of change take turns: only the
+    first candidates are kept, and each kind should be among them.
     """
+    fields_by_change = _fields_by_change(own_expressions, changed, texts_of_other_images)
+    taking_turns = _taking_turns(list(fields_by_change.values()))
+    candidates = []
+    taken_ids = {expression["expression_id"] for expression in own_expressions}
+    ids = free_ids(f"{record.unique_id}#n", taken_ids)
+    for free_id, fields in zip(ids, taking_turns, strict=False):
+        negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
+        candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
+    return candidates
+
+
+def _fields_by_change(
+    own_expressions: Sequence[Expression],
+    changed: Sequence[Changed],
+    texts_of_other_images: Sequence[str],
+) -> dict[str, list[dict[str, Any]]]:
     # {"attribute": [{"text": "a blue cup", "change": "attribute", "changed_from": "7#0"}], …}
     fields_by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
@@ -39,14 +55,7 @@ def candidates_of(
         if class_key(text) not in keys_of_changed:  # else it is a candidate already
             fields = {"text": text, "change": OTHER_IMAGE}
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
-    taking_turns = _taking_turns(list(fields_by_change.values()))
-    candidates = []
-    taken_ids = {expression["expression_id"] for expression in own_expressions}
-    ids = free_ids(f"{record.unique_id}#n", taken_ids)
-    for free_id, fields in zip(ids, taking_turns, strict=False):
-        negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
-        candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
-    return candidates
+    return fields_by_change
 
 
 def _taking_turns(lists: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.regions import boxes_reach_out
 from dataflow_grounding.data.records import DOUBT, Record, expression_id
-from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.data.spans import Span, find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found
@@ -61,10 +61,8 @@ def extracted_expressions(
     for number, (text, noun_chunk) in enumerate(extracted.expressions):
         span = spans[number]
         caption_span = caption_spans[number]
-        if span is None and caption_span is None:
-            ask.note("not_in_caption", "an expression that the caption doesn't hold")
-        elif span is None:
-            ask.note("not_in_cleaned_caption", "an expression that only the caption as given holds")
+        if span is None:
+            _note_without_span(caption_span, ask)
         expressions.append(
             {
                 "expression_id": expression_id(record, number),
@@ -76,6 +74,14 @@ def extracted_expressions(
             }
         )
     return expressions
+
+
+def _note_without_span(caption_span: Span | None, ask: Ask) -> None:
+    # Of an expression that isn't in the cleaned caption.
+    if caption_span is None:
+        ask.note("not_in_caption", "an expression that the caption doesn't hold")
+    else:
+        ask.note("not_in_cleaned_caption", "an expression that only the caption as given holds")
 
 
 def with_answers(

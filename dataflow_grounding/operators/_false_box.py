@@ -42,12 +42,7 @@ def false_box_for(
     same on each call, so that a resumed run asks the same question. It is as large as a box of its
     phrase, and touches no box of the record.
     """
-    if every is None:
-        return None
-    # chosen by the id, as if at random
-    digest = hashlib.sha256(record.unique_id.encode()).digest()
-    is_its_turn = int.from_bytes(digest[:8], "big") % every == 0
-    if not is_its_turn:
+    if every is None or not _is_its_turn(record, every):
         return None
     boxes_of_record: list[Bbox] = []
     for expression in expressions:
@@ -60,6 +55,12 @@ def false_box_for(
             if not any(area(intersection(bbox, other)) for other in boxes_of_record):
                 return FalseBox(place, bbox)
     return None
+
+
+def _is_its_turn(record: Record, every: int) -> bool:
+    # Of `every` records about one, chosen by its id as if at random.
+    digest = hashlib.sha256(record.unique_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % every == 0
 
 
 def _moved_over_picture(bbox: Bbox, size: Size) -> list[Bbox]:

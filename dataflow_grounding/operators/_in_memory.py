@@ -69,35 +69,39 @@ def check_columns(
     operator: Any, rows: Sequence[Mapping[str, Any]], error: type[GroundingError]
 ) -> None:
     """Raise an `error`, with columns that may be meant, where no row has what is needed."""
-    names: dict[str, None] = {}  # a set that keeps its order
-    for row in rows:
-        names.update(dict.fromkeys(map(str, row)))
-    columns = list(names)
+    columns = list(dict.fromkeys(str(name) for row in rows for name in row))  # each once
     lacking_roles = operator.lacking(columns)
     if not lacking_roles:
         return
     column_of_role = operator.reads()
     for role in lacking_roles:
-        # Only a serving that can't see needs it: an error that asks for the column would mislead.
+        # A model that sees the picture wouldn't need this column. So the error says to name a
+        # model, and not to add the column.
         if needed_without_model(operator, role):
             raise error(f"{operator.name} {NO_MODEL.format(column_of_role[role])}")
-    argument_of_role = {role: argument for argument, role in roles_of(operator).items()}
     unused = [name for name in columns if name not in column_of_role.values()]
-    hints: list[str] = []  # such as input_expressions_key='phrases'
-    instead = ""  # what to do without such a column
+    meant_by_role: dict[str, str | None] = {}
     for role in lacking_roles:
-        meant = _column_meant(rows, unused, column_of_role[role], role)
-        if meant is not None:
-            hints.append(f"{argument_of_role[role]}={meant!r}")
-            continue
-        hints.append(f"{argument_of_role[role]}=…")
-        if role == "expressions":
-            instead = _NO_PHRASES.format(column_of_role[role])
+        meant_by_role[role] = _column_meant(rows, unused, column_of_role[role], role)
     needed = " and ".join(repr(column_of_role[role]) for role in lacking_roles)
     raise error(
-        f"{type(operator).__name__} needs column {needed}, and there is {_in_words(columns)}: name"
-        f" yours with {', '.join(hints)}{instead}"
+        f"{type(operator).__name__} needs column {needed}, and there is {_in_words(columns)}:"
+        f" {_advice(operator, meant_by_role)}"
     )
+
+
+def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
+    # "name yours with input_expressions_key='phrases'", or "…_key=…" where no column may be meant.
+    argument_of_role = {role: argument for argument, role in roles_of(operator).items()}
+    arguments = []
+    for role, column in meant_by_role.items():
+        shown_column = "…" if column is None else repr(column)
+        arguments.append(f"{argument_of_role[role]}={shown_column}")
+    advice = f"name yours with {', '.join(arguments)}"
+    have_no_phrases = meant_by_role.get("expressions", "") is None
+    if have_no_phrases:
+        advice += _NO_PHRASES.format(operator.reads()["expressions"])
+    return advice
 
 
 def _column_meant(
@@ -139,43 +143,55 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     """Run an operator on a list or a DataFrame, and return its rows with the operator's columns."""
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
-    frame: DataFrame | None = None
-    if hasattr(data, "iloc") and hasattr(data, "columns"):
-        frame = data
-        data = frame.rename(columns=str).to_dict("records")
-    rows = _rows_of_list(operator, data)
+    is_frame = hasattr(data, "iloc") and hasattr(data, "columns")  # pandas isn't imported
+    rows = _rows_of_frame(data) if is_frame else _rows_of_list(operator, data)
     if rows:
         check_columns(operator, rows, InputError)
-    places: Sequence[int] = range(len(rows))  # of the rows in the first operator's list
-    earlier_failures: list[tuple[int, RecordError]] = []
-    if isinstance(data, Annotated):
-        # An operator before this one may have left rows out: the others know their places in its
-        # list. Rows that a caller has added to its answer have none.
-        places = [getattr(row, "place", number) for number, row in enumerate(data)]
-        earlier_failures = data.failures
     ends_at_first_failure = on_error == "raise"
     results = annotate_all(operator, rows, until_failure=ends_at_first_failure)
-    null_by_column = dict.fromkeys(operator.writes().values())  # column → None
+    places = _places_in_first_list(data, len(rows))
     failures: list[tuple[int, RecordError]] = []
-    record_by_number: dict[int, ShownRecord] = {}  # of the rows that are returned
+    for number, (_, error) in results.items():
+        if error is not None:
+            failures.append((places[number], error))
+    if failures:
+        _raise_or_warn(failures, len(rows), on_error)
+    record_by_number = _records_to_return(operator, results, keeps_failed=on_error == "keep")
+    if is_frame:
+        return _annotated_frame(operator, data, rows, record_by_number, failures)
+    earlier_failures = data.failures if isinstance(data, Annotated) else []
+    return Annotated(record_by_number.values(), [*earlier_failures, *failures])
+
+
+def _places_in_first_list(data: Any, count: int) -> Sequence[int]:
+    # An operator before this one may have left rows out: the others know their places in its list.
+    # Rows that a caller has added to its answer have none.
+    if isinstance(data, Annotated):
+        return [getattr(row, "place", number) for number, row in enumerate(data)]
+    return range(count)
+
+
+def _records_to_return(
+    operator: "Annotator",
+    results: Mapping[int, tuple[ShownRecord, RecordError | None]],
+    *,
+    keeps_failed: bool,
+) -> dict[int, ShownRecord]:
+    # By the rows' numbers. A row that failed, if it is kept, has null in the operator's columns.
+    null_by_column = dict.fromkeys(operator.writes().values())  # column → None
+    record_by_number = {}
     for number, (record, error) in results.items():
         if error is None:
             record_by_number[number] = record
-            continue
-        failures.append((places[number], error))
-        if on_error == "keep":
+        elif keeps_failed:
             record_by_number[number] = record.updated(null_by_column)
-    if failures:
-        _raise_or_warn(failures, len(rows), on_error)
-    if frame is None:
-        return Annotated(record_by_number.values(), [*earlier_failures, *failures])
-    return _annotated_frame(operator, frame, rows, record_by_number, failures)
+    return record_by_number
 
 
 def _raise_or_warn(
     failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
 ) -> None:
-    # With "keep", the rows are returned, and nothing is said.
+    # With "keep" it does nothing: the rows that failed are returned with the others.
     number, error = failures[0]  # the row's place in the first operator's list
     if on_error == "raise":
         # the error itself is raised, so that its class and what it carries stay
@@ -190,6 +206,11 @@ def _raise_or_warn(
             f"Warning: {len(failures)} of {count} rows failed and are left out. Row {number}:"
             f" {error} (on_error='keep' keeps them; .failures or .attrs['failures'] has all)"
         )
+
+
+def _rows_of_frame(frame: "DataFrame") -> list[Mapping[str, Any]]:
+    rows: list[Mapping[str, Any]] = frame.rename(columns=str).to_dict("records")
+    return rows
 
 
 def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
@@ -213,14 +234,7 @@ def _annotated_frame(
     # The frame's rows of these numbers, with the columns that the operator has set. Other columns
     # stay as pandas has them.
     result: DataFrame = frame.iloc[list(record_by_number)].copy()
-    new_columns = dict.fromkeys(operator.writes().values())  # a set that keeps its order
-    missing = object()  # is no value of any row
-    for number, record in record_by_number.items():
-        for name, value in record.items():
-            # a column is new where its value isn't the very object that the row had
-            if value is not rows[number].get(name, missing):
-                new_columns[name] = None
-    for name in new_columns:
+    for name in _columns_set(operator, rows, record_by_number):
         result[name] = _column([record.get(name) for record in record_by_number.values()])
     # pandas hands `attrs` on: these failed in an operator before this one
     failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))
@@ -232,8 +246,25 @@ def _annotated_frame(
     return result
 
 
+def _columns_set(
+    operator: "Annotator",
+    rows: Sequence[Mapping[str, Any]],
+    record_by_number: Mapping[int, ShownRecord],
+) -> Iterable[str]:
+    # The columns that the operator writes, then others that it has set in any record.
+    columns = dict.fromkeys(operator.writes().values())  # a set that keeps its order
+    missing = object()  # is no value of any row
+    for number, record in record_by_number.items():
+        for name, value in record.items():
+            # a column was set where its value isn't the very object that the row had
+            if value is not rows[number].get(name, missing):
+                columns[name] = None
+    return columns
+
+
 def _column(values: list[Any]) -> Any:
-    # Values of several types stay objects, as 2**53 + 1 next to null would become the float 2**53.
+    # Values of several types stay objects: as numbers, 2**53 + 1 next to null would become the
+    # float 2**53.
     import pandas
 
     column = pandas.Series(values, dtype=object)

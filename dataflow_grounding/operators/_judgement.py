@@ -26,8 +26,8 @@ class Judgement(NamedTuple):
         begin = 0  # of a part's verdicts among all of the reply
         for part, presence in zip(parts, checked.presences, strict=True):
             end = begin + len(part.boxes)
-            # Each request asks about the phrase, too: of an expression in several parts the first
-            # answer counts.
+            # Each part's request asks about the phrase, too. Where an expression has several parts,
+            # the first answer about its phrase counts.
             self.presences.setdefault(part.place, presence)
             verdicts = self.verdicts.setdefault(part.place, [])
             verdicts += checked.verdicts[begin:end]

@@ -1,7 +1,8 @@
 """What grounding expressions again says of them, next to what DoubleChecker has said.
 
-To ground an expression is to ask a model where it is. DoubleChecker asks another question before:
-whether the text fits the boxes. That answer is read back from the record; here "asking" is it.
+To ground an expression is to ask a model where it is. DoubleChecker has asked another question
+before: whether the text fits the boxes. What it found is read back from the record. Names here call
+that `asking`, and the second check `grounding`.
 
 A place is the index of a region among those of `ExpressionsToCheck`, from 0; the `region_ids` in a
 file count from 1. A number is the index of an expression in its record.
@@ -39,17 +40,13 @@ class Regrounding:
     asked: dict[int, Verdict]  # what it said, by the expression's number
 
     def texts(self, at_once: int) -> list[str]:
-        """Return the texts to ground again, in the order of requests with `at_once` of them: those
-        of near regions are together, as where DoubleChecker asked. An expression that fits several
-        regions has no boxes any more to compare an answer with, so that its text isn't there.
+        """Return the texts to ground again; a request will ask about `at_once` of them. Those of
+        near regions come one after the other, in the order in which DoubleChecker asked.
         """
         verdicts = self._verdicts_in_question()
         if not self.asked:
             return [verdict.text for verdict in verdicts.values()]
-        group_of_place: dict[int, int] = {}
-        for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
-            for place in places:
-                group_of_place[place] = group
+        group_of_place = _group_of_place(boxes_of(self.to_check.regions), at_once)
 
         def group_of_expression(number: int) -> int:
             # That of the first region which it named before the check: DoubleChecker went by it.
@@ -81,7 +78,7 @@ class Regrounding:
 
     def _verdicts_in_question(self) -> dict[int, Verdict]:
         # Without those of expressions that fit several regions, as DoubleChecker said: it took
-        # their boxes away.
+        # their boxes away, so that there is nothing to compare an answer with.
         verdicts = {}
         for number, verdict in self.to_check.verdicts.items():
             by_asking = self.asked.get(number)
@@ -106,6 +103,15 @@ class Regrounding:
         return self.to_check.checked(checked, of_grounding_alone, "reground", size)
 
 
+def _group_of_place(boxes: Sequence[Bbox], at_once: int) -> dict[int, int]:
+    # The number of the group that each region is in, by the region's place.
+    group_of_place: dict[int, int] = {}
+    for group, places in enumerate(near_groups(boxes, at_once)):
+        for place in places:
+            group_of_place[place] = group
+    return group_of_place
+
+
 def regrounding_of(
     expressions: Sequence[dict[str, Any]], regions: Sequence[Mapping[str, Any]], size: Size
 ) -> Regrounding:
@@ -122,8 +128,8 @@ def regrounding_of(
         has_no_answer = said.get("reason") == NOT_CHECKED
         if not had_boxes or has_no_answer:
             continue
-        # [] where a box is on none of the regions, and where DoubleChecker took the boxes away: the
-        # expression fits several regions
+        # None where a box is on none of the regions. There may also be no boxes: DoubleChecker
+        # took them away where the expression fits several regions.
         places = places_of(expression["instances"], to_check.regions) or []
         now = Verdict("unknown", expression["text"], places)
         now_by_number[number] = now
@@ -279,12 +285,12 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     either says `several`, so does the verdict; if one can't tell, the other counts. If they
     disagree, it is `wrong`, with text and regions as they were before both.
 
-    The second check is of the expression as the first has left it: where that was `mended`, it
-    `matches` if the correction is right.
+    The second check sees the expression as the first has left it. Where the first is `mended`, the
+    second is `matches` if the correction is right.
     """
     for verdict in (by_asking, by_grounding):
         if verdict.kind == "several":
-            # It corrects nothing: a text that asking had mended is the first one again.
+            # Nothing is corrected then: if asking had mended the text, it is taken back.
             return replace(verdict, text=before.text)
     if by_grounding.kind == "unknown":
         return by_asking
@@ -300,6 +306,10 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     if both_deny_it:
         reason = _join_reasons(by_asking, by_grounding)
         return replace(by_asking, reason=reason, iou=by_grounding.iou)
+    return _disagreement(by_asking, by_grounding, before)
+
+
+def _disagreement(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
     # One affirms what the other denies, or they name different regions.
     answer = "right" if by_asking.kind == "matches" else "wrong"
     where = "nowhere else"

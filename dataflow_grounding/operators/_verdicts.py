@@ -51,6 +51,8 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     gives_other_regions = bool(check.places) and set(check.places) != set(places)
     # a text meant for one region, for which the model names several: "the cup", but there are two
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
+    # A list without the region that it was meant for counts only where the model says that the
+    # text doesn't match.
     names_own_region = not set(places).isdisjoint(check.places)
     if fits_several and (names_own_region or check.matches is False):
         return Verdict("several", text, check.places, check.reason)
@@ -222,16 +224,13 @@ def expressions_to_check(
     """Return the expressions that have boxes, with the regions that the boxes are of. A box belongs
     to a region with the very same numbers; other boxes become regions without a type.
     """
-    all_regions = list(regions)
+    all_regions = _with_further_regions(regions, expressions)
     verdicts: dict[int, Verdict] = {}
     first_instances: dict[int, list[dict[str, Any]]] = {}
     for number, expression in enumerate(expressions):
         instances = expression["instances"]
         if not instances:
             continue
-        for instance in instances:
-            if places_of([instance], all_regions) is None:
-                all_regions.append({"bbox": instance["bbox"], "type": ""})
         places = places_of(instances, all_regions) or []
         verdicts[number] = Verdict("unknown", expression["text"], places)
         has_box_on_none = max(places) >= len(regions)
@@ -244,6 +243,18 @@ def expressions_to_check(
         count_of_record=len(regions),
         first_instances=first_instances,
     )
+
+
+def _with_further_regions(
+    regions: Sequence[Mapping[str, Any]], expressions: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    # The regions, then one for each box that is on none of them.
+    all_regions = list(regions)
+    for expression in expressions:
+        for instance in expression["instances"]:
+            if places_of([instance], all_regions) is None:
+                all_regions.append({"bbox": instance["bbox"], "type": ""})
+    return all_regions
 
 
 def with_spans(

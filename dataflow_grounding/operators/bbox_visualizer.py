@@ -99,9 +99,10 @@ def _fits_file_systems(path: str) -> bool:
 def draw_once(
     image: Image, marks: "Callable[[], list[Mark]]", content: Any, path: str
 ) -> bytes | None:
-    """Write a picture of an image with marks, and return its bytes; None where it is there already.
-    The file's JPEG comment tells: it is a digest of the image, of `content` and of STYLE. `content`
-    is all, as JSON, that the marks are made of; `marks` makes them, and is called only to draw.
+    """Write a picture of an image with marks, and return its bytes. Where the same picture is at
+    `path` already, nothing is drawn and None is returned. `marks` makes the marks, and `content` is
+    all, as JSON, that they are made of. The JPEG comment of the file has a digest of the image, of
+    `content` and of STYLE: the picture is the same where that is equal.
     """
     import PIL.Image
 

@@ -1,7 +1,7 @@
 """Operator: a judge's word on every box, and on whether each phrase's thing is there."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -40,10 +40,10 @@ from dataflow_grounding.trust.choice import FormatChoice, choice_of
 class BoxChecker(Operator):
     """Has a judge say how each box fits, and whether each phrase's thing is there, and how often.
 
-    One request shows all boxes of an image, drawn and numbered. The answers go into `verification`,
-    and a box's verdict and its phrase's presence, which are of one reply, decide. Of the phrases
-    that a NegativePhraser made up, those that the judge doesn't call absent are taken out. What a
-    person settled is left alone.
+    One request shows all boxes of an image, drawn and numbered. The answers go into `verification`.
+    A box stays or goes by two of them: how it fits, and whether its phrase's thing is there. Of the
+    phrases that a NegativePhraser made up, those that the judge doesn't call absent are taken out.
+    What a person settled is left alone.
 
     Args:
         serving: The judge: the model that found the boxes, or another.
@@ -166,29 +166,35 @@ class BoxChecker(Operator):
     def _update_of(
         self, record: Record, ask: Ask, checked_by_place: Mapping[int, Expression]
     ) -> Update:
-        # The record's expressions with those that were checked in their places. A negative is a
-        # phrase made up to be absent: one that the judge doesn't call absent is taken out, and goes
-        # into the column of candidates.
+        # The record's expressions with those that were checked in their places. A negative that may
+        # be there is taken out, and goes into the column of candidates.
+        staying = []
+        left_out = {}
+        for place, checked in checked_by_place.items():
+            if _may_be_there(checked):
+                left_out[place] = with_reason(checked)
+            else:
+                staying.append(checked)
         expressions = []
-        left_out = []
-        is_doubtful = False
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
-            if place not in checked_by_place:
-                expressions.append(expression)
-                continue
-            checked = checked_by_place[place]
-            if is_negative(checked) and not is_absent(checked):
-                left_out.append(with_reason(checked))
-                continue
-            if is_negative(checked):
-                ask.note("negatives", f"a negative kept: {checked.get('change')}")
-            if checked.get("doubtful"):
-                is_doubtful = True
-            expressions.append(checked)
+            if place not in left_out:
+                expressions.append(checked_by_place.get(place, expression))
+        _note_negatives(staying, ask)
         update: Update = {self.keys.output: expressions}
         if left_out:
             earlier = candidates_in(record, self.keys.candidates)
-            update[self.keys.candidates] = [*earlier, *left_out]
-        if is_doubtful:
+            update[self.keys.candidates] = [*earlier, *left_out.values()]
+        if any(expression.get("doubtful") for expression in staying):
             update["doubtful"] = True
         return update
+
+
+def _may_be_there(checked: Expression) -> bool:
+    # A negative is a phrase made up to be absent. True for one that the judge doesn't call absent.
+    return is_negative(checked) and not is_absent(checked)
+
+
+def _note_negatives(expressions: Sequence[Expression], ask: Ask) -> None:
+    for expression in expressions:
+        if is_negative(expression):
+            ask.note("negatives", f"a negative kept: {expression.get('change')}")

@@ -27,10 +27,11 @@ USUAL_PHRASES = 4  # that a caption has
 class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more and compares the two answers.
 
-    Boxes that were found in a crop are compared with boxes that are, too. With `region_iou` the
-    boxes are those of the record's regions: an expression that is found at others is corrected. One
-    that DoubleChecker was asked about is corrected only as both agree; else it is as it was before.
-    Raises SpecError for a wrong setting, or a model that draws no boxes.
+    Boxes that BoxRefiner found in a crop are compared with boxes that are looked for in a crop,
+    too. With `region_iou` the boxes are those of the record's regions: an expression that is found
+    at others is corrected. One that DoubleChecker was asked about is corrected only where both
+    agree; else it is as it was before. Raises SpecError for a wrong setting, or a model that draws
+    no boxes.
 
     Args:
         serving: The model that is asked.
@@ -135,14 +136,11 @@ class BoxVerifier(LooksCloser):
         self, image: Image, expressions: list[dict[str, Any]], texts: list[str], ask: Ask
     ) -> Mapping[str, Found | RecordError]:
         # The answer about each text, or the error in its place. Where a box of the text was found
-        # in a crop ("zoomed", by BoxRefiner), the boxes of the answer are looked for in crops, too.
-        texts_found_in_crops = set()
-        for expression in expressions:
-            if any(instance.get("zoomed") for instance in expression["instances"]):
-                texts_found_in_crops.add(expression["text"])
-        # A further sample than those that PhraseGrounder asked for, which have the numbers below
-        # `samples`. One of these may be the very same request: its stored reply would be taken, and
-        # agree with itself. The boxes of regions are no answers of a model, so that 0 will do.
+        # in a crop, the boxes of the answer are looked for in crops, too.
+        texts_found_in_crops = _texts_found_in_crops(expressions)
+        # PhraseGrounder asked for the samples below `samples`. Asking for one of these again would
+        # bring its stored reply, which agrees with itself. So this asks for a further one. Regions'
+        # boxes are no answers of a model: 0 will do.
         sample = self.samples if self.region_iou is None else 0
 
         async def ask_once(request_texts: list[str]) -> list[Found]:
@@ -156,6 +154,15 @@ class BoxVerifier(LooksCloser):
             return answers
 
         return await reground(ask_once, texts, self.phrases_per_request)
+
+
+def _texts_found_in_crops(expressions: list[dict[str, Any]]) -> set[str]:
+    # Those with a box that BoxRefiner found in a crop.
+    texts = set()
+    for expression in expressions:
+        if any(instance.get("zoomed") for instance in expression["instances"]):
+            texts.add(expression["text"])
+    return texts
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class CaptionGenerator(Operator):
         check_labels_were_read(record)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         if record.get("regions"):
-            # else the step that describes them would refuse it, with the caption paid for
+            # A later step, which describes the regions, would raise the same, but after the caption
+            # was paid for.
             check_stated_size(record, image.size)
         more_input = {}  # of the request, next to the picture
         if self.serving.needs_labels:  # the embedded one, which makes the caption of these regions

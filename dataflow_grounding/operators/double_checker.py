@@ -1,5 +1,6 @@
 """Operator: asks whether each expression means its regions, and corrects what doesn't."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataflow_grounding import (
     Update,
     read_expressions,
 )
+from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.operators import (
     ASKED,
     ExpressionsToCheck,
@@ -90,32 +92,37 @@ class DoubleChecker(RegionOperator):
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
         # The result of each expression by its number. Expressions whose first regions are near each
-        # other share a request. It shows all regions of their group, so that the model sees which
-        # others a text may fit. Regions of a group may have more expressions than a request takes.
-        boxes = boxes_of(to_check.regions)
-        first_place_by_number = {}
-        for number, verdict in to_check.verdicts.items():
-            first_place_by_number[number] = verdict.places[0]
+        # other share a request. Regions of a group may have more expressions than a request takes.
         results: dict[int, Result] = {}
-        for group in near_groups(boxes, self.regions_per_request):
+        for group in near_groups(boxes_of(to_check.regions), self.regions_per_request):
             numbers_in_group = []
-            for number, place in first_place_by_number.items():
-                if place in group:
+            for number, verdict in to_check.verdicts.items():
+                if verdict.places[0] in group:
                     numbers_in_group.append(number)
-            ask_about = partial(self._ask_about_some, image, to_check, group, ask)
-            for chunk in batched(numbers_in_group, self.regions_per_request):
-                try:
-                    answers = await ask_in_parts(
-                        chunk, ask_about, lambda number: boxes[first_place_by_number[number]]
-                    )
-                except RecordError as error:
-                    results.update(dict.fromkeys(chunk, error))  # each of them has this error
-                    continue
-                for numbers, verdicts in answers:
-                    results.update(zip(numbers, verdicts, strict=True))
+            ask_once = partial(self._ask_once, image, to_check, group, ask)
+            for numbers in batched(numbers_in_group, self.regions_per_request):
+                results |= await self._results_of(numbers, to_check, ask_once)
         return results
 
-    async def _ask_about_some(
+    async def _results_of(
+        self,
+        numbers: list[int],
+        to_check: ExpressionsToCheck,
+        ask_once: Callable[[list[int]], Awaitable[list[Verdict]]],
+    ) -> dict[int, Result]:
+        def first_box(number: int) -> Bbox:
+            first_place = to_check.verdicts[number].places[0]
+            return box_of(to_check.regions[first_place]["bbox"])
+
+        results: dict[int, Result] = {}
+        try:
+            for some_numbers, verdicts in await ask_in_parts(numbers, ask_once, first_box):
+                results.update(zip(some_numbers, verdicts, strict=True))
+        except RecordError as error:
+            return dict.fromkeys(numbers, error)  # each of them has this error
+        return results
+
+    async def _ask_once(
         self,
         image: Image,
         to_check: ExpressionsToCheck,
@@ -123,7 +130,8 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
-        # `numbers` are those of the expressions; `group` are places of regions near theirs.
+        # `numbers` are those of the expressions; `group` are places of regions near theirs. All of
+        # these are shown, so that the model sees which others a text may fit.
         asked = to_check.asked_together(numbers, group)
         picture = self.shown(image, asked.regions)
         box_format = self.format_choice.format

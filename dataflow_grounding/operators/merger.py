@@ -63,34 +63,46 @@ class Merger(RegionOperator):
         caption = record.get(self.keys.caption)
         if not isinstance(caption, str) or not caption.strip():
             caption = None
+        merged = await self._merged(image, regions, caption, ask)
+        named_places: set[int] = set()
+        for expression in merged:
+            named_places.update(expression.places)
+        if len(named_places) < len(regions):
+            ask.note("uncovered", "a region that no expression names")
+        return {self.keys.expressions: _expressions(record, merged, regions, caption)}
 
+    async def _merged(
+        self, image: Image, regions: Regions, caption: str | None, ask: Ask
+    ) -> list[Merged]:
+        # The model's expressions, with the places of their regions in the record.
         def request(
             picture: Image, some_regions: Regions, box_format: BoxFormat
         ) -> Request[list[Merged]]:
             return grounding_expression(picture, caption, some_regions, box_format)
 
         merged: list[Merged] = []
-        named_places: set[int] = set()
         for places, answers in await self.ask_about(image, regions, request, ask):
             for answer in answers:
                 # An answer counts the regions of its own request from 0. These are at `places`.
                 places_in_record = [places[number] for number in answer.places]
                 merged.append(Merged(answer.text, places_in_record))
-                named_places.update(places_in_record)
-        if len(named_places) < len(regions):
-            ask.note("uncovered", "a region that no expression names")
-        spans = find_spans([expression.text for expression in merged], caption or "")
-        expressions: list[dict[str, Any]] = []
-        for number, expression in enumerate(merged):
-            own_id = expression_id(record, number)
-            span = spans[number]
-            expressions.append(
-                {
-                    "expression_id": own_id,
-                    "text": expression.text,
-                    "char_span": list(span) if span else None,
-                    "instances": instances_on(expression.places, regions, own_id),
-                    "status": "grounded",
-                }
-            )
-        return {self.keys.expressions: expressions}
+        return merged
+
+
+def _expressions(
+    record: Record, merged: list[Merged], regions: Regions, caption: str | None
+) -> list[dict[str, Any]]:
+    spans = find_spans([expression.text for expression in merged], caption or "")
+    expressions: list[dict[str, Any]] = []
+    for number, (expression, span) in enumerate(zip(merged, spans, strict=True)):
+        own_id = expression_id(record, number)
+        expressions.append(
+            {
+                "expression_id": own_id,
+                "text": expression.text,
+                "char_span": list(span) if span else None,
+                "instances": instances_on(expression.places, regions, own_id),
+                "status": "grounded",
+            }
+        )
+    return expressions

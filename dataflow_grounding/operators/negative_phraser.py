@@ -110,30 +110,39 @@ class NegativePhraser(BoxOperator):
         """
         own_expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        caption = str(record.get(self.keys.caption) or "")
-        region_types = types_of(record, self.keys.regions)
-        # What these name is in the picture: no phrase in them can be a negative.
-        image_texts = [*texts_of(own_expressions), *region_types, caption]
         missing_count = self._missing_count(own_expressions)
-        candidate_count = SPARE * missing_count
-        most_others = ceil(candidate_count / SHARE_OF_OTHERS)
-        others = of_other_images(record, self.phrases, most_others, image_texts)
-        changed: list[Changed] = []
-        error_of_changing: RecordError | None = None
-        try:
-            count = candidate_count - len(others)
-            changed = await self._changed_phrases(image, own_expressions, count, ask)
-        except RecordError as why:
-            error_of_changing = why  # other images' phrases are looked for all the same
-        changed = without_named(image_texts, changed)
-        candidates = candidates_of(record, own_expressions, changed, others)
-        looked_for = await self._look_for(image, candidates, missing_count, ask)
+        made = await self._make(record, image, own_expressions, SPARE * missing_count, ask)
+        looked_for = await self._look_for(image, made.candidates, missing_count, ask)
         update = {
             self.keys.output: [*own_expressions, *looked_for.negatives],
             self.keys.candidates: looked_for.left_out,
         }
-        error = looked_for.error or error_of_changing
+        error = looked_for.error or made.error
         return Partial(update, error) if error else update
+
+    async def _make(
+        self,
+        record: Record,
+        image: Image,
+        own_expressions: Sequence[Expression],
+        count: int,
+        ask: Ask,
+    ) -> "_Made":
+        caption = str(record.get(self.keys.caption) or "")
+        region_types = types_of(record, self.keys.regions)
+        # What these name is in the picture: no phrase in them can be a negative.
+        image_texts = [*texts_of(own_expressions), *region_types, caption]
+        most_others = ceil(count / SHARE_OF_OTHERS)
+        others = of_other_images(record, self.phrases, most_others, image_texts)
+        changed: list[Changed] = []
+        error: RecordError | None = None
+        try:
+            changed_count = count - len(others)
+            changed = await self._changed_phrases(image, own_expressions, changed_count, ask)
+        except RecordError as why:
+            error = why  # other images' phrases are looked for all the same
+        changed = without_named(image_texts, changed)
+        return _Made(candidates_of(record, own_expressions, changed, others), error)
 
     async def _changed_phrases(
         self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
@@ -175,6 +184,13 @@ class NegativePhraser(BoxOperator):
         answers = await self.ground(image, texts_of(candidates), ask)
         why_of_status = {"none": "", "grounded": "it was found"}
         return [why_of_status.get(answer.status, "it may be there") for answer in answers]
+
+
+class _Made(NamedTuple):
+    """The candidates that were made up."""
+
+    candidates: list[Expression]
+    error: RecordError | None  # where the model gave no changed phrases
 
 
 class _LookedFor(NamedTuple):

@@ -398,12 +398,7 @@ class Operator(plan.Annotator, ABC):
         form = before.asking if asking is None else form_of(asking)
         own_prompts = dict(prompts or {})
         if prompt is not None:
-            if len(self.tasks) != 1:
-                raise SpecError(
-                    f"{type(self).__name__} asks {' and '.join(self.tasks) or 'nothing'}: name the"
-                    " task of the prompt, as in prompts={'phrase_grounding': …}"
-                )
-            own_prompts[self.tasks[0]] = prompt
+            own_prompts[self._only_task()] = prompt
         operator = copy.copy(self)
         operator.wording = Wording(
             prompts={**before.prompts, **own_prompts},
@@ -413,6 +408,14 @@ class Operator(plan.Annotator, ABC):
         )
         check_can_think(operator.serving, form)
         return operator
+
+    def _only_task(self) -> str:
+        if len(self.tasks) != 1:
+            raise SpecError(
+                f"{type(self).__name__} asks {' and '.join(self.tasks) or 'nothing'}: name the"
+                " task of the prompt, as in prompts={'phrase_grounding': …}"
+            )
+        return self.tasks[0]
 
     def reads(self) -> dict[str, str]:
         """Return the columns that it reads, by role."""

@@ -93,24 +93,17 @@ class RegionMarker(BoxWatching):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        if max_boxes is not None:
-            check_counts(max_boxes=max_boxes)
-        is_known_proposer = proposals in ("model", "opencv")
-        is_known_mark = marks in ("outline", "tag", "crop")
-        if not (is_known_proposer and is_known_mark):
-            raise SpecError(
-                "proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'"
-            )
+        _check_settings(max_boxes, proposals, marks)
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = None
-        # One that is no VLM, the embedded grounder, can't look for PROPOSED: OpenCV proposes.
+        # The embedded grounder is no VLM, and can't look for PROPOSED: OpenCV proposes then.
         if serving is not None and self.checked_serving(serving).is_vlm:
             self.serving = serving
         self.proposals: Proposals = proposals if self.serving else "opencv"
         self.outlined = marks != "tag"
-        # Whether the next step sends the picture with the marks drawn here. With "crop" it sends
-        # parts of the unmarked picture.
+        # Whether the next step sends the picture that is drawn here. With "crop" it doesn't: it
+        # sends parts of the unmarked picture.
         self.sends_marks = self.serving is not None and marks != "crop"
         self.format_choice = None  # where no model proposes, no boxes are asked for
         if self.serving and self.proposals == "model":
@@ -165,29 +158,24 @@ class RegionMarker(BoxWatching):
         """
         limits = self.serving.image_limits if self.serving else None
         image = open_image(record, self.keys.image, limits)
-        row = self._given(record, image)
-        if row is None:
-            row = await self._propose(image, ask)
+        row = self._given(record, image) or await self._propose(image, ask)
         numbered_boxes = largest(row.boxes.boxes, self.max_boxes)  # (number in the row, box), …
-        problems = self._noted_problems(row.boxes, numbered_boxes, ask)
+        boxes = [bbox for _, bbox in numbered_boxes]
+        over_most = self._over_max_boxes(row.boxes, {number for number, _ in numbered_boxes})
+        _note_problems(row.boxes, len(over_most), ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
-        marked_boxes = [bbox for _, bbox in numbered_boxes]
-        await asyncio.to_thread(self._draw, image, marked_boxes, path)
-        count = len(marked_boxes)
-        normalized_boxes = [normalized(bbox, image.size) for bbox in marked_boxes]
-        if self.max_boxes is not None:
-            # padded as by DataFlow, so that the lists of all rows are of one length
-            normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
+        await asyncio.to_thread(self._draw, image, boxes, path)
         update = {
             self.keys.image_with_bbox: path,
             self.keys.type: "with_bbox" if row.proposed_by is None else "without_bbox",
             self.keys.bbox: row.bbox_column,
-            self.keys.normalized_bbox: normalized_boxes,
+            self.keys.normalized_bbox: self._normalized(boxes, image),
             self.keys.result_file: self.output_dir,
-            self.keys.valid_bboxes_num: count,
-            self.keys.prompt: prompt_for(count),
-            self.keys.regions: [_region(bbox, row.proposed_by) for bbox in marked_boxes],
+            self.keys.valid_bboxes_num: len(boxes),
+            self.keys.prompt: prompt_for(len(boxes)),
+            self.keys.regions: [_region(bbox, row.proposed_by) for bbox in boxes],
         }
+        problems = [*row.boxes.problems, *over_most]
         if problems:
             update[self.keys.bbox_problems] = problems
         return update
@@ -203,7 +191,7 @@ class RegionMarker(BoxWatching):
         return _RowBoxes(given, record[self.keys.bbox], proposed_by=None)
 
     async def _propose(self, image: Image, ask: Ask) -> "_RowBoxes":
-        # Only where a model is to propose, a format is chosen: see `__init__`.
+        # `format_choice` is None where OpenCV proposes.
         if self.serving is not None and self.format_choice is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
@@ -218,30 +206,29 @@ class RegionMarker(BoxWatching):
         bbox_column = [list(from_xyxy(bbox, "xywh")) for bbox in boxes]
         return _RowBoxes(GivenBoxes(list(enumerate(boxes))), bbox_column, proposer)
 
-    def _noted_problems(
-        self, row_boxes: GivenBoxes, numbered_boxes: list[tuple[int, Bbox]], ask: Ask
+    def _over_max_boxes(
+        self, row_boxes: GivenBoxes, numbers_of_marked: set[int]
     ) -> list[dict[str, Any]]:
-        # Returns why boxes of the row are left out, and notes each: those that can't be used, and
-        # those over `max_boxes`, which aren't among the `numbered_boxes`. Cut ones are only noted.
-        for _ in row_boxes.problems:  # notes are counted: one for each box
-            ask.note("unusable_bbox", "see bbox_problems")
-        for _ in range(row_boxes.cut):
-            ask.note("bbox_cut", "a box reached out of the image")
-        problems = list(row_boxes.problems)
-        numbers_of_marked = {number for number, _ in numbered_boxes}
+        # The boxes that could be used, but are left out, as `bbox_problems` has them.
+        problems = []
         for number, bbox in row_boxes.boxes:
-            if number in numbers_of_marked:
-                continue
-            ask.note("over_max_boxes", "a box was left out")
-            problems.append(
-                {
-                    "box": number,
-                    "bbox": list(from_xyxy(bbox, "xywh")),
-                    "kind": "over_max_boxes",
-                    "reason": f"is not among the {self.max_boxes} largest",
-                }
-            )
+            if number not in numbers_of_marked:
+                problems.append(
+                    {
+                        "box": number,
+                        "bbox": list(from_xyxy(bbox, "xywh")),
+                        "kind": "over_max_boxes",
+                        "reason": f"is not among the {self.max_boxes} largest",
+                    }
+                )
         return problems
+
+    def _normalized(self, boxes: list[Bbox], image: Image) -> list[list[float]]:
+        normalized_boxes = [normalized(bbox, image.size) for bbox in boxes]
+        if self.max_boxes is not None:
+            # padded as by DataFlow, so that the lists of all rows are of one length
+            normalized_boxes += [[0.0] * 4] * (self.max_boxes - len(boxes))
+        return normalized_boxes
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
         content = [boxes, self.outlined]  # all that tells one drawing of the image from another
@@ -258,6 +245,25 @@ class _RowBoxes(NamedTuple):
     boxes: GivenBoxes
     bbox_column: Any  # what the column `bbox` has: as given, or the proposed ones
     proposed_by: str | None  # a model's name, or opencv; None for boxes that the row has
+
+
+def _check_settings(max_boxes: int | None, proposals: str, marks: str) -> None:
+    if max_boxes is not None:
+        check_counts(max_boxes=max_boxes)
+    is_known_proposer = proposals in ("model", "opencv")
+    is_known_mark = marks in ("outline", "tag", "crop")
+    if not (is_known_proposer and is_known_mark):
+        raise SpecError("proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'")
+
+
+def _note_problems(row_boxes: GivenBoxes, over_most: int, ask: Ask) -> None:
+    # Notes are counted: one for each box.
+    for _ in row_boxes.problems:
+        ask.note("unusable_bbox", "see bbox_problems")
+    for _ in range(row_boxes.cut):
+        ask.note("bbox_cut", "a box reached out of the image")
+    for _ in range(over_most):
+        ask.note("over_max_boxes", "a box was left out")
 
 
 def _region(bbox: Bbox, proposed_by: str | None) -> dict[str, Any]:

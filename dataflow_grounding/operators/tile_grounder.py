@@ -116,11 +116,8 @@ class TileGrounder(PhraseGrounder):
         # The answers about one phrase, from the image and its tiles, made one.
         if not tiles:
             return in_image
-        views = []
-        for tile, found in zip(tiles, in_tiles, strict=True):
-            instances_in_image = [_in_image(tile, instance) for instance in found.instances]
-            views.append(View(tile.region, instances_in_image))
         whole_view = View((0, 0, *image.size), in_image.instances)
+        views = [_view_of(tile, found) for tile, found in zip(tiles, in_tiles, strict=True)]
         things = join_views(whole_view, views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
         # Several phrases may well have the whole of a tile, which is small: that is no doubt.
@@ -141,5 +138,9 @@ def _first_stated(texts: list[str]) -> str:
     return next(filter(None, texts), "")
 
 
-def _in_image(tile: ImageTile, instance: dict[str, Any]) -> dict[str, Any]:
-    return {**instance, "bbox": list(tile.to_image(instance["bbox"]))}
+def _view_of(tile: ImageTile, found: Found) -> View:
+    # What a tile shows, its boxes in the image's pixels.
+    instances = []
+    for instance in found.instances:
+        instances.append({**instance, "bbox": list(tile.to_image(instance["bbox"]))})
+    return View(tile.region, instances)
