@@ -212,8 +212,8 @@ def error_in(completion: Any) -> dict[str, Any] | None:
 def _stated_error(
     completion: Mapping[str, Any], choice: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    # The body has it in `base_resp` (MiniMax), or the body or its choice in `error` (OpenRouter,
-    # gateways): an object, or a text.
+    # MiniMax states it in the body's `base_resp`. OpenRouter and gateways state it in `error`, an
+    # object or a text, of the body or of its choice.
     of_minimax = completion.get("base_resp")
     if isinstance(of_minimax, dict) and of_minimax.get("status_code"):
         return {"message": str(of_minimax)}
@@ -227,8 +227,8 @@ def _stated_error(
 
 def _broken_off_error(choice: Mapping[str, Any]) -> dict[str, Any] | None:
     finish_reason = choice.get("finish_reason")
-    # What OpenRouter's provider says. If the `finish_reason` next to it is a usual one, such as
-    # "stop", then OpenRouter took the answer for whole, and a text that came is read.
+    # OpenRouter also states its provider's reason. That one doesn't count where a text came: with
+    # a usual `finish_reason`, such as "stop", OpenRouter took the text for whole.
     of_provider = choice.get("native_finish_reason")
     is_broken_off = is_one_of(finish_reason, BROKEN_OFF)
     if of_provider and not _has_text(choice.get("message")):
@@ -258,8 +258,8 @@ def _is_error(said: Mapping[str, Any]) -> bool:
 
 
 def _first_choice(choices: list[Any]) -> Any:
-    # The choice with index 0, or without an index, counts as the first, also where another one
-    # comes before it.
+    # The first choice is that with index 0, or without an index. Another may come before it in the
+    # list.
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice
@@ -295,8 +295,8 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
 
 
 def _text_and_arguments(message: dict[str, Any]) -> str:
-    # Some gateways ask for JSON by a tool (BerriAI/litellm#6741): then the arguments of its one
-    # call are the text. Next to other text both are: nobody knows which of them counts.
+    # Some gateways ask for JSON by a tool (BerriAI/litellm#6741). Then the arguments of its one
+    # call are the reply. If there is text, too, both are returned: which one counts isn't known.
     text = _text(message.get("content"))
     arguments = _arguments_of_call(message)
     if not text.strip():
@@ -307,7 +307,7 @@ def _text_and_arguments(message: dict[str, Any]) -> str:
 
 
 def _arguments_of_call(message: dict[str, Any]) -> str:
-    # Of the one tool call, as JSON; "" where there is none, or several, none of which is the reply.
+    # The arguments of the tool call, as JSON; "" where there isn't exactly one call.
     calls = [call["function"] for call in message.get("tool_calls") or []]
     if message.get("function_call"):
         calls.append(message["function_call"])

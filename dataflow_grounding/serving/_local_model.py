@@ -40,21 +40,11 @@ class LoadedModel:
 
     def __init__(self, serving: Any) -> None:
         import torch
-        import transformers
 
         device = _best_device() if serving.device == "auto" else serving.device
         say(f"Loading {serving.model} on {device}")
-        from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
         _check_adapter(serving.model)
-        # `from_hub` goes before the user's settings, which can't have code run that comes with a
-        # model.
-        self.processor = transformers.AutoProcessor.from_pretrained(
-            serving.model, **{**serving.processor, **from_hub}
-        )
-        model, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
-            serving.model, dtype=serving.dtype, output_loading_info=True, **from_hub
-        )
-        _check_weights(loading_info)
+        self.processor, model = _load(serving)
         self.model = model.to(device).eval()
         self.name = serving.model
         self._max_output_tokens = serving.max_output_tokens
@@ -62,9 +52,9 @@ class LoadedModel:
         tokenizer = self.processor.tokenizer
         # Requests of a batch are filled up on the left, so that all replies begin at one place.
         tokenizer.padding_side = "left"
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         ends = model.generation_config.eos_token_id or tokenizer.eos_token_id  # one, or a list
         self._end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         # This raises where the model has no chat template.
         self.processor.apply_chat_template([{"role": "user", "content": _text_parts("?")}])
         # What makes a system message's content of a text; None: the template takes none.
@@ -102,29 +92,14 @@ class LoadedModel:
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
-        conversations = [self._conversation(asked) for asked in batch]
-        inputs = self.processor.apply_chat_template(
-            conversations,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True},
-        )
-        temperature = batch[0].temperature  # the same for the whole batch
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
-        if not temperature:
-            # The model's own settings for sampling are unset: transformers would warn that they
-            # have no effect.
-            sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-
+        inputs = self._inputs(batch)
         with self._torch.inference_mode():
             inputs = inputs.to(self.model.device, dtype=self.model.dtype)
             written = self.model.generate(
                 **inputs,
                 max_new_tokens=self._max_output_tokens,
                 stopping_criteria=[partial(self._stop_if_abandoned, batch)],
-                **sampling,
+                **_sampling(batch[0].temperature),  # the same for the whole batch
             )
         input_tokens = inputs["attention_mask"].sum(dim=1).tolist()  # without the padding
         padded_length = inputs["input_ids"].shape[1]
@@ -133,6 +108,16 @@ class LoadedModel:
         for tokens, sent in zip(output_tokens, input_tokens, strict=True):
             replies.append(self._reply(tokens, input_tokens=sent))
         return replies
+
+    def _inputs(self, batch: "Sequence[Asked]") -> Any:
+        return self.processor.apply_chat_template(
+            [self._conversation(asked) for asked in batch],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True},
+        )
 
     def _stop_if_abandoned(self, batch: "Sequence[Asked]", tokens: Any, *_: Any) -> Any:
         # Transformers calls this after each token. Nobody waits for any reply of the batch where
@@ -194,6 +179,31 @@ class LoadedModel:
 def message_of(error: BaseException) -> str:
     """Return the beginning of an error's message on one line; its class's name without any."""
     return excerpt(str(error) or type(error).__name__, 300)
+
+
+def _sampling(temperature: float) -> dict[str, Any]:
+    if temperature:
+        return {"do_sample": True, "temperature": temperature}
+    # The model's own settings for sampling are unset: transformers would warn that they have no
+    # effect.
+    return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
+
+def _load(serving: Any) -> tuple[Any, Any]:
+    # The processor and the model.
+    import transformers
+
+    from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
+    # `from_hub` comes second and replaces settings of the user's: these can't have code run that
+    # comes with a model.
+    processor = transformers.AutoProcessor.from_pretrained(
+        serving.model, **{**serving.processor, **from_hub}
+    )
+    model, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
+        serving.model, dtype=serving.dtype, output_loading_info=True, **from_hub
+    )
+    _check_weights(loading_info)
+    return processor, model
 
 
 def _best_device() -> str:

@@ -11,7 +11,7 @@ import re
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -146,9 +146,7 @@ class HttpTransport:
                 total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)
             ),
         )
-        # The proxy is looked up once; aiohttp would do it for each request.
-        address = urlsplit(self.url)
-        self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
+        self.proxy = _proxy_of(url)  # looked up once: aiohttp would do it for each request
 
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
@@ -195,6 +193,11 @@ class HttpTransport:
         await self.session.close()
 
 
+def _proxy_of(url: str) -> str | None:
+    address = urlsplit(url)
+    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
+
+
 class ClientTransport:
     """Sends by a copy of an `openai` client. The copy's retries are off: the engine tries again,
     and waits then with the whole run. It follows no redirects, also where it is a user's own:
@@ -234,20 +237,7 @@ class ClientTransport:
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         import openai
 
-        # The client makes the body itself, of arguments. `model` and `messages` have arguments of
-        # their own, and `extra_body` takes all the others.
-        settings = json.loads(body)
-        model = settings.pop("model")
-        messages = settings.pop("messages")
-        completions = self.client.chat.completions.with_raw_response
-        limits = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS))
-        sent = completions.create(
-            model=model,
-            messages=messages,
-            extra_body=settings,
-            extra_headers={**self.headers, **headers},
-            timeout=limits,
-        )
+        sent = self._create(body, headers)
         try:  # the client's own time limit starts again with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
@@ -259,6 +249,23 @@ class ClientTransport:
         except (asyncio.TimeoutError, RuntimeError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
         return response.status_code, response.headers, response.content
+
+    def _create(self, body: bytes, headers: Mapping[str, str]) -> Awaitable[Any]:
+        import openai
+
+        # The client makes the body itself, of arguments. `model` and `messages` have arguments of
+        # their own, and `extra_body` takes all the others.
+        settings = json.loads(body)
+        model = settings.pop("model")
+        messages = settings.pop("messages")
+        sent: Awaitable[Any] = self.client.chat.completions.with_raw_response.create(
+            model=model,
+            messages=messages,
+            extra_body=settings,
+            extra_headers={**self.headers, **headers},
+            timeout=openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
+        )
+        return sent
 
     async def aclose(self) -> None:
         """Close the connections, unless they are the client's own."""
@@ -290,11 +297,14 @@ Transport: TypeAlias = HttpTransport | ClientTransport
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
-    """Return what an HTTP client's error means: EndpointRefused if it is no address;
-    EndpointUnreachable or RateLimited if there was no connection; ServerFault if one broke off or
-    nothing came in time. `where` is the endpoint as messages name it, and `block` the spec's block
-    with its address. Classes are recognized by name, because neither aiohttp nor httpx has to be
-    installed.
+    """Return what an HTTP client's error means:
+
+    - EndpointRefused where the address is none,
+    - EndpointUnreachable or RateLimited where there was no connection,
+    - ServerFault where one broke off, or nothing came in time.
+
+    `where` is the endpoint as messages name it, and `block` the spec's block with its address.
+    Classes are recognized by name, because neither aiohttp nor httpx has to be installed.
     """
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:

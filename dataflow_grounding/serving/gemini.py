@@ -103,13 +103,7 @@ class GeminiServing(Serving):
     ) -> None:
         self.extra = dict(extra or {})
         _check_extra(self.extra, service_tier)
-        if not model:
-            raise SpecError(f"no model is named: set {setting('vlm.gemini.model')}")
-        if media_resolution and media_resolution not in RESOLUTIONS:
-            raise SpecError(
-                f"{setting('vlm.gemini.media_resolution')} {media_resolution!r} is not one of"
-                f" {', '.join(RESOLUTIONS)}"
-            )
+        _check_names(model, media_resolution)
         timeout = timeout_at(service_tier, timeout, TIMEOUT)
         check_settings(
             timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers
@@ -172,55 +166,71 @@ class GeminiServing(Serving):
         return needs_at(self.service_tier, "vlm.gemini.timeout", self.timeout)
 
     async def answer(self, request: Request[Any]) -> Reply:
-        client = self._client.get()  # raises EndpointRefused where the packages below are missing
-        where = f"{self.endpoint} ({self.model})"
-        import aiohttp
-        from google.genai import errors, types
+        client = self._client.get()  # raises EndpointRefused where the package below is missing
+        from google.genai import types
 
-        contents = []
-        for message in request.messages:
-            contents.append(await _content(message))
+        contents = [await _content(message) for message in request.messages]
         # The body is ours: the client would encode the pictures again for every request.
-        own_headers = WANTS_NO_CACHE if request.wants_own_reply else None
-        config = types.GenerateContentConfig(
-            http_options=types.HttpOptions(
-                extra_body=self._body(request, contents), headers=own_headers
-            )
+        options = types.HttpOptions(
+            extra_body=self._body(request, contents),
+            headers=WANTS_NO_CACHE if request.wants_own_reply else None,
         )
-        try:
-            response = await client.aio.models.generate_content(
-                model=self.model,
-                contents=request.task,  # the client wants some; those of the body replace them
-                config=config,
-            )
-        except errors.APIError as error:  # an answer with a status of an error
-            raise self._error_of(error, where) from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            # The client lets the errors of its transport through.
-            raise fault_of(error, where, "vlm.gemini", self.timeout) from None
-        except Exception as error:
-            reason = excerpt(str(error) or type(error).__name__, 200)
-            raise ServerFault(
-                f"{where} answered something that is not a Gemini reply: {reason}"
-            ) from None
+        config = types.GenerateContentConfig(http_options=options)
+        response = await self._send(client, request.task, config)
         return replace(
-            _reply_of(response, where),
+            _reply_of(response, self._where),
             id=name_in_reply(response.response_id),
             model=name_in_reply(response.model_version),
             kept=is_from_cache(_headers_of(response)),
         )
 
-    def _error_of(self, error: Any, where: str) -> GroundingError:
+    @property
+    def _where(self) -> str:
+        # the endpoint as messages name it
+        return f"{self.endpoint} ({self.model})"
+
+    async def _send(self, client: Any, task: str, config: Any) -> Any:
+        import aiohttp
+        from google.genai import errors
+
+        try:
+            return await client.aio.models.generate_content(
+                model=self.model,
+                contents=task,  # the client wants some; those of the body replace them
+                config=config,
+            )
+        except errors.APIError as error:  # an answer with a status of an error
+            raise self._error_of(error) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            # The client lets the errors of its transport through.
+            raise fault_of(error, self._where, "vlm.gemini", self.timeout) from None
+        except Exception as error:
+            reason = excerpt(str(error) or type(error).__name__, 200)
+            raise ServerFault(
+                f"{self._where} answered something that is not a Gemini reply: {reason}"
+            ) from None
+
+    def _error_of(self, error: Any) -> GroundingError:
         headers = getattr(error.response, "headers", None) or {}
         body = json.dumps(error.details).encode()
         status = int(error.code or 0)
-        fault = error_of(status, headers, body, where=where)
+        fault = error_of(status, headers, body, where=self._where)
         # At flex, a 503 says that there is no room.
         return error_at_tier(self.service_tier, fault, is_full=status == 503)
 
     def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
-        # What the user states in `extra` goes before what this serving would send. Settings that
-        # are None are left out.
+        # What the user states in `extra` goes before what this serving would send.
+        body = {
+            "systemInstruction": {"parts": [{"text": request.system}]},
+            "contents": contents,
+            "generationConfig": self._generation_config(request),
+        }
+        if self.service_tier:
+            body["serviceTier"] = self.service_tier
+        body = with_fields(body, self.thinking_fields(request.form.thinking) or {})
+        return with_fields(body, self.extra)
+
+    def _generation_config(self, request: Request[Any]) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
@@ -230,17 +240,7 @@ class GeminiServing(Serving):
         if not request.form.is_free:  # else the prompt's words alone say what form a reply has
             settings["responseMimeType"] = "application/json"
             settings["responseSchema"] = _schema_of(request.schema)
-        body = {
-            "systemInstruction": {"parts": [{"text": request.system}]},
-            "contents": contents,
-            "generationConfig": {
-                name: value for name, value in settings.items() if value is not None
-            },
-        }
-        if self.service_tier:
-            body["serviceTier"] = self.service_tier
-        body = with_fields(body, self.thinking_fields(request.form.thinking) or {})
-        return with_fields(body, self.extra)
+        return {name: value for name, value in settings.items() if value is not None}
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         return thinking_fields("gemini", self.model, level)
@@ -274,6 +274,16 @@ def _split_version(url: str) -> tuple[str, str]:
     return (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
 
 
+def _check_names(model: str, media_resolution: str) -> None:
+    if not model:
+        raise SpecError(f"no model is named: set {setting('vlm.gemini.model')}")
+    if media_resolution and media_resolution not in RESOLUTIONS:
+        raise SpecError(
+            f"{setting('vlm.gemini.media_resolution')} {media_resolution!r} is not one of"
+            f" {', '.join(RESOLUTIONS)}"
+        )
+
+
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
@@ -305,8 +315,8 @@ async def _content(message: Turn) -> dict[str, Any]:
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    # A JSON schema in Gemini's dialect, where an optional value is `nullable`, rather than of two
-    # types, and not required: {"type": ["string", "null"]} is {"type": "STRING", "nullable": true}.
+    # A JSON schema in Gemini's dialect: {"type": ["string", "null"]} becomes {"type": "STRING",
+    # "nullable": true}. A property that is nullable is left out of `required`.
     # Source: ai.google.dev, structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]
@@ -344,8 +354,8 @@ def _reply_of(response: Any, where: str) -> Reply:
     if finish in _FINISHED:
         return Reply(text, _FINISHED[finish], usage, tier=tier)
     if not is_one_of(finish, BLOCKED):
-        # After a reason that doesn't concern the content, such as OTHER or MALFORMED_RESPONSE, the
-        # text may not be whole: without any, the question is asked again
+        # The reason doesn't concern the content, such as OTHER or MALFORMED_RESPONSE. The text may
+        # not be whole, so it is dropped, and the engine asks again
         # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
         return Reply("", finish, usage, tier=tier)
     refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))

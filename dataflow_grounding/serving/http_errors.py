@@ -117,12 +117,17 @@ def error_of(
     said: str = "",
     address: str = "",
 ) -> errors.GroundingError:
-    """Return the error that an answer means: EndpointRefused where all requests fail like this one;
-    RateLimited or ServerOverloaded, with the wait that is asked for, where the endpoint is busy;
-    ServerFault for a fault that may pass, and for a redirect; PictureTooLarge where the picture or
-    the body has too many bytes; else RequestRefused. Headers' names are in lower case. With an
-    `address`, the message of a server that has nothing there asks whether `/v1` is missing from it.
-    `said`, such as "inside a 200", comes after the status in the message.
+    """Return the error that an answer means:
+
+    - EndpointRefused where all requests fail like this one, NoCredit for want of money,
+    - RateLimited or ServerOverloaded, with the wait that is asked for, where the endpoint is busy,
+    - ServerFault for a fault that may pass, and for a redirect,
+    - PictureTooLarge where the picture or the body has too many bytes,
+    - else RequestRefused.
+
+    Headers' names are in lower case. `where` is the endpoint as the message names it. `said`, such
+    as "inside a 200", comes after the status. Where a server has nothing at `address`, the message
+    asks whether `/v1` is missing from it.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
@@ -132,17 +137,11 @@ def error_of(
     if message:
         text += f": {message}"
     # What the words say goes before what the status alone would mean.
-    error_by_words = _error_by_words(status, text, message, _codes_of(error))
-    if error_by_words is not None:
-        return error_by_words
-    advice = _advice_for_all(status, message)
-    if advice is not None:
-        text = text.rstrip(".")
-        question = ""
-        if status == 404 and _NO_SUCH_PATH.fullmatch(message):
-            question = _question_about(address)
-        return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
-    return _error_by_status(status, text, message, headers, details)
+    return (
+        _error_by_words(status, text, message, _codes_of(error))
+        or _error_of_all(status, text, message, address)
+        or _error_by_status(status, text, message, headers, details)
+    )
 
 
 def _error_by_words(
@@ -159,6 +158,20 @@ def _error_by_words(
         too_large.numbers = tuple(_sizes_in(message))  # the limit is one of these
         return too_large
     return None
+
+
+def _error_of_all(
+    status: int, text: str, message: str, address: str
+) -> errors.EndpointRefused | None:
+    # The error where all requests fail like this one. `text` is that of the error.
+    advice = _advice_for_all(status, message)
+    if advice is None:
+        return None
+    question = ""
+    if status == 404 and _NO_SUCH_PATH.fullmatch(message):
+        question = _question_about(address)
+    text = text.rstrip(".")
+    return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
 
 
 def _error_by_status(
@@ -179,8 +192,8 @@ def _error_by_status(
         return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
     if status >= 500 or status in _PASSING:
         fault = errors.ServerFault(text)
-        # Gemini's billing page: a request that fails with a 500 isn't charged for. A gateway's
-        # statuses tell that it lost a model, which may have worked.
+        # A request that fails with a 500 isn't charged for, by Gemini's billing page. After a
+        # gateway's status it may be: the gateway lost a model that may have answered.
         fault.may_be_billed = status < 500 or status in _LOST
         return fault
     if status >= 400:
@@ -201,7 +214,7 @@ def error_of_success(
             code = int(code)
     is_status_of_error = type(code) is int and 400 <= code < 600
     status = code if is_status_of_error else 500
-    # Where no other status is stated, two errors that don't pass by themselves are known by words.
+    # By status 500, it is a fault that may pass. Two errors are known by their words not to pass.
     if status == 500 and is_about_content(f"{code} {error.get('message')}"):
         status = 400
     if status == 500 and _NO_SUCH_PATH_WITH_200 in str(error.get("message")):
@@ -239,9 +252,9 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def _question_about(address: str) -> str:
-    # Asks whether `/v1` is missing from an address, unless its path has a version, or it has a
-    # query as Azure's. Where there is a path, nobody knows whether `/v1` follows it: Ollama's is
-    # not at /api/v1.
+    # Asks whether `/v1` is missing from an address. Nothing is asked where its path has a version,
+    # or where it has a query, as Azure's addresses have. With a path, only the end is asked about:
+    # Ollama's /v1 isn't at /api/v1.
     parts = urlsplit(address)
     if not address or parts.query or _VERSION.search(parts.path):
         return ""
@@ -264,7 +277,7 @@ def _is_without_credit(status: int, message: str) -> bool:
 
 
 def _is_too_large(status: int, message: str) -> bool:
-    # A 413 needs no words for that, but may have others: Groq's, of too many tokens a minute.
+    # Status 413 says so without words. But Groq sends it with words about too many tokens a minute.
     if status not in (400, 404, 413, 422) or _NOT_BYTES.search(message):
         return False
     says_so = _OF_BYTES.search(message) and _TOO_LARGE.search(message)
@@ -311,24 +324,26 @@ def is_about_content(refusal: str) -> bool:
 def _seconds_to_wait(
     headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    # A day if Google's error details say that a day's quota is used up, else what is asked for:
-    # {"violations": [{"quotaId": "GenerateRequestsPerDay…"}]}, {"@type": "type.googleapis.com/
-    # google.rpc.RetryInfo", "retryDelay": "34s"}
+    # Google's details may say that a day's quota is used up. Then a shorter wait, which the answer
+    # may ask for all the same, doesn't help.
     for detail in details:
+        # {"violations": [{"quotaId": "GenerateRequestsPerDay…"}]}
         if "PerDay" in str(detail.get("violations")):
             return DAY
     wait = retry_after(headers)
     if wait is not None:
         return wait
     for detail in details:
+        # {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
         if str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
             return _seconds_of(str(detail.get("retryDelay", "")))
     return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait by `retry-after-ms`, else by `retry-after`, which may be a date,
-    else until the limits that are used up are reset. A header that can't be read is ignored.
+    """Return the seconds to wait, as the first of these headers that can be read says:
+    `retry-after-ms`, `retry-after` (seconds or a date), those of rate limits that are used up. None
+    without any.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds_in(headers.get(name), unit)
@@ -396,10 +411,9 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # Returns the error that a body states, and Google's details of it, [] without any. The error is
-    # the `error` of a JSON object, or of the first one in a list, else the JSON itself; of a body
-    # that is no JSON, all of it, but "" for a web page.
+    # Returns the error that a body states, and Google's details of it, [] without any:
     # {"error": {"code": 429, "message": "…", "details": [{"@type": "…RetryInfo", …}]}}
+    # Other JSON, and a text, are taken for the error themselves. A web page says nothing: "".
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -423,9 +437,8 @@ def _first_of(data: Any) -> Any:
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    # An error in words: its `message` or `detail`, else all of it. In brackets follow the reasons
-    # that Google's details have, else the error's code if that is a word: "Quota exceeded
-    # (RATE_LIMIT)".
+    # An error in words, "Quota exceeded (RATE_LIMIT)": its `message` or `detail`, else all of it.
+    # In brackets are the reasons in Google's details, else the error's code if that is a word.
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error

@@ -155,16 +155,7 @@ class OpenAIServing(Serving):
         name: str = "",
         service_tier: str = "",
     ) -> None:
-        if not model_name:
-            raise SpecError(
-                f"no model is named: set {setting('vlm.openai.model_name')}, or DF_MODEL in the"
-                " environment"
-            )
-        if isinstance(client, str):
-            raise SpecError(
-                f"{setting('vlm.openai.client')} names a way to send in a spec; here it takes an"
-                " openai.AsyncOpenAI, or make an OpenAISdkServing"
-            )
+        _check_model_and_client(model_name, client)
         url = api_url or OPENAI_URL
         if client is not None:
             url = _address_of(client, api_url)
@@ -181,20 +172,14 @@ class OpenAIServing(Serving):
         self.max_output_tokens = max_tokens
         self.box_format = box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
-        api_key = api_key or getattr(client, "api_key", None)
-        if not api_key:
-            api_key = _key_in_environment(key_name_of_api_key, url)
-        self._api_key = usable_key(api_key)
+        stated_key = api_key or getattr(client, "api_key", None)
+        self._api_key = usable_key(stated_key or _key_in_environment(key_name_of_api_key, url))
         if client is None and not api_url:
             _require_address_or_openai_key(self._api_key)
         self.extra_body = dict(extra_body or {})
-        self.extra_headers = {
-            str(name): str(value) for name, value in (extra_headers or {}).items()
-        }
-        _check_extras(self.extra_headers, self.extra_body)
-        if service_tier and "service_tier" in self.extra_body:
-            tier, body = setting("vlm.service_tier"), setting("vlm.openai.extra_body")
-            raise SpecError(f"{tier} is set in {body}, too: leave it out there")
+        headers = dict(extra_headers or {})
+        self.extra_headers = {str(name): str(value) for name, value in headers.items()}
+        _check_extras(self.extra_headers, self.extra_body, service_tier)
         self._hide_secrets(client)
         # a `.env` file may name a stranger's address: the user's own key doesn't go there
         refuse_key_from_another_place(self._url, self._api_key, self.extra_headers)
@@ -263,9 +248,9 @@ class OpenAIServing(Serving):
         return await self._answer_as_found_out(request)
 
     async def _answer_as_found_out(self, request: Request[Any]) -> Reply:
-        # Sends a request in the way that was found out. If it is refused all the same, it may be
-        # for one of two things that few requests have: keys that ask for a reply of one's own, and
-        # a lower temperature. Then it is sent without that.
+        # Sends a request in the way that was found out. A refusal may be due to one of two things
+        # that few requests have: keys that ask for a reply of one's own, and a lower temperature.
+        # Then the request is sent again without that.
         habits = self._found_out.habits  # while this request is on its way, another may change them
         try:
             reply = await self._send(request, habits)
@@ -285,7 +270,10 @@ class OpenAIServing(Serving):
             if _has_keys_against_caches(request, habits):
                 self._found_out.takes_keys_against_caches = True
             return reply
-        # Without `cut_off`, the request has the usual temperature.
+        return await self._send_at_usual_temperature(request)
+
+    async def _send_at_usual_temperature(self, request: Request[Any]) -> Reply:
+        # A request has a lower temperature only with `cut_off`.
         at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
         request.before_another()
         return await self._send(at_usual_temperature, self._found_out.habits)
@@ -305,12 +293,11 @@ class OpenAIServing(Serving):
     async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
-        # Not every endpoint takes the keys that ask for a reply of one's own, and its refusal may
-        # not name them. So the request is sent without one after the other. The habits with which
-        # it is answered are noted for later requests. Raises `refused` where the keys aren't the
-        # reason.
+        # Sends a request without one, then another, then both of the keys that ask for a reply of
+        # one's own: a refusal may not name the key that isn't taken. The habits with which the
+        # request is answered are noted for later ones. Raises `refused` if all are refused, too.
         habits_to_try = [replace(habits, seed=False)]
-        if self._found_out.is_litellm and habits.no_cache:  # only LiteLLM is sent that key
+        if self._found_out.is_litellm and habits.no_cache:  # else that key wasn't sent
             habits_to_try.append(replace(habits, no_cache=False))
             habits_to_try.append(replace(habits, seed=False, no_cache=False))
         for habits_to_send_with in habits_to_try:
@@ -323,25 +310,20 @@ class OpenAIServing(Serving):
         raise refused
 
     async def _find_out(self, request: Request[Any]) -> Reply:
-        # Sends the request in one way after the other, until one is answered, and notes that one in
-        # `_found_out`. Raises the first refusal where no way is left to try, EndpointRefused for a
-        # model that takes no images, and any other error at once.
+        # Sends the request in one way after another, until one is answered, and notes that way in
+        # `_found_out`. Raises the first refusal where no way is left to try, and any other error at
+        # once.
         first_refusal: RequestRefused | None = None
         habits = self._found_out.habits
         while True:
             try:
-                # Without a seed, for which `after_refusal` has no rule. Whether seeds are taken is
-                # found out later, by `_with_fewer_keys`.
+                # Whether seeds are taken is found out later, by `_with_fewer_keys`.
                 reply = await self._send(request, replace(habits, seed=False))
             except PictureTooLarge:  # it is too large in any form
                 raise
             except RequestRefused as error:
-                if takes_no_images(str(error)):
-                    raise EndpointRefused(
-                        f"{error}. The model takes no images: name one that does"
-                    ) from None
-                if first_refusal is None:
-                    first_refusal = error
+                _refuse_without_images(error)
+                first_refusal = first_refusal or error
                 next_habits = habits.after_refusal(str(error))
                 if next_habits is None:
                     raise first_refusal from None
@@ -456,13 +438,9 @@ class OpenAIServing(Serving):
         temperature = request.temperature(self.temperature)
         if habits.temperature and temperature is not None:
             settings["temperature"] = temperature
-        if request.form.is_free:
-            pass  # the prompt's words alone say what form a reply has
-        elif habits.response_format == "json_object":
-            settings["response_format"] = {"type": "json_object"}
-        elif habits.response_format == "json_schema":
-            schema = {"name": request.task, "strict": True, "schema": request.schema}
-            settings["response_format"] = {"type": "json_schema", "json_schema": schema}
+        response_format = _response_format(request, habits)
+        if response_format is not None:
+            settings["response_format"] = response_format
         if self.service_tier:
             settings["service_tier"] = self.service_tier
         if habits.stream:  # whether the key is sent, which asks for no stream
@@ -470,8 +448,8 @@ class OpenAIServing(Serving):
         settings |= self.extra_body
         thinking = request.form.thinking
         if thinking:
-            # `settings` replaces the fields for thinking: what the user states goes before these,
-            # too.
+            # `settings` come second, and replace the fields for thinking: what the user states goes
+            # before these, too.
             settings = _thinking.with_fields(self.thinking_fields(thinking) or {}, settings)
         return settings
 
@@ -537,9 +515,38 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
     return [*parts, b'{"type": "text", "text": ', text, b"}]}"]
 
 
+def _response_format(request: Request[Any], habits: Habits) -> dict[str, Any] | None:
+    # None where the endpoint takes none, or the prompt's words alone say what form a reply has.
+    if request.form.is_free or habits.response_format == "none":
+        return None
+    if habits.response_format == "json_object":
+        return {"type": "json_object"}
+    schema = {"name": request.task, "strict": True, "schema": request.schema}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _refuse_without_images(refused: RequestRefused) -> None:
+    # Raises EndpointRefused where the model takes no images: no other form of a request helps.
+    if takes_no_images(str(refused)):
+        raise EndpointRefused(f"{refused}. The model takes no images: name one that does") from None
+
+
 @lru_cache(maxsize=16)  # there is one for all tasks about an image, and a user's own
 def _system_message(text: str) -> bytes:
     return json.dumps({"role": "system", "content": text}).encode() + b","
+
+
+def _check_model_and_client(model_name: str, client: Any) -> None:
+    if not model_name:
+        raise SpecError(
+            f"no model is named: set {setting('vlm.openai.model_name')}, or DF_MODEL in the"
+            " environment"
+        )
+    if isinstance(client, str):
+        raise SpecError(
+            f"{setting('vlm.openai.client')} names a way to send in a spec; here it takes an"
+            " openai.AsyncOpenAI, or make an OpenAISdkServing"
+        )
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
@@ -592,7 +599,7 @@ def _require_address_or_openai_key(key: str | None) -> None:
         )
 
 
-def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any], tier: str) -> None:
     for text in (*headers, *headers.values()):
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")
@@ -602,3 +609,8 @@ def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
     for name in ("messages", "model", "n"):
         if name in body:
             raise SpecError(f"{setting('vlm.openai.extra_body')} can't hold {name!r}")
+    if tier and "service_tier" in body:
+        fields = setting("vlm.openai.extra_body")
+        raise SpecError(
+            f"{setting('vlm.service_tier')} is set in {fields}, too: leave it out there"
+        )

@@ -5,6 +5,7 @@ It is for `vlm.openai.client: sdk`, and for Azure with Entra ID.
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
@@ -75,8 +76,8 @@ class OpenAISdkServing(OpenAIServing):
         self._azure_version = api_version if azure_endpoint else None
         if azure_endpoint:
             if api_url:
-                url, endpoint = setting("vlm.openai.base_url"), setting(_ENDPOINT)
-                raise SpecError(f"{url} and {endpoint} are both set: leave one out")
+                url = setting("vlm.openai.base_url")
+                raise SpecError(f"{url} and {setting(_ENDPOINT)} are both set: leave one out")
             api_url = _address_of_deployment(azure_endpoint, model_name, api_version)
             # unless the caller names another variable
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
@@ -87,14 +88,8 @@ class OpenAISdkServing(OpenAIServing):
         if isinstance(provider, str):
             provider = provider_named(provider, ["."])  # its module may be in the current folder
         self._provider = provider
-        # A token, as a key, goes to no address that a `.env` file names.
-        named_by = names_address(self._url)
-        if self._provider is not None and named_by:
-            variable, file = named_by
-            raise SpecError(
-                f"{variable} is set by {file}, and {setting(_PROVIDER)} would give its token to"
-                f" that address: set {variable} in the environment, or the address in the spec"
-            )
+        if provider is not None:
+            _refuse_token_for(self._url)
 
     @property
     def has_key(self) -> bool:
@@ -126,11 +121,10 @@ class OpenAISdkServing(OpenAIServing):
             # The client insists on a key. `Omit` leaves the headers out that would have it.
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
-        client: Any
+        make_client: Any = openai.AsyncOpenAI
         if self._azure_version:
-            client = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
-        else:
-            client = openai.AsyncOpenAI(**settings)
+            make_client = partial(openai.AsyncAzureOpenAI, api_version=self._azure_version)
+        client = make_client(**settings)
         url = self._address("chat/completions")
         return ClientTransport(client, url, self.timeout, headers, http_client=http_client)
 
@@ -147,21 +141,38 @@ class OpenAISdkServing(OpenAIServing):
             raise EndpointRefused(
                 f"{setting(_PROVIDER)} gave no token: {raised}", certain=False
             ) from None
-        if not isinstance(token, str) or not token:
-            raise EndpointRefused(
-                f"{setting(_PROVIDER)} should return a token, a text that is not empty"
-            )
-        learn(token)
-        if not (token.isascii() and token.isprintable()):
-            raise EndpointRefused(
-                f"{setting(_PROVIDER)} returned a token that no header can hold: a line break?"
-            )
-        return token
+        return _checked_token(token)
+
+
+def _checked_token(token: Any) -> str:
+    # The token, which is masked from now on.
+    if not isinstance(token, str) or not token:
+        raise EndpointRefused(
+            f"{setting(_PROVIDER)} should return a token, a text that is not empty"
+        )
+    learn(token)
+    if not (token.isascii() and token.isprintable()):
+        raise EndpointRefused(
+            f"{setting(_PROVIDER)} returned a token that no header can hold: a line break?"
+        )
+    return token
+
+
+def _refuse_token_for(url: str) -> None:
+    # Raises SpecError where a `.env` file names the address: it may be a stranger's. Neither a key
+    # nor a token goes there.
+    named_by = names_address(url)
+    if named_by:
+        variable, file = named_by
+        raise SpecError(
+            f"{variable} is set by {file}, and {setting(_PROVIDER)} would give its token to"
+            f" that address: set {variable} in the environment, or the address in the spec"
+        )
 
 
 def _address_of_deployment(azure_endpoint: str, model_name: str, api_version: str | None) -> str:
-    # It is the address that OpenAIServing is given for the same deployment, so that both have the
-    # same stored replies. Raises SpecError.
+    # OpenAIServing is given the same address for the deployment, so that both have the same stored
+    # replies.
     if not api_version:
         version = setting("vlm.openai.azure.api_version")
         raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")

@@ -9,10 +9,10 @@ has a reply under the key of its request:
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, BinaryIO
 
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding._util.secrets import blotted, masked
@@ -107,7 +107,7 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        # Adds a reply to the file, after the first line if there is none yet, and returns its line.
+        # Adds a reply to the file, and returns its line.
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -118,32 +118,32 @@ class RecordedServing(Serving):
         if reply.tier:
             line["tier"] = blotted(reply.tier)
         with open(self.path, "a+b") as file:
-            is_empty = file.tell() == 0  # it is opened at its end
-            if is_empty:
-                head = head_of_recording(self, self.identity_there(), self.box_format)
-                file.write(dump_line(head).encode())
-            else:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    # The last line wasn't finished, as where the process was killed.
-                    file.write(b"\n")
+            self._prepare_to_append(file)
             file.write(dump_line(line).encode())
         self._replies[key] = line
         return line
+
+    def _prepare_to_append(self, file: BinaryIO) -> None:
+        # Writes the first line into an empty file. Ends a last line that wasn't finished: the
+        # process that wrote it may have been killed.
+        is_empty = file.tell() == 0  # it is opened at its end
+        if is_empty:
+            head = head_of_recording(self, self.identity_there(), self.box_format)
+            file.write(dump_line(head).encode())
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
 
     def _load(self) -> None:
         # Reads the recording into this object's attributes. Raises InputError.
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
-                for text in file:
-                    # A line that isn't whole is no reply: the process was killed while it wrote it.
-                    with suppress(ValueError):
-                        line = json.loads(text)
-                        self._replies[line["key"]] = line
+                self._replies = _replies_in(file)
             recorded = dict(head["recorded"])
             self._recorded_at = str(recorded["endpoint"])
-            # Keys of replies are made of the identity, and mostly without the address.
+            # Keys of replies are made of the identity, which mostly has no address.
             if not head.get("keyed_by_endpoint", True):
                 del recorded["endpoint"]
             self._identity = {"model": recorded["model"], **recorded}  # KeyError without a model
@@ -162,6 +162,17 @@ class RecordedServing(Serving):
     async def aclose(self) -> None:
         if self._serving is not None:
             await self._serving.aclose()
+
+
+def _replies_in(lines: Iterable[str]) -> dict[str, dict[str, Any]]:
+    # The replies by the keys of their requests.
+    replies = {}
+    for text in lines:
+        # A line that isn't whole is no reply: the process was killed while it wrote it.
+        with suppress(ValueError):
+            line = json.loads(text)
+            replies[line["key"]] = line
+    return replies
 
 
 def head_of_recording(

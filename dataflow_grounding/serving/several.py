@@ -40,23 +40,19 @@ class SeveralEndpoints(Serving):
     def __init__(self, servings: Sequence[Serving], weights: Sequence[float] | None = None) -> None:
         if weights is None:
             weights = [1] * len(servings)
-        by_address = {serving.endpoint: serving for serving in servings}
-        is_each_once = len(by_address) == len(servings)
+        self._by_address = {serving.endpoint: serving for serving in servings}
+        self._weights = weights
+        is_each_once = len(self._by_address) == len(servings)
         has_all_weights = len(weights) == len(servings)
         if not (servings and is_each_once and has_all_weights):
             raise SpecError(
                 "vlm.openai.endpoints should hold one or more addresses, each once and with one"
                 " weight"
             )
-        if not all(is_number(weight) and weight > 0 for weight in weights):
-            raise SpecError(
-                f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}"
-            )
+        _check_weights(weights)
         first = servings[0]
-        self._by_address = by_address
-        self._weights = weights
         self.model = first.model
-        self.endpoint = " + ".join(by_address)
+        self.endpoint = " + ".join(self._by_address)
         self.box_format = first.box_format
         self.box_formats = first.box_formats
         # the most requests in flight at each of them, not at all together
@@ -71,9 +67,9 @@ class SeveralEndpoints(Serving):
         self.takes_probes = first.takes_probes
         self.exact_boxes = first.exact_boxes
         self._turns = itertools.cycle(servings)
-        # This one's identity is that of the first: the same question has the same stored reply at
-        # all of them.
-        if any(serving.identity() != self.identity() for serving in servings):
+        # Replies are stored under the identity of the first, whichever has answered: all of them
+        # have to have it.
+        if any(serving.identity() != first.identity() for serving in servings):
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
             )
@@ -137,3 +133,10 @@ class SeveralEndpoints(Serving):
     async def aclose(self) -> None:
         for serving in self._by_address.values():
             await serving.aclose()
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    if not all(is_number(weight) and weight > 0 for weight in weights):
+        raise SpecError(
+            f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}"
+        )

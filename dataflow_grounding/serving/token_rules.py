@@ -67,18 +67,9 @@ class TokenRules:
         if count:
             return count
         if "crop" in rule:  # older models of Gemini, at a resolution without a fixed count
-            if max(size) <= rule["one_up_to"]:
-                return rule["crop"]
-            # A larger picture is cut into squares, two thirds of its shorter side wide, each of
-            # which has these tokens.
-            side = max(1, math.floor(min(size) / 1.5))
-            return rule["crop"] * _cells(size, side)
+            return _tokens_in_crops(size, rule)
         if "tile" in rule:  # OpenAI
-            # The picture is fitted into a square, then by its shorter side; it is never enlarged.
-            scale = min(1.0, FITTED / max(size))
-            shorter_side = min(size) * scale
-            scale *= min(1.0, SHORTER / shorter_side)
-            return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), TILE)
+            return _tokens_in_tiles(size, rule)
         if "patch" in rule:  # OpenAI's newer models
             return math.ceil(min(_cells(size, PATCH), MOST_PATCHES) * rule["patch"])
         if "pixels" in rule:  # Claude
@@ -99,6 +90,24 @@ class TokenRules:
     def _name(self) -> str:
         # `gpt-4o` of `openai/GPT-4o`
         return self.model.lower().rsplit("/", 1)[-1]
+
+
+def _tokens_in_crops(size: Size, rule: dict[str, Any]) -> Any:
+    if max(size) <= rule["one_up_to"]:
+        return rule["crop"]
+    # A larger picture is cut into squares, two thirds of its shorter side wide, each of which has
+    # these tokens.
+    side = max(1, math.floor(min(size) / 1.5))
+    return rule["crop"] * _cells(size, side)
+
+
+def _tokens_in_tiles(size: Size, rule: dict[str, Any]) -> Any:
+    # The picture is fitted into a square, then by its shorter side; it is never enlarged.
+    scale = min(1.0, FITTED / max(size))
+    shorter_side = min(size) * scale
+    scale *= min(1.0, SHORTER / shorter_side)
+    width, height = size
+    return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), TILE)
 
 
 def _cells(size: tuple[float, float], side: int) -> int:
