@@ -75,9 +75,9 @@ def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) 
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    # The pipeline that the last `autolabel_type` names, if it is one of `shipped`; without one,
-    # those that have a block. A spec that can't be read is passed over. No code of the user's is
-    # run.
+    # The names of `shipped` pipelines that some specs are about: that which the last
+    # `autolabel_type` names, or without any, those whose blocks they have. A spec that can't be
+    # read is passed over. No code of the user's is run.
     import yaml
 
     autolabel_type = None

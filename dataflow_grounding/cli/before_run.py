@@ -83,19 +83,23 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
             f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance: tokens are right"
             f" to {figures['error']:.1%}."
         )
-    # How the table's figures came about: rows of the input times what one row takes.
-    if figures["measured"]:
-        yield "Rows times what stored replies took. These are taken to be of these rows and words."
-    else:
-        yield "Rows times a stated mean of each task: generate --pilot measures what a row takes."
-    if figures["image_rule"] == "assumed" and not figures["measured"]:
-        yield "How this model counts images isn't published: 1,000 tokens each are assumed."
+    yield from _lines_on_method(figures)
     if figures["calibration_first"]:
         yield f"The run starts with a calibration of the box format: {REQUESTS}."
     if figures["prices"]:
         yield f"Prices: {figures['prices']}."
     else:
         yield "No known price: set vlm.prices to see the cost in USD."
+
+
+def _lines_on_method(figures: dict[str, Any]) -> Iterator[str]:
+    # How the table's figures came about: rows of the input times what one row takes.
+    if figures["measured"]:
+        yield "Rows times what stored replies took. These are taken to be of these rows and words."
+        return
+    yield "Rows times a stated mean of each task: generate --pilot measures what a row takes."
+    if figures["image_rule"] == "assumed":
+        yield "How this model counts images isn't published: 1,000 tokens each are assumed."
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:

@@ -95,17 +95,13 @@ def bench_command(
 
     Exit codes: 4 all pictures of a way failed in this call, 1 a way's check checked nothing.
     """
-    own = _own_pictures(ctx, pictures, gold)
-    if own:  # with --gold
-        folder = folder or "bench_own"
-        ways = ways or OWN_USUAL
-        most_of_kind = None  # `pictures` is the folder of one's own, and all are asked about
-        if "spans" in ways:  # it asks for the phrases of captions, without boxes
-            raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
-    else:
-        folder = folder or "bench_results"
-        ways = ways or USUAL
-        most_of_kind = _number_of_pictures(pictures)
+    own = _own_pictures(ctx, pictures, gold)  # None without --gold
+    folder = folder or ("bench_own" if own else "bench_results")
+    ways = ways or (OWN_USUAL if own else USUAL)
+    if own and "spans" in ways:  # it asks for the phrases of captions, without boxes
+        raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
+    # With --gold, `pictures` is the folder of one's own, and all of them are asked about.
+    most_of_kind = None if own else _number_of_pictures(pictures)
     bench = replace(_bench_of(spec_paths, overrides, folder, ways), pictures=most_of_kind, own=own)
     path = os.path.join(folder, _FILE)
     page = os.path.join(folder, "bench.html")
@@ -119,8 +115,8 @@ def bench_command(
 
 
 def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
-    # The document also has ways that an earlier call asked, which don't count; and it may have
-    # fewer than `ways`, where the endpoint can't answer one.
+    # Only `ways` count: the document also has those that an earlier call asked. It lacks one that
+    # the endpoint can't answer.
     asked_ways = [way for way in ways if way in document["ways"]]
     figures_of_asked = [document["ways"][way]["figures"] for way in asked_ways]
     if any(map(failed_all, figures_of_asked)):

@@ -96,8 +96,7 @@ def eval_command(
         write_text(within(out, "figures.json"), dump_text(figures, indent=1) + "\n")
         write_text(within(out, "figures.md"), page + "\n")
         _write_worst_cases(out, results[0], first, image_root)
-    shown_page = page if show_all else short_page(figures, results)
-    answer(as_json, figures, [shown_page])
+    answer(as_json, figures, [page if show_all else short_page(figures, results)])
 
 
 def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str | None) -> None:

@@ -97,7 +97,11 @@ def split_command(
     )
     if as_json:
         say_json(summary)
-        return
+    else:
+        _say_parts(summary, out, weights)
+
+
+def _say_parts(summary: dict[str, Any], out: str, weights: dict[str, float]) -> None:
     for name, counts in summary["parts"].items():
         records = counted(counts["records"], "record")
         pictures = counted(counts["pictures"], "picture")
@@ -119,9 +123,9 @@ def split_command(
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    # A sentence that says why parts have other sizes than was asked for. It is "" if none is off by
-    # more than one picture, or a twentieth of all where that is more. `alike` is how many pictures
-    # are nearly the same as an earlier one, and in its part.
+    # A sentence that says why parts have other sizes than was asked for. It is "" where no part is
+    # off by more than a twentieth of all pictures, or by more than one picture. `alike` is how many
+    # pictures are nearly the same as an earlier one, and in its part.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = _why_not_as_asked(total, alike)
@@ -191,15 +195,23 @@ def stats_command(
         return
     shown = set(FIGURES)
     if not all_figures:
-        shown = {name for name in FIGURES if _says_something(name, figures[name])}
-        # Who names several data sets asks for leaks: that there are none is an answer.
-        if len(results) > 1:
-            shown.add("leaks")
-        shown |= {"records", *advice}  # advice may be on an empty figure
+        shown = _figures_shown(figures, advice, has_several=len(results) > 1)
     for name in FIGURES:
         if name in shown:
             _say_figure(name, figures[name], counts.named.get(name, []), advice.get(name, ""))
     _say_folded([name for name in FIGURES if name not in shown], figures)
+
+
+def _figures_shown(
+    figures: Mapping[str, Any], advice: Mapping[str, str], *, has_several: bool
+) -> set[str]:
+    # Without --all: `records`, and the figures that say something.
+    shown = {name for name in FIGURES if _says_something(name, figures[name])}
+    shown |= {"records", *advice}  # advice may be on an empty figure
+    if has_several:
+        # Who names several data sets asks for leaks: that there are none is an answer.
+        shown.add("leaks")
+    return shown
 
 
 def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
@@ -225,9 +237,9 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # One line for all figures that are empty: "nothing of: …". It doesn't name maps, tables, and
-    # what wasn't measured (None). Nor does it name leaks, the pictures that several data sets
-    # share: for several data sets they are always shown, and a single one can't have any.
+    # One line for all figures that are empty: "nothing of: …". Maps, tables, and what wasn't
+    # measured (None) aren't named. Nor are leaks, the pictures that several data sets share: with
+    # several data sets they are always shown, and a single one can't have any.
     empty = []
     for name in names:
         row = FIGURES[name]

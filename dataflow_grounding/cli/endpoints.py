@@ -164,7 +164,8 @@ def calibrate_command(
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
-    serving, options = _calibratable(spec_paths, overrides, **endpoint)
+    serving, options = _serving_to_calibrate(spec_paths, overrides, **endpoint)
+    check_calibratable(serving)
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
     calibration = calibrate(serving, first_format(serving), start).calibration
     path = store_calibration(calibration)
@@ -176,7 +177,7 @@ def calibrate_command(
     answer(as_json, {**asdict(calibration), "stored": path}, lines)
 
 
-def _calibratable(
+def _serving_to_calibrate(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
     # The serving is that of a spec, of the two options, or of the environment.
@@ -187,20 +188,15 @@ def _calibratable(
     if spec is not None:
         vlm = spec.block.vlm
         workflow = spec.block.workflow
-        serving = serving_of(vlm, workflow, spec.folders)
-        options = options_of(vlm, workflow)
-    elif not is_endpoint_named and backend_named() is None:  # nor does the environment name one
+        return serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
+    if not is_endpoint_named and backend_named() is None:  # nor does the environment name one
         raise SpecError(
             "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL"
             " and DF_MODEL"
         )
-    else:
-        openai = OpenAIBlock(base_url=base_url or "", model_name=model or "")
-        backend = "openai" if is_endpoint_named else "auto"
-        vlm = VlmBlock(backend=backend, openai=openai)
-        # Of a workflow only the number of requests at once matters here.
-        workflow = WorkflowBlock(steps=[], max_workers=16)
-        serving = serving_of(with_environment(vlm), workflow)
-        options = RunOptions()
-    check_calibratable(serving)
-    return serving, options
+    openai = OpenAIBlock(base_url=base_url or "", model_name=model or "")
+    backend = "openai" if is_endpoint_named else "auto"
+    vlm = VlmBlock(backend=backend, openai=openai)
+    # Of a workflow only the number of requests at once matters here.
+    workflow = WorkflowBlock(steps=[], max_workers=16)
+    return serving_of(with_environment(vlm), workflow), RunOptions()

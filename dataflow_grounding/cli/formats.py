@@ -152,6 +152,7 @@ _set_option = click.option(
     metavar="NAME=VALUE",
     help=_SET_HELP,
 )
+_ANNOTATIONS_FILE = "annotations.jsonl"
 _RUN_FILE = "run.json"
 _ROOT_TO_NAME = "name the right folder as --image-root"
 
@@ -202,21 +203,16 @@ def import_(
     """Turn PATH, a file or folder in another tool's format, into a results folder for `report`,
     `eval`, `export`. Entries that can't be read are left out and named.
     """
-    annotations = os.path.join(out, "annotations.jsonl")
+    annotations = os.path.join(out, _ANNOTATIONS_FILE)
     folder = image_root or folder_of(path)
-    # The folder may be the user's own, with a list of classes that isn't this import's.
-    for file in (annotations, os.path.join(out, _RUN_FILE), os.path.join(out, CLASSES_FILE)):
-        if os.path.exists(file):
-            raise InputError(f"{file} is there already: choose another folder")
-    source = find_format(format, **options)
-    source.bad = BadEntries(stops=strict)
-    source.strict = strict
+    _refuse_existing_files(out)
+    source = _source_format(format, options, strict)
     # Pictures that are in the data itself are unpacked there, unless the format names a folder.
     source.pictures = source.pictures or out
     count, remarks = _import_records(path, source, folder, annotations, strict)
     _write_about_import(path, format, source, folder, out)
     line = f"{annotations}: {counted(count, 'record')}"
-    # `source` has filled its counts and remarks while the records were read.
+    # Reading the records has filled the counts and remarks of `source`.
     passed_over = _positive(source.passed_over)
     remarks = [*source.remarks, *remarks]
     facts = {"annotations": annotations, "records": count, "left_out": passed_over}
@@ -226,33 +222,34 @@ def import_(
     return int(source.bad.count > 0)
 
 
+def _refuse_existing_files(out: str) -> None:
+    # The folder may be the user's own, with a list of classes that isn't this import's.
+    for name in (_ANNOTATIONS_FILE, _RUN_FILE, CLASSES_FILE):
+        file = os.path.join(out, name)
+        if os.path.exists(file):
+            raise InputError(f"{file} is there already: choose another folder")
+
+
+def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
+    source = find_format(name, **options)
+    source.bad = BadEntries(stops=strict)
+    source.strict = strict
+    return source
+
+
 def _import_records(
     path: str, source: Format, folder: str, annotations: str, strict: bool
 ) -> tuple[int, list[str]]:
     # Writes the records at `path` into the file `annotations`. Returns their number, and remarks on
-    # them. Where it fails, it removes what it made. With `strict` a missing picture is a failure.
+    # them. Where it fails, it removes what it made.
     out = os.path.dirname(annotations)
     is_new = not os.path.exists(out)
-    stems = SharedStems()
-    folders = (folder, source.pictures, ".")  # pictures that came in the data are in the second
-    missing_count = 0
-    first_missing = ""
-    # A format that measures has taken the sizes from the pictures: they needn't be compared again.
-    doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
     with errors_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
         with closing(writer):
-            records = read(path, source, image_root=folder)
-            for record in with_sizes(records, folder, doubts):
-                stems.add(path_of(record))
-                if _is_missing(path_of(record), folders):
-                    missing_count += 1
-                    first_missing = first_missing or path_of(record)
-                    if strict:
-                        raise InputError(f"no picture {first_missing} in {folder}: {_ROOT_TO_NAME}")
-                writer.write(_with_classes(record, source.class_names))
+            remarks = _write_records(writer, path, source, folder, strict)
             _refuse_nothing(path, source, writer.count)
             writer.commit()
     except BaseException:  # also Ctrl-C
@@ -261,23 +258,47 @@ def _import_records(
         if is_new:
             shutil.rmtree(out, ignore_errors=True)
         raise
+    return writer.count, remarks
+
+
+def _write_records(
+    writer: RowWriter, path: str, source: Format, folder: str, strict: bool
+) -> list[str]:
+    # Returns remarks on the records. With `strict` a missing picture is a failure.
+    stems = SharedStems()
+    # A format that measures has taken the sizes from the pictures: they needn't be compared again.
+    doubts = Doubts(compares=not source.measures)
+    folders = (folder, source.pictures, ".")  # pictures that came in the data are in the second
+    missing_count = 0
+    first_missing = ""
+    records = read(path, source, image_root=folder)
+    for record in with_sizes(records, folder, doubts):
+        picture = path_of(record)
+        stems.add(picture)
+        if _is_missing(picture, folders):
+            if strict:
+                raise InputError(f"no picture {picture} in {folder}: {_ROOT_TO_NAME}")
+            missing_count += 1
+            first_missing = first_missing or picture
+        writer.write(_with_classes(record, source.class_names))
     remarks = [*doubts.remarks(), *stems.remarks()]
     if missing_count:
         remarks.append(
             f"no picture in {folder} for {missing_count:,} of {writer.count:,}, the first is"
             f" {first_missing}: {_ROOT_TO_NAME}"
         )
-    return writer.count, remarks
+    return remarks
 
 
 def _refuse_nothing(path: str, source: Format, count: int) -> None:
-    # A source that says why it has no record, such as tasks without an annotation, is told of.
+    # No record is all right where the source says what it passed over, such as tasks without an
+    # annotation: the command prints that.
     if not count and not _positive(source.passed_over):
         raise InputError(f"{path} holds nothing to read: no picture, line or entry of this format")
 
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
-    # run.json, in which `export` looks for the preamble and the pictures' folder; and the classes.
+    # Writes run.json, where `export` finds the preamble and the pictures' folder, and the classes.
     imported: dict[str, Any] = {
         "format": format,
         "path": os.path.abspath(path),
@@ -343,12 +364,8 @@ def convert(
     **settings: Any,
 ) -> int:
     """Convert PATH, a file or folder, from one format to another."""
-    source = find_format(source_name, **options)
-    source.bad = BadEntries(stops=settings["strict"])
-    source.strict = settings["strict"]
+    source = _source_format(source_name, options, settings["strict"])
     folders = [image_root or folder_of(path)]
-    # A user's own format may have any ending: `out` is one file if it has an ending at all.
-    is_one_file = is_data_file(out, FORMATS[format]["file"] if format in FORMATS else out)
     # A format that packs has the pictures in its data: there are no files to link to.
     if source.packs and settings["images"] == "link" and image_root is None:
         raise InputError(
@@ -357,20 +374,34 @@ def convert(
         )
     with tempfile.TemporaryDirectory() as unpacked:
         # Pictures in the data itself are taken out of it only to be copied into a folder.
-        if source.packs and settings["images"] in (None, "copy") and not is_one_file:
+        copies_pictures = settings["images"] in (None, "copy") and not _is_one_file(out, format)
+        if source.packs and copies_pictures:
             source.pictures = unpacked
             folders.append(unpacked)
         records = read(path, source, image_root=image_root)
         # The classes and the preamble of the source are known once its first record is read.
         first = list(islice(records, 1))
         _refuse_nothing(path, source, len(first))
-        if has_option(format, "class_list"):
-            settings["class_list"] = source.class_names
-        # Only a format itself understands what its data says of all pictures, as COCO's `info`.
-        if has_option(format, "preamble") and format == source_name:
-            settings["preamble"] = source.preamble
+        settings |= _options_from_source(source, source_name, format)
         exported = _exported(chain(first, records), format, out, tuple(folders), settings)
         return _tell_exported(exported, format, as_json, source)
+
+
+def _is_one_file(out: str, format: str) -> bool:
+    # A user's own format may have any ending: `out` is one file if it has an ending at all.
+    example = FORMATS[format]["file"] if format in FORMATS else out
+    return is_data_file(out, example)
+
+
+def _options_from_source(source: Format, source_name: str, format: str) -> dict[str, Any]:
+    # What the source says of all records, for a target `format` that takes it.
+    options: dict[str, Any] = {}
+    if has_option(format, "class_list"):
+        options["class_list"] = source.class_names
+    # Only a format itself understands what its data says of all pictures, as COCO's `info`.
+    if has_option(format, "preamble") and format == source_name:
+        options["preamble"] = source.preamble
+    return options
 
 
 @click.command("export")

@@ -116,16 +116,7 @@ def generate(
         say(f"Note: {remark}.")
     if options["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    run = ready_to_run(
-        spec,
-        pilot=pilot,
-        # None shows it on a terminal.
-        progress=False if options["no_progress"] else None,
-        budget_usd=options["budget_usd"],
-        # None leaves it to the spec: an option that wasn't given says nothing against that.
-        retry_failed=options["retry_failed"] or None,
-        shard=options["shard"],
-    )
+    run = _prepared(spec, pilot, options)
     if options["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
@@ -141,7 +132,24 @@ def generate(
         say_json(summary.to_json())
     else:
         _say_what_was_done(run, summary, in_pilot=pilot is not None)
-    limit: FailedLimit | None = options["max_failed"]
+    return _exit_code(summary, options["max_failed"])
+
+
+def _prepared(spec: Spec, pilot: int | None, options: dict[str, Any]) -> SpecRun:
+    return ready_to_run(
+        spec,
+        pilot=pilot,
+        # None shows it on a terminal.
+        progress=False if options["no_progress"] else None,
+        budget_usd=options["budget_usd"],
+        # None leaves it to the spec: an option that wasn't given says nothing against that.
+        retry_failed=options["retry_failed"] or None,
+        shard=options["shard"],
+    )
+
+
+def _exit_code(summary: Summary, limit: FailedLimit | None) -> int:
+    # `limit` is that of --max-failed. It excuses no run without any record done.
     if limit is not None and summary.done and limit.allows(summary):
         return 0
     return summary.exit_code
@@ -256,20 +264,13 @@ def _advice_on_failures(summary: Summary) -> str:
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
     # For --set-from pilot. A pilot gets many workers, to see how many requests at once the endpoint
-    # sustains. A later run gets the number that is in `run.json` since; a larger one that the spec
-    # has stays.
+    # sustains. A later run gets that number of workers, or the spec's where it is larger.
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:
         workflow.max_workers = max(stated, _MOST_IN_PILOT)
         return
-    with bucket.copied(spec.results_dir, "run.json") as folder:
-        run = read_object(os.path.join(folder, "run.json"))
-    sustained = run.get("sustained_concurrency")
-    if not isinstance(sustained, int) or not 0 < sustained <= _MOST_WORKERS:
-        raise SpecError(
-            f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot"
-        )
+    sustained = _sustained_in_pilot(spec.results_dir)
     workflow.max_workers = max(stated, sustained)
     remark = ""
     if sustained <= stated:
@@ -278,3 +279,15 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
             " new records, tries more)"
         )
     say(f"workflow.max_workers: {workflow.max_workers}{remark}")
+
+
+def _sustained_in_pilot(results_dir: str) -> int:
+    # How many requests at once the endpoint sustained, as the pilot noted it in `run.json`.
+    with bucket.copied(results_dir, "run.json") as folder:
+        run = read_object(os.path.join(folder, "run.json"))
+    sustained = run.get("sustained_concurrency")
+    if not isinstance(sustained, int) or not 0 < sustained <= _MOST_WORKERS:
+        raise SpecError(
+            f"no pilot in {results_dir}: first run generate with --pilot N --set-from pilot"
+        )
+    return sustained

@@ -51,13 +51,7 @@ def command(
             raise SpecError(f"phrase {number} is an empty text: say what to look for")
     if draw_path:
         check_writable(draw_path, image)
-    if spec_paths:
-        grounder = grounder_of_spec(spec_paths)
-    else:
-        grounder = PhraseGrounder(serving_from_environment())
-    obstacles = grounder.serving.obstacles()
-    if obstacles:
-        raise SpecError("\n".join(obstacles))
+    grounder = _grounder_of(spec_paths)
     keeps_replies = not no_cache and not grounder.serving.free
     options = RunOptions(replies=_cache_of(image) if keeps_replies else None)
     with holding(current_options, options):  # the grounder takes its options from there
@@ -68,6 +62,17 @@ def command(
             record.draw().save(draw_path)
         boxes = sum(len(expression["instances"]) for expression in record["expressions"])
         say(f"{draw_path}: {counted(boxes, 'box')} drawn")
+
+
+def _grounder_of(spec_paths: tuple[str, ...]) -> PhraseGrounder:
+    if spec_paths:
+        grounder = grounder_of_spec(spec_paths)
+    else:
+        grounder = PhraseGrounder(serving_from_environment())
+    obstacles = grounder.serving.obstacles()
+    if obstacles:
+        raise SpecError("\n".join(obstacles))
+    return grounder
 
 
 def _cache_of(image: str) -> str | None:

@@ -219,20 +219,16 @@ def as_command() -> Iterator[None]:
         say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
     except (MemoryError, RuntimeError) as error:
-        # A thread that can't start for want of memory is a RuntimeError, known by its words alone.
-        is_for_want_of_thread = "can't start new thread" in str(error)
-        if not isinstance(error, MemoryError) and not is_for_want_of_thread:
+        if not _is_for_want_of_memory(error):
             raise
-        if "--debug" in sys.argv:
-            say(traceback.format_exc())
+        _say_traceback_if_asked()
         say(
             "Error: this takes more memory than there is. What was stored is kept: the same command"
             " goes on"
         )
         raise SystemExit(2) from None
     except GroundingError as error:
-        if "--debug" in sys.argv:
-            say(traceback.format_exc())
+        _say_traceback_if_asked()
         for line in str(error).splitlines():
             say(f"Error: {line}")
         exit_code = error.exit_code if isinstance(error, RunStopped) else 2
@@ -240,6 +236,16 @@ def as_command() -> Iterator[None]:
     code = max(codes.values(), default=0)  # of the runs in the block; 0 if there was none
     if code:
         raise SystemExit(code)
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    # A thread that can't start for want of memory is a RuntimeError, known by its words alone.
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
+
+
+def _say_traceback_if_asked() -> None:
+    if "--debug" in sys.argv:
+        say(traceback.format_exc())
 
 
 def _run() -> None:
@@ -268,8 +274,7 @@ def _run() -> None:
 
 def _code_of_unexpected(error: Exception) -> int:
     # Says what an error is that no other part of the package has expected. Returns the exit code.
-    if "--debug" in sys.argv:
-        say(traceback.format_exc())
+    _say_traceback_if_asked()
     # Python holds a time as 64 bits of nanoseconds, which end in the year 2262.
     if isinstance(error, OverflowError) and "timestamp" in str(error):
         say("Error: this machine's clock is beyond the year 2262: set it")
@@ -302,9 +307,8 @@ class _FailSafeFile(io.FileIO):
 @contextmanager
 def _standard_streams() -> Iterator[None]:
     # Output that can't be written raises nothing in the block, which ends with a SystemExit.
-    # Afterwards a line says so, and the exit code 0, which would say that all was printed, becomes
-    # 130. That is the code of a stop after which the same command can be run again, also where a
-    # run's files can't be written (see RunStopped).
+    # Afterwards a line says so. An exit code of 0 would say that all was printed: it becomes 130,
+    # as where a run's files can't be written (see RunStopped). The same command can be run again.
     if sys.stdout is not sys.__stdout__:  # the caller has put a stream of its own there
         yield
         return
@@ -323,21 +327,21 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _open_closed_streams() -> None:
-    # A stream that was closed before the process began is None: the next file that is opened would
-    # get its number, and with it what libraries written in C print there.
+    # A stream that was closed before the process began is None. The next file that is opened would
+    # get its number, and what libraries written in C print to that number would go into the file.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             stream = open(os.devnull, "r+")  # noqa: SIM115
             setattr(sys, name, stream)
-            # `sys.stdout` will be another one. The file that nothing refers to would be closed.
+            # `sys.stdout` will be another object. This one would be closed if nothing held it.
             setattr(sys, f"__{name}__", stream)
 
 
 def _redirect_streams() -> _FailSafeFile:
-    # Put streams that never raise in place of sys.stdout and sys.stderr; return where that of
-    # standard output goes. They write to copies of the descriptors, because descriptor 1 itself
-    # leads to standard error from here: programs that user code starts inherit it, and what they
-    # print is no answer of ours.
+    # Puts streams that never raise in place of sys.stdout and sys.stderr, and returns the file of
+    # the first. Both write to copies of their descriptors. Descriptor 1 itself leads to standard
+    # error from here: programs that user code starts inherit it, and what they print is no answer
+    # of ours.
     stdout: Any = sys.stdout
     stderr: Any = sys.stderr
     stdout_sink = _FailSafeFile(os.dup(stdout.fileno()), "w")

@@ -2,6 +2,7 @@
 
 import getpass
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -126,6 +127,11 @@ def apply_command(
     )
     for line in applied["refused"]:
         say(f"Not taken: {line}")
+    answer(as_json, applied, _lines_on_applied(applied))
+    return 1 if applied["refused"] else 0
+
+
+def _lines_on_applied(applied: dict[str, Any]) -> list[str]:
     lines = [
         f"{applied['reviewed']}: {counted(applied['records'], 'record')} with"
         f" {counted(applied['decisions'], 'decision')}. Phrases whose boxes are all right:"
@@ -137,8 +143,7 @@ def apply_command(
     if applied["boxes_left_out"]:
         left_out = counted(applied["boxes_left_out"], "box")
         lines.append(f"left out, as they were rejected (--keep-rejected): {left_out}")
-    answer(as_json, applied, lines)
-    return 1 if applied["refused"] else 0
+    return lines
 
 
 def _share(text: str) -> float:

@@ -139,17 +139,9 @@ def _settings_of(backend: str | None) -> dict[str, Any]:
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    # From "results_dir=DIR" and "autolabel_type=NAME", the folder and the names of the pipelines,
-    # all of them without NAME. `module_name` may be given, too, as TAO's users do.
-    settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name not in settings:
-            known = ", ".join(settings)
-            raise SpecError(f"{name!r} is not one of {known}{nearest(name, settings)}")
-        if not equals:
-            raise SpecError(f"{name} should have a value: {name}=VALUE")
-        settings[name] = value
+    # From "results_dir=DIR" and "autolabel_type=NAME", the folder and the names of the pipelines:
+    # all of them where no NAME is given.
+    settings = _settings_in(arguments)
     pipeline = settings["autolabel_type"]
     if pipeline and pipeline not in PIPELINES:
         raise SpecError(
@@ -162,3 +154,17 @@ def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[s
         )
     folder = settings["results_dir"] or "."
     return folder, [pipeline] if pipeline else PIPELINES
+
+
+def _settings_in(arguments: tuple[str, ...]) -> dict[str, str]:
+    # `module_name` may be given, too, as TAO's users do.
+    settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name not in settings:
+            known = ", ".join(settings)
+            raise SpecError(f"{name!r} is not one of {known}{nearest(name, settings)}")
+        if not equals:
+            raise SpecError(f"{name} should have a value: {name}=VALUE")
+        settings[name] = value
+    return settings

@@ -5,7 +5,6 @@ It is for `vlm.openai.client: sdk`, and for Azure with Entra ID.
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from importlib.util import find_spec
 from typing import Any, TypeAlias, cast
 from urllib.parse import parse_qsl
@@ -121,12 +120,16 @@ class OpenAISdkServing(OpenAIServing):
             # The client insists on a key. `Omit` leaves the headers out that would have it.
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
-        make_client: Any = openai.AsyncOpenAI
-        if self._azure_version:
-            make_client = partial(openai.AsyncAzureOpenAI, api_version=self._azure_version)
-        client = make_client(**settings)
+        client = self._new_client(settings)
         url = self._address("chat/completions")
         return ClientTransport(client, url, self.timeout, headers, http_client=http_client)
+
+    def _new_client(self, settings: dict[str, Any]) -> Any:
+        import openai
+
+        if self._azure_version:
+            return openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
+        return openai.AsyncOpenAI(**settings)
 
     async def _token(self) -> str:
         assert self._provider is not None
