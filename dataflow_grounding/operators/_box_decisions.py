@@ -155,19 +155,19 @@ def _first_answer(verdict: BoxVerdict) -> bool | None:
 def _second_answers(
     firsts: Sequence[bool | None], presence: Presence
 ) -> dict[bool | None, bool | None]:
-    # By the first answer about a box, the second: what the presence says of such a box. True means
-    # that it is right, False that it isn't. `firsts` are the first answers about all boxes.
+    # By the first answer about a box, the second: whether such a box is right, as the presence
+    # says. `firsts` are the first answers about all boxes: a count says something of all together.
     if presence.there is None:
         return {True: None, False: None, None: None}
     if presence.count is None:
         return {True: presence.there, False: presence.there, None: None}
     affirmed_count = firsts.count(True)
     not_denied_count = len(firsts) - firsts.count(False)
-    # With 3 boxes affirmed and 2 things counted, it isn't known which of the boxes are right.
-    affirms_affirmed = presence.there and affirmed_count <= presence.count
+    # With 3 boxes affirmed and 2 things counted, it isn't known which are right: none is affirmed.
+    says_of_affirmed = presence.there and affirmed_count <= presence.count
     # With 2 things counted and all boxes but 1 denied, one of the denied may be right after all.
-    affirms_denied = not_denied_count < presence.count
-    return {True: affirms_affirmed, False: affirms_denied, None: None}
+    says_of_denied = not_denied_count < presence.count
+    return {True: says_of_affirmed, False: says_of_denied, None: None}
 
 
 def _decision(first: bool | None, second: bool | None) -> str:

@@ -34,8 +34,9 @@ MOST_COLUMNS = 12  # that a message names of those that are there
 
 
 class Annotated(list[ShownRecord]):
-    """The records that an operator gives back, in order. `failures` are (place, error), those of an
-    operator before this one first; places are in the first operator's list, from 0.
+    """The records that an operator gives back, in order. `failures` has (place, error) of each row
+    that failed, in this operator or one before it. A place is the row's index, from 0, in the list
+    that the first operator was given.
     """
 
     def __init__(
@@ -98,8 +99,7 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
         shown_column = "…" if column is None else repr(column)
         arguments.append(f"{argument_of_role[role]}={shown_column}")
     advice = f"name yours with {', '.join(arguments)}"
-    have_no_phrases = meant_by_role.get("expressions", "") is None
-    if have_no_phrases:
+    if "expressions" in meant_by_role and meant_by_role["expressions"] is None:
         advice += _NO_PHRASES.format(operator.reads()["expressions"])
     return advice
 
@@ -191,21 +191,21 @@ def _records_to_return(
 def _raise_or_warn(
     failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
 ) -> None:
-    # With "keep" it does nothing: the rows that failed are returned with the others.
-    number, error = failures[0]  # the row's place in the first operator's list
+    if on_error == "keep":  # the rows that failed are returned with the others
+        return
+    place, error = failures[0]  # the row's place in the first operator's list
     if on_error == "raise":
         # the error itself is raised, so that its class and what it carries stay
-        error.args = (f"row {number}: {error}",)
+        error.args = (f"row {place}: {error}",)
         raise error
-    if on_error == "drop" and len(failures) == count:
+    if len(failures) == count:
         advice = "on_error='keep' keeps them" if count > 1 else "on_error='keep' keeps it"
-        error.args = (f"all {counted(count, 'row')} failed. Row {number}: {error} ({advice})",)
+        error.args = (f"all {counted(count, 'row')} failed. Row {place}: {error} ({advice})",)
         raise error
-    if on_error == "drop":
-        say(
-            f"Warning: {len(failures)} of {count} rows failed and are left out. Row {number}:"
-            f" {error} (on_error='keep' keeps them; .failures or .attrs['failures'] has all)"
-        )
+    say(
+        f"Warning: {len(failures)} of {count} rows failed and are left out. Row {place}:"
+        f" {error} (on_error='keep' keeps them; .failures or .attrs['failures'] has all)"
+    )
 
 
 def _rows_of_frame(frame: "DataFrame") -> list[Mapping[str, Any]]:

@@ -155,7 +155,7 @@ class Operator(plan.Annotator, ABC):
         parameters = inspect.signature(type(self).__init__).parameters
         values = {name: value for name, value in vars(self).items() if name in parameters}
         settings = []
-        # ours=False: the names are also those of a user's operator, of which any may be a secret's
+        # ours=False: a user's operator may call a secret by any name, such as `token`
         for name, value in masked(values, ours=False).items():
             if repr(value) != repr(parameters[name].default):
                 settings.append(f"{name}={value!r}")

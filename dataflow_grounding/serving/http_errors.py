@@ -425,7 +425,7 @@ def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
         return data, []
     error = _first_of(data.get("error", data))
     details = None
-    if isinstance(error, dict) and error is not data:
+    if isinstance(error, dict) and error is not data:  # Google's details are within an `error`
         details = error.get("details")
     if not isinstance(details, list):
         return error, []

@@ -97,7 +97,7 @@ class RecordedServing(Serving):
             answer = await self._serving.answer(request)
             reply = Reply(answer) if isinstance(answer, str) else answer
             line = self._record(key, reply)
-        # A new reply, too, is made of its line, as it will be when it is played back.
+        # A new reply is made of its line, too: so it is as it will be when it is played back.
         return Reply(
             line["reply"],
             line["finish_reason"],
@@ -183,9 +183,9 @@ def head_of_recording(
 ) -> dict[str, Any]:
     """Return the first line of a recording: whose replies it holds.
 
-    The address usually isn't part of their keys: a server answers the same at any. What differs
-    from what a reader takes for granted is stated: keys without the address, and a serving that is
-    no VLM. `maps` are those of a measured format, which is written as a further row.
+    `keyed_by_endpoint` is written, as false, where the address isn't part of the replies' keys, and
+    `is_vlm` where the serving is no VLM: a reader takes both for true. `maps` are those of a
+    measured format, which is written as a further row.
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
     rows = [dict(row) for row in serving.box_formats]

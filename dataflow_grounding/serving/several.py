@@ -80,7 +80,7 @@ class SeveralEndpoints(Serving):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits that all servings accept, as far as is known by now; set, it is each's."""
+        """The limits that all servings accept, as far as is known. Setting it sets each's."""
         of_each = [serving.image_limits for serving in self._by_address.values()]
         common = of_each[0]
         for limits in of_each[1:]:
