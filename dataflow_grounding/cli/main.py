@@ -249,10 +249,9 @@ def _say_traceback_if_asked() -> None:
 
 
 def _run() -> None:
-    # The exit code is the command's own, `as_command`'s after an error, 2 for wrong arguments, and
-    # 70 for a defect of ours. Messages call settings as a spec has them (vlm.box_format), not as
-    # Python does (box_format=).
-    speaks_of_specs.set(True)
+    # Exits with the code that the command returns, with `as_command`'s after an error, with 2 for
+    # wrong arguments, and with 70 for a defect of ours.
+    speaks_of_specs.set(True)  # messages name a setting `vlm.box_format`, not `box_format=`
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         with as_command():

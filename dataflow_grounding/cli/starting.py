@@ -112,9 +112,9 @@ def default_specs(
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
-    # Only `openai` alone has no model of its own: it is the one in DF_MODEL, which may be unset.
-    is_openai_alone = settings["vlm"] == {"backend": "openai"}
-    is_without_model = is_openai_alone and not os.environ.get("DF_MODEL", "").strip()
+    # With these settings the spec names no model: a run takes that of DF_MODEL, which may be unset.
+    leaves_model_open = settings["vlm"] == {"backend": "openai"}
+    is_without_model = leaves_model_open and not os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
         text = with_settings(template_of(name), settings)
         if is_without_model:

@@ -106,9 +106,9 @@ def _without_scores(found: Found) -> Found:
 
 def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
     """Merge several answers about the same phrase into one. Boxes that overlap at IoU 0.5 or more
-    are one, whose edges are the medians of theirs. It stays when at least half of `samples` answers
-    have it, and its score is the share of them. Without a box the commonest status counts, but
-    `grounded` becomes `ambiguous`: the boxes differ.
+    become one: its edges are the medians of theirs, and its score is the share of `samples` answers
+    that have it. It is dropped if fewer than half have it. Where no box is left, the commonest
+    status counts, but `grounded` becomes `ambiguous`: the boxes differ.
     """
     clusters: list[_Cluster] = []
     for answer in answers:

@@ -226,7 +226,8 @@ def verdict_of_regrounding(
     is_on_each_own = len(on_own.iou_by_place) == len(places)
     if is_on_each_own and not on_own.unmatched_boxes:
         return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
-    # also the own ones without a box: none of the boxes left matched them, nor will now
+    # These include own regions without a box. None of the boxes that are left is on one of them:
+    # it would have been matched above.
     other_places = [place for place in range(len(regions)) if place not in on_own.iou_by_place]
     on_others = _match_regions(on_own.unmatched_boxes, other_places, regions, threshold)
     stray_boxes = on_others.unmatched_boxes  # on no region at all

@@ -126,9 +126,9 @@ class AskedTogether:
 class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name."""
 
-    # Of kind `unknown`, with the text and regions that the expressions have now, by their numbers.
-    verdicts: dict[int, Verdict]
-    before: dict[int, Verdict]  # with those that they had before any check
+    # By the expressions' numbers. All are of kind `unknown`: they only hold texts and regions.
+    verdicts: dict[int, Verdict]  # with the text and regions that an expression has now
+    before: dict[int, Verdict]  # with those that it had before any check
     regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
     count_of_record: int  # how many of `regions`, from the first on, are the record's
     # The instances, before any check, of each expression with a box on none of the record's
@@ -166,7 +166,7 @@ class ExpressionsToCheck:
         self, number: int, expression: dict[str, Any], result: Result, method: str
     ) -> dict[str, Any]:
         if isinstance(result, RecordError):
-            # Without this answer, what an earlier check has corrected counts for nothing, too.
+            # Without this answer, a correction of an earlier check is taken back, too.
             verification: dict[str, Any] = {"method": method, "iou": None, "reason": NOT_CHECKED}
             as_before = self._changed(number, expression, self.before[number])
             return {**as_before, "verified": None, "verification": verification}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
 from dataflow_grounding.engine.options import RunStart
@@ -134,14 +135,7 @@ class BoxChecker(Operator):
             return self._update_of(record, ask, checked_by_place={})
         self.look_over(record)  # raises for boxes in a picture of another size
         judgement = await self._judge(record, image, asked, ask)
-        checked_by_place = {}
-        for place, expression in asked.items():
-            if place in judgement.errors:
-                unchecked = not_checked(expression, "not checked")
-                checked_by_place[place] = {**unchecked, "doubtful": True}
-                continue
-            result = decided(expression, judgement.presences[place], judgement.verdicts[place])
-            checked_by_place[place] = within_image(result, image.size)
+        checked_by_place = _checked_by_place(asked, judgement, image.size)
         update = self._update_of(record, ask, checked_by_place)
         errors = list(judgement.errors.values())
         if errors:
@@ -187,6 +181,19 @@ class BoxChecker(Operator):
         if any(expression.get("doubtful") for expression in staying):
             update["doubtful"] = True
         return update
+
+
+def _checked_by_place(
+    asked: Mapping[int, Expression], judgement: Judgement, size: Size
+) -> dict[int, Expression]:
+    checked = {}
+    for place, expression in asked.items():
+        if place in judgement.errors:
+            checked[place] = {**not_checked(expression, "not checked"), "doubtful": True}
+            continue
+        result = decided(expression, judgement.presences[place], judgement.verdicts[place])
+        checked[place] = within_image(result, size)
+    return checked
 
 
 def _may_be_there(checked: Expression) -> bool:

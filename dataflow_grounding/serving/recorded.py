@@ -53,25 +53,29 @@ class RecordedServing(Serving):
         self.path = os.fspath(path)
         self._serving = serving
         self.takes_turns = serving is None or serving.takes_turns
-        # A recording has replies to the pictures of its run alone.
+        # A recording has no reply to a picture that its run didn't show.
         self.takes_probes = serving is not None and serving.takes_probes
         self._identity: dict[str, Any] = {}
         self._recorded_at = ""  # the endpoint whose replies these are
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
             self._load()  # sets the three above, `box_format`, `box_formats` and `is_vlm`
-        if serving is not None:  # what it says of itself replaces what a file said
-            self._identity = masked(serving.identity())
-            if not self._recorded_at:  # the recording is yet to begin
-                self._recorded_at = str(masked(serving.identity_there())["endpoint"])
-            self.box_format = serving.box_format
-            self.box_formats = serving.box_formats
-            self.is_vlm = serving.is_vlm
-            self.max_workers = serving.max_workers
-            self.image_limits = serving.image_limits
-            self.service_tier = serving.service_tier
+        if serving is not None:
+            self._take_over(serving)
         self.model = str(self._identity["model"])
         self.endpoint = self._recorded_at if serving is None else serving.endpoint
+
+    def _take_over(self, serving: Serving) -> None:
+        # What the serving says of itself replaces what the file said.
+        self._identity = masked(serving.identity())
+        if not self._recorded_at:  # the recording is yet to begin
+            self._recorded_at = str(masked(serving.identity_there())["endpoint"])
+        self.box_format = serving.box_format
+        self.box_formats = serving.box_formats
+        self.is_vlm = serving.is_vlm
+        self.max_workers = serving.max_workers
+        self.image_limits = serving.image_limits
+        self.service_tier = serving.service_tier
 
     @property
     def longest_answer(self) -> float:
