@@ -132,7 +132,7 @@ def _parse_options(
         name, equals, value = text.partition("=")
         if equals and name:
             options[name] = value
-    has_wrong_or_repeated = len(options) < len(texts)
+    has_wrong_or_repeated = len(options) < len(texts)  # these have left no entry of their own
     given_by_command = {"path", "format", "image_root"}  # which has arguments for these
     if has_wrong_or_repeated or not given_by_command.isdisjoint(options):
         raise click.BadParameter(
@@ -439,6 +439,7 @@ def export(
     exported = _exported(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
     if list_file and any(UNLISTED in remark for remark in exported.remarks):
+        # The records have classes that the list in their folder doesn't.
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
     return _tell_exported(exported, format, as_json, None)
 

@@ -258,7 +258,7 @@ def missing_count(expression: Mapping[str, Any]) -> int:
 
 
 def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) -> Expression:
-    """Return the expression with boxes that were missing; no judge saw them: it is doubtful."""
+    """Return the expression with boxes that were missing. No judge saw these: it is doubtful."""
     if not new_instances:
         return expression
     check = check_of(expression)  # there is one: it said that boxes are missing

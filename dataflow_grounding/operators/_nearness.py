@@ -97,7 +97,7 @@ async def reground(
     ground_or_fail = partial(_ground_or_fail, ground)
     chunks = batched(list(dict.fromkeys(texts)), at_once)
     answer_by_text: dict[str, Found | RecordError] = {}
-    # of each chunk one request, or several where its reply was cut off
+    # A chunk is one request, or several where its reply was cut off.
     for requests in await all_done(ask_in_parts(chunk, ground_or_fail) for chunk in chunks):
         for request_texts, answers in requests:
             answer_by_text.update(zip(request_texts, answers, strict=True))

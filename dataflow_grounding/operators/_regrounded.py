@@ -196,10 +196,11 @@ def _has_box(instance: Any) -> bool:
 
 
 def _places_stated(stated: Mapping[str, Any]) -> list[int] | None:
-    # None where `region_ids` isn't a list of numbers from 1; True is no number here.
+    # None where `region_ids` isn't a list of numbers from 1.
     ids = stated.get("region_ids")
     if not isinstance(ids, list):
         return None
+    # not by isinstance: True is an int, too
     if not all(type(region_id) is int and region_id > 0 for region_id in ids):
         return None
     return [region_id - 1 for region_id in ids]

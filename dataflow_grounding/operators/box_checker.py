@@ -145,8 +145,8 @@ class BoxChecker(Operator):
     async def _judge(
         self, record: Record, image: Image, asked: Mapping[int, Expression], ask: Ask
     ) -> Judgement:
-        # What the judge says of the expressions, by place. Some records' boxes have a false one
-        # among them; what is said of that is noted, and taken out of the answer.
+        # What the judge says of the expressions, by place. For some records it is shown a false
+        # box, too. The verdict on that one is noted, and taken out of the answer.
         every_expression = read_expressions(record, self.keys.expressions)
         false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
         if false_box is None:

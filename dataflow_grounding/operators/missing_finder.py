@@ -76,7 +76,7 @@ class MissingFinder(BoxOperator):
         async def ask_once(numbers: list[int]) -> list[Found]:
             return await self._search(image, [expressions[number] for number in numbers], ask)
 
-        # of each batch one request, or several parts of it where its reply is cut off
+        # A batch is one request. Where its reply is cut off, it is asked for in parts.
         for batch in batched(incomplete, PHRASES_AT_ONCE):
             for numbers, answers in await ask_in_parts(batch, ask_once):
                 for number, answer in zip(numbers, answers, strict=True):

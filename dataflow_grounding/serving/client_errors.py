@@ -104,7 +104,8 @@ def _status_of(error: Exception) -> int | None:
         status = getattr(response, "status_code", None)  # openai, httpx and requests
     if _is_status(status):
         return status
-    # anthropic; aiohttp; urllib. aiohttp warns whoever asks for its `code`, so the others go first.
+    # These are anthropic's, aiohttp's and urllib's. aiohttp's errors also have a `code`, but warn
+    # whoever asks for it: so that goes last.
     for name in ("status_code", "status", "code"):
         status = getattr(error, name, None)
         if _is_status(status):

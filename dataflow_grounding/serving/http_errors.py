@@ -147,7 +147,7 @@ def error_of(
 def _error_by_words(
     status: int, text: str, message: str, codes: str
 ) -> errors.NoCredit | errors.PictureTooLarge | None:
-    # `text` is that of the error to return; `message` and `codes` are of the answer.
+    # `text` begins the error's message, and `message` and `codes` are what the answer says.
     message_and_codes = f"{message} {codes}"
     if _is_without_credit(status, message_and_codes):
         smaller_requests_may_do = _FEWER_TOKENS.search(message) is not None
@@ -163,7 +163,8 @@ def _error_by_words(
 def _error_of_all(
     status: int, text: str, message: str, address: str
 ) -> errors.EndpointRefused | None:
-    # The error where all requests fail like this one. `text` is that of the error.
+    # The error where all requests fail like this one; None where others may succeed. `text` begins
+    # the error's message, and `message` is what the answer says.
     advice = _advice_for_all(status, message)
     if advice is None:
         return None
@@ -181,7 +182,7 @@ def _error_by_status(
     headers: Mapping[str, str],
     details: Sequence[Mapping[str, Any]],
 ) -> errors.GroundingError:
-    # `text` is that of the error to return; the others are of the answer.
+    # `text` is the error's message, and the others are what the answer says.
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _seconds_to_wait(headers, details))
@@ -192,8 +193,8 @@ def _error_by_status(
         return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
     if status >= 500 or status in _PASSING:
         fault = errors.ServerFault(text)
-        # A request that fails with a 500 isn't charged for, by Gemini's billing page. After a
-        # gateway's status it may be: the gateway lost a model that may have answered.
+        # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time
+        # limit or a gateway's status it may be: the model may have answered it.
         fault.may_be_billed = status < 500 or status in _LOST
         return fault
     if status >= 400:

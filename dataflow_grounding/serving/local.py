@@ -110,11 +110,11 @@ class LocalServing(Serving):
 
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
-        """`local:` with a digest, and the processor's settings if there are any.
+        """What replaces an address: `local:` with a digest, and the processor's settings if any.
 
-        It replaces an address, and distinguishes models of the same name by their commit or files,
-        and by settings that change the size in which the model sees pictures. If there is no
-        digest, it is `local`; without a model in the folder, `local:`.
+        The digest, of commit or files, tells models of the same name apart. The settings change the
+        size in which a model sees pictures. It is `local` where the digest can't be had, and
+        `local:` where the folder holds no model.
         """
         processor = ""
         if self.processor:
@@ -252,8 +252,8 @@ class _Queue:
 
 
 def _digest_of(folder: str) -> str:
-    # "" where the folder holds no model. A file that is larger than SAMPLES samples is read only
-    # at these.
+    # "" where the folder holds no model. Small files are read as a whole. Of a large one about
+    # SAMPLES pieces are read, evenly spread.
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()

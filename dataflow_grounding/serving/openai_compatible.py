@@ -462,7 +462,7 @@ class OpenAIServing(Serving):
             self._address("models"), self._api_key, timeout, self.extra_headers
         )
         async with aclosing(transport):
-            # A server without a list, or one that is no list, says nothing.
+            # Some servers have no such list, or answer with something else.
             with suppress(GroundingError, ValueError, KeyError, TypeError, RecursionError):
                 status, _, data = await transport.get(MODELS_BYTES)
                 if status == 200:
