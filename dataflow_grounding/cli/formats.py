@@ -481,8 +481,9 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    # `settings` are the values of `_writing_options`: of the selection, and options of the format.
-    # (("", 0.5), ("person", 0.3)): "" is the score of classes that have none of their own
+    # `settings` are the values of `_writing_options`. Some of them say which records and boxes are
+    # wanted. The others are options of the format.
+    # Of the scores (("", 0.5), ("person", 0.3)) that of "" is for all other classes.
     score_of_class: dict[str, float] = dict(settings["min_score"])
     usual_score = score_of_class.pop("", None)
     select = Selection(

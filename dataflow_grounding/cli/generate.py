@@ -193,7 +193,7 @@ def _engine(options: dict[str, Any]) -> MakeRun:
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     # Where the page can't be written, a warning says why, and the run counts all the same.
     page = os.path.join(run.spec.results_dir, "report.html")
-    if summary.already_complete and os.path.exists(page):  # it shows all that there is
+    if summary.already_complete and os.path.exists(page):  # this call has added nothing to show
         summary.shown.report = page
         return
     from dataflow_grounding.review import report_folder  # needs Pillow and templates

@@ -59,7 +59,7 @@ class Regrounding:
         self, answers: Mapping[str, Found | RecordError], threshold: float
     ) -> dict[int, Result]:
         """Return what both checks say of each expression, or why its text isn't grounded again. A
-        box that is found is a region's from an IoU of `threshold` on.
+        box that is found counts as on a region from an IoU of `threshold` on.
         """
         regions = boxes_of(self.to_check.regions)
         results: dict[int, Result] = {**self.asked}  # those that fit several regions stay so

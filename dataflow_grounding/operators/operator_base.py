@@ -150,7 +150,8 @@ class Operator(plan.Annotator, ABC):
     def __repr__(self) -> str:
         """Return the class's name and its settings, without secrets.
 
-        These are the attributes that are called as arguments of `__init__`, without the defaults.
+        Settings are the attributes that have names of `__init__`'s arguments. Those with their
+        default value are left out.
         """
         parameters = inspect.signature(type(self).__init__).parameters
         values = {name: value for name, value in vars(self).items() if name in parameters}

@@ -105,10 +105,10 @@ def _is_under(domain: str, endpoint: str) -> bool:
 
 
 def completion_in(body: bytes) -> Any:
-    """Return the completion in the body of an answer, whole or streamed. A body that is one
-    `chat.completion.chunk` counts as a stream of that. Of a stream, the first choice's texts and
-    tool calls are joined; of all else the last value counts. Raises ValueError or RecursionError
-    for no JSON, or a stream without an end.
+    """Return the completion in the body of an answer, whole or streamed. A body that is a single
+    `chat.completion.chunk` counts as a stream. The pieces in a stream of the first choice's texts
+    and tool calls are joined; of any other key the last value counts. Raises ValueError or
+    RecursionError for no JSON, or a stream without an end.
     """
     stream = _Stream()
     is_event_stream = body.lstrip().startswith((b"data:", b"event:", b":"))

@@ -323,8 +323,9 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # Returns EndpointUnreachable, or RateLimited, which is waited for, where this machine itself is
-    # short of connections. The client's error has one of `ssl` or of the system among its causes.
+    # Returns EndpointUnreachable; or RateLimited, after which the engine waits, where this machine
+    # itself is short of connections. Among the causes of the client's error may be one of `ssl` or
+    # of the system, which says more.
     causes = list(with_causes(error))
     ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     why_not_trusted = getattr(ssl_error, "verify_message", None)

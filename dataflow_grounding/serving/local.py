@@ -215,9 +215,9 @@ class _Queue:
     async def work(
         self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", max_batch: int
     ) -> None:
-        """Have the first request that waits answered, with others of the same temperature. It
-        begins once no request has joined for LINGER seconds, or `max_batch` wait. At least one has
-        to wait already.
+        """Have the first request that waits answered, with others of the same temperature. Before
+        that, wait until no request has joined for LINGER seconds, or `max_batch` wait. At least one
+        has to wait already.
         """
         await self._wait_for_others(max_batch)
         batch = self._next_batch(max_batch)
