@@ -120,11 +120,7 @@ def generate(
     if options["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
-    # Where there are obstacles nobody is asked; programs read the model in `run.json`.
-    if not as_json and not run.job.obstacles():
-        say(f"{run.spec.autolabel_type} asks {run.who}.")
-    for remark in run.remarks:
-        say(f"Note: {remark}.")
+    _say_who_is_asked(run, as_json)
     summary = _executed(run, engine, as_json)
     if summary.done and not options["no_report"]:
         _report(run, summary, silent=options["no_progress"])
@@ -146,6 +142,14 @@ def _prepared(spec: Spec, pilot: int | None, options: dict[str, Any]) -> SpecRun
         retry_failed=options["retry_failed"] or None,
         shard=options["shard"],
     )
+
+
+def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
+    # Where there are obstacles nobody is asked; programs read the model in `run.json`.
+    if not as_json and not run.job.obstacles():
+        say(f"{run.spec.autolabel_type} asks {run.who}.")
+    for remark in run.remarks:
+        say(f"Note: {remark}.")
 
 
 def _exit_code(summary: Summary, limit: FailedLimit | None) -> int:

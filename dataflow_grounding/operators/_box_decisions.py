@@ -155,8 +155,8 @@ def _first_answer(verdict: BoxVerdict) -> bool | None:
 def _second_answers(
     firsts: Sequence[bool | None], presence: Presence
 ) -> dict[bool | None, bool | None]:
-    # By the first answer about a box, the second: whether such a box is right, as the presence
-    # says. `firsts` are the first answers about all boxes: a count says something of all together.
+    # Returns first answer → second: what the presence says of a box with that first answer. True
+    # means that it is right. `firsts` are the first answers about all boxes: a count concerns all.
     if presence.there is None:
         return {True: None, False: None, None: None}
     if presence.count is None:

@@ -186,21 +186,27 @@ def _error_by_status(
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _seconds_to_wait(headers, details))
-    wait = retry_after(headers)
-    if status >= 500 and wait is not None:  # a server that states a wait is busy, not broken
-        return errors.ServerOverloaded(text, wait)
-    if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
-        return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
     if status >= 500 or status in _PASSING:
-        fault = errors.ServerFault(text)
-        # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time
-        # limit or a gateway's status it may be: the model may have answered it.
-        fault.may_be_billed = status < 500 or status in _LOST
-        return fault
+        return _error_of_fault(status, text, message, retry_after(headers))
     if status >= 400:
         return errors.RequestRefused(text)
     # Only a 200 is a reply: any other status below 400 has none.
     return errors.Redirected(f"{text} (redirected or no answer to a request: check the address)")
+
+
+def _error_of_fault(
+    status: int, text: str, message: str, wait: float | None
+) -> errors.ServerFault | errors.EndpointRefused:
+    # The server is at fault, not the request: this mostly passes.
+    if status >= 500 and wait is not None:  # a server that states a wait is busy, not broken
+        return errors.ServerOverloaded(text, wait)
+    if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
+        return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
+    fault = errors.ServerFault(text)
+    # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time limit
+    # or a gateway's status it may be: the model may have answered it.
+    fault.may_be_billed = status < 500 or status in _LOST
+    return fault
 
 
 def error_of_success(
