@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import STATUSES, Record, Update
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -34,7 +35,9 @@ class _NotSent(RecordError, kind="not_sent"):
 
 
 class _Listener(Serving):
-    """A serving that notes the tasks that a step's can't answer, and answers nothing."""
+    """Stands in for a step's serving: it notes the tasks that this serving can't answer, and
+    answers nothing itself.
+    """
 
     def __init__(self, serving: Serving) -> None:
         self.model = serving.model
@@ -49,9 +52,10 @@ class _Listener(Serving):
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """Return what steps ask that their servings can't answer, one line each. An operator that
-    doesn't state its tasks is called on the first TRIED records, up to its first request. What
-    earlier steps would have added to them is made up.
+    """Return what steps ask that their servings can't answer, one line each.
+
+    An operator that doesn't state its tasks is tried: it is called on the first TRIED records, up
+    to its first request for each. What earlier steps would have added to the records is made up.
     """
     lines = run.job.unanswerable()
     if lines:
@@ -87,50 +91,38 @@ async def _call_each(
     run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
 ) -> None:
     # Takes the records through the steps, whose requests come to the listeners: nothing is sent or
-    # stored. A step that gets no reply, or fails, doesn't end a record here: a later one may ask as
-    # well.
+    # stored. A step that gets no reply, or fails, gives no update. One is made up then, because a
+    # later step may ask as well.
     memo = ImageMemo(log=None, keeps=False)
     unlimited = Budget(max_requests=None, usd=None, prices=None)
     askings = [Asking(listener, run.options, unlimited) for listener in listeners]
     for record in records:
         for step, asking in zip(run.job.steps, askings, strict=True):
-            no_store = KeyedLog(path="")
-            ask = StepAsk(
-                asking,
-                no_store,
-                step.label,
-                priority=(0,),  # the same for all: no request waits here
-                wording=step.operator.wording,
-            )
-            update, _ = await annotated(step.operator, record, ask, memo)
+            update, _ = await annotated(step.operator, record, _ask_of(step, asking), memo)
             if update is None:
                 update = _made_up(step, record)
             record = record.updated(update)
 
 
+def _ask_of(step: Step, asking: Asking) -> StepAsk:
+    return StepAsk(
+        asking,
+        KeyedLog(path=""),  # which stores nothing
+        step.label,
+        priority=(0,),  # the same for all: no request waits here
+        wording=step.operator.wording,
+    )
+
+
 def _made_up(step: Step, record: Record) -> Update:
-    # What the step would have added, had it got replies. Expressions are of each status, as a later
-    # step may ask about some only.
-    width, height = 1, 1
-    with suppress(RecordError):
-        key = image_column(step.operator, record)
-        if key is not None:
-            width, height = open_image(record, key).size
+    # What the step would have added, had it got replies.
+    width, height = _size_of_picture(step, record)
     text = str(record.get("caption") or "a thing")
-    whole_picture = {"bbox_id": "0", "bbox": [0, 0, width, height], "score": None}
-    expressions = []
-    for status in STATUSES:
-        expressions.append(
-            {
-                "expression_id": status,
-                "text": text,
-                "noun_chunk": text,
-                "char_span": None,
-                "instances": [whole_picture] if status == "grounded" else [],
-                "status": status,
-            }
-        )
-    value_by_usual_name = {"caption": text, "cleaned_caption": text, "expressions": expressions}
+    value_by_usual_name = {
+        "caption": text,
+        "cleaned_caption": text,
+        "expressions": _expression_of_each_status(text, [0, 0, width, height]),
+    }
     update: Update = {"width": width, "height": height}
     # Role → the column's usual name; the user may have bound the role to another column.
     usual_names = getattr(step.operator, "output_keys", {})
@@ -138,3 +130,30 @@ def _made_up(step: Step, record: Record) -> Update:
         usual_name = usual_names.get(role, column)
         update[column] = value_by_usual_name.get(usual_name)  # None for other columns
     return update
+
+
+def _size_of_picture(step: Step, record: Record) -> Size:
+    with suppress(RecordError):
+        column = image_column(step.operator, record)
+        if column is not None:
+            return open_image(record, column).size
+    return 1, 1  # of a record whose picture is missing or broken
+
+
+def _expression_of_each_status(text: str, bbox: list[int]) -> list[dict[str, Any]]:
+    # A later step may ask about expressions of some status only.
+    expressions: list[dict[str, Any]] = []
+    for status in STATUSES:
+        expressions.append(
+            {
+                "expression_id": status,
+                "text": text,
+                "noun_chunk": text,
+                "char_span": None,
+                "instances": [],
+                "status": status,
+            }
+        )
+        if status == "grounded":
+            expressions[-1]["instances"] = [{"bbox_id": "0", "bbox": bbox, "score": None}]
+    return expressions

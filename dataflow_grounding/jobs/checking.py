@@ -95,7 +95,7 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
     findings.remarks += _remarks_on_connections(run.serving)
     with findings.taking():
         _check_rows(run, findings)
-    if not findings.problems:  # it takes records through the steps, which what is wrong would stop
+    if not findings.problems:  # this takes records through the steps, so nothing may be wrong
         with findings.taking():
             findings.problems += unanswerable(run)
 
@@ -145,8 +145,8 @@ def _remarks_on_unread_words(run: SpecRun) -> list[str]:
 @contextmanager
 def _without_traces(run: SpecRun) -> Iterator[None]:
     # Deletes the folders that are made in the block: one with a `.ckpt` would pass for a run's.
-    # Nothing is deleted if the check fetches pictures, so that they are fetched once, or if a run
-    # has begun there meanwhile.
+    # Nothing is deleted if the check fetches pictures, because the run should find them there. Nor
+    # is anything deleted if a run has begun there meanwhile.
     results = run.spec.results_dir
     checkpoints = run.job.steps[0].storage.checkpoint_folder
     fetches = getattr(run.spec.block.data, "fetches", False)
@@ -178,25 +178,26 @@ def _missing_folders_down_to(results: str) -> list[str]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    # The spec's run; where the settings of its model are wrong, one with the embedded grounder, so
-    # that the input is looked over all the same. Raises GroundingError where that can't be made
-    # either; the caller takes it for a problem.
-    #
-    # A wrong key has its default in `spec`. Where the backend is wrong, as in the problem "a.yaml,
-    # line 6: image_grounding.vlm.backend should be …", the default one isn't the user's: whether it
-    # can run says nothing.
-    backend_key = f"{spec.autolabel_type}.vlm.backend "
-    is_backend_wrong = any(backend_key in problem for problem in findings.problems)
-    if not is_backend_wrong:
+    # The spec's run. Where the settings of its model are wrong, it is a run with the embedded
+    # grounder, so that the input is looked over all the same. Raises GroundingError where that
+    # can't be made, either.
+    if not _is_backend_wrong(spec, findings):
         with findings.taking():
             run = ready_to_run(spec)
             findings.asks = run.who
             return run
-        # An error was raised in the block: it is one of the findings now.
+    # Here the backend is wrong, or an error was raised above, and is among the findings now.
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
     return ready_to_run(embedded)
+
+
+def _is_backend_wrong(spec: Spec, findings: Findings) -> bool:
+    # A wrong key has its default in `spec`, so only the problems tell: "a.yaml, line 6:
+    # image_grounding.vlm.backend should be …".
+    backend_key = f"{spec.autolabel_type}.vlm.backend "
+    return any(backend_key in problem for problem in findings.problems)
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
@@ -238,7 +239,7 @@ class _RowCheck:
 
     def check(self, row: Row) -> str | None:
         """Look over the next row, and add to the attributes what there is to tell of its image.
-        Return in words that it states an image_id that an earlier row has; None otherwise. Raises
+        Return a problem in words: its image_id is an earlier row's, too. None if it isn't. Raises
         RecordError for a row that a run can't use.
         """
         record = self.source.record(row)
@@ -248,7 +249,7 @@ class _RowCheck:
         if has_usual_column or image_column(self._step.operator, record):
             self._check_image(record, row.line)
         operator = self._step.operator
-        # All of these only raise for what the step couldn't use.
+        # These are called for their errors alone: they raise for what the step couldn't use.
         if isinstance(operator, Operator):
             _look_over(operator, record)
         caption_column = self._reads.get("caption")
@@ -271,20 +272,20 @@ class _RowCheck:
         self.found_in_folder[_folder_of(record, image_key, path)] += 1
         if open_image(record, image_key).facts.stretched:
             self.stretched.append(repr(record[image_key]))
-        # What the step asks about: the picture, and the texts that it reads. Only a hash is kept,
-        # since there may be a million rows.
+        # The same picture and texts make the same question, which is paid for once. Only its hash
+        # is kept, since there may be a million rows.
         question = hash(repr([os.path.realpath(path), *map(record.get, self._text_columns)]))
         first_line = self._line_of_question.setdefault(question, line)
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
     def _note_id(self, image_id: str, row: Row) -> str | None:
-        # Returns in words that an earlier row has the id; None otherwise.
+        # Returns a problem in words if an earlier row has the id; else None.
         first_line = self._line_of_id.setdefault(image_id, row.line)
-        if first_line == row.line:
+        if first_line == row.line:  # this row is the first with the id
             return None
-        # An id that the row doesn't state is made of the image's name: several rows of one image
-        # may have that.
+        # An id that the row doesn't state is made of the image's name, which several rows of one
+        # image may have.
         states_id = row.data is not None and has_id(row.data.get("image_id"))
         if not states_id:
             return None
@@ -311,8 +312,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = str(error)
         if problem is None:
             continue
-        # The first row's error may have been met already, when the columns were read; it began
-        # with the file's name then.
+        # Reading the columns may have met the first row's error already: "rows.jsonl, line 1: …".
         ending = f"line {row.line}: {problem}"
         if any(line.endswith(ending) for line in problems_before):
             continue
@@ -324,8 +324,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _begins_with_place(problem: str, where: str) -> bool:
-    # The place of a row is its picture where the input is a folder of pictures: with `where`
-    # "photos/a.jpg" the problem may be "'/data/photos/a.jpg' is not a readable image".
+    # Where the input is a folder of pictures, a row's place is its picture: "photos/a.jpg". The
+    # problem may name it already: "'/data/photos/a.jpg' is not a readable image".
     quoted_path = problem.partition("' ")[0]
     return quoted_path.startswith("'") and quoted_path.endswith(where)
 

@@ -17,6 +17,7 @@ from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
 from dataflow_grounding.engine.unreadable import has_unreadable_counts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.jobs.schema_question import schema_kept
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Reply, Serving
@@ -88,12 +89,12 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     # A sentence on the replies of the last run that couldn't be read, where they were many; ""
-    # where they weren't. A run of another model, or with another form of asking, says nothing of
-    # this one. `run.json` may be damaged: what isn't as a run leaves it is passed over.
+    # where they weren't. `run.json` may be damaged: what isn't as a run leaves it is passed over.
     with bucket.copied(spec.results_dir, RUN_JSON) as folder:
         run = read_object(os.path.join(folder, RUN_JSON))
     vlm_then: dict[str, Any] = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
     asking_then = vlm_then.get("asking") or "auto"
+    # A run of another model, or with another form of asking, says nothing of the spec's replies.
     is_of_model = run.get("model") == model
     was_asked_alike = asking_then == spec.block.vlm.asking
     if not is_of_model or not was_asked_alike:
@@ -120,9 +121,13 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
     }
     if not send or obstacles:
         return facts
+    return {**facts, **_ask_endpoints(serving)}
+
+
+def _ask_endpoints(serving: Serving) -> dict[str, Any]:
     parts = serving.endpoints()
     if len(parts) == 1:
-        return {**facts, **_ask_about_square(serving)}
+        return _ask_about_square(serving)
     # Several servers are asked one by one: each may have its own fault.
     answers = []
     problems: list[str] = []
@@ -130,26 +135,16 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
         answer = {"endpoint": part.endpoint, "weight": weight, **_ask_about_square(part)}
         answers.append(answer)
         problems += answer.get("problems", ())
-    return {**facts, "endpoints": answers, "problems": problems}
+    return {"endpoints": answers, "problems": problems}
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
-    # What came of two questions about a small picture: its `problems`, or how it answered. The
-    # second, whether it keeps to a schema, is only asked of models that answer any question.
+    # What came of two questions about a small picture: its `problems`, or how it answered.
     image = picture_of_square(serving.image_limits)
     request = expression_extraction(image, "A blue square on a white ground.")
-
-    async def ask() -> Reply:
-        async with aclosing(serving):
-            return await reply_of(serving, request)
-
-    async def ask_with_schema() -> str:
-        async with aclosing(serving):
-            return await schema_kept(serving, image)
-
     start = time.monotonic()
     try:
-        reply = run_blocking(ask)
+        reply = _reply_to(serving, request)
     except GroundingError as error:
         return {"problems": [f"{error}{_models_instead(serving, error)}"]}
     seconds = round(time.monotonic() - start, 2)
@@ -158,9 +153,25 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
     takes = serving.facts().get("takes")
     if takes is not None:
         facts["takes"] = takes
-    if serving.tasks is None:  # it answers any question
-        facts["schema"] = run_blocking(ask_with_schema)
+    if serving.tasks is None:  # it answers any question, also one that isn't a task of ours
+        facts["schema"] = _whether_schema_is_kept(serving, image)
     return {**facts, "reply": _verdict_on(reply, request)}
+
+
+def _reply_to(serving: Serving, request: Request[Any]) -> Reply:
+    async def ask() -> Reply:
+        async with aclosing(serving):
+            return await reply_of(serving, request)
+
+    return run_blocking(ask)
+
+
+def _whether_schema_is_kept(serving: Serving, image: Image) -> str:
+    async def ask() -> str:
+        async with aclosing(serving):
+            return await schema_kept(serving, image)
+
+    return run_blocking(ask)
 
 
 def _verdict_on(reply: Reply, request: Request[Any]) -> str:
@@ -176,8 +187,8 @@ def _verdict_on(reply: Reply, request: Request[Any]) -> str:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    # Tells which models the endpoint has if it refused this one, the most similar name first; ""
-    # if the name isn't what is wrong. A `certain` refusal is of another thing, such as the key.
+    # Which models the endpoint has, in words, the most similar name first; "" if the model's name
+    # isn't why it refused. A `certain` refusal is of another thing, such as the key.
     may_be_of_name = isinstance(error, EndpointRefused) and not error.certain
     if not may_be_of_name:
         return ""

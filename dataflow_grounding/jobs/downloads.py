@@ -56,10 +56,11 @@ def is_public(address: Address) -> bool:
 
 
 class Fetcher:
-    """Fetches pictures from http(s) addresses that are allowed. `hosts` (`name` or `name:port`) are
-    those that the user names: all of their addresses are allowed. With `no_others`, no other host
-    is; otherwise `allowed` is asked about every IP address of a host's name, also for every
-    redirect.
+    """Fetches pictures from http(s) addresses that are allowed.
+
+    `hosts` (`name` or `name:port`) are those that the user names: all of their addresses are
+    allowed. With `no_others`, no other host is. Without it, `allowed` is asked about every IP
+    address of another host's name. Addresses of redirects are checked in the same way.
     """
 
     def __init__(
@@ -77,12 +78,28 @@ class Fetcher:
         """Return a session for `fetched`, to be closed by the caller."""
         import aiohttp
 
+        headers = {
+            "User-Agent": "dataflow-grounding",
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+        }
+        return aiohttp.ClientSession(
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(resolver=self._resolver()),
+            timeout=aiohttp.ClientTimeout(total=SECONDS),
+            auto_decompress=False,
+        )
+
+    def _resolver(self) -> "aiohttp.ThreadedResolver":
+        import aiohttp
+
         is_named = self._is_named
         is_allowed = self._allowed
 
         class GuardedResolver(aiohttp.ThreadedResolver):
-            # aiohttp has it look up each host name, and connects to the addresses that it returns:
-            # no name is looked up a second time, when it might lead to another address.
+            # aiohttp has it look up each host name, and connects to the addresses that it returns.
+            # So no name is looked up a second time, when it might lead to another address.
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> Any:
@@ -94,18 +111,7 @@ class Fetcher:
                         raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
                 return addresses
 
-        headers = {
-            "User-Agent": "dataflow-grounding",
-            "Accept": "image/*",
-            "Accept-Encoding": "identity",
-        }
-        return aiohttp.ClientSession(
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(resolver=GuardedResolver()),
-            timeout=aiohttp.ClientTimeout(total=SECONDS),
-            auto_decompress=False,
-        )
+        return GuardedResolver()
 
     async def fetched(self, session: "aiohttp.ClientSession", url: str) -> bytes | BrokenRow:
         """Return the bytes of a picture, or why there are none; a later try may get them."""
@@ -151,8 +157,7 @@ class Fetcher:
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        # The parsed address. Raises BrokenRow where it isn't allowed. An IP address is checked
-        # here; a name later, by the resolver that looks it up.
+        # The parsed address. Raises BrokenRow where it isn't allowed.
         import yarl
 
         parsed = yarl.URL(url)  # parsed once, so that what is checked is what is asked
@@ -163,16 +168,19 @@ class Fetcher:
             return parsed
         if self._no_others:
             raise BrokenRow(f"no picture from {host}: it is not one of data.allow_hosts")
+        # An IP address goes to the socket unseen by any resolver, so it is checked here. A name is
+        # checked by the resolver that looks it up.
         is_ip_address = ":" in host or host.replace(".", "").isdigit()
-        if is_ip_address:
-            # It goes to the socket unseen by any resolver.
-            try:
-                is_allowed = self._allowed(ip_address(host))
-            except ValueError:  # a short form that only a socket understands, such as 127.1
-                is_allowed = False
-            if not is_allowed:
-                raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
+        if is_ip_address and not self._is_allowed_ip(host):
+            raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
         return parsed
+
+    def _is_allowed_ip(self, host: str) -> bool:
+        try:
+            address = ip_address(host)
+        except ValueError:  # a short form that only a socket understands, such as 127.1
+            return False
+        return self._allowed(address)
 
 
 class Downloads(Fetcher):
@@ -204,8 +212,8 @@ class Downloads(Fetcher):
                     self._path_by_address[str(row.data.get("url"))] = path
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
-        """Return each address's path, relative to `results_dir`, or why there is none: the next run
-        tries that again.
+        """Return each address's path, relative to `results_dir`, or why there is none. The next run
+        tries again to fetch what has none.
         """
         distinct_addresses = list(dict.fromkeys(addresses))
         to_fetch = [url for url in distinct_addresses if not self._has_file_of(url)]

@@ -85,71 +85,64 @@ _MEANS = {
 
 
 class _StepEstimate:
-    """What a step sends for records, by stated means.
-
-    `to_send` is the total of all records that were looked at; `estimate` adds to it. `rules` say
-    how the model counts tokens; they are None for a model in this process, whose tokens are free.
+    """What a step sends for a record, by stated means. `rules` say how the model counts tokens;
+    they are None for a model in this process, whose tokens are free.
     """
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
         self.mean = _mean_of(step.operator)
         self.rules = _rules_of(step.operator.serving or run.serving)
-        self.to_send = Amount()
         box_format = run.job.box_format
         self._box_instructions = ""
         if box_format is not None:
             # The picture's size hardly changes how long the instructions are.
             self._box_instructions = box_format.format.instructions((1000, 1000))
 
-    async def of_record(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
-        """Return what is sent for a record, as the first step gets it. `sent_columns` are those of
-        the pictures that earlier steps send; this step's is added. `memo` knows pictures' sizes.
-        Raises RecordError.
-        """
+    def requests_for(self, record: Record) -> float:
+        """Return how many requests the step sends for a record; 0 for a step without a model."""
         operator = self.step.operator
-        requests = self.mean.requests
+        if operator.serving is None:
+            return 0
         if isinstance(operator, Operator):
-            requests *= operator.requests_for(record)
-        if operator.serving is None or not requests:
-            return Amount()
-        return await self._of_request(record, memo, sent_columns) * requests
+            return self.mean.requests * operator.requests_for(record)
+        return self.mean.requests
 
-    async def _of_request(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
-        # What one of the step's requests for a record is; the picture's column is added to
-        # `sent_columns`.
-        operator = self.step.operator
-        column = image_column(operator, record)
-        was_column_sent = column in sent_columns
-        if column:
-            sent_columns.add(column)
-        sizes = await self._sent_sizes(record, column, memo)  # raises for a broken picture
+    async def of_request(
+        self, record: Record, column: str | None, was_column_sent: bool, memo: ImageMemo
+    ) -> Amount:
+        """Return what one of the step's requests for a record takes. `column` has the record's
+        picture, which an earlier step may have sent. `memo` knows pictures' sizes. Raises
+        RecordError for a broken picture.
+        """
+        sizes = await self._sent_sizes(record, column, memo)
         if self.rules is None:  # only requests are counted then
             return Amount(requests=1)
-        # A request begins with the system's words and the picture. What differs by step, such as
-        # the task's prompt, comes after them.
-        beginning_tokens = self.rules.text(load_prompt("system"))
-        if sizes:
-            beginning_tokens += round(fmean(map(self.rules.image, sizes)))
+        beginning_tokens = self._beginning_tokens(sizes, self.rules)
         further_tokens = _DATA
         further_tokens += self._phrase_tokens(record, self.rules)
         further_tokens += self._instruction_tokens(self.rules)
-        # The beginning is billed as cached if an earlier step has sent the same. Tiles, and the
-        # picture with boxes drawn in that a judge is sent, no earlier step has sent.
+        # The beginning is billed as cached if an earlier step has sent the same one. No step has
+        # sent this step's tiles before, or the picture with boxes drawn in that a judge gets.
         is_in_tiles = len(sizes) > 1
-        has_boxes_drawn_in = isinstance(operator, BoxChecker)
+        has_boxes_drawn_in = isinstance(self.step.operator, BoxChecker)
         was_sent = was_column_sent and not is_in_tiles and not has_boxes_drawn_in
         is_long_enough = beginning_tokens >= self.rules.least_cached
-        return Amount(
-            requests=1,
-            input=beginning_tokens + further_tokens,
-            cached=beginning_tokens if was_sent and is_long_enough else 0,
-            output=self.mean.output,
-        )
+        cached_tokens = beginning_tokens if was_sent and is_long_enough else 0
+        return Amount(1, beginning_tokens + further_tokens, cached_tokens, self.mean.output)
+
+    def _beginning_tokens(self, sizes: Sequence[Size], rules: TokenRules) -> int:
+        # A request begins with the system's words and its picture, which all steps have in common.
+        # The task's prompt and the data come after them. Tiles may differ in size: their mean
+        # counts.
+        tokens = rules.text(load_prompt("system"))
+        if sizes:
+            tokens += round(fmean(map(rules.image, sizes)))
+        return tokens
 
     async def _sent_sizes(self, record: Record, column: str | None, memo: ImageMemo) -> list[Size]:
         # The size of each picture that the step's requests show: one, or one for each tile. Without
-        # rules nothing goes by it.
+        # rules no size is needed, but the picture is opened all the same, in case it is broken.
         operator = self.step.operator
         if column is None or operator.serving is None:
             return []
@@ -187,27 +180,11 @@ class _StepEstimate:
         requests = max(1, ceil(len(phrases) / operator.phrases_per_request))
         return round(tokens_of_all / requests)
 
-    def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
-        """Return what is left to send, without USD. `done` of the run's `rows` have been answered.
-        `to_send` is of the records that were looked at, each of which counts for `weight` rows.
-        """
-        stated = self.to_send * weight
-        is_measured = stored.paid.requests > 0 and done > 0
-        if not is_measured:
-            return stated
-        # The other rows are taken to need what the answered ones needed, on average.
-        measured = stored.paid * ((rows - done) / done)
-        reports_tokens = measured.input > 0
-        if reports_tokens or not stated.requests:
-            return measured
-        # The endpoint reports no tokens: those of a request are taken to be the stated ones.
-        return stated * (measured.requests / stated.requests)
-
 
 def _mean_of(operator: Any) -> _Mean:
     mean = _MEANS.get(operator.name, _USUAL)
-    # A verifier's mean is of one phrase in a request. If it asks about several, a request is taken
-    # to have those of a usual record.
+    # A verifier's listed mean is of a request about one phrase. Where a request may be about
+    # several, it is taken to have as many phrases as a usual record.
     if isinstance(operator, BoxVerifier) and operator.phrases_per_request > 1:
         return _Mean(1, USUAL_PHRASES * mean.output)
     return mean
@@ -233,6 +210,18 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
     by_step: dict[str, _StoredReplies] = defaultdict(_StoredReplies)
     if run.options.force_reprocess:  # all is asked again
         return by_step
+    for label, line in _stored_replies(run):
+        replies = by_step[label]
+        input_tokens, cached_tokens, output_tokens = usage_of(line).as_list()
+        replies.paid += Amount(1, input_tokens, cached_tokens, output_tokens)
+        if not line.get("attempt"):  # only further tries state their number
+            replies.first_tries += 1
+    return by_step
+
+
+def _stored_replies(run: SpecRun) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Each stored reply to a question of the run's steps, after the label of its step. Replies of
+    # another model and replies to probes are left out.
     model_by_label = {}
     for step in run.job.steps:
         model_by_label[step.label] = (step.operator.serving or run.serving).model
@@ -243,26 +232,94 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
         answers_a_probe = line.get("task") == CHECK
         if not is_of_run or answers_a_probe:
             continue
-        if line["key"] in seen_keys:
-            continue
-        seen_keys.add(line["key"])
-        replies = by_step[label]
-        input_tokens, cached_tokens, output_tokens = usage_of(line).as_list()
-        replies.paid += Amount(1, input_tokens, cached_tokens, output_tokens)
-        if not line.get("attempt"):  # only further tries state their number
-            replies.first_tries += 1
-    return by_step
+        if line["key"] not in seen_keys:
+            seen_keys.add(line["key"])
+            yield label, line
 
 
 def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
-    # Of the store of a checkpoint folder, and of those of the run's other parts: shards on this
-    # machine, and workers whose stores are in the run's bucket alone. Nothing in the folder is
-    # changed: a run may be at work there.
+    # The lines of a checkpoint folder's store, and of the stores of the run's other parts: those of
+    # shards are on this machine, those of workers may be in the run's bucket alone. Nothing in the
+    # folder is changed, because a run may be at work there.
     with bucket.copied(os.path.dirname(os.path.abspath(folder)), replies=True) as results:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as replies:
             for log in (replies, *replies.others):
                 yield from read_lines(log.path, 0, log.end)
+
+
+def estimate(run: SpecRun) -> dict[str, Any]:
+    """Return what a run will still send and cost, as one JSON object. Stored replies are taken to
+    be of the input's rows and the spec's words. `error` is the share of the tokens that the totals
+    may be off by (95%), where not all records were looked at.
+    """
+    _refuse_what_cannot_be_estimated(run)
+    sample = _look_at_records(run)
+    stored = _stored_by_step(run)
+    left = _left(run, sample, stored)
+    probes = _probes(run, left)
+    expected = _with_probes_and_cost(run, left, probes)
+    steps_in_json = []
+    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
+        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
+    return {
+        "pipeline": run.spec.autolabel_type,
+        "model": run.serving.model,
+        "asks": run.who,
+        "records": sample.record_count,
+        "looked_at": sample.looked_at,
+        "error": _error(sample),
+        **sum(expected, Amount()).to_json(),
+        "stored": round(sum(replies.paid.requests for replies in stored.values())),
+        "probes": sum(probes),
+        "steps": steps_in_json,
+        "measured": bool(stored),
+        "image_rule": _image_rule(run.serving),
+        "calibration_first": run.calibrates,
+        "prices": run.prices_from,
+    }
+
+
+def _refuse_what_cannot_be_estimated(run: SpecRun) -> None:
+    for step in run.job.steps:
+        if isinstance(step.operator, WholeFile):
+            raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
+    lines = unanswerable(run)
+    if lines:
+        raise SpecError("\n".join(lines))
+
+
+def _image_rule(serving: Serving) -> str | None:
+    # How an image's tokens are counted, for people; None where they aren't.
+    rules = _rules_of(serving)
+    if rules is None:
+        return None
+    return "published" if rules.known else "assumed"
+
+
+class _Sample(NamedTuple):
+    """The records that were looked at: all that the run takes, or a random sample of MOST."""
+
+    record_count: int  # of the whole run
+    looked_at: int
+    # of each record that was looked at and can be read: what each step sends for it
+    amounts_by_record: list[list[Amount]]
+
+    @property
+    def weight(self) -> float:
+        """How many records of the run each record of the sample is taken for."""
+        return self.record_count / max(1, self.looked_at)
+
+
+def _look_at_records(run: SpecRun) -> _Sample:
+    steps = [_StepEstimate(step, run) for step in run.job.steps]
+    record_count, rows = _count_and_rows_to_look_at(run)
+    with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
+        memo = ImageMemo(images, keeps=False)
+        amounts_by_record = run_blocking(
+            lambda: _amounts_by_record(steps, _records(run, rows), memo)
+        )
+    return _Sample(record_count, min(record_count, MOST), amounts_by_record)
 
 
 async def _amounts_by_record(
@@ -282,9 +339,17 @@ async def _amounts_by_step(
     # What each step sends for a record.
     sent_columns: set[str] = set()  # of the pictures that steps so far send
     amounts = []
-    for step in steps:
-        amounts.append(await step.of_record(record, memo, sent_columns))
-        operator = step.step.operator
+    for estimated in steps:
+        operator = estimated.step.operator
+        amount = Amount()
+        requests = estimated.requests_for(record)
+        if requests:
+            column = image_column(operator, record)
+            was_column_sent = column in sent_columns
+            amount = await estimated.of_request(record, column, was_column_sent, memo) * requests
+            if column is not None:
+                sent_columns.add(column)
+        amounts.append(amount)
         # A lister asks nothing. Its phrases are added here, since later steps ask for each of them.
         if isinstance(operator, PhraseLister):
             record = record.updated(operator.listed(record))
@@ -304,87 +369,42 @@ def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
             yield source.record(row)
 
 
-def estimate(run: SpecRun) -> dict[str, Any]:
-    """Return what a run will still send and cost, as one JSON object. Stored replies are taken to
-    be of the input's rows and the spec's words. `error` is the share of the tokens that the totals
-    may be off by (95%), where not all records were looked at.
-    """
-    for step in run.job.steps:
-        if isinstance(step.operator, WholeFile):
-            raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
-    lines = unanswerable(run)
-    if lines:
-        raise SpecError("\n".join(lines))
-    steps = [_StepEstimate(step, run) for step in run.job.steps]
-    record_count, rows = _count_and_rows_to_look_at(run)
-    looked_at = min(record_count, MOST)
-    with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
-        memo = ImageMemo(images, keeps=False)
-        amounts_by_record = run_blocking(
-            lambda: _amounts_by_record(steps, _records(run, rows), memo)
-        )
-    for amounts in amounts_by_record:
-        for estimated_step, amount in zip(steps, amounts, strict=True):
-            estimated_step.to_send += amount
-    stored = _stored_by_step(run)
-    weight = record_count / max(1, looked_at)  # how many records each of the sample is taken for
-    left = _left(run, steps, stored, counted=len(amounts_by_record), weight=weight)
-    probes = _probes(run, left)
-    expected = _with_probes_and_cost(run, left, probes)
-    steps_in_json = []
-    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
-        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
-    error = None
-    if looked_at != record_count:
-        error = _error(amounts_by_record, record_count)
-    rules = _rules_of(run.serving)
-    image_rule = None  # by which rule an image's tokens were counted; None where none are
-    if rules is not None:
-        image_rule = "published" if rules.known else "assumed"
-    return {
-        "pipeline": run.spec.autolabel_type,
-        "model": run.serving.model,
-        "asks": run.who,
-        "records": record_count,
-        "looked_at": looked_at,
-        "error": error,
-        **sum(expected, Amount()).to_json(),
-        "stored": round(sum(replies.paid.requests for replies in stored.values())),
-        "probes": sum(probes),
-        "steps": steps_in_json,
-        "measured": bool(stored),
-        "image_rule": image_rule,
-        "calibration_first": run.calibrates,
-        "prices": run.prices_from,
-    }
-
-
-def _left(
-    run: SpecRun,
-    steps: Sequence[_StepEstimate],
-    stored: dict[str, _StoredReplies],
-    counted: int,
-    weight: float,
-) -> list[Amount]:
-    # What each step has left to send. `counted` records were looked at and can be read; each counts
-    # for `weight` of the run's rows.
-    rows = counted * weight
+def _left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> list[Amount]:
+    # What each step has left to send, without USD.
+    counted = len(sample.amounts_by_record)
+    rows = counted * sample.weight  # of the run, that can be read
     done = rows  # by the steps so far: all rows, until a step asks
     has_asking_step = False  # among the steps so far
     left = []
-    for step in steps:
-        replies = stored.get(step.step.label, _StoredReplies())
-        requests_per_row = step.to_send.requests / max(1, counted)
-        if requests_per_row:
-            # Without a stream, each step waits for the one before it to end: a later one may have
-            # done fewer rows. In a stream each row goes on to the next step at once: the first
-            # step that asks tells how many are done by all.
-            is_in_step_with_earlier = run.options.stream and has_asking_step
-            if not is_in_step_with_earlier:
+    for index, step in enumerate(run.job.steps):
+        to_send = sum((amounts[index] for amounts in sample.amounts_by_record), Amount())
+        replies = stored.get(step.label, _StoredReplies())
+        if to_send.requests:
+            # In a stream each row goes on to the next step at once: the first step that asks tells
+            # how many rows are done by all. Without a stream, each step waits for the one before it
+            # to end: a later one may have done fewer rows.
+            keeps_up_with_first = run.options.stream and has_asking_step
+            if not keeps_up_with_first:
+                requests_per_row = to_send.requests / counted
                 done = min(done, replies.first_tries / requests_per_row)
             has_asking_step = True
-        left.append(step.left(replies, rows, done, weight))
+        left.append(_left_of_step(to_send * sample.weight, replies, rows, done))
     return left
+
+
+def _left_of_step(stated: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
+    # What a step has left to send, if `done` of the run's `rows` have been answered. `stated` is
+    # what all rows take by the stated means.
+    is_measured = stored.paid.requests > 0 and done > 0
+    if not is_measured:
+        return stated
+    # The other rows are taken to need what the answered ones needed, on average.
+    measured = stored.paid * ((rows - done) / done)
+    reports_tokens = measured.input > 0
+    if reports_tokens or not stated.requests:
+        return measured
+    # The endpoint reports no tokens: those of a request are taken to be the stated ones.
+    return stated * (measured.requests / stated.requests)
 
 
 def _with_probes_and_cost(
@@ -425,55 +445,61 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     return len(places), rows_to_look_at
 
 
-def _error(amounts_by_record: Sequence[Sequence[Amount]], records: int) -> float:
-    # Half of the 95% interval of the sum over all records, as a share of that sum. The amounts, by
-    # step, are of a random sample of the records.
+def _error(sample: _Sample) -> float | None:
+    # Half of the 95% interval of the sum over all records, as a share of that sum; None where all
+    # records were looked at.
+    if sample.looked_at == sample.record_count:
+        return None
     sent = []  # each record's tokens, or its requests where tokens aren't known
-    for amounts in amounts_by_record:
+    for amounts in sample.amounts_by_record:
         total = sum(amounts, Amount())
         sent.append(total.input or total.requests)
     mean = fmean(sent) if sent else 0
     if not mean:
         return 0.0
     # Each record is drawn once at most, so a sample of nearly all of them errs less.
-    share_not_drawn = 1 - len(sent) / records
+    share_not_drawn = 1 - len(sent) / sample.record_count
     standard_error = sqrt(pvariance(sent) / len(sent) * share_not_drawn)
     return round(1.96 * standard_error / mean, 4)
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # How many probes each step sends: as many as the steps so far need together, less those that
-    # earlier steps send. The requests of all steps that watch their boxes count together. Pictures
-    # are looked at only if some step has its boxes checked.
-    pictures = functools.cache(functools.partial(_pictures, run))
-    watched_requests = 0.0  # of the steps so far
+    # How many probes each step sends. The requests of all steps that have their boxes checked count
+    # together: a step sends as many probes as the steps so far need, less those that earlier steps
+    # send.
+    pictures = functools.cache(functools.partial(_pictures, run))  # looked at if a step needs them
+    checked_requests = 0.0  # of the steps so far
     probes_so_far = 0
     probes = []
     for step, amount in zip(run.job.steps, amounts, strict=True):
-        serving = step.operator.serving
         check_every = _check_every(step)
-        sends_probes = bool(check_every) and amount.requests > 0
-        if serving is None or not sends_probes:
-            probes.append(0)
-            continue
-        sizes = sent_sizes(pictures(), serving.image_limits)
-        watched_requests += amount.requests
-        probes_of_endpoint = probes_for(
-            round(watched_requests),
-            check_every,
-            sizes,
-            in_frames=bool(serving.image_limits.frames),  # of a few exact sizes
-        )
-        needed_so_far = len(serving.endpoints()) * probes_of_endpoint
-        # This step's serving may need fewer than an earlier step's.
-        probes_of_step = max(0, needed_so_far - probes_so_far)
+        probes_of_step = 0
+        if check_every and amount.requests > 0:
+            checked_requests += amount.requests
+            needed_so_far = _probes_needed(step, checked_requests, check_every, pictures())
+            # This step's serving may need fewer than an earlier step's.
+            probes_of_step = max(0, needed_so_far - probes_so_far)
+            probes_so_far += probes_of_step
         probes.append(probes_of_step)
-        probes_so_far += probes_of_step
     return probes
 
 
+def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnPictures) -> int:
+    # How many probes all endpoints of a step's serving need together for that many requests.
+    serving = step.operator.serving
+    assert serving is not None  # it is asked something
+    limits = serving.image_limits
+    probes_of_endpoint = probes_for(
+        round(requests),
+        check_every,
+        sent_sizes(pictures, limits),
+        in_frames=bool(limits.frames),  # of a few exact sizes
+    )
+    return len(serving.endpoints()) * probes_of_endpoint
+
+
 def _pictures(run: SpecRun) -> OwnPictures:
-    # The file that the first step reads may not be written yet.
+    # Of the rows, because the file that the first step reads may not be written yet.
     _, rows = _count_and_rows_to_look_at(run)
     return pictures_of(_records(run, rows), run.job.steps[0].image_key or IMAGE_COLUMN)
 

@@ -22,8 +22,8 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 
 
 def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
-    """Run a spec, and return what was done. It leaves `annotations.jsonl`, if a record got through,
-    and `run.json`; a run that is stopped or killed leaves the latter.
+    """Run a spec, and return what was done. The run leaves `annotations.jsonl`, if a record got
+    through, and `run.json`. One that is stopped or killed leaves only `run.json`.
     """
     steps = run.job.steps
     run.job.refuse_obstacles()
@@ -35,23 +35,11 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
         try:
             run.job.input.prepare()
             if not run.before:
-                # A run that is killed leaves no other: `cost` reads the spec's prices here. Where
-                # there is no room for it, the run says so once it is short of room itself.
-                with suppress(InputError):
-                    write_run_json(run, started)
+                _write_first_run_json(run, started)
             summary = execute(
                 steps, run.options, run.kind.pipeline.name, locked=folder, run=make_run
             )
-            classes = summary.shown.classes  # the table that people see, in the order of the spec
-            if classes.is_of_classes:
-                classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
-            if summary.done:
-                _write_annotations(run)
-            summary.annotations = run.annotations_path
-            write_run_json(run, started, summary)
-            for step in steps:
-                if os.path.exists(step.storage.output_path):
-                    run.write_output(step)
+            _write_results(run, started, summary)
             return summary
         except RunStopped as stopped:
             with suppress(InputError):
@@ -60,9 +48,31 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             raise
 
 
+def _write_first_run_json(run: SpecRun, started: float) -> None:
+    # A run that is killed leaves no other: `cost` reads the spec's prices there. Where there is no
+    # room for it, the run says so once it is short of room itself.
+    with suppress(InputError):
+        write_run_json(run, started)
+
+
+def _write_results(run: SpecRun, started: float, summary: Summary) -> None:
+    # What a run writes when its steps have ended. Also completes the summary, which is written in
+    # run.json.
+    classes = summary.shown.classes  # the table that people see, in the order of the spec
+    if classes.is_of_classes:
+        classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
+    if summary.done:
+        _write_annotations(run)
+    summary.annotations = run.annotations_path
+    write_run_json(run, started, summary)
+    for step in run.job.steps:
+        if os.path.exists(step.storage.output_path):
+            run.write_output(step)
+
+
 def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
-    # With `auto` the embedded grounder runs if the environment names no endpoint, as in a new
-    # terminal: nobody asked for its results in place of a model's.
+    # With `vlm.backend: auto`, the embedded grounder runs if the environment names no endpoint. In
+    # a new terminal that may be by mistake: nobody wants its results in place of a model's.
     before = run.before.get("model")
     if run.spec.block.vlm.backend == "auto" and before not in (None, run.serving.model):
         way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"

@@ -70,18 +70,18 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        # Returns the classes, read from a file if a text names one, and checked.
-        names_a_file = isinstance(value, str) and bool(value.strip())
-        is_in_spec = not isinstance(value, str)
+        # Returns the classes, checked. A text is the path of a file that has them.
+        classes = value
         try:
-            classes = read_class_file(value) if names_a_file else value
+            if isinstance(value, str) and value.strip():
+                classes = read_class_file(value)
             if classes:
                 phrases_with_classes(classes)  # raises for what can't be looked for
         except SpecError as error:
-            # By the number or key of the wrong entry, such as (3,), the message names its line in
-            # the spec. A file's entry has no line there.
+            # The wrong entry's number or key, such as (3,): by it the message names a line of the
+            # spec. An entry of a file has no line there.
             inside: tuple[Any, ...] = ()
-            if is_in_spec and isinstance(error, ClassError):
+            if isinstance(error, ClassError) and not isinstance(value, str):
                 inside = error.inside
             context = {"why": str(error).removeprefix("classes: "), "inside": inside}
             raise PydanticCustomError("classes", "{why}", context) from None
@@ -143,9 +143,10 @@ def _steps(
     storage: ResultsStorage,
     source: Input | None = None,
 ) -> list[Step]:
-    # The steps of the pipeline's class, which takes the workflow's own keys; but `verify` is a yes
-    # or no there. Without `source` the phrases of other images aren't known.
+    # The steps of the pipeline's class. Without `source`, it isn't told the phrases of other
+    # images.
     workflow = block.workflow
+    # The class takes the workflow's own keys, but `verify` as a yes or no.
     settings = {**workflow.own(), "verify": workflow.verify == "reground"}
     if block.data.proposals:
         _refuse_with_proposals(workflow)
@@ -189,8 +190,8 @@ def _proposals_of(spec: Spec, data: GroundingData) -> Input:
 
 
 def _wanted(workflow: GroundingWorkflow, steps: Sequence[Step]) -> list[str]:
-    # The numbers of the wanted steps, as texts. With the step that finds boxes, those that look at
-    # them again are wanted.
+    # The numbers of the wanted steps, as texts. If the step that finds boxes is wanted, so are the
+    # steps that look at its boxes again.
     if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
         return [str(number) for number in range(len(steps))]
     if str(GROUND) not in workflow.steps:

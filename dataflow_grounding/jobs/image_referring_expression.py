@@ -64,14 +64,7 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     block = spec.block
     assert isinstance(block, ImageReferringExpressionBlock)
     seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
-    pipeline = ImageReferringExpressionPipeline(
-        ResultsStorage(seed_file, spec.results_dir),
-        servings[0],
-        judge=servings[-1],
-        **block.double_check.model_dump(),
-        **block.workflow.own(),
-    )
-    all_steps = put_in_folders(pipeline.steps())
+    all_steps = _all_steps(spec, block, servings, seed_file)
     steps = wanted_steps(all_steps, _wanted(block.workflow, all_steps))
     _refuse_taos_results(spec.results_dir, seed_file, all_steps)
     numbers = [step.storage.operator_step for step in steps]
@@ -81,9 +74,8 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
         steps = [replace(steps[0], operator=CaptionGenerator(servings[0]))]
     begins_with_check = numbers[0] == CHECK  # which reads expressions
     needs_no_regions = makes_captions_alone or begins_with_check
-    seeds = seed_records.find_seeds(
-        block.data, _made_by_steps(all_steps, numbers), boxless=needs_no_regions
-    )
+    made = _made_by_steps(all_steps, numbers)
+    seeds = seed_records.find_seeds(block.data, made, boxless=needs_no_regions)
     for path in seeds.files:
         refuse_to_overwrite(path, [seed_file])
     first = _first_file(all_steps, numbers, block.data, seeds, seed_file)
@@ -93,6 +85,22 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     reads_seeds = first.path == seed_file
     job_input = _SeedInput(steps, seeds) if reads_seeds else _LaterInput(steps, seeds)
     return Job(servings, all_steps, steps, job_input, seeds.files)
+
+
+def _all_steps(
+    spec: Spec,
+    block: ImageReferringExpressionBlock,
+    servings: Sequence[Serving],
+    seed_file: str,
+) -> list[Step]:
+    pipeline = ImageReferringExpressionPipeline(
+        ResultsStorage(seed_file, spec.results_dir),
+        servings[0],
+        judge=servings[-1],  # the same one, unless the spec names a judge
+        **block.double_check.model_dump(),
+        **block.workflow.own(),
+    )
+    return put_in_folders(pipeline.steps())
 
 
 def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]) -> None:
@@ -139,23 +147,25 @@ def _first_file(
 ) -> _File:
     # The file that the first of the steps `numbers` reads: the seeds, or the file of the step
     # before it. It is the first of the two that has what the steps need.
-    file_of_seeds = _File(seed_file, seeds.records)
+    of_seeds = _File(seed_file, seeds.records)
     number = numbers[0]
     if number == 0:
-        return file_of_seeds
-    file_before = all_steps[number - 1].storage.output_path
-    was_made = os.path.exists(file_before)
-    candidates = []
-    if _may_seeds_be_read(number, file_before, data.input_annotations_jsonl):
-        candidates.append(file_of_seeds)
+        return of_seeds
+    path_before = all_steps[number - 1].storage.output_path
+    may_be_seeds = _may_seeds_be_read(number, path_before, data.input_annotations_jsonl)
+    if may_be_seeds and _has_what_steps_need(of_seeds, numbers):
+        return of_seeds
+    was_made = os.path.exists(path_before)
     if was_made:
-        candidates.append(
-            _File(file_before, lambda: (row.data or {} for row in read_rows(file_before)))
-        )
-    for file in candidates:
-        if _has_what_steps_need(file, numbers):
-            return file
-    raise _no_first_file(number, file_before, was_made)
+        of_step_before = _File(path_before, lambda: _data_in(path_before))
+        if _has_what_steps_need(of_step_before, numbers):
+            return of_step_before
+    raise _no_first_file(number, path_before, was_made)
+
+
+def _data_in(path: str) -> Iterator[dict[str, Any]]:
+    for row in read_rows(path):
+        yield row.data or {}
 
 
 def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
@@ -186,8 +196,8 @@ def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
-    # Step 0, which describes regions, isn't among `numbers`. The first LOOKED_AT records with
-    # regions tell; of expressions, the first record.
+    # Whether a file has what the steps `numbers` read; step 0 isn't among them. The first LOOKED_AT
+    # records with regions tell. The check reads expressions: of these the first record tells.
     if numbers[0] == CHECK:
         first_record: dict[str, Any] = next(file.records(), {})
         return isinstance(first_record.get("expressions"), list)
@@ -263,8 +273,9 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # What steps make now, or later from this run's files. `regions`, and what the check and later
-    # steps write, are changed by steps, not made.
+    # The columns that this run's steps make, or that the steps after them may make of its files.
+    # Columns that steps only change don't count: `regions`, and what the check and later steps
+    # write.
     steps_now = [all_steps[number] for number in numbers]
     later_steps = all_steps[numbers[-1] + 1 :]
     steps = [*steps_now, *later_steps]

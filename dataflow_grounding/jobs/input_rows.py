@@ -4,7 +4,7 @@ A role is what a step reads a column as, such as `image` or `caption`. Which of 
 has it is guessed from the column's name and from what its values look like.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -28,9 +28,12 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 
 
 def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row with columns renamed by `sources` (new name → column of the row). A column whose
-    name another one gets is called `original_…`, and no column is lost: of {"text": "a cup",
-    "caption": "7"} and {"caption": "text"}, {"caption": "a cup", "original_caption": "7"} is made.
+    """Return a row with columns renamed by `sources` (new name → column of the row). No column is
+    lost: one whose name another column gets is called `original_…`.
+
+    Example:
+        >>> renamed({"text": "a cup", "caption": "7"}, {"caption": "text"})
+        {'caption': 'a cup', 'original_caption': '7'}
     """
     new_row: dict[str, Any] = {}
     for column, value in row.items():
@@ -39,6 +42,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
             new_row[name] = value
         if new_names:
             continue
+        # The column isn't renamed by the user.
         name = column
         does_another_get_this_name = sources.get(column) in row
         if does_another_get_this_name:
@@ -57,8 +61,8 @@ def record_rows(
     is_wanted: Callable[[int], bool],
 ) -> Iterator[Row]:
     """Yield the rows as records have them: columns renamed, pictures that are no files made files.
-    `is_wanted` takes a row's number, from 0. No file is made for a row that isn't wanted: it has
-    the name that the file would have, or the address.
+    `is_wanted` takes a row's number, from 0. No file is made for a row that isn't wanted: its
+    picture is the name that a file of its bytes would have, or stays an address.
     """
     make_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(_renamed_row(row, sources) for row in rows)
@@ -66,18 +70,21 @@ def record_rows(
     while chunk := list(islice(numbered, chunk_size)):
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
-            addresses: dict[str, None] = {}  # each once
-            for place, row in chunk:
-                if row.data is None or not is_wanted(place):
-                    continue
-                picture = row.data.get(image_column)
-                if is_web(picture):
-                    addresses[str(picture)] = None
-            fetched = fetch(addresses)
+            wanted = [row for place, row in chunk if is_wanted(place)]
+            fetched = fetch(_addresses_in(wanted, image_column))
         for place, row in chunk:
             # `picture_name` only tells what the file of some bytes would be called.
             name_of_bytes = make_file if is_wanted(place) else picture_name
             yield _with_file(row, image_column, name_of_bytes, fetched)
+
+
+def _addresses_in(rows: Iterable[Row], image_column: str) -> Iterable[str]:
+    addresses: dict[str, None] = {}  # each once
+    for row in rows:
+        picture = (row.data or {}).get(image_column)
+        if is_web(picture):
+            addresses[str(picture)] = None
+    return addresses
 
 
 def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
@@ -93,31 +100,39 @@ def _with_file(
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
     # The row with its picture as the path of a file; a broken row where the picture couldn't be
-    # fetched. `name_of_bytes` returns the path for a picture in bytes; `fetched` has by an address
-    # what `Fetch` returns. The address of a fetched picture stays as `image_url`. The path next to
-    # a picture of a Hugging Face data set stays as `image_file`.
+    # fetched. `name_of_bytes` returns the path for a picture in bytes. `fetched` has what `Fetch`
+    # returned for each address.
     if row.data is None:
         return row
-    picture = row.data.get(image_column)
-    origin: dict[str, Any] = {}  # columns that say where the picture is from
-    if isinstance(picture, str) and picture in fetched:  # an address
-        origin = {"image_url": picture}
-        path_or_error = fetched[picture]
-        if isinstance(path_or_error, BrokenRow):
-            return Row(row.line, data=None, error=path_or_error)
-        picture = path_or_error
-    # A picture as Hugging Face's data sets hold it: {"bytes": b"…", "path": "a.jpg"}, one of which
-    # may be None.
-    if isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}:
-        if picture.get("path"):
-            origin = {"image_file": picture["path"]}
-        picture = picture.get("bytes") or picture.get("path")
+    if image_column not in row.data:
+        return Row(row.line, plain_row(row.data))
+    stated = row.data[image_column]
+    picture = stated
+    if isinstance(stated, str) and stated in fetched:  # an address
+        picture = fetched[stated]
+        if isinstance(picture, BrokenRow):
+            return Row(row.line, data=None, error=picture)
+    elif _is_of_hugging_face(stated):
+        picture = stated.get("bytes") or stated.get("path")
     if isinstance(picture, bytes):
         picture = name_of_bytes(picture)
-    data = {**origin, **row.data}  # the user's own columns take precedence
-    if image_column in row.data:
-        data[image_column] = picture
+    # The user's own columns take precedence over those that say where the picture is from.
+    data = {**_origin(stated, fetched), **row.data, image_column: picture}
     return Row(row.line, plain_row(data))
+
+
+def _origin(stated: Any, fetched: Container[str]) -> dict[str, Any]:
+    # Columns that say where a picture is from, by what its row states.
+    if isinstance(stated, str) and stated in fetched:
+        return {"image_url": stated}
+    if _is_of_hugging_face(stated) and stated.get("path"):
+        return {"image_file": stated["path"]}
+    return {}
+
+
+def _is_of_hugging_face(picture: Any) -> bool:
+    # Its data sets hold pictures as {"bytes": b"…", "path": "a.jpg"}, where one may be None.
+    return isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}
 
 
 def guess_column(
@@ -128,29 +143,28 @@ def guess_column(
     """
     if role not in LOOKS:
         return None
-    looks_right = LOOKS[role]
     likely = []
     columns = dict.fromkeys(chain.from_iterable(rows))  # of any row, each once
     for column in columns:
         if column in taken:
             continue
         values = [row[column] for row in rows if row.get(column) not in (None, "")]
-        count_looking_right = sum(map(looks_right, values))
+        count_looking_right = sum(map(LOOKS[role], values))
         if count_looking_right > MOSTLY * len(values):
             likely.append(column)
+    return min(likely, key=lambda column: _rank(column, role, rows), default=None)
 
-    def rank(column: str) -> tuple[int, int]:
-        # The likeliest name first, then the longest captions.
-        usual_names = NAMES[role]
-        place = len(usual_names)
-        if column.lower() in usual_names:
-            place = usual_names.index(column.lower())
-        length = 0
-        if role == "caption":
-            length = sum(len(str(row.get(column))) for row in rows)
-        return place, -length
 
-    return min(likely, key=rank, default=None)
+def _rank(column: str, role: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    # To sort columns by: the likeliest name first; of equally likely ones, the longest captions.
+    usual_names = NAMES[role]
+    place = len(usual_names)
+    if column.lower() in usual_names:
+        place = usual_names.index(column.lower())
+    length = 0
+    if role == "caption":
+        length = sum(len(str(row.get(column))) for row in rows)
+    return place, -length
 
 
 def _is_picture(value: Any) -> bool:

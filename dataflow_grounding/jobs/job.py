@@ -140,21 +140,23 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
         _refuse_as_folder(step.operator.name)
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
-        # Where a person reviewed the file of the step before, this is called before it is read.
+        # The step's storage calls this before it reads the file of the step before, if a person
+        # reviewed that file.
         step.storage.bring_up_to_date = _bring_up_to_date
     return steps
 
 
 def _refuse_as_folder(name: str) -> None:
     # Raises SpecError for an operator's name that can't be part of a folder's name.
-    try:
-        within(".", f"step_{name}")  # raises for a backslash or a control character
-        names_a_folder = "/" not in name
-    except InputError:
-        names_a_folder = False
-    if not names_a_folder:
-        has_slash = "/" in name or "\\" in name
-        culprit = "slash" if has_slash else "control character"
+    culprit = ""
+    if "/" in name or "\\" in name:
+        culprit = "slash"
+    else:
+        try:
+            within(".", f"step_{name}")
+        except InputError:
+            culprit = "control character"  # without a slash, `within` refuses only these
+    if culprit:
         what = f"a name with a {culprit} names no folder: give it another `name`"
         raise SpecError(f"operator {name!r}: {what}")
 

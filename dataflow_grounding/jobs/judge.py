@@ -10,12 +10,12 @@ from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock
 from dataflow_grounding.spec.schema import AzureBlock, JudgeBlock, JudgedVlmBlock
 
-_KEYS = {
-    "openai": ("base_url", "model_name", "api_key"),
-    "gemini": ("base_url", "model", "api_key"),
-    "local": ("", "model_name", ""),
+_OWN_NAMES = {
+    "openai": {"base_url": "base_url", "model_name": "model_name", "api_key": "api_key"},
+    "gemini": {"base_url": "base_url", "model_name": "model", "api_key": "api_key"},
+    "local": {"model_name": "model_name"},
 }
-"""Backend → its own names of `base_url`, `model_name` and `api_key`; "" where it has none."""
+"""Backend → by a key of `vlm.judge`, what the backend's own block calls it."""
 
 
 def vlms_of(vlm: JudgedVlmBlock, *, judges: bool) -> list[VlmBlock]:
@@ -31,45 +31,36 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     # Of another backend, what the judge doesn't state is the default.
     block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
-    stated: dict[str, Any] = {}
-    for name in ("base_url", "model_name", "api_key"):
-        value = getattr(judge, name)
-        if value:
-            stated[name] = value
-    if backend in ("embedded", "auto") and stated:
-        first_stated = next(iter(stated))
-        raise SpecError(f"vlm.judge.{first_stated}: {backend} has none, leave it out")
-    if backend not in _KEYS:  # embedded, auto, or a serving of the user's own
-        settings = block.settings
-        if judge.base_url:
-            settings = _without_secrets(settings)
-        changes["settings"] = {**settings, **stated}
-        return block.model_copy(update=changes)
-    backend_block = getattr(block, backend)
-    backend_changes = _in_backends_names(backend, stated)
-    if backend == "openai" and judge.model_name:
-        # The present one tells replies of `vlm`'s model apart: the judge's aren't among these.
-        backend_changes["name"] = ""
-    present_address = getattr(backend_block, "base_url", "")
-    asks_another_address = bool(judge.base_url) and judge.base_url != present_address
-    if asks_another_address:
-        backend_changes["api_key"] = judge.api_key  # "" if none is stated: not `vlm`'s
-        backend_changes |= _changes_for_another_address(backend, backend_block)
-        changes["service_tier"] = None
-    changes[backend] = backend_block.model_copy(update=backend_changes)
+    if backend in _OWN_NAMES:
+        present = getattr(block, backend)
+        changes[backend] = _backend_block(backend, present, judge)
+        if _asks_another_address(judge, present):
+            changes["service_tier"] = None
+    else:
+        changes["settings"] = _settings_of_judge(backend, block.settings, judge)
     return block.model_copy(update=changes)
 
 
-def _in_backends_names(backend: str, stated: dict[str, Any]) -> dict[str, Any]:
-    # What the judge states by the keys of the backend's block, such as `model` for `model_name`.
-    # Raises SpecError for what that block doesn't have.
-    renamed: dict[str, Any] = {}
-    for name, own_name in zip(("base_url", "model_name", "api_key"), _KEYS[backend], strict=True):
-        if name in stated and not own_name:
+def _backend_block(backend: str, present: Any, judge: JudgeBlock) -> Any:
+    # The block of a shipped backend for the judge: `present`, with what the judge states.
+    changes: dict[str, Any] = {}
+    for name, value in _stated_access(judge).items():
+        own_name = _OWN_NAMES[backend].get(name)
+        if own_name is None:
             raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
-        if name in stated:
-            renamed[own_name] = stated[name]
-    return renamed
+        changes[own_name] = value
+    if backend == "openai" and judge.model_name:
+        # Stored replies are told apart by this name: the judge's aren't those of `vlm`'s model.
+        changes["name"] = ""
+    if _asks_another_address(judge, present):
+        changes["api_key"] = judge.api_key  # "" if none is stated: not `vlm`'s
+        changes |= _changes_for_another_address(backend, present)
+    return present.model_copy(update=changes)
+
+
+def _asks_another_address(judge: JudgeBlock, present: Any) -> bool:
+    present_address = getattr(present, "base_url", "")
+    return bool(judge.base_url) and judge.base_url != present_address
 
 
 def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, Any]:
@@ -79,6 +70,24 @@ def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, 
         no_access = {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
         return {**no_access, "extra_body": extra_body}
     return {"extra": _without_secrets(backend_block.extra)}
+
+
+def _settings_of_judge(backend: str, settings: Any, judge: JudgeBlock) -> dict[str, Any]:
+    # The settings of a serving of the user's own. The embedded grounder has none, nor has `auto`,
+    # which takes all from the environment.
+    stated = _stated_access(judge)
+    if backend in ("embedded", "auto") and stated:
+        first_stated = next(iter(stated))
+        raise SpecError(f"vlm.judge.{first_stated}: {backend} has none, leave it out")
+    if judge.base_url:
+        settings = _without_secrets(settings)
+    return {**settings, **stated}
+
+
+def _stated_access(judge: JudgeBlock) -> dict[str, str]:
+    # Which endpoint and model to ask, and by which key, as far as the judge states it.
+    access = {"base_url": judge.base_url, "model_name": judge.model_name, "api_key": judge.api_key}
+    return {name: value for name, value in access.items() if value}
 
 
 def _without_secrets(value: Any) -> Any:

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.results_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.spec.user_code import in_one_line, named
+
+_KEY = "workflow.output_format"
 
 Writer: TypeAlias = Callable[[Step], None]
 """It is called after a run with each step whose file is there."""
@@ -20,28 +23,28 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer:
     """Return what writes an output format's further files, next to those of the steps. It also
     removes what an earlier run in a legacy format has left, unless this format is legacy, too.
     """
-    key = "workflow.output_format"
     if FORMATS.get(name) == "unified":  # it has no further files
         return _remove_legacy
-    writer: Writer
     if FORMATS.get(name) == "legacy":
         from dataflow_grounding.formats.legacy_files import write_legacy  # few runs do
 
-        writer = write_legacy
-    else:  # a function of the user's own, as "module:function"
-        writer = named(name, key, FORMATS, folders)
-        if not callable(writer):
-            raise SpecError(f"{key} {name!r} should name a function that takes a step")
+        return partial(_write, name, write_legacy)
+    writer = named(name, _KEY, FORMATS, folders)  # the user's own, as "module:function"
+    if not callable(writer):
+        raise SpecError(f"{_KEY} {name!r} should name a function that takes a step")
 
-    def write(step: Step) -> None:
-        if name not in FORMATS:
-            _remove_legacy(step)
-        failed = f"{key} {name} failed; the annotations are written"
-        # what a user's own writer raises becomes a SpecError that begins so
-        with in_one_line(f"{failed}, so fix it and run the same command again"):
-            writer(step)
+    def write_in_place_of_legacy(step: Step) -> None:
+        _remove_legacy(step)
+        _write(name, writer, step)
 
-    return write
+    return write_in_place_of_legacy
+
+
+def _write(name: str, writer: Writer, step: Step) -> None:
+    failed = f"{_KEY} {name} failed; the annotations are written"
+    # what a user's own writer raises becomes a SpecError that begins so
+    with in_one_line(f"{failed}, so fix it and run the same command again"):
+        writer(step)
 
 
 def _remove_legacy(step: Step) -> None:

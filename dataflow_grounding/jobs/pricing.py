@@ -34,7 +34,7 @@ def price_others(
     """Set the prices of each serving that a step asks, except the first serving. Return them by
     model. Raises SpecError for unknown prices where there is a budget.
     """
-    prices: dict[str, Prices | None] = {}
+    prices_by_model: dict[str, Prices | None] = {}
     first_serving, *others = servings
     for vlm, serving in zip(vlms[1:], others, strict=True):
         is_asked = any(step.operator.serving is serving for step in steps)
@@ -43,14 +43,15 @@ def price_others(
         if not is_asked or is_priced:
             continue
         stated = None if vlm.prices is None else Prices(**vlm.prices.model_dump())
-        serving.prices, _ = pricing_of(stated, serving)
-        prices[serving.model] = serving.prices
-        if serving.prices is None and budget_usd is not None:
+        prices, _ = pricing_of(stated, serving)
+        if prices is None and budget_usd is not None:
             raise SpecError(
                 f"workflow.budget_usd needs the prices of {serving.model}, too: set"
                 " vlm.judge.prices"
             )
-    return prices
+        serving.prices = prices
+        prices_by_model[serving.model] = prices
+    return prices_by_model
 
 
 def _tier_in_words(prices: Prices, serving: Serving) -> str:

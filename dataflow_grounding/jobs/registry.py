@@ -21,11 +21,15 @@ PIPELINES = ("image_grounding", "image_referring_expression", "image_region_capt
 
 def kind_named(autolabel_type: str, folders: Sequence[str] = ()) -> Kind:
     """Return what a spec's `autolabel_type` names: a shipped pipeline, or `module:Pipeline`."""
-    if autolabel_type in PIPELINES:
-        # A run takes one of them: the others, and what they import, are left alone.
-        module = importlib.import_module(f"dataflow_grounding.jobs.{autolabel_type}")
-        shipped: Kind = module.KIND
-        return shipped
+    if autolabel_type not in PIPELINES:
+        return _users_kind(autolabel_type, folders)
+    # A run takes one of them: the others, and what they import, aren't imported.
+    module = importlib.import_module(f"dataflow_grounding.jobs.{autolabel_type}")
+    shipped: Kind = module.KIND
+    return shipped
+
+
+def _users_kind(autolabel_type: str, folders: Sequence[str]) -> Kind:
     pipeline = named(autolabel_type, "autolabel_type", PIPELINES, folders)
     if not (isinstance(pipeline, type) and issubclass(pipeline, Pipeline)):
         raise SpecError(

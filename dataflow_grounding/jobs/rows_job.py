@@ -53,7 +53,8 @@ def input_of(spec: Spec) -> Input:
 
 def storage_of(spec: Spec, source: Input) -> ResultsStorage:
     """Return a pipeline's storage. Its first file is the source's, if that can be read as it is.
-    Otherwise, or if columns are renamed or pictures fetched, it is one of rows to be made.
+    If it can't, or if columns are renamed or pictures fetched, the first file is one that
+    `RowsInput` makes.
     """
     data = _data_of(spec)
     path = source.path
@@ -131,19 +132,13 @@ def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> l
     if not source.bare or "caption" not in first.operator.reads():
         return []
     if serving.needs_labels:  # such as the embedded grounder: it can't tell what things are
-        what = (
-            f"{source.path} has pictures without captions, and {serving.model} can't write captions"
-        )
-        instead = ""
-        if hasattr(spec.block.data, "classes"):
-            instead = f", or name what to look for in {spec.block_name}.data.classes"
-        raise SpecError(f"{what}: choose another vlm.backend{instead}")
+        raise _no_captions(spec, serving, source)
     assert isinstance(first.storage, ResultsStorage)
     storage = copy(first.storage)
     storage.steps = (CAPTIONS,)
     first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
     roles = _roles_of(first)
-    # Of its two outputs, the cleaned caption comes last: the column has that one.
+    # Both of its outputs go into one column. The cleaned caption is set last, so it stays.
     captioner = CaptionGenerator(serving).bound(
         input_image_key=roles["image"],
         output_caption_key=roles["caption"],
@@ -152,9 +147,17 @@ def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> l
     return [Step(captioner, storage, numbered=False)]  # the numbers of the others stay
 
 
+def _no_captions(spec: Spec, serving: Serving, source: Input) -> SpecError:
+    what = f"{source.path} has pictures without captions, and {serving.model} can't write captions"
+    instead = ""
+    if hasattr(spec.block.data, "classes"):
+        instead = f", or name what to look for in {spec.block_name}.data.classes"
+    return SpecError(f"{what}: choose another vlm.backend{instead}")
+
+
 class RowsInput(JobInput):
     """The user's rows, read in place, or made into rows of our own. `first` is the first of the
-    pipeline's own steps.
+    pipeline's own steps: it comes after a step that writes captions, if there is one.
     """
 
     def __init__(
@@ -256,22 +259,28 @@ class RowsInput(JobInput):
                 missing[role] = column
         taken = [*sources.values(), *present]
         candidates = _columns_that_look_like(missing, rows, taken)
-        if not candidates:
-            return
-        lacking = " and ".join(f"no column {missing[role]!r}" for role in candidates)
-        meant = " and ".join(repr(column) for column in candidates.values())
+        if candidates:
+            raise self._misnamed(missing, candidates)
+
+    def _misnamed(self, missing: dict[str, str], candidates: dict[str, str]) -> InputError:
+        # Both are by role: the column that is missing, and the one that looks like it.
+        no_columns = []
+        meant = []
         settings = []
         for role, column in candidates.items():
+            no_columns.append(f"no column {missing[role]!r}")
+            meant.append(repr(column))
             settings.append(shlex.quote(f"{self._data_key}.columns.{role}={column}"))
-        raise InputError(
-            f"{self._input.path} has {lacking}; if {meant} should be taken, add"
-            f" {' '.join(settings)}"
+        return InputError(
+            f"{self._input.path} has {' and '.join(no_columns)}; if {' and '.join(meant)} should"
+            f" be taken, add {' '.join(settings)}"
         )
 
     def _refuse_unfetched_addresses(
         self, rows: list[dict[str, Any]], sources: dict[str, str]
     ) -> None:
-        # Where only some pictures are at addresses, each of them is its record's failure.
+        # Refuses an input whose pictures are all at addresses, unless some may be fetched. Where
+        # only some are at addresses, each of these is its record's failure.
         if self._data.fetches:
             return
         image = self._roles["image"]
@@ -286,13 +295,21 @@ class RowsInput(JobInput):
             )
 
     def _make_rows(self, path: str, sources: dict[str, str]) -> None:
-        # Next to the rows is what they were made of, by which the next run tells whether they still
-        # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
+        # Writes the rows, unless those of an earlier run still hold. The file `input.json` next to
+        # the rows says what they were made of.
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of = self._what_rows_are_made_of(sources)
         state_before = unsealed(read_object(state_path)) or {}  # {} also if it is damaged
         if self._do_rows_still_hold(path, state_before, made_of):
             return
+        broken_count = _write(path, self._rows_of_our_own(sources))
+        may_lack_a_picture = self._data.fetches and broken_count > 0
+        if may_lack_a_picture:
+            return  # without `input.json`, the next run makes the rows again, and fetches it
+        state = {"known": made_of, "pilot": self._pilot, "made": self._state_of_made(path)}
+        write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
+
+    def _rows_of_our_own(self, sources: dict[str, str]) -> Iterator[Row]:
         fetch = None
         if self._data.fetches:
             hosts = self._data.allow_hosts
@@ -302,7 +319,7 @@ class RowsInput(JobInput):
         row_count = None  # by which a pilot's rows are spread
         if self._pilot is not None:
             row_count = sum(1 for _ in self._input.read())
-        rows = record_rows(
+        return record_rows(
             self._input.read(),
             sources,
             image_column=self._roles["image"],
@@ -310,12 +327,6 @@ class RowsInput(JobInput):
             fetch=fetch,
             is_wanted=lambda place: in_pilot(place, row_count, self._pilot),
         )
-        broken_count = _write(path, rows)
-        may_lack_a_picture = fetch is not None and broken_count > 0
-        if may_lack_a_picture:
-            return
-        state = {"known": made_of, "pilot": self._pilot, "made": self._state_of_made(path)}
-        write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
     def _what_rows_are_made_of(self, sources: dict[str, str]) -> list[Any] | None:
         # All that the rows depend on but the pilot; None where changes of the input can't be seen.
@@ -332,8 +343,8 @@ class RowsInput(JobInput):
         is_unchanged = before.get("made") == self._state_of_made(path)
         if not is_of_same_input or not is_unchanged:
             return False
-        # Rows that were made for a pilot have files for the pilot's pictures alone; rows of a whole
-        # run do for any pilot.
+        # Rows that were made for a pilot have files for the pilot's pictures alone. Rows of a whole
+        # run (None) have files for all pictures, and so for any pilot's.
         return before["pilot"] in (None, self._pilot)
 
     def _state_of_made(self, path: str) -> list[Any]:
@@ -344,8 +355,8 @@ class RowsInput(JobInput):
 def _columns_that_look_like(
     missing: Iterable[str], rows: Sequence[Mapping[str, Any]], taken: Sequence[str]
 ) -> dict[str, str]:
-    # By a role whose column is missing, the user's column that may be it. No column has two roles;
-    # those that are `taken` have one.
+    # Guesses the user's column for each role whose column is missing. A column has one role only:
+    # one that is `taken`, or was guessed for another role, isn't guessed again.
     candidates: dict[str, str] = {}
     for role in missing:
         candidate = guess_column(role, rows, [*taken, *candidates.values()])
@@ -362,8 +373,8 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Each row is in the line that it has in the user's file, so that messages name that line; lines
-    # without a row are left empty. The result counts the rows that can't be used.
+    # Returns how many rows can't be used. Each row is written in the line that it has in the user's
+    # file, so that messages name that line. Lines between rows are left empty.
     broken_count = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:

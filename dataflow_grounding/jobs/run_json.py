@@ -15,6 +15,7 @@ from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.limiter import share_of
+from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.registry import PIPELINES
@@ -49,51 +50,75 @@ def write_run_json(
 def _facts(
     run: SpecRun, started: float, summary: Summary | None, stopped: RunStopped | None
 ) -> dict[str, Any]:
-    folders = run.job.steps[0].storage.image_folders
-    image_folders = [absolute(folder) for folder in folders]
-    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
-    milliseconds = int(started * 1000) % 1000
-    state = "finished"
-    if summary is None:
-        state = "stopped" if stopped else "unfinished"
-    # The keys come in the order in which people read them.
-    facts: dict[str, Any] = {
-        "state": state,
-        "stopped_by": str(stopped) if stopped else None,
-        "version": __version__,
-        "started": f"{whole_seconds}.{milliseconds:03}Z",
-        "model": run.serving.model,
-        "endpoint": run.serving.endpoint,
-        "box_format": run.format_asked(),
-        "image_folders": image_folders,
-    }
-    for model, prices in run.judges_prices.items():  # one at the most
-        facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
     facts_by_label = {}  # of each step's operator, by the step's label
     for step in run.job.steps:
         if isinstance(step.operator, Operator):
             facts_by_label[step.label] = _facts_of(step.operator)
-    facts |= _facts_of_input_or_boxes(run, facts_by_label)
-    facts["serving"] = _facts_of(run.serving)
+    what_was_done = stopped.summary if stopped else None
+    # A stopped run has none: stores may be large, and a stop should be quick.
+    costs_of_steps = None
+    if summary is not None:
+        what_was_done = summary.to_json()
+        costs_of_steps = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
+    # The keys come in the order in which people read them.
+    return {
+        "state": _state(summary, stopped),
+        "stopped_by": str(stopped) if stopped else None,
+        "version": __version__,
+        "started": _time_in_words(started),
+        "model": run.serving.model,
+        "endpoint": run.serving.endpoint,
+        "box_format": run.format_asked(),
+        "image_folders": _image_folders(run),
+        **_facts_of_judge(run),
+        **_facts_of_input_or_boxes(run, facts_by_label),
+        "serving": _facts_of_serving(run.serving, summary),
+        "operators": facts_by_label,
+        **_facts_of_shard(run, summary),
+        "sustained_concurrency": _sustained_concurrency(run.serving),
+        "summary": what_was_done,
+        "prices": run.prices_from,
+        "steps": costs_of_steps,
+        "spec": stated_spec(run.spec),
+    }
+
+
+def _state(summary: Summary | None, stopped: RunStopped | None) -> str:
+    if summary is not None:
+        return "finished"
+    return "stopped" if stopped else "unfinished"
+
+
+def _time_in_words(seconds: float) -> str:
+    # 2026-01-31T12:00:00.123Z
+    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    milliseconds = int(seconds * 1000) % 1000
+    return f"{whole_seconds}.{milliseconds:03}Z"
+
+
+def _image_folders(run: SpecRun) -> list[str]:
+    return [absolute(folder) for folder in run.job.steps[0].storage.image_folders]
+
+
+def _facts_of_judge(run: SpecRun) -> dict[str, Any]:
+    for model, prices in run.judges_prices.items():  # one at the most
+        return {"judge": {"model": model, "prices": None if prices is None else vars(prices)}}
+    return {}
+
+
+def _facts_of_serving(serving: Serving, summary: Summary | None) -> dict[str, Any]:
+    facts = _facts_of(serving)
     if summary is not None and summary.handover.takes:
         # On Ray another process asked, so this one's serving doesn't know what the endpoint takes.
-        facts["serving"].setdefault("takes", summary.handover.takes)
-    facts["operators"] = facts_by_label
-    if run.options.shard is not None:
-        facts["shard"] = _facts_of_shard(run, image_folders, summary)
-    # How many requests the endpoints bore at once in the end, all together. A share tells it: a
-    # serving's part of what is known of an endpoint in this process.
-    shares = [share_of(endpoint) for endpoint, _ in run.serving.endpoints()]
-    facts["sustained_concurrency"] = sum(share.level for share in shares)
-    facts["summary"] = stopped.summary if stopped else None
-    facts["prices"] = run.prices_from
-    # A stopped run has none: stores may be large, and a stop should be quick.
-    facts["steps"] = None
-    if summary is not None:
-        facts["summary"] = summary.to_json()
-        facts["steps"] = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
-    facts["spec"] = stated_spec(run.spec)
+        facts.setdefault("takes", summary.handover.takes)
     return facts
+
+
+def _sustained_concurrency(serving: Serving) -> int:
+    # How many requests the endpoints bore at once in the end, all together. The process knows it of
+    # each endpoint; a share, a serving's part of the endpoint, tells it.
+    shares = [share_of(endpoint) for endpoint, _ in serving.endpoints()]
+    return sum(share.level for share in shares)
 
 
 def _facts_of(part: Operator | Serving) -> dict[str, Any]:
@@ -105,8 +130,9 @@ def _facts_of(part: Operator | Serving) -> dict[str, Any]:
 
 
 def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> dict[str, Any]:
-    # The input's own report if its job has one, else what the operators say of their boxes: the
-    # first suspicion, None where all boxes are as expected, and the last one's counts of checks.
+    # The input's own report if its job has one. Else what the operators say of their boxes: the
+    # first suspicion, or None where all boxes are as expected; and the counts of checks of the last
+    # operator that made some.
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
     suspicions = []  # one for each operator that watches its boxes
@@ -121,43 +147,42 @@ def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> di
     return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
 
 
-def _facts_of_shard(
-    run: SpecRun, image_folders: list[str], summary: Summary | None
-) -> dict[str, Any]:
-    # What `merge` tells by whether all shards are of one input, with the same code, and whether
-    # their files are as they left them. What only a finished run knows is None for a stopped one.
+def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:
+    # `merge` tells by these facts whether all shards are of one input, with the same code, and
+    # whether their files are as the shards left them. {} for a run that is no shard.
     shard = run.options.shard
-    assert shard is not None
+    if shard is None:
+        return {}
     paths = [step.storage.output_path for step in run.job.steps]
-    rows_of_all = None
-    digest_of_all = None
-    pictures = None
-    if summary is not None:
-        # of all rows of the input, which each shard reads to find its own
-        rows_of_all = summary.handover.seen
-        digest_of_all = summary.handover.digest
-        checkpoint = run.job.steps[0].storage.checkpoint_folder
-        pictures = pictures_of(paths[-1], image_folders, checkpoint)
-    source_digests = []  # of the code of each step's operator
-    for step in run.job.steps:
-        settings = step.operator.settings() or {}
-        source_digests.append(settings.get("source"))
-    return {
+    facts: dict[str, Any] = {
         "number": shard.number,
         "of": shard.of,
-        "rows_of_all": rows_of_all,
-        "digest_of_all": digest_of_all,
+        # None where the run didn't finish. They are of all rows of the input: a shard reads all of
+        # them to find its own.
+        "rows_of_all": None,
+        "digest_of_all": None,
         "files": [os.path.relpath(path, run.spec.results_dir) for path in paths],
         "bytes": [bytes_of(path) for path in paths],
         "digests": [digest_of(path) for path in paths],
-        "pictures": pictures,
-        "code": source_digests,
+        "pictures": None,
+        "code": [_digest_of_code(step.operator) for step in run.job.steps],
     }
+    if summary is not None:
+        facts["rows_of_all"] = summary.handover.seen
+        facts["digest_of_all"] = summary.handover.digest
+        checkpoint = run.job.steps[0].storage.checkpoint_folder
+        facts["pictures"] = pictures_of(paths[-1], _image_folders(run), checkpoint)
+    return {"shard": facts}
+
+
+def _digest_of_code(operator: Annotator) -> Any:
+    settings = operator.settings() or {}
+    return settings.get("source")
 
 
 def stated_spec(spec: Spec) -> dict[str, Any]:
-    """Return the spec as `run.json` has it: as the files state it, but for `data.classes`, where
-    references are filled in, as exports number by the classes.
+    """Return the spec as `run.json` has it: as the files state it, with their references. Only
+    those in `data.classes` are filled in, because exports number the classes.
     """
     stated = {**spec.as_stated(), "results_dir": spec.results_dir}  # the folder that is worked in
     classes = spec.block.data.model_dump().get("classes")
@@ -165,6 +190,6 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
         for data in stated_in({"spec": stated}, "data"):
             if "classes" in data:
                 data["classes"] = classes
-    # Keys that the spec leaves out are null, also those of other pipelines' blocks.
+    # All keys at the top are there: those of other pipelines' blocks are null.
     nulls = dict.fromkeys([*SpecHead.model_fields, *PIPELINES])
     return {**nulls, **stated}

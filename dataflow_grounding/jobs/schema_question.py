@@ -23,8 +23,9 @@ NOT_KNOWN = "not known"
 _TASK = "reply_form"
 _VALUE = {"seal": "kept-4711"}
 _SCHEMA = object_of(seal={"type": "string", "enum": ["kept-4711"]})
-# Held to JSON, a model that wants to write a word may write blanks up to its token limit instead:
-# so the question allows JSON. OpenAI also wants to see that word where it is asked for JSON.
+# A model that wants to write a plain word, but is held to JSON, may write blanks up to its token
+# limit. So the question allows JSON. OpenAI also refuses a request for JSON whose text doesn't have
+# the word "JSON" in it.
 _INSTRUCTIONS = (
     "What color is the square in the picture? Answer with one word, in plain text. Only if you"
     " can't write plain text, write JSON with that word."

@@ -70,7 +70,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    if vlm.backend not in WITH_TIERS and vlm.service_tier:
+    if vlm.service_tier and vlm.backend not in WITH_TIERS:
         raise SpecError(
             f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
             f" {vlm.backend}: leave it out"
@@ -81,16 +81,9 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         why = note_on_unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         return EmbeddedServing(notice=why + NOTICE)
     if vlm.backend == "gemini":
-        return servings.GeminiServing(
-            max_workers=workflow.max_workers,
-            box_format=vlm.box_format,
-            **vlm.gemini.model_dump(),
-            service_tier=vlm.service_tier or "",
-        )
+        return _gemini(vlm, workflow)
     if vlm.backend == "local":
-        return servings.LocalServing(
-            max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
-        )
+        return _local(vlm, workflow)
     if vlm.backend not in BACKENDS:  # module:Class
         return _users_own(vlm, workflow, folders)
     # Only `openai` is left.
@@ -99,9 +92,22 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     return _openai(vlm, workflow, folders)
 
 
+def _gemini(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
+    return servings.GeminiServing(
+        max_workers=workflow.max_workers,
+        box_format=vlm.box_format,
+        **vlm.gemini.model_dump(),
+        service_tier=vlm.service_tier or "",
+    )
+
+
+def _local(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
+    return servings.LocalServing(
+        max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
+    )
+
+
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Its own limit of requests in flight stays where it is lower than the spec's; its box format
-    # stays unless the spec states one.
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
     learn_fields(vlm.settings)  # so that secrets among them are masked where they would be shown
@@ -115,18 +121,19 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
             " dataflow_grounding.Serving"
         )
     check_serving(serving, key)
+    # The class may allow fewer requests in flight than the spec: then that counts.
     serving.max_workers = min(serving.max_workers, workflow.max_workers)
     serving.stated_settings = _settings_that_count(vlm.settings)
-    if vlm.box_format != "auto":
+    if vlm.box_format != "auto":  # else that of the class stays
         serving.box_format = vlm.box_format
     return serving
 
 
 def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
-    # The settings by which stored replies are told apart. A reply depends neither on the address,
-    # nor on secrets, a time limit, the requests in flight. `ours=False`, because a user's class
-    # names the settings: secrets within them are told by how their names sound.
+    # The settings by which stored replies are told apart. Addresses, secrets, time limits and the
+    # like change no reply. Secrets within other settings are masked.
     settings_that_count = {}
+    # `ours=False`: a user's class names the settings, so a secret is told by how its name sounds.
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value
         if not (is_address or names_secret(name) or name in _CHANGE_NO_REPLY):
@@ -135,7 +142,7 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Both classes take the same settings; Azure is spoken to by OpenAI's client alone.
+    # Both classes of servings take these settings.
     block = vlm.openai
     azure = block.azure
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
@@ -143,20 +150,26 @@ def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> S
     settings["max_workers"] = workflow.max_workers
     settings["box_format"] = vlm.box_format
     settings["service_tier"] = vlm.service_tier or ""
+    # the environment variable with the key, where the spec states none
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
-        provider = None  # the user's function that returns a token in place of a key
-        if azure.token_provider:
-            provider = provider_named(azure.token_provider, [*folders, "."])
-        return servings.OpenAISdkServing(
-            token_provider=provider,
-            azure_endpoint=azure.endpoint,
-            api_version=azure.api_version,
-            **settings,
-        )
+        return _openai_sdk(azure, settings, folders)
     if azure != AzureBlock():
         raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
     return servings.OpenAIServing(**settings)
+
+
+def _openai_sdk(azure: AzureBlock, settings: dict[str, Any], folders: Sequence[str]) -> Serving:
+    # Requests go by OpenAI's own client, which alone can ask Azure.
+    token_provider = None  # the user's function that returns a token in place of a key
+    if azure.token_provider:
+        token_provider = provider_named(azure.token_provider, [*folders, "."])
+    return servings.OpenAISdkServing(
+        token_provider=token_provider,
+        azure_endpoint=azure.endpoint,
+        api_version=azure.api_version,
+        **settings,
+    )
 
 
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:

@@ -133,13 +133,8 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     """Make a spec ready to run, and refuse what is wrong before the first request."""
     block = spec.block
     options = options_of(block.vlm, block.workflow, **command)
-    shard = options.shard
-    folder_of_part = "" if shard is None else shard.folder("")  # such as shards/2-of-8
-    # For results in a bucket, a folder of this machine, with what the bucket has already.
-    folder = bucket.local(spec.results_dir, folder_of_part)
-    bucket.fill(folder)
-    spec = spec.model_copy(update={"results_dir": folder})
-    before = read_object(os.path.join(folder, RUN_JSON))
+    spec = _in_folder_here(spec, options.shard)
+    before = read_object(os.path.join(spec.results_dir, RUN_JSON))
     servings = servings_of(spec)
     kind = kind or kind_named(spec.autolabel_type, spec.folders)
     write_output = writer_of(block.workflow.output_format, spec.folders)
@@ -151,57 +146,54 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     options = replace(options, prices=prices)
     judges_prices = price_others(servings, block.vlms, job.steps, options.budget_usd)
     remarks: list[str] = []
-    if shard is not None:
-        options, remarks = _part_of_limits(shard, options, servings)
-        _refuse_to_shard_later_steps(job.steps[0], folder)
+    if options.shard is not None:
+        options, remarks = _part_of_limits(options.shard, options, servings)
+        _refuse_to_shard_later_steps(job.steps[0], spec.results_dir)
     remarks += _remark_on_another_endpoint(before, servings[0], block.vlm)
-    if options.pilot is not None and kind_of(job.input.reads) == "pipe":
-        remarks.append(
-            f"{job.input.reads} can be read once only: the pilot takes its first {options.pilot}"
-            " rows"
-        )
+    remarks += _remark_on_pilot_of_pipe(job, options.pilot)
     run = SpecRun(
-        spec=spec,
-        kind=kind,
-        job=job,
-        write_output=write_output,
-        options=options,
-        before=before,
-        prices_from=prices_from,
-        judges_prices=judges_prices,
-        remarks=remarks,
+        spec, kind, job, write_output, options, before, prices_from, judges_prices, remarks
     )
     _refuse_to_write_over_others_files(run)
     return run
+
+
+def _in_folder_here(spec: Spec, shard: Shard | None) -> Spec:
+    # The spec with the folder of this machine in which to work on its results. For results in a
+    # bucket it gets what the bucket has already.
+    folder_of_part = "" if shard is None else shard.folder("")  # such as shards/2-of-8
+    folder = bucket.local(spec.results_dir, folder_of_part)
+    bucket.fill(folder)
+    return spec.model_copy(update={"results_dir": folder})
 
 
 def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
     # All shards together keep to the run's limits. Returns the options with the shard's part of
-    # these, and a remark on them; `max_workers` is set in the servings.
+    # these, and a remark on them, if any. `max_workers` is set in the servings.
     if shard.of == 1:
         return options, []
-    parts = []
+    limits: dict[str, Any] = {}  # the shard's part of each limit that is an option
+    in_words = []
     for serving, of_all in divide_max_workers(servings, shard):
-        parts.append(f"max_workers {serving.max_workers} of {of_all}")
+        in_words.append(f"max_workers {serving.max_workers} of {of_all}")
     if options.max_requests is not None:
-        requests = shard.part_of(options.max_requests)
-        parts.append(f"max_requests {requests} of {options.max_requests}")
-        options = replace(options, max_requests=requests)
+        limits["max_requests"] = shard.part_of(options.max_requests)
+        in_words.append(f"max_requests {limits['max_requests']} of {options.max_requests}")
     if options.budget_usd is not None:
-        usd = options.budget_usd / shard.of
-        parts.append(f"budget_usd {usd:g} of {options.budget_usd:g}")
-        options = replace(options, budget_usd=usd)
-    if not parts:
+        limits["budget_usd"] = options.budget_usd / shard.of
+        in_words.append(f"budget_usd {limits['budget_usd']:g} of {options.budget_usd:g}")
+    if not in_words:
         return options, []
-    in_words = ", ".join(dict.fromkeys(parts))  # a judge's max_workers may be the same
-    return options, [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
+    each_once = ", ".join(dict.fromkeys(in_words))  # a judge's max_workers may be the same
+    remark = f"shard {shard.number}/{shard.of} has its part of the limits: {each_once}"
+    return replace(options, **limits), [remark]
 
 
 def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
-    # A shard's first step has to read the input, because another step's file doesn't tell which
-    # rows of the input it was made of.
+    # A shard takes some rows of the input. Another step's file doesn't tell which rows of the input
+    # it was made of, so a shard's first step has to read the input itself.
     path = os.path.relpath(first.storage.input_path, results_dir)
     top_folder = path.split(os.sep)[0]
     is_users_file = top_folder == os.pardir  # ../rows.jsonl
@@ -216,8 +208,8 @@ def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
 def _remark_on_another_endpoint(
     earlier_run: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
-    # Warns where another endpoint was asked before under a name that may be any model's, such as
-    # "default": its replies count for this one.
+    # Stored replies are found by the model's name. So where another endpoint was asked before under
+    # a name that may be any model's, such as "default", its replies count for this one.
     model = serving.model
     endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)
@@ -230,6 +222,12 @@ def _remark_on_another_endpoint(
             f" model {model!r}: where these are two models, give this one a name in"
             " vlm.openai.name"
         )
+
+
+def _remark_on_pilot_of_pipe(job: Job, pilot: int | None) -> Iterator[str]:
+    # A pilot's rows are usually spread over the whole input.
+    if pilot is not None and kind_of(job.input.reads) == "pipe":
+        yield f"{job.input.reads} can be read once only: the pilot takes its first {pilot} rows"
 
 
 def _refuse_to_write_over_others_files(run: SpecRun) -> None:

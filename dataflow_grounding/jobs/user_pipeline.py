@@ -1,13 +1,14 @@
 """A pipeline of the user's own, `autolabel_type: module:Pipeline`."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.secrets import learn_fields
 from dataflow_grounding.data.storage import ResultsStorage
+from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.job import Job, put_in_folders
 from dataflow_grounding.jobs.rows_job import input_of, job_on_rows, storage_of
 from dataflow_grounding.pipelines.pipeline import Pipeline
@@ -32,29 +33,34 @@ def job_of_pipeline(
     """Return the job of a pipeline that is made as `Pipeline(storage, serving, **settings)`."""
     block = spec.block
     assert isinstance(block, UserBlock)
-    key = f"autolabel_type {spec.autolabel_type}"
     source = input_of(spec)
     storage = storage_of(spec, source)
     learn_fields(block.settings)  # so that secrets among them are masked where they would be shown
     _check_settings(pipeline_class, block.settings, f"{spec.block_name}.settings")
     make: Callable[..., Pipeline] = pipeline_class  # its own arguments, not Pipeline's
+    key = f"autolabel_type {spec.autolabel_type}"
     with in_one_line(key):
         pipeline = make(storage, servings[0], **block.settings)
         storage.reset()  # the class may have gone through its steps already, by compile()
         steps = pipeline.steps()
+    _refuse_other_numbers(steps, key)
+    put_in_folders(steps)
+    # all, if none is stated
+    wanted = block.workflow.steps or [str(number) for number in range(len(steps))]
+    return job_on_rows(spec, servings, source, steps, wanted, pilot)
+
+
+def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
+    # The steps are numbered from 0 if each operator was run on a step() of its own of the storage.
+    # Two operators on one step() have the same number, and one on another storage has none.
     numbers = [
         step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
     ]
-    # 0, 1, 2, …, unless forward() calls two operators on one step(), or one on another storage.
-    is_numbered = numbers == list(range(len(steps)))
-    if not steps or not is_numbered:
+    if not steps or numbers != list(range(len(steps))):
         raise SpecError(
             f"{key}: forward() should run each operator on a step() of its own of the storage that"
             " the class is given"
         )
-    put_in_folders(steps)
-    wanted = block.workflow.steps or [str(number) for number in numbers]  # all, if none is stated
-    return job_on_rows(spec, servings, source, steps, wanted, pilot)
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
@@ -69,7 +75,23 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
             " forward()"
         )
     signature = inspect.signature(pipeline.__init__)
-    names: list[str] = []
+    try:
+        signature.bind(None, None, None, **settings)  # Nones for self, storage and serving
+    except TypeError as error:
+        unknown, names = _unknown_settings(signature, settings)
+        if unknown:
+            hint = nearest(unknown[0], names) or f"; it takes {', '.join(names) or 'none'}"
+            raise SpecError(
+                f"{key}.{unknown[0]} is not a setting of {pipeline.__name__}{hint}"
+            ) from None
+        raise SpecError(f"{how_it_is_made}: {error}") from None
+
+
+def _unknown_settings(
+    signature: inspect.Signature, settings: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    # The settings that the signature doesn't take, and the names of those that it takes.
+    names = []
     takes_any = False  # by **settings, say
     parameters = list(signature.parameters.values())
     for parameter in parameters[3:]:  # after self, storage, serving
@@ -77,13 +99,6 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
             names.append(parameter.name)
         elif parameter.kind is parameter.VAR_KEYWORD:
             takes_any = True
-    try:
-        signature.bind(None, None, None, **settings)  # Nones for self, storage and serving
-    except TypeError as error:
-        unknown = [name for name in settings if name not in names]
-        if unknown and not takes_any:
-            hint = nearest(unknown[0], names) or f"; it takes {', '.join(names) or 'none'}"
-            raise SpecError(
-                f"{key}.{unknown[0]} is not a setting of {pipeline.__name__}{hint}"
-            ) from None
-        raise SpecError(f"{how_it_is_made}: {error}") from None
+    if takes_any:
+        return [], names
+    return [name for name in settings if name not in names], names
