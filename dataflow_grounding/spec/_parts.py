@@ -22,8 +22,9 @@ LONGEST = 4000
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")  # 12, -1.5, 0x1F, 59:59:59 to the base 60
 _HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hydra/launcher=x
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
-# Values of overrides that are texts as they are typed: with what begins a comment, with signs that
-# only YAML files have a use for, and numbers that YAML reads as others (007, 12:30).
+# Values of overrides that are texts as they are typed: those with what begins a comment, those that
+# begin with a sign that only YAML files have a use for, and numbers that YAML reads as other ones
+# (007, 12:30).
 _TYPED_TEXT = re.compile(
     r"(?![\"'\[{]).*\s#|[#@`%*&!|>]|[-+]?0[0-9]+\Z|[0-9]+(?::[0-9]+)+\Z", re.DOTALL
 )
@@ -94,8 +95,8 @@ def _read_yaml(path: str) -> File:
 
 
 def _check_events(text: str) -> None:
-    # Raises ValueError for what would take too long or too much to read. The parser's events are
-    # looked at, before any value is made of them.
+    # Raises ValueError for what would take too much time or memory to read. So it looks at the
+    # parser's events, before any value is made of them.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -125,21 +126,15 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
 
 
 def _read_overrides(overrides: Sequence[str]) -> Overrides:
-    # A `+` before a key, as Hydra wants it for a new one, makes no difference. A value is YAML, but
-    # for what is a text as it is typed: `results_dir="set #1"` has no comment, 007 keeps its zeros.
-    ours: list[str] = []
-    of_hydra: list[str] = []
-    for number, override in enumerate(overrides, 1):
+    _refuse_without_key(overrides)
+    ours = []
+    of_hydra = []
+    for override in overrides:
         if _HYDRA.match(override):
             of_hydra = ["hydra"]
-            continue
-        key, equals_sign, _ = override.partition("=")
-        if not equals_sign or not key.strip():
-            # The override isn't shown: it may be an API key whose name was forgotten.
-            raise SpecError(
-                f"override {number} has no '=': write key=value, for instance results_dir=./results"
-            )
-        ours.append(_as_typed(override.lstrip("+")))
+        else:
+            # A `+` before a key, as Hydra wants it for a new one, makes no difference.
+            ours.append(_as_typed(override.lstrip("+")))
     try:
         values = _checked_values(ours)
     except Exception as error:
@@ -147,16 +142,32 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
             _refuse_if_unreadable(override)
         # Each can be read alone, and not all together: `a=[1]` and `a.b=2`.
         raise SpecError(f"can't read the overrides: {first_line(error)}") from None
-    keys_given_whole = set()
-    for override in ours:
+    return Overrides(values, _keys_given_whole(ours), of_hydra)
+
+
+def _refuse_without_key(overrides: Sequence[str]) -> None:
+    for number, override in enumerate(overrides, 1):
+        key, equals_sign, _ = override.partition("=")
+        if _HYDRA.match(override) or (equals_sign and key.strip()):
+            continue
+        # The override isn't shown: it may be an API key whose name was forgotten.
+        raise SpecError(
+            f"override {number} has no '=': write key=value, for instance results_dir=./results"
+        )
+
+
+def _keys_given_whole(overrides: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    keys = set()
+    for override in overrides:
         key, _, value = override.partition("=")
         if value.lstrip().startswith(("{", "[")):  # a mapping or a list
-            keys_given_whole.add(tuple(END_OF_PART.split(key)))
-    return Overrides(values, frozenset(keys_given_whole), of_hydra)
+            keys.add(tuple(END_OF_PART.split(key)))
+    return frozenset(keys)
 
 
 def _as_typed(override: str) -> str:
-    # `results_dir=set #1` becomes `results_dir="set #1"`, which YAML reads as it was typed.
+    # A value is YAML, but some texts should be read as they were typed. `results_dir=set #1`
+    # becomes `results_dir="set #1"`, so that it has no comment; 007 keeps its zeros.
     key, _, value = override.partition("=")
     if _TYPED_TEXT.match(value.strip()):
         return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
@@ -199,9 +210,9 @@ def merge(parts: Parts) -> Any:
             continue
         stated = OmegaConf.to_container(part.values)
         for path in _paths_of_other_kind(OmegaConf.to_container(config), stated, ()):
-            # OmegaConf doesn't merge a mapping with a list: the new one takes the other's place,
-            # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
-            # mapping here; it isn't given whole, and `OmegaConf.merge` refuses it.
+            # OmegaConf doesn't merge a mapping with a list. So the place is emptied, and the new
+            # one takes it. An override of a list's item (`endpoints.0=…`) looks like a mapping
+            # here, though no whole mapping was given: `OmegaConf.merge` refuses it below.
             is_given_whole = part is not parts.overrides or path in parts.overrides.whole
             if is_given_whole:
                 set_at(config, path, None)

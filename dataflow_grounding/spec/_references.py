@@ -24,8 +24,8 @@ PER_REFERENCE = 500
 _BLOCKS_OF_BACKENDS = ("openai", "gemini", "local")
 _NAMES_OF_BACKENDS = (*_BLOCKS_OF_BACKENDS, "embedded")
 _ESCAPED = re.compile(r"\\\\|\\\$\{")  # \\ and \${, which begins no reference
-# A reference that was counted is replaced by one of these, the innermost ones first, so that the
-# one around it can be read.
+# Each reference that was counted is replaced by one of these. The innermost ones come first, so
+# that those around them can be read then.
 _VARIABLE_COUNTED = "\0"
 _KEY_COUNTED = "\1"
 # Variables, `${oc.env:NAME}` and `${oc.env:NAME,default}`; resolvers of others, such as Hydra's
@@ -35,17 +35,17 @@ _VARIABLE = re.compile(
 )
 _VARIABLE_ALONE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")  # `${oc.env:NAME}`, no default
 _VARIABLE_BEGUN = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")  # the beginning of ${oc.env:NAME}
-# Keys, `${workflow.steps}`, without such as have another reference within their name: which key
-# that is isn't known before it is filled in.
+# Keys, `${workflow.steps}`. A key that has another reference within its name doesn't match: which
+# key it is isn't known before that is filled in.
 _KEY = re.compile(r"\$\{\s*([^${}:\0\1\s]+)\s*\}")
 
 Place = tuple[str | int, ...]  # as ("image_grounding", "workflow", "steps", 0)
 
 
 def check_references(config: Any) -> None:
-    """Raise SpecError where references would fill in more than MOST characters together. The same
-    for a reference that is neither a key nor a variable, or whose key isn't known before it is
-    filled in.
+    """Raise SpecError where references would fill in more than MOST characters together, or where
+    one can't be counted: it names neither a key nor a variable, or its key isn't known before it
+    is filled in.
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
@@ -89,10 +89,9 @@ def filled_in(config: Any) -> FilledIn:
 
 
 def _empty_other_backends(config: Any) -> None:
-    # Changes `config`. A spec may name its server by variables; where an override says
-    # `vlm.backend=embedded`, they need not be set. So variables that are empty, or not set, become
-    # "" in the blocks of backends not in use. Where the backend is `auto`, a user's own or not
-    # stated, nothing is replaced.
+    # A spec may name its server by variables, which needn't be set where `vlm.backend` is
+    # `embedded`. So in blocks of backends not in use, variables that are empty or not set become
+    # "". Nothing is replaced where the backend is `auto`, a user's own or not stated.
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -112,8 +111,9 @@ def set_at(config: Any, place: Place, value: Any) -> None:
 
 
 def _is_of_other_backend(spec: Any, place: Place) -> bool:
-    # So is ("image_grounding", "vlm", "openai", "base_url") if `image_grounding.vlm.backend` is
-    # "gemini". A key in such a block has at least these four parts.
+    # Whether a place is in the block of a backend that isn't in use. The place of
+    # `image_grounding.vlm.openai.base_url` is, if `image_grounding.vlm.backend` is "gemini". No
+    # place in such a block has fewer than these four parts.
     if len(place) < 4:
         return False
     pipeline, vlm, backend_of_block, *_ = place
@@ -194,14 +194,13 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 def _keys_in(text: str, place: Place) -> list[str]:
     # Returns the keys that the references in a text name. Raises SpecError for other references.
     keys: list[str] = []
-    # Each round replaces the innermost references, until none is left that can be read:
-    # `${oc.decode:${oc.env:A}}` becomes `${oc.decode:\0}`, and that `\0`. A variable names no key
-    # of the spec, so that it is replaced and nothing more.
+    # Each round replaces the innermost references, until none is left that can be read. So
+    # `${oc.decode:${oc.env:A}}` becomes `${oc.decode:\0}`, and then `\0`.
     remaining = _ESCAPED.sub("", text)
     before = ""
     while remaining != before:
         before = remaining
-        remaining = _VARIABLE.sub(_VARIABLE_COUNTED, remaining)
+        remaining = _VARIABLE.sub(_VARIABLE_COUNTED, remaining)  # a variable names no key
         keys += _KEY.findall(remaining)
         remaining = _KEY.sub(_KEY_COUNTED, remaining)
     if "${" in remaining:
@@ -224,21 +223,24 @@ def _target(spec: Any, place: Place, key: str) -> Place:
         # One dot takes the reference's own key off its place, a further one the block's around it.
         target = place[: len(place) - dots]
     for part in re.split(r"[.\[\]]+", key):
-        if not part:
+        if not part:  # before a dot at the beginning, or after a bracket at the end
             continue
-        block = _value_at(spec, target)
-        is_index = isinstance(block, list) and part.isdecimal() and int(part) < len(block)
-        if is_index:
-            target = (*target, int(part))
-        elif isinstance(block, dict):
-            key_of_part: str | int = part
-            if part not in block and part.isdecimal():
-                # YAML reads a key of digits as a number.
-                key_of_part = int(part)
-            target = (*target, key_of_part)
-        else:
+        name = _name_in(_value_at(spec, target), part)
+        if name is None:
             break
+        target = (*target, name)
     return target
+
+
+def _name_in(block: Any, part: str) -> str | int | None:
+    # What a part of a key names in a block or list; None if that is neither.
+    if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
+        return int(part)
+    if not isinstance(block, dict):
+        return None
+    if part not in block and part.isdecimal():
+        return int(part)  # YAML reads a key of digits as a number
+    return part
 
 
 def _value_at(value: Any, place: Place) -> Any:

@@ -101,13 +101,12 @@ def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
 
 
 def with_environment(vlm: VlmBlock) -> VlmBlock:
-    """Return a `vlm` block with what the environment says where the block leaves it open. A backend
-    that is `auto` or not stated becomes the one whose block the spec fills in, else the one that
-    the environment names. Then that backend's model and address are filled in, and the box format
-    of DF_BOX_FORMAT in place of `auto`.
+    """Return a `vlm` block with what the environment says where the block leaves it open: the
+    backend, its model and address, and the box format.
     """
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
+        # the one whose block the spec fills in, else the one that the environment names
         backend = _backend_of_blocks(vlm) or backend_named() or backend
     changes = _block_filled_in(vlm, backend)
     if backend != vlm.backend:
@@ -119,10 +118,7 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
 
 
 def check_public_is_meant(vlm: VlmBlock) -> None:
-    """Raise SpecError where pictures would go to a public service that may not be meant: the spec
-    names no address, and a variable that may name one is set to nothing; or it doesn't even name
-    Gemini, whose key is set next to OpenAI's key or address.
-    """
+    """Raise SpecError where pictures would go to a public service that may not be meant."""
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
     for name in _address_variables(vlm, is_default):
         if name in os.environ and not _first_set(name):
@@ -130,6 +126,7 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
                 f"{name} is set to nothing, and the spec names no address: give it the address, or"
                 " unset it where a public service is meant"
             )
+    # Gemini is merely the default, and OpenAI's key or address is set next to Gemini's key.
     names_of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
     has_key_of_environment = not vlm.gemini.api_key and bool(_first_set(*GEMINI_KEYS))
     if is_default and names_of_openai and has_key_of_environment:
@@ -140,8 +137,8 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    # () where the spec names an address itself. `is_default` says that it names no backend, so that
-    # Gemini is merely the default.
+    # The variables that may name the address; () where the spec names one itself. `is_default` says
+    # that the spec names no backend, so that Gemini is merely the default.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:

@@ -1,7 +1,7 @@
 """Reading a spec from YAML files and `key=value` overrides: `read_spec`.
 
-The files are merged, later over earlier, and the overrides over them. Then references are filled
-in, keys that the pipeline has no use for are taken out, paths are made absolute, and the result is
+The files are merged, later over earlier, and the overrides over them. Then keys that the pipeline
+has no use for are taken out, references are filled in, paths are made absolute, and the result is
 validated by the models of `schema.py`. Every mistake is reported with its file and line.
 """
 
@@ -18,7 +18,7 @@ from dataflow_grounding._util.environment import may_be_in_env_file, read_env_fi
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import absolute, has_scheme, joined, plain_path
 from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
-from dataflow_grounding.spec._references import empty_variables, filled_in
+from dataflow_grounding.spec._references import FilledIn, empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import (
     END_OF_PART,
@@ -34,6 +34,11 @@ _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 # Keys of `data` whose texts are no paths.
 _NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
 
+_NO_SPEC = (
+    "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on"
+    " example data, `dataflowgrounding default_specs` ones to fill in"
+)
+
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
 """From an `autolabel_type` and the folders of the spec's files to the key and the model of the
 pipeline's block. Raises SpecError for a pipeline that isn't known.
@@ -48,64 +53,68 @@ def read_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
-    """Read a spec; return it, and what is wrong with it, one line each. Wrong keys have their
-    defaults; where a key has none, the spec is None. Paths in a file are relative to its folder,
-    those in overrides to the current folder; the `.env` files of both are read first.
-    `known_blocks` are the keys of all known pipelines' blocks. A spec that isn't `whole` is read
-    for its endpoint: `data` is left out, and what only a run needs may be missing. Values of
-    `fixed` count in place of the spec's own. Raises SpecError where a file or an override can't be
-    read, or a reference can't be filled in.
+    """Read a spec; return it, and what is wrong with it, one line each. A wrong key has its
+    default; if it has none, the spec is None.
+
+    Paths in a file are relative to its folder, paths in overrides to the current folder. The `.env`
+    files of these folders are read first.
+
+    Args:
+        paths: The spec's files; a later one goes over an earlier one.
+        overrides: `key=value`, over all files.
+        block_of: Finds the pipeline that the spec names.
+        known_blocks: The keys of all known pipelines' blocks.
+        whole: False to read a spec for its endpoint alone: `data` is left out, and what only a run
+            needs may be missing.
+        fixed: Values, by their keys, that count in place of the spec's own.
+
+    Raises:
+        SpecError: A file or an override can't be read, or a reference can't be filled in.
     """
     if isinstance(paths, str):
         paths = [paths]
     if not paths:
-        raise SpecError(
-            "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on"
-            " example data, `dataflowgrounding default_specs` ones to fill in"
-        )
+        raise SpecError(_NO_SPEC)
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     parts = read_parts(paths, overrides)
-    # References are filled in last: keys that the pipeline has no use for may have some that can't
-    # be filled in.
     try:
-        config = merge(parts)
-        if not whole:
-            config = _endpoint_alone(config, known_blocks)
-        _set_fixed(config, fixed or {})
-        _name_pipeline(config, known_blocks)
-        model, why_unknown = _model_for(config.get("autolabel_type"), block_of, folders)
-        passed_over = _take_out_blocks(config, model, known_blocks)
+        config = _merged(parts, known_blocks, whole, fixed or {})
+        pipeline = _pipeline_named(config.get("autolabel_type"), block_of, folders)
+        passed_over = _take_out_blocks(config, pipeline.model, known_blocks)
         passed_over += _take_out_keys_of_tools(config, known_blocks)
-        values, stated, missing = filled_in(config)
+        # Only now: keys that were taken out may have references that can't be filled in.
+        filled = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         raise _why_not_merged(error, parts) from None
-    problems_of_variables = list(empty_variables(stated, parts.place))
-    _make_absolute(values, parts)
-    problems = take_out_missing_keys(values, missing, parts.place) + problems_of_variables
-    if why_unknown:
-        problems.append(at_place(parts.place(["autolabel_type"]), why_unknown))
-    spec, problems_of_keys = validated(values, model, parts.place)
-    for problem in problems_of_keys:
-        # A key that was ??? is told above, and was taken out: it isn't told again as missing.
-        if not any(f": {key} is missing" in problem for key in missing):
-            problems.append(problem)
-    if not isinstance(spec, Spec):  # a key without a default is wrong, or no pipeline is known
-        return None, problems
-    spec._stated = stated
-    spec._folders = folders
-    spec._passed_over = sorted({*passed_over, *parts.overrides.of_hydra})
-    spec.block.vlm = with_environment(spec.block.vlm)
+    spec, problems = _spec_of(filled, pipeline, parts)
+    if spec is not None:
+        spec._stated = filled.stated
+        spec._folders = folders
+        spec._passed_over = sorted({*passed_over, *parts.overrides.of_hydra})
+        spec.block.vlm = with_environment(spec.block.vlm)
     return spec, problems
+
+
+def _merged(
+    parts: Parts, known_blocks: Collection[str], whole: bool, fixed: Mapping[str, Any]
+) -> Any:
+    # The parts as one config, in which the pipeline is named where it can be told.
+    config = merge(parts)
+    if not whole:
+        config = _endpoint_alone(config, known_blocks)
+    _set_fixed(config, fixed)
+    _name_pipeline(config, known_blocks)
+    return config
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
     # Returns the config of a spec for commands that only ask the endpoint. `data` and
-    # `results_dir`, which a run alone needs, may be missing or unfinished. A `vlm` at the top, as a
-    # file with nothing but a model has it, is taken to be that of the first known pipeline's block,
-    # and everything else is left out then.
+    # `results_dir`, which a run alone needs, may be missing or unfinished.
     plain: Any = OmegaConf.to_container(config)
-    if "vlm" in plain:  # any pipeline's block can hold it
+    if "vlm" in plain:
+        # The file names nothing but a model. So that it is a spec, the model is put into the block
+        # of some pipeline: which one makes no difference, so it is the first.
         first_block = next(iter(known_blocks))
         plain = {first_block: {"vlm": plain["vlm"]}}
     for block in plain.values():
@@ -126,8 +135,8 @@ def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
 
 
 def _may_have_keys(config: Any, section: str) -> bool:
-    # A section may be left out. What should be a block of keys and is none, the section or the
-    # block around it, can't take any: it is reported later.
+    # Where the section or the block around it is something else than a block of keys, it can't take
+    # any: it is reported later. A section that is left out can.
     name_of_block, _, _ = section.partition(".")
     if not OmegaConf.is_dict(config.get(name_of_block)):
         return False
@@ -150,46 +159,49 @@ def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
         config.update({"autolabel_type": possible_types[0]})
 
 
-class _SpecModel(NamedTuple):
-    model: type[SpecHead]  # that of the spec's head alone, where the pipeline isn't known
-    why_unknown: str = ""
+class _Pipeline(NamedTuple):
+    """What is known of the pipeline that a spec names."""
+
+    # of a whole spec for it; where the pipeline isn't known, of the keys that every spec has
+    model: type[SpecHead]
+    why_unknown: str = ""  # "" also where none is named: that is reported as a missing key
 
 
-def _model_for(autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]) -> _SpecModel:
+def _pipeline_named(autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]) -> _Pipeline:
     if autolabel_type is None:
-        return _SpecModel(SpecHead)
+        return _Pipeline(SpecHead)
     try:
         name, block = block_of(str(autolabel_type), folders)
     except SpecError as error:
-        return _SpecModel(SpecHead, why_unknown=str(error))
-    return _SpecModel(spec_with(name, block))
+        return _Pipeline(SpecHead, why_unknown=str(error))
+    return _Pipeline(spec_with(name, block))
 
 
 def _take_out_blocks(
     config: Any, model: type[SpecHead], known_blocks: Collection[str]
 ) -> list[str]:
     # Takes blocks of other pipelines or tools out of `config`, and returns their names. Other
-    # unknown keys stay, to be reported; but where no pipeline is known, blocks that may be the
-    # pipeline's are taken out, too.
-    known = {field.alias or name for name, field in model.model_fields.items()}
-    taken_out = []
+    # unknown keys stay, to be reported.
+    keys_of_spec = {field.alias or name for name, field in model.model_fields.items()}
     is_pipeline_known = model is not SpecHead
+    names_taken_out = []
     for name in list(config):
-        if name in known:
+        if name in keys_of_spec:
             continue
         if name in known_blocks or name in OTHER_KEYS["blocks"]:
-            taken_out.append(name)
+            names_taken_out.append(name)
             del config[name]
         elif not is_pipeline_known and OmegaConf.is_dict(config.get(name)):
-            # This may be the block of the pipeline that isn't known. Which keys it may have isn't
-            # known either, so it isn't reported.
+            # This may be the pipeline's own block. What is wrong is the pipeline's name, so the
+            # block isn't reported.
             del config[name]
-    return taken_out
+    return names_taken_out
 
 
 def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[str]:
-    # The same for another tool's keys within known blocks: "image_grounding.vlm.gemini.tag".
-    taken_out = []
+    # Takes another tool's keys out of the known blocks of `config`, and returns their names: such
+    # is "image_grounding.vlm.gemini.tag".
+    names_taken_out = []
     for block in known_blocks:
         if block not in config:
             continue
@@ -200,8 +212,24 @@ def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[
             for key in keys:
                 if key in inside:
                     del inside[key]
-                    taken_out.append(f"{block}.{inner_block}.{key}")
-    return taken_out
+                    names_taken_out.append(f"{block}.{inner_block}.{key}")
+    return names_taken_out
+
+
+def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec | None, list[str]]:
+    # The spec that the values make, and all that is wrong with it. It is None where a key without a
+    # default is wrong, or the pipeline isn't known.
+    _make_absolute(filled.values, parts)
+    problems = take_out_missing_keys(filled.values, filled.missing, parts.place)
+    problems += empty_variables(filled.stated, parts.place)
+    if pipeline.why_unknown:
+        problems.append(at_place(parts.place(["autolabel_type"]), pipeline.why_unknown))
+    spec, problems_of_keys = validated(filled.values, pipeline.model, parts.place)
+    for problem in problems_of_keys:
+        # A key that was ??? is told above, and was taken out: it isn't told again as missing.
+        if not any(f": {key} is missing" in problem for key in filled.missing):
+            problems.append(problem)
+    return spec if isinstance(spec, Spec) else None, problems
 
 
 def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
@@ -212,57 +240,61 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
     for file in parts.files:
         sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
     sources.append((".", OmegaConf.to_container(parts.overrides.values)))
-    for place in _places_of_paths(values):
+    for block, key, place in _possible_paths(values):
+        value = block.get(key)
+        if not _starts_from_a_folder(value):
+            continue
         folder = "."
         for source_folder, stated in sources:
             if block_with(stated, place) is not None:  # this part states the path
                 folder = source_folder
-        *outer, key = place
-        block = values
-        for name in outer:
-            block = block[name]
-        path = joined(folder, os.path.expanduser(plain_path(str(block[key]))))
+        path = joined(folder, os.path.expanduser(plain_path(str(value))))
         block[key] = absolute(path)
 
 
-def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
-    # The places of paths that start from some folder: ["results_dir"], and such as
-    # ["image_grounding", "data", "input_jsonl"]. Addresses (`file://…`), data sets (`datasets:…`)
-    # and empty texts are no such paths. A number is one: a folder may be called 2024.
-    places = [["results_dir"]]
+def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:
+    # The block, the key and the place of each value that may be a path. Such a place is
+    # ["results_dir"] or ["image_grounding", "data", "input_jsonl"].
+    yield values, "results_dir", ["results_dir"]
     for name, block in values.items():
-        data = block.get("data") if isinstance(block, dict) else None
+        if not isinstance(block, dict):
+            continue
+        data = block.get("data")
         if isinstance(data, dict):
-            places += [[name, "data", key] for key in data if key not in _NO_PATHS]
-        if isinstance(block, dict) and isinstance(block.get("prompts"), dict):
-            places.append([name, "prompts", "dir"])
-    for place in places:
-        value: Any = values
-        for name in place:
-            value = value.get(name)
-        is_path = isinstance(value, int)
-        if isinstance(value, str):
-            is_path = value != "" and not value.startswith("datasets:") and not has_scheme(value)
-        if is_path:
-            yield place
+            for key in data:
+                if key not in _NO_PATHS:
+                    yield data, key, [name, "data", key]
+        prompts = block.get("prompts")
+        if isinstance(prompts, dict):
+            yield prompts, "dir", [name, "prompts", "dir"]
+
+
+def _starts_from_a_folder(value: Any) -> bool:
+    # Addresses (`file://…`), data sets (`datasets:…`) and empty texts start from none.
+    if isinstance(value, str):
+        return value != "" and not value.startswith("datasets:") and not has_scheme(value)
+    return isinstance(value, int)  # a folder may be called 2024
 
 
 def _why_not_merged(error: Exception, parts: Parts) -> SpecError:
     # The error of one line, for one of OmegaConf's that may have many.
     variable = _UNSET_VARIABLE.search(str(error))
     if variable:
-        name = variable[1]
         key = str(getattr(error, "full_key", "") or "")
-        ways = f"export {name}=..., "
-        if may_be_in_env_file(name):
-            ways += "write it into a .env file, "
-        ways += f"or write ${{oc.env:{name},''}} where it may be missing"
-        place = parts.place(END_OF_PART.split(key))
-        return SpecError(
-            f"{place}: {key or 'a key'} takes the variable {name}, which is not set: {ways}"
-        )
+        return _unset_variable(variable[1], key, parts)
     hint = ""
     if isinstance(error, TypeError):
         hint = "; an item of a list can't be overridden alone: give the whole list"
     names = ", ".join(file.path for file in parts.files)
     return SpecError(f"{names}: {first_line(error)}{hint}")
+
+
+def _unset_variable(name: str, key: str, parts: Parts) -> SpecError:
+    ways = f"export {name}=..., "
+    if may_be_in_env_file(name):
+        ways += "write it into a .env file, "
+    ways += f"or write ${{oc.env:{name},''}} where it may be missing"
+    place = parts.place(END_OF_PART.split(key))
+    return SpecError(
+        f"{place}: {key or 'a key'} takes the variable {name}, which is not set: {ways}"
+    )

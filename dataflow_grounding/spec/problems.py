@@ -38,9 +38,10 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
-    most_keys_there = -1  # so that even a file with none of the keys is better than nothing
+    most_keys_there = -1  # so that a file with none of the keys is taken where no file has any
     place = ""
-    for path, root in reversed(roots.items()):  # of files that have as much of it, the last stays
+    # The last file comes first, and stays where others before it have as many of the keys.
+    for path, root in reversed(roots.items()):
         found = _deepest_key(root, location)
         if found.keys_there > most_keys_there:
             most_keys_there = found.keys_there
@@ -74,14 +75,7 @@ def validated(
         problems = error.errors()
     lines = []
     for problem in problems:
-        where = place(problem["loc"])
-        # keys within the value, where a validator of ours names them: the wrong term of a glossary
-        inside = problem.get("ctx", {}).get("inside", ())
-        # An override of the command line states its value in one piece, so it is named as a whole.
-        if inside and not where.endswith(_OF_OVERRIDE):
-            where = place([*problem["loc"], *inside])
-        explanation = explain(problem, model)
-        lines.append(at_place(where, explanation))
+        lines.append(at_place(_place_of_problem(problem, place), explain(problem, model)))
     lines = _without_block_of_another_name(lines)
     # Once what is wrong is taken out, the rest is a spec, unless a key without a default is
     # missing.
@@ -91,6 +85,16 @@ def validated(
         return model.model_validate(values), lines
     except ValidationError:
         return None, lines
+
+
+def _place_of_problem(problem: Any, place: Callable[[Location], str]) -> str:
+    where = place(problem["loc"])
+    # keys within the value, where a validator of ours names them: the wrong term of a glossary
+    inside = problem.get("ctx", {}).get("inside", ())
+    # An override of the command line states its value in one piece, so it is named as a whole.
+    if inside and not where.endswith(_OF_OVERRIDE):
+        return place([*problem["loc"], *inside])
+    return where
 
 
 def at_place(place: str, explanation: str) -> str:
@@ -130,21 +134,25 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         return f"{key} should be a block of keys, {{key: value}} or in the lines below it"
     if problem["type"] in _SHOULD_BE:
         return f"{key} should be {_SHOULD_BE[problem['type']]}"
-    # pydantic's own words: "Input should be 'stop' or 'warn'" becomes "should be 'stop' or 'warn'"
-    words = problem["msg"]
-    message = f"{words[:1].lower()}{words[1:]}".removeprefix("input ")
-    if problem["type"] == "literal_error":
-        allowed_values = re.findall("'([^']*)'", message)
-        message += nearest(str(problem["input"]), allowed_values)
+    message = _message_of_pydantic(problem)
     if message.startswith("should "):
         return f"{key} {message}"
     return f"{key}: {message}"
 
 
+def _message_of_pydantic(problem: Any) -> str:
+    # "Input should be 'stop' or 'warn'" becomes "should be 'stop' or 'warn'".
+    words = problem["msg"]
+    message = f"{words[:1].lower()}{words[1:]}".removeprefix("input ")
+    if problem["type"] == "literal_error":
+        allowed_values = re.findall("'([^']*)'", message)
+        message += nearest(str(problem["input"]), allowed_values)
+    return message
+
+
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    # What to say after "is not a key of the spec": a key of the same block with a similar name,
-    # else one that ends like this one, in blocks that were left out, as few as can be:
-    # `image_grounding.vlm` for `vlm`.
+    # What to say after "is not a key of the spec". The key may be misspelt: then it is a key of the
+    # same block with a similar name.
     key = ".".join(location)
     *_, name = location
     block = key.removesuffix(name)  # "image_grounding.vlm.", "" at the top
@@ -156,17 +164,20 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     near = nearest(name, names_in_block, 0.65)
     if near:
         return near
+    # Or blocks around it may have been left out: `vlm` is `image_grounding.vlm`. Of several such
+    # keys the one with the fewest blocks is the likeliest.
     keys_with_blocks = list(_keys_that_end_in(key, model))
     if keys_with_blocks:
-        fewest_blocks = min(keys_with_blocks, key=lambda name: name.count("."))
+        fewest_blocks = min(keys_with_blocks, key=lambda known: known.count("."))
         return f"; is it {fewest_blocks!r}?"
     return ". If an earlier version had it, CHANGELOG.md says what takes its place"
 
 
 def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
-    # `image_grounding.vlm` for `vlm`: it is the beginning of `image_grounding.vlm.openai.base_url`,
-    # up to the end of `vlm`. Dots around both have only whole names count.
+    # Yields `image_grounding.vlm` for `vlm`: it is the beginning of the known key
+    # `image_grounding.vlm.openai.base_url`, up to the end of `vlm`.
     for known in keys_of(model):
+        # with dots around both, so that only whole names are found
         start = f".{known}.".find(f".{key}.")
         if start > 0:  # at 0, no block was left out
             yield known[: start + len(key)]
@@ -175,9 +186,9 @@ def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
 def keys_of(
     model: type[BaseModel], key_prefix: str = "", *, in_lists: bool = True
 ) -> Iterator[str]:
-    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`. A block that is the
-    value of a dict, or in a list that may be null, counts as a value itself. Keys `in_lists`, those
-    of a list's blocks (`vlm.openai.endpoints.weight`), can't be set by overrides.
+    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`. Without `in_lists`,
+    the keys of a list's blocks (`vlm.openai.endpoints.weight`), which overrides can't set, are left
+    out, and the list's own key is yielded.
     """
     for name, field in model.model_fields.items():
         key = f"{key_prefix}{field.alias or name}"
@@ -221,6 +232,7 @@ class _DeepestKey(NamedTuple):
 
 
 def _deepest_key(node: Any, location: Location) -> _DeepestKey:
+    # How much of a location a file has, whose outermost YAML node is given.
     keys_there = 0
     line = 0
     for part in location:
@@ -234,8 +246,8 @@ def _deepest_key(node: Any, location: Location) -> _DeepestKey:
 
 
 def _entry_of(node: Any, name: str) -> tuple[Any, Any] | None:
-    # The key `name` of a mapping and its value, or the item `name` of a list, twice; all as
-    # PyYAML's nodes, whose `id` says of which kind they are. None if it isn't there.
+    # The key `name` of a mapping and its value, or twice the item number `name` of a list; None if
+    # there is none. All are PyYAML's nodes, whose `id` says of which kind they are.
     kind = getattr(node, "id", "")
     if kind == "sequence":
         is_index = name.isdecimal() and int(name) < len(node.value)

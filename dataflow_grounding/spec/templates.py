@@ -32,9 +32,9 @@ def template_of(pipeline: str) -> str:
 
 
 def with_settings(text: str, settings: Mapping[str, Any]) -> str:
-    """Return a template with other values on their keys' lines. `settings` are blocks of the
-    pipeline's block, as a row of endpoints.yaml has them; `first`, what to type before a run, comes
-    above as comments.
+    """Return a template with the values of `settings` on their keys' lines. A row of endpoints.yaml
+    is such settings: {"vlm": {"backend": "openai", …}, "first": "…"}. `first`, what to type before
+    a run, comes above all lines as comments.
     """
     lines = []
     if "first" in settings:
@@ -59,8 +59,8 @@ def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
     lines = []
     for line, place in _lines(text):
         key = ".".join(place)
-        # A block's own line stays where any key in it does: "vlm." begins "vlm.backend.". The dots
-        # have only whole names count.
+        # A block's own line stays where any key in it does: "vlm." begins "vlm.backend.". With dots
+        # at the ends only whole names count.
         is_short = any(f"{short_key}.".startswith(f"{key}.") for short_key in short_keys)
         if not place or is_short or _value_at(settings, place) is not None:
             lines.append(line)

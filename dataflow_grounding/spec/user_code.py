@@ -34,21 +34,25 @@ def named(
     group: str = "",
     quoting: bool = True,
 ) -> Any:
-    """Import what a spec's `key` names: `name` is `module:name`, or the name of an entry point of
-    `group`. Modules are looked for in `folders` after all others; these stay in sys.path. Without
-    `quoting` a message leaves out the words of an error of the module, which may be secret. Raises
-    SpecError.
+    """Import what a spec's `key` names. Raises SpecError.
+
+    Args:
+        name: `module:name`, or the name of an entry point of `group`.
+        key: The spec's key, for messages.
+        shipped: Names that the key may have as well, for messages.
+        folders: Where modules are looked for, after all other places; they stay in sys.path.
+        group: The group of entry points that `name` may be one of.
+        quoting: False to leave the words of an error of the module, which may be secret, out of
+            messages.
     """
     if group:
         name = targets_of(group).get(name, name)
-    module_name, _, attribute = name.partition(":")
     if not _MODULE_AND_NAME.fullmatch(name):
-        known = ""
-        if shipped:
-            known = f"one of {', '.join(shipped)}, nor "
+        known = f"one of {', '.join(shipped)}, nor " if shipped else ""
         raise SpecError(
             f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
         )
+    module_name, _, attribute = name.partition(":")
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
     sys.path += [folder for folder in folders if folder not in sys.path]
     module = _imported(module_name, key, folders, quoting)
@@ -65,9 +69,9 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # the module itself, a package that it would be in, or another that it imports
-        missing = error.name
-        if missing and (name == missing or name.startswith(f"{missing}.")):
+        missing = error.name  # the module itself, its package, or a module that it imports
+        is_itself_missing = name == missing or name.startswith(f"{missing}.")
+        if missing and is_itself_missing:
             where = f"in {' or '.join(folders)} or among the installed packages"
             raise SpecError(f"{key}: no module {missing!r} {where}") from None
         raise SpecError(
@@ -82,12 +86,12 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
 
 
 def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence[str]) -> None:
-    # Python imports each name once. So after a spec of one folder has named `mine:Pipeline`, one of
-    # another folder would get the first folder's, and nothing would be seen of it. What is
-    # installed goes first on purpose.
+    # Python imports each name once. If one spec names `mine:Pipeline`, and then a spec of another
+    # folder names it, the second one would get the first folder's `mine` unnoticed.
     if not module.__file__:  # it is built in, or a folder without code
         return
     file = os.path.abspath(module.__file__)
+    # An installed module goes before one of the spec's folders on purpose.
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
         return
@@ -118,13 +122,12 @@ def in_one_line(what: str) -> Iterator[None]:
 
 def described(error: BaseException, quoting: bool = True) -> str:
     """Return an error in one line, with the file and line where it was raised. Without `quoting`,
-    its words are left out, as they may be secret. A SyntaxError's words are Python's own, and say
-    where.
+    its words are left out: they may be secret.
     """
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):
-        return in_words
+        return in_words  # these are Python's own, which aren't secret and say where
     what = in_words if quoting else name
     *_, innermost = traceback.extract_tb(error.__traceback__)
     return f"{what} ({innermost.filename}, line {innermost.lineno})"
