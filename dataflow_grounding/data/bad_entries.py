@@ -48,7 +48,7 @@ class BadEntries:
             self.named.append(why)
         if self._take:
             self._take(why)
-        # As many as that, and not one that can be read: the files are of another format.
+        # Where not one of the first entries can be read, the files are of another format.
         if not self._read and self.count == _AT_FIRST:
             raise ImportRefused(
                 f"none of the first {_AT_FIRST} entries can be read: {self._first()}"
@@ -66,8 +66,10 @@ class BadEntries:
         self.note(why)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a record with the number of objects left out since the last record. If any was, a
-        record without a box is marked as no background: the picture shows something all the same.
+        """Return a record with the number of objects that were left out since the last record.
+
+        A picture without a box would count as background. Where an object was left out, the record
+        is marked as none: the picture shows something all the same.
         """
         if not self._of_picture:
             return record

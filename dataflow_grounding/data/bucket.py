@@ -96,7 +96,7 @@ class _Bucket:
         show_as(root, address)
 
     def _name_as_writer(self) -> str:
-        # The name is chosen when the folder is new, and read from its mark ever after.
+        # The name is chosen when the folder is new. It is in the folder's mark from then on.
         mark = os.path.join(self.root, _MARK)
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             if not os.path.exists(mark):
@@ -175,40 +175,47 @@ class _Bucket:
 
     def bring_changes(self) -> None:
         """Bring what runs read of the part, where it isn't here or was changed there since. It
-        overwrites changes here that aren't sent yet. Files that are gone there are forgotten as
-        sent, so that `send_changes` sends them again.
+        overwrites changes here that aren't sent yet.
         """
-        sent = self._sent_files()
+        known_states = self._known_states()
         states_here = self._states_here()
         folders_here = {posixpath.dirname(path) for path in states_here}
         versions_there = self._versions_there(folders_here)
-        same_on_both: dict[str, _State] = {}  # by path
+        # By path. Files that are gone there aren't among these, so that `send_changes` sends them
+        # again.
+        new_states: dict[str, _State] = {}
         paths_to_bring: list[str] = []
         for path, version in versions_there.items():
             is_here = path in states_here
-            if is_here and path in sent and sent[path].there == version:
-                same_on_both[path] = sent[path]  # it hasn't changed there
+            known = known_states.get(path)
+            if is_here and known is not None and known.there == version:
+                new_states[path] = known  # it hasn't changed there
             elif is_here or self._is_read_by_runs(path):
                 paths_to_bring.append(path)
-        # By finished.json a run sees that it was done before and its outputs are still the same.
-        # Outputs of another machine come in their place now: so the run isn't skipped.
-        if any(path.endswith((".json", ".jsonl")) for path in paths_to_bring):
-            Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
-        self.fetch(*paths_to_bring)
+        self._bring(paths_to_bring)
         for path in paths_to_bring:
-            same_on_both[path] = _State(state_of(self.here(path)), versions_there[path])
+            new_states[path] = _State(state_of(self.here(path)), versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            self._keep_sent_files(same_on_both)
+            self._keep_states(new_states)
 
-    def _sent_files(self) -> dict[str, _State]:
+    def _bring(self, paths: list[str]) -> None:
+        # By finished.json a run sees that it was done before and its outputs are still the same.
+        # Outputs of another machine come in their place now, so the run mustn't be skipped.
+        if any(path.endswith((".json", ".jsonl")) for path in paths):
+            Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
+        self.fetch(*paths)
+
+    def _known_states(self) -> dict[str, _State]:
+        # By path, of each file that was sent or brought.
         rows = read_object(self.here(_SENT))
         return {path: _State(*row) for path, row in rows.items()}
 
-    def _keep_sent_files(self, sent: dict[str, _State]) -> None:
-        write_bytes(self.here(_SENT), json.dumps(sent).encode())
+    def _keep_states(self, states: dict[str, _State]) -> None:
+        write_bytes(self.here(_SENT), json.dumps(states).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        # By path, of the files in these folders and the part's own, and in their steps' folders.
+        # By path, the version of each file in these folders, in the part's own, and in the steps'
+        # folders in any of them.
         files = self._files_there({*folders, self.part, posixpath.join(self.part, CKPT)})
         return {path: file_version(info) for path, info in files if self._is_shared(path)}
 
@@ -274,10 +281,10 @@ class _Bucket:
         """Send those files of the part that have changed here since they were sent or brought; with
         `endings` only files whose paths end so.
         """
-        sent = self._sent_files()
+        states = self._known_states()
         changed_states: dict[str, list[int]] = {}  # by path
         for path, state in self._states_here().items():
-            is_unchanged = path in sent and sent[path].here == state
+            is_unchanged = path in states and states[path].here == state
             has_ending = not endings or path.endswith(endings)
             if has_ending and not is_unchanged:
                 changed_states[path] = state
@@ -288,9 +295,9 @@ class _Bucket:
             versions |= self.send(run_file)
         for path, state in changed_states.items():
             # A file that changes while it is sent differs from this state, and is sent again.
-            sent[path] = _State(state, versions[path])
+            states[path] = _State(state, versions[path])
         with errors_as(StorageFailed, f"can't write in {self.folder_in_words}", again=True):
-            self._keep_sent_files(sent)
+            self._keep_states(states)
 
     def send(self, *paths: str) -> dict[str, str]:
         """Send files; return by path the version of each there."""
@@ -385,20 +392,13 @@ class _Replies:
         self._part_begin = self._sent_end  # parts of earlier runs aren't sent again
 
     def _listed_parts(self) -> dict[_Log, _SizeAtOffset]:
-        # Logs of known writers in this folder are always among them, perhaps without parts: a
-        # listing may miss new ones. The whole run's logs (in CKPT) and other shards' are, too: a
-        # reply that any of them has paid for isn't asked for again. Blocks of one split share no
-        # row, and so no reply.
-        bucket = self._bucket
         parts_of_log: dict[_Log, _SizeAtOffset] = {}
+        # A listing may miss new logs. So logs of known writers in this folder are always among
+        # them, perhaps without parts.
         for writer in self._known_writers:
             parts_of_log[_Log(self._folder, writer)] = {}
-        folders = {CKPT, self._folder}
-        for name, info in bucket.listed(SHARDS).items():
-            may_share_replies = not _are_blocks_of_one_split(name, bucket.part)
-            if info["type"] == "directory" and may_share_replies:
-                folders.add(f"{within(SHARDS, name)}/{CKPT}")
-        listings = in_threads(lambda folder: bucket.listed(f"{folder}/replies"), folders)
+        folders = self._folders_with_replies()
+        listings = in_threads(lambda folder: self._bucket.listed(f"{folder}/replies"), folders)
         for folder, files in zip(folders, listings, strict=True):
             for name, info in files.items():
                 match = _PART.fullmatch(name)
@@ -408,10 +408,18 @@ class _Replies:
                     parts[offset] = info["size"]
         return parts_of_log
 
+    def _folders_with_replies(self) -> list[str]:
+        # Those of the whole run (CKPT), of this part and of other shards: a reply that any of them
+        # has paid for isn't asked for again. Blocks of one split share no row, and so no reply.
+        folders = {CKPT, self._folder}
+        for name, info in self._bucket.listed(SHARDS).items():
+            may_share_replies = not _are_blocks_of_one_split(name, self._bucket.part)
+            if info["type"] == "directory" and may_share_replies:
+                folders.add(f"{within(SHARDS, name)}/{CKPT}")
+        return list(folders)
+
     def _bring_log(self, log: _Log, parts: _SizeAtOffset) -> None:
-        # Adds to a log here what its parts there have more. A listing may miss new parts: so in the
-        # end the one that would come next is asked for by its name; where there is none, all is
-        # here.
+        # Adds to a log here the lines that only its parts there have.
         is_own = log == (self._folder, self._bucket.writer)
         if is_own:
             path = self._log
@@ -419,18 +427,18 @@ class _Replies:
             path = self._bucket.here(log.folder, "replies", f"{log.writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(open_log(path), "ab") as file:
-            while True:
-                end = file.tell()  # how many bytes of the log are here
-                # The part that has the bytes from `end` on; of several, the one that began last.
-                # Without any, it is one that the listing missed: that begins at `end`.
-                begins = [begin for begin, size in parts.items() if begin <= end < begin + size]
-                begin = max(begins, default=end)
-                name = _part_name(log.folder, log.writer, begin)
-                first_new_byte = end - begin  # in the part
-                more = self._bucket.read(name, first_new_byte, first_new_byte + CLOSED_BYTES)
-                if not more:
-                    break
+            while more := self._bytes_of_log(log, parts, start=file.tell()):
                 file.write(more)
+
+    def _bytes_of_log(self, log: _Log, parts: _SizeAtOffset, start: int) -> bytes:
+        # Some bytes of a log there, from `start` on; none where it ends.
+        begins = [begin for begin, size in parts.items() if begin <= start < begin + size]
+        # Of several parts that have these bytes, the one that began last counts. Without any, the
+        # part that would begin at `start` is asked for: the listing may have missed a new one.
+        begin = max(begins, default=start)
+        name = _part_name(log.folder, log.writer, begin)
+        start_in_part = start - begin
+        return self._bucket.read(name, start_in_part, start_in_part + CLOSED_BYTES)
 
     def send(self) -> None:
         """Send the lines that the own log has gained; a line that has no end yet waits. The part
@@ -458,8 +466,8 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 
 def _are_blocks_of_one_split(name: str, part: str) -> bool:
-    # Whether a shard's folder `name` is another block of the split that the own one, at the path
-    # `part`, is a block of. "block-1-8" and "block-2-8" are: they have no row in common.
+    # Whether a shard's folder `name` and the own one, at the path `part`, are two blocks of one
+    # split, such as "block-1-8" and "block-2-8". These have no row in common.
     own_name = posixpath.basename(part)
     if name == own_name:
         return False
@@ -513,10 +521,13 @@ class _Run:
         )
 
     def end(self, stopped: BaseException | None) -> None:
-        """Send what is left. Of a run that was stopped, that is replies and `.json` files. Where
-        another run has taken the folder over, it is replies alone: that run's files must stay, and
-        TakenOver is raised. A store that fails is raised as StorageFailed, but of a run that was
-        stopped only said: what stopped it counts.
+        """Send what is left. If the run was stopped, that is replies and `.json` files.
+
+        Raises:
+            TakenOver: Another run has taken the folder over. Only replies are sent then: that run's
+                files must stay.
+            StorageFailed: The store fails. If the run was stopped, this is only said: what stopped
+                it counts.
         """
         endings: tuple[str, ...] = ()  # all files
         if stopped is not None:
@@ -556,7 +567,7 @@ def local(results: str, part: str = "") -> str:
 
 
 def _spelled(address: str) -> str:
-    # Different spellings of an address become one. Raises InputError for an address without a
+    # Makes different spellings of an address one. Raises InputError for an address without a
     # bucket, or with keys in it.
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
@@ -567,8 +578,8 @@ def _spelled(address: str) -> str:
 
 
 def _bucket_of(path: str) -> _Bucket | None:
-    # The bucket of the working folder that a path is in; None for any other path. A _MARK in a
-    # folder doesn't tell, for a stranger may have put it there: this process's folders alone count.
+    # The bucket of the working folder that a path is in; None for any other path. Only folders that
+    # this process has made or found count: a _MARK in a folder may be put there by a stranger.
     folder = Path(os.path.abspath(path))
     for root in (folder, *folder.parents):
         if str(root) in _buckets:
@@ -606,7 +617,6 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
     run.begin()
     over = threading.Event()  # set when the block has ended, so that the sender ends, too
     sender = threading.Thread(target=run.send_now_and_then, args=[over], daemon=True)
-    wait_notice = _timer_to_say_it_waits(bucket)
     stopped: BaseException | None = None  # what ended the block, if anything did
     sender.start()
     try:
@@ -615,26 +625,29 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
         stopped = why
         raise
     finally:
-        wait_notice.start()
-        try:
+        with _saying_that_it_waits(bucket):
             over.set()
             sender.join()
-            # Of a Ctrl-C a run makes an error Interrupted, and ends as after any other error. A
-            # KeyboardInterrupt here came outside of the run: nothing more is sent, see above.
+            # A run turns Ctrl-C into an error, Interrupted, and ends as after any other error. A
+            # KeyboardInterrupt here came outside of the run: then nothing more is sent.
             if not isinstance(stopped, KeyboardInterrupt):
                 run.end(stopped)
-        finally:
-            wait_notice.cancel()
 
 
-def _timer_to_say_it_waits(bucket: _Bucket) -> threading.Timer:
+@contextmanager
+def _saying_that_it_waits(bucket: _Bucket) -> Iterator[None]:
+    # Says so if the block takes long.
     waiting = (
         f"Waiting for {bucket.address} to take what comes of the run: all is kept in"
         f" {bucket.folder_in_words}; Ctrl-C leaves it to the next run to send it"
     )
     timer = threading.Timer(SAY_SECONDS, say, [waiting])
     timer.daemon = True
-    return timer
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

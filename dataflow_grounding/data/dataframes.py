@@ -115,16 +115,20 @@ def read_csv(path: str) -> Iterator[Row]:
             except csv.Error as error:
                 yield Row(line, None, BrokenRow(f"not CSV: {error}"))
                 continue
-            if not _is_utf8(cells):
-                yield Row(line, None, BrokenRow(_NOT_UTF8))
-            elif len(cells) == len(names):
-                yield Row(line, dict(zip(names, map(_cell, cells), strict=True)))
-            elif cells:  # an empty line is passed over
-                yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
+            if cells:  # an empty line has none, and is passed over
+                yield _csv_row(line, names, cells)
+
+
+def _csv_row(line: int, names: list[str], cells: list[str]) -> Row:
+    if not _is_utf8(cells):
+        return Row(line, None, BrokenRow(_NOT_UTF8))
+    if len(cells) != len(names):
+        return Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
+    return Row(line, dict(zip(names, map(_cell, cells), strict=True)))
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    # The names of the columns. A file with another delimiter, or none, would have one long name.
+    # The names of the columns.
     try:
         names = next(reader, None)
     except csv.Error as error:
@@ -135,18 +139,24 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: {_NOT_UTF8}")
-    is_of_one_column = len(names) == 1
-    other_delimiters = [sign for sign in (";", "\t") if sign in names[0]]
-    if is_of_one_column and other_delimiters:
-        raise InputError(
-            f"{path} has {other_delimiters[0]!r} between its columns: save it with commas, or"
-            " as .tsv with tabs"
-        )
+    _refuse_other_delimiter(path, names)
     names = [text_of(name) for name in names]
     for name, count in Counter(names).items():
         if count > 1:
             raise InputError(f"{path}, line 1: two columns are called {name!r}")
     return names
+
+
+def _refuse_other_delimiter(path: str, names: list[str]) -> None:
+    # A header with another delimiter, "image;caption", is read as one long name.
+    if len(names) > 1:
+        return
+    for delimiter in (";", "\t"):
+        if delimiter in names[0]:
+            raise InputError(
+                f"{path} has {delimiter!r} between its columns: save it with commas, or"
+                " as .tsv with tabs"
+            )
 
 
 def _is_utf8(cells: list[str]) -> bool:
@@ -229,8 +239,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 def _rows_that_fit(metadata: Any) -> int:
     # A Parquet file stores a repeated text once, in a column's dictionary, but each row in memory
-    # has a copy. So rows have to fit at their mean size, and with the largest dictionary in each,
-    # as if it were one text that all of them have. A group is a part of the file's rows.
+    # has a copy. So rows have to fit at their mean size. They also have to fit if the largest
+    # dictionary is a single text that each of them has. A group is a part of the file's rows.
     row_bytes = 0  # of a row on average, in the group where rows are largest
     # Of the largest column with a dictionary: how large the dictionary itself is isn't known, but
     # it is no larger than the column.

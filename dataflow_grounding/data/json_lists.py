@@ -26,10 +26,10 @@ _LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same of a list that is a 
 _ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
 _OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')  # before an object's first key: "{" or "{ }"
 _MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')  # before another key: "," or "}"
-_LIST_BEGINS = -1  # in place of an item's number; see `lists_in`
+_VALUE = re.compile(r"\s*:\s*")  # before a key's value: ":", where nothing can end
+# in place of an item's number; see `lists_in`
+_LIST_BEGINS = -1
 _NO_LIST = -2
-_NEVER = "(?!)"  # matches nothing
-_VALUE = re.compile(rf"\s*:\s*({_NEVER})?")  # before a key's value: ":"; nothing can end there
 
 
 def json_file(path: str) -> IO[str]:
@@ -69,16 +69,17 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     Raises ValueError, perhaps after some items.
     """
     json_text = _PartlyReadJson(file, "{")
-    # A key is read as a value is. Its own value is read before the next key is asked for, with
-    # patterns that have its colon before it.
+    # The outer loop reads the object's keys. What is between two of them, a key's own value with
+    # its colon, is read within the loop.
     for name, _ in json_text.values(_OBJECT, _MEMBER):
         if json_text.character_after(_COLON) == "[":
             yield name, _LIST_BEGINS, None
             for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
                 yield name, number, item
         else:
-            value, _ = next(json_text.values(_VALUE, _VALUE))  # a key has one value
-            yield name, _NO_LIST, value
+            value_and_text = json_text.value_after(_VALUE)
+            assert value_and_text is not None  # nothing ends after a key
+            yield name, _NO_LIST, value_and_text[0]
     json_text.check_end()
 
 
@@ -107,17 +108,24 @@ class _PartlyReadJson:
     def values(
         self, opening: re.Pattern[str], between: re.Pattern[str]
     ) -> Iterator[tuple[Any, str]]:
-        """Yield each value of a list or object with its JSON text, until it ends: (value, text).
-
-        `opening` matches what comes before the first value, `between` before each other one; where
-        the list ends instead, their group 1 matches.
+        """Yield each value of a list, or each key of an object, with its JSON text, until the list
+        or object ends. `opening` matches what comes before the first one, `between` what comes
+        before each other one.
         """
-        before_value = opening
+        value_and_text = self.value_after(opening)
+        while value_and_text is not None:
+            yield value_and_text
+            value_and_text = self.value_after(between)
+
+    def value_after(self, before: re.Pattern[str]) -> tuple[Any, str] | None:
+        """Read the value that comes after what a pattern matches; return it and its JSON text. None
+        where the pattern's group 1 matches: the list or object ends there.
+        """
         while True:
-            match = before_value.match(self._text, self._at)
-            if match and match[1]:
+            match = before.match(self._text, self._at)
+            if match and match.lastindex == 1:
                 self._at = match.end()
-                return
+                return None
             # Without a match, decoding fails at the end of the part, so that more is read.
             start = match.end() if match else len(self._text)
             try:
@@ -127,12 +135,12 @@ class _PartlyReadJson:
                     raise
                 continue  # the same once more, with a longer part
             self._at = end
-            before_value = between
-            yield value, self._text[start:end]
+            return value, self._text[start:end]
 
     def _whole_value(self, start: int) -> tuple[Any, int]:
-        # The value that begins at a position, and its end; ValueError where the part doesn't have
-        # it as a whole. A number at the end of the part, as 12, may go on after it, as 12.5.
+        # The value that begins at a position, and its end; ValueError where the part in memory
+        # doesn't have it as a whole. A number at the part's end may go on: of 12.5, the part may
+        # have 12. So the character after a value is needed, too.
         value, end = self._decode(self._text, start)
         if not _AFTER_VALUE.match(self._text, end):
             raise ValueError
@@ -144,9 +152,9 @@ class _PartlyReadJson:
             raise ValueError
 
     def _more(self) -> bool:
-        # Adds the next part of the file to what isn't read yet, and drops what is; whether there
-        # was a next part. Parts double while a value doesn't fit, so that decoding a large value
-        # again and again takes linear time in all.
+        # Adds the next part of the file to what isn't read yet, and drops what is read. Returns
+        # whether there was a next part. Parts double while a value doesn't fit: so decoding a large
+        # value again and again takes linear time in all.
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more
         self._at = 0

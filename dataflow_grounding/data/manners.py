@@ -71,18 +71,16 @@ def joined_remarks(remarks: Iterable[str]) -> str:
 def wordings_of(record: Mapping[str, Any]) -> Wordings:
     """Return the wordings of a record's remark, one for each sentence. The record's phrases, their
     nouns and their classes are masked with `…`, and numbers with `N`. Wordings that differ in case,
-    articles, the number of things or the length of a list are one. A sentence without any other
-    word has none.
+    articles, the number of things or the length of a list are one. A sentence of nothing but masks
+    has no wording.
     """
     remark = record.get(REMARK)
     if not isinstance(remark, str) or not remark.strip():
         return {}
-    # It was cut where it was stored, perhaps within a word.
-    is_cut = len(remark) >= _NEARLY_ALL and not remark.rstrip().endswith(_FINISHED)
     phrases = _phrases_of(record)
-    one_line_each = remark.replace(_JOINED, "\n")  # so that a sentence ends with its answer
-    text = phrases.masked(unicodedata.normalize("NFKC", one_line_each))
-    sentences = [part for part in _SENTENCE_END.split(text) if part and part.strip()]
+    sentences = _sentences_of(remark, phrases)
+    # A long remark without an end was cut where it was stored, perhaps within a word.
+    is_cut = len(remark) >= _NEARLY_ALL and not remark.rstrip().endswith(_FINISHED)
     wordings: dict[str, str] = {}
     for number, sentence in enumerate(sentences, 1):
         is_cut_sentence = is_cut and number == len(sentences)
@@ -104,8 +102,10 @@ class _Phrases(NamedTuple):
     by_first: dict[str, list[list[str]]]
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
-    def masked(self, text: str) -> str:
-        """Return a text with what is masked in scripts without spaces."""
+    def masked_unspaced(self, text: str) -> str:
+        """Return a text in which phrases and counts of scripts without spaces are masked. Others
+        are masked later, word by word.
+        """
         if not _NO_SPACES.search(text):
             return text
         for phrase in self.unspaced:
@@ -113,8 +113,14 @@ class _Phrases(NamedTuple):
         return _COUNT.sub(_MASK, text)
 
 
+def _sentences_of(remark: str, phrases: _Phrases) -> list[str]:
+    one_line_each = remark.replace(_JOINED, "\n")  # so that a sentence ends with its answer
+    text = phrases.masked_unspaced(unicodedata.normalize("NFKC", one_line_each))
+    return [part for part in _SENTENCE_END.split(text) if part and part.strip()]
+
+
 def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
-    # The record's phrases without their articles, the nouns of these, and its classes.
+    # The record's phrases and classes without their articles, and the nouns of these.
     phrases: set[tuple[str, ...]] = set()
     unspaced: set[str] = set()
     for text in _texts_of(record):
@@ -165,30 +171,35 @@ class _Part(NamedTuple):
 
 def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
     # The words of a sentence. In "2 cups are red", 2 is masked by N, and cups by … if "a cup" is a
-    # phrase. Words for any thing, such as "objects", count as phrases, but are read as they are.
+    # phrase.
     spans = [match.span() for match in _WORD.finditer(sentence)]
     words = [_folded(sentence[start:end]) for start, end in spans]
     parts: list[_Part] = []
     index = 0
     while index < len(words):
-        length = _length_of_phrase_at(words, index, phrases, is_cut)
         start, end = spans[index]
-        word = words[index]
+        length = _length_of_phrase_at(words, index, phrases, is_cut)
         if length > 0:
             while parts and _is_article(parts[-1]):
                 start = parts.pop().start  # the article goes with its phrase
-            end_of_phrase = spans[index + length - 1][1]
-            parts.append(_Part(start, end_of_phrase, _MASK, _MASK))
-        elif word in _NUMBERS or word[0].isdigit():
-            parts.append(_Part(start, end, _MASK, "N"))
-        elif word in _THINGS:
-            parts.append(_Part(start, end, _MASK, sentence[start:end]))
+            _, end = spans[index + length - 1]
+            parts.append(_Part(start, end, _MASK, _MASK))
+            index += length
         else:
-            parts.append(_Part(start, end, word))
-        index += max(1, length)
+            parts.append(_part_of_word(start, end, words[index], sentence))
+            index += 1
     if is_cut and parts and not parts[-1].mask:
         del parts[-1]  # perhaps half of a word
     return parts
+
+
+def _part_of_word(start: int, end: int, word: str, sentence: str) -> _Part:
+    # Of a word that begins no phrase.
+    if word in _NUMBERS or word[0].isdigit():
+        return _Part(start, end, _MASK, "N")
+    if word in _THINGS:  # such as "objects": it counts as a phrase, but is read as it is
+        return _Part(start, end, _MASK, sentence[start:end])
+    return _Part(start, end, word)
 
 
 def _is_article(part: _Part) -> bool:
@@ -196,19 +207,19 @@ def _is_article(part: _Part) -> bool:
 
 
 def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
-    # In words; 0 where no phrase begins. At the end of a text that is cut off, the beginning of a
-    # phrase counts as one. So does a mask, which `_Phrases.masked` has set for a phrase.
+    # In words; 0 where no phrase begins.
     if is_cut and _may_begin_phrase(words[index:], phrases):
-        return len(words) - index
+        return len(words) - index  # a phrase that is cut off: all words that are left
     for phrase in phrases.by_first.get(words[index], ()):
         if words[index : index + len(phrase)] == phrase:
             return len(phrase)
-    return 1 if words[index] == _MASK else 0
+    is_masked_already = words[index] == _MASK  # by `masked_unspaced`
+    return 1 if is_masked_already else 0
 
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
     # Whether some phrase begins with these words, of which the last may be cut off: "a red cu". All
-    # phrases are looked through: the cut word may be the only one.
+    # phrases are looked through, because the cut word may be the first of its phrase.
     *whole_words, cut_word = words
     for same_first in phrases.by_first.values():
         for phrase in same_first:
@@ -225,8 +236,8 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    # "… is red" for "The cup, the plate and the fork are red.": articles are left out, and a list
-    # of masks is one mask. Words such as "and" count only where they join no two masks.
+    # What tells a sentence from others: "… is red" for "The cup, the plate and the fork are red."
+    # Articles are left out, and a list of masks is one mask, without the words that join them.
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:
@@ -243,8 +254,8 @@ def _key_of(parts: Sequence[_Part]) -> str:
 
 
 def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
-    # For people, with masks. The words come from a model: what could be markup in a page or a
-    # README is left out.
+    # The sentence with masks, for people. The words come from a model, so what could be markup in a
+    # page or a README is left out.
     pieces: list[str] = []
     end_of_last = 0
     for part in parts:
@@ -261,8 +272,8 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
 class Manners:
     """Counts the wordings of a data set's remarks: which are the model's manner, which are rare.
     What is said about every picture says nothing about one, so all records are counted before it is
-    asked which remarks are rare. Up to `most_kept` different wordings, counts are exact; beyond,
-    one may be too high by a share of `2 / most_kept`.
+    asked which remarks are rare. Up to `most_kept` different wordings, counts are exact. With more
+    of them, a count may be too high by a share of `2 / most_kept`.
     """
 
     def __init__(self, most_kept: int = _MOST_KEPT) -> None:
@@ -270,14 +281,15 @@ class Manners:
         self._watched = 0  # records that have a remark and were added as `watched`
         self._most_kept = most_kept
         self._by_wording = _Counts[str](most_kept)
-        # What a record says is rare if one of its wordings is: so they are counted together, too.
+        # A record's remark is rare if one of its wordings is. So the wordings of each record are
+        # counted together, too.
         self._together = _Counts[tuple[str, ...]](most_kept)
         # of each wording the longest of its texts for people
         self._text_by_wording: dict[str, str] = {}
 
     def add(self, wordings: Wordings, watched: bool = True) -> None:
-        """Count a record by its wordings. Each counts for what is usual; `rare` counts only those
-        that are `watched`, such as the records that are written into an export.
+        """Count a record by its wordings. Every record counts for what is usual. `rare` counts only
+        records that are `watched`, such as those that are written into an export.
         """
         self.records += 1
         self._forget_manner()
@@ -293,7 +305,7 @@ class Manners:
             self._together.add(tuple(sorted(wordings)))
 
     def _forget_texts(self) -> None:
-        # Of wordings that `_by_wording` has dropped, which has at most `most_kept`.
+        # Forgets the texts of wordings that `_by_wording` has dropped.
         texts: dict[str, str] = {}
         for key, text in self._text_by_wording.items():
             if key in self._by_wording.count_of:

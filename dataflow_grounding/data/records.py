@@ -54,8 +54,8 @@ class Record(dict[str, Any]):
             either.
         occurrence: How many earlier rows have the same `image_id`, so that ids stay unique.
         place: The row's number in its file, from 0.
-        images: By path, the `Image` that each of its pictures is in all steps, even if the file
-            changes meanwhile; its copies share them.
+        images: The `Image` of each of its pictures, by path. All steps have the same one, even if
+            the file changes meanwhile: copies of a record share them.
     """
 
     __slots__ = ("folders", "image_id", "images", "occurrence", "place")
@@ -222,8 +222,8 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    # With a `bbox` and a `score` as Python's values, though an operator of the user's may have set
-    # NumPy's. Records in TAO's format call the score `bbox_score`.
+    # Returns an instance with a `bbox` and a `score`. An operator of the user's may have set
+    # NumPy's values: they become Python's. Records in TAO's format call the score `bbox_score`.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):  # its numbers may be NumPy's
@@ -263,12 +263,12 @@ def was_checked(expression: Mapping[str, Any]) -> bool:
 
 
 def verdict_of(expression: Mapping[str, Any]) -> str:
-    """Return what a check said of an expression, one of VERDICTS. A judge whose answers differ
-    leaves it undecided; one that couldn't be asked, not checked.
-    """
+    """Return what a check said of an expression, one of VERDICTS."""
     verified = expression.get("verified")
     if isinstance(verified, bool):
         return "verified" if verified else "not verified"
+    # A judge lists the boxes that it was asked about, also where its answers differ. One that
+    # couldn't be asked lists none.
     verification = expression.get("verification")
     was_judged = isinstance(verification, dict) and isinstance(verification.get("boxes"), list)
     return "undecided" if was_judged else "not checked"
@@ -277,8 +277,8 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
     """Return why a reply about a record is doubtful, in words; "" if none is.
 
-    A record is also marked `doubtful` if a check couldn't decide on a phrase: that is no doubt of
-    a reply. The phrase is then marked, too.
+    A record is also marked `doubtful` if a check couldn't decide on one of its phrases. The phrase
+    is marked, too, then, and no reply is doubtful.
     """
     if record.get("doubtful") is not True:
         return ""

@@ -16,8 +16,8 @@ MISSED = "missed"
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     """Return the boxes of an expression that no person rejected; None where all of it is rejected.
-    Where some box states `verified`, each box goes by its own, and one that states none is kept;
-    else all go by the expression's.
+    If no box states `verified`, the expression's verdict counts for all of them. If any does, each
+    box has its own verdict, and one that states none isn't rejected.
     """
     boxes: list[Any] = expression["instances"]
     do_boxes_state_verdicts = any("verified" in box for box in boxes)
@@ -98,10 +98,11 @@ def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
 
 
 class WithoutRejected:
-    """Leaves what a person rejected out of records, and counts it in `boxes`. A phrase that loses
-    all of its boxes is left out, and so is one without boxes that is rejected. Neither is known to
-    be absent then: no detector should learn its picture as background. With `keep` records stay as
-    they are: a user wants to have what was rejected, too.
+    """Leaves what a person rejected out of records, and counts the boxes of it in `boxes`.
+
+    A phrase that loses all of its boxes is left out, and so is one without boxes that is rejected.
+    Neither is known to be absent: no detector should learn the record's picture as background.
+    With `keep`, records stay as they are, for a user who wants what was rejected, too.
     """
 
     def __init__(self, keep: bool = False) -> None:
@@ -126,19 +127,11 @@ class WithoutRejected:
             if not _is_readable(expression):
                 expressions_left.append(expression)
                 continue
-            boxes = expression.get("instances") or []
-            boxes_left = not_rejected({**expression, "instances": boxes})
-            is_all_rejected = boxes_left is None
-            boxes_left = boxes_left or []
-            self.boxes += len(boxes) - len(boxes_left)
-            if is_all_rejected:
-                if is_missed(expression):
-                    missed.append(str(expression.get("text", "")))
-                continue
-            # Without such a box it stays as it is, even if it has no `instances`.
-            if len(boxes_left) < len(boxes):
-                expression = {**expression, "instances": boxes_left}
-            expressions_left.append(expression)
+            expression_left = self._without_rejected_boxes(expression)
+            if expression_left is not None:
+                expressions_left.append(expression_left)
+            elif is_missed(expression):
+                missed.append(str(expression.get("text", "")))
         if expressions_left == expressions:
             return {}
         columns: dict[str, Any] = {"expressions": expressions_left}
@@ -148,6 +141,19 @@ class WithoutRejected:
         if missed:
             columns[MISSED] = missed
         return columns
+
+    def _without_rejected_boxes(self, expression: dict[str, Any]) -> dict[str, Any] | None:
+        # The expression with the boxes that are left; None if all of it is rejected. What is left
+        # out is counted in `boxes`.
+        boxes = expression.get("instances") or []
+        boxes_left = not_rejected({**expression, "instances": boxes})
+        if boxes_left is None:
+            self.boxes += len(boxes)
+            return None
+        if len(boxes_left) == len(boxes):
+            return expression
+        self.boxes += len(boxes) - len(boxes_left)
+        return {**expression, "instances": boxes_left}
 
 
 def _is_readable(expression: Any) -> bool:

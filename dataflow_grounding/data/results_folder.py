@@ -45,10 +45,10 @@ def annotations_of(results: str) -> str:
 
 def run_of(results: str) -> dict[str, Any]:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
-    # A step's folder has no run.json, but the run's folder above it has one.
-    # joined() takes a / at the end off an address, and absolute() off a path: of "run/", dirname()
-    # would be "run" itself.
+    # Without the / that may be at the end: joined() takes it off an address, absolute() off a path.
+    # The folder above "run/" would be "run" itself.
     folder = absolute(joined(folder_of_results(results), ""))
+    # A step's folder has no run.json, but the run's folder above it has one.
     for candidate in (folder, os.path.dirname(folder)):
         path = joined(candidate, RUN_JSON)
         run = read_object(path) if kind_of(path) else {}
@@ -68,8 +68,8 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
     For "data", and a spec {"autolabel_type": "x", "x": {"data": {…}}}, that is the inner {…}.
     """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
-    # A user's pipeline has another name than its block, so that all blocks are looked at: that of
-    # the pipeline comes twice, which does no harm: the first one counts.
+    # A user's pipeline has another name than its block, so all blocks are looked at. A shipped
+    # pipeline's block comes twice, which does no harm: the first one counts.
     for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):
         if isinstance(block, dict) and isinstance(block.get(part), dict):
             yield block[part]

@@ -176,13 +176,11 @@ def _read_json(path: str) -> Iterator[Row]:
             yield _parse_row(number, item)
         return
     data = read_json(path)  # raises where it is no JSON
-    # None for several values, or for null, which `_read_jsonl` yields as a broken row. After items
-    # were yielded, it is a list with something after it.
-    may_be_json_lines = data is None and number == 0
-    if may_be_json_lines:
-        yield from _read_jsonl(path)
-    elif isinstance(data, dict):  # JSON lines with one line
+    holds_several_values = data is None  # or null alone, which is one broken line
+    if isinstance(data, dict):  # JSON lines with one line
         yield _parse_row(1, json.dumps(data))
+    elif holds_several_values and number == 0:  # not a list with something after it
+        yield from _read_jsonl(path)
     else:
         raise InputError(f"{path} should hold a JSON array of objects")
 
@@ -236,28 +234,33 @@ class RowWriter:
         InputError for rows that the type can't hold.
         """
         self._file.flush()
-        # Until here the temporary file holds JSON lines, no matter what its name ends in. It is
-        # read whole, and then overwritten in the wanted type through the same path.
-        if self.file_type == "parquet":
-            from dataflow_grounding.data.dataframes import write_parquet  # few runs write tables
-
-            write_parquet(self._part, read_records(self._part), self.path)
-        elif self.file_type == "json":
-            lines = ",\n".join(map(dump_text, read_records(self._part)))
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
-            self._file.flush()
-        elif self.file_type != "jsonl":
-            from dataflow_grounding.data.dataframes import write_csv  # few runs write tables
-
-            write_csv(self._part, read_records(self._part), DELIMITERS[self.file_type])
-        # Parquet and CSV were written to the same path, and so into the file that is open here.
+        if self.file_type != "jsonl":
+            self._convert()
         os.fsync(self._file.fileno())
         if not is_at(self._file, self._part):
             raise OSError(errno.EBUSY, "another process is writing it", self._part)
         os.replace(self._part, self.path)
         self._file.close()
+
+    def _convert(self) -> None:
+        # Until here the temporary file holds JSON lines, no matter what its name ends in. They are
+        # read whole, and then overwritten in the wanted type. A table is written by its path, and
+        # so into the same file, which stays open here.
+        rows = read_records(self._part)
+        if self.file_type == "json":
+            lines = ",\n".join(map(dump_text, rows))
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
+            self._file.flush()
+            return
+        # few runs write tables
+        from dataflow_grounding.data.dataframes import write_csv, write_parquet
+
+        if self.file_type == "parquet":
+            write_parquet(self._part, rows, self.path)
+        else:
+            write_csv(self._part, rows, DELIMITERS[self.file_type])
 
     def close(self) -> None:
         """Remove the temporary file, unless `commit` put it in place."""

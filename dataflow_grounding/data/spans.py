@@ -91,32 +91,42 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         return [None] * len(phrases)
     folded_caption = _fold(caption)
     plain_caption = _without_marks(folded_caption)
-    # Equal phrases are looked for together.
+    spans: list[Span | None] = [None] * len(phrases)
+    is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
+    for wanted in _wanted_phrases(phrases):
+        free: list[Span] = []
+        overlapping: list[Span] = []  # those that share a character with a span taken already
+        for start, end in _occurrences(wanted.phrase, folded_caption, plain_caption):
+            if any(is_taken[start:end]):
+                overlapping.append((start, end))
+            else:
+                free.append((start, end))
+        chosen = [*free, *overlapping][: len(wanted.indices)]
+        # The first of equal phrases has the first place in the caption. Of more phrases than
+        # places, the last ones have none.
+        for index, (start, end) in zip(wanted.indices, sorted(chosen), strict=False):
+            spans[index] = (start, end)
+            is_taken[start:end] = b"\1" * (end - start)
+    return spans
+
+
+class _WantedPhrase(NamedTuple):
+    """A phrase that is looked for, and the indices of the phrases that are equal to it."""
+
+    phrase: "_Folded"
+    indices: list[int]
+
+
+def _wanted_phrases(phrases: Sequence[str]) -> list[_WantedPhrase]:
+    # The longest first. Equal phrases are looked for together.
     wanted_by_words: dict[tuple[str, ...], _WantedPhrase] = {}
     for index, text in enumerate(phrases):
         phrase = _stripped(_fold(text))
         wanted = wanted_by_words.setdefault(phrase.words, _WantedPhrase(phrase, []))
         wanted.indices.append(index)
-    spans: list[Span | None] = [None] * len(phrases)
-    is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
-    longest_first = sorted(
+    return sorted(
         wanted_by_words.values(), key=lambda wanted: len(wanted.phrase.text), reverse=True
     )
-    for phrase, indices in longest_first:
-        free: list[Span] = []
-        overlapping: list[Span] = []  # those that share a character with a span taken already
-        for start, end in _occurrences(phrase, folded_caption, plain_caption):
-            if any(is_taken[start:end]):
-                overlapping.append((start, end))
-            else:
-                free.append((start, end))
-        chosen = [*free, *overlapping][: len(indices)]
-        # The first of equal phrases has the first place in the caption. Of more phrases than
-        # places, the last ones have none.
-        for index, (start, end) in zip(indices, sorted(chosen), strict=False):
-            spans[index] = (start, end)
-            is_taken[start:end] = bytes([1]) * (end - start)
-    return spans
 
 
 def nearest_place(phrase: str, offset: float, caption: str) -> Span | None:
@@ -155,10 +165,11 @@ def as_compared(phrase: str) -> str:
 
 
 class _Folded:
-    """A text in the form in which it is compared. A letter, as a reader sees it, may be several
-    characters before folding (é as e and an accent) or after it (ß as ss): `starts` and `ends` say
-    where each character's letter is in the original. `words` are what is between the edges, blanks
-    and signs as well: "a", " " and "cat" of "a cat".
+    """A text in the form in which it is compared.
+
+    A letter, as a reader sees it, may be several characters before folding (é as e and an accent)
+    or after it (ß as ss). `starts` and `ends` say where each character's letter is in the original.
+    `words` are what is between the edges, blanks and signs as well: "a", " " and "cat" of "a cat".
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -212,16 +223,9 @@ class _Folded:
                 yield self.starts[first_character], self.ends[last_character]
 
 
-class _WantedPhrase(NamedTuple):
-    """A phrase that is looked for, and the indices of the phrases that are equal to it."""
-
-    phrase: _Folded
-    indices: list[int]
-
-
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    # First those with the same Markdown marks, then those that are equal without any marks and
-    # don't overlap the first.
+    # The places of a phrase in a caption. Those with the same Markdown marks come first, then those
+    # that are equal without any marks and overlap none of the first.
     with_marks = list(caption.occurrences(phrase))
     plain_phrase = _without_marks(phrase)
     has_no_marks = plain_phrase is phrase and plain_caption is caption
@@ -229,8 +233,8 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
         return with_marks
     without_marks: list[Span] = []
     for start, end in plain_caption.occurrences(plain_phrase):
-        # Of those with marks, only the last that begins before this one's end may overlap it: they
-        # are in order. (end, end) is before all that begin at `end` or later.
+        # Those with marks are in order. So only the last of them that begins before this one's end
+        # may overlap it. (end, end) comes before all that begin at `end` or later.
         previous = bisect_left(with_marks, (end, end)) - 1
         is_free = previous < 0 or with_marks[previous][1] <= start
         if is_free:
@@ -239,32 +243,35 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    # Without Markdown's marks; the same object where it has none. A sign is no mark within a word
-    # (vis_a, 2*3), between blanks or ends of the text ("2 * 3", "*"), or with an accent on it.
-    kept_ranges: list[Span] = []
+    # Without Markdown's marks; the same object where it has none.
+    ranges_between_marks: list[Span] = []
     end_of_last_mark = 0
-    for mark in _MARKS.finditer(folded.text):
-        start, end = mark.span()
-        # The characters next to the mark, "" at an end of the text, and their kinds.
-        before = folded.text[max(0, start - 1) : start]
-        after = folded.text[end : end + 1]
-        kind_before = folded.kinds[max(0, start - 1) : start]
-        kind_after = folded.kinds[end : end + 1]
-        is_bare = before in ("", " ") and after in ("", " ")
-        is_within_a_word = _is_word(kind_before) and _is_word(kind_after)
-        has_accent = kind_after.isupper()  # see _WORD
-        if is_bare or is_within_a_word or has_accent:
+    for signs in _MARKS.finditer(folded.text):
+        start, end = signs.span()
+        if _are_signs_of_the_text(folded, start, end):
             continue
-        kept_ranges.append((end_of_last_mark, start))
+        ranges_between_marks.append((end_of_last_mark, start))
         end_of_last_mark = end
-    if not kept_ranges:
+    if not ranges_between_marks:
         return folded
-    kept_ranges.append((end_of_last_mark, len(folded.text)))
-    return folded.part(kept_ranges)
+    ranges_between_marks.append((end_of_last_mark, len(folded.text)))
+    return folded.part(ranges_between_marks)
 
 
-def _is_word(kind: str) -> bool:
-    return kind.lower() == _WORD
+def _are_signs_of_the_text(folded: _Folded, start: int, end: int) -> bool:
+    # Whether the signs from `start` to `end` belong to the text, though Markdown has such marks.
+    # They do within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3", "*"), and if
+    # they have an accent.
+
+    # the characters next to the signs, "" at an end of the text, and their kinds
+    before = folded.text[max(0, start - 1) : start]
+    after = folded.text[end : end + 1]
+    kind_before = folded.kinds[max(0, start - 1) : start]
+    kind_after = folded.kinds[end : end + 1]
+    is_bare = before in ("", " ") and after in ("", " ")
+    is_within_a_word = kind_before.lower() == _WORD and kind_after.lower() == _WORD
+    has_accent = kind_after.isupper()  # see _WORD
+    return is_bare or is_within_a_word or has_accent
 
 
 def _stripped(folded: _Folded) -> _Folded:
@@ -286,7 +293,8 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    # Any text: it is cut into letters as a reader sees them, of one or several characters.
+    # Cuts any text into letters as a reader sees them, of one or several characters, and folds
+    # each.
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
@@ -308,24 +316,23 @@ def _fold_letters(text: str) -> _Folded:
 
 
 def _kinds_of(letter: str, original: str, letter_before: str) -> str:
-    # The kind of each character of a folded letter, whose first one was `original`: "wW" for the
-    # "ss" of ß.
+    # The kind of each character of a folded letter, such as "wW" for "ss", which was ß.
     kind = _WORD if _is_of_word(original, letter[0]) else _SIGN
     continuing_kind = kind.upper()
-    # An accent alone is left of a letter that can't be seen, which was removed: it is an accent of
-    # the letter before, if there is one.
+    # Of a character that can't be seen and an accent on it, folding leaves the accent alone. It
+    # goes on with the letter before, if there is one.
     if _is_accent(letter[0]) and letter_before != " ":
         return continuing_kind * len(letter)
     return kind + continuing_kind * (len(letter) - 1)
 
 
 def _are_of_one_letter(before: str, after: str) -> bool:
-    # An accent goes on with the letter before it, and so does the rest of a Hangul syllable or of a
-    # joined emoji.
+    # Whether a character goes on with the letter before it, as an accent does, or the rest of a
+    # Hangul syllable or of a joined emoji.
     if before.isspace():
         return False
-    # Below U+0300, where accents begin, there are only letters and signs of their own. A joiner
-    # before one, which is for emoji, makes it one letter with what the joiner is after.
+    # Accents begin at U+0300. Characters below it are letters and signs of their own, except after
+    # a joiner.
     is_below_accents = after < "\u0300"
     if is_below_accents:
         return before == _JOINER and not after.isspace()
@@ -349,8 +356,8 @@ def _fold_letter(letter: str) -> str:
 
 def _decomposed(letter: str) -> str:
     # The compatibility form, such as "fi" of the ligature ﬁ, if it is one word or one character.
-    # Those of ½, …, ℃ and ¨ ("1⁄2", "...", "°C", a blank with an accent) aren't: they would be cut
-    # into several words, and so their canonical form is taken.
+    # Others would be cut into several words, such as "1⁄2" of ½ or "°C" of ℃: of these letters the
+    # canonical form is taken.
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
     if is_of_one_word or len(compatible) == 1:

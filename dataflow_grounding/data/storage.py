@@ -26,7 +26,9 @@ STORAGE_ATTRIBUTES = (
 """What DataFlow's storages have as well, by which FileStorage is made like one of them."""
 
 before_looking: ContextVar[Callable[[], None] | None] = ContextVar("before_looking", default=None)
-"""While a pipeline's `forward()` is noted down: runs the steps so far, for who asks for a file."""
+"""Runs the steps that a pipeline's `forward()` has called so far. It is set while `forward()` is
+called only to note its steps; who asks for a file of a step then needs the file to be there.
+"""
 
 
 def is_storage(thing: Any) -> bool:
@@ -35,7 +37,7 @@ def is_storage(thing: Any) -> bool:
 
 
 def run_noted_steps() -> None:
-    """Have the steps run that `forward()` has called so far, as their files are asked for."""
+    """Run the steps that `forward()` has called so far, because their files are asked for."""
     run_steps = before_looking.get()
     if run_steps is not None:
         run_steps()
