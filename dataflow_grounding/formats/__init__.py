@@ -31,21 +31,12 @@ def find_format(name: str, **options: Any) -> Format:
 
     Raises SpecError: there is no such format or option, or the user's own lacks a part.
     """
-    from dataflow_grounding.formats.format import Carries, Format
     from dataflow_grounding.spec.user_code import in_one_line
 
-    row = FORMATS.get(name)
     format_class = _class_named(name)
-    what = f"format {name!r}"
-    if not (isinstance(format_class, type) and issubclass(format_class, Format)):
-        raise SpecError(
-            f"{what} is no format: derive a class from dataflow_grounding.Format, as"
-            " docs/extending.md shows"
-        )
-    missing = [] if row else _missing_in(format_class)
-    if missing:
-        raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")
-    with in_one_line(what):  # what the user's own class raises
+    if name not in FORMATS:
+        _check_own_class(format_class, name)
+    with in_one_line(f"format {name!r}"):  # what the user's own class raises
         fields = getattr(format_class, "__dataclass_fields__", ())
         for option in options:
             if option not in fields:
@@ -56,12 +47,8 @@ def find_format(name: str, **options: Any) -> Format:
         new_format.remarks = []
         new_format.class_names = []
         new_format.bad = BadEntries(stops=True)
-        if row:  # a user's own class states the rest itself
-            new_format.name = name
-            new_format.about = row["about"]
-            new_format.data_file = row["file"]
-            abilities = dict.fromkeys(row["says"], True)
-            new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
+        if name in FORMATS:  # a user's own class states the rest itself
+            _state_as_in_table(new_format, name)
     return new_format
 
 
@@ -74,13 +61,33 @@ def _class_named(name: str) -> Any:
     return named(target, "format", FORMATS, ["."], group="formats")
 
 
-def _missing_in(format_class: type[Format]) -> list[str]:
+def _check_own_class(format_class: Any, name: str) -> None:
+    # Raises SpecError unless what the user's own `module:Class` is can be used as a format.
     from dataflow_grounding.formats.format import Format
 
-    missing = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
+    if not (isinstance(format_class, type) and issubclass(format_class, Format)):
+        raise SpecError(
+            f"format {name!r} is no format: derive a class from dataflow_grounding.Format, as"
+            " docs/extending.md shows"
+        )
+    missing = []
     if format_class.write is Format.write and format_class.read is Format.read:
-        return ["write() or read()", *missing]
-    return missing
+        missing.append("write() or read()")
+    missing += [part for part in ("name", "about", "data_file") if not hasattr(format_class, part)]
+    if missing:
+        raise SpecError(f"format {name!r} lacks {', '.join(missing)}: docs/extending.md shows one")
+
+
+def _state_as_in_table(new_format: Format, name: str) -> None:
+    # Sets what formats.yaml says of a format of ours.
+    from dataflow_grounding.formats.format import Carries
+
+    row = FORMATS[name]
+    new_format.name = name
+    new_format.about = row["about"]
+    new_format.data_file = row["file"]
+    abilities = dict.fromkeys(row["says"], True)
+    new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
 
 
 def write(
@@ -185,22 +192,14 @@ def read(
 
     source = find_format(format, **options) if isinstance(format, str) else format
     folder = image_root or folder_of(path)
-    rows = _within_memory(path, source.read(path, folder))
+    rows = _with_input_errors(path, source.read(path, folder))
     if not source.packs:  # else the pictures are in the data itself
         rows = with_found_pictures(rows, folder, source.remarks)
-    # A picture without phrases is a background there where the format can say so; whole records
-    # say it themselves.
-    backgrounds = source.carries.empty and not source.whole
-    # Stated sizes are compared with the pictures in this folder; those that were taken from the
-    # pictures needn't be.
-    pictures_to_compare = "" if source.measures else folder
-    return complete_rows(
-        rows, path, pictures_to_compare, source.passed_over, backgrounds, source.bad
-    )
+    return complete_rows(rows, path, source, folder)
 
 
-def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    # The rows. A file that is too large for memory, or can't be opened, is an InputError.
+def _with_input_errors(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    # The rows. A file that can't be opened, or is too large for the memory, is an InputError.
     with errors_as(InputError, f"can't read {path}"):
         yield from rows
 

@@ -10,11 +10,11 @@ box or phrase that such an item has when it goes back (see imported.py).
 is the phrase's class, or `object` where it states none. It has its phrase as a text, unless the
 label says it, and a relation to the phrase's place in the caption. Offsets are code points;
 early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
-4988): the region's text shows it. Sources:
-labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
-utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`). A rotated box is turned about its
-top left corner, in pixels (label_studio_sdk/converter/utils.py): with percents of two sides alone,
-its corners aren't right ones.
+4988): the region's text shows it. A rotated box is turned about its top left corner, in pixels
+(label_studio_sdk/converter/utils.py): percents of two different sides would skew it.
+
+Sources: labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
+utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """
 
 import re
@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
@@ -271,31 +272,35 @@ class LabelStudio(ReturningFormat):
         """Yield a record for each task with an annotation or a prediction; others are counted."""
         for where, task in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
-                if "data" not in task:
-                    raise BrokenRow(
-                        "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
-                    )
-                annotations = _written_out(task.get("annotations"))
-                latest = _latest(annotations)
-                kind = "annotations"
-                if latest is None:
-                    kind = "predictions"
-                    latest = _latest(_written_out(task.get("predictions")))
-                self._count_passed_over(annotations, latest)
-                if latest is None:
-                    continue
-                # Our keys in a part, its outline and _AS_READ, are for `_record` alone.
-                parts = [self._with_outline(part, where) for part in latest["result"]]
-                parts = self._readable_parts(parts, task["data"], where)
-                record = self._record(task["data"], {**latest, "result": parts})
-                parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
-                own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
-                yield self.bad.marked({**record, **own})
+                record = self._record_of_task(task, where)
+                if record is not None:
+                    yield self.bad.marked(record)
+
+    def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+        # None for a task without an annotation and without a prediction.
+        if "data" not in task:
+            raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
+        annotations = _written_out(task.get("annotations"))
+        latest = _latest(annotations)
+        kind = "annotations"
+        if latest is None:
+            kind = "predictions"
+            latest = _latest(_written_out(task.get("predictions")))
+        self._count_passed_over(annotations, latest)
+        if latest is None:
+            return None
+        parts = [self._with_outline(part, where) for part in latest["result"]]
+        parts = self._readable_parts(parts, task["data"], where)
+        record = self._record(task["data"], {**latest, "result": parts})
+        # An export gets the parts without the keys that `_with_outline` has added.
+        parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
+        own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
+        return {**record, **own}
 
     def _with_outline(self, part: Any, where: str) -> Any:
-        # Return a polygon with its `shape`, the box and the outline in pixels. A brush and a
-        # useless polygon become _UNREAD: they are no boxes, but an export gives them back. Both
-        # have the part itself under _AS_READ. Any other part stays as it is.
+        # A polygon gets its box and its outline in pixels, under the key `shape`. A brush, or a
+        # polygon that can't be read, becomes a part of the type _UNREAD, which is no box. Both keep
+        # the part as it is in the file under _AS_READ. Any other part stays as it is.
         kind = str(part.get("type")) if isinstance(part, dict) else ""
         if kind.startswith(_BRUSH):
             return self._unread(part, BrokenRow("a brush is no polygon"), where)
@@ -329,29 +334,36 @@ class LabelStudio(ReturningFormat):
         )
 
     def _readable_parts(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
-        # Each region is tried alone, with what it is related to. If it fails it is left out, and so
-        # is a relation that has lost an end. Places in the caption come first: a box may take its
-        # words from one, so it is tried together with those that could be read.
+        # The parts of the regions that can be read, and the relations between two such regions.
         caption = data.get(self.caption) or ""
-        relations = [part for part in result if _is_relation(part)]
-        places: list[dict[str, Any]] = []  # parts of places that could be read so far
-        readable: set[int] = set()  # numbers of parts
-        readable_ids = set()  # of regions that could be read
-        for own_id, numbers in self._parts_of_regions(result, where):
-            parts = [result[number] for number in numbers]
-            with object_errors(f"{where}, region {own_id}", self.bad):
-                related = [each for each in relations if own_id in _ends_of(each)]
-                # Read on trial: what is passed over is counted when `_record` reads all together.
-                for expression in _expressions([*parts, *related, *places], caption, Counter()):
-                    check_expression(expression)
-                if _is_place(parts[0]):
-                    places += parts
-                readable.update(numbers)
-                readable_ids.add(own_id)
+        numbers_of_region = self._readable_regions(result, caption, where)
+        readable = set(chain.from_iterable(numbers_of_region.values()))
+        readable_ids = set(numbers_of_region)
         for number, part in enumerate(result):
             if _is_relation(part) and readable_ids.issuperset(_ends_of(part)):
                 readable.add(number)
         return [result[number] for number in sorted(readable)]
+
+    def _readable_regions(
+        self, result: Sequence[Any], caption: str, where: str
+    ) -> dict[Any, list[int]]:
+        # By the id of each region that can be read, the numbers of its parts. Each region is tried
+        # alone, with its relations. A box may take its words from a place in the caption, so it is
+        # tried together with the places that could be read, which come first.
+        relations = [part for part in result if _is_relation(part)]
+        places: list[dict[str, Any]] = []  # parts of the places that could be read so far
+        readable: dict[Any, list[int]] = {}
+        for own_id, numbers in self._parts_of_regions(result, where):
+            parts = [result[number] for number in numbers]
+            with object_errors(f"{where}, region {own_id}", self.bad):
+                related = [each for each in relations if own_id in _ends_of(each)]
+                # On trial: `_record` reads all of them again, and counts what is passed over.
+                for expression in _expressions([*parts, *related, *places], caption, Counter()):
+                    check_expression(expression)
+                if _is_place(parts[0]):
+                    places += parts
+                readable[own_id] = numbers
+        return readable
 
     def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
         # Each region's id, with the numbers of its parts: ("p0b0", [1, 2]) for a box and its text.
@@ -382,14 +394,20 @@ class LabelStudio(ReturningFormat):
             if _role(part) == "box":  # each states the same size, that of the picture
                 record["width"] = part["original_width"]
                 record["height"] = part["original_height"]
-        annotator = annotation.get("completed_by")
-        if isinstance(annotator, dict):
-            annotator = annotator.get("email") or annotator.get("id")
         if has_id(data.get("image_id")):
             record["image_id"] = data["image_id"]
-        if annotator is not None and str(annotator):
-            record["reviewed_by"] = str(annotator)
+        annotator = _annotator_of(annotation)
+        if annotator:
+            record["reviewed_by"] = annotator
         return record
+
+
+def _annotator_of(annotation: Mapping[str, Any]) -> str:
+    # An id, such as 1, or where the export writes out a user, the email. "" for a prediction.
+    annotator = annotation.get("completed_by")
+    if isinstance(annotator, dict):
+        annotator = annotator.get("email") or annotator.get("id")
+    return "" if annotator is None else str(annotator)
 
 
 def _is_relation(part: Any) -> bool:
@@ -499,11 +517,7 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 def _box_regions(
     span_id: str, phrase: Phrase, sample: Sample, label: str
 ) -> Iterator[dict[str, Any]]:
-    # For each box its part, its text, and its relation to the phrase's place in the caption. There
-    # is no text where the label is the phrase: who changes that label changes the phrase. But a box
-    # with a place needs the text, because without one it is read as the words at that place.
-    label_is_phrase = label == phrase.text and label != _BOX
-    needs_text = not label_is_phrase or phrase.span is not None
+    # For each box its part, its text, and its relation to the phrase's place in the caption.
     for number, box in enumerate(phrase.boxes):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
         kind, area = _kind_and_area(box, outline, sample.size)
@@ -514,17 +528,20 @@ def _box_regions(
         if score is not None:
             part["score"] = score
         yield part
-        if needs_text:
+        if _needs_text(phrase, label):
             text = {**area, "text": [phrase.text]}
             yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
         if phrase.span:
-            yield {
-                "type": "relation",
-                "from_id": region["id"],
-                "to_id": span_id,
-                "direction": "right",
-                "labels": [],
-            }
+            ends = {"from_id": region["id"], "to_id": span_id}
+            yield {"type": "relation", **ends, "direction": "right", "labels": []}
+
+
+def _needs_text(phrase: Phrase, label: str) -> bool:
+    # Where the label says the phrase, a box has no text: so who changes the label changes the
+    # phrase. A box that is related to a place in the caption has a text all the same, because a box
+    # without one is read as the words at that place.
+    label_is_phrase = label == phrase.text and label != _BOX
+    return not label_is_phrase or phrase.span is not None
 
 
 def _has_polygon(sample: Sample) -> bool:
@@ -653,18 +670,17 @@ def _time_of(annotation: Mapping[str, Any]) -> str:
 
 
 class _Mention(NamedTuple):
-    """A phrase that a region says, at one place in the caption; `item` is the region's number in
-    the result.
+    """A phrase that a region says, at one place in the caption.
 
-    A region with several texts or related places has several mentions. `is_box` is false where the
-    region says that the phrase has no box.
+    A region with several texts or related places has several mentions.
     """
 
     text: str
     span_id: str  # of the place in the caption; _NO_PLACE for none
+    span: list[int] | None  # that place, [start, end)
     region: dict[str, Any]
-    item: int
-    is_box: bool
+    item: int  # the region's number in the result
+    is_box: bool  # false where the region says that the phrase has no box
     class_name: str
 
 
@@ -673,39 +689,29 @@ def _expressions(
 ) -> list[dict[str, Any]]:
     # Boxes of one text and class that are related to one place in the caption belong to one
     # expression. `char_span` is left out if it has to be looked for.
-    texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
-    spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
-    for part in result:
-        if _role(part) == "span":
-            spans[part["id"]] = _place_in_caption(part, caption, passed_over)
     expressions: list[dict[str, Any]] = []
     # The expressions of a text, each after the id of its place: {"a cup": [("p0", {…})]}.
     placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for mention in _mentions(result, texts, spans, caption):
+    for mention in _mentions(result, caption, passed_over):
         placed = placed_of_text.setdefault(mention.text, [])
         expression = _expression_to_join(mention, placed)
         if expression is None:
             expression = {"text": mention.text, "instances": []}
             expressions.append(expression)
             placed.append((mention.span_id, expression))
-        _add_mention(expression, mention, spans.get(mention.span_id), passed_over)
+        _add_mention(expression, mention, passed_over)
     return expressions
 
 
-def _add_mention(
-    expression: dict[str, Any],
-    mention: _Mention,
-    span: list[int] | None,
-    passed_over: Counter[str],
-) -> None:
+def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Counter[str]) -> None:
     # Put what a mention says into its expression: the class, the place in the caption, the box.
     if mention.class_name:
         expression["class"] = mention.class_name
     if not mention.is_box and not expression["instances"]:
         # A phrase without boxes remembers its region itself, as a box does below.
         expression.update(with_item_number(expression, mention.item, mention.text))
-    if span:
-        expression["char_span"] = span
+    if mention.span:
+        expression["char_span"] = mention.span
     elif _OUR_ID.fullmatch(mention.region.get("id", "")):
         # The export wrote it without a place: it isn't looked for in the caption. The place of the
         # expression that it joins stays.
@@ -717,13 +723,12 @@ def _add_mention(
 
 
 def _mentions(
-    result: list[dict[str, Any]],
-    texts_by_region: Mapping[str, Any],
-    spans: Mapping[str, list[int]],
-    caption: str,
+    result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> Iterator[_Mention]:
     # Yields each phrase of a region at each place in the caption that the region is related to: a
     # box with the text "a cup" and a relation to the place p0 is one mention, of "a cup" at p0.
+    texts_by_region = _texts_by_id(result)
+    spans = _spans_by_id(result, caption, passed_over)
     related = _related_spans(result, spans)
     for number, region in enumerate(result):
         region_id = region.get("id", "")
@@ -735,8 +740,22 @@ def _mentions(
         texts_by_span = _texts_by_span(span_ids, region_id, region_texts, spans, caption)
         for span_id, span_texts in texts_by_span:
             span = spans.get(span_id)
-            for text in _phrases(region, role, span_texts, span, caption):
-                yield _Mention(text, span_id, region, number, is_box, class_name)
+            words_there = None if span is None else caption[slice(*span)]
+            for text in _phrases(region, role, span_texts, words_there):
+                yield _Mention(text, span_id, span, region, number, is_box, class_name)
+
+
+def _texts_by_id(result: list[dict[str, Any]]) -> dict[str, Any]:
+    # What is written in a region's text, by the region's id: a text, or a list of texts.
+    return {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
+
+
+def _spans_by_id(
+    result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
+) -> dict[str, list[int]]:
+    # Places in the caption, by the id of their region.
+    places = [part for part in result if _role(part) == "span"]
+    return {part["id"]: _place_in_caption(part, caption, passed_over) for part in places}
 
 
 def _expression_to_join(
@@ -830,27 +849,22 @@ def _role(part: Mapping[str, Any]) -> str:
 
 
 def _phrases(
-    part: Mapping[str, Any],
-    role: str,
-    texts: str | list[str] | None,
-    span: list[int] | None,
-    caption: str,
+    part: Mapping[str, Any], role: str, texts: str | list[str] | None, words_there: str | None
 ) -> list[str]:
-    # The phrases of a region are its texts; else the words at its place in the caption, else its
-    # labels except _BOX. A place in the caption is a phrase only if _NOTHING is its only label:
-    # phrases with boxes come from the boxes.
+    # The phrases of a region are its texts; else the words at its place in the caption; else, if it
+    # has no place, its labels except _BOX.
     if not role:  # a relation, or the text of a region, which comes with that
         return []
     labels = [] if role == _ABSENT else part["value"].get(part["type"], [])
-    if role == "span" and labels != [_NOTHING]:
+    is_place_of_boxes = role == "span" and labels != [_NOTHING]
+    if is_place_of_boxes:  # the boxes say the phrase themselves
         return []
     if texts:
         return [texts] if isinstance(texts, str) else texts
-    if span:
-        words = caption[slice(*span)]
-        phrases = [words] if words else []
-    else:
+    if words_there is None:
         phrases = [label for label in labels if label != _BOX]
+    else:
+        phrases = [words_there] if words_there else []
     if not phrases:
         raise BrokenRow(f"region {part['id']} has no phrase")
     return phrases
@@ -859,37 +873,48 @@ def _phrases(
 def _place_in_caption(
     part: Mapping[str, Any], caption: str, passed_over: Counter[str]
 ) -> list[int]:
-    # [start, end) of a region's text in code points. Offsets that are right if they count UTF-16
-    # units are converted. For others, the nearest place is taken where the caption has the text.
-    # Tools of JavaScript count UTF-16 units: 2 for an emoji, which is 1 code point.
+    # [start, end) of a region's text in code points. Stated offsets that are off may count UTF-16
+    # units; else the place of the text that is nearest to them is taken, and counted.
     value = part["value"]
-    span = [value["start"], value["end"]]
+    stated = [value["start"], value["end"]]
     text = value.get("text")
-    if not isinstance(text, str) or caption[slice(*span)] == text:
-        return span
-    units = caption.encode("utf-16-le", "surrogatepass")  # of 2 bytes each
-    converted = []
-    for offset in span:
-        text_before = units[: 2 * offset].decode("utf-16-le", "replace")
-        converted.append(len(text_before))
-    if caption[slice(*converted)] == text:
-        return converted
-    words = text.strip()
-    starts = [match.start() for match in re.finditer(re.escape(words), caption)] if words else []
-    if not starts:
+    if not isinstance(text, str) or caption[slice(*stated)] == text:
+        return stated
+    from_units = _from_utf16_units(stated, caption)
+    if caption[slice(*from_units)] == text:
+        return from_units
+    nearest = _place_nearest_to(stated[0], text.strip(), caption)
+    if nearest is None:
         raise BrokenRow(
             f"region {part['id']}: its text {text!r:.60} isn't in the caption, and its offsets"
-            f" {span[0]} to {span[1]} have {caption[slice(*span)]!r:.60}"
+            f" {stated[0]} to {stated[1]} have {caption[slice(*stated)]!r:.60}"
         )
     passed_over[OFF_SPANS] += 1
-    start = min(starts, key=lambda at: abs(at - span[0]))
-    return [start, start + len(words)]
+    return nearest
+
+
+def _place_nearest_to(offset: int, words: str, caption: str) -> list[int] | None:
+    if not words:
+        return None
+    starts = [match.start() for match in re.finditer(re.escape(words), caption)]
+    if not starts:
+        return None
+    nearest = min(starts, key=lambda start: abs(start - offset))
+    return [nearest, nearest + len(words)]
+
+
+def _from_utf16_units(offsets: list[int], text: str) -> list[int]:
+    # Offsets in code points for offsets in UTF-16 units, which tools of JavaScript count: an emoji
+    # has 2 units, and is 1 code point.
+    units = text.encode("utf-16-le", "surrogatepass")  # of 2 bytes each
+    converted = []
+    for offset in offsets:
+        text_before = units[: 2 * offset].decode("utf-16-le", "replace")
+        converted.append(len(text_before))
+    return converted
 
 
 def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    value = part["value"]
-    width = part["original_width"]
-    height = part["original_height"]
     if part.get("image_rotation"):
         raise BrokenRow(
             f"region {part['id']} is of a rotated picture (image_rotation): only upright pictures"
@@ -900,14 +925,21 @@ def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
     score = part.get("score") if is_prediction else None
     if "shape" in part:  # of a polygon, see `_with_outline`
         return {**part["shape"], "score": score}
-    edges = (  # x1, y1, x2, y2 in pixels
-        value["x"] * width / 100,
-        value["y"] * height / 100,
-        (value["x"] + value["width"]) * width / 100,
-        (value["y"] + value["height"]) * height / 100,
-    )
-    bbox = [round(edge, _DECIMALS) for edge in edges]
-    rotation = value.get("rotation") or 0
+    rotation = part["value"].get("rotation") or 0
     # Label Studio turns a box about its top left corner.
-    instance = turned(box_of(bbox), rotation, passed_over, about_middle=False)
+    instance = turned(_box_in_pixels(part), rotation, passed_over, about_middle=False)
     return {**instance, "score": score}
+
+
+def _box_in_pixels(part: Mapping[str, Any]) -> Bbox:
+    # A rectangle before its rotation.
+    area = part["value"]
+    width = part["original_width"]
+    height = part["original_height"]
+    edges = (
+        area["x"] * width / 100,
+        area["y"] * height / 100,
+        (area["x"] + area["width"]) * width / 100,
+        (area["y"] + area["height"]) * height / 100,
+    )
+    return box_of([round(edge, _DECIMALS) for edge in edges])

@@ -79,20 +79,7 @@ class LabelMe(ReturningFormat):
         files_with_image_data = 0  # imported files that had the picture itself in them
         for sample in samples:
             source = self.source_of(sample)  # the imported file that the record came from, if any
-            place, image_path = _place_of(source)
-            path = out.place(place)
-            earlier_shapes: list[Any] = []
-            if os.path.lexists(path):  # an earlier record of the same picture has written it
-                earlier_shapes = _shapes_so_far(path, image_path, sample)
-                source.leave_out_items_of_no_box()  # such as points
-            # Keys that only the imported file has come back as they were.
-            imported_file = _file_of(source.own)
-            data = dict(imported_file or _new_file(sample))
-            data["imagePath"] = image_path
-            data["shapes"] = [*earlier_shapes, *self.items_of(source)]
-            data["imageData"] = None
-            with out.file(place) as file:
-                file.write(dump_text(data, 2) + "\n")
+            self._write_file(source, out)
             if source.own.get("has_image_data"):
                 files_with_image_data += 1
         if files_with_image_data:
@@ -101,8 +88,30 @@ class LabelMe(ReturningFormat):
                 f" that came with it: {files_with_image_data:,}"
             )
 
+    def _write_file(self, source: Source, out: ExportFolder) -> None:
+        # Writes the file of a sample, with the shapes that an earlier record of its picture has put
+        # into it.
+        place, image_path = _place_of(source)
+        path = out.place(place)
+        earlier_shapes: list[Any] = []
+        if os.path.lexists(path):
+            earlier_shapes = _shapes_so_far(path, image_path, source.sample)
+            source.leave_out_items_of_no_box()  # such as points
+        # Keys that only the imported file has come back as they were.
+        imported_file = _file_of(source.own)
+        data = dict(imported_file or _new_file(source.sample))
+        data["imagePath"] = image_path
+        data["shapes"] = [*earlier_shapes, *self.items_of(source)]
+        data["imageData"] = None
+        with out.file(place) as file:
+            file.write(dump_text(data, 2) + "\n")
+
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
-        """Return a shape as it is now: one whose box was changed without an outline is a box."""
+        """Return a shape with its box, outline and words as they are now.
+
+        A shape of another kind, such as a polygon, whose box was changed and has no outline now,
+        becomes a rectangle.
+        """
         if not isinstance(item, dict):  # somebody has damaged the record's column
             return item
         shape = {**item}
@@ -155,33 +164,34 @@ class LabelMe(ReturningFormat):
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
         # The record of a file, which is called `name` within the folder that is read.
-        rest = {**data, "shapes": [], "imageData": None}  # without what is large, or kept apart
-        _check_can_be_kept(rest)
+        file_alone = {**data, "shapes": [], "imageData": None}  # the picture would be too large
+        _check_can_be_kept(file_alone)
         sides = _stated_sides(data)
         shapes_read, keyed_expressions = self._read_shapes(data, stated_size(sides), file)
         self._count_kept(data, _READ_OF_FILE, "files")
+        picture, is_by_name = self._find_picture(data, file, name, image_root)
+        own = {  # what an export to LabelMe needs
+            "file": file_alone,
+            "place": name,
+            "picture": picture,
+            "is_by_name": is_by_name,
+            "has_image_data": data.get("imageData") is not None,
+        }
+        kept = column(self.name, shapes_read, **own)
+        record = {"image_path": picture, **sides, "caption": None, **kept}
+        record["expressions"] = unite(keyed_expressions)
+        if data["shapes"] and not keyed_expressions:  # points, say: something is there
+            record["background"] = False
+        return self.bad.marked(record)
+
+    def _find_picture(
+        self, data: Mapping[str, Any], file: str, name: str, image_root: str
+    ) -> tuple[str, bool]:
         stated = data["imagePath"] or _picture_next_to(file)
         picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
         if is_by_name:
             self.passed_over["values of imagePath, of which only the last part is found"] += 1
-        record = {
-            "image_path": picture,
-            **sides,
-            "caption": None,
-            **column(  # what goes back to LabelMe
-                self.name,
-                shapes_read,
-                file=rest,
-                place=name,
-                picture=picture,
-                is_by_name=is_by_name,
-                has_image_data=data.get("imageData") is not None,
-            ),
-            "expressions": unite(keyed_expressions),
-        }
-        if data["shapes"] and not keyed_expressions:  # points, say: something is there
-            record["background"] = False
-        return self.bad.marked(record)
+        return picture, is_by_name
 
     def _read_shapes(
         self, data: Mapping[str, Any], size: Size | None, file: str
@@ -222,16 +232,7 @@ class LabelMe(ReturningFormat):
             return None
         if kind == _MASK:
             self.passed_over["outlines of shapes 'mask', of which the box around is read"] += 1
-        if not shape["points"]:
-            raise BrokenRow("a shape without points")
-        columns = [float(x) for x, _ in shape["points"]]
-        rows = [float(y) for _, y in shape["points"]]
-        right = max(columns)
-        bottom = max(rows)
-        if kind == _MASK:  # its points are its first and its last pixel, which the box holds, too
-            right += 1
-            bottom += 1
-        instance: dict[str, Any] = {"bbox": [min(columns), min(rows), right, bottom]}
+        instance: dict[str, Any] = {"bbox": _box_around(shape)}
         if kind in _OUTLINED:
             try:
                 instance[outlines.KEY] = outlines.checked(_numbers_of(shape), size)
@@ -241,6 +242,21 @@ class LabelMe(ReturningFormat):
         if score is not None and is_score(score):
             instance["score"] = score
         return instance
+
+
+def _box_around(shape: Mapping[str, Any]) -> list[float]:
+    points = shape["points"]
+    if not points:
+        raise BrokenRow("a shape without points")
+    columns = [float(x) for x, _ in points]
+    rows = [float(y) for _, y in points]
+    right = max(columns)
+    bottom = max(rows)
+    if _kind_of(shape) == _MASK:
+        # Its points are its first and its last pixel. The box ends after the last one.
+        right += 1
+        bottom += 1
+    return [min(columns), min(rows), right, bottom]
 
 
 def _stated_sides(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,28 +320,21 @@ def _picture_next_to(file: str) -> str:
 
 def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
     # Returns the picture's path from the image root, and whether it was found by its name alone.
-    # `folder` is the one that the file is in. A stated path may be one of another machine: then the
-    # picture of its name is taken, as X-AnyLabeling does.
+    # `folder` is the one that the file is in, from the root. A stated path may be one of another
+    # machine: then the picture of its name is taken, as X-AnyLabeling does.
     stated = stated.replace("\\", "/")  # as Windows writes paths
-    as_stated = os.path.join(folder, stated)
     name = os.path.basename(stated)
     # The pictures may be in the same folders as the files: in a/ where `folder` is labels/a.
     folder_below_labels = folder.partition("/")[2]
-    candidates = (
-        as_stated,
-        os.path.join(folder, name),
-        os.path.join(folder_below_labels, name),
-        name,
-    )
-    for candidate in candidates:
+    as_stated = os.path.join(folder, stated)
+    by_name = [os.path.join(each, name) for each in (folder, folder_below_labels, "")]
+    for candidate in (as_stated, *by_name):
         path = os.path.join(image_root, candidate)
-        if not os.path.isfile(path):
-            continue
-        is_by_name = candidate != as_stated
-        if os.path.isabs(candidate):
-            return candidate, is_by_name
-        return os.path.relpath(path, image_root), is_by_name
-    return as_stated, False
+        if os.path.isfile(path):
+            is_by_name = candidate != as_stated
+            from_root = candidate if os.path.isabs(candidate) else os.path.relpath(path, image_root)
+            return from_root, is_by_name
+    return as_stated, False  # where none is found
 
 
 def _file_of(own: Mapping[str, Any]) -> dict[str, Any]:
@@ -348,10 +357,10 @@ def _new_file(sample: Sample) -> dict[str, Any]:
 
 
 def _place_of(source: Source) -> tuple[str, Any]:
-    # Returns where the file goes, and the picture's path in it. A file that came goes back to its
-    # own place, with the path that it states. It doesn't if the picture is called otherwise now, or
-    # if that path wouldn't lead to the copy of the picture. Then, as any other file, it is next to
-    # the copy; where the picture isn't copied, it is at the picture's place among the files.
+    # Returns where the file goes, and the picture's path in it. A file that was imported goes back
+    # to its own place, with the path that it states, if that path still leads to the picture. Any
+    # other file is called as its picture: `images/a/x.json` next to a copy `images/a/x.jpg`, and
+    # `labels/a/x.json` where the picture isn't copied.
     name = source.sample.name
     is_copied = name != source.sample.file_name  # a copy is images/a.jpg, and its name a.jpg
     folder = FOLDER if is_copied else _LABELS
@@ -360,15 +369,16 @@ def _place_of(source: Source) -> tuple[str, Any]:
     is_same_picture = os.path.normpath(str(source.own.get("picture"))) == name
     goes_back = isinstance(came_from, str) and is_same_picture
     if goes_back and is_copied:
-        goes_back = _leads_to_picture(source, came_from, stated)
+        goes_back = _leads_to_copy(source, came_from, stated)
     if goes_back:
         return portable(f"{folder}/{came_from}"), stated
     return portable(f"{folder}/{name_within(name, None)}.json"), os.path.basename(name)
 
 
-def _leads_to_picture(source: Source, place: str, stated: Any) -> bool:
-    # Whether a file that is among the pictures at its place finds its own as it did: by the path
-    # that it states, or by the name alone, which tools look for next to the file.
+def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
+    # Whether a file at its old place, now in the folder of copied pictures, leads to its picture as
+    # it did before: by the path that it states, or by the name alone, which tools look for next to
+    # the file.
     name = source.sample.name
     path = str(stated or name).replace("\\", "/")
     was_found_by_name = not stated or source.own.get("is_by_name")
@@ -389,8 +399,8 @@ def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
 
 
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
-    # The label is the class, and the description the phrase if that is another one. A shape that
-    # the source describes in its own words keeps these: its label is the phrase.
+    # The label is the class, and the description is the phrase if the label doesn't say it. Where
+    # the source has a description of its own, that stays, and the label is the phrase.
     if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]
@@ -404,8 +414,8 @@ def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
 def _area_back(
     item: Mapping[str, Any], box: Bbox, outline: Sequence[float] | None
 ) -> dict[str, Any]:
-    # The points and the type of a shape whose box was changed, in the form of its own tool. A box
-    # of four corners that was only shifted, a "rotation" say, stays what it was.
+    # The points and the type of a shape whose box was changed, in the form of the tool that wrote
+    # it. A shape of four corners, such as a "rotation", keeps its type if it was only shifted.
     kind = _kind_of(item)
     is_of_x = kind in _OF_X and _has_four_corners(item)
     corners = 4 if is_of_x else 2

@@ -62,20 +62,26 @@ class PictureFiles(ReturningFormat):
             name = self.file_of(sample.file_name)
             path = out.place(name)
             if is_new:
-                self._count_of_pictures += 1
-                if "/" in name.removeprefix(f"{self.data_file}/"):
-                    self._count_in_subfolders += 1
+                self._count_picture(name)
             else:
                 lines = self.with_further(self._lines_in(path), lines)
-            content = "".join(f"{line}\n" for line in lines) + self.last_line
-            # The file of an earlier record is written over. A new one must not be there: it would
-            # be another picture's, as of a.jpg and a.png.
-            mode = "xb" if is_new else "wb"
             try:
-                with open(path, mode, buffering=0) as file:
-                    file.write(content.encode())
+                self._write_lines(path, lines, is_new)
             except FileExistsError:
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
+
+    def _count_picture(self, name: str) -> None:
+        self._count_of_pictures += 1
+        if "/" in name.removeprefix(f"{self.data_file}/"):
+            self._count_in_subfolders += 1
+
+    def _write_lines(self, path: str, lines: Sequence[str], is_new: bool) -> None:
+        # Writes over the file of an earlier record. Where a new file is there already, it is that
+        # of another picture, as for a.jpg and a.png: that raises FileExistsError.
+        content = "".join(f"{line}\n" for line in lines) + self.last_line
+        mode = "xb" if is_new else "wb"
+        with open(path, mode, buffering=0) as file:
+            file.write(content.encode())
 
     def _lines_in(self, path: str) -> list[str]:
         # Those of an earlier record of the picture, without the last line.

@@ -16,11 +16,7 @@ from dataflow_grounding.formats.reading import with_sizes
 
 
 def find_proposals(
-    path: str,
-    format: str,
-    image_root: str,
-    classes: Mapping[str, str],
-    unpacked: str,
+    path: str, format: str, image_root: str, classes: Mapping[str, str], unpacked: str
 ) -> Input:
     """Return the input of the records of a file or folder, with a broken row for a bad entry.
 
@@ -43,31 +39,36 @@ def find_proposals(
 
     def rows() -> Iterator[Row]:
         """Yield the rows; each call reads them with a new format object."""
-        unread: list[str] = []  # why entries can't be read, since the last row
+        unread: list[str] = []  # why entries can't be read: reading adds to it
         source = find_format(format)
         source.bad = BadEntries(take=unread.append)
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
-        numbers = itertools.count(1)
-        # Each step of this loop reads on to the next record, which adds the bad entries on the way
-        # to `unread`. A last step, with None for a record, is for those after the last record.
-        for record in itertools.chain(_with_classes(records, classes), [None]):
-            if record is not None:
-                yield Row(next(numbers), record)
-            while unread:
-                yield Row(next(numbers), data=None, error=BrokenRow(unread.pop(0)))
+        yield from _numbered_rows(_with_classes(records, classes), unread)
 
     files = (path,) if kind == "file" else ()
     return Input(path, rows, folders=(folder, unpacked, "."), files=files)
 
 
+def _numbered_rows(records: Iterable[dict[str, Any]], unread: list[str]) -> Iterator[Row]:
+    # A row for each record, and a broken row for each entry that can't be read.
+    numbers = itertools.count(1)
+    # Each step of this loop reads on to the next record, which adds the bad entries on the way to
+    # `unread`. A last step, with None for a record, is for those after the last record.
+    for record in itertools.chain(records, [None]):
+        if record is not None:
+            yield Row(next(numbers), record)
+        while unread:
+            yield Row(next(numbers), data=None, error=BrokenRow(unread.pop(0)))
+
+
 def _with_classes(
     records: Iterable[dict[str, Any]], class_of_phrase: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    # Adds the phrases that a record doesn't have letter by letter, without boxes. A phrase of the
-    # record that is one of these, or the name of a class, in any spelling, gets its class.
+    # For {"traffic cone": "cone"}: a record's phrases "Traffic cone" and "cone" get the class
+    # "cone". A record without the very phrase "traffic cone" gets that one, too, without boxes.
     class_of_words = {class_key(name): name for name in class_of_phrase.values()}
-    # A phrase that is also the name of another class has its own.
+    # These come second: a phrase that is also the name of another class has its own class.
     class_of_words |= {class_key(phrase): name for phrase, name in class_of_phrase.items()}
     for record in records:
         expressions = []

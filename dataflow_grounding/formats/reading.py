@@ -43,7 +43,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rows import file_type_of, read_rows
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans, nearest_place
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.formats.format import is_at_span
+from dataflow_grounding.formats.format import Format, is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_file, waits
@@ -461,55 +461,68 @@ def _errors_with_place(where: str) -> Iterator[None]:
 
 
 def complete_rows(
-    rows: Iterable[dict[str, Any]],
-    path: str,
-    folder: str,
-    passed_over: Counter[str],
-    backgrounds: bool,
-    bad: BadEntries,
+    rows: Iterable[dict[str, Any]], path: str, format: Format, folder: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield a format's rows completed to records: with ids, status, scores, and spans.
+    """Yield the rows that a format has read of `path`, completed to records: with ids, status,
+    scores, and spans.
 
     A span that doesn't hold its phrase becomes the nearest place of the phrase. Boxes without an
-    area are left out and counted in `passed_over`, and so are expressions that lose all of their
-    boxes by that. With `backgrounds` a picture without expressions becomes one that is known to be
-    empty. Sizes of pictures in `folder` are compared with the stated ones, unless it is "". `bad`
-    takes what can't be read, and may raise ImportRefused.
+    area are left out and counted in the format's `passed_over`, and so are expressions that lose
+    all of their boxes by that. Stated sizes are compared with those of the pictures in `folder`.
+    The format's `bad` takes what can't be read, and may raise ImportRefused.
     """
+    bad = format.bad
+    # A picture without phrases is a background there where the format can say so; whole records
+    # say it themselves.
+    backgrounds = format.carries.empty and not format.whole
+    for number, record in enumerate(_identified(rows), 1):
+        where = f"{path}, record {number}"
+        # Where the row was read from, if that is one entry, such as a line: the format has yielded
+        # the row inside of its own `entry_errors`, which has set this. Else "".
+        entry_place = bad.place
+        with entry_errors(where, bad):
+            if not format.measures:  # else the sizes come from the pictures
+                _check_sides(record, folder, entry_place or where)
+            completed, counts = _completed(record, backgrounds, where, entry_place, bad)
+            format.passed_over.update(counts)
+            bad.read(_entries_in(completed))
+            yield completed
+    bad.finish()
+
+
+def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     count_without_picture = 0
-    for number, row in enumerate(rows, 1):
+    for row in rows:
         record = Record(row)
         identify(record, "image_path", image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:  # no path to name it by: its ids are record, record@2, …
             record.image_id = "record"
             record.occurrence = count_without_picture
             count_without_picture += 1
-        where = f"{path}, record {number}"
-        # Where the row was read from, if that is one entry, such as a line: the format has yielded
-        # the row inside of its own `entry_errors`, which has set this. Else "".
-        entry_place = bad.place
-        with entry_errors(where, bad):
-            _check_sides(record, folder, entry_place or where)
-            # Most rows are good as a whole; only in others each box is tried alone.
-            try:
-                completed, counts = _complete_row(record, backgrounds)
-            except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
-                row_place = entry_place or f"{where} ({path_of(record)})"
-                record = record.updated(_without_bad_expressions(record, row_place, bad))
-                completed, counts = _complete_row(record, backgrounds)
-            passed_over.update(counts)
-            bad.read(_entries_in(completed))
-            yield completed
-    bad.finish()
+        yield record
+
+
+def _completed(
+    record: Record, backgrounds: bool, where: str, entry_place: str, bad: BadEntries
+) -> tuple[dict[str, Any], Counter[str]]:
+    # As `_complete_row` does it. Most rows are good as a whole; only in others each box is tried
+    # alone, and `bad` takes those that can't be read.
+    try:
+        return _complete_row(record, backgrounds)
+    except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
+        row_place = entry_place or f"{where} ({path_of(record)})"
+        record = record.updated(_without_bad_expressions(record, row_place, bad))
+        return _complete_row(record, backgrounds)
 
 
 def _check_sides(record: Record, folder: str, where: str) -> None:
-    # Labels were drawn on the unturned picture if the stated sides are those of the file, and not
-    # of the picture as its EXIF turns it. No picture is fetched from a store to see that.
+    # Raises InputError if the stated sides are those of the picture as it is stored, and its EXIF
+    # turns it: then its boxes were drawn on the unturned picture. A picture in a store isn't
+    # fetched for that.
     stated = stated_size(record)
     may_be_remote = waits(path_of(record), (folder,))
-    if stated is None or not folder or may_be_remote:
+    if stated is None or may_be_remote:
         return
     try:
         header = _picture_header(folder, record.get("image_path"), where)
@@ -662,28 +675,30 @@ def _stated_sides(record: Record) -> dict[str, int]:
 
 
 def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
-    # Sets each expression's `char_span`, and returns the caption that the spans are of. It is the
-    # cleaned one if no place is stated: then all phrases are looked for. Stated places are of the
-    # caption's own letters, so it stays, and those that don't hold their phrase are mended.
-    texts = [expression["text"] for expression in expressions]
+    # Sets each expression's `char_span`, and returns the caption that the spans are of. That is the
+    # cleaned one if no place is stated. Stated places count the letters of the caption as it came,
+    # so that one stays.
     if expressions and not any("char_span" in expression for expression in expressions):
         caption = clean_caption(caption)
-    found_spans: list[Span | None] = []  # of all expressions; looked for only if one needs its own
+    texts = [expression["text"] for expression in expressions]
+    found_spans: list[Span | None] = []
+    if any(map(_needs_span, expressions)):
+        # All are looked for, because they take their places in the caption from each other.
+        found_spans = find_spans(texts, caption)
     for index, expression in enumerate(expressions):
-        stated_span = expression.get("char_span", ())
-        if stated_span is None:  # which says that it has no place
-            span = None
-        elif not stated_span:  # it says nothing of its place
-            if not found_spans:
-                # All are looked for, because they take their places in the caption from each other.
-                found_spans = find_spans(texts, caption)
+        span = expression.get("char_span")
+        if _needs_span(expression):
             span = found_spans[index]
-        elif is_at_span(texts[index], stated_span, caption):
-            span = stated_span
-        else:
-            span = _mended_span(texts[index], stated_span, caption, passed_over)
+        elif span is not None and not is_at_span(texts[index], span, caption):
+            span = _mended_span(texts[index], span, caption, passed_over)
         expression["char_span"] = list(span) if span else None
     return caption
+
+
+def _needs_span(expression: Mapping[str, Any]) -> bool:
+    # Whether it says nothing of its place. A `char_span` of None says that it has none.
+    span = expression.get("char_span", ())
+    return span is not None and not span
 
 
 def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) -> Span | None:

@@ -117,7 +117,21 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     first, second, third, fourth = _points(outline)
     if _cross(second - first, third - first) < 0:  # counter-clockwise: now they go clockwise
         second, fourth = fourth, second
-    # Numbers may be rounded, so that two opposite sides aren't quite the same: their mean counts.
+    clockwise = [first, second, third, fourth]
+    rectangle = _nearest_rectangle(clockwise)
+    pairs = zip(rectangle.corners(), clockwise, strict=True)
+    is_near = all(abs(corner - stated) <= _OFF for corner, stated in pairs)
+    has_area = min(rectangle.width, rectangle.height) > _OFF
+    is_turned = rectangle.degrees != 0
+    if is_near and has_area and is_turned:
+        return rectangle
+    return None
+
+
+def _nearest_rectangle(clockwise: Sequence[complex]) -> Rectangle:
+    # Four corners may be those of a rectangle whose numbers were rounded, so that two opposite
+    # sides aren't quite the same: their mean counts.
+    first, second, third, fourth = clockwise
     along = (second - first + third - fourth) / 2  # x and y of the top side, from left to right
     across = (fourth - first + third - second) / 2  # of the left side, downwards
     # Turned back by 90 degrees, `across` has the direction of `along`. The longer of the two counts
@@ -125,14 +139,7 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     direction = along - across * 1j
     degrees = round(math.degrees(cmath.phase(direction)), _DECIMALS_OF_DEGREES) % 360
     middle = (first + second + third + fourth) / 4
-    rectangle = Rectangle(middle, abs(along), abs(across), degrees)
-    pairs = zip(rectangle.corners(), (first, second, third, fourth), strict=True)
-    is_near = all(abs(corner - stated) <= _OFF for corner, stated in pairs)
-    has_area = min(rectangle.width, rectangle.height) > _OFF
-    is_turned = degrees != 0
-    if is_near and has_area and is_turned:
-        return rectangle
-    return None
+    return Rectangle(middle, abs(along), abs(across), degrees)
 
 
 def smallest_around(outline: Sequence[float]) -> list[float]:

@@ -160,8 +160,6 @@ class SampleMaker:
             if iter(records) is records:  # an iterator, which can be gone through once
                 records = list(records)
             self._look_at_whole_pictures(records)
-            for why_left_out in self._whole_pictures.false_backgrounds.values():
-                self._counts[why_left_out] += 1
         for number, record in enumerate(records, 1):
             try:
                 sample = self._sample(record)
@@ -173,11 +171,14 @@ class SampleMaker:
             is_undecided = sample is not None and not _is_reviewed(record)
             self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:
-                boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
-                self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
+                self._count_written(sample)
                 self.last_record = sample.record
                 yield sample
         self._add_remarks()
+
+    def _count_written(self, sample: Sample) -> None:
+        boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
+        self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
 
     def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
         # A record without a sample counts for what is a manner of the model, too.
@@ -200,22 +201,21 @@ class SampleMaker:
             remarks += self._whole_pictures.remarks()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        # The sample of a record; None, with what is counted, where there is nothing to write of it.
+        # The sample of a record; None where there is nothing to write of it, which is counted.
         if record.get(SKIPPED) and not self._format.whole:
             self._exported.lost[_SKIPPED_MARKS] += 1
         caption = _caption_of(record)
         expressions = self._expressions(record, caption)
         selected = self._selected(expressions)
         if self._is_false_background(record):
-            return None  # `samples` has counted it
+            return None  # `_look_at_whole_pictures` has counted it
         # Whether the picture is written alone if no phrase of it is.
         may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
-        if not selected and not may_be_empty:
+        if not selected and not may_be_empty:  # its picture needn't be there
             self._count_picture_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
-        all_phrases = [self._phrase(expression, picture.size) for expression in selected]
-        phrases = [phrase for phrase in all_phrases if phrase is not None]
+        phrases = self._phrases(selected, picture.size)
         if not phrases and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
@@ -269,9 +269,9 @@ class SampleMaker:
             self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        # Notes which pictures are false backgrounds, and what was rejected in each. Records that
-        # can't be read are skipped: their errors are reported when they are written. Another maker
-        # reads, so that nothing is counted twice.
+        # Notes and counts which pictures are false backgrounds, and notes what was rejected in
+        # each. Records that can't be read are skipped: their errors are reported when they are
+        # written. Another maker reads, so that what it finds isn't counted here.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         for record in records:
             try:
@@ -280,19 +280,18 @@ class SampleMaker:
             except RecordError:
                 continue
             self._whole_pictures.note(name, record, expressions)
+        for why_left_out in self._whole_pictures.false_backgrounds.values():
+            self._counts[why_left_out] += 1
 
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
         # Whether a record says that there is nothing to write of its picture: then the picture
-        # alone is written. Without expressions it does if it is marked so, a person reviewed it, or
-        # the format writes whole records.
+        # alone is written.
         if record.get(SKIPPED):  # an import left out an object of it
             return False
-        if isinstance(self._format, ReturningFormat):
-            nothing_left = all(map(_is_rejected_or_absent, expressions))
-            if self._format.goes_back_empty(record, nothing_left):
-                return True
+        if self._goes_back_empty(record, expressions):
+            return True
         if record.get("background") is False:  # something is there that it doesn't say
             return False
         if expressions:
@@ -303,6 +302,15 @@ class SampleMaker:
         # The selection may want only what is verified: it judges the picture as it would a phrase
         # that isn't there.
         return self._is_wanted_absence({"text": "", "status": "none", "instances": []})
+
+    def _goes_back_empty(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        # Whether the picture came from a file of this format, and goes back to it without a box.
+        if not isinstance(self._format, ReturningFormat):
+            return False
+        is_without_boxes = all(map(_is_rejected_or_absent, expressions))
+        return self._format.goes_back_empty(record, is_without_boxes)
 
     def _is_wanted_absence(self, expression: Mapping[str, Any]) -> bool:
         # Whether an expression says that its thing isn't there, and the selection takes that.
@@ -447,13 +455,13 @@ class SampleMaker:
             self._counts[_REPEATED] += left_out_count - other_box_count
         return staying
 
+    def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
+        phrases = [self._phrase(expression, size) for expression in expressions]
+        return [phrase for phrase in phrases if phrase is not None]
+
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        # An expression as the format has it; None, which is counted, where nothing is left of it.
-        instances = []
-        for stated_instance in expression["instances"]:
-            instance = self._instance_in_picture(stated_instance, size)
-            if instance is not None:
-                instances.append(instance)
+        # An expression as the format has it; None where nothing is left of it, which is counted.
+        instances = self._instances_in_picture(expression["instances"], size)
         status = status_of(expression)
         text = self._safe(self._format.words_of(expression))
         if not text.strip():
@@ -472,6 +480,12 @@ class SampleMaker:
             scores=[_score_of(instance) for instance in instances],
             expression={**expression, "instances": instances},
         )
+
+    def _instances_in_picture(
+        self, instances: Iterable[dict[str, Any]], size: Size
+    ) -> list[dict[str, Any]]:
+        cut = [self._instance_in_picture(instance, size) for instance in instances]
+        return [instance for instance in cut if instance is not None]
 
     def _instance_in_picture(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
         # An instance cut to its picture; None where it is outside. Boxes outside are counted as

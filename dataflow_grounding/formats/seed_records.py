@@ -34,6 +34,9 @@ from dataflow_grounding.formats.tao_records import (
 )
 from dataflow_grounding.spec.schema import ReferringData
 
+_BLOCK = "image_referring_expression.data"  # of a spec
+_LABEL_SOURCES = ("kitti_label_dir", "coco_json", "yolo_label_dir")  # keys of it
+
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """Return the seeds that a spec's `data` names. No record is made yet.
@@ -43,28 +46,31 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     several, or no folder of images; InputError where a file or folder isn't there, or holds nothing
     that fits.
     """
-    block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
         return _from_annotations(data.input_annotations_jsonl, data.image_dir, made, boxless)
-    sources = ("kitti_label_dir", "coco_json", "yolo_label_dir")
-    given = [source for source in sources if getattr(data, source)]
-    if len(given) != 1:
-        what = f"{' and '.join(given)} are given" if given else "none is given"
-        raise SpecError(
-            f"{block}: give one of {', '.join(sources)} or input_annotations_jsonl ({what})"
-        )
+    source = _only_source(data)
     if not data.image_dir:
-        image_dir = setting(f"{block}.image_dir")
+        image_dir = setting(f"{_BLOCK}.image_dir")
         raise SpecError(f"{image_dir} is missing: give it the folder of the images")
-    source = given[0]
     path = str(getattr(data, source))
     if source == "coco_json":
         return from_coco(data.image_dir, path, boxless)
-    key = f"{block}.{source}"
+    key = f"{_BLOCK}.{source}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
     if source == "yolo_label_dir":
         names_file = data.yolo_names or ""  # "" for the classes.txt among the labels
     return from_label_folder(data.image_dir, path, key, names_file, boxless)
+
+
+def _only_source(data: ReferringData) -> str:
+    # The key of `data` that names labels. Raises SpecError unless there is just one.
+    given = [source for source in _LABEL_SOURCES if getattr(data, source)]
+    if len(given) == 1:
+        return given[0]
+    what = f"{' and '.join(given)} are given" if given else "none is given"
+    raise SpecError(
+        f"{_BLOCK}: give one of {', '.join(_LABEL_SOURCES)} or input_annotations_jsonl ({what})"
+    )
 
 
 def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: bool) -> Seeds:

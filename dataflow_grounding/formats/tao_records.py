@@ -144,10 +144,7 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     """
     labels = [_as_label(item) for item in row[COLUMN]]
     described = row.get("regions")
-    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
-    if not all(is_number(side) and side > 0 for side in stated):
-        stated = ASSUMED
-    sizes = PossibleSizes(of_image=size, stated=stated)
+    sizes = PossibleSizes(of_image=size, stated=_stated_or_assumed_size(row))
     without_area: list[list[float]] = []
     if described:
         regions = _described_regions(described, labels, sizes)
@@ -165,43 +162,58 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     return record, without_area
 
 
+def _stated_or_assumed_size(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
+    return stated if all(is_number(side) and side > 0 for side in stated) else ASSUMED
+
+
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
 ) -> Regions:
-    # A side of 1000 is that of the size by which more regions match a label's box, and of the
-    # image's if both match equally many. A region that matches a label has its exact box in pixels.
-    # Raises BrokenRow where no region matches; without labels, only if the sizes differ.
+    # A region that matches a label gets the exact box of that label, and where it states no type,
+    # its type. The others are converted. Raises BrokenRow where it isn't certain what 1000 means.
     in_1000 = [_box_in(region, "a region") for region in described]
-    by_image = _label_of_each(in_1000, labels, sizes.of_image)
-    by_stated = _label_of_each(in_1000, labels, sizes.stated)
-    best_size: tuple[Any, Any]
-    if _count_matched(by_stated) > _count_matched(by_image):
-        best_size = sizes.stated
-        label_indices = by_stated
-    else:
-        best_size = sizes.of_image
-        label_indices = by_image
-    needs_match = bool(labels) or sizes.of_image != sizes.stated
-    if needs_match and not _count_matched(label_indices):
-        raise BrokenRow(
-            f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
-            " are in"
-        )
+    matching = _best_matching(in_1000, labels, sizes)
     regions = []
-    for region, box, label_index in zip(described, in_1000, label_indices, strict=True):
+    for region, box, label_index in zip(described, in_1000, matching.label_indices, strict=True):
         if label_index is None:
-            label = Label(_in_pixels(box, best_size), type="")
+            label = Label(_in_pixels(box, matching.size), type="")
         else:
             label = labels[label_index]
         others = {name: value for name, value in region.items() if name != "bbox_2d"}
         region_type = region.get("type") or label.type
         regions.append({**others, "bbox": list(label.bbox), "type": region_type})
-    is_size_certain = best_size == sizes.of_image
-    return Regions(regions, in_1000, best_size, is_size_certain)
+    is_size_certain = matching.size == sizes.of_image
+    return Regions(regions, in_1000, matching.size, is_size_certain)
 
 
-def _count_matched(label_indices: list[int | None]) -> int:
-    return sum(index is not None for index in label_indices)
+class _Matching(NamedTuple):
+    """Which label each region has the box of, if 1000 means the sides of `size`."""
+
+    size: tuple[Any, Any]
+    label_indices: list[int | None]  # one for each region; None where no label matches
+
+    @property
+    def count_matched(self) -> int:
+        return sum(index is not None for index in self.label_indices)
+
+
+def _best_matching(
+    in_1000: list[list[float]], labels: list[Label], sizes: PossibleSizes
+) -> _Matching:
+    # 1000 means the size by which more regions match a label; the image's, if both match equally
+    # many. Raises BrokenRow where no region matches: then nothing says which size it is. Only where
+    # there are no labels and both sizes are the same, no match is needed.
+    by_image = _Matching(sizes.of_image, _label_of_each(in_1000, labels, sizes.of_image))
+    by_stated = _Matching(sizes.stated, _label_of_each(in_1000, labels, sizes.stated))
+    best = by_stated if by_stated.count_matched > by_image.count_matched else by_image
+    needs_match = bool(labels) or sizes.of_image != sizes.stated
+    if needs_match and not best.count_matched:
+        raise BrokenRow(
+            f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
+            " are in"
+        )
+    return best
 
 
 def _labelled_regions(

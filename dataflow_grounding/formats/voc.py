@@ -133,16 +133,14 @@ class Voc(PictureFiles):
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
         # The record of a file, which is called `name` within the folder of annotations.
         items, objects, first_of_tag = self._read_elements(file)
-        root = xml_root(file)
-        if root.tag != "annotation":
-            raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
+        root_attributes = _attributes_of_root(file)
         # The <source> tells how pixels are counted, and may come after the objects: so only now can
         # their numbers be read.
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
-        # For the export: how the file counts, its root's attributes, and the picture's name.
-        own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
+        # What an export to VOC needs, next to the items.
+        own = {"offset": offset, "root": root_attributes, "picture": os.path.basename(picture)}
         record = {
             "image_path": picture,
             "caption": None,
@@ -193,6 +191,13 @@ class Voc(PictureFiles):
         name = written.name
         instances = [with_item_number(read, written.item, name)]
         return name, {"text": name, "class": name, "instances": instances}
+
+
+def _attributes_of_root(file: str) -> dict[str, str]:
+    root = xml_root(file)
+    if root.tag != "annotation":
+        raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
+    return dict(root.attrib)
 
 
 def _from_zero(edge: float, offset: int) -> float:

@@ -22,7 +22,13 @@ from dataflow_grounding.formats.class_tables import Numbers
 from dataflow_grounding.formats.export_folder import DTYPES, ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.reading import BY_STEM, entry_errors, files_under, tar_samples
+from dataflow_grounding.formats.reading import (
+    BY_STEM,
+    TarSample,
+    entry_errors,
+    files_under,
+    tar_samples,
+)
 from dataflow_grounding.images.picture_folder import put_picture
 
 SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
@@ -144,11 +150,8 @@ class WebDataset(Format):
                 if sample.by_stem:
                     by_stem.add(sample.where)
                 with entry_errors(sample.where, self.bad):  # at an error the sample is left out
-                    if sample.error is not None:
-                        raise sample.error
-                    json_part = sample.part(".json")
-                    row = None if json_part is None else json.loads(json_part)
-                    if row is None:  # there is no `.json`, or it is null
+                    row = _row_in(sample)
+                    if row is None:
                         what = "pictures" if sample.picture else "samples"
                         words = f"{what} without a record"
                         count_with_first(self.passed_over, words, sample.where)
@@ -160,8 +163,18 @@ class WebDataset(Format):
         self.remarks += [*by_stem.lines(), *without_picture.lines()]
 
 
+def _row_in(sample: TarSample) -> Any:
+    # What the sample's `.json` says; None where there is no such part, or it is null.
+    if sample.error is not None:
+        raise sample.error
+    json_part = sample.part(".json")
+    return None if json_part is None else json.loads(json_part)
+
+
 @dataclass
 class _CountWithFirst:
+    """How often something was found, and where first."""
+
     what: str
     count: int = 0
     first: str = ""
