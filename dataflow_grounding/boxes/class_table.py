@@ -45,6 +45,15 @@ class ClassCounts:
         """In pixels."""
         return round(self.sides / self.boxes, 1) if self.boxes else None
 
+    def count_pictures(self, state: int, change: int) -> None:
+        """Count pictures in which the class has this state; 0, "not looked for", has no count."""
+        if state == _BOXED:
+            self.pictures += change
+        elif state == _UNDECIDED:
+            self.undecided += change
+        elif state == _NONE:
+            self.none += change
+
     def to_json(self) -> dict[str, Any]:
         """Return a row of the table, as `stats --json` and `run.json` have it."""
         return {
@@ -78,20 +87,13 @@ class ClassTable:
         """Count a row's expressions. `picture` is what tells its picture from others, such as its
         path. Negative examples don't count.
         """
-        digest: int | None = None  # of the picture, made for the first expression with a class
+        of_classes = self._count_stated_classes(expressions)
+        if not of_classes:
+            return
+        digest = _digest_of(picture)
         # By the key of a class: the boxes of each of its phrases. Two phrases may mean one thing.
         phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
-        for expression in expressions:
-            is_object = isinstance(expression, Mapping)  # rows may be damaged
-            if is_object and is_negative(expression):
-                continue  # it was made up, and says nothing of a class
-            name = expression.get("class") if is_object else None
-            if not isinstance(name, str):
-                self._without_class += 1
-                continue
-            self._with_class += 1
-            if digest is None:
-                digest = _digest_of(picture)
+        for name, expression in of_classes:
             instances = _boxed_in(expression)
             if instances:
                 phrases_of_class.setdefault(class_key(name), []).append(instances)
@@ -99,6 +101,23 @@ class ClassTable:
             self._raise_state(digest, self._counts_of(name), state)
         for key, phrases in phrases_of_class.items():
             self._count_boxes(self._by_key[key], phrases)
+
+    def _count_stated_classes(
+        self, expressions: Sequence[Any]
+    ) -> list[tuple[str, Mapping[str, Any]]]:
+        # Counts which expressions state a class, and returns those, each after its class.
+        of_classes: list[tuple[str, Mapping[str, Any]]] = []
+        for expression in expressions:
+            is_object = isinstance(expression, Mapping)  # rows may be damaged
+            if is_object and is_negative(expression):
+                continue  # it was made up, and says nothing of a class
+            name = expression.get("class") if is_object else None
+            if isinstance(name, str):
+                of_classes.append((name, expression))
+                self._with_class += 1
+            else:
+                self._without_class += 1
+        return of_classes
 
     def _count_boxes(
         self, counts: ClassCounts, phrases: Sequence[Sequence[Mapping[str, Any]]]
@@ -156,16 +175,8 @@ class ClassTable:
         states_of_others = states & ~(_ALL_BITS << shift)
         table.set(digest, states_of_others | (state << shift))
         # The picture is counted under its state now, and no longer under the one before.
-        if state == _BOXED:
-            counts.pictures += 1
-        elif state == _UNDECIDED:
-            counts.undecided += 1
-        elif state == _NONE:
-            counts.none += 1
-        if state_before == _UNDECIDED:
-            counts.undecided -= 1
-        elif state_before == _NONE:
-            counts.none -= 1
+        counts.count_pictures(state, 1)
+        counts.count_pictures(state_before, -1)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each class: first those of `order`, then the others, most boxes first.

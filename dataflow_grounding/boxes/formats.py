@@ -49,23 +49,25 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
             f"{setting('vlm.box_format')} is 'calibrated', but no calibration is stored for"
             f" {model!r}; state a format instead"
         )
+    if lower_name == "auto":
+        return _usable(_by_model_name(model, rows))
     format_of_name = dict(known_formats())
     # The user's rows go before the table's. Of two with one name, the first counts, so it is set
     # last.
     for own in reversed(_own_formats(rows)):
         format_of_name[own.name.lower()] = own
-    if lower_name == "auto":
-        return _usable(_by_model_name(model, rows))
     if lower_name in format_of_name:
         return _usable(format_of_name[lower_name])
-    plain = _PLAIN.fullmatch(lower_name)
-    if plain is None:
+    match = _PLAIN.fullmatch(lower_name)
+    if match is None:
         raise _unknown(name, list(format_of_name))
-    row: dict[str, Any] = {"order": plain["order"], "scale": "px"}
-    if plain["scale"] != "px":
-        row["scale"] = int(plain["scale"])
-    row["frame"] = plain["frame"] or "sent"
-    return _format_from_row(lower_name, row)
+    return _plain_format(match)
+
+
+def _plain_format(match: re.Match[str]) -> BoxFormat:
+    scale = match["scale"] if match["scale"] == "px" else int(match["scale"])
+    frame = match["frame"] or "sent"
+    return _format_from_row(match[0], {"order": match["order"], "scale": scale, "frame": frame})
 
 
 def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
@@ -149,7 +151,6 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
-        models = row.get("models") or ()
         values = dict(row)
         values["name"] = name
         values["order"] = order
@@ -158,9 +159,8 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
             if row.get(key):
                 values[key] = str(row[key])
         values["offset"] = float(row.get("offset", 0.0))
-        if isinstance(models, str):  # one name in place of a list
-            models = [models]
-        values["models"] = tuple(map(str, models))
+        models = row.get("models") or ()  # a list, or one name
+        values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))
         values["maps"] = tuple(map(map_of, row.get("maps") or ()))
         box_format = BoxFormat(**values)
         frame_of(box_format.frame, (1, 1))  # raises where the frame isn't known
@@ -191,17 +191,9 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    # A misspelt `order` would be read as the usual one, and every box would be silently wrong.
-    # Raises ValueError.
-    scale = row.get("scale")
-    is_number_of_scale = type(scale) is int and 0 < scale < 10**6
-    is_scale = is_number_of_scale or scale in ("px", "grid_32")
-    is_order = row.get("order", "xyxy") in ORDERS
-    if not is_order or not is_scale:
-        raise ValueError(
-            f"order must be one of {', '.join(ORDERS)}; scale px, grid_32 or a whole number from 1"
-            " to 999999"
-        )
+    # Raises ValueError. A key `ordr` that nobody notices would leave the usual order, and every box
+    # would be silently wrong.
+    _check_order_and_scale(row)
     for key in row:
         if key not in BoxFormat.__dataclass_fields__:
             raise ValueError(
@@ -213,7 +205,19 @@ def _check_row(row: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} must be true or false, not {row[key]!r}")
     if not math.isfinite(float(row.get("offset", 0.0))):
         raise ValueError("offset must be a finite number")
-    if row.get("maps") and scale != "px":
+    if row.get("maps") and row["scale"] != "px":
         raise ValueError("maps are of pixels: scale has to be px")
-    if row.get("bins") and scale == 1:  # the highest number would be 0
+    if row.get("bins") and row["scale"] == 1:  # the highest number would be 0
         raise ValueError("with bins, scale must be above 1")
+
+
+def _check_order_and_scale(row: Mapping[str, Any]) -> None:
+    scale = row.get("scale")
+    is_number_of_scale = type(scale) is int and 0 < scale < 10**6
+    is_scale = is_number_of_scale or scale in ("px", "grid_32")
+    is_order = row.get("order", "xyxy") in ORDERS
+    if not is_order or not is_scale:
+        raise ValueError(
+            f"order must be one of {', '.join(ORDERS)}; scale px, grid_32 or a whole number from 1"
+            " to 999999"
+        )

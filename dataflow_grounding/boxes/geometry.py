@@ -153,6 +153,14 @@ def without_duplicates(
     boxes = [box_of(instance["bbox"]) for instance in instances]
     scores = [_score_of(instance) for instance in instances]
     best_first = sorted(range(len(boxes)), key=lambda index: -scores[index])
+    indices = _indices_without_overlaps(boxes, best_first, merge_iou)
+    return [instances[index] for index in indices]
+
+
+def _indices_without_overlaps(
+    boxes: Sequence[Bbox], best_first: Sequence[int], merge_iou: float
+) -> list[int]:
+    # The indices of the boxes that overlap no better one by `merge_iou`, in the order of the boxes.
     boxes_that_stay: list[tuple[float, int]] = []  # left edge and index of each, sorted
     for index in best_first:
         box = boxes[index]
@@ -170,8 +178,7 @@ def without_duplicates(
         is_same_thing = any(other == box or iou(box, other) >= merge_iou for other in near)
         if not is_same_thing:
             insort(boxes_that_stay, (left, index))
-    indices = sorted(index for _, index in boxes_that_stay)
-    return [instances[index] for index in indices]
+    return sorted(index for _, index in boxes_that_stay)
 
 
 def _score_of(instance: dict[str, Any]) -> float:

@@ -152,14 +152,7 @@ def match_boxes(
     Pairs are made by falling IoU; with `most`, as many as possible, by augmenting paths (Kuhn
     1955).
     """
-    # The pairs that may match, as (-IoU, wanted, found): sorted, the largest IoU comes first.
-    best_first: list[tuple[float, int, int]] = []
-    for wanted_index, wanted_box in enumerate(wanted):
-        for found_index, found_box in enumerate(found):
-            overlap = iou(found_box, wanted_box)
-            if overlap >= threshold:
-                best_first.append((-overlap, wanted_index, found_index))
-    best_first.sort()
+    best_first = _pairs_best_first(found, wanted, threshold)
     # The partner of each found box: the wanted one with the largest IoU that is still free.
     wanted_of = first_free(
         (found_index, wanted_index) for _, wanted_index, found_index in best_first
@@ -171,13 +164,27 @@ def match_boxes(
         without_partner = set(range(len(wanted))) - set(wanted_of.values())
         for wanted_index in sorted(without_partner):
             _give_partner(wanted_index, wanted_of, candidates_of, tried=set())
-    iou_of: dict[tuple[int, int], float] = {}  # by the indices of the wanted and the found box
+    iou_of: dict[tuple[int, int], float] = {}  # by the indices of the found and the wanted box
     for minus_iou, wanted_index, found_index in best_first:
-        iou_of[wanted_index, found_index] = -minus_iou
+        iou_of[found_index, wanted_index] = -minus_iou
     matches: dict[int, Match] = {}
     for found_index, wanted_index in sorted(wanted_of.items(), key=lambda pair: pair[1]):
-        matches[wanted_index] = Match(found_index, iou_of[wanted_index, found_index])
+        matches[wanted_index] = Match(found_index, iou_of[found_index, wanted_index])
     return matches
+
+
+def _pairs_best_first(
+    found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float
+) -> list[tuple[float, int, int]]:
+    # The pairs that may match, as (-IoU, wanted, found): sorted, the largest IoU comes first.
+    pairs: list[tuple[float, int, int]] = []
+    for wanted_index, wanted_box in enumerate(wanted):
+        for found_index, found_box in enumerate(found):
+            overlap = iou(found_box, wanted_box)
+            if overlap >= threshold:
+                pairs.append((-overlap, wanted_index, found_index))
+    pairs.sort()
+    return pairs
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:

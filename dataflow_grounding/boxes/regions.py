@@ -241,17 +241,11 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
             readable.append(item)
         problems.append(problem)
     are_all_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
-    problems_in_row: list[str | None] = []
-    for problem in problems:
-        if are_all_corners and problem not in _UNREADABLE:
-            problems_in_row.append("xyxy")
-        elif problem == "xyxy":
-            # Others in the row can't be corners, so this one is x, y, width and height as well,
-            # and only reaches out of the image: it is cut.
-            problems_in_row.append(None)
-        else:
-            problems_in_row.append(problem)
-    return problems_in_row
+    if are_all_corners:
+        return [problem if problem in _UNREADABLE else "xyxy" for problem in problems]
+    # Where others in the row can't be corners, one that looks like corners is x, y, width and
+    # height as well, and only reaches out of the image: it is cut.
+    return [None if problem == "xyxy" else problem for problem in problems]
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:

@@ -108,13 +108,8 @@ class Pipeline:
             if strays:
                 raise PlanError(strays[0])
         except AttributeError as error:
-            problem = self._problem_with_storage(error)
-            if not problem:
-                raise
-            raise PlanError(
-                f"{type(self).__name__} {problem}: give it"
-                " self.storage = FileStorage('captions.jsonl', './cache')"
-            ) from None
+            self._refuse_without_storage(error)
+            raise
         finally:
             vars(self).update(replaced)
             for storage in self._storages():
@@ -134,18 +129,23 @@ class Pipeline:
         vars(self).update(stand_ins)
         return replaced
 
-    def _problem_with_storage(self, error: AttributeError) -> str:
-        # The commonest mistake has its own message: a pipeline without a storage. "" for others.
+    def _refuse_without_storage(self, error: AttributeError) -> None:
+        # Raises PlanError if the error comes of the commonest mistake: a pipeline without a
+        # storage, or with something else in its place.
         storage = vars(self).get("storage")
         if callable(getattr(storage, "step", None)):  # it is one
-            return ""
+            return
         lacks_step = error.name == "step"  # of something that isn't a storage
         lacks_storage = error.name == "storage" and error.obj is self
         if not lacks_step and not lacks_storage:
-            return ""
-        if storage is None:
-            return "has no storage"
-        return f"has {type(storage).__name__} {storage!r} for a storage"
+            return
+        problem = "has no storage"
+        if storage is not None:
+            problem = f"has {type(storage).__name__} {storage!r} for a storage"
+        raise PlanError(
+            f"{type(self).__name__} {problem}: give it"
+            " self.storage = FileStorage('captions.jsonl', './cache')"
+        ) from None
 
     def _storages(self) -> list[FileStorage]:
         return [value for value in vars(self).values() if isinstance(value, FileStorage)]
@@ -207,24 +207,28 @@ class Pipeline:
         steps = StepByStep(self.name, budget_of(options), ahead)
         # Where no record is left after a step, the further ones aren't run.
         with holding(current_options, options), suppress(NoRecordLeft):
-            try:
-                # A look at a file of a storage has the steps so far run first.
-                with holding(noted_steps, steps), holding(before_looking, steps.run):
-                    self._call_operators()
-            except FileNotFoundError as error:
-                steps.refuse_early_look(error.filename)  # which raises if a step would write it
-                raise
-            steps.run()
-            # A step of another library may leave no summary, but takes a step of the storage.
-            is_no_step_taken = all(storage.operator_step < 0 for storage in self._storages())
-            if is_no_step_taken and not steps.summaries:
-                raise PlanError(f"{type(self).__name__}.forward() calls no operator")
+            self._call_and_run(steps)
         if not steps.summaries:
             return Summary()
         *earlier, last = steps.summaries
         for summary in earlier:
             last.add_earlier(summary)
         return last
+
+    def _call_and_run(self, steps: StepByStep) -> None:
+        # Runs the steps that `forward()` calls. Raises NoRecordLeft.
+        try:
+            # A look at a file of a storage has the steps so far run first.
+            with holding(noted_steps, steps), holding(before_looking, steps.run):
+                self._call_operators()
+        except FileNotFoundError as error:
+            steps.refuse_early_look(error.filename)  # which raises if a step would write it
+            raise
+        steps.run()
+        # A step of another library may leave no summary, but takes a step of the storage.
+        is_no_step_taken = all(storage.operator_step < 0 for storage in self._storages())
+        if is_no_step_taken and not steps.summaries:
+            raise PlanError(f"{type(self).__name__}.forward() calls no operator")
 
     def run_on_ray(
         self,

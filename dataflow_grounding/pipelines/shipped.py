@@ -86,11 +86,8 @@ class ImageGroundingPipeline(Pipeline):
     ) -> None:
         self.storage = storage
         self.proposed = proposed
-        if fuse and (classes or samples > 1):
-            setting = "data.classes" if classes else "workflow.samples"
-            raise SpecError(
-                f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
-            )
+        if fuse:
+            _refuse_with_fuse(has_classes=bool(classes), samples=samples)
         if tiles is not None:
             _refuse_with_tiles(
                 fuse=fuse,
@@ -113,18 +110,18 @@ class ImageGroundingPipeline(Pipeline):
                 serving, phrases_per_request=phrases_per_request, **tiles, **boxes
             )
         # Steps that look at the boxes again, in this order.
+        judge = judge or serving
         self.further: list[Operator] = []
         if zoom:
             self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
         if verify:
-            self.further.append(steps.BoxVerifier(judge or serving, samples=samples, **boxes))
+            self.further.append(steps.BoxVerifier(judge, samples=samples, **boxes))
         if negatives:
             self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
         # Boxes that something else proposed are always checked. Negatives are judged in any case.
         checks_boxes = check or proposed
         if checks_boxes or negatives:
-            only_negatives = not checks_boxes
-            self.further.append(steps.BoxChecker(judge or serving, only_negatives=only_negatives))
+            self.further.append(steps.BoxChecker(judge, only_negatives=not checks_boxes))
         if checks_boxes:
             self.further.append(steps.MissingFinder(serving, **boxes))
 
@@ -154,6 +151,14 @@ class ImageGroundingPipeline(Pipeline):
             self.storage.step(),
             input_image_key="image_path",
             input_expressions_key="expressions",
+        )
+
+
+def _refuse_with_fuse(*, has_classes: bool, samples: int) -> None:
+    if has_classes or samples > 1:
+        setting = "data.classes" if has_classes else "workflow.samples"
+        raise SpecError(
+            f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
         )
 
 
@@ -204,6 +209,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         methods = ("ask", "reground", "both")
         if method not in methods:
             raise SpecError(f"method {method!r} is not one of {', '.join(methods)}")
+        judge = judge or serving
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionForRegions(serving)
@@ -215,14 +221,12 @@ class ImageReferringExpressionPipeline(Pipeline):
         if method in ("reground", "both"):
             # As many phrases at once as the questions about regions have regions.
             at_once = serving.regions_per_request
-            self.verifier = steps.BoxVerifier(
-                judge or serving, region_iou=iou, phrases_per_request=at_once
-            )
+            self.verifier = steps.BoxVerifier(judge, region_iou=iou, phrases_per_request=at_once)
         self.negating: list[Operator] = []
         if negatives:
             self.negating = [
                 steps.NegativePhraser(serving, negatives, other_images),
-                steps.BoxChecker(judge or serving, only_negatives=True),
+                steps.BoxChecker(judge, only_negatives=True),
             ]
 
     def forward(self) -> None:

@@ -30,23 +30,7 @@ class _WithText:
 
 def main() -> None:
     """Print the base URL and serve until told to stop."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dataflow_grounding.testing", description=__doc__
-    )
-    parser.add_argument(
-        "--text",
-        help="the reply to tasks of your own, which are refused without it; the shipped ones have"
-        " invented, valid answers",
-    )
-    parser.add_argument(
-        "--box-format", default="xyxy_px", help="how boxes are written (default: xyxy_px)"
-    )
-    parser.add_argument(
-        "--latency", type=float, default=0.0, help="seconds that a reply takes (default: 0)"
-    )
-    parser.add_argument("--key", help="the only API key that is accepted (default: any)")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     answers: Answers = EchoAnswers(arguments.box_format)
     if arguments.text is not None:
@@ -63,6 +47,26 @@ def main() -> None:
         while True:
             # a library's thread may have got the signal, which doesn't wake this one
             time.sleep(0.1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataflow_grounding.testing", description=__doc__
+    )
+    parser.add_argument(
+        "--text",
+        help="the reply to tasks of your own, which are refused without it; the shipped ones have"
+        " invented, valid answers",
+    )
+    parser.add_argument(
+        "--box-format", default="xyxy_px", help="how boxes are written (default: xyxy_px)"
+    )
+    parser.add_argument(
+        "--latency", type=float, default=0.0, help="seconds that a reply takes (default: 0)"
+    )
+    parser.add_argument("--key", help="the only API key that is accepted (default: any)")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    return parser
 
 
 if __name__ == "__main__":

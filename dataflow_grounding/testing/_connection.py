@@ -39,29 +39,40 @@ async def read_request(
     left.
     """
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
-        request_line, *lines = head.decode("latin-1").split("\r\n")
-        method, target, version = request_line.split(" ")  # "POST /v1/chat/completions HTTP/1.1"
-        headers = {}
-        for line in lines:
-            name, value = line.split(":", 1)
-            headers[name.strip().lower()] = value.strip()
-        length_text = headers.get("content-length", "0")
-        if not (length_text.isascii() and length_text.isdecimal()):
-            raise ValueError(f"Content-Length is {length_text[:20]!r}")
-        length = int(length_text)
+        head_bytes = await reader.readuntil(b"\r\n\r\n")
+        head, version = _head_of(head_bytes)
+        length = _length_of_body(head)
     except asyncio.LimitOverrunError:  # no end of the head within HEAD_LIMIT
         raise BadRequest("Request header fields too large.", 431) from None
-    except ValueError as error:  # raised above, or by an unpacking of a line
+    except ValueError as error:
         raise BadRequest(f"not a request that this server reads: {error}") from None
-    if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
+    if not version.startswith("HTTP/1.") or "transfer-encoding" in head.headers:
         raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
     if length > LONGEST_BODY:
         raise BadRequest("Request too large.", 413)
-    if headers.get("expect", "").lower() == "100-continue":
+    if head.headers.get("expect", "").lower() == "100-continue":
         # The client sends its body only when it is told to.
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return Head(method, target, headers), await reader.readexactly(length)
+    return head, await reader.readexactly(length)
+
+
+def _head_of(data: bytes) -> tuple[Head, str]:
+    # The head and the version of HTTP. Raises ValueError where a line has other parts.
+    text = data.removesuffix(b"\r\n\r\n").decode("latin-1")
+    request_line, *lines = text.split("\r\n")
+    method, target, version = request_line.split(" ")  # "POST /v1/chat/completions HTTP/1.1"
+    headers = {}
+    for line in lines:
+        name, value = line.split(":", 1)
+        headers[name.strip().lower()] = value.strip()
+    return Head(method, target, headers), version
+
+
+def _length_of_body(head: Head) -> int:
+    length = head.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdecimal()):
+        raise ValueError(f"Content-Length is {length[:20]!r}")
+    return int(length)
 
 
 class Connection(asyncio.StreamReaderProtocol):

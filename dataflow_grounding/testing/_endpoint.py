@@ -136,8 +136,7 @@ class Endpoint(Counts):
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
         # Fills the exchange, and returns what goes wrong with its reply. A fault with a status is
-        # sent in place of a reply, so that `wire` stays empty. A wrong key comes before the
-        # capacity, which comes before rules and habits. A list of models is answered at once.
+        # sent in place of a reply, so that `wire` stays empty.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:  # it asks for the list of models
@@ -151,12 +150,17 @@ class Endpoint(Counts):
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
         fault = self._fault_for(exchange.request, pictures) or Fault()  # one that does nothing
-        exchange.served = True
-        self.count_served(1)  # until the reply has left: `LoopbackServer` takes it back then
-        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
+        self._take_place(exchange)
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
         return fault
+
+    def _take_place(self, exchange: Exchange) -> None:
+        # The request takes a place of the capacity, until its reply has left: `LoopbackServer`
+        # gives it back then.
+        exchange.served = True
+        self.count_served(1)
+        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
         # What a rule, or else a habit of the endpoint, makes go wrong with the reply. Where the
@@ -237,8 +241,7 @@ class Endpoint(Counts):
 
     def _fail(self, exchange: Exchange) -> None:
         # Puts the fault's error on the wire, with the status that is sent. A fault without a status
-        # gets 500. A leaky endpoint repeats the key in the message, or the path where no header has
-        # one.
+        # gets 500.
         request = exchange.request
         fault = exchange.fault
         status = fault.status or 500
@@ -250,14 +253,18 @@ class Endpoint(Counts):
             message = "API key not valid. Please pass a valid API key."
             code = "API_KEY_INVALID"
         if self.leaky:
-            keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
-            leaked = keys[0] if keys else request.path
-            message += f" (key: {leaked})"
+            message += f" (key: {_key_or_path(request)})"
         error = exchange.dialect.error(status, message, code, fault.param, fault.retry_after)
         exchange.status = status
         body = _dump(error) if fault.body is None else fault.body
         headers = {**fault.headers, **_headers_on_waiting(fault)}
         exchange.wire = response(status, body, headers)
+
+
+def _key_or_path(request: ReceivedRequest) -> str:
+    # Where no header has the key, the path may: `…?key=KEY`.
+    keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
+    return keys[0] if keys else request.path
 
 
 def _headers_on_waiting(fault: Fault) -> dict[str, str]:

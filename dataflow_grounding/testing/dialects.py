@@ -78,11 +78,8 @@ class OpenAI:
         request.text = "\n".join(text for role, text in texts if role == "user")
         conversation = [(role, text) for role, text in texts if role in ("user", "assistant")]
         request.turns = conversation[:-1]  # the last one is the question
-        images = []
-        for _, part in parts:
-            if part["type"] == "image_url":
-                images.append(_base64_in(part["image_url"]["url"]))
-        return images
+        urls = [part["image_url"]["url"] for _, part in parts if part["type"] == "image_url"]
+        return [_base64_in(url) for url in urls]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """Return a `chat.completion` object, the `index`-th of the server."""
@@ -151,10 +148,7 @@ class Gemini:
             request.settings["service_tier"] = body["serviceTier"]
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
-        for content in contents[:-1]:  # the last one is the question
-            role = "user" if _is_of_user(content) else "assistant"  # Gemini's word is "model"
-            texts = [part["text"] for part in content.get("parts", []) if "text" in part]
-            request.turns.append((role, "".join(texts)))
+        request.turns = [_turn_of(content) for content in contents[:-1]]  # the last is the question
         parts: list[dict[str, Any]] = []  # of all that the user said, {"text": …} or a picture
         for content in contents:
             if _is_of_user(content):
@@ -215,6 +209,12 @@ class Gemini:
 def _is_of_user(content: dict[str, Any]) -> bool:
     # One of Gemini's `contents` without a role is the user's.
     return bool(content.get("role", "user") == "user")
+
+
+def _turn_of(content: dict[str, Any]) -> tuple[str, str]:
+    role = "user" if _is_of_user(content) else "assistant"  # Gemini's word is "model"
+    texts = [part["text"] for part in content.get("parts", []) if "text" in part]
+    return role, "".join(texts)
 
 
 Dialect = OpenAI | Gemini

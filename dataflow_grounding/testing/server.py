@@ -200,14 +200,17 @@ class LoopbackServer(Endpoint):
             # Nothing comes until this is cancelled: the client has left, or all are dropped.
             await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
-        while True:  # `stall` may be called again during the sleep
-            still_stalled = self._stalled_until - time.monotonic()
-            if still_stalled <= 0:
-                break
-            await asyncio.sleep(still_stalled)
+        await self._wait_until_not_stalled()
         if not fault.bytes_per_second:
             return wire[: int(len(wire) * fault.sent_share)]
         return await self._drip(wire, fault.bytes_per_second, writer)
+
+    async def _wait_until_not_stalled(self) -> None:
+        while True:  # `stall` may be called again during the sleep
+            still_stalled = self._stalled_until - time.monotonic()
+            if still_stalled <= 0:
+                return
+            await asyncio.sleep(still_stalled)
 
     async def _drip(
         self, wire: bytes, bytes_per_second: float, writer: asyncio.StreamWriter

@@ -119,12 +119,18 @@ def open_objects(schema: Any, *context: str) -> Iterator[str]:
                 f"{context}, 'required' must include every key in properties. Missing"
                 f" '{missing[0]}'"
             )
-    yield from open_objects(schema.get("items"), *context, "items")
+    for keys, inner_schema in _schemas_in(schema):
+        yield from open_objects(inner_schema, *context, *keys)
+
+
+def _schemas_in(schema: dict[str, Any]) -> Iterator[tuple[list[str], Any]]:
+    # The schemas that a schema holds, each after the keys to it. Only these members hold any: a
+    # name or a default value may look like one.
+    yield ["items"], schema.get("items")
     for key in ("properties", "anyOf", "$defs"):
-        # Only these members hold schemas: a name or a default value may look like one.
         parts = schema.get(key)
         if isinstance(parts, list):
             parts = dict(enumerate(parts))
         if isinstance(parts, dict):
             for name, part in parts.items():
-                yield from open_objects(part, *context, key, str(name))
+                yield [key, str(name)], part
