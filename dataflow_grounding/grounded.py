@@ -287,7 +287,7 @@ def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> 
     # What operators take: the image as it is, or the picture that its address was fetched from.
     is_table = hasattr(image, "iloc")  # of pandas
     is_collection = is_table or isinstance(image, (list, tuple, Mapping))
-    # a dict with the bytes of one picture, as data sets have it, is a picture
+    # A dict may be one picture, with its bytes, as data sets have it.
     if is_collection and not is_picture(image):
         raise SpecError(
             f"ground() takes one picture, not {type(image).__name__}: for rows of pictures and"
@@ -322,7 +322,7 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
     for name in settings:
         if name not in setting_names:
             raise SpecError(f"ground() takes no {name}: it has zoom, {', '.join(setting_names)}")
-    # BoxRefiner has all of these settings but one
+    # BoxRefiner has all of these settings but one.
     for_refiner = {name: value for name, value in settings.items() if name != "phrases_per_request"}
     try:
         operators: list[Operator] = [PhraseGrounder(serving, **settings)]

@@ -76,8 +76,8 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    # After a colon a router takes :online, :fireworks-ai, or :2 for a second instance. Other words
-    # stay, as they make it another model.
+    # The name without what a router takes after a colon: :online, :fireworks-ai, or :2 for a second
+    # instance. Other words stay, because they make it another model.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
@@ -95,7 +95,7 @@ def _is_suffix(word: str) -> bool:
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    # First without its path, then without each known prefix, one after another.
+    # "us.google.gemma", "google.gemma" and "gemma" for "router/us.google.gemma".
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

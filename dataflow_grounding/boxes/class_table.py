@@ -141,14 +141,18 @@ class ClassTable:
             ours.boxes += theirs.boxes
             ours.sides += theirs.sides
             ours_by_their_number[theirs.number] = ours
-        for table_number, table in enumerate(part._states):
+        for digest, their_number, state in part._all_states():
+            self._raise_state(digest, ours_by_their_number[their_number], state)
+
+    def _all_states(self) -> Iterator[tuple[int, int, int]]:
+        # Yields (the picture's digest, the class's number, the state) for each class of a picture.
+        for table_number, table in enumerate(self._states):
             first_class = table_number * _CLASSES_OF_A_TABLE
             for digest, states in table.items():
                 for place in range(_CLASSES_OF_A_TABLE):
                     state = _state_at(place, states)
                     if state:
-                        ours = ours_by_their_number[first_class + place]
-                        self._raise_state(digest, ours, state)
+                        yield digest, first_class + place, state
 
     def _counts_of(self, name: str) -> ClassCounts:
         # Names that `class_key` takes for one class share them; the first spelling is kept. A new

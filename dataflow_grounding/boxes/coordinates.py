@@ -82,13 +82,17 @@ def frame_of(frame: str, sent: Size) -> Canvas:
 
     `sent` is (width, height). The frames are:
 
-    `sent`: the picture as sent. `round_F`: sides rounded to multiples of F px. `smart_resize_F` or
-    `smart_resize_F_MIN_MAX`: that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL;
-    the formula is in qwen-vl-utils' vision_process.py). `long_edge_N`: reduced, never enlarged,
-    until the longer side is N px at most; with `_patch_P_M` also until it takes M patches of P px
-    at most. `pad_square`: padded to a square with the image in the middle; `pad_square_corner`:
-    with the image in the top left corner. `seen_W_H`: W x H px, for any size that was sent. Raises
-    SpecError for any other name.
+    - `sent`: the picture as sent.
+    - `round_F`: sides rounded to multiples of F px.
+    - `smart_resize_F` or `smart_resize_F_MIN_MAX`: sides rounded, and the area kept between MIN and
+      MAX square pixels (Qwen2.5-VL; the formula is in qwen-vl-utils' vision_process.py).
+    - `long_edge_N`: reduced, never enlarged, until the longer side is N px at most; with
+      `_patch_P_M` also until it takes M patches of P px at most.
+    - `pad_square`: padded to a square with the image in the middle; `pad_square_corner`: with the
+      image in the top left corner.
+    - `seen_W_H`: W x H px, for any size that was sent.
+
+    Raises SpecError for any other name.
     """
     match = _FRAME.fullmatch(frame)
     if match is None:
@@ -141,8 +145,8 @@ def _smart_resize(sent: Size, factor: int, least_area: int, most_area: float) ->
 
 
 def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
-    # Where a `patch` isn't 0, the picture is reduced further, until it takes no more than `patches`
-    # squares of `patch` px, but to a longer side of 1 px at the least.
+    # The picture is reduced until its longer side is `edge` px at most. Unless `patch` is 0, it is
+    # then reduced further, until it takes no more than `patches` squares of `patch` px.
     longest = max(1, min(edge, max(sent)))
     if patch and _count_patches(_reduced(sent, longest), patch) > patches:
         longest = _longest_within(patches, sent, longest, patch)
@@ -161,8 +165,8 @@ def _count_patches(size: Size, patch: int) -> int:
 
 
 def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
-    # The longest side below `too_long` at which the picture takes no more than `patches` patches,
-    # by bisection; 1 where it takes more at any side.
+    # By bisection: the longest side below `too_long` at which the picture takes no more than
+    # `patches` patches. 1 px is always taken to be short enough.
     longest = 1
     while too_long - longest > 1:
         middle = (longest + too_long) // 2
@@ -204,8 +208,8 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
     first, last = cells
     row1, column1 = divmod(int(first), GRID)
     row2, column2 = divmod(int(last), GRID)
-    # A box reaches from the middle of one cell to that of the other. Within one row or column it
-    # covers both cells whole, as it would have no area otherwise.
+    # A box reaches from the middle of one cell to that of the other. From middle to middle within
+    # one row or column it would have no area: there it covers both cells whole.
     is_in_one_line = row1 == row2 or column1 == column2
     inset = 0.0 if is_in_one_line else 0.5  # of a cell
     return (
@@ -228,7 +232,8 @@ def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
     row1 = _cell(math.floor(y1 / height * GRID + hair))
     column2 = _cell(math.ceil(x2 / width * GRID - hair) - 1)
     row2 = _cell(math.ceil(y2 / height * GRID - hair) - 1)
-    row2 = max(row1, row2)  # for a box without an area it would be the one before
+    # A box without an area, on the edge of two cells, would end in the cell before its first one.
+    row2 = max(row1, row2)
     column2 = max(column1, column2)
     return row1 * GRID + column1, row2 * GRID + column2
 
@@ -322,8 +327,8 @@ class BoxFormat:
         edges. `sent` is None for a picture sent in the original's size. Raises ValueError for
         another count of numbers, SpecError where maps don't fit the sizes.
         """
-        # Maps were measured with the padding as a part of the picture, so `original` has to include
-        # it, too. If it doesn't, it has another shape than `sent`.
+        # Maps were measured with the padding as a part of the picture, so that the size `original`
+        # has to include it, too. A size without it has another shape than `sent`.
         if self.maps and not _has_shape_of(original, sent or original):
             raise SpecError(
                 f"a picture of {size_text(original)} px doesn't fill the"
@@ -386,7 +391,8 @@ class BoxFormat:
 
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
-    # One side is what the other side and the shape of `sent` make it, but for rounding.
+    # Whether a side of the original is as long as the other side and the shape of `sent` make it,
+    # but for rounding.
     width, height = original
     expected_width = height * sent[0] / sent[1]
     expected_height = width * sent[1] / sent[0]
@@ -396,12 +402,12 @@ def _has_shape_of(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # Both numbers rounded, and put to the range from 0 to `most` if they are beyond it. They are at
-    # least one unit of the last decimal apart, also where `low` is above `high`.
+    # Both numbers, rounded and put to the range from 0 to `most`, and at least one unit of the last
+    # decimal apart.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
-    if high <= low:  # rounding has left it without width or height
+    if high <= low:  # the box has no width or height, perhaps only by rounding
         low = min(low, most - unit)  # so that `high` isn't beyond `most`
         high = low + unit
     return low, high

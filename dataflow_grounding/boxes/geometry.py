@@ -167,7 +167,7 @@ def _indices_without_overlaps(
         left, _, right, _ = box
         # Boxes that overlap so much have left edges near each other, so only those are compared:
         # without this, a thousand boxes are half a million pairs. The other box is at most
-        # 1 / merge_iou times as wide, and begins at most that much to the left as it is wider. The
+        # 1 / merge_iou times as wide, so that it begins at most `reach` to the left or right. The
         # 1 px is for rounding.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         # Pairs of equal left edges are sorted by index: -1 is before all of them, inf after.

@@ -56,8 +56,8 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
 
 
 def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
-    # The boxes of all phrases, the best first, as indices of the phrase and of its instance.
-    # (-score, phrase, index): sorted, the best come first
+    # The boxes of all phrases, the best first, as indices of the phrase and of its instance. They
+    # are sorted as (-score, phrase, index).
     places: list[tuple[float, int, int]] = []
     for phrase, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
@@ -122,8 +122,9 @@ def _number_at(edge: float, level: int) -> int:
 
 
 def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
-    # The cells with the boxes that may overlap this one by ONE_OF_CLASS: their sides differ by that
-    # factor at the most, and their edges by `reach`.
+    # The cells, along one axis, of the boxes that may overlap this one by ONE_OF_CLASS. The side of
+    # such a box is at least `side * ONE_OF_CLASS` and at most `side / ONE_OF_CLASS` long, and its
+    # edges are no more than `reach` away.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     lowest_level = _level_of(side * ONE_OF_CLASS)
@@ -161,9 +162,7 @@ def match_boxes(
         candidates_of: list[list[int]] = [[] for _ in wanted]  # the found boxes that each can take
         for _, wanted_index, found_index in best_first:
             candidates_of[wanted_index].append(found_index)
-        without_partner = set(range(len(wanted))) - set(wanted_of.values())
-        for wanted_index in sorted(without_partner):
-            _give_partner(wanted_index, wanted_of, candidates_of, tried=set())
+        _give_more_partners(wanted_of, candidates_of)
     iou_of: dict[tuple[int, int], float] = {}  # by the indices of the found and the wanted box
     for minus_iou, wanted_index, found_index in best_first:
         iou_of[found_index, wanted_index] = -minus_iou
@@ -198,15 +197,22 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
     return partner
 
 
+def _give_more_partners(wanted_of: dict[int, int], candidates_of: Sequence[Sequence[int]]) -> None:
+    # Adds to `wanted_of` until no further wanted box can have a partner.
+    without_partner = set(range(len(candidates_of))) - set(wanted_of.values())
+    for wanted_index in sorted(without_partner):
+        _give_partner(wanted_index, wanted_of, candidates_of, tried=set())
+
+
 def _give_partner(
     wanted_index: int,
     wanted_of: dict[int, int],
     candidates_of: Sequence[Sequence[int]],
     tried: set[int],
 ) -> bool:
-    # Gives a wanted box one of its candidates in `wanted_of`, and returns whether that could be. A
-    # found box that is taken is given up if the wanted one that has it can take another. Those in
-    # `tried` were looked at on the way here.
+    # Gives a wanted box one of its candidates, in `wanted_of`, and returns whether that was
+    # possible. A candidate that is taken becomes free if the wanted box that has it can be given
+    # another one. `tried` has the found boxes that were looked at on the way here.
     for found_index in candidates_of[wanted_index]:
         if found_index in tried:
             continue
@@ -219,8 +225,8 @@ def _give_partner(
 
 
 def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
-    """Return the mean IoU of two answers' boxes, matched one to one: a box without a partner counts
-    0, and two answers without boxes are 0.
+    """Return the mean IoU of two answers' boxes, matched one to one. A box without a partner counts
+    as 0. For two answers without boxes it is 0.
     """
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]

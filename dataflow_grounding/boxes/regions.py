@@ -79,8 +79,8 @@ def labels_as_stored(path: str, size: Size) -> str:
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
-    """Return by how many pixels boxes reach out of an image, at most. One that reaches out by no
-    more than SLACK was measured loosely, and counts as 0.
+    """Return by how many pixels the box that reaches furthest out of an image does so. One that
+    reaches out by no more than SLACK was measured loosely, and counts as 0.
     """
     reach: float = 0
     for x1, y1, x2, y2 in boxes:
@@ -197,8 +197,9 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     """Look through a row's boxes, `[x, y, width, height]` in pixels: a list of them, or a single
     one. None where there are none.
 
-    Where some box fits the image only as `[x1, y1, x2, y2]`, and all boxes of four numbers can be
-    read so, no box of the row is used. Others that reach out of the image are cut.
+    If a box fits the image only as `[x1, y1, x2, y2]`, the whole row may be written so by mistake:
+    if all of its boxes fit as such corners, none is used. Other boxes that reach out of the image
+    are cut.
     """
     items = _as_list(value)
     if not items:
@@ -232,7 +233,7 @@ def _as_list(value: Any) -> Sequence[Any]:
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
     # A kind of REASONS for each box, or None. Whether boxes are corners by mistake ("xyxy") is
     # decided for the row as a whole: all that can be read are, or none.
-    problems: list[str | None] = []
+    problems: list[str | None] = []  # of each box by itself
     readable = []
     for item in items:
         problem = _why_unreadable(item)
@@ -270,19 +271,16 @@ def _why_unreadable(item: Any) -> str | None:
     # A kind of _UNREADABLE; None for four numbers.
     if not isinstance(item, (list, tuple)) or len(item) != 4:
         return "not_numbers"
-    if any(number is None for number in item):  # what NaN becomes in a table
+    if all(map(is_number, item)):
+        return None
+    if any(part is None for part in item):  # what NaN becomes in a table
         return "not_finite"
-    for number in item:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            return "not_finite" if _has_nan_as_text(item) else "not_numbers"
-    if not all(is_number(number) for number in item):  # NaN or infinite
+    others = [part for part in item if isinstance(part, bool) or not isinstance(part, (int, float))]
+    if not others:  # all are numbers of Python's, so that one of them is NaN or infinite
         return "not_finite"
-    return None
-
-
-def _has_nan_as_text(item: Sequence[Any]) -> bool:
-    words = [part.strip().lower() for part in item if isinstance(part, str)]
-    return any(word in _NOT_FINITE for word in words)
+    words = [part.strip().lower() for part in others if isinstance(part, str)]
+    has_nan_as_text = any(word in _NOT_FINITE for word in words)
+    return "not_finite" if has_nan_as_text else "not_numbers"
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:

@@ -138,7 +138,8 @@ def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
 def _groups(
     sights_of_view: Sequence[Sequence[_Sight]], regions: Sequence[Bbox]
 ) -> list[list[_Sight]]:
-    # Each sight begins as a group of its own, and groups are joined where two views agree.
+    # The sights of each thing. Each sight begins as a group of its own, and groups are joined where
+    # two views show the same thing.
     group_of: dict[int, list[_Sight]] = {}  # by the sight's id(): two sights may be equal
     for sights in sights_of_view:
         for sight in sights:
@@ -146,16 +147,20 @@ def _groups(
     for a, b in itertools.combinations(range(len(regions)), 2):
         pairs = _same_in_both(sights_of_view[a], regions[a], sights_of_view[b], regions[b])
         for sight_a, sight_b in pairs:
-            group = group_of[id(sight_a)]
-            group_of_b = group_of[id(sight_b)]
-            if group_of_b is group:  # other views have joined them
-                continue
-            group += group_of_b
-            for sight in group_of_b:
-                group_of[id(sight)] = group
+            _join_groups(group_of, sight_a, sight_b)
     # A group is there once for each of its sights.
     distinct_groups = {id(group): group for group in group_of.values()}
     return list(distinct_groups.values())
+
+
+def _join_groups(group_of: dict[int, list[_Sight]], sight_a: _Sight, sight_b: _Sight) -> None:
+    group_of_a = group_of[id(sight_a)]
+    group_of_b = group_of[id(sight_b)]
+    if group_of_a is group_of_b:  # other views have joined them
+        return
+    group_of_a += group_of_b
+    for sight in group_of_b:
+        group_of[id(sight)] = group_of_a
 
 
 def _same_in_both(
@@ -180,7 +185,8 @@ def _longer_side(bbox: Bbox) -> float:
 
 
 def _thing_of(group: Sequence[_Sight]) -> Thing:
-    # The thing that a group of sights shows. All but its box and score is from the best sight.
+    # The thing that a group of sights shows. Its instance is that of the best sight, with another
+    # box and the highest score.
     in_tiles = [sight for sight in group if sight.is_of_tile]
     in_whole = [sight for sight in group if not sight.is_of_tile]
     entire = [sight for sight in in_tiles if not any(sight.cut)]
@@ -192,14 +198,19 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
         best = max(in_tiles, key=lambda sight: area(sight.bbox))
         bbox = _stitched(in_tiles, in_whole)
         has_cut_sides = bool(_cut_sides(in_tiles))
-        is_cut = has_cut_sides and not in_whole  # else the whole picture says how far it reaches
+        # A sight in the whole picture shows how far it reaches.
+        is_cut = has_cut_sides and not in_whole
     else:
         best = group[0]
         bbox = best.bbox
+    instance = {**best.instance, "bbox": nearest_pixels(bbox), "score": _highest_score(group)}
+    return Thing(instance, is_cut)
+
+
+def _highest_score(group: Sequence[_Sight]) -> Any:
     scores = [sight.instance.get("score") for sight in group]
     stated_scores = [score for score in scores if score is not None]
-    score = max(stated_scores, default=None)
-    return Thing({**best.instance, "bbox": nearest_pixels(bbox), "score": score}, is_cut)
+    return max(stated_scores, default=None)
 
 
 def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:

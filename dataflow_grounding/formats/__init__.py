@@ -108,10 +108,10 @@ def write(
     what the parts share is written once for all: the README, and YOLO's `data.yaml`.
 
     Args:
-        records: Read one at a time; for detectors (`yolo`, `yolo-obb`, `dota`, `coco`, `kitti`,
-            `voc`) twice, so that an iterator is taken into a list first. Of a split, the records by
-            the part's name: `train`, `val`, `test`. Categories have the same numbers in all parts
-            of YOLO, and of COCO where `class_list` names all of them.
+        records: They are read one at a time. For detectors (`yolo`, `yolo-obb`, `dota`, `coco`,
+            `kitti`, `voc`) they are read twice, so that an iterator is taken into a list first. Of
+            a split, they are given by the part's name: `train`, `val`, `test`. Categories have the
+            same numbers in all parts of YOLO, and of COCO where `class_list` names all of them.
         format: One of FORMATS, or the user's own as `module:Class`.
         path: A folder; or a file, where its ending is that of the format's data file, which can't
             have parts.

@@ -2,15 +2,19 @@
 
 A task has `data` (the picture's address, the caption) and lists of annotations and predictions. The
 `result` of each is a list of parts: `{"id": "p0b0", "type": "rectanglelabels", "value": {…}}` is a
-box, and a part `textarea` with its id is its text. The parts of one id are a region. A part
-`relation` has the ids of two regions. The parts are the items that an import keeps; a `Mark` is the
-box or phrase that such an item has when it goes back (see imported.py).
+box, and a part `textarea` with the same id is its text. The parts of one id are a region. A part
+`relation` has the ids of two regions, such as a box and the phrase's place in the caption.
+
+An import keeps the parts as items. When they go back, a `Mark` says which box or phrase an item is
+now (see imported.py).
 
 `labels.xml` is the labelling configuration. A box is a region, in percents of the sides. Its label
 is the phrase's class, or `object` where it states none. It has its phrase as a text, unless the
-label says it, and a relation to the phrase's place in the caption. Offsets are code points;
-early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
-4988): the region's text shows it. A rotated box is turned about its top left corner, in pixels
+label says it, and a relation to the phrase's place in the caption. Offsets are code points. Early
+versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
+4988): the region's text shows which characters are meant.
+
+A rotated box is turned about its top left corner, in pixels
 (label_studio_sdk/converter/utils.py): percents of two different sides would skew it.
 
 Sources: labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
@@ -164,26 +168,26 @@ class LabelStudio(ReturningFormat):
         """
         source = super().source_of(sample)
         items = source.items
-        mark_of_id: dict[Any, Mark] = {}
-        for number in sorted(source.marks):  # of several items of an id, the last counts
-            mark_of_id[items[number].get("id")] = source.marks[number]
-        ids_without_mark = {items[number]["id"] for number in source.gone if "id" in items[number]}
-        ids_without_mark -= mark_of_id.keys()  # another item of the id has a box or phrase still
-        gone_ids = ids_without_mark | _places_of_none_left(items, ids_without_mark)
+        mark_of_region: dict[Any, Mark] = {}  # by the region's id
+        for number in sorted(source.marks):  # of several items of a region, the last counts
+            mark_of_region[items[number].get("id")] = source.marks[number]
+        gone_regions = {items[number]["id"] for number in source.gone if "id" in items[number]}
+        gone_regions -= mark_of_region.keys()  # another item of it is a box or phrase still
+        gone_regions |= _places_of_none_left(items, gone_regions)
         for number, item in enumerate(items):
-            own_id = item.get("id")
+            region = item.get("id")
             ends = (item.get("from_id"), item.get("to_id"))  # None but for a relation
-            if own_id in gone_ids or not gone_ids.isdisjoint(ends):
+            if region in gone_regions or not gone_regions.isdisjoint(ends):
                 source.gone.add(number)
-            elif own_id in mark_of_id:
-                source.marks[number] = mark_of_id[own_id]
+            elif region in mark_of_region:
+                source.marks[number] = mark_of_region[region]
         return source
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return a part of a region with its box and words as they are now.
 
         `mark` says what they are, and whether they differ from those that were read of the part.
-        A changed box without an outline is an upright one.
+        A box that was changed and has no outline is written as an upright rectangle.
         """
         if not isinstance(item.get("value"), dict):  # a relation
             return item
@@ -197,8 +201,9 @@ class LabelStudio(ReturningFormat):
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the regions of a new box or phrase.
 
-        A box is written as the task's first one: with a text, or with its class as a label. In our
-        own tasks, and in tasks without boxes, it is written as in ours.
+        In a task that somebody has configured, a new box takes the form of the task's first box:
+        with a text, or with its class as a label. In a task that our export wrote, and in one
+        without boxes, it takes the form that our export writes.
         """
         span_id = self._free_span_id()
         first_box = next((item for item in source.items if _role(item) == "box"), None)
@@ -430,8 +435,8 @@ def _imported_column(
     latest: Mapping[str, Any],
     result: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    # The column keeps the task with all but the parts of the result, which are its items. `place`
-    # says where in the task they were: ["annotations", 2]. `kind` is the name of the list.
+    # The column's items are the parts of the result, and its `task` is the task without them.
+    # `place` says where in the task they were: ["annotations", 2]. `kind` is the name of the list.
     number = next(index for index, each in enumerate(task[kind]) if each is latest)
     annotations = [*task[kind]]
     annotations[number] = {**latest, "result": []}
@@ -785,7 +790,8 @@ def _is_written_as_ours(box: Mapping[str, Any]) -> bool:
 
 
 def _class_in(box: Mapping[str, Any]) -> str:
-    # The label in our own configuration. In others' it may be any word for all boxes, as `region`.
+    # A box's label is its class if our own configuration has made it. In other configurations all
+    # boxes may have one label, such as `region`.
     labels = box["value"].get(box["type"])
     if not _is_of_our_control(box) or not isinstance(labels, list):
         return _NO_CLASS
@@ -795,12 +801,12 @@ def _class_in(box: Mapping[str, Any]) -> str:
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
     # By a region's id, the ids of the places that it is related to: {"p0b0": ["p0"], "p0": ["p0"]}
-    # for a box with a relation to the place p0. Relations count in either direction, each once. A
-    # place is related to itself alone; a region without a relation is left out.
-    related = {span_id: [span_id] for span_id in spans}
-    ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
-    for from_id, to_id in ends:
-        for region_id, span_id in ((from_id, to_id), (to_id, from_id)):
+    # for a box with a relation to the place p0. A region without a relation is left out.
+    related = {span_id: [span_id] for span_id in spans}  # a place is related to itself alone
+    relations = [part for part in result if part["type"] == "relation"]
+    for relation in relations:
+        from_id, to_id = _ends_of(relation)
+        for region_id, span_id in ((from_id, to_id), (to_id, from_id)):  # in either direction
             if region_id not in spans and span_id in spans:
                 span_ids = related.setdefault(region_id, [])
                 if span_id not in span_ids:
@@ -811,17 +817,16 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
 def _texts_by_span(
     span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
-    # Each place that a region is related to, with those of its texts that are there. A place that
-    # is the only one, also _NO_PLACE, gets all of the texts, as they are.
-    if len(span_ids) == 1:
+    # Each place that a region is related to, with those of its texts that are there: for the texts
+    # "a cup" and "a dog", [("p0", ["a cup"]), ("p1", ["a dog"])].
+    if len(span_ids) == 1:  # the only place, which may be _NO_PLACE, gets all texts as they are
         return [(span_ids[0], its_texts)]
     texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
     by_span = []
+    texts_nowhere = set(texts)
     for span_id in span_ids:
         texts_there = [text for text in texts if is_at_span(text, spans[span_id], caption)]
         by_span.append((span_id, texts_there))
-    texts_nowhere = set(texts)
-    for _, texts_there in by_span:
         texts_nowhere.difference_update(texts_there)
     if texts_nowhere:
         raise BrokenRow(

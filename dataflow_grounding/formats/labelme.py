@@ -293,8 +293,8 @@ def _numbers_of(shape: Mapping[str, Any]) -> list[float]:
 def _keyed_expression(
     shape: Mapping[str, Any], instance: dict[str, Any], item: int
 ) -> KeyedExpression:
-    # Returns the expression after its key for `unite`, by which shapes of one label and one phrase
-    # become one expression. `item` is the shape's number among those of its file that are kept.
+    # Returns an expression of one box, after its key: `unite` makes one expression of all shapes
+    # with the same key. `item` is the shape's number among those of its file that are kept.
     label = shape["label"]
     if not isinstance(label, str) or not label.strip():
         raise BrokenRow("a box without a label")
@@ -426,7 +426,7 @@ def _area_back(
 
 
 def _is_shifted(item: Mapping[str, Any], outline: Sequence[float] | None) -> bool:
-    # Whether all points of a shape have moved by the same number of pixels to those of an outline.
+    # Whether an outline has the points of a shape, all of them moved by the same pixels.
     if outline is None:
         return False
     try:

@@ -106,8 +106,8 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
 
 
 def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    # The box of a region or an instance in 0-1000; None for one outside of the picture, which 0 to
-    # 1000 can't say.
+    # The box of a region or an instance in 0-1000, cut to the picture. None for a box outside of
+    # the picture, which would become one at its edge.
     size = (int(record["width"]), int(record["height"]))
     box = box_of(item["bbox"])
     x1, y1, x2, y2 = box

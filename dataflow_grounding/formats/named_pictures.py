@@ -1,8 +1,11 @@
 """The pictures that YOLO's data.yaml names, as Ultralytics finds them.
 
-`train`, `val`, `test` and `minival` are a folder of pictures or a list of them, one or several, in
-the folder `path`. The labels of pictures below images/ are below labels/, of others next to them.
-Darknet's obj.data names lists in the same way. Sources: ultralytics' data/utils.py
+`train`, `val`, `test` and `minival` each name one or several entries in the folder `path`. An entry
+is a folder of pictures, or a file that lists pictures. The labels of pictures below images/ are
+below labels/; the labels of other pictures are next to them. Darknet's obj.data names lists in the
+same way.
+
+Sources: ultralytics' data/utils.py
 (check_det_dataset, img2label_paths) and data/base.py (get_img_files); CVAT's
 formats/format-yolo-ultralytics, whose lists are relative to their own folder; datumaro's
 yolo/exporter.py, whose lists begin each path with data/.
@@ -61,8 +64,9 @@ def named_pictures(file: str) -> NamedPictures:
         settings = _of_darknet(_text_of(f"{stem}.data"))
     folders = _folders(os.path.dirname(stem), settings.get("path"))
     for part in _PARTS:
-        entries = settings.get(part)
-        for entry in entries if isinstance(entries, list) else [entries]:
+        stated = settings.get(part)
+        entries = stated if isinstance(stated, list) else [stated]
+        for entry in entries:
             if isinstance(entry, str) and entry not in _NOTHING:
                 _add_entry(named, part, entry, folders)
     return named
@@ -71,10 +75,10 @@ def named_pictures(file: str) -> NamedPictures:
 def _of_yaml(text: str) -> Mapping[str, Any]:
     import yaml
 
+    # Loaders of this kind leave all values as texts. The one in C is quicker, if it is installed.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     # The names of classes were read of this text before, so that it is a mapping.
-    settings: Mapping[str, Any] = yaml.load(
-        text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    )
+    settings: Mapping[str, Any] = yaml.load(text, Loader=loader)
     return settings
 
 
@@ -92,11 +96,12 @@ def _text_of(file: str) -> str:
 
 
 def _folders(own_folder: str, path: Any) -> list[str]:
-    # Where an entry may be. Where `path` is of another machine, as of a notebook, its pictures are
-    # next to the file. Ultralytics itself takes a relative one from the current folder.
+    # The folders in which an entry such as `train: images/train` is looked for, in this order.
     if not isinstance(path, str) or path in _NOTHING:
         return [own_folder]
     path = path.replace("\\", "/")
+    # Ultralytics takes a relative `path` from the current folder. The file's own folder is for a
+    # `path` of another machine, such as a notebook's.
     return [os.path.join(own_folder, path), os.path.abspath(path), own_folder]
 
 
@@ -109,22 +114,31 @@ def _add_entry(named: NamedPictures, part: str, entry: str, folders: list[str]) 
             if name.lower().endswith(ENDINGS):
                 named.add(os.path.normpath(os.path.join(found, name)), found)
     else:
-        named.lists.append(found)
-        for line in filter(None, map(str.strip, _text_of(found).splitlines())):
-            picture = _found(line, [os.path.dirname(found), *folders, os.getcwd()])
-            if picture:
-                named.add(picture, os.path.dirname(picture))
-                named.are_listed = True
-            else:
-                named.missing.append(f"{line} of {entry}")
+        _add_list(named, entry, found, folders)
+
+
+def _add_list(named: NamedPictures, entry: str, file: str, folders: list[str]) -> None:
+    named.lists.append(file)
+    for line in _text_of(file).splitlines():
+        stated = line.strip()
+        if not stated:
+            continue
+        picture = _found(stated, [os.path.dirname(file), *folders, os.getcwd()])
+        if picture:
+            named.add(picture, os.path.dirname(picture))
+            named.are_listed = True
+        else:
+            named.missing.append(f"{stated} of {entry}")
 
 
 def _found(stated: str, folders: list[str]) -> str:
-    # The absolute path of what is in one of the folders; "" if it is in none. Roboflow's data.yaml
-    # says ../train/images for the train/images next to it.
+    # The absolute path of what is in one of the folders; "" if it is in none.
     stated = stated.replace("\\", "/")
+    # Roboflow's data.yaml says ../train/images for the train/images next to it, and datumaro's
+    # lists say data/a.jpg for a.jpg.
+    spellings = (stated, stated.removeprefix("../"), stated.removeprefix("data/"))
     for folder in folders:
-        for path in (stated, stated.removeprefix("../"), stated.removeprefix("data/")):
+        for path in spellings:
             full_path = os.path.normpath(os.path.join(folder, path))
             if os.path.exists(full_path):
                 return full_path
@@ -132,9 +146,9 @@ def _found(stated: str, folders: list[str]) -> str:
 
 
 def _pair_of(picture: str, top: str) -> tuple[str, str]:
-    # Where there is no such labels/, pictures and labels are in one folder.
+    # The folder of a picture, and that of its labels: a/images and a/labels for a/images/b/x.jpg.
     above, images, _ = picture.rpartition(f"{os.sep}images{os.sep}")
     labels = os.path.join(above, "labels")
     if images and os.path.isdir(labels):
         return os.path.join(above, "images"), labels
-    return top, top
+    return top, top  # without such a labels/, the labels are next to the pictures

@@ -91,8 +91,8 @@ def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    # A phrase with the boxes of all of the regions. In mmdetection's files it may be a list of
-    # words, and a region's `bbox` a list of boxes.
+    # An expression with the boxes of all of the regions. In mmdetection's files a phrase may be a
+    # list of words, and the `bbox` of a region a list of boxes.
     instances: list[dict[str, Any]] = []
     for region in regions:
         instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
@@ -202,8 +202,8 @@ class TaoReferring(_Odvg):
                 record["expressions"] += row["expressions"]
                 if SKIPPED in row:  # how many of the line's objects can't be read
                     record[SKIPPED] = record.get(SKIPPED, 0) + row[SKIPPED]
-            # To find the picture's last line, the next one was read: the place is that of another
-            # picture now.
+            # The end of the picture's lines shows only at the next picture's first line, and that
+            # is the place which `bad` has now. It would be wrong in an error of this record.
             self.bad.place = ""
             yield record
 

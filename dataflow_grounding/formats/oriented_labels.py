@@ -98,7 +98,8 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
 
 def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
     # The four corners that are written for an outline. Trainers take the smallest rectangle around
-    # them for all of the object: so an outline of another size than its box isn't written.
+    # them for the whole object, so that an outline which is smaller than its box, or larger, isn't
+    # written.
     if not outlines.is_around(box, outline, size):
         return Shape(None, _OF_OTHER_SIZE)
     if len(outline) == 8:
@@ -158,14 +159,14 @@ class YoloObb(Yolo):
         return yolo_line(number, corners, size)
 
     def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
-        """Return a line's own corners of a box that wasn't moved; none if the mark has others."""
+        """Return a line's own corners, as texts, if they are still the mark's; else none."""
         corners = [float(field) * size[i % 2] for i, field in enumerate(fields[1:9])]
         return fields[1:9] if _is_as_read(corners, mark) else []
 
 
 def _is_taken(corners: Sequence[float], size: Size) -> bool:
-    # Ultralytics leaves out a picture if the upright box around a rotated one is larger than it, or
-    # has its middle outside.
+    # Whether ultralytics reads a rotated box. Where the upright box around it is larger than the
+    # picture, or has its middle outside, it leaves out the picture with all of its boxes.
     x1, y1, x2, y2 = outlines.bounds(corners)
     width, height = size
     is_middle_inside = 0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height

@@ -49,7 +49,7 @@ def square_pixels(outline: Sequence[float]) -> float:
 
 
 def fits(outline: Any, box: Any, size: Size | None) -> bool:
-    """Whether something is an outline, and may be that of a box, as far as it is in its picture."""
+    """Whether something is an outline of numbers as they should be, and may be that of a box."""
     try:
         around = bounds(checked(outline, size))
     except BrokenRow:
@@ -58,7 +58,10 @@ def fits(outline: Any, box: Any, size: Size | None) -> bool:
 
 
 def may_be_around(around: Bbox, box: Bbox, size: Size | None) -> bool:
-    """Whether what is around an outline may be its box, as far as both are in their picture."""
+    """Whether the upright box around an outline is so near to a box that both may be of one thing.
+
+    Only what of them is in the picture counts.
+    """
     if size is not None:
         around = clamp(around, size)
         box = clamp(box, size)
@@ -66,7 +69,7 @@ def may_be_around(around: Bbox, box: Bbox, size: Size | None) -> bool:
 
 
 def is_around(box: Bbox, outline: Sequence[float], size: Size) -> bool:
-    """Whether a box is the one around an outline, as far as that is in its picture."""
+    """Whether a box is the upright one around an outline; only what is in the picture counts."""
     edges = zip(clamp(bounds(outline), size), clamp(box, size), strict=True)
     return all(abs(one - other) <= OTHER_BOX for one, other in edges)
 

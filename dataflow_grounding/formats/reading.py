@@ -135,9 +135,10 @@ def read_whole(file: str) -> Any:
 def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
 
-    They come as the list's name, the item's number from 0, and the item. Each list begins with
-    number -1 and None, so that an empty one is seen, too; what is no list comes with number -2. A
-    file that is JSON but no object yields nothing. Raises InputError, perhaps after some items.
+    {"images": [{…}], "info": 5} comes as ("images", -1, None), ("images", 0, {…}) and ("info", -2,
+    5): the number of an item counts from 0, -1 begins each list, also an empty one, and -2 is for
+    what is no list. A file that is JSON but no object yields nothing. Raises InputError, perhaps
+    after some items.
     """
     try:
         with errors_as(InputError, f"can't read {path}"), json_file(path) as file:
@@ -347,28 +348,35 @@ class _Members:
 def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
-    # `key` is the names up to the first dot. Names up to the last dot divide the members only if
-    # one of these has a picture or a .json that the members of `key` don't have.
+    # `key` is the part of the members' names up to the first dot, such as "22" of 22.05.png and
+    # 22.05.json. By that key they are no picture and no `.json`, but `.05.png` and `.05.json`. If
+    # names up to the last dot, such as "22.05", show more of the two, these are the keys.
     group = _Members(tar, members)
-    members_by_stem: dict[str, list[tarfile.TarInfo]] = {}
-    for member in group.all:
-        folder, slash, base = member.name.rpartition("/")
-        base_stem = base.rpartition(".")[0] or base  # "22.05" of 22.05.png, "README" of README
-        members_by_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
-    most_kinds = max(_count_kinds(stem, parts) for stem, parts in members_by_stem.items())
+    members_of_stem = _by_stem(group.all)
+    most_kinds = max(_count_kinds(stem, parts) for stem, parts in members_of_stem.items())
     if most_kinds <= _count_kinds(key, group.all):
         where = f"{path}, sample {key!r} (names up to the first dot)"
         yield _tar_sample(where, key, group.all, group)
         return
-    for stem, parts in members_by_stem.items():
+    for stem, parts in members_of_stem.items():
         where = f"{path}, sample {stem!r} (names up to the last dot)"
         sample = _tar_sample(where, stem, parts, group)
         sample.by_stem = True
         yield sample
 
 
+def _by_stem(members: Iterable[tarfile.TarInfo]) -> dict[str, list[tarfile.TarInfo]]:
+    # The members by their names up to the last dot: "a/22.05" for a/22.05.png.
+    members_of_stem: dict[str, list[tarfile.TarInfo]] = {}
+    for member in members:
+        folder, slash, base = member.name.rpartition("/")
+        base_stem = base.rpartition(".")[0] or base  # "README" of README
+        members_of_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
+    return members_of_stem
+
+
 def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
-    # How many of the two that make a sample are there: a picture, a `.json`.
+    # 0, 1 or 2: whether there is a picture, and whether there is a `.json`.
     endings = {member.name[len(key) :].lower() for member in members}
     has_picture = not endings.isdisjoint(ENDINGS)
     has_json = ".json" in endings
@@ -555,8 +563,8 @@ def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dic
     own = record.get(COLUMN)
     has_lost_something = clean["expressions"] != record["expressions"]
     if has_lost_something and isinstance(own, dict):
-        # Also an item of the source whose box is left out is noted as read: without a box of it, an
-        # export takes it for removed, and doesn't give it back.
+        # An item of the source whose box is left out counts as read. An item that was read and has
+        # no box in the record isn't given back by an export, as if somebody had removed its box.
         clean[COLUMN] = with_read(own, record["expressions"])
     return clean
 

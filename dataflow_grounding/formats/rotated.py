@@ -59,11 +59,11 @@ class Rectangle(NamedTuple):
 def turned(
     box: Bbox, degrees: Any, passed_over: Counter[str], *, about_middle: bool
 ) -> dict[str, Any]:
-    """Return a box that is turned about its middle, or its top left corner, as an instance has it.
+    """Return what an instance has of a box that is turned about its middle or its top left corner.
 
-    That is the upright box around it, with its corners as the outline; it is counted in
-    `passed_over`. One that isn't turned, or has no area, stays as it is. Raises BrokenRow for
-    degrees of no use.
+    Its `bbox` is the upright box around the turned one, and its outline has the corners; this is
+    counted in `passed_over`. A box of 0 degrees or without an area stays as it is. Raises BrokenRow
+    for degrees of no use.
     """
     if not is_number(degrees) or abs(degrees) > _MOST_DEGREES:
         raise BrokenRow(f"the rotation {degrees!r:.40} should be degrees, from 0 to 360")
@@ -71,10 +71,10 @@ def turned(
     has_area = x1 < x2 and y1 < y2 and all(map(math.isfinite, box))
     if not has_area or math.fmod(degrees, 360) == 0:
         return {"bbox": [*box]}
-    to_middle = complex(x2 - x1, y2 - y1) / 2  # from the top left corner
-    if not about_middle:  # the middle is turned about the corner, too
-        to_middle *= cmath.rect(1, math.radians(degrees))
-    rectangle = Rectangle(complex(x1, y1) + to_middle, x2 - x1, y2 - y1, degrees)
+    corner_to_middle = complex(x2 - x1, y2 - y1) / 2
+    if not about_middle:  # the corner stays, and the middle is turned about it
+        corner_to_middle *= cmath.rect(1, math.radians(degrees))
+    rectangle = Rectangle(complex(x1, y1) + corner_to_middle, x2 - x1, y2 - y1, degrees)
     outline = []
     for corner in rectangle.corners():
         outline += [round(corner.real, _DECIMALS), round(corner.imag, _DECIMALS)]
@@ -83,14 +83,14 @@ def turned(
 
 
 def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
-    """Return four corners as an instance has them: the upright box around, and them as the outline.
+    """Return what an instance has of four corners: the upright box around them, and them as the
+    outline.
 
-    Those of the upright box itself, from its top left one on, are no outline; nor are those of one
-    without an area, which an import counts. Raises BrokenRow for corners on another line, or
-    outside of their picture.
+    The corners of an upright box, from its top left one on, are the box itself: it has no outline.
+    Raises BrokenRow for corners on one slanting line, or outside of their picture.
     """
     x1, y1, x2, y2 = outlines.bounds(corners)
-    if x1 == x2 or y1 == y2:
+    if x1 == x2 or y1 == y2:  # an import leaves out boxes without an area, and counts them
         return {"bbox": [x1, y1, x2, y2]}
     first, *others = _points(corners)
     pairs = combinations(others, 2)

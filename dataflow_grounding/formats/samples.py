@@ -143,8 +143,8 @@ class SampleMaker:
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
         self._whole_pictures = WholePictures(select)  # filled for detectors alone
-        # by the hash of an image_id, how many rows of that picture came before, of those whose
-        # expressions have no ids: the ids that are made for them differ by it
+        # Where expressions have no ids, these are made. So that those of several rows of a picture
+        # differ, this counts such rows, by the hash of their image_id.
         self._rows_of_image = NumberTable()
         self._count_without_picture = 0  # of rows so far that name no picture
         self.last_record: Mapping[str, Any] = {}
@@ -345,8 +345,8 @@ class SampleMaker:
         return self._whole_pictures.rejections.get(name)
 
     def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
-        # Ids are made for expressions that have none, as an import makes them: they begin with the
-        # picture's path, or with `record`, `record@2` and so on where there is none.
+        # The record as a row, which makes ids for expressions that have none, as an import does:
+        # they begin with the picture's path, or without one with `record`, `record@2` and so on.
         row = Record(record)
         if not _have_ids(row.get("expressions")):
             identify(row, "image_path", image_root=None, rows_of_image=self._rows_of_image)
@@ -357,14 +357,14 @@ class SampleMaker:
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
         # Replaces spans that don't hold their phrase; where none is stated at all, sets every one.
-        to_set = []  # indices of the expressions that get a span
+        wrong = []  # indices of expressions
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
             if span and not is_at_span(expression["text"], span, caption):
-                to_set.append(index)
-        self._counts[_WRONG_SPAN] += len(to_set)
-        if not any("char_span" in expression for expression in expressions):
-            to_set = list(range(len(expressions)))
+                wrong.append(index)
+        self._counts[_WRONG_SPAN] += len(wrong)
+        is_none_stated = not any("char_span" in expression for expression in expressions)
+        to_set: Sequence[int] = range(len(expressions)) if is_none_stated else wrong
         if not to_set:
             return
         # All are looked for, because they take their places in the caption from each other.
@@ -374,7 +374,8 @@ class SampleMaker:
             expressions[index]["char_span"] = list(span) if span else None
 
     def _selected(self, expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        # What is wanted and the format can say: expressions with their wanted boxes.
+        # The expressions that are wanted and that the format can say, with their wanted boxes. The
+        # others, and rejected boxes, are counted.
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -407,7 +408,8 @@ class SampleMaker:
         return self._each_box_once(phrases, items)
 
     def _each_box_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # Phrases without boxes that came before, and without phrases that have lost all of theirs.
+        # The phrases without the boxes that came before under the same words. A phrase that loses
+        # all of its boxes is left out.
         phrases_once: list[Phrase] = []
         # by the name of a thing and its box, the items of the source that were that box so far
         seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
@@ -422,8 +424,9 @@ class SampleMaker:
         return phrases_once
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # Phrases of one class, such as "a person" and "a human", may each have a box of one thing.
-        # Phrases keep their order; a place is an index of `phrases`.
+        # The phrases, with one box for each thing: phrases of one class, such as "a person" and "a
+        # human", may each have a box of it. They keep their order. A place is an index of
+        # `phrases`.
         places_of_class: dict[str, list[int]] = {}
         for place, phrase in enumerate(phrases):
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)
@@ -439,9 +442,9 @@ class SampleMaker:
     def _indices_of_staying_boxes(
         self, phrases: Sequence[Phrase], items: Set[int]
     ) -> list[list[int]]:
-        # For each of the phrases, which are of one class, the indices of its boxes that stay. The
-        # others are counted: a box that equals another one of its thing as repeated, the rest as
-        # boxes of the same thing.
+        # For each of these phrases of one class, the indices of its boxes that stay. The others are
+        # counted: a box that equals another box of its thing under _REPEATED, a different box of
+        # the same thing under _OF_SAME_THING.
         staying: list[list[int]] = [[] for _ in phrases]
         for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
@@ -503,8 +506,8 @@ class SampleMaker:
         return instance if box == stated else {**instance, "bbox": [*box]}
 
     def _with_outline(self, instance: dict[str, Any], box: Bbox, size: Size) -> dict[str, Any]:
-        # The instance with its outline as the format writes it. A Shape is that outline, and what
-        # of it is lost: without an outline where it isn't the box's, or the format can't say it.
+        # The instance with its outline as the format writes it, or without it: where it doesn't fit
+        # the box, or the format can't say it.
         outline = instance[outlines.KEY]
         if not has_right_outline(instance, size):
             shape = Shape(None, outlines.STALE)
@@ -512,7 +515,7 @@ class SampleMaker:
             shape = Shape(None, "outlines")
         else:
             shape = self._format.outline_of(outline, box, size)
-        if shape.lost and outline is not None:  # null says that there is none to lose
+        if shape.lost and outline is not None:  # a record may say `"outline": null`
             self._exported.lost[shape.lost] += 1
         if shape.outline is None:
             return {name: value for name, value in instance.items() if name != outlines.KEY}
@@ -567,8 +570,8 @@ def _has_lost_all_boxes(phrase: Phrase) -> bool:
 
 
 def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
-    # `seen` has the items of each box that came before, and gets those of this phrase. A box that
-    # was seen is new all the same if it was another item of the source.
+    # `seen` has the boxes that came before, each with its items of the source. Those of this phrase
+    # are added. A box that was seen is new all the same if it is a further item of the source.
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
@@ -598,9 +601,9 @@ def _staying_boxes_of_thing(
 
 
 def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
-    # Whether a repeated box is an item of the source, and repeats another item. It goes back, as
-    # the source has both. Where the first is of no item, somebody has added that: the item's box is
-    # a repetition of it.
+    # Whether a box that repeats another is an item of the source, and the other is another item of
+    # it: then the source has both, and both go back. Where the other is of no item, somebody has
+    # added it, and one of the two is enough.
     return item is not None and len(items_before) > 0 and item not in items_before
 
 
@@ -664,19 +667,20 @@ def _has_other_class(phrase: Phrase) -> bool:
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    # Whether an id isn't one that this package makes: those needn't be carried, because reading
-    # makes them again. They begin with the path ("record" without one), with or without its ending;
-    # `@2`, `#0` and the like may follow: `a/b#0` and `a/b.png@2#0` for a/b.png.
+    # Whether an id is lost where a format has no place for ids. One that this package has made
+    # isn't, because reading makes it again. It is the path with or without its ending ("record"
+    # without a path), perhaps with `@2`, `#0` and the like: `a/b`, `a/b#0` or `a/b.png@2#0` for the
+    # picture a/b.png.
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]
     ids += [phrase.expression["expression_id"] for phrase in phrases]
-    for own_id in ids:
-        if own_id is None:
+    for stated_id in ids:
+        if stated_id is None:
             continue
-        if not str(own_id).startswith(made_id):
+        if not str(stated_id).startswith(made_id):
             return True
-        rest = str(own_id).removeprefix(made_id).removeprefix(ending)
+        rest = str(stated_id).removeprefix(made_id).removeprefix(ending)
         if rest[:1] not in ("", "@", "#"):
             return True
     return False

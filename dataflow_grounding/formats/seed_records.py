@@ -13,6 +13,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, er
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.data.records import as_json, read_object, stated_size
 from dataflow_grounding.data.rows import read_rows, write_rows, write_text
@@ -125,12 +126,12 @@ class _Annotations:
             yield record
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
-        # The path in a record of TAO's may be one in the container that TAO ran in: then a picture
-        # of that name in `image_dir` is taken.
+        # The path in a record of TAO's may be one in the container that TAO ran in, where no
+        # picture is now: then a picture of that name in `image_dir` is taken.
         path = row.get("image_path")
-        if not isinstance(path, str) or not is_tao(row):
+        if not isinstance(path, str) or not is_tao(row) or not self.image_dir:
             return row
-        if not self.image_dir or upright_size(path, self.folders) is not None:
+        if upright_size(path, self.folders) is not None:  # the picture is there
             return row
         name = os.path.basename(path)
         is_in_image_dir = bool(kind_of(joined(self.image_dir, name)))
@@ -140,13 +141,7 @@ class _Annotations:
         # The seed of one row. Raises BrokenRow for a record of TAO's that can't be converted.
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
-            if size is None:  # which the conversion needs
-                found.add("images_not_opened", [str(row.get("image_path"))])
-                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
-            row, without_area = from_tao(row, size)
-            found.count("converted_from_tao")
-            found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
-            found.add("boxes_beyond_their_image", boxes_beyond(row["regions"], size, where))
+            row = _converted_from_tao(row, size, where, found)
         record = self._without_remade(with_status(row))
         # A record with boxes keeps the size that it states, and fails in the run if the image has
         # another one: `check_stated_size`.
@@ -159,14 +154,28 @@ class _Annotations:
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        # The row without the columns that the pipeline's steps will make, and without their names.
+        # The row without the columns that the pipeline's steps will make, and without the names of
+        # these steps in `pipeline_steps`.
         given = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
-            labels = [step for step in steps if isinstance(step, str)]
-            each_once = dict.fromkeys(labels)
-            given["pipeline_steps"] = [step for step in each_once if step not in self.made.labels]
+            names = [step for step in steps if isinstance(step, str)]
+            each_once = dict.fromkeys(names)
+            given["pipeline_steps"] = [name for name in each_once if name not in self.made.labels]
         return given
+
+
+def _converted_from_tao(
+    row: dict[str, Any], size: Size | None, where: str, found: Found
+) -> dict[str, Any]:
+    if size is None:  # which the conversion needs
+        found.add("images_not_opened", [str(row.get("image_path"))])
+        raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
+    record, without_area = from_tao(row, size)
+    found.count("converted_from_tao")
+    found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
+    found.add("boxes_beyond_their_image", boxes_beyond(record["regions"], size, where))
+    return record
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
@@ -174,7 +183,7 @@ def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
     for path in filter(os.path.exists, files):
         if not is_tao(_first_row(path)):
             continue
-        to_go_on_from = os.path.join(results_dir, "annotations.jsonl")  # of TAO's last step
+        to_go_on_from = os.path.join(results_dir, "annotations.jsonl")  # what TAO's last step wrote
         if not os.path.exists(to_go_on_from):
             to_go_on_from = path
         raise InputError(

@@ -59,8 +59,8 @@ class Selection:
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
-        # None where nothing of the expression is wanted. It may be [] where the expression never
-        # had boxes: that a picture is without the thing is wanted, too.
+        # This becomes None where nothing of the expression is wanted. It is [] where the expression
+        # never had boxes: what it says, that the thing isn't there, is wanted.
         wanted_boxes = boxes if self.keep_rejected else not_rejected(expression)
         if self.verified_only:
             wanted_boxes = verified_boxes(expression, wanted_boxes)
@@ -70,9 +70,9 @@ class Selection:
         if lowest is not None:
             scored = [box for box in wanted_boxes if box.get("score") is not None]
             wanted_boxes = [box for box in scored if box["score"] >= lowest]
-        if len(wanted_boxes) == len(boxes):  # none is left out, and perhaps there was none
+        if len(wanted_boxes) == len(boxes):  # all boxes are wanted, or it never had any
             return expression
-        if not wanted_boxes:
+        if not wanted_boxes:  # it has lost all of them
             return None
         return {**expression, "instances": wanted_boxes}
 

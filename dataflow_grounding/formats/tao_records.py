@@ -1,9 +1,10 @@
 """TAO's records: the format `tao`, and its image_referring_expression's records in pixels.
 
-The latter have boxes in 0-1000. They are recognised by their column `kitti_bboxes` ([x1, y1, x2,
-y2, type] in pixels), which ours don't have. If no region is described yet, those boxes are the
-regions. A region that is one of them, in 0-1000, gets its exact numbers back; others are converted
-if the size that 1000 means is certain.
+Records of image_referring_expression have boxes in 0-1000 of the picture's sides. They are
+recognised by their column `kitti_bboxes` ([x1, y1, x2, y2, type] in pixels, here called labels),
+which our records don't have. If a record has no regions yet, the labels become its regions. A
+region that is a label in 0-1000 gets the label's exact pixels; other boxes are converted if it is
+certain which size 1000 means.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -220,7 +221,6 @@ def _labelled_regions(
     labels: list[Label], sizes: PossibleSizes
 ) -> tuple[Regions, list[list[float]]]:
     # The regions that the labels make, and the boxes that are left out because they have no area.
-    # Labels are in pixels of the image, whichever size the record states.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:
@@ -230,6 +230,7 @@ def _labelled_regions(
             regions.append({"bbox": label.bbox, "type": label.type})
         else:
             without_area.append(label.bbox)
+    # Labels are in pixels of the image, whichever size the record states.
     in_1000 = [_exactly_in_1000(region["bbox"], sizes.of_image) for region in regions]
     is_size_certain = sizes.of_image == sizes.stated
     return Regions(regions, in_1000, sizes.of_image, is_size_certain), without_area
@@ -302,8 +303,8 @@ def _box_in(item: Any, what: str) -> list[float]:
 def _label_of_each(
     boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
 ) -> list[int | None]:
-    # For each box, in 0-1000, the index of its label, if any: the first that is close enough and
-    # still free, so that each is taken once.
+    # For each box in 0-1000, the index of the first label that is close enough and still free; None
+    # without one. A label is taken once. `size` is what 1000 may mean.
     label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
     label_indices: list[int | None] = []
     for box in boxes:

@@ -87,10 +87,10 @@ class Voc(PictureFiles):
         """
         element = element_of(item)
         if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
-            _with_texts(element, {"name": mark.phrase.text})
+            _set_children(element, {"name": mark.phrase.text})
         box = element.find("bndbox")
         if mark.is_moved and box is not None:
-            _with_texts(box, self._corners(mark, source))
+            _set_children(box, self._corners(mark, source))
             rotation = _rotation_in(element)
             if rotation is not None:
                 rotation.text = "0.0"
@@ -99,8 +99,8 @@ class Voc(PictureFiles):
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
         element = Element("object")
         facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
-        _with_texts(element, facts)
-        _with_texts(SubElement(element, "bndbox"), self._corners(mark, source))
+        _set_children(element, facts)
+        _set_children(SubElement(element, "bndbox"), self._corners(mark, source))
         yield text_of(element)
 
     def _corners(self, mark: Mark, source: Source) -> dict[str, str]:
@@ -108,8 +108,8 @@ class Voc(PictureFiles):
         if offset is None:
             offset = source.own.get("offset", 1)  # as the imported file counts
         x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
-        # The numbers of the first and the last pixel, counted from 1. The last one's is the edge
-        # after it, counted from 0, which is what tools that count from 0 write, too.
+        # Our box of the first two pixels of a row goes from 0 to 2. The devkit counts pixels from
+        # 1, and writes the first and the last: 1 and 2. Other tools write 0 and 2, as we do.
         numbers = (x1 + offset, y1 + offset, x2, y2)
         texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
         return dict(zip(_CORNERS, texts, strict=True))
@@ -274,9 +274,9 @@ def _sides(size: Element | None) -> dict[str, int]:
 
 
 def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
-    # The path of the picture from the image root. `file` is called `name` within the folder of
-    # annotations. The <filename> may be without an ending, or with a path of another machine: the
-    # first place is taken where the picture is.
+    # The path of the picture from the image root: the first of some names, folders and endings at
+    # which there is a file, because the <filename> may be without an ending, or with a path of
+    # another machine. `file` is called `name` within the folder of annotations.
     stated = _file_name_in(filename)
     stem = os.path.splitext(name)[0]  # tools call the file as its picture
     in_same_folder = os.path.join(os.path.dirname(name), stated)  # sub/a.jpg for sub/a.xml
@@ -320,23 +320,27 @@ def _with_name_now(item: str, source: Source) -> str:
 def _head(sample: Sample) -> Iterator[str]:
     # The elements that come before the objects, in the devkit's order.
     width, height = sample.size
-    facts = {"folder": FOLDER, "filename": safe_for_xml(os.path.basename(sample.file_name))}
-    for name, text in facts.items():
-        yield text_of(_with_texts(Element(name), text))
-    yield text_of(_with_texts(Element("source"), {"database": _DATABASE}))
-    sides = {"width": width, "height": height, "depth": 3}
-    yield text_of(_with_texts(Element("size"), sides))
-    yield text_of(_with_texts(Element("segmented"), "0"))
+    yield _simple_item("folder", FOLDER)
+    yield _simple_item("filename", safe_for_xml(os.path.basename(sample.file_name)))
+    source = Element("source")
+    _set_children(source, {"database": _DATABASE})
+    yield text_of(source)
+    size = Element("size")
+    _set_children(size, {"width": width, "height": height, "depth": 3})
+    yield text_of(size)
+    yield _simple_item("segmented", "0")
 
 
-def _with_texts(element: Element, texts: str | Mapping[str, Any]) -> Element:
-    # Sets an element's text, or those of its children, which are made where they are missing.
-    if isinstance(texts, str):
-        element.text = texts
-        return element
-    for name, text in texts.items():
-        child = element.find(name)
+def _simple_item(tag: str, text: str) -> str:
+    element = Element(tag)
+    element.text = text
+    return text_of(element)
+
+
+def _set_children(element: Element, text_of_tag: Mapping[str, Any]) -> None:
+    # Sets the text of each of these children. One that is missing is added.
+    for tag, text in text_of_tag.items():
+        child = element.find(tag)
         if child is None:
-            child = SubElement(element, name)
+            child = SubElement(element, tag)
         child.text = str(text)
-    return element

@@ -46,7 +46,10 @@ class WholePictures:
     def note(
         self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Take in a record of the picture that is called `name`, and its expressions."""
+        """Take in a record of the picture that is called `name`, and its expressions.
+
+        It fills `false_backgrounds` and `rejections`, and counts classes for `remarks`.
+        """
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)
@@ -71,12 +74,12 @@ class WholePictures:
                 always_undecided.append(f"{name}: undecided in {count} of {record_count} pictures")
         if not always_undecided:
             return []
-        in_words = always_undecided[:_MAX_NAMED]
-        more = len(always_undecided) - len(in_words)
+        named = always_undecided[:_MAX_NAMED]
+        more = len(always_undecided) - len(named)
         if more:
-            in_words.append(f"and {more} more")
+            named.append(f"and {more} more")
         return [
-            f"{', '.join(in_words)} (ambiguous or unsupported: neither there nor absent);"
+            f"{', '.join(named)} (ambiguous or unsupported: neither there nor absent);"
             " take such a class out of data.classes, or have another model look for it"
         ]
 

@@ -214,27 +214,26 @@ class _FreeKeys:
 
     def __init__(self) -> None:
         self._taken = Numbers()  # its numbers don't count here: a key that has one is taken
-        self._last_copy = NumberTable()  # hash of a key → the last number that was added to it
+        self._last_number = NumberTable()  # hash of a key → the last number that was added to it
 
     def of(self, stem: str) -> str:
-        """Return a key for a picture's path without its ending, which no other sample has.
+        """Return a key that no other sample has, for a picture's path without its ending.
 
-        It has `_` for dots, because the first dot of a name ends its key. If it is taken, `~2`,
-        `~3` and so on are added.
+        It has `_` for dots, because the first dot of a name ends its key: `a/x_1` for `a/x.1`. If
+        it is taken, it is `a/x_1~2`, `a/x_1~3` and so on.
         """
         folder, base = os.path.split(stem)
         plain_key = os.path.join(folder, base.replace(".", "_"))
         key = plain_key
         # Numbers up to this one are taken; 1 is the key without a number.
-        number = self._last_copy.get(hash(plain_key)) or 1
-        while not self._take(key):
+        number = self._last_number.get(hash(plain_key)) or 1
+        while not self._take_if_free(key):
             number += 1
             key = f"{plain_key}~{number}"
-        self._last_copy.set(hash(plain_key), number)
+        self._last_number.set(hash(plain_key), number)
         return key
 
-    def _take(self, key: str) -> bool:
-        # Returns whether the key was free. It is taken from now on.
+    def _take_if_free(self, key: str) -> bool:
         _, is_new = self._taken.number_of(key)
         return is_new
 
@@ -270,8 +269,8 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # A function that makes a value of the example's type, or raises an error of Python's. It is
-    # made once for all rows, because there are millions.
+    # A function that makes a value of the example's type of any value, or raises a TypeError or
+    # ValueError. It is made once, and called for millions of rows.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):

@@ -36,17 +36,17 @@ class CheckedSteps(list[Step]):
 
     def append(self, step: Step) -> None:
         """Take in a step. Raises PlanError or InputError if it can't read its file or columns."""
-        # Each step of a segment reads what the one before wrote: only the first one's file may be
-        # there now. `step` is in the last segment.
+        # `step` is in the last segment, whose steps read what the one before wrote: so only the
+        # file of its first step can be looked at.
         *earlier_segments, segment = segments([*self, step])
         first = segment[0]
         path = first.storage.input_path
-        # A file that an earlier step writes is looked at when that step is through; so is a pipe,
-        # which can be read only once.
+        # A file that an earlier step is to write isn't there yet, and a pipe can be read only once:
+        # both are checked when the step runs.
         written = _written_by(itertools.chain(*earlier_segments))
-        is_there_now = path not in written and kind_of(path) != "pipe"
+        can_be_read_now = path not in written and kind_of(path) != "pipe"
         # Operators of other libraries look at their files themselves.
-        if is_there_now and not isinstance(first.operator, WholeFile):
+        if can_be_read_now and not isinstance(first.operator, WholeFile):
             columns = self._columns_of(path, segment)
             check(segment, columns.names, columns.empty)  # whether each step has its columns
         super().append(step)
@@ -96,7 +96,8 @@ class StepByStep(CheckedSteps):
         try:
             super().append(step)
         except InputError:
-            if self._started == len(self):  # none waits
+            is_none_waiting = self._started == len(self)
+            if is_none_waiting:
                 raise
             # One of the steps that wait may write the file that this one reads.
             self.run()
@@ -165,15 +166,16 @@ class StepByStep(CheckedSteps):
 
 
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # As `_parts_of`. `written` are the files that earlier steps write.
-    with outside_forward():  # a look at a path would have the steps run
+    # `_parts_of`, in which a look at a file of a storage doesn't have the waiting steps run, as it
+    # would in `forward()`. `written` are the files that earlier steps write.
+    with outside_forward():
         return _parts_of(step, written)
 
 
 def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # What a step's results depend on, each under the name that a message has for it:
+    # What a step is made of, each part under the name that a message has for it:
     #     {"grounding's settings": …, "the serving's settings": …, "captions.jsonl": its state}
-    # A file that an earlier step writes is no part.
+    # A file that an earlier step writes is no part: it changes when that step runs.
     operator = step.operator
     parts: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
@@ -194,7 +196,8 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # Of plain values their text, of all else only which object it is: to tell whether any changed.
+    # Something to compare later for each attribute: the text of a plain value, and of anything else
+    # which object it is.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

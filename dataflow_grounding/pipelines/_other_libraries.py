@@ -55,8 +55,8 @@ class ForeignOperator:
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):  # no `forward()` is running
             return work()
-        # A pipeline notes steps of other threads in `strays`, and refuses them. Those that the
-        # operator itself calls, in any thread, are no mistake.
+        # A storage notes in `strays` which steps other threads call, for the pipeline to refuse.
+        # Those that this operator calls, in any thread, are no mistake.
         storage.strays = None
         return _output_column(self._operator, arguments, keys)
 
@@ -65,8 +65,8 @@ class ForeignOperator:
 
 
 class ForeignStorage:
-    """Stands for a storage of another library while `forward()` is called. Asked for anything but
-    its next step, it has the steps run that were called so far.
+    """Replaces a storage of another library while `forward()` is called. Where it is asked for
+    anything but its next step, such as a file, the steps that were called so far are run first.
     """
 
     _storage: Any = None  # None, too, while a copy is made, as in ForeignOperator

@@ -116,9 +116,9 @@ class Pipeline:
                 storage.strays = None
 
     def _replace_foreign(self) -> dict[str, Any]:
-        # Puts wrappers in place of what belongs to other libraries, so that their operators take
-        # part in the run as steps, and a look at a file of their storages is noticed. Those in
-        # lists stay as they are. Returns what was replaced, by attribute.
+        # Puts wrappers in place of attributes that belong to other libraries, so that their
+        # operators take part in the run as steps, and a look at a file of their storages is
+        # noticed. Operators in lists stay as they are. Returns what was replaced, by attribute.
         stand_ins: dict[str, Any] = {}
         for name, value in vars(self).items():
             is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
@@ -173,8 +173,9 @@ class Pipeline:
         steps_of_caller = noted_steps.get()
         if steps_of_caller is None:
             return self._run(resume_step, options)
-        # Another pipeline's `forward()` calls this one.
-        if not isinstance(steps_of_caller, StepByStep):  # it only notes steps down, and runs none
+        # Another pipeline's `forward()` calls this one. Where that is called by `compile()` or
+        # `steps()`, the steps of this one are noted with its own, and none is run.
+        if not isinstance(steps_of_caller, StepByStep):
             for step in self.steps()[resume_step:]:
                 steps_of_caller.append(step)
             return Summary()

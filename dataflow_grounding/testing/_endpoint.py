@@ -105,10 +105,12 @@ class Endpoint(Counts):
     port: int = 0
 
     def __post_init__(self) -> None:
-        """Read all of a request if it is recorded or its body kept, else what answers need."""
+        """Settle how much of a request is read: all of it if it is recorded or its body kept, else
+        only what the answers look at.
+        """
         super().__init__()
-        self._reads = IMAGES
-        if not self.record and not self.keep_bodies:  # then the answers alone look at requests
+        self._reads = IMAGES  # all
+        if not self.record and not self.keep_bodies:
             self._reads = getattr(self.answers, "reads", IMAGES)
         # By a hash of system message and pictures, the number of the last request that had them.
         self._beginnings: dict[int, int] = {}
@@ -163,9 +165,8 @@ class Endpoint(Counts):
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        # What a rule, or else a habit of the endpoint, makes go wrong with the reply. Where the
-        # body was not read, `pictures` is None, and only rules count: which model is asked for, and
-        # how, isn't known.
+        # What a rule, or else a habit of the endpoint, makes go wrong with the reply. `pictures` is
+        # None where the body was not read: then only rules count, because habits depend on it.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -200,19 +201,11 @@ class Endpoint(Counts):
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        # The bytes of the reply. The answer is a dict, a text or an Answer: each becomes the next.
+        # The bytes of the reply.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
-        answer = self.answers(request)
+        answer = self._as_answer(self.answers(request))
         request.encoded_images = ()  # with them, recorded requests would fill the memory
-        if isinstance(answer, dict):
-            answer = json.dumps(answer, ensure_ascii=False)
-            if self.takes.ignores_format:  # then it puts prose around the JSON
-                answer = (
-                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
-                )
-        if isinstance(answer, str):
-            answer = Answer(answer)
         if fault.change:
             answer = fault.change(answer)
         answer = self.takes.served(request, answer)
@@ -221,22 +214,30 @@ class Endpoint(Counts):
         headers = {**exchange.dialect.headers(answer), **fault.headers}
         return response(200, _dump(reply), headers)
 
+    def _as_answer(self, answer: Answer | str | dict[str, Any]) -> Answer:
+        if isinstance(answer, dict):
+            answer = json.dumps(answer, ensure_ascii=False)
+            if self.takes.ignores_format:  # then it puts prose around the JSON
+                answer = (
+                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
+                )
+        return Answer(answer) if isinstance(answer, str) else answer
+
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        # System message and pictures count as cached where one of the last CACHE_WINDOW requests
-        # had the same, and at least one picture. Where the body was not read, `pictures` is None,
-        # and the input counts as one image. Four characters count as a token.
+        # Four characters count as a token. A request's beginning, its system message and pictures,
+        # counts as cached where one of the last CACHE_WINDOW requests had the same.
         output_tokens = len(answer.text) // 4
-        if pictures is None:
+        if pictures is None:  # the body was not read: the input counts as one image
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
-        beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
-        input_tokens = beginning + len(request.text) // 4
-        key = hash((request.system, *pictures))
-        last_received = self._beginnings.get(key)
-        self._beginnings[key] = self.received
+        beginning_tokens = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
+        input_tokens = beginning_tokens + len(request.text) // 4
+        beginning = hash((request.system, *pictures))
+        last_received = self._beginnings.get(beginning)
+        self._beginnings[beginning] = self.received
         cached_tokens = 0
-        if pictures and last_received is not None:
+        if pictures and last_received is not None:  # endpoints cache only long beginnings
             requests_since = self.received - last_received
-            cached_tokens = beginning if requests_since <= CACHE_WINDOW else 0
+            cached_tokens = beginning_tokens if requests_since <= CACHE_WINDOW else 0
         return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:

@@ -114,9 +114,9 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}. A caption
-        # grounding is answered with the caption's phrases, too, numbered from 1; its boxes have
-        # these numbers, and no labels.
+        # For given phrases: {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score":
+        # 0.9}]}. For a caption, whose phrases are found first: `cleaned_caption`, `expressions` and
+        # `objects`, which have the number of their expression, from 1, for an id, and no labels.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -129,7 +129,7 @@ class EchoAnswers:
         objects = self._objects(request, phrases)
         for thing in objects:
             del thing["label"]
-        return {**reply, "objects": objects}  # with `cleaned_caption` and `expressions`
+        return {**reply, "objects": objects}
 
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
@@ -235,13 +235,13 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return an answer in the form that a request asks for: the only one that its schema allows, in
-    which each property has an `enum` of one value; an object; or a text.
+    """Return an answer in the form that a request asks for: by its schema, as any object, or as a
+    text.
     """
     response_format = settings.get("response_format") or {}
     json_schema = response_format.get("json_schema") or {}
     schema = json_schema.get("schema") or settings.get("responseSchema")
-    if schema:
+    if schema:  # each property of it is an `enum` of one value
         return {name: part["enum"][0] for name, part in schema["properties"].items()}
     if response_format.get("type") == "json_object":
         return {"color": COLORS[1]}
@@ -264,8 +264,8 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_other_color(text: str, turn: int) -> str:
-    """Return a phrase with another colour before its last word, which stays: by `turn`, one of the
-    colours that it hasn't.
+    """Return a phrase with another colour before its last word: "the green cup" for "the red cup".
+    Each `turn`, from 0, takes a further colour.
     """
     *before, last = text.split()
     words_without_color = [word for word in before if word not in COLORS]
@@ -298,9 +298,9 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 @lru_cache(maxsize=100)
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
-    # The number of each layout of probe pictures of a size, by its phrases in order: to make all
-    # boxes takes ten times as long.
-    # From INNER on, rectangles keep away from the picture's edges; before, they may be anywhere.
+    # The number of each layout of probe pictures of a size, by its phrases in order. To look for a
+    # layout by its boxes, which have to be made first, would take ten times as long.
+    # Layouts from INNER on keep their rectangles away from the picture's edges.
     layouts = (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS))
     number_of: dict[tuple[str, ...], int] = {}
     for layout in layouts:

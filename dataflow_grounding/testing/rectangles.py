@@ -20,9 +20,11 @@ Block: TypeAlias = tuple[int, int]
 """The row and the column of a block of pixels, from 0."""
 Pixels: TypeAlias = NDArray[np.int16]
 
-# Pixels are first looked at in steps, of a FINEST-th of the shorter side, but MOST_APART at most.
-FINEST, MOST_APART = 100, 4
-LEAST_BLOCKS = 4  # of these that a rectangle has: fewer may be anything
+# Only some pixels are looked at first: about FINEST of them along the shorter side, and more in
+# large pictures, where they are MOST_APART pixels apart. Each of them says the color of a block.
+FINEST = 100
+MOST_APART = 4
+LEAST_BLOCKS = 4  # that a rectangle has: fewer may be anything
 LIKE = 40  # that a channel may be off, of 255: JPEG changes colors, most at edges
 FILLED = 0.85  # share of its box that an area of the color fills, if it is a rectangle
 FULL = 0.5  # share of a row or column of pixels that is of the color, up to a rectangle's edge
@@ -51,8 +53,8 @@ def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
 
 
 def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
-    # One pixel in `step` rows and columns says of which colour a block of pixels is. The rectangle
-    # is the largest area of blocks of the colour that fills its box.
+    # The largest area of blocks of the colour that fills its box; None without one. One pixel in
+    # `step` rows and columns says of which colour a block is.
     shorter_side = min(pixels.shape[:2])
     step = min(MOST_APART, max(1, shorter_side // FINEST))
     is_of_color = _is_like(pixels[::step, ::step], color)

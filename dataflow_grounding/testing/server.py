@@ -153,9 +153,9 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        # Sends a reply, and counts it once. Returns whether it has left whole, which one that is
-        # cut by its fault never does. This is cancelled if the client leaves meanwhile.
-        is_cut = exchange.fault.sent_share < 1.0
+        # Sends a reply, and counts it as sent or as abandoned. Returns whether it has left whole.
+        # If the client leaves meanwhile, this is cancelled at one of the awaits.
+        is_cut = exchange.fault.sent_share < 1.0  # by its fault, so that it can't leave whole
         has_left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
@@ -239,8 +239,8 @@ class LoopbackServer(Endpoint):
         self._coming_back = self._loop.create_task(self._listen(after=seconds))
 
     async def _drop_all(self) -> None:
-        # Stops listening and ends all talks, each of which closes its connection. The loop's other
-        # tasks are talks, or wait to listen again.
+        # Stops listening, and cancels all other tasks of the loop. These are talks, each of which
+        # closes its connection, and perhaps one that waits to listen again.
         if self._listener:
             self._listener.close()
         all_but_this = asyncio.all_tasks() - {asyncio.current_task()}

@@ -41,8 +41,8 @@ class Takes:
     service_tiers: tuple[str, ...] | None = ("default", "flex")
 
     def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
-        """Return the answer with the tier that was asked for, unless it names one itself, or the
-        endpoint passes over tiers.
+        """Return the answer with the tier that was asked for, if any. An answer that names a tier
+        itself stays as it is, and so do all answers of an endpoint that passes over tiers.
         """
         asked_tier = request.settings.get("service_tier")
         if answer.tier is not None or asked_tier is None or self.service_tiers is None:
