@@ -93,7 +93,8 @@ def font_of(name: str, size: int) -> "FreeTypeFont | None":
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
-    # A font draws the same sign for all characters that it lacks, as for one that no font has.
+    # A font draws one sign, often an empty box, for every character that it lacks. How it looks is
+    # seen from U+10FFFF, which no font has.
     font = font_of(name, 16)
     if font is None:
         return False

@@ -5,6 +5,7 @@ all that is odd or damaged is left to Pillow. Sources: ITU-T T.81 (JPEG), annex 
 (EXIF 2.32), 4.6.2 and 4.7.2.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from dataflow_grounding.boxes.geometry import Size
@@ -43,37 +44,49 @@ class PlainHeader(NamedTuple):
 
 def plain_header(data: bytes) -> PlainHeader | None:
     """Return a plain JPEG's header; None for anything else, which is for Pillow to judge."""
-    if not data.startswith(b"\xff\xd8"):
+    segments, scan = _segments_before_scan(data)
+    if scan is None:
         return None
     size: Size | None = None
     orientation: int | None = None
+    others: list[tuple[int, bytes]] = []  # a second frame, or a second EXIF, is among these, too
+    for marker, content in segments:
+        if marker in _FRAMES and size is None:
+            size = _size_in(content)
+            if size is None:
+                return None
+        elif marker == _EXIF and orientation is None:
+            orientation = _orientation_in(content)
+            if orientation is None:
+                return None
+        elif marker not in _HARMLESS:
+            others.append((marker, content))
+    if size is None or not _are_harmless(others):  # without a size, the frame is missing
+        return None
+    return PlainHeader(size, scan, orientation or 1)  # without EXIF it is upright
+
+
+def _segments_before_scan(data: bytes) -> tuple[list[tuple[int, bytes]], int | None]:
+    # The marker and the content of each segment, and the offset of the scan that comes after them.
+    # The offset is None where `data` is no JPEG, or is broken or ends before a whole scan header.
+    segments: list[tuple[int, bytes]] = []
+    if not data.startswith(b"\xff\xd8"):
+        return segments, None
     offset = 2  # after the file's own two bytes
     for _ in range(MAX_SEGMENTS):
         head = data[offset : offset + 4]  # 0xFF, the marker, and the length in two bytes
         if len(head) < 4 or head[0] != 0xFF:
-            return None
+            break
         marker = head[1]
         length = int.from_bytes(head[2:4], "big")  # with its own two bytes
-        segment = data[offset + 4 : offset + 2 + length]
-        if len(segment) != length - 2:  # `data` ends before the segment does
-            return None
+        content = data[offset + 4 : offset + 2 + length]
+        if len(content) != length - 2:  # `data` ends before the segment does
+            break
         if marker == _SCAN:
-            if size is None:  # the frame is missing
-                return None
-            return PlainHeader(size, offset, orientation or 1)  # without EXIF it is upright
-        if marker in _FRAMES and size is None:
-            size = _size_in(segment)
-            if size is None:
-                return None
-        elif marker == _EXIF and orientation is None:
-            orientation = _orientation_in(segment)
-            if orientation is None:
-                return None
-        # A second frame, or a second EXIF, comes here, too, and isn't harmless.
-        elif marker not in _HARMLESS and not _is_harmless_table(marker, segment):
-            return None
+            return segments, offset
+        segments.append((marker, content))
         offset += 2 + length
-    return None
+    return segments, None
 
 
 def _size_in(frame: bytes) -> Size | None:
@@ -94,41 +107,53 @@ def _size_in(frame: bytes) -> Size | None:
 
 def _orientation_in(segment: bytes) -> int | None:
     # None where EXIF states none, or more than one: Pillow has more rules for these, such as XMP.
-    # After its name, EXIF is laid out as a TIFF: the byte order, where its directory of fields
-    # begins, and there how many fields there are, and the fields.
     if not segment.startswith(EXIF_NAME):
         return None
     tiff = segment.removeprefix(EXIF_NAME)
     order = _BYTE_ORDERS.get(tiff[:4])
     if order is None:
         return None
-    directory = int.from_bytes(tiff[4:8], order)
-    fields = int.from_bytes(tiff[directory : directory + 2], order)
-    end = directory + 2 + fields * _ENTRY_BYTES
-    if end > len(tiff):
+    entries = _entries_of_orientation(tiff, order)
+    if len(entries) != 1:
         return None
-    orientation = None
-    for offset in range(directory + 2, end, _ENTRY_BYTES):
-        # An entry is a tag, the type of its values, their count, and the values if they fit.
-        tag = int.from_bytes(tiff[offset : offset + 2], order)
-        value_type = int.from_bytes(tiff[offset + 2 : offset + 4], order)
-        count = int.from_bytes(tiff[offset + 4 : offset + 8], order)
-        if tag != _ORIENTATION:
-            continue
-        is_one_number = value_type == _SHORT and count == 1
-        if orientation is not None or not is_one_number:
-            return None
-        orientation = int.from_bytes(tiff[offset + 8 : offset + 10], order)
+    # An entry is a tag, the type of its values, their count, and the values if they fit.
+    entry = entries[0]
+    value_type = int.from_bytes(entry[2:4], order)
+    count = int.from_bytes(entry[4:8], order)
+    if value_type != _SHORT or count != 1:
+        return None
+    orientation = int.from_bytes(entry[8:10], order)
     return orientation if orientation in range(1, 9) else None
 
 
-def _is_harmless_table(marker: int, segment: bytes) -> bool:
-    # Whether a segment changes nothing of what the frame and EXIF say of the picture, which its
-    # marker alone doesn't tell.
-    if marker == _QUANTIZATION:
-        are_whole = len(segment) % _TABLE_BYTES == 0
-        numbers = segment[::_TABLE_BYTES]  # the first byte of each table
-        return are_whole and max(numbers, default=0) < 16  # else values have two bytes
-    if marker == _JFIF:
-        return len(segment) >= _LEAST_JFIF
-    return False
+def _entries_of_orientation(tiff: bytes, order: Literal["little", "big"]) -> list[bytes]:
+    # EXIF is laid out as a TIFF. Bytes 4 to 8 say where the directory of its fields begins: there
+    # is how many fields there are, in two bytes, and then an entry for each. None are returned
+    # where the directory goes beyond the end.
+    directory = int.from_bytes(tiff[4:8], order)
+    field_count = int.from_bytes(tiff[directory : directory + 2], order)
+    first = directory + 2
+    end = first + field_count * _ENTRY_BYTES
+    entries: list[bytes] = []
+    if end > len(tiff):
+        return entries
+    for offset in range(first, end, _ENTRY_BYTES):
+        tag = int.from_bytes(tiff[offset : offset + 2], order)
+        if tag == _ORIENTATION:
+            entries.append(tiff[offset : offset + _ENTRY_BYTES])
+    return entries
+
+
+def _are_harmless(segments: Sequence[tuple[int, bytes]]) -> bool:
+    # Whether segments are harmless by what is in them: tables with values of one byte, or a whole
+    # header of JFIF. For these two the marker alone doesn't tell.
+    for marker, content in segments:
+        if marker == _QUANTIZATION:
+            are_whole = len(content) % _TABLE_BYTES == 0
+            numbers = content[::_TABLE_BYTES]  # the first byte of each table
+            is_harmless = are_whole and max(numbers, default=0) < 16  # else values have two bytes
+        else:
+            is_harmless = marker == _JFIF and len(content) >= _LEAST_JFIF
+        if not is_harmless:
+            return False
+    return True

@@ -92,10 +92,10 @@ class _Sizes:
         self.halo = max(1, round(self.line / 3))
         self.ring = self.line + 2 * self.halo
         font = max(10, 7.5 + extent * 0.0125)
-        # Letters are smaller in a crowd: labels of three letters, which are about 3.5 by 1 of the
-        # font's size, should cover no more than 15% of the picture.
+        # Letters are smaller where there are many labels. Of labels with three letters, each about
+        # 3.5 font sizes wide and one high, all together should cover at most 15% of the picture.
         share_covered = label_count * 3.5 * font**2 / (width * height)
-        # What is covered goes as the font's square. Without labels, `share_covered` is 0.
+        # A font of half the size covers a quarter, hence the root. Without labels, the share is 0.
         reduction = min(1, math.sqrt(0.15 / max(share_covered, 0.001)))
         font = max(9, font * reduction)
         self.font = round(font)
@@ -125,9 +125,9 @@ def _linear(value: float) -> float:
 def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     """Return a new RGB picture with the marks drawn on it.
 
-    Outlines are outside their boxes, so that nothing marked is covered. A label without room is
-    shortened, down to the mark's number, from 1, which also replaces a label that no font can
-    write. Raises ValueError for a bbox that is not finite, or has its corners in the wrong order.
+    Outlines are outside their boxes, so that nothing marked is covered. A label that has no room is
+    shortened. If even that has none, or no font can write the label, the mark's number, from 1, is
+    drawn. Raises ValueError for a bbox that is not finite, or has its corners in the wrong order.
     """
     from PIL.ImageDraw import Draw  # late: scripts that name operators don't all draw
 
@@ -188,20 +188,19 @@ def _draw_label(
     label = _place_label(mark, other_boxes, spots_taken, sizes)
     if label is None:
         return None
-    x1, y1, _, y2 = label.spot
     _fill(draw, [label.spot], mark.color, sizes.halo)
-    # Capitals are in the middle of the label's height, for any letters, so that all labels of a
+    _draw_text(draw, label, text_color(mark.color), sizes.padding)
+    return label.spot
+
+
+def _draw_text(draw: "ImageDraw", label: "_PlacedLabel", color: Color, padding: int) -> None:
+    # A capital letter is halfway up the label, whatever letters the text has: so all labels of a
     # picture look alike.
+    x1, y1, _, y2 = label.spot
     cap_height = -label.font.getbbox("H", anchor="ls")[1]
     baseline = round((y1 + y2 + cap_height) / 2)
-    draw.text(
-        (x1 + sizes.padding, baseline),
-        label.text,
-        fill=text_color(mark.color),
-        font=label.font,
-        anchor="ls",
-    )
-    return label.spot
+    position = (x1 + padding, baseline)
+    draw.text(position, label.text, fill=color, font=label.font, anchor="ls")
 
 
 def _box_inside(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
@@ -232,9 +231,9 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    # How far the outline of a box goes that lies from `low` to `high` on a side of the picture. If
-    # the picture has room, it is at least two ring widths and a pixel long, so that a tiny box in a
-    # corner still has an outline with a hole.
+    # From where to where the outline of a box goes along one side of the picture. The box lies from
+    # `low` to `high` there. If the picture has room, the outline is at least two ring widths and a
+    # pixel long, so that a tiny box in a corner still has an outline with a hole.
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -244,9 +243,9 @@ def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
 
 
 def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> None:
-    # All pieces are drawn whole in the halo's colour first (inset 0), then smaller in their own. So
-    # pieces that touch have one halo around them together, and one too thin for both edges is all
-    # halo.
+    # First all pieces are drawn in the halo's colour, then all of them, smaller, in their own
+    # colour. So pieces that touch, as the sides of a box, have one halo around them together. A
+    # piece that is too thin for a halo on both edges has only the halo's colour.
     for inset, ink in ((0, text_color(color)), (halo, color)):
         for x1, y1, x2, y2 in pieces:
             if min(x2 - x1, y2 - y1) > 2 * inset:
@@ -265,9 +264,9 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    # The dashes of all sides; one that is too short for two is whole.
+    # The dashes of all sides. A side that is too short for two dashes is drawn whole.
     dash_length = 5 * sizes.line + 2 * sizes.halo
-    gap = 3 * sizes.line  # about: dashes are spread evenly
+    gap = 3 * sizes.line  # about: dashes are spread evenly from end to end of a side
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
         is_horizontal = x2 - x1 >= y2 - y1
         length = max(x2 - x1, y2 - y1)
@@ -285,7 +284,7 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
 
 
 class _Placing(NamedTuple):
-    """A text at a spot. Of two, the one that hides less is the lesser."""
+    """A text at a spot. `min` of several is the one that hides least."""
 
     harm: float
     text: str
@@ -301,40 +300,54 @@ class _PlacedLabel(NamedTuple):
 def _place_label(
     mark: _DrawnMark, other_boxes: Sequence[Box], spots_taken: Sequence[Box], sizes: _Sizes
 ) -> _PlacedLabel | None:
-    # The label is tried as long as there is room, then short, then as the mark's number alone. The
-    # first of these with a spot that hides little ends the search; else the best spot of all is
-    # taken.
+    # The first version of the label with a spot that hides little is taken. If none has one, the
+    # version and spot that hide least are. None if the picture has no room for any.
+    font, versions = _versions(mark, sizes)
+    placings: list[_Placing] = []  # the best of each version
+    for version in versions:
+        width = round(font.getlength(version)) + 2 * sizes.padding
+        spots = list(_spots(mark.box, width, sizes))
+        if not spots:
+            continue
+        harm, spot = _least_harmful(spots, mark.box, other_boxes, spots_taken)
+        placings.append(_Placing(harm, version, spot))
+        if harm < _LITTLE_HARM:
+            break
+    if not placings:
+        return None
+    best = min(placings)
+    return _PlacedLabel(best.text, font, best.spot)
+
+
+def _versions(mark: _DrawnMark, sizes: _Sizes) -> tuple["FreeTypeFont", list[str]]:
+    # The font of a label, and what it may say, each text once: its own text, as long as there is
+    # room, then a short one, then the mark's number alone.
     number = str(mark.number)
     text, font_name = writable(mark.given.label, number)
     font = font_of(font_name, sizes.font)
     assert font is not None  # it has all letters of the text
     room = _label_room(mark.box, sizes)
-    versions = (
-        shortened(text, font, room),
-        shortened(text, font, min(room, _SHORT_LABEL * sizes.font)),
-        number,
-    )
-    best: _Placing | None = None
-    for version in dict.fromkeys(versions):  # each once
-        width = round(font.getlength(version)) + 2 * sizes.padding
-        spots = list(_spots(mark.box, width, sizes))
-        # Other boxes are left out here that no spot touches: they add no harm to any.
-        near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
-        for rank, spot in enumerate(spots):
-            harm = _harm(spot, mark.box, near, spots_taken) + _RANK_HARM * rank
-            placing = _Placing(harm, version, spot)
-            if best is None or placing < best:
-                best = placing
-        if best is not None and best.harm < _LITTLE_HARM:
-            break
-    if best is None:
-        return None
-    return _PlacedLabel(best.text, font, best.spot)
+    short_room = min(room, _SHORT_LABEL * sizes.font)
+    texts = (shortened(text, font, room), shortened(text, font, short_room), number)
+    return font, list(dict.fromkeys(texts))
+
+
+def _least_harmful(
+    spots: Sequence[Box], own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]
+) -> tuple[float, Box]:
+    # The harm of the best spot, and the spot. `spots` begin with the preferred one. Boxes that no
+    # spot touches are left out once for all spots.
+    near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
+    candidates = []
+    for rank, spot in enumerate(spots):
+        harm = _harm(spot, own_box, near, spots_taken) + _RANK_HARM * rank
+        candidates.append((harm, spot))
+    return min(candidates)
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
-    # The box's width, or more at a small box; in a crowd of labels a fair share of the picture at
-    # the most.
+    # How wide a label may be: as wide as its box, and wider at a small box, but where there are
+    # many labels no wider than its fair share of the picture.
     whole_picture = sizes.width - 2 * sizes.padding
     next_to_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
@@ -344,36 +357,48 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     # The spots for a label of this width, the preferred first: four above or below the box, four
     # left or right of it, and four in its corners. Those without room in the picture are left out.
-    x1, y1, x2, y2 = _ring(box, sizes)
     height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
         return
-    overlap = sizes.halo  # a label lies on the outline's halo, so that both edges are one line
-    # The spots' top left corners. Above and below, labels are flush with the left or right side.
-    lefts = (x1, x2 - width)
-    tops = (y1, y2 - height)
-    top_above = y1 - height + overlap
-    top_below = y2 - overlap
-    above_or_below = [(x, y) for y in (top_above, top_below) for x in lefts]
-    left_of_box = x1 - width + overlap
-    right_of_box = x2 - overlap
-    left_or_right = [(x, y) for x in (right_of_box, left_of_box) for y in tops]
-    inset = sizes.ring - overlap
-    inner_lefts = (x1 + inset, x2 - inset - width)
-    inner_tops = (y1 + inset, y2 - inset - height)
-    within = [(x, y) for y in inner_tops for x in inner_lefts]
-    # A label that has to be pushed along its box still belongs to it. Pushed across, it would lie
-    # on what it names, so there it has no room.
-    for left, top in above_or_below:
+    ring = _ring(box, sizes)
+    # A label may be pushed along the side of its box to be in the picture. Pushed the other way, it
+    # would lie on what it names: such a spot is left out.
+    for left, top in _places_above_or_below(ring, width, height, sizes.halo):
         spot = _pushed_inside(left, top, width, height, sizes)
         if spot[1] == top:
             yield spot
-    for left, top in left_or_right:
+    for left, top in _places_left_or_right(ring, width, height, sizes.halo):
         spot = _pushed_inside(left, top, width, height, sizes)
         if spot[0] == left:
             yield spot
-    for left, top in within:
+    for left, top in _places_in_corners(ring, width, height, sizes):
         yield _pushed_inside(left, top, width, height, sizes)
+
+
+# A place is a label's top left corner. A label lies on the halo of its box's outline, so that the
+# two edges are one line.
+
+
+def _places_above_or_below(ring: Box, width: int, height: int, halo: int) -> list[tuple[int, int]]:
+    # Flush with the left or the right side of the outline.
+    x1, y1, x2, y2 = ring
+    tops = (y1 - height + halo, y2 - halo)
+    return [(left, top) for top in tops for left in (x1, x2 - width)]
+
+
+def _places_left_or_right(ring: Box, width: int, height: int, halo: int) -> list[tuple[int, int]]:
+    # Flush with the upper or the lower side of the outline.
+    x1, y1, x2, y2 = ring
+    lefts = (x2 - halo, x1 - width + halo)
+    return [(left, top) for left in lefts for top in (y1, y2 - height)]
+
+
+def _places_in_corners(ring: Box, width: int, height: int, sizes: _Sizes) -> list[tuple[int, int]]:
+    x1, y1, x2, y2 = ring
+    inset = sizes.ring - sizes.halo
+    lefts = (x1 + inset, x2 - inset - width)
+    tops = (y1 + inset, y2 - inset - height)
+    return [(left, top) for top in tops for left in lefts]
 
 
 def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) -> Box:

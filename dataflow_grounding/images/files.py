@@ -157,7 +157,7 @@ class Header(NamedTuple):
 
 
 def _turned_size(size: Size, orientation: int) -> Size:
-    # Of the upright picture from that of the stored one, or the other way round.
+    # The upright picture's size from the stored picture's, or the other way round.
     return size[::-1] if orientation >= _ON_ITS_SIDE else size
 
 
@@ -209,37 +209,39 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     Raises ImageBroken for what is no image, for one whose end is missing, and for one that would be
     seen all white or black; MachineBusy, StorageFailed.
     """
-    header = plain_header(data)
-    if header is not None:  # nothing of a plain JPEG has to be decoded
-        return _facts_of_plain_jpeg(data, header, path)
+    plain = plain_header(data)
+    if plain is not None:  # nothing of a plain JPEG has to be decoded
+        return _facts_of_plain_jpeg(data, plain, path)
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
-        header_end = file.tell()
-        size, media_type, orientation = _header_of(picture, data)
-        _refuse_cut_off(_is_whole(data, picture.format, header_end), path)
-        # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
-        # read all of the file to tell.
-        is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
+        header_end = file.tell()  # Pillow has read up to here
+        header = _header_of(picture, data)
+        _refuse_cut_off(data, picture.format, header_end, path)
+        is_animated = _is_animated(picture)
         is_transparent = _is_transparent(picture)
         if is_transparent:
             _refuse_white_on_nothing(picture, path)
         _refuse_dim(picture, data, path)
-        is_upright = orientation == 1
         has_plain_pixels = picture.mode in _PLAIN_MODES and not is_transparent
-        is_plain = is_upright and has_plain_pixels and not is_animated
         return ImageFacts(
             digest=hashlib.sha256(data).hexdigest(),
-            width=size[0],
-            height=size[1],
-            media_type=media_type,
-            plain=is_plain,
+            width=header.size[0],
+            height=header.size[1],
+            media_type=header.media_type,
+            plain=header.orientation == 1 and has_plain_pixels and not is_animated,
             file_bytes=len(data),
             stretched=_is_stretched(picture, path),
         )
 
 
+def _is_animated(picture: "PillowImage") -> bool:
+    # An MPO is a JPEG with more pictures, of which the first is taken. It isn't asked: Pillow would
+    # read all of the file to tell.
+    return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+
+
 def _facts_of_plain_jpeg(data: bytes, header: PlainHeader, path: str) -> ImageFacts:
-    _refuse_cut_off(_is_whole(data, "JPEG", header.scan), path)
+    _refuse_cut_off(data, "JPEG", header.scan, path)
     width, height = _turned_size(header.size, header.orientation)
     return ImageFacts(
         digest=hashlib.sha256(data).hexdigest(),
@@ -251,15 +253,27 @@ def _facts_of_plain_jpeg(data: bytes, header: PlainHeader, path: str) -> ImageFa
     )
 
 
-def _refuse_cut_off(is_whole: bool, path: str) -> None:
+def _refuse_cut_off(data: bytes, format: str | None, header_end: int, path: str) -> None:
+    # Raises ImageBroken where the end of the file is missing, as far as its format tells without
+    # decoding it. The end of a JPEG is sought from `header_end` on, where its first scan begins:
+    # before that a thumbnail may have an end, too.
+    is_whole = True
+    if format == "JPEG":  # more may follow: phones append a video to some
+        is_whole = data.rfind(_END_OF_IMAGE, header_end) >= 0
+    elif format == "MPO":  # here Pillow has read further than the first scan
+        is_whole = data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
+    elif format == "PNG":  # the name of its last chunk
+        is_whole = data.rfind(b"IEND") >= 0
+    elif format == "WEBP":  # its length is at its beginning
+        is_whole = len(data) >= 8 + int.from_bytes(data[4:8], "little")
     if not is_whole:
         raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
 
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     # Of colors with 16 bits each, Pillow keeps the upper eight. Where a camera has put 12 or 14
-    # bits into these 16, next to nothing is left, and the picture would be black. Of greys
-    # (`_is_deep`) Pillow keeps all bits, so that they can be stretched.
+    # bits into these 16, next to nothing is left, and the picture would be black: it is refused. Of
+    # greys (`_is_deep`) Pillow keeps all bits, so that they can be stretched.
     bits_of_colors: Any = ()  # the number for each color
     if picture.format == "PNG":
         bits_of_colors = data[24:25]  # one byte for all colors, after width and height
@@ -344,7 +358,8 @@ def _say_stretched(path: str, least: float, most: float) -> None:
 
 
 def _png_heads(file: IO[bytes], path: str) -> bytes:
-    # How a PNG's chunks begin, which is enough for `may_have_exif`: a thousandth of a photo.
+    # The first bytes of each chunk of a PNG. They are enough for `may_have_exif`, and about a
+    # thousandth of a photo.
     if is_remote(path):
         return read_file(path)  # `file` may have no more than its first bytes
     heads = bytearray()
@@ -365,7 +380,7 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
 
 
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
-    # `data` is what `may_have_exif` looks through, of a PNG.
+    # `data` is needed of a PNG alone: `may_have_exif` looks through it.
     import PIL.Image
 
     orientation: Any = 1
@@ -403,7 +418,7 @@ def _formats() -> list[str]:
     # The first call also sets the size of the blocks that Pillow asks memory in.
     import PIL.Image
 
-    # glibc keeps smaller blocks that are freed, for each thread its own, and memory would grow.
+    # Smaller blocks that are freed stay with the thread in glibc, and memory would grow.
     PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
     if importlib.util.find_spec("PIL.AvifImagePlugin"):
         return list(FORMATS)
@@ -459,21 +474,6 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
     return ImageBroken(f"{quoted(path)} {why}")
 
 
-def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
-    # As far as the picture's format tells without decoding it. `header_end` is how far Pillow has
-    # read: of a JPEG, to its first scan, after the segments, which may hold a thumbnail with its
-    # own end.
-    if format == "JPEG":  # more may follow: phones append a video to some
-        return data.rfind(_END_OF_IMAGE, header_end) >= 0
-    if format == "MPO":  # here Pillow has read further than the first scan
-        return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
-    if format == "PNG":  # the name of its last chunk
-        return data.rfind(b"IEND") >= 0
-    if format == "WEBP":  # its length is at its beginning
-        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    return True
-
-
 def _jpeg_scan(data: bytes) -> int:
     # The offset of the first scan.
     offset = 2
@@ -484,8 +484,8 @@ def _jpeg_scan(data: bytes) -> int:
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     # The end of each segment before the first scan, as an offset, and its first ten bytes: 0xFF, a
-    # byte for its kind, two for its length, and how its content begins. A byte that fills up the
-    # space between two segments comes as one.
+    # byte for its kind, two for its length, and the beginning of its content. Between two segments
+    # there may be single bytes 0xFF. Each of these is yielded as if it were a segment.
     offset = 2  # after the file's own two bytes
     while True:
         file.seek(offset)
@@ -493,7 +493,7 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         is_segment = len(first_bytes) >= 4 and first_bytes[0] == 0xFF
         if not is_segment or first_bytes[1] == _START_OF_SCAN:
             return
-        if first_bytes[1] == 0xFF:  # the first one fills up
+        if first_bytes[1] == 0xFF:  # the first of the two is such a single byte
             offset += 1
         else:
             length = int.from_bytes(first_bytes[2:4], "big")  # without 0xFF and the kind
@@ -503,10 +503,11 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
     # Pillow puts the pieces of EXIF together one by one: 100 MB took two minutes.
-    exif_bytes = 0
     file_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if file_bytes > MAX_EXIF_BYTES and file.read(2) == b"\xff\xd8":  # a JPEG
+    is_jpeg = file.read(2) == b"\xff\xd8"
+    if is_jpeg and file_bytes > MAX_EXIF_BYTES:
+        exif_bytes = 0
         for count, (_, first_bytes) in enumerate(_jpeg_segments(file), 1):
             if first_bytes[4:8] == b"Exif":
                 exif_bytes += int.from_bytes(first_bytes[2:4], "big")
@@ -616,24 +617,9 @@ def _whole_range(picture: "PillowImage") -> int:
 def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
     # The values that are shown as black and as white. Cameras put 12 bits in 16 (Pillow#2574),
     # depth is in millimeters, and floating-point numbers are in any unit: these are stretched.
-    import numpy as np
-
-    seen_in_strips = []
-    for strip in _strips(picture):
-        values = np.asarray(strip)
-        is_seen = np.isfinite(values) & ~_transparent_in(picture, values)
-        seen_in_strips.append(np.unique(values[is_seen]))
-    seen = np.unique(np.concatenate(seen_in_strips))
-    if not seen.size:
-        raise ValueError("it has no finite values")
-    # A value that is farther from all others than these are from each other is no data (65535,
-    # -9999), or a broken sensor's.
-    while len(seen) > 2 and _is_far_off(seen[-1], seen[-2], seen[0]):
-        seen = seen[:-1]
-    while len(seen) > 2 and _is_far_off(seen[0], seen[1], seen[-1]):
-        seen = seen[1:]
-    least = float(seen[0])
-    most = float(seen[-1])
+    values = _without_outliers(_values_in(picture))
+    least = float(values[0])
+    most = float(values[-1])
     # What fills half of the range can be seen as it is; one value alone can't be stretched.
     whole = _whole_range(picture)
     is_within_range = least >= 0 and most <= whole
@@ -642,6 +628,31 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
     if is_within_range and (fills_half or has_one_value):
         return 0.0, float(whole)
     return least, most
+
+
+def _values_in(picture: "PillowImage") -> Any:
+    # The values of the pixels that are seen, sorted, each once. Raises ValueError without any.
+    import numpy as np
+
+    values_of_strips = []
+    for strip in _strips(picture):
+        values = np.asarray(strip)
+        is_seen = np.isfinite(values) & ~_transparent_in(picture, values)
+        values_of_strips.append(np.unique(values[is_seen]))
+    all_values = np.unique(np.concatenate(values_of_strips))
+    if not all_values.size:
+        raise ValueError("it has no finite values")
+    return all_values
+
+
+def _without_outliers(values: Any) -> Any:
+    # A value that is farther from all others than these are from each other stands for missing
+    # data, such as 65535 or -9999, or is a broken sensor's. `values` are sorted.
+    while len(values) > 2 and _is_far_off(values[-1], values[-2], values[0]):
+        values = values[:-1]
+    while len(values) > 2 and _is_far_off(values[0], values[1], values[-1]):
+        values = values[1:]
+    return values
 
 
 def _is_far_off(value: Any, nearest: Any, farthest: Any) -> bool:
@@ -662,7 +673,7 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     strips = []
     for strip in _strips(picture):
         given = np.asarray(strip)
-        values = np.nan_to_num(given.astype("float32"), nan=least)  # no number becomes black
+        values = np.nan_to_num(given.astype("float32"), nan=least)  # NaN becomes black
         brightness = (np.clip(values, least, most) - least) / span  # from 0 to 1
         brightness[_transparent_in(picture, given)] = 1  # white
         strips.append((255 * brightness).astype("uint8"))
@@ -675,7 +686,10 @@ def _transparent_in(picture: "PillowImage", values: Any) -> Any:
 
 
 def encoded(picture: "PillowImage", max_bytes: float) -> bytes:
-    """Return a picture as a JPEG of the best of five qualities that fits, else of the lowest."""
+    """Return a picture as a JPEG, in the best of five qualities that has at most `max_bytes`.
+
+    Where none has, it is the lowest.
+    """
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         subsampling = 0 if quality > 80 else "4:2:0"  # 0: colors in full resolution

@@ -82,8 +82,8 @@ class SizeLimits:
     def padded(self, size: Size) -> Size:
         """Return a picture's size with the padding that `max_wide` and `max_tall` ask for.
 
-        A hundredth makes no difference. With `frames` it is what fills one, in pixels of the
-        picture.
+        A side that is too short by less than a hundredth stays. With `frames`, the padding fills
+        the picture's frame; the size is in pixels of the picture, before it is scaled.
         """
         width, height = size
         if self.frames:
@@ -100,9 +100,9 @@ class SizeLimits:
     def fitted(self, size: Size) -> Size:
         """Return the size to which a picture is scaled by these limits, without padding.
 
-        The upper limits go before the lower one. Sides are rounded to the nearest multiples, or
-        down, where the nearest are over a limit by more than a hundredth; they are one multiple at
-        least.
+        The upper limits go before the lower one. Sides are rounded to the nearest multiples. Where
+        these would be over a limit by more than a hundredth, they are rounded down, but to one
+        multiple at least.
         """
         scale = self._scale(size)
         if scale == 1 and self.multiple == 1:
@@ -140,16 +140,17 @@ class SizeLimits:
 
     def within(self: L, other: "SizeLimits") -> L:
         """Return these limits, narrowed to sizes that the `other` allows too."""
-        # Of two lower limits the larger is the narrower, of two steps what is a multiple of both.
+        # The narrower of two upper limits is the least, as `_least` says. These two limits are no
+        # upper ones: the narrower multiple is one of both.
         narrower_of: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
         narrowed: dict[str, Any] = {}
         for limit in fields(SizeLimits):
             name = limit.name
             if name == "frames":  # exact sizes can't be narrowed: the other's replace these
                 narrowed[name] = other.frames or self.frames
-                continue
-            narrower = narrower_of.get(name, _least)
-            narrowed[name] = narrower(getattr(self, name), getattr(other, name))
+            else:
+                narrower = narrower_of.get(name, _least)
+                narrowed[name] = narrower(getattr(self, name), getattr(other, name))
         return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
@@ -182,9 +183,9 @@ def filling(size: Size, frame: Size, scale: float) -> Size:
 def frame_cost(size: Size, frame: Size) -> float:
     """Return what it costs to send a picture in a frame: megapixels, lost resolution, padding.
 
-    A picture that loses a tenth of its sides' resolution may cost 0.6 megapixels more, because
-    small objects are lost with it. Padding costs precision besides: the error of a map is a larger
-    share of a picture's side where the picture fills less of the frame.
+    Small objects are lost where the picture is reduced. So to lose a tenth of the sides' pixels
+    costs as much as 0.6 megapixels more. Padding costs precision: where the picture fills half of
+    the frame's side, an answer that is off by 1% of the frame is off by 2% of the picture.
     """
     scale = scale_into(size, frame)
     lost = max(0.0, 1 - scale)
@@ -297,7 +298,7 @@ def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
     """
     with _keeping:
         held_bytes = 0
-        for reference in kept_encoded.valuerefs():  # a list, while other threads let go of some
+        for reference in kept_encoded.valuerefs():  # a copy: other threads may let go of some
             held = reference()
             if held is not None:
                 held_bytes += len(held.data)
@@ -530,8 +531,8 @@ class Image:
         if self.limits.most_base64 is None:
             return None
         limits = self.limits.of_file
-        # The limit in base64 allows as many bytes as `max_bytes`. A picture is kept within that by
-        # a lower quality, in its own size.
+        # The limit in base64 is no narrower than `max_bytes`. To keep within `max_bytes`, a picture
+        # is sent in a lower quality, not in another size.
         if limits.max_bytes == self.limits.max_bytes:
             return None
         unfitted = replace(self, limits=limits)  # as it would be sent in any number of bytes
@@ -575,32 +576,34 @@ class Image:
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
         # The least steps with which the picture's JPEG has `most_bytes` or fewer; MOST_STEPS where
         # fewer don't do. `as_sent` makes the picture in the size that an image is sent in.
-        length_by_size: dict[Size, int] = {}  # several counts of steps may come to one frame
-        steps = 0
+        length_by_size: dict[Size, int] = {}  # in frames, several counts of steps have one size
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS  # the least steps with which it fits, as far as is known
+        steps = 0  # the next to be tried, always between these two
         while fits - too_large > 1:
             reduced = self._reduced_by(steps)
             size = reduced.sent_size
             if size not in length_by_size:
-                jpeg = encoded(as_sent(reduced), math.inf)
-                length_by_size[size] = len(jpeg)
-                if len(jpeg) <= most_bytes:  # likely it is sent in this size
-                    keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))
+                length_by_size[size] = reduced._jpeg_length(as_sent(reduced), most_bytes)
             length = length_by_size[size]
-            # Bytes go about as the area does, which a step multiplies with _STEP**2. That tells
-            # with how many steps more the picture fits; a number below 0 is of steps to spare.
-            further_steps = math.log(length / most_bytes) / -math.log(_STEP**2)
+            further_steps = _further_steps(length, most_bytes)
             if length > most_bytes:
                 too_large = steps
+            elif further_steps > -1:  # it can spare no whole step
+                return steps
             else:
                 fits = steps
-                if further_steps > -1:  # it can spare no whole step
-                    break
-            # Between the two bounds, so that each further try moves one of them.
             next_steps = steps + math.ceil(further_steps)
             steps = min(max(next_steps, too_large + 1), fits - 1)
         return fits
+
+    def _jpeg_length(self, picture: "PillowImage", most_bytes: int) -> int:
+        # How many bytes a JPEG of the picture as it is sent has. One that fits is kept, because it
+        # is likely the one that will be sent.
+        jpeg = encoded(picture, math.inf)
+        if len(jpeg) <= most_bytes:
+            keep_encoded(self.kept, self.sent_digest, in_base64(jpeg))
+        return len(jpeg)
 
     def _reduced_by(self, steps: int) -> "Image":
         # This picture as it would be sent if its sides were reduced by `steps`.
@@ -610,8 +613,8 @@ class Image:
         return reduced
 
     def _limits_at(self, steps: int) -> ImageLimits:
-        # The limits with which the picture is reduced by `steps`. Where it is sent in frames, it
-        # has the smaller ones to choose from, at least the smallest.
+        # The limits with which the picture is reduced by `steps`. Of frames only those of the
+        # smaller area are left, and always the smallest one.
         limits = self.limits.of_file
         if steps == 0:
             return limits
@@ -672,6 +675,12 @@ class Image:
         return decoding(self.file_bytes(), self.path)
 
 
+def _further_steps(length: int, most_bytes: int) -> float:
+    # By about how many steps more a JPEG of this length has to be reduced to fit; below 0, how many
+    # it can spare. Bytes are about proportional to the area, which a step multiplies with _STEP**2.
+    return math.log(length / most_bytes) / -math.log(_STEP**2)
+
+
 def is_far(record: Record, key: str) -> bool:
     """Return whether a store may be asked for the record's image, whose path is in column `key`."""
     return waits(record.get(key), record.folders)
@@ -707,7 +716,7 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
         except (OSError, InputError, MissingExtra) as error:
             reason = getattr(error, "strerror", error)  # of the last candidate, for the message
             why = cant_read(candidate, error)
-            if isinstance(why, MachineBusy):  # else no file is there, and the next folder may do
+            if isinstance(why, MachineBusy):  # otherwise it isn't there: the next folder may do
                 busy = why
         except ValueError:  # a name with half of a surrogate pair, which no file can have
             reason = "no such name"
@@ -719,27 +728,31 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
     # The error names a file whose name differs a little, if there is one. Else it says `reason`,
     # why nothing is at the last path.
+    other_file = _file_of_other_name(name, folders)
+    if other_file:
+        return ImageMissing(f"no image {quoted(name)}, but {other_file}")
+    if is_absolute(name):
+        return ImageMissing(f"no image {quoted(name)}: {reason}")
+    looked_in = " and ".join(folders_in_words(folders or ["."]))
+    where = f" (looked in {looked_in})" if looked_in else ""
+    return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
+
+
+def _file_of_other_name(name: str, folders: Sequence[str]) -> str:
+    # A file whose name differs a little, and what to do, in words; "" where there is none.
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
-        return ImageMissing(
-            f"no image {quoted(name)}, but {quoted(with_slashes)}: write / for \\ in its path"
-        )
+        return f"{quoted(with_slashes)}: write / for \\ in its path"
     for form in ("NFC", "NFD"):
         other_form = unicodedata.normalize(form, name)
         if other_form != name and _is_there(other_form, folders):
-            return ImageMissing(
-                f"no image {quoted(name)}, but one with the same name in Unicode's form {form}:"
-                f" write it in {form}, or rename the file"
-            )
+            same_name = f"one with the same name in Unicode's form {form}"
+            return f"{same_name}: write it in {form}, or rename the file"
     # The path may name a folder of another machine: `C:/data/a.jpg`.
     file_name = os.path.basename(with_slashes)
     if file_name != name and folders and _is_there(file_name, folders):
-        return ImageMissing(
-            f"no image {quoted(name)}, but {quoted(file_name)} is there: write that"
-        )
-    looked_in = "" if is_absolute(name) else " and ".join(folders_in_words(folders or ["."]))
-    where = f" (looked in {looked_in})" if looked_in else ""
-    return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
+        return f"{quoted(file_name)} is there: write that"
+    return ""
 
 
 def file_at(path: str) -> ImageFile:

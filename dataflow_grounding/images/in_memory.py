@@ -131,7 +131,10 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
             f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it"
             " to RGB"
         )
-    upright = PIL.ImageOps.exif_transpose(value)
+    return _in_mode_of_png(PIL.ImageOps.exif_transpose(value))
+
+
+def _in_mode_of_png(upright: "PillowImage") -> "PillowImage":
     # Of 16 bits, one value may be transparent. It is stated in `info`, which isn't written.
     if upright.mode.startswith("I;16") and upright.has_transparency_data:
         return on_white(upright)

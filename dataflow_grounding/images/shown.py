@@ -148,8 +148,9 @@ class ImageTile(ImageCrop):
         return super().steps_to_fit()  # finds them there
 
     def find_fit(self, whole: "PillowImage") -> None:
-        """Find by how many steps it is reduced, and put that into `kept_fits`. `whole` is the
-        decoded image.
+        """Find by how many steps the tile has to be reduced to keep within the limit on its bytes.
+
+        They are put into `kept_fits`. `whole` is the decoded image.
         """
         if self.fit_key is None:
             return
@@ -218,8 +219,9 @@ def tiles_in(image: Image, regions: Sequence[Bbox]) -> list[ImageTile]:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
-    # `side` pixels around the middle of a box, moved inside where they would reach out of the
-    # image.
+    # From where to where a part of `side` pixels goes along one side of the image. The middle of
+    # the box, from `low` to `high`, is its middle, unless it would reach out of the image: then it
+    # is moved inside.
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
     return start, start + side
@@ -247,7 +249,7 @@ class MarkedImage(Image):
     def keep_drawn(self, jpeg: bytes, unmarked: Image) -> None:
         """Keep a JPEG that has these marks already, if the picture is sent in its own size.
 
-        What keeps the unmarked image keeps it.
+        It is put into the unmarked image's `kept`, and let go with what is there.
         """
         is_unlimited = self.limits.most_base64 is None
         fits = is_unlimited or len(jpeg) <= self.fitted_limits.max_bytes
