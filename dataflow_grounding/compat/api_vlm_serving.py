@@ -86,11 +86,10 @@ class ServingForDataFlow:
         _refuse(
             video_inputs=video_inputs,
             audio_inputs=audio_inputs,
-            json_schema=json_schema and [json_schema],  # one for all inputs
+            json_schema=json_schema and [json_schema],  # a single one, not one for each input
         )
         paths = [text for text in user_inputs if _names_picture(text)]
-        are_prompts = image_inputs is not None or not paths  # as DataFlow-MM calls it
-        if are_prompts:
+        if image_inputs is not None or not paths:  # they are prompts, as DataFlow-MM calls it
             rows = [{"prompt": text} for text in user_inputs]
             return self._texts(rows, image_inputs, system_prompt or HELPFUL)
         if len(paths) != len(user_inputs):  # some are paths, and some aren't
@@ -126,7 +125,7 @@ class ServingForDataFlow:
         """
         _refuse(
             model=[] if model == self.serving.model else [model],
-            json_schema=json_schema and [json_schema],  # one for all inputs
+            json_schema=json_schema and [json_schema],  # a single one, not one for each input
         )
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
@@ -173,8 +172,8 @@ class ServingForDataFlow:
         for number, row in enumerate(rows):
             picture = pictures[number] if pictures else None
             records.append(Record({**row, "image": picture}))
-        # One record that fails is the failure of the whole call: so all are looked over before
-        # anything is sent, and paid for.
+        # If one record fails, the whole call does. So all of them are checked before the first
+        # request is sent and paid for.
         for record in records:
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]

@@ -62,9 +62,11 @@ class DataFlowServing(Serving):
         self.box_format = box_format
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the text that the serving replies with. Raises RequestRefused where it takes one
-        picture, and the request hasn't one; what an endpoint's status says; ServerFault for
-        anything else that keeps it from a reply.
+        """Return the text that the serving replies with.
+
+        Raises RequestRefused where the serving takes one picture and the request has none or
+        several; the error that an endpoint's status means; ServerFault for anything else that keeps
+        it from a reply.
         """
         count = len(request.images)
         takes_one_picture = self._method != MESSAGES

@@ -135,19 +135,23 @@ class PromptedVQAGenerator(Operator):
             columns = {"conversation": input_conversation_key}
         if input_image_key:
             columns["image"] = input_image_key
-        # A copy has the columns of this run, so that they don't outlast it. All of them have to be
-        # in the rows.
-        with_columns = copy.copy(self)
-        with_columns.optional_keys = ()  # type: ignore[misc]
-        with_columns.input_keys = columns  # type: ignore[misc]
+        operator = self._reading(columns)
         # By `super`: a class of the user's may have a base in between that runs something, too.
-        return super(PromptedVQAGenerator, with_columns).run(
+        return super(PromptedVQAGenerator, operator).run(
             storage, output_answer_key=output_answer_key
         )
 
+    def _reading(self, columns: dict[str, str]) -> "PromptedVQAGenerator":
+        # A copy that reads these columns, all of which have to be in the rows. The columns of one
+        # run don't stay for the next.
+        operator = copy.copy(self)
+        operator.optional_keys = ()  # type: ignore[misc]
+        operator.input_keys = columns  # type: ignore[misc]
+        return operator
+
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return [] if one of the columns with its text is among `columns`, else the role of the
-        missing one: `prompt`, or `conversation` after a `run` that reads conversations.
+        """Return the role of the missing column: `prompt`, or `conversation` after a `run` that
+        reads conversations. [] if `columns` has the column of either.
         """
         columns_by_role = self.reads()
         columns_by_role.pop("image", None)  # a row may be asked without pictures
@@ -158,8 +162,10 @@ class PromptedVQAGenerator(Operator):
         return ["conversation"]
 
     def settings(self) -> None:
-        """Return None, so that a finished run is worked through again, with its stored replies: for
-        pictures in lists nobody sees whether they are still the same.
+        """Return None, so that a finished run isn't taken for done, but worked through again.
+
+        Its replies are stored, and aren't paid for again. It isn't known whether the pictures in a
+        row's list are still the same.
         """
 
     def look_over(self, record: Record) -> None:
@@ -209,9 +215,8 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Earlier turns go as turns where they alternate, from a user's to a last one of the
-        # assistant's, after those of the system: few endpoints take others. Else they stay part of
-        # the request's input.
+        # Earlier turns are sent as turns where they are system turns, then "user, assistant" once
+        # or several times: few endpoints take others. Else they stay part of the request's input.
         if not earlier or not self.serving.takes_turns:
             return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
@@ -301,9 +306,11 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
 
 
 def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
-    """Return the answer of the last object whose only key is "answer"; it may be in prose, a fence,
-    a list or another object. Any other reply is the answer as a whole, noted as `own_words`.
-    Raises TruncatedReply where it begins as an object or a fence, and is cut off before "answer".
+    """Return the answer in a reply: that of the last object whose only key is "answer".
+
+    The object may be in prose, a fence, a list or another object. Without such an object the whole
+    reply is the answer, which is noted as `own_words`. Raises TruncatedReply where it begins as an
+    object or a fence, and is cut off before "answer".
     """
     try:
         fields, notes = read_object(reply, required="answer")
@@ -361,7 +368,8 @@ class ImageBboxGenerator(RegionMarker):
             input_bbox_key: The column of boxes.
             **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
         """
-        with outside_forward():  # to name its files is no look at them
+        # In a pipeline's forward(), to read the names of the files isn't to look into them.
+        with outside_forward():
             step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
         # A copy has the folder of this run, so that it doesn't outlast it.
         with_folder = copy.copy(self)

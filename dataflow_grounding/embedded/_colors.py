@@ -45,24 +45,25 @@ def color_mask(
     """
     lightness, chroma, hue = lch
     hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]  # [least, most] each
-    if term in ("red", "orange"):
-        # Red and orange meet at a hue that depends on the lightness: of two colours of one hue, the
-        # lighter is called orange. So a hue is moved on towards orange the lighter it is.
-        hue = hue + np.float32(0.3) * (lightness - 50)
-    first_hue = hue_bounds[0] + inset
-    last_hue = hue_bounds[1] - inset
-    has_hue = (hue >= first_hue) & (hue <= last_hue)
-    # A range that goes through 0 ends above 360: pink, from 325 to 382, holds from 0 to 22, too.
-    has_hue |= hue <= last_hue - 360
     has_chroma = (chroma >= chroma_bounds[0] * factor) & (chroma <= chroma_bounds[1])
     has_lightness = (lightness >= lightness_bounds[0]) & (lightness <= lightness_bounds[1])
+    if term in ("red", "orange"):
+        # Of two colours of one hue, people call the darker one red and the lighter one orange. So
+        # the hue of lighter pixels is moved on towards orange.
+        hue = hue + np.float32(0.3) * (lightness - 50)
+    has_hue = _is_between(hue, hue_bounds[0] + inset, hue_bounds[1] - inset)
     holds = has_hue & has_chroma & has_lightness
-    # The ranges of blue and purple overlap: there this decides.
+    # The ranges of blue and purple overlap: `_is_blue` decides between them.
     if term == "blue":
         holds &= _is_blue(lightness, chroma, hue)
     elif term == "purple":
         holds &= ~_is_blue(lightness, chroma, hue)
     return np.asarray(holds)
+
+
+def _is_between(hue: Array, first: float, last: float) -> Array:
+    # A range that goes through 0 ends above 360: pink, from 325 to 382, holds from 0 to 22, too.
+    return np.asarray(((hue >= first) & (hue <= last)) | (hue <= last - 360))
 
 
 def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
@@ -81,9 +82,10 @@ class ColorRegion(Candidate):
 
 
 def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[ColorRegion]:
-    """Return the regions of a colour, the largest first. The colour is read three times, loosely to
-    strictly: what has a clear border then keeps its box. `joined` takes pieces with a small gap
-    between them as one.
+    """Return the regions of a colour, the largest first.
+
+    The colour is read three times, loosely to strictly. A region with a clear border has the same
+    box each time, and is steady. `joined` takes pieces with a small gap between them as one region.
     """
     readings = []
     for inset, factor in _READINGS:
@@ -105,9 +107,9 @@ def _is_like_any(region: ColorRegion, others: Sequence[ColorRegion]) -> bool:
 
 
 def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
-    # Largest first. Small holes are filled, and what is thinner than 3 px is removed. The pieces of
-    # one thing are found in a copy whose larger gaps are filled as well; none of those gaps is
-    # among the region's own pixels.
+    # Largest first. Small holes are filled, and what is thinner than 3 px is removed. `joined`
+    # fills larger gaps, too, to find the pieces of one thing. The pixels of these gaps aren't
+    # counted as the region's.
     closed = _with_gaps_filled(mask.astype(np.uint8), _HOLE, picture)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened

@@ -50,7 +50,7 @@ class Descriptions:
         return self.meanings.get(name)
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
-        """Return whether a phrase means exactly these things: a singular no more than one."""
+        """Return whether a phrase means exactly these things. "Red car" doesn't mean two."""
         fitting_ids = self.meaning(text)
         return _is_clear(text, fitting_ids) and fitting_ids == sorted(ids)
 
@@ -63,7 +63,7 @@ class Descriptions:
 
     def groups(self) -> list[tuple[str, list[int]]]:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
-        Those of more things come first, of equally many those with larger boxes.
+        Kinds with more things come first. Among equals, the one with larger boxes does.
         """
         # ("red", "car") → the red cars, ("", "bus") → all buses
         things_alike: dict[tuple[str, str], list[Thing]] = {}
@@ -77,7 +77,7 @@ class Descriptions:
             count = len(things)
             total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
-            # Sorting puts the least first, hence the signs; of equal ones the text decides.
+            # The minus signs put the largest first when these are sorted.
             ranked.append((-count, -total_size, _counted(count, color, kind), ids))
         return [(text, ids) for _, _, text, ids in sorted(ranked)]
 
@@ -205,7 +205,8 @@ def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[st
         return {**check, "matches": None, "reason": "not all words are understood"}
     if descriptions.means(text, region_ids):
         return {**check, "matches": True}
-    # "the red car" of another car means other regions; of two red cars it means none of them.
+    # "The red car" is clear if one car is red: it means that car, and not these regions. If two
+    # cars are red, it fits both, and means neither.
     is_clear = _is_clear(text, fitting_ids)
     reason = "it means other regions" if is_clear else f"it fits {len(fitting_ids)} regions"
     return {**check, "matches": False, "region_ids": fitting_ids, "reason": reason}

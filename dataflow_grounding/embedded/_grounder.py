@@ -5,7 +5,7 @@ are seen. Where the words don't tell which one is meant, or what is seen may be 
 phrase is called ambiguous or unsupported: no box is better than a wrong one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import area
@@ -31,12 +31,12 @@ def ground_phrases(
 ) -> dict[str, list[dict[str, Any]]]:
     """Look for phrases in an image, which is uint8 (H, W, 3), BGR, upright.
 
-    Returns `objects`, with boxes in whole pixels and scores set by hand, one for each kind of
-    evidence, which are no probabilities; and `statuses` of phrases of which it can't be told
-    whether or where they are. A phrase in neither wasn't found.
+    Returns `objects`, with boxes in whole pixels; their scores are set by hand for each kind of
+    evidence, and are no probabilities. `statuses` has the phrases that are ambiguous or
+    unsupported. A phrase in neither was looked for, and isn't in the image.
     """
     picture = Picture(image)
-    objects = []
+    objects: list[dict[str, Any]] = []
     statuses = []
     for phrase in phrases:
         try:
@@ -44,16 +44,7 @@ def ground_phrases(
         except Undecided as why:
             statuses.append({"id": phrase["id"], "status": why.status, "reason": why.reason})
             continue
-        for candidate in candidates:
-            objects.append(
-                {
-                    "id": phrase["id"],
-                    "label": phrase["text"],
-                    "bbox": picture.to_full(candidate.bbox),
-                    "score": candidate.score,
-                    "evidence": candidate.evidence,
-                }
-            )
+        objects += [_object_of(phrase, candidate, picture) for candidate in candidates]
     return {"objects": objects, "statuses": statuses}
 
 
@@ -66,6 +57,16 @@ def _ground(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     if phrase.head == "face" or phrase.head in words.PEOPLE:
         return select_meant(_find_people(phrase, picture), phrase, picture)
     return select_meant(_find_colored(phrase, picture), phrase, picture)
+
+
+def _object_of(phrase: Mapping[str, Any], candidate: Candidate, picture: Picture) -> dict[str, Any]:
+    return {
+        "id": phrase["id"],
+        "label": phrase["text"],
+        "bbox": picture.to_full(candidate.bbox),
+        "score": candidate.score,
+        "evidence": candidate.evidence,
+    }
 
 
 def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
@@ -152,9 +153,9 @@ def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[Col
 def _is_spread(region: ColorRegion, picture: Picture) -> bool:
     # Whether a region looks like a background, or is scattered, so that it is no single thing.
     x1, y1, x2, y2 = region.bbox
-    # by the picture's sides, to within a pixel
-    touches = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
-    touches_several_sides = sum(touches) >= 2
+    # Left, top, right, bottom. A box may end a pixel short of the picture's side.
+    touches_side = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
+    touches_several_sides = sum(touches_side) >= 2
     box_area = area(region.bbox)
     is_scattered = region.size < _LEAST_FILL * box_area
     is_large = box_area > _MOST_BOX * picture.area

@@ -56,23 +56,27 @@ def parse_phrase(text: str) -> Phrase:
     if head not in words.FOUND:
         raise Undecided("unsupported", f"{head!r} can't be looked for")
     _refuse_unknown(modifiers)
-    colors = {words.COLORS[word] for word in modifiers if word in words.COLORS}
-    if len(colors) > 1:
-        raise Undecided("unsupported", "only one colour at a time can be looked for")
-    place_and_modifiers = modifiers + place_words  # "left" comes before a noun or after it
-    positions = [words.POSITIONS[word] for word in place_and_modifiers if word in words.POSITIONS]
+    color = _only_color(modifiers)
+    positions = _positions_in(modifiers + place_words)  # "the left cup", "the cup on the left"
     is_plural = head != noun
     has_size = not words.SIZES.isdisjoint(modifiers)
     has_no_article = without_articles == tokens
     is_name_of_class = has_no_article and not positions and not has_size  # "car", "red car"
     before_noun = tokens[:-1]
-    return Phrase(
-        head=head,
-        is_plural=is_plural,
-        wanted=_wanted(before_noun, is_plural, has_size, is_name_of_class),
-        color=next(iter(colors), None),  # there is one at most
-        positions=frozenset(positions),
-    )
+    wanted = _wanted(before_noun, is_plural, has_size, is_name_of_class)
+    return Phrase(head, is_plural, wanted, color, positions)
+
+
+def _only_color(modifiers: Sequence[str]) -> str | None:
+    colors = {words.COLORS[word] for word in modifiers if word in words.COLORS}
+    if len(colors) > 1:
+        raise Undecided("unsupported", "only one colour at a time can be looked for")
+    return next(iter(colors), None)
+
+
+def _positions_in(words_of_phrase: Sequence[str]) -> frozenset[str]:
+    known = [word for word in words_of_phrase if word in words.POSITIONS]
+    return frozenset(words.POSITIONS[word] for word in known)
 
 
 def _wanted(
@@ -84,8 +88,9 @@ def _wanted(
         if count is not None:
             return count
     if is_plural and has_size:
-        # No sizes are compared: it can't be told which of the balls "large balls" are. "The large
-        # ball" and "two large balls" are taken only where there are no more balls than that.
+        # No sizes are compared, so nothing tells which of the balls "large balls" are. A phrase
+        # with a number has no such problem: "two large balls" get their boxes where there are
+        # exactly two balls.
         raise Undecided("unsupported", "sizes are not compared")
     if is_plural or is_name_of_class:
         return None
@@ -133,8 +138,8 @@ def select_meant(
         if _is_at(candidate.bbox, phrase.positions, picture):
             meant.append(candidate)
     is_count_right = phrase.wanted is None or phrase.wanted == len(meant)
-    is_told = bool(meant) and is_count_right
-    if candidates and not is_told:
+    are_meant_known = bool(meant) and is_count_right
+    if candidates and not are_meant_known:  # without any candidate, nothing is there
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise Undecided("ambiguous", f"{count}, and the words don't tell which")
     return sorted(meant, key=lambda candidate: candidate.bbox)

@@ -1,10 +1,12 @@
 """Sky and plants: regions that are told by colour and texture."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, around, intersection
-from dataflow_grounding.embedded._picture import Array, Candidate, Picture, box_of
+from dataflow_grounding.embedded._picture import Array, Box, Candidate, Picture, box_of
 
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 _SKY_SCORE = 0.75
@@ -57,75 +59,94 @@ def find_sky(picture: Picture) -> list[Candidate]:
 def _smooth_from_top(picture: Picture) -> Array:
     # uint8 (h, w): 1 where the picture is smooth, bluish or pale, and connected to its upper edge,
     # down to the horizon; else 0.
-    lightness, chroma, hue = picture.lch
-    blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
-    slope = cv2.magnitude(
-        cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
-    )
-    least_hue, most_hue = _SKY_HUES
-    is_blue = (hue > least_hue) & (hue < most_hue) & (chroma > _LEAST_SKY_CHROMA)
-    is_pale = (lightness > _LEAST_PALE_LIGHTNESS) & (chroma < _MOST_PALE_CHROMA)
-    even = ((slope < _MOST_SKY_SLOPE) & (is_blue | is_pale)).astype(np.uint8)
-    # Opening parts from the sky what is connected to it by a narrow gap only: that is no sky.
-    smooth = cv2.morphologyEx(even, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    # Closing joins what wires, poles and branches part.
-    side = max(5, round(0.03 * picture.width) | 1)
-    joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
-    # Only parts that take much of the first row are of the sky.
-    _, labels = cv2.connectedComponents(joined, connectivity=4)  # of each pixel its part's number
-    labels_of_first_row = labels[0][joined[0] > 0]
-    parts, widths = np.unique(labels_of_first_row, return_counts=True)
-    wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
-    region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
+    may_be_sky = _may_be_sky(picture)
+    # Opening takes away narrow bridges, by which other bright things are connected to the sky.
+    smooth = cv2.morphologyEx(may_be_sky, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    # Closing connects the pieces of a sky that wires, poles and branches cut apart.
+    side = max(5, round(0.03 * picture.width) | 1)  # an odd number of pixels
+    connected = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
+    region = _parts_at_top(connected, picture) & smooth
     horizon = _horizon(picture, region > 0)  # a row
     region[horizon:] = 0
     return region
 
 
+def _may_be_sky(picture: Picture) -> Array:
+    # 1 for each pixel that is bluish or pale, and around which the lightness is even; else 0.
+    lightness, chroma, hue = picture.lch
+    blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
+    slope_across = cv2.Sobel(blurred, cv2.CV_32F, 1, 0)
+    slope_down = cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
+    is_even = cv2.magnitude(slope_across, slope_down) < _MOST_SKY_SLOPE
+    least_hue, most_hue = _SKY_HUES
+    is_blue = (hue > least_hue) & (hue < most_hue) & (chroma > _LEAST_SKY_CHROMA)
+    is_pale = (lightness > _LEAST_PALE_LIGHTNESS) & (chroma < _MOST_PALE_CHROMA)
+    return (is_even & (is_blue | is_pale)).astype(np.uint8)
+
+
+def _parts_at_top(mask: Array, picture: Picture) -> Array:
+    # Of a mask, the connected parts that take much of the picture's first row.
+    _, labels = cv2.connectedComponents(mask, connectivity=4)  # of each pixel its part's number
+    labels_of_first_row = labels[0][mask[0] > 0]
+    parts, widths = np.unique(labels_of_first_row, return_counts=True)
+    wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
+    return np.isin(labels, wide_parts).astype(np.uint8)
+
+
 def _horizon(picture: Picture, region: Array) -> int:
     # The first row at which the region's colour changes all along, as from sky to sea; the
-    # picture's height where there is none.
-    step = 8  # rows up and down from the one that is judged: see _HORIZON_CHANGE
+    # picture's height where there is none. The colours 8 rows above it and 8 below are compared.
+    step = 8
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]
-        if in_both_rows.sum() >= _LEAST_HORIZON * picture.width:
-            above = picture.lab[row - step][in_both_rows]
-            below = picture.lab[row + step][in_both_rows]
-            if np.abs(np.median(below - above, axis=0)).sum() > _HORIZON_CHANGE:
-                return row
+        if in_both_rows.sum() < _LEAST_HORIZON * picture.width:
+            continue  # too few pixels to tell
+        above = picture.lab[row - step][in_both_rows]
+        below = picture.lab[row + step][in_both_rows]
+        if np.abs(np.median(below - above, axis=0)).sum() > _HORIZON_CHANGE:
+            return row
     return picture.height
 
 
 def find_greenery(picture: Picture) -> list[Candidate]:
-    """Return the large green regions of a plant's texture, those whose boxes overlap as one.
+    """Return the large green regions of a plant's texture. Those whose boxes overlap are one.
 
     Grass and leaves aren't told apart.
     """
+    gray = picture.gray.astype(np.float32)
+    # Around each pixel: the mean of the squares minus the square of the mean.
+    variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
+    _, _, hue = picture.lch
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(_green_areas(picture))
+    boxes: list[Box] = []
+    for label, (x, y, width, height, size) in enumerate(stats[1:], start=1):  # 0: all else
+        if size < _GREENERY_AREA * picture.area:
+            continue
+        region = labels == label
+        is_textured = np.median(variance[region]) >= _LEAST_TEXTURE
+        has_hue_of_plants = np.median(hue[region]) <= _MOST_PLANT_HUE
+        if is_textured and has_hue_of_plants:
+            boxes = _with_box_joined(boxes, box_of(x, y, width, height))
+    return [Candidate(box, _GREENERY_SCORE, "region") for box in boxes]
+
+
+def _green_areas(picture: Picture) -> Array:
+    # 1 for each green pixel, without specks and small gaps; else 0.
     lightness, chroma, hue = picture.lch
     least_hue, most_hue = _GREEN_HUES
     is_green = (hue > least_hue) & (hue < most_hue)
     is_green &= (chroma > _LEAST_GREEN_CHROMA) & (lightness > _LEAST_GREEN_LIGHTNESS)
     green = is_green.astype(np.uint8)
     without_specks = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    without_gaps = cv2.morphologyEx(without_specks, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    gray = picture.gray.astype(np.float32)
-    # around each pixel: the mean of squares less the square of the mean
-    variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(without_gaps)
-    regions: list[Candidate] = []
-    for label, (x, y, width, height, size) in enumerate(stats[1:], start=1):
-        if size < _GREENERY_AREA * picture.area:
-            continue
-        region = labels == label
-        is_textured = np.median(variance[region]) >= _LEAST_TEXTURE
-        has_hue_of_plants = np.median(hue[region]) <= _MOST_PLANT_HUE
-        if not (is_textured and has_hue_of_plants):
-            continue
-        box = box_of(x, y, width, height)
-        # It takes in all earlier ones that it overlaps, or comes to overlap by that.
-        for other in list(regions):
-            if area(intersection(other.bbox, box)):
-                regions.remove(other)
-                box = around([other.bbox, box])
-        regions.append(Candidate(box, _GREENERY_SCORE, "region"))
-    return regions
+    return cv2.morphologyEx(without_specks, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+
+
+def _with_box_joined(boxes: Sequence[Box], box: Box) -> list[Box]:
+    # The boxes and one more. It takes in each of them that it overlaps, and grows by that.
+    apart = []
+    for other in boxes:
+        if area(intersection(other, box)):
+            box = around([other, box])
+        else:
+            apart.append(other)
+    return [*apart, box]

@@ -33,8 +33,8 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     """Return the shape that a region of a colour is most like, its holes filled."""
     part = picture.around(region.bbox, 10)  # with room for the ring
     filled = _filled(region.pixels[part])
-    # A ring around the shape, from 4 to 8 px off, where no colours mix; none where it fills the
-    # picture.
+    # A ring around the shape, from 4 to 8 px off, where no colours mix. It is empty where the shape
+    # fills the picture.
     with_ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
     ring = with_ring - cv2.dilate(filled, np.ones((9, 9), np.uint8))
     if ring.any():
@@ -58,10 +58,10 @@ def _filled(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    # A region found by its colour lacks the mixed pixels at its tips: they are won back here. A
-    # pixel near the region belongs to it if its colour is nearer to the region's than to that of
-    # the `ring` around it, and pixels that belong to it connect the two. `filled` and `ring` are 1
-    # where the region and the ring are; so is what is returned.
+    # A region found by its colour is without the pixels at its tips, where colours mix. Here they
+    # are added: pixels near the region whose colour is nearer to the region's than to the ring's,
+    # and which are connected with the region. `filled`, `ring` and the result are 1 where the
+    # region, the ring around it and the region with its tips are.
     inside = bgr[filled > 0].mean(axis=0)
     outside = bgr[ring > 0].mean(axis=0)
     difference = inside - outside

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding.data.heads import ends_phrase
@@ -32,26 +33,18 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     matches = list(_TOKEN.finditer(beginning))
     tokens = [match.group().lower() for match in matches]
     expressions: list[dict[str, str]] = []
+    # One such word may be English, too: "die", "met", "bar".
     is_english = sum(token in words.FOREIGN for token in tokens) <= 1
     if not is_english:
         return {"cleaned_caption": cleaned, "expressions": expressions}
     start = 0
     while start < len(tokens):
         phrase = _phrase_at(tokens, start)
-        end = phrase.end  # the index of the token after it; `start` where no phrase begins there
         if _is_thing(tokens, phrase):
-            if _token(tokens, end) == "of":  # "a cup of tea" is one thing
-                end = max(end, _phrase_at(tokens, end + 1).end)
-            # from here on places in `cleaned`, in characters
-            text_start = matches[start].start()
-            chunk_start = matches[phrase.chunk_start].start()
-            chunk_end = matches[end - 1].end()
-            position = POSITION.match(beginning, chunk_end)
-            text_end = position.end() if position else chunk_end
-            text = cleaned[text_start:text_end]
-            noun_chunk = cleaned[chunk_start:chunk_end]
-            expressions.append({"text": text, "noun_chunk": noun_chunk})
-        start = max(end, start + 1)  # at least by one, where no phrase begins
+            phrase = _with_what_it_is_of(tokens, phrase)
+            expressions.append(_expression_of(phrase, matches, beginning))
+        # The next one begins after it; where none begins at `start`, at the next token.
+        start = max(phrase.end, start + 1)
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
@@ -60,12 +53,32 @@ class _PhraseTokens(NamedTuple):
 
     start: int  # "two"
     chunk_start: int  # "red", the first after article and number
-    end: int  # the one after "cars"
+    end: int  # the one after "cars"; equal to `start` where no phrase begins
+
+
+def _with_what_it_is_of(tokens: list[str], phrase: _PhraseTokens) -> _PhraseTokens:
+    # "A cup of tea" is one thing: the phrase "a cup" goes on to the end of "tea".
+    if _token(tokens, phrase.end) != "of":
+        return phrase
+    after_of = _phrase_at(tokens, phrase.end + 1)
+    return phrase._replace(end=after_of.end)
+
+
+def _expression_of(
+    phrase: _PhraseTokens, matches: Sequence[re.Match[str]], caption: str
+) -> dict[str, str]:
+    # `matches` are where the tokens are in the caption.
+    text_start = matches[phrase.start].start()
+    chunk_start = matches[phrase.chunk_start].start()
+    chunk_end = matches[phrase.end - 1].end()
+    position = POSITION.match(caption, chunk_end)
+    text_end = position.end() if position else chunk_end
+    return {"text": caption[text_start:text_end], "noun_chunk": caption[chunk_start:chunk_end]}
 
 
 def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
-    # The longest run of words from `start` on that may be one phrase; whether it names a thing is
-    # for `_is_thing` to say.
+    # The longest run of words from `start` on that may be one phrase. `_is_thing` says whether it
+    # names a thing.
     chunk_start = start
     while _is_article_or_number(_token(tokens, chunk_start)):
         chunk_start += 1
@@ -81,8 +94,8 @@ def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
 
 
 def _ends_before(tokens: list[str], at: int, is_first: bool, has_a: bool) -> bool:
-    # Whether a phrase ends before a token: a sign, an article, a word such as "on", or a verb. Its
-    # first word is no verb.
+    # Whether a phrase ends before a token: a sign, an article, a word such as "on", or a verb. The
+    # first word of a phrase isn't taken for a verb.
     word = tokens[at]
     is_sign = not word[0].isalnum()
     if is_sign or word in words.ARTICLES or ends_phrase(word, _token(tokens, at + 1)):

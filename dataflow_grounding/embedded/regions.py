@@ -101,9 +101,11 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """Return boxes around faces, regions of one colour, and what is surrounded by edges, from top
-    to bottom: the `most` largest, none of them tiny, nearly the whole picture or nearly the same as
-    a larger one. They are in whole pixels of `image`, which is uint8 (H, W, 3), BGR, upright.
+    """Return boxes around faces, regions of one colour, and what is surrounded by edges.
+
+    They are the `most` largest, from top to bottom. Left out are tiny boxes, those of nearly the
+    whole picture, and those that are nearly the same as a larger one. They are in whole pixels of
+    `image`, which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]
