@@ -54,7 +54,10 @@ class Numbers:
         return number, True
 
     def reserve(self, name: str) -> None:
-        """Use up the next number without calling `on_new`: the name gets it unless it has one."""
+        """Use up the next number without calling `on_new`.
+
+        It is the name's number. If the name has one already, the next number is nobody's.
+        """
         if name in self:
             self._reserved_again += 1
         else:
@@ -64,11 +67,17 @@ class Numbers:
 class Classes:
     """Finds the class of each expression.
 
-    `how` is `class` (the stated class, else the phrase), `phrase` (in lower case), `head` (its head
-    noun), `one` (all are `object`), or the path of a YAML file, phrase → class, where `*` is any
-    other phrase. `joint` means something else in the format's names, and becomes a blank. `listed`
-    has names in the order of their numbers, and isn't used with a file. `fixed` are the classes
-    whose order doesn't depend on the data.
+    `how` says where a class comes from:
+
+    - `class`: what the expression states, else its phrase
+    - `phrase`: the phrase, in lower case
+    - `head`: the head noun of the phrase
+    - `one`: all expressions are `object`
+    - any other text: the path of a YAML file, phrase → class, where `*` is any other phrase
+
+    `joint` is a character that means something else in the format's names, and becomes a blank.
+    `listed` has names in the order of their numbers, and isn't used with a file. `fixed` are the
+    classes whose order doesn't depend on the data.
     """
 
     def __init__(self, how: str, joint: str = " ", listed: Sequence[str] = ()) -> None:
@@ -168,10 +177,22 @@ def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) 
 
 
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
-    """Return what a YAML file says, text → text, each key as `key_of` has it.
+    """Return what a YAML file says, text → text. Keys are changed by `key_of`.
 
-    Raises InputError, also if two lines of one such key have different texts.
+    Raises InputError for any other file, and where two keys become one and have different texts.
     """
+    text = _yaml_text(path)
+    data = _yaml_value(path, text)
+    if not _is_of_texts(data):
+        raise InputError(
+            f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
+        )
+    _refuse_keys_with_two_values(path, text, key_of)
+    return {key_of(key): value for key, value in data.items()}
+
+
+def _yaml_text(path: str) -> str:
+    # A file's text, which is no danger to load.
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values
@@ -187,18 +208,18 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     except ValueError as error:
         raise InputError(f"can't read {path}: {error}") from None
+    return text
+
+
+def _yaml_value(path: str, text: str) -> Any:
+    import yaml
+
     try:
-        data = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
     except (LookupError, AttributeError):  # of PyYAML's constructors, for `!!bool x` and the like
-        data = None
-    if not _is_of_texts(data):
-        raise InputError(
-            f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
-        )
-    _refuse_keys_with_two_values(path, text, key_of)
-    return {key_of(key): value for key, value in data.items()}
+        return None
 
 
 def _is_of_texts(data: object) -> bool:
@@ -208,7 +229,7 @@ def _is_of_texts(data: object) -> bool:
 
 
 def _refuse_keys_with_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    # The loaded mapping wouldn't show it, because PyYAML keeps the last of equal keys.
+    # It looks at the text itself: a mapping that PyYAML loads has only the last of equal keys.
     import yaml
 
     root = yaml.compose(text, yaml.SafeLoader)

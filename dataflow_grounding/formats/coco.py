@@ -113,15 +113,18 @@ class CocoFile:
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
         self.other_keys: list[str] = []  # that aren't COCO's
+        self._read()
+
+    def _read(self) -> None:
         try:
             list_names = self._take_lists()
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
-            raise InputError(f"can't sort what is in {path}: {error}") from None
+            raise InputError(f"can't sort what is in {self.path}: {error}") from None
         self._move_refused_of_no_image()
         if not list_names >= {"images", "annotations"}:
             raise InputError(
-                f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
+                f"{self.path} is not a COCO file: it has no lists 'images' and 'annotations'"
             )
 
     def _take_lists(self) -> set[str]:
@@ -129,6 +132,7 @@ class CocoFile:
         list_names = set()
         for key, number, item in read_lists(self.path):
             if number >= 0:
+                # What is no object is taken as one without keys, and refused as that.
                 self._take(key, number, item if isinstance(item, dict) else {})
                 continue
             # Each key comes here once: a list at its beginning, another value as a whole.
@@ -152,7 +156,7 @@ class CocoFile:
         # Takes one item of a list; other lists than COCO's are passed over.
         own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
-            # An export numbers what is new from there on.
+            # New entries of an export get ids above the largest.
             self._largest[list_name] = max(self._largest[list_name], item["id"])
         if list_name == "images":
             self._take_image(own_id, item, number)
@@ -184,12 +188,13 @@ class CocoFile:
         # One that can't be read is left out. Why is told when its image's annotations are read.
         image_id = _as_text(item.get("image_id"))
         is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
-        unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
+        # Without an id, `own_id` is its number in the list, which others may have as their id.
+        unique_id = own_id if "id" in item else None
         facts = (image_id, is_crowd, marshal.dumps((own_id, item)))
         insert = "INSERT INTO annotations VALUES (?, ?, ?, ?)"
         try:
             self._rows.execute(insert, (unique_id, *facts))
-        except sqlite3.IntegrityError:  # nothing refers to it: `image_id` says whose the box is
+        except sqlite3.IntegrityError:  # an earlier one has the id, which does no harm
             self.repeated_id_count += 1
             self.first_repeated_id = self.first_repeated_id or own_id
             self._rows.execute(insert, (None, *facts))
@@ -377,28 +382,30 @@ class _ReadsCoco(Format):
         for why in coco.refused(image_key):
             self.bad.note_object(why)
         entries = coco.entries(image_key)
-        keyed: list[KeyedExpression] = []
-        sources: list[dict[str, Any]] = []
-        for entry in entries:
-            with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
-                if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
-                    number = len(sources)  # that of this annotation among `sources`
-                    keyed += self._checked_expressions(entry, number, image, coco.path)
-                sources.append(entry["source"])  # not if reading it has raised an error above
-        if entries and not keyed:  # something is there, such as crowds
+        keyed_expressions, sources = self._read_entries(entries, image, coco.path)
+        if entries and not keyed_expressions:  # something is there, such as crowds
             row["background"] = False
         if self.detects:  # its export gives them back
             row |= coco.column_of(self.name, json_image, sources)
-        return {**row, "expressions": unite(keyed)}
+        return {**row, "expressions": unite(keyed_expressions)}
 
-    def _checked_expressions(
-        self, entry: dict[str, Any], number: int, image: Mapping[str, Any], file: str
-    ) -> list[KeyedExpression]:
-        # `number` is that of the annotation among those of the image that a record keeps.
-        keyed = [*_expressions(entry, number, image, file, self.passed_over)]
-        for _, expression in keyed:
-            check_expression(expression)
-        return keyed
+    def _read_entries(
+        self, entries: Iterable[dict[str, Any]], image: Mapping[str, Any], file: str
+    ) -> tuple[list[KeyedExpression], list[dict[str, Any]]]:
+        # The expressions of an image's annotations, and the annotations as the file has them. One
+        # that can't be read is in neither.
+        keyed_expressions: list[KeyedExpression] = []
+        sources: list[dict[str, Any]] = []
+        for entry in entries:
+            with object_errors(f"{file}, annotation {entry['id']}", self.bad):
+                if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
+                    number = len(sources)  # by which the expression knows its annotation
+                    keyed = _keyed_expression(entry, number, image, self.passed_over)
+                    if keyed is not None:
+                        check_expression(keyed[1])
+                        keyed_expressions.append(keyed)
+                sources.append(entry["source"])
+        return keyed_expressions, sources
 
 
 @dataclass
@@ -439,7 +446,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             new_before_samples = self._categories.count_of_new
             for sample in chain([first] if first else [], samples):
                 self._write_sample(sample, put_image, put_annotation)
-            # All classes are those of a fixed list, and those that samples brought besides.
+            # The samples may have brought classes that aren't in the fixed list.
             unlisted_count = self._categories.count_of_new - new_before_samples
             class_count = len(self._classes.fixed) + unlisted_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
@@ -450,7 +457,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         put_image: Callable[[Any], object],
         put_annotation: Callable[[Any], object],
     ) -> None:
-        # Writes the picture's entry, unless an earlier sample is of it, and its annotations.
+        # Writes the picture's entry, unless an earlier sample of the picture has, and annotations.
         source = self.source_of(sample)
         self._leave_ids_to(source)
         for entry in source.own.get("categories", ()):
@@ -465,8 +472,8 @@ class Coco(_ReadsCoco, ReturningFormat):
             put_annotation({**ids, **item, **ids})
 
     def _leave_ids_to(self, source: Source) -> None:
-        # What is new gets higher ids than all of the source's file, also than those of entries that
-        # come later: these get their own back.
+        # New entries get higher ids than any in the source's file. So entries of the source that
+        # are written later still get their own ids back.
         largest = source.own.get("largest", {})
         self._annotation_ids.reserve_up_to(largest.get("annotations", 0))
         self._categories.reserve_up_to(largest.get("categories", 0))
@@ -521,7 +528,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         if not has_category:
             item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
-            has_words = "phrase" in item or "class" in item
+            has_words = "phrase" in item or "class" in item  # as our exports write them
             item |= _phrase_keys(phrase) if has_words else _further_keys(phrase, name)
         box_keys = _keys_of_box(phrase, mark.number)
         item = _with_box(item, mark, box_keys)
@@ -653,7 +660,8 @@ def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
 
 
 def _further_keys(phrase: Phrase, name: str) -> dict[str, Any]:
-    # For an annotation of another tool: nothing if its category, called `name`, is the phrase.
+    # The words for an annotation of another tool. It needs none if its category, called `name`,
+    # says the phrase already.
     return {} if class_key(phrase.text) == class_key(name) else _phrase_keys(phrase)
 
 
@@ -676,9 +684,10 @@ def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> 
     # An annotation with its box and outline as they are now; `box_keys` has both.
     is_turned = bool(_degrees_of(item))
     if not mark.is_moved:
-        if item.get(_SEGMENTATION) or is_turned:  # an outline made of the degrees is no new one
-            return item
-        return item | _stated(box_keys, _SEGMENTATION)  # somebody may have added an outline
+        # A segmentation or degrees stay as they are: the record's outline was read of these. Where
+        # the annotation has neither, somebody may have drawn an outline since.
+        says_outline = item.get(_SEGMENTATION) or is_turned
+        return item if says_outline else item | _stated(box_keys, _SEGMENTATION)
     item = {key: item[key] for key in item if key != _SEGMENTATION}  # it is that of the old box
     item |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
     if is_turned:
@@ -697,8 +706,8 @@ def _degrees_of(annotation: Mapping[str, Any]) -> Any:
 
 
 def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> dict[str, Any]:
-    # The keys of CVAT's box that was moved: `bbox` is the box before its turn, and the outline goes
-    # with the degrees. It isn't turned where its outline is no rectangle.
+    # The keys of a turned box of CVAT's that was moved. `bbox` is the box before its turn. The
+    # degrees say its outline; where the new outline is no rectangle, the box isn't turned any more.
     attributes = annotation["attributes"]
     rotated = rotated_box_of(outline or ())
     if rotated is None:
@@ -719,37 +728,44 @@ def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
-def _expressions(
-    entry: dict[str, Any],
-    number: int,
-    image: Mapping[str, Any],
-    file: str,
-    passed_over: Counter[str],
-) -> Iterator[KeyedExpression]:
-    # Yields the expression of an annotation with its one box. An annotation without a box yields
-    # nothing, unless gRefCOCO's category says that nothing is there: then the expression has none.
-    caption = image.get("caption")
-    with entry_errors(f"{file}, annotation {entry['id']}"):
-        expression = _phrase_of(entry, caption, passed_over)
-        expression |= _stated(entry["source"], "expression_id", "verified")
-        if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
-            expression["class"] = entry["class"]
-        text = expression["text"]
-        if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
-            raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
-        instance = _instance(entry, stated_size(image), passed_over)
-        is_nothing_there = entry.get("category_id") == NO_CATEGORY
-        if instance is not None or is_nothing_there:
-            instances = []
-            if instance is not None:
-                instances = [with_item_number(instance, number, text)]
-            # A phrase may have been corrected while its id stayed: only both together tell it.
-            # Without an id, all that is said of it has to be alike.
-            key = (expression.get("expression_id", repr(expression)), text)
-            yield key, {**expression, "instances": instances}
-        is_read_as_one = not entry["category"] and text == ONE
-        # A count of 0 is added, too: reports come in the order of their first mention.
-        passed_over[NO_LISTED_CATEGORY] += int(is_read_as_one)
+def _keyed_expression(
+    entry: dict[str, Any], number: int, image: Mapping[str, Any], passed_over: Counter[str]
+) -> KeyedExpression | None:
+    # The expression of an annotation with its one box, after its key for `unite`. For an annotation
+    # without a box it is None, unless gRefCOCO's category says that nothing is there: then it is an
+    # expression without boxes. `number` is the annotation's among those that the record keeps.
+    expression = _expression_without_boxes(entry, image.get("caption"), passed_over)
+    text = expression["text"]
+    instance = _instance(entry, stated_size(image), passed_over)
+    is_read_as_one = not entry["category"] and text == ONE
+    # A count of 0 is added, too: reports come in the order of their first mention.
+    passed_over[NO_LISTED_CATEGORY] += int(is_read_as_one)
+    instances = []
+    if instance is not None:
+        instances = [with_item_number(instance, number, text)]
+    elif not _says_nothing_is_there(entry):
+        return None
+    # The text is in the key because somebody may have corrected a phrase whose id stayed. Without
+    # an id, annotations are of one phrase if all that they say of it is the same.
+    key = (expression.get("expression_id", repr(expression)), text)
+    return key, {**expression, "instances": instances}
+
+
+def _expression_without_boxes(
+    entry: dict[str, Any], caption: Any, passed_over: Counter[str]
+) -> dict[str, Any]:
+    expression = _phrase_of(entry, caption, passed_over)
+    expression |= _stated(entry["source"], "expression_id", "verified")
+    if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
+        expression["class"] = entry["class"]
+    is_text = isinstance(expression["text"], str)
+    if not is_text or isinstance(expression.get("expression_id"), (list, dict)):
+        raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
+    return expression
+
+
+def _says_nothing_is_there(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("category_id") == NO_CATEGORY)
 
 
 def _box_and_outline(
@@ -759,31 +775,31 @@ def _box_and_outline(
     # no box, the one around all of its polygons is its box. Any other segmentation is only kept for
     # COCO, which gets it back as it came.
     bbox = entry.get("bbox")
-    polygons = entry.get(_SEGMENTATION)
-    if not polygons:
+    segmentation = entry.get(_SEGMENTATION)
+    if not segmentation:
         return bbox, None
-    all_bounds = _bounds_of_polygons(polygons, size)
-    if all_bounds is not None:
-        if not bbox:
-            x1, y1, x2, y2 = around(all_bounds)
-            bbox = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
-        if len(polygons) == 1 and is_box(bbox):
-            box = box_of(_corners(bbox))
-            if outlines.may_be_around(all_bounds[0], box, size):
-                return bbox, polygons[0]
+    all_bounds = _bounds_of_polygons(segmentation, size)
+    if all_bounds and not bbox:
+        x1, y1, x2, y2 = around(all_bounds)
+        bbox = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
+    is_one_polygon = len(all_bounds) == 1
+    if is_one_polygon and is_box(bbox):
+        box = box_of(_corners(bbox))
+        if outlines.may_be_around(all_bounds[0], box, size):
+            return bbox, segmentation[0]
     passed_over[_NO_OUTLINE] += 1
     return bbox, None
 
 
-def _bounds_of_polygons(polygons: Any, size: Size | None) -> list[Bbox] | None:
-    # The box around each. None where they are no list of polygons, such as runs of pixels, or where
-    # one is broken.
-    if not isinstance(polygons, list):
-        return None
+def _bounds_of_polygons(segmentation: Any, size: Size | None) -> list[Bbox]:
+    # The box around each polygon. None of them where one is broken, or where the segmentation is no
+    # list of polygons, but runs of pixels.
+    if not isinstance(segmentation, list):
+        return []
     try:
-        return [outlines.bounds(outlines.checked(polygon, size)) for polygon in polygons]
+        return [outlines.bounds(outlines.checked(polygon, size)) for polygon in segmentation]
     except BrokenRow:
-        return None
+        return []
 
 
 def _is_json(value: Any) -> bool:
@@ -800,29 +816,33 @@ def _instance(
     # The box as an instance; None for an annotation without one. A score outside of 0 to 1 is left
     # out, and counted. `size` is what the file states of the image.
     stated_box, outline = _box_and_outline(entry, size, passed_over)
-    is_nothing_there = entry.get("category_id") == NO_CATEGORY
+    is_nothing_there = _says_nothing_is_there(entry)
     is_without_box = not stated_box and not is_nothing_there
     passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
     if not stated_box:
         return None
     if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO writes a box of zeros for nothing
         return None
-    bbox = _corners(stated_box)
-    x1, y1, x2, y2 = bbox
-    if x2 < x1 or y2 < y1:
-        raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_stated(entry, "score")}
+    box = _ordered_box(stated_box)
+    instance = {"bbox": [*box], **_stated(entry, "score")}
     if outline is not None:
         instance[outlines.KEY] = outline
     instance |= _stated(entry["source"], "bbox_id")
     degrees = _degrees_of(entry)
     if degrees and outline is None:
-        instance |= turned(box_of(bbox), degrees, passed_over, about_middle=True)
+        instance |= turned(box, degrees, passed_over, about_middle=True)
     score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1
         del instance["score"]
     return instance
+
+
+def _ordered_box(bbox: Any) -> Bbox:
+    x1, y1, x2, y2 = _corners(bbox)
+    if x2 < x1 or y2 < y1:
+        raise BrokenRow("the box has a side of less than nothing")
+    return x1, y1, x2, y2
 
 
 def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
@@ -837,13 +857,11 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
         if spans:
             place = place_of_parts(phrase, spans, caption)
         return {"text": phrase, "char_span": place}
-    places = [_place_of_words(span, caption, passed_over) for span in spans]
-    if not places:  # an empty list says that it is all of the caption
-        is_nothing_there = (
-            entry.get("category_id") == NO_CATEGORY
-        )  # gRefCOCO always leaves it empty
-        passed_over[_ALL_OF_CAPTION] += int(not is_nothing_there)
+    if not spans:  # an empty list says that it is all of the caption
+        # Of an annotation that says that nothing is there, gRefCOCO always leaves the list empty.
+        passed_over[_ALL_OF_CAPTION] += int(not _says_nothing_is_there(entry))
         return {"text": caption, "char_span": [0, len(caption)]}
+    places = [_place_of_words(span, caption, passed_over) for span in spans]
     words = " ".join(caption[start:end] for start, end in places)
     return {"text": words, "char_span": place_of_parts(words, places, caption)}
 

@@ -228,7 +228,7 @@ class Conversations(Format):
         if self.dialect.in_parts:
             said = [{"type": "text", "text": text}]
             if has_picture:
-                # with a text as well: in `datasets` all parts have the same keys
+                # It has a text because `datasets` gives the same keys to all parts.
                 said.insert(0, {"type": "image", "text": ""})
         elif has_picture:
             said = f"<image>\n{text}"
@@ -321,26 +321,21 @@ class Conversations(Format):
             yield phrase, boxes
             return
         # An answer that no export of ours wrote may have boxes of several phrases, by their labels.
+        # The reader of replies resolves entities in labels: "salt &amp; pepper" of the question
+        # comes back as "salt & pepper".
+        phrase_as_read = html.unescape(phrase)
         for label, box in self._boxes_in(answer, box_format, size):
-            if label is None:  # a box without a label is of the phrase that was asked about
-                label = phrase
-            # The reader of replies resolves entities in labels: "salt &amp; pepper" of the question
-            # comes back as "salt & pepper".
-            if label == html.unescape(phrase):
-                label = phrase
-            yield label, [box]
+            if label is None or label == phrase_as_read:
+                yield phrase, [box]
+            else:
+                yield label, [box]
 
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
     ) -> list[tuple[str | None, Bbox]]:
         # Boxes after their labels, as the reader of replies finds them: ("a dog", (1, 2, 3, 4)).
         # Raises ValueError where they are another family's, or some can't be read.
-        wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
-        if wrong_keys:
-            raise ValueError(
-                f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
-                " name theirs"
-            )
+        _refuse_other_keys(text, box_format)
         try:
             reading = _read(text, box_format, size, self.sent(size))
         except UnreadableReply as error:
@@ -375,9 +370,9 @@ class ForTarget(Conversations):
 
     def __post_init__(self) -> None:
         self.boxes = _box_format_of(self.target)
-        # A frame is the size of picture that boxes are counted in: that of "smart_resize_28" is the
-        # one in which the model's processor gets it. It depends on limits, and a trainer sets its
-        # own: `_trainer` has them, and is None where boxes aren't counted in such pixels.
+        # A frame says in which size of the picture pixels are counted. With "smart_resize_28" it is
+        # the size that the model's processor makes, within limits that each trainer sets. These
+        # limits are in `_trainer`, which is None for all other frames.
         self._trainer: Trainer | None = None
         if not re.fullmatch(r"smart_resize_\d+", self.boxes.frame):
             return
@@ -389,8 +384,9 @@ class ForTarget(Conversations):
             self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
-        """Return the size to which a trainer that `resizes_first` resizes such a picture; for other
-        trainers the size itself.
+        """Return the size to which the trainer resizes a picture before the model's processor does.
+
+        It is the picture's own size unless the trainer `resizes_first`.
         """
         trainer = self._trainer
         if trainer is None or not trainer.resizes_first:
@@ -472,11 +468,12 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    # The boxes of an answer that is letter by letter as an export writes it; none for any other, or
-    # where a box is not in the picture. The reader of replies would take boxes of a pixel or so for
-    # parts of the side.
-    # A phrase may have four numbers in it that are no box: "the sign [1, 2, 3, 4]".
-    boxes_text = text.replace(phrase, "") if _FOUR.search(phrase) else text
+    # The boxes of an answer that is letter by letter as an export writes it, and whose boxes are in
+    # the picture; none for any other answer. The reader of replies isn't asked for these, because
+    # it takes a box of a pixel or so for parts of the sides.
+    boxes_text = text
+    if _FOUR.search(phrase):  # numbers of the phrase itself, as in "the sign [1, 2, 3, 4]"
+        boxes_text = text.replace(phrase, "")
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(boxes_text)]
     if text.startswith("["):
         as_exported = [_in_json(phrase, fours, box_format.key)]
@@ -546,13 +543,7 @@ def _with_objects(
     # the turns and the format that these boxes are in: pixels, or with `norm1` parts of the sides.
     phrases = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
-    placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
-    phrase_count = placeholders.count("<ref-object>")
-    if phrase_count != len(phrases) or placeholders.count("<bbox>") != len(boxes):
-        raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
-    for box in boxes:
-        if not is_box(box):
-            raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
+    _check_objects(turns, phrases, boxes)
     if objects.get("bbox_type") == "norm1":
         box_format = replace(box_format, scale=1)
     phrases_left = iter(phrases)
@@ -561,6 +552,17 @@ def _with_objects(
     for speaker, said in turns:
         filled.append((speaker, _without_placeholders(said, phrases_left, boxes_left)))
     return filled, box_format
+
+
+def _check_objects(turns: Sequence[Turn], phrases: Sequence[Any], boxes: Sequence[Any]) -> None:
+    # Raises ValueError unless there is one phrase or box for each placeholder.
+    placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
+    phrase_count = placeholders.count("<ref-object>")
+    if phrase_count != len(phrases) or placeholders.count("<bbox>") != len(boxes):
+        raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
+    for box in boxes:
+        if not is_box(box):
+            raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
 
 
 def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any]) -> str:
@@ -581,6 +583,16 @@ def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any
         return dump_text(str(phrase))[1:-1]
 
     return _PLACEHOLDER.sub(value_of, text)
+
+
+def _refuse_other_keys(text: str, box_format: BoxFormat) -> None:
+    # A JSON key of boxes tells the family: "box_2d" isn't of one that writes "bbox_2d".
+    wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
+    if wrong_keys:
+        raise ValueError(
+            f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
+            " name theirs"
+        )
 
 
 def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
@@ -94,8 +94,8 @@ class Cvat(ReturningFormat):
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            # The labels of a task that goes back, from which `new_items` chooses, by `class_key`.
-            # There are none where the task is ours.
+            # The labels of the imported task, by `class_key`: `new_items` chooses from them. There
+            # are none where no task was imported.
             task_labels = _labels_in(meta) if meta else ()
             self._label_of_key = {class_key(label): label for label in task_labels}
             for number, sample in enumerate(samples):
@@ -121,7 +121,7 @@ class Cvat(ReturningFormat):
         return element_of(item).get("label") != _PICTURE
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an element as it is now: a changed box without an outline is an upright <box>."""
+        """Return an element as it is now. A changed box without an outline is an upright <box>."""
         element = element_of(item)
         was_upright = element.tag == "box" and not _rotation_of(element)
         has_other_area = mark.has_other_area(was_upright)
@@ -193,32 +193,35 @@ class Cvat(ReturningFormat):
         return self.bad.marked(record)
 
     def _read_elements(self, image: Element, size: Size, file: str) -> "_Elements":
-        items: list[str] = []
-        keyed_expressions: list[KeyedExpression] = []
-        facts_of_picture: dict[str, str] = {}
-        has_unread_shapes = False
+        elements = _Elements()
         for number, element in enumerate(image, 1):
             where = f"{file}, image {image.get('name')!r}, {element.tag} {number}"
             with object_errors(where, self.bad):  # at an error the element is left out
-                label = element.get("label", "")
-                facts = _facts(element, self.passed_over)
-                is_tag = element.tag == "tag"
-                # A tag of that name without facts of ours is the user's own.
-                is_of_picture = is_tag and label == _PICTURE and bool(facts)
-                is_phrase_without_box = is_tag and label == _NO_BOX
-                area = self._read_area(element, size, where)
-                if is_of_picture:
-                    for key in ("caption", "image_id"):
-                        if key in facts:
-                            facts_of_picture[key] = facts[key]
-                elif area or is_phrase_without_box:
-                    item = len(items)  # the number that the element gets there
-                    keyed_expressions.append(_keyed_expression(element, area, facts, item))
-                else:
-                    self._count_unread(element)
-                    has_unread_shapes = has_unread_shapes or not is_tag
-                items.append(text_of(element))
-        return _Elements(items, keyed_expressions, facts_of_picture, has_unread_shapes)
+                self._add_what_is_said(elements, element, size, where)
+                elements.items.append(text_of(element))
+        return elements
+
+    def _add_what_is_said(
+        self, elements: "_Elements", element: Element, size: Size, where: str
+    ) -> None:
+        # Adds what an element says to `elements`: facts of the picture, or an expression.
+        label = element.get("label", "")
+        is_tag = element.tag == "tag"
+        facts = _facts(element, self.passed_over)
+        if is_tag and label == _PICTURE and facts:  # without facts of ours it is the user's own tag
+            for key in ("caption", "image_id"):
+                if key in facts:
+                    elements.facts_of_picture[key] = facts[key]
+            return
+        is_phrase_without_box = is_tag and label == _NO_BOX
+        area = self._read_area(element, size, where)
+        if area or is_phrase_without_box:
+            item = len(elements.items)  # the number that the element gets there
+            elements.keyed_expressions.append(_keyed_expression(element, area, facts, item))
+            return
+        self._count_unread(element)
+        if not is_tag:
+            elements.has_unread_shapes = True
 
     def _count_unread(self, element: Element) -> None:
         if element.tag == "tag":
@@ -240,18 +243,15 @@ class Cvat(ReturningFormat):
                 left, top, width, height = (float(element.attrib[name]) for name in _PART)
                 self.passed_over["pixels of masks, of which the box around is read"] += 1
                 return {"bbox": [left, top, left + width, top + height]}
-            numbers: list[float] = []
-            for point in element.attrib["points"].split(";"):  # "1.5,2;30,2;30,40"
-                x, y = point.split(",")
-                numbers += [float(x), float(y)]
-            outline = outlines.checked(numbers, size)
+            outline = outlines.checked(_points_of(element), size)
         except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
             outlines.lose_object(self.bad, where, error)
             return {}
         return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
 
 
-class _Elements(NamedTuple):
+@dataclass
+class _Elements:
     """What is in an <image>.
 
     Attributes:
@@ -261,10 +261,18 @@ class _Elements(NamedTuple):
         has_unread_shapes: Whether there are shapes of which no box is read.
     """
 
-    items: list[str]
-    keyed_expressions: list[KeyedExpression]
-    facts_of_picture: dict[str, str]
-    has_unread_shapes: bool
+    items: list[str] = field(default_factory=list)
+    keyed_expressions: list[KeyedExpression] = field(default_factory=list)
+    facts_of_picture: dict[str, str] = field(default_factory=dict)
+    has_unread_shapes: bool = False
+
+
+def _points_of(polygon: Element) -> list[float]:
+    numbers: list[float] = []
+    for point in polygon.attrib["points"].split(";"):  # "1.5,2;30,2;30,40"
+        x, y = point.split(",")
+        numbers += [float(x), float(y)]
+    return numbers
 
 
 def _rotation_of(box: Element) -> float:
@@ -396,14 +404,11 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
 
 
 def _keyed_expression(
-    element: Element,
-    area: Mapping[str, Any],
-    facts: Mapping[str, str],
-    item: int,
+    element: Element, area: Mapping[str, Any], facts: Mapping[str, str], item: int
 ) -> KeyedExpression:
-    # The expression of one element, after its key for `unite`. `facts` are those of `_facts`,
-    # `area` is empty for a tag, and `item` is the element's number among its picture's. Of elements
-    # that the export hasn't written, the label is the phrase.
+    # The expression of one element, after its key for `unite`. `area` is what `_read_area` has
+    # read, empty for a tag; `facts` are what `_facts` has read; `item` is the element's number
+    # among its picture's. Of elements that the export hasn't written, the label is the phrase.
     label = element.get("label", "")
     _check_facts(facts, label)
     text = facts.get("phrase") or label
@@ -422,7 +427,7 @@ def _keyed_expression(
 
 
 def _check_facts(facts: Mapping[str, str], label: str) -> None:
-    # Raises BrokenRow where an element of ours has lost its phrase, or a status is none.
+    # Raises BrokenRow where an element of ours has lost its phrase, or its status is no status.
     is_ours = label in (_BOX, _NO_BOX)
     if is_ours and "phrase" not in facts:
         raise BrokenRow(f"what is labelled {label!r} has no phrase")
@@ -433,8 +438,8 @@ def _check_facts(facts: Mapping[str, str], label: str) -> None:
 
 def _facts(element: Element, passed_over: Counter[str]) -> dict[str, str]:
     # By name, the texts of attributes that are as the export writes them: {"phrase": "a dog",
-    # "score": "0.9"}. Others are counted in `passed_over`, even of the same names. Empty ones are
-    # left out.
+    # "score": "0.9"}. All others are counted in `passed_over`: those of other names, and those
+    # whose text the export wouldn't write, such as the score "high". Empty ones are left out.
     texts: dict[str, str] = {}
     for attribute in element.iter("attribute"):
         if attribute.text:

@@ -40,7 +40,12 @@ from dataflow_grounding.formats.label_folders import (
 )
 from dataflow_grounding.formats.named_pictures import NamedPictures, named_pictures
 from dataflow_grounding.formats.picture_files import PictureFiles
-from dataflow_grounding.formats.reading import entry_errors, picture_size, unite
+from dataflow_grounding.formats.reading import (
+    KeyedExpression,
+    entry_errors,
+    picture_size,
+    unite,
+)
 from dataflow_grounding.images.files import ENDINGS
 
 Labelled: TypeAlias = dict[str, Any]
@@ -88,11 +93,11 @@ _BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size
 
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
-    """Return what is in a label file. `regions_of` takes a line's fields, and returns a list of its
-    region, or an empty one. A region gets the index of its line among the label's `lines`.
+    """Return what is in a label file.
 
-    Raises BrokenRow where the file can't be read. A line for which `regions_of` raises it, or that
-    is not UTF-8, is among the label's `unread`.
+    `regions_of` takes the fields of a line. It returns a list of the line's one region, or an empty
+    list; a line for which it raises BrokenRow is told in the label's `unread`, and so is one that
+    is not UTF-8. Raises BrokenRow where the file can't be read at all.
     """
     label = Label(regions=[], lines=[], unread=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
@@ -130,8 +135,8 @@ def read_yolo(path: str, names: Names, size: Size) -> Label:
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
-    # The one region of a line, its numbers as written, its box perhaps without an area; none for a
-    # DontCare line. The module's first lines say which fields there are.
+    # The region of a line, in a list; an empty list for a DontCare line. The box has the numbers as
+    # they are written, and may have no area. The module's first lines say which fields there are.
     if fields[0].lower() == LEFT_OUT:
         return []
     # 8 fields end with the box, 15 are a whole label, the 16th is a score; some lines have 17.
@@ -162,18 +167,20 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
     class_name = class_in(fields[0], names)
     numbers = [*map(number_in, fields[1:])]
     parts = numbers if is_outline else numbers[:4]
+    _check_parts(parts, fields)
+    if is_outline:
+        bbox = in_pixels(outlines.bounds(parts), size, DECIMALS)
+        outline = in_pixels(parts, size, DECIMALS_OF_POINTS)
+        return [{"type": class_name, "bbox": bbox, outlines.KEY: outline}]
+    bbox = in_pixels(_centred_corners(parts), size, DECIMALS)
+    return [{"type": class_name, "bbox": bbox, **score_among(numbers[4:])}]
+
+
+def _check_parts(parts: Sequence[float], fields: Sequence[str]) -> None:
     if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(
             f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
         )
-    region: Labelled = {"type": class_name}
-    if is_outline:
-        region["bbox"] = in_pixels(outlines.bounds(parts), size, DECIMALS)
-        region[outlines.KEY] = in_pixels(parts, size, DECIMALS_OF_POINTS)
-    else:
-        region["bbox"] = in_pixels(_centred_corners(parts), size, DECIMALS)
-        region |= score_among(numbers[4:])
-    return [region]
 
 
 def _without_keypoints(fields: list[str], keypoints: int) -> list[str]:
@@ -257,19 +264,23 @@ def _names_in_yaml(text: str, path: str) -> Names:
     try:
         # every value a text: as YAML has it, `no` is false
         data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-        names = data["names"]
-        if isinstance(names, dict):  # {"0": "cat", "1": "dog"}
-            by_number = {int(number): name for number, name in names.items()}
-            # a KeyError, where a number is left out
-            names = [by_number[number] for number in range(len(by_number))]
-        elif not isinstance(names, list):
-            raise TypeError("names should be a list or a mapping")
-        classes = [_checked_name(name) for name in names]
+        classes = [_checked_name(name) for name in _in_order(data["names"])]
         return Names(classes, _count_of_keypoint_numbers(data.get("kpt_shape")))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
         ) from None
+
+
+def _in_order(names: Any) -> list[Any]:
+    # ["cat", "dog"] of this list itself, or of {"0": "cat", "1": "dog"}. Raises an error for
+    # anything else, a KeyError where a number is left out.
+    if isinstance(names, dict):
+        by_number = {int(number): name for number, name in names.items()}
+        return [by_number[number] for number in range(len(by_number))]
+    if not isinstance(names, list):
+        raise TypeError("names should be a list or a mapping")
+    return names
 
 
 def _count_of_keypoint_numbers(kpt_shape: Any) -> int:
@@ -289,7 +300,8 @@ def _checked_name(name: Any) -> str:
 class LabelFormat(PictureFiles):
     """Base of KITTI, YOLO, and their kin.
 
-    The items of a Source (see imported.py) are the lines of the label file.
+    The items of a Source (see imported.py) are the lines of the label file. A source that goes back
+    is an imported data set that is exported in its own format.
     """
 
     # what the file with the names of classes is called: the first is written, all are looked for
@@ -335,9 +347,7 @@ class LabelFormat(PictureFiles):
         A class has one number in all of them. The classes of the source that goes back come first,
         then those of a fixed order. Others follow as their numbers are first asked for.
         """
-        pictures = {part: f"{part}/{FOLDER}" for part in out.parts}
-        if not pictures:  # all are in one folder, to train with
-            pictures = {"train": FOLDER}
+        pictures = {part: f"{part}/{FOLDER}" for part in out.parts} or {"train": FOLDER}
         with super().shared(out), out.file(self.names_files[0]) as names_file:
 
             def write_entry(number: int, name: str) -> None:
@@ -347,21 +357,21 @@ class LabelFormat(PictureFiles):
             numbers = Numbers(write_entry)  # which is called for each name that gets a number
             self._write_names_back(numbers, write_entry)
             for name in self._classes.fixed:
-                numbers.number_of(name)
+                numbers.number_of(name)  # this writes its entry
             numbers_before = len(numbers)
             self._numbers = numbers  # from which the lines of boxes take theirs
             yield  # the label files are written, and classes that are new get numbers
             if len(numbers) == 0:
                 names_file.write("  {}\n")  # an empty mapping, in YAML
-            # Before, several numbers may be of one class; each new one is of a class of its own.
-            count_of_new = len(numbers) - numbers_before
-            class_count = len(self._classes.fixed) + count_of_new
+            # The numbers from before may be more than the fixed classes: several classes of a
+            # source may have one name. Each new number is that of one more class.
+            class_count = len(self._classes.fixed) + len(numbers) - numbers_before
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
     def _write_names_back(self, numbers: Numbers, write_entry: Callable[[int, str], None]) -> None:
-        # The classes of the source that goes back keep their numbers. Several may have one name, or
-        # none, and `number_of` would give these one number: so each entry is written here, and its
-        # number is only reserved.
+        # The classes of the source that goes back keep their numbers. `number_of` would give one
+        # number to several classes that share a name, or have none. So each entry is written here,
+        # and its number is only reserved.
         for number, name in enumerate(self.names_back(), 1):
             write_entry(number, name)
             is_blank = not name.strip()  # `_written` would make "object" of it
@@ -403,9 +413,10 @@ class LabelFormat(PictureFiles):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
 
-        Label files without a picture are counted; where no label file of a folder has one, or there
-        is no picture, InputError is raised. `remarks` tell of pictures without a label file, which
-        are backgrounds, and of what data.yaml names and isn't there; with `strict` they end it.
+        Label files without a picture are counted. Raises InputError where there is no picture, or
+        where no label file of a folder has one. `remarks` tell of pictures without a label file,
+        which are backgrounds, and of what data.yaml names and isn't there. With `strict` these are
+        InputErrors, too.
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)
@@ -416,7 +427,7 @@ class LabelFormat(PictureFiles):
             self.class_names = self.classes_of(names)
             named = self.named_by(names_file)
         folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
-        self._tell_doubts(folders, named, top, image_root)
+        self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
         for folder in folders:
             self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
             self.passed_over[_UNLISTED] += folder.unlisted
@@ -429,27 +440,14 @@ class LabelFormat(PictureFiles):
                     yield self._row(image_path, size, file, names)
 
     def _tell_doubts(
-        self, folders: Sequence[LabelFolder], named: NamedPictures, top: str, image_root: str
+        self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str
     ) -> None:
-        # Raises InputError where there is no picture, and with `strict` for each doubt.
-        missing = named.lines_on_missing()
-        pictures_count = sum(len(folder.pictures) for folder in folders)
-        if not pictures_count:
-            where = " and ".join(dict.fromkeys(folder.image_dir for folder in folders))
-            why = f"no picture in {where}: name the image root"
-            raise InputError("; ".join([why, *missing]))
-        without_label = []
-        for folder in folders:
-            names = [image for image in folder.pictures if image not in folder.files]
-            without_label += [os.path.relpath(folder.path_of(name), top) for name in names]
-        doubts = counted_items(_BACKGROUNDS, without_label)
-        if len(without_label) == pictures_count:
-            backgrounds = f"{counted(pictures_count, 'picture')} read as backgrounds, without a box"
-            doubts = [
-                f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"
-            ]
-        # Labels that CVAT exports without pictures name them in lists all the same: the user says
-        # where they are.
+        # Raises InputError where there is no picture, and with `strict` for each doubt. `missing`
+        # are lines on what the data set names and isn't there.
+        _refuse_without_pictures(folders, missing)
+        doubts = _doubts_on_backgrounds(folders, top)
+        # Labels that CVAT exports without pictures name them in lists all the same. Then the user
+        # says where the pictures are, and it's no matter that they aren't where the lists say.
         is_root_named = os.path.abspath(image_root) != os.path.abspath(top)
         if not is_root_named:
             doubts += missing
@@ -466,8 +464,8 @@ class LabelFormat(PictureFiles):
         return self.bad.marked(row)
 
     def _names_file(self, path: str, top: str) -> str | None:
-        # The file with the names of classes. That is `path` or, where it is the data set's folder,
-        # `top`, the first of `names_files` in there; None without one.
+        # The file with the names of classes: `path` itself, or the first of `names_files` in it if
+        # it is the data set's folder, `top`. None where there is no such file.
         files = [path]
         if top == path:
             files = [os.path.join(top, name) for name in self.names_files]
@@ -486,21 +484,41 @@ class LabelFormat(PictureFiles):
             raise InputError(f"can't read a label: {error}") from None
         for why in label.unread:
             self.bad.note_object(why)
-        keyed_expressions = []  # by the name of their class
-        for region in label.regions:
-            class_name = region["type"]
-            facts = {key: region[key] for key in region if key not in ("type", "line")}
-            instance = with_item_number(facts, region["line"], class_name)
-            expression = {"text": class_name, "instances": [instance]}
-            keyed_expressions.append((class_name, expression))
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
-        says_something = any(map(self.is_rest, label.lines))
-        if not label.lines and label.unread:  # none of its lines can be read
-            says_something = True
+        is_all_unread = bool(label.unread) and not label.lines
+        says_something = is_all_unread or any(map(self.is_rest, label.lines))
         if says_something and not label.regions:
             columns["background"] = False
-        columns["expressions"] = unite(keyed_expressions)
+        columns["expressions"] = unite(map(_keyed_expression, label.regions))
         return columns
+
+
+def _refuse_without_pictures(folders: Sequence[LabelFolder], missing: Sequence[str]) -> None:
+    if not any(folder.pictures for folder in folders):
+        where = " and ".join(dict.fromkeys(folder.image_dir for folder in folders))
+        why = f"no picture in {where}: name the image root"
+        raise InputError("; ".join([why, *missing]))
+
+
+def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str]:
+    # Lines on the pictures that are read as backgrounds because they have no label file.
+    without_label = []
+    for folder in folders:
+        names = [image for image in folder.pictures if image not in folder.files]
+        without_label += [os.path.relpath(folder.path_of(name), top) for name in names]
+    picture_count = sum(len(folder.pictures) for folder in folders)
+    if len(without_label) < picture_count:
+        return counted_items(_BACKGROUNDS, without_label)
+    backgrounds = f"{counted(picture_count, 'picture')} read as backgrounds, without a box"
+    return [f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"]
+
+
+def _keyed_expression(region: Labelled) -> KeyedExpression:
+    # A region as an expression, after its class, which is its key for `unite`.
+    class_name = region["type"]
+    facts = {key: region[key] for key in region if key not in ("type", "line")}
+    instance = with_item_number(facts, region["line"], class_name)
+    return class_name, {"text": class_name, "instances": [instance]}
 
 
 class NamedLabels(LabelFormat):
@@ -581,9 +599,9 @@ class Kitti(NamedLabels):
 class Yolo(LabelFormat):
     """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0.
 
-    A picture's lines are polygons where each of its boxes has one around which it is the box, else
-    boxes: trainers misread a box among polygons. `preamble` has the `names` of a data set that goes
-    back.
+    A picture's lines are polygons where each of its boxes has a polygon of its size. Otherwise all
+    lines are boxes: trainers misread a box among polygons. `preamble` has the `names` of a data set
+    that goes back.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -646,14 +664,14 @@ class Yolo(LabelFormat):
         if not all(isinstance(name, str) for name in names):  # run.json may be damaged
             return ()
         distinct = dict.fromkeys(self._written(name) for name in names if name.strip())
-        is_same_order = [*distinct] == self._classes.fixed
+        is_same_order = [*distinct] == self._classes.fixed  # these are the user's, if any
         if self.class_list and not is_same_order:
             return ()
         return names
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
-        """Return the report on the outlines of a picture, if a box has none or one of another size:
-        then all of its boxes are written as boxes.
+        """Return the report on a picture with outlines, in which some box has no outline of its own
+        size: all of the picture's boxes are written as boxes then.
         """
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
         if not any(outlines.KEY in box for box in boxes):
@@ -688,11 +706,11 @@ class Yolo(LabelFormat):
         return " ".join([self._class_back(fields[0], number - 1, mark), *numbers])
 
     def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
-        # What a line that came with the class `field` is written with. Its class has the number
-        # `class_number` now, or the first of several that share its name. A class that is still the
-        # same, but has another number, is counted for `shared` to tell.
+        # The class's number for a line that came with the number `field`. It keeps that where the
+        # number still names the box's class; `class_number` is the first of several such numbers.
+        # A box that has kept its class, but gets another number, is counted for `shared` to tell.
         own_number = int(float(field))  # perhaps written as 0.0
-        if own_number < len(self._names_back):  # it goes back with its name
+        if own_number < len(self._names_back):  # the name of that number goes back, too
             is_still_right = self._written(self._names_back[own_number]) == mark.phrase.text
         else:
             is_still_right = own_number == class_number

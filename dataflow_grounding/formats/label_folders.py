@@ -20,7 +20,7 @@ class LabelFolder(NamedTuple):
         pictures: The pictures' paths in their folder, in order.
         files: The label files of the pictures that have one, by the picture's path.
         of_no_picture: Labels without a picture, sorted, by their paths in the folder of labels.
-        unlisted: How many more pictures are there, which the data set's lists leave out.
+        unlisted: How many pictures of the folder the data set's lists leave out.
     """
 
     image_dir: str
@@ -48,7 +48,7 @@ def label_folder(
         pictures: The folder of pictures.
         labels: The folder of labels.
         keys: The settings that name the two, for messages.
-        names_files: Files in the folder of labels that aren't any.
+        names_files: Files in the folder of labels that are no labels, such as classes.txt.
     """
     images = files_under(pictures, ENDINGS, keys[0])
     label_files = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
@@ -75,8 +75,10 @@ def find_label_folders(
     """Return the folders of a data set, in which each picture is once.
 
     They are looked for in `top` and in the folders directly in it, as YOLO, Roboflow and KITTI lay
-    them out; those that the data set names follow. Without any, the only one is the image root with
-    labels in `top` itself. Pictures of a folder with other labels alone are an InputError.
+    them out. Then come those that only the data set's file names. Without any, the only one is the
+    image root, with labels in `top` itself.
+
+    Raises InputError where all labels of a folder are of other pictures.
 
     Args:
         top: The folder of the data set.
@@ -86,58 +88,81 @@ def find_label_folders(
         no_labels: The names of files that are no labels.
     """
     pairs = _pairs_in(top, names)
-    laid_out = [*map(_absolute, pairs)]
-    pairs += [pair for pair in named.of_pair if pair not in laid_out]
+    laid_out = [pair.absolute for pair in pairs]
+    for pictures, labels in named.of_pair:
+        if (pictures, labels) not in laid_out:
+            pairs.append(_Pair(pictures, labels, is_only_named=True))
     folders = []
-    for pictures, labels in pairs or [(image_root, top)]:
-        lists = [os.path.relpath(file, os.path.abspath(labels)) for file in named.lists]
-        pair = _absolute((pictures, labels))
-        is_named_alone = bool(named.of_pair) and pair not in laid_out
-        in_order = _picture_folders(pictures, top, image_root)
-        folder = _folder_of_labels(in_order, labels, [*no_labels, *lists])
-        if is_named_alone and pictures == labels:  # other texts may be next to the pictures
-            folder = folder._replace(of_no_picture=[])
-        if folder.of_no_picture and not folder.files:  # all labels are of other pictures than these
-            where = os.path.join(labels, folder.of_no_picture[0])
-            why = f"{where}: no such picture in {' or '.join(in_order)}: name the image root"
-            raise InputError("; ".join([why, *named.lines_on_missing()]))
-        is_in_root = folder.image_dir != pictures
-        if is_in_root and os.path.isdir(pictures):
-            folder = folder.kept(_of_data_set(folder, pictures))
-        if named.are_listed or is_named_alone:
-            folder = _of_named(folder, pair, named)
-        folders.append(folder)
+    for pair in pairs or [_Pair(image_root, top)]:
+        in_order = _picture_folders(pair.pictures, top, image_root)
+        folders.append(_folder_of(pair, in_order, named, no_labels))
     return folders if len(folders) == 1 else _each_picture_once(folders)
 
 
-def _absolute(pair: tuple[str, str]) -> tuple[str, str]:
-    return os.path.abspath(pair[0]), os.path.abspath(pair[1])
+class _Pair(NamedTuple):
+    """A folder of pictures, which may be missing, and the folder of their labels.
+
+    `is_only_named` says that the two aren't called as such folders usually are: the data set's file
+    names pictures in there.
+    """
+
+    pictures: str
+    labels: str
+    is_only_named: bool = False
+
+    @property
+    def absolute(self) -> tuple[str, str]:
+        return os.path.abspath(self.pictures), os.path.abspath(self.labels)
 
 
-def _pairs_in(top: str, names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    # Pairs of a folder of pictures, which may be missing, and the folder of their labels.
+def _pairs_in(top: str, names: Sequence[tuple[str, str]]) -> list[_Pair]:
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:
         for pictures_name, labels_name in names:
             labels = os.path.join(folder, labels_name)
             if os.path.isdir(labels):
-                pairs.append((os.path.join(folder, pictures_name), labels))
+                pairs.append(_Pair(os.path.join(folder, pictures_name), labels))
     return pairs
 
 
+def _folder_of(
+    pair: _Pair, in_order: list[str], named: NamedPictures, no_labels: Iterable[str]
+) -> LabelFolder:
+    # The pictures of a pair that belong to the data set, with their labels. They are sought in the
+    # folders `in_order`.
+    lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
+    folder = _folder_of_labels(in_order, pair.labels, [*no_labels, *lists])
+    if pair.is_only_named and pair.pictures == pair.labels:
+        # A text next to the pictures may be anything: it isn't taken for a label without a picture.
+        folder = folder._replace(of_no_picture=[])
+    if folder.of_no_picture and not folder.files:  # all labels are of other pictures than these
+        where = os.path.join(pair.labels, folder.of_no_picture[0])
+        why = f"{where}: no such picture in {' or '.join(in_order)}: name the image root"
+        raise InputError("; ".join([why, *named.lines_on_missing()]))
+    is_in_root = folder.image_dir != pair.pictures
+    if is_in_root and os.path.isdir(pair.pictures):
+        folder = folder.kept(_of_data_set(folder, pair.pictures))
+    if named.are_listed or pair.is_only_named:
+        folder = _of_named(folder, pair.absolute, named)
+    return folder
+
+
 def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
-    # Where the pictures of a pair may be, the best first. The image root that the user has named
-    # goes before the pair's own folder unless one of the two is in the other: then it says only
-    # what paths start from.
-    own_path, root = os.path.abspath(pictures), os.path.abspath(image_root)
+    # Where the pictures of a pair may be, the best first. An image root that the user has named,
+    # apart from the pair's own folder, replaces that folder. If one of the two is inside the other,
+    # the root only says what paths start from, and the pair's own folder comes first.
+    own_path = os.path.abspath(pictures)
+    root = os.path.abspath(image_root)
     is_root_named = root != os.path.abspath(top)
     is_apart = not (path_within(own_path, root) or path_within(root, own_path))
+    is_replaced = is_root_named and is_apart
     folders = []
-    if os.path.isdir(pictures) and not (is_root_named and is_apart):
+    if os.path.isdir(pictures) and not is_replaced:
         folders.append(pictures)
     if is_root_named or not folders:
         folders.append(image_root)
+        # The root may have the data set's folders: train/images, or only train.
         inside = path_within(own_path, os.path.abspath(top))  # train/images
         for path in (inside, os.path.dirname(inside)):
             if path and os.path.isdir(os.path.join(image_root, path)):
@@ -146,7 +171,7 @@ def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
 
 
 def _folder_of_labels(in_order: list[str], labels: str, no_labels: list[str]) -> LabelFolder:
-    # Of several folders of pictures that of the labels is the first with a picture of theirs.
+    # The first folder that has a picture of one of the labels. If none has, the first of all.
     keys = ("pictures", "labels")  # what messages call the two
     folders = []
     for pictures in in_order:
@@ -158,7 +183,8 @@ def _folder_of_labels(in_order: list[str], labels: str, no_labels: list[str]) ->
 
 
 def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
-    # The named root may have more pictures than the data set, which has a folder `pictures`, too.
+    # The pictures of a named image root that belong to the data set: those that its own folder
+    # `pictures` has, too, or that have a label. All of them where that folder has no picture.
     own = set(files_under(pictures, ENDINGS, "pictures"))
     if not own:
         return folder.pictures
@@ -177,8 +203,9 @@ def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) 
 
 
 def _each_picture_once(folders: list[LabelFolder]) -> list[LabelFolder]:
-    # Folders of labels may share a folder of pictures: one that has its label in one of them is no
-    # background by another.
+    # Folders of labels may share a folder of pictures, which then comes several times. A picture
+    # without a label in one of them isn't kept there if it has one in another; and one with the
+    # same label file, or without any, is kept once.
     labelled: set[str] = set()
     for folder in folders:
         labelled.update(os.path.abspath(folder.path_of(image)) for image in folder.files)
@@ -189,8 +216,8 @@ def _each_picture_once(folders: list[LabelFolder]) -> list[LabelFolder]:
         for image in folder.pictures:
             path = os.path.abspath(folder.path_of(image))
             file = os.path.abspath(folder.files.get(image, ""))
-            is_background_elsewhere = image not in folder.files and path in labelled
-            if not is_background_elsewhere and (path, file) not in seen:
+            has_label_elsewhere = image not in folder.files and path in labelled
+            if not has_label_elsewhere and (path, file) not in seen:
                 seen.add((path, file))
                 kept.append(image)
         all_kept.append(folder.kept(kept, folder.unlisted))

@@ -103,9 +103,10 @@ class _Labels:
         if crowds:
             found_before.counts["crowd_regions_left_out"] = crowds
         images_and_labels = f"{self.image_dir} with {origin}"
+        is_one_file = kind_of(origin) != "folder"
         return Seeds(
             origin=images_and_labels,
-            files=[] if kind_of(origin) == "folder" else [origin],
+            files=[origin] if is_one_file else [],
             folders=(self.image_dir,),
             boxless=boxless,
             without=images_and_labels,
@@ -122,19 +123,15 @@ class _Labels:
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
 
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
-        # Yields a record for each image. What can't be read has a record with SEED_ERROR: so it
-        # fails in the run as other records do. `bad` ends the reading by an error where too few
-        # entries are good.
+        # Yields a record for each image. What can't be read has a record with SEED_ERROR, which
+        # fails in the run as other records do. Where too few entries can be read, `bad` raises an
+        # error.
         bad = BadEntries()
-        # An image's id is its path without the ending: of a.jpg and a.png only the first is "a".
-        first_of_stem: dict[str, str] = {}
-        for image in self.images:
-            first_of_stem.setdefault(os.path.splitext(image)[0], image)
+        id_of_image = self._ids_of_images()
         # Each image is opened, so that all go through the threads that may wait.
         for path, size, label, error in side_by_side(self._read, self.images, lambda _: True):
-            stem = os.path.splitext(path)[0]
             record: dict[str, Any] = {
-                "image_id": stem if first_of_stem[stem] == path else path,
+                "image_id": id_of_image[path],
                 "image_path": path,
                 **size_columns(size),
                 "source": SOURCE,
@@ -145,14 +142,23 @@ class _Labels:
                 continue
             record |= self._columns_of(label, path, size, found)
             good_entries = len(record["regions"])
-            says_that_none_is_there = not record["regions"] and not label.unread
-            if says_that_none_is_there:
+            if not good_entries and not label.unread:  # it says that nothing is there
                 good_entries = 1
             bad.read(good_entries)
             yield record
             yield from _records_of_unread(label.unread, path, bad)
         yield from _records_of_unread(self.unread, None, bad)
         bad.finish()
+
+    def _ids_of_images(self) -> dict[str, str]:
+        # An image's id is its path without the ending. Of a.jpg and a.png only the first is "a".
+        ids: dict[str, str] = {}
+        taken: set[str] = set()
+        for image in self.images:
+            stem = os.path.splitext(image)[0]
+            ids[image] = image if stem in taken else stem
+            taken.add(stem)
+        return ids
 
     def _columns_of(
         self, label: Label, path: str, size: Size | None, found: Found
@@ -271,23 +277,10 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     id_of_name, size_of_id = _images_of(coco)
-    if coco.of_no_image and not id_of_name:  # why an image can't be read says more than the next
-        raise InputError(coco.of_no_image[0])
-    if id_of_name.keys().isdisjoint(images):
-        raise InputError(
-            f"no image of {path} is in {image_dir}: its file_name should be relative to"
-            f" {setting('data.image_dir')}"
-        )
+    _refuse_other_folder(coco, id_of_name, image_dir, images)
     of_no_image = sorted(id_of_name.keys() - {*images})
     if left_out[STRAYS]:
         of_no_image.append(f"{left_out[STRAYS]} annotations of no image")
-
-    def label_of(image_id: str, _: Size | None) -> Label:
-        """Return the label of an image. Its boxes are in a picture of the size that the file says,
-        so that the image's own doesn't count.
-        """
-        return coco.label(image_id, size_of_id[image_id])
-
     stated_sizes: dict[str, Size] = {}
     for name, image_id in id_of_name.items():
         size = size_of_id[image_id]
@@ -297,11 +290,31 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         image_dir,
         images,
         keys=id_of_name,
-        label_of=label_of,
+        label_of=partial(_label_of_coco, coco, size_of_id),
         stated_sizes=stated_sizes,
         unread=coco.of_no_image,
     )
     return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
+
+
+def _refuse_other_folder(
+    coco: CocoFile, id_of_name: Mapping[str, str], image_dir: str, images: Iterable[str]
+) -> None:
+    # Raises InputError where no image of the file is in the folder.
+    if coco.of_no_image and not id_of_name:  # why an image can't be read says more than the next
+        raise InputError(coco.of_no_image[0])
+    if id_of_name.keys().isdisjoint(images):
+        raise InputError(
+            f"no image of {coco.path} is in {image_dir}: its file_name should be relative to"
+            f" {setting('data.image_dir')}"
+        )
+
+
+def _label_of_coco(
+    coco: CocoFile, size_of_id: Mapping[str, Size | None], image_id: str, own_size: Size | None
+) -> Label:
+    # The boxes are in a picture of the size that the file states: the image's own doesn't count.
+    return coco.label(image_id, size_of_id[image_id])
 
 
 def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size | None]]:
