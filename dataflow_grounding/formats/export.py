@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 from dataflow_grounding._util.errors import InputError, errors_as
@@ -50,63 +51,75 @@ def export(
     if images is None:
         images = "copy" if only_file is None else "reference"
     exported = Exported(path)
+    writer = _Writer(format, images, folders, select)
     out = ExportFolder(path, only_file, parts=part_names)
     with errors_as(InputError, f"can't write {path}"), out:
         with format.shared(out):  # what the parts share, such as the names of classes
-            if isinstance(records, Mapping):
-                for name, rows in records.items():
-                    part_folder = out.part(name)
-                    pictures = _pictures_of(format, part_folder, images, folders)
-                    part = Exported(name)
-                    maker = SampleMaker(format, pictures, select, part)
-                    _write(format, maker, rows, part_folder)
-                    _add_part(exported, part)
-            else:
-                pictures = _pictures_of(format, out, images, folders)
-                maker = SampleMaker(format, pictures, select, exported)
-                _write(format, maker, records, out)
+            pictures = writer.write_all(records, out, exported)
         _refuse_losses(format, exported, strict)
+        if strict:
+            _refuse_rare_remarks(exported)
         _add_remarks(exported, format)
-        # The README says how pictures are treated, which is the same in all parts: those of the
-        # last one tell it. Of a file alone it is thrown away with the folder.
+        # Where one file is wanted, the README is thrown away with the folder.
         with out.file(README) as file:
             file.write(_readme(format, exported, pictures, out))
     return exported
 
 
-def _pictures_of(
-    format: Format, folder: ExportFolder, images: Images, folders: Sequence[str]
-) -> ExportPictures:
-    return ExportPictures(
-        folder,
-        images,
-        folders,
-        packs=format.packs,
-        flat=format.flat,
-        shows_upright=format.shows_upright,
-    )
+@dataclass(frozen=True)
+class _Writer:
+    """Writes records, or the parts of a split, with the same settings."""
 
+    format: Format
+    images: Images
+    folders: Sequence[str]
+    select: Selection
 
-def _write(format: Format, maker: SampleMaker, rows: Rows, folder: ExportFolder) -> None:
-    # Writes rows into a folder; what was written and lost is counted by the `maker`'s Exported.
-    try:
-        format.write(maker.samples(rows), folder)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        if not kept_of(maker.last_record, format.name):
-            raise
-        # The format that an import wrote the column for is the first to look into it, here: nothing
-        # checks it before. So a damaged column may show as any of these errors.
-        raise InputError(
-            f"{path_of(maker.last_record)}: its column {COLUMN!r} isn't as the import of"
-            f" {format.name} wrote it: leave the column out, or import again"
-        ) from error
+    def write_all(
+        self, records: Rows | Mapping[str, Rows], out: ExportFolder, exported: Exported
+    ) -> ExportPictures:
+        """Write records, or each part into its folder; `exported` gets the counts.
+
+        Returns how pictures were treated. That is the same in all parts, so the last one tells it.
+        """
+        if not isinstance(records, Mapping):
+            return self._write(records, out, exported)
+        for name, rows in records.items():
+            part = Exported(name)
+            pictures = self._write(rows, out.part(name), part)
+            _add_part(exported, part)
+        return pictures
+
+    def _write(self, rows: Rows, folder: ExportFolder, exported: Exported) -> ExportPictures:
+        pictures = ExportPictures(
+            folder,
+            self.images,
+            self.folders,
+            packs=self.format.packs,
+            flat=self.format.flat,
+            shows_upright=self.format.shows_upright,
+        )
+        maker = SampleMaker(self.format, pictures, self.select, exported)
+        try:
+            self.format.write(maker.samples(rows), folder)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # Nothing has checked the column of an import before the format looks into it here. So
+            # any of these errors may mean that somebody has damaged it.
+            if not kept_of(maker.last_record, self.format.name):
+                raise
+            raise InputError(
+                f"{path_of(maker.last_record)}: its column {COLUMN!r} isn't as the import of"
+                f" {self.format.name} wrote it: leave the column out, or import again"
+            ) from error
+        return pictures
 
 
 def _only_file(
     path: str, format: Format, images: Images | None, parts: Sequence[str]
 ) -> str | None:
-    # The format's data file where `path` means that file alone; None for a folder. Raises
-    # InputError where it is the name of another file, or one file can't hold what is wanted.
+    # The name of the format's data file where `path` means that file alone; None where it means a
+    # folder. Raises InputError for the name of any other file, and where one file can't hold what
+    # is wanted.
     if is_data_file(path, format.data_file):
         _refuse_one_file(path, images, parts)
         return format.data_file
@@ -146,8 +159,8 @@ def _add_part(whole: Exported, part: Exported) -> None:
 
 
 def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
-    # Raises InputError where no record is left of some; with `strict` also where anything is lost,
-    # or the model's remark on a record is rare.
+    # Raises InputError where there were records and none is left to be written. With `strict` it
+    # also does where anything is lost.
     reasons: list[str] = []
     if not exported.written:
         reasons = _why_nothing(exported)
@@ -157,8 +170,11 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+
+
+def _refuse_rare_remarks(exported: Exported) -> None:
     # `manners` has what the model says next to its answers, and how often it says that.
-    if strict and exported.manners.rare:
+    if exported.manners.rare:
         rare = counted(exported.manners.rare, "record")
         raise InputError(
             f"nothing is written, because {rare} came with a remark of the model"

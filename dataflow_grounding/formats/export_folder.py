@@ -78,16 +78,15 @@ class ExportFolder:
         self._only_file = only_file
         self._working_folder = f"{self.path}.part"
         self._new = os.path.join(self._working_folder, _NEW)  # becomes `path` in the end
-        # Where an earlier export is while the new one takes its place. A process that is killed
-        # then leaves it there.
+        # Where an earlier export is while the new one takes its place. A process that is killed at
+        # this moment leaves it there.
         self._earlier = os.path.join(self._working_folder, _EARLIER)
         self._last_folder = ""  # the folder that `place` has made last
         self._lock = ExitStack()  # held inside the `with` block, against another export
         self._made_parts: list[ExportFolder] = []  # what `part` has returned
-        if os.path.lexists(self.path):
-            obstacle = _obstacle_to_replacing(self.path)
-            if obstacle is not None:
-                raise InputError(f"{path} is there and {obstacle}: choose another place")
+        obstacle = _obstacle_to_replacing(self.path)
+        if obstacle is not None:
+            raise InputError(f"{path} is there and {obstacle}: choose another place")
 
     def __enter__(self) -> "ExportFolder":
         """Lock `path.part` against other exports, and begin with an empty folder in it.
@@ -163,9 +162,9 @@ class ExportFolder:
     def front_matter(self, data_file: str) -> str:
         """Return the YAML that a README begins with for `datasets`; "" where `line` is None.
 
-        It states the splits with their files, and the type of each column. Without that `datasets`
-        takes types from the first 10 MB, and fails at others. The parts' lines are merged into
-        `line`.
+        It states the splits with their files, and the type of each column. Without these types,
+        `datasets` takes them from the first 10 MB of the data, and fails where later lines have
+        others. The examples of all parts are merged into this folder's `line`.
         """
         for part in self._made_parts:
             if part.line is not None:
@@ -218,9 +217,8 @@ class ExportFolder:
         {"info": {}, "images": […], "annotations": […]}.
         """
         with ExitStack() as files:
-            spools: list[IO[str]] = []  # the items of each list, with the commas between them
-            for _ in keys:
-                spools.append(files.enter_context(_temporary_text()))
+            # A temporary file for each list, with its items and the commas between them.
+            spools = [files.enter_context(_temporary_text()) for _ in keys]
             yield [_adder_to(spool) for spool in spools]
             with self.file(name) as file:
                 is_one_list = keys == ("",)
@@ -257,8 +255,10 @@ def _is_working_folder(path: str) -> bool:
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
-    # In words; None for an empty folder, or an export and nothing else, whose labels are as it
-    # wrote them.
+    # Why what is at a path may not be replaced, in words. None where nothing is there, for an empty
+    # folder, and for an earlier export with nothing else in it and its labels as it wrote them.
+    if not os.path.lexists(path):
+        return None
     if not os.path.isdir(path):
         return "is not an export"
     names = sorted(os.listdir(path))
@@ -277,7 +277,8 @@ def _obstacle_to_replacing(path: str) -> str | None:
 
 
 def _work_on_labels(path: str) -> str | None:
-    # In words; None where no label file is newer than the README, which was written last.
+    # Says that somebody has changed a label file. None where no label file is newer than the
+    # README, which the export wrote last.
     exported_at = os.stat(os.path.join(path, README)).st_mtime_ns
     for name in names_in(path):
         is_label_file = name.endswith(_LABEL_FILES)
@@ -292,7 +293,7 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # The value with one item at most in each list, which has all that any item of it has:
+    # The value with each list shortened to one item, which has all keys that the list's items have:
     # [{"x": 1.0, "label": "cat"}] for [{"x": 1.0}, {"x": 2.0, "label": "cat"}].
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
@@ -302,9 +303,9 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    # Two objects give an object with the members of both, and two lists a list of one item that
-    # has all that their items have. Otherwise the example stays, unless it is None, or a whole
-    # number where the value is a fraction.
+    # The example with what the value adds to it. Of two objects it has the keys of both, of two
+    # lists one item with the keys of all their items. Any other example stays, but for None, and
+    # for a whole number where the value is a fraction: the wider type counts.
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}

@@ -46,14 +46,28 @@ class Picture(NamedTuple):
     header: Header | None = None
 
 
+def _other_size(name: str, stated: Size, header: Header) -> BrokenRow:
+    # The error for a record that states another size than its picture's.
+    if stated == header.stored_size:  # that is before EXIF turns it
+        return BrokenRow(labels_as_stored(name, stated))
+    return BrokenRow(
+        f"{name!r} has {header.size} pixels, but the record is about a picture of {stated}"
+    )
+
+
 class ExportPictures:
     """Puts the pictures of records into an export's folder, or says where they are.
 
-    `copy` copies each picture, upright; `link` links to it, and copies those that EXIF turns;
-    `reference` leaves it where it is and refuses those, unless what reads the export turns pictures
-    upright (`shows_upright`). With `packs` the format puts them into its own files; with `flat` all
-    are in one folder, the names of their folders before theirs. `missing` counts referenced
-    pictures that aren't there.
+    `images` says how:
+
+    - `copy`: each picture is copied, upright
+    - `link`: it is linked to; a picture that EXIF turns is copied
+    - `reference`: it stays where it is; one that EXIF turns is refused, unless `shows_upright` says
+      that the export's readers turn pictures upright
+
+    With `packs` the format puts pictures into its own files. With `flat` all of them are in one
+    folder, and a/x.jpg is called a_x.jpg there. `missing` counts referenced pictures that aren't
+    there.
     """
 
     def __init__(
@@ -97,19 +111,15 @@ class ExportPictures:
             path = find_file(path_of(record), self._folders, "image_path").path
             header = read_header(path)
         except ImageMissing:
-            if self._images != "reference":  # there is nothing to copy or link
-                raise
-            if stated is None:  # its size isn't known without it
+            # Without the file there is nothing to copy or link, and a size that the record doesn't
+            # state isn't known.
+            if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
             return Picture(name, stated)
         size = header.size  # upright
         if stated is not None and stated != size:
-            if stated == header.stored_size:  # that is before EXIF turns it
-                raise BrokenRow(labels_as_stored(name, stated))
-            raise BrokenRow(
-                f"{name!r} has {size} pixels, but the record is about a picture of {stated}"
-            )
+            raise _other_size(name, stated, header)
         if self._is_replaced(path):
             raise InputError(
                 f"{name!r} is in the export that would be replaced: copy it, or name another place"
@@ -190,9 +200,9 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        # Gives a name in the export to a path, unless another path has it. Returns whether it is
-        # this path's now. A.jpg and a.jpg are one file for some systems, and so are names with an é
-        # of one code point and of two.
+        # Gives a name in the export to a path, unless another path has it. Returns whether this
+        # path has it now. Names count as the same if they are one file for some systems: A.jpg and
+        # a.jpg, or an é of one code point and of two.
         in_lower_case = unicodedata.normalize("NFC", name).casefold()
         key = hash(unicodedata.normalize("NFC", in_lower_case))  # casefold may take letters apart
         owner = self._path_of_name.setdefault(key, hash(path))

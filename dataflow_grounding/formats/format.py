@@ -23,8 +23,9 @@ EXACT = 0.01  # px: numbers that come back closer than this are the same
 # 1 is its name: image, ref, box_start.
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")
 NOT_IN_CAPTION = "phrases that aren't in their caption"
-# Characters that aren't seen, gaps and a link's address make a place in a caption longer than its
-# text, but not longer than this: many phrases, each at the whole of a long caption, are not read.
+# A place in a caption may be longer than its text: there may be invisible characters, gaps or a
+# link's address in it. It isn't longer than this. Without a limit, a file with many phrases, each
+# at the whole of a long caption, would take very long to read.
 _MOST_TIMES_AS_LONG = 20
 _MOST_LONGER = 2000
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
@@ -52,13 +53,15 @@ def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] |
     """Return where a phrase is whose words may have a span each: from the first to the last.
 
     For [[0, 5], [6, 9]], "small" and "dog" in "small dog", it is [0, 9]. It is None where other
-    words of the caption are between them. Raises IndexError where there are no spans.
+    words of the caption are between them, as in "small brown dog". Raises IndexError where there
+    are no spans.
     """
     place = [spans[0][0], spans[-1][1]]  # from the start of the first to the end of the last
     if len(spans) == 1 or is_at_span(text, place, caption):
         return place
-    # If the parts alone make up the phrase, other words are between them: "small dog" in "a small
-    # brown dog".
+    # The text isn't at this place. If the parts alone make up the text, there are other words
+    # between them. If they don't, the place stays: an export counts it as one that doesn't hold its
+    # phrase, and looks for the phrase.
     parts = " ".join(caption[start:end] for start, end in spans)
     are_words_between = is_at_span(text, [0, len(parts)], parts)
     return None if are_words_between else place

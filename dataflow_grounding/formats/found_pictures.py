@@ -23,14 +23,11 @@ def with_found_pictures(
     """Yield rows with the paths at which their pictures are, from `folder`.
 
     A picture that isn't at its path is looked for with / for \\, as Windows writes paths, and in
-    the folders in which tools put pictures. Then its name may differ in the case of letters or in
-    Unicode's form, where one file alone is called so: a line in `remarks` counts these at the end.
+    the folders in which tools put pictures. If it is in none, a file is taken whose name differs
+    only in the case of letters or in Unicode's form, unless there are several. A line in `remarks`
+    counts these at the end.
     """
-    folders = list(_FOLDERS)
-    if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
-        folders += [f"../{name}" for name in _FOLDERS if name]
-    # Most of them are often not there.
-    folders = [below for below in folders if os.path.isdir(joined(folder, below))]
+    folders = _folders_of_pictures(folder)
     renamed_count = 0
     first_renamed = ""
     for row in rows:
@@ -49,19 +46,27 @@ def with_found_pictures(
         )
 
 
+def _folders_of_pictures(folder: str) -> list[str]:
+    # Those that exist, relative to `folder`.
+    folders = list(_FOLDERS)
+    if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
+        folders += [f"../{name}" for name in _FOLDERS if name]
+    return [below for below in folders if os.path.isdir(joined(folder, below))]
+
+
 def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
     for key in ("image_path", "image"):
         if row.get(key) == stated:
             row[key] = found
     own = row.get(COLUMN)
-    # By the path at the import an export knows a picture that keeps its name in the file.
+    # An export compares this path with the record's, to see whether the picture has a new name.
     if isinstance(own, Mapping) and own.get("picture") == stated:
         row[COLUMN] = {**own, "picture": found}
 
 
 def _found(folder: str, folders: Sequence[str], stated: str) -> str:
-    # The path of a picture from the folder; as it is stated where none of `folders`, which are
-    # below it, has the picture.
+    # The path of a picture from `folder`. It is as stated if the picture is in none of `folders`.
+    # Those are relative to `folder`.
     if not stated or "://" in stated or is_remote(folder):
         return stated
     with_slashes = stated.replace("\\", "/")
@@ -70,7 +75,7 @@ def _found(folder: str, folders: Sequence[str], stated: str) -> str:
             path = os.path.join(below, name)
             if os.path.isfile(joined(folder, path)):
                 return path
-    for below in folders:
+    for below in folders:  # now by a name that differs in case or Unicode's form
         path = os.path.join(below, with_slashes)
         parent, name = os.path.split(path)
         names = _names_by_key(joined(folder, parent)).get(_key(name), [])
@@ -81,7 +86,7 @@ def _found(folder: str, folders: Sequence[str], stated: str) -> str:
 
 @lru_cache(maxsize=8)
 def _names_by_key(folder: str) -> dict[str, list[str]]:
-    # The names in a folder, by what is the same for those that differ as `_key` says.
+    # The names in a folder, by their key: "a.jpg" and "A.JPG" have the same.
     try:
         names = os.listdir(folder)
     except (OSError, ValueError):  # the latter for a name that no folder can have

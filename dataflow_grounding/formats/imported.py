@@ -113,11 +113,11 @@ class ReturningFormat(Format):
             box_numbers = range(len(phrase.boxes)) or (NO_BOX,)
             for number in box_numbers:
                 item, mark = _item_and_mark(phrase, number, sample.size)
-                if item not in read_items:  # such as _NO_ITEM
+                if item not in read_items:  # _NO_ITEM, or of a damaged column
                     source.new.append(mark)
                 elif item not in source.marks:
                     source.marks[item] = mark
-                elif mark.box != source.marks[item].box:
+                elif mark.box != source.marks[item].box:  # another phrase has the item already
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()
         return source
@@ -233,8 +233,8 @@ def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
 
 
 def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
-    # The number of the item that a box, or a phrase without any, came from, and its mark. It is
-    # _NO_ITEM if the box is new, or if somebody has written something else into the column.
+    # The number of the item that a box came from, and the box's mark; or both of a phrase without
+    # boxes. The number is _NO_ITEM for what is new, and for a column that somebody has damaged.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:
@@ -244,7 +244,7 @@ def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
     if number == NO_BOX:
         return item, Mark(phrase, number, is_moved=False, text=text)
     bbox_as_read: Any = source.get("bbox")
-    is_moved = True  # also where somebody has written something else into the column
+    is_moved = True  # also where the column is damaged
     if is_box(bbox_as_read):
         box_as_read = clamp(box_of(bbox_as_read), size)  # as boxes of a sample are cut
         is_moved = box_as_read != phrase.boxes[number]

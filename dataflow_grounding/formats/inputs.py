@@ -51,7 +51,8 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
         folder, name = os.path.split(path)
-        # It is wanted wherever it is, and `if_none` is never said.
+        # Without `results_dir`, it is taken even if it is among the run's results. `if_none` is
+        # never said.
         return _of_pictures(path, folder or ".", [name], results_dir="", if_none="")
     if path_kind == "file":
         folders_of_pictures = (os.path.dirname(path) or ".", ".")
@@ -91,7 +92,7 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
             return Input(path, read, folders=(folder,), files=(path,), columns=columns)
     names = files_under(folder, ("",), "data.input_jsonl")  # all: every name ends in ""
     below = [name for name in names if os.path.basename(name) in METADATA]
-    if below:  # the captions are there already: the pictures alone would be asked for them
+    if below:  # without these rows, a model would be asked for captions that are there already
         folder_of_rows = joined(folder, os.path.dirname(below[0]))
         raise InputError(
             f"{folder} has rows in {' and '.join(below[:2])}: is the input {folder_of_rows}? The"
@@ -119,25 +120,17 @@ def _of_pictures(
     # `names` are paths of files in `folder`; those of pictures become rows. `if_none` is the text
     # of the error where no name is a picture's. Files in `results_dir`, unless that is "", are the
     # run's own.
-    results = ""
-    if results_dir:
-        results = os.path.join(absolute(results_dir), "")  # a "/" ends it: out2 isn't in out
-    names = list(names)
-    report_folders = _folders_of_reports(folder, names)
-    rows = []
-    others: list[str] = []  # files that are no pictures
-    for name in names:
-        if results and absolute(joined(folder, name)).startswith(results):
-            continue
-        if name.startswith(report_folders):
-            continue
+    pictures: list[str] = []
+    others: list[str] = []
+    for name in _without_own_files(folder, list(names), results_dir):
         if name.lower().endswith(ENDINGS):
-            rows.append({"image": name})
+            pictures.append(name)
         else:
             others.append(name)
-    passed_over = _passed_over_in_words(others, [row["image"] for row in rows])
-    if not rows:
+    passed_over = _passed_over_in_words(others, pictures)
+    if not pictures:
         raise InputError(f"{if_none}; {passed_over}" if passed_over else if_none)
+    rows = [{"image": name} for name in pictures]
     return Input(
         path,
         lambda: _numbered(rows),
@@ -148,9 +141,22 @@ def _of_pictures(
     )
 
 
+def _without_own_files(folder: str, names: Sequence[str], results_dir: str) -> Iterator[str]:
+    # The names of files that neither are in the run's results nor belong to a report.
+    results = ""
+    if results_dir:
+        results = os.path.join(absolute(results_dir), "")  # a "/" ends it: out2 isn't in out
+    report_folders = _folders_of_reports(folder, names)
+    for name in names:
+        is_result = bool(results) and absolute(joined(folder, name)).startswith(results)
+        if not is_result and not name.startswith(report_folders):
+            yield name
+
+
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     # Folders with copies of pictures that a report shows: `report_files/` with a README.txt, next
-    # to `report.html`. Both are looked up, because a pattern such as `**/*.jpg` doesn't list them.
+    # to `report.html`. These two files are looked up on disk: `names` lack them where they come of
+    # a pattern such as `**/*.jpg`.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -187,8 +193,8 @@ def _passed_over_in_words(others: Sequence[str], pictures: Sequence[str]) -> str
 
 
 def _may_hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
-    # Whether other files look by their names as if they held boxes: a file for each picture, called
-    # as it is, or one for all, as COCO's.
+    # Whether the other files seem to hold boxes, by their names: a file that is called as a picture
+    # is, a.txt of a.jpg; or one file for all, as COCO's.
     stems = {_stem(name) for name in pictures}
     for name in others:
         stem, ending = os.path.splitext(os.path.basename(name.lower()))
@@ -215,8 +221,8 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 
 def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
-    # Rows are numbered from 1 through all shards. They are read several times, and a note on them
-    # is said once: then it is added to `notes_said`.
+    # Rows are numbered from 1 through all shards. A run reads them several times, but the note on
+    # them is said once: what is in `notes_said` was said before.
     samples = chain.from_iterable(map(tar_samples, shards))
     for number, sample in enumerate(samples, 1):
         if sample.by_stem and BY_STEM not in notes_said:
@@ -229,8 +235,8 @@ def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    # A caption in the `.json` wins over the `.txt`. `image` is the sample's first picture, not what
-    # the `.json` calls so: that is why they are read in this order.
+    # What is read later replaces what was read before. So a caption in the `.json` wins over that
+    # in the `.txt`, and `image` is the sample's first picture, even if the `.json` has an `image`.
     if sample.error is not None:
         raise sample.error
     row: dict[str, Any] = {}
@@ -248,39 +254,41 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    # The captions of a COCO file, found in `folders` by its file names; None for other JSON, which
+    # The captions of a COCO file, whose file names start from `folders`. None for other JSON, which
     # may be a list of rows.
     data = _object_in(path)
     images = data.get("images")
     annotations = data.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         return None
-    if not any(isinstance(item, dict) and "caption" in item for item in annotations):
-        raise InputError(
-            f"{path} is a COCO file without captions: boxes go into the pipeline"
-            " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
-            ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
-        )
+    _refuse_without_captions(path, annotations)
     file_names: dict[str, Any] = {}  # by the image's id as a text
     for image in images:
         if isinstance(image, dict):
             file_names[str(image.get("id"))] = image.get("file_name")
+    counts = f"{len(annotations)} captions of {len(file_names)} pictures"
     return Input(
         path,
         lambda: _numbered(_coco_rows(annotations, file_names)),
         folders=folders,
         files=(path,),
         columns={"image": "file_name", "caption": "caption"},
-        remark=(
-            f"{len(annotations)} captions of {len(file_names)} pictures: one record for each"
-            " caption"
-        ),
+        remark=f"{counts}: one record for each caption",
     )
 
 
+def _refuse_without_captions(path: str, annotations: Iterable[Any]) -> None:
+    if not any(isinstance(item, dict) and "caption" in item for item in annotations):
+        raise InputError(
+            f"{path} is a COCO file without captions: boxes go into the pipeline"
+            " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
+            ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
+        )
+
+
 def _object_in(path: str) -> dict[str, Any]:
-    # The object that a JSON file is; {} for any other JSON. A list of rows, which may be a large
-    # one, isn't read to see that it is none.
+    # The object in a JSON file; {} for any other JSON. A file that doesn't begin with "{" isn't
+    # read further: it may be a large list of rows.
     with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
         beginning = file.read(64).removeprefix(b"\xef\xbb\xbf")  # UTF-8's mark
         if not beginning.lstrip().startswith(b"{"):
@@ -323,7 +331,8 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
-    # A saved data set is the same as long as its `state.json` files are. The hub's has none.
+    # A saved data set counts as unchanged as long as its `state.json` files are. One of the hub's
+    # has no such files.
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(
