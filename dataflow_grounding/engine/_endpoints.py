@@ -58,6 +58,16 @@ HeldRefusals: TypeAlias = dict[str, HeldRefusal]
 """The refusals that are held back, by the request's key."""
 
 
+@dataclass
+class _Faults:
+    """What came in place of answers since an endpoint's last answer."""
+
+    limited_since: float | None = None  # when the first rate limit came
+    failed_since: float | None = None  # when the first fault of any other kind came
+    count: int = 0  # without rate limits, and without faults that say that it is busy
+    no_completions: int = 0  # of these, answers that are no completion
+
+
 class Endpoint:
     """One endpoint of a run, with counts of what came since its last answer."""
 
@@ -79,10 +89,7 @@ class Endpoint:
         self.last_answer: float | None = None  # None before the first answer of this run
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
         # What came since the last answer:
-        self._limited_since: float | None = None  # when the first rate limit came; None for none
-        self._failed_since = 0.0  # when the first fault of any kind came; 0 for none
-        self._faults = 0  # without rate limits, and without faults that say that it is busy
-        self._no_completions = 0  # of the faults, answers that are no completion
+        self._faults = _Faults()
         self._refusal_times: list[float] = []
         self._credit_refused = 0  # of the refusals, those for want of credit
         self.rests = 0  # how often it was passed over; each rest is twice as long
@@ -142,10 +149,7 @@ class Endpoint:
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         self.worked_at = max(self.worked_at, worked_at)
-        self._limited_since = None
-        self._faults = 0
-        self._failed_since = 0.0
-        self._no_completions = 0
+        self._faults = _Faults()
         self.rests = 0
         self.misses = 0
         self.given_up = None
@@ -226,9 +230,9 @@ class Endpoint:
         # may still be answered, each as late as the longest answer. Until then, no answer is no
         # sign that the quota is used up.
         now = time.monotonic()
-        if self._limited_since is None:
-            self._limited_since = now
-        waited = now - self._limited_since
+        if self._faults.limited_since is None:
+            self._faults.limited_since = now
+        waited = now - self._faults.limited_since
         if waited > max(self._max_wait, self._longest_answer):
             raise errors.QuotaUsedUp(
                 f"{error}. No answer came for {duration(waited)}: come back later"
@@ -237,36 +241,36 @@ class Endpoint:
     def _count_fault(
         self, error: errors.ServerFault, tries: int, *, has_failed_often: bool
     ) -> None:
+        now = time.monotonic()
         is_busy = isinstance(error, errors.ServerOverloaded)
-        if not self._failed_since:  # this is the first fault since the last answer
+        if self._faults.failed_since is None:  # this is the first fault since the last answer
             self._places_before_faults = self.share.found
-            self._failed_since = time.monotonic()
+            self._faults.failed_since = now
         if not is_busy:
-            self._faults += 1
+            self._faults.count += 1
         if isinstance(error, errors.NoCompletion):
-            self._no_completions += 1
+            self._faults.no_completions += 1
         has_ever_worked = self.last_answer is not None
         # One that has worked is out of service for now, which Outages sees to. One that is busy
         # exists, and will answer.
         if has_ever_worked or is_busy:
             return
-        is_redirected = isinstance(error, errors.Redirected)
-        is_unreachable = isinstance(error, errors.EndpointUnreachable)
-        stays_unreachable = is_unreachable and tries >= UNREACHABLE_TRIES
-        has_many_faults = self._faults >= FAULTS_AT_THE_START
-        fails_for_long = time.monotonic() - self._failed_since >= SECONDS_AT_THE_START
-        never_completes = self._no_completions >= NO_COMPLETIONS_AT_THE_START
-        if (
-            is_redirected
-            or stays_unreachable
-            or has_failed_often
-            or has_many_faults
-            or fails_for_long
-            or never_completes
-        ):
+        seconds = now - self._faults.failed_since
+        if has_failed_often or self._is_hopeless(error, tries, seconds):
             raise errors.EndpointRefused(
                 f"{error}. Nothing was answered: check the address and the server"
             )
+
+    def _is_hopeless(self, error: errors.ServerFault, tries: int, seconds: float) -> bool:
+        # Whether one that has never answered is given up. It has failed for `seconds`, and this
+        # request has had `tries` faults.
+        if isinstance(error, errors.Redirected):
+            return True
+        if isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES:
+            return True
+        if self._faults.count >= FAULTS_AT_THE_START or seconds >= SECONDS_AT_THE_START:
+            return True
+        return self._faults.no_completions >= NO_COMPLETIONS_AT_THE_START
 
     def rest(self, why: errors.GroundingError) -> None:
         """Pass it over for 1 s, then 2, 4, …; after that, one request at a time is sent until it
@@ -370,9 +374,14 @@ class Endpoints:
             raise errors.EndpointUnreachable(
                 f"{self.all[endpoint_number].serving.endpoint} is passed over for now"
             )
+        return await self._acquire_one_of_several(self._gate, priority, failed, endpoint_number)
+
+    async def _acquire_one_of_several(
+        self, gate: Share, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
+    ) -> tuple[Endpoint, Sent]:
         # The gate first, then an endpoint: who waits at the gate holds no room that another could
         # use.
-        through_gate = await self._gate.acquire(priority)
+        through_gate = await gate.acquire(priority)
         try:
             while True:
                 candidates = self._candidates(failed, endpoint_number)
@@ -382,7 +391,7 @@ class Endpoints:
                 if taken is not None:  # else it looks again which endpoints may be asked by now
                     return taken
         except BaseException:  # cancelled, say: the request won't be sent
-            self._gate.release(through_gate, answered=False)
+            gate.release(through_gate, answered=False)
             raise
 
     def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, Sent] | None:
@@ -498,25 +507,27 @@ class Endpoints:
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, Sent] | None:
     # Waits at all of them at once; the first one with room is taken. None if none has room after
     # LOOK_AGAIN_SECONDS: by then, other endpoints may be askable.
-    turns: dict[asyncio.Task[Sent], Endpoint] = {}
+    endpoint_by_turn: dict[asyncio.Task[Sent], Endpoint] = {}
     for endpoint in endpoints:
-        turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint
-    chosen = None
+        turn = asyncio.ensure_future(endpoint.share.acquire(priority))
+        endpoint_by_turn[turn] = endpoint
     try:
         done, _ = await asyncio.wait(
-            turns, timeout=LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            endpoint_by_turn, timeout=LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )
         if not done:
             return None
         chosen = next(iter(done))
-        return turns[chosen], chosen.result()
+        return endpoint_by_turn.pop(chosen), chosen.result()
     finally:
-        for turn, endpoint in turns.items():
-            if turn is chosen:
-                continue
-            was_waiting = turn.cancel()  # False for a task that is done
-            if not was_waiting:  # it has a place as well, which nobody else would give back
-                endpoint.share.release(turn.result(), answered=False)
+        _give_up_waiting(endpoint_by_turn)
+
+
+def _give_up_waiting(endpoint_by_turn: dict[asyncio.Task[Sent], Endpoint]) -> None:
+    for turn, endpoint in endpoint_by_turn.items():
+        was_waiting = turn.cancel()  # False for a task that is done
+        if not was_waiting:  # it has a place as well, which nobody else would give back
+            endpoint.share.release(turn.result(), answered=False)
 
 
 def seconds_asked(error: errors.GroundingError) -> float | None:

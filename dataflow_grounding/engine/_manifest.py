@@ -68,6 +68,9 @@ class Manifest:
             return None
         if entry.get("pictures", "") != self._further_pictures():
             return None
+        return self._summary_of(entry)
+
+    def _summary_of(self, entry: dict[str, Any]) -> Summary:
         fields: dict[str, Any] = entry["summary"]  # fields of Summary, as `_entry_of` kept them
         for name, value in fields.items():
             if isinstance(value, dict):  # what JSON made of a Counter

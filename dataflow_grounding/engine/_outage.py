@@ -131,34 +131,44 @@ class Outages:
             await self._wait(seconds_asked(fault), rounds)
 
     async def _ask_all_endpoints(self) -> errors.ServerFault | None:
-        # Returns None once an endpoint answers, else the last fault. A server may fail only at
-        # questions without a picture. So the last request that was answered is asked, too, but in
-        # other words: a gateway's cache may answer the same ones.
-        fault: errors.ServerFault = errors.ServerFault("nothing was asked")
+        # Returns None once an endpoint answers, else the last fault.
+        fault: errors.ServerFault | None = errors.ServerFault("nothing was asked")
+        for question, endpoint in itertools.product(self._questions(), self._endpoints.all):
+            fault = await self._fault_of(endpoint, question)
+            if fault is None:
+                break
+        return fault
+
+    def _questions(self) -> list[Request[Any]]:
+        # A server may fail only at questions without a picture. So the last request that was
+        # answered is asked, too, but in other words: a gateway's cache may answer the same ones.
         questions: list[Request[Any]] = [sign_of_life()]
         if self.last_answered is not None:
             unread_count = self.last_answered.tries.unread + 1
             never_said = f"reply {secrets.token_hex(4)}"
             questions.append(self.last_answered.again(unread_count, never_said))
-        for question, endpoint in itertools.product(questions, self._endpoints.all):
-            try:
-                await self._ask(question, endpoint)
-                return None
-            except errors.EndpointRefused as error:
-                # raises once all endpoints are given up; what it returns is about no record here
-                self._endpoints.refused(endpoint, error, failed=[])
-                fault = errors.ServerFault(str(error))
-            except errors.RunStopped:
-                raise
-            except errors.ServerFault as error:
-                if isinstance(error, errors.RateLimited):
-                    # raises if the wait would be too long
-                    self._endpoints.failed(endpoint, error, tries=1)
-                fault = error
-            except Exception:  # a refusal, or a serving that doesn't know the question: it works
-                endpoint.works_again()
-                return None
-        return fault
+        return questions
+
+    async def _fault_of(
+        self, endpoint: Endpoint, question: Request[Any]
+    ) -> errors.ServerFault | None:
+        # Asks one endpoint; returns None where it works.
+        try:
+            await self._ask(question, endpoint)
+        except errors.EndpointRefused as error:
+            # raises once all endpoints are given up; what it returns is about no record here
+            self._endpoints.refused(endpoint, error, failed=[])
+            return errors.ServerFault(str(error))
+        except errors.RunStopped:
+            raise
+        except errors.ServerFault as error:
+            if isinstance(error, errors.RateLimited):
+                # raises if the wait would be too long
+                self._endpoints.failed(endpoint, error, tries=1)
+            return error
+        except Exception:  # a refusal, or a serving that doesn't know the question: it works
+            endpoint.works_again()
+        return None
 
 
 def _seen(recovery: "asyncio.Task[int]") -> None:

@@ -45,17 +45,21 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
     Where they say nothing, such a column is cleared if the record has it already, and else left
     out.
     """
-    found = list(answers)
-    # The first of these is told: a doubt about a whole reply, else one about a phrase's own boxes.
-    doubts = [answer.doubt for answer in found if answer.doubt]
-    doubts += [answer.own_doubt for answer in found if answer.own_doubt]
-    remark = joined_remarks([answer.remark for answer in found])
+    doubt = ""  # the first about a whole reply
+    own_doubt = ""  # the first about a phrase's own boxes
+    remarks = []
+    for answer in answers:
+        doubt = doubt or answer.doubt
+        own_doubt = own_doubt or answer.own_doubt
+        remarks.append(answer.remark)
+    doubt = doubt or own_doubt
+    remark = joined_remarks(remarks)
     cleared: Update = {"doubtful": False, DOUBT: None}
     if _was_grounded(record):  # else the column is the user's own
         cleared[REMARK] = None
     update = {name: value for name, value in cleared.items() if name in record}
-    if doubts:
-        update |= {"doubtful": True, DOUBT: doubts[0]}
+    if doubt:
+        update |= {"doubtful": True, DOUBT: doubt}
     if remark:
         update[REMARK] = remark
     if SUSPECT in record:  # of earlier boxes; the run sets it at its end where these are suspect
@@ -68,4 +72,5 @@ def _was_grounded(record: Mapping[str, Any]) -> bool:
     rows = record.get("expressions")
     if not isinstance(rows, list):
         return False
-    return any(isinstance(row, Mapping) and "status" in row for row in rows)
+    rows_with_status = [row for row in rows if isinstance(row, Mapping) and "status" in row]
+    return bool(rows_with_status)

@@ -119,11 +119,9 @@ class StepAsk:
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         answer, notes = reply
         for note in notes:
-            if isinstance(note, Note):
-                code, text = note
-            else:  # a user's reader may write it as "code: text"
-                code, _, text = note.partition(":")
-            self.note(code, text.strip())
+            # a user's reader may write a note as "code: text"
+            code = note.code if isinstance(note, Note) else note.partition(":")[0]
+            self.note(code)
         return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
@@ -147,8 +145,14 @@ class StepAsk:
     def found(self, answers: "Sequence[Found]") -> None:
         self.answers = answers
 
+    def begin_again(self, work_before: RowWork) -> None:
+        """Forget what an attempt has noted, counted and marked: the next one does that itself."""
+        self.work.back_to(work_before)
+        for marked in self.marks.values():
+            marked.discard(self.priority)
+
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark under its code."""
+        """Count a remark under its code; the `text` is for readers of the operator's code."""
         if code in self.marks:
             # such a mark is set at the end, in the record whose place the priority tells
             self.marks[code].add(self.priority)
@@ -190,10 +194,7 @@ async def annotated(
         result = await annotated_once(operator, record, ask, memo, cancelled)
         if not ask.has_to_make_again:
             break
-        # The next attempt counts its notes and replies itself.
-        ask.work.back_to(work_before)
-        for marked in ask.marks.values():
-            marked.discard(ask.priority)
+        ask.begin_again(work_before)
     return result
 
 
@@ -213,10 +214,7 @@ async def annotated_once(
         return await _update_of(operator, record, ask, memo)
     except RecordError as error:
         if isinstance(error, ImageChanged):
-            image_key = image_column(operator, record)
-            if image_key is not None:
-                ask.note("image_changed", "its facts are read again")
-                memo.forget(record, image_key)
+            _forget_image(operator, record, ask, memo)
         return None, error
     except (RunStopped, KeyboardInterrupt):
         raise
@@ -229,14 +227,25 @@ async def annotated_once(
             f"CancelledError in {operator.name}: something that it waited for was cancelled"
         )
     except BaseException as error:  # the operator's own code, perhaps the user's
-        if isinstance(error, MemoryError) and place_of(error):
-            # It asked for too much, and would again: a file that says it has 10^12 rows.
-            return None, failure_of(operator, error)
-        # what the machine is short of, such as threads or open files; None for any other error
-        fault = machine_fault(error)
-        if isinstance(fault, RunStopped):
-            raise fault from None
-        return None, fault or failure_of(operator, error)
+        return None, _failure_of_own_code(operator, error)
+
+
+def _forget_image(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> None:
+    image_key = image_column(operator, record)
+    if image_key is not None:
+        ask.note("image_changed", "its facts are read again")
+        memo.forget(record, image_key)
+
+
+def _failure_of_own_code(operator: Annotator, error: BaseException) -> RecordError:
+    # Returns the record's failure; raises StorageFailed, a RunStopped, where the disk is full.
+    if isinstance(error, MemoryError) and place_of(error):
+        # It asked for too much, and would again: a file that says it has 10^12 rows.
+        return failure_of(operator, error)
+    fault = machine_fault(error)  # None where the machine is short of nothing
+    if isinstance(fault, RunStopped):
+        raise fault from None
+    return fault or failure_of(operator, error)
 
 
 async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Result:
@@ -312,21 +321,25 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
     reviewed_by_id = _reviewed_rows_by_id(record, before)
     if not reviewed_by_id:
         return update
+    return {**update, "expressions": _with_reviewed_rows(record, rows, reviewed_by_id)}
+
+
+def _with_reviewed_rows(
+    record: Record, rows: Sequence[Any], reviewed_by_id: Mapping[str, dict[str, Any]]
+) -> list[Any]:
     merged = []
-    ids_in_update = set()  # of settled phrases
+    # the settled rows that haven't come among `rows` so far
+    left_by_id = {row_id: row for row_id, row in reviewed_by_id.items() if is_settled(row)}
     for number, row in enumerate(rows):
         row_id = _id_of(row, record, number) if isinstance(row, dict) else ""
         reviewed = reviewed_by_id.get(row_id)
         if reviewed is not None and is_settled(reviewed):
             row = reviewed
-            ids_in_update.add(row_id)
+            left_by_id.pop(row_id, None)
         elif reviewed is not None and row != reviewed:
             row.pop("reviewed_by", None)  # the operator may have copied it
         merged.append(row)
-    for row_id, reviewed in reviewed_by_id.items():
-        if is_settled(reviewed) and row_id not in ids_in_update:
-            merged.append(reviewed)
-    return {**update, "expressions": merged}
+    return [*merged, *left_by_id.values()]
 
 
 def _reviewed_rows_by_id(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:

@@ -84,11 +84,13 @@ class _Failure:
 
 
 @dataclass
-class _Setbacks:
-    """What kept one request from being answered so far. An outage, which isn't its fault, clears
-    the counts.
+class _Pending:
+    """A request that is to be answered, and what kept it from that so far. An outage, which isn't
+    its fault, clears the counts.
     """
 
+    request: Request[Any]
+    by: "StepAsk"
     tries: Counter[str] = field(default_factory=Counter)  # by kind of fault
     failed_at: set[Endpoint] = field(default_factory=set)  # since it last waited
     first_fault_at: float = math.inf  # without rate limits
@@ -185,43 +187,46 @@ class Asking:
     ) -> "ReadReply[T] | _Failure":
         # Where it starts `from_store`, stored tries come first. Once one is missing all further
         # ones are sent: they have its error in the question, which no stored one can know.
-        number = 0  # of the last try
+        number = 0  # of the try
         error: errors.RecordError | None = None  # of the last try
         # The rule that refused the first reply; with what became of the second reply, it tells
         # whether asking again is worth its price.
         first_rule = ""
-        while True:  # once for each try
-            # a further try tells the model what was wrong with its last reply
-            complaint = "" if error is None else str(error)
-            was_cut_off = isinstance(error, errors.TruncatedReply)
-            request_now = request.again(number, complaint, was_cut_off)
-            key = request_now.key(self.identity)
-            lines = self._stored_replies(request_now, key, by) if from_store else []
+        while True:
+            question = _with_last_error(request, number, error)
+            number += 1
+            key = question.key(self.identity)
+            lines = self._stored_replies(question, key, by) if from_store else []
             if not lines:
                 from_store = False
                 by.work.sent = True
-                lines = [await self._sent(request_now, key, by, check)]
-            number += 1
+                lines = [await self._sent(question, key, by, check)]
             this_try = _Try(request, by, number, key, from_store, check)
             try:
-                reply = read_lines(request_now, lines, number)
+                reply = read_lines(question, lines, number)
             except errors.RecordError as failed:
                 error = failed
             else:
                 self._note_read(this_try, first_rule)
                 return reply
             self._note_failed(this_try, error, first_rule)
-            if this_try.is_first and isinstance(error, errors.UnreadableReply):
+            if this_try.is_first:
                 first_rule = rule_of(error)
-            # then the caller asks for less at a time
-            to_be_divided = request.divisible and isinstance(error, errors.TruncatedReply)
-            is_final = to_be_divided or isinstance(error, _FINAL)
-            is_last = is_final or number >= self.options.max_attempts
-            if not is_last and this_try.is_first:
-                is_last = self._is_given_up(this_try, error)
-            if is_last:
-                # where the request is divided, its parts are asked again in its place
-                return _Failure(error, is_stored=from_store and not to_be_divided)
+            failure = self._failure_of_last_try(this_try, error)
+            if failure is not None:
+                return failure
+
+    def _failure_of_last_try(self, this_try: _Try, error: errors.RecordError) -> _Failure | None:
+        # None where another try is to be made.
+        if this_try.request.divisible and isinstance(error, errors.TruncatedReply):
+            # The caller asks for less at a time: those requests are asked again in its place.
+            return _Failure(error, is_stored=False)
+        failure = _Failure(error, is_stored=this_try.from_store)
+        if isinstance(error, _FINAL) or this_try.number >= self.options.max_attempts:
+            return failure
+        if this_try.is_first and self._is_given_up(this_try, error):
+            return failure
+        return None
 
     def _note_read(self, this_try: _Try, first_rule: str) -> None:
         # `first_rule` is the rule that refused the reply to the first try; "" for none.
@@ -254,29 +259,29 @@ class Asking:
         # Whether a second try would most likely be refused by the same rule, so that none is made.
         # The store keeps that: otherwise each later run would ask again for some questions, until
         # its own replies tell it the same.
-        if not isinstance(error, errors.UnreadableReply):
-            return False
         rule = rule_of(error)
         is_to_be_retried = first_try.from_store and self.options.retry_failed
         if not rule or is_to_be_retried:
             return False
-        request = first_try.request
         store = first_try.by.store
         # the key of a line `{"given_up": rule, …}`, which is no reply
         own_key = key_of(f"given up {first_try.key}")
         if first_try.from_store:
-            second = request.again(1, str(error))
-            if store.every(second.key(self.identity)):
-                return False  # the second reply is stored: it costs nothing, and may be readable
+            if self._is_second_stored(first_try, error):
+                return False  # it costs nothing, and may be readable
             # If another rule is kept, the reader has changed since then, and the answer is worked
             # out again.
-            kept = store.get(own_key) or {}
-            if kept.get("given_up") == rule:
+            line = store.get(own_key) or {}
+            if line.get("given_up") == rule:
                 return True
-        if not self._first_replies.prevails(request.task, rule):
+        if not self._first_replies.prevails(first_try.request.task, rule):
             return False
         store.put(own_key, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
         return True
+
+    def _is_second_stored(self, first_try: _Try, error: errors.RecordError) -> bool:
+        second = first_try.request.again(1, str(error))
+        return bool(first_try.by.store.every(second.key(self.identity)))
 
     def _count_if_unreadable(self, this_try: _Try, error: errors.RecordError) -> None:
         # A reply with suspect boxes could be read, and isn't counted.
@@ -313,29 +318,20 @@ class Asking:
             return line
         under_way = self._in_flight.get(key)
         if under_way is not None:
-            try:
-                # Shielded: this record may be cancelled, while the request is another one's and
-                # goes on.
-                return await asyncio.shield(under_way)
-            except errors.RecordError as error:
-                raise copy.copy(error) from None  # each record's own: operators may add to it
+            return await _line_of_equal(under_way)
         # Nothing is awaited between the look above and this entry, so that equal requests of two
         # records are never both sent, and paid for twice.
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
             line = await self._sent_and_stored(request, key, by, check)
-            future.set_result(line)
-            return line
         except BaseException as error:
-            if isinstance(error, Exception):
-                future.set_exception(error)
-            else:  # a waiter would take the CancelledError of this task for one of its own
-                future.set_exception(errors.Interrupted("stopped"))
-            future.exception()  # waiters get the error; without any, asyncio would complain
+            _fail_those_who_wait(future, error)
             raise
         finally:
             del self._in_flight[key]
+        future.set_result(line)
+        return line
 
     async def _sent_and_stored(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
@@ -385,107 +381,100 @@ class Asking:
         # Sends until there is a reply, or the request has had all of its tries. Rate limits and
         # outages don't count as tries. Where the serving has several endpoints, another one is
         # tried before waiting.
-        setbacks = _Setbacks()
+        pending = _Pending(request, by)
         while True:
-            endpoint, sent = await self._wait_for_room(request, by, setbacks.failed_at)
-            outcome = await self._reply_or_fault(endpoint, sent, request, by, setbacks)
+            endpoint, sent = await self._wait_for_room(pending)
+            outcome = await self._reply_or_fault(endpoint, sent, pending)
             if isinstance(outcome, Reply):
                 return outcome
-            setbacks.failed_at.add(endpoint)
-            await self._wait_until_next_try(outcome, request, by, setbacks)
+            pending.failed_at.add(endpoint)
+            await self._wait_until_next_try(outcome, pending)
 
     async def _reply_or_fault(
-        self,
-        endpoint: Endpoint,
-        sent: Sent,
-        request: Request[T],
-        by: "StepAsk",
-        setbacks: _Setbacks,
+        self, endpoint: Endpoint, sent: Sent, pending: _Pending
     ) -> Reply | errors.ServerFault:
         # Sends a request that has room at an endpoint, and gives the room back. A fault that is
         # returned may not come again; what no further try can help is raised.
         is_overloaded = False
         is_answered = False
         try:
-            reply = await self._send_once(request, endpoint, by)
+            reply = await self._send_once(pending.request, endpoint, pending.by)
             is_answered = True
-            self.outages.last_answered = request
-            self.picture_limit.answered(request, by)
+            self.outages.last_answered = pending.request
+            self.picture_limit.answered(pending.request, pending.by)
             return reply
         except (errors.EndpointRefused, errors.RequestRefused) as error:
             # for the limiter, an endpoint that refuses one request has answered it
             is_answered = isinstance(error, errors.RequestRefused)
-            if isinstance(error, errors.PictureTooLarge):
-                # raises PictureReduced where the operator is to ask with smaller pictures
-                self.picture_limit.refused(request, error, by)
-            with self._stopping():
-                # the endpoint may refuse all requests, not this one alone
-                refusal = self.endpoints.refused(endpoint, error, setbacks.failed_at)
-                if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
-                    refusal = await self._checked_refusal(refusal, error, endpoint, request, by)
-            if isinstance(refusal, errors.ServerFault):  # another endpoint may take the request
-                return refusal
-            raise refusal from None
+            return await self._fault_of_refusal(error, endpoint, pending)
         except errors.ServerFault as fault:
             # A service tier without room (`flex`, say) doesn't say how many requests the endpoint
             # takes.
             is_tier_full = isinstance(fault, errors.TierFull)
             is_overloaded = isinstance(fault, errors.ServerOverloaded) and not is_tier_full
-            setbacks.tries[fault.kind] += 1
+            pending.tries[fault.kind] += 1
             with self._stopping():
-                self.endpoints.failed(endpoint, fault, setbacks.tries[fault.kind])
+                self.endpoints.failed(endpoint, fault, pending.tries[fault.kind])
             return fault
         finally:  # by now it is settled whether the endpoint may be asked at all
             self.endpoints.release(endpoint, sent, refused=is_overloaded, answered=is_answered)
 
-    async def _wait_until_next_try(
-        self, fault: errors.ServerFault, request: Request[Any], by: "StepAsk", setbacks: _Setbacks
-    ) -> None:
+    async def _fault_of_refusal(
+        self,
+        error: errors.EndpointRefused | errors.RequestRefused,
+        endpoint: Endpoint,
+        pending: _Pending,
+    ) -> errors.ServerFault:
+        # Returns a fault where another endpoint may take the request; else raises what the refusal
+        # means for its record. PictureReduced is raised where the operator is to ask once more,
+        # with smaller pictures.
+        if isinstance(error, errors.PictureTooLarge):
+            self.picture_limit.refused(pending.request, error, pending.by)
+        with self._stopping():
+            refusal = self.endpoints.refused(endpoint, error, pending.failed_at)
+            if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
+                # it may refuse all requests, not this one alone
+                refusal = await self._checked_refusal(refusal, error, endpoint, pending)
+        if isinstance(refusal, errors.ServerFault):
+            return refusal
+        raise refusal from None
+
+    async def _wait_until_next_try(self, fault: errors.ServerFault, pending: _Pending) -> None:
         # Raises the fault where the request has had all of its tries. A rate limit costs none.
         if not isinstance(fault, errors.RateLimited):
-            tries = setbacks.tries[fault.kind]
+            tries = pending.tries[fault.kind]
             is_out_of_tries = tries >= most_tries(fault, self.options.max_attempts)
-            is_asked_again = await self._wait_out_outage(
-                fault, is_out_of_tries, request, by, setbacks
-            )
-            if is_asked_again:
+            if await self._wait_out_outage(fault, is_out_of_tries, pending):
                 return
             if is_out_of_tries:
                 fault.attempts = tries
                 if isinstance(fault, errors.NoCompletion):
                     with self._stopping():
-                        self._unreadable.add_no_completions(request, fault)
+                        self._unreadable.add_no_completions(pending.request, fault)
                 raise fault
         # another endpoint may take it at once; only where none is left is there a wait
-        may_change_endpoint = request.sending.endpoint_number is None
-        if may_change_endpoint and self.endpoints.askable(setbacks.failed_at):
+        may_change_endpoint = pending.request.sending.endpoint_number is None
+        if may_change_endpoint and self.endpoints.askable(pending.failed_at):
             return
-        setbacks.failed_at.clear()
-        await self._wait_after(fault, setbacks.tries.total())
+        pending.failed_at.clear()
+        await self._wait_after(fault, pending.tries.total())
 
     async def _wait_out_outage(
-        self,
-        fault: errors.ServerFault,
-        is_out_of_tries: bool,
-        request: Request[Any],
-        by: "StepAsk",
-        setbacks: _Setbacks,
+        self, fault: errors.ServerFault, is_out_of_tries: bool, pending: _Pending
     ) -> bool:
         # Returns whether the request may be sent again at once, because the endpoints answer a
         # plain question. That is put only where an outage is suspected, or the request would fail.
-        setbacks.first_fault_at = min(setbacks.first_fault_at, time.monotonic())
+        pending.first_fault_at = min(pending.first_fault_at, time.monotonic())
         self.outages.failed(fault)
         if not (is_out_of_tries or self.outages.is_suspected):
             return False
-        question_count = await self._questions_until_answered(
-            fault, setbacks.first_fault_at, request, by
-        )
+        question_count = await self._questions_until_answered(fault, pending)
         if question_count == 0:  # the endpoints answer others: the request is at fault itself
             return False
         if question_count > 1:  # there was an outage, which isn't the request's fault
-            setbacks.tries.clear()
-            setbacks.first_fault_at = math.inf
-        setbacks.failed_at.clear()
+            pending.tries.clear()
+            pending.first_fault_at = math.inf
+        pending.failed_at.clear()
         return True
 
     async def _wait_after(self, fault: errors.ServerFault, wait_number: int) -> None:
@@ -499,42 +488,44 @@ class Asking:
         finally:
             self.waiting_for_rate_limit -= count_of_limited
 
-    async def _questions_until_answered(
-        self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"
-    ) -> int:
+    async def _questions_until_answered(self, fault: errors.ServerFault, pending: _Pending) -> int:
         # As Outages counts them. 0, too, for a request that is meant for one endpoint alone: it may
         # fail where others answer.
-        if request.sending.endpoint_number is not None:
+        if pending.request.sending.endpoint_number is not None:
             return 0
-        self._plain_asker = by
+        self._plain_asker = pending.by
         with self._stopping():
-            return await self.outages.questions_until_answered(fault, since)
+            return await self.outages.questions_until_answered(fault, pending.first_fault_at)
 
     async def _checked_refusal(
         self,
         refusal: errors.RecordError,
         error: errors.EndpointRefused | errors.RequestRefused,
         endpoint: Endpoint,
-        request: Request[Any],
-        by: "StepAsk",
+        pending: _Pending,
     ) -> errors.RecordError:
         # The endpoint has refused many requests in a row, the last one with `error`. A plain
         # question tells whether it refuses all: then it is given up, and what is returned says why.
-        # Else it is `refusal`, what `error` means for the record alone. All who are refused
-        # meanwhile wait for the same plain question.
-        self._plain_asker = by
+        # Else it is `refusal`, what `error` means for the record alone.
+        self._plain_asker = pending.by
         count = endpoint.refused_in_a_row  # read now: the plain question may reset it
-        if endpoint not in self._plain_questions:
-            plain_question = asyncio.ensure_future(self._plain_refusal(endpoint, request.text_only))
-            plain_question.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
-            self._plain_questions[endpoint] = plain_question
-        plain_refusal = await asyncio.shield(self._plain_questions[endpoint])
+        plain_refusal = await self._shared_plain_refusal(endpoint, pending.request.text_only)
         if plain_refusal is None:
             return refusal
         # The records' own refusal says more than that of a plain question, unless that names the
         # cause.
         why = plain_refusal if isinstance(plain_refusal, errors.NoCredit) else error
         return self.endpoints.give_up_refusing(endpoint, why, count)
+
+    async def _shared_plain_refusal(
+        self, endpoint: Endpoint, text_only: bool
+    ) -> errors.GroundingError | None:
+        # As `_plain_refusal`, but all who are refused meanwhile wait for the same plain question.
+        if endpoint not in self._plain_questions:
+            plain_question = asyncio.ensure_future(self._plain_refusal(endpoint, text_only))
+            plain_question.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
+            self._plain_questions[endpoint] = plain_question
+        return await asyncio.shield(self._plain_questions[endpoint])
 
     async def _question_last_refusals(self) -> None:
         # The last refusals of a run may be the endpoint's fault, too, though they are fewer than
@@ -587,18 +578,16 @@ class Asking:
             self._has_told_of_waiting = True
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
-    async def _wait_for_room(
-        self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
-    ) -> tuple[Endpoint, Sent]:
+    async def _wait_for_room(self, pending: _Pending) -> tuple[Endpoint, Sent]:
         # Whether the request may still be sent is asked last: while it waited for room, an outage
         # may have begun, or a check may have come due, which `may_send` says.
-        sending = request.sending
+        sending = pending.request.sending
         while True:
             if self.outages.under_way:
                 with self._stopping():
                     await self.outages.wait_until_over()
             endpoint, sent = await self.endpoints.acquire(
-                by.priority, failed, sending.endpoint_number
+                pending.by.priority, pending.failed_at, sending.endpoint_number
             )
             is_outage = self.outages.under_way
             # asked last: a request that `may_send` lets pass counts as sent
@@ -627,27 +616,31 @@ class Asking:
             self._note_models(request, reply, endpoint.serving)
             reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
-            if reply.kept:  # no model has worked for it
-                usage = Usage()
-            elif reply.usage != Usage():  # if none is reported, the worst case counts
-                usage = reply.usage
-                if reserved:
-                    usage = with_worst_case(usage, request, endpoint.serving, reply.text)
+            usage = _billed_for(reply, request, endpoint.serving, is_limited=reserved > 0)
             self._note_answer(endpoint, reply, sent_at)
             return reply
         except errors.GroundingError as error:
-            if isinstance(error, errors.RateLimited):
-                self.counts["rate_limited"] += 1
-            if error.billed not in (None, Usage()):
-                usage = error.billed
-                self.counts.update(vars(usage))  # "input_tokens", …
-                self._keep_for_cost(Reply("", "error", usage), request, endpoint.serving, by)
-            elif not (isinstance(error, errors.ServerFault) and error.may_be_billed):
-                usage = Usage()
+            usage = self._billed_for_error(error, request, endpoint.serving, by)
             raise
         finally:
             # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
+
+    def _billed_for_error(
+        self, error: errors.GroundingError, request: Request[Any], serving: Serving, by: "StepAsk"
+    ) -> Usage | None:
+        # Counts a rate limit, and the tokens that the error says were billed. Returns these; None
+        # where some may be billed all the same.
+        if isinstance(error, errors.RateLimited):
+            self.counts["rate_limited"] += 1
+        billed: Usage | None = error.billed  # None where the error names no tokens
+        if billed not in (None, Usage()):
+            self.counts.update(vars(billed))  # "input_tokens", …
+            self._keep_for_cost(Reply("", "error", billed), request, serving, by)
+            return billed
+        if isinstance(error, errors.ServerFault) and error.may_be_billed:
+            return None
+        return Usage()
 
     async def _answered_by(self, endpoint: Endpoint, request: Request[T]) -> Reply:
         self.counts["sent"] += 1
@@ -683,18 +676,29 @@ class Asking:
         # such a cache, and warns once of those that are no use.
         self._seen_replies.note(reply)
         is_of_another_picture = self._seen_replies.is_of_another_picture(reply, request)
-        repeated = is_of_another_picture or (reply.kept and request.wants_own_reply)
-        if not repeated and self._seen_replies.needs_comparing(request):
-            # A question may be asked several times, for samples. What all of its answers share is
-            # the key of its first request: that of the first try for the first sample.
-            first_request = request.replace(sample=0, tries=Tries())
-            others = self._stored_answers(first_request, request.sample, by)
-            question = first_request.key(self.identity)
-            repeated = self._seen_replies.came_before(request.sample, reply, question, others)
-        if repeated:
+        is_repeated = is_of_another_picture or (reply.kept and request.wants_own_reply)
+        if not is_repeated and self._seen_replies.needs_comparing(request):
+            is_repeated = self._came_before(reply, request, by)
+        if is_repeated:
+            self._tell_of_cache(serving, is_of_another_picture)
+            self.counts["repeated"] += 1
+            self.counts["of_another_picture"] += int(is_of_another_picture)
             # A kept reply isn't paid for. Where the gateway marks those, one without a mark was.
-            kept = reply.kept or not self._seen_replies.gateway_marks_kept
-            reply = replace(reply, kept=kept, repeated=True)
+            is_kept = reply.kept or not self._seen_replies.gateway_marks_kept
+            reply = replace(reply, kept=is_kept, repeated=True)
+        self.counts["kept"] += int(reply.kept)
+        return reply
+
+    def _came_before(self, reply: Reply, request: Request[Any], by: "StepAsk") -> bool:
+        # A question may be asked several times, for samples. What all of its answers share is the
+        # key of its first request: that of the first try for the first sample.
+        first_request = request.replace(sample=0, tries=Tries())
+        others = self._stored_answers(first_request, request.sample, by)
+        question = first_request.key(self.identity)
+        return self._seen_replies.came_before(request.sample, reply, question, others)
+
+    def _tell_of_cache(self, serving: Serving, is_of_another_picture: bool) -> None:
+        # Warns of the first repeated reply, and of the first about another picture.
         if is_of_another_picture and not self.counts["of_another_picture"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache, and gave the reply about one"
@@ -702,16 +706,12 @@ class Asking:
                 " it kept before this run isn't noticed: switch its cache off, as by a header in"
                 f" {setting('vlm.openai.extra_headers')}."
             )
-        elif repeated and not self.counts["repeated"]:
+        elif not self.counts["repeated"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache: such replies don't count as"
                 f" further answers, nor as checks. Switch its cache off, as by a header in"
                 f" {setting('vlm.openai.extra_headers')}, and run again with --retry-failed."
             )
-        self.counts["of_another_picture"] += int(is_of_another_picture)
-        self.counts["repeated"] += int(reply.repeated)
-        self.counts["kept"] += int(reply.kept)
-        return reply
 
     def _stored_answers(
         self, first: Request[Any], sample_count: int, by: "StepAsk"
@@ -786,6 +786,43 @@ class Asking:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
+
+
+def _with_last_error(
+    request: Request[T], tries: int, error: errors.RecordError | None
+) -> Request[T]:
+    # A further try tells the model what was wrong with its last reply.
+    complaint = "" if error is None else str(error)
+    was_cut_off = isinstance(error, errors.TruncatedReply)
+    return request.again(tries, complaint, was_cut_off)
+
+
+async def _line_of_equal(under_way: "asyncio.Future[dict[str, Any]]") -> dict[str, Any]:
+    try:
+        # Shielded: this record may be cancelled, while the request is another one's and goes on.
+        return await asyncio.shield(under_way)
+    except errors.RecordError as error:
+        raise copy.copy(error) from None  # each record's own: operators may add to it
+
+
+def _fail_those_who_wait(future: "asyncio.Future[dict[str, Any]]", error: BaseException) -> None:
+    if isinstance(error, Exception):
+        future.set_exception(error)
+    else:  # a waiter would take the CancelledError of this task for one of its own
+        future.set_exception(errors.Interrupted("stopped"))
+    future.exception()  # without a waiter, asyncio would complain of an error that nobody took
+
+
+def _billed_for(
+    reply: Reply, request: Request[Any], serving: Serving, *, is_limited: bool
+) -> Usage | None:
+    # None where the endpoint reports no tokens. `is_limited` says whether a budget in USD counts
+    # them: then the worst case counts for the part that isn't reported.
+    if reply.kept:  # no model has worked for it
+        return Usage()
+    if reply.usage == Usage():
+        return None
+    return with_worst_case(reply.usage, request, serving, reply.text) if is_limited else reply.usage
 
 
 async def _answered(serving: Serving, request: Request[Any]) -> Reply:

@@ -26,12 +26,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     path = os.path.join(folder, FILE)
     # {"9b1c…": {"places": 48.0, "refused_at": 60.0}}
     found_by_digest = read_object(path)
-    endpoint_by_digest: dict[str, Serving] = {}
-    for serving in servings:
-        for endpoint, _ in serving.endpoints():  # each with its weight
-            is_remote = "://" in endpoint.endpoint  # else it answers within this process
-            if is_remote:
-                endpoint_by_digest[_digest_of(endpoint)] = endpoint
+    endpoint_by_digest = _remote_endpoints(servings)
     for digest, endpoint in endpoint_by_digest.items():
         found_last = _found(found_by_digest.get(digest))
         share = share_of(endpoint)
@@ -45,6 +40,16 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
             found_by_digest[digest] = share_of(endpoint).found._asdict()
         with suppress(OSError):  # the next run finds out again
             write_bytes(path, json.dumps(found_by_digest, indent=1).encode())
+
+
+def _remote_endpoints(servings: Iterable[Serving]) -> dict[str, Serving]:
+    # Without those that answer within this process, which have no address.
+    endpoint_by_digest: dict[str, Serving] = {}
+    for serving in servings:
+        for endpoint, _ in serving.endpoints():  # each with its weight
+            if "://" in endpoint.endpoint:
+                endpoint_by_digest[_digest_of(endpoint)] = endpoint
+    return endpoint_by_digest
 
 
 def _digest_of(serving: Serving) -> str:

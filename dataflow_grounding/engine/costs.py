@@ -90,8 +90,21 @@ def paid_by_step(
     the tier `flex`. `judges_prices` are those of another judge, by its model. Where there are no
     prices, the published ones count.
     """
-    prices_of_model = judges_prices or {}
-    bills: dict[str, dict[str, Amount]] = {}  # by step: the amounts of "all", and of the PARTS
+    steps = []
+    for step, bill in sorted(_bills_of(folder, prices, judges_prices or {}).items()):
+        names = list(PARTS)
+        if FLEX in bill:  # few steps have replies of that tier
+            names.append(FLEX)
+        parts = {name: bill[name].to_json() for name in names}
+        steps.append({"step": step, **bill["all"].to_json(), **parts})
+    return steps
+
+
+def _bills_of(
+    folder: str, prices: Prices | None, judges_prices: Mapping[str, Prices | None]
+) -> dict[str, dict[str, Amount]]:
+    # By step: the amounts of "all", and of the parts that some reply belongs to.
+    bills: dict[str, dict[str, Amount]] = {}
     for path in stores_of(folder):
         for line in read_lines(path):
             # Not a reply, but what checks or refusals have told: it cost nothing.
@@ -101,18 +114,11 @@ def paid_by_step(
             step = str(line.get("step") or line.get("task"))
             bill = bills.setdefault(step, defaultdict(Amount))
             # a judge's, which may be None, or else the run's
-            prices_of_line = prices_of_model.get(str(line.get("model")), prices)
+            prices_of_line = judges_prices.get(str(line.get("model")), prices)
             amount = _paid_for(line, prices_of_line)
             for part in _parts_of(line):
                 bill[part] += amount
-    steps = []
-    for step, bill in sorted(bills.items()):
-        names = list(PARTS)
-        if FLEX in bill:  # few steps have replies of that tier
-            names.append(FLEX)
-        parts = {name: bill[name].to_json() for name in names}
-        steps.append({"step": step, **bill["all"].to_json(), **parts})
-    return steps
+    return bills
 
 
 def _parts_of(line: dict[str, Any]) -> list[str]:

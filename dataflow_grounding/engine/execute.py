@@ -78,31 +78,51 @@ def execute(
     if unsettled is None:
         unsettled = Unsettled()
     unsettled.add(step.operator for step in steps)
+    parts: list[list[Step]] = []
+    for segment in segments(steps):
+        parts += [segment] if options.stream else _stages(segment)
+    return _execute_parts(parts, _OfAllParts(options, name, budget, unsettled, run), locked)
+
+
+class _OfAllParts(NamedTuple):
+    """What is the same for all parts of a run; as the arguments of `execute`."""
+
+    options: RunOptions
+    name: str | None
+    budget: Budget
+    unsettled: "Unsettled"
+    make_run: MakeRun
+
+
+def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str | None) -> Summary:
     total: Summary | None = None
     locked_folders = {locked}  # by the caller, or here
-    # Locks are kept to the end of the run, not of their segment: later segments read what an
-    # earlier one wrote, and nobody else may change it meanwhile.
+    # Locks are kept to the end of the run, not of their part: later parts read what an earlier one
+    # wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
-        for segment in segments(steps):
-            operator = segment[0].operator
-            if isinstance(operator, WholeFile):  # it is alone in its segment
-                with counted_in_run(segment[0], options, budget) as counted_requests:
-                    operator.work()
-                total = summary_of_whole_file(segment[0], counted_requests, total)
+        for part in parts:
+            if isinstance(part[0].operator, WholeFile):  # it is alone in its part
+                total = _execute_whole_file(part[0], part[0].operator, of_all, total)
                 continue
-            folder = segment[0].storage.checkpoint_folder
+            folder = part[0].storage.checkpoint_folder
             if folder not in locked_folders:
                 locks.enter_context(locked_folder(folder))
                 locked_folders.add(folder)
-            parts = [segment] if options.stream else _stages(segment)
-            for part in parts:
-                summary = _execute_segment(part, options, name, budget, unsettled, run)
-                if total is not None:
-                    summary.add_earlier(total)
-                total = summary
-                if total.failed and not total.done:  # no row is left for the next part
-                    return total
+            summary = _execute_part(part, of_all)
+            if total is not None:
+                summary.add_earlier(total)
+            total = summary
+            if total.failed and not total.done:  # no row is left for the next part
+                break
     return total or Summary()
+
+
+def _execute_whole_file(
+    step: Step, operator: WholeFile, of_all: _OfAllParts, earlier: Summary | None
+) -> Summary | None:
+    with counted_in_run(step, of_all.options, of_all.budget) as counted_requests:
+        operator.work()
+    return summary_of_whole_file(step, counted_requests, earlier)
 
 
 class Unsettled:
@@ -212,19 +232,13 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     return stages
 
 
-def _execute_segment(
-    steps: list[Step],
-    options: RunOptions,
-    name: str | None,
-    budget: Budget,
-    unsettled: Unsettled,
-    make_run: MakeRun,
-) -> Summary:
+def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
     # The order matters: nothing is read before it is sure that the run won't overwrite its input,
     # and nothing is asked before the columns are known to fit.
+    options = of_all.options
     storage = steps[0].storage
     storage.begin()
-    source = Source(steps, name, options.pilot, options.shard)
+    source = Source(steps, of_all.name, options.pilot, options.shard)
     outputs = [step.storage.output_path for step in steps]
     refuse_to_overwrite(source.path, [*outputs, storage.failures_path])
     # Made before the first row is read: it notes the input's state, to see at the end whether that
@@ -234,21 +248,33 @@ def _execute_segment(
     check(steps, columns, source.empty_columns)
     # looked at only if an operator wants to know of them, and once for all operators
     pictures = functools.cache(source.pictures)
-    start = RunStart(options, budget, storage.checkpoint_folder, pictures)
+    start = RunStart(options, of_all.budget, storage.checkpoint_folder, pictures)
     # Before the manifest compares settings: what operators settle is a part of these.
-    prepared = _prepare(steps, unsettled, start, source)
+    prepared = _prepare(steps, of_all.unsettled, start, source)
     summary = None
     if not (options.force_reprocess or options.retry_failed):
         summary = manifest.finished()
     if summary is None:
-        run = make_run(steps, source, options, budget, prepared.idle)
-        try:
-            summary = run_blocking(run.execute)
-        except BudgetExceeded as stopped:
-            asking_count = _count_asking(steps, prepared.idle)
-            raise _with_what_is_left(stopped, run.summary, source.length(), asking_count) from None
-        summary.requests.update(prepared.asked)
+        summary = _summary_of_run(steps, source, of_all, prepared)
         manifest.write(summary)
+    _hand_over(steps, source, summary, options)
+    return summary
+
+
+def _summary_of_run(
+    steps: list[Step], source: Source, of_all: _OfAllParts, prepared: "Prepared"
+) -> Summary:
+    run = of_all.make_run(steps, source, of_all.options, of_all.budget, prepared.idle)
+    try:
+        summary = run_blocking(run.execute)
+    except BudgetExceeded as stopped:
+        asking_count = _count_asking(steps, prepared.idle)
+        raise _with_what_is_left(stopped, run.summary, source.length(), asking_count) from None
+    summary.requests.update(prepared.asked)
+    return summary
+
+
+def _hand_over(steps: list[Step], source: Source, summary: Summary, options: RunOptions) -> None:
     if options.shard is None:  # a shard would remove what the others are writing
         remove_unfinished_of_shards(steps)
     # What merges shards compares these. They are known of a finished run, too: its manifest has
@@ -256,7 +282,6 @@ def _execute_segment(
     summary.handover.seen = source.seen
     summary.handover.digest = source.digest
     note_exit_code(summary.annotations, summary.exit_code)
-    return summary
 
 
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
@@ -303,22 +328,25 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
             asked.update(operator.prepare(start))
         else:
             idle.add(index)
+        if asks is not None:  # else it makes no columns, either
+            made_columns |= _made_columns(operator, asks)
         if operator.sees_all:
             may_have_any_column = True
-        if asks is None:  # then it makes no columns, either
-            continue
-        new_columns = set(operator.writes().values())
-        if not asks:
-            # A column that it reads and rewrites without asking is taken to be as the input has it,
-            # so that the input still tells whether later steps ask.
-            new_columns -= set(operator.reads().values())
-        made_columns |= new_columns
     unsettled.leave_out(step.operator for step in steps)
     # Operators of later parts settle now: what would stop them stops the run before anything is
     # paid for. Where this part asks nothing, it costs nothing: the next part is early enough.
     if len(idle) < len(steps):
         asked.update(unsettled.settle(start))
     return Prepared(asked, idle)
+
+
+def _made_columns(operator: Annotator, asks: bool) -> set[str]:
+    written = set(operator.writes().values())
+    if asks:
+        return written
+    # A column that it reads and rewrites without asking is taken to be as the input has it, so that
+    # the input still tells whether later steps ask.
+    return written - set(operator.reads().values())
 
 
 def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
@@ -332,22 +360,27 @@ def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    # The error, which also says what the rest takes. That is estimated as one request for each of
-    # `requests_each` steps that ask, of each of `total` records, at the mean price of those that
-    # were answered. Replies that were in the store are replies as well.
+    # The error, which also says what the rest takes, where the `total` of records is known.
+    # Replies that were in the store are replies as well.
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
         # Checks of the box format are about no record.
         about_records = answered - done.requests["probes"]
-        # Replies to further tries count as well, so that the difference may be 0 or less. But
-        # something is left: the run was stopped.
+        # One request for each of `requests_each` steps that ask, of each record. Replies to further
+        # tries count as well, so that the difference may be 0 or less. But something is left: the
+        # run was stopped.
         left = max(total * requests_each - about_records, 1)
-        text += f"; the rest takes about {counted(left, 'more request')}"
-        if done.cost_usd and done.requests["answered"]:
-            cost = done.cost_usd / done.requests["answered"]
-            text += f", {cost * left:.4f} USD"
-        text += ", if nothing of it is stored"
+        text += f"; the rest takes about {_with_cost(left, done)}, if nothing of it is stored"
     with_rest = type(stopped)(f"{text}. The same command goes on")
     with_rest.summary = stopped.summary
     return with_rest
+
+
+def _with_cost(left: int, done: Summary) -> str:
+    # `12 more requests, 0.0340 USD`: at the mean price of those that were answered
+    text = counted(left, "more request")
+    if done.cost_usd and done.requests["answered"]:
+        cost = done.cost_usd / done.requests["answered"]
+        text += f", {cost * left:.4f} USD"
+    return text

@@ -17,7 +17,7 @@ from dataflow_grounding.engine.image_memo import ImageMemo, is_young
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE, ODD_BOXES, OF_CHECKS
-from dataflow_grounding.images.image import Image, ImageLimits, is_far, is_unchanged, kept_facts
+from dataflow_grounding.images.image import Image, ImageLimits, is_far, kept_facts
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 
@@ -72,14 +72,7 @@ class FinishedRows:
         do_settings_tell_all = all(map(_tells_all, steps))
         if log is not None and do_settings_tell_all:
             self._settings = settings_of(steps, {"version": OUTPUT, "name": name})
-        # By the column of a picture, the limits of the first serving that it is sent to.
-        self._limits_by_column: dict[str, ImageLimits | None] = {}
-        for step in steps:
-            column = step.image_key
-            if not column or self._limits_by_column.get(column) is not None:
-                continue
-            serving = step.operator.serving  # None where the step only draws on it, say
-            self._limits_by_column[column] = serving.image_limits if serving else None
+        self._limits_by_column = _limits_by_column(steps)
         self._step_count = len(steps)
 
     async def key_of(self, record: Record) -> RowKey | None:
@@ -126,28 +119,27 @@ class FinishedRows:
         is_set_aside = self._replies.vouched.sets_aside(*row.replies_at)
         return None if is_set_aside else row
 
-    def put(self, key: RowKey | None, columns: Sequence[Update], work: RowWork) -> bool:
-        """Keep what a row got, where the same would come out were it done again; else nothing is
-        kept. Returns False where its picture has changed since the row was begun.
+    def would_come_out_the_same(self, work: RowWork) -> bool:
+        """Return whether a row that got this work would get the same, were it done again; as far as
+        its replies tell, not its pictures.
         """
         # `replies_at` can say nothing of replies in the stores of other parts
         may_be_of_others = work.replayed and self._replies.others
-        may_come_out_otherwise = not MAY_CHANGE.isdisjoint(work.notes)
-        if key is None or may_be_of_others or may_come_out_otherwise:
-            return True
-        if not all(is_unchanged(image.file) for image in key.images):
-            return False
+        return not may_be_of_others and MAY_CHANGE.isdisjoint(work.notes)
+
+    def put(self, key: RowKey, columns: Sequence[Update], work: RowWork) -> None:
+        """Keep what a row got, unless its pictures may have changed unseen."""
         if not all(map(_is_surely_unchanged, key.images)):
-            return True
-        # Where in the store the row's replies are: a replayed one may be anywhere in it.
-        first = 0 if work.replayed else self._replies.first_new
-        # those of checks are about the run, and no row of it
+            return
+        # notes of checks are about the run, and no row of it
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         if not work.sent:
             # The earlier line of the same replies tells better where these are: it stays.
             before = self._not_set_aside(key)
             if before is not None and before.columns == list(columns) and before.notes == notes:
-                return True
+                return
+        # Where in the store the row's replies are: a replayed one may be anywhere in it.
+        first = 0 if work.replayed else self._replies.first_new
         line: dict[str, Any] = {"columns": list(columns)}
         if notes:
             line["notes"] = notes
@@ -156,7 +148,18 @@ class FinishedRows:
             self._log.put(key.digest, line)
         except StorageFailed:
             self._settings = None  # the run goes on without it
-        return True
+
+
+def _limits_by_column(steps: Sequence[Step]) -> dict[str, ImageLimits | None]:
+    # By the column of a picture, the limits of the first serving that it is sent to.
+    limits_by_column: dict[str, ImageLimits | None] = {}
+    for step in steps:
+        column = step.image_key
+        if not column or limits_by_column.get(column) is not None:
+            continue
+        serving = step.operator.serving  # None where the step only draws on it, say
+        limits_by_column[column] = serving.image_limits if serving else None
+    return limits_by_column
 
 
 def _tells_all(step: Step) -> bool:

@@ -15,9 +15,15 @@ from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
+from dataflow_grounding.engine.options import (
+    RunOptions,
+    RunStart,
+    counter_for_memory,
+    current_options,
+)
 from dataflow_grounding.engine.plan import (
     SUSPECT,
     UNSEEN,
@@ -78,16 +84,12 @@ def annotate_all(
     pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
     counter = counter_for_memory(options)
+    asking = None
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
         with _turn_of(operator).taken():
             operator.prepare(RunStart(options, counter.budget, folder=None, pictures=pictures))
-    asking = None
-    if will_ask and operator.serving is not None:
-        # These two are about the stored replies of earlier runs. Those that `options.replies` keeps
-        # of earlier calls are taken in any case.
-        own_options = replace(options, force_reprocess=False, retry_failed=False)
-        asking = Asking(operator.serving, own_options, counter.budget)
+        asking = _asking_of(operator, options, counter.budget)
     replies_path = options.replies or ""  # without one, replies last no longer than the call
     with closing(KeyedLog(replies_path)) as store:
         # What the operator asks with when it concludes: after all rows, whose priority is their
@@ -100,6 +102,15 @@ def annotate_all(
         finally:
             counter.add(asking)
     return _results(rows, records, outcomes, image_key)
+
+
+def _asking_of(operator: Annotator, options: RunOptions, budget: Budget) -> Asking | None:
+    if operator.serving is None:
+        return None
+    # These two are about the stored replies of earlier runs. Those that `options.replies` keeps of
+    # earlier calls are taken in any case.
+    own_options = replace(options, force_reprocess=False, retry_failed=False)
+    return Asking(operator.serving, own_options, budget)
 
 
 def _turn_of(operator: Annotator) -> Turn:
@@ -146,15 +157,19 @@ def _as_records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> _Rows
             broken[index] = (None, plain.error)
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
             records.append(row.updated(plain.values))
-            continue
-        # The id of a picture in memory comes from its content, not from the file it is in for now:
-        # so the record has the content's name as its path until it is identified.
-        with_content_name = {name: id_of(path) for name, path in plain.picture_file.items()}
-        record = Record({**plain.values, **with_content_name}, place=index)
-        identify(record, column, None, rows_of_image)
-        record.update(plain.picture_file)
-        records.append(record)
+        else:
+            records.append(_identified(plain, index, column, rows_of_image))
     return _RowsAsRecords(records, broken)
+
+
+def _identified(plain: _PlainRow, index: int, column: str, rows_of_image: NumberTable) -> Record:
+    # The id of a picture in memory comes from its content, not from the file it is in for now: so
+    # the record has the content's name as its path until it is identified.
+    with_content_name = {name: id_of(path) for name, path in plain.picture_file.items()}
+    record = Record({**plain.values, **with_content_name}, place=index)
+    identify(record, column, None, rows_of_image)
+    record.update(plain.picture_file)
+    return record
 
 
 def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
@@ -246,14 +261,7 @@ class _WorkInMemory:
             if self._workers.cancelled:  # `do` doesn't raise that
                 raise asyncio.CancelledError
             await self._operator.conclude(self._ask_at_end)
-            for (index,) in self._marks[SUSPECT]:
-                update, error = self._outcomes[index]
-                self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
-            for (index,) in self._marks[UNSEEN]:
-                update, error = self._outcomes[index]
-                if update is not None:
-                    columns, _ = with_unseen(update)
-                    self._outcomes[index] = ({**update, **columns}, error)
+            self._set_marks()
         except RunStopped as stop:
             # `asking` doesn't know of one that the operator has raised, such as SuspectBoxes. Once
             # it does, it puts no plain questions when it is closed.
@@ -263,6 +271,16 @@ class _WorkInMemory:
         finally:
             if asking is not None:
                 await asking.aclose()
+
+    def _set_marks(self) -> None:
+        for (index,) in self._marks[SUSPECT]:
+            update, error = self._outcomes[index]
+            self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
+        for (index,) in self._marks[UNSEEN]:
+            update, error = self._outcomes[index]
+            if update is not None:
+                columns, _ = with_unseen(update)
+                self._outcomes[index] = ({**update, **columns}, error)
 
     async def _work(self) -> None:
         for index, record in self._queue:

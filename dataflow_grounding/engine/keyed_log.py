@@ -90,19 +90,7 @@ class Vouched:
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
-        self.standings: dict[str, Standing] = {}
-        anywhere = _mapping_at("anywhere", mark)
-        checks = _mapping_at("checks", mark)
-        for reply_group in checks:
-            entry = _mapping_at(reply_group, checks)
-            vouched_to = _good_in(entry, end)  # `end` where the mark says that nothing is open
-            self.standings[reply_group] = Standing(
-                vouched_to,
-                set_aside=_spans(entry.get("void"), end),
-                group_anywhere=str(anywhere.get(reply_group, "")),
-                none_open=vouched_to == end,
-                speaking_for_themselves=_spans(entry.get("alone"), end),
-            )
+        self.standings = _standings_in(mark, end)
         # Spans whose lines are as good as lost, or suspect if their reply group is in
         # `trusted_groups`. These are the lists of `standings` themselves, unless Vouching puts
         # another one here for this run alone.
@@ -196,9 +184,7 @@ class KeyedLog:
         self.unsynced = 0  # writes that aren't known to be on disk
         with storing(path):
             self._file = self._open()  # -1 without a file
-            self._size = 0  # bytes of the whole lines in it
-            if self._file >= 0:
-                self._size = self._load()
+            self._size = self._load()  # bytes of the whole lines in it
         self.first_new = self._size  # where the lines of this run begin
         # The mark is a line of this log. Reading lines takes a `vouched`: at first an empty one.
         self.vouched = Vouched()
@@ -228,13 +214,14 @@ class KeyedLog:
         """Return the last line of `key` in this log and in each of `others`, without refusals;
         where there are only refusals, the first of these.
         """
-        lines = []
+        answers: list[dict[str, Any]] = []
+        refusals: list[dict[str, Any]] = []
         for log in [self, *self.others]:
             line = log._own_line(key)
             if line:
+                lines = refusals if line.get("refusal") else answers
                 lines.append(line)
-        answers = [line for line in lines if not line.get("refusal")]
-        return answers or lines[:1]
+        return answers or refusals[:1]
 
     def _own_line(self, key: str, since: int = 0) -> dict[str, Any] | None:
         # The last line of a key in this log, as checks have judged it; None for one that is damaged
@@ -307,17 +294,7 @@ class KeyedLog:
         folder = os.path.dirname(self.path)
         was_removed = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)
-        with whole_file(self.path) as file:
-            offset = 0
-            while offset < self._size:
-                block = os.pread(self._file, min(_COPIED_BYTES, self._size - offset), offset)
-                file.write(block)
-                offset += len(block)
-        copy = open_log(self.path, os.O_RDWR)
-        # The number of the open file stays the same: `sync` may be at work on it, in another
-        # thread, and must not find it closed.
-        os.dup2(copy, self._file, inheritable=False)
-        os.close(copy)
+        self._copy_back()
         if was_removed:
             return (
                 f"{folder} was removed during the run. What was paid for is in it again: run the"
@@ -330,6 +307,19 @@ class KeyedLog:
                 " that was in it is there again."
             )
         return ""
+
+    def _copy_back(self) -> None:
+        with whole_file(self.path) as file:
+            offset = 0
+            while offset < self._size:
+                block = os.pread(self._file, min(_COPIED_BYTES, self._size - offset), offset)
+                file.write(block)
+                offset += len(block)
+        copy = open_log(self.path, os.O_RDWR)
+        # The number of the open file stays the same: `sync` may be at work on it, in another
+        # thread, and must not find it closed.
+        os.dup2(copy, self._file, inheritable=False)
+        os.close(copy)
 
     def sync(self) -> None:
         """Put all lines on disk that were handed to the system; from any thread."""
@@ -371,6 +361,8 @@ class KeyedLog:
 
     def _load(self) -> int:
         # Indexes all lines; returns how many bytes the whole ones have.
+        if self._file < 0:
+            return 0
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -507,6 +499,24 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 def _sum(value: Mapping[str, Any]) -> int:
     return zlib.crc32(repr(sorted(value.items())).encode())
+
+
+def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standing]:
+    # By reply group. `Vouched` shows a mark.
+    standings = {}
+    anywhere = _mapping_at("anywhere", mark)
+    checks = _mapping_at("checks", mark)
+    for reply_group in checks:
+        entry = _mapping_at(reply_group, checks)
+        vouched_to = _good_in(entry, end)  # `end` where the mark says that nothing is open
+        standings[reply_group] = Standing(
+            vouched_to,
+            set_aside=_spans(entry.get("void"), end),
+            group_anywhere=str(anywhere.get(reply_group, "")),
+            none_open=vouched_to == end,
+            speaking_for_themselves=_spans(entry.get("alone"), end),
+        )
+    return standings
 
 
 def _good_in(entry: Mapping[str, Any], end: int) -> int:

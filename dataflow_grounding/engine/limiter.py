@@ -389,32 +389,37 @@ class Share:
         """Wait for a place; return the request, for `release`. Of those who wait, the smallest
         `priority` goes first.
         """
-        limiter = self.limiter
-        with limiter.lock:
+        with self.limiter.lock:
             sent = self.take()
             if sent is not None:
                 return sent
-            waiter = Waiter()
-            heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
-            limiter.shares.add(self)
-            seconds_held = limiter.held_until - time.monotonic()
-            if seconds_held > 0:
-                # `hold` asked the loops that were there at the time to let others in at its end.
-                # This one may be newer.
-                waiter.loop.call_later(seconds_held, limiter.let_in)
-            # it may be this waiter's turn at once, before that of others
-            limiter.let_in()
+            waiter = self._get_in_line(priority)
         try:
             await waiter.turn
         except asyncio.CancelledError:
-            with limiter.lock:
+            with self.limiter.lock:
                 waiter.has_left = True
                 if waiter.sent is not None:  # it was let in meanwhile: another gets the place
                     self._count(-1)
-                    limiter.let_in()
+                    self.limiter.let_in()
             raise
         assert waiter.sent is not None
         return waiter.sent
+
+    def _get_in_line(self, priority: Any) -> Waiter:
+        # The limiter's lock is held.
+        limiter = self.limiter
+        waiter = Waiter()
+        heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
+        limiter.shares.add(self)
+        seconds_held = limiter.held_until - time.monotonic()
+        if seconds_held > 0:
+            # `hold` asked the loops that were there at the time to let others in at its end. This
+            # one may be newer.
+            waiter.loop.call_later(seconds_held, limiter.let_in)
+        # it may be this waiter's turn at once, before that of others
+        limiter.let_in()
+        return waiter
 
     def hold(self, seconds: float) -> None:
         """Let nobody in for `seconds`, because the endpoint takes no more until then. At the end,

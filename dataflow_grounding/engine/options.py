@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.shard import Shard
 
 
+# The types of options that are checked.
+_TYPES_IN_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a path, as text",
+}
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Settings of a run; every one has a default that asks for nothing twice.
@@ -54,37 +63,31 @@ class RunOptions:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        """Raise SpecError for a value of the wrong type, and for options that exclude each other.
-
-        Of the types only those of `in_words` are checked, and a `prices` by its method `cost`.
-        """
-        in_words = {
-            int: "a whole number",
-            float: "a number",
-            bool: "True or False",
-            str: "a path, as text",
-        }
-        for option in fields(self):
-            value = getattr(self, option.name)
-            alternatives = get_args(option.type)  # of `int | None` these are int and NoneType
-            stated_type = alternatives[0] if alternatives else option.type
-            is_left_out = value is None and option.default is None
-            if is_left_out or stated_type not in in_words:
-                continue
-            # a whole number will do for a float; a bool is an int in Python, but means no number
-            types = (int, float) if stated_type is float else stated_type
-            is_misplaced_bool = isinstance(value, bool) and stated_type is not bool
-            if is_misplaced_bool or not isinstance(value, types):
-                wanted = in_words[stated_type]
-                raise SpecError(
-                    f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}"
-                )
+        """Raise SpecError for a value of a wrong type, and for options that exclude each other."""
+        self._check_types()
         if self.shard is not None and self.pilot is not None:
             raise SpecError("a pilot tries records of the whole input: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
             raise SpecError(
                 f"RunOptions(prices=…) should be Prices(input, output), not {self.prices!r:.40}"
             )
+
+    def _check_types(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            alternatives = get_args(option.type)  # of `int | None` these are int and NoneType
+            stated_type = alternatives[0] if alternatives else option.type
+            is_left_out = value is None and option.default is None
+            if is_left_out or stated_type not in _TYPES_IN_WORDS:
+                continue
+            # a whole number will do for a float; a bool is an int in Python, but means no number
+            types = (int, float) if stated_type is float else stated_type
+            is_misplaced_bool = isinstance(value, bool) and stated_type is not bool
+            if is_misplaced_bool or not isinstance(value, types):
+                wanted = _TYPES_IN_WORDS[stated_type]
+                raise SpecError(
+                    f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}"
+                )
 
 
 # The options of the run that operators belong to: `operator(record)` and DataFlow's

@@ -370,14 +370,15 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
             may_be_left_out = role in step.operator.optional_keys
             if not (is_provided or may_have_any_column or may_be_left_out):
                 raise _without_column(step, role, column, there=provider_of)
-        for column in dict.fromkeys(writes.values()):  # two roles may share one
+        role_of: dict[str, str] = {}  # by column: its first role, because two may share one
+        for role, column in writes.items():
+            role_of.setdefault(column, role)
+        for column in role_of:
             may_be_filled_in = provider_of.get(column) == "the input" and column in empty
             is_updated = column in reads.values()  # the step reads what it rewrites
-            is_overwritten = column in provider_of and not (may_be_filled_in or is_updated)
-            if is_overwritten:
+            if column in provider_of and not (may_be_filled_in or is_updated):
                 whose = f"column {column!r} of {provider_of[column]}"
-                role = next(role for role, name in writes.items() if name == column)
-                way = step.operator.way_to_rename(role)
+                way = step.operator.way_to_rename(role_of[column])
                 raise PlanError(f"{step.label} would overwrite {whose}: {way}")
             provider_of[column] = step.label
         if not writes:
@@ -436,17 +437,16 @@ def levels(steps: list[Step]) -> list[list[int]]:
     for index, step in enumerate(steps):
         reads = step.operator.reads().values()
         writes = step.operator.writes().values()
-        # No step of a level sees what others of it write. So it is above those that write what it
-        # reads, and may be level with those that read what it writes.
-        level = at_least
-        for column in reads:
-            level = max(level, level_after_writing.get(column, 0))
-        for column in writes:
-            level = max(level, last_level_reading.get(column, 0))
         if step.operator.sees_all:
             # alone on its level; all later steps come after it
             level = len(groups)
             at_least = level + 1
+        else:
+            # No step of a level sees what others of it write. So it is above those that write what
+            # it reads, and may be level with those that read what it writes.
+            after_writers = [level_after_writing.get(column, 0) for column in reads]
+            with_readers = [last_level_reading.get(column, 0) for column in writes]
+            level = max([at_least, *after_writers, *with_readers])
         if level == len(groups):
             groups.append([])
         groups[level].append(index)

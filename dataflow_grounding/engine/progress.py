@@ -105,11 +105,7 @@ class Progress:
         if not past or at - past[-1].at >= LEAST_SECONDS_BETWEEN:
             past.append(_State(at, now.finished, asked))
         # The oldest state is the one to compare with. It goes if the next one is old enough, too.
-        while len(past) > 2:
-            is_long_ago = at - past[1].at >= LAST_SECONDS
-            has_enough_records = now.finished - past[1].finished >= LAST_RECORDS
-            if not (is_long_ago and has_enough_records):
-                break
+        while len(past) > 2 and _is_old_enough(past[1], at, now.finished):
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
@@ -117,6 +113,12 @@ class Progress:
         # the store, or of the first requests, which all end at about the same time.
         tells_time_left = asked - oldest.asked >= max(1, now.in_flight)
         return _Rate(per_second, tells_time_left)
+
+
+def _is_old_enough(state: _State, at: float, finished: int) -> bool:
+    # Whether the rate since then is that of enough seconds, and enough records.
+    is_long_ago = at - state.at >= LAST_SECONDS
+    return is_long_ago and finished - state.finished >= LAST_RECORDS
 
 
 def _count_of_needed(parts: list[str]) -> int:

@@ -100,25 +100,31 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
     if error is None:
         try:
             read_reply = request.read(line["reply"])
-            if line.get("suspect"):
-                answer = read_reply[0]
-                notes = [*read_reply[1], Note(SUSPECT, "")]
-                return answer, notes
-            return read_reply
+            return _with_suspect_note(read_reply) if line.get("suspect") else read_reply
         except RecordError as failed:
             error = failed
         except GroundingError:  # a RunStopped
             raise
-        except (LookupError, ValueError) as failed:
-            # a reader that took for granted what the model left out, perhaps the user's
-            error = UnreadableReply(f"reading it raised {_described(failed)}.")
-        except Exception as failed:  # no reply helps against these
-            place = place_of(failed)
-            where = f" ({place})" if place else ""
-            error = OperatorFailed(f"reading the reply raised {_described(failed)}{where}")
+        except Exception as failed:  # of the reader's own code, perhaps the user's
+            error = _failure_of_reader(failed)
     error.attempts = attempts
     error.reply = line.get("reply")
     raise error
+
+
+def _with_suspect_note(read_reply: ReadReply[T]) -> ReadReply[T]:
+    answer = read_reply[0]
+    notes = [*read_reply[1], Note(SUSPECT, "")]
+    return answer, notes
+
+
+def _failure_of_reader(error: Exception) -> RecordError:
+    if isinstance(error, (LookupError, ValueError)):
+        # it took for granted what the model left out: another reply may have it
+        return UnreadableReply(f"reading it raised {_described(error)}.")
+    place = place_of(error)
+    where = f" ({place})" if place else ""
+    return OperatorFailed(f"reading the reply raised {_described(error)}{where}")
 
 
 def _failure_in(line: dict[str, Any]) -> RecordError | None:

@@ -42,7 +42,7 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to
-from dataflow_grounding.images.image import let_go
+from dataflow_grounding.images.image import is_unchanged, let_go
 from dataflow_grounding.serving.serving import Serving
 
 SYNC_SECONDS = 0.5  # after which replies are put on disk
@@ -263,9 +263,7 @@ class Run:
         rows = self._rows
         while self.stopped is None:
             if not rows.waiting:
-                more = await self.source.take(ROWS_AT_ONCE)
-                rows.taken += len(more)
-                rows.waiting.extend(more)
+                await self._read_rows()
                 if not rows.waiting:
                     return
                 continue  # the run may have stopped while they were read
@@ -276,14 +274,17 @@ class Run:
                 record: Record | RecordError = self._record(row)
             except RecordError as error:
                 record = error
-            while self.stopped is None:  # waits while the row is too far ahead
-                rows_ahead = place - self._outputs.next  # of the oldest unfinished one
-                if rows_ahead < rows.most_ahead:
-                    break
+            # waits while the row is too far ahead of the oldest unfinished one
+            while self.stopped is None and place - self._outputs.next >= rows.most_ahead:
                 await rows.moved_on.wait()
             await self._take_through_steps(place, row, record)
             # A row with stored replies waits for nothing: without this, others would have no turn.
             await asyncio.sleep(0)
+
+    async def _read_rows(self) -> None:
+        more = await self.source.take(ROWS_AT_ONCE)
+        self._rows.taken += len(more)
+        self._rows.waiting.extend(more)
 
     async def _take_through_steps(self, place: int, row: Row, record: Record | RecordError) -> None:
         # `record` is the row's RecordError where the row can't be made into one.
@@ -376,8 +377,7 @@ class Run:
         return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
-        # Only a row that got through all steps, without boxes in doubt, is kept for later runs. If
-        # its picture has changed by now, the user is told to run again.
+        # Keeps a row for later runs that got through all steps, without boxes in doubt.
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
             if columns is None or error is not None:
@@ -386,7 +386,11 @@ class Run:
                 if (place, index) in marked:
                     return
             columns_of_steps.append(columns)
-        if not self._stores.finished.put(work.key, columns_of_steps, work):
+        if work.key is None or not self._stores.finished.would_come_out_the_same(work):
+            return
+        if all(is_unchanged(image.file) for image in work.key.images):
+            self._stores.finished.put(work.key, columns_of_steps, work)
+        else:  # a picture was replaced since the row was begun: the user is told to run again
             self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
@@ -461,5 +465,7 @@ class Run:
 
 
 def _was_image_replaced(results: Sequence[Result]) -> bool:
-    failures = [error for columns, error in results if columns is None]
-    return any(isinstance(error, ImageChanged) for error in failures)
+    replaced = [
+        error for columns, error in results if columns is None and isinstance(error, ImageChanged)
+    ]
+    return bool(replaced)

@@ -94,21 +94,25 @@ def _distinct_image_id(
     is_name_alone = is_absolute(path) and "/" not in image_id
     if is_name_alone:  # files of this name may be in many folders
         return _numbered_id(image_id, path, rows_of_image)
-    # Next to the counts of rows, the table has the owner of each id: the picture that it was given
-    # to, as a hash of the name with the ending.
     file_name = f"{image_id}{os.path.splitext(path)[1]}"
-    own_hash = hash(file_name) & ALL_BITS
     for candidate in (image_id, file_name):
-        owner_key = hash((candidate, "whose"))
-        owner = rows_of_image.get(owner_key)
-        if owner is None:
-            rows_of_image.set(owner_key, own_hash)
-            return candidate
-        if owner == own_hash:
+        if _is_own(candidate, file_name, rows_of_image):
             return candidate
     # Both are other pictures': one is really called x.png.jpg, which is `x.png` without its ending.
     # This row counts as a further one of that.
     return file_name
+
+
+def _is_own(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
+    # Whether a picture has this id; it gets the id if no other picture has it. Next to the counts
+    # of rows, the table has the owner of each id, as a hash of the picture's name with the ending.
+    owner_key = hash((candidate, "whose"))
+    own_hash = hash(file_name) & ALL_BITS
+    owner = rows_of_image.get(owner_key)
+    if owner is None:
+        rows_of_image.set(owner_key, own_hash)
+        return True
+    return owner == own_hash
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
@@ -143,7 +147,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
         is_strip = max(header.size) > LONGEST_SHAPE * min(header.size)
         if not is_strip:
             sizes[header.size] += 1
-            examples.setdefault(header.size, path)
+            examples.setdefault(header.size, path)  # the first one stays
     commonest = sizes.most_common()
     return OwnPictures(
         sizes=[size for size, _ in commonest],
@@ -151,6 +155,11 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
         counts=[count for _, count in commonest],
         examples=[examples[size] for size, _ in commonest],
     )
+
+
+def _columns_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    # without rows that can't be read
+    return [row.data for row in rows if row.data is not None]
 
 
 def _is_list_of_texts(value: Any) -> bool:
@@ -315,17 +324,18 @@ class Source:
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
         ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
-        readable = [row.data for row in ahead if row.data is not None]
-        if not readable:  # one may come later
-            readable = self._first_readable(ahead)
+        readable = _columns_of(ahead)
+        if not readable and kind_of(self.path) == "file":
+            readable = self._first_readable_in_file()
+        elif not readable:
+            # a pipe can be read only once: what is read of it has to be put back, too
+            ahead += self._up_to_first_readable()
+            readable = _columns_of(ahead)
         if not readable and self._shard is not None:
             # a shard may have no rows: then the columns are those of the whole input
-            whole = itertools.islice(read_rows(self.path), FIRST_ROWS)
-            readable = [row.data for row in whole if row.data is not None]
+            readable = _columns_of(itertools.islice(read_rows(self.path), FIRST_ROWS))
         if not readable:
-            why = "it has no rows"
-            if ahead:
-                why = f"line {ahead[0].line}: {ahead[0].error}"
+            why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
             raise InputError(f"nothing to do in {self._users_own_path}: {why}")
         # These rows are put back, with their numbers, which count from 0.
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
@@ -342,19 +352,20 @@ class Source:
         is_first_input = storage.input_path == storage.first_entry_file_name
         return storage.made_of if is_first_input and storage.made_of else self.path
 
-    def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
-        # Looks for a row that can be read after those `ahead`. A file is read again from its
-        # beginning. A pipe can't be: what is read of it is added to `ahead`.
-        if kind_of(self.path) == "file":
-            for _, row in self._rows():
-                if row.data is not None:
-                    return [row.data]
-            return []
-        for _, row in self._numbered_rows:
-            ahead.append(row)
+    def _first_readable_in_file(self) -> list[dict[str, Any]]:
+        # Its rows are read again from the first on. Returns one row, or [] without any.
+        for _, row in self._rows():
             if row.data is not None:
                 return [row.data]
         return []
+
+    def _up_to_first_readable(self) -> list[Row]:
+        rows = []
+        for _, row in self._numbered_rows:
+            rows.append(row)
+            if row.data is not None:
+                break
+        return rows
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
         """Yield the rows, each after the number of the shard that it is in, from 1."""

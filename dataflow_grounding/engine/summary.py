@@ -6,7 +6,7 @@ boxes come. A note is a remark that is counted by its code, such as `bbox_cut`.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -327,9 +327,7 @@ class Summary:
 
     def _note_lines(self) -> Iterator[str]:
         # Warnings, what checks prove, and what is good to know.
-        for code, (thing, what) in WARNINGS.items():
-            if self.notes[code]:
-                yield f"Warning: {counted(self.notes[code], thing)} {what}"
+        yield from self._counted_notes("Warning", WARNINGS)
         # boxes are suspect once another format is proven: then no bound holds
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
             yield what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED])
@@ -340,15 +338,18 @@ class Summary:
         unreadable = too_many_unreadable(unreadable_facts(self.requests))
         if unreadable:
             yield f"Warning: {unreadable}"
-        for code, (thing, what) in REMARKS.items():
-            if self.notes[code]:
-                yield f"Note: {counted(self.notes[code], thing)} {what}"
+        yield from self._counted_notes("Note", REMARKS)
         # what replies say next to their answers; the report shows the rare sayings
         remarks = self.shown.manners.line()
         if remarks and self.shown.manners.rare:
             remarks += ": see them in the report"
         if remarks:
             yield remarks
+
+    def _counted_notes(self, kind: str, words: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+        for code, (thing, what) in words.items():
+            if self.notes[code]:
+                yield f"{kind}: {counted(self.notes[code], thing)} {what}"
 
     def _failure_lines(self) -> Iterator[str]:
         if self.failures:
@@ -381,9 +382,8 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        # Warns of a judge (the model that checks boxes) who says yes or no to all, or guesses.
-        undecided = self.expressions["undecided"]
-        judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
+        # Warns of a judge, the model that checks boxes, whose answers tell nothing: one that says
+        # yes to all, or no to all, or guesses.
         shown_false_boxes = self.notes["false_boxes"]
         accepted = self.notes["false_boxes_accepted"]
         if _are_more_than_chance(accepted, shown_false_boxes):
@@ -392,6 +392,10 @@ class Summary:
                 " was shown among the others: it may say yes to anything. Name another one as"
                 " vlm.judge."
             )
+        yield from self._judge_who_denies()
+        yield from self._judge_who_guesses()
+
+    def _judge_who_denies(self) -> Iterator[str]:
         denied = self.expressions["denied"]
         found = denied + self.expressions["grounded"]  # expressions for which some box was found
         if found >= FEWEST_JUDGED and denied > MUCH_DENIED * found:
@@ -400,7 +404,11 @@ class Summary:
                 " any: it may say no to anything. Look at some of them in `rejected`, or name"
                 " another one as vlm.judge."
             )
-        # a judge whose answers differ as often as guesses do leaves more than half undecided
+
+    def _judge_who_guesses(self) -> Iterator[str]:
+        undecided = self.expressions["undecided"]
+        judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
+        # where answers differ as often as guesses do, more than half is left undecided
         if judged >= FEWEST_JUDGED and undecided > judged / 2:
             yield (
                 f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"

@@ -184,12 +184,14 @@ class FirstReplies:
         )
 
 
-def rule_of(error: UnreadableReply | None) -> str:
+def rule_of(error: RecordError | None) -> str:
     """Return a text that is the same for all replies that one rule has refused; "" where none did.
     It is the reason that the reader names, or else its whole message.
     """
+    if not isinstance(error, UnreadableReply):
+        return ""
     # Asking again may help against a cut-off or a suspect reply: these are no manner of the model.
-    if error is None or isinstance(error, (TruncatedReply, SuspectReply)):
+    if isinstance(error, (TruncatedReply, SuspectReply)):
         return ""
     named = str(error) if error.reason == "other" else error.reason
     return excerpt(named, _LONGEST_RULE)

@@ -81,20 +81,13 @@ class Workers:
         since = time.monotonic()
         pause = FIRST_PAUSE
         while True:
-            result = await attempt()
-            columns, error = result
+            columns, error = await attempt()
             if columns is not None or not isinstance(error, MachineBusy):
                 self._went_well_at = time.monotonic()
-                return result
+                return columns, error
             if time.monotonic() - since > BUSY_SECONDS:
-                others_wait = self._waiting > 0
-                has_none_gone_well = self._went_well_at < since
-                if others_wait and has_none_gone_well:
-                    raise RunStopped(
-                        f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command"
-                        " again"
-                    )
-                return result
+                self._stop_if_none_goes_well(since, error)
+                return columns, error
             self._waiting += 1
             try:
                 # by lot, so that those who wait don't all come back at once
@@ -102,6 +95,14 @@ class Workers:
             finally:
                 self._waiting -= 1
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _stop_if_none_goes_well(self, since: float, error: MachineBusy) -> None:
+        do_others_wait = self._waiting > 0
+        has_one_gone_well = self._went_well_at >= since
+        if do_others_wait and not has_one_gone_well:
+            raise RunStopped(
+                f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again"
+            )
 
 
 async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
