@@ -1,8 +1,9 @@
 """The endpoints of a run: what their errors say about them, and which one a request goes to.
 
 A request goes to one with room. One that is given up gets none, but for a try now and then. A share
-(limiter.py) is how many requests may be in flight to an endpoint: its places. Refusals are held
-back from the store of replies until it is known that they are about their records.
+(limiter.py) says how many requests may be in flight to an endpoint: its places. A refusal may be
+about its record alone, such as a picture that is too large, or about all requests, such as a wrong
+key. It is held back from the store of replies until that is known.
 """
 
 import asyncio
@@ -108,9 +109,9 @@ class Endpoint:
 
     def answered(self, sent_at: float | None = None) -> None:
         """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
-        just now. The endpoint worked then: refusals that came before that were about their records,
-        and are stored. Those that came later may still be the endpoint's fault. What `works_again`
-        does is done, too.
+        just now. The endpoint worked at that time: a refusal that came before was about its record,
+        and is stored now. One that came later may be the endpoint's fault, and is held on. The
+        faults are forgotten, as by `works_again`.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         # The run's endpoints share `_held_refusals`, which has all of their refusals.
@@ -119,7 +120,8 @@ class Endpoint:
                 refusal.store.put(key, refusal.line)
                 del self._held_refusals[key]
         self.last_answer = time.monotonic()
-        # Before `works_again` lets waiting requests in: each notes how many answers came before it.
+        # Counted before `works_again` lets waiting requests in: each of these notes how many
+        # answers came before it.
         self.share.note_answer()
         self._refusal_times = [came for came in self._refusal_times if came > worked_at]
         self._credit_refused = 0
@@ -144,8 +146,8 @@ class Endpoint:
         self._refusal_times.clear()
 
     def works_again(self, sent_at: float | None = None) -> None:
-        """Forget the faults: a request was answered that was sent at `sent_at` (None: just now).
-        All places are open from now on; after an outage as many as the endpoint had before.
+        """Forget the faults: a request was answered that was sent at `sent_at`; None is just now.
+        All places are open from now on. After an outage, these are as many as before it.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         self.worked_at = max(self.worked_at, worked_at)
@@ -177,7 +179,7 @@ class Endpoint:
         self._refusal_times.append(time.monotonic())
         refusal = errors.RequestRefused(str(error))
         refusal.where = self.serving.endpoint
-        if is_about_content(str(error)):  # it has read the request, and so it works
+        if is_about_content(str(error)):  # a content filter has read the request: it works
             self.last_answer = time.monotonic()
             self.works_again()
         elif isinstance(error, errors.EndpointRefused):
@@ -215,20 +217,18 @@ class Endpoint:
         """
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
-            when = "later"
-            if wait < LONGEST_DATED_WAIT:
-                end_of_wait = time.localtime(time.time() + wait)
-                when = time.strftime("at %H:%M on %Y-%m-%d", end_of_wait)
-            raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {when}")
+            raise errors.QuotaUsedUp(
+                f"{error}. It asks to wait {duration(wait)}: come back {_time_after(wait)}"
+            )
         if isinstance(error, errors.RateLimited):
             self._check_rate_limit(error)
         else:
             self._count_fault(error, tries, has_failed_often=has_failed_often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
-        # Raises QuotaUsedUp where rate limits have lasted for too long. Requests that are in flight
-        # may still be answered, each as late as the longest answer. Until then, no answer is no
-        # sign that the quota is used up.
+        # Raises QuotaUsedUp where rate limits have lasted for too long. Requests that were in
+        # flight at the first one may still be answered, as late as the longest answer takes. Until
+        # then, silence is no sign that the quota is used up.
         now = time.monotonic()
         if self._faults.limited_since is None:
             self._faults.limited_since = now
@@ -306,8 +306,8 @@ class Endpoints:
         for part, weight in serving.endpoints():
             share = share_of(part, serving_count, is_shared)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held_refusals))
-        # Requests in flight to all of them together: `max_workers` is the serving's, so that each
-        # endpoint alone may have all of them.
+        # How many requests may be in flight to all of them together. Each endpoint alone may have
+        # as many, because `max_workers` is that of the whole serving.
         self.most = min(endpoint.share.most for endpoint in self.all)
         # limits what is in flight to all of several endpoints; None for a single one
         self._gate: Share | None = None
@@ -335,9 +335,11 @@ class Endpoints:
         stored refusal is never asked again. So those of an endpoint that never answered aren't
         stored: it may be at fault, not the records.
         """
-        that_answered = {each.serving.endpoint for each in self.all if each.last_answer is not None}
+        addresses_that_answered = {
+            each.serving.endpoint for each in self.all if each.last_answer is not None
+        }
         for key, refusal in list(self.held_refusals.items()):
-            if refusal.address in that_answered and not refusal.passing:
+            if refusal.address in addresses_that_answered and not refusal.passing:
                 refusal.store.put(key, refusal.line)
                 del self.held_refusals[key]
         return len(self.held_refusals)
@@ -417,7 +419,8 @@ class Endpoints:
 
     def _drawn_by_weight(self, free: list[Endpoint]) -> Endpoint:
         # By lot, in proportion to weights. Those that have less than their part of the requests in
-        # flight come first: else a slow one would come to hold all of them.
+        # flight come first: else a slow one would come to hold all of them. Of 12 requests, the
+        # parts of two endpoints with the weights 2 and 1 are 8 and 4.
         that_do_not_rest = self.askable([])
         most_per_weight = self.most / sum(endpoint.weight for endpoint in that_do_not_rest)
         below_their_part = []
@@ -432,8 +435,8 @@ class Endpoints:
         """Give a request's room at an endpoint back, as Share.release."""
         endpoint.share.release(sent, refused=refused, answered=answered)
         if self._gate is not None:
-            # This isn't the request that the gate has let in, but any does: the gate's number of
-            # places never changes, so that it learns nothing of how requests end.
+            # `sent` is what the endpoint's share gave, not what the gate gave. The gate takes it
+            # all the same, because it learns nothing from a request: its places never change.
             self._gate.release(sent, answered=False)
 
     def refused(
@@ -489,8 +492,8 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        # Passes an endpoint over that is no good. Once all are given up, the run stops: this raises
-        # the reasons then. If one has no credit left, that is the kind of error that is raised: the
+        # Passes the endpoint over. Once all are given up, the run stops: an error with all of their
+        # reasons is raised. If one of them is that no credit is left, the error is a NoCredit: the
         # user can buy more.
         endpoint.given_up = why
         reasons = [each.given_up for each in self.all if each.given_up]
@@ -528,6 +531,13 @@ def _give_up_waiting(endpoint_by_turn: dict[asyncio.Task[Sent], Endpoint]) -> No
         was_waiting = turn.cancel()  # False for a task that is done
         if not was_waiting:  # it has a place as well, which nobody else would give back
             endpoint.share.release(turn.result(), answered=False)
+
+
+def _time_after(seconds: float) -> str:
+    # `at 14:05 on 2025-03-01`
+    if seconds >= LONGEST_DATED_WAIT:
+        return "later"
+    return time.strftime("at %H:%M on %Y-%m-%d", time.localtime(time.time() + seconds))
 
 
 def seconds_asked(error: errors.GroundingError) -> float | None:

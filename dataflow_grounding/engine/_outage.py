@@ -82,9 +82,11 @@ class Outages:
 
     async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
         """Wait until the endpoints answer, and return how many small questions that took. `since`
-        is when a request failed first. 0 means that the request is at fault itself: the endpoints
-        have answered others since then. 1 leaves that open: an outage may just have ended. More
-        mean that there was an outage. Raises OutOfService for one that is too long.
+        is when a request failed first. Raises OutOfService for an outage that is too long.
+
+        - 0: the endpoints have answered others since then. The request is at fault itself.
+        - 1: that is open. An outage may just have ended.
+        - more: there was an outage.
         """
         # Before an address has ever answered, only a 503 (busy) shows that there is an endpoint.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)

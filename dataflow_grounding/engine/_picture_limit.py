@@ -95,8 +95,8 @@ class PictureLimit:
         raise PictureReduced(str(refusal), lower)
 
     def answered(self, request: Request[Any], by: "StepAsk") -> None:
-        """Note the sizes of pictures that were answered, before the reply is stored. The limit in
-        force is stored once a picture has been answered that was made smaller by it.
+        """Note the sizes of pictures that were answered, before the reply is stored. The limit that
+        was learnt is stored once a picture has been answered that was made smaller by it.
         """
         learnt = self._serving.image_limits.learnt_bytes
         if len(request.images) == 1:

@@ -110,20 +110,20 @@ class SeenReplies:
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
-        """Note that a reply answers a sample of a question; return whether it came before, as the
-        answer to another sample. `question` is the key that all answers to it share, and `others`
-        are stored answers to it, as lines.
+        """Note that a reply answers a sample of a question, and return whether the same reply came
+        before, as the answer to another sample. `question` is the key that all answers to it share.
+        `others` are stored answers to it, as lines.
         """
         heard = _heard(reply.id, reply.text)
         first_samples = self._samples_by_question.get(question)
         if first_samples is None:
             first_samples = {}
             self._samples_by_question.set(question, first_samples)
-        first_samples.setdefault(heard, sample)  # one that is there already came before
+        first_samples.setdefault(heard, sample)  # where it has an entry, that stays the first
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
-        for other, its_sample in first_samples.items():
-            if its_sample != sample:
-                heard_before.add(other)
+        for earlier, earlier_sample in first_samples.items():
+            if earlier_sample != sample:
+                heard_before.add(earlier)
         if reply.kept:  # some gateways give a kept reply an id of its own: its text has to tell
             return any(earlier.text_hash == heard.text_hash for earlier in heard_before)
         # equal texts alone are no sign: a model may say the same twice

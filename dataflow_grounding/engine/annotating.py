@@ -125,15 +125,15 @@ class StepAsk:
         return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
-        """Put a request about no record (a check), before all others; no stored reply ever answers
-        it. Its notes count for the row, but no more than that.
+        """Put a check: a request about no record, which is sent before all others, and which no
+        stored reply answers. Of what it does, only the notes count for the row.
         """
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
         if self.wording is not None:
             request = self.wording.of(request)
-        # It shares the row's notes, but not its counts of replies.
+        # with the row's notes, but with counts of replies of its own
         work = RowWork(self.work.notes)
         # records have priorities from 0 on: checks come before them
         own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
@@ -175,15 +175,13 @@ async def annotated(
     memo: ImageMemo,
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Have the operator annotate the record, again if its pictures were too large for the endpoint.
-
-    Returns the columns to add and what went wrong, as `annotated_once` does, whose `cancelled` it
-    takes.
+    """Have the operator annotate the record; once more if its pictures were too large for the
+    endpoint. Arguments and result are those of `annotated_once`.
     """
     if ask.asking is not None:
         # An earlier run may have learnt how many bytes a picture may have: use that from the start.
         ask.asking.picture_limit.recall(ask.store)
-    # the row's counts as earlier steps have left them
+    # the row's counts as earlier steps have left them, to which another attempt goes back
     work_before = replace(ask.work, notes=Counter(ask.work.notes))
     # A refusal of a picture lowers the limit for pictures. Then the whole operator runs again, and
     # not only its last request, because prompts state the size in which a picture is sent. Replies
@@ -206,9 +204,9 @@ async def annotated_once(
     cancelled: Callable[[], bool],
 ) -> Result:
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
-    Both may be there, for a Partial. A RecordError is returned, and any other error of the
-    operator's own code as OperatorFailed; a RunStopped is raised. `cancelled` returns whether the
-    whole run was cancelled: then a CancelledError is raised, too. Else it is the operator's own.
+    A Partial has both. A RecordError is returned, and any other error of the operator's own code is
+    returned as OperatorFailed; a RunStopped is raised. A CancelledError is raised where `cancelled`
+    says that the whole run was cancelled. Otherwise it is an error of the operator's code.
     """
     try:
         return await _update_of(operator, record, ask, memo)

@@ -68,6 +68,7 @@ class _Try:
     key: str  # of the reply in the store
     from_store: bool  # whether an earlier run stored the reply; else it was sent for
     is_check: bool
+    first_rule: str  # the rule that refused the first try's reply; "" for none
 
     @property
     def is_first(self) -> bool:
@@ -165,10 +166,11 @@ class Asking:
         return self.endpoints.store_held_refusals()
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
-        """Return what a request's reply says, and notes on reading it. Replies that can't be read
-        are asked for again, up to `max_attempts` tries, stored ones included; refusals are not, nor
-        cut-off replies to a `divisible` request. A `check` is never taken from the store. Raises
-        the last try's RecordError, with `attempts` and `reply` set, and RunStopped.
+        """Return what a request's reply says, and notes on reading it. A reply that can't be read
+        is asked for again, up to `max_attempts` tries; stored replies count as tries. A refusal
+        isn't asked for again, nor is a cut-off reply to a `divisible` request. A `check` is never
+        taken from the store. Raises the last try's RecordError, with `attempts` and `reply` set,
+        and RunStopped.
         """
         if check:
             for endpoint in self.endpoints.all:
@@ -185,12 +187,11 @@ class Asking:
     async def _read_in_tries(
         self, request: Request[T], by: "StepAsk", check: bool, from_store: bool
     ) -> "ReadReply[T] | _Failure":
-        # Where it starts `from_store`, stored tries come first. Once one is missing all further
-        # ones are sent: they have its error in the question, which no stored one can know.
+        # With `from_store`, stored tries are read first. Once one is missing, it is sent, and so
+        # are all further ones: their questions say what was wrong with its reply, which is new.
         number = 0  # of the try
         error: errors.RecordError | None = None  # of the last try
-        # The rule that refused the first reply; with what became of the second reply, it tells
-        # whether asking again is worth its price.
+        # With what becomes of the second reply, this tells whether asking again is worth its price.
         first_rule = ""
         while True:
             question = _with_last_error(request, number, error)
@@ -201,15 +202,15 @@ class Asking:
                 from_store = False
                 by.work.sent = True
                 lines = [await self._sent(question, key, by, check)]
-            this_try = _Try(request, by, number, key, from_store, check)
+            this_try = _Try(request, by, number, key, from_store, check, first_rule)
             try:
                 reply = read_lines(question, lines, number)
             except errors.RecordError as failed:
                 error = failed
             else:
-                self._note_read(this_try, first_rule)
+                self._note_read(this_try)
                 return reply
-            self._note_failed(this_try, error, first_rule)
+            self._note_failed(this_try, error)
             if this_try.is_first:
                 first_rule = rule_of(error)
             failure = self._failure_of_last_try(this_try, error)
@@ -219,7 +220,7 @@ class Asking:
     def _failure_of_last_try(self, this_try: _Try, error: errors.RecordError) -> _Failure | None:
         # None where another try is to be made.
         if this_try.request.divisible and isinstance(error, errors.TruncatedReply):
-            # The caller asks for less at a time: those requests are asked again in its place.
+            # The caller divides it into smaller requests, and these are what is asked again.
             return _Failure(error, is_stored=False)
         failure = _Failure(error, is_stored=this_try.from_store)
         if isinstance(error, _FINAL) or this_try.number >= self.options.max_attempts:
@@ -228,37 +229,38 @@ class Asking:
             return failure
         return None
 
-    def _note_read(self, this_try: _Try, first_rule: str) -> None:
-        # `first_rule` is the rule that refused the reply to the first try; "" for none.
+    def _note_read(self, this_try: _Try) -> None:
         work = this_try.by.work
         work.read += 1
         if this_try.from_store:
             work.replayed += 1
             self.counts["replayed"] += 1
         self._unreadable.note_read(this_try.request)
-        if first_rule and this_try.number == 2:
-            self._first_replies.add_second(this_try.request.task, first_rule, is_read=True)
+        if this_try.first_rule and this_try.number == 2:
+            task = this_try.request.task
+            self._first_replies.add_second(task, this_try.first_rule, is_read=True)
         if this_try.is_first:
             was_sent = not this_try.from_store
             self._first_replies.add(this_try.request, this_try.key, None, was_sent)
 
-    def _note_failed(self, this_try: _Try, error: errors.RecordError, first_rule: str) -> None:
-        # `first_rule` as for `_note_read`. Raises NothingUsable after many unreadable replies.
+    def _note_failed(self, this_try: _Try, error: errors.RecordError) -> None:
+        # Raises NothingUsable after many unreadable replies.
         was_sent = not this_try.from_store
         if isinstance(error, errors.RepeatedReply) and not this_try.is_check:
             this_try.by.note(error.kind)
         if was_sent:
             self._count_if_unreadable(this_try, error)
-        if first_rule and this_try.number == 2:
-            self._first_replies.add_second(this_try.request.task, first_rule, is_read=False)
+        if this_try.first_rule and this_try.number == 2:
+            task = this_try.request.task
+            self._first_replies.add_second(task, this_try.first_rule, is_read=False)
         # With `retry_failed`, what a stored reply failed with is asked again, and tells nothing.
         if this_try.is_first and (was_sent or not self.options.retry_failed):
             self._first_replies.add(this_try.request, this_try.key, error, was_sent)
 
     def _is_given_up(self, first_try: _Try, error: errors.RecordError) -> bool:
         # Whether a second try would most likely be refused by the same rule, so that none is made.
-        # The store keeps that: otherwise each later run would ask again for some questions, until
-        # its own replies tell it the same.
+        # That is kept in the store. Otherwise a later run would ask again about its first records,
+        # until its own replies tell it the same.
         rule = rule_of(error)
         is_to_be_retried = first_try.from_store and self.options.retry_failed
         if not rule or is_to_be_retried:
@@ -269,8 +271,8 @@ class Asking:
         if first_try.from_store:
             if self._is_second_stored(first_try, error):
                 return False  # it costs nothing, and may be readable
-            # If another rule is kept, the reader has changed since then, and the answer is worked
-            # out again.
+            # If the line names another rule, the reader has changed since then: that line tells
+            # nothing.
             line = store.get(own_key) or {}
             if line.get("given_up") == rule:
                 return True
@@ -287,7 +289,7 @@ class Asking:
         # A reply with suspect boxes could be read, and isn't counted.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
-        if this_try.is_check:
+        if this_try.is_check:  # only records' requests stop a run of which no reply can be read
             self._unreadable.count(this_try.request, error)
             return
         with self._stopping():
@@ -297,8 +299,9 @@ class Asking:
         self, request_now: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
         # The stored lines of a request, one for each part of the run that has its own store; []
-        # without any. The request's reader is given a function that says whether an earlier run had
-        # doubts about the stored reply: then that run asked again, and the next try is stored.
+        # without any. The request's reader may want to know whether an earlier run had doubts about
+        # the reply. It is given a function that tells: with doubts, that run has asked again, so
+        # that the next try is stored as well.
         lines = by.store.every(key)
         tell_reader = request_now.sending.stored
         if lines and tell_reader is not None:
@@ -355,8 +358,8 @@ class Asking:
         return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
 
     async def _reply_past_cache(self, reply: Reply, request: Request[T], by: "StepAsk") -> Reply:
-        # The reply, or another one where a gateway's cache gave that to a question about another
-        # picture: it is asked for again as a further answer is, which a cache is told not to give.
+        # Where a gateway's cache gave the reply about another picture, this asks again. With
+        # `own_reply` the request says that it wants no reply from a cache.
         if not reply.repeated:
             return reply
         own_sending = replace(request.sending, own_reply=True)
@@ -540,8 +543,9 @@ class Asking:
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
-        # Returns how the endpoint refuses a plain question; None where it doesn't. An answer, which
-        # `_send_once` notes, says that what was refused before was the records' own fault.
+        # Asks a plain question; returns how the endpoint refuses it, None where it doesn't. An
+        # answer, which `_send_once` notes, shows that the records before were refused by their own
+        # fault.
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
@@ -551,7 +555,9 @@ class Asking:
             return again
         except errors.RunStopped:
             raise
-        except errors.ServerFault:  # it told nothing: REFUSED_IN_A_ROW more ask again
+        except (
+            errors.ServerFault
+        ):  # it told nothing: after REFUSED_IN_A_ROW more, it is asked again
             endpoint.reset_refusals()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
@@ -744,9 +750,9 @@ class Asking:
         refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # Called before a serving sends again for one answer, in another form if one was `refused`;
-        # `refused_forms` has those that were refused before. Counts the further request; raises
-        # RunStopped where none may be sent.
+        # A serving calls this before it sends another request for the same answer: in another form,
+        # if one was `refused`. Counts the request; raises RunStopped where none may be sent.
+        # `refused_forms` are all forms that were refused so far: one that is refused now is added.
         if refused is not None:
             # A serving of the user's own may never run out of other forms of a request.
             refused_forms.append(refused)
@@ -774,7 +780,7 @@ class Asking:
 
     async def _wait(self, asked_for: float | None, wait_number: int) -> None:
         # Of a request's waits, numbered from 1, each is twice as long as the one before. An
-        # endpoint may ask for another time, even for 0 seconds: a part of the pause is kept then.
+        # endpoint may ask for another time. Where it asks for less, a part of the pause is kept.
         doublings = min(wait_number - 1, 10)  # more make a number too large for a float at last
         pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
         seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)

@@ -141,16 +141,18 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
     # What one stored reply has cost; without `prices`, at the published ones of its model. If
     # there are none, either, the USD are NaN.
     usage = usage_of(line)
-    price = prices
-    if line.get("free") or line.get("kept"):
-        price = FREE
-    elif not (usage.input_tokens or usage.output_tokens):
+    is_free = line.get("free") or line.get("kept")
+    has_tokens = usage.input_tokens or usage.output_tokens
+    if not has_tokens and not is_free:
         return Amount(1, cost_usd=nan)  # the endpoint doesn't report them
-    elif price is None:
-        listed = listed_price(str(line.get("model")))
-        price = listed.prices if listed else None
+    price = FREE if is_free else prices or _published_prices(line)
     cost = nan if price is None else price.cost(usage, str(line.get("tier")))
     return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
+
+
+def _published_prices(line: dict[str, Any]) -> Prices | None:
+    listed = listed_price(str(line.get("model")))
+    return listed.prices if listed else None
 
 
 def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:

@@ -56,7 +56,7 @@ class ImageMemo:
                 file = await off_loop(images.find_image, record, key)
             else:
                 file = images.find_image(record, key)
-            # gets the picture as sent, if that is made while its facts are read
+            # the picture as it is sent; `_facts` may put it there, where it reads the whole file
             kept: images.Kept = {}
             facts = images.kept_facts.get(file)
             if facts is None:
@@ -90,8 +90,8 @@ class ImageMemo:
     async def _facts(
         self, file: images.ImageFile, limits: images.ImageLimits | None, kept: images.Kept
     ) -> ImageFacts:
-        # From the log, else from the file; then `kept` gets the picture as sent, where that is the
-        # file as it is.
+        # From the log, else from the file. While the file is read, its bytes are put into `kept`
+        # if the picture is sent as it is there.
         facts = None
         if self._log is not None and len(self._log):
             facts = remembered(self._log, file)
@@ -135,8 +135,8 @@ class ImageMemo:
                 self._slow_in_a_row = 0
             if self._slow_in_a_row >= SLOW_IN_A_ROW:
                 self._for_threads = READ_BY_THREADS
-                # After these one is tried here again. If it is slow, too, that is enough for as
-                # many more to be for threads.
+                # After these, one file is read here again. If that is slow, too, it counts as the
+                # third in a row, and as many more are for threads.
                 self._slow_in_a_row = SLOW_IN_A_ROW - 1
 
 

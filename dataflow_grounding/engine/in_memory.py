@@ -180,7 +180,7 @@ def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
         picture_file = _picture_as_file(row, column, needed)
     except RecordError as error:
         problem = error
-        picture_file = {column: ""}  # in place of what may be no JSON
+        picture_file = {column: ""}  # the value itself may be no JSON: a text takes its place
     try:
         values = plain_row({**row, **picture_file})
     except BrokenRow as error:
@@ -190,7 +190,7 @@ def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
     # {"image_path": the file that now holds the row's picture}; {} where the row has a path
-    # already, or no picture and needs none. Where one is needed, `as_path` says what is wrong.
+    # already, or no picture and needs none. Where it needs one, `as_path` raises what is wrong.
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]  # a Path becomes a text, a NaN None

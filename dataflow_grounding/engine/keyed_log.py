@@ -152,12 +152,14 @@ class KeyedLog:
     kept no longer than the process.
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync`
-    puts all on disk. A line torn by a stop is dropped when the file is opened. Where another
-    program has moved, replaced or removed the file meanwhile (a sync client, an editor), all lines
-    are put back before the next one is written. `buffered` is for what can be found out again at no
-    cost: lines wait to be written, and have a checksum, as damaged ones are as good as lost.
-    `others` are only read, each as its own checks have judged it. Without `finds_new`, lines that
-    are put there now aren't found, which saves memory.
+    puts all on disk. A line torn by a stop is dropped when the file is opened. Another program,
+    such as a sync client or an editor, may move, replace or remove the file meanwhile: then all
+    lines are put back before the next one is written.
+
+    A `buffered` log is for what can be found out again at no cost. Its lines wait to be written,
+    and each has a checksum: a damaged one counts as lost. `others` are only read, each as its own
+    checks have judged it. Without `finds_new`, lines that are put there now aren't found, which
+    saves memory.
     """
 
     def __init__(
@@ -198,10 +200,10 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the last line of `key`, as checks have judged it; None where there is none. With
-        `since` only a line of this log itself counts, at or after that byte offset. Without, the
-        other logs are asked where this one has no line or a refusal: another part of the run may
-        have asked again.
+        """Return the last line of `key`, as checks have judged it; None where there is none. Where
+        this log has no line, or a refusal, the other logs are asked: another part of the run may
+        have asked again. With `since`, only a line of this log counts that is at that byte offset
+        or after it.
         """
         line = self._own_line(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
@@ -253,7 +255,7 @@ class KeyedLog:
             self._write()
         if self._finds_new:
             self._offsets.set(int(key[:_INDEXED], 16), offset)
-        # a line that would be set aside when it is found later is its caller's all the same
+        # None where it would be set aside when it is found later: the caller gets it all the same
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
@@ -261,7 +263,7 @@ class KeyedLog:
         self._pending.clear()
         with storing(self.path):
             problem = self._restore_moved()
-            # Also if there is a problem, with which the run stops: the line is paid for.
+            # The lines are paid for: they are written even where a problem stops the run.
             append(self._file, data, self._size)
         self._size += len(data)
         self.unsynced += 1
@@ -269,8 +271,9 @@ class KeyedLog:
             raise StorageFailed(problem)
 
     def _restore_moved(self) -> str:
-        # Puts the file back where another program has moved or replaced it. Returns why the run has
-        # to stop, in a sentence for the user: the file or its folder lost something; else "".
+        # Puts the file back where another program has moved or replaced it. Returns "" where the
+        # run can go on. Else the file was changed, or its folder removed: that is returned, in a
+        # sentence for the user.
         own = os.fstat(self._file)  # of the open file, wherever its name is by now
         if own.st_size != self._size:
             return (
@@ -289,8 +292,8 @@ class KeyedLog:
         return self._put_back()
 
     def _put_back(self) -> str:
-        # All is copied from the open file, which the system keeps though its name is gone. Returns
-        # what `_restore_moved` does.
+        # Copies all from the open file, which the system keeps though its name is gone. Returns a
+        # problem, as `_restore_moved` does.
         folder = os.path.dirname(self.path)
         was_removed = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)

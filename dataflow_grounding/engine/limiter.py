@@ -53,18 +53,20 @@ class Sent(NamedTuple):
 
 
 class Level:
-    """How many may be in flight to an endpoint, from 1 to `most`: additive increase, multiplicative
-    decrease, with a memory.
+    """How many requests may be in flight to an endpoint, from 1 to `most`: it grows by steps, and
+    is cut by a part of itself. A window is as many answers as the level.
 
-    Until the first refusal it is START, twice that once all places are sustained, then one more per
-    success; but no more than are answered in time, at the pace at which answers come: an endpoint
-    that answers one by one lets the others wait. After that it grows by one per window (as many
-    successes as the level) up to just under where the endpoint last refused. Above it, it probes:
-    one more for a window, then two, four, … while that is sustained; a refused probe is taken back
-    (of an endpoint that is `shared` with other processes, with a place or more left to them), and
-    the next waits twice as many windows. Any other refusal cuts the level by 15%, once per flight
-    (all that is in flight at the time), or, if more of the flight is refused, to what was accepted
-    of it, at most by half.
+    - At the start, until the first refusal: START from the first answer on, twice that once all
+      places were sustained, then one more for each answer. It is never more than the endpoint
+      answers in time, at the pace at which answers come: one that answers them one by one lets the
+      last ones wait.
+    - After a refusal: one more per window, up to just under where the endpoint last refused.
+    - There, it probes: one more for a window, then two more, then four, while that is sustained.
+    - A refused probe is taken back, and the next one waits twice as many windows. At an endpoint
+      that is `shared` with other processes, some places are left to them.
+    - Any other refusal is a cut, by 15%. It is made once for a flight: all that is in flight at the
+      time. If more of the flight is refused, the level goes down to what was accepted of it, but
+      not below half of it.
     """
 
     def __init__(self, most: int) -> None:
@@ -114,7 +116,7 @@ class Level:
         return Sent(self._sent, self._answers, self._answered_at, in_flight >= self.places)
 
     def note_answer(self) -> None:
-        """Count an answer; what it says of the level, `ended` learns."""
+        """Count an answer, which tells the pace; `ended` raises the level by it."""
         self._answers += 1
         self._answered_at = time.monotonic()
 
@@ -135,23 +137,25 @@ class Level:
             self._cut(in_flight)
 
     def _refused_before_cut(self) -> None:
-        # Where the endpoint has accepted less of that flight than the cut left, the level goes down
-        # to what it has accepted, but no lower than half of the flight.
+        # Lowers the level to what the endpoint has accepted of the flight, if that is less than the
+        # cut left, but not below half of the flight. Of 40 requests in flight, the cut left 34
+        # places. After 10 refusals, there are 30.
         self._refused_of_cut_flight += 1
         flight = self._in_flight_at_cut
         accepted = flight - self._refused_of_cut_flight
         deeper = max(accepted, flight / 2)
         if deeper < self._value:
             self._value = max(1.0, deeper)
-            self._refused_at = self._value + 1  # the level doesn't grow without a probe
+            # as if it had refused one more: from here on, the level grows by probes
+            self._refused_at = self._value + 1
 
     def _take_probe_back(self, before_probe: float, in_flight: int) -> None:
         if self.shared:
-            # A YIELD-th of the places, rounded up or down by lot: of fewer places than YIELD, one
-            # is left now and then, not each time.
+            # One place of YIELD, rounded up or down by lot: of 8 places, one is left in half of all
+            # cases.
             left_to_others = int(before_probe / YIELD + random.random())
             self._value = max(1.0, before_probe - left_to_others)
-            # the level doesn't grow into the places that were left until the next probe
+            # as if it had refused there: the level doesn't grow into the places that were left
             self._refused_at = self._value + 1
         else:
             self._value = max(1.0, before_probe)
@@ -175,11 +179,11 @@ class Level:
             self.answered(sent, are_taken=in_flight >= self.places)
 
     def answered(self, sent: Sent, *, are_taken: bool = True) -> None:
-        """Raise the level, as a request was answered while all places were taken, or the first ones
-        were answered. One that was sent before the last change doesn't count for a probe.
+        """Raise the level after an answer, if all places were taken when it came; at the start, in
+        any case. An answer to a request from before the last change doesn't count for a probe.
         """
         if self._refused_at is None:
-            # Start-up. If the request that took the last place is answered, all places are
+            # Start-up. An answer to the request that took the last place shows that all places are
             # sustained: refusals come sooner than answers, so none of the others was refused.
             if sent.took_last:
                 self._all_sustained = True
@@ -192,7 +196,7 @@ class Level:
             self._grow_warily(sent)
 
     def _grow(self, target: float, sent: Sent) -> None:
-        # Raises the level to a target, but no further than can be answered in time, at the pace of
+        # Raises the level to a target, but not above what is answered in time. The pace is that of
         # the answers that came since this request was sent.
         seconds = max(self._answered_at - sent.since, 1e-9)
         answers = self._answers - sent.answers
@@ -218,17 +222,17 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        # Lets more in to see whether the endpoint takes them. A refusal takes the level back to
-        # where it is now, also in a probe that follows another: that one was sustained.
+        # Lets more in to see whether the endpoint takes them; a refusal takes the level back to
+        # where it is now. Where this probe follows another, that one was sustained, so it is kept.
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._note_change(value_before_probe=before)
 
     def _note_change(self, value_before_probe: float | None = None) -> None:
-        # Every change of the level is noted but the small steps of `answered`. What was sent before
-        # a change says nothing about the level after it. `value_before_probe` is the level to which
-        # a refusal takes a probe back; None where the change is no probe.
+        # Called at each change of the level, except for the small steps of `answered`. What was
+        # sent before a change says nothing about the level after it. `value_before_probe` is the
+        # level to which a refusal takes a probe back; None where the change is no probe.
         self._value_before_probe = value_before_probe
         self._in_flight_at_cut = 0.0
         self._answers_since_change = 0

@@ -121,7 +121,9 @@ class Outputs:
     def _numbers_in_file(self, code: str, step: int) -> set[int]:
         numbers = set()
         for place, marked_step in self.marks[code]:
-            number = self._number_in_file(step, place) if marked_step <= step else None
+            if marked_step > step:  # the step worked before what is marked was got
+                continue
+            number = self._number_in_file(step, place)
             if number is not None:
                 numbers.add(number)
         return numbers

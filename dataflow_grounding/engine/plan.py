@@ -321,7 +321,8 @@ def note_step(step: Step) -> bool:
     if noted is None:  # no pipeline calls it, or one does in a thread, which has no context of it
         _refuse_thread(step.storage, step.operator.name)
         return False
-    # To look at the steps' paths here isn't to ask for their files, which runs the noted steps.
+    # A script that asks for a step's path wants its file: then the noted steps are run. Here, paths
+    # are only compared.
     with holding(before_looking, None):
         if not isinstance(step.operator, WholeFile):
             _refuse_second_writer(noted, step)

@@ -58,13 +58,13 @@ async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
     TakenOver once another run has taken the folder's lock.
     """
     while True:
-        for _ in range(10):  # ten looks in SYNC_SECONDS, whether many lines have come
+        for _ in range(10):  # looks ten times in SYNC_SECONDS whether many lines have come
             await asyncio.sleep(SYNC_SECONDS / 10)
             if store.unsynced >= SYNC_LINES:
                 break
         # Checked before more is put on disk: another run may be at work in the folder by now.
         check_held(folder)
-        with suppress(RuntimeError):  # the system has no thread for it: the next time may do
+        with suppress(RuntimeError):  # the system has no thread for it now: the next time may do
             await asyncio.to_thread(store.sync)
 
 
@@ -249,8 +249,8 @@ class Run:
         return is_first
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
-        # Does some work; where that raises, the run stops. A RunStopped itself isn't raised here:
-        # other workers may finish what is in flight before `_with_helpers` raises it.
+        # Does some work; an error of it stops the run. A RunStopped isn't raised here, so that
+        # other workers may finish what is in flight: `_with_helpers` raises it in the end.
         try:
             await work()
         except RunStopped as why:
@@ -309,7 +309,8 @@ class Run:
         return record
 
     async def _conclude(self) -> None:
-        place_after_all = self._outputs.next  # it makes the priority of what is asked now
+        # All rows are finished: requests have the place after theirs as their priority.
+        place_after_all = self._outputs.next
         for index, step in enumerate(self.steps):
             work = RowWork()
             await step.operator.conclude(self._ask(index, place_after_all, work))

@@ -56,10 +56,10 @@ IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step nam
 def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
-    """Give the record its `image_id`, and tell it apart from earlier rows of the same image: by its
-    `occurrence`, the second row of `x` is `x@2`. Records have to come in the order of their rows.
-    `rows_of_image` has, by the hash of an id, how many rows had it so far, and is counted up; as a
-    table of numbers, it can't have the id itself.
+    """Give the record its `image_id`, and its `occurrence`, which tells it apart from earlier rows
+    of the same image: the second row of `x` has the occurrence 1, and is called `x@2`. Records have
+    to come in the order of their rows. `rows_of_image` has the count of an id's rows so far, and is
+    counted up. It is a table of numbers, so its keys are hashes of ids.
     """
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
@@ -116,8 +116,9 @@ def _is_own(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Each path keeps its number. The table has the last number of an id at the hash of a tuple of
-    # it: at the id's own hash, `identify` counts rows.
+    # Returns `x` for the first path of this name, `x~2` for the second. Each path keeps its number.
+    # The table also has the last number that was given, at the hash of a tuple of the id. At the
+    # hash of the id itself, `identify` counts rows.
     path_key = hash((image_id, path))
     last_number_key = hash((image_id,))
     number = rows_of_image.get(path_key)
@@ -246,8 +247,8 @@ class Source:
         return next(iter(self._folders), None)
 
     def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
-        # The rows of the pilot and the shard, from the first on, each after its number. The one
-        # iteration that the run takes its records from `identifies` those of a pilot.
+        # The rows of the pilot and the shard, from the first on, each after its number. The rows of
+        # a pilot are identified only in the iteration from which the run makes its records.
         numbered = enumerate(read_rows(self.path))
         rows: Iterator[Row] = (row._replace(place=place) for place, row in numbered)
         if self._pilot is not None:
@@ -255,9 +256,10 @@ class Source:
         return enumerate(self._rows_of_shard(rows))
 
     def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
-        # A pilot's records have the ids that they have in the full run: rows that it passes over
-        # count for those of their pictures that come later. Where the total isn't known, it takes
-        # the first rows, and passes over none. What it identifies, `record` finds in `_identities`.
+        # A pilot's records have the ids that they have in the full run. So the rows that it passes
+        # over are identified, too: a later row of the same picture is `x@2` because of them. What
+        # is taken is kept in `_identities`, where `record` finds it. Where the total isn't known,
+        # the pilot takes the first rows, and passes over none.
         total = self._total
         for row in rows:
             is_taken = in_pilot(row.place, total, self._pilot)
@@ -276,9 +278,9 @@ class Source:
         return sum(1 for _ in read_rows(self.path))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        # The shard's rows, each with the line and place that it has in the input. Numbers next to a
-        # file with the shard's rows alone tell these. There may be more numbers than rows: the
-        # first rows may be all that is read.
+        # The shard's rows, each with the line and place that it has in the input. Where the file
+        # has the shard's rows alone, a file next to it has these numbers. There may be more numbers
+        # than rows, where only the first rows are read.
         if self._shard is None:
             yield from rows
         elif self._shard.rows:
@@ -410,8 +412,8 @@ class Source:
         if states_id or not isinstance(path, str):
             return False
         ending = os.path.splitext(path)[1]
-        # An id has an ending where an earlier picture has the id without it: `x.png` after `x.jpg`,
-        # which is `x`. Most have none: these need no second look at the path.
+        # After `x.jpg`, whose id is `x`, the id of `x.png` is `x.png`. Most ids have no ending: for
+        # these, the id without it needn't be worked out.
         if not ending or record.image_id is None or not record.image_id.endswith(ending):
             return False
         stem_id = image_id_of(record, self.image_key, self._image_root)

@@ -123,17 +123,17 @@ class FirstReplies:
         self._last_rules: dict[str, dict[str, str]] = {}
         # by task and rule: whether each of the last second replies could be read
         self._second_read: dict[tuple[str, str], list[bool]] = {}
-        # Of the first `_EARLY` replies that this run sent for: how many came, by task, and how many
-        # each rule refused, by task and rule.
+        # The first `_EARLY` replies that this run sent for: how many came, by task, and how many of
+        # them each rule refused, by task and rule.
         self._sent: Counter[str] = Counter()
         self._refused: dict[str, Counter[str]] = {}
         self._told_tasks: set[str] = set()
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
-        """Note the reply to the first try of a question; `error` is why it was refused, None if it
-        wasn't, and `sent` says whether this run sent for it. The user is told once where many are
-        refused, but not of stored ones: a run that goes on reads only those of failed records
-        again, so that all of them are refused.
+        """Note the reply to the first try of a question. `error` is why it was refused, None if it
+        wasn't; `sent` says whether this run sent for it. The user is told once if many are refused.
+        Stored replies don't count for that: a run that goes on reads only those of failed records
+        again, and all of these are refused.
         """
         if error is not None and not isinstance(error, UnreadableReply):
             return  # a refusal, say, which tells nothing of the model's manner

@@ -32,8 +32,8 @@ class Vouching:
         vouched = store.vouched
         vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
-        # Without a mark, no check was made so far. The replies of earlier runs count then, as if
-        # vouched for: up to where this run's begin.
+        # Where there is no standing yet, no check was made so far. Then the replies of earlier runs
+        # count as vouched for: all up to where this run's begin.
         mine = vouched.standings.setdefault(reply_group, Standing(store.first_new))
         mine.group_anywhere = anywhere
         self._mine = mine
@@ -45,7 +45,7 @@ class Vouching:
         """
         if trusting:
             vouched.trusted_groups.add(reply_group)
-        # the same list, which `bad` adds to
+        # the same list: what `bad` adds to it counts in this run, too
         vouched.set_aside_by_group[reply_group] = mine.set_aside
 
     def here(self) -> int:

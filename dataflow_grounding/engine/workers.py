@@ -43,9 +43,9 @@ class Workers:
         self._went_well_at = time.monotonic()
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Begin all coroutines at once, and wait until each has ended, come what may. A
-        cancellation from outside counts as an interrupt, and isn't raised. At the end the first
-        error is raised, in their order, of those that weren't cancelled.
+        """Begin all coroutines at once, and wait until each has ended. A cancellation from outside
+        counts as an interrupt, and isn't raised. At the end the first error is raised, in the order
+        of the coroutines; those that were cancelled have none.
         """
         # tasks of earlier calls are done by now
         self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
@@ -206,8 +206,8 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     # Runs the work in a thread, because this one has a loop, which can't run another.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
-    # Caught, because the loop of this thread can do nothing meanwhile: where it is that of
-    # `asyncio.run`, SIGINT would only cancel the task that waits here.
+    # This thread's loop is blocked until the work has ended. Under `asyncio.run`, SIGINT would only
+    # ask that loop to cancel its task, which comes too late: so the signal is caught here.
     caught = [] if is_ignored else [signal.SIGINT]
     with signals_to(own_loop.interrupt, *caught), ThreadPoolExecutor(1) as thread:
         done = thread.submit(contextvars.copy_context().run, own_loop.run)
