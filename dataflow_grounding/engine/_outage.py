@@ -81,8 +81,8 @@ class Outages:
             await asyncio.shield(self._recovery)
 
     async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
-        """Wait until the endpoints answer, and return how many small questions that took. `since`
-        is when a request failed first. Raises OutOfService for an outage that is too long.
+        """Wait until the endpoints answer, and return how many rounds of small questions that took.
+        `since` is when a request failed first. Raises OutOfService for an outage that is too long.
 
         - 0: the endpoints have answered others since then. The request is at fault itself.
         - 1: that is open. An outage may just have ended.

@@ -75,9 +75,10 @@ class PictureLimit:
         """Lower the limit after a refusal, and raise PictureReduced. It returns where that is no
         use: for small pictures, and if the same record's were reduced MOST_REDUCTIONS times.
         """
+        if not by.makes_again:  # no further attempt would follow
+            return
         lengths = [image.most_characters for image in request.images]
-        are_all_small = max(lengths, default=0) < LEAST
-        if are_all_small or not by.makes_again:
+        if max(lengths, default=0) < LEAST:  # all are small
             return
         most = self._serving.image_limits.most_base64
         limits_of_pictures = {image.limits.most_base64 for image in request.images}

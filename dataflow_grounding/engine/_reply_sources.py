@@ -89,12 +89,12 @@ class SeenReplies:
 
     def is_of_another_picture(self, reply: Reply, request: Request[Any]) -> bool:
         """Return whether a reply with boxes came before, as the answer about other pictures than
-        the request's. Its id tells nothing where all replies have one id, or several texts came
-        with one.
+        the request's; note the pictures if it is new. Its id tells nothing where all replies have
+        one id, or several texts came with one.
         """
         if not reply.id or not isinstance(reply.text, str):
             return False
-        if len(_NUMBER.findall(reply.text)) < LEAST_NUMBERS:
+        if len(_NUMBER.findall(reply.text)) < LEAST_NUMBERS:  # may be true of two pictures
             return False
         pictures = ""
         for image in request.images:

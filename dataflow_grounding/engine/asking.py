@@ -218,7 +218,7 @@ class Asking:
                 return failure
 
     def _failure_of_last_try(self, this_try: _Try, error: errors.RecordError) -> _Failure | None:
-        # None where another try is to be made.
+        # What the request fails with; None where another try is to be made.
         if this_try.request.divisible and isinstance(error, errors.TruncatedReply):
             # The caller divides it into smaller requests, and these are what is asked again.
             return _Failure(error, is_stored=False)
@@ -492,8 +492,9 @@ class Asking:
             self.waiting_for_rate_limit -= count_of_limited
 
     async def _questions_until_answered(self, fault: errors.ServerFault, pending: _Pending) -> int:
-        # As Outages counts them. 0, too, for a request that is meant for one endpoint alone: it may
-        # fail where others answer.
+        # Returns how many questions it took, as Outages counts them: with 0, the request is at
+        # fault. One that is meant for a single endpoint counts as that, too: the questions go to
+        # all endpoints, and others may answer where this one doesn't.
         if pending.request.sending.endpoint_number is not None:
             return 0
         self._plain_asker = pending.by
@@ -555,9 +556,8 @@ class Asking:
             return again
         except errors.RunStopped:
             raise
-        except (
-            errors.ServerFault
-        ):  # it told nothing: after REFUSED_IN_A_ROW more, it is asked again
+        except errors.ServerFault:
+            # it told nothing: once there are REFUSED_IN_A_ROW more, the question is put again
             endpoint.reset_refusals()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
@@ -585,8 +585,8 @@ class Asking:
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
     async def _wait_for_room(self, pending: _Pending) -> tuple[Endpoint, Sent]:
-        # Whether the request may still be sent is asked last: while it waited for room, an outage
-        # may have begun, or a check may have come due, which `may_send` says.
+        # While the request waits for room, an outage may begin, or a check may come due, which
+        # `may_send` says. Then the room is given back, and the request waits once more.
         sending = pending.request.sending
         while True:
             if self.outages.under_way:

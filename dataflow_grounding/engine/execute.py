@@ -191,13 +191,15 @@ def summary_of_whole_file(
 def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
     if not steps:
         raise PlanError("the pipeline has no steps")
+    # another class of runs is Ray's, which divides the rows
+    is_divided = options.shard is not None or run is not Run
     for step in steps:
         if not isinstance(step.operator, WholeFile):
             refuse_foreign(
                 step.storage.checkpoint_folder,
                 [step.storage.output_path, step.storage.failures_path],
             )
-        elif options.shard is not None or run is not Run:  # on Ray, whose runs divide the rows
+        elif is_divided:
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     check_budget(options)
 
@@ -257,7 +259,7 @@ def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
     if summary is None:
         summary = _summary_of_run(steps, source, of_all, prepared)
         manifest.write(summary)
-    _hand_over(steps, source, summary, options)
+    _conclude_part(steps, source, summary, options)
     return summary
 
 
@@ -274,7 +276,9 @@ def _summary_of_run(
     return summary
 
 
-def _hand_over(steps: list[Step], source: Source, summary: Summary, options: RunOptions) -> None:
+def _conclude_part(
+    steps: list[Step], source: Source, summary: Summary, options: RunOptions
+) -> None:
     if options.shard is None:  # a shard would remove what the others are writing
         remove_unfinished_of_shards(steps)
     # What merges shards compares these. They are known of a finished run, too: its manifest has

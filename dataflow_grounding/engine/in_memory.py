@@ -273,6 +273,7 @@ class _WorkInMemory:
                 await asking.aclose()
 
     def _set_marks(self) -> None:
+        # in the records that the operator's checks have found in doubt
         for (index,) in self._marks[SUSPECT]:
             update, error = self._outcomes[index]
             self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

@@ -143,9 +143,9 @@ class Level:
         self._refused_of_cut_flight += 1
         flight = self._in_flight_at_cut
         accepted = flight - self._refused_of_cut_flight
-        deeper = max(accepted, flight / 2)
-        if deeper < self._value:
-            self._value = max(1.0, deeper)
+        after_deeper_cut = max(accepted, flight / 2)
+        if after_deeper_cut < self._value:
+            self._value = max(1.0, after_deeper_cut)
             # as if it had refused one more: from here on, the level grows by probes
             self._refused_at = self._value + 1
 

@@ -224,8 +224,6 @@ def remove_unfinished_of_shards(steps: list[Step]) -> None:
     """
     results = steps[0].storage.cache_path
     folders = glob.glob(os.path.join(glob.escape(results), SHARDS, "*"))
-    if not folders:
-        return
     for folder in folders:
         in_shard = [step.storage.in_folder(folder) for step in steps]
         paths = [storage.output_path for storage in in_shard]

@@ -69,16 +69,15 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """Return what a request's stored replies say: the first that can be read counts. There are
-    several where another part of the run, a shard, has asked again, and got another one. If none
-    can be read, the first one's error is raised; a SuspectReply, or an error other than
-    UnreadableReply, is raised as soon as it comes. `attempts` is how many tries there were, which
-    the error tells.
+    """Return what a request's stored replies say: the first that can be read counts. There may be
+    several, because another part of the run, a shard, has asked the same. If none can be read, the
+    first one's error is raised. A SuspectReply, or an error other than UnreadableReply, is raised
+    as soon as it comes. `attempts` is how many tries there were, which the error tells.
     """
     first_error: UnreadableReply | None = None
     texts_read: list[Any] = []
     for line in lines:
-        if line.get("reply") in texts_read:
+        if line.get("reply") in texts_read:  # an equal text would fail in the same way
             continue
         texts_read.append(line.get("reply"))
         try:

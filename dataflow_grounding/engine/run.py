@@ -396,7 +396,8 @@ class Run:
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         outcome = Outcome(row.line, record.image_id)
-        # Its pictures are let go. A traceback or the outcome may hold the record itself for long.
+        # A traceback, or the outcome, may hold the record for long: so its pictures are let go
+        # here.
         let_go(record)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:

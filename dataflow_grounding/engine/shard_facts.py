@@ -44,6 +44,7 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
     contents_digest = hashlib.sha256()
     if not os.path.exists(path):
         return [paths_digest.hexdigest(), contents_digest.hexdigest()]
+    # `folders` may come from a run.json that was edited
     folder_paths = tuple(folder for folder in folders if isinstance(folder, str))
     paths = (path_of(row.data or {}) for row in read_rows(path))
     with closing(image_memo.log_of(checkpoint)) as log:

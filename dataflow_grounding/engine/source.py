@@ -283,13 +283,13 @@ class Source:
         # than rows, where only the first rows are read.
         if self._shard is None:
             yield from rows
-        elif self._shard.rows:
+        elif self._shard.rows:  # a block, whose rows were split off into this file
             positions = read_row_positions(self.path)
             for row, (line, place) in zip(rows, positions, strict=False):
                 yield row._replace(line=line, place=place)
         elif self._keeps_lines():
-            # A step's output has the line alone. Each of its rows is of one line: its place, which
-            # counts from 0, is one less.
+            # An earlier step's output, for which the line alone is kept. Each row takes one line of
+            # such an input: its place, which counts from 0, is one less.
             for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:

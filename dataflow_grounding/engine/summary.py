@@ -437,8 +437,8 @@ def most_in_another_format(as_asked: int, missed: int) -> float:
     """Return the share of replies that can be in another format at most, with 95% confidence, from
     how many probe pictures came `as_asked` and how many `missed`. What shows in none of n
     independent probes happens in less than 3/n of all cases (the rule of three: Hanley and
-    Lippman-Hand, JAMA 249, 1983). Where it shows in some, the 3 is the bound of a Poisson count of
-    as many.
+    Lippman-Hand, JAMA 249, 1983). Where it shows in some, a larger number takes the place of the 3:
+    the bound of a Poisson count. It is 4.74 for one miss.
     """
     # By bisection: the mean of which a Poisson count is `missed` or less in 5% of cases. It is just
     # under 3 for a `missed` of 0, and well under 3 + 4 * missed for more.

@@ -30,6 +30,7 @@ class Vouching:
         self._store = store
         self._reply_group = reply_group
         vouched = store.vouched
+        # open replies from other addresses, for which no check at this one can vouch
         vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
         # Where there is no standing yet, no check was made so far. Then the replies of earlier runs
@@ -37,16 +38,20 @@ class Vouching:
         mine = vouched.standings.setdefault(reply_group, Standing(store.first_new))
         mine.group_anywhere = anywhere
         self._mine = mine
-        has_failed = trusting and bool(mine.set_aside)
-        has_open = not mine.none_open and self._count(mine.vouched_to, store.first_new) > 0
-        self.relied_on = has_failed or has_open or reply_group in vouched.open_in_others
-        """Whether the store holds replies of earlier runs that nobody has vouched for. With
-        `trusting`, those count as well that a check has failed.
-        """
+        self.relied_on = self._relies_on_earlier_replies(trusting)
+        """Whether this run takes replies of earlier runs that no check has vouched for."""
         if trusting:
             vouched.trusted_groups.add(reply_group)
         # the same list: what `bad` adds to it counts in this run, too
         vouched.set_aside_by_group[reply_group] = mine.set_aside
+
+    def _relies_on_earlier_replies(self, trusting: bool) -> bool:
+        mine = self._mine
+        if trusting and mine.set_aside:  # replies that a check has failed count as well
+            return True
+        if self._reply_group in self._store.vouched.open_in_others:
+            return True
+        return not mine.none_open and self._count(mine.vouched_to, self._store.first_new) > 0
 
     def here(self) -> int:
         """Return the byte offset in the store up to which a check that begins now will vouch."""
@@ -94,8 +99,8 @@ class Vouching:
         self.write("unclear")
 
     def let_speak(self, *, all_read: bool = False) -> None:
-        """Note that this run's replies so far, or all that there are, speak for themselves, where
-        checks tell nothing.
+        """Note that this run's replies so far speak for themselves, if its last check has told
+        nothing. With `all_read`, so do those of earlier runs.
         """
         if self._mine.is_unanswered:
             first = 0 if all_read else self._store.first_new
