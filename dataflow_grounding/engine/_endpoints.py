@@ -279,7 +279,8 @@ class Endpoint:
         if not self.rests and not isinstance(why, errors.RateLimited):
             reason = str(why).rstrip(".")
             say(f"Warning: {reason}. It is passed over, and tried again now and then.")
-        seconds = max(seconds_asked(why) or 0.0, min(2.0**self.rests, LONGEST_REST))
+        doublings = min(self.rests, 10)  # more make a number too large for a float at last
+        seconds = max(seconds_asked(why) or 0.0, min(2.0**doublings, LONGEST_REST))
         self.rests += 1
         self.share.allow(0)
         asyncio.get_running_loop().call_later(seconds, self._end_rest)

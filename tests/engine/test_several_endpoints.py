@@ -169,6 +169,18 @@ def test_none_waits_only_where_nobody_is_let_in() -> None:
     assert asyncio.run(taken()).serving is servings[0]
 
 
+def test_one_that_stays_dead_is_passed_over_for_days() -> None:
+    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
+
+    async def passed_over() -> Endpoint:
+        dead = Endpoints(SeveralEndpoints(servings), RunOptions(), 1).all[0]
+        for _ in range(1100):  # a rest of a minute each
+            dead.rest(RateLimited("busy"))
+        return dead
+
+    assert asyncio.run(passed_over()).resting
+
+
 SERVER_OF_ITS_OWN = """
 import sys
 from dataflow_grounding.testing.__main__ import main
