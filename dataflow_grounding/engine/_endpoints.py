@@ -110,7 +110,7 @@ class Endpoint:
     def answered(self, sent_at: float | None = None) -> None:
         """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
         just now. The endpoint worked at that time: a refusal that came before was about its record,
-        and is stored now. One that came later may be the endpoint's fault, and is held on. The
+        and is stored now. One that came later may be the endpoint's fault, and stays held. The
         faults are forgotten, as by `works_again`.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
@@ -482,7 +482,7 @@ class Endpoints:
         is_on_trial = endpoint.rests > 0 or endpoint.last_answer is None
         try:
             # The request's own tries don't count, because each may have been at another endpoint.
-            # What counts is how often this one was passed over: a rest comes after each failure.
+            # What counts is how often this one was passed over, once more for this fault.
             has_failed_often = endpoint.rests + 1 >= UNREACHABLE_TRIES
             endpoint.failed(error, tries=0, has_failed_often=has_failed_often)
         except errors.RunStopped as why:

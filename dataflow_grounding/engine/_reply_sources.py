@@ -76,15 +76,20 @@ class SeenReplies:
         return self._were_several or is_further_try
 
     def note(self, reply: Reply) -> None:
-        self.gateway_marks_kept = self.gateway_marks_kept or reply.kept
+        """Note what may tell that replies are repeated: marks of a gateway, and ids."""
+        if reply.kept:
+            self.gateway_marks_kept = True
         heard = _heard(reply.id, reply.text)
+        if not heard.id:  # some endpoints give none
+            return
+        if not self._first_id:
+            self._first_id = heard.id
+        if heard.id != self._first_id:
+            self._do_ids_differ = True
         earlier_hash = self._text_hashes.get(heard.id)
         if earlier_hash is not None and earlier_hash != heard.text_hash:
             self._common_ids.set(heard.id, True)
-            self._has_common_ids = self._has_common_ids or bool(heard.id)
-        if heard.id:  # some endpoints of a run may give none
-            self._first_id = self._first_id or heard.id
-            self._do_ids_differ = self._do_ids_differ or heard.id != self._first_id
+            self._has_common_ids = True
         self._text_hashes.set(heard.id, heard.text_hash)
 
     def is_of_another_picture(self, reply: Reply, request: Request[Any]) -> bool:

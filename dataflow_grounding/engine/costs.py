@@ -84,11 +84,17 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(
     folder: str, prices: Prices | None, judges_prices: Mapping[str, Prices | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Return for each step what its stored replies have cost, in requests, tokens and USD. The same
-    is said of its `retries` (second and further tries), `samples` (second and further answers),
-    `checks` (of the endpoint), `kept` (by a gateway's cache, and not paid for again) and replies of
-    the tier `flex`. `judges_prices` are those of another judge, by its model. Where there are no
-    prices, the published ones count.
+    """Return for each step what its stored replies have cost, in requests, tokens and USD. Some of
+    its replies are also counted apart:
+
+    - `retries`: second and further tries
+    - `samples`: second and further answers to one question
+    - `checks`: of the endpoint
+    - `kept`: replies that a gateway's cache gave, and that weren't paid for again
+    - `flex`: replies of that service tier
+
+    `judges_prices` are those of another judge, by its model. Where there are no prices, the
+    published ones count.
     """
     steps = []
     for step, bill in sorted(_bills_of(folder, prices, judges_prices or {}).items()):

@@ -85,7 +85,7 @@ def execute(
 
 
 class _OfAllParts(NamedTuple):
-    """What is the same for all parts of a run; as the arguments of `execute`."""
+    """What is the same for all parts of a run, as `execute` got it."""
 
     options: RunOptions
     name: str | None
@@ -150,9 +150,9 @@ class Unsettled:
 
 @contextmanager
 def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
-    """While the block calls an operator of another library, which may call our servings by itself:
-    take their requests for a part of the run. Replies are kept with the run's, and count against
-    its limits. Yields the counts; their `cost_usd` is set at the block's end.
+    """Count what the block sends as a part of the run. The block calls an operator of another
+    library, which may call our servings by itself. Their replies are kept with the run's, and count
+    against its limits. Yields the counts; their `cost_usd` is set at the block's end.
     """
     folder = step.storage.checkpoint_folder
     with errors_as(StorageFailed, f"can't write in {folder}"):
@@ -169,8 +169,8 @@ def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[
 def summary_of_whole_file(
     step: Step, side: SideRequests, earlier: Summary | None = None
 ) -> Summary | None:
-    """Return the summary after an operator that has written a whole file, all of its rows as done;
-    what `earlier` steps did is taken in. Where it wrote none, return `earlier`.
+    """Return the summary after an operator that has written a whole file. All rows of the file
+    count as done, and what `earlier` steps did is taken in. Without a file, return `earlier`.
     """
     path = step.storage.output_path
     if not os.path.exists(path):

@@ -92,8 +92,8 @@ def annotate_all(
         asking = _asking_of(operator, options, counter.budget)
     replies_path = options.replies or ""  # without one, replies last no longer than the call
     with closing(KeyedLog(replies_path)) as store:
-        # What the operator asks with when it concludes: after all rows, whose priority is their
-        # index. Each record gets a copy with its own.
+        # The operator asks with this when it concludes. A row's priority is its index, so that this
+        # one's comes after all of them. Each record gets a copy with its own.
         last = (len(rows),)
         ask_at_end = StepAsk(asking, store, operator.name, priority=last, wording=operator.wording)
         try:

@@ -455,10 +455,9 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
     """Return a new share of the limiter that the serving's endpoint and model have in this process.
-    It has at most the serving's `max_workers`; fewer where this process may not open as many
-    connections, which `serving_count` servings divide among them. All shares of one serving
-    together have no more than that, either. `shared` says whether other processes send there, too;
-    None leaves that as it is.
+    It has at most the serving's `max_workers`, or fewer: `serving_count` servings divide the
+    connections that this process may open. All shares of one serving together have no more than
+    that, either. `shared` says whether other processes send there, too; None leaves that as it is.
     """
     most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)

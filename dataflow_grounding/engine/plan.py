@@ -390,7 +390,6 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
     # The error of a step whose column, in this role, isn't `there`.
     if needed_without_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
-    # imported here: it loads all that reading specs takes
     columns_there = ", ".join(map(repr, there)) or "none"
     near = nearest(column, there) or f" (there are: {columns_there})"
     return PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")

@@ -342,7 +342,7 @@ class Run:
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results = await self._results_of_steps(place, record, work)
         if _was_image_replaced(results):
-            # the second time notes and counts all of it itself
+            # the second time notes and counts all of it again
             work.back_to(RowWork())
             for index in range(len(self.steps)):
                 for marked in self._outputs.marks.values():

@@ -490,8 +490,8 @@ class Source:
                 while block := file.read(BLOCK):
                     digest.update(block)
         for image in files_of_images(self._records(), self.image_key):
-            # A time to come is a clock's fault, not a change, unless it is within the next second:
-            # of a system that counts whole seconds, `changed_ns` is the end of the second.
+            # A time in the future is no change, but a clock's fault. Within the next second it may
+            # be one: where a system counts whole seconds, `changed_ns` is the end of the second.
             latest = time.time_ns() + SECOND_NS
             if image and since is not None and since <= image.changed_ns <= latest:
                 return None  # it may have changed while the run looked at it
