@@ -195,10 +195,10 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
+        """Refuse a reply with an id that is of no phrase: it may have numbered its boxes.
 
-        A box with an unknown id is dropped alone, later, if its label has no word of any phrase:
-        then it is something that nobody asked for.
+        But a box whose label has no word of any phrase is something that nobody asked for. With an
+        unknown id it is dropped alone, later.
         """
         if not self.phrases:
             return

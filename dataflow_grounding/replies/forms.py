@@ -91,10 +91,10 @@ def parse_any(
 def is_whole(reply: Any) -> bool:
     """Whether a reply that its server calls cut off is whole all the same.
 
-    It is where nothing follows a value of JSON that is closed but a template's tokens, blanks and
-    the end of its fence. Some servers go on with these up to the token limit (vllm-project/vllm
-    issue 8020, jundot/omlx issue 2990). A value that may be one of several, such as the object of
-    one box, perhaps in a fence of its own, is whole only where many of these follow.
+    Some servers go on after the answer up to the token limit, with a template's tokens or blanks
+    (vllm-project/vllm issue 8020, jundot/omlx issue 2990). So a reply is whole if it is one value
+    of JSON that is closed, with nothing else after it but these and the end of its fence. After a
+    value that may be one of several, such as the object of one box, many of them have to follow.
     """
     try:
         answer = enclosed(answer_of(reply))
@@ -106,8 +106,8 @@ def is_whole(reply: Any) -> bool:
         return False
     if ends_answer(found.values[0]):
         return True
-    end: int = max(reply.rfind("}"), reply.rfind("]"))
-    return len(reply) - end > _PADDING
+    index_of_end: int = max(reply.rfind("}"), reply.rfind("]"))
+    return len(reply) - index_of_end > _PADDING
 
 
 def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedReply:

@@ -173,13 +173,14 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
 def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
     # An outline is [[x, y], …] or [x, y, x, y, …]; there may also be a list of them.
     are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
-    coordinates = _flat(value) if are_pairs else value
-    if not any(isinstance(item, list) for item in coordinates):  # it is one outline
-        numbers = _floats(coordinates, is_outline=True)
+    items = _flat(value) if are_pairs else value
+    is_one_outline = not any(isinstance(item, list) for item in items)
+    if is_one_outline:
+        numbers = _floats(items, is_outline=True)
         xs, ys = numbers[0::2], numbers[1::2]
         return [(min(xs), min(ys), max(xs), max(ys))]
     boxes: list[tuple[float, ...]] = []
-    for item in coordinates:
+    for item in items:
         if not isinstance(item, list):
             raise NoBox("a list of outlines and other things")
         boxes += _boxes_around_outlines(item)

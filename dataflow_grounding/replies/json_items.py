@@ -116,16 +116,16 @@ def read_values(
 
 
 def only_answer(values: list[Any]) -> list[Any]:
-    """Return what of the values in a row is the reply's one answer. That is all of them if they are
-    items, and the first one if they are equal whole answers; lists for different phrases are joined
-    to one. Raises UnreadableReply for whole answers that differ.
+    """Return what of the values in a row is the reply's one answer.
+
+    Raises UnreadableReply for several whole answers that differ.
     """
-    if len(values) > 1 and are_parts(values):
+    if len(values) > 1 and are_parts(values):  # a list for each phrase becomes one list of all
         return [{"objects": [item for value in values for item in _items_of(value)]}]
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
-        return values
-    # A model in a loop writes the same answer again and again, until the last one is cut off. Then
-    # the last one isn't compared. After a single whole answer, it may be another one, so it is.
+        return values  # items without their list, or a single answer
+    # The others have to be equal to the first. But a model in a loop writes the same answer again
+    # and again, until the last one is cut off: after two whole ones, that may be a part of it.
     is_last_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
     whole_values = values[:-1] if is_last_cut else values
     if any(value != values[0] for value in whole_values):
@@ -554,7 +554,7 @@ class _Reader:
             if has_role(key, "score") and number(value) and not found.numbers:
                 raise NoBox("a score is given, and no box")
             self.check_name(key, value, item.label)
-            if not found.numbers and self.tells_why(key, value, item):
+            if not found.numbers and self.take_reason(key, value, item):
                 continue
             if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
@@ -562,9 +562,11 @@ class _Reader:
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
-    def tells_why(self, key: str, value: Any, item: RawBox) -> bool:
-        """Whether a text says why an item has no box: that its thing is "not in the picture", or
-        that it can't be told, as "too blurry" does. Then its phrase is ambiguous.
+    def take_reason(self, key: str, value: Any, item: RawBox) -> bool:
+        """Take a text that says why an item has no box, and return whether it is one.
+
+        It says that the thing is "not in the picture". Or it says something else, such as "too
+        blurry": then it isn't known whether the thing is there, and the phrase is ambiguous.
         """
         if item.id is None or not isinstance(value, str) or not value.strip():
             return False
@@ -634,8 +636,8 @@ class _Reader:
         """Return a key whose value says that the boxes next to it are of no use, or mean something
         else; None without any. Texts are kept in `parsed`, to be judged with the box format.
 
-        `own_id` is the phrase of the one item that has the keys; `box_count` is None in objects
-        further inside, whose counts may be of anything.
+        `own_id` is the phrase of the item that has the keys, and None for keys next to a list.
+        `box_count` is None in objects further inside, whose counts may be of anything.
         """
         for key, value in fields.items():
             if value not in _EMPTY and self.is_harmful(key, value, own_id, box_count):
@@ -647,9 +649,10 @@ class _Reader:
 
         What is judged later, texts and statements of the box format, is kept in `parsed`.
         """
-        if own_id is None and self.add_absences(key, value):
+        is_next_to_list = own_id is None
+        if is_next_to_list and self.add_absences(key, value):
             return False  # if one of them has a box, the contradiction is found later
-        if own_id is None and _says_cut(key, value):
+        if is_next_to_list and _says_cut(key, value):
             self.parsed.truncated = True  # "complete": false; in an item it is said of the thing
             return False
         by_key = self.is_harmful_by_role(key, value, box_count)
@@ -845,8 +848,9 @@ class _Reader:
         """
         may_change = _may_change(key)
         if isinstance(value, str) and says_none(value, self.texts):
-            # `"error": "not found"` may be what a server says
-            return len(value.split()) > 3 or not may_change
+            # `"error": "not found"` may be what a server says. A sentence is the model's.
+            is_sentence = len(value.split()) > 3
+            return is_sentence or not may_change
         if may_change or not isinstance(value, str):
             return False
         self.parsed.texts.append(KeyText(key, value))
@@ -1001,8 +1005,8 @@ def _may_turn(value: Any) -> bool:
         return turning_word(value) is not None
     texts = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(texts, list):
-        return True  # "label": 3
-    return not all(isinstance(text, str) and turning_word(text) is None for text in texts)
+        return True  # "label": 3, which nobody can judge
+    return any(not isinstance(text, str) or turning_word(text) is not None for text in texts)
 
 
 def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:

@@ -175,16 +175,19 @@ def _are_words(text: str) -> bool:
 
 
 def ends_answer(value: Any) -> bool:
-    """Whether no item can follow a value: {"objects": […]}, [{…}, {…}] and {"caption": "…"} are all
-    of an answer. {"id": 1, …}, a box, and a list of bare boxes may be one part of several.
+    """Whether a value is all of an answer, so that no item can follow it.
+
+    {"objects": […]}, [{…}, {…}] and {"caption": "…"} are. {"id": 1, …}, a box, and a list of bare
+    boxes may be one part of several.
     """
     if isinstance(value, list):
-        return any(isinstance(item, dict) for item in value)
-    if not _KEYS_OF_ITEMS.isdisjoint(map(plain_key, value)):
+        return any(isinstance(item, dict) for item in value)  # else it may be a box
+    is_item = not _KEYS_OF_ITEMS.isdisjoint(map(plain_key, value))
+    if is_item:
         return False
     lists = [inner for inner in value.values() if isinstance(inner, list)]
     if not lists:
-        return len(value) == 1
+        return len(value) == 1  # {"caption": "…"}
     return any(not items or isinstance(items[0], (dict, str)) for items in lists)
 
 

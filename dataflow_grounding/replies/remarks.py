@@ -192,8 +192,8 @@ def _denial_of_thing(marked: str, things: Sequence[str], is_after: bool) -> str 
 
 
 def _is_harmless(sentence: str, is_after: bool) -> bool:
-    # Whether words that take something back say that nothing is wrong or, before an answer, that
-    # it is the corrected one.
+    # Whether a sentence with words that take something back takes nothing back: "There are no
+    # mistakes." or, before an answer, "Here are the corrected boxes:".
     sentence = _NOTHING_WRONG.sub(" ", sentence)
     if not is_after:
         sentence = _ANSWER_CORRECTED.sub(" ", sentence)
@@ -201,14 +201,15 @@ def _is_harmless(sentence: str, is_after: bool) -> bool:
 
 
 def _absent_by_list(marked: str, things: Sequence[str]) -> str | None:
-    # Where a thing with a box is said to be absent in a list, by its number, or by what was found.
+    # The words by which a thing with a box is said to be absent: in a list, "Dog: not found"; by
+    # its number, "the second one is not visible"; by what was found, "only the cat", "1 of 2".
     bare = re.sub(r"[ \t]+", " ", re.sub(r"[\"“”*_`]", " ", marked))
     for pattern in (_STATUS_LINE, _LISTED_ABSENT, _NUMBERED_ABSENT, _NOTHING_THERE):
         found = pattern.search(bare)
         if found is not None:
             return found[0]
     count = len({folded(thing) for thing in things})
-    only = _ONLY_FOUND.search(bare)
+    only = _ONLY_FOUND.search(bare)  # "only the cat and the dog": the rest has a THING, too
     if only is not None and count > 1 and _SEEN.search(only[0]) and THING not in only["rest"]:
         return only[0]
     fewer = _FOUND_OF.search(bare)
@@ -233,9 +234,9 @@ def _denied_head(text: str, things: Sequence[str]) -> str | None:
 def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -> str | None:
     """Return what in words next to an answer without boxes may make it wrong, or None.
 
-    That is a further answer, an invented one, or one that the model takes back after it. If the
-    answer itself denies something (`has_denial`), "the second one is wrong" is about that, and only
-    a slip of the model's own counts.
+    That is a further answer, or words that say that the answer is invented or wrong, or that the
+    picture wasn't seen. If the answer itself denies something (`has_denial`), as a judge's may,
+    "the second one is wrong" says the same: then only "my mistake" and the like count.
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"

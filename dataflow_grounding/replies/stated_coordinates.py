@@ -124,7 +124,8 @@ def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
 
 def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
     # What a sentence about coordinates says that wasn't asked for, such as "pixels" where parts of
-    # 1000 were. None for other sentences. Numbers up to `highest_count` may count the boxes.
+    # 1000 were. None where all of it was, and where the sentence is about something else. Numbers
+    # up to `highest_count` may count the boxes.
     first = _FIRST_AXIS.search(sentence)
     if first is not None and not asked.order.startswith((first[1] or first[2]).lower()):
         return first[0]
@@ -225,11 +226,11 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
 
 
 def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
-    # The first word of a sentence on the boxes that tells of another scale than was asked for:
-    # "percent" or "1024" where parts of 1000 were, "pixels" where the sentence doesn't state the
-    # picture's size. None if there is none.
-    has_size_of_picture = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
-    units = "pixels" if asked.scale == "px" or has_size_of_picture else "parts"
+    # The first word of a sentence on coordinates that tells of another scale than was asked for:
+    # "percent" or "1024" where parts of 1000 were. None without any.
+    # "The image has 640 x 480 pixels" may speak of pixels, no matter what was asked for.
+    is_of_picture_size = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
+    units = "pixels" if asked.scale == "px" or is_of_picture_size else "parts"
     is_english = pattern_listed("english").search(sentence) is not None
     for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
         sentence = pattern.sub(" ", sentence)
@@ -254,7 +255,8 @@ def _is_right_number(word: str, asked: Asked, highest_count: int) -> bool:
 
 
 def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> bool:
-    # `units` is "pixels" or "parts", by which remarks.yaml has the names of the right units.
+    # Whether a word agrees with what was asked for. `units` is "pixels" or "parts": remarks.yaml
+    # has the words for either.
     if word in ("%", "percent", "percentage", "percentages"):
         return bool(asked.scale == 100)
     if word in words_listed("fillers"):  # that say nothing of a scale
@@ -263,8 +265,10 @@ def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> boo
         return word in words_listed(f"units_of_{units}")
     if is_neutral(word) or word == THING:
         return True
+    # The rest are words that no list has. They are right in English and Chinese, unless they name
+    # another scale or turn something round. In other languages no such words are listed.
+    if turning_word(word) is not None:
+        return False
     if _CHINESE.search(word) is not None:
-        return (
-            pattern_listed("other_scale_parts").search(word) is None and turning_word(word) is None
-        )
-    return is_english and word not in words_listed("other_scales") and turning_word(word) is None
+        return pattern_listed("other_scale_parts").search(word) is None
+    return is_english and word not in words_listed("other_scales")

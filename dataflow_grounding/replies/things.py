@@ -54,9 +54,11 @@ def is_like(label: str, phrase: str) -> bool:
     if len(label) > _LONGEST_LABEL:
         return False
     label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
+    # "bike_1" numbers the boxes, unless "bus 12" was asked for.
     phrase_has_number = re.search(r"\d", phrase) is not None
-    head = head_of(_bare(label, keeps_number=phrase_has_number))
-    if head != head_of(_bare(phrase, keeps_number=True)) or contradicts(label, phrase):
+    head_of_label = head_of(_bare(label, keeps_number=phrase_has_number))
+    head_of_phrase = head_of(_bare(phrase, keeps_number=True))
+    if head_of_label != head_of_phrase or contradicts(label, phrase):
         return False
     aside = _ASIDE.search(label)
     if aside is not None and not all(map(tells_apart, words_of(aside[1]))):

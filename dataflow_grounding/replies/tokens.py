@@ -33,7 +33,6 @@ _BOX_TAG = lazy_pattern(
 _BETWEEN_PARTS = " \t\r\n,.;:-–—•*"  # characters that say nothing
 _MOST_TAGS = 20_000  # of a reply; no model has tokens for more, but in a loop
 _LABEL_TAGS = frozenset(["ref", "object_ref", "phrase"])
-_NEXT_THING = _LABEL_TAGS | {"pred"}  # what follows is of another thing
 _OTHER_TAGS = frozenset(["point", "points", "polygon"])  # which are no boxes
 _WITH_ATTRIBUTES = frozenset(["point_box", "collection", "point", "points", "polygon"])
 _MENTION = lazy_pattern(r"\bmention\s?=\s?(?:\"([^\"]*)\"|'([^']*)')")
@@ -85,16 +84,18 @@ class _Tag(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is in one tag, or the words between two; "other" is a point or a polygon."""
+    """What is in one tag, or the words between two; "other" is a point or a polygon. A "relation"
+    says only that the boxes after it are repeated.
+    """
 
-    kind: Literal["label", "box", "other", "words"]
+    kind: Literal["label", "box", "other", "relation", "words"]
     text: str
     mention: str = ""  # the label in a box's own tag
     closed: bool = True
 
 
-# The first letter of each part's kind, in order: "wlbb" is words, and a label with two boxes. (An
-# "other" part is left out before.)
+# The first letter of each part's kind, in order: "wlbb" is words, and a label with two boxes. Only
+# these three kinds are left by then.
 _Layout: TypeAlias = str
 
 
@@ -211,8 +212,8 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _thing_at_end(text: str) -> str | None:
-    # "brown dog" of "There is a brown dog": the words after the last article. None where no article
-    # is near, or where it isn't clear what the box after the text is of.
+    # "brown dog" of "There is a brown dog": the words after the last article, which are looked for
+    # from the end. None where no article is near, or where it isn't clear what the box is of.
     thing_start = len(text)
     last_words = text.split()[-_LONGEST_THING - 1 :]  # a longest thing and its article
     for word in reversed(last_words):
@@ -289,7 +290,8 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list[_Part]:
-    parts = _without_other_shapes(_parts_between(text, tags), parsed)
+    parts = _without_repeated_boxes(_parts_between(text, tags))
+    parts = _without_other_shapes(parts, parsed)
     # A label that breaks off has no box yet.
     parts = [part for part in parts if part.kind != "label" or part.closed]
     _check_words_between(parts)
@@ -381,9 +383,6 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
     # "Here: <ref>cup</ref><box>…</box>" is words, a label and a box. A part reaches from a tag to
     # the next one, whether that closes it or not.
     parts: list[_Part] = []
-    # ASMv2 writes <pred>holds</pred><box>…</box><box>…</box> after the two things that are related,
-    # and repeats their boxes, which are left out: all from such a tag up to the next label.
-    in_relation = False
     at = 0  # up to where the text is in parts already
     end_of_text = _Tag("", closes=False, mention="", start=len(text), end=len(text))
     for tag, following in zip(tags, [*tags[1:], end_of_text], strict=True):
@@ -391,19 +390,32 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
             continue  # it closed the part before
         parts.append(_Part("words", text[at : tag.start]))
         at = tag.end
-        if tag.name in _NEXT_THING:
-            in_relation = tag.name == "pred"
         if tag.closes and tag.name in _LABEL_TAGS:  # "cup</ref>", which was never opened
             raise _unpaired(text[tag.start :])
-        if tag.closes or tag.name in ("pred", "collection"):
-            continue  # what follows is in no tag: it is words
-        part = _part_of(text, tag, following)
-        at = following.end if following.closes_part_of(tag) else following.start
-        is_repeated = in_relation and part.kind not in ("label", "words")
-        if not is_repeated:
-            parts.append(part)
+        if tag.name == "pred":
+            parts.append(_Part("relation", ""))
+        elif not tag.closes and tag.name != "collection":
+            parts.append(_part_of(text, tag, following))
+            at = following.end if following.closes_part_of(tag) else following.start
     parts.append(_Part("words", text[at:]))
     return [part for part in parts if part.kind != "words" or part.text.strip(_BETWEEN_PARTS)]
+
+
+def _without_repeated_boxes(parts: Sequence[_Part]) -> list[_Part]:
+    # ASMv2 writes <pred>holds</pred><box>…</box><box>…</box> after the two things that are related,
+    # and repeats their boxes. All boxes from such a tag up to the next label are left out.
+    parts_to_read: list[_Part] = []
+    in_relation = False
+    for part in parts:
+        if part.kind == "relation":
+            in_relation = True
+            continue
+        if part.kind == "label":
+            in_relation = False
+        is_repeated = in_relation and part.kind != "words"
+        if not is_repeated:
+            parts_to_read.append(part)
+    return parts_to_read
 
 
 def _unpaired(text: str) -> UnreadableReply:

@@ -35,10 +35,10 @@ _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
 def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that a label equals, several where it fits each as well.
+    """Return the ids of the phrases that a label equals: more than one where some are alike.
 
     Case, blanks and marks around a text never count. Where no phrase is equal, articles don't count
-    either; where still none is, nor do plurals.
+    either: "the cup" is "cup". Where still none is, nor do plurals: "cups" is "cup".
     """
     if len(label) > _LONGEST:
         return []
