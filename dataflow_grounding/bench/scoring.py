@@ -41,7 +41,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    # `all` pictures' figures and, but for spans, those of each of the `kinds` of pictures.
+    # Under `all` the figures of all pictures, under `kinds` those of each kind, but for spans.
     right = [_with_path_of_id(record) for record in gold]
     answered = [_with_path_of_id(record) for record in records]
     answered += _empty_answers_for_failed(answered, right)

@@ -314,12 +314,7 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
     # where their counts can be summed up, where all have seen the same input and have all its rows,
     # and where what should be alike in all is so (`_alike_in_all`).
     _check_counts_can_be_summed(folders, runs)
-    # The shard that was started last has seen the input as it is now. Of two that were started at
-    # the same moment, it is the one that has seen more rows.
-    newest = max(
-        range(len(runs)),
-        key=lambda index: (str(runs[index].get("started")), _input_seen_by(runs[index]).rows),
-    )
+    newest = _index_of_newest(runs)
     for folder, run in zip(folders, runs, strict=True):
         _check_same_input(folder, run, folders[newest], runs[newest])
         differing = _differing_settings(run, runs[0])
@@ -336,6 +331,13 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
             f"the shards have {rows_of_shards} rows, the input {rows_of_input}: it changed"
             " meanwhile, so run all again"
         )
+
+
+def _index_of_newest(runs: list[dict[str, Any]]) -> int:
+    # The shard that was started last has seen the input as it is now. Of two that were started at
+    # the same moment, it is the one that has seen more rows.
+    starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
+    return starts.index(max(starts))
 
 
 def _check_same_input(
@@ -384,9 +386,8 @@ def _are_as_left(files: list[str], shard: dict[str, Any]) -> bool:
 
 
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # What a shard has seen, and what is here now, are lists of digests: the first is one of the
-    # pictures' paths, the others are of their contents. A shard whose run.json has no such list is
-    # passed over.
+    # A run.json may list digests of the pictures that its shard has seen: first one of their paths,
+    # then those of their contents.
     for folder, run in zip(folders, runs, strict=True):
         last_file = within(folder, run["shard"]["files"][-1])  # its rows name the pictures
         seen = run["shard"].get("pictures")
@@ -394,9 +395,10 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
         now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
-        # Pictures in a store, or that were moved, can't be compared. Either list may be empty.
-        has_same_paths = now[:1] == seen[:1]
-        if has_same_paths and now != seen:
+        # Pictures in a store, or that were moved, can't be compared: then the paths differ, or a
+        # list is empty.
+        digest_of_paths_now, digest_of_paths_seen = now[:1], seen[:1]
+        if digest_of_paths_now == digest_of_paths_seen and now != seen:
             say(
                 f"Warning: pictures of {folder} are not those that it has seen: run"
                 " that shard again, which asks about those alone, then merge."
@@ -452,8 +454,8 @@ def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]
 
 def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
     # What was stated for a shard, by a flat name: {"model": "qwen3-vl", "workflow.stream": true}.
-    # Absolute paths are left out, which each machine has its own of, and so are keys that only say
-    # how a run goes (`_MAY_DIFFER`).
+    # Absolute paths are left out, as each machine has its own, and so are keys that only say how a
+    # run goes (`_MAY_DIFFER`).
     stated: dict[str, Any] = {}
     for name in _SAME_IN_ALL:
         stated[name] = run.get(name)
@@ -472,9 +474,9 @@ def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    # A key of the spec may differ from shard to shard where a name of `_MAY_DIFFER` is in it:
-    # "image_grounding.vlm.timeout". What is in an operator's `settings` is the user's, no matter
-    # what it is called: it may not differ.
+    # Whether a key of the spec may differ from shard to shard: "image_grounding.vlm.timeout" may,
+    # as `_MAY_DIFFER` has the name "timeout". "….settings.timeout" may not: what is in an
+    # operator's `settings` is the user's own, and its names mean something else.
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 
@@ -557,17 +559,15 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
 
 
 def _sum(values: list[Any]) -> Any:
-    # The values of one name in the shards' summaries, which are of one kind (see
-    # `_check_counts_can_be_summed`), as one. Numbers are summed, and so are objects of numbers,
-    # name by name; lists are joined without repeats; of texts and of yes or no the first is taken.
-    # None where any of them is None, such as a cost without prices.
-    first = values[0]
+    # One value of those that the shards' summaries have under a name. They are of one kind, as
+    # `_check_counts_can_be_summed` has found.
     if None in values:
-        return None
-    if isinstance(first, dict):
+        return None  # such as a cost without prices
+    first = values[0]
+    if isinstance(first, dict):  # numbers by name
         names = dict.fromkeys(chain.from_iterable(values))
         return {name: sum(value.get(name, 0) for value in values) for name in names}
-    if isinstance(first, list):
+    if isinstance(first, list):  # texts, which are kept once each
         return list(dict.fromkeys(chain.from_iterable(values)))
     if isinstance(first, (bool, str)):
         return first

@@ -95,11 +95,11 @@ def _read_region_captions(reply: str, count: int) -> tuple[RegionCaptions, list[
         texts = [text_by_region[number] for number in sorted(text_by_region)]
         note = Note("own_words", "the reply is a text with <region1> and so on in it")
         return RegionCaptions(texts, reply.strip()), [note]
-    text_by_region = {}
-    for number, item in item_by_id.items():
-        text = data_text(item.get("text", item.get("caption")))
-        if text:
-            text_by_region[number] = text
+    all_texts = {
+        number: data_text(item.get("text", item.get("caption")))
+        for number, item in item_by_id.items()
+    }
+    text_by_region = {number: text for number, text in all_texts.items() if text}
     return RegionCaptions(all_of(text_by_region, count, "the text", notes)), notes
 
 
@@ -111,7 +111,7 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
     {1: "<region1> is a dog. It runs.", 2: "<region2> is a ball."}.
     """
     sentences_by_region: dict[int, list[str]] = {}
-    current: list[int] = []  # the regions that a sentence without names is of
+    current: list[int] = []  # named last: a sentence without names is about these regions
     for sentence in _BETWEEN_SENTENCES.split(text):
         numbers = _region_numbers(sentence)
         if numbers:
@@ -132,9 +132,10 @@ def _region_numbers(sentence: str) -> list[int]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """Return a text about some regions with their numbers among all regions. `places` are their
-    indices there, from 0: with (4, 7), <region2> becomes <region8>. Where a request had fewer
-    regions than the number says, as <region3> here, the name stays.
+    """Return a text about some of a picture's regions in which each has its number among all.
+
+    `places` are the indices of these regions among all, from 0. With (4, 7), <region2> becomes
+    <region8>, and <region3> stays: the text is about two regions only.
     """
 
     def renumbered_region(match: re.Match[str]) -> str:

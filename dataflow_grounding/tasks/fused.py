@@ -118,9 +118,10 @@ class _FusedReader:
 
 
 def _ids_of(items: Sequence[Any]) -> list[int]:
-    # The ids of the expressions that have a text, in their order. Objects name expressions by the
-    # ids that the reply itself gives them, and models may begin with 0, leave a number out, or list
-    # expressions in another order. Where the stated ids count from 1, so do those that aren't.
+    # The ids of the expressions that have a text, in their order. Boxes name their expressions by
+    # these. They are the ids that the reply itself gives, as models may begin with 0, leave a
+    # number out, or list expressions in another order. An expression without an id has its place
+    # as one, if the stated ids are the places of theirs.
     stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
     count_from_1 = all(
         stated is None or id_of(stated) == place for place, stated in enumerate(stated_ids, 1)

@@ -349,8 +349,10 @@ def _check_of(
 
 
 def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
-    # Whether the rest of a check denies that the expression matches. A model that mends nothing may
-    # leave both ids and text empty.
+    # Whether the rest of a check denies that the expression matches: it names other regions, or
+    # another thing, or its reason is that the picture wasn't seen.
+    # An empty list of ids names no region, unless there is a text with it: a model that mends
+    # nothing may leave both empty.
     names_regions = stated_ids is not None and (stated_ids != [] or bool(check.text))
     if names_regions and set(check.places) != set(expression.places):
         return True
@@ -361,16 +363,16 @@ def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
 
 
 def _ids_of_doubled(check_by_id: Mapping[int, Check], expressions: Sequence[Merged]) -> list[int]:
-    # The ids of checks whose new text is also that of another expression, which by the same reply
-    # means other regions: "the blue car" for each of two.
-    places_by_text: dict[str, set[frozenset[int]]] = {}
-    new_texts: dict[int, str] = {}
+    # The ids of checks that mend an expression's text to one that another expression has, too, for
+    # other regions: "the blue car" for each of two cars.
+    places_by_text: dict[str, set[frozenset[int]]] = {}  # of all expressions, once mended
+    mended_texts: dict[int, str] = {}
     for number, check in check_by_id.items():
         text, places = expressions[number - 1]
         if check.matches is False:
             if check.text and folded(check.text) != folded(text):
-                new_texts[number] = folded(check.text)
+                mended_texts[number] = folded(check.text)
             text = check.text or text
             places = check.places or places
         places_by_text.setdefault(folded(text), set()).add(frozenset(places))
-    return [number for number, text in new_texts.items() if len(places_by_text[text]) > 1]
+    return [number for number, text in mended_texts.items() if len(places_by_text[text]) > 1]

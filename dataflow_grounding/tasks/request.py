@@ -184,7 +184,7 @@ class Request(Generic[T]):
     def own_seed(self) -> int | None:
         """The seed to send where a reply that a gateway has kept won't do; None where it will.
 
-        The gateway takes the same question with another seed for another one, and asks the model.
+        To a gateway, the same question with another seed is another question, so it asks the model.
         The seed isn't part of the request's key.
         """
         if not self.wants_own_reply:

@@ -234,22 +234,23 @@ class _Task:
 
     def outcome(self) -> ShardOutcome:
         """Return what became of the shard."""
-        summary = self._summary
-        # For a shard of which no row was begun: an earlier run may have finished it.
-        now = NOTHING._replace(
-            finished=summary.records, replayed=summary.records, failed=summary.failed
-        )
-        if self._run is not None:
-            # It has the counts also where it was stopped, and `execute` returned no summary.
-            summary = self._run.summary
-            if self._run.begun:
-                now = self._run.now(0)
-            if self.wrong is not None and self._run.stopped is not None:
-                # why the run was stopped says more than what then failed
-                self.wrong = _as_work_error(self._run.stopped)
+        run = self._run
+        # A run that was stopped has the counts, too, though `execute` returned no summary.
+        summary = self._summary if run is None else run.summary
+        if run is not None and run.begun:
+            now = run.now(0)
+        else:  # no row was begun: an earlier run may have finished all of them
+            now = NOTHING._replace(
+                finished=self._summary.records,
+                replayed=self._summary.records,
+                failed=self._summary.failed,
+            )
+        wrong = self.wrong
+        if wrong is not None and run is not None and run.stopped is not None:
+            wrong = _as_work_error(run.stopped)  # which says more than what failed after it
         sent = self._budget.sent if self._budget else 0
         usd = self._budget.spent if self._budget else 0.0
-        return ShardOutcome(summary, now, sent, usd, self.wrong)
+        return ShardOutcome(summary, now, sent, usd, wrong)
 
 
 def _rows_here(shard: Shard, folder: str) -> str:
@@ -272,10 +273,9 @@ def _accepted_by_any(servings: Sequence[Any]) -> str:
 
 
 def _as_work_error(error: Exception) -> WorkError:
-    # One that stops a run keeps its class; any other of ours becomes an InputError, and what no
-    # code of ours raises on purpose a RunStopped, "internal error: …".
-    if not isinstance(error, GroundingError):
-        return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")
-    if isinstance(error, RunStopped):
+    if isinstance(error, RunStopped):  # or a subclass, such as BudgetExceeded, which is kept
         return WorkError(type(error), str(error))
-    return WorkError(InputError, str(error))
+    if isinstance(error, GroundingError):
+        return WorkError(InputError, str(error))
+    # No code of ours raises it on purpose.
+    return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")

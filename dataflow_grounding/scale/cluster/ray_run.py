@@ -287,16 +287,16 @@ class RayRun(Run):
         self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
 
     def _begin_again(self, shard: Shard) -> None:
-        # The next task counts the shard's rows from the first on. What earlier tasks have sent was
-        # paid for, and stays counted. Their replies, which the next one reads, are noted, so that
-        # they don't count as an earlier run's.
+        # The shard's next task begins at its first row, so how far an earlier task came is
+        # forgotten. What that has sent was paid for, and stays counted. How many replies it has
+        # stored is noted: the next task reads them, and they are not an earlier run's.
         with suppress(OSError):
             os.remove(progress_path(shard.folder(self._results)))
         self._progress.pop(shard, None)
         earlier = self._summaries.pop(shard, None)
         if earlier is not None:  # a task of this shard has run before
             self._stored_before[shard] += earlier.requests["answered"]
-            earlier.requests["replayed"] = 0  # the next task reads these again, and counts them
+            earlier.requests["replayed"] = 0  # the next task reads and counts these again
             paid = Summary(
                 requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models
             )
@@ -346,16 +346,15 @@ class RayRun(Run):
             # Others may be at work on the cluster, and leave room later.
             most_seconds = max(START_SECONDS, self.options.max_wait)
         waited = 0.0
-        pause = SAY_SECONDS
-        while True:
-            await asyncio.sleep(pause)
-            waited += pause
+        next_look = SAY_SECONDS
+        while waited < most_seconds:
+            await asyncio.sleep(next_look - waited)
+            waited = next_look
             if self._started:
                 return
-            if waited >= most_seconds:
-                break
-            say(f"No worker has begun yet: {workers} are wanted, and {_room(self._ray)}")
-            pause = START_SECONDS - waited % START_SECONDS  # until the next multiple of it
+            if waited < most_seconds:
+                say(f"No worker has begun yet: {workers} are wanted, and {_room(self._ray)}")
+            next_look += START_SECONDS - waited % START_SECONDS  # the next multiple of it
         self.stop(NoRoom(f"no worker has begun: {workers} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
