@@ -155,9 +155,9 @@ def instances_on(
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """Return the indices, from 0 and each once, of the regions that have the instances' very boxes;
-    None where a box is no region's. Of several regions with one box it is the one that `region_id`
-    names, else the first.
+    """Return which regions instances are on: the indices, from 0 and each once, of the regions with
+    the very same boxes. None if the box of an instance is no region's. Where several regions have
+    the box, the one that `region_id` names counts, else the first.
     """
     boxes_of_regions = [list(region["bbox"]) for region in regions]
     indices = []

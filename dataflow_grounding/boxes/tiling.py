@@ -97,11 +97,12 @@ class Thing:
 def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
     """Return the things of one phrase that a whole picture and its tiles show, each once.
 
-    Two views that share a part of the picture should see the same there: their boxes are of one
-    thing where they overlap at IoU 0.5 or more, cut to what both views show. A thing's box is the
-    median of those of tiles that show all of it. Without such a tile it is what its parts cover,
-    and on a side where each part ends with its tile, what the whole picture's box says. A part that
-    lies in another thing's box is left out. The score is the highest stated.
+    Two views that share a part of the picture should see the same there. Their boxes are of one
+    thing if they overlap at IoU 0.5 or more, both cut to the shared part.
+
+    If tiles show all of a thing, its box is the median of theirs. Otherwise it is what its parts
+    cover; on a side where each part ends with its tile, the whole picture's box says where it ends.
+    A part that lies in another thing's box is left out. The score is the highest stated.
     """
     views = [whole, *tiles]
     sights_of_view = [_sights_of(view, whole.region) for view in views]

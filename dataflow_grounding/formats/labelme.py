@@ -164,7 +164,8 @@ class LabelMe(ReturningFormat):
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
         # The record of a file, which is called `name` within the folder that is read.
-        file_alone = {**data, "shapes": [], "imageData": None}  # the picture would be too large
+        # Without the shapes, which are the items, and the picture, which is too large to keep.
+        file_alone = {**data, "shapes": [], "imageData": None}
         _check_can_be_kept(file_alone)
         sides = _stated_sides(data)
         shapes_read, keyed_expressions = self._read_shapes(data, stated_size(sides), file)

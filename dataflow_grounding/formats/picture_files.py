@@ -55,7 +55,7 @@ class PictureFiles(ReturningFormat):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a file for each picture; further records of a picture are added to its file."""
-        pictures = Numbers()  # a picture that has a number has its file; the numbers don't count
+        pictures = Numbers()  # the pictures whose file is written; their numbers aren't used
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
             lines = [*self.lines(self.source_of(sample), is_new)]

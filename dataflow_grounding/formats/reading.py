@@ -94,8 +94,8 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
 def file_of(path: str, name: str) -> str:
     """Return the data file in a folder `path`; `path` itself where it is no folder.
 
-    The file is called `name`; or it is the only one with the ending of `name` in the folder and its
-    `annotations/`, as other tools call theirs otherwise.
+    The file is called `name`. Other tools have other names for it: then it is the only file with
+    the ending of `name` in the folder and its `annotations/`.
     """
     if not os.path.isdir(path):
         return path
@@ -150,9 +150,9 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
-    """Return expressions, those of a key united: the first of them, with the boxes of all.
+    """Return one expression for each key: the first that has it, with the boxes of all that do.
 
-    If expressions that aren't united have the same `expression_id`, the first keeps it; the others
+    If expressions of different keys have the same `expression_id`, the first keeps it; the others
     get `~2`, `~3` and so on at its end.
     """
     by_key: dict[Any, dict[str, Any]] = {}
@@ -570,8 +570,9 @@ def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dic
 
 
 def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
-    # The phrase with the boxes that can be read, or nothing: one that has lost all of its boxes
-    # would look as if somebody said that it isn't there. What fails in a block goes to `bad`.
+    # Yields the phrase with the boxes that can be read. A phrase of which no box can be read isn't
+    # yielded: without boxes it would say that it isn't in the picture. `bad` takes what can't be
+    # read.
     with object_errors(where, bad):
         stated = {"text": expression} if isinstance(expression, str) else expression
         boxes = stated.get("instances") or []

@@ -43,8 +43,8 @@ class Rectangle(NamedTuple):
         return box_of([round(edge, _DECIMALS) for edge in edges])
 
     def corners(self) -> list[complex]:
-        # A product with `turn` is turned by the degrees, one with 1j by 90: clockwise, because y
-        # grows downwards.
+        # To multiply by `turn` turns a vector by the degrees, and to multiply by 1j turns it by 90:
+        # clockwise, because y grows downwards.
         turn = cmath.rect(1, math.radians(self.degrees))
         along = self.width / 2 * turn
         across = self.height / 2 * turn * 1j

@@ -166,8 +166,9 @@ class SampleMaker:
             except RecordError as error:
                 self._count_left_out(record, f"record {number}: {error}")
                 continue
-            # All count for what is a manner of the model, which is in most of its replies. A remark
-            # that is rare matters only on a written record that no person has decided on.
+            # What replies say next to their answers is counted over all records: what most of them
+            # say is a manner of the model. A rare remark is a warning, and matters only on a
+            # written record that no person has decided on.
             is_undecided = sample is not None and not _is_reviewed(record)
             self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:
@@ -181,7 +182,7 @@ class SampleMaker:
         self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
 
     def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
-        # A record without a sample counts for what is a manner of the model, too.
+        # The manners of the model are counted over all records, also of those without a sample.
         self._exported.manners.add(wordings_of(record), watched=False)
         self._exported.left_out += 1
         if len(self._exported.reasons) < _MAX_REASONS:
@@ -450,12 +451,13 @@ class SampleMaker:
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
             for number, index in staying_boxes:
                 staying[number].append(index)
-            # Of the boxes A, A, B one A stays: the other A is a repeated box, B is another box.
+            # Of the boxes A, A, B one A stays. The two that are left out count as one repeated box,
+            # the other A, and one different box of the thing, B.
             distinct = {phrases[number].boxes[index] for number, index in thing}
             left_out_count = len(thing) - len(staying_boxes)
-            other_box_count = min(left_out_count, len(distinct) - 1)
-            self._counts[_OF_SAME_THING] += other_box_count
-            self._counts[_REPEATED] += left_out_count - other_box_count
+            different_count = min(left_out_count, len(distinct) - 1)
+            self._counts[_OF_SAME_THING] += different_count
+            self._counts[_REPEATED] += left_out_count - different_count
         return staying
 
     def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:

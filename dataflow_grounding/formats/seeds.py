@@ -129,7 +129,8 @@ class Seeds:
             InputError: Less than half of the labels can be read. Or, at the end, no record has a
                 box, and the steps need some. Where a record failed, its own reason is told instead.
         """
-        # The lists of places are shared, but only new ones are added to.
+        # `read` adds no places to the findings that were made before, so that their lists may be
+        # shared.
         before = self.found_before
         self.found = Found(places={**before.places}, counts={**before.counts})
         has_something_to_do = self.boxless

@@ -232,6 +232,7 @@ def _labelled_regions(
             without_area.append(label.bbox)
     # Labels are in pixels of the image, whichever size the record states.
     in_1000 = [_exactly_in_1000(region["bbox"], sizes.of_image) for region in regions]
+    # No region shows here by which of two sizes TAO has converted other boxes.
     is_size_certain = sizes.of_image == sizes.stated
     return Regions(regions, in_1000, sizes.of_image, is_size_certain), without_area
 

@@ -237,11 +237,8 @@ def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
     if not name:
         raise BrokenRow("an object without a name")
     texts = [box.findtext(corner) for corner in _CORNERS]
-    try:
-        corners = [float(text or "") for text in texts]
-    except ValueError:
-        corners = [math.nan]
-    if not all(map(is_number, corners)):
+    corners = [_float_or_nan(text) for text in texts]
+    if not all(map(is_number, corners)):  # none may be NaN or infinite
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
     return _ObjectAsWritten(name, corners, _degrees_of(element), item)
 
@@ -258,11 +255,17 @@ def _degrees_of(element: Element) -> float:
     # The degrees by which CVAT turns the box. Attributes of other tools may mean anything by the
     # word: what is no number is no turn.
     rotation = _rotation_in(element)
-    try:
-        degrees = 0.0 if rotation is None else float(rotation.text or "")
-    except ValueError:
+    if rotation is None:
         return 0.0
+    degrees = _float_or_nan(rotation.text)
     return math.fmod(degrees, 360) if is_number(degrees) else 0.0
+
+
+def _float_or_nan(text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
 
 
 def _sides(size: Element | None) -> dict[str, int]:
@@ -303,7 +306,8 @@ def _file_name_in(filename: Element | None) -> str:
 
 
 def _with_name_now(item: str, source: Source) -> str:
-    # Of the items only the <filename> may be another one now.
+    # An item as it is written. Only the <filename> may change: it gets the picture's name in the
+    # export, unless that is the name at the import, or the item says it, perhaps without ending.
     element = element_of(item)
     if element.tag != "filename":
         return item

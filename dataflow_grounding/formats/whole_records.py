@@ -131,7 +131,8 @@ class WebDataset(Format):
                     tar.writelines(_tar_member(key + ".json", record))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         if endings:
-            # `datasets` reads samples that differ in columns only where all columns are stated.
+            # A picture's ending is a column. `datasets` reads samples with different columns only
+            # if the README states all of them.
             pictures = {ending[1:]: b"" for ending in sorted(endings)}  # {"jpg": b"", "png": b""}
             out.line = {"__key__": "", "__url__": "", **pictures, "json": ROW}
         _write_classes(self.class_list, out)
@@ -317,7 +318,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 def _restored(value: Any) -> Any:
     # The value as it was before `_TO_ROW`, which had written None for each key that wasn't there.
-    # Spans and scores stay: our records have them as None, too.
+    # A span or a score that is None stays, because our own records have such.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -39,9 +39,10 @@ class Pipeline:
 
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         """Return a pipeline whose attribute `forward` is `run`, in place of the class's method."""
-        # DataFlow's shape wants both: a class with `forward(self)`, and an object with
-        # `forward(resume_step=…)` that shares one budget over its steps, ends in a Summary, and
-        # streams once compiled. The class stays as written, and `run` calls its `forward(self)`.
+        # As in DataFlow, a pipeline's class has `forward(self)`, and its user calls
+        # `pipeline.forward(resume_step=2)`. That call has to do what `run` does: share one budget
+        # over all steps, return a Summary, stream records once compiled. So it is `run`, which
+        # calls the class's `forward(self)`.
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline

@@ -89,8 +89,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._talking: asyncio.Future[None] | None = None  # None before a client has connected
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The end of the talk breaks the connection off, so the talk waits with `writer.drain()`
-        # until all is sent: that is when it returns with a limit of 0.
+        # Where the talk ends, the connection is broken off at once. So the talk awaits
+        # `writer.drain()` before: with a limit of 0 that returns when all is sent.
         writer.transport.set_write_buffer_limits(high=0)
         self._talking = asyncio.ensure_future(self._talk(reader, writer))
         self._talking.add_done_callback(lambda _: writer.transport.abort())
