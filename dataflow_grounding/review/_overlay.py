@@ -392,12 +392,7 @@ def reviewed_expression(
             f"expression {id}: what comes after should be an object or null, not {wanted!r:.40}"
         )
     old: Expression = before or {"expression_id": id, "instances": []}
-    after = dict(old)
-    is_new = not before
-    if "text" in wanted or is_new:  # `_text_and_spans` refuses a new one without a text
-        after.update(_text_and_spans(record, id, wanted))
-    if after.get("text") != old.get("text"):
-        _adapt_to_text(after, old, others)
+    after = _with_wanted_text(record, id, old, wanted, others)
     _check_verdict(id, wanted)
     status, wanted_boxes = _status_and_boxes(id, wanted)
     instances = []
@@ -408,6 +403,22 @@ def reviewed_expression(
     _add_missing_ids(id, instances)
     reviewed = {**after, "instances": instances, "status": status}
     return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
+
+
+def _with_wanted_text(
+    record: Record,
+    id: str,
+    old: Expression,
+    wanted: Mapping[str, Any],
+    others: Mapping[str, Expression],
+) -> Expression:
+    after = dict(old)
+    is_new = "text" not in old
+    if "text" in wanted or is_new:  # `_text_and_spans` refuses a new one without a text
+        after.update(_text_and_spans(record, id, wanted))
+    if after["text"] != old.get("text"):
+        _adapt_to_text(after, old, others)
+    return after
 
 
 def _status_and_boxes(id: str, wanted: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:

@@ -193,14 +193,7 @@ def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
 def _config_of(text: Any) -> _Config:
     # Reads <View><Image name="image" value="$image"/><RectangleLabels name="boxes" toName="image">
     # <Label value="cup"/>…. The first RectangleLabels of an Image counts.
-    if not isinstance(text, str):
-        raise WrongRequest("the labelling configuration can't be read")
-    if "<!DOCTYPE" in text.upper():  # it could define entities that grow without end
-        raise WrongRequest("the labelling configuration can't be read")
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError):
-        raise WrongRequest("the labelling configuration is no XML") from None
+    root = _parsed(text)
     column_of_image = {}  # value="$image" is the column `image` of a task's data
     for image_tag in root.iter("Image"):
         column_of_image[image_tag.get("name")] = image_tag.get("value", "").lstrip("$")
@@ -211,3 +204,14 @@ def _config_of(text: Any) -> _Config:
             labels = [value for value in values if value]
             return _Config(control.get("name", ""), image, column_of_image[image], labels)
     raise WrongRequest("the labelling configuration has no RectangleLabels of an Image")
+
+
+def _parsed(text: Any) -> ElementTree.Element:
+    if not isinstance(text, str):
+        raise WrongRequest("the labelling configuration can't be read")
+    if "<!DOCTYPE" in text.upper():  # it could define entities that grow without end
+        raise WrongRequest("the labelling configuration can't be read")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError):
+        raise WrongRequest("the labelling configuration is no XML") from None
