@@ -255,7 +255,8 @@ class _Asker:
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
         self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
         self._store = KeyedLog(start.replies or "")  # without a path, nothing is stored
-        self._number = itertools.count()  # in file names, as pictures of one size are drawn at once
+        # In file names: several pictures of one size may be drawn at once.
+        self._number = itertools.count()
         # how often each question was asked, by the picture's digest and the question's text
         self._times_asked: Counter[tuple[str, str]] = Counter()
 

@@ -122,11 +122,14 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
     # Every other scale, in its order and with x and y swapped: xyxy_px and yxyx_px.
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
-    orders = [order for order in (asked.order, swapped.get(asked.order)) if order]
+    orders = [asked.order]
+    if asked.order in swapped:
+        orders.append(swapped[asked.order])
     for other in SCALES:
         if other != scale and other not in ALIKE:
             names += [f"{order}_{other}" for order in orders]
     readings = [FormatReading(find_box_format(name + frame, model="")) for name in names]
+    # The same numbers in another sequence: x1, x2, y1, y2.
     readings.append(FormatReading(asked, axis_by_axis=True))
     if scale == 1000:
         half = find_box_format(f"{asked.order}_{HALF}{frame}", model="")

@@ -185,7 +185,8 @@ class Known:
         """Note that a check was made, and which of its pictures were answered."""
         self.checked_at = time.monotonic()
         self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
-        if outcome.blind or outcome.kind != "silent":
+        tells_of_seeing = bool(outcome.blind) or outcome.kind != "silent"
+        if tells_of_seeing:
             self.blind = outcome.blind
         for orientation, is_answered in outcome.answered_by_orientation.items():
             if is_answered:

@@ -39,8 +39,8 @@ class OpenReplies:
     """What came since the last good check: replies, and the records, as `Ask`, that they are of."""
 
     def __init__(self, answers: Answers) -> None:
-        # By the orientation of the pictures: until a check has shown that such pictures are
-        # answered as asked.
+        # By their pictures' orientation. They are kept until a check has shown that pictures of
+        # that orientation are answered as asked.
         self.odd_records: dict[str, list[OddRecord]] = {}
         self.aside = 0  # replies that don't count any more
         self._answers = answers

@@ -59,6 +59,7 @@ def alike_in(
 def _candidates(data_sets: Sequence[DataSet], files: Sequence[bytes]) -> list[_Candidate]:
     # The pictures whose file another one has, too: most pictures aren't kept.
     group_of = _first_same(files)
+    # A group has its first picture's index, so any further picture of it has another one.
     shared_groups = {group for picture, group in enumerate(group_of) if group != picture}
     candidates: list[_Candidate] = []
     files_and_groups = zip(files, group_of, strict=True)  # of all data sets, one after the other

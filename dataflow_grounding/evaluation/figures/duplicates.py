@@ -145,8 +145,8 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     themselves.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
-    # For each value of each band, the pictures whose hash has it there: first the values of the
-    # first band, then those of the next. A dict would take more memory for its keys than for the
+    # A bucket has the pictures whose hashes have one value in one band. Those of the first band's
+    # values come first, then those of the next band's. In a dict, keys would take more memory than
     # pictures.
     bucket_count = len(_BAND_STARTS) * _BUCKETS_OF_BAND
     buckets: list[list[int]] = [[] for _ in range(bucket_count)]

@@ -165,7 +165,8 @@ def _overlapping(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[
 
 
 def _iou(a: ScoredBox, b: ScoredBox) -> float:
-    # From x, y, width and height in COCO's order of operations, to round alike.
+    # COCO's evaluator has x, y, width and height. This takes its steps in its order, so that both
+    # round alike.
     a_x, a_y = a[:2]
     a_width = a[2] - a_x
     a_height = a[3] - a_y

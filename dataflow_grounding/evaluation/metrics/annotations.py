@@ -161,7 +161,8 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
     expressions = read_expressions(row, "expressions")
     caption = row.get("cleaned_caption") or row.get("caption")
     for as_stated, expression in zip(stated, expressions, strict=True):
-        columns = {} if isinstance(as_stated, str) else as_stated  # a text alone is one, too
+        # An expression may be stated as its text alone.
+        columns = {} if isinstance(as_stated, str) else as_stated
         # Only a stated id tells anything; what the reader makes up from the place doesn't.
         expression["expression_id"] = columns.get("expression_id", "")
         if columns.get("instances") is None:  # nobody looked for it yet

@@ -168,8 +168,9 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
 
     Args:
         found, gold: Records, a data file, a results folder, or what `read_annotations` made of
-            them. Boxes of `found` that a reviewer rejected count only where that was told to keep
-            them; a gold phrase of which they were rejected is not judged.
+            them. Boxes of `found` that a reviewer rejected don't count, unless `read_annotations`
+            was told to keep them. A gold phrase with rejected boxes is judged only if a person
+            confirmed the others.
         rules: When a box is right.
 
     Raises:

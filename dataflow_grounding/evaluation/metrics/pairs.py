@@ -357,7 +357,7 @@ def _match(
     found_phrases = found_record["expressions"] if found_record else []
     gold = [_keyed(phrase, unique_ids) for phrase in gold_record["expressions"]]
     found = [_keyed(phrase, unique_ids) for phrase in found_phrases]
-    # Each of these has, by a gold phrase's index, that of a found one, or those of several.
+    # By a gold phrase's index, these have that of a found phrase; `further_of_gold` has several.
     by_words = _match_by_keys(gold, found, _WORDS, {})
     found_of_gold = by_words | _match_by_keys(gold, found, _CLASSES, by_words)
     further_of_gold = _further_of_class(gold, found, found_of_gold)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -152,20 +153,30 @@ def _runs_table(
         heads += [names[1], "95 %", "difference", "95 %"]
         difference = {**compared["difference"], "intervals": compared["intervals"]}
         runs += [compared["figures"], difference]
-    rows = _rows_of_measures(figures, runs)
-    if not compared:  # of two runs the table is wide enough, and a legend comes below
+    else:
         heads.append("what it says")
-        for row in rows:
-            first_name = row[0].partition(",")[0]  # "r1_any" of "r1_any, r5"
-            row.append(_gloss_of(first_name))
+    rows = []
+    for row in _rows_of_measures(figures, runs):
+        cells = [row.label, *row.cells]
+        if not compared:  # of two runs the table is wide enough, and a legend comes below
+            cells.append(_gloss_of(row.name))
+        rows.append(cells)
     return table(heads, rows)
+
+
+@dataclass
+class _MeasureRow:
+    """A row of the table of runs."""
+
+    name: str  # of its measure, or of the first of several
+    label: str  # what the row is called: the name, or "r1_any, r5" of several
+    cells: list[str]  # each run's value and interval
 
 
 def _rows_of_measures(
     figures: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
-) -> list[list[str]]:
-    # For each measure a row: its name, then each run's value and interval.
-    rows: list[list[str]] = []
+) -> list[_MeasureRow]:
+    rows: list[_MeasureRow] = []
     for name, value in figures.items():
         if isinstance(value, (Mapping, list)):  # a table of its own, or notes
             continue
@@ -175,22 +186,21 @@ def _rows_of_measures(
             cells.append(_shown(run["intervals"].get(name)))
         if not any(cells):
             continue
-        names_before, *cells_before = rows[-1] if rows else [""]
+        before = rows[-1] if rows else None
         # R@5 and R@10 share R@1's row where all three are equal, as without scores: "r1_any, r5".
-        if cells == cells_before and _is_further_rank(name, names_before):
+        if before and before.cells == cells and _is_further_rank(name, before.name):
             rank = name.partition("_")[0]
-            rows[-1][0] = f"{names_before}, {rank}"
+            before.label += f", {rank}"
         else:
-            rows.append([name, *cells])
+            rows.append(_MeasureRow(name, name, cells))
     return rows
 
 
-def _is_further_rank(name: str, names_before: str) -> bool:
-    # True for "r10_any" after "r1_any, r5": both are ranks, and of the same kind, "any".
+def _is_further_rank(name: str, name_before: str) -> bool:
+    # True for "r10_any" after "r1_any": both are ranks, and of the same kind, "any".
     ranks = ("r1", "r5", "r10")
     rank, _, kind = name.partition("_")
-    first_name_before = names_before.partition(",")[0]
-    rank_before, _, kind_before = first_name_before.partition("_")
+    rank_before, _, kind_before = name_before.partition("_")
     return rank in ranks and rank_before in ranks and kind == kind_before
 
 
