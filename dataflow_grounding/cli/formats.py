@@ -265,12 +265,11 @@ def _write_records(
     writer: RowWriter, path: str, source: Format, folder: str, strict: bool
 ) -> list[str]:
     # Returns remarks on the records. With `strict` a missing picture is a failure.
-    stems = SharedStems()
     # A format that measures has taken the sizes from the pictures: they needn't be compared again.
     doubts = Doubts(compares=not source.measures)
+    stems = SharedStems()
+    missing = _MissingPictures(folder)
     folders = (folder, source.pictures, ".")  # pictures that came in the data are in the second
-    missing_count = 0
-    first_missing = ""
     records = read(path, source, image_root=folder)
     for record in with_sizes(records, folder, doubts):
         picture = path_of(record)
@@ -278,16 +277,30 @@ def _write_records(
         if _is_missing(picture, folders):
             if strict:
                 raise InputError(f"no picture {picture} in {folder}: {_ROOT_TO_NAME}")
-            missing_count += 1
-            first_missing = first_missing or picture
+            missing.add(picture)
         writer.write(_with_classes(record, source.class_names))
-    remarks = [*doubts.remarks(), *stems.remarks()]
-    if missing_count:
-        remarks.append(
-            f"no picture in {folder} for {missing_count:,} of {writer.count:,}, the first is"
-            f" {first_missing}: {_ROOT_TO_NAME}"
-        )
-    return remarks
+    return [*doubts.remarks(), *stems.remarks(), *missing.remarks(writer.count)]
+
+
+class _MissingPictures:
+    """The pictures of an import that aren't found: how many, and the first one."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._count = 0
+        self._first = ""
+
+    def add(self, picture: str) -> None:
+        self._count += 1
+        self._first = self._first or picture
+
+    def remarks(self, record_count: int) -> list[str]:
+        if not self._count:
+            return []
+        return [
+            f"no picture in {self._folder} for {self._count:,} of {record_count:,}, the first is"
+            f" {self._first}: {_ROOT_TO_NAME}"
+        ]
 
 
 def _refuse_nothing(path: str, source: Format, count: int) -> None:
@@ -422,12 +435,7 @@ def export(
     trainer reads; say what is lost in it.
     """
     mention_reviewed_file(results)
-    split_folder = split_of(results)
-    if split_folder:
-        say(
-            f"Note: this is one part of a split. `dataflowgrounding export {split_folder}` writes"
-            " all of them in one go."
-        )
+    _mention_split(results)
     parts = parts_of(results)
     if has_option(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
@@ -442,6 +450,15 @@ def export(
         # The records have classes that the list in their folder doesn't.
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
     return _tell_exported(exported, format, as_json, None)
+
+
+def _mention_split(results: str) -> None:
+    split_folder = split_of(results)
+    if split_folder:
+        say(
+            f"Note: this is one part of a split. `dataflowgrounding export {split_folder}` writes"
+            " all of them in one go."
+        )
 
 
 def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
@@ -483,16 +500,7 @@ def _exported(
 ) -> Exported:
     # `settings` are the values of `_writing_options`. Some of them say which records and boxes are
     # wanted. The others are options of the format.
-    # Of the scores (("", 0.5), ("person", 0.3)) that of "" is for all other classes.
-    score_of_class: dict[str, float] = dict(settings["min_score"])
-    usual_score = score_of_class.pop("", None)
-    select = Selection(
-        min_score=usual_score,
-        min_scores=score_of_class,
-        verified_only=settings["verified_only"],
-        keep_rejected=settings["keep_rejected"],
-        partly_verified=settings["partly_verified"],
-    )
+    select = _selection(settings)
     options = {}
     for name, value in settings.items():
         if name not in _OF_SELECTION and value is not None:
@@ -501,6 +509,19 @@ def _exported(
     for name in sorted(select.unmet):
         exported.remarks.append(f"--min-score {name}=…: there is no phrase of this class")
     return exported
+
+
+def _selection(settings: Mapping[str, Any]) -> Selection:
+    # Of the scores (("", 0.5), ("person", 0.3)) that of "" is for all other classes.
+    score_of_class: dict[str, float] = dict(settings["min_score"])
+    usual_score = score_of_class.pop("", None)
+    return Selection(
+        min_score=usual_score,
+        min_scores=score_of_class,
+        verified_only=settings["verified_only"],
+        keep_rejected=settings["keep_rejected"],
+        partly_verified=settings["partly_verified"],
+    )
 
 
 def _tell_exported(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:

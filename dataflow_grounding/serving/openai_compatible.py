@@ -261,10 +261,7 @@ class OpenAIServing(Serving):
             # the request's pictures would stay in memory.
             if self._may_be_about_keys(request, habits, refused):
                 return await self._with_fewer_keys(request, habits, refused)
-            # After a reply that was cut off, the question is asked again at a lower temperature,
-            # which the model may not take.
-            is_about_temperature = "temperature" in str(refused).lower()
-            if not (request.tries.cut_off and is_about_temperature):
+            if not _may_be_about_lower_temperature(request, refused):
                 raise
         else:
             if _has_keys_against_caches(request, habits):
@@ -500,6 +497,12 @@ class OpenAIServing(Serving):
 def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
     # Whether a request is sent with keys that ask gateways for a reply of its own, not a kept one.
     return request.wants_own_reply and (habits.seed or habits.no_cache)
+
+
+def _may_be_about_lower_temperature(request: Request[Any], refused: RequestRefused) -> bool:
+    # After a reply that was cut off, the question is asked again at a lower temperature, which the
+    # model may not take.
+    return request.tries.cut_off and "temperature" in str(refused).lower()
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:
