@@ -16,7 +16,7 @@ from dataflow_grounding.cli.arguments import (
     pilot_option,
     spec_option,
 )
-from dataflow_grounding.jobs.checking import check_spec
+from dataflow_grounding.jobs.checking import Findings, check_spec
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import ready_to_run
@@ -35,18 +35,22 @@ def check_command(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[s
     if as_json:
         say_json(vars(findings))
     else:
-        if findings.asks:
-            say(f"A run asks {findings.asks}.", err=False)
-        for remark in findings.remarks:
-            say(remark, err=False)
-        for problem in grouped(findings.problems):
-            say(f"Problem: {problem}")
-        for line in findings.advice:
-            say(f"Advice: {line}")
-        records = counted(findings.records, "record")
-        problems = counted(len(findings.problems), "problem")
-        say(f"{records} checked, {problems}. Nothing was sent.", err=False)
+        _say_findings(findings)
     return 2 if findings.problems else 0
+
+
+def _say_findings(findings: Findings) -> None:
+    if findings.asks:
+        say(f"A run asks {findings.asks}.", err=False)
+    for remark in findings.remarks:
+        say(remark, err=False)
+    for problem in grouped(findings.problems):
+        say(f"Problem: {problem}")
+    for line in findings.advice:
+        say(f"Advice: {line}")
+    records = counted(findings.records, "record")
+    problems = counted(len(findings.problems), "problem")
+    say(f"{records} checked, {problems}. Nothing was sent.", err=False)
 
 
 @click.command("estimate")

@@ -200,12 +200,12 @@ def main() -> None:
 def as_command() -> Iterator[None]:
     """Let a script end as the command line does.
 
-    Where records of its runs failed, or none succeeded, the exit code says so: runs of pipelines,
-    and `run` of operators. The highest counts, and a run that is done again replaces its code.
-
     After Ctrl-C, a GroundingError, or where memory runs out, a line on standard error says what
-    happened; with `--debug` among the process's arguments a traceback shows where an error was
+    happened. With `--debug` among the process's arguments a traceback shows where an error was
     raised. Other exceptions pass through.
+
+    At the end of the block the exit code says whether records failed in its runs, of pipelines or
+    by `run` of operators. The highest code counts. A run that is done again replaces its code.
 
     Raises:
         SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another

@@ -37,7 +37,7 @@ async def ask_and_merge(
     if samples == 1:
         return await ask_once(0)
     answers = await _ask_all(ask_once, range(samples))
-    readable = _readable_answers(answers, len(answers))  # may be fewer than `samples`: see _ask_all
+    readable = _readable_answers(answers, len(answers))  # answers that a cache repeated are gone
     if len(answers) == 1:  # all others were repeated by a cache
         return [_without_scores(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)

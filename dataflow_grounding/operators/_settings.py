@@ -32,8 +32,8 @@ def distinct_setting(value: Any) -> Any:
 
 
 def _distinct(value: Any) -> Any:
-    # JSON that differs for different values: a dict as pairs, whose keys may be of any type; a set
-    # in an order that doesn't depend on hashes.
+    # JSON that differs for different values. A dict becomes pairs, because its keys may be of any
+    # type. A set is put in an order that doesn't depend on hashes.
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
