@@ -43,11 +43,7 @@ class Phrase:
 
 def parse_phrase(text: str) -> Phrase:
     """Read what a phrase asks for. Raises Undecided where a word of it isn't understood."""
-    if len(text) > _MOST_CHARACTERS:
-        raise Undecided("unsupported", "the phrase is too long")
     tokens, place_words = _words_and_place(text)
-    if not words.NEGATIONS.isdisjoint(tokens):
-        raise Undecided("unsupported", "negation is not understood")
     without_articles = [word for word in tokens if word not in words.ARTICLES]
     if not without_articles:
         raise Undecided("unsupported", "no object is named")
@@ -105,12 +101,19 @@ class _WordsAndPlace(NamedTuple):
 
 
 def _words_and_place(text: str) -> _WordsAndPlace:
+    # Raises Undecided for a phrase that is too long, or says what is not there.
+    if len(text) > _MOST_CHARACTERS:
+        raise Undecided("unsupported", "the phrase is too long")
+    before_place = text
+    place_words = []
     place = POSITION.search(text)
-    is_at_end = place is not None and not text[place.end() :].strip(" .")
-    if place is None or not is_at_end:
-        return _WordsAndPlace(_WORD.findall(text.lower()), [])
-    before = text[: place.start()].lower()
-    return _WordsAndPlace(_WORD.findall(before), place[0].lower().split())
+    if place is not None and not text[place.end() :].strip(" ."):  # the phrase ends with it
+        before_place = text[: place.start()]
+        place_words = place[0].lower().split()
+    tokens = _WORD.findall(before_place.lower())
+    if not words.NEGATIONS.isdisjoint(tokens):
+        raise Undecided("unsupported", "negation is not understood")
+    return _WordsAndPlace(tokens, place_words)
 
 
 def _count(word: str) -> int | None:

@@ -816,14 +816,9 @@ def _instance(
     # The box as an instance; None for an annotation without one. A score outside of 0 to 1 is left
     # out, and counted. `size` is what the file states of the image.
     stated_box, outline = _box_and_outline(entry, size, passed_over)
-    is_nothing_there = _says_nothing_is_there(entry)
-    is_without_box = not stated_box and not is_nothing_there
-    passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
-    if not stated_box:
+    box = _checked_box(stated_box, entry, passed_over)
+    if box is None:
         return None
-    if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO writes a box of zeros for nothing
-        return None
-    box = _ordered_box(stated_box)
     instance = {"bbox": [*box], **_stated(entry, "score")}
     if outline is not None:
         instance[outlines.KEY] = outline
@@ -838,8 +833,19 @@ def _instance(
     return instance
 
 
-def _ordered_box(bbox: Any) -> Bbox:
-    x1, y1, x2, y2 = _corners(bbox)
+def _checked_box(
+    stated_box: Any, entry: Mapping[str, Any], passed_over: Counter[str]
+) -> Bbox | None:
+    # The corners of an annotation's box; None where it has none, which is counted unless the
+    # annotation says that nothing is there.
+    is_nothing_there = _says_nothing_is_there(entry)
+    is_without_box = not stated_box and not is_nothing_there
+    passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
+    if not stated_box:
+        return None
+    if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO writes a box of zeros for nothing
+        return None
+    x1, y1, x2, y2 = _corners(stated_box)
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
     return x1, y1, x2, y2

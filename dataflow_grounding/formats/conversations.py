@@ -13,7 +13,7 @@ OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
 import html
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -46,6 +46,8 @@ Turn: TypeAlias = tuple[str, Any]
 """Who speaks, and what is said, which should be a text."""
 PhraseBoxes: TypeAlias = tuple[str, list[Bbox]]
 """A phrase, and boxes that an answer has of it."""
+LabelAndBox: TypeAlias = tuple[str | None, Bbox]
+"""A box after its label in an answer, which may have none."""
 
 
 @dataclass(frozen=True)
@@ -321,18 +323,9 @@ class Conversations(Format):
             yield phrase, boxes
             return
         # An answer that no export of ours wrote may have boxes of several phrases, by their labels.
-        # The reader of replies resolves entities in labels: "salt &amp; pepper" of the question
-        # comes back as "salt & pepper".
-        phrase_as_read = html.unescape(phrase)
-        for label, box in self._boxes_in(answer, box_format, size):
-            if label is None or label == phrase_as_read:
-                yield phrase, [box]
-            else:
-                yield label, [box]
+        yield from _by_phrase(self._boxes_in(answer, box_format, size), phrase)
 
-    def _boxes_in(
-        self, text: str, box_format: BoxFormat, size: Size
-    ) -> list[tuple[str | None, Bbox]]:
+    def _boxes_in(self, text: str, box_format: BoxFormat, size: Size) -> list[LabelAndBox]:
         # Boxes after their labels, as the reader of replies finds them: ("a dog", (1, 2, 3, 4)).
         # Raises ValueError where they are another family's, or some can't be read.
         _refuse_other_keys(text, box_format)
@@ -454,6 +447,18 @@ class Messages(ForTarget):
     """What TRL and the chat templates of transformers read: the path is under `images` alone."""
 
     dialect = DIALECTS["messages"]
+
+
+def _by_phrase(boxes: Iterable[LabelAndBox], asked: str) -> Iterator[PhraseBoxes]:
+    # Each box after its phrase: its label, or the phrase that was asked about if it has no label.
+    # The reader of replies resolves entities in labels: "salt &amp; pepper" of the question comes
+    # back as "salt & pepper".
+    asked_as_read = html.unescape(asked)
+    for label, box in boxes:
+        if label is None or label == asked_as_read:
+            yield asked, [box]
+        else:
+            yield label, [box]
 
 
 def _in_json(phrase: str, fours: Fours, key: str) -> str:

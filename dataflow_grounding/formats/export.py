@@ -91,14 +91,7 @@ class _Writer:
         return pictures
 
     def _write(self, rows: Rows, folder: ExportFolder, exported: Exported) -> ExportPictures:
-        pictures = ExportPictures(
-            folder,
-            self.images,
-            self.folders,
-            packs=self.format.packs,
-            flat=self.format.flat,
-            shows_upright=self.format.shows_upright,
-        )
+        pictures = self._pictures_for(folder)
         maker = SampleMaker(self.format, pictures, self.select, exported)
         try:
             self.format.write(maker.samples(rows), folder)
@@ -112,6 +105,16 @@ class _Writer:
                 f" {self.format.name} wrote it: leave the column out, or import again"
             ) from error
         return pictures
+
+    def _pictures_for(self, folder: ExportFolder) -> ExportPictures:
+        return ExportPictures(
+            folder,
+            self.images,
+            self.folders,
+            packs=self.format.packs,
+            flat=self.format.flat,
+            shows_upright=self.format.shows_upright,
+        )
 
 
 def _only_file(

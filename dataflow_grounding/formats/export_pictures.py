@@ -117,20 +117,16 @@ class ExportPictures:
                 raise
             self.missing += 1
             return Picture(name, stated)
-        size = header.size  # upright
-        if stated is not None and stated != size:
+        if stated is not None and stated != header.size:
             raise _other_size(name, stated, header)
-        if self._is_replaced(path):
-            raise InputError(
-                f"{name!r} is in the export that would be replaced: copy it, or name another place"
-            )
+        self._refuse_replaced(name, path)
         if self._images != "reference":
-            return Picture(name, size, path, header)
+            return Picture(name, header.size, path, header)
         if header.orientation != 1 and not self._shows_upright:
             raise BrokenRow(
                 f"{name!r} is turned by its EXIF, which trainers ignore: copy the pictures"
             )
-        return Picture(name, size)
+        return Picture(name, header.size)
 
     def name_of(self, record: Mapping[str, object]) -> str:
         """Return the path of a record's picture, relative to the first of the folders that it is
@@ -147,14 +143,17 @@ class ExportPictures:
                 return inside
         return path
 
-    def _is_replaced(self, path: str) -> bool:
+    def _refuse_replaced(self, name: str, path: str) -> None:
+        # Raises InputError where a picture is in the export that will be replaced, and would be
+        # lost with it. So would a link in there, wherever it leads.
         if not self._replaced_folder or not os.path.lexists(path):
-            return False
-        # A link in the export is lost with it, wherever it leads: so the folder of the path counts,
-        # and not only that of the file.
-        folder = os.path.realpath(os.path.dirname(path)) + os.sep
+            return
+        folder_of_link = os.path.realpath(os.path.dirname(path)) + os.sep
         picture = os.path.realpath(path)
-        return folder.startswith(self._replaced_folder) or picture.startswith(self._replaced_folder)
+        if any(place.startswith(self._replaced_folder) for place in (folder_of_link, picture)):
+            raise InputError(
+                f"{name!r} is in the export that would be replaced: copy it, or name another place"
+            )
 
     def put(self, picture: Picture) -> str:
         """Copy or link a picture into the export, unless it is there; return its file name there.

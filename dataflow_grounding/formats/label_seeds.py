@@ -95,13 +95,6 @@ class _Labels:
             boxless: Whether the steps do without regions.
             crowds: How many crowd regions of a COCO file are left out.
         """
-        without_label = [image for image in self.images if image not in self.keys]
-        found_before = Found(
-            places={"images_without_label": without_label, "labels_without_image": of_no_image},
-            counts={"images": len(self.images)},
-        )
-        if crowds:
-            found_before.counts["crowd_regions_left_out"] = crowds
         images_and_labels = f"{self.image_dir} with {origin}"
         is_one_file = kind_of(origin) != "folder"
         return Seeds(
@@ -112,8 +105,18 @@ class _Labels:
             without=images_and_labels,
             read=self._records,
             depends_on=partial(self._states, files),
-            found_before=found_before,
+            found_before=self._found_before(of_no_image, crowds),
         )
+
+    def _found_before(self, of_no_image: list[str], crowds: int) -> Found:
+        without_label = [image for image in self.images if image not in self.keys]
+        found = Found(
+            places={"images_without_label": without_label, "labels_without_image": of_no_image},
+            counts={"images": len(self.images)},
+        )
+        if crowds:
+            found.counts["crowd_regions_left_out"] = crowds
+        return found
 
     def _states(self, files: list[str]) -> Iterator[Any]:
         # Yields each file that the records depend on, with its state. Files in a store are looked
@@ -129,26 +132,30 @@ class _Labels:
         bad = BadEntries()
         id_of_image = self._ids_of_images()
         # Each image is opened, so that all go through the threads that may wait.
-        for path, size, label, error in side_by_side(self._read, self.images, lambda _: True):
-            record: dict[str, Any] = {
-                "image_id": id_of_image[path],
-                "image_path": path,
-                **size_columns(size),
-                "source": SOURCE,
-            }
-            if error:
-                bad.note(error)
-                yield {**record, "regions": [], SEED_ERROR: error}
-                continue
-            record |= self._columns_of(label, path, size, found)
-            good_entries = len(record["regions"])
-            if not good_entries and not label.unread:  # it says that nothing is there
-                good_entries = 1
-            bad.read(good_entries)
+        for labelled in side_by_side(self._read, self.images, lambda _: True):
+            record = self._record_of(labelled, id_of_image[labelled.path], found)
+            unread = labelled.label.unread
+            if labelled.error:
+                bad.note(labelled.error)
+            elif not record["regions"] and not unread:  # it says that nothing is there
+                bad.read(1)
+            else:
+                bad.read(len(record["regions"]))
             yield record
-            yield from _records_of_unread(label.unread, path, bad)
+            yield from _records_of_unread(unread, labelled.path, bad)
         yield from _records_of_unread(self.unread, None, bad)
         bad.finish()
+
+    def _record_of(self, labelled: _Labelled, image_id: str, found: Found) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "image_id": image_id,
+            "image_path": labelled.path,
+            **size_columns(labelled.size),
+            "source": SOURCE,
+        }
+        if labelled.error:
+            return {**record, "regions": [], SEED_ERROR: labelled.error}
+        return record | self._columns_of(labelled.label, labelled.path, labelled.size, found)
 
     def _ids_of_images(self) -> dict[str, str]:
         # An image's id is its path without the ending. Of a.jpg and a.png only the first is "a".
@@ -281,17 +288,13 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     of_no_image = sorted(id_of_name.keys() - {*images})
     if left_out[STRAYS]:
         of_no_image.append(f"{left_out[STRAYS]} annotations of no image")
-    stated_sizes: dict[str, Size] = {}
-    for name, image_id in id_of_name.items():
-        size = size_of_id[image_id]
-        if size is not None:
-            stated_sizes[name] = size
+    names_with_size = [name for name in id_of_name if id_of_name[name] in size_of_id]
     labels = _Labels(
         image_dir,
         images,
         keys=id_of_name,
         label_of=partial(_label_of_coco, coco, size_of_id),
-        stated_sizes=stated_sizes,
+        stated_sizes={name: size_of_id[id_of_name[name]] for name in names_with_size},
         unread=coco.of_no_image,
     )
     return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
@@ -311,17 +314,17 @@ def _refuse_other_folder(
 
 
 def _label_of_coco(
-    coco: CocoFile, size_of_id: Mapping[str, Size | None], image_id: str, own_size: Size | None
+    coco: CocoFile, size_of_id: Mapping[str, Size], image_id: str, own_size: Size | None
 ) -> Label:
     # The boxes are in a picture of the size that the file states: the image's own doesn't count.
-    return coco.label(image_id, size_of_id[image_id])
+    return coco.label(image_id, size_of_id.get(image_id))
 
 
-def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size | None]]:
-    # The images' ids, by their paths in the folder of images, and by these ids the sizes that the
-    # file states.
+def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size]]:
+    # The images' ids, by their paths in the folder of images; and by these ids the sizes of images
+    # of which the file states any.
     id_of_name: dict[str, str] = {}
-    size_of_id: dict[str, Size | None] = {}
+    size_of_id: dict[str, Size] = {}
     for image_id, name, image in coco.images():
         path_in_folder = os.path.normpath(name).replace(os.sep, "/")
         earlier_id = id_of_name.setdefault(path_in_folder, image_id)
@@ -330,7 +333,9 @@ def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size | None]]:
                 f"{coco.path}: the images {earlier_id} and {image_id} have one file_name, {name!r}:"
                 " give all of its annotations one image_id, and leave one of the two images"
             )
-        size_of_id[image_id] = stated_size(image)
+        size = stated_size(image)
+        if size is not None:
+            size_of_id[image_id] = size
     return id_of_name, size_of_id
 
 
