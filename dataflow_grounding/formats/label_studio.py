@@ -718,8 +718,8 @@ def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Cou
     if mention.span:
         expression["char_span"] = mention.span
     elif _OUR_ID.fullmatch(mention.region.get("id", "")):
-        # The export wrote it without a place: it isn't looked for in the caption. The place of the
-        # expression that it joins stays.
+        # Our export has written it without a place because it has none: so none is looked for. If
+        # the expression that it joins has a place, that stays.
         expression.setdefault("char_span", None)
     if mention.is_box:
         instance = _instance(mention.region, passed_over)
@@ -766,8 +766,9 @@ def _spans_by_id(
 def _expression_to_join(
     mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any] | None:
-    # `placed` are the expressions of its text. A mention without a place joins one of any place,
-    # and one without a class, or an expression without, goes with any class.
+    # `placed` are the expressions of the mention's text, each after the id of its place. A mention
+    # without a place joins an expression at any place. If one of the two states no class, that
+    # doesn't keep them apart.
     for span_id, expression in placed:
         is_of_place = mention.span_id in (_NO_PLACE, span_id)
         classes = {mention.class_name, expression.get("class", _NO_CLASS)}

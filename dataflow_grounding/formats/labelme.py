@@ -132,7 +132,8 @@ class LabelMe(ReturningFormat):
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the shape of a new box, if the mark is one; a phrase without boxes has no shape.
 
-        It has as many corners as the file's other rectangles, of which each tool has its own form.
+        A rectangle has two corners in LabelMe's files, and four in X-AnyLabeling's. A new one has
+        as many as the file's others.
         """
         if mark.box is None:
             return

@@ -280,10 +280,12 @@ class _BoundedMember(tarfile.TarInfo):
 def tar_samples(path: str) -> Iterator[TarSample]:
     """Yield the samples of a WebDataset shard, in its order.
 
-    A sample's key goes up to the first dot of its members' names, as the format says. Where that
-    leaves it without a picture or a `.json`, and the names up to the last dot don't, these are the
-    keys: of `22.05.png` and `22.05.json`. A sample that is too large has an `error`. Raises
-    InputError where the shard can't be read, or is damaged, perhaps after some samples.
+    A sample's key goes up to the first dot of its members' names, as the format says. By that,
+    `22.05.png` and `22.05.json` would be a sample `22` without a picture and without a `.json`: in
+    such a case the key goes up to the last dot.
+
+    A sample that is too large has an `error`. Raises InputError where the shard can't be read, or
+    is damaged, perhaps after some samples.
     """
     try:
         with (
@@ -636,7 +638,7 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
     completed["cleaned_caption"] = caption
     completed["expressions"] = expressions
     own = record.get(COLUMN)
-    # The column of whole records says already what was read.
+    # Whole records have the column of their own import, which says already what was read.
     if isinstance(own, dict) and "read" not in own:
         completed[COLUMN] = with_read(own, expressions)
     return completed, passed_over

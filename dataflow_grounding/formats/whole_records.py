@@ -116,7 +116,6 @@ class WebDataset(Format):
     class_list: Sequence[str] = ()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        # A sample is the picture a/x.jpg and after it the record a/x.json; its key is a/x.
         keys = _FreeKeys()
         endings: set[str] = set()  # of pictures: {".jpg", ".png"}
         for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
@@ -125,6 +124,8 @@ class WebDataset(Format):
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     ending = ending.lower() or ".jpg"
                     endings.add(ending)
+                    # A sample is the picture a/x.jpg and after it the record a/x.json: its key is
+                    # a/x.
                     key = keys.of(stem)
                     record = dump_text(_row(sample, key + ending)).encode()
                     tar.writelines(_tar_member(key + ending, sample.data))
