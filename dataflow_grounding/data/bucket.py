@@ -53,8 +53,8 @@ _PART = re.compile(r"(.+)-(\d{15})\.jsonl")  # "5f0c31a9-000000000004096.jsonl"
 _SHARED_OF_CKPT = (CALIBRATION, "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK = ".elsewhere.json"
-"""The file in a working folder's root that says of which address and part it is, and names it as a
-writer.
+"""The file in a working folder's root that says of which address and subfolder it is, and names it
+as a writer.
 """
 _SENT = ".elsewhere.sent.json"
 """A file in that root: by each path that was sent or brought, its state here and its version there.
@@ -76,17 +76,17 @@ class _State(NamedTuple):
 
 class _Bucket:
     """What is at an address, and the folder `root` of this machine in which it is worked on. Paths
-    are relative to both, with `/`. `part` is the folder that is worked in, such as "shards/2-of-8"
-    for a run of one shard; "" for the whole.
+    are relative to both, with `/`. `subfolder` is the one that is worked in: "shards/2-of-8" for a
+    run of one shard, "" for the whole folder.
 
     A new working folder is made, and gets a file _MARK. From then on it is found by `_bucket_of`,
     and shown as the address in messages.
     """
 
-    def __init__(self, address: str, root: str, part: str = "") -> None:
+    def __init__(self, address: str, root: str, subfolder: str = "") -> None:
         self.address = address
         self.root = root
-        self.part = part
+        self.subfolder = subfolder
         # How messages about this machine's disk call the folder: its path would be shown as the
         # address, as if the bucket had failed.
         self.folder_in_words = f"{os.path.basename(root)} in {os.path.dirname(root)}"
@@ -101,7 +101,7 @@ class _Bucket:
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             if not os.path.exists(mark):
                 os.makedirs(self.root, exist_ok=True)
-                stated = {"address": self.address, "part": self.part, "id": token_hex(8)}
+                stated = {"address": self.address, "part": self.subfolder, "id": token_hex(8)}
                 write_bytes(mark, json.dumps(stated).encode())
         return str(read_object(mark).get("id"))
 
@@ -160,22 +160,22 @@ class _Bucket:
             self.call(path, lambda system, there: system.get_file(there, file.name))
 
     def refuse_results_of_no_run(self) -> None:
-        """Raise InputError where the part has results, but no CKPT: a run of ours leaves one with
-        them, so these are somebody else's, and would be overwritten.
+        """Raise InputError where the subfolder has results, but no CKPT: a run of ours leaves one
+        with them, so these are somebody else's, and would be overwritten.
         """
         with errors_as(InputError, f"can't read {self.address}", again=True):
-            names = self.listed(self.part)
+            names = self.listed(self.subfolder)
         results = {"annotations.jsonl", "run.json"}.intersection(names)
         if results and CKPT not in names:
-            address = f"{self.address}/{self.part}".rstrip("/")
+            address = f"{self.address}/{self.subfolder}".rstrip("/")
             raise InputError(
                 f"{address}/{min(results)} was not made by a run here: {address} has no {CKPT}:"
                 " choose another folder"
             )
 
     def bring_changes(self) -> None:
-        """Bring what runs read of the part, where it isn't here or was changed there since. It
-        overwrites changes here that aren't sent yet.
+        """Bring what runs read of the subfolder, where it isn't here or was changed there since.
+        It overwrites changes here that aren't sent yet.
         """
         known_states = self._known_states()
         states_here = self._states_here()
@@ -202,7 +202,7 @@ class _Bucket:
         # By finished.json a run sees that it was done before and its outputs are still the same.
         # Outputs of another machine come in their place now, so the run mustn't be skipped.
         if any(path.endswith((".json", ".jsonl")) for path in paths):
-            Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
+            Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths)
 
     def _known_states(self) -> dict[str, _State]:
@@ -214,9 +214,9 @@ class _Bucket:
         write_bytes(self.here(_SENT), json.dumps(states).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        # By path, the version of each file in these folders, in the part's own, and in the steps'
-        # folders in any of them.
-        files = self._files_there({*folders, self.part, posixpath.join(self.part, CKPT)})
+        # By path, the version of each file in these folders, in the subfolder and its CKPT, and
+        # in the steps' folders in any of them.
+        files = self._files_there({*folders, self.subfolder, posixpath.join(self.subfolder, CKPT)})
         return {path: file_version(info) for path, info in files if self._is_shared(path)}
 
     def _files_there(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -244,8 +244,8 @@ class _Bucket:
         # Other files of a bucket may be large, and no run needs them: they aren't brought.
         if not path.endswith(_ROWS):
             return False
-        path_in_part = posixpath.relpath(path, self.part or ".")
-        folder = posixpath.dirname(path_in_part)
+        path_in_subfolder = posixpath.relpath(path, self.subfolder or ".")
+        folder = posixpath.dirname(path_in_subfolder)
         is_folder_of_step = bool(_STEP.fullmatch(folder))
         return folder in ("", CKPT) or is_folder_of_step
 
@@ -278,8 +278,8 @@ class _Bucket:
                 file.unlink()
 
     def send_changes(self, *endings: str) -> None:
-        """Send those files of the part that have changed here since they were sent or brought; with
-        `endings` only files whose paths end so.
+        """Send those files of the subfolder that have changed here since they were sent or brought;
+        with `endings` only files whose paths end so.
         """
         states = self._known_states()
         changed_states: dict[str, list[int]] = {}  # by path
@@ -289,7 +289,7 @@ class _Bucket:
             if has_ending and not is_unchanged:
                 changed_states[path] = state
         # run.json is sent last: whoever finds it there finds all the files that it names.
-        run_file = os.path.join(self.part, "run.json")
+        run_file = os.path.join(self.subfolder, "run.json")
         versions = self.send(*[path for path in changed_states if path != run_file])
         if run_file in changed_states:
             versions |= self.send(run_file)
@@ -315,7 +315,7 @@ class _Bucket:
     def _states_here(self) -> dict[str, list[int]]:
         # By path, the state of each file here that the bucket has or is to have.
         states: dict[str, list[int]] = {}
-        for path in Path(self.here(self.part)).rglob("*"):
+        for path in Path(self.here(self.subfolder)).rglob("*"):
             path_in_root = path.relative_to(self.root).as_posix()
             if self._is_shared(path_in_root):
                 state = state_of(str(path))
@@ -326,7 +326,7 @@ class _Bucket:
     def _is_shared(self, path: str) -> bool:
         # Whether a file is sent to the bucket and brought from it.
         names = path.split("/")
-        if not self.part and names[0] == SHARDS:  # each shard sends its own files
+        if not self.subfolder and names[0] == SHARDS:  # each shard sends its own files
             return False
         if CKPT in names:
             # Other files there are logs, which `_Replies` sends, or are of use here alone.
@@ -355,7 +355,7 @@ class _Replies:
     def __init__(self, bucket: _Bucket) -> None:
         self._bucket = bucket
         self._claim = f"{bucket.writer} {token_hex(8)}\n".encode()
-        self._folder = posixpath.join(bucket.part, CKPT)
+        self._folder = posixpath.join(bucket.subfolder, CKPT)
         self._claim_path = f"{self._folder}/claim"
         self._log = bucket.here(self._folder, "replies.jsonl")
         # A listing may not show the newest parts yet. Of these writers it is known that they have
@@ -409,11 +409,11 @@ class _Replies:
         return parts_of_log
 
     def _folders_with_replies(self) -> list[str]:
-        # Those of the whole run (CKPT), of this part and of other shards: a reply that any of them
-        # has paid for isn't asked for again. Blocks of one split share no row, and so no reply.
+        # Those of the whole run (CKPT), of this shard and of others: a reply that any of them has
+        # paid for isn't asked for again. Blocks of one split share no row, and so no reply.
         folders = {CKPT, self._folder}
         for name, info in self._bucket.listed(SHARDS).items():
-            may_share_replies = not _are_blocks_of_one_split(name, self._bucket.part)
+            may_share_replies = not _are_blocks_of_one_split(name, self._bucket.subfolder)
             if info["type"] == "directory" and may_share_replies:
                 folders.add(f"{within(SHARDS, name)}/{CKPT}")
         return list(folders)
@@ -465,10 +465,10 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
     return within(f"{folder}/replies", f"{writer}-{begin:015}.jsonl")
 
 
-def _are_blocks_of_one_split(name: str, part: str) -> bool:
-    # Whether a shard's folder `name` and the own one, at the path `part`, are two blocks of one
+def _are_blocks_of_one_split(name: str, own_path: str) -> bool:
+    # Whether a shard's folder `name` and the own one, at `own_path`, are two blocks of one
     # split, such as "block-1-8" and "block-2-8". These have no row in common.
-    own_name = posixpath.basename(part)
+    own_name = posixpath.basename(own_path)
     if name == own_name:
         return False
     block, _, count = name.rpartition("-")
@@ -486,21 +486,29 @@ class _Run:
         self._bucket = bucket
         self._replies = _Replies(bucket)
         self._taken_over = taken_over
+        self._is_over = threading.Event()  # ends the sender
+        self._sender = threading.Thread(target=self._send_now_and_then, daemon=True)
 
     def begin(self) -> None:
+        """Bring what is there, and begin to send now and then what comes."""
         bucket = self._bucket
         bucket.refuse_results_of_no_run()
         say(f"Working in {bucket.folder_in_words}; what comes of it goes to {bucket.address}")
         self._replies.claim()
         self._replies.bring()
         bucket.bring_changes()
+        self._sender.start()
 
-    def send_now_and_then(self, over: threading.Event) -> None:
-        """Send what came every SEND_SECONDS until `over` is set. While that fails, the run goes on;
-        it is said once, and tried again after longer and longer pauses.
-        """
+    def end_sender(self) -> None:
+        """Send nothing more now and then; wait for what is being sent."""
+        self._is_over.set()
+        self._sender.join()
+
+    def _send_now_and_then(self) -> None:
+        # Sends what came every SEND_SECONDS. While that fails, the run goes on; it is said once,
+        # and tried again after longer and longer pauses.
         wait = SEND_SECONDS
-        while not over.wait(wait):
+        while not self._is_over.wait(wait):
             try:
                 if self._replies.is_taken_over():
                     self._taken_over()
@@ -547,23 +555,23 @@ class _Run:
                 say(f"Warning: {error}")
 
 
-def local(results: str, part: str = "") -> str:
-    """Return the folder of this machine in which to work on a results folder, or on its `part`. An
-    address has one in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises InputError
-    for an address that is misspelt.
+def local(results: str, subfolder: str = "") -> str:
+    """Return the folder of this machine in which to work on a results folder, or on its
+    `subfolder`. An address has one in `DF_WORK_FOLDER` or the user's cache, the same each time.
+    Raises InputError for an address that is misspelt.
     """
     if is_remote(results):
         address = _spelled(results)
-        # the same name for the same address and part, so that a later run finds the folder again
-        name = hashlib.sha256(json.dumps([address, part]).encode()).hexdigest()[:20]
+        # the same name for the same address and subfolder, so that a later run finds it again
+        name = hashlib.sha256(json.dumps([address, subfolder]).encode()).hexdigest()[:20]
         folder = os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
         root = os.path.abspath(os.path.join(folder, name))
-        return _Bucket(address, root, part).here(part)
+        return _Bucket(address, root, subfolder).here(subfolder)
     if has_scheme(results) and not os.path.isdir(results):
         raise InputError(
             f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
         )
-    return os.path.join(results, part) if part else results
+    return os.path.join(results, subfolder) if subfolder else results
 
 
 def _spelled(address: str) -> str:
@@ -615,10 +623,7 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
         return
     run = _Run(bucket, taken_over)
     run.begin()
-    over = threading.Event()  # set when the block has ended, so that the sender ends, too
-    sender = threading.Thread(target=run.send_now_and_then, args=[over], daemon=True)
     stopped: BaseException | None = None  # what ended the block, if anything did
-    sender.start()
     try:
         yield
     except BaseException as why:
@@ -626,8 +631,7 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
         raise
     finally:
         with _saying_that_it_waits(bucket):
-            over.set()
-            sender.join()
+            run.end_sender()
             # A run turns Ctrl-C into an error, Interrupted, and ends as after any other error. A
             # KeyboardInterrupt here came outside of the run: then nothing more is sent.
             if not isinstance(stopped, KeyboardInterrupt):
