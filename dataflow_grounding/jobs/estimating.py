@@ -304,11 +304,17 @@ class _Sample(NamedTuple):
     looked_at: int
     # of each record that was looked at and can be read: what each step sends for it
     amounts_by_record: list[list[Amount]]
+    to_send: list[Amount]  # what each step sends for all of these records
 
     @property
     def weight(self) -> float:
         """How many records of the run each record of the sample is taken for."""
         return self.record_count / max(1, self.looked_at)
+
+    @property
+    def rows(self) -> float:
+        """How many rows of the run can be read, by the share of the sample that can be."""
+        return len(self.amounts_by_record) * self.weight
 
 
 def _look_at_records(run: SpecRun) -> _Sample:
@@ -319,7 +325,10 @@ def _look_at_records(run: SpecRun) -> _Sample:
         amounts_by_record = run_blocking(
             lambda: _amounts_by_record(steps, _records(run, rows), memo)
         )
-    return _Sample(record_count, min(record_count, MOST), amounts_by_record)
+    to_send = []
+    for index in range(len(steps)):
+        to_send.append(sum((amounts[index] for amounts in amounts_by_record), Amount()))
+    return _Sample(record_count, min(record_count, MOST), amounts_by_record, to_send)
 
 
 async def _amounts_by_record(
@@ -371,25 +380,34 @@ def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
 
 def _left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> list[Amount]:
     # What each step has left to send, without USD.
-    counted = len(sample.amounts_by_record)
-    rows = counted * sample.weight  # of the run, that can be read
-    done = rows  # by the steps so far: all rows, until a step asks
-    has_asking_step = False  # among the steps so far
     left = []
-    for index, step in enumerate(run.job.steps):
-        to_send = sum((amounts[index] for amounts in sample.amounts_by_record), Amount())
+    done_by_step = _rows_done_by_step(run, sample, stored)
+    for step, to_send, done in zip(run.job.steps, sample.to_send, done_by_step, strict=True):
         replies = stored.get(step.label, _StoredReplies())
+        left.append(_left_of_step(to_send * sample.weight, replies, sample.rows, done))
+    return left
+
+
+def _rows_done_by_step(
+    run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]
+) -> list[float]:
+    # How many of the run's rows each step has done, as far as stored replies tell.
+    done = sample.rows  # a step before the first one that asks has done all rows
+    done_by_step = []
+    has_asking_step = False  # among the steps so far
+    for step, to_send in zip(run.job.steps, sample.to_send, strict=True):
         if to_send.requests:
             # In a stream each row goes on to the next step at once: the first step that asks tells
             # how many rows are done by all. Without a stream, each step waits for the one before it
             # to end: a later one may have done fewer rows.
             keeps_up_with_first = run.options.stream and has_asking_step
             if not keeps_up_with_first:
-                requests_per_row = to_send.requests / counted
+                replies = stored.get(step.label, _StoredReplies())
+                requests_per_row = to_send.requests / len(sample.amounts_by_record)
                 done = min(done, replies.first_tries / requests_per_row)
             has_asking_step = True
-        left.append(_left_of_step(to_send * sample.weight, replies, rows, done))
-    return left
+        done_by_step.append(done)
+    return done_by_step
 
 
 def _left_of_step(stated: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:

@@ -170,7 +170,7 @@ class RowsInput(JobInput):
         self._input = source
         self._operator = first.operator
         self._roles = _roles_of(first)
-        self._pilot = pilot
+        self._pilot = pilot  # how many rows a trial run takes; None for all rows
         # of the rows of our own; None where the user's are read in place
         self._made_path = first.storage.first_entry_file_name if first.storage.made_of else None
         self._ready = False  # whether `prepare` has looked at the input, and made its rows

@@ -40,6 +40,10 @@ class File:
     values: Any
     root: Any
 
+    def gives_whole(self, key: tuple[str, ...]) -> bool:
+        """Whether it gives a key, by its parts, a whole list or mapping: a file always does."""
+        return True
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -50,6 +54,10 @@ class Overrides:
     whole: frozenset[tuple[str, ...]]
     # `hydra` where some set Hydra itself (`hydra.…`); these aren't in `values`
     of_hydra: Sequence[str]
+
+    def gives_whole(self, key: tuple[str, ...]) -> bool:
+        """Whether one gives the key a whole list or mapping, rather than one of its items."""
+        return key in self.whole
 
 
 @dataclass(frozen=True)
@@ -209,25 +217,23 @@ def merge(parts: Parts) -> Any:
         if not part.values:  # most runs override nothing, and merging that takes as long as reading
             continue
         stated = OmegaConf.to_container(part.values)
-        for path in _paths_of_other_kind(OmegaConf.to_container(config), stated, ()):
+        for key in _keys_of_other_kind(OmegaConf.to_container(config), stated, ()):
             # OmegaConf doesn't merge a mapping with a list. So the place is emptied, and the new
             # one takes it. An override of a list's item (`endpoints.0=…`) looks like a mapping
             # here, though no whole mapping was given: `OmegaConf.merge` refuses it below.
-            is_given_whole = part is not parts.overrides or path in parts.overrides.whole
-            if is_given_whole:
-                set_at(config, path, None)
+            if part.gives_whole(key):
+                set_at(config, key, None)
         config = OmegaConf.merge(config, part.values)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
     return config
 
 
-def _paths_of_other_kind(
-    before: Any, after: Any, path: tuple[str, ...]
-) -> Iterator[tuple[str, ...]]:
-    # the keys, by their parts, that have a list on one side and a mapping on the other
+def _keys_of_other_kind(before: Any, after: Any, key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    # Of the values `before` and `after` of a key: the keys, by their parts, that have a list in one
+    # and a mapping in the other.
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
-            yield from _paths_of_other_kind(before[name], after[name], (*path, name))
+            yield from _keys_of_other_kind(before[name], after[name], (*key, name))
     elif {type(before), type(after)} == {dict, list}:
-        yield path
+        yield key

@@ -233,28 +233,28 @@ def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec 
 
 
 def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
-    # Changes paths in `values`. A path starts from the folder of the file that states it, that of
-    # an override from the current folder; of several that state it, the last counts. A `~` at its
+    # Changes paths in `values`. A path in a file starts from the file's folder, one in an override
+    # from the current folder. If several state the same path, the last one counts. A `~` at its
     # beginning is the user's own folder.
     sources: list[tuple[str, Any]] = []  # of each part, the folder and what it states
     for file in parts.files:
         sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
     sources.append((".", OmegaConf.to_container(parts.overrides.values)))
-    for block, key, place in _possible_paths(values):
+    for block, key, location in _possible_paths(values):
         value = block.get(key)
         if not _starts_from_a_folder(value):
             continue
         folder = "."
         for source_folder, stated in sources:
-            if block_with(stated, place) is not None:  # this part states the path
+            if block_with(stated, location) is not None:  # this part states the path
                 folder = source_folder
         path = joined(folder, os.path.expanduser(plain_path(str(value))))
         block[key] = absolute(path)
 
 
 def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:
-    # The block, the key and the place of each value that may be a path. Such a place is
-    # ["results_dir"] or ["image_grounding", "data", "input_jsonl"].
+    # Of each value that may be a path: its block, its key, and the key with the blocks that it is
+    # in, such as ["image_grounding", "data", "input_jsonl"].
     yield values, "results_dir", ["results_dir"]
     for name, block in values.items():
         if not isinstance(block, dict):
