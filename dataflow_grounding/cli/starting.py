@@ -112,19 +112,22 @@ def default_specs(
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
-    # With these settings the spec names no model: a run takes that of DF_MODEL, which may be unset.
-    leaves_model_open = settings["vlm"] == {"backend": "openai"}
-    is_without_model = leaves_model_open and not os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
-        text = with_settings(template_of(name), settings)
-        if is_without_model:
-            text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
-        write_text(path, text if every_key else shortened(text, name, settings))
+        write_text(path, _spec_text(name, settings, every_key))
         say(path, err=False)
     if endpoint is None and not backend and not backend_of_keys():
         say("The environment names no endpoint, so these ask Gemini: see --backend, --endpoint.")
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
+
+
+def _spec_text(name: str, settings: dict[str, Any], every_key: bool) -> str:
+    text = with_settings(template_of(name), settings)
+    # With these settings the spec names no model: a run takes that of DF_MODEL, which may be unset.
+    leaves_model_open = settings["vlm"] == {"backend": "openai"}
+    if leaves_model_open and not os.environ.get("DF_MODEL", "").strip():
+        text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
+    return text if every_key else shortened(text, name, settings)
 
 
 def _settings_of(backend: str | None) -> dict[str, Any]:
