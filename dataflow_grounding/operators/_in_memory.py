@@ -76,7 +76,7 @@ def check_columns(
         return
     column_of_role = operator.reads()
     for role in lacking_roles:
-        # A model that sees the picture doesn't need this column: the error says to name a model.
+        # A model that sees the picture doesn't need this column: the error says so.
         if needed_without_model(operator, role):
             raise error(f"{operator.name} {NO_MODEL.format(column_of_role[role])}")
     unused = [name for name in columns if name not in column_of_role.values()]
