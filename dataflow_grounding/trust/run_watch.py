@@ -314,13 +314,13 @@ class RunWatch(BoxWatch):
     @property
     def is_checked(self) -> bool:
         """Whether a check was made that holds: in memory, by another run of this process, too."""
-        # Once so, for the whole run, also when that check isn't fresh any more.
+        # Once true, it stays so for the whole run, also when that check isn't fresh any more.
         self._is_checked = self._is_checked or self.known.is_fresh
         return self._is_checked
 
     @property
     def awaits_check(self) -> bool:
-        """Whether a request was sent ahead, and the check is not done that tells of its reply."""
+        """Whether a request was sent ahead, and the first check isn't done, which tells of it."""
         return self.can_check and not self.is_checked and not self.sends_ahead
 
     def _must_wait(self, image: Image) -> bool:
@@ -329,8 +329,9 @@ class RunWatch(BoxWatch):
             return False
         if not self.is_checked:
             return True
-        # Data may have any number of kinds, and checks are to cost few requests: so kinds have no
-        # more checks than the first one may have, and one for each stretch of requests.
+        # Data may have any number of kinds, but checks should cost few requests. So a new kind is
+        # checked only while all checks together had fewer pictures than a first check may have,
+        # plus one for each stretch of requests.
         known = self.known
         may_check_new_kind = known.checks < MOST_KINDS + known.pace.sent / self._every
         return may_check_new_kind and picture_kind(image) not in known.kinds
@@ -345,8 +346,8 @@ class RunWatch(BoxWatch):
         shard = self._start.options.shard
         is_block = shard is not None and bool(shard.rows)
         enough = 1 if is_block else min(AT_THE_END, self._every)
-        # The smaller count is right: another run of this process may have checked meanwhile, and
-        # its requests aren't this run's.
+        # Another run of this process may have made a check since this run's last one, which makes
+        # the second count smaller. It may also have sent requests, which only the second counts.
         unchecked = min(self._unchecked, self.known.pace.unchecked)
         return self.is_checked and unchecked >= enough
 

@@ -70,7 +70,7 @@ def phrase_columns(
     scored: list[ScoredVerdict] = []
     if found and judged:
         scored = _scored_verdicts(found, overlaps, rules)
-    counted_boxes = rules.counted_boxes(found)  # the indices of those that no score cut leaves out
+    counted_boxes = rules.counted_boxes(found)  # indices, without boxes below the score cut
     counted_overlaps = [overlap for overlap in overlaps if overlap.found in counted_boxes]
     matched = one_to_one(counted_overlaps, rules)
     # Both sides say what is in the picture: the answer can be right.
