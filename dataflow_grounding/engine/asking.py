@@ -200,7 +200,6 @@ class Asking:
             lines = self._stored_replies(question, key, by) if from_store else []
             if not lines:
                 from_store = False
-                by.work.sent = True
                 lines = [await self._sent(question, key, by, check)]
             this_try = _Try(request, by, number, key, from_store, check, first_rule)
             try:
@@ -314,6 +313,7 @@ class Asking:
     ) -> dict[str, Any]:
         # The stored line of the reply. Equal requests that are under way at once are sent once, and
         # all get that line.
+        by.work.sent = True
         if request.sending.before_sending is not None:
             await request.sending.before_sending()
         line = self._answered_in_this_run(key, by, check)
@@ -411,10 +411,7 @@ class Asking:
             is_answered = isinstance(error, errors.RequestRefused)
             return await self._fault_of_refusal(error, endpoint, pending)
         except errors.ServerFault as fault:
-            # A service tier without room (`flex`, say) doesn't say how many requests the endpoint
-            # takes.
-            is_tier_full = isinstance(fault, errors.TierFull)
-            is_overloaded = isinstance(fault, errors.ServerOverloaded) and not is_tier_full
+            is_overloaded = _is_overload(fault)
             pending.tries[fault.kind] += 1
             with self._stopping():
                 self.endpoints.failed(endpoint, fault, pending.tries[fault.kind])
@@ -550,20 +547,20 @@ class Asking:
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
+        tells_nothing = False
         try:
             reply = await self._ask_plainly(question, endpoint)
+            tells_nothing = reply.kept  # a gateway's cache has answered, and not the model
         except (errors.EndpointRefused, errors.RequestRefused) as again:
             return again
         except errors.RunStopped:
             raise
         except errors.ServerFault:
-            # it told nothing: once there are REFUSED_IN_A_ROW more, the question is put again
-            endpoint.reset_refusals()
+            tells_nothing = True
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
-        else:
-            if reply.kept:  # a gateway's cache has answered, which tells nothing of the model
-                endpoint.reset_refusals()
+        if tells_nothing:  # once there are REFUSED_IN_A_ROW more, the question is put again
+            endpoint.reset_refusals()
         return None
 
     async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> Reply:
@@ -610,11 +607,8 @@ class Asking:
         tier = ""
         self._check_stopped()
         self.picture_limit.check(request, by)
-        try:
+        with self._stopping():
             reserved = await self.budget.reserve(request, endpoint.serving)
-        except errors.RunStopped as why:  # the run stops for all requests
-            self._stop(why)
-            raise
         try:
             self._check_stopped()  # once more, because the request may have waited for the budget
             sent_at = time.monotonic()
@@ -817,6 +811,11 @@ def _fail_those_who_wait(future: "asyncio.Future[dict[str, Any]]", error: BaseEx
     else:  # a waiter would take the CancelledError of this task for one of its own
         future.set_exception(errors.Interrupted("stopped"))
     future.exception()  # without a waiter, asyncio would complain of an error that nobody took
+
+
+def _is_overload(fault: errors.ServerFault) -> bool:
+    # A service tier without room (`flex`, say) doesn't say how many requests the endpoint takes.
+    return isinstance(fault, errors.ServerOverloaded) and not isinstance(fault, errors.TierFull)
 
 
 def _billed_for(

@@ -15,15 +15,9 @@ from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.options import (
-    RunOptions,
-    RunStart,
-    counter_for_memory,
-    current_options,
-)
+from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import (
     SUSPECT,
     UNSEEN,
@@ -87,9 +81,8 @@ def annotate_all(
     asking = None
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
-        with _turn_of(operator).taken():
-            operator.prepare(RunStart(options, counter.budget, folder=None, pictures=pictures))
-        asking = _asking_of(operator, options, counter.budget)
+        start = RunStart(options, counter.budget, folder=None, pictures=pictures)
+        asking = _prepared_asking(operator, start)
     replies_path = options.replies or ""  # without one, replies last no longer than the call
     with closing(KeyedLog(replies_path)) as store:
         # The operator asks with this when it concludes. A row's priority is its index, so that this
@@ -104,13 +97,16 @@ def annotate_all(
     return _results(rows, records, outcomes, image_key)
 
 
-def _asking_of(operator: Annotator, options: RunOptions, budget: Budget) -> Asking | None:
+def _prepared_asking(operator: Annotator, start: RunStart) -> Asking | None:
+    # Prepares the operator; returns what answers its requests, None where it has no serving.
+    with _turn_of(operator).taken():
+        operator.prepare(start)
     if operator.serving is None:
         return None
     # These two are about the stored replies of earlier runs. Those that `options.replies` keeps of
     # earlier calls are taken in any case.
-    own_options = replace(options, force_reprocess=False, retry_failed=False)
-    return Asking(operator.serving, own_options, budget)
+    own_options = replace(start.options, force_reprocess=False, retry_failed=False)
+    return Asking(operator.serving, own_options, start.budget)
 
 
 def _turn_of(operator: Annotator) -> Turn:

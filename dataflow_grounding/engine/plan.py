@@ -365,25 +365,31 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
     provider_of = dict.fromkeys(columns, "the input")
     may_have_any_column = False  # because a step may have written columns that it doesn't name
     for step in steps:
-        reads, writes = step.operator.reads(), step.operator.writes()
-        for role, column in reads.items():
-            is_provided = column in provider_of or column in FACT_COLUMNS
-            may_be_left_out = role in step.operator.optional_keys
-            if not (is_provided or may_have_any_column or may_be_left_out):
-                raise _without_column(step, role, column, there=provider_of)
-        role_of: dict[str, str] = {}  # by column: its first role, because two may share one
-        for role, column in writes.items():
-            role_of.setdefault(column, role)
-        for column in role_of:
-            may_be_filled_in = provider_of.get(column) == "the input" and column in empty
-            is_updated = column in reads.values()  # the step reads what it rewrites
-            if column in provider_of and not (may_be_filled_in or is_updated):
-                whose = f"column {column!r} of {provider_of[column]}"
-                way = step.operator.way_to_rename(role_of[column])
-                raise PlanError(f"{step.label} would overwrite {whose}: {way}")
-            provider_of[column] = step.label
-        if not writes:
+        if not may_have_any_column:
+            _check_reads(step, provider_of)
+        _check_writes(step, provider_of, empty)
+        written = step.operator.writes().values()
+        provider_of.update(dict.fromkeys(written, step.label))
+        if not written:
             may_have_any_column = True
+
+
+def _check_reads(step: Step, provider_of: Mapping[str, str]) -> None:
+    for role, column in step.operator.reads().items():
+        is_provided = column in provider_of or column in FACT_COLUMNS
+        may_be_left_out = role in step.operator.optional_keys
+        if not (is_provided or may_be_left_out):
+            raise _without_column(step, role, column, there=provider_of.keys())
+
+
+def _check_writes(step: Step, provider_of: Mapping[str, str], empty: Collection[str]) -> None:
+    for role, column in step.operator.writes().items():
+        may_be_filled_in = provider_of.get(column) == "the input" and column in empty
+        is_updated = column in step.operator.reads().values()  # the step reads what it rewrites
+        if column in provider_of and not (may_be_filled_in or is_updated):
+            whose = f"column {column!r} of {provider_of[column]}"
+            way = step.operator.way_to_rename(role)
+            raise PlanError(f"{step.label} would overwrite {whose}: {way}")
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
