@@ -246,8 +246,8 @@ class CocoFile:
         """Return the names of categories in the order of their ids.
 
         Where an id is no number, the order is that of the file. Each name comes once, and blank
-        ones are left out. Empty where the only one is the word that an export without classes has
-        for everything.
+        ones are left out. Empty where the only name is ONE, by which an export without classes
+        calls everything.
         """
         ids = list(self._category_names)
         if all(own_id.isdecimal() for own_id in ids):
@@ -559,7 +559,7 @@ class _OwnIds:
     """Gives ids of a source back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
-        # Hashes of ids, each in a tuple: 0 and 1 are their own hashes, and the same to that table.
+        # By the hash of a tuple with the id. By their own hashes, 0 and 1 would be one key there.
         self._taken = NumberTable()
         self._last = 0  # the number that was given last to what is new
 
@@ -569,7 +569,8 @@ class _OwnIds:
 
     def id_of(self, own_id: Any = None) -> Any:
         """Return `own_id` where it is an id that no other has, else a new number."""
-        if not isinstance(own_id, (int, float, str)) or self._is_taken(own_id):
+        is_id = isinstance(own_id, (int, float, str))
+        if not is_id or self._is_taken(own_id):
             own_id = self._last + 1
             while self._is_taken(own_id):
                 own_id += 1
@@ -593,7 +594,10 @@ class _NamedIds:
         self.reserve_up_to = self._ids.reserve_up_to
 
     def id_of(self, name: str, own_id: Any = None) -> tuple[Any, bool]:
-        """Return the id of a name, and whether it is a new one: `own_id` where that is free."""
+        """Return the id of a name, and whether the name is new.
+
+        A new name gets `own_id` where that is free, else a number.
+        """
         number, is_new = self._numbers.number_of(name)
         if is_new:
             new_id = self._ids.id_of(own_id)

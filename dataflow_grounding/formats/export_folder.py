@@ -149,7 +149,7 @@ class ExportFolder:
         """
         path = within(self._new, name)
         folder = os.path.dirname(path)
-        if folder != self._last_folder:  # each call takes as long as writing a small file
+        if folder != self._last_folder:  # to make a folder takes as long as to write a small file
             os.makedirs(folder, exist_ok=True)
             self._last_folder = folder
         return path
@@ -175,16 +175,19 @@ class ExportFolder:
 
         is_packed = b"" in self.line.values()  # a column of pictures: the data file is a folder
         files = f"{data_file}/*" if is_packed else data_file
-        data_files = [{"split": "train", "path": files}]
-        if self.parts:
-            data_files = [
-                {"split": _SPLITS.get(name, name), "path": f"{name}/{files}"} for name in self.parts
-            ]
-        # Without these, `datasets` may take other files of the folder for the data: classes.txt.
-        configs = [{"config_name": "default", "data_files": data_files}]
+        configs = [{"config_name": "default", "data_files": self._files_of_splits(files)}]
         features = [{"name": key, **_feature(value)} for key, value in self.line.items()]
         data = {"configs": configs, "dataset_info": {"features": features}}
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
+
+    def _files_of_splits(self, files: str) -> list[dict[str, str]]:
+        # Without these, `datasets` may take other files of the folder for the data: classes.txt.
+        # `files` are the data's, relative to the folder or to that of each part.
+        if not self.parts:
+            return [{"split": "train", "path": files}]
+        return [
+            {"split": _SPLITS.get(name, name), "path": f"{name}/{files}"} for name in self.parts
+        ]
 
     def file(self, name: str) -> IO[str]:
         """Open a new text file of the folder, to be written; the folders above it are made."""
@@ -199,7 +202,7 @@ class ExportFolder:
         with self.file(name) as file:
 
             def put(value: Mapping[str, Any]) -> None:
-                if _adds_to(self.line, value):  # few lines do, and to merge all takes longer
+                if _adds_to(self.line, value):  # few lines do, and asking is quicker than merging
                     self.line = _merged_example(self.line, value)
                 file.write(dump_line(value))
 
@@ -224,21 +227,26 @@ class ExportFolder:
                 is_one_list = keys == ("",)
                 if is_one_list:
                     _write_list(file, spools[0])
-                    file.write("\n")
-                    return
-                file.write("{")
-                for key, value in head.items():
-                    file.write(f'"{key}":{dump_text(value)},\n')
-                separator = ""
-                for key, spool in zip(keys, spools, strict=True):
-                    file.write(f'{separator}\n"{key}":')
-                    _write_list(file, spool)
-                    separator = ","
-                file.write("}\n")
+                else:
+                    _write_object(file, head, dict(zip(keys, spools, strict=True)))
+                file.write("\n")
 
 
 def _temporary_text() -> IO[str]:
     return cast("IO[str]", tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n"))
+
+
+def _write_object(file: IO[str], head: Mapping[str, Any], spools: Mapping[str, IO[str]]) -> None:
+    # An object with the members of `head`, then a list under each key of `spools`.
+    file.write("{")
+    for key, value in head.items():
+        file.write(f'"{key}":{dump_text(value)},\n')
+    separator = ""
+    for key, spool in spools.items():
+        file.write(f'{separator}\n"{key}":')
+        _write_list(file, spool)
+        separator = ","
+    file.write("}")
 
 
 def _write_list(file: IO[str], spool: IO[str]) -> None:

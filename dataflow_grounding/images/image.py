@@ -808,7 +808,7 @@ def _checked_path(path: object, folders: Sequence[str], column: str) -> str:
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
-    """Return the image that column `key` names; of the file no more is read than its facts need.
+    """Return the image that column `key` names, with its file's facts.
 
     It is looked for once, and is the same in all steps of the record. Facts that are known already
     are not read again while the file's state stays the same.
