@@ -124,12 +124,7 @@ class WebDataset(Format):
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     ending = ending.lower() or ".jpg"
                     endings.add(ending)
-                    # A sample is the picture a/x.jpg and after it the record a/x.json: its key is
-                    # a/x.
-                    key = keys.of(stem)
-                    record = dump_text(_row(sample, key + ending)).encode()
-                    tar.writelines(_tar_member(key + ending, sample.data))
-                    tar.writelines(_tar_member(key + ".json", record))
+                    tar.writelines(_members_of(sample, keys.of(stem), ending))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         if endings:
             # A picture's ending is a column. `datasets` reads samples with different columns only
@@ -244,6 +239,13 @@ def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
     if names:
         with out.file(CLASSES_FILE) as file:
             file.write("".join(f"{name}\n" for name in names))
+
+
+def _members_of(sample: Sample, key: str, ending: str) -> Iterator[bytes]:
+    # For the key a/x the picture a/x.jpg, and after it the record a/x.json.
+    record = dump_text(_row(sample, key + ending)).encode()
+    yield from _tar_member(key + ending, sample.data)
+    yield from _tar_member(key + ".json", record)
 
 
 def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
