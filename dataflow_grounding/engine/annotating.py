@@ -204,9 +204,10 @@ async def annotated_once(
     cancelled: Callable[[], bool],
 ) -> Result:
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
-    A Partial has both. A RecordError is returned, and any other error of the operator's own code is
-    returned as OperatorFailed; a RunStopped is raised. A CancelledError is raised where `cancelled`
-    says that the whole run was cancelled. Otherwise it is an error of the operator's code.
+    A Partial, which is an update that lacks something, has both. A RecordError is returned, and any
+    other error of the operator's own code is returned as OperatorFailed; a RunStopped is raised. A
+    CancelledError is raised where `cancelled` says that the whole run was cancelled. Otherwise it
+    is an error of the operator's code.
     """
     try:
         return await _update_of(operator, record, ask, memo)

@@ -91,9 +91,10 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
-    """Return what a stored reply says, and notes on reading it; one marked `suspect` has the note
-    SUSPECT. Raises RecordError, with `attempts` and `reply` set; a RunStopped of the reader is left
-    as it is.
+    """Return what a stored reply says, and notes on reading it. A line is `suspect` where a check
+    of the box format has failed, and the run only warns of that: SUSPECT is then among the notes.
+    Raises RecordError, with `attempts` and `reply` set; a RunStopped of the reader is left as it
+    is.
     """
     error = _failure_in(line)
     if error is None:

@@ -113,9 +113,9 @@ class UnreadableReplies:
 
 
 class FirstReplies:
-    """The last replies to first tries, by task: whether one rule refuses most of them. A model that
-    answers most questions in a manner that a rule refuses mostly keeps to it when it is asked
-    again: then a second request isn't worth its price. Where second replies can be read, it is.
+    """The last replies to first tries, by task: whether one rule refuses most of them. Then that is
+    the model's manner, to which it mostly keeps when it is asked again, and a second request isn't
+    worth its price. Where second replies can be read after all, it is.
     """
 
     def __init__(self) -> None:
