@@ -165,16 +165,17 @@ class Answerers:
         if not name:
             return
         self._count(name)
-        usual_name = self._usual_names.get(address, name)
-        if is_same_model(name, self._asked):
-            self._usual_names[address] = self._asked
-            # An earlier reply had another name, which can't be an alias: this one has the true one.
-            if not is_same_model(usual_name, self._asked):
-                self._warn_once(usual_name, address)
-        else:
-            self._usual_names[address] = usual_name
+        usual_name = self._usual_names.get(address)
+        is_as_asked = is_same_model(name, self._asked)
+        if usual_name is None:  # the first reply there: another name may be an alias
+            self._usual_names[address] = self._asked if is_as_asked else name
+        elif not is_as_asked:
             if not is_same_model(name, usual_name):
                 self._warn_once(name, address)
+        elif usual_name != self._asked:
+            # The name of the first reply is no alias, because this one has the true name.
+            self._usual_names[address] = self._asked
+            self._warn_once(usual_name, address)
 
     def _warn_once(self, name: str, address: str) -> None:
         if name in self.others or len(self.others) >= MOST_TOLD:

@@ -460,8 +460,8 @@ def _poisson_at_most(count: int, mean: float) -> float:
 
 
 def what_probes_prove(as_asked: int, missed: int = 0) -> str:
-    """Return a sentence on what probe pictures prove, from how many came `as_asked` and how many
-    `missed` (further copies of these came as asked). It tells a bound after ENOUGH_PROBES, or after
+    """Return a sentence on what probe pictures prove. `as_asked` of them came as asked. `missed` of
+    them did not, though further copies of them did. It tells a bound after ENOUGH_PROBES, or after
     a miss.
     """
     if not missed and as_asked < ENOUGH_PROBES:
