@@ -207,12 +207,14 @@ class _FormReader:
         read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
 
     def check_single(self, before: str, after: str) -> None:
-        """Refuse an answer with another next to it: an empty one, or one in tokens."""
+        """Refuse an answer with another next to it: an empty one, one in tokens, or "There is no
+        cup." next to boxes.
+        """
         for text in (before, after):
             if not text.strip():
                 continue
-            says_other = bool(self.parsed.boxes) and says_none(text, self.texts)
-            if _EMPTY_ANSWER.search(text) or has_tokens(text) or says_other:
+            denies_boxes = bool(self.parsed.boxes) and says_none(text, self.texts)
+            if _EMPTY_ANSWER.search(text) or has_tokens(text) or denies_boxes:
                 words = " ".join(text.split())[:60]
                 raise UnreadableReply(
                     f"the words next to the answer may change it: a further answer: {words!r}",

@@ -249,11 +249,10 @@ class _Reader:
         # A text may be the label of boxes that have none: then it must name no other thing.
         are_labelled = all(box.label for box in self.parsed.boxes[count_before:])
         things = None if are_labelled else self.texts  # None for any thing
-        for text in items:
-            if isinstance(text, str):
-                if not self.is_harmless(key="", value=text, things=things):
-                    raise _no_boxes(text)
-                self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
+        for text in [item for item in items if isinstance(item, str)]:
+            if not self.is_harmless(key="", value=text, things=things):
+                raise _no_boxes(text)
+            self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
     def read_plain_values(self, items: list[Any], label: str | None) -> None:
         """Add the one box of a list without lists in it: `[1, 2, 3, 4]`, or with its label as in
@@ -607,8 +606,9 @@ class _Reader:
         others: dict[str, Any] = {}
         for key, value in fields.items():
             # "location": "on the left" isn't of the box: it is judged as other texts are
-            is_text = isinstance(value, str) and not _has_box_in_words(value)
-            if key == label_key or (self.is_of_box(key, value) and not is_text):
+            is_in_words = isinstance(value, str) and not _has_box_in_words(value)
+            is_box = self.is_of_box(key, value) and not is_in_words
+            if key == label_key or is_box:
                 continue
             _check_picture(key, value)
             if has_role(key, "label") and self.contradicts(key, value, phrase_id):
@@ -736,7 +736,9 @@ class _Reader:
         """Judge a key whose role settles it: True for a wrong count, say, False for a right one.
         Return None for other keys. A size is kept in `parsed`.
         """
-        if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
+        if has_role(key, "idle", "statuses"):  # "iscrowd": 1 is of no matter
+            return False
+        if has_role(key, "evidence") and value in EVIDENCE:
             return False
         if has_role(key, "zero") and number(value) is not None:
             return number(value) != 0  # "image_index": 1
@@ -760,11 +762,12 @@ class _Reader:
         if truth is False and own_id is not None and self.names_own(key, own_id):
             return True  # "is_cat": false
         is_flag_or_number = truth is not None or number(value) is not None
-        if own_id is None and is_flag_or_number and not _is_known(key, truth):
-            # Nobody knows what `"todo": 1` next to a list says, so people may read it.
-            self.parsed.texts.append(KeyText(key, str(value).lower()))
+        if is_flag_or_number:
+            if own_id is None and not _is_known(key, truth):
+                # Nobody knows what `"todo": 1` next to a list says, so people may read it.
+                self.parsed.texts.append(KeyText(key, str(value).lower()))
             return False
-        if not isinstance(value, str) or is_flag_or_number:
+        if not isinstance(value, str):  # null or NaN
             return False
         if has_role(key, "absent") and ids_of(value, self.phrases):
             return True  # "missing": "the red cup"

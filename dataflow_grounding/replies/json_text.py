@@ -188,6 +188,7 @@ def ends_answer(value: Any) -> bool:
     lists = [inner for inner in value.values() if isinstance(inner, list)]
     if not lists:
         return len(value) == 1  # {"caption": "…"}
+    # {"objects": []} and {"objects": [{…}]}, but not {"bbox": [1, 2, 3, 4]}
     return any(not items or isinstance(items[0], (dict, str)) for items in lists)
 
 

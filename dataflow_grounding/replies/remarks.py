@@ -457,9 +457,9 @@ def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
     doubts: dict[int, str] = {}
     for own_id, phrase in phrases.items():
         marked = heads_marked(things_marked(plain, [phrase]), [phrase])
-        about = [sentence for sentence in _SENTENCE.split(marked) if THING in sentence]
-        last = about[-1] if about else ""
-        if any(_denies_thing(clause, [phrase]) for clause in _CLAUSE.split(last)):
+        sentences = [sentence for sentence in _SENTENCE.split(marked) if THING in sentence]
+        clauses_of_last = _CLAUSE.split(sentences[-1]) if sentences else []
+        if any(_denies_thing(clause, [phrase]) for clause in clauses_of_last):
             doubts[own_id] = "the model's thinking says that it isn't there"
     return doubts
 

@@ -196,11 +196,10 @@ class RayRun(Run):
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
         # Has the shards that wait worked on, one after the other, in a lane.
         while self.stopped is None and self._waiting:
-            # Shards differ in what they cost. So each may use twice an equal part of the budget
-            # that is left: there are half as many parts as shards.
-            parts = math.ceil(len(self._waiting) / 2)
-            if is_last:
-                parts = 1  # all that is left
+            # Shards differ in what they cost. So each may use twice its equal part of the budget
+            # that is left: one of half as many parts as there are shards.
+            # In the last round one shard follows the other, and each may use all of it.
+            parts = 1 if is_last else math.ceil(len(self._waiting) / 2)
             shard = self._waiting.popleft()
             outcome = await self._worked_on(shard, lane, self._granted(parts))
             if outcome is None or outcome.wrong is None:  # it waits again, or is finished
