@@ -1,6 +1,7 @@
 """What a sentence says of coordinates that wasn't asked for: an order, a unit, a scale, a size.
 
-In English, words that do harm are listed; in other languages, those that do none.
+In English, five other languages of Europe and Chinese, words that do harm are listed; in all other
+languages, those that do none.
 """
 
 import re
@@ -72,9 +73,23 @@ and "Y" the middle.
 _CORNER = lazy_pattern(
     r"\b(?:top|upper)[- ]left\b(?! (?:bottom|lower))"
     r"|(?<!left )\b(?:bottom|lower)[- ]right\b|左上角?|右下角?"
+    r"|\boben links\b(?! unten)|\blinks oben\b|\bobere\w* linke\w*"
+    r"|(?<!links )\bunten rechts\b|\brechts unten\b|\buntere\w* rechte\w*"
+    r"|\b(?:haut|supérieure?)(?: à)?[- ]gauche\b|\b(?:bas|inférieure?)(?: à)?[- ]droite?\b"
+    r"|\bsuperiore? (?:izquierd|esquerd|sinistr)\w+|\balto a sinistra\b"
+    r"|\binferiore? (?:derech|direit|destr)\w+|\bbasso a destra\b",
+    re.IGNORECASE,
 )
 _JOINED = lazy_pattern(rf"\b(?:and|und|et|y) (?={_EDGE})", re.IGNORECASE)
-_OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下")
+_OTHER_CORNER = lazy_pattern(
+    r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下"
+    r"|\boben rechts\b|\brechts oben\b|\bobere\w* rechte\w*"
+    r"|\bunten links\b|\blinks unten\b|\buntere\w* linke\w*"
+    r"|\b(?:haut|supérieure?)(?: à)?[- ]droite?\b|\b(?:bas|inférieure?)(?: à)?[- ]gauche\b"
+    r"|\bsuperiore? (?:derech|direit|destr)\w+|\balto a destra\b"
+    r"|\binferiore? (?:izquierd|esquerd|sinistr)\w+|\bbasso a sinistra\b",
+    re.IGNORECASE,
+)
 # "with y first", "y before x"; "izquierda y derecha" names no y
 _FIRST_AXIS = lazy_pattern(
     r"\b([xy])(?:[- ]?(?:coordinates?|values?))?"
@@ -231,7 +246,7 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
     # "The image has 640 x 480 pixels" may speak of pixels, no matter what was asked for.
     is_of_picture_size = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
     units = "pixels" if asked.scale == "px" or is_of_picture_size else "parts"
-    is_english = pattern_listed("english").search(sentence) is not None
+    is_listed = pattern_listed("listed_languages").search(sentence) is not None
     for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
         sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
@@ -241,7 +256,7 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
         if word[0].isdigit():
             is_right = _is_right_number(word, asked, highest_count)
         else:
-            is_right = _is_right_word(word, asked, units, is_english)
+            is_right = _is_right_word(word, asked, units, is_listed)
         if not is_right:
             return word
     return None
@@ -254,10 +269,10 @@ def _is_right_number(word: str, asked: Asked, highest_count: int) -> bool:
     return is_count or float(word) in asked.numbers
 
 
-def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> bool:
+def _is_right_word(word: str, asked: Asked, units: str, is_listed: bool) -> bool:
     # Whether a word agrees with what was asked for. `units` is "pixels" or "parts": remarks.yaml
     # has the words for either.
-    if word in ("%", "percent", "percentage", "percentages"):
+    if word in words_listed("percents"):
         return bool(asked.scale == 100)
     if word in words_listed("fillers"):  # that say nothing of a scale
         return True
@@ -265,10 +280,10 @@ def _is_right_word(word: str, asked: Asked, units: str, is_english: bool) -> boo
         return word in words_listed(f"units_of_{units}")
     if is_neutral(word) or word == THING:
         return True
-    # The rest are words that no list has. They are right in English and Chinese, unless they name
-    # another scale or turn something round. In other languages no such words are listed.
+    # The rest are words that no list has. They are right in Chinese and in languages that are
+    # listed, unless they name another scale or turn something round.
     if turning_word(word) is not None:
         return False
     if _CHINESE.search(word) is not None:
         return pattern_listed("other_scale_parts").search(word) is None
-    return is_english and word not in words_listed("other_scales")
+    return is_listed and word not in words_listed("other_scales")

@@ -262,6 +262,13 @@ def test_another_frame_is_refused(words: str) -> None:
         "The coordinates are relative to the image width and height.",
         "The normalized coordinates correctly frame the two objects.",
         "The confidence scores range from 0 to 1.",
+        "Alle Werte sind auf den Bereich 0 bis 1000 normalisiert.",
+        "x1, y1 ist die obere linke Ecke, x2, y2 die untere rechte Ecke.",
+        "Las coordenadas están en el formato [x1, y1, x2, y2].",
+        "(x1, y1) es la esquina superior izquierda y (x2, y2) la inferior derecha.",
+        "Les valeurs sont normalisées entre 0 et 1000.",
+        "As coordenadas foram normalizadas para o intervalo de 0 a 1000.",
+        "Le coordinate sono nel formato [x1, y1, x2, y2].",
     ],
 )
 def test_ordinary_words_on_coordinates_change_nothing(words: str) -> None:
@@ -285,7 +292,12 @@ def test_ordinary_words_on_coordinates_change_nothing(words: str) -> None:
         "The coordinates are relative to the red cup.",
         "The coordinates refer to the second frame.",
         "The coordinates are those from the example.",
-        "Der Ursprung der Boxen ist woanders.",
+        "Die Boxen sind als Mittelpunkt, Breite und Höhe angegeben.",
+        "Der Ursprung der Koordinaten liegt unten links.",
+        "Las coordenadas están en porcentaje del ancho.",
+        "Les coordonnées sont celles de l'image réduite.",
+        "As coordenadas x e y estão trocadas.",
+        "L'origine delle coordinate è in basso a sinistra.",
     ],
 )
 def test_words_that_tell_of_other_coordinates_are_refused(words: str) -> None:
