@@ -158,7 +158,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     )
 
 
-def _columns_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def _readable_data(rows: Iterable[Row]) -> list[dict[str, Any]]:
     # without rows that can't be read
     return [row.data for row in rows if row.data is not None]
 
@@ -325,17 +325,8 @@ class Source:
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
-        readable = _columns_of(ahead)
-        if not readable and kind_of(self.path) == "file":
-            readable = self._first_readable_in_file()
-        elif not readable:
-            # a pipe can be read only once: what is read of it has to be put back, too
-            ahead += self._up_to_first_readable()
-            readable = _columns_of(ahead)
-        if not readable and self._shard is not None:
-            # a shard may have no rows: then the columns are those of the whole input
-            readable = _columns_of(itertools.islice(read_rows(self.path), FIRST_ROWS))
+        ahead = self._first_rows()
+        readable = _readable_data(ahead) or self._data_of_other_rows()
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
             raise InputError(f"nothing to do in {self._users_own_path}: {why}")
@@ -354,20 +345,27 @@ class Source:
         is_first_input = storage.input_path == storage.first_entry_file_name
         return storage.made_of if is_first_input and storage.made_of else self.path
 
-    def _first_readable_in_file(self) -> list[dict[str, Any]]:
-        # Its rows are read again from the first on. Returns one row, or [] without any.
-        for _, row in self._rows():
-            if row.data is not None:
-                return [row.data]
-        return []
-
-    def _up_to_first_readable(self) -> list[Row]:
-        rows = []
-        for _, row in self._numbered_rows:
-            rows.append(row)
-            if row.data is not None:
-                break
+    def _first_rows(self) -> list[Row]:
+        # FIRST_ROWS of them; or more, if none of these can be read: up to the first that can. A
+        # file needs no more, because it can be read again.
+        rows = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
+        if kind_of(self.path) != "file" and not _readable_data(rows):
+            for _, row in self._numbered_rows:
+                rows.append(row)
+                if row.data is not None:
+                    break
         return rows
+
+    def _data_of_other_rows(self) -> list[dict[str, Any]]:
+        # Where none of the first rows can be read. A file is read again, from its beginning.
+        if kind_of(self.path) == "file":
+            for _, row in self._rows():
+                if row.data is not None:
+                    return [row.data]
+        if self._shard is not None:
+            # it may have no rows: then the columns are those of the whole input
+            return _readable_data(itertools.islice(read_rows(self.path), FIRST_ROWS))
+        return []
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
         """Yield the rows, each after the number of the shard that it is in, from 1."""
