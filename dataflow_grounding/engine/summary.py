@@ -361,17 +361,10 @@ class Summary:
 
     def _expression_lines(self) -> Iterator[str]:
         if self.expressions["total"]:
-            # `12 expressions: 9 grounded, 3 none; 8 verified, 1 undecided`
-            line = counted(self.expressions["total"], "expression")
-            of_statuses = self._counts_of(STATUSES)
-            of_verdicts = self._counts_of(VERDICTS)  # "" where nothing was checked
-            parts = "; ".join(filter(None, [of_statuses, of_verdicts]))
-            if parts:
-                line += f": {parts}"
-            yield line
+            yield self._expression_line()
         for line in class_lines(self.shown.classes.rows(), MOST_CLASSES):
             yield f"  {line}"
-        # only where most expressions state a class
+        # `is_of_classes`: more expressions state a class than not
         if self.shown.classes.repeated and self.shown.classes.is_of_classes:
             times = counted(self.shown.classes.repeated, "box")
             yield f"  {times} on a thing that another box of its class has: counted once"
@@ -380,6 +373,14 @@ class Summary:
         more = self.expressions["grounded"] - len(self.shown.boxes)
         if self.shown.boxes and more > 0:
             yield f"  … and {more:,} more with boxes"
+
+    def _expression_line(self) -> str:
+        # `12 expressions: 9 grounded, 3 none; 8 verified, 1 undecided`
+        line = counted(self.expressions["total"], "expression")
+        of_statuses = self._counts_of(STATUSES)
+        of_verdicts = self._counts_of(VERDICTS)  # "" where nothing was checked
+        parts = "; ".join(filter(None, [of_statuses, of_verdicts]))
+        return f"{line}: {parts}" if parts else line
 
     def _judge_in_doubt(self) -> Iterator[str]:
         # Warns of a judge, the model that checks boxes, whose answers tell nothing: one that says
