@@ -68,14 +68,10 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     steps = wanted_steps(all_steps, _wanted(block.workflow, all_steps))
     _refuse_taos_results(spec.results_dir, seed_file, all_steps)
     numbers = [step.storage.operator_step for step in steps]
-    makes_captions_alone = numbers == [CAPTION]
-    if makes_captions_alone:
+    if numbers == [CAPTION]:
         # Each picture gets a caption; the pipeline's own step passes over those without regions.
         steps = [replace(steps[0], operator=CaptionGenerator(servings[0]))]
-    begins_with_check = numbers[0] == CHECK  # which reads expressions
-    needs_no_regions = makes_captions_alone or begins_with_check
-    made = _made_by_steps(all_steps, numbers)
-    seeds = seed_records.find_seeds(block.data, made, boxless=needs_no_regions)
+    seeds = _seeds_for(numbers, all_steps, block.data)
     for path in seeds.files:
         refuse_to_overwrite(path, [seed_file])
     first = _first_file(all_steps, numbers, block.data, seeds, seed_file)
@@ -101,6 +97,14 @@ def _all_steps(
         **block.workflow.own(),
     )
     return put_in_folders(pipeline.steps())
+
+
+def _seeds_for(numbers: list[int], all_steps: list[Step], data: ReferringData) -> Seeds:
+    makes_captions_alone = numbers == [CAPTION]
+    begins_with_check = numbers[0] == CHECK  # which reads expressions
+    needs_no_regions = makes_captions_alone or begins_with_check
+    made = _made_by_steps(all_steps, numbers)
+    return seed_records.find_seeds(data, made, boxless=needs_no_regions)
 
 
 def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]) -> None:

@@ -38,9 +38,9 @@ def price_others(
     first_serving, *others = servings
     for vlm, serving in zip(vlms[1:], others, strict=True):
         is_asked = any(step.operator.serving is serving for step in steps)
-        # Prices are by model: those of the first serving count for the same model, too.
-        is_priced = serving.model == first_serving.model
-        if not is_asked or is_priced:
+        if not is_asked:
+            continue
+        if serving.model == first_serving.model:  # the first one's prices count for both
             continue
         stated = None if vlm.prices is None else Prices(**vlm.prices.model_dump())
         prices, _ = pricing_of(stated, serving)

@@ -47,11 +47,7 @@ def named(
     """
     if group:
         name = targets_of(group).get(name, name)
-    if not _MODULE_AND_NAME.fullmatch(name):
-        known = f"one of {', '.join(shipped)}, nor " if shipped else ""
-        raise SpecError(
-            f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
-        )
+    _refuse_other_form(name, key, shipped)
     module_name, _, attribute = name.partition(":")
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
     sys.path += [folder for folder in folders if folder not in sys.path]
@@ -63,6 +59,14 @@ def named(
             f"{key}: there is no {attribute!r} in {where}{nearest(attribute, vars(module))}"
         )
     return getattr(module, attribute)
+
+
+def _refuse_other_form(name: str, key: str, shipped: Collection[str]) -> None:
+    if not _MODULE_AND_NAME.fullmatch(name):
+        known = f"one of {', '.join(shipped)}, nor " if shipped else ""
+        raise SpecError(
+            f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
+        )
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
