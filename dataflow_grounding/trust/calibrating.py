@@ -295,10 +295,7 @@ class _Asker:
     async def _ask(
         self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
     ) -> ProbedPicture:
-        # Where pixels are asked for, the run's pictures will be sent in frames.
-        suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
-        name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
-        path = within(folder, name)
+        path = within(folder, self._next_name(probe, stated))
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
         # A size is given up after two refusals, because one may be an accident. While nothing was
         # answered yet, one is enough: the endpoint may refuse every size.
@@ -315,6 +312,11 @@ class _Asker:
             size = question.images[0].sent_size
             say(f"A probe picture of {size_text(size)} px got no answer: {refused}")
             return ProbedPicture(probe, size, [], refused=str(refused))
+
+    def _next_name(self, probe: Probe, stated: BoxFormat) -> str:
+        # Where pixels are asked for, the run's pictures will be sent in frames.
+        suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
+        return f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
 
     async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
         [image] = question.images

@@ -210,10 +210,7 @@ class FormatChoice:
         missing = _missing_frames(pictures, earlier)
         if not missing:
             return Counter()
-        what_it_takes = "2 to 8 requests each tell what numbers mean in them"
-        if not earlier.maps:  # numbers are parts of the side, which mean the same in every size
-            what_it_takes = "a request each tells whether they are answered as others are"
-        say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
+        _announce(missing, numbers_are_pixels=bool(earlier.maps))
         measured = measure_frames_of(self._serving, earlier, start, pictures, missing)
         if measured.calibration is not None:
             self._take_extended(measured.calibration, start.folder)
@@ -277,6 +274,13 @@ def _missing_frames(pictures: OwnPictures, earlier: "Calibration") -> list[Size]
         refused=earlier.refused,
         answered=earlier.sizes,
     )
+
+
+def _announce(missing: Sequence[Size], *, numbers_are_pixels: bool) -> None:
+    what_it_takes = "2 to 8 requests each tell what numbers mean in them"
+    if not numbers_are_pixels:  # parts of the side mean the same in every size
+        what_it_takes = "a request each tells whether they are answered as others are"
+    say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
 
 
 def advice_to_calibrate() -> str:

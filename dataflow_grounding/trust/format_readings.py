@@ -4,7 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, to_xyxy
+from dataflow_grounding.boxes.coordinates import (
+    ORDERS,
+    SCALES,
+    BoxFormat,
+    Order,
+    Scale,
+    to_xyxy,
+)
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 
@@ -118,20 +125,26 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     if isinstance(scale, int):
         scale = ALIKE.get(scale, scale)  # 999 and 1024 are read as 1000
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
-    # Every other order at its scale: yxyx_1000 for xyxy_1000.
-    names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
-    # Every other scale, in its order and with x and y swapped: xyxy_px and yxyx_px.
-    swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
-    orders = [asked.order]
-    if asked.order in swapped:
-        orders.append(swapped[asked.order])
-    for other in SCALES:
-        if other != scale and other not in ALIKE:
-            names += [f"{order}_{other}" for order in orders]
-    readings = [FormatReading(find_box_format(name + frame, model="")) for name in names]
+    readings = []
+    for name in _names_like(asked.order, scale):
+        readings.append(FormatReading(find_box_format(name + frame, model="")))
     # The same numbers in another sequence: x1, x2, y1, y2.
     readings.append(FormatReading(asked, axis_by_axis=True))
     if scale == 1000:
         half = find_box_format(f"{asked.order}_{HALF}{frame}", model="")
         readings.append(FormatReading(half, only_together=True))
     return readings
+
+
+def _names_like(order: Order, scale: Scale) -> list[str]:
+    # Every other order at its scale: yxyx_1000 for xyxy_1000.
+    names = [f"{other}_{scale}" for other in ORDERS if other != order]
+    # Every other scale, in its order and with x and y swapped: xyxy_px and yxyx_px.
+    swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
+    orders = [order]
+    if order in swapped:
+        orders.append(swapped[order])
+    for other_scale in SCALES:
+        if other_scale != scale and other_scale not in ALIKE:
+            names += [f"{each}_{other_scale}" for each in orders]
+    return names

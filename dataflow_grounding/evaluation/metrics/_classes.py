@@ -129,14 +129,19 @@ class ClassFigures:
             missed_of_class, wrong_of_class = self._count_class(boxes)
             missed += [(boxes.name, box) for box in missed_of_class]
             wrong += [(boxes.name, box) for box in wrong_of_class]
-        # A missed box of one class and a wrong one of another may be on one thing: "found as".
+        self._count_found_as(missed, wrong)
+        self._in_image = {}
+
+    def _count_found_as(
+        self, missed: Sequence[tuple[str, Row]], wrong: Sequence[tuple[str, Row]]
+    ) -> None:
+        # A missed box of one class and a wrong one of another may be on one thing.
         missed_boxes = [box for _, box in missed]
         wrong_boxes = [box for _, box in wrong]
         for pair in self._right_pairs(wrong_boxes, missed_boxes):
             gold_class, _ = missed[pair.gold]
             found_class, _ = wrong[pair.found]
             self._counts_of(gold_class).found_as[class_key(found_class)] += 1
-        self._in_image = {}
 
     def _count_class(self, boxes: _ClassInImage) -> tuple[list[Row], list[Row]]:
         # Counts the boxes of a class in the image. Returns its missed and its wrong boxes.

@@ -144,11 +144,15 @@ def _read_into(
         record = {name: row.get(name) for name in _OF_RECORD}
         annotations.add({**record, "expressions": expressions})
     annotations.rejected = without_rejected.boxes
-    annotated_columns.discard("")  # of records that say nothing
-    if annotated_columns and "expressions" not in annotated_columns:
-        column = min(annotated_columns)
+    _check_columns(annotated_columns, annotations.name)
+
+
+def _check_columns(annotated_columns: set[str], name: str) -> None:
+    # Raises InputError if records say what is in their pictures, but none in `expressions`.
+    stated = annotated_columns - {""}  # "" is of records that say nothing
+    if stated and "expressions" not in stated:
         raise InputError(
-            f"{annotations.name} has no `expressions`, but `{column}`; compared are `expressions`"
+            f"{name} has no `expressions`, but `{min(stated)}`; compared are `expressions`"
             " and their `instances`: write each region as one of these"
         )
 
