@@ -156,14 +156,17 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     try:
         yield
     finally:
-        files_of_a_run = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
-        has_run = any(os.path.exists(file) for file in files_of_a_run)
-        if not has_run and not fetches:
+        if not fetches and not _has_run_begun(checkpoints):
             for folder in new_inside:
                 shutil.rmtree(folder, ignore_errors=True)
             for folder in new_around:
                 with suppress(OSError):  # it isn't empty, or isn't there
                     os.rmdir(folder)
+
+
+def _has_run_begun(checkpoints: str) -> bool:
+    files_of_a_run = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
+    return any(os.path.exists(file) for file in files_of_a_run)
 
 
 def _missing_folders_down_to(results: str) -> list[str]:

@@ -58,19 +58,25 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
     """
     data = _data_of(spec)
     path = source.path
+    made_of = ""
     folders = (data.image_root,) if data.image_root else source.folders
     can_stay_in_place = source.plain and not data.columns and not data.fetches
     if not can_stay_in_place:
         path = os.path.join(spec.results_dir, CKPT, "input.jsonl")
-        # Pictures that are fetched, or that rows hold as bytes, are put into files there.
-        is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
-        may_hold_bytes = not (source.bare or is_text)
-        if data.fetches or may_hold_bytes:
-            folders = (*folders, spec.results_dir)
+        made_of = source.path
+        if data.fetches or _may_hold_bytes(source):
+            folders = (*folders, spec.results_dir)  # these pictures are put into files there
     storage = ResultsStorage(path, spec.results_dir, image_root=data.image_root)
+    storage.made_of = made_of
     storage.folders = folders
-    storage.made_of = "" if can_stay_in_place else source.path  # `RowsInput` makes the rows
     return storage
+
+
+def _may_hold_bytes(source: Input) -> bool:
+    # Whether rows may hold pictures as bytes. Files of text can't, and rows of a folder of pictures
+    # name their files.
+    is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
+    return not (is_text or source.bare)
 
 
 def job_on_rows(

@@ -30,16 +30,16 @@ from dataflow_grounding.spec.user_code import described
 def write_run_json(
     run: SpecRun, started: float, summary: Summary | None = None, stopped: RunStopped | None = None
 ) -> None:
-    """Write `run.json`; where nothing was to do, it keeps what an earlier run did. `summary` is
-    None if the run was stopped before its end, or has only begun; `stopped` is what stopped it.
+    """Write `run.json`. `summary` is None if the run was stopped before its end, or has only begun;
+    `stopped` is what stopped it.
     """
     path = os.path.join(run.spec.results_dir, RUN_JSON)
     before: dict[str, Any] = {}
-    if summary is not None and summary.already_complete:
+    if summary is not None and summary.already_complete:  # nothing was to do
         before = read_object(path)
     if before.get("state") == "finished":
-        facts = before | {"spec": stated_spec(run.spec)}
-    else:  # also after a run that was killed before it wrote this file
+        facts = {**before, "spec": stated_spec(run.spec)}  # what an earlier run did stays
+    else:  # also if the earlier run was killed before it wrote this file
         facts = _facts(run, started, summary, stopped)
     # Without secrets, and with a bucket's address in place of its folder on this machine.
     text = addressed(json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str))
