@@ -301,17 +301,20 @@ def left_out_in(
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
     for sentence in dict.fromkeys(sentences):  # a model in a loop repeats itself
-        plain = things_marked(with_whole_negations(sentence), things)
-        plain = heads_marked(plain, things).replace(THING, _BOXED)
-        marked = _missing_marked(plain, list(missing.values()), things)
+        # A phrase with a box becomes _BOXED in the sentence, and one without becomes THING.
+        boxed_marked = things_marked(with_whole_negations(sentence), things)
+        boxed_marked = heads_marked(boxed_marked, things).replace(THING, _BOXED)
+        marked = _missing_marked(boxed_marked, list(missing.values()), things)
         clauses = list(_CLAUSE.split(marked))
         if any(map(_says_absent, clauses)):
             continue
-        named = _missing_named_in(plain, missing, things) if THING in marked else []
+        named = _missing_named_in(boxed_marked, missing, things) if THING in marked else []
         if any(map(_says_left_out, clauses)):
             concerned = named or list(missing)
-        elif is_thinking or (is_before and _repeats_question(marked, len(named) == len(missing))):
-            continue  # thinking names phrases to look for them
+        elif is_thinking:
+            continue  # it names phrases to look for them
+        elif is_before and _repeats_question(marked, names_all=len(named) == len(missing)):
+            continue
         else:
             concerned = named
         said = " ".join(sentence.split())[:80]
@@ -319,20 +322,20 @@ def left_out_in(
     return unsure
 
 
-def _missing_named_in(plain: str, missing: Mapping[int, str], things: Sequence[str]) -> list[int]:
+def _missing_named_in(text: str, missing: Mapping[int, str], things: Sequence[str]) -> list[int]:
     named: list[int] = []
     for own_id, phrase in missing.items():
-        if THING in _missing_marked(plain, [phrase], things):
+        if THING in _missing_marked(text, [phrase], things):
             named.append(own_id)
     return named
 
 
-def _repeats_question(marked: str, names_all_missing: bool) -> bool:
-    # Whether a sentence lists phrases before the answer: "I look for a cup, a plate and a fork", or
-    # "1. fork" on a line of its own.
-    names_all = names_all_missing and _BOXED in marked
+def _repeats_question(marked: str, *, names_all: bool) -> bool:
+    # Whether a sentence before the answer lists phrases: "I look for a cup, a plate and a fork", or
+    # "1. fork" on a line of its own. `names_all` is whether it names all phrases without a box.
+    lists_all = names_all and _BOXED in marked
     are_names_alone = all(word in (THING, _BOXED) or word.isdigit() for word in words_of(marked))
-    return names_all or are_names_alone
+    return lists_all or are_names_alone
 
 
 def _missing_marked(text: str, phrases: Sequence[str], things: Sequence[str]) -> str:

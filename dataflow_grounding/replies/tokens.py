@@ -144,14 +144,16 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
 def _read_glued(text: str, parsed: ParsedReply) -> bool:
     # car[[1, 2, 3, 4], [5, 6, 7, 8]], on each line. False, and nothing is added, if one isn't so.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    matches = [_GLUED.fullmatch(line) for line in lines]
-    if not matches or None in matches:
-        return False
+    matches: list[re.Match[str]] = []
+    for line in lines:
+        match = _GLUED.fullmatch(line)
+        if match is None:
+            return False
+        matches.append(match)
     for match in matches:
-        if match is not None:
-            label, boxes = match[1].strip(), match[2]
-            _add_lists(boxes, label, parsed)
-    return True
+        label, boxes = match[1].strip(), match[2]
+        _add_lists(boxes, label, parsed)
+    return bool(matches)
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
