@@ -41,7 +41,7 @@ from dataflow_grounding.replies.remarks import (
 )
 from dataflow_grounding.replies.stated_coordinates import Asked, states_as_asked
 from dataflow_grounding.replies.things import denies, describes_another, is_like
-from dataflow_grounding.replies.words import ids_of, share_a_word, words_of
+from dataflow_grounding.replies.words import ids_of, share_a_word, shortens
 
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
@@ -592,25 +592,43 @@ class _BoxReader:
     def label_counts(self) -> Counter[str | None]:
         return Counter(box.label for box in self.all_boxes)
 
+    @cached_property
+    def named_ids(self) -> set[int]:
+        """Of phrases that a box names by its id or by an equal label."""
+        named = set()
+        for box in self.all_boxes:
+            if box.id is not None:
+                named.add(box.id)
+            elif box.label:
+                named.update(ids_of(box.label, self.phrases))
+        return named
+
     def phrase_like_label(self, raw: RawBox) -> int | None:
-        """Return the phrase that a box without an id is likely of, and doubt it: its label "man" is
-        a part of "the man in blue". None where no phrase, or more than one, has the label's words.
+        """Return the phrase that a box without an id is likely of, and doubt it: its label "man"
+        shortens "the man in blue", or "red coffee mug" lengthens "the red mug". None where that
+        holds for no phrase, or for more than one, and where another box names the phrase itself:
+        next to a "cat", an "old cat" is another one.
         """
-        if raw.id is not None or not raw.label or ids_of(raw.label, self.phrases):
+        label = raw.label
+        if raw.id is not None or not label or ids_of(label, self.phrases):
             return None
-        if self.label_counts[raw.label] > 1:
+        if self.label_counts[label] > 1:
             return None  # several men were found, and it isn't known which one is in blue
-        words = set(words_of(raw.label)) - {"the", "a", "an"}
-        holding = [
-            own_id for own_id, text in self.phrases.items() if words.issubset(words_of(text))
-        ]
-        if len(holding) != 1 or not raw.label.isascii():  # `is_like` knows English
+        if not label.isascii():  # `is_like` knows English
             return None
-        phrase_id = holding[0]
-        if not is_like(raw.label, self.phrases[phrase_id]):
+        candidates = []
+        for own_id, phrase in self.phrases.items():
+            is_longer = shortens(phrase, label) and is_like(label, phrase)
+            if shortens(label, phrase) or is_longer:
+                candidates.append(own_id)
+        if len(candidates) != 1:
             return None
-        self.note_once("unlike_label", f"{raw.label[:60]!r} for phrase {phrase_id}")
-        self.reading.doubts[phrase_id] = f"the model calls it {raw.label[:60]!r}, without its id"
+        phrase_id = candidates[0]
+        phrase = self.phrases[phrase_id]
+        if phrase_id in self.named_ids or denies(label, phrase) or not is_like(label, phrase):
+            return None
+        self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
+        self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}, without its id"
         return phrase_id
 
     def is_like_another(self, label: str, phrase: str) -> bool:

@@ -106,6 +106,9 @@ def enclosed(text: str) -> Answer:
 
 def _in_fence(text: str) -> Answer:
     parts = text.split("```")  # in turn outside and inside of a fence
+    ends_with_mark_too_many = len(parts) == 4 and not parts[3].strip()
+    if ends_with_mark_too_many:  # the answer's own fence is closed, and nothing is after the mark
+        parts.pop()
     outside_fences, in_fences = parts[0::2], parts[1::2]
     is_last_open = len(parts) % 2 == 0
     # A single fence that breaks off has the answer as far as it goes. Of two, it isn't known

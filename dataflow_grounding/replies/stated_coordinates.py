@@ -100,8 +100,8 @@ _FIRST_AXIS = lazy_pattern(
 _SPANISH_AND = lazy_pattern(r"\b(izquierda|derecha|arriba|abajo) y (?!\d)")
 _CHINESE = lazy_pattern(r"[\u4e00-\u9fff]")  # also of Japanese
 # "not in pixels", where they weren't asked for
-_NOT_IN = r",? ?(?:and )?\b(?:not|rather than|instead of) (?:in |as )?"
-_UNITS_AFTER = r"(?: (?:values|coordinates|units|pixels))?\b"
+_NOT_IN = r",? ?(?:and )?\b(?:not|rather than|instead of) (?:in |as )?(?:absolute |raw )?"
+_UNITS_AFTER = r"(?: (?:values|coordinates|units|pixels))?\b(?:,? but\b)?"
 _NOT_IN_PIXELS = lazy_pattern(rf"{_NOT_IN}(?:pixels?|px|absolute|percent\w*){_UNITS_AFTER}")
 _NOT_IN_PARTS = lazy_pattern(rf"{_NOT_IN}(?:normali[sz]ed|relative|percent\w*){_UNITS_AFTER}")
 _ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (1024, 1023)}

@@ -104,6 +104,11 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(singular(word) for word in _WORD.findall(plain))
 
 
+def shortens(text: str, longer: str) -> bool:
+    """Whether the longer text has all words of the other, articles aside: "mug", "a red mug"."""
+    return set(words_of(text)) - _ARTICLES <= set(words_of(longer)) - _ARTICLES
+
+
 def share_a_word(first: str, second: str) -> bool:
     """Whether two texts have a word in common; also where they can't be compared, because only one
     has Latin letters.

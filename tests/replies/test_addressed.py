@@ -7,6 +7,7 @@ They are ordinary sentences, labels and keys, and a hundred replies that want a 
 
 from __future__ import annotations
 
+import functools
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -262,6 +263,11 @@ def test_another_frame_is_refused(words: str) -> None:
         "The coordinates are relative to the image width and height.",
         "The normalized coordinates correctly frame the two objects.",
         "The confidence scores range from 0 to 1.",
+        "The image is 1000 pixels wide and 1000 pixels high; the boxes are normalized to 0-1000.",
+        "These coordinates can be converted to pixels by multiplying x by 640/1000.",
+        "The x coordinates increase to the right and y coordinates increase downward.",
+        "Here x1 < x2 and y1 < y2 for every box.",
+        "The values are not pixels but normalized coordinates from 0 to 1000.",
         "Alle Werte sind auf den Bereich 0 bis 1000 normalisiert.",
         "x1, y1 ist die obere linke Ecke, x2, y2 die untere rechte Ecke.",
         "Las coordenadas están en el formato [x1, y1, x2, y2].",
@@ -292,6 +298,9 @@ def test_ordinary_words_on_coordinates_change_nothing(words: str) -> None:
         "The coordinates are relative to the red cup.",
         "The coordinates refer to the second frame.",
         "The coordinates are those from the example.",
+        "The image is 320 pixels wide and 240 pixels high; the boxes are for it.",
+        "The x coordinates increase to the left and y coordinates increase upward.",
+        "The values are pixels but not normalized coordinates.",
         "Die Boxen sind als Mittelpunkt, Breite und Höhe angegeben.",
         "Der Ursprung der Koordinaten liegt unten links.",
         "Las coordenadas están en porcentaje del ancho.",
@@ -555,6 +564,43 @@ def test_a_label_that_is_a_part_of_one_phrase_is_doubtful() -> None:
     ):  # no head, another one, a kind of things
         with pytest.raises(UnreadableReply):
             reading_of(*labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "is_doubtful"),
+    [
+        ("red coffee cup", True),
+        ("red ceramic cup on the desk", True),
+        ("the second red cup", True),
+        ("no red cup", False),
+        ("red cup not found", False),
+        ("red cup holder", False),
+        ("fake red cup", False),
+        ("shadow of the red cup", False),
+        ("blue and red cup", False),
+        ("red cup or bowl", False),
+    ],
+)
+def test_a_label_that_has_one_phrase_and_more_is_doubtful(label: str, is_doubtful: bool) -> None:
+    """Models describe more than they were asked for: "red coffee mug" for "the red mug"."""
+    reply = json.dumps([{"label": label, "bbox_2d": CUP}])
+    for phrases in (["the red cup"], ["a silver fork", "the red cup"]):
+        reading_of = functools.partial(
+            read_boxes, reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases
+        )
+        if is_doubtful:
+            reading = reading_of()
+            assert [box.id for box in reading.boxes] == list(reading.doubts) == [len(phrases)]
+        else:
+            with pytest.raises(UnreadableReply):
+                reading_of()
+
+
+def test_a_fence_with_a_mark_too_many_is_closed() -> None:
+    answer = json.dumps([{"label": text, "bbox_2d": CUP} for text in PHRASES])
+    reply = f"```json\n{answer}\n```\n```"
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+    assert [box.id for box in reading.boxes] == [1, 2]
 
 
 def test_keys_next_to_a_box_without_a_name_are_of_the_only_phrase() -> None:
