@@ -36,13 +36,14 @@ async def ask_and_merge(
     """
     if samples == 1:
         return await ask_once(0)
-    answers = await _ask_all(ask_once, range(samples))
-    readable = _readable_answers(answers, len(answers))  # answers that a cache repeated are gone
-    if len(answers) == 1:  # all others were repeated by a cache
+    answers = await _ask_all(ask_once, range(samples))  # without those that a cache repeated
+    readable = _readable_answers(answers, len(answers))
+    if len(answers) == 1:  # all others were repeated, so there is nothing to merge
         return [_without_scores(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
-    for answers_for_phrase in zip(*readable, strict=True):  # each answer is a list by phrase
+    # Each answer is a list, with a Found for each phrase. Turned around: all answers to a phrase.
+    for answers_for_phrase in zip(*readable, strict=True):
         merged.append(merge_answers(answers_for_phrase, len(answers), least_side))
     return merged
 
@@ -58,33 +59,35 @@ async def ask_until_agreed(
         return await ask_once(0)
     least_side = LEAST_SIDE_SHARE * max(size)  # boxes of smaller things are compared enlarged
     majority = samples // 2 + 1
-    answers = await _ask_all(ask_once, range(majority))
-    readable = _readable_answers(answers, samples)  # of `samples`, because more may be asked for
-    # If some can't be read, there are fewer than `majority`: that counts as a disagreement.
+    answers = await _ask_all(ask_once, range(majority))  # without those that a cache repeated
+    # Too many fail where it is more than half of `samples`: the others may still be asked for.
+    readable = _readable_answers(answers, samples)
+    # A missing answer counts as a disagreement: it may have said something else.
     of_majority = merge_answers(readable, majority, least_side)
     if of_majority.disagreement:
         answers += await _ask_all(ask_once, range(majority, samples))
         readable = _readable_answers(answers, samples)
-    if len(answers) == 1:  # all others were repeated by a cache
+    if len(answers) == 1:  # all others were repeated, so there is nothing to merge
         return _without_scores(readable[0])
-    with_boxes = [answer for answer in readable if answer.instances]
-    voters = with_boxes or readable  # scores are shares of these
-    return merge_answers(voters, len(voters), least_side)
+    voters = [answer for answer in readable if answer.instances]
+    if not voters:  # all find nothing
+        voters = readable
+    return merge_answers(voters, len(voters), least_side)  # scores are shares of the voters
 
 
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
     # The answer of each number, or the error in its place. Those that a gateway's cache repeated
-    # are left out, unless there are no others.
+    # (RepeatedReply) are left out. If all are, their errors are returned.
     answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
-    without_repeated = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
-    return without_repeated or answers
+    not_repeated = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
+    return not_repeated or answers
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    # The answers without errors. If more than half of `samples` can't be read, or none can, raises
-    # the first error. An error of another kind is always raised.
+    # The answers that can be read. Raises the first error if more than half of `samples` can't be
+    # read, or none can; else the first error that isn't an UnreadableReply, if there is one.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -114,15 +117,17 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     for answer in answers:
         _add_to_clusters(answer, clusters, least_side)
     staying = [cluster for cluster in clusters if 2 * len(cluster) >= samples]  # half have it
-    merged = Found("grounded", [_instance_of(cluster, samples) for cluster in staying])
-    if not staying:
+    doubt_about_boxes = ""
+    if staying:
+        merged = Found("grounded", [_instance_of(cluster, samples) for cluster in staying])
+        doubt_about_boxes = _doubt_of_half([answer.own_doubt for answer in answers], samples)
+    else:
         merged = _commonest_without_box(answers)
-    own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
     return replace(
         merged,
         disagreement=_do_differ(answers, clusters, samples),
         doubt=_doubt_of_half([answer.doubt for answer in answers], samples),
-        own_doubt=own_doubt if staying else "",  # a doubt about boxes, of which there are none
+        own_doubt=doubt_about_boxes,
         remark=joined_remarks(answer.remark for answer in answers),
     )
 
@@ -167,14 +172,14 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
     # Adds each of the answer's boxes to the cluster whose median box it matches, or as a cluster of
     # its own. Boxes of small things are compared enlarged, see LEAST_SIDE_SHARE.
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
-    boxes = [enlarged_to(instance.bbox, least_side) for instance in instances]
+    enlarged = [enlarged_to(instance.bbox, least_side) for instance in instances]
     medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]
-    clustered: set[int] = set()  # numbers of instances
-    for cluster_number, (number, _overlap) in match_boxes(boxes, medians).items():
-        clusters[cluster_number].append(instances[number])
-        clustered.add(number)
-    for number, instance in enumerate(instances):
-        if number not in clustered:
+    matched: set[int] = set()  # indices of instances
+    for cluster_index, (index, _overlap) in match_boxes(enlarged, medians).items():
+        clusters[cluster_index].append(instances[index])
+        matched.add(index)
+    for index, instance in enumerate(instances):
+        if index not in matched:
             clusters.append([instance])
 
 

@@ -33,11 +33,6 @@ _ANSWER_IN_WORDS = {True: "yes", False: "no", None: "can't tell"}
 _WORTH = {True: 1.0, False: 0.0, None: 0.5}  # an answer → its part in a score
 
 
-def is_open(expression: Mapping[str, Any]) -> bool:
-    """Whether no person has settled an expression, so that the judge is asked about it."""
-    return not is_settled(expression)
-
-
 def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `verification` that a judge's check has written; {} where there is none."""
     verification = expression.get("verification")
@@ -57,13 +52,14 @@ def presence_of(expression: Mapping[str, Any]) -> Presence:
 def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what all checks so far have rejected, without items that have no box."""
     boxes = []
-    for item in _list_of_rejected(expression):
+    for item in _raw_rejected_of(expression):
         if isinstance(item, dict) and is_box(item.get("bbox")):
             boxes.append(item)
     return boxes
 
 
-def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
+def _raw_rejected_of(expression: Mapping[str, Any]) -> list[Any]:
+    # Items without a box, too: a file may hold anything.
     items = expression.get("rejected")
     return list(items) if isinstance(items, list) else []
 
@@ -90,21 +86,25 @@ def decided(
     expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
 ) -> Expression:
     """Return the expression as the judge's answers decide it. Each of its boxes has a `bbox_id`,
-    and one of the verdicts, in order. A box that its verdict and its phrase's presence affirm
-    stays, and one that both deny goes into `rejected`. Where they differ, or one is missing, it
-    stays and is doubtful. `status`, `verified` and `verification` say what came of it.
+    and one of the verdicts, in order. Where a box's verdict and its phrase's presence
+
+    - both affirm it, it stays,
+    - both deny it, it goes into `rejected`,
+    - differ, or one is missing, it stays and is doubtful.
+
+    `status`, `verified` and `verification` say what came of it.
     """
     instances = expression["instances"]
     judged = _judged_boxes(instances, presence, verdicts)
     staying = []  # instances
-    rejected = _list_of_rejected(expression)
+    rejected = _raw_rejected_of(expression)  # of earlier checks
     for instance, box in zip(instances, judged, strict=True):
         if box["decision"] == "dropped":
             rejected.append({**instance, "reason": _both_in_words(box)})
         else:
             staying.append(instance)
     result = {**expression, "instances": staying}
-    if rejected:  # now, or by an earlier check
+    if rejected:
         result["rejected"] = rejected
     lost_all_boxes = bool(instances) and not staying
     had_status = expression.get("status") in STATUSES
@@ -156,16 +156,20 @@ def _second_answers(
     firsts: Sequence[bool | None], presence: Presence
 ) -> dict[bool | None, bool | None]:
     # Returns first answer → second: what the presence says of a box with that first answer. True
-    # means that it is right. `firsts` are the first answers about all boxes: a count concerns all.
+    # means that it is right. `firsts` are the first answers about all boxes. Examples:
+    #   firsts              presence    {True: …, False: …}
+    #   any                 can't tell  None, None
+    #   any                 no count    whether the thing is there, in both
+    #   True, True, False   2 things    True, False    both answers agree
+    #   True, True, True    2 things    False, False   which of the three is wrong isn't known
+    #   True, False, False  2 things    True, True     one of the denied may be right after all
     if presence.there is None:
         return {True: None, False: None, None: None}
     if presence.count is None:
         return {True: presence.there, False: presence.there, None: None}
     affirmed_count = firsts.count(True)
     not_denied_count = len(firsts) - firsts.count(False)
-    # With 3 boxes affirmed and 2 things counted, it isn't known which are right: none is affirmed.
     says_of_affirmed = presence.there and affirmed_count <= presence.count
-    # With 2 things counted and all boxes but 1 denied, one of the denied may be right after all.
     says_of_denied = not_denied_count < presence.count
     return {True: says_of_affirmed, False: says_of_denied, None: None}
 
@@ -179,8 +183,8 @@ def _decision(first: bool | None, second: bool | None) -> str:
 def _with_conclusion(
     expression: Expression, presence: Presence, judged: Sequence[dict[str, Any]]
 ) -> Expression:
-    # The expression with its `verification`, and `verified`: true, or None where anything is
-    # doubtful or a box doesn't fit tightly. `judged` are all boxes, as `verification` has them.
+    # The expression with its `verification`, and `verified`: None where anything is doubtful or a
+    # box doesn't fit tightly, else true. `judged` are all boxes, as `verification` has them.
     staying = [box for box in judged if box["decision"] != "dropped"]
     rejected = rejected_of(expression)
     doubts = _doubts(staying, rejected, presence)
@@ -207,11 +211,15 @@ def _doubts(
     staying: Sequence[dict[str, Any]], rejected: Sequence[dict[str, Any]], presence: Presence
 ) -> list[str]:
     # Why somebody should look at an expression, in words. `staying` are judged boxes.
-    undecided = [box for box in staying if box["decision"] == "undecided"]
-    doubts = [f"the answers differ: {_both_in_words(box)}" for box in undecided]
-    # Where the judge can't tell, a rejected box settles it: a judge has denied the thing then.
+    doubts = []
+    for box in staying:
+        if box["decision"] == "undecided":
+            doubts.append(f"the answers differ: {_both_in_words(box)}")
+    if staying:
+        return doubts
+    # Rejected boxes show that a judge has denied the thing. That counts where it can't tell now.
     is_absence_unsure = presence.there is None and not rejected
-    if not staying and (presence.there or is_absence_unsure):
+    if presence.there or is_absence_unsure:
         doubts.append("no box, though it may be there")
     return doubts
 
@@ -249,7 +257,7 @@ def missing_count(expression: Mapping[str, Any]) -> int:
     doesn't say that the thing is there, or a person has settled the expression.
     """
     presence = presence_of(expression)
-    if not presence.there or not is_open(expression):
+    if not presence.there or is_settled(expression):
         return 0
     box_count = len(expression["instances"])
     if presence.count is None:

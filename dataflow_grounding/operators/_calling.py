@@ -23,9 +23,10 @@ class Columns:
         return by_role[role]
 
 
-def roles_of(operator: Any) -> dict[str, str]:
-    """Return the roles of an operator's columns by argument: `input_caption_key` → `caption`. For
-    an input role `input` (or an output role `output`) it is `input_key` (`output_key`).
+def roles_by_role_argument(operator: Any) -> dict[str, str]:
+    """Return the roles of an operator's columns by the arguments that name the roles:
+    `input_caption_key` → `caption`. The argument of an input role `input` is `input_key`, and that
+    of an output role `output` is `output_key`.
     """
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
@@ -35,9 +36,9 @@ def roles_of(operator: Any) -> dict[str, str]:
     return roles
 
 
-def roles_by_column(operator: Any) -> dict[str, str]:
-    """Return the roles by arguments that name the role's default column in place of the role: for
-    an input role `image` with the default column `image_path`, `input_image_path_key` → `image`.
+def roles_by_column_argument(operator: Any) -> dict[str, str]:
+    """Return the roles by the arguments that name their default columns. For an input role `image`
+    with the default column `image_path`: `input_image_path_key` → `image`.
     """
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):

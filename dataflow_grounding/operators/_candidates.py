@@ -25,8 +25,8 @@ def candidates_of(
     changed: Sequence[Changed],
     texts_of_other_images: Sequence[str],
 ) -> list[Expression]:
-    """Return the candidates as expressions without boxes. The kinds of change take turns: only the
-    first candidates are kept, and each kind should be among them.
+    """Return the candidates as expressions without boxes. The kinds of change take turns, because
+    only the first candidates are kept: each kind should be among these.
     """
     fields_by_change = _fields_by_change(own_expressions, changed, texts_of_other_images)
     taking_turns = _taking_turns(list(fields_by_change.values()))
@@ -52,7 +52,8 @@ def _fields_by_change(
         fields_by_change.setdefault(change, []).append(fields)
     keys_of_changed = {class_key(answer.text) for answer in changed}
     for text in texts_of_other_images:
-        if class_key(text) not in keys_of_changed:  # else it is a candidate already
+        is_candidate_already = class_key(text) in keys_of_changed
+        if not is_candidate_already:
             fields = {"text": text, "change": OTHER_IMAGE}
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
     return fields_by_change
@@ -81,9 +82,10 @@ def _occurs_in(text_keys: Collection[str], key: str) -> bool:
 def of_other_images(
     record: Record, phrases: Sequence[str], count: int, image_texts: Collection[str]
 ) -> list[str]:
-    """Return up to `count` of the phrases that occur in no text about the record's image. They are
-    chosen as if at random: by the least digest of the record's id and the phrase. So a record
-    always gets the same ones, and most records keep theirs where phrases are added later.
+    """Return up to `count` of the phrases that occur in no text about the record's image.
+
+    They are chosen as if at random: those with the least digests of the record's id and the phrase.
+    So a record always gets the same ones, also if the phrases come in another order.
     """
     text_keys = [class_key(text) for text in image_texts]
     ranked = []

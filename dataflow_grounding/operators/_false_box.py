@@ -38,11 +38,11 @@ def false_box_for(
     expressions: Sequence[Expression],
     size: Size,
 ) -> FalseBox | None:
-    """Return a false box for a record; None where it isn't its turn, or no part is empty. It is the
+    """Return a false box for a record; None for most records, or where no part is empty. It is the
     same on each call, so that a resumed run asks the same question. It is as large as a box of its
     phrase, and touches no box of the record.
     """
-    if every is None or not _is_its_turn(record, every):
+    if every is None or not _is_chosen(record, every):
         return None
     boxes_of_record: list[Bbox] = []
     for expression in expressions:
@@ -52,13 +52,14 @@ def false_box_for(
             continue  # no box to move: nothing tells how large one of this phrase would be
         first_box = boxes_of(expression["instances"])[0]
         for bbox in _moved_over_picture(first_box, size):
-            if not any(area(intersection(bbox, other)) for other in boxes_of_record):
+            touches_a_box = any(area(intersection(bbox, other)) for other in boxes_of_record)
+            if not touches_a_box:
                 return FalseBox(place, bbox)
     return None
 
 
-def _is_its_turn(record: Record, every: int) -> bool:
-    # Of `every` records about one, chosen by its id as if at random.
+def _is_chosen(record: Record, every: int) -> bool:
+    # Of `every` records about one, by its id as if at random.
     digest = hashlib.sha256(record.unique_id.encode()).digest()
     return int.from_bytes(digest[:8], "big") % every == 0
 
@@ -66,11 +67,13 @@ def _is_its_turn(record: Record, every: int) -> bool:
 def _moved_over_picture(bbox: Bbox, size: Size) -> list[Bbox]:
     # Boxes of this size at equal steps over the picture, from its left upper corner to the right
     # lower one.
-    width, height = bbox[2] - bbox[0], bbox[3] - bbox[1]
-    free_width, free_height = size[0] - width, size[1] - height
+    x1, y1, x2, y2 = bbox
+    width, height = x2 - x1, y2 - y1
+    image_width, image_height = size
+    last_left, last_top = image_width - width, image_height - height
     steps = PLACES_A_SIDE - 1
-    lefts = [number * free_width / steps for number in range(PLACES_A_SIDE)]
-    tops = [number * free_height / steps for number in range(PLACES_A_SIDE)]
+    lefts = [number * last_left / steps for number in range(PLACES_A_SIDE)]
+    tops = [number * last_top / steps for number in range(PLACES_A_SIDE)]
     return [(left, top, left + width, top + height) for top in tops for left in lefts]
 
 

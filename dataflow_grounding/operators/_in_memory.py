@@ -19,7 +19,7 @@ from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.engine.in_memory import annotate_all
 from dataflow_grounding.engine.plan import NO_MODEL, needed_without_model
 from dataflow_grounding.images.display import ShownRecord, table
-from dataflow_grounding.operators._calling import OnError, roles_of
+from dataflow_grounding.operators._calling import OnError, roles_by_role_argument
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,11 +76,11 @@ def check_columns(
         return
     column_of_role = operator.reads()
     for role in lacking_roles:
-        # A model that sees the picture doesn't need this column: the error says so.
         if needed_without_model(operator, role):
+            # the error says that a model, which sees the picture, doesn't need this column
             raise error(f"{operator.name} {NO_MODEL.format(column_of_role[role])}")
     unused = [name for name in columns if name not in column_of_role.values()]
-    meant_by_role: dict[str, str | None] = {}
+    meant_by_role: dict[str, str | None] = {}  # None where no column is like the one needed
     for role in lacking_roles:
         meant_by_role[role] = _column_meant(rows, unused, column_of_role[role], role)
     needed = " and ".join(repr(column_of_role[role]) for role in lacking_roles)
@@ -92,7 +92,9 @@ def check_columns(
 
 def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
     # "name yours with input_expressions_key='phrases'", or "…_key=…" where no column may be meant.
-    argument_of_role = {role: argument for argument, role in roles_of(operator).items()}
+    argument_of_role = {}
+    for argument, role in roles_by_role_argument(operator).items():
+        argument_of_role[role] = argument
     arguments = []
     for role, column in meant_by_role.items():
         shown_column = "…" if column is None else repr(column)
@@ -147,12 +149,9 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     if rows:
         check_columns(operator, rows, InputError)
     ends_at_first_failure = on_error == "raise"
+    # by the rows' numbers: their indices in `rows`
     results = annotate_all(operator, rows, until_failure=ends_at_first_failure)
-    places = _places_in_first_list(data, len(rows))
-    failures: list[tuple[int, RecordError]] = []
-    for number, (_, error) in results.items():
-        if error is not None:
-            failures.append((places[number], error))
+    failures = _failures_in(results, _places_in_first_list(data, len(rows)))
     if failures:
         _raise_or_warn(failures, len(rows), on_error)
     record_by_number = _records_to_return(operator, results, keeps_failed=on_error == "keep")
@@ -162,9 +161,20 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     return Annotated(record_by_number.values(), [*earlier_failures, *failures])
 
 
+def _failures_in(
+    results: Mapping[int, tuple[ShownRecord, RecordError | None]], places: Sequence[int]
+) -> list[tuple[int, RecordError]]:
+    failures = []
+    for number, (_, error) in results.items():
+        if error is not None:
+            failures.append((places[number], error))
+    return failures
+
+
 def _places_in_first_list(data: Any, count: int) -> Sequence[int]:
-    # An operator before this one may have left rows out: the others know their places in its list.
-    # Rows that a caller has added to its answer have none.
+    # Each row's index in the list that the first of several operators was given. The operators
+    # before this one may have left rows out; the rows know their places. A row that a caller has
+    # added since knows none, and its index in this list counts.
     if isinstance(data, Annotated):
         return [getattr(row, "place", number) for number, row in enumerate(data)]
     return range(count)
@@ -216,10 +226,12 @@ def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
-    rows = [record_of(row) or row for row in data]  # what is no record stays, and is refused below
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise InputError(f"{wanted}: row {number} is {type(row).__name__}")
+    rows = []
+    for number, item in enumerate(data):
+        row = record_of(item)
+        if row is None:
+            raise InputError(f"{wanted}: row {number} is {type(item).__name__}")
+        rows.append(row)
     return rows
 
 
@@ -231,11 +243,11 @@ def _annotated_frame(
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
     # The frame's rows of these numbers, with the columns that the operator has set. Other columns
-    # stay as pandas has them.
+    # stay as pandas has them: converted to Python and back, they could change their types.
     result: DataFrame = frame.iloc[list(record_by_number)].copy()
     for name in _columns_set(operator, rows, record_by_number):
         result[name] = _column([record.get(name) for record in record_by_number.values()])
-    # pandas hands `attrs` on: these failed in an operator before this one
+    # Rows that failed in an operator before this one come first: pandas hands `attrs` on.
     failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))
     for number, error in failures:
         index = frame.index[number]
@@ -250,13 +262,15 @@ def _columns_set(
     rows: Sequence[Mapping[str, Any]],
     record_by_number: Mapping[int, ShownRecord],
 ) -> Iterable[str]:
-    # The columns that the operator writes, then others that it has set in any record.
+    # The columns that the operator writes, then others that it has set in any record: those whose
+    # value isn't the very object that the row had.
     columns = dict.fromkeys(operator.writes().values())  # a set that keeps its order
-    missing = object()  # is no value of any row
+    no_value = object()  # for a column that the row doesn't have: it equals no record's value
     for number, record in record_by_number.items():
+        row = rows[number]
         for name, value in record.items():
-            # a column was set where its value isn't the very object that the row had
-            if value is not rows[number].get(name, missing):
+            was_set = value is not row.get(name, no_value)
+            if was_set:
                 columns[name] = None
     return columns
 

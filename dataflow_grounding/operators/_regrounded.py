@@ -40,8 +40,8 @@ class Regrounding:
     asked: dict[int, Verdict]  # what it said, by the expression's number
 
     def texts(self, at_once: int) -> list[str]:
-        """Return the texts to ground again; a request will ask about `at_once` of them. Those of
-        near regions come one after the other, in the order in which DoubleChecker asked.
+        """Return the texts to ground again; a request will ask about `at_once` of them. After a
+        DoubleChecker, texts of regions near each other come one after the other.
         """
         verdicts = self._verdicts_in_question()
         if not self.asked:
@@ -49,40 +49,44 @@ class Regrounding:
         group_of_place = _group_of_place(boxes_of(self.to_check.regions), at_once)
 
         def group_of_expression(number: int) -> int:
-            # That of the first region which it named before the check: DoubleChecker went by it.
+            # DoubleChecker grouped an expression by the first region that it named then.
             first_place = self.to_check.before[number].places[0]
             return group_of_place[first_place]
 
-        return [verdicts[number].text for number in sorted(verdicts, key=group_of_expression)]
+        numbers_in_order = sorted(verdicts, key=group_of_expression)
+        return [verdicts[number].text for number in numbers_in_order]
 
     def results(
         self, answers: Mapping[str, Found | RecordError], threshold: float
     ) -> dict[int, Result]:
-        """Return what both checks say of each expression, or why its text isn't grounded again. A
-        box that is found counts as on a region from an IoU of `threshold` on.
+        """Return what both checks say of each expression, by number; a RecordError where grounding
+        it again has failed. A box that is found counts as on a region from an IoU of `threshold`.
         """
         regions = boxes_of(self.to_check.regions)
-        results: dict[int, Result] = {**self.asked}  # those that fit several regions stay so
+        # Expressions that aren't grounded again keep the verdict that DoubleChecker had.
+        results: dict[int, Result] = {**self.asked}
         for number, now in self._verdicts_in_question().items():
-            by_asking = self.asked.get(number)
             answer = answers[now.text]
             if isinstance(answer, RecordError):
                 results[number] = answer
                 continue
-            found = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
+            by_grounding = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
+            by_asking = self.asked.get(number)
             if by_asking is None:
-                results[number] = found
+                results[number] = by_grounding
             else:
-                results[number] = combine_verdicts(by_asking, found, self.to_check.before[number])
+                before = self.to_check.before[number]
+                results[number] = combine_verdicts(by_asking, by_grounding, before)
         return results
 
     def _verdicts_in_question(self) -> dict[int, Verdict]:
-        # Without those of expressions that fit several regions, as DoubleChecker said: it took
-        # their boxes away, so that there is nothing to compare an answer with.
+        # Those of the expressions to ground again. Where DoubleChecker said that one fits several
+        # regions, it took the boxes away: there is nothing to compare an answer with.
         verdicts = {}
         for number, verdict in self.to_check.verdicts.items():
             by_asking = self.asked.get(number)
-            if by_asking is None or by_asking.kind != "several":
+            lost_its_boxes = by_asking is not None and by_asking.kind == "several"
+            if not lost_its_boxes:
                 verdicts[number] = verdict
         return verdicts
 
@@ -123,22 +127,23 @@ def regrounding_of(
     now_by_number: dict[int, Verdict] = {}
     asked_by_number: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):
-        said = _said(expression)
+        said = _said_by_asking(expression)
         had_boxes = number in to_check.before
-        has_no_answer = said.get("reason") == NOT_CHECKED
-        if not had_boxes or has_no_answer:
+        got_no_answer = said.get("reason") == NOT_CHECKED
+        if not had_boxes or got_no_answer:
             continue
-        # None where a box is on none of the regions. There may also be no boxes: DoubleChecker
-        # took them away where the expression fits several regions.
+        # [] where a box is on none of the regions, or where there are no boxes: DoubleChecker takes
+        # them away if the expression fits several regions.
         places = places_of(expression["instances"], to_check.regions) or []
         now = Verdict("unknown", expression["text"], places)
         now_by_number[number] = now
-        if said:
+        was_asked_about = bool(said)
+        if was_asked_about:
             asked_by_number[number] = _verdict_of_asking(expression, said, now, size)
     return Regrounding(replace(to_check, verdicts=now_by_number), asked_by_number)
 
 
-def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
+def _said_by_asking(expression: Mapping[str, Any]) -> Mapping[str, Any]:
     # DoubleChecker's `verification`; {} where there is none.
     said = expression.get("verification")
     return said if isinstance(said, dict) and said.get("method") == ASKED else {}
@@ -147,11 +152,13 @@ def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
 def _verdict_of_asking(
     expression: dict[str, Any], said: Mapping[str, Any], now: Verdict, size: Size
 ) -> Verdict:
-    # The verdict that DoubleChecker had, read back from what it wrote into the expression.
+    # The verdict that DoubleChecker had, read back from what it wrote into the expression:
+    #   region_ids -> several, before -> mended, verified true -> matches, false -> wrong,
+    #   null -> unknown
     reason = str(said.get("reason") or "")
-    fitting_places = _places_stated(said)  # stated only where it fits several regions
-    if fitting_places is not None:
-        return Verdict("several", now.text, fitting_places, reason)
+    places_that_fit = _places_stated(said)
+    if places_that_fit is not None:  # stated only where it fits several regions
+        return Verdict("several", now.text, places_that_fit, reason)
     verified = expression.get("verified")
     was_corrected = "before" in said
     if was_corrected:
@@ -166,26 +173,27 @@ def _verdict_of_asking(
 
 
 def _was_right(expression: dict[str, Any], size: Size) -> bool:
-    # Whether the model said that it is right, and `within_image` then made `verified` false because
-    # a box reaches out of the image. If so, doing that again gives the same expression.
+    # Whether DoubleChecker's model said that it is right. `verified` may be false all the same:
+    # `within_image` makes it so where a box reaches out of the image. If it did, doing it again
+    # gives the same expression.
     return within_image({**expression, "verified": True}, size) == expression
 
 
 def _before_asking(
     expression: Mapping[str, Any], regions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    # The expression as DoubleChecker found it: with the boxes of the regions that it named then. If
-    # one of its boxes was on no region of the record, `before` has the instances themselves.
-    before = _said(expression).get("before")
+    # The expression as DoubleChecker found it, with the text and the instances that it had then.
+    before = _said_by_asking(expression).get("before")
     if not isinstance(before, dict) or not isinstance(before.get("text"), str):
         return expression
-    stated = before.get("instances")
+    stated_instances = before.get("instances")
     places = _places_stated(before) or []
     are_all_of_record = bool(places) and max(places) < len(regions)
     if are_all_of_record:
         instances = instances_on(places, regions, expression["expression_id"])
-    elif isinstance(stated, list) and all(map(_has_box, stated)):
-        instances = stated
+    # one of its boxes was on no region of the record: DoubleChecker stated the instances then
+    elif isinstance(stated_instances, list) and all(map(_has_box, stated_instances)):
+        instances = stated_instances
     else:  # only the text was changed, or `before` was written by hand
         instances = expression["instances"]
     return {"text": before["text"], "instances": instances}
@@ -227,10 +235,11 @@ def verdict_of_regrounding(
     is_on_each_own = len(on_own.iou_by_place) == len(places)
     if is_on_each_own and not on_own.unmatched_boxes:
         return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
-    # These include own regions without a box. None of the boxes that are left is on one of them:
-    # it would have been matched above.
-    other_places = [place for place in range(len(regions)) if place not in on_own.iou_by_place]
-    on_others = _match_regions(on_own.unmatched_boxes, other_places, regions, threshold)
+    # The boxes that are left may be on regions that the expression doesn't name.
+    places_without_box = [
+        place for place in range(len(regions)) if place not in on_own.iou_by_place
+    ]
+    on_others = _match_regions(on_own.unmatched_boxes, places_without_box, regions, threshold)
     stray_boxes = on_others.unmatched_boxes  # on no region at all
     if boxes and not stray_boxes:
         return _found_on_others(text, places, {**on_own.iou_by_place, **on_others.iou_by_place})
@@ -270,29 +279,31 @@ class _Matched(NamedTuple):
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
 ) -> _Matched:
-    # The regions at `places` alone are matched, as many of them as can be.
-    candidates = [regions[place] for place in places]
+    # Matches boxes with the regions at `places` alone, as many as can be.
+    regions_at_places = [regions[place] for place in places]
     iou_by_place: dict[int, float] = {}
-    numbers_of_matched: set[int] = set()  # of boxes
-    matches = match_boxes(boxes, candidates, threshold, most=True)
-    for candidate_number, (box_number, overlap) in matches.items():
-        iou_by_place[places[candidate_number]] = overlap
-        numbers_of_matched.add(box_number)
-    unmatched = [box for number, box in enumerate(boxes) if number not in numbers_of_matched]
+    matched_boxes: set[int] = set()  # their indices in `boxes`
+    matches = match_boxes(boxes, regions_at_places, threshold, most=True)
+    for region_index, (box_index, overlap) in matches.items():
+        iou_by_place[places[region_index]] = overlap
+        matched_boxes.add(box_index)
+    unmatched = [box for index, box in enumerate(boxes) if index not in matched_boxes]
     return _Matched(iou_by_place, unmatched)
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
-    """Return one verdict from two checks, which corrects the expression only if both agree. If
-    either says `several`, so does the verdict; if one can't tell, the other counts. If they
-    disagree, it is `wrong`, with text and regions as they were before both.
+    """Return one verdict from two checks, which corrects the expression only if both agree:
 
-    The second check sees the expression as the first has left it. Where the first is `mended`, the
-    second is `matches` if the correction is right.
+    - either one `several`: `several`,
+    - one `unknown`: the other,
+    - `matches` or `mended`, then `matches`: the first. After a correction, the second check looks
+      for the corrected text: its `matches` says that the correction is right,
+    - `wrong`, then `mended` or `wrong`: the second,
+    - else they disagree: `wrong`, with text and regions as they were before both.
     """
     for verdict in (by_asking, by_grounding):
         if verdict.kind == "several":
-            # Nothing is corrected then: if asking had mended the text, it is taken back.
+            # If asking has mended the text, that is taken back.
             return replace(verdict, text=before.text)
     if by_grounding.kind == "unknown":
         return by_asking
@@ -301,8 +312,8 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     both_affirm_it = by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches"
     if both_affirm_it:
         return replace(by_asking, iou=by_grounding.iou)
-    # Both say that it doesn't match as it is, and grounding it says which regions it means.
-    if by_asking.kind == "wrong" and by_grounding.kind == "mended":
+    grounding_corrects_it = by_asking.kind == "wrong" and by_grounding.kind == "mended"
+    if grounding_corrects_it:
         return replace(by_grounding, reason=_join_reasons(by_asking, by_grounding))
     both_deny_it = by_asking.kind == "wrong" and by_grounding.kind == "wrong"
     if both_deny_it:

@@ -63,19 +63,20 @@ def function_settings(function: Any) -> dict[str, Any]:
         raise CantTell
     values: dict[str, Any] = {}
     for name in sorted(_names_in(function.__code__)):
-        if name not in function.__globals__:  # a builtin's, or an attribute's
+        is_global = name in function.__globals__  # else it is a builtin's, or an attribute's
+        if not is_global:
             continue
         value = function.__globals__[name]
         is_code = inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)
         if not is_code:
             values[name] = distinct_setting(value)
-    # no global is named "", so that the defaults can be next to them
-    values[""] = distinct_setting([function.__defaults__, function.__kwdefaults__])
+    name_of_defaults = ""  # which no global has
+    values[name_of_defaults] = distinct_setting([function.__defaults__, function.__kwdefaults__])
     return {"function": function.__qualname__, "source": source, "values": values}
 
 
 def _names_in(code: types.CodeType) -> set[str]:
-    # Also those that functions within it use, whose code is among its constants.
+    # Also the names in functions that are defined within it: their code is among its constants.
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -110,8 +111,8 @@ class _Digest:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes what tells values apart. Of a function pickle stores the name alone, and of operators
-    and servings what changes with each run.
+    """Writes functions, operators and servings as what they state of themselves. By default, pickle
+    stores the name alone of a function, and attributes of the others that change with each run.
     """
 
     def reducer_override(self, value: Any) -> Any:

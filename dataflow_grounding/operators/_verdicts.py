@@ -49,12 +49,13 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
     gives_other_regions = bool(check.places) and set(check.places) != set(places)
-    # a text meant for one region, for which the model names several: "the cup", but there are two
-    fits_several = same_text and len(places) == 1 and len(check.places) > 1
-    # A list without the region that it was meant for counts only where the model says that the
-    # text doesn't match.
+    # "the cup" was meant for one region, and the model names two
+    names_several = same_text and len(places) == 1 and len(check.places) > 1
     names_own_region = not set(places).isdisjoint(check.places)
-    if fits_several and (names_own_region or check.matches is False):
+    # Where its own region isn't among them, the model contradicts itself, unless it says that the
+    # text doesn't match.
+    is_consistent = names_own_region or check.matches is False
+    if names_several and is_consistent:
         return Verdict("several", text, check.places, check.reason)
     if check.matches is None:  # the model can't tell
         return Verdict("unknown", text, places, check.reason)
@@ -166,16 +167,17 @@ class ExpressionsToCheck:
         self, number: int, expression: dict[str, Any], result: Result, method: str
     ) -> dict[str, Any]:
         if isinstance(result, RecordError):
-            # Without this answer, a correction of an earlier check is taken back, too.
-            verification: dict[str, Any] = {"method": method, "iou": None, "reason": NOT_CHECKED}
-            as_before = self._changed(number, expression, self.before[number])
-            return {**as_before, "verified": None, "verification": verification}
-        verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
+            return self._without_result(number, expression, method)
+        verification: dict[str, Any] = {
+            "method": method,
+            "iou": result.iou,
+            "reason": result.reason or None,
+        }
         was_changed = result.kind in _STATUS  # its text, or its boxes
         if was_changed:
             verification["before"] = self._described_before(number, result)
         if result.kind == "several":
-            # Which of its places is meant is for a person to say: until then it has no boxes.
+            # A person has to say which of the regions is meant: until then it has no boxes.
             verification["region_ids"] = region_ids(result.places)
             result = replace(result, places=[])
         changed = self._changed(number, expression, result)
@@ -183,6 +185,15 @@ class ExpressionsToCheck:
             changed["status"] = _STATUS[result.kind]
         verified = _VERIFIED[result.kind]
         return {**changed, "verified": verified, "verification": verification}
+
+    def _without_result(
+        self, number: int, expression: dict[str, Any], method: str
+    ) -> dict[str, Any]:
+        # An earlier check may have corrected it. This check was to confirm that and has no answer,
+        # so the correction is taken back.
+        as_before = self._changed(number, expression, self.before[number])
+        verification = {"method": method, "iou": None, "reason": NOT_CHECKED}
+        return {**as_before, "verified": None, "verification": verification}
 
     def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
         # {"text": "the cup", "region_ids": [2]}: the expression before any check. Its instances are
@@ -231,10 +242,10 @@ def expressions_to_check(
         instances = expression["instances"]
         if not instances:
             continue
-        places = places_of(instances, all_regions) or []
+        places = places_of(instances, all_regions) or []  # each box has a region by now
         verdicts[number] = Verdict("unknown", expression["text"], places)
-        has_box_on_none = max(places) >= len(regions)
-        if has_box_on_none:
+        names_further_region = max(places) >= len(regions)  # these come after the record's own
+        if names_further_region:
             first_instances[number] = instances
     return ExpressionsToCheck(
         verdicts,
@@ -275,10 +286,11 @@ def note_kinds(
     ask: Ask, results: Mapping[int, Result], earlier: Mapping[int, Verdict] | None = None
 ) -> None:
     """Note what was found of expressions, unless an `earlier` check has found the same."""
+    earlier = earlier or {}
     for number, result in results.items():
         if not isinstance(result, Verdict) or result.kind not in _NOTES:
             continue
-        earlier_verdict = (earlier or {}).get(number)
+        earlier_verdict = earlier.get(number)
         was_noted = earlier_verdict is not None and earlier_verdict.kind == result.kind
         if not was_noted:
             code, text = _NOTES[result.kind]

@@ -78,12 +78,13 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    # An id that can be a file's name is one: "train/7" gives "train/7.jpg". Of any other, the
-    # beginning is left for people, and a digest follows, so that two ids never share a name.
+    # "train/7" gives "train/7.jpg". An id that no file can be called gives the beginning of it, for
+    # people, and a digest: "a?b" gives "a_b-3f….jpg". So two ids never share a name.
     without_surrogates = re.sub(r"[\ud800-\udfff]", "_", unique_id)
     cleaned = portable(without_surrogates)
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
-    if name == unique_id and _fits_file_systems(name):
+    is_usable_as_it_is = name == unique_id and _fits_file_systems(name)
+    if is_usable_as_it_is:
         return f"{name}.jpg"
     digest = hashlib.sha256(unique_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{name[:40].strip('/')}-{digest}.jpg"
@@ -101,8 +102,8 @@ def draw_once(
 ) -> bytes | None:
     """Write a picture of an image with marks, and return its bytes. Where the same picture is at
     `path` already, nothing is drawn and None is returned. `marks` makes the marks, and `content` is
-    all, as JSON, that they are made of. The JPEG comment of the file has a digest of the image, of
-    `content` and of STYLE: the picture is the same where that is equal.
+    JSON of all that they depend on. A digest of STYLE, the image and `content` is written into the
+    JPEG's comment, so that a later call knows the picture again.
     """
     import PIL.Image
 

@@ -7,14 +7,19 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import check_stated_size
-from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
+from dataflow_grounding.data.records import (
+    Record,
+    Update,
+    is_negative,
+    is_settled,
+    read_expressions,
+)
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import (
     Expression,
     decided,
     identified,
-    is_open,
     not_checked,
 )
 from dataflow_grounding.operators._candidates import (
@@ -108,12 +113,11 @@ class BoxChecker(Operator):
         return bool(self._asked_about(record))
 
     def _asked_about(self, record: Record) -> dict[int, Expression]:
-        # By place, the index in the record. The answers name boxes by their ids in `verification`:
-        # `identified` gives one to each box.
+        # By place, the index in the record. Each box has an id, by which `verification` names it.
         expression_by_place = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
-            is_asked = not self.only_negatives or is_negative(expression)
-            if is_asked and is_open(expression):
+            is_of_kind_asked = not self.only_negatives or is_negative(expression)
+            if is_of_kind_asked and not is_settled(expression):  # a person's word stays
                 expression_by_place[place] = identified(expression)
         return expression_by_place
 
@@ -151,9 +155,10 @@ class BoxChecker(Operator):
         false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
         if false_box is None:
             return await ask_judge(image, asked, self.box_format, ask)
-        judgement = await ask_judge(image, false_box.among(asked), self.box_format, ask)
+        asked_with_false_box = false_box.among(asked)  # as its expression's last box
+        judgement = await ask_judge(image, asked_with_false_box, self.box_format, ask)
         if false_box.place not in judgement.errors:
-            verdict_on_false_box = judgement.verdicts[false_box.place].pop()  # of the last box
+            verdict_on_false_box = judgement.verdicts[false_box.place].pop()
             note_verdict(verdict_on_false_box, ask)
         return judgement
 
@@ -162,23 +167,23 @@ class BoxChecker(Operator):
     ) -> Update:
         # The record's expressions with those that were checked in their places. A negative that may
         # be there is taken out, and goes into the column of candidates.
-        staying = []
-        left_out = {}
+        checked_and_staying = []
+        taken_out = {}  # by place
         for place, checked in checked_by_place.items():
             if _may_be_there(checked):
-                left_out[place] = with_reason(checked)
+                taken_out[place] = with_reason(checked)
             else:
-                staying.append(checked)
+                checked_and_staying.append(checked)
         expressions = []
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
-            if place not in left_out:
+            if place not in taken_out:
                 expressions.append(checked_by_place.get(place, expression))
-        _note_negatives(staying, ask)
+        _note_negatives(checked_and_staying, ask)
         update: Update = {self.keys.output: expressions}
-        if left_out:
+        if taken_out:
             earlier = candidates_in(record, self.keys.candidates)
-            update[self.keys.candidates] = [*earlier, *left_out.values()]
-        if any(expression.get("doubtful") for expression in staying):
+            update[self.keys.candidates] = [*earlier, *taken_out.values()]
+        if any(expression.get("doubtful") for expression in checked_and_staying):
             update["doubtful"] = True
         return update
 

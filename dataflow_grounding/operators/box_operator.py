@@ -52,13 +52,13 @@ class BoxWatching(Operator):
         """
         if self.serving is None or self.format_choice is None:
             return Counter()
-        # Boxes that were right in one form of asking say nothing about another: operators of
-        # another form have a watch of their own.
-        form = ""  # the usual one
+        # A form of asking is how the prompt puts the question, by `with_words(asking=…)`. Boxes
+        # that are right in one form may be wrong in another, so each form has its own watch.
+        form_key = ""  # the usual form
         if self.wording and self.wording.asking:
-            form = repr(self.wording.asking)
-        self.watch, requests = self.watch.begun(self.serving, self.format_choice, start, form)
-        return requests
+            form_key = repr(self.wording.asking)
+        self.watch, cost = self.watch.begun(self.serving, self.format_choice, start, form_key)
+        return cost
 
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says of the watch: `check_every`, and what is wrong with boxes."""

@@ -43,11 +43,12 @@ class LooksCloser(BoxOperator):
         """Return instances with the small ones asked for again in an enlarged part of the image.
         Where some are nearly the same then, by `merge_iou`, the one with the best score stays.
 
-        `samples` are the numbers of the answers to ask for, as `ground` takes them.
+        `samples` are the numbers of the answers to ask for: [0, 1, 2] for three.
         """
         look_closer = partial(self._look_closer, image, phrase, ask, samples)
         results = await all_done(map(look_closer, instances))
-        # Two boxes of one thing may become the very same: one is enough, also without `merge_iou`.
+        # Two boxes of one thing may become the very same. One is enough, also where `merge_iou` is
+        # None, which keeps those that are nearly the same.
         different: list[dict[str, Any]] = []
         for result in results:
             if result not in different:
@@ -70,8 +71,8 @@ class LooksCloser(BoxOperator):
             return instance
         crop = crop_around(image, bbox)
 
-        async def ask_once(number: int) -> Found:
-            [answer] = await self.ground(crop, [phrase], ask, samples[number])
+        async def ask_once(index: int) -> Found:
+            [answer] = await self.ground(crop, [phrase], ask, samples[index])
             return answer
 
         answer = await ask_until_agreed(ask_once, len(samples), crop.size)
@@ -93,9 +94,9 @@ def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) 
     if not answer.instances:
         return instance
     boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
-    middle = middle_of(box_of(instance["bbox"]))
-    distances = [math.dist(middle_of(box), middle) for box in boxes]
-    nearest = distances.index(min(distances))
+    own_middle = middle_of(box_of(instance["bbox"]))
+    distances = [math.dist(middle_of(box), own_middle) for box in boxes]
+    nearest = distances.index(min(distances))  # its index among the answer's boxes
     score = instance.get("score")
     if score is None:
         score = answer.instances[nearest].get("score")
@@ -157,15 +158,15 @@ class BoxRefiner(LooksCloser):
         return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        # Boxes are compared without their ids, which are given again: `closer` may merge some.
+        # Without their ids, which number an expression's boxes: `closer` may merge some of them.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
-        closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
-        nothing_is_new = all(instance in before for instance in closer)
+        refined = await self.closer(image, expression["text"], before, ask, range(self.samples))
+        nothing_is_new = all(instance in before for instance in refined)
         if nothing_is_new:
             return expression
         # A verdict, if there is one, is on the former boxes.
         unverified = _without(expression, "verified", "verification")
-        return {**unverified, "instances": with_bbox_ids(expression, closer)}
+        return {**unverified, "instances": with_bbox_ids(expression, refined)}
 
 
 def _without(data: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -78,16 +78,17 @@ class BoxVerifier(LooksCloser):
         return any_has_boxes(expressions)
 
     def requests_for(self, record: Record) -> int:
-        """Return one for each `phrases_per_request` expressions, or regions where these count.
+        """Return one for each `phrases_per_request` expressions that the record is likely to have.
 
-        Where an earlier step is to find them, as many as a caption has are taken.
+        Regions have about one expression each. Where an earlier step is to find the expressions,
+        as many as a caption has are taken.
         """
-        return ceil(self._phrase_count(record) / self.phrases_per_request)
+        return ceil(self._likely_phrase_count(record) / self.phrases_per_request)
 
-    def _phrase_count(self, record: Record) -> int:
+    def _likely_phrase_count(self, record: Record) -> int:
         are_boxes_of_regions = self.region_iou is not None
         if are_boxes_of_regions and self.keys.regions in record:
-            return len(read_regions(record, self.keys.regions))  # about one expression for each
+            return len(read_regions(record, self.keys.regions))
         if not are_boxes_of_regions and self.keys.expressions in record:
             return len(read_expressions(record, self.keys.expressions))
         return USUAL_PHRASES
@@ -106,13 +107,15 @@ class BoxVerifier(LooksCloser):
             return await self._on_regions(record, image, expressions, self.region_iou, ask)
         with_boxes = [expression for expression in expressions if expression["instances"]]
         answers = await self._ground_again(image, expressions, texts_of(with_boxes), ask)
-        checked: list[dict[str, Any]] = []
+        all_expressions: list[dict[str, Any]] = []
         for expression in expressions:
-            if expression["instances"]:
-                fields = _verification_fields(expression, answers[expression["text"]])
-                expression = within_image({**expression, **fields}, image.size)
-            checked.append(expression)
-        return update_of(self.keys.output, checked, answers.values())
+            if not expression["instances"]:
+                all_expressions.append(expression)
+                continue
+            fields = _verification_fields(expression, answers[expression["text"]])
+            checked = within_image({**expression, **fields}, image.size)
+            all_expressions.append(checked)
+        return update_of(self.keys.output, all_expressions, answers.values())
 
     async def _on_regions(
         self,
@@ -138,10 +141,11 @@ class BoxVerifier(LooksCloser):
         # The answer about each text, or the error in its place. Where a box of the text was found
         # in a crop, the boxes of the answer are looked for in crops, too.
         texts_found_in_crops = _texts_found_in_crops(expressions)
-        # PhraseGrounder asked for the samples below `samples`. Asking for one of these again would
-        # bring its stored reply, which agrees with itself. So this asks for a further one. Regions'
-        # boxes are no answers of a model: 0 will do.
-        sample = self.samples if self.region_iou is None else 0
+        # The number of the answer to ask for. PhraseGrounder has asked for those below `samples`:
+        # one of these would be the stored reply, which agrees with itself. So it is the next one.
+        sample = self.samples
+        if self.region_iou is not None:  # the boxes are the regions': no answer was asked for yet
+            sample = 0
 
         async def ask_once(request_texts: list[str]) -> list[Found]:
             answers = []

@@ -49,11 +49,11 @@ class CaptionGenerator(Operator):
             # was paid for.
             check_stated_size(record, image.size)
         more_input = {}  # of the request, next to the picture
-        if self.serving.needs_labels:  # the embedded one, which makes the caption of these regions
+        if self.serving.needs_labels:  # the embedded one, which makes the caption of the regions
             box_format = find_box_format(self.serving.box_format, self.serving.model)
             regions = read_regions(record, self.keys.regions)
-            text_columns = ("type",)  # of the regions, which the request states with their boxes
-            more_input["regions"] = region_items(regions, image, box_format, text_columns)
+            region_columns = ("type",)  # stated of each region, next to its box
+            more_input["regions"] = region_items(regions, image, box_format, region_columns)
         caption = await ask(image_caption(image, more_input))
         return {
             self.keys.caption: caption,

@@ -92,7 +92,7 @@ class DoubleChecker(RegionOperator):
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
         # The result of each expression by its number. Expressions whose first regions are near each
-        # other share a request. Regions of a group may have more expressions than a request takes.
+        # other share a request, or several if they are more than `regions_per_request`.
         results: dict[int, Result] = {}
         for group in near_groups(boxes_of(to_check.regions), self.regions_per_request):
             numbers_in_group = []
@@ -110,6 +110,8 @@ class DoubleChecker(RegionOperator):
         to_check: ExpressionsToCheck,
         ask_once: Callable[[list[int]], Awaitable[list[Verdict]]],
     ) -> dict[int, Result]:
+        # The result of each of these expressions. If the reply is cut off, they are asked about in
+        # parts. If it fails, all have the error.
         def first_box(number: int) -> Bbox:
             first_place = to_check.verdicts[number].places[0]
             return box_of(to_check.regions[first_place]["bbox"])
@@ -119,7 +121,7 @@ class DoubleChecker(RegionOperator):
             for some_numbers, verdicts in await ask_in_parts(numbers, ask_once, first_box):
                 results.update(zip(some_numbers, verdicts, strict=True))
         except RecordError as error:
-            return dict.fromkeys(numbers, error)  # each of them has this error
+            return dict.fromkeys(numbers, error)
         return results
 
     async def _ask_once(
@@ -135,9 +137,11 @@ class DoubleChecker(RegionOperator):
         asked = to_check.asked_together(numbers, group)
         picture = self.shown(image, asked.regions)
         box_format = self.format_choice.format
-        text_columns: tuple[str, ...] = ()  # of the regions, which the request states
+        region_columns: tuple[str, ...] = ()  # which the request states of each region
         if self.serving.needs_labels:  # it can't see what things are: the embedded grounder
-            text_columns = ("type",)
-        request = double_check(picture, asked.expressions, asked.regions, box_format, text_columns)
+            region_columns = ("type",)
+        request = double_check(
+            picture, asked.expressions, asked.regions, box_format, region_columns
+        )
         checks = await ask(request)
         return asked.verdicts(checks)

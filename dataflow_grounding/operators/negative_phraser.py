@@ -99,8 +99,8 @@ class NegativePhraser(BoxOperator):
 
     def _missing_count(self, expressions: Sequence[Expression]) -> int:
         # How many negatives the record is to have, less those that it has from the input.
-        count = sum(is_negative(expression) for expression in expressions)
-        return max(0, self.count - count)
+        count_in_input = sum(is_negative(expression) for expression in expressions)
+        return max(0, self.count - count_in_input)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions with those made up, each with its `change` and `changed_from`.
@@ -111,7 +111,9 @@ class NegativePhraser(BoxOperator):
         own_expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         missing_count = self._missing_count(own_expressions)
-        made = await self._make(record, image, own_expressions, SPARE * missing_count, ask)
+        # Some candidates turn out to be in the picture, so more are made than are missing.
+        candidate_count = SPARE * missing_count
+        made = await self._make(record, image, own_expressions, candidate_count, ask)
         looked_for = await self._look_for(image, made.candidates, missing_count, ask)
         update = {
             self.keys.output: [*own_expressions, *looked_for.negatives],
@@ -128,21 +130,26 @@ class NegativePhraser(BoxOperator):
         count: int,
         ask: Ask,
     ) -> "_Made":
-        caption = str(record.get(self.keys.caption) or "")
-        region_types = types_of(record, self.keys.regions)
-        # What these name is in the picture: no phrase in them can be a negative.
-        image_texts = [*texts_of(own_expressions), *region_types, caption]
-        most_others = ceil(count / SHARE_OF_OTHERS)
-        others = of_other_images(record, self.phrases, most_others, image_texts)
+        image_texts = self._texts_about_image(record, own_expressions)
+        most_from_others = ceil(count / SHARE_OF_OTHERS)
+        from_others = of_other_images(record, self.phrases, most_from_others, image_texts)
         changed: list[Changed] = []
         error: RecordError | None = None
         try:
-            changed_count = count - len(others)
+            changed_count = count - len(from_others)
             changed = await self._changed_phrases(image, own_expressions, changed_count, ask)
         except RecordError as why:
             error = why  # other images' phrases are looked for all the same
         changed = without_named(image_texts, changed)
-        return _Made(candidates_of(record, own_expressions, changed, others), error)
+        return _Made(candidates_of(record, own_expressions, changed, from_others), error)
+
+    def _texts_about_image(
+        self, record: Record, own_expressions: Sequence[Expression]
+    ) -> list[str]:
+        # What these name is in the picture: no phrase in them can be a negative.
+        caption = str(record.get(self.keys.caption) or "")
+        region_types = types_of(record, self.keys.regions)
+        return [*texts_of(own_expressions), *region_types, caption]
 
     async def _changed_phrases(
         self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
@@ -169,18 +176,16 @@ class NegativePhraser(BoxOperator):
                 error = why
                 reasons = ["not looked for"] * len(batch)
             for candidate, reason in zip(batch, reasons, strict=True):
-                if reason:
-                    left_out.append({**candidate, "reason": reason})
-                elif len(negatives) == most:
-                    left_out.append({**candidate, "reason": "enough are kept"})
-                else:
+                if not reason and len(negatives) < most:
                     negatives.append(candidate)
+                else:
+                    left_out.append({**candidate, "reason": reason or "enough are kept"})
         return _LookedFor(negatives, left_out, error)
 
     async def _why_left_out(
         self, image: Image, candidates: Sequence[Expression], ask: Ask
     ) -> list[str]:
-        # "" for a candidate that isn't found, and may become a negative.
+        # "" where nothing is found: the candidate may become a negative.
         answers = await self.ground(image, texts_of(candidates), ask)
         why_of_status = {"none": "", "grounded": "it was found"}
         return [why_of_status.get(answer.status, "it may be there") for answer in answers]

@@ -64,15 +64,17 @@ class Registry:
     def register(self, cls: C | None = None) -> C | Callable[[C], C]:
         """Add a class under its name, in place of an earlier one of that name, and return it.
 
-        A shipped class takes no name that a user's has: it may be imported later.
+        A user's class stays where a shipped one has the same name. The shipped one may be imported
+        later, and would replace it otherwise.
 
         Without a class, return the decorator that does so: `@OPERATOR_REGISTRY.register()`.
         """
         if cls is None:
             return self.register
         former = self._classes.get(cls.__name__)
-        is_name_of_users = former is not None and not self._is_shipped(former)
-        if not (is_name_of_users and self._is_shipped(cls)):
+        has_users_class = former is not None and not self._is_shipped(former)
+        would_replace_users_class = has_users_class and self._is_shipped(cls)
+        if not would_replace_users_class:
             self._classes[cls.__name__] = cls
         return cls
 
@@ -156,7 +158,8 @@ class Operator(plan.Annotator, ABC):
         parameters = inspect.signature(type(self).__init__).parameters
         values = {name: value for name, value in vars(self).items() if name in parameters}
         settings = []
-        # ours=False: a user's operator may call a secret by any name, such as `token`
+        # ours=False: a user's operator has names of its own for secrets, such as `token`. So each
+        # value is blotted out whose name sounds like a secret's.
         for name, value in masked(values, ours=False).items():
             if repr(value) != repr(parameters[name].default):
                 settings.append(f"{name}={value!r}")
@@ -230,6 +233,15 @@ class Operator(plan.Annotator, ABC):
                 pipeline also where all rows failed (NothingDone).
         """
         operator = self.bound(**columns)
+        self._refuse_records(storage)
+        step = plan.Step(operator, FileStorage.like(storage))
+        is_in_pipeline = plan.note_step(step)
+        if not is_in_pipeline:
+            self._run_alone(step)
+        return next(iter(operator.writes().values()), "")
+
+    def _refuse_records(self, storage: Any) -> None:
+        # Raises InputError for records in memory, which `run` doesn't take.
         is_frame = hasattr(storage, "iloc")  # told so without importing pandas
         if is_frame or isinstance(storage, (Mapping, list, tuple)):
             how = (
@@ -239,11 +251,6 @@ class Operator(plan.Annotator, ABC):
             raise InputError(
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
-        step = plan.Step(operator, FileStorage.like(storage))
-        is_in_pipeline = plan.note_step(step)
-        if not is_in_pipeline:
-            self._run_alone(step)
-        return next(iter(operator.writes().values()), "")
 
     def _run_alone(self, step: plan.Step) -> None:
         summary = execute([step], current_options.get())
@@ -327,8 +334,12 @@ class Operator(plan.Annotator, ABC):
         if self.serving is not None:
             check_serving(self.serving, type(self).__name__)
         column_of_role = {**self.input_keys, **self.output_keys}
-        # An argument that names the role wins over one that names another role's default column.
-        role_of_argument = {**calling.roles_by_column(self), **self._roles_by_argument()}
+        # `input_image_path_key` names a default column, and `input_image_key` a role. Where one
+        # operator's argument is both, it means the role that it names: these come second.
+        role_of_argument = {
+            **calling.roles_by_column_argument(self),
+            **self._roles_by_role_argument(),
+        }
         for argument, column in arguments.items():
             if argument not in role_of_argument:
                 raise self._no_such_argument(argument)
@@ -338,7 +349,7 @@ class Operator(plan.Annotator, ABC):
         return operator
 
     def _no_such_argument(self, argument: str) -> PlanError:
-        role_of_argument = self._roles_by_argument()
+        role_of_argument = self._roles_by_role_argument()
         # an operator with one input takes `input_key`: this one has several, or none
         if argument == "input_key" and self.input_keys:
             inputs = [name for name, role in role_of_argument.items() if role in self.input_keys]
@@ -350,10 +361,10 @@ class Operator(plan.Annotator, ABC):
             f"{type(self).__name__} takes no {argument}; it has {', '.join(role_of_argument)}"
         )
 
-    def _roles_by_argument(self) -> dict[str, str]:
-        # {"input_caption_key": "caption", …}. The argument for an only input, or for the first
-        # output, needn't name the role.
-        roles = calling.roles_of(self)
+    def _roles_by_role_argument(self) -> dict[str, str]:
+        # {"input_caption_key": "caption", …}. `input_key` also means an only input, and
+        # `output_key` the first output.
+        roles = calling.roles_by_role_argument(self)
         if len(self.input_keys) == 1:
             roles["input_key"] = next(iter(self.input_keys))
         if self.output_keys:
@@ -444,26 +455,31 @@ class Operator(plan.Annotator, ABC):
     def settings(self) -> dict[str, Any] | None:
         """Return all that its answers depend on, as JSON, to tell whether it has changed.
 
-        That is the source of its classes, what these and it itself have as attributes, but not its
-        columns and its serving. Code and values of other modules aren't looked at. None where
+        That is the source of its classes, their plain attributes, and its own attributes, but not
+        its columns and its serving. Code and values of other modules aren't looked at. None where
         nobody can tell: the source of a class can't be read, or an attribute can't be compared.
         """
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
-        source = [plan.source_digest(cls) for cls in classes]
-        if None in source:
+        source_digests = [plan.source_digest(cls) for cls in classes]
+        is_any_source_unreadable = None in source_digests
+        if is_any_source_unreadable:
             return None
         attributes = _plain_attributes_of(classes)
         for name, value in vars(self).items():
             if name not in _NO_SETTINGS:
                 attributes[name] = value
-        # here: this module is imported by that one
+        # imported here, because that module imports this one
         from dataflow_grounding.operators._settings import CantTell, distinct_setting
 
         try:
             stated = {name: distinct_setting(value) for name, value in attributes.items()}
         except CantTell:
             return None
-        return {"class": type(self).__qualname__, "source": source, "attributes": stated}
+        return {
+            "class": type(self).__qualname__,
+            "source": source_digests,
+            "attributes": stated,
+        }
 
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says of it after a run, as JSON.
@@ -502,10 +518,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain_attributes_of(classes: list[type[Any]]) -> dict[str, Any]:
-    # By name; a subclass's value counts before its base's. A program may have set them to other
-    # values than the source says.
+    # By name. The source has these too, but a program may have set them to other values since.
     values: dict[str, Any] = {}
-    for cls in reversed(classes):
+    for cls in reversed(classes):  # bases first, so that a subclass's value replaces its base's
         for name, value in vars(cls).items():
             if not name.startswith("__") and _is_plain(value):
                 values[name] = value

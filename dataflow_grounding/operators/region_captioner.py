@@ -87,11 +87,12 @@ class RegionCaptioner(RegionOperator):
         for places, captions in await self.ask_about(image, regions, self._request, ask):
             text_by_place.update(zip(places, captions.texts, strict=True))
             if captions.answer:
-                # The model counted the regions of its request, from 1: in the record they have the
-                # numbers of `places`.
+                # In its own text, the model counts the regions of its request, from 1. In the
+                # record, these are at `places`.
                 answers.append(renumbered(captions.answer, places))
-            else:
-                answers += [f"<region{place + 1}>: {text_by_place[place]}" for place in places]
+                continue
+            for place in places:
+                answers.append(f"<region{place + 1}>: {text_by_place[place]}")
         region_captions = [
             _caption(place, region, text_by_place[place]) for place, region in enumerate(regions)
         ]
@@ -106,8 +107,8 @@ class RegionCaptioner(RegionOperator):
         if self.style == "crop":
             [region] = regions  # `regions_per_request` is 1
             crop = crop_of(image, box_of(region["bbox"]))
-            whole_crop = {"bbox": (0, 0, *crop.size)}
-            return region_caption(crop, [whole_crop], box_format, self.style)
+            region_in_crop = {"bbox": (0, 0, *crop.size)}  # it fills the picture that is sent
+            return region_caption(crop, [region_in_crop], box_format, self.style)
         boxes = boxes_of(regions)
         picture = marked(image, boxes, outlined=self.style == "outline")
         return region_caption(picture, regions, box_format, self.style)

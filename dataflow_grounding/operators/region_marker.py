@@ -102,10 +102,10 @@ class RegionMarker(BoxWatching):
             self.serving = serving
         self.proposals: Proposals = proposals if self.serving else "opencv"
         self.outlined = marks != "tag"
-        # Whether the next step sends the picture that is drawn here. With "crop" it doesn't: it
-        # sends parts of the unmarked picture.
-        self.sends_marks = self.serving is not None and marks != "crop"
-        self.format_choice = None  # where no model proposes, no boxes are asked for
+        # Whether the next step sends the picture that is drawn here. With "crop" it sends parts of
+        # the unmarked picture.
+        self.next_step_sends_marks = self.serving is not None and marks != "crop"
+        self.format_choice = None  # where OpenCV proposes, no boxes are asked for
         if self.serving and self.proposals == "model":
             self.format_choice = choice_of(self.serving, box_format)
         self.watch = BoxWatch(on_suspect_boxes, check_every)
@@ -158,10 +158,13 @@ class RegionMarker(BoxWatching):
         """
         limits = self.serving.image_limits if self.serving else None
         image = open_image(record, self.keys.image, limits)
-        row = self._given(record, image) or await self._propose(image, ask)
+        row = self._given(record, image)
+        if row is None:
+            row = await self._propose(image, ask)
         numbered_boxes = largest(row.boxes.boxes, self.max_boxes)  # (number in the row, box), …
         boxes = [bbox for _, bbox in numbered_boxes]
-        over_most = self._over_max_boxes(row.boxes, {number for number, _ in numbered_boxes})
+        numbers_of_marked = {number for number, _ in numbered_boxes}
+        over_most = self._over_max_boxes(row.boxes, numbers_of_marked)
         _note_problems(row.boxes, len(over_most), ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         await asyncio.to_thread(self._draw, image, boxes, path)
@@ -209,7 +212,7 @@ class RegionMarker(BoxWatching):
     def _over_max_boxes(
         self, row_boxes: GivenBoxes, numbers_of_marked: set[int]
     ) -> list[dict[str, Any]]:
-        # The boxes that could be used, but are left out, as `bbox_problems` has them.
+        # The boxes that could be used, but aren't among the largest, as `bbox_problems` has them.
         problems = []
         for number, bbox in row_boxes.boxes:
             if number not in numbers_of_marked:
@@ -233,9 +236,9 @@ class RegionMarker(BoxWatching):
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
         content = [boxes, self.outlined]  # all that tells one drawing of the image from another
         jpeg = draw_once(image, lambda: numbered_marks(boxes, self.outlined), content, path)
-        if jpeg is not None and self.sends_marks:
-            # The next step sends these bytes, where it sends the picture in its full size: so it
-            # needn't draw the marks and encode the picture once more.
+        if jpeg is not None and self.next_step_sends_marks:
+            # If the next step sends the picture in its full size, it sends these bytes, and needn't
+            # draw the marks once more.
             marked(image, boxes, outlined=self.outlined).keep_drawn(jpeg, image)
 
 

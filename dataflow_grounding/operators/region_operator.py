@@ -109,15 +109,14 @@ class RegionOperator(Operator):
         request: Callable[[Image, Regions, BoxFormat], Request[T]],
         ask: Ask,
     ) -> list[tuple[list[int], T]]:
-        """Ask about all regions, in each request about a few that are near each other.
+        """Ask about all regions, in each request about a few that are near each other. A request
+        whose reply is cut off is asked again in two, about half of its regions each.
 
         Args:
             image: The image that the regions are in.
             regions: The regions.
             request: Makes a request of the picture to send, some regions and the box format.
             ask: Asks the model.
-
-        A request whose reply is cut off is asked again in two, about half of its regions each.
 
         Returns:
             Of each request: the places of its regions in `regions`, and the answer. Without regions

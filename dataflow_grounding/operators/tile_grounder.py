@@ -92,15 +92,15 @@ class TileGrounder(PhraseGrounder):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         tiles = self._tiles(image)
         texts = texts_of(expressions)
+        pictures: list[Image] = [image, *tiles]
         answers: list[Found] = []
         for phrases in batched(texts, self.phrases_per_request):
-            pictures = [image, *tiles]
-            # for each picture its answers, one for each phrase
-            found_by_picture = await all_done(
+            # a list for each picture, with an answer for each phrase
+            answers_by_picture = await all_done(
                 self.ground(picture, phrases, ask) for picture in pictures
             )
-            # turned around: for each phrase its answers, the image's and those of the tiles
-            for in_image, *in_tiles in zip(*found_by_picture, strict=True):
+            # Turned around: the answers to each phrase, first about the image, then about tiles.
+            for in_image, *in_tiles in zip(*answers_by_picture, strict=True):
                 answers.append(self._joined(image, in_image, tiles, in_tiles))
         return {
             self.keys.output: with_answers(expressions, answers, ask),
@@ -121,16 +121,21 @@ class TileGrounder(PhraseGrounder):
         things = join_views(whole_view, views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
         # Several phrases may well have the whole of a tile, which is small: that is no doubt.
-        doubts = [found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE]
-        doubt = _first_stated([in_image.doubt, *doubts])
+        doubts_about_tiles = [
+            found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE
+        ]
+        doubt_about_reply = _first_stated([in_image.doubt, *doubts_about_tiles])
         if not instances:  # the answer about the whole image says why
-            return replace(in_image, doubt=doubt)
-        own_doubts = [found.own_doubt for found in (in_image, *in_tiles)]
+            return replace(in_image, doubt=doubt_about_reply)
+        doubts_about_boxes = [found.own_doubt for found in (in_image, *in_tiles)]
         if any(thing.is_cut for thing in things):
-            own_doubts.append(CUT)
-        own_doubt = _first_stated(own_doubts)
+            doubts_about_boxes.append(CUT)
         return Found(
-            "grounded", instances, doubt=doubt, own_doubt=own_doubt, remark=in_image.remark
+            "grounded",
+            instances,
+            doubt=doubt_about_reply,
+            own_doubt=_first_stated(doubts_about_boxes),
+            remark=in_image.remark,
         )
 
 

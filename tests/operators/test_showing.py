@@ -37,7 +37,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.formats.seed_records import seed_file
-from dataflow_grounding.operators._calling import roles_of
+from dataflow_grounding.operators._calling import roles_by_role_argument
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.stand_ins.probe_model import ProbeModel
@@ -79,7 +79,7 @@ def count(record: Any) -> dict[str, Any]:
 def test_run_takes_a_name_for_each_column(made: Any, tmp_path: Path) -> None:
     storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
     (tmp_path / "in.jsonl").write_text("")
-    for name in roles_of(made):
+    for name in roles_by_role_argument(made):
         with pytest.raises(GroundingError, match="it has no rows"):
             made.run(storage.reset().step(), **{name: "other"})
 
