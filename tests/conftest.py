@@ -24,6 +24,9 @@ from tests.support.workplace import Workplace
 if TYPE_CHECKING:
     from dataflow_grounding.testing import LoopbackServer
 
+OF_RUNS = {"workplace", "server"}
+"""Fixtures that a test asks for where it runs `generate`, or a server."""
+
 _cache_numbers = itertools.count()
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every process that they
@@ -59,12 +62,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Play a tenth of each table that is marked `sampled`, the same at each run.
+    """Mark what runs `generate`, or asks a server, as slow, and play a tenth of each table that is
+    marked `sampled`, the same at each run.
 
     A table of simulations is many draws of the same sentence. The cases whose names have the lowest
     digests are played, at least one. A case that is asked for by its name is alone in its table.
     """
+    for item in items:
+        if isinstance(item, pytest.Function) and OF_RUNS.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
     if config.option.whole:
         return
     tables = defaultdict(list)

@@ -51,6 +51,7 @@ def serving(server: LoopbackServer, **settings: Any) -> Serving:
     return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", timeout=60, **settings)
 
 
+@pytest.mark.slow
 def test_with_zoom_small_boxes_are_looked_for_again(picture: Path) -> None:
     def answers(request: Any) -> dict[str, Any]:
         whole = request.image_sizes == ((1920, 1080),)
@@ -74,6 +75,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Grounded:
         return ground(path, ["a", "b", "c"], serving=serving(server))
 
 
+@pytest.mark.slow
 def test_boxes_are_pixels_and_have_their_phrase(found: Grounded) -> None:
     assert [(box.phrase, box.bbox, box.score) for box in found] == [
         ("a", (480, 540, 1440, 949), 0.5),
@@ -115,6 +117,7 @@ class Refusing(Serving):
         return Reply("", refusal="no")
 
 
+@pytest.mark.slow
 def test_all_that_goes_wrong_is_one_exception(picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
@@ -138,6 +141,7 @@ def test_all_that_goes_wrong_is_one_exception(picture: Path, tmp_path: Path) -> 
         ground(picture, "a", serving=serving(server))
 
 
+@pytest.mark.slow
 def test_the_example_of_its_docstring_runs() -> None:
     done = doctest.testmod(grounded)
     assert (done.attempted > 2, done.failed) == (True, 0)
@@ -228,6 +232,7 @@ def test_a_forked_process_has_threads_of_its_own(picture: Path) -> None:
     assert done.code == 0, done
 
 
+@pytest.mark.slow
 def test_an_address_is_fetched_where_that_is_allowed(picture: Path) -> None:
     folder = partial(SimpleHTTPRequestHandler, directory=picture.parent)
     site = ThreadingHTTPServer(("127.0.0.1", 0), folder)

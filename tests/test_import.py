@@ -98,6 +98,7 @@ def public_names_in_files() -> set[str]:
     return {name for name in names if not name.startswith("_")} - NOT_OURS
 
 
+@pytest.mark.slow
 def test_what_pages_name_can_be_imported() -> None:
     """From the package, or from a module that the page names, too."""
     ours = public_names_in_files()

@@ -356,6 +356,7 @@ def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
     assert not MemoryFileSystem().find("memory://evil")
 
 
+@pytest.mark.slow
 def test_a_download_that_fails_leaves_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(self: object, there: str, here: str, **_: object) -> None:
         Path(here).write_bytes(b"half")
@@ -369,6 +370,7 @@ def test_a_download_that_fails_leaves_no_part(monkeypatch: pytest.MonkeyPatch) -
     assert list(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_pictures_with_any_names_stay_apart_in_an_export_and_have_names_for_every_system(
     tmp_path: Path,
 ) -> None:

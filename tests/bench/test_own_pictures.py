@@ -75,6 +75,7 @@ def test_the_best_way_is_told_with_the_keys_that_ask_so(
     assert ["lines", "+0"] in [line.split(".")[0].split() for line in again.out.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_form_of_asking_is_a_way_and_no_setting(gold: list[dict[str, Any]]) -> None:
     Path("spec.yaml").write_text("vlm: {asking: json}\n", encoding="utf-8")
     done = bench(None, *OWN, "-e", "spec.yaml", "--ways", "json,plain")
@@ -82,6 +83,7 @@ def test_a_form_of_asking_is_a_way_and_no_setting(gold: list[dict[str, Any]]) ->
     assert "leave out vlm.asking" in done.err
 
 
+@pytest.mark.slow
 def test_of_several_better_ways_the_best_is_chosen_by_wider_intervals() -> None:
     """Where there are more ways, one is better by chance more often."""
     scores = {"plain": [0.3] * 16, "json": [0.4] * 16, "lines": [n / 16 for n in range(5, 21)]}

@@ -54,6 +54,7 @@ def test_every_picture_that_was_asked_about_counts_in_one_column(tmp_path: Path)
     assert (row["pictures"], row["none"], row["undecided"]) == (1, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_thing_that_two_phrases_of_a_class_find_is_one_everywhere(tmp_path: Path) -> None:
     """`a person` and `a human` gave a detector two boxes for each person, and the table 19 for 10."""
     row = [
@@ -129,6 +130,7 @@ def test_parts_that_share_pictures_and_number_classes_otherwise_add_up() -> None
     assert sum(row["boxes"] for row in whole.rows()) == 167
 
 
+@pytest.mark.slow
 def test_classes_that_the_user_lists_are_in_the_users_order(tmp_path: Path) -> None:
     cup = expression("cup", [0, 0, 10, 10], [20, 0, 30, 10])
     rows = [("a.png", [cup, expression("cat", [0, 0, 9, 9]), expression("Tie"), expression("ant")])]

@@ -50,6 +50,7 @@ def test_the_embedded_grounder_has_nothing_to_calibrate(workplace: Workplace) ->
     assert (done.code, "nothing to calibrate" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_unclear_answer_exits_with_2_and_says_what_it_saw() -> None:
     with LoopbackServer(ProbeModel("xyxy_1000", blind=True)) as server:
         done = command(["calibrate", "--base-url", server.base_url, "--model", "m"])

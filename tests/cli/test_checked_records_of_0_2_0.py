@@ -121,6 +121,7 @@ def test_an_export_has_their_boxes(results: Path, tmp_path: Path, option: str) -
     assert boxes == [[72, 58, 148, 208], [279, 136, 95, 109]]
 
 
+@pytest.mark.slow
 def test_eval_compares_them(results: Path, tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     rows = [

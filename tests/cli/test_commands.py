@@ -85,6 +85,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 def test_a_broken_spec_is_told_in_a_line(tmp_path: Path) -> None:
     for text, expected in BROKEN:
         (tmp_path / "spec.yaml").write_text(text)

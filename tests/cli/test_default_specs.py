@@ -92,6 +92,7 @@ def test_it_has_about_twelve_keys_each_with_a_comment_and_says_where_the_others_
     assert blocks == {backend} - {"embedded"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_it_means_what_all_keys_mean(pipeline: str, backend: str) -> None:
@@ -100,6 +101,7 @@ def test_it_means_what_all_keys_mean(pipeline: str, backend: str) -> None:
     assert loaded(pipeline, short) == loaded(pipeline, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_an_endpoint_adds_its_own_keys_and_means_what_all_keys_mean(name: str) -> None:
     settings = {key: value for key, value in ENDPOINTS[name].items() if key != "first"}
@@ -115,6 +117,7 @@ def test_an_endpoint_adds_its_own_keys_and_means_what_all_keys_mean(name: str) -
     assert loaded(pipeline, short, **to_give) == loaded(pipeline, whole, **to_give)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_key_that_it_does_not_have_can_be_set_as_key_value(pipeline: str) -> None:
     short = written(pipeline, "--backend", "embedded")

@@ -95,6 +95,7 @@ def test_default_specs_name_the_backend_of_the_environment(
     assert "backend: embedded #" in (folder / "other" / "image_grounding.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_scripts_take_the_same_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert isinstance(serving_from_environment(), EmbeddedServing)

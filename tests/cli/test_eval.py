@@ -67,12 +67,14 @@ def test_json_has_every_key_and_its_interval(folder: Path) -> None:
     assert (said["precision_at_iou_0.5"], said["recall_at_iou_0.5"]) == (0.333333, 0.333333)
 
 
+@pytest.mark.slow
 def test_variants_change_what_they_name(folder: Path) -> None:
     assert figures("b")["acc_0.5"] == 1.0
     assert figures("b", "--score-cut", "0.5")["recall_at_iou_0.5"] == 0.666667
     assert figures("b", "--iou", "0.75")["recall_at_iou_0.75"] == 0.666667
 
 
+@pytest.mark.slow
 def test_two_runs_beside_each_other(folder: Path) -> None:
     said = figures("a.jsonl", "b")
     assert said["acc_0.5"] == 0.333333
@@ -90,6 +92,7 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
 
 
+@pytest.mark.slow
 def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder: Path) -> None:
     page = done("eval", "a.jsonl", "--gold", "gold.jsonl").out
     assert len(page.splitlines()) <= 24
@@ -105,6 +108,7 @@ def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder:
             ]
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_json_says(folder: Path) -> None:
     page = done("eval", "a.jsonl", "--gold", "gold.jsonl", "--all").out
     said = figures("a.jsonl")
@@ -121,6 +125,7 @@ def test_the_table_is_what_the_json_says(folder: Path) -> None:
     assert "acc" not in line
 
 
+@pytest.mark.slow
 def test_a_folder_of_figures_and_worst_cases(folder: Path) -> None:
     shutil.copy(REPOSITORY / "example_data" / "images" / "coffee.jpg", "x.png")
     write("gold.jsonl", record(knife=[], cup=[LEFT], saucer=[RIGHT], spoon=[LEFT], fork=[]))

@@ -440,6 +440,7 @@ def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Wor
     assert os.listdir(workplace.folder / "é ü")
 
 
+@pytest.mark.slow
 def test_ids_of_pictures_anywhere_are_the_same_on_every_machine(tmp_path: Path) -> None:
     """Absolute paths within the input's folder and outside of it, paths that leave it, and one
     picture in two rows.

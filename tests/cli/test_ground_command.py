@@ -50,6 +50,7 @@ def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path
         assert picture.size == (320, 240)
 
 
+@pytest.mark.slow
 def test_a_question_is_paid_for_once_and_a_box_stands_on_one_line(
     drawing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

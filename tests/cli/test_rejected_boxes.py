@@ -68,6 +68,7 @@ def test_eval(records: Path, tmp_path: Path) -> None:
     assert figures["boxes"] == 6
 
 
+@pytest.mark.slow
 def test_split(records: Path, tmp_path: Path) -> None:
     for options, boxes in (((), 1), (("--keep-rejected",), 3)):
         parts = tmp_path / f"parts{boxes}"
@@ -120,6 +121,7 @@ MISSED: dict[str, Any] = {"text": "dog", "status": "none", "instances": []}
 MISSED |= {"verified": False, "reviewed_by": "ann"}
 
 
+@pytest.mark.slow
 def test_a_thing_that_a_reviewer_says_is_there_becomes_no_background(tmp_path: Path) -> None:
     pictures(tmp_path, "abcd")
     cat = {"text": "cat", "status": "grounded", "instances": [{"bbox": RIGHT}]}

@@ -571,6 +571,7 @@ def asked(dialect: str, folder: Path, conversation: list[dict[str, str]]) -> Rec
     return request
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
 def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) -> None:
     request = asked(dialect, tmp_path, TALK)
@@ -587,6 +588,7 @@ def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) 
         assert "inlineData" in body["contents"][0]["parts"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
 @pytest.mark.parametrize("talk", [TALK, TALK[-1:]], ids=["a talk", "one question"])
 def test_a_system_turn_joins_the_system_message(

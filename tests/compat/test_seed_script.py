@@ -168,6 +168,7 @@ def test_an_error_in_the_place_of_a_text_is_no_answer(tmp_path: Path) -> None:
         asker({"image": pictures(tmp_path, 1)[0], "prompt": "what?"})
 
 
+@pytest.mark.slow
 def test_rows_without_boxes_and_the_storages_own_files(tmp_path: Path) -> None:
     scene = Image.new("RGB", (300, 200), "white")
     scene.paste("red", (50, 50, 120, 150))

@@ -124,6 +124,7 @@ def test_a_list_that_is_cut_off_is_the_manner_of_those_that_are_whole() -> None:
     assert manners.is_rare(wordings_of(said("Here are the boxes that I made up.", phrases)))
 
 
+@pytest.mark.slow
 def test_the_order_of_records_and_how_they_are_shared_out_change_nothing() -> None:
     records = [said(f"I found {n} objects.") for n in range(40)]
     records += [said(f"I have found {n} things") for n in range(20)]

@@ -155,6 +155,7 @@ def test_ids(tmp_path: Path, rows: list[dict[str, Any]], image_ids: list[Any]) -
     assert len(set(pictures)) == len(pictures)
 
 
+@pytest.mark.slow
 def test_ids_of_repeated_images_do_not_change_when_an_earlier_row_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

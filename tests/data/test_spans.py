@@ -333,6 +333,7 @@ def test_spans_are_right_and_none_means_not_there(phrases: list[str], caption: s
             assert not possible_with_marks(key, caption)
 
 
+@pytest.mark.slow
 @given(st.text())
 @example(" \u093a")
 def test_any_text_is_found_in_itself(caption: str) -> None:

@@ -99,6 +99,7 @@ WORDS = st.sampled_from(
 HOSTILE = st.one_of(st.text(max_size=300), st.lists(WORDS, max_size=60).map(" ".join))
 
 
+@pytest.mark.slow
 @given(HOSTILE)
 def test_any_text_gives_parts_of_itself_in_order(caption: str) -> None:
     read = extract_expressions(caption)
@@ -113,6 +114,7 @@ def test_any_text_gives_parts_of_itself_in_order(caption: str) -> None:
         at = found + len(expression["text"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["a red ", "on the left of ", "\x00", "🐈", "aaaa", "the cup of the cup of "]
 )

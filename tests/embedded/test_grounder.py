@@ -188,6 +188,7 @@ def test_people_and_faces() -> None:
         assert is_right, (name, phrase, boxes)
 
 
+@pytest.mark.slow
 def test_a_clear_face_beside_a_doubtful_one_is_not_the_only_one() -> None:
     # Three faces, small enough that not all of them are clear.
     assert outcome(portraits("astronaut", "astronaut", "grace_hopper"), "a woman") == "ambiguous"
@@ -210,6 +211,7 @@ def test_threads_get_the_answers_of_one() -> None:
     assert replies == [ask(picture, "two women", "the sky")] * 4
 
 
+@pytest.mark.slow
 def test_a_page_or_a_blue_screen_is_no_sky() -> None:
     assert outcome(np.full((300, 400, 3), 235, np.uint8), "the sky") == "none"
     screen = np.full((300, 400, 3), (255, 40, 0), np.uint8)
@@ -264,6 +266,7 @@ def test_plants_that_are_apart_get_a_box_each() -> None:
     assert outcome(outdoors(), "the leaves") == "none"
 
 
+@pytest.mark.slow
 def test_a_sky_ends_at_the_horizon() -> None:
     [sky] = outcome(outdoors(), "the sky")
     assert iou(sky, [0, 0, 640, 200]) > 0.9
@@ -278,6 +281,7 @@ def test_an_ellipse_is_no_circle() -> None:
     assert outcome(drawn, "a red circle") == "none"
 
 
+@pytest.mark.slow
 def test_a_burst_is_no_star() -> None:
     image, center = scene(), np.array((320, 240))
     for points, found in ((5, True), (9, False)):
@@ -289,6 +293,7 @@ def test_a_burst_is_no_star() -> None:
         assert isinstance(outcome(drawn, "a black star"), list) == found
 
 
+@pytest.mark.slow
 def test_a_thing_of_a_color_is_large_and_plain() -> None:
     small, shaded = scene(), scene()
     ImageDraw.Draw(small).rectangle((250, 160, 450, 360), fill=PAPER)
@@ -304,6 +309,7 @@ def test_a_thing_of_a_color_is_large_and_plain() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:
     grainy = np.asarray(scene()).astype(float) + np.random.default_rng(1).normal(
         0, 10, (480, 640, 3)

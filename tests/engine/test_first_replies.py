@@ -115,6 +115,7 @@ def runs(tmp_path: Path) -> Runs:
 # --- what it costs
 
 
+@pytest.mark.slow
 def test_where_second_replies_can_be_read_a_refused_one_is_always_asked_for_again(
     runs: Runs,
 ) -> None:
@@ -124,6 +125,7 @@ def test_where_second_replies_can_be_read_a_refused_one_is_always_asked_for_agai
     assert runs.failures() == []
 
 
+@pytest.mark.slow
 def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
     runs.add([REFUSED, REFUSED, READ] * 10)
     # 11 of the first 16 are refused; the first 10 of these are tried twice
@@ -132,11 +134,13 @@ def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
     assert runs.run() == 0
 
 
+@pytest.mark.slow
 def test_exactly_half_is_not_most(runs: Runs) -> None:
     runs.add([REFUSED, READ] * 15)
     assert runs.run() == 45
 
 
+@pytest.mark.slow
 def test_refusals_by_several_rules_are_asked_again_and_counted_by_rule(runs: Runs) -> None:
     runs.add([*["red", "green"] * 12, "red"])
     assert runs.run() == 50
@@ -146,6 +150,7 @@ def test_refusals_by_several_rules_are_asked_again_and_counted_by_rule(runs: Run
     assert "98% of replies could not be read as asked (most: red)" in str(runs.summary)
 
 
+@pytest.mark.slow
 def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
     def read(reply: str) -> tuple[Any, list[Note]]:
         if reply != READ:
@@ -158,6 +163,7 @@ def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
     assert runs.run(read=read) == 20 + 10 + 20 + 20
 
 
+@pytest.mark.slow
 def test_replies_that_are_cut_off_or_suspect_are_asked_for_again(runs: Runs) -> None:
     runs.add(["cut off"] * 12)
     runs.add(["odd boxes"] * 12, "another")
@@ -167,12 +173,14 @@ def test_replies_that_are_cut_off_or_suspect_are_asked_for_again(runs: Runs) -> 
 # --- when the rule holds
 
 
+@pytest.mark.slow
 def test_each_task_has_its_own_rule(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
     runs.add([REFUSED] * 5, "another")
     assert runs.run() == 20 + 10 + 5 + 5
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
     runs.add([READ] * 9)
@@ -183,6 +191,7 @@ def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
     assert (runs.times_asked(30), runs.times_asked(40)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
     assert runs.run() == 30
@@ -191,6 +200,7 @@ def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(runs: Runs) -> No
     assert runs.run() == 0
 
 
+@pytest.mark.slow
 def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) -> None:
     """Nothing was given up: the run was killed, or was told to try once."""
     runs.docile = True
@@ -217,6 +227,7 @@ def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> 
 # --- a reader that has become better
 
 
+@pytest.mark.slow
 def test_stored_replies_that_an_earlier_reader_refused_are_read_without_a_request(
     runs: Runs,
 ) -> None:
@@ -230,6 +241,7 @@ def test_stored_replies_that_an_earlier_reader_refused_are_read_without_a_reques
     assert runs.failures() == []
 
 
+@pytest.mark.slow
 def test_a_reply_that_another_rule_refuses_is_asked_for_again(runs: Runs) -> None:
     def read_by_another_rule(reply: str) -> tuple[Any, list[Note]]:
         if reply != READ:
@@ -251,6 +263,7 @@ def early_lines(said: str) -> list[str]:
     return [line for line in said.splitlines() if "of the first" in line]
 
 
+@pytest.mark.slow
 def test_a_run_says_at_once_which_rule_refuses_its_replies(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -262,6 +275,7 @@ def test_a_run_says_at_once_which_rule_refuses_its_replies(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "replies",
     [
@@ -279,6 +293,7 @@ def test_what_is_less_is_not_said(
     assert early_lines(capsys.readouterr().err) == []
 
 
+@pytest.mark.slow
 def test_stored_replies_are_not_told_of_again(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:

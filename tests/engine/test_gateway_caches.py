@@ -75,6 +75,7 @@ def scores_of(expression: dict[str, Any]) -> list[Any]:
     return [instance["score"] for instance in expression["instances"]]
 
 
+@pytest.mark.slow
 def test_samples_through_a_cache_are_as_sure_as_directly(upstream: LoopbackServer) -> None:
     directly = grounded(upstream.base_url)
     assert (directly["status"], directly["disagreement"]) == ("ambiguous", True)
@@ -111,6 +112,7 @@ def test_what_a_cache_repeats_is_no_vote(
     assert capsys.readouterr().err.count("answers from a cache") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_id", ["", "chatcmpl-123"])
 def test_an_id_that_all_replies_have_says_nothing(own_id: str) -> None:
     def changed(completion: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +122,7 @@ def test_an_id_that_all_replies_have_says_nothing(own_id: str) -> None:
         assert scores_of(grounded(gateway.base_url, check_every=100)) == [1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "message",
     [
@@ -136,6 +139,7 @@ def test_a_seed_that_is_refused_is_left_out(upstream: LoopbackServer, message: s
     assert 4 <= len(gateway.bodies) <= 5
 
 
+@pytest.mark.slow
 def test_a_cache_key_that_is_refused_is_left_out(upstream: LoopbackServer) -> None:
     directly = grounded(upstream.base_url)
     with Gateway(upstream.base_url, refuses_cache="invalid argument") as gateway:

@@ -280,6 +280,7 @@ def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
         assert server.received == received
 
 
+@pytest.mark.slow
 def test_threads_that_fit_pictures_do_not_wait_for_each_other(tmp_path: Path) -> None:
     names = [noise(tmp_path / f"{number}.png", (160, 120), number) for number in range(32)]
     limits = ImageLimits(picture_bytes=20_000)

@@ -139,6 +139,7 @@ def test_where_nothing_would_be_asked_nothing_is_sent(tmp_path: Path, picture: s
         assert server.count() == 0
 
 
+@pytest.mark.slow
 def test_a_grounder_of_the_users_own_is_calibrated_whatever_its_records_hold(picture: str) -> None:
     class Mine(PhraseGrounder):
         async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dataflow_grounding import FileStorage, Operator
 
 ROWS, MOST_AT_ONCE = 200, 20
@@ -47,6 +49,7 @@ def test_rows_in_memory_give_others_a_turn() -> None:
     assert most_at_once(Turns()(rows)) <= MOST_AT_ONCE
 
 
+@pytest.mark.slow
 def test_rows_of_a_file_give_others_a_turn(tmp_path: Path) -> None:
     given = tmp_path / "in.jsonl"
     given.write_text("".join(f'{{"image_path": "{number}.jpg"}}\n' for number in range(ROWS)))

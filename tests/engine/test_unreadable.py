@@ -211,6 +211,7 @@ def test_a_run_that_stops_states_no_file_of_an_earlier_run(workplace: Workplace)
         assert (stated["annotations"], stated["failures_file"]) == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_replies_in_memory_are_shown_without_a_file_unless_one_keeps_them(
     tmp_path: Path, is_kept: bool

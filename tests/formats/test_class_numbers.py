@@ -118,6 +118,7 @@ def test_where_no_list_is_known_that_is_told(tmp_path: Path) -> None:
     assert "classes are numbered as they come" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "classes"), [("in one go", ["tie", "bird", "dog", "cat"]), ("part by part", None)]
 )
@@ -213,6 +214,7 @@ def test_pictures_in_subfolders_are_told_with_flat(tmp_path: Path, format: str) 
     assert pictures == ["a_x.png", "b_c_x.png", "top.png"]
 
 
+@pytest.mark.slow
 def test_pictures_in_subfolders_of_all_parts_are_told_once(tmp_path: Path) -> None:
     parts = split(tmp_path, twelve("sub/"))
     done = succeeds("export", parts, "--format", "voc", "-o", tmp_path / "out")
@@ -324,6 +326,7 @@ NOUNS = """
 """
 
 
+@pytest.mark.slow
 def test_several_things_and_one_are_of_one_class(tmp_path: Path) -> None:
     """With `--classes head`; the figures of `stats` have the same names."""
     pairs = [pair.split(":") for pair in NOUNS.split()]

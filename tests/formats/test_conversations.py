@@ -170,6 +170,7 @@ def test_tokens_leave_their_names(name: str, text: str, expected: str) -> None:
     assert find_format(name).safe(text) == expected
 
 
+@pytest.mark.slow
 def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
     rows = [record("none.png", (64, 48), [{"text": "a dog"}])]
     for name, options in CONVERSATIONS:
@@ -413,6 +414,7 @@ def test_broken_objects_are_named(tmp_path: Path, answer: str, bbox: list[Any], 
         read_line(tmp_path, line, "ms-swift")
 
 
+@pytest.mark.slow
 def test_in_and_out_as_commands(tmp_path: Path) -> None:
     run = tmp_path / "run"
     rows = [record("a.png", (640, 428), [{"text": "a dog", "instances": [{"bbox": NOTEBOOK[1]}]}])]

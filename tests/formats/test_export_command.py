@@ -92,6 +92,7 @@ def with_remarks(folder: Path, *odd: str) -> Path:
     return results(folder, rows)
 
 
+@pytest.mark.slow
 def test_strict_stops_at_rare_remarks_until_a_person_decides(tmp_path: Path) -> None:
     run = with_remarks(tmp_path / "run", "The mug is a <b>guess</b>.", "I can't see much.")
     arguments = ("export", run, "--format", "webdataset", "-o", tmp_path / "out")
@@ -113,6 +114,7 @@ def test_strict_stops_at_rare_remarks_until_a_person_decides(tmp_path: Path) -> 
     assert f"- {told}" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_all_parts_of_a_split_are_one_data_set_of_remarks(tmp_path: Path) -> None:
     run = with_remarks(tmp_path / "run", *["The mug is a guess."] * 5, "I can't see much.")
     folder = tmp_path / "parts"
@@ -201,6 +203,7 @@ def test_pictures_of_one_name_stay_apart(tmp_path: Path) -> None:
     assert sizes == [SIZE, (32, 32)]
 
 
+@pytest.mark.slow
 def test_what_is_wanted(tmp_path: Path) -> None:
     rows = [
         mug(),
@@ -401,6 +404,7 @@ def test_the_twin_of_a_verified_box_leaves_no_picture_out(tmp_path: Path) -> Non
     assert annotation["bbox"] == [1, 2, 8, 7]
 
 
+@pytest.mark.slow
 def test_a_background_picture_stays_one(tmp_path: Path) -> None:
     pictures = [Labelled("a.jpg", [Box("cup", 1, 2, 30, 40)]), Labelled("b.jpg", [], (32, 32))]
     there = labelled(tmp_path / "yolo", "yolo", pictures)
@@ -663,6 +667,7 @@ def test_a_size_that_is_no_number_of_pixels(tmp_path: Path, side: str) -> None:
         list(read(str(path), "coco"))
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_one_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -692,6 +697,7 @@ def test_wrong_arguments_are_one_line(
     assert not (tmp_path / "x.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     out, back = tmp_path / "out", tmp_path / "back"
     succeeds("export", run, "--format", "odvg-mmdet", "-o", out)

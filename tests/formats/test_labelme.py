@@ -286,6 +286,7 @@ def without_picture(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "imageData": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "folder"), [("copy", "images"), ("reference", "labels")])
 def test_what_others_wrote_comes_back_as_it_was(tmp_path: Path, images: str, folder: str) -> None:
     """Next to pictures that are copied, or in a folder of its own."""

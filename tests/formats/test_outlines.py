@@ -163,6 +163,7 @@ def test_a_review_that_moves_nothing_keeps_outlines(place: Place) -> None:
 STALE = "outlines that don't fit their box"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["coco", "labelme"])
 @pytest.mark.parametrize("is_with_it", [False, True])
 def test_an_outline_that_was_not_moved_with_its_box_is_lost_which_is_counted(

@@ -132,6 +132,7 @@ def outlines_in(place: Place, format: str, source: Path | None = None) -> list[C
 # There and back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_regions_come_in_as_outlines_and_go_back_as_they_were(format: str, place: Place) -> None:
     made = regions(100)

@@ -51,6 +51,7 @@ def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
     assert [box["bbox_score"] for box in rows[0]["expressions"][0]["instances"]] == [0.5, None]
 
 
+@pytest.mark.slow
 def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its types stand in the README: boxes, spans that were looked up, a score of 1 before one of
     0.5, ids as texts.

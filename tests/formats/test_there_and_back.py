@@ -30,6 +30,7 @@ Records = list[dict[str, Any]]
 FILES = {"coco": "annotations.json", "cvat": "annotations.xml", "label-studio": "tasks.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FILES)
 def test_what_ours_wrote(format: str, tmp_path: Path, back: Callable[..., Any]) -> None:
     first = written_by_ours(tmp_path, format)
@@ -386,6 +387,7 @@ def test_a_moved_box_of_label_studio_has_its_labels_last(back: Callable[..., Any
     assert list(moved["value"])[-2:] == ["note", "rectanglelabels"]
 
 
+@pytest.mark.slow
 def test_a_phrase_of_label_studio_goes_with_all_that_ours_wrote_of_it(
     tmp_path: Path, back: Callable[..., Any]
 ) -> None:
@@ -619,6 +621,7 @@ def test_a_new_box_of_a_shared_name_is_of_its_first_class(
     assert "3: owl" in (out / "data.yaml").read_text().replace('"', "")
 
 
+@pytest.mark.slow
 def test_classes_of_one_name_stay_two_in_the_parts_of_a_split(tmp_path: Path) -> None:
     labels = dict.fromkeys("abcdef", "1 0.2 0.2 0.1 0.1\n")
     folder = yolo_set(tmp_path / "ds", "names: {0: cat, 1: cat}", **labels)

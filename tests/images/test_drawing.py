@@ -74,6 +74,7 @@ def test_any_kind_of_picture_becomes_rgb(
     assert drawn.getpixel((58, 38)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dashed", [False, True])
 @given(
     corner=st.tuples(st.integers(12, 150), st.integers(12, 100)),
@@ -128,6 +129,7 @@ def test_labels_that_want_the_same_place_stand_apart() -> None:
     assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
+@pytest.mark.slow
 def test_labels_are_shortened_before_they_bury_the_boxes() -> None:
     boxes = [(x, y, x + 20, y + 14) for x in range(15, 280, 40) for y in range(15, 180, 30)]
     bare, drawn = (

@@ -327,6 +327,7 @@ def test_a_picture_whose_alpha_hides_nothing_is_sent_as_it_is(tmp_path: Path) ->
     assert sent(opened(path))[1] == path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["file", "PIL"])
 def test_a_white_thing_on_a_transparent_ground_is_refused(tmp_path: Path, given: str) -> None:
     """On white, as transparent pictures are sent, nothing of it would be left."""
@@ -436,6 +437,7 @@ def test_an_animation_is_sent_as_its_first_frame(tmp_path: Path, format: str) ->
         assert quarters(out)[0] == "red"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size", [(1, 1), (20000, 200), (1, 5000)], ids=["one pixel", "a panorama", "a line"]
 )

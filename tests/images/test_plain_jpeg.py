@@ -161,6 +161,7 @@ def damaged(data: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 def test_no_damaged_header_is_read_where_pillow_reads_another_or_none() -> None:
     draw = random.Random(32)
     examples = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))[:4]]

@@ -113,6 +113,7 @@ def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
     assert sum(json.loads(path.read_text())["summary"]["remarks_rare"] for path in shards) > 1
 
 
+@pytest.mark.slow
 def test_the_report_counts_remarks_and_shows_their_words_escaped(
     odd: tuple[Workplace, Done],
 ) -> None:
@@ -129,6 +130,7 @@ def test_the_report_counts_remarks_and_shows_their_words_escaped(
     assert "<b>dark" not in page + data
 
 
+@pytest.mark.slow
 def test_a_review_shows_rare_remarks_first(odd: tuple[Workplace, Done], tmp_path: Path) -> None:
     lines = []
     for number, record in enumerate(odd[0].annotations()):

@@ -32,6 +32,7 @@ def drawn(photo: Path, expressions: list[Any], **more: Any) -> Path:
     return Path(BBoxVisualizer(photo.parent / "out")(row)["image_with_bbox"])
 
 
+@pytest.mark.slow
 def test_pictures_that_were_deleted_are_drawn_again_by_the_next_run(photo: Path) -> None:
     row = {"image_path": str(photo), "expressions": [MUG]}
     rows = [{**row, "image_id": name} for name in ("p", "q/r")]
@@ -127,6 +128,7 @@ def test_a_hostile_image_id_stays_in_the_folder(photo: Path, image_id: Any) -> N
         assert picture.size == (64, 48)
 
 
+@pytest.mark.slow
 def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
     ids = [
         "street/süß 1",

@@ -185,6 +185,7 @@ def test_no_more_boxes_go_than_the_count_allows(
 # What is missing
 
 
+@pytest.mark.slow
 def test_what_lacks_is_asked_for_once_and_makes_its_phrase_doubtful(photo: str) -> None:
     judge = Judge(there={"dog": 2}, finds={"dog": [thousandths(RED), thousandths(BLUE)]})
     dog, cup = checked(judge, record_with(photo, dog=[RED], cup=[BLUE]))
@@ -199,6 +200,7 @@ def test_what_lacks_is_asked_for_once_and_makes_its_phrase_doubtful(photo: str) 
     assert [box["bbox_2d"] for box in request.input["boxes"]] == [thousandths(RED)]
 
 
+@pytest.mark.slow
 def test_a_box_that_was_dropped_is_not_added_again(photo: str) -> None:
     """The count needs another one in its place."""
 
@@ -344,6 +346,7 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str) -> None:
     assert {failure["kind"] for failure in failures} <= {"unreadable_reply", "truncated_reply"}
 
 
+@pytest.mark.slow
 def test_more_boxes_than_lacked_are_counted(photo: str) -> None:
     boxes = [thousandths(BLUE), [10, 10, 60, 60], [900, 900, 950, 950]]
     judge = Judge(finds={"dog": boxes})
@@ -414,6 +417,7 @@ def judge_and_photo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 # What the answers decide
 
 
+@pytest.mark.slow
 @given(
     fits=st.lists(st.sampled_from([*FITS, None]), max_size=4),
     there=st.sampled_from([True, False, None]),

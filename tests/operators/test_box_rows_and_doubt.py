@@ -73,6 +73,7 @@ def test_a_user_s_own_column_of_that_name_stays(row: dict[str, Any]) -> None:
     assert grounded({**row, "remark": "taken at night"}, ANSWER)["remark"] == "taken at night"
 
 
+@pytest.mark.slow
 def test_remarks_of_several_answers_are_kept_once_each(row: dict[str, Any]) -> None:
     many = {**row, "expressions": [f"cat number {number}" for number in range(32)]}
     objects = [{"id": number, "bbox_2d": [number, 2, number + 30, 40]} for number in range(1, 17)]

@@ -115,6 +115,7 @@ def test_a_digit_that_is_not_shown_counts(folder: Path) -> None:
     assert kept(folder) == above(0.2499999999) != above(0.25)
 
 
+@pytest.mark.slow
 def test_what_is_changed_in_place_is_seen(folder: Path) -> None:
     rule = Rule(0.1)
     inner = Keep()
@@ -134,6 +135,7 @@ def test_an_attribute_of_the_class_counts(folder: Path, monkeypatch: pytest.Monk
     assert kept(folder) == above(0.9)
 
 
+@pytest.mark.slow
 def test_what_can_not_be_compared_is_done_again(folder: Path) -> None:
     holds_itself: list[Any] = []
     holds_itself.append(holds_itself)
@@ -152,6 +154,7 @@ def test_an_attribute_of_any_name_leaves_the_source_alone() -> None:
     assert keep.settings() != plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_compiled", [False, True])
 def test_an_operator_may_be_changed_or_exchanged(folder: Path, is_compiled: bool) -> None:
     pipeline = Keeping(folder, Keep(Rule(0.1)))

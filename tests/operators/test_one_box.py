@@ -72,6 +72,7 @@ def test_near_duplicates_of_a_phrase_are_one(
     assert boxes_of(PhraseGrounder(Answering(objects(*said)))(row)) == kept
 
 
+@pytest.mark.slow
 def test_merge_iou_is_the_users(row: dict[str, Any]) -> None:
     reply = objects((1, CAT, None), (1, NEAR_CAT, None), (1, LOOSE_CAT, None))
     counts = {
@@ -91,6 +92,7 @@ def test_each_of_several_answers_is_merged_before_they_are_compared(row: dict[st
     assert record["expressions"][0]["disagreement"] is False
 
 
+@pytest.mark.slow
 def test_small_boxes_that_are_one_from_closer_by_are_merged(row: dict[str, Any]) -> None:
     small, beside = [100, 100, 112, 112], [106, 100, 118, 112]
     whole = objects((1, small, None), (1, beside, None))

@@ -261,6 +261,7 @@ def test_an_operator_without_a_serving_can_not_ask() -> None:
         without_serving({})
 
 
+@pytest.mark.slow
 def test_a_function_asks_the_serving_that_its_decorator_is_given(
     photo: str, tmp_path: Path
 ) -> None:

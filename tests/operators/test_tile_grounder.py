@@ -157,6 +157,7 @@ def in_tiles_only(reply: Any) -> Any:
     return answers
 
 
+@pytest.mark.slow
 def test_a_box_that_ends_with_its_tile_and_no_other_shows_is_doubtful(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     draw(str(path), SIZE, {"red": [(400, 300, 410, 310)]})
@@ -176,6 +177,7 @@ def test_a_box_that_ends_with_its_tile_and_no_other_shows_is_doubtful(tmp_path: 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "thing",
     [(150, 300, 390, 330), (300, 120, 325, 370), (120, 100, 350, 330)],
@@ -191,6 +193,7 @@ def test_what_only_tiles_show_in_parts_is_put_together(tmp_path: Path, thing: An
     assert "doubtful" not in expression
 
 
+@pytest.mark.slow
 def test_a_piece_of_a_thing_that_fills_its_tile_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     draw(str(path), SIZE, {"red": [(100, 100, 900, 700)]})
@@ -212,6 +215,7 @@ def test_a_piece_of_a_thing_that_fills_its_tile_is_left_out(tmp_path: Path) -> N
     assert is_near(bbox, (100, 100, 900, 700)), bbox
 
 
+@pytest.mark.slow
 def test_none_in_a_tile_is_not_none_in_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     draw(str(path), SIZE, {"red": [(100, 100, 700, 600)]})

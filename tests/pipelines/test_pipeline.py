@@ -381,6 +381,7 @@ def test_what_is_no_step_is_done_once(tmp_path: Path) -> None:
     assert (serving.asked, len(files_of(tmp_path / "cache"))) == (1, 3)
 
 
+@pytest.mark.slow
 def test_resume_step_begins_with_what_is_there(tmp_path: Path) -> None:
     workspace(tmp_path, [ROWS[0], ROWS[1]])
     calls = calls_of("three steps", EveryWord(), tmp_path)
@@ -404,6 +405,7 @@ def test_resume_step_begins_with_what_is_there(tmp_path: Path) -> None:
             forward(pipeline_of(tmp_path, calls), resume_step=wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["eager", "staged"])
 def test_when_no_record_gets_through_the_rest_is_not_tried_and_old_results_stay(
     tmp_path: Path, way: str
@@ -502,6 +504,7 @@ def test_a_wrong_plan_is_refused_before_the_first_step_is_paid_for(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_right_plans_are_not_refused(tmp_path: Path) -> None:
     workspace(tmp_path, ROWS[:2])
     extract = ExpressionExtractor(EveryWord())
@@ -743,6 +746,7 @@ class Mixed(Pipeline):
         Length().run(self.storage.step(), input_text_key=key)
 
 
+@pytest.mark.slow
 def test_operators_of_other_libraries_run_in_their_turn(tmp_path: Path) -> None:
     workspace(tmp_path, [*ROWS[:2], ROWS[3]])
     results = []
@@ -764,6 +768,7 @@ def test_operators_of_other_libraries_run_in_their_turn(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_file_of_an_operator_from_elsewhere_is_the_result_where_it_comes_last(
     tmp_path: Path,
 ) -> None:
@@ -786,6 +791,7 @@ def test_the_file_of_an_operator_from_elsewhere_is_the_result_where_it_comes_las
             assert isinstance(pipeline.theirs, Elsewhere)
 
 
+@pytest.mark.slow
 def test_an_operator_from_elsewhere_that_writes_nothing_leaves_the_result_as_it_was(
     tmp_path: Path,
 ) -> None:
@@ -832,6 +838,7 @@ class TheirStorage:
         frame.to_json(self._path(self.operator_step + 1), orient="records", lines=True)
 
 
+@pytest.mark.slow
 def test_our_operators_run_on_a_storage_of_theirs(tmp_path: Path) -> None:
     workspace(tmp_path, ROWS[:2])
     storage = TheirStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
@@ -844,6 +851,7 @@ def test_our_operators_run_on_a_storage_of_theirs(tmp_path: Path) -> None:
     assert [len(expressions) for expressions in frame["expressions"]] == [4, 2]
 
 
+@pytest.mark.slow
 def test_a_pipeline_may_go_on_where_its_parent_ends(tmp_path: Path) -> None:
     workspace(tmp_path, [*ROWS[:2], ROWS[5]])
 

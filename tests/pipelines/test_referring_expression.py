@@ -43,6 +43,7 @@ def street(place: ReferringPlace) -> None:
 # --- boxes, ids, legacy files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["yxyx_1000", "xywh_1"])
 def test_boxes_are_the_label_files_numbers_whatever_the_model_is_told(
     tmp_path: Path, box_format: str

@@ -458,6 +458,7 @@ def test_a_runaway_text_about_many_regions_is_divided_in_linear_time() -> None:
     assert instructions(800) < 10 * instructions(100)
 
 
+@pytest.mark.slow
 def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> None:
     picture(tmp_path, size=(300, 200))
     with LoopbackServer(by_box, keep_bodies=True) as server:
@@ -478,6 +479,7 @@ def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackSer
     assert "not there" not in data.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("on_suspect", "code"), [("stop", 2), ("warn", 0)])
 def test_proposed_boxes_in_another_format_stop_the_run(
     tmp_path: Path, on_suspect: str, code: int
@@ -519,6 +521,7 @@ def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: Loopbac
     assert "is it 'prompt'?" in wrong.err
 
 
+@pytest.mark.slow
 def test_a_picture_that_comes_back_has_its_own_marked_picture_again(tmp_path: Path) -> None:
     row = {"image": "20.png", "bbox": [[50, 60, 70, 80]]}
     marked = tmp_path / "out" / "1_bbox_vis.jpg"

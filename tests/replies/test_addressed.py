@@ -95,6 +95,7 @@ def test_of_a_long_remark_200_characters_are_kept() -> None:
     assert len(read(after="The table is long. " * 40).remark) == 200
 
 
+@pytest.mark.slow
 def test_more_words_than_a_person_would_read_are_refused() -> None:
     with pytest.raises(UnreadableReply, match="more than 20,000 characters"):
         read(after="The table is long. " * 2000)
@@ -695,6 +696,7 @@ def test_what_keys_next_to_the_list_say_of_boxes_is_judged(
         assert outcome == ("doubtful" if reading.doubts else "clean")
 
 
+@pytest.mark.slow
 def test_words_again_and_again_take_no_longer_than_they_are() -> None:
     for words in ("box 1 is a ", "the second one is a ", "missing: ", "only found the fork "):
         with suppress(UnreadableReply):

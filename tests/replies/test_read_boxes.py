@@ -197,6 +197,7 @@ def test_named_corners_keep_their_meaning_whatever_the_order_of_the_format() -> 
     assert found(read(reply, format="gemini")) == [("cat", CAT)]
 
 
+@pytest.mark.slow
 def test_a_loop_of_one_box_is_one_box() -> None:
     reading = read(
         '[{"label": "cat", "bbox": [10, 20, 30, 40]}'

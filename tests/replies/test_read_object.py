@@ -239,6 +239,7 @@ def test_words_in_comments_and_words_without_end_are_judged_too() -> None:
             read_object(reply, required="expressions")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [". " * 9_000, "i have " * 2_700, "[]" * 9_000, '"' * 19_000])
 def test_many_words_take_no_longer_than_they_are(words: str) -> None:
     """A search that is quadratic in their length would take minutes."""

@@ -131,6 +131,7 @@ def test_a_stream_cut_between_two_items_is_a_shorter_stream(form: Form) -> None:
             assert found == truth, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_reply_never_has_other_boxes(damage: Damage) -> None:
     for form in FORMS.values():

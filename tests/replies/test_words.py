@@ -236,6 +236,7 @@ def test_a_sentence_about_one_of_several_phrases_says_nothing_of_the_others() ->
     assert read("There are no such objects in the image.", ["cat", "dog"]).boxes == []
 
 
+@pytest.mark.slow
 def test_boxes_that_nobody_gave_say_nothing_of_the_picture() -> None:
     things = ("bounding box", "boxes", "coordinates", "bbox", "detections", "annotations")
     verbs = ("provided", "given", "available", "returned", "supplied")

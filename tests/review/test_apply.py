@@ -706,6 +706,7 @@ def test_a_phrase_whose_right_box_was_drawn_beside_the_rejected_one_is_right(
     assert as_gold["gold_boxes"] == drawn  # the rejected one is none
 
 
+@pytest.mark.slow
 def test_gold_of_which_a_box_was_judged_is_that_alone(tmp_path: Path) -> None:
     two = phrase("dogs", "A", expression_id="e")
     two["instances"].append({"bbox": BOXES["B"], "score": 0.5})

@@ -73,6 +73,7 @@ def test_label_studio_connects_and_gets_boxes_of_its_labels(
     assert prediction["score"] == min(region["score"] for region in prediction["result"])
 
 
+@pytest.mark.slow
 def test_texts_of_a_task_are_free_phrases(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -90,6 +91,7 @@ def test_texts_of_a_task_are_free_phrases(
     assert len(later["result"]) >= 3
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_alone_leaves_the_others_theirs(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_task_that_fails_alone_leaves_the_others_theirs(
     assert "broken.png" in alone.body["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

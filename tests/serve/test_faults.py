@@ -41,6 +41,7 @@ def asked_together(served: Served, count: int, at_once: int) -> list[Answer]:
         return list(pool.map(lambda number: served.post("/ground", body_of(number)), range(count)))
 
 
+@pytest.mark.slow
 def test_equal_requests_at_once_are_paid_once(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -88,6 +89,7 @@ def _stored_pictures(folder: Path) -> int:
     return sum("reply" in line and "rectangle" not in line["reply"] for line in lines)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_is_down_is_503_with_the_reason_and_may_come_back(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_reply_is_kept_whose_client_hung_up(tmp_path: Path, variables: dict[st
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_in_flight(tmp_path: Path, variables: dict[str, Any]) -> None:
     with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
         variables["DF_BASE_URL"] = endpoint.base_url
@@ -228,6 +231,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any])
     assert code == 130
 
 
+@pytest.mark.slow
 def test_what_is_in_flight_is_shared_when_another_request_stops_the_run(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:

@@ -122,6 +122,7 @@ def test_an_odd_request_is_refused_in_a_sentence(
     assert sentence.isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "TRACE"])
 def test_other_methods_are_refused(served: Served, method: str) -> None:
     with connected(served) as client:
@@ -129,6 +130,7 @@ def test_other_methods_are_refused(served: Served, method: str) -> None:
         assert client.recv(16).startswith(b"HTTP/1.1 405")
 
 
+@pytest.mark.slow
 def test_half_sent_bodies_hold_no_places(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -143,6 +145,7 @@ def test_half_sent_bodies_hold_no_places(
         assert (code, answers) == (0, {503})
 
 
+@pytest.mark.slow
 def test_a_body_has_to_come_in_time(tmp_path: Path) -> None:
     with Served(tmp_path, "--timeout", "0.5") as served, connected(served) as client:
         client.sendall(head("/ground", 1000, **JSON) + b"{")
@@ -150,6 +153,7 @@ def test_a_body_has_to_come_in_time(tmp_path: Path) -> None:
     assert (status, "0.5 s" in json.loads(text)["error"]) == (408, True)
 
 
+@pytest.mark.slow
 def test_bodies_take_only_so_much_memory(tmp_path: Path) -> None:
     with Served(tmp_path, "--max-mb", "1") as served:
         clients = [connected(served) for _ in range(20)]

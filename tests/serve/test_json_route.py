@@ -18,6 +18,7 @@ from tests.support.served import Served, paid_for
 from tests.support.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_a_picture_comes_in_three_ways_and_is_paid_once(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -69,6 +70,7 @@ def put_picture(path: Path, color: str) -> None:
     os.utime(path, (1_700_000_000, 1_700_000_000))
 
 
+@pytest.mark.slow
 def test_a_picture_that_becomes_a_link_out_of_the_root_is_not_read(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_picture_that_becomes_a_link_out_of_the_root_is_not_read(
             assert late.result().status == 403, late.result().body
 
 
+@pytest.mark.slow
 def test_a_picture_that_changes_while_it_is_asked_about_is_another_one(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:

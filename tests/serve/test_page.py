@@ -7,10 +7,13 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.support.served import Served
 from tests.support.workplace import REPOSITORY
 
 
+@pytest.mark.slow
 def test_the_pages_request_has_the_pages_answer(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "serve.md").read_text()
     [request] = re.findall(r"^curl .*?(?=^```)", page, re.DOTALL | re.MULTILINE)

@@ -48,6 +48,7 @@ def spec_in(
     return str(path)
 
 
+@pytest.mark.slow
 def test_what_a_run_has_paid_for_is_answered(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
@@ -68,6 +69,7 @@ def test_what_a_run_has_paid_for_is_answered(
     assert [one["instances"][0]["bbox"] for one in answer.body["expressions"]] == boxes
 
 
+@pytest.mark.slow
 def test_boxes_are_checked_where_the_spec_says_so(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
@@ -113,6 +115,7 @@ def web(pictures: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_addresses_are_fetched_from_named_hosts_alone(
     tmp_path: Path, endpoint: LoopbackServer, web: str
 ) -> None:
@@ -180,6 +183,7 @@ RUN = "results_dir: results\nimage_grounding:\n  vlm: {backend: embedded}\n"
 LINE = "^Error: .*spec.yaml, line"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -199,6 +203,7 @@ def test_a_wrong_spec_is_refused(tmp_path: Path, text: str, sentence: str) -> No
         Served(tmp_path, "-e", str(spec))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["2026_11_28", "a {x} ${y} #1"])
 def test_results_may_be_named_by_an_option(tmp_path: Path, name: str) -> None:
     spec = tmp_path / "spec.yaml"
@@ -211,6 +216,7 @@ def test_results_may_be_named_by_an_option(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_what_a_run_reads_may_be_left_open(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(

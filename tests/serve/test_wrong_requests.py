@@ -69,6 +69,7 @@ def test_what_is_no_http_leaves_no_traceback(served: Served) -> None:
     assert served.get("/health").status == 200
 
 
+@pytest.mark.slow
 def test_pages_of_the_web_may_not_ask(served: Served) -> None:
     body = {"image_path": "0.png", **PHRASES}
     assert served.post("/ground", body, Origin="https://example.com").status == 403
@@ -77,6 +78,7 @@ def test_pages_of_the_web_may_not_ask(served: Served) -> None:
     assert served.post("/ground", body).status == 200
 
 
+@pytest.mark.slow
 def test_the_token_is_asked_for_in_three_forms(tmp_path: Path) -> None:
     with Served(tmp_path, "--host", "0.0.0.0", DF_SERVE_TOKEN=TOKEN) as served:
         served.address = f"http://127.0.0.1:{served.port}"
@@ -101,6 +103,7 @@ def test_the_token_is_asked_for_in_three_forms(tmp_path: Path) -> None:
     assert TOKEN not in said
 
 
+@pytest.mark.slow
 def test_others_are_let_in_with_a_token_only(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="reached by others: set DF_SERVE_TOKEN"):
         Served(tmp_path, "--host", "0.0.0.0")

@@ -160,6 +160,7 @@ def test_a_client_of_ones_own_serves_step_by_step_and_from_threads(
         assert server.count() == server.count(200) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "own connections"])
 def test_a_client_that_was_used_before_is_not_blamed_on_the_record(
     row: dict[str, Any], kind: str
@@ -209,6 +210,7 @@ def test_the_specs_name_of_a_client_is_no_client() -> None:
         OpenAIServing("http://a/v1", "m", client="sdk")
 
 
+@pytest.mark.slow
 def test_a_client_and_another_address_are_refused() -> None:
     import openai
 

@@ -158,6 +158,7 @@ def test_a_busy_endpoint_is_waited_for(row: dict[str, Any], client: str) -> None
         assert (server.count(429), server.count(200)) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", CLIENTS)
 def test_nobody_at_the_address(row: dict[str, Any], client: str) -> None:
     with LoopbackServer() as server:
@@ -317,6 +318,7 @@ def test_an_answer_that_returns_an_awaitable_is_right(row: dict[str, Any]) -> No
     assert found["instances"][0]["bbox"] == [10, 20, 30, 40]
 
 
+@pytest.mark.slow
 def test_a_unit_tests_fixed_boxes_are_told_what_to_write(row: dict[str, Any]) -> None:
     rows = [
         {**row, "image_id": str(number), "expressions": [f"mug {number}"]} for number in range(30)

@@ -24,6 +24,7 @@ def grounder(recorded: RecordedServing) -> PhraseGrounder:
     return PhraseGrounder(recorded, check_every=None)
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_played_back_without_the_endpoint(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:

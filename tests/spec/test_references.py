@@ -82,6 +82,7 @@ LONG: dict[str, str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_text_that_takes_long_to_make_sense_of_is_refused_by_its_line(
     text: str, tmp_path: Path
@@ -120,6 +121,7 @@ USUAL = {
 }
 
 
+@pytest.mark.slow
 def test_usual_references_are_filled_in() -> None:
     config = OmegaConf.create(USUAL)
     check_references(config)

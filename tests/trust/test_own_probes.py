@@ -110,6 +110,7 @@ def test_a_probe_has_the_type_the_size_and_the_content_of_the_picture(
     assert (apart <= 24).mean() > 0.4, "it is the picture itself, but for the rectangles"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "progressive"])
 def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
     """A server may read palettes, alpha and progressive JPEGs in ways of its own."""
@@ -129,6 +130,7 @@ def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
     assert probe.mode == ("RGBA" if mode == "LA" else own.mode)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_jpeg_has_its_tables_and_about_its_bytes(tmp_path: Path) -> None:
     """A gateway may treat files over some number of bytes in a way of its own."""
     path = tmp_path / "a.jpg"
@@ -148,6 +150,7 @@ def as_numbers(picture: Image.Image) -> Any:
     return np.asarray(picture.convert("RGB")).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "probed"),
     [

@@ -173,6 +173,7 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path
         assert server.requests[-1].image_sizes == ((900, 900),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xyxy_px", "xyxy_1000"])
 def test_what_is_as_large_as_refused_pictures_is_not_tried(name: str) -> None:
     """Of a run whose dozen sizes are all too large."""

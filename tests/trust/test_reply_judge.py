@@ -51,6 +51,7 @@ def experienced(asked: str, scene: Scene, replies: int = 200) -> ReplyJudge:
     return judge
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "written", "least"),
     [
@@ -69,6 +70,7 @@ def test_another_format_is_told_in_most_replies(asked: str, written: str, least:
     assert told >= least * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "scene"),
     [
@@ -91,6 +93,7 @@ def test_honest_replies_are_rarely_doubted(asked: str, scene: Scene) -> None:
     assert doubted <= 0.04 * 300
 
 
+@pytest.mark.slow
 def test_two_corners_that_are_written_axis_by_axis_are_told() -> None:
     judge = experienced(X, Scene())
     told = 0
@@ -163,6 +166,7 @@ def test_of_several_formats_that_are_likelier_the_likeliest_is_named() -> None:
     assert judge.alarm("lying") == judge.alarm_without_check("lying", others_told=True) == "second"
 
 
+@pytest.mark.slow
 def test_right_replies_raise_no_alarm() -> None:
     judge = experienced(X, Scene())
     for size, seen in scenes(5, 400, Scene()):
@@ -172,6 +176,7 @@ def test_right_replies_raise_no_alarm() -> None:
         assert judge.alarm_without_check("lying", others_told=False) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [Y, "xyxy_100"])
 def test_a_second_reply_proves_the_format_of_the_first(written: str) -> None:
     judge = ReplyJudge(find_box_format(X, ""))
@@ -186,6 +191,7 @@ def test_a_second_reply_proves_the_format_of_the_first(written: str) -> None:
     assert len(proven) - proven.count(None) - proven.count(written) <= 3, "seldom for another one"
 
 
+@pytest.mark.slow
 def test_two_right_replies_prove_nothing() -> None:
     judge = ReplyJudge(find_box_format(X, ""))
     chance = random.Random(7)

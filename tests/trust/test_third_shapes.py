@@ -62,12 +62,14 @@ def test_a_rule_that_a_stranger_makes_up_is_never_read_wrong(name: str, seed: in
     assert outcome.kind != "wrong", outcome.why
 
 
+@pytest.mark.slow
 def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> None:
     rule = at_least(420, 600)
     decision, _ = decided(with_rule(rule, random.Random(0), 0.005, 0.0))
     assert furthest_off(rule, decision)[0] <= 0.01
 
 
+@pytest.mark.slow
 def test_a_padded_square_is_measured_in_frames() -> None:
     known = find_box_format("xyxy_1000@pad_square", "")
     decision, _ = decided(lambda probe: answered(probe, lambda _: known, dict(probe.boxes)))
@@ -79,6 +81,7 @@ def test_a_padded_square_is_measured_in_frames() -> None:
             assert read == pytest.approx(bbox, abs=0.005 * max(frame_map.size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "shapes"),
     [

@@ -54,6 +54,7 @@ def test_what_the_run_has_seen_is_not_opened_again(tmp_path: Path) -> None:
     assert "a.jpg" not in names
 
 
+@pytest.mark.slow
 def test_stats_takes_the_digests_of_files_as_large_as_others_from_the_run(tmp_path: Path) -> None:
     place = worked(tmp_path, "a.jpg")
     copy = json.loads((place.results / "annotations.jsonl").read_text())
@@ -68,6 +69,7 @@ def test_stats_takes_the_digests_of_files_as_large_as_others_from_the_run(tmp_pa
     assert command(line).summary["leaks"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["gone", "cut", "touched", "of the same size and time"])
 def test_a_picture_that_has_changed_since_is_opened(tmp_path: Path, change: str) -> None:
     place, path = worked(tmp_path, "a.jpg"), tmp_path / "a.jpg"
@@ -84,6 +86,7 @@ def test_a_picture_that_has_changed_since_is_opened(tmp_path: Path, change: str)
     assert unreadable(place) == 1
 
 
+@pytest.mark.slow
 def test_a_png_is_opened_as_its_header_does_not_say_that_it_can_be_decoded(tmp_path: Path) -> None:
     place, path = worked(tmp_path, "a.png"), tmp_path / "a.png"
     assert unreadable(place) == 0
@@ -91,6 +94,7 @@ def test_a_png_is_opened_as_its_header_does_not_say_that_it_can_be_decoded(tmp_p
     assert unreadable(place) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [b"junk\n" * 9, b"", None])
 def test_a_memory_that_is_damaged_or_not_there_is_none(
     tmp_path: Path, memory: bytes | None

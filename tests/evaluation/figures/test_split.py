@@ -50,6 +50,7 @@ def part_of(out: Path) -> dict[str, str]:
     return {name: part for part, names in parts_of(out).items() for name in names}
 
 
+@pytest.mark.slow
 def test_every_record_as_it_was_in_one_part(tmp_path: Path) -> None:
     names = [f"{n % 150}.jpg" for n in range(300)]
     data = results(tmp_path / "run", names)
@@ -68,6 +69,7 @@ def test_every_record_as_it_was_in_one_part(tmp_path: Path) -> None:
     assert len(parts["train"]) > len(parts["val"]) > 0 < len(parts["test"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_parts(tmp_path: Path) -> None:
     data = results(tmp_path / "run", [f"{n}.jpg" for n in range(100)])
     for place, seed in enumerate(["7", "7", "8"]):
@@ -111,6 +113,7 @@ def painted(folder: Path, sizes: list[int]) -> Path:
     return results(folder, names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "counts", "said"),
     [

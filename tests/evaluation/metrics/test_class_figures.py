@@ -114,6 +114,7 @@ def test_words_phrases_and_rows_make_no_difference(tmp_path: Path) -> None:
                 assert classes[name][measure] == before[name][measure], side
 
 
+@pytest.mark.slow
 def test_a_class_that_is_open_in_an_image_is_not_judged_there() -> None:
     """What a person rejected in the gold says neither what is there nor that nothing is."""
     gold = [of_classes(1, cat=[LEFT]), of_classes(2, cat=[RIGHT])]
@@ -133,6 +134,7 @@ def test_a_class_that_is_open_in_an_image_is_not_judged_there() -> None:
     assert not any("not judged" in note for note in figures["notes"])
 
 
+@pytest.mark.slow
 def test_a_box_of_several_phrases_of_a_class_counts_once() -> None:
     gold = [of_classes(1, cat=[LEFT, RIGHT])]
     predicted = [of_classes(1, cat=[(LEFT, 0.4), (RIGHT, 0.8)])]
@@ -143,6 +145,7 @@ def test_a_box_of_several_phrases_of_a_class_counts_once() -> None:
     assert (cat["boxes"], cat["precision"], cat["recall"], cat["ap"]) == (2, 1, 1, 1)
 
 
+@pytest.mark.slow
 def test_classes_by_hand() -> None:
     gold = [of_classes(1, cat=[LEFT, RIGHT]), of_classes(2, dog=[LEFT])]
     predicted = [
@@ -176,6 +179,7 @@ def test_a_box_that_another_class_was_found_on_is_confused(tmp_path: Path) -> No
     assert "| cat        | dog      | 2     |\n" in done.out
 
 
+@pytest.mark.slow
 def test_a_class_is_told_by_either_side_and_free_phrases_have_none() -> None:
     detectors_gold = [{"image_path": "1.png", "expressions": [phrase("Cat", [LEFT])]}]
     figures = evaluate([of_classes(1, cat=[(LEFT, 0.9)])], detectors_gold).to_json()
@@ -254,6 +258,7 @@ def test_phrases_are_matched_by_class_where_gold_has_its_name_alone() -> None:
     assert (turned["acc_0.5"], turned["classes"]["circle"]["f1"]) == (0.75, 1)
 
 
+@pytest.mark.slow
 def test_phrases_of_one_class_in_both_files_are_not_each_other() -> None:
     """A class alone makes no phrase another one: that is for names of classes."""
     gold = [predictions(1, in_words("person", "a man", [LEFT]))]

@@ -330,6 +330,7 @@ def test_groups() -> None:
     assert groups["status"]["none"]["acc_0.5"] is None
 
 
+@pytest.mark.slow
 def test_intervals_are_of_images() -> None:
     gold = [record(f"{n}.png", a=[LEFT], b=[LEFT]) for n in range(2)]
     # Two images, one all right and one all wrong: a quarter of the draws has the one twice, a

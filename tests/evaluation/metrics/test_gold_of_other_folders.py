@@ -31,6 +31,7 @@ def run_of(folder: Path, *pictures: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_export_that_is_imported_is_gold_of_its_run(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "pics/a.png", "pics/b.png")
     command("export", run, "--format", "yolo", "-o", tmp_path / "out")
