@@ -90,9 +90,9 @@ def _unanswerable_when_tried(run: SpecRun) -> list[str]:
 async def _call_each(
     run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
 ) -> None:
-    # Takes the records through the steps, whose requests come to the listeners: nothing is sent or
-    # stored. A step that gets no reply, or fails, gives no update. One is made up then, because a
-    # later step may ask as well.
+    # Takes the records through the steps. Their requests come to the listeners: nothing is sent or
+    # stored. So a step that asks gets no reply, and returns no update. One is made up for it,
+    # because later steps read what it would have added before they ask.
     memo = ImageMemo(log=None, keeps=False)
     unlimited = Budget(max_requests=None, usd=None, prices=None)
     askings = [Asking(listener, run.options, unlimited) for listener in listeners]

@@ -185,11 +185,10 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
     # grounder, so that the input is looked over all the same. Raises GroundingError where that
     # can't be made, either.
     if not _is_backend_wrong(spec, findings):
-        with findings.taking():
+        with findings.taking():  # after an error, which becomes a finding, it goes on below
             run = ready_to_run(spec)
             findings.asks = run.who
             return run
-    # Here the backend is wrong, or an error was raised above, and is among the findings now.
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
@@ -204,22 +203,24 @@ def _is_backend_wrong(spec: Spec, findings: Findings) -> bool:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    # Writing is tried in the nearest folder that exists: the results folder, or one above it.
     with findings.taking():
         bucket.check_writable(folder)
-    existing = folder
-    while not os.path.exists(existing):
-        existing = os.path.dirname(existing) or "."
-    with (
-        findings.taking(),
-        errors_as(InputError, f"results_dir {folder}: cannot write to {existing}"),
-    ):
-        with tempfile.TemporaryFile(dir=existing):
-            free = shutil.disk_usage(existing).free
-        if free < SMALL_DISK:
+    with findings.taking():
+        if _free_bytes_at(folder) < SMALL_DISK:
             findings.problems.append(
                 f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk"
             )
+
+
+def _free_bytes_at(folder: str) -> int:
+    # Raises InputError where nothing can be written in the folder or, while it doesn't exist, in
+    # the nearest one above it that does.
+    existing = folder
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing) or "."
+    cannot_write = errors_as(InputError, f"results_dir {folder}: cannot write to {existing}")
+    with cannot_write, tempfile.TemporaryFile(dir=existing):  # it is removed at once
+        return shutil.disk_usage(existing).free
 
 
 class _RowCheck:
@@ -229,7 +230,7 @@ class _RowCheck:
         self.source = Source([step], name)
         # how many images, by the folder that their relative paths start from; "" for absolute ones
         self.found_in_folder: Counter[str] = Counter()
-        self.repeated: list[str] = []  # which line repeats which, in words
+        self.repeated: list[str] = []  # "line 7 that of line 2": it has the same question
         self.shared_stems = SharedStems()  # images whose names differ in their endings alone
         self.missing_count = 0  # how many images aren't found
         self.missing: list[str] = []  # what rows call the first of them
@@ -247,12 +248,20 @@ class _RowCheck:
         """
         record = self.source.record(row)
         check_labels_were_read(record)
-        # Where the operator names no image's column, the usual one is looked at if it is there.
-        has_usual_column = self._step.image_key is None and self.source.image_key in record
-        if has_usual_column or image_column(self._step.operator, record):
+        if self._should_have_image(record):
             self._check_image(record, row.line)
+        self._check_other_columns(record)
+        return self._note_id(str(record.image_id), row)
+
+    def _should_have_image(self, record: Record) -> bool:
+        if self._step.image_key is None and self.source.image_key in record:
+            # The operator names no column of images, but the row has the usual one.
+            return True
+        return bool(image_column(self._step.operator, record))
+
+    def _check_other_columns(self, record: Record) -> None:
+        # All of these are called for their errors alone: they raise for what the step couldn't use.
         operator = self._step.operator
-        # These are called for their errors alone: they raise for what the step couldn't use.
         if isinstance(operator, Operator):
             _look_over(operator, record)
         caption_column = self._reads.get("caption")
@@ -260,7 +269,6 @@ class _RowCheck:
             read_text(record, caption_column)
         if "regions" in self._reads:
             read_regions(record, "regions")
-        return self._note_id(str(record.image_id), row)
 
     def _check_image(self, record: Record, line: int) -> None:
         image_key = self.source.image_key
@@ -275,6 +283,9 @@ class _RowCheck:
         self.found_in_folder[_folder_of(record, image_key, path)] += 1
         if open_image(record, image_key).facts.stretched:
             self.stretched.append(repr(record[image_key]))
+        self._note_question(record, path, line)
+
+    def _note_question(self, record: Record, path: str, line: int) -> None:
         # The same picture and texts make the same question, which is paid for once. Only its hash
         # is kept, since there may be a million rows.
         question = hash(repr([os.path.realpath(path), *map(record.get, self._text_columns)]))
@@ -315,9 +326,10 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = str(error)
         if problem is None:
             continue
-        # Reading the columns may have met the first row's error already: "rows.jsonl, line 1: …".
-        ending = f"line {row.line}: {problem}"
-        if any(line.endswith(ending) for line in problems_before):
+        # `_check_run` has read the first row's columns already, and may have met its error there.
+        ending = f"line {row.line}: {problem}"  # of "rows.jsonl, line 1: …"
+        was_told = any(line.endswith(ending) for line in problems_before)
+        if was_told:
             continue
         where = run.job.input.where(row)
         if not _begins_with_place(problem, where):
@@ -329,8 +341,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 def _begins_with_place(problem: str, where: str) -> bool:
     # Where the input is a folder of pictures, a row's place is its picture: "photos/a.jpg". The
     # problem may name it already: "'/data/photos/a.jpg' is not a readable image".
-    quoted_path = problem.partition("' ")[0]
-    return quoted_path.startswith("'") and quoted_path.endswith(where)
+    begin, _, _ = problem.partition("' ")  # "'/data/photos/a.jpg"
+    return begin.startswith("'") and begin.endswith(where)
 
 
 def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:

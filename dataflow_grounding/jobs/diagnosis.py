@@ -188,9 +188,10 @@ def _verdict_on(reply: Reply, request: Request[Any]) -> str:
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
     # Which models the endpoint has, in words, the most similar name first; "" if the model's name
-    # isn't why it refused. A `certain` refusal is of another thing, such as the key.
-    may_be_of_name = isinstance(error, EndpointRefused) and not error.certain
-    if not may_be_of_name:
+    # isn't why it refused.
+    if not isinstance(error, EndpointRefused):
+        return ""
+    if error.certain:  # it is about another thing, such as the key
         return ""
 
     async def ask() -> list[str]:

@@ -81,14 +81,14 @@ class Fetcher:
         headers = {
             "User-Agent": "dataflow-grounding",
             "Accept": "image/*",
-            "Accept-Encoding": "identity",
+            "Accept-Encoding": "identity",  # not compressed: pictures are already
         }
         return aiohttp.ClientSession(
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(resolver=self._resolver()),
             timeout=aiohttp.ClientTimeout(total=SECONDS),
-            auto_decompress=False,
+            auto_decompress=False,  # a few bytes could become more than memory holds
         )
 
     def _resolver(self) -> "aiohttp.ThreadedResolver":
@@ -120,16 +120,13 @@ class Fetcher:
         try:
             return await asyncio.wait_for(self._bytes(session, url), SECONDS)
         except BrokenRow as error:
-            error.passing = True  # a later run tries again
-            return error
+            return _to_be_tried_again(error)
         except asyncio.TimeoutError:
             why = f"it took more than {SECONDS} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # aiohttp's texts may repeat the address, with its secrets; some errors have no text.
             why = str(error).replace(url, shown_address(url)) or type(error).__name__
-        failure = BrokenRow(f"no picture from {shown_address(url)}: {why}")
-        failure.passing = True
-        return failure
+        return _to_be_tried_again(BrokenRow(f"no picture from {shown_address(url)}: {why}"))
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
         # Redirects are followed here, rather than by aiohttp, so that each address is checked.
@@ -143,12 +140,7 @@ class Fetcher:
                     continue
                 if response.status != 200:
                     raise BrokenRow(f"{no_picture}: it answered {response.status}")
-                data = bytearray()
-                async for part in response.content.iter_chunked(CHUNK):
-                    data += part
-                    if len(data) > MAX_BYTES:
-                        raise BrokenRow(f"{no_picture}: it has more than {MAX_BYTES >> 20} MiB")
-                return bytes(data)
+                return await _body_of(response, no_picture)
         raise BrokenRow(f"{no_picture}: more than {REDIRECTS} redirects")
 
     def _is_named(self, host: str, port: int | None) -> bool:
@@ -181,6 +173,21 @@ class Fetcher:
         except ValueError:  # a short form that only a socket understands, such as 127.1
             return False
         return self._allowed(address)
+
+
+async def _body_of(response: "aiohttp.ClientResponse", no_picture: str) -> bytes:
+    # Stops at MAX_BYTES: a server may send without end. `no_picture` begins the error then.
+    data = bytearray()
+    async for part in response.content.iter_chunked(CHUNK):
+        data += part
+        if len(data) > MAX_BYTES:
+            raise BrokenRow(f"{no_picture}: it has more than {MAX_BYTES >> 20} MiB")
+    return bytes(data)
+
+
+def _to_be_tried_again(error: BrokenRow) -> BrokenRow:
+    error.passing = True  # a later run tries again
+    return error
 
 
 class Downloads(Fetcher):

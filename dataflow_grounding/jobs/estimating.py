@@ -104,9 +104,9 @@ class _StepEstimate:
         operator = self.step.operator
         if operator.serving is None:
             return 0
-        if isinstance(operator, Operator):
-            return self.mean.requests * operator.requests_for(record)
-        return self.mean.requests
+        if not isinstance(operator, Operator):  # another library's: it is taken to ask of each
+            return self.mean.requests
+        return self.mean.requests * operator.requests_for(record)
 
     async def of_request(
         self, record: Record, column: str | None, was_column_sent: bool, memo: ImageMemo
@@ -115,21 +115,30 @@ class _StepEstimate:
         picture, which an earlier step may have sent. `memo` knows pictures' sizes. Raises
         RecordError for a broken picture.
         """
-        sizes = await self._sent_sizes(record, column, memo)
+        sizes = await self._sent_sizes(record, column, memo)  # also raises for a broken picture
         if self.rules is None:  # only requests are counted then
             return Amount(requests=1)
         beginning_tokens = self._beginning_tokens(sizes, self.rules)
         further_tokens = _DATA
         further_tokens += self._phrase_tokens(record, self.rules)
         further_tokens += self._instruction_tokens(self.rules)
-        # The beginning is billed as cached if an earlier step has sent the same one. No step has
-        # sent this step's tiles before, or the picture with boxes drawn in that a judge gets.
+        cached_tokens = 0
+        was_beginning_sent = was_column_sent and self._sends_plain_picture(sizes)
+        if was_beginning_sent and beginning_tokens >= self.rules.least_cached:
+            cached_tokens = beginning_tokens  # billed as cached, because the endpoint knows it
+        return Amount(
+            requests=1,
+            input=beginning_tokens + further_tokens,
+            cached=cached_tokens,
+            output=self.mean.output,
+        )
+
+    def _sends_plain_picture(self, sizes: Sequence[Size]) -> bool:
+        # Whether the step's requests show the picture as other steps send it: not in tiles, and
+        # without the boxes that are drawn in for a judge.
         is_in_tiles = len(sizes) > 1
         has_boxes_drawn_in = isinstance(self.step.operator, BoxChecker)
-        was_sent = was_column_sent and not is_in_tiles and not has_boxes_drawn_in
-        is_long_enough = beginning_tokens >= self.rules.least_cached
-        cached_tokens = beginning_tokens if was_sent and is_long_enough else 0
-        return Amount(1, beginning_tokens + further_tokens, cached_tokens, self.mean.output)
+        return not is_in_tiles and not has_boxes_drawn_in
 
     def _beginning_tokens(self, sizes: Sequence[Size], rules: TokenRules) -> int:
         # A request begins with the system's words and its picture, which all steps have in common.
@@ -169,7 +178,8 @@ class _StepEstimate:
         return tokens
 
     def _phrase_tokens(self, record: Record, rules: TokenRules) -> int:
-        # How many tokens of a request are phrases that the record has from the start.
+        # How many tokens of a request are phrases that the user's row states. How long those are
+        # that a model will find isn't known yet: they count within _DATA.
         operator = self.step.operator
         if not isinstance(operator, PhraseGrounder) or operator.keys.expressions not in record:
             return 0
@@ -213,7 +223,9 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
     for label, line in _stored_replies(run):
         replies = by_step[label]
         input_tokens, cached_tokens, output_tokens = usage_of(line).as_list()
-        replies.paid += Amount(1, input_tokens, cached_tokens, output_tokens)
+        replies.paid += Amount(
+            requests=1, input=input_tokens, cached=cached_tokens, output=output_tokens
+        )
         if not line.get("attempt"):  # only further tries state their number
             replies.first_tries += 1
     return by_step
@@ -238,20 +250,25 @@ def _stored_replies(run: SpecRun) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
-    # The lines of a checkpoint folder's store, and of the stores of the run's other parts: those of
-    # shards are on this machine, those of workers may be in the run's bucket alone. Nothing in the
+    # The lines of the store in a checkpoint folder, and of the stores of the run's other parts.
+    # Shards have theirs on this machine, workers perhaps in the run's bucket alone. Nothing in the
     # folder is changed, because a run may be at work there.
-    with bucket.copied(os.path.dirname(os.path.abspath(folder)), replies=True) as results:
-        others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
+    results_dir = os.path.dirname(os.path.abspath(folder))
+    with bucket.copied(results_dir, replies=True) as copy_of_results:
+        stores_here = other_stores(folder)
+        stores_in_bucket = other_stores(os.path.join(copy_of_results, CKPT))
+        others = {*stores_here, *stores_in_bucket}  # the same ones twice if there is no bucket
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as replies:
             for log in (replies, *replies.others):
                 yield from read_lines(log.path, 0, log.end)
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """Return what a run will still send and cost, as one JSON object. Stored replies are taken to
-    be of the input's rows and the spec's words. `error` is the share of the tokens that the totals
-    may be off by (95%), where not all records were looked at.
+    """Return what a run will still send and cost, as one JSON object. `error` is the share of the
+    tokens that the totals may be off by (95%); None where all records were looked at.
+
+    All stored replies count as answers to this run's questions. It isn't looked up whether rows or
+    prompts have changed since.
     """
     _refuse_what_cannot_be_estimated(run)
     sample = _look_at_records(run)
@@ -262,6 +279,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     steps_in_json = []
     for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
         steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
+    stored_requests = sum(replies.paid.requests for replies in stored.values())
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
@@ -270,7 +288,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "looked_at": sample.looked_at,
         "error": _error(sample),
         **sum(expected, Amount()).to_json(),
-        "stored": round(sum(replies.paid.requests for replies in stored.values())),
+        "stored": round(stored_requests),
         "probes": sum(probes),
         "steps": steps_in_json,
         "measured": bool(stored),
@@ -326,9 +344,11 @@ def _look_at_records(run: SpecRun) -> _Sample:
             lambda: _amounts_by_record(steps, _records(run, rows), memo)
         )
     to_send = []
-    for index in range(len(steps)):
-        to_send.append(sum((amounts[index] for amounts in amounts_by_record), Amount()))
-    return _Sample(record_count, min(record_count, MOST), amounts_by_record, to_send)
+    for number_of_step in range(len(steps)):
+        amounts_of_step = [amounts[number_of_step] for amounts in amounts_by_record]
+        to_send.append(sum(amounts_of_step, Amount()))
+    looked_at = min(record_count, MOST)
+    return _Sample(record_count, looked_at, amounts_by_record, to_send)
 
 
 async def _amounts_by_record(
@@ -391,15 +411,15 @@ def _left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> l
 def _rows_done_by_step(
     run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]
 ) -> list[float]:
-    # How many of the run's rows each step has done, as far as stored replies tell.
+    # How many of the run's rows each step has done, as far as stored replies tell. Say that step 0
+    # has asked about 60 of 100 rows, and step 1 about 20:
+    #   in a stream      -> [60, 60]: each row goes on to step 1 at once, so 40 asked nothing there
+    #   without a stream -> [60, 20]: step 1 waits for the end of step 0, and may have done fewer
     done = sample.rows  # a step before the first one that asks has done all rows
     done_by_step = []
     has_asking_step = False  # among the steps so far
     for step, to_send in zip(run.job.steps, sample.to_send, strict=True):
         if to_send.requests:
-            # In a stream each row goes on to the next step at once: the first step that asks tells
-            # how many rows are done by all. Without a stream, each step waits for the one before it
-            # to end: a later one may have done fewer rows.
             keeps_up_with_first = run.options.stream and has_asking_step
             if not keeps_up_with_first:
                 replies = stored.get(step.label, _StoredReplies())
@@ -412,12 +432,13 @@ def _rows_done_by_step(
 
 def _left_of_step(stated: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
     # What a step has left to send, if `done` of the run's `rows` have been answered. `stated` is
-    # what all rows take by the stated means.
+    # what all rows take by _MEANS.
     is_measured = stored.paid.requests > 0 and done > 0
-    if not is_measured:
+    if not is_measured:  # no reply is stored: all rows are left
         return stated
     # The other rows are taken to need what the answered ones needed, on average.
-    measured = stored.paid * ((rows - done) / done)
+    rows_left_per_row_done = (rows - done) / done
+    measured = stored.paid * rows_left_per_row_done
     reports_tokens = measured.input > 0
     if reports_tokens or not stated.requests:
         return measured
@@ -450,17 +471,16 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     # How many rows the run takes, and these rows, or a random sample of MOST of them.
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.input.rows())
-    places: Sequence[int] = range(total)
+    places_of_run: Sequence[int] = range(total)
     if pilot is not None:
-        places = [place for place in places if in_pilot(place, total, pilot)]
-    sample = places
-    if len(places) > MOST:
+        places_of_run = [place for place in range(total) if in_pilot(place, total, pilot)]
+    places_to_look_at = set(places_of_run)
+    if len(places_of_run) > MOST:
         # With a fixed seed, because the same estimate should come out each time.
-        sample = random.Random(0).sample(places, MOST)
-    places_to_look_at = set(sample)
+        places_to_look_at = set(random.Random(0).sample(places_of_run, MOST))
     numbered_rows = enumerate(run.job.input.rows())
     rows_to_look_at = (row for place, row in numbered_rows if place in places_to_look_at)
-    return len(places), rows_to_look_at
+    return len(places_of_run), rows_to_look_at
 
 
 def _error(sample: _Sample) -> float | None:
@@ -482,10 +502,10 @@ def _error(sample: _Sample) -> float | None:
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # How many probes each step sends. The requests of all steps that have their boxes checked count
-    # together: a step sends as many probes as the steps so far need, less those that earlier steps
-    # send.
-    pictures = functools.cache(functools.partial(_pictures, run))  # looked at if a step needs them
+    # How many probes each step sends. A run counts the requests of all steps that have their boxes
+    # checked together. So a step sends the probes that all requests so far need, less those that
+    # earlier steps have sent.
+    pictures = functools.cache(lambda: _pictures(run))  # read once, and only if a step needs them
     checked_requests = 0.0  # of the steps so far
     probes_so_far = 0
     probes = []
@@ -507,11 +527,9 @@ def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnP
     serving = step.operator.serving
     assert serving is not None  # it is asked something
     limits = serving.image_limits
+    has_few_sizes = bool(limits.frames)  # every picture is fitted into one of these
     probes_of_endpoint = probes_for(
-        round(requests),
-        check_every,
-        sent_sizes(pictures, limits),
-        in_frames=bool(limits.frames),  # of a few exact sizes
+        round(requests), check_every, sent_sizes(pictures, limits), in_frames=has_few_sizes
     )
     return len(serving.endpoints()) * probes_of_endpoint
 
@@ -528,7 +546,7 @@ def _check_every(step: Step) -> int | None:
     serving = operator.serving
     if serving is None or not serving.takes_probes:
         return None
-    if serving.exact_boxes:  # in one format always, which needs no check
+    if serving.exact_boxes:  # their format is always the same, so it needs no check
         return None
     if not isinstance(operator, Operator):
         return None

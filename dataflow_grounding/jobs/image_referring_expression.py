@@ -69,16 +69,16 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     _refuse_taos_results(spec.results_dir, seed_file, all_steps)
     numbers = [step.storage.operator_step for step in steps]
     if numbers == [CAPTION]:
-        # Each picture gets a caption; the pipeline's own step passes over those without regions.
+        # The pipeline's own step passes over pictures without regions. Here each gets a caption.
         steps = [replace(steps[0], operator=CaptionGenerator(servings[0]))]
     seeds = _seeds_for(numbers, all_steps, block.data)
     for path in seeds.files:
         refuse_to_overwrite(path, [seed_file])
-    first = _first_file(all_steps, numbers, block.data, seeds, seed_file)
-    _chain_files(steps, first.path, seeds.folders)
+    first_file = _first_file(all_steps, numbers, block.data, seeds, seed_file)
+    _chain_files(steps, first_file.path, seeds.folders)
     if block.workflow.negatives:
-        _tell_types(steps, first)
-    reads_seeds = first.path == seed_file
+        _tell_types(steps, first_file)
+    reads_seeds = first_file.path == seed_file
     job_input = _SeedInput(steps, seeds) if reads_seeds else _LaterInput(steps, seeds)
     return Job(servings, all_steps, steps, job_input, seeds.files)
 
@@ -149,8 +149,8 @@ class _File(NamedTuple):
 def _first_file(
     all_steps: list[Step], numbers: list[int], data: ReferringData, seeds: Seeds, seed_file: str
 ) -> _File:
-    # The file that the first of the steps `numbers` reads: the seeds, or the file of the step
-    # before it. It is the first of the two that has what the steps need.
+    # The file that the first of the steps `numbers` reads: the seeds, if this step may read them
+    # and they have what the steps need; else the file of the step before it.
     of_seeds = _File(seed_file, seeds.records)
     number = numbers[0]
     if number == 0:
@@ -200,16 +200,20 @@ def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
-    # Whether a file has what the steps `numbers` read; step 0 isn't among them. The first LOOKED_AT
-    # records with regions tell. The check reads expressions: of these the first record tells.
+    # Whether a file has what the steps `numbers` read; step 0 isn't among them.
     if numbers[0] == CHECK:
         first_record: dict[str, Any] = next(file.records(), {})
         return isinstance(first_record.get("expressions"), list)
-    if MERGE not in numbers:  # captions are made of images, which all records have
-        return True
+    if MERGE in numbers:
+        return _has_what_merge_needs(file, makes_captions=CAPTION in numbers)
+    return True  # captions are made of images, which all records have
+
+
+def _has_what_merge_needs(file: _File, *, makes_captions: bool) -> bool:
+    # Whether regions have descriptions, and records a caption, unless a step makes it first. The
+    # first LOOKED_AT records with regions tell.
     with_regions = (record for record in file.records() if record.get("regions"))
     first_records = list(itertools.islice(with_regions, LOOKED_AT))
-    makes_captions = CAPTION in numbers
     for record in first_records:
         gets_caption = makes_captions or "cleaned_caption" in record
         if not gets_caption or not _has_description(record):
@@ -217,9 +221,9 @@ def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
     return bool(first_records)
 
 
-def _tell_types(steps: Sequence[Step], first: _File) -> None:
+def _tell_types(steps: Sequence[Step], first_file: _File) -> None:
     # Tells the step that makes up phrases which things are in other images.
-    types = types_in_regions(first.records())
+    types = types_in_regions(first_file.records())
     for step in steps:
         if isinstance(step.operator, NegativePhraser):
             step.operator.phrases = tuple(types)
@@ -277,17 +281,18 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # The columns that this run's steps make, or that the steps after them may make of its files.
-    # Columns that steps only change don't count: `regions`, and what the check and later steps
-    # write.
+    # What isn't taken over from the user's annotations, because it is made here: by this run's
+    # steps, or later, by the steps after them. Columns that steps only change are taken over:
+    # `regions`, and those that the check and the steps after it write.
     steps_now = [all_steps[number] for number in numbers]
     later_steps = all_steps[numbers[-1] + 1 :]
-    steps = [*steps_now, *later_steps]
+    making_steps = [*steps_now, *later_steps]
     columns: set[str] = set()
-    for step in steps:
+    for step in making_steps:
         if step.storage.operator_step < CHECK:
             columns.update(step.operator.writes().values())
-    return Made(sorted(columns - {"regions"}), [step.label for step in steps])
+    columns.discard("regions")
+    return Made(sorted(columns), [step.label for step in making_steps])
 
 
 def _has_description(record: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ A role is what a step reads a column as, such as `image` or `caption`. Which of 
 has it is guessed from the column's name and from what its values look like.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -42,14 +42,21 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
             new_row[name] = value
         if new_names:
             continue
-        # The column isn't renamed by the user.
+        # The column isn't renamed by the user. It still has to give way if another gets its name.
+        column_that_gets_this_name = sources.get(column)
         name = column
-        does_another_get_this_name = sources.get(column) in row
-        if does_another_get_this_name:
-            while name in row or name in sources or name in new_row:  # until it is a free one
-                name = f"original_{name}"
+        if column_that_gets_this_name in row:
+            name = _original_name(column, [*row, *sources, *new_row])
         new_row[name] = value
     return new_row
+
+
+def _original_name(column: str, taken: Collection[str]) -> str:
+    # "original_caption", or "original_original_caption" where there is such a column already.
+    name = f"original_{column}"
+    while name in taken:
+        name = f"original_{name}"
+    return name
 
 
 def record_rows(
@@ -66,16 +73,18 @@ def record_rows(
     """
     make_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(_renamed_row(row, sources) for row in rows)
-    chunk_size = AT_ONCE if fetch else 1
-    while chunk := list(islice(numbered, chunk_size)):
+    rows_at_a_time = AT_ONCE if fetch else 1  # pictures of several rows are fetched together
+    while chunk := list(islice(numbered, rows_at_a_time)):
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
             wanted = [row for place, row in chunk if is_wanted(place)]
             fetched = fetch(_addresses_in(wanted, image_column))
         for place, row in chunk:
-            # `picture_name` only tells what the file of some bytes would be called.
-            name_of_bytes = make_file if is_wanted(place) else picture_name
-            yield _with_file(row, image_column, name_of_bytes, fetched)
+            if is_wanted(place):
+                yield _with_file(row, image_column, make_file, fetched)
+            else:
+                # `picture_name` makes no file: it only tells what one would be called.
+                yield _with_file(row, image_column, picture_name, fetched)
 
 
 def _addresses_in(rows: Iterable[Row], image_column: str) -> Iterable[str]:

@@ -28,21 +28,22 @@ def vlms_of(vlm: JudgedVlmBlock, *, judges: bool) -> list[VlmBlock]:
 def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     # `vlm` with what the judge states. No secret of `vlm` goes to another address.
     backend = judge.backend or vlm.backend
-    # Of another backend, what the judge doesn't state is the default.
-    block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
+    block = vlm
+    if backend != vlm.backend:
+        block = VlmBlock(backend=backend)  # of its defaults: `vlm` states those of another backend
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
     if backend in _OWN_NAMES:
-        present = getattr(block, backend)
-        changes[backend] = _backend_block(backend, present, judge)
-        if _asks_another_address(judge, present):
-            changes["service_tier"] = None
+        backend_block = getattr(block, backend)  # such as vlm.openai
+        changes[backend] = _backend_block_of_judge(backend, backend_block, judge)
+        if _asks_another_address(judge, backend_block):
+            changes["service_tier"] = None  # the server at that address may have no tiers
     else:
         changes["settings"] = _settings_of_judge(backend, block.settings, judge)
     return block.model_copy(update=changes)
 
 
-def _backend_block(backend: str, present: Any, judge: JudgeBlock) -> Any:
-    # The block of a shipped backend for the judge: `present`, with what the judge states.
+def _backend_block_of_judge(backend: str, backend_block: Any, judge: JudgeBlock) -> Any:
+    # A shipped backend's block with what the judge states.
     changes: dict[str, Any] = {}
     for name, value in _stated_access(judge).items():
         own_name = _OWN_NAMES[backend].get(name)
@@ -52,15 +53,15 @@ def _backend_block(backend: str, present: Any, judge: JudgeBlock) -> Any:
     if backend == "openai" and judge.model_name:
         # Stored replies are told apart by this name: the judge's aren't those of `vlm`'s model.
         changes["name"] = ""
-    if _asks_another_address(judge, present):
+    if _asks_another_address(judge, backend_block):
         changes["api_key"] = judge.api_key  # "" if none is stated: not `vlm`'s
-        changes |= _changes_for_another_address(backend, present)
-    return present.model_copy(update=changes)
+        changes |= _changes_for_another_address(backend, backend_block)
+    return backend_block.model_copy(update=changes)
 
 
-def _asks_another_address(judge: JudgeBlock, present: Any) -> bool:
-    present_address = getattr(present, "base_url", "")
-    return bool(judge.base_url) and judge.base_url != present_address
+def _asks_another_address(judge: JudgeBlock, backend_block: Any) -> bool:
+    address_of_vlm = getattr(backend_block, "base_url", "")
+    return bool(judge.base_url) and judge.base_url != address_of_vlm
 
 
 def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, Any]:

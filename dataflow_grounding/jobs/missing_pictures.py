@@ -83,16 +83,17 @@ def _folders_under(start: str) -> Iterator[str]:
             yield folder
             with suppress(OSError):
                 inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
-                below += [entry.path for entry in inside if _is_open_folder(entry)]
+                below += [entry.path for entry in inside if _may_hold_pictures(entry)]
         level = below
 
 
-def _is_open_folder(entry: os.DirEntry[str]) -> bool:
+def _may_hold_pictures(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):
+        is_hidden = entry.name.startswith(".")
         # Python's environments have many folders, and pictures of their packages.
         is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-        return entry.is_dir() and not entry.name.startswith(".") and not is_environment
-    return False
+        return entry.is_dir() and not is_hidden and not is_environment
+    return False  # it can't be looked into
 
 
 def _is_file(path: str) -> bool:

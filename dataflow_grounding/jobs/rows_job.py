@@ -57,18 +57,19 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
     `RowsInput` makes.
     """
     data = _data_of(spec)
-    path = source.path
-    made_of = ""
-    folders = (data.image_root,) if data.image_root else source.folders
-    can_stay_in_place = source.plain and not data.columns and not data.fetches
-    if not can_stay_in_place:
-        path = os.path.join(spec.results_dir, CKPT, "input.jsonl")
-        made_of = source.path
-        if data.fetches or _may_hold_bytes(source):
-            folders = (*folders, spec.results_dir)  # these pictures are put into files there
-    storage = ResultsStorage(path, spec.results_dir, image_root=data.image_root)
-    storage.made_of = made_of
-    storage.folders = folders
+    image_folders = (data.image_root,) if data.image_root else source.folders
+    is_read_in_place = source.plain and not data.columns and not data.fetches
+    if is_read_in_place:
+        storage = ResultsStorage(source.path, spec.results_dir, image_root=data.image_root)
+        storage.folders = image_folders
+        return storage
+    path_of_made_rows = os.path.join(spec.results_dir, CKPT, "input.jsonl")
+    storage = ResultsStorage(path_of_made_rows, spec.results_dir, image_root=data.image_root)
+    storage.made_of = source.path
+    storage.folders = image_folders
+    if data.fetches or _may_hold_bytes(source):
+        # `RowsInput` puts these pictures into files in the results folder.
+        storage.folders = (*image_folders, spec.results_dir)
     return storage
 
 
@@ -135,7 +136,8 @@ def _roles_of(first: Step) -> dict[str, str]:
 def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
     # The step that writes captions, if the first step reads captions and the input is pictures
     # alone. `first` is then told to read this step's file.
-    if not source.bare or "caption" not in first.operator.reads():
+    needs_captions = "caption" in first.operator.reads()
+    if not (source.bare and needs_captions):
         return []
     if serving.needs_labels:  # such as the embedded grounder: it can't tell what things are
         raise _no_captions(spec, serving, source)
@@ -201,15 +203,18 @@ class RowsInput(JobInput):
         """Look at the first rows, and write rows of our own if the first step reads such; once."""
         if self._ready:
             return
-        if not is_pipe(self._input):
+        needs_made_rows = self._made_path is not None
+        if is_pipe(self._input):
+            # It can be read only once, which is for the first step to do.
+            if needs_made_rows:
+                raise InputError(
+                    f"{self._input.path} is not a file: save its rows in one to use"
+                    f" {self._data_key}.columns"
+                )
+        else:
             sources = self._checked_sources()
-            if self._made_path is not None:
-                self._make_rows(self._made_path, sources)
-        elif self._made_path is not None:  # a pipe can be read only once: by the first step
-            raise InputError(
-                f"{self._input.path} is not a file: save its rows in one to use"
-                f" {self._data_key}.columns"
-            )
+            if needs_made_rows:
+                self._make_rows(sources)
         self._ready = True
 
     def _checked_sources(self) -> dict[str, str]:
@@ -261,7 +266,7 @@ class RowsInput(JobInput):
                 continue
             if column in columns:
                 present.append(column)
-            elif column not in sources:  # nor is it taken from another column
+            elif column not in sources:  # none of the user's columns is renamed to it
                 missing[role] = column
         taken = [*sources.values(), *present]
         candidates = _columns_that_look_like(missing, rows, taken)
@@ -285,8 +290,8 @@ class RowsInput(JobInput):
     def _refuse_unfetched_addresses(
         self, rows: list[dict[str, Any]], sources: dict[str, str]
     ) -> None:
-        # Refuses an input whose pictures are all at addresses, unless some may be fetched. Where
-        # only some are at addresses, each of these is its record's failure.
+        # Refuses an input whose pictures are all at addresses, unless some may be fetched. If only
+        # some are at addresses, the run goes on: each of them is a failure of its own record.
         if self._data.fetches:
             return
         image = self._roles["image"]
@@ -300,9 +305,11 @@ class RowsInput(JobInput):
                 f"{what}: add {self._data_key}.allow_http=true, or name their hosts in allow_hosts"
             )
 
-    def _make_rows(self, path: str, sources: dict[str, str]) -> None:
+    def _make_rows(self, sources: dict[str, str]) -> None:
         # Writes the rows, unless those of an earlier run still hold. The file `input.json` next to
         # the rows says what they were made of.
+        path = self._made_path
+        assert path is not None
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of = self._what_rows_are_made_of(sources)
         state_before = unsealed(read_object(state_path)) or {}  # {} also if it is damaged

@@ -35,11 +35,15 @@ def write_run_json(
     """
     path = os.path.join(run.spec.results_dir, RUN_JSON)
     before: dict[str, Any] = {}
-    if summary is not None and summary.already_complete:  # nothing was to do
+    nothing_was_to_do = summary is not None and summary.already_complete
+    if nothing_was_to_do:
         before = read_object(path)
     if before.get("state") == "finished":
-        facts = {**before, "spec": stated_spec(run.spec)}  # what an earlier run did stays
-    else:  # also if the earlier run was killed before it wrote this file
+        # The file goes on telling what the earlier run did.
+        facts = {**before, "spec": stated_spec(run.spec)}
+    else:
+        # This run did something. Or nothing was to do, but the earlier run was killed before it
+        # wrote this file.
         facts = _facts(run, started, summary, stopped)
     # Without secrets, and with a bucket's address in place of its folder on this machine.
     text = addressed(json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str))
@@ -54,12 +58,14 @@ def _facts(
     for step in run.job.steps:
         if isinstance(step.operator, Operator):
             facts_by_label[step.label] = _facts_of(step.operator)
-    what_was_done = stopped.summary if stopped else None
-    # A stopped run has none: stores may be large, and a stop should be quick.
+    what_was_done = None
     costs_of_steps = None
     if summary is not None:
         what_was_done = summary.to_json()
         costs_of_steps = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
+    elif stopped is not None:
+        # Its costs aren't added up: stores may be large, and a stop should be quick.
+        what_was_done = stopped.summary
     # The keys come in the order in which people read them.
     return {
         "state": _state(summary, stopped),
@@ -130,21 +136,19 @@ def _facts_of(part: Operator | Serving) -> dict[str, Any]:
 
 
 def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> dict[str, Any]:
-    # The input's own report if its job has one. Else what the operators say of their boxes: the
-    # first suspicion, or None where all boxes are as expected; and the counts of checks of the last
-    # operator that made some.
+    # The input's own report if its job has one, else what the operators say of their boxes.
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
-    suspicions = []  # one for each operator that watches its boxes
-    box_checks: dict[str, Any] = {}
-    for facts in facts_by_label.values():
-        if "suspect_boxes" in facts:
-            suspicions.append(facts["suspect_boxes"])
-        if facts.get("box_checks"):
-            box_checks = {"box_checks": facts["box_checks"]}
-    if not suspicions:
+    watching = [facts for facts in facts_by_label.values() if "suspect_boxes" in facts]
+    if not watching:  # no step has boxes
         return {}
-    return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
+    # Of each operator that watches its boxes: what is suspect about them, or None.
+    suspicions = [facts["suspect_boxes"] for facts in watching]
+    facts_of_boxes = {"suspect_boxes": next(filter(None, suspicions), None)}
+    for facts in facts_by_label.values():
+        if facts.get("box_checks"):
+            facts_of_boxes["box_checks"] = facts["box_checks"]  # those of the last one that has any
+    return facts_of_boxes
 
 
 def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:

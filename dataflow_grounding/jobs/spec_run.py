@@ -144,9 +144,11 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     tell(job.operators, block, servings)
     prices, prices_from = pricing_of(options.prices, servings[0])
     options = replace(options, prices=prices)
+    # This also sets them in the judge's serving.
     judges_prices = price_others(servings, block.vlms, job.steps, options.budget_usd)
     remarks: list[str] = []
     if options.shard is not None:
+        # This also sets the servings' max_workers.
         options, remarks = _part_of_limits(options.shard, options, servings)
         _refuse_to_shard_later_steps(job.steps[0], spec.results_dir)
     remarks += _remark_on_another_endpoint(before, servings[0], block.vlm)
@@ -171,11 +173,11 @@ def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
     # All shards together keep to the run's limits. Returns the options with the shard's part of
-    # these, and a remark on them, if any. `max_workers` is set in the servings.
+    # these, and a remark on them, if any. `max_workers` is no option: it is set in the servings.
     if shard.of == 1:
         return options, []
     limits: dict[str, Any] = {}  # the shard's part of each limit that is an option
-    in_words = []
+    in_words = []  # "max_requests 50 of 100"
     for serving, of_all in divide_max_workers(servings, shard):
         in_words.append(f"max_workers {serving.max_workers} of {of_all}")
     if options.max_requests is not None:
@@ -208,8 +210,9 @@ def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
 def _remark_on_another_endpoint(
     earlier_run: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
-    # Stored replies are found by the model's name. So where another endpoint was asked before under
-    # a name that may be any model's, such as "default", its replies count for this one.
+    # Stored replies are found by the model's name. Say that one endpoint was asked before, and
+    # another is asked now, both for the model "default": then the first one's replies count for
+    # the second, though it may be another model.
     model = serving.model
     endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)

@@ -67,8 +67,8 @@ def _tell_words(operator: Operator, spec_words: Wording, spec_form: AskingForm |
 def _tell_of_checks(operator: Operator, vlm: VlmBlock) -> None:
     # What the spec doesn't state stays as the pipeline has set it.
     if isinstance(operator, BoxChecker) and vlm.check_every is None:
-        # A judge's `check_every` says how often it gets a false box, so the spec's number, of
-        # probes, isn't for it. But where the spec wants no checks, it makes none either.
+        # A judge's own `check_every` says how often it gets a false box. The spec's number says
+        # how often a probe is sent, so it isn't taken over. Only null, for no checks, is.
         operator.check_every = None
     if isinstance(operator, BoxWatching):
         on_suspect = operator.watch.on_suspect

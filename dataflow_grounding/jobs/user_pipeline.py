@@ -64,7 +64,8 @@ def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    # The class isn't made: its signature tells.
+    # Raises SpecError where the class can't be made with the settings. It isn't made for that: its
+    # signature tells.
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"
@@ -80,9 +81,10 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
     except TypeError as error:
         unknown, names = _unknown_settings(signature, settings)
         if unknown:
-            hint = nearest(unknown[0], names) or f"; it takes {', '.join(names) or 'none'}"
+            first = unknown[0]
+            hint = nearest(first, names) or f"; it takes {', '.join(names) or 'none'}"
             raise SpecError(
-                f"{key}.{unknown[0]} is not a setting of {pipeline.__name__}{hint}"
+                f"{key}.{first} is not a setting of {pipeline.__name__}{hint}"
             ) from None
         raise SpecError(f"{how_it_is_made}: {error}") from None
 
