@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -131,11 +131,12 @@ class CocoFile:
         # Returns the names of the file's lists.
         list_names = set()
         for key, number, item in read_lists(self.path):
-            if number >= 0:
+            is_item_of_list = number >= 0
+            if is_item_of_list:
                 # What is no object is taken as one without keys, and refused as that.
                 self._take(key, number, item if isinstance(item, dict) else {})
                 continue
-            # Each key comes here once: a list at its beginning, another value as a whole.
+            # Each key comes here once: a list before its items, another value as `item`.
             if number == _LIST_BEGINS:
                 list_names.add(key)
             if key not in _KEYS:
@@ -145,7 +146,8 @@ class CocoFile:
         return list_names
 
     def _move_refused_of_no_image(self) -> None:
-        # `read` asks for what was refused image by image: the rest would never be told.
+        # `refused` is asked for each listed image alone, so what was refused of other images has to
+        # be told by `of_no_image`.
         if not self._refused:
             return
         listed_ids = {own_id for own_id, _, _ in self.images()}
@@ -185,10 +187,11 @@ class CocoFile:
             self.of_no_image.append(self._why_no_text("images", own_id))
 
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
-        # One that can't be read is left out. Why is told when its image's annotations are read.
+        # One that can't be read is left out; `refused` says why.
         image_id = _as_text(item.get("image_id"))
         is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
-        # Without an id, `own_id` is its number in the list, which others may have as their id.
+        # Without an id, it is called by its number in the list. Another annotation may state that
+        # number as its id, so it isn't in the column of unique ids.
         unique_id = own_id if "id" in item else None
         facts = (image_id, is_crowd, marshal.dumps((own_id, item)))
         insert = "INSERT INTO annotations VALUES (?, ?, ?, ?)"
@@ -398,12 +401,13 @@ class _ReadsCoco(Format):
         sources: list[dict[str, Any]] = []
         for entry in entries:
             with object_errors(f"{file}, annotation {entry['id']}", self.bad):
+                keyed = None
                 if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
-                    number = len(sources)  # by which the expression knows its annotation
-                    keyed = _keyed_expression(entry, number, image, self.passed_over)
-                    if keyed is not None:
-                        check_expression(keyed[1])
-                        keyed_expressions.append(keyed)
+                    number_in_sources = len(sources)  # it is appended below
+                    keyed = _keyed_expression(entry, number_in_sources, image, self.passed_over)
+                if keyed is not None:
+                    check_expression(keyed[1])
+                    keyed_expressions.append(keyed)
                 sources.append(entry["source"])
         return keyed_expressions, sources
 
@@ -440,14 +444,14 @@ class Coco(_ReadsCoco, ReturningFormat):
         lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
         with lists as (put_image, put_annotation, put_category):
             self._categories = _Categories(put_category)
-            first = next(samples, None)  # it tells whether they came from COCO
-            came_from_coco = bool(first and kept_of(first.record, self.name))
+            first_sample = [*islice(samples, 1)]  # it tells whether all came from COCO
+            came_from_coco = any(kept_of(sample.record, self.name) for sample in first_sample)
             self._write_first_categories(came_from_coco)
-            new_before_samples = self._categories.count_of_new
-            for sample in chain([first] if first else [], samples):
+            count_before_samples = self._categories.count_of_new
+            for sample in chain(first_sample, samples):
                 self._write_sample(sample, put_image, put_annotation)
-            # The samples may have brought classes that aren't in the fixed list.
-            unlisted_count = self._categories.count_of_new - new_before_samples
+            # Classes that aren't in the fixed list get their categories when a sample has them.
+            unlisted_count = self._categories.count_of_new - count_before_samples
             class_count = len(self._classes.fixed) + unlisted_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
@@ -484,8 +488,8 @@ class Coco(_ReadsCoco, ReturningFormat):
         for entry in self.preamble.get("categories", ()):
             self._categories.add(entry)
         if came_from_coco and not self.preamble:
-            # Only the entries that annotations use are known, and each comes with its sample. Fixed
-            # classes, written now, could take the ids of these entries.
+            # Each sample brings the categories that its annotations use. These should keep their
+            # ids, which fixed classes would take if they were written now.
             self.remarks.append(
                 "info, licenses and unused categories of the imported file aren't in it: export"
                 " the results folder of the import to have them"
@@ -496,15 +500,14 @@ class Coco(_ReadsCoco, ReturningFormat):
 
     def _image_id(self, source: Source) -> tuple[Any, bool]:
         # The id of the picture's entry, and whether that entry is still to be written.
-        own_id = source.own.get("image", {}).get("id")
+        own_id = source.own.get("image", {}).get("id")  # None where no COCO file had it
         file_name = source.sample.file_name
         image_id, is_new = self._image_ids.id_of(file_name, own_id)
-        is_other_entry = not is_new and own_id not in (None, image_id)
-        if is_other_entry:
-            # A source may have several entries of one file name, with different ids: each is
-            # written, under a name of its own in the table of ids.
-            return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
-        return image_id, is_new
+        if is_new or own_id in (None, image_id):
+            return image_id, is_new
+        # The file name is that of an earlier entry, which has another id. The source had two
+        # entries of it, so both are written. In the table of ids this one has a longer name.
+        return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
 
     def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:
         sample = source.sample
@@ -528,8 +531,11 @@ class Coco(_ReadsCoco, ReturningFormat):
         if not has_category:
             item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
-            has_words = "phrase" in item or "class" in item  # as our exports write them
-            item |= _phrase_keys(phrase) if has_words else _further_keys(phrase, name)
+            is_of_our_export = "phrase" in item or "class" in item
+            if is_of_our_export:
+                item |= _phrase_keys(phrase)
+            else:
+                item |= _phrase_keys_unless_said(phrase, name)
         box_keys = _keys_of_box(phrase, mark.number)
         item = _with_box(item, mark, box_keys)
         return item | _stated(box_keys, "verified", "score")
@@ -543,7 +549,8 @@ class Coco(_ReadsCoco, ReturningFormat):
         if source.own and not any("expression_id" in item for item in source.items):
             # The source's annotations state no ids of expressions, and reading makes some for them:
             # an id of the new box could be the same as one of those.
-            yield {**category, **_further_keys(phrase, name), **_without_ids(box_keys)}
+            phrase_keys = _phrase_keys_unless_said(phrase, name)
+            yield {**category, **phrase_keys, **_without_ids(box_keys)}
         else:
             yield {**category, **_phrase_keys(phrase), **box_keys}
 
@@ -601,16 +608,18 @@ class _NamedIds:
         number, is_new = self._numbers.number_of(name)
         if is_new:
             new_id = self._ids.id_of(own_id)
-            if type(new_id) is not int or new_id != number:  # 1.0 isn't written as 1 is
+            is_its_number = type(new_id) is int and new_id == number  # 1.0 is written as 1.0, not 1
+            if not is_its_number:
                 self._id_of_number[number] = new_id
         return self._id_of_number.get(number, number), is_new
 
     def claim(self, name: str, own_id: Any) -> bool:
-        """Take an id that should be the name's. Return False where it was taken already.
+        """Take an id for a name. Return whether that id was free, and can be an id at all.
 
-        A name keeps the first id that it got: a source may have two categories called "cup".
+        A source may have two categories called "cup": both ids are taken, and `id_of` returns the
+        first.
         """
-        got_id = self._ids.id_of(own_id)  # another one where that is taken
+        got_id = self._ids.id_of(own_id)  # a new number where `own_id` can't be had
         if got_id != own_id:
             return False
         number, is_new = self._numbers.number_of(name)
@@ -636,13 +645,14 @@ class _Categories:
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry of a source, unless its id is there already."""
         own_id = entry.get("id")
+        if _as_text(own_id) in self._key_of_id:  # an earlier sample has brought it
+            return
         name = " ".join(str(entry.get("name", "")).split())
-        if _as_text(own_id) in self._key_of_id:
+        is_free = self._ids.claim(name, own_id)
+        if not is_free:  # a new category has it, or it is no id
             return
-        if not self._ids.claim(name, own_id):  # a new category has it, or it is no id
-            return
-        if type(own_id) is int:  # new categories come after it
-            self.reserve_up_to(own_id)
+        if type(own_id) is int:
+            self.reserve_up_to(own_id)  # new categories get higher ids
         self._key_of_id[_as_text(own_id)] = class_key(name)
         self._put(entry)
 
@@ -663,10 +673,9 @@ def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
     return {"phrase": phrase.text, **_stated(phrase.expression, "class")}
 
 
-def _further_keys(phrase: Phrase, name: str) -> dict[str, Any]:
-    # The words for an annotation of another tool. It needs none if its category, called `name`,
-    # says the phrase already.
-    return {} if class_key(phrase.text) == class_key(name) else _phrase_keys(phrase)
+def _phrase_keys_unless_said(phrase: Phrase, category: str) -> dict[str, Any]:
+    # An annotation of another tool stays without our keys where its category says the phrase.
+    return {} if class_key(phrase.text) == class_key(category) else _phrase_keys(phrase)
 
 
 def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
@@ -677,9 +686,9 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     instance = phrase.expression["instances"][number]
     facts = {**phrase.expression, **instance}
     outline = instance.get(outlines.KEY)
-    keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": width * height, "iscrowd": 0}
+    area = width * height if outline is None else outlines.square_pixels(outline)
+    keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": area, "iscrowd": 0}
     if outline is not None:
-        keys["area"] = outlines.square_pixels(outline)
         keys[_SEGMENTATION] = [outline]
     return {**keys, **_stated(facts, "expression_id", "verified", "bbox_id", "score")}
 
@@ -688,10 +697,9 @@ def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> 
     # An annotation with its box and outline as they are now; `box_keys` has both.
     is_turned = bool(_degrees_of(item))
     if not mark.is_moved:
-        # A segmentation or degrees stay as they are: the record's outline was read of these. Where
-        # the annotation has neither, somebody may have drawn an outline since.
-        says_outline = item.get(_SEGMENTATION) or is_turned
-        return item if says_outline else item | _stated(box_keys, _SEGMENTATION)
+        if item.get(_SEGMENTATION) or is_turned:  # the record's outline was read of these
+            return item
+        return item | _stated(box_keys, _SEGMENTATION)  # somebody may have drawn one since
     item = {key: item[key] for key in item if key != _SEGMENTATION}  # it is that of the old box
     item |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
     if is_turned:
@@ -735,20 +743,20 @@ def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _keyed_expression(
     entry: dict[str, Any], number: int, image: Mapping[str, Any], passed_over: Counter[str]
 ) -> KeyedExpression | None:
-    # The expression of an annotation with its one box, after its key for `unite`. For an annotation
-    # without a box it is None, unless gRefCOCO's category says that nothing is there: then it is an
-    # expression without boxes. `number` is the annotation's among those that the record keeps.
+    # The expression of an annotation, after its key for `unite`:
+    # the annotation has a box                              -> an expression with that box
+    # it has none, and its category says "nothing is there" -> an expression without boxes
+    # any other without a box                               -> None
+    # `number` is the annotation's among those that the record keeps.
     expression = _expression_without_boxes(entry, image.get("caption"), passed_over)
     text = expression["text"]
     instance = _instance(entry, stated_size(image), passed_over)
     is_read_as_one = not entry["category"] and text == ONE
     # A count of 0 is added, too: reports come in the order of their first mention.
     passed_over[NO_LISTED_CATEGORY] += int(is_read_as_one)
-    instances = []
-    if instance is not None:
-        instances = [with_item_number(instance, number, text)]
-    elif not _says_nothing_is_there(entry):
+    if instance is None and not _says_nothing_is_there(entry):
         return None
+    instances = [] if instance is None else [with_item_number(instance, number, text)]
     # The text is in the key because somebody may have corrected a phrase whose id stayed. Without
     # an id, annotations are of one phrase if all that they say of it is the same.
     key = (expression.get("expression_id", repr(expression)), text)
@@ -775,9 +783,9 @@ def _says_nothing_is_there(entry: Mapping[str, Any]) -> bool:
 def _box_and_outline(
     entry: Mapping[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> tuple[Any, list[float] | None]:
-    # The annotation's `bbox`, and its outline: its only polygon, if that fits the box. Where it has
-    # no box, the one around all of its polygons is its box. Any other segmentation is only kept for
-    # COCO, which gets it back as it came.
+    # The annotation's `bbox`, and its outline if it has one. Without a `bbox`, the box around all
+    # of its polygons is taken. The outline is its only polygon, if that fits the box. Any other
+    # segmentation is counted here: records have no place for it, but COCO gets it back as it came.
     bbox = entry.get("bbox")
     segmentation = entry.get(_SEGMENTATION)
     if not segmentation:
@@ -823,31 +831,35 @@ def _instance(
     box = _checked_box(stated_box, entry, passed_over)
     if box is None:
         return None
-    instance = {"bbox": [*box], **_stated(entry, "score")}
+    score = entry.get("score")
+    is_odd_score = is_number(score) and not is_score(score)
+    instance: dict[str, Any] = {"bbox": [*box]}
+    if score is not None and not is_odd_score:
+        instance["score"] = score
     if outline is not None:
         instance[outlines.KEY] = outline
     instance |= _stated(entry["source"], "bbox_id")
     degrees = _degrees_of(entry)
     if degrees and outline is None:
         instance |= turned(box, degrees, passed_over, about_middle=True)
-    score = entry.get("score")
-    if is_number(score) and not is_score(score):
+    if is_odd_score:
         passed_over["scores outside of 0 to 1"] += 1
-        del instance["score"]
     return instance
 
 
 def _checked_box(
     stated_box: Any, entry: Mapping[str, Any], passed_over: Counter[str]
 ) -> Bbox | None:
-    # The corners of an annotation's box; None where it has none, which is counted unless the
-    # annotation says that nothing is there.
+    # The corners of an annotation's box, or None:
+    # it has no box                                -> None, which is counted
+    # it has no box, and says "nothing is there"   -> None
+    # it says so, and has gRefCOCO's box of zeros  -> None
     is_nothing_there = _says_nothing_is_there(entry)
     is_without_box = not stated_box and not is_nothing_there
     passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
     if not stated_box:
         return None
-    if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO writes a box of zeros for nothing
+    if is_nothing_there and 0 in stated_box[2:]:  # a width or height of 0
         return None
     x1, y1, x2, y2 = _corners(stated_box)
     if x2 < x1 or y2 < y1:
@@ -856,8 +868,12 @@ def _checked_box(
 
 
 def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
-    # `text`, and `char_span` where the places of words are stated. The text is the stated phrase,
-    # else the words at its places in the caption, else the annotation's category.
+    # The annotation's `text`, and `char_span` where a list states the places of its words:
+    # no caption, or no list  -> the phrase, or the category
+    # a phrase and places     -> the phrase at these places
+    # a phrase, an empty list -> the phrase at no place
+    # places alone            -> the words there
+    # an empty list alone     -> all of the caption
     spans = entry.get("tokens_positive")
     phrase = entry.get("phrase")
     if caption is None or not isinstance(spans, list):
@@ -867,7 +883,7 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
         if spans:
             place = place_of_parts(phrase, spans, caption)
         return {"text": phrase, "char_span": place}
-    if not spans:  # an empty list says that it is all of the caption
+    if not spans:
         # Of an annotation that says that nothing is there, gRefCOCO always leaves the list empty.
         passed_over[_ALL_OF_CAPTION] += int(not _says_nothing_is_there(entry))
         return {"text": caption, "char_span": [0, len(caption)]}

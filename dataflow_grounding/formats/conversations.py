@@ -248,7 +248,7 @@ class Conversations(Format):
         sent = self.sent(size)
         fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
         tags = TAGS.get(self.boxes.name)
-        if tags is None or not fours:  # in JSON no boxes are NOTHING
+        if tags is None or not fours:  # without boxes, JSON is NOTHING, in each family
             return _in_json(phrase, fours, self.boxes.key)
         return _in_tags(phrase, fours, tags)
 
@@ -331,12 +331,14 @@ class Conversations(Format):
         _refuse_other_keys(text, box_format)
         try:
             reading = _read(text, box_format, size, self.sent(size))
-        except UnreadableReply as error:
-            is_words = not _MEANT_AS_BOXES.match(text)  # "Room [2] has 3 chairs."
-            if is_words and not isinstance(error, TruncatedReply):
-                self.passed_over["answers with numbers in brackets that are no box"] += 1
-                return []
+        except TruncatedReply:  # an UnreadableReply, too
             raise
+        except UnreadableReply:
+            if _MEANT_AS_BOXES.match(text):
+                raise
+            # It is words, such as "Room [2] has 3 chairs."
+            self.passed_over["answers with numbers in brackets that are no box"] += 1
+            return []
         for note in reading.notes:
             if note.code in _NOTES_OF_LOSS:
                 raise ValueError(note.text)
@@ -363,18 +365,19 @@ class ForTarget(Conversations):
 
     def __post_init__(self) -> None:
         self.boxes = _box_format_of(self.target)
-        # A frame says in which size of the picture pixels are counted. With "smart_resize_28" it is
-        # the size that the model's processor makes, within limits that each trainer sets. These
-        # limits are in `_trainer`, which is None for all other frames.
-        self._trainer: Trainer | None = None
-        if not re.fullmatch(r"smart_resize_\d+", self.boxes.frame):
+        self._trainer: Trainer | None = None  # only where pixels of a resized picture are counted
+        # A frame says in which size of the picture pixels are counted. "smart_resize_28" is the
+        # size that the model's processor makes, within limits that each trainer sets.
+        is_resized = re.fullmatch(r"smart_resize_\d+", self.boxes.frame) is not None
+        if not is_resized:
             return
-        self._trainer = trainer = _TRAINERS[self.dialect.trainer]
-        # The limits are part of the frame's name, but for a trainer that resizes by a rule of its
-        # own: there `sent` does it.
-        if not trainer.resizes_first:
-            frame = f"{self.boxes.frame}_{trainer.min_pixels}_{trainer.max_pixels}"
-            self.boxes = replace(self.boxes, frame=frame)
+        trainer = _TRAINERS[self.dialect.trainer]
+        self._trainer = trainer
+        if trainer.resizes_first:  # by a rule of its own, see `sent`
+            return
+        # Other trainers give the processor their limits, which are part of the frame's name.
+        frame = f"{self.boxes.frame}_{trainer.min_pixels}_{trainer.max_pixels}"
+        self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
         """Return the size to which the trainer resizes a picture before the model's processor does.
@@ -476,6 +479,7 @@ def _boxes_as_written(
     # The boxes of an answer that is letter by letter as an export writes it, and whose boxes are in
     # the picture; none for any other answer. The reader of replies isn't asked for these, because
     # it takes a box of a pixel or so for parts of the sides.
+    # The numbers are looked for, and the answer that an export writes for them is compared.
     boxes_text = text
     if _FOUR.search(phrase):  # numbers of the phrase itself, as in "the sign [1, 2, 3, 4]"
         boxes_text = text.replace(phrase, "")
@@ -514,11 +518,11 @@ def _objects(boxes_of: Boxes) -> Line:
 def _picture_of(line: Line) -> Any:
     # The path of a line's picture; None for a line of text alone, as mixtures of data have them.
     pictures = line.get("image") or line.get("images")
-    has_turns = "conversations" in line or "messages" in line
-    if not pictures and has_turns:
-        return None
     if not pictures:
-        pictures = line["image"]  # raises KeyError where it isn't there
+        has_turns = "conversations" in line or "messages" in line
+        if has_turns:
+            return None
+        pictures = line["image"]  # raises KeyError: the line is no conversation
     if not isinstance(pictures, list):
         pictures = [pictures]
     if len(pictures) > 1:

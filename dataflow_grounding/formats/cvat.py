@@ -208,7 +208,8 @@ class Cvat(ReturningFormat):
         label = element.get("label", "")
         is_tag = element.tag == "tag"
         facts = _facts(element, self.passed_over)
-        if is_tag and label == _PICTURE and facts:  # without facts of ours it is the user's own tag
+        is_about_picture = is_tag and label == _PICTURE
+        if is_about_picture and facts:  # without facts of ours it is the user's own tag
             for key in ("caption", "image_id"):
                 if key in facts:
                     elements.facts_of_picture[key] = facts[key]
@@ -230,9 +231,10 @@ class Cvat(ReturningFormat):
             self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
 
     def _read_area(self, element: Element, size: Size, where: str) -> dict[str, Any]:
-        # The `bbox` of an element, perhaps with an outline: {"bbox": […], "outline": […]}. It is
-        # empty for elements that are no boxes, and for a useless mask or polygon, which is noted as
-        # a bad entry. A useless <box> raises an error, which the caller notes.
+        # The `bbox` of an element, perhaps with an outline: {"bbox": […], "outline": […]}.
+        # no box, mask or polygon  -> {}
+        # a useless mask, polygon  -> {}, and noted as a bad entry
+        # a useless <box>          -> an error, which the caller notes
         if element.tag not in _AREAS:
             return {}
         if element.tag == "box":
@@ -320,8 +322,8 @@ def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> N
 
 
 def _set_phrase(element: Element, phrase: Phrase) -> None:
-    # Writes a phrase where the element had its own: in the attribute, else, as its class if it has
-    # one, in the label.
+    # Writes a phrase where the element had its own: in its attribute `phrase`, or without that in
+    # the label, which is the class where the phrase has one.
     attributes = [each for each in element if each.get("name") == "phrase" and each.text]
     for attribute in attributes:
         attribute.text = phrase.text
@@ -408,17 +410,18 @@ def _keyed_expression(
 ) -> KeyedExpression:
     # The expression of one element, after its key for `unite`. `area` is what `_read_area` has
     # read, empty for a tag; `facts` are what `_facts` has read; `item` is the element's number
-    # among its picture's. Of elements that the export hasn't written, the label is the phrase.
+    # among its picture's.
     label = element.get("label", "")
     _check_facts(facts, label)
-    text = facts.get("phrase") or label
+    text = facts.get("phrase") or label  # our export writes a phrase, other tools only a label
     instances = []
     if area:
         score = {"score": float(facts["score"])} if "score" in facts else {}
         instances = [with_item_number({**area, **score}, item, text)]
-    span = [int(facts[key]) for key in ("start", "end") if key in facts]  # [] without a place
+    span = [int(facts[key]) for key in ("start", "end") if key in facts]
+    char_span = span or None  # None: the phrase has no place in the caption
     stated = {key: facts[key] for key in ("expression_id", "status") if key in facts}
-    expression = {"text": text, "char_span": span or None, **stated, "instances": instances}
+    expression = {"text": text, "char_span": char_span, **stated, "instances": instances}
     check_expression(expression)
     if not instances:  # the phrase itself came from the element
         expression = with_item_number(expression, item, text)

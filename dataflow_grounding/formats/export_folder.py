@@ -311,9 +311,12 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    # The example with what the value adds to it. Of two objects it has the keys of both, of two
-    # lists one item with the keys of all their items. Any other example stays, but for None, and
-    # for a whole number where the value is a fraction: the wider type counts.
+    # The example with what the value adds to it:
+    # two objects           -> an object with the keys of both
+    # two lists             -> a list of one item, which has the keys of all their items
+    # None, and any value   -> the value
+    # 1, and 0.5            -> 0.5, whose type takes both
+    # any other two         -> the example
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}

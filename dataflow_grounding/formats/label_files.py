@@ -159,14 +159,13 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
     if names.keypoints:
         fields = _without_keypoints(fields, names.keypoints)
     is_outline = _has_outline(fields)
-    # Of six fields the last is a score.
-    if len(fields) not in (5, 6) and not is_outline:
+    if len(fields) not in (5, 6) and not is_outline:  # the sixth is a score
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
         )
     class_name = class_in(fields[0], names)
     numbers = [*map(number_in, fields[1:])]
-    parts = numbers if is_outline else numbers[:4]
+    parts = numbers if is_outline else numbers[:4]  # all but a score
     _check_parts(parts, fields)
     if is_outline:
         bbox = in_pixels(outlines.bounds(parts), size, DECIMALS)
@@ -221,7 +220,7 @@ def number_in(text: str) -> float:
         # A whole number is an int, so that it comes out as it was written.
         value = int(text) if is_whole else float(text)
     except ValueError:
-        value = float("nan")
+        value = float("nan")  # which is refused below
     if not is_number(value) or "_" in text:  # Python takes 1_0.5 for a number
         raise BrokenRow(f"{text[:40]!r} is not a number")
     return value
@@ -358,14 +357,14 @@ class LabelFormat(PictureFiles):
             self._write_names_back(numbers, write_entry)
             for name in self._classes.fixed:
                 numbers.number_of(name)  # this writes its entry
-            numbers_before = len(numbers)
+            count_before = len(numbers)
             self._numbers = numbers  # from which the lines of boxes take theirs
             yield  # the label files are written, and classes that are new get numbers
             if len(numbers) == 0:
                 names_file.write("  {}\n")  # an empty mapping, in YAML
-            # The numbers from before may be more than the fixed classes: several classes of a
-            # source may have one name. Each new number is that of one more class.
-            class_count = len(self._classes.fixed) + len(numbers) - numbers_before
+            # `count_before` may be more than the fixed classes, because several classes of a source
+            # may share a name. What came since are new classes, each with its own name.
+            class_count = len(self._classes.fixed) + (len(numbers) - count_before)
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
     def _write_names_back(self, numbers: Numbers, write_entry: Callable[[int, str], None]) -> None:
@@ -420,14 +419,16 @@ class LabelFormat(PictureFiles):
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)
-        names = None
-        named = NamedPictures()
+        class_names = None
+        listed_pictures = NamedPictures()
         if names_file is not None:
-            names = self.names_of(names_file)
-            self.class_names = self.classes_of(names)
-            named = self.named_by(names_file)
-        folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
-        self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
+            class_names = self.names_of(names_file)
+            self.class_names = self.classes_of(class_names)
+            listed_pictures = self.named_by(names_file)
+        folders = find_label_folders(
+            top, image_root, self.folders, listed_pictures, self.names_files
+        )
+        self._tell_doubts(folders, listed_pictures.lines_on_missing(), top, image_root)
         for folder in folders:
             self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
             self.passed_over[_UNLISTED] += folder.unlisted
@@ -437,13 +438,14 @@ class LabelFormat(PictureFiles):
                 with entry_errors(where, self.bad):  # at an error the picture is left out
                     size = picture_size(folder.image_dir, image, where)
                     image_path = os.path.relpath(folder.path_of(image), image_root)
-                    yield self._row(image_path, size, file, names)
+                    yield self._row(image_path, size, file, class_names)
 
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str
     ) -> None:
-        # Raises InputError where there is no picture, and with `strict` for each doubt. `missing`
-        # are lines on what the data set names and isn't there.
+        # Adds the doubts to `remarks`. Raises InputError where there is no picture, and with
+        # `strict` where there is any doubt. `missing` are lines on pictures that the data set's
+        # lists name and that aren't there.
         _refuse_without_pictures(folders, missing)
         doubts = _doubts_on_backgrounds(folders, top)
         # Labels that CVAT exports without pictures name them in lists all the same. Then the user
@@ -476,8 +478,6 @@ class LabelFormat(PictureFiles):
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
         # What a label file says, as columns of its record: regions of one class are one expression.
-        # `background` is false where the file has no region, but says otherwise that something is
-        # in the picture, such as by DontCare.
         try:
             label = self.label(file, size, names)
         except (BrokenRow, OSError) as error:
@@ -486,9 +486,9 @@ class LabelFormat(PictureFiles):
             self.bad.note_object(why)
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
         is_all_unread = bool(label.unread) and not label.lines
-        says_something = is_all_unread or any(map(self.is_rest, label.lines))
-        if says_something and not label.regions:
-            columns["background"] = False
+        has_other_lines = any(map(self.is_rest, label.lines))  # such as DontCare
+        if not label.regions and (is_all_unread or has_other_lines):
+            columns["background"] = False  # something is in the picture
         columns["expressions"] = unite(map(_keyed_expression, label.regions))
         return columns
 
@@ -663,11 +663,12 @@ class Yolo(LabelFormat):
             return ()
         if not all(isinstance(name, str) for name in names):  # run.json may be damaged
             return ()
+        if not self.class_list:
+            return names
+        # The user lists classes: these are `fixed`.
         distinct = dict.fromkeys(self._written(name) for name in names if name.strip())
-        is_same_order = [*distinct] == self._classes.fixed  # these are the user's, if any
-        if self.class_list and not is_same_order:
-            return ()
-        return names
+        is_same_order = [*distinct] == self._classes.fixed
+        return names if is_same_order else ()
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
         """Return the report on a picture with outlines, in which some box has no outline of its own
@@ -698,25 +699,25 @@ class Yolo(LabelFormat):
         number, _ = self._numbers.number_of(mark.phrase.text)
         fields = item.split()
         size = source.sample.size
-        numbers: list[str] = []
-        if not mark.is_moved:  # the digits that it came with
-            numbers = self.numbers_as_read(fields, mark, size)
-        if not numbers:  # it was moved, or is of another shape now
-            _, *numbers = self.line(number, mark.phrase.text, mark, size).split()
-        return " ".join([self._class_back(fields[0], number - 1, mark), *numbers])
+        places: list[str] = []  # the numbers after the class
+        if not mark.is_moved:
+            places = self.numbers_as_read(fields, mark, size)  # with the digits that they came with
+        if not places:  # it was moved, or is of another shape now
+            _, *places = self.line(number, mark.phrase.text, mark, size).split()
+        return " ".join([self._class_back(fields[0], number - 1, mark), *places])
 
     def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
-        # The class's number for a line that came with the number `field`. It keeps that where the
-        # number still names the box's class; `class_number` is the first of several such numbers.
-        # A box that has kept its class, but gets another number, is counted for `shared` to tell.
+        # The class's number for a line that came with the number `field`. Where several classes of
+        # the data set share a name, `class_number` is the first of them. `field` may be another.
         own_number = int(float(field))  # perhaps written as 0.0
-        if own_number < len(self._names_back):  # the name of that number goes back, too
+        if own_number < len(self._names_back):  # data.yaml has the name of that number again
             is_still_right = self._written(self._names_back[own_number]) == mark.phrase.text
         else:
             is_still_right = own_number == class_number
         if is_still_right:
             return field
-        if self.classes == "class" and not mark.is_renamed:
+        has_same_class = self.classes == "class" and not mark.is_renamed
+        if has_same_class:  # but another number: `shared` tells how many have
             self._renumbered += 1
         return str(class_number)
 

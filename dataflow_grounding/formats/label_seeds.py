@@ -135,12 +135,13 @@ class _Labels:
         for labelled in side_by_side(self._read, self.images, lambda _: True):
             record = self._record_of(labelled, id_of_image[labelled.path], found)
             unread = labelled.label.unread
+            region_count = len(record["regions"])
             if labelled.error:
                 bad.note(labelled.error)
-            elif not record["regions"] and not unread:  # it says that nothing is there
+            elif region_count == 0 and not unread:  # that nothing is there is an entry, too
                 bad.read(1)
             else:
-                bad.read(len(record["regions"]))
+                bad.read(region_count)
             yield record
             yield from _records_of_unread(unread, labelled.path, bad)
         yield from _records_of_unread(self.unread, None, bad)
@@ -236,22 +237,22 @@ def from_label_folder(
         InputError: A folder or YOLO's names are missing, or no label belongs to an image.
     """
     label_of: Callable[[str, Size | None], Label]
-    no_labels: list[str] = []  # what else is in the folder of labels
-    further_files: list[str] = []  # that the records depend on
+    other_files: list[str] = []  # in the folder of labels, that aren't labels
+    files_of_names: list[str] = []
     if names_file is None:
         label_of = _label_of_kitti
     else:
         path_of_names = names_file or _names_file_of(label_dir, key)
         label_of = partial(_label_of_yolo, read_names(path_of_names))
-        no_labels = ["classes.txt"]
-        further_files = [path_of_names]
+        other_files = ["classes.txt"]
+        files_of_names = [path_of_names]
     settings = (setting("data.image_dir"), setting(key))
-    folder = label_folder(image_dir, label_dir, settings, no_labels)
+    folder = label_folder(image_dir, label_dir, settings, other_files)
     if not folder.files:
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
     labels = _Labels(image_dir, folder.pictures, keys=folder.files, label_of=label_of)
-    files = [*folder.files.values(), *further_files]
+    files = [*folder.files.values(), *files_of_names]  # what the records depend on
     return labels.seeds(label_dir, files, folder.of_no_picture, boxless)
 
 
@@ -288,13 +289,17 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     of_no_image = sorted(id_of_name.keys() - {*images})
     if left_out[STRAYS]:
         of_no_image.append(f"{left_out[STRAYS]} annotations of no image")
-    names_with_size = [name for name in id_of_name if id_of_name[name] in size_of_id]
+    stated_sizes = {
+        name: size_of_id[image_id]
+        for name, image_id in id_of_name.items()
+        if image_id in size_of_id
+    }
     labels = _Labels(
         image_dir,
         images,
         keys=id_of_name,
         label_of=partial(_label_of_coco, coco, size_of_id),
-        stated_sizes={name: size_of_id[id_of_name[name]] for name in names_with_size},
+        stated_sizes=stated_sizes,
         unread=coco.of_no_image,
     )
     return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
@@ -321,8 +326,8 @@ def _label_of_coco(
 
 
 def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size]]:
-    # The images' ids, by their paths in the folder of images; and by these ids the sizes of images
-    # of which the file states any.
+    # The images' ids, by their paths in the folder of images; and by these ids the sizes that the
+    # file states.
     id_of_name: dict[str, str] = {}
     size_of_id: dict[str, Size] = {}
     for image_id, name, image in coco.images():

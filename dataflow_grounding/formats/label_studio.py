@@ -134,14 +134,15 @@ class LabelStudio(ReturningFormat):
         config = files(__package__).joinpath("label_studio.xml").read_text("utf-8")
         if has_polygons:
             config = config.replace(_END_OF_BOX_CONTROL, _END_OF_BOX_CONTROL + _POLYGON_CONTROL, 1)
-        if used_labels <= {_BOX}:  # without classes it is as in the file
+        states_classes = bool(used_labels - {_BOX})
+        if not states_classes:  # the file's own label, `object`, is enough
             return config
         labels = list(self._label_of_class.values())
         if _BOX in used_labels:
             labels.append(_BOX)
         once = dict.fromkeys(labels)  # a class may be called `object`, too
         elements = "".join(f"<Label value={quoteattr(label)}/>" for label in once)
-        # A box may do without a text where its label says the phrase.
+        # Where a label says the phrase, a box has no text: the file mustn't require one.
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
     def _task_back(self, source: Source) -> dict[str, Any]:
@@ -171,13 +172,11 @@ class LabelStudio(ReturningFormat):
         mark_of_region: dict[Any, Mark] = {}  # by the region's id
         for number in sorted(source.marks):  # of several items of a region, the last counts
             mark_of_region[items[number].get("id")] = source.marks[number]
-        gone_regions = {items[number]["id"] for number in source.gone if "id" in items[number]}
-        gone_regions -= mark_of_region.keys()  # another item of it is a box or phrase still
-        gone_regions |= _places_of_none_left(items, gone_regions)
+        gone_regions = _gone_regions(source, mark_of_region.keys())
         for number, item in enumerate(items):
             region = item.get("id")
-            ends = (item.get("from_id"), item.get("to_id"))  # None but for a relation
-            if region in gone_regions or not gone_regions.isdisjoint(ends):
+            ends = {item.get("from_id"), item.get("to_id")}  # of a relation; None in other items
+            if region in gone_regions or ends & gone_regions:
                 source.gone.add(number)
             elif region in mark_of_region:
                 source.marks[number] = mark_of_region[region]
@@ -207,11 +206,12 @@ class LabelStudio(ReturningFormat):
         """
         span_id = self._free_span_id()
         first_box = next((item for item in source.items if _role(item) == "box"), None)
-        if mark.box is None or first_box is None or _is_written_as_ours(first_box):
+        is_box = mark.box is not None  # else it is a phrase without boxes
+        if is_box and first_box is not None and not _is_written_as_ours(first_box):
+            regions = _regions_like(first_box, f"{span_id}b0", mark, source)
+        else:
             label = self._label_next_to(first_box, mark.phrase)
             regions = self._our_regions(span_id, mark, source, label)
-        else:
-            regions = _regions_like(first_box, f"{span_id}b0", mark, source)
         for region in regions:
             self._taken_ids.add(region.get("id"))
             yield region
@@ -233,10 +233,11 @@ class LabelStudio(ReturningFormat):
         self, span_id: str, mark: Mark, source: Source, label: str
     ) -> Iterator[dict[str, Any]]:
         sample = source.sample
-        own_boxes = [] if mark.box is None else [mark.number]
-        phrase = mark.phrase.with_boxes(own_boxes)
+        new_boxes = [] if mark.box is None else [mark.number]
+        phrase = mark.phrase.with_boxes(new_boxes)  # its other boxes have regions of their own
         caption_of_task = source.own["task"]["data"].get(self.caption) or ""
-        if sample.caption != caption_of_task:  # the span counts characters of another caption
+        if sample.caption != caption_of_task:
+            # The task keeps its caption, and the span counts characters of the sample's.
             phrase = replace(phrase, span=None)
         yield from _span_regions(span_id, phrase, sample.caption)
         yield from _box_regions(span_id, phrase, sample, label)
@@ -244,10 +245,8 @@ class LabelStudio(ReturningFormat):
             yield _absent_region(f"{span_id}b0", [phrase.text])
 
     def _prediction(self, sample: Sample) -> dict[str, Any]:
-        # Phrases that have neither boxes nor a place in the caption are texts of one region. The
-        # prediction's score is the lowest of all its boxes.
         result: list[dict[str, Any]] = []
-        absent = []
+        absent = []  # texts of phrases that have neither boxes nor a place in the caption
         scores = []
         for number, phrase in enumerate(sample.phrases):
             result += _span_regions(f"p{number}", phrase, sample.caption)
@@ -256,12 +255,12 @@ class LabelStudio(ReturningFormat):
             if not phrase.boxes and not phrase.span:
                 absent.append(phrase.text)
         if absent:
-            result.append(_absent_region(_ABSENT, absent))
+            result.append(_absent_region(_ABSENT, absent))  # one region for all of them
         prediction: dict[str, Any] = {
             "model_version": str(sample.record.get("model") or "dataflow-grounding")
         }
         if scores:
-            prediction["score"] = min(scores)
+            prediction["score"] = min(scores)  # of the least sure box
         prediction["result"] = result
         return prediction
 
@@ -294,18 +293,19 @@ class LabelStudio(ReturningFormat):
         self._count_passed_over(annotations, latest)
         if latest is None:
             return None
-        parts = [self._with_outline(part, where) for part in latest["result"]]
-        parts = self._readable_parts(parts, task["data"], where)
+        all_parts = [self._with_outline(part, where) for part in latest["result"]]
+        parts = self._readable_parts(all_parts, task["data"], where)
         record = self._record(task["data"], {**latest, "result": parts})
-        # An export gets the parts without the keys that `_with_outline` has added.
+        # The column is for an export: its parts are without the keys that `_with_outline` added.
         parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
         own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
         return {**record, **own}
 
     def _with_outline(self, part: Any, where: str) -> Any:
-        # A polygon gets its box and its outline in pixels, under the key `shape`. A brush, or a
-        # polygon that can't be read, becomes a part of the type _UNREAD, which is no box. Both keep
-        # the part as it is in the file under _AS_READ. Any other part stays as it is.
+        # a polygon                       -> gets its box and its outline in pixels, as `shape`
+        # a brush, or an odd polygon      -> becomes a part of the type _UNREAD, which is no box
+        # any other part                  -> stays as it is
+        # What is changed keeps the part as it is in the file, under _AS_READ.
         kind = str(part.get("type")) if isinstance(part, dict) else ""
         if kind.startswith(_BRUSH):
             return self._unread(part, BrokenRow("a brush is no polygon"), where)
@@ -353,8 +353,8 @@ class LabelStudio(ReturningFormat):
         self, result: Sequence[Any], caption: str, where: str
     ) -> dict[Any, list[int]]:
         # By the id of each region that can be read, the numbers of its parts. Each region is tried
-        # alone, with its relations. A box may take its words from a place in the caption, so it is
-        # tried together with the places that could be read, which come first.
+        # without the other boxes, so that only a bad one is left out. A box may take its words from
+        # a place in the caption: so places come first, and are there when a box is tried.
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # parts of the places that could be read so far
         readable: dict[Any, list[int]] = {}
@@ -362,8 +362,9 @@ class LabelStudio(ReturningFormat):
             parts = [result[number] for number in numbers]
             with object_errors(f"{where}, region {own_id}", self.bad):
                 related = [each for each in relations if own_id in _ends_of(each)]
-                # On trial: `_record` reads all of them again, and counts what is passed over.
-                for expression in _expressions([*parts, *related, *places], caption, Counter()):
+                # This counter is thrown away: `_record` reads all regions again, and counts.
+                uncounted = Counter[str]()
+                for expression in _expressions([*parts, *related, *places], caption, uncounted):
                     check_expression(expression)
                 if _is_place(parts[0]):
                     places += parts
@@ -375,9 +376,11 @@ class LabelStudio(ReturningFormat):
         # Places in the caption come first. A part without an id is called by its number, from 1.
         numbers_by_id: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
-            with object_errors(f"{where}, region {number + 1}", self.bad):
-                if not _is_relation(part):
-                    numbers_by_id.setdefault(part.get("id", number + 1), []).append(number)
+            if _is_relation(part):
+                continue
+            with object_errors(f"{where}, region {number + 1}", self.bad):  # it may be no object
+                own_id = part.get("id", number + 1)
+                numbers_by_id.setdefault(own_id, []).append(number)
         places: list[tuple[Any, list[int]]] = []
         others: list[tuple[Any, list[int]]] = []
         for own_id, numbers in numbers_by_id.items():
@@ -431,29 +434,40 @@ def _is_place(part: Mapping[str, Any]) -> bool:
 def _imported_column(
     format: str,
     task: Mapping[str, Any],
-    kind: str,
+    list_name: str,
     latest: Mapping[str, Any],
-    result: Sequence[Mapping[str, Any]],
+    parts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    # The column's items are the parts of the result, and its `task` is the task without them.
-    # `place` says where in the task they were: ["annotations", 2]. `kind` is the name of the list.
-    number = next(index for index, each in enumerate(task[kind]) if each is latest)
-    annotations = [*task[kind]]
+    # The column's items are the parts of the annotation that is read, `latest`. Its `task` is the
+    # task without them, and `place` says where in the task they were: ["annotations", 2].
+    number = next(index for index, each in enumerate(task[list_name]) if each is latest)
+    annotations = [*task[list_name]]
     annotations[number] = {**latest, "result": []}
-    place = [kind, number]
-    return column(format, result, task={**task, kind: annotations}, place=place)
+    place = [list_name, number]
+    return column(format, parts, task={**task, list_name: annotations}, place=place)
 
 
-def _places_of_none_left(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
+def _gone_regions(source: Source, remaining: Set[Any]) -> set[Any]:
+    # The ids of regions that aren't written again. `remaining` are the regions with an item that
+    # is still a box or phrase: another item of such a region may be gone without harm.
+    gone_items = [source.items[number] for number in source.gone]
+    gone = {item["id"] for item in gone_items if "id" in item} - remaining
+    return gone | _places_of_gone_boxes(source.items, gone)
+
+
+def _places_of_gone_boxes(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
     # The ids of places in the caption whose relations are all to regions that are gone: their
-    # phrase is gone with its last box.
+    # phrase is gone with its last box. A place without any relation stays.
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
     for item in items:
-        if item["type"] == "relation":
-            ends = {item["from_id"], item["to_id"]}
-            related = related_to_others if gone_ids.isdisjoint(ends) else related_to_gone
-            related.update(ends)
+        if item["type"] != "relation":
+            continue
+        ends = {item["from_id"], item["to_id"]}
+        if ends & gone_ids:
+            related_to_gone |= ends
+        else:
+            related_to_others |= ends
     places = {item["id"] for item in items if _role(item) == "span"}
     return places & (related_to_gone - related_to_others)
 
@@ -476,7 +490,8 @@ def _regions_like(
         labels = [stated_class_of(phrase.expression) or phrase.text]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
-    # The control for rectangles can't make a polygon: from the first box only `to_name` is sure.
+    # The first box may be of another kind, such as a rectangle before a polygon: then its control
+    # can't make the new box. `to_name` is the first box's, `from_name` and `type` fit the kind.
     names = {**_names_of_control(first_box), **_control_of(kind, source)}
     yield {**of_box, **names, "value": {**area, names["type"]: labels}}
     if texts:
@@ -542,9 +557,9 @@ def _box_regions(
 
 
 def _needs_text(phrase: Phrase, label: str) -> bool:
-    # Where the label says the phrase, a box has no text: so who changes the label changes the
-    # phrase. A box that is related to a place in the caption has a text all the same, because a box
-    # without one is read as the words at that place.
+    # the label is the phrase   -> no text, so that whoever changes the label changes the phrase
+    # the label is another word -> a text
+    # a place in the caption    -> a text always: without it, a box is read as the words there
     label_is_phrase = label == phrase.text and label != _BOX
     return not label_is_phrase or phrase.span is not None
 
@@ -567,11 +582,12 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
     has_area = len(other_keys) < len(item["value"])
     if not has_area:  # such as a choice
         return item
-    is_text = _role(item) != "box"  # a region's text has its area, too
+    is_text = _role(item) != "box"  # a region's text repeats the area of its box
     if is_text:
         return {**item, "value": {**area, **other_keys}}
     labels = other_keys.pop(item["type"], None)
-    if not item["type"].startswith(kind):
+    is_same_kind = item["type"].startswith(kind)
+    if not is_same_kind:
         # A rectangle becomes a polygon, or the reverse. The key of the labels is the region's type,
         # and changes with it: {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
         item = {**item, **_control_of(kind, source)}
@@ -732,6 +748,7 @@ def _mentions(
 ) -> Iterator[_Mention]:
     # Yields each phrase of a region at each place in the caption that the region is related to: a
     # box with the text "a cup" and a relation to the place p0 is one mention, of "a cup" at p0.
+    # Texts and relations yield none of their own.
     texts_by_region = _texts_by_id(result)
     spans = _spans_by_id(result, caption, passed_over)
     related = _related_spans(result, spans)
@@ -767,13 +784,12 @@ def _expression_to_join(
     mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any] | None:
     # `placed` are the expressions of the mention's text, each after the id of its place. A mention
-    # without a place joins an expression at any place. If one of the two states no class, that
-    # doesn't keep them apart.
+    # without a place joins an expression at any place.
     for span_id, expression in placed:
         is_of_place = mention.span_id in (_NO_PLACE, span_id)
-        classes = {mention.class_name, expression.get("class", _NO_CLASS)}
-        is_of_class = len(classes - {_NO_CLASS}) < 2  # they don't state two different ones
-        if is_of_place and is_of_class:
+        stated_classes = {mention.class_name, expression.get("class", _NO_CLASS)} - {_NO_CLASS}
+        has_other_class = len(stated_classes) == 2  # both state one, and these differ
+        if is_of_place and not has_other_class:
             return expression
     return None
 
@@ -816,13 +832,14 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
 
 
 def _texts_by_span(
-    span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
+    span_ids: list[str], region_id: str, stated: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
     # Each place that a region is related to, with those of its texts that are there: for the texts
-    # "a cup" and "a dog", [("p0", ["a cup"]), ("p1", ["a dog"])].
+    # "a cup" and "a dog", [("p0", ["a cup"]), ("p1", ["a dog"])]. `stated` is a text, a list of
+    # texts, or None.
     if len(span_ids) == 1:  # the only place, which may be _NO_PLACE, gets all texts as they are
-        return [(span_ids[0], its_texts)]
-    texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
+        return [(span_ids[0], stated)]
+    texts = [stated] if isinstance(stated, str) else stated or []
     by_span = []
     texts_nowhere = set(texts)
     for span_id in span_ids:
@@ -857,8 +874,10 @@ def _role(part: Mapping[str, Any]) -> str:
 def _phrases(
     part: Mapping[str, Any], role: str, texts: str | list[str] | None, words_there: str | None
 ) -> list[str]:
-    # The phrases of a region are its texts; else the words at its place in the caption; else, if it
-    # has no place, its labels except _BOX.
+    # The phrases that a part says:
+    # it has texts                 -> the texts
+    # it has a place, but no text  -> the words there
+    # it has neither               -> its labels, but for _BOX
     if not role:  # a relation, or the text of a region, which comes with that
         return []
     labels = [] if role == _ABSENT else part["value"].get(part["type"], [])
@@ -867,7 +886,7 @@ def _phrases(
         return []
     if texts:
         return [texts] if isinstance(texts, str) else texts
-    if words_there is None:
+    if words_there is None:  # no place in the caption
         phrases = [label for label in labels if label != _BOX]
     else:
         phrases = [words_there] if words_there else []

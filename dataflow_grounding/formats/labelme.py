@@ -96,7 +96,7 @@ class LabelMe(ReturningFormat):
         earlier_shapes: list[Any] = []
         if os.path.lexists(path):
             earlier_shapes = _shapes_so_far(path, image_path, source.sample)
-            source.leave_out_items_of_no_box()  # such as points
+            source.leave_out_items_of_no_box()  # such as points, which are in the file already
         # Keys that only the imported file has come back as they were.
         imported_file = _file_of(source.own)
         data = dict(imported_file or _new_file(source.sample))
@@ -118,10 +118,10 @@ class LabelMe(ReturningFormat):
         was_upright = _kind_of(item) == _RECTANGLE
         if mark.box and mark.has_other_area(was_upright):
             shape |= _area_back(item, mark.box, mark.outline)
-            # What else the shape says of its area was said of the old one.
+            # These keys were said of the old area.
             if shape["shape_type"] != item.get("shape_type"):
-                shape.pop("direction", None)  # how far X-AnyLabeling had turned it
-            if shape.get(_MASK) is not None:  # its pixels
+                shape.pop("direction", None)  # how far X-AnyLabeling had turned the shape
+            if shape.get(_MASK) is not None:  # the shape's pixels
                 shape[_MASK] = None
             if "score" in shape:
                 shape["score"] = mark.score
@@ -165,7 +165,7 @@ class LabelMe(ReturningFormat):
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
         # The record of a file, which is called `name` within the folder that is read.
-        # Without the shapes, which are the items, and the picture, which is too large to keep.
+        # The shapes are kept as items, and the picture is too large to keep.
         file_alone = {**data, "shapes": [], "imageData": None}
         _check_can_be_kept(file_alone)
         sides = _stated_sides(data)
@@ -219,6 +219,7 @@ class LabelMe(ReturningFormat):
         for key, value in holder.items():
             is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
             is_read = key in keys_read or is_phrase
+            # A 0 says something: it is only equal to False.
             says_nothing = value is None or value is False or value in ("", [], {})
             if not is_read and not says_nothing:
                 self.passed_over[f"keys {key!r:.40} of {of}, kept for LabelMe"] += 1
@@ -321,21 +322,23 @@ def _picture_next_to(file: str) -> str:
 
 
 def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
-    # Returns the picture's path from the image root, and whether it was found by its name alone.
-    # `folder` is the one that the file is in, from the root. A stated path may be one of another
-    # machine: then the picture of its name is taken, as X-AnyLabeling does.
+    # Returns the picture's path from the image root, and whether it was found by its name alone. A
+    # stated path may be one of another machine: then a picture of its name is looked for, as
+    # X-AnyLabeling does. `folder` is the one that the file is in, from the root.
     stated = stated.replace("\\", "/")  # as Windows writes paths
     name = os.path.basename(stated)
-    # The pictures may be in the same folders as the files: in a/ where `folder` is labels/a.
+    # Folders of pictures may be called as those of files: a/ for labels/a, which is `folder`.
     folder_below_labels = folder.partition("/")[2]
     as_stated = os.path.join(folder, stated)
     by_name = [os.path.join(each, name) for each in (folder, folder_below_labels, "")]
     for candidate in (as_stated, *by_name):
         path = os.path.join(image_root, candidate)
-        if os.path.isfile(path):
-            is_by_name = candidate != as_stated
-            from_root = candidate if os.path.isabs(candidate) else os.path.relpath(path, image_root)
-            return from_root, is_by_name
+        if not os.path.isfile(path):
+            continue
+        is_by_name = candidate != as_stated
+        if os.path.isabs(candidate):
+            return candidate, is_by_name
+        return os.path.relpath(path, image_root), is_by_name
     return as_stated, False  # where none is found
 
 
@@ -359,10 +362,10 @@ def _new_file(sample: Sample) -> dict[str, Any]:
 
 
 def _place_of(source: Source) -> tuple[str, Any]:
-    # Returns where the file goes, and the picture's path in it. A file that was imported goes back
-    # to its own place, with the path that it states, if that path still leads to the picture. Any
-    # other file is called as its picture: `images/a/x.json` next to a copy `images/a/x.jpg`, and
-    # `labels/a/x.json` where the picture isn't copied.
+    # Returns where the file goes, and the picture's path in it:
+    # an imported file that still leads to its picture -> its own place, the path that it states
+    # any other, next to a copy `images/a/x.jpg`       -> `images/a/x.json`, `x.jpg`
+    # any other, where the picture isn't copied        -> `labels/a/x.json`, `x.jpg`
     name = source.sample.name
     is_copied = name != source.sample.file_name  # a copy is images/a.jpg, and its name a.jpg
     folder = FOLDER if is_copied else _LABELS
@@ -370,7 +373,7 @@ def _place_of(source: Source) -> tuple[str, Any]:
     stated = _file_of(source.own).get("imagePath")
     is_same_picture = os.path.normpath(str(source.own.get("picture"))) == name
     goes_back = isinstance(came_from, str) and is_same_picture
-    if goes_back and is_copied:
+    if goes_back and is_copied:  # the copy has a new path
         goes_back = _leads_to_copy(source, came_from, stated)
     if goes_back:
         return portable(f"{folder}/{came_from}"), stated
@@ -378,9 +381,8 @@ def _place_of(source: Source) -> tuple[str, Any]:
 
 
 def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
-    # Whether a file at its old place, now in the folder of copied pictures, leads to its picture as
-    # it did before: by the path that it states, or by the name alone, which tools look for next to
-    # the file.
+    # Whether a file that is put at its old place among the copied pictures leads to its copy as it
+    # led to the picture: by the path that it states, or by the name alone next to the file.
     name = source.sample.name
     path = str(stated or name).replace("\\", "/")
     was_found_by_name = not stated or source.own.get("is_by_name")
@@ -401,8 +403,9 @@ def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
 
 
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
-    # The label is the class, and the description is the phrase if the label doesn't say it. Where
-    # the source has a description of its own, that stays, and the label is the phrase.
+    # the class is the phrase                   -> it is the label
+    # the class is another word                 -> it is the label, the phrase is the description
+    # the source has a description of its own   -> that stays, the phrase is the label
     if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]
@@ -419,8 +422,8 @@ def _area_back(
     # The points and the type of a shape whose box was changed, in the form of the tool that wrote
     # it. A shape of four corners, such as a "rotation", keeps its type if it was only shifted.
     kind = _kind_of(item)
-    is_of_x = kind in _OF_X and _has_four_corners(item)
-    corners = 4 if is_of_x else 2
+    is_of_x_anylabeling = kind in _OF_X and _has_four_corners(item)
+    corners = 4 if is_of_x_anylabeling else 2  # of a rectangle
     area = _area_of(box, outline, corners)
     if kind in _FOUR_CORNERS and _is_shifted(item, outline):
         area["shape_type"] = item["shape_type"]

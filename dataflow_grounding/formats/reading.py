@@ -305,10 +305,10 @@ def tar_samples(path: str) -> Iterator[TarSample]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    # tarfile takes a damaged head of a member for the end. A tar file ends with zeros alone.
+    # tarfile takes a damaged head of a member for the end. After a true end there are only zeros.
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)  # where tarfile has stopped
-    has_more = any(tar.fileobj.read(_TAR_END))
+    has_more = any(tar.fileobj.read(_TAR_END))  # a byte that isn't 0
     members = tar.getmembers()
     if has_more and members:
         last = members[-1].name
@@ -351,12 +351,13 @@ def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
     # `key` is the part of the members' names up to the first dot, such as "22" of 22.05.png and
-    # 22.05.json. By that key they are no picture and no `.json`, but `.05.png` and `.05.json`. If
-    # names up to the last dot, such as "22.05", show more of the two, these are the keys.
+    # 22.05.json. What follows it, `.05.png` and `.05.json`, is no picture and no `.json`. After the
+    # names up to the last dot, "22.05", follow both: such names are the keys where they show more.
     group = _Members(tar, members)
+    kinds_by_key = _count_kinds(key, group.all)
     members_of_stem = _by_stem(group.all)
-    most_kinds = max(_count_kinds(stem, parts) for stem, parts in members_of_stem.items())
-    if most_kinds <= _count_kinds(key, group.all):
+    kinds_by_stem = max(_count_kinds(stem, parts) for stem, parts in members_of_stem.items())
+    if kinds_by_stem <= kinds_by_key:
         where = f"{path}, sample {key!r} (names up to the first dot)"
         yield _tar_sample(where, key, group.all, group)
         return
@@ -378,7 +379,7 @@ def _by_stem(members: Iterable[tarfile.TarInfo]) -> dict[str, list[tarfile.TarIn
 
 
 def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
-    # 0, 1 or 2: whether there is a picture, and whether there is a `.json`.
+    # 0, 1 or 2: one for a picture, and one for a `.json`.
     endings = {member.name[len(key) :].lower() for member in members}
     has_picture = not endings.isdisjoint(ENDINGS)
     has_json = ".json" in endings
@@ -424,9 +425,9 @@ def _header_at(file: ImageFile) -> Header:
 def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
-    `bad` takes the error: the block ends, and a whole picture, line or task is left out. While the
-    block runs, `bad.place` is `where`: a format yields its row from inside of the block, and
-    `complete_rows`, which gets it then, reports that place.
+    With `bad` the error isn't raised: `bad` takes it, and the entry, which is a whole picture, line
+    or task, is left out. While the block runs, `bad.place` is `where`. A format yields its row
+    inside of the block, so `complete_rows` can report that place for the row.
     """
     if bad is None:
         with _errors_with_place(where):
@@ -487,8 +488,8 @@ def complete_rows(
     backgrounds = format.carries.empty and not format.whole
     for number, record in enumerate(_identified(rows), 1):
         where = f"{path}, record {number}"
-        # Where the row was read from, if that is one entry, such as a line: the format has yielded
-        # the row inside of its own `entry_errors`, which has set this. Else "".
+        # Such as "a.jsonl, line 3": set by the format's own `entry_errors`, in which it has yielded
+        # the row. "" where it yields its rows outside of that.
         entry_place = bad.place
         with entry_errors(where, bad):
             if not format.measures:  # else the sizes come from the pictures
@@ -516,8 +517,8 @@ def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
 def _completed(
     record: Record, backgrounds: bool, where: str, entry_place: str, bad: BadEntries
 ) -> tuple[dict[str, Any], Counter[str]]:
-    # As `_complete_row` does it. Most rows are good as a whole; only in others each box is tried
-    # alone, and `bad` takes those that can't be read.
+    # As `_complete_row` does it. Most rows are good as a whole. Only where one isn't, each of its
+    # boxes is tried alone, which is slow, and `bad` takes those that can't be read.
     try:
         return _complete_row(record, backgrounds)
     except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
@@ -556,25 +557,23 @@ def _entries_in(record: Mapping[str, Any]) -> int:
 
 
 def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
-    # The columns of a record with the expressions and boxes that can be read; `marked` adds how
-    # many were left out.
+    # The columns of a record with the expressions and boxes that can be read.
     expressions: list[dict[str, Any]] = []
     for number, expression in enumerate(record["expressions"], 1):
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
-    clean = bad.marked({**record, "expressions": expressions})
+    clean = bad.marked({**record, "expressions": expressions})  # with the number of those left out
     own = record.get(COLUMN)
     has_lost_something = clean["expressions"] != record["expressions"]
     if has_lost_something and isinstance(own, dict):
-        # An item of the source whose box is left out counts as read. An item that was read and has
-        # no box in the record isn't given back by an export, as if somebody had removed its box.
+        # The items of bad boxes count as read, too. An export gives back each item that wasn't
+        # read, and would give back the bad box.
         clean[COLUMN] = with_read(own, record["expressions"])
     return clean
 
 
 def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
-    # Yields the phrase with the boxes that can be read. A phrase of which no box can be read isn't
-    # yielded: without boxes it would say that it isn't in the picture. `bad` takes what can't be
-    # read.
+    # Yields the phrase with the boxes that can be read; `bad` takes the others. If all of its boxes
+    # are bad, nothing is yielded: a phrase without boxes would say that it isn't in the picture.
     with object_errors(where, bad):
         stated = {"text": expression} if isinstance(expression, str) else expression
         boxes = stated.get("instances") or []
@@ -584,7 +583,8 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
             with object_errors(f"{where}, box {number}", bad):
                 check_expression({**stated, "instances": [box]})
                 good_boxes.append(box)
-        if good_boxes or not boxes:
+        are_all_bad = bool(boxes) and not good_boxes
+        if not are_all_bad:
             yield {**stated, "instances": good_boxes}
 
 
@@ -593,17 +593,18 @@ def check_expression(expression: Mapping[str, Any]) -> None:
 
     Here it is still known where in the file the expression is.
     """
-    if _needs_no_check(expression):
+    if _is_plainly_right(expression):
         return
+    # With any id, so that `read_expressions` needn't make one of the picture's path.
     alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
     for read in read_expressions(alone, "expressions"):
         for instance in read["instances"]:
             _check_box(instance)
 
 
-def _needs_no_check(expression: Mapping[str, Any]) -> bool:
-    # Whether an expression is plainly right. Nearly all are, and to see that takes a tenth of the
-    # time of a check.
+def _is_plainly_right(expression: Mapping[str, Any]) -> bool:
+    # Nearly all expressions are, and to see that takes a tenth of the time of a full check. Some
+    # right ones aren't seen here, such as those with a score.
     text = expression.get("text")
     instances = expression.get("instances", ())
     return isinstance(text, str) and bool(text) and all(map(_is_plain_box, instances))
@@ -618,8 +619,8 @@ def _is_plain_box(instance: Any) -> bool:
 
 
 def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
-    # Whether a box is a part of the first pixel: its numbers are shares of the picture's sides, as
-    # they are in files of other formats. Boxes without an area are told apart from these.
+    # Whether a box with an area is only a part of the first pixel. Then its numbers are shares of
+    # the picture's sides, as in files of other formats.
     x1, y1, x2, y2 = bbox
     is_in_first_pixel = 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
     return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)
@@ -631,8 +632,9 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
     completed: dict[str, Any] = {"image_id": None, **record, **_stated_sides(record)}
     if record.get("image_id") is None:
         completed["image_id"] = record.unique_id
-    # It is known to be empty only if it came so: not if it has lost boxes without an area.
-    if backgrounds and not record["expressions"] and "background" not in record:
+    # This asks the row as it came: one that loses its boxes below isn't known to be empty.
+    came_empty = not record["expressions"]
+    if backgrounds and came_empty and "background" not in record:
         completed["background"] = True
     expressions, caption = _completed_expressions(record, passed_over)
     completed["cleaned_caption"] = caption
@@ -686,10 +688,10 @@ def _stated_sides(record: Record) -> dict[str, int]:
 
 
 def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
-    # Sets each expression's `char_span`, and returns the caption that the spans are of. That is the
-    # cleaned one if no place is stated. Stated places count the letters of the caption as it came,
-    # so that one stays.
-    if expressions and not any("char_span" in expression for expression in expressions):
+    # Sets each expression's `char_span`, and returns the caption that the spans are of. Stated
+    # places count the letters of the caption as it came. Only without any it may be cleaned.
+    is_any_stated = any("char_span" in expression for expression in expressions)
+    if expressions and not is_any_stated:
         caption = clean_caption(caption)
     texts = [expression["text"] for expression in expressions]
     found_spans: list[Span | None] = []
@@ -707,8 +709,12 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Cou
 
 
 def _needs_span(expression: Mapping[str, Any]) -> bool:
-    # Whether it says nothing of its place. A `char_span` of None says that it has none.
-    span = expression.get("char_span", ())
+    # no `char_span`, or an empty one  -> yes
+    # a place                          -> no
+    # None                             -> no: the phrase is said to be nowhere in the caption
+    if "char_span" not in expression:
+        return True
+    span = expression["char_span"]
     return span is not None and not span
 
 

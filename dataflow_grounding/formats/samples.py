@@ -154,7 +154,8 @@ class SampleMaker:
         """Yield a sample of each record that the format can say something of; count the others.
 
         Pictures are put into the export; remarks are added after the last sample. For detectors
-        `records` are read twice: what one row of a picture leaves open holds for all of its rows.
+        `records` are read twice: if one row of a picture says that something may be there without a
+        box, none of its rows is written, not even an earlier one.
         """
         if self._format.detects:
             if iter(records) is records:  # an iterator, which can be gone through once
@@ -210,14 +211,13 @@ class SampleMaker:
         selected = self._selected(expressions)
         if self._is_false_background(record):
             return None  # `_look_at_whole_pictures` has counted it
-        # Whether the picture is written alone if no phrase of it is.
-        may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
-        if not selected and not may_be_empty:  # its picture needn't be there
+        may_lack_phrases = self._format.carries.empty and self._shows_nothing(record, expressions)
+        if not selected and not may_lack_phrases:  # decided before the picture is looked for
             self._count_picture_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
         phrases = self._phrases(selected, picture.size)
-        if not phrases and not may_be_empty:
+        if not phrases and not may_lack_phrases:  # no phrase has a box within the picture
             self._count_picture_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
@@ -264,21 +264,22 @@ class SampleMaker:
         elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
             self._counts[_ONLY_REJECTED] += 1
         elif record.get("background") is False:
-            # Also of a split, which leaves out the phrases whose boxes were all rejected.
+            # Records of a split are here, too: it has left out phrases of rejected boxes alone.
             self._counts[_MAYBE_THERE] += 1
         else:
             self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        # Notes and counts which pictures are false backgrounds, and notes what was rejected in
-        # each. Records that can't be read are skipped: their errors are reported when they are
-        # written. Another maker reads, so that what it finds isn't counted here.
+        # Fills `_whole_pictures` with the false backgrounds, which are counted, and with what was
+        # rejected in each picture.
+        # `_expressions` counts what it finds, and is called again when a record is written. So here
+        # it is that of another maker, whose counts are thrown away.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         for record in records:
             try:
                 expressions = reader._expressions(record, _caption_of(record))
                 name = self._pictures.name_of(record)
-            except RecordError:
+            except RecordError:  # it is reported when the record is written
                 continue
             self._whole_pictures.note(name, record, expressions)
         for why_left_out in self._whole_pictures.false_backgrounds.values():
@@ -287,8 +288,7 @@ class SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # Whether a record says that there is nothing to write of its picture: then the picture
-        # alone is written.
+        # Whether a record says that its picture shows nothing: then the picture alone is written.
         if record.get(SKIPPED):  # an import left out an object of it
             return False
         if self._goes_back_empty(record, expressions):
@@ -300,9 +300,10 @@ class SampleMaker:
         is_known_empty = record.get("background") is True or bool(record.get("reviewed_by"))
         if not is_known_empty and not self._format.whole:
             return False
-        # The selection may want only what is verified: it judges the picture as it would a phrase
-        # that isn't there.
-        return self._is_wanted_absence({"text": "", "status": "none", "instances": []})
+        # The selection may want only what is verified. It judges expressions, so it is asked about
+        # one that isn't there.
+        absent = {"text": "", "status": "none", "instances": []}
+        return self._is_wanted_absence(absent)
 
     def _goes_back_empty(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -425,36 +426,34 @@ class SampleMaker:
         return phrases_once
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # The phrases, with one box for each thing: phrases of one class, such as "a person" and "a
-        # human", may each have a box of it. They keep their order. A place is an index of
-        # `phrases`.
-        places_of_class: dict[str, list[int]] = {}
-        for place, phrase in enumerate(phrases):
-            places_of_class.setdefault(self._format.thing(phrase), []).append(place)
+        # The phrases in their order, with one box for each thing: phrases of one class, such as "a
+        # person" and "a human", may each have a box of it.
+        numbers_of_class: dict[str, list[int]] = {}  # of the phrases of each class
+        for number, phrase in enumerate(phrases):
+            numbers_of_class.setdefault(self._format.thing(phrase), []).append(number)
         phrases_once = list(phrases)
-        for places in places_of_class.values():
-            phrases_of_class = [phrases[place] for place in places]
+        for numbers in numbers_of_class.values():
+            phrases_of_class = [phrases[number] for number in numbers]
             staying = self._indices_of_staying_boxes(phrases_of_class, items)
-            for place, indices in zip(places, staying, strict=True):
-                if len(indices) < len(phrases[place].boxes):
-                    phrases_once[place] = phrases[place].with_boxes(sorted(indices))
+            for number, indices in zip(numbers, staying, strict=True):
+                if len(indices) < len(phrases[number].boxes):
+                    phrases_once[number] = phrases[number].with_boxes(sorted(indices))
         return [phrase for phrase in phrases_once if not _has_lost_all_boxes(phrase)]
 
     def _indices_of_staying_boxes(
         self, phrases: Sequence[Phrase], items: Set[int]
     ) -> list[list[int]]:
         # For each of these phrases of one class, the indices of its boxes that stay. The others are
-        # counted: a box that equals another box of its thing under _REPEATED, a different box of
-        # the same thing under _OF_SAME_THING.
+        # counted.
         staying: list[list[int]] = [[] for _ in phrases]
         for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
             for number, index in staying_boxes:
                 staying[number].append(index)
-            # Of the boxes A, A, B one A stays. The two that are left out count as one repeated box,
-            # the other A, and one different box of the thing, B.
+            # Of a thing's boxes A, A, B one A stays. B is counted as a different box of the same
+            # thing, and the other A as a repeated box.
             distinct = {phrases[number].boxes[index] for number, index in thing}
-            left_out_count = len(thing) - len(staying_boxes)
+            left_out_count = len(thing) - len(staying_boxes)  # more than one box may stay
             different_count = min(left_out_count, len(distinct) - 1)
             self._counts[_OF_SAME_THING] += different_count
             self._counts[_REPEATED] += left_out_count - different_count
@@ -572,8 +571,8 @@ def _has_lost_all_boxes(phrase: Phrase) -> bool:
 
 
 def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
-    # `seen` has the boxes that came before, each with its items of the source. Those of this phrase
-    # are added. A box that was seen is new all the same if it is a further item of the source.
+    # `seen` has the boxes that came before, each with its items of the source; this phrase's are
+    # added to it. A box that was seen is new all the same if it is a further item of the source.
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
@@ -670,9 +669,9 @@ def _has_other_class(phrase: Phrase) -> bool:
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     # Whether an id is lost where a format has no place for ids. One that this package has made
-    # isn't, because reading makes it again. It is the path with or without its ending ("record"
-    # without a path), perhaps with `@2`, `#0` and the like: `a/b`, `a/b#0` or `a/b.png@2#0` for the
-    # picture a/b.png.
+    # isn't, because reading makes it again:
+    # for the picture a/b.png -> a/b, a/b#0, a/b.png@2#0 and the like
+    # without a path          -> record, record@2#0 and the like
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]
@@ -680,9 +679,9 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     for stated_id in ids:
         if stated_id is None:
             continue
-        if not str(stated_id).startswith(made_id):
-            return True
-        rest = str(stated_id).removeprefix(made_id).removeprefix(ending)
-        if rest[:1] not in ("", "@", "#"):
+        text = str(stated_id)
+        after_path = text.removeprefix(made_id).removeprefix(ending)
+        is_made = text.startswith(made_id) and after_path[:1] in ("", "@", "#")
+        if not is_made:
             return True
     return False

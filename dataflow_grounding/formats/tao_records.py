@@ -171,19 +171,22 @@ def _stated_or_assumed_size(row: Mapping[str, Any]) -> tuple[Any, Any]:
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
 ) -> Regions:
-    # A region that matches a label gets the exact box of that label, and where it states no type,
-    # its type. The others are converted. Raises BrokenRow where it isn't certain what 1000 means.
+    # A region that matches a label gets the exact box of that label, and its type if it states none
+    # itself. The other regions are converted. Raises BrokenRow where it isn't certain what 1000
+    # means.
     in_1000 = [_box_in(region, "a region") for region in described]
     matching = _best_matching(in_1000, labels, sizes)
     regions = []
     for region, box, label_index in zip(described, in_1000, matching.label_indices, strict=True):
         if label_index is None:
-            label = Label(_in_pixels(box, matching.size), type="")
+            bbox = _in_pixels(box, matching.size)
+            type_of_label = ""
         else:
-            label = labels[label_index]
+            bbox = list(labels[label_index].bbox)
+            type_of_label = labels[label_index].type
         others = {name: value for name, value in region.items() if name != "bbox_2d"}
-        region_type = region.get("type") or label.type
-        regions.append({**others, "bbox": list(label.bbox), "type": region_type})
+        region_type = region.get("type") or type_of_label
+        regions.append({**others, "bbox": bbox, "type": region_type})
     is_size_certain = matching.size == sizes.of_image
     return Regions(regions, in_1000, matching.size, is_size_certain)
 
@@ -203,8 +206,8 @@ def _best_matching(
     in_1000: list[list[float]], labels: list[Label], sizes: PossibleSizes
 ) -> _Matching:
     # 1000 means the size by which more regions match a label; the image's, if both match equally
-    # many. Raises BrokenRow where no region matches: then nothing says which size it is. Only where
-    # there are no labels and both sizes are the same, no match is needed.
+    # many. Raises BrokenRow where no region matches: then nothing says which size it is. No match
+    # is needed if there are no labels, and both sizes are the same.
     by_image = _Matching(sizes.of_image, _label_of_each(in_1000, labels, sizes.of_image))
     by_stated = _Matching(sizes.stated, _label_of_each(in_1000, labels, sizes.stated))
     best = by_stated if by_stated.count_matched > by_image.count_matched else by_image

@@ -72,7 +72,7 @@ class Voc(PictureFiles):
             if not is_imported:
                 for item in _head(source.sample):
                     yield f"\t{item}"
-        else:
+        else:  # the first record of the picture has written its other elements
             source.leave_out_items_of_no_box()
         for item in self.items_of(source):
             yield f"\t{_with_name_now(item, source)}"
@@ -277,9 +277,9 @@ def _sides(size: Element | None) -> dict[str, int]:
 
 
 def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
-    # The path of the picture from the image root: the first of some names, folders and endings at
-    # which there is a file, because the <filename> may be without an ending, or with a path of
-    # another machine. `file` is called `name` within the folder of annotations.
+    # The path of the picture from the image root. The <filename> may be without an ending, or have
+    # a path of another machine: so a file is looked for by several names, in several folders, with
+    # several endings. `file` is called `name` within the folder of annotations.
     stated = _file_name_in(filename)
     stem = os.path.splitext(name)[0]  # tools call the file as its picture
     in_same_folder = os.path.join(os.path.dirname(name), stated)  # sub/a.jpg for sub/a.xml
@@ -307,7 +307,7 @@ def _file_name_in(filename: Element | None) -> str:
 
 def _with_name_now(item: str, source: Source) -> str:
     # An item as it is written. Only the <filename> may change: it gets the picture's name in the
-    # export, unless that is the name at the import, or the item says it, perhaps without ending.
+    # export, where that is a new name.
     element = element_of(item)
     if element.tag != "filename":
         return item
@@ -315,7 +315,7 @@ def _with_name_now(item: str, source: Source) -> str:
     if name == source.own.get("picture"):  # as at the import: the item stays, right or wrong
         return item
     stem = os.path.splitext(name)[0]
-    if _file_name_in(element) in (name, stem):
+    if _file_name_in(element) in (name, stem):  # it says the new name, perhaps without ending
         return item
     element.text = safe_for_xml(name)
     return text_of(element)
