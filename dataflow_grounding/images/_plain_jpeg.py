@@ -49,7 +49,7 @@ def plain_header(data: bytes) -> PlainHeader | None:
         return None
     size: Size | None = None
     orientation: int | None = None
-    others: list[tuple[int, bytes]] = []  # a second frame, or a second EXIF, is among these, too
+    others: list[tuple[int, bytes]] = []  # with a second frame or EXIF, which isn't harmless
     for marker, content in segments:
         if marker in _FRAMES and size is None:
             size = _size_in(content)
@@ -150,10 +150,14 @@ def _are_harmless(segments: Sequence[tuple[int, bytes]]) -> bool:
     for marker, content in segments:
         if marker == _QUANTIZATION:
             are_whole = len(content) % _TABLE_BYTES == 0
-            numbers = content[::_TABLE_BYTES]  # the first byte of each table
-            is_harmless = are_whole and max(numbers, default=0) < 16  # else values have two bytes
+            table_numbers = content[::_TABLE_BYTES]  # the first byte of each table
+            # a table with values of two bytes has a number from 16 on
+            have_values_of_one_byte = max(table_numbers, default=0) < 16
+            is_harmless = are_whole and have_values_of_one_byte
+        elif marker == _JFIF:
+            is_harmless = len(content) >= _LEAST_JFIF
         else:
-            is_harmless = marker == _JFIF and len(content) >= _LEAST_JFIF
+            is_harmless = False
         if not is_harmless:
             return False
     return True

@@ -91,16 +91,20 @@ class _Sizes:
         self.line = max(1, round(0.8 + extent * 0.0019))
         self.halo = max(1, round(self.line / 3))
         self.ring = self.line + 2 * self.halo
-        font = max(10, 7.5 + extent * 0.0125)
-        # Letters are smaller where there are many labels. Of labels with three letters, each about
-        # 3.5 font sizes wide and one high, all together should cover at most 15% of the picture.
-        share_covered = label_count * 3.5 * font**2 / (width * height)
-        # A font of half the size covers a quarter, hence the root. Without labels, the share is 0.
-        reduction = min(1, math.sqrt(0.15 / max(share_covered, 0.001)))
-        font = max(9, font * reduction)
+        font = _font_size(extent, width * height, label_count)
         self.font = round(font)
         self.padding = round(0.4 * self.font) + self.halo
         self.fair_width = width * height / (3 * _LABEL_HEIGHT * font * max(1, label_count))
+
+
+def _font_size(extent: float, picture_area: int, label_count: int) -> float:
+    font = max(10, 7.5 + extent * 0.0125)
+    # Letters are smaller where there are many labels: all together, labels of three letters should
+    # cover at most 15% of the picture. Each is about 3.5 font sizes wide and one high.
+    share_covered = label_count * 3.5 * font**2 / picture_area
+    if share_covered > 0.15:
+        font *= math.sqrt(0.15 / share_covered)  # the root: half the size covers a quarter
+    return max(9, font)
 
 
 def palette_color(index: int) -> Color:
@@ -361,15 +365,17 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     if width > sizes.width or height > sizes.height:
         return
     ring = _ring(box, sizes)
-    # A label may be pushed along the side of its box to be in the picture. Pushed the other way, it
-    # would lie on what it names: such a spot is left out.
+    # A label may be pushed along the side of its box to be in the picture. It is left out where it
+    # would have to be pushed onto the box.
     for left, top in _places_above_or_below(ring, width, height, sizes.halo):
         spot = _pushed_inside(left, top, width, height, sizes)
-        if spot[1] == top:
+        is_pushed_onto_box = spot[1] != top
+        if not is_pushed_onto_box:
             yield spot
     for left, top in _places_left_or_right(ring, width, height, sizes.halo):
         spot = _pushed_inside(left, top, width, height, sizes)
-        if spot[0] == left:
+        is_pushed_onto_box = spot[0] != left
+        if not is_pushed_onto_box:
             yield spot
     for left, top in _places_in_corners(ring, width, height, sizes):
         yield _pushed_inside(left, top, width, height, sizes)

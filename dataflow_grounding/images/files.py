@@ -168,22 +168,21 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     upright. Raises what `read_file` does; ImageBroken also for what has more than twice MAX_PIXELS.
     """
     if data is not None:
-        return _header_in(io.BytesIO(data), path, data)
+        return _header_in(io.BytesIO(data), path, data, whole_png)
     try:
         with _open_start(path) as file:
-            return _header_in(file, path, png_data=None if whole_png else b"")
+            return _header_in(file, path, None, whole_png)
     except ImageBroken as broken:
         # Of a file in a store only the first bytes were read, and its header may be longer: so the
         # whole file is tried. A broken file of this machine is found broken again.
         with suppress(ImageBroken):
             data = read_file(path)
-            return _header_in(io.BytesIO(data), path, png_data=data if whole_png else b"")
+            return _header_in(io.BytesIO(data), path, data, whole_png)
         raise broken from None
 
 
-def _header_in(file: IO[bytes], path: str, png_data: bytes | None) -> Header:
-    # `png_data` is what is looked through for the orientation of a PNG: None for the whole file,
-    # b"" for nothing.
+def _header_in(file: IO[bytes], path: str, data: bytes | None, whole_png: bool) -> Header:
+    # `data` are all bytes of the file; None where no more than its beginning has been read.
     with _reading(path):
         # The header of a plain JPEG is read without Pillow.
         first_bytes = file.read(_PLAIN_HEADER_BYTES)
@@ -195,9 +194,10 @@ def _header_in(file: IO[bytes], path: str, png_data: bytes | None) -> Header:
             return Header(size, "image/jpeg", plain.orientation)
         file.seek(0)
         with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            if png_data is None:
-                png_data = _png_heads(file, path) if picture.format == "PNG" else b""
-            return _header_of(picture, png_data)
+            searched = b""  # for the orientation of a PNG
+            if picture.format == "PNG" and whole_png:
+                searched = _png_heads(file, path) if data is None else data
+            return _header_of(picture, searched)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -272,14 +272,15 @@ def _refuse_cut_off(data: bytes, format: str | None, header_end: int, path: str)
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     # Of colors with 16 bits each, Pillow keeps the upper eight. Where a camera has put 12 or 14
-    # bits into these 16, next to nothing is left, and the picture would be black: it is refused. Of
-    # greys (`_is_deep`) Pillow keeps all bits, so that they can be stretched.
+    # bits into these 16, next to nothing is left, and the picture would be black: it is refused.
+    if _is_deep(picture):  # a grey one: Pillow keeps all of its bits, so that it can be stretched
+        return
     bits_of_colors: Any = ()  # the number for each color
     if picture.format == "PNG":
         bits_of_colors = data[24:25]  # one byte for all colors, after width and height
     elif picture.format == "TIFF":
         bits_of_colors = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
-    if 16 not in bits_of_colors or _is_deep(picture):
+    if 16 not in bits_of_colors:
         return
     brightest: Any = 255
     with _looking_at(picture), suppress(Exception):  # reported when it is decoded
@@ -462,11 +463,12 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
     elif isinstance(error, PIL.Image.DecompressionBombError):
         why = f"has more than {MAX_PIXELS // 10**6} million pixels"
     elif isinstance(error, PIL.UnidentifiedImageError):
-        hint = f"these can be read: {', '.join(_formats())}"
-        if first_bytes[4:] in _HEIC:
-            hint = "HEIC: convert it to JPEG"
         if first_bytes == _LFS_POINTER:
             hint = "it is a Git LFS pointer: run `git lfs pull`"
+        elif first_bytes[4:] in _HEIC:
+            hint = "HEIC: convert it to JPEG"
+        else:
+            hint = f"these can be read: {', '.join(_formats())}"
         why = f"is not a readable image ({hint})"
     else:
         broken = ImageBroken(f"{quoted(path)} is a broken image: {error}")
@@ -557,29 +559,34 @@ def _looking_at(picture: "PillowImage") -> AbstractContextManager[None]:
 def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[PillowImage]":
     """Give a picture for a `with` block, upright, as RGB on white; wait until there is room for it.
 
-    The room is given back at the end of the block: what outlives it should be small, and nothing
-    else may be decoded inside it. A JPEG is decoded to the smallest half, quarter or eighth that
-    has `at_least` that size. Raises ImageBroken, MachineBusy, StorageFailed.
+    The room is given back at the end of the block: what outlives it should be small. Nothing else
+    may be decoded inside the block, as it could wait for the room that the block holds. A JPEG is
+    decoded to the smallest half, quarter or eighth that has `at_least` that size. Raises
+    ImageBroken, MachineBusy, StorageFailed.
     """
     import PIL.ImageOps
 
     picture = _opened(io.BytesIO(data), path)
     if at_least:
-        # `draft` has a JPEG decoded to the smallest size that is no smaller than asked for. One
-        # pixel less is asked for, because Pillow rounds down the sizes that it chooses from.
-        longest = max(1, max(at_least) - 1)
-        shortest = max(1, min(at_least) - 1)
-        # The file's picture may lie on its side.
-        if picture.width >= picture.height:
-            picture.draft("RGB", (longest, shortest))
-        else:
-            picture.draft("RGB", (shortest, longest))
+        _set_decoded_size(picture, at_least)
     with _room.taken(math.prod(picture.size)):
         with _reading(path):
             picture.load()
             PIL.ImageOps.exif_transpose(picture, in_place=True)
             picture = on_white(picture)
         yield picture
+
+
+def _set_decoded_size(picture: "PillowImage", at_least: Size) -> None:
+    # By `draft`, a JPEG is decoded to the smallest size that is no smaller than asked for. One
+    # pixel less is asked for, because Pillow rounds down the sizes that it chooses from.
+    longest = max(1, max(at_least) - 1)
+    shortest = max(1, min(at_least) - 1)
+    # `at_least` is upright, where the file's picture may lie on its side
+    if picture.width >= picture.height:
+        picture.draft("RGB", (longest, shortest))
+    else:
+        picture.draft("RGB", (shortest, longest))
 
 
 def decode(path: str) -> "PillowImage":

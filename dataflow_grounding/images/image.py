@@ -76,8 +76,9 @@ class SizeLimits:
 
     def frame_for(self, size: Size) -> Size:
         """Return the frame in which a picture costs least, in pixels and in lost resolution."""
-        as_limited = self.fitted(size)  # more than may be sent is not lost by a frame
-        return min(self.frames, key=lambda frame: frame_cost(as_limited, frame))
+        # Pixels that the other limits would take away don't count as lost by a frame.
+        within_other_limits = self.fitted(size)
+        return min(self.frames, key=lambda frame: frame_cost(within_other_limits, frame))
 
     def padded(self, size: Size) -> Size:
         """Return a picture's size with the padding that `max_wide` and `max_tall` ask for.
@@ -140,8 +141,8 @@ class SizeLimits:
 
     def within(self: L, other: "SizeLimits") -> L:
         """Return these limits, narrowed to sizes that the `other` allows too."""
-        # The narrower of two upper limits is the least, as `_least` says. These two limits are no
-        # upper ones: the narrower multiple is one of both.
+        # Most limits are upper ones: the lower of two is the narrower. Of `min_pixels` it is the
+        # higher. Sides that have to be multiples of 28 and of 32 are multiples of 224, their `lcm`.
         narrower_of: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
         narrowed: dict[str, Any] = {}
         for limit in fields(SizeLimits):
@@ -173,10 +174,10 @@ def scale_into(size: Size, frame: Size) -> float:
 
 
 def filling(size: Size, frame: Size, scale: float) -> Size:
-    """Return a picture's size with the padding that fills a frame, before its sides are multiplied
-    with `scale`.
+    """Return a picture's size with the padding that fills a frame, in pixels of the picture before
+    it is scaled: 1000x1000 for one of 1000x500 in a frame of 512x512.
     """
-    # Rounded, the side that fills the frame may come out a pixel shorter than it is.
+    # The side that fills the frame has no padding. By rounding it could lose a pixel.
     return max(size[0], round(frame[0] / scale)), max(size[1], round(frame[1] / scale))
 
 
@@ -411,9 +412,10 @@ class Image:
         if not (facts.plain and is_taken):
             return False
         size = facts.size
-        is_scaled = limits.sent(size) != size
-        # `shown_size` may have to encode the picture: so it is asked last.
-        return not is_scaled and self.shown_size == size
+        if limits.sent(size) != size:  # it is scaled
+            return False
+        # Padding comes last: `shown_size` may have to encode the picture.
+        return self.shown_size == size
 
     @property
     def sent_media_type(self) -> str:
@@ -429,21 +431,24 @@ class Image:
         """
         limits = self.fitted_limits
         fitted = limits.sent(self.size)
-        # `_limits_at` has changed `max_pixels` where the picture has to have fewer bytes
+        # where the picture has to have fewer bytes, `_limits_at` has lowered `max_pixels`
         is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels
         needs_exact_size = limits.frames or limits.multiple != 1 or is_reduced_for_bytes
         is_padded = self.shown_size != self.size
         if needs_exact_size or is_padded or self.facts.media_type != "image/jpeg":
             return fitted
+        is_reduced = max(fitted) < max(self.size)
+        return self._near_size_of_decoder(fitted) if is_reduced else fitted
+
+    def _near_size_of_decoder(self, fitted: Size) -> Size:
+        # The size that a JPEG's decoder gives at once, if one is at most a quarter smaller than
+        # `fitted`; else `fitted`.
         longest = max(fitted)
-        if longest >= max(self.size):  # it isn't reduced
-            return fitted
         for divisor in (2, 4, 8):  # what JPEG decoders divide by
             width = math.ceil(self.facts.width / divisor)
             height = math.ceil(self.facts.height / divisor)
-            # a quarter smaller at the most
             is_near = 0.75 * longest <= max(width, height) <= longest
-            is_large_enough = width * height >= limits.min_pixels
+            is_large_enough = width * height >= self.fitted_limits.min_pixels
             if is_near and is_large_enough:
                 return width, height
         return fitted
@@ -531,13 +536,14 @@ class Image:
         if self.limits.most_base64 is None:
             return None
         limits = self.limits.of_file
-        # The limit in base64 is no narrower than `max_bytes`. To keep within `max_bytes`, a picture
-        # is sent in a lower quality, not in another size.
-        if limits.max_bytes == self.limits.max_bytes:
+        # To keep within `max_bytes`, a picture is sent in a lower quality. It is only sent in a
+        # smaller size where the limit in base64 is the lower one.
+        is_base64_limit_lower = limits.max_bytes < self.limits.max_bytes
+        if not is_base64_limit_lower:
             return None
-        unfitted = replace(self, limits=limits)  # as it would be sent in any number of bytes
-        most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL  # that its JPEG can have
-        if unfitted.as_is or most_bytes <= limits.max_bytes:
+        unfitted = replace(self, limits=limits)  # in the size that it has if its bytes don't count
+        most_bytes_of_jpeg = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
+        if unfitted.as_is or most_bytes_of_jpeg <= limits.max_bytes:
             return None
         return unfitted.sent_digest, limits
 
@@ -589,12 +595,13 @@ class Image:
             further_steps = _further_steps(length, most_bytes)
             if length > most_bytes:
                 too_large = steps
-            elif further_steps > -1:  # it can spare no whole step
-                return steps
             else:
                 fits = steps
-            next_steps = steps + math.ceil(further_steps)
-            steps = min(max(next_steps, too_large + 1), fits - 1)
+                can_spare_a_step = further_steps <= -1
+                if not can_spare_a_step:
+                    return steps
+            estimate = steps + math.ceil(further_steps)
+            steps = min(max(estimate, too_large + 1), fits - 1)
         return fits
 
     def _jpeg_length(self, picture: "PillowImage", most_bytes: int) -> int:
@@ -613,13 +620,14 @@ class Image:
         return reduced
 
     def _limits_at(self, steps: int) -> ImageLimits:
-        # The limits with which the picture is reduced by `steps`. Of frames only those of the
-        # smaller area are left, and always the smallest one.
+        # The limits with which the picture is reduced by `steps`. Frames with a larger area than it
+        # then has are left out, but never the smallest frame.
         limits = self.limits.of_file
         if steps == 0:
             return limits
         area_without_steps = math.prod(replace(self, limits=limits).sent_size)
-        area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))  # of both sides
+        # each step shortens both sides
+        area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))
         frames = tuple(frame for frame in limits.frames if math.prod(frame) <= area)
         if limits.frames and not frames:
             frames = (min(limits.frames, key=math.prod),)
@@ -705,24 +713,27 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
     the same.
     """
     name = _checked_path(path, folders, column)
-    # each is made when it is looked for: nearly always the first has the file
-    candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
+    candidates: Iterable[str]
     if is_absolute(name):
-        candidates = [plain_path(name)]  # no folder comes before it
-    busy: MachineBusy | None = None  # raised if no folder has the file
+        candidates = [plain_path(name)]
+    else:
+        # each path is made when it is looked for: nearly always the first has the file
+        candidates = (joined(folder, name) for folder in folders or ("",))
+    busy: MachineBusy | None = None  # of a folder that couldn't be looked into
     for candidate in candidates:
         try:
             return file_at(candidate)
         except (OSError, InputError, MissingExtra) as error:
-            reason = getattr(error, "strerror", error)  # of the last candidate, for the message
+            reason = getattr(error, "strerror", error)
             why = cant_read(candidate, error)
-            if isinstance(why, MachineBusy):  # otherwise it isn't there: the next folder may do
+            if isinstance(why, MachineBusy):
                 busy = why
         except ValueError:  # a name with half of a surrogate pair, which no file can have
             reason = "no such name"
+        # the next folder may have it
     if busy is not None:
         raise busy
-    raise _missing(name, folders, reason)
+    raise _missing(name, folders, reason)  # the reason is that of the last path
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
@@ -850,8 +861,8 @@ def let_go(record: Record) -> None:
 def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFacts:
     """Have the record's image be `data` in all steps, and return its facts.
 
-    If the file changes meanwhile, steps go on with `data`, or raise ImageChanged: what another
-    picture shows isn't taken for this one's. Raises ImageBroken, MachineBusy.
+    If the file changes meanwhile, steps go on with `data` while it is kept, and then raise
+    ImageChanged: none sends another picture. Raises ImageBroken, MachineBusy.
     """
     path = record[key]
     image = Image(ImageFile(path, len(data)), parse_facts(data, path), limits)

@@ -19,9 +19,9 @@ def put_picture(data: bytes, results_dir: str) -> str:
     name = picture_name(data)
     path = within(results_dir, name)
     with errors_as(InputError, f"can't write {path}"):
-        # a file of another length broke off, or was damaged
-        is_there = os.path.exists(path) and os.path.getsize(path) == len(data)
-        if not is_there:
+        # A file of another length was not written to its end, or was damaged: it is replaced.
+        is_whole = os.path.exists(path) and os.path.getsize(path) == len(data)
+        if not is_whole:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             # Two threads may write equal pictures at once: each has a temporary file of its own.
             write_bytes(path, data, alone=False)

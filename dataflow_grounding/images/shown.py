@@ -251,9 +251,9 @@ class MarkedImage(Image):
 
         It is put into the unmarked image's `kept`, and let go with what is there.
         """
-        is_unlimited = self.limits.most_base64 is None
-        fits = is_unlimited or len(jpeg) <= self.fitted_limits.max_bytes
-        if fits and self.sent_size == self.size:
+        has_limit = self.limits.most_base64 is not None
+        is_too_large = has_limit and len(jpeg) > self.fitted_limits.max_bytes
+        if not is_too_large and self.sent_size == self.size:
             keep_encoded(unmarked.kept, self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
