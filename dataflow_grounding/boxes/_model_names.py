@@ -46,11 +46,12 @@ def is_of_family(model: str, family: str) -> bool:
     """Whether a model's name has nothing after its family's name but sizes, dates, versions,
     quantization and the like. In the family's name # is one digit.
     """
-    for name in _without_prefixes(_without_suffixes(model)):
-        name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5 is 2.5 where names can't have dots
-        may_match = squeezed(name).startswith(squeezed(family).partition("#")[0])
-        if not may_match:
-            continue  # most families end here, so that no pattern is compiled for them
+    family_before_digit = squeezed(family).partition("#")[0]
+    for unprefixed in _without_prefixes(_without_suffixes(model)):
+        name = re.sub(r"(?<=\d)p(?=\d)", ".", unprefixed)  # some write 2p5 for 2.5
+        # Most families are ruled out here, so that no pattern is compiled for them.
+        if not squeezed(name).startswith(family_before_digit):
+            continue
         beginning = _pattern(family).match(name)
         if beginning and _only_known_words(name, beginning.end()):
             return True
@@ -76,18 +77,18 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    # The name without what a router takes after a colon: :online, :fireworks-ai, or :2 for a second
-    # instance. Other words stay, because they make it another model.
+    # qwen/qwen3-vl:any-word -> qwen/qwen3-vl   A vendor has no other model of this name.
+    # qwen3-vl:free:2        -> qwen3-vl        Routers add known words, and :2 for an instance.
+    # qwen3-vl:any-word      -> as it is        The word may make it another model.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
-    parts = name.split(":")
-    path = re.split(r"[/\\]", parts[0])
+    before_colon, *words = name.split(":")
+    path = re.split(r"[/\\]", before_colon)
     is_vendor_named = len(path) > 1 and path[-2] in _VENDORS
-    if is_vendor_named and len(parts) == 2:  # qwen/qwen3-vl:any-word
-        # A vendor has no other model of the name: the word after the colon may be any.
-        return parts[0]
-    while len(parts) > 1 and _is_suffix(parts[-1]):
-        parts.pop()
-    return ":".join(parts)
+    if is_vendor_named and len(words) == 1:
+        return before_colon
+    while words and _is_suffix(words[-1]):
+        words.pop()
+    return ":".join([before_colon, *words])
 
 
 def _is_suffix(word: str) -> bool:

@@ -91,13 +91,16 @@ class ClassTable:
         if not of_classes:
             return
         digest = _digest_of(picture)
-        # By the key of a class: the boxes of each of its phrases. Two phrases may mean one thing.
+        # By the key of a class: the boxes of each of its phrases. They are counted per class at the
+        # end, because boxes of two phrases may be of one thing.
         phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
         for name, expression in of_classes:
             instances = _boxed_in(expression)
             if instances:
                 phrases_of_class.setdefault(class_key(name), []).append(instances)
-            state = _BOXED if instances else _state_of(expression)
+                state = _BOXED
+            else:
+                state = _state_without_boxes(expression)
             self._raise_state(digest, self._counts_of(name), state)
         for key, phrases in phrases_of_class.items():
             self._count_boxes(self._by_key[key], phrases)
@@ -129,8 +132,8 @@ class ClassTable:
                 counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
-        """Add what a part of the data set has. It may have rows of the same pictures, of which each
-        counts once for each class.
+        """Add what a part of the data set has. A picture that has rows in both parts counts once
+        for each class, under its highest state.
         """
         self.repeated += part.repeated
         self._with_class += part._with_class
@@ -167,8 +170,8 @@ class ClassTable:
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
-        # Notes the state of a class in a picture, and counts the picture under it. A lower state
-        # than the picture has already changes nothing.
+        # Notes the state of a class in a picture, and counts the picture under it, unless the
+        # picture has a higher state of the class from another expression.
         table_number, place = divmod(counts.number, _CLASSES_OF_A_TABLE)
         table = self._states[table_number]
         states = table.get(digest) or 0  # of 32 classes in this picture
@@ -211,9 +214,8 @@ def _state_at(place: int, states: int) -> int:
     return (states >> (place * _BITS)) & _ALL_BITS
 
 
-def _state_of(expression: Mapping[str, Any]) -> int:
-    # The state of a class by an expression without boxes: 0, "not looked for", if its status says
-    # nothing about the class.
+def _state_without_boxes(expression: Mapping[str, Any]) -> int:
+    # 0, "not looked for", if the expression's status says nothing about its class.
     status = expression.get("status")
     if status == "none":
         return _NONE

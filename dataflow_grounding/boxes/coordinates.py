@@ -224,15 +224,16 @@ def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
     """Return the cells that hold a box's corners, of 32 x 32 over an image of `original` size,
     numbered from 0 row by row. For a corner outside of the image it is the nearest one.
     """
-    hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
+    hair = 1e-9  # of a cell: a corner on an edge stays there when it is rounded down or up
     x1, y1, x2, y2 = bbox
     width, height = original
-    # A second corner on the edge of two cells is in the first of them, which ends there.
+    # On the edge of two cells, a first corner is in the cell that begins there, a second corner in
+    # the one that ends there.
     column1 = _cell(math.floor(x1 / width * GRID + hair))
     row1 = _cell(math.floor(y1 / height * GRID + hair))
     column2 = _cell(math.ceil(x2 / width * GRID - hair) - 1)
     row2 = _cell(math.ceil(y2 / height * GRID - hair) - 1)
-    # A box without an area, on the edge of two cells, would end in the cell before its first one.
+    # A box without an area that lies on an edge would end in the cell before its first one.
     row2 = max(row1, row2)
     column2 = max(column1, column2)
     return row1 * GRID + column1, row2 * GRID + column2
@@ -327,8 +328,8 @@ class BoxFormat:
         edges. `sent` is None for a picture sent in the original's size. Raises ValueError for
         another count of numbers, SpecError where maps don't fit the sizes.
         """
-        # Maps were measured with the padding as a part of the picture, so that the size `original`
-        # has to include it, too. A size without it has another shape than `sent`.
+        # Maps were measured with the padding as a part of the picture, so that `original` has to
+        # include it, too. If it doesn't, its shape is not that of `sent`.
         if self.maps and not _has_shape_of(original, sent or original):
             raise SpecError(
                 f"a picture of {size_text(original)} px doesn't fill the"
@@ -391,8 +392,8 @@ class BoxFormat:
 
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
-    # Whether a side of the original is as long as the other side and the shape of `sent` make it,
-    # but for rounding.
+    # Whether both sizes have one shape, but for rounding. It is enough that one side is as long as
+    # expected from the other: of 1000x52, sent as 100x5, that is the height of 50 alone.
     width, height = original
     expected_width = height * sent[0] / sent[1]
     expected_height = width * sent[1] / sent[0]
@@ -402,8 +403,8 @@ def _has_shape_of(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # Both numbers, rounded and put to the range from 0 to `most`, and at least one unit of the last
-    # decimal apart.
+    # Both numbers, put into the range from 0 to `most` and rounded. They are at least one unit of
+    # the last decimal apart: 0.01 with two decimals.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)

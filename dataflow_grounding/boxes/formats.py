@@ -52,8 +52,8 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     if lower_name == "auto":
         return _usable(_by_model_name(model, rows))
     format_of_name = dict(known_formats())
-    # The user's rows go before the table's. Of two with one name, the first counts, so it is set
-    # last.
+    # The user's rows replace the table's. Of two rows with one name the first one counts: by the
+    # reversed order it is set last.
     for own in reversed(_own_formats(rows)):
         format_of_name[own.name.lower()] = own
     if lower_name in format_of_name:
@@ -154,10 +154,11 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         values = dict(row)
         values["name"] = name
         values["order"] = order
-        values["key"] = "box_2d" if order == "yxyx" else "bbox_2d"  # unless the row states one
-        for key in ("key", "frame", "words", "source", "date"):
+        for key in ("frame", "words", "source", "date"):
             if row.get(key):
                 values[key] = str(row[key])
+        usual_key = "box_2d" if order == "yxyx" else "bbox_2d"
+        values["key"] = str(row.get("key") or usual_key)
         values["offset"] = float(row.get("offset", 0.0))
         models = row.get("models") or ()  # a list, or one name
         values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))

@@ -161,20 +161,20 @@ def _indices_without_overlaps(
     boxes: Sequence[Bbox], best_first: Sequence[int], merge_iou: float
 ) -> list[int]:
     # The indices of the boxes that overlap no better one by `merge_iou`, in the order of the boxes.
+    # A thousand boxes would be half a million pairs. So a box is only compared with those whose
+    # left edge is near its own, which are found by bisection.
     boxes_that_stay: list[tuple[float, int]] = []  # left edge and index of each, sorted
     for index in best_first:
         box = boxes[index]
         left, _, right, _ = box
-        # Boxes that overlap so much have left edges near each other, so only those are compared:
-        # without this, a thousand boxes are half a million pairs. The other box is at most
-        # 1 / merge_iou times as wide, so that it begins at most `reach` to the left or right. The
-        # 1 px is for rounding.
+        # A box that overlaps this one by `merge_iou` is at most 1 / merge_iou times as wide, so
+        # that it begins at most `reach` to the left or right. The 1 px is for rounding.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         # Pairs of equal left edges are sorted by index: -1 is before all of them, inf after.
         first = bisect_left(boxes_that_stay, (left - reach, -1))
         end = bisect_right(boxes_that_stay, (left + reach, math.inf))
         near = [boxes[better] for _, better in boxes_that_stay[first:end]]
-        # Equal boxes without an area have an IoU of 0.
+        # Equal boxes are asked for by themselves: without an area, their IoU is 0.
         is_same_thing = any(other == box or iou(box, other) >= merge_iou for other in near)
         if not is_same_thing:
             insort(boxes_that_stay, (left, index))

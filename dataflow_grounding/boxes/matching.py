@@ -20,8 +20,8 @@ ONE_OF_CLASS = 0.75
 
 
 def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
-    """Return for each phrase of one class the indices of its instances that stay where each thing
-    is to have one box, its best.
+    """Return, for each phrase of one class, the indices of its instances that stay if each thing is
+    to have one box: its best, whichever phrase has it.
     """
     kept_indices: list[list[int]] = [[] for _ in phrases]
     for places_of_thing in things_of(phrases):
@@ -41,17 +41,17 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
     for phrase, index in _best_first(phrases):
         box = box_of(phrases[phrase][index]["bbox"])
-        best_box: Bbox | None = None  # of the thing that this box is of, if it is a known one
+        known_box: Bbox | None = None  # the best box of the same thing
         if box in thing_with_best:  # an equal one, perhaps of the same phrase
-            best_box = box
+            known_box = box
         elif has_several_phrases:
-            best_box = best_boxes.same_as(box, phrase)
-        if best_box is not None:
-            thing_with_best[best_box].append((phrase, index))
-            continue
-        thing_with_best[box] = [(phrase, index)]
-        if has_several_phrases:
-            best_boxes.add(box, phrase)
+            known_box = best_boxes.same_as(box, phrase)
+        if known_box is not None:
+            thing_with_best[known_box].append((phrase, index))
+        else:  # a new thing, whose best box this is: worse ones come later
+            thing_with_best[box] = [(phrase, index)]
+            if has_several_phrases:
+                best_boxes.add(box, phrase)
     return list(thing_with_best.values())
 
 
@@ -99,8 +99,9 @@ class _BoxesByCell:
         x1, y1, x2, y2 = box
         for cell in itertools.product(_cells_near(x1, x2), _cells_near(y1, y2)):
             for other_phrase, others in self._boxes.get(cell, {}).items():
+                # a phrase tells its own things apart, and may have thousands in the cell
                 if other_phrase == phrase:
-                    continue  # which may have thousands in the cell
+                    continue
                 for other in others:
                     if iou(box, other) >= ONE_OF_CLASS:
                         return other
@@ -122,9 +123,9 @@ def _number_at(edge: float, level: int) -> int:
 
 
 def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
-    # The cells, along one axis, of the boxes that may overlap this one by ONE_OF_CLASS. The side of
-    # such a box is at least `side * ONE_OF_CLASS` and at most `side / ONE_OF_CLASS` long, and its
-    # edges are no more than `reach` away.
+    # The cells, along one axis, of the boxes that may overlap this one by ONE_OF_CLASS. Such a box
+    # is at least 0.75 times and at most 1.33 times as long. Its edges are no more than `reach` away
+    # from this one's: a third of the side.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     lowest_level = _level_of(side * ONE_OF_CLASS)
@@ -150,11 +151,11 @@ def match_boxes(
 ) -> dict[int, Match]:
     """Return the matches of wanted boxes by their indices, with an IoU of at least `threshold`.
 
-    Pairs are made by falling IoU; with `most`, as many as possible, by augmenting paths (Kuhn
-    1955).
+    Pairs are made by falling IoU. With `most`, some are then changed so that there are as many
+    pairs as possible, by augmenting paths (Kuhn 1955).
     """
     best_first = _pairs_best_first(found, wanted, threshold)
-    # The partner of each found box: the wanted one with the largest IoU that is still free.
+    # A pair counts if both of its boxes are free when its turn comes.
     wanted_of = first_free(
         (found_index, wanted_index) for _, wanted_index, found_index in best_first
     )
@@ -198,7 +199,7 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
 
 
 def _give_more_partners(wanted_of: dict[int, int], candidates_of: Sequence[Sequence[int]]) -> None:
-    # Adds to `wanted_of` until no further wanted box can have a partner.
+    # Changes `wanted_of` until no further wanted box can have a partner.
     without_partner = set(range(len(candidates_of))) - set(wanted_of.values())
     for wanted_index in sorted(without_partner):
         _give_partner(wanted_index, wanted_of, candidates_of, tried=set())

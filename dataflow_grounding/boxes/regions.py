@@ -79,8 +79,8 @@ def labels_as_stored(path: str, size: Size) -> str:
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
-    """Return by how many pixels the box that reaches furthest out of an image does so. One that
-    reaches out by no more than SLACK was measured loosely, and counts as 0.
+    """Return by how many pixels boxes reach out of an image at most. A box that reaches out by no
+    more than SLACK was measured loosely, and counts as 0.
     """
     reach: float = 0
     for x1, y1, x2, y2 in boxes:
@@ -136,9 +136,11 @@ def instances_on(
     expression_id: str,
     count_of_own: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return an expression's instances on the regions of these indices, from 0. Only the first
-    `count_of_own` regions (all for None) are the record's own, and have a `region_id`, from 1.
+    """Return an expression's instances on the regions of these indices, from 0. The first
+    `count_of_own` regions are the record's own: instances on them state their `region_id`, from 1.
+    With None, all regions are.
     """
+    own_regions = regions[:count_of_own]
     instances = []
     for number, index in enumerate(indices):
         instance: dict[str, Any] = {
@@ -146,7 +148,7 @@ def instances_on(
             "bbox": list(regions[index]["bbox"]),
             "score": None,
         }
-        if count_of_own is None or index < count_of_own:
+        if index < len(own_regions):
             instance["region_id"] = index + 1
         instances.append(instance)
     return instances
@@ -155,9 +157,9 @@ def instances_on(
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """Return which regions instances are on: the indices, from 0 and each once, of the regions with
-    the very same boxes. None if the box of an instance is no region's. Where several regions have
-    the box, the one that `region_id` names counts, else the first.
+    """Return the indices, from 0 and each once, of the regions that instances are on: those with
+    the very same boxes. None if an instance has a box that no region has. Where several regions
+    have the box, the instance's `region_id` tells which it is; without one, it is the first.
     """
     boxes_of_regions = [list(region["bbox"]) for region in regions]
     indices = []
@@ -197,9 +199,9 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     """Look through a row's boxes, `[x, y, width, height]` in pixels: a list of them, or a single
     one. None where there are none.
 
-    If a box fits the image only as `[x1, y1, x2, y2]`, the whole row may be written so by mistake:
-    if all of its boxes fit as such corners, none is used. Other boxes that reach out of the image
-    are cut.
+    The whole row may be written as `[x1, y1, x2, y2]` by mistake. It is taken for that, and none of
+    its boxes is used, if all of them fit the image so, and one fits it only so. Otherwise, boxes
+    that reach out of the image are cut.
     """
     items = _as_list(value)
     if not items:
@@ -231,9 +233,9 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
-    # A kind of REASONS for each box, or None. Whether boxes are corners by mistake ("xyxy") is
-    # decided for the row as a whole: all that can be read are, or none.
-    problems: list[str | None] = []  # of each box by itself
+    # A kind of REASONS for each box, or None. First each box is judged by itself. Then it is
+    # decided for the row as a whole whether its boxes are corners by mistake ("xyxy").
+    problems: list[str | None] = []
     readable = []
     for item in items:
         problem = _why_unreadable(item)
@@ -244,8 +246,8 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
     are_all_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
     if are_all_corners:
         return [problem if problem in _UNREADABLE else "xyxy" for problem in problems]
-    # Where others in the row can't be corners, one that looks like corners is x, y, width and
-    # height as well, and only reaches out of the image: it is cut.
+    # Others in the row can't be corners. So one that looks like corners is x, y, width and height,
+    # too, and reaches out of the image: it is no problem, and is cut.
     return [None if problem == "xyxy" else problem for problem in problems]
 
 
@@ -275,12 +277,14 @@ def _why_unreadable(item: Any) -> str | None:
         return None
     if any(part is None for part in item):  # what NaN becomes in a table
         return "not_finite"
-    others = [part for part in item if isinstance(part, bool) or not isinstance(part, (int, float))]
-    if not others:  # all are numbers of Python's, so that one of them is NaN or infinite
+    texts = [part.strip().lower() for part in item if isinstance(part, str)]
+    if any(text in _NOT_FINITE for text in texts):
         return "not_finite"
-    words = [part.strip().lower() for part in others if isinstance(part, str)]
-    has_nan_as_text = any(word in _NOT_FINITE for word in words)
-    return "not_finite" if has_nan_as_text else "not_numbers"
+    # such as NaN, infinity, or an integer beyond all floats
+    are_python_numbers = all(
+        isinstance(part, (int, float)) and not isinstance(part, bool) for part in item
+    )
+    return "not_finite" if are_python_numbers else "not_numbers"
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:

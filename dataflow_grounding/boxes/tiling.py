@@ -118,8 +118,8 @@ def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
 
 
 def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
-    # The boxes of a view, each with the edges that may be the tile's. At the picture's own edges no
-    # tile cuts a thing: it ends there in every view.
+    # The boxes of a view. An edge that is near to the tile's edge may be cut by it, except at the
+    # edges of the picture: there a thing ends in every view.
     left, top, right, bottom = view.region
     near = NEAR_EDGE * max(right - left, bottom - top)
     is_of_tile = view.region != picture
@@ -215,7 +215,8 @@ def _highest_score(group: Sequence[_Sight]) -> Any:
 
 
 def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
-    # What the parts cover, and on sides where the tiles cut them, what the whole picture says.
+    # What the parts cover. On sides where the tiles cut them, it reaches as far as the whole
+    # picture's boxes do.
     bbox = list(around([part.bbox for part in parts]))
     for side in _cut_sides(parts):
         farther = min if side < 2 else max  # left and top, or right and bottom
