@@ -83,16 +83,15 @@ class ServingForDataFlow:
             SpecError: What is not supported is given.
             GroundingError: An input can't be answered.
         """
-        _refuse(
-            video_inputs=video_inputs,
-            audio_inputs=audio_inputs,
-            json_schema=json_schema and [json_schema],  # a single one, not one for each input
-        )
+        _refuse_entries(video_inputs=video_inputs, audio_inputs=audio_inputs)
+        _refuse(json_schema=json_schema or None)
         paths = [text for text in user_inputs if _names_picture(text)]
-        if image_inputs is not None or not paths:  # they are prompts, as DataFlow-MM calls it
+        are_prompts = image_inputs is not None or not paths
+        if are_prompts:  # as DataFlow-MM calls this method
             rows = [{"prompt": text} for text in user_inputs]
             return self._texts(rows, image_inputs, system_prompt or HELPFUL)
-        if len(paths) != len(user_inputs):  # some are paths, and some aren't
+        # as DataFlow calls it, with paths
+        if len(paths) != len(user_inputs):
             raise ValueError(
                 "user_inputs should be prompts, or paths of pictures: give these as image_inputs"
             )
@@ -123,10 +122,8 @@ class ServingForDataFlow:
             SpecError: What is not supported is given.
             GroundingError: A prompt can't be answered.
         """
-        _refuse(
-            model=[] if model == self.serving.model else [model],
-            json_schema=json_schema and [json_schema],  # a single one, not one for each input
-        )
+        other_model = None if model == self.serving.model else model
+        _refuse(model=other_model, json_schema=json_schema or None)
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
         return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
@@ -154,7 +151,7 @@ class ServingForDataFlow:
             SpecError: Videos or audio are given.
             GroundingError: A conversation can't be answered.
         """
-        _refuse(video_list=video_list, audio_list=audio_list)
+        _refuse_entries(video_list=video_list, audio_list=audio_list)
         rows = [{"conversation": turns} for turns in conversations]
         return self._texts(rows, image_list, system_prompt)
 
@@ -183,13 +180,18 @@ def _names_picture(text: str) -> bool:
     return text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
 
 
-def _refuse(**arguments: Sequence[Any] | None) -> None:
-    # An argument is a list with an entry for each input. Entries that are None or [], and None in
-    # place of the list, are fine: nothing is asked for with them.
+def _refuse(**arguments: Any) -> None:
+    # Raises SpecError for the first argument that asks for something: None and [] don't.
+    for name, value in arguments.items():
+        if value is not None and value != []:
+            raise SpecError(f"{name} is not supported: {WHY_NOT[name]}")
+
+
+def _refuse_entries(**arguments: Sequence[Any] | None) -> None:
+    # Such an argument has an entry for each input.
     for name, entries in arguments.items():
         for entry in entries or []:
-            if entry is not None and entry != []:
-                raise SpecError(f"{name} is not supported: {WHY_NOT[name]}")
+            _refuse(**{name: entry})
 
 
 class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):

@@ -134,13 +134,11 @@ def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
 
 
 def _as_file(image: Image, folder: str, number: int) -> str:
-    # The picture's own file, if that is sent as it is and its name has the right ending; else a new
-    # one in the folder, of JPEG unless it is sent as it is.
-    ending = ".jpg"
-    if image.as_is:
-        ending = _ENDINGS.get(image.facts.media_type, "")  # "", and right for any name, for others
-        if image.path.endswith(ending):
-            return image.path
+    # The path of a file with the picture as it is sent: its own file, if that is sent as it is and
+    # its name has the right ending; else a new one in the folder.
+    ending = _ENDINGS.get(image.sent_media_type, "")  # any ending is right for another type
+    if image.as_is and image.path.endswith(ending):
+        return image.path
     path = os.path.join(folder, f"picture{number}{ending}")
     with open(path, "wb") as file:
         file.write(base64.b64decode(image.data_url().partition(b",")[2]))

@@ -39,8 +39,9 @@ NO_REGIONS = prompt_for(0)
 _ROLES = {"human": "user", "user": "user", "system": "system"}
 # What comes before a turn's text: "<image>\n", "<image> <image>", or only space.
 _LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
-# What the instructions say of the question's pictures: of none, of one, and of several.
-_ABOUT = ("", " about this picture", " about these pictures, which come in order")
+# What the instructions say of the question's pictures.
+_ABOUT_ONE = " about this picture"
+_ABOUT_SEVERAL = " about these pictures, which come in order"
 # With these, a reply that ends too early was to be an object, and not a text.
 _BEGINNINGS_OF_OBJECTS = ("{", "```")
 _OWN_WORDS = Note("own_words", "the reply is not the object that was asked for")
@@ -136,7 +137,8 @@ class PromptedVQAGenerator(Operator):
         if input_image_key:
             columns["image"] = input_image_key
         operator = self._reading(columns)
-        # By `super`: a class of the user's may have a base in between that runs something, too.
+        # `operator.run` would be this method. By `super`, a base class that comes after this one in
+        # a class of the user's has its `run` called, too.
         return super(PromptedVQAGenerator, operator).run(
             storage, output_answer_key=output_answer_key
         )
@@ -150,16 +152,15 @@ class PromptedVQAGenerator(Operator):
         return operator
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return the role of the missing column: `prompt`, or `conversation` after a `run` that
-        reads conversations. [] if `columns` has the column of either.
+        """Return [] if `columns` has one with prompts or conversations. Else return the role of the
+        missing one: `conversation` after a `run` that reads these alone, or `prompt`.
         """
         columns_by_role = self.reads()
         columns_by_role.pop("image", None)  # a row may be asked without pictures
         if any(column in columns for column in columns_by_role.values()):
             return []
-        if "prompt" in columns_by_role:
-            return ["prompt"]
-        return ["conversation"]
+        reads_prompts = "prompt" in columns_by_role
+        return ["prompt"] if reads_prompts else ["conversation"]
 
     def settings(self) -> None:
         """Return None, so that a finished run isn't taken for done, but worked through again.
@@ -198,10 +199,14 @@ class PromptedVQAGenerator(Operator):
         request_input: dict[str, Any] = {"prompt": prompt}
         if earlier:
             request_input["conversation"] = earlier
-        prompt_name = "prompted_conversation"
-        if len(pictures) == 1 and not earlier:
-            prompt_name = "prompted_vqa"
-        about_pictures = _ABOUT[min(len(pictures), 2)]  # none, one or several
+        is_of_one_picture_alone = len(pictures) == 1 and not earlier
+        prompt_name = "prompted_vqa" if is_of_one_picture_alone else "prompted_conversation"
+        if not pictures:
+            about_pictures = ""
+        elif len(pictures) == 1:
+            about_pictures = _ABOUT_ONE
+        else:
+            about_pictures = _ABOUT_SEVERAL
         words = {"pictures": about_pictures, "system_prompt": self.system_prompt}
         return Request(
             task="prompted_vqa",
@@ -215,8 +220,9 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Earlier turns are sent as turns where they are system turns, then "user, assistant" once
-        # or several times: few endpoints take others. Else they stay part of the request's input.
+        # Earlier turns stay part of the request's input, unless their roles are such as
+        #     system, system, user, assistant, user, assistant
+        # Few endpoints take other orders. Turns in this order are sent as turns.
         if not earlier or not self.serving.takes_turns:
             return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
@@ -235,15 +241,14 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        # Where the column of conversations isn't read, or is null, the row's prompt is asked. The
-        # template's text takes the place of the conversation's first turn.
+        # The row's prompt is asked if it has no conversation.
         columns = self.keys.by_role  # {"conversation": "dialogue", "image": "picture"}
-        column = columns.get("conversation")
+        column = columns.get("conversation")  # None after a `run` that reads prompts
         has_conversation = column is not None and record.get(column) is not None
         if "prompt" in columns and not has_conversation:
             return read_text(record, columns["prompt"]), []
         turns = _turns_in(record, column)
-        if self.first_turn is not None:
+        if self.first_turn is not None:  # the template's text
             turns[0]["content"] = self.first_turn
         *earlier, last = turns
         if last["role"] != "user" or not last["content"].strip():
@@ -368,10 +373,11 @@ class ImageBboxGenerator(RegionMarker):
             input_bbox_key: The column of boxes.
             **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
         """
-        # In a pipeline's forward(), to read the names of the files isn't to look into them.
+        # In a pipeline's forward(), asking a storage for a file has the earlier steps run. Here
+        # only its name is asked for.
         with outside_forward():
             step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
-        # A copy has the folder of this run, so that it doesn't outlast it.
+        # The folder is for this run alone: the next may be of another storage.
         with_folder = copy.copy(self)
         with_folder.output_dir = step_storage.cache_path
         return super(ImageBboxGenerator, with_folder).run(

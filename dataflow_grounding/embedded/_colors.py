@@ -107,9 +107,8 @@ def _is_like_any(region: ColorRegion, others: Sequence[ColorRegion]) -> bool:
 
 
 def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
-    # Largest first. Small holes are filled, and what is thinner than 3 px is removed. `joined`
-    # fills larger gaps, too, to find the pieces of one thing. The pixels of these gaps aren't
-    # counted as the region's.
+    # The largest region comes first. Small holes are filled, and parts thinner than 3 px removed.
+    # With `joined`, pieces with a larger gap between them are one region, without the gap's pixels.
     closed = _with_gaps_filled(mask.astype(np.uint8), _HOLE, picture)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened
@@ -131,16 +130,13 @@ def _with_gaps_filled(mask: Array, gap: float, picture: Picture) -> Array:
 
 
 def _stands_out(picture: Picture, region: ColorRegion) -> bool:
-    # Whether a region's colour differs from that of a band around it. The band leaves out the
-    # pixels at the region's very edge, which are of mixed colour. A region doesn't stand out if it
-    # is itself of many colours, or fills the picture and has no band.
+    # Whether a region's colour differs from that of a band around it. A region doesn't stand out if
+    # it is itself of many colours, or fills the picture and has no band.
     band_width = max(4, round(0.02 * max(picture.width, picture.height)))
     part = picture.around(region.bbox, 2 * band_width)  # the region with more than the band
     inside = region.pixels[part]
     lab = picture.lab[part]
-    with_edge = cv2.dilate(inside, np.ones((5, 5), np.uint8))
-    with_band = cv2.dilate(inside, np.ones((2 * band_width + 1, 2 * band_width + 1), np.uint8))
-    is_band = with_band - with_edge
+    is_band = _band_around(inside, band_width)
     region_lab = lab[inside > 0]
     region_mean = region_lab.mean(axis=0)
     is_of_many_colors = region_lab.std(axis=0).max() > _MAX_SPREAD
@@ -151,3 +147,10 @@ def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     # for each pixel of the band, whether its own colour differs enough
     differs = np.linalg.norm(band_lab - region_mean, axis=1) >= _MIN_PIXEL_CONTRAST
     return bool(contrast >= _MIN_CONTRAST and differs.mean() >= _MIN_CLEAR_BAND)
+
+
+def _band_around(mask: Array, width: int) -> Array:
+    # The 2 px next to the mask are left out: at a region's edge, colours mix.
+    with_edge = cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    with_band = cv2.dilate(mask, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
+    return with_band - with_edge

@@ -17,8 +17,10 @@ _COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two
 
 
 class Descriptions:
-    """What can be said of things in a picture. A phrase means things alone if it fits no others,
-    and is a singular only of one: "red car" fits two red cars, and means neither.
+    """What can be said of things in a picture.
+
+    A phrase fits things, and may mean them. "Red car" means a car if no other is red. Where two are
+    red, it fits both and means neither, and "two red cars" means both.
     """
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
@@ -50,9 +52,9 @@ class Descriptions:
         return self.meanings.get(name)
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
-        """Return whether a phrase means exactly these things. "Red car" doesn't mean two."""
+        """Return whether a phrase means exactly these things."""
         fitting_ids = self.meaning(text)
-        return _is_clear(text, fitting_ids) and fitting_ids == sorted(ids)
+        return fitting_ids == sorted(ids) and _is_clear(text, len(ids))
 
     def shortest(self, thing: Thing) -> str | None:
         """Return the shortest phrase that means this thing alone; None where no words tell."""
@@ -65,21 +67,24 @@ class Descriptions:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
         Kinds with more things come first. Among equals, the one with larger boxes does.
         """
-        # ("red", "car") → the red cars, ("", "bus") → all buses
-        things_alike: dict[tuple[str, str], list[Thing]] = {}
-        for thing in self.things:
-            # Colours tell things of a kind apart if they are clear for all of that kind.
-            colors_of_kind = [other.color for other in self.things if other.kind == thing.kind]
-            color = thing.color if all(colors_of_kind) else ""
-            things_alike.setdefault((color, thing.kind), []).append(thing)
         ranked = []
-        for (color, kind), things in things_alike.items():
+        for (color, kind), things in self._things_alike().items():
             count = len(things)
             total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
             # The minus signs put the largest first when these are sorted.
             ranked.append((-count, -total_size, _counted(count, color, kind), ids))
         return [(text, ids) for _, _, text, ids in sorted(ranked)]
+
+    def _things_alike(self) -> dict[tuple[str, str], list[Thing]]:
+        # ("red", "car") → the red cars, ("", "bus") → all buses: if one bus has no clear colour,
+        # buses aren't told apart by their colours.
+        kinds_without_color = {thing.kind for thing in self.things if not thing.color}
+        things_alike: dict[tuple[str, str], list[Thing]] = {}
+        for thing in self.things:
+            color = "" if thing.kind in kinds_without_color else thing.color
+            things_alike.setdefault((color, thing.kind), []).append(thing)
+        return things_alike
 
     def caption(self) -> str:
         """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""
@@ -103,14 +108,15 @@ def _names(thing: Thing, picture: Picture) -> Iterator[str]:
             yield _joined(thing.color, thing.kind, place)
 
 
-def _is_clear(text: str, ids: Sequence[int] | None) -> bool:
-    # Whether a phrase that fits the things with these ids says how many it means: one, or a number.
-    if not ids:
+def _is_clear(text: str, count: int) -> bool:
+    # Whether a phrase means the `count` things that it fits: "the red car" if it is one, "two red
+    # cars" in any case.
+    if count == 0:
         return False
     words_of_text = text.lower().split()
     first_word = words_of_text[0] if words_of_text else ""
-    is_counted = first_word in words.NUMBERS or first_word.isdecimal()
-    return len(ids) == 1 or is_counted
+    has_number = first_word in words.NUMBERS or first_word.isdecimal()
+    return count == 1 or has_number
 
 
 def _joined(*parts: str) -> str:
@@ -205,8 +211,8 @@ def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[st
         return {**check, "matches": None, "reason": "not all words are understood"}
     if descriptions.means(text, region_ids):
         return {**check, "matches": True}
-    # "The red car" is clear if one car is red: it means that car, and not these regions. If two
-    # cars are red, it fits both, and means neither.
-    is_clear = _is_clear(text, fitting_ids)
-    reason = "it means other regions" if is_clear else f"it fits {len(fitting_ids)} regions"
+    if _is_clear(text, len(fitting_ids)):
+        reason = "it means other regions"
+    else:  # "the red car" where two cars are red
+        reason = f"it fits {len(fitting_ids)} regions"
     return {**check, "matches": False, "region_ids": fitting_ids, "reason": reason}

@@ -47,8 +47,11 @@ class Faces(NamedTuple):
 
 
 def find_faces(picture: Picture) -> Faces:
-    """Return the frontal faces in a picture. One without skin, as an animal's, is doubtful. A hit
-    of the first cascade with few votes, which the second doesn't see, is no face.
+    """Return the frontal faces in a picture.
+
+    A hit of the first cascade is clear if it has many votes, the second cascade sees it, and it has
+    skin. Without skin, as an animal's, it is doubtful, and so it is with only one of the other two.
+    With neither of these it is no face.
     """
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
@@ -65,7 +68,7 @@ def find_faces(picture: Picture) -> Faces:
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
         if is_seen_again and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))
-        elif is_seen_again or has_many_votes:  # with neither it is no face
+        elif is_seen_again or has_many_votes:
             doubtful += 1
     return Faces(clear, doubtful)
 

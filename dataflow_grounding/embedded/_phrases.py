@@ -14,8 +14,10 @@ from dataflow_grounding.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.embedded.captions import POSITION
 
 # How far the middle of a thing on the left may be from the left side, in parts of the picture's
-# width; so for all sides. In the middle of the picture it is between two parts of each side.
+# width; so for all sides.
 _MOST_FROM_SIDE = 0.42
+# Between which parts of the picture's width, and of its height, the middle of a thing "in the
+# middle" is.
 _MIDDLE = (0.3, 0.7)
 _MOST_CHARACTERS = 400  # of a phrase that is read
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
@@ -56,8 +58,8 @@ def parse_phrase(text: str) -> Phrase:
     positions = _positions_in(modifiers + place_words)  # "the left cup", "the cup on the left"
     is_plural = head != noun
     has_size = not words.SIZES.isdisjoint(modifiers)
-    has_no_article = without_articles == tokens
-    is_name_of_class = has_no_article and not positions and not has_size  # "car", "red car"
+    has_article = without_articles != tokens
+    is_name_of_class = not has_article and not positions and not has_size  # "car", "red car"
     before_noun = tokens[:-1]
     wanted = _wanted(before_noun, is_plural, has_size, is_name_of_class)
     return Phrase(head, is_plural, wanted, color, positions)
@@ -78,15 +80,16 @@ def _positions_in(words_of_phrase: Sequence[str]) -> frozenset[str]:
 def _wanted(
     words_before_noun: Sequence[str], is_plural: bool, has_size: bool, is_name_of_class: bool
 ) -> int | None:
-    # How many things a phrase means; None for all that there are.
+    # "two large balls" -> 2; they get boxes if there are two balls
+    # "large balls"     -> raises Undecided: sizes are not compared, so they could be any balls
+    # "balls"           -> None, for all
+    # "ball"            -> None, as the name of a class
+    # "the ball"        -> 1
     for word in words_before_noun:
         count = _count(word)
         if count is not None:
             return count
     if is_plural and has_size:
-        # No sizes are compared, so nothing tells which of the balls "large balls" are. A phrase
-        # with a number has no such problem: "two large balls" get their boxes where there are
-        # exactly two balls.
         raise Undecided("unsupported", "sizes are not compared")
     if is_plural or is_name_of_class:
         return None
@@ -140,9 +143,10 @@ def select_meant(
     for candidate in candidates:
         if _is_at(candidate.bbox, phrase.positions, picture):
             meant.append(candidate)
+    if not candidates:  # the thing isn't in the picture: that is clear
+        return []
     is_count_right = phrase.wanted is None or phrase.wanted == len(meant)
-    are_meant_known = bool(meant) and is_count_right
-    if candidates and not are_meant_known:  # without any candidate, nothing is there
+    if not meant or not is_count_right:
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise Undecided("ambiguous", f"{count}, and the words don't tell which")
     return sorted(meant, key=lambda candidate: candidate.bbox)

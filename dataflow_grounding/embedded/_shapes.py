@@ -58,28 +58,28 @@ def _filled(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    # A region found by its colour is without the pixels at its tips, where colours mix. Here they
-    # are added: pixels near the region whose colour is nearer to the region's than to the ring's,
-    # and which are connected with the region. `filled`, `ring` and the result are 1 where the
-    # region, the ring around it and the region with its tips are.
-    inside = bgr[filled > 0].mean(axis=0)
-    outside = bgr[ring > 0].mean(axis=0)
-    difference = inside - outside
+    # A region found by its colour is without the pixels at its tips, where colours mix. Returned
+    # is the region with these: with the pixels near it, and connected with it, whose colour is
+    # nearer to the region's than to the ring's. All three masks are 1 inside.
+    color_of_region = bgr[filled > 0].mean(axis=0)
+    color_of_ring = bgr[ring > 0].mean(axis=0)
+    difference = color_of_region - color_of_ring
     # 0 where a pixel has the ring's colour, 1 where it has the region's, 0.5 halfway between.
     square_of_difference = max(float(difference @ difference), 1.0)  # no 0: it is divided by
-    share = (bgr - outside) @ difference / square_of_difference
+    share_of_region = (bgr - color_of_ring) @ difference / square_of_difference
     surroundings = cv2.dilate(filled, np.ones((9, 9), np.uint8))
-    near = surroundings & (share > 0.5).astype(np.uint8)
+    near = surroundings & (share_of_region > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
     label = labels[filled > 0][0]  # `filled` is one piece: the label of any of its pixels
     return np.asarray((labels == label).astype(np.uint8))
 
 
 def _kind_and_fit(outline: Array) -> tuple[str, float]:
-    # Of the shapes around an outline, the smallest is the one that it fills most of. A star fills
-    # none of them, and is told by its corners: its fit is 1.
+    # Of the shapes around an outline, the smallest is the one that it fills most of. An outline
+    # with deep notches fills none of them: a star is told by its corners, and its fit is 1.
     size = cv2.contourArea(outline)
-    if size < _LEAST_SOLIDITY * cv2.contourArea(cv2.convexHull(outline)):
+    has_notches = size < _LEAST_SOLIDITY * cv2.contourArea(cv2.convexHull(outline))
+    if has_notches:
         return ("star", 1.0) if _is_star(outline) else ("", 0.0)
     _, radius = cv2.minEnclosingCircle(outline)
     _, sides, _ = cv2.minAreaRect(outline)

@@ -33,9 +33,8 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     matches = list(_TOKEN.finditer(beginning))
     tokens = [match.group().lower() for match in matches]
     expressions: list[dict[str, str]] = []
-    # One such word may be English, too: "die", "met", "bar".
-    is_english = sum(token in words.FOREIGN for token in tokens) <= 1
-    if not is_english:
+    foreign_words = sum(token in words.FOREIGN for token in tokens)
+    if foreign_words > 1:  # a single one may be English, too: "die", "met", "bar"
         return {"cleaned_caption": cleaned, "expressions": expressions}
     start = 0
     while start < len(tokens):
@@ -43,8 +42,7 @@ def extract_expressions(caption: str) -> dict[str, Any]:
         if _is_thing(tokens, phrase):
             phrase = _with_what_it_is_of(tokens, phrase)
             expressions.append(_expression_of(phrase, matches, beginning))
-        # The next one begins after it; where none begins at `start`, at the next token.
-        start = max(phrase.end, start + 1)
+        start = max(phrase.end, start + 1)  # a phrase of no words ends at `start`
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
@@ -126,17 +124,17 @@ def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
     if phrase.chunk_start == phrase.end:
         return False  # an article alone
     last = tokens[phrase.end - 1]
-    has_article = phrase.chunk_start > phrase.start
-    # "glasses" and the like are of one form, and need no article either
-    is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
     before = _token(tokens, phrase.start - 1)
     own_words = tokens[phrase.start : phrase.end]
     is_denied = not words.NEGATIONS.isdisjoint([before, *own_words])  # "without a hat", "no cars"
     if last in words.NO_THINGS or last in words.VERBS or is_denied:
         return False
-    if has_article:
+    has_article_or_number = phrase.chunk_start > phrase.start
+    if has_article_or_number:
         return True
-    # Without an article it may be the rest of a longer phrase, unless a word before it ends that.
+    # "cars" needs no article. "glasses" and the like have no singular.
+    is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
+    # Without an article it may be the rest of a longer phrase.
     begins_here = phrase.start == 0 or ends_phrase(before, last)
     return is_plural and begins_here
 

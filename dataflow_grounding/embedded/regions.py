@@ -72,9 +72,11 @@ def plural_of(kind: str) -> str:
     """
     parts = kind.split()
     head = head_of(kind)
-    places_of_head = [index for index, word in enumerate(parts) if singular(word) == head]
-    place_of_noun = places_of_head[-1] if places_of_head else -1  # else the last word
-    parts[place_of_noun] = plural(parts[place_of_noun])
+    index_of_noun = len(parts) - 1  # unless another word is the head
+    for index, word in enumerate(parts):
+        if singular(word) == head:
+            index_of_noun = index
+    parts[index_of_noun] = plural(parts[index_of_noun])
     return " ".join(parts)
 
 
