@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -109,8 +109,9 @@ class Endpoint(Counts):
         only what the answers look at.
         """
         super().__init__()
-        self._reads = IMAGES  # all
-        if not self.record and not self.keep_bodies:
+        if self.record or self.keep_bodies:
+            self._reads = IMAGES  # the most: input and images
+        else:
             self._reads = getattr(self.answers, "reads", IMAGES)
         # By a hash of system message and pictures, the number of the last request that had them.
         self._beginnings: dict[int, int] = {}
@@ -132,13 +133,14 @@ class Endpoint(Counts):
         except Exception as error:
             self.errors.append(error)
             exchange.fault = Fault(500, f"the server's own answers failed: {error!r}")
-        if not exchange.wire:  # the fault takes the place of a reply
-            self._fail(exchange)
+        has_reply = bool(exchange.wire)
+        if not has_reply:
+            self._put_error_on_wire(exchange)
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # Fills the exchange, and returns what goes wrong with its reply. A fault with a status is
-        # sent in place of a reply, so that `wire` stays empty.
+        # Puts the reply into `exchange.wire`, and returns the fault with which it is sent. A fault
+        # with a status is sent in place of a reply: then `wire` stays empty.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:  # it asks for the list of models
@@ -146,12 +148,11 @@ class Endpoint(Counts):
             exchange.wire = response(200, _dump(models))
             return Fault()
         exchange.request.model = _model_in(head)
-        pictures = None  # the body is not read
-        if self._reads != NOTHING:
-            pictures = self._read(exchange, body)
+        pictures = None if self._reads == NOTHING else self._read(exchange, body)
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
-        fault = self._fault_for(exchange.request, pictures) or Fault()  # one that does nothing
+        nothing_wrong = Fault()
+        fault = self._fault_for(exchange.request, pictures) or nothing_wrong
         self._take_place(exchange)
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
@@ -165,12 +166,14 @@ class Endpoint(Counts):
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        # What a rule, or else a habit of the endpoint, makes go wrong with the reply. `pictures` is
-        # None where the body was not read: then only rules count, because habits depend on it.
+        # What goes wrong with the reply: by a rule, or because the endpoint refuses the request.
+        # `pictures` is None where the body was not read.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
-        if fault is not None or pictures is None:
+        if fault is not None:
             return fault
+        if pictures is None:  # what is refused is in the body
+            return None
         if self.models and request.model not in self.models:
             return model_not_found()
         return self.takes.refuses(request, len(pictures))
@@ -215,17 +218,18 @@ class Endpoint(Counts):
         return response(200, _dump(reply), headers)
 
     def _as_answer(self, answer: Answer | str | dict[str, Any]) -> Answer:
-        if isinstance(answer, dict):
-            answer = json.dumps(answer, ensure_ascii=False)
-            if self.takes.ignores_format:  # then it puts prose around the JSON
-                answer = (
-                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
-                )
-        return Answer(answer) if isinstance(answer, str) else answer
+        if isinstance(answer, Answer):
+            return answer
+        if isinstance(answer, str):
+            return Answer(answer)
+        text = json.dumps(answer, ensure_ascii=False)
+        if self.takes.ignores_format:  # then it puts prose around the JSON
+            text = f"Here is what I found:\n```json\n{text}\n```\nLet me know if you need more."
+        return Answer(text)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        # Four characters count as a token. A request's beginning, its system message and pictures,
-        # counts as cached where one of the last CACHE_WINDOW requests had the same.
+        # Four characters count as a token. A request's beginning is its system message and its
+        # pictures. It counts as cached if one of the last CACHE_WINDOW requests had the same.
         output_tokens = len(answer.text) // 4
         if pictures is None:  # the body was not read: the input counts as one image
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
@@ -235,31 +239,32 @@ class Endpoint(Counts):
         last_received = self._beginnings.get(beginning)
         self._beginnings[beginning] = self.received
         cached_tokens = 0
-        if pictures and last_received is not None:  # endpoints cache only long beginnings
+        is_long = bool(pictures)  # endpoints cache only long beginnings
+        if is_long and last_received is not None:
             requests_since = self.received - last_received
             cached_tokens = beginning_tokens if requests_since <= CACHE_WINDOW else 0
         return Usage(input_tokens, cached_tokens, output_tokens)
 
-    def _fail(self, exchange: Exchange) -> None:
-        # Puts the fault's error on the wire, with the status that is sent. A fault without a status
-        # gets 500.
+    def _put_error_on_wire(self, exchange: Exchange) -> None:
         request = exchange.request
         fault = exchange.fault
+        if fault.status == 401 and request.dialect == "gemini":
+            fault = _wrong_key_of_gemini(fault)
         status = fault.status or 500
         message = fault.message
-        code = fault.code
-        if status == 401 and request.dialect == "gemini":
-            # As Gemini's service does it: a wrong key is a 400.
-            status = 400
-            message = "API key not valid. Please pass a valid API key."
-            code = "API_KEY_INVALID"
         if self.leaky:
             message += f" (key: {_key_or_path(request)})"
-        error = exchange.dialect.error(status, message, code, fault.param, fault.retry_after)
+        error = exchange.dialect.error(status, message, fault.code, fault.param, fault.retry_after)
         exchange.status = status
         body = _dump(error) if fault.body is None else fault.body
         headers = {**fault.headers, **_headers_on_waiting(fault)}
         exchange.wire = response(status, body, headers)
+
+
+def _wrong_key_of_gemini(fault: Fault) -> Fault:
+    # For a wrong key, Gemini's service sends a 400.
+    message = "API key not valid. Please pass a valid API key."
+    return replace(fault, status=400, message=message, code="API_KEY_INVALID")
 
 
 def _key_or_path(request: ReceivedRequest) -> str:
@@ -282,11 +287,14 @@ def _model_in(head: Head) -> str:
     # The model that the path names; "" where it names none: then the body names it.
     target = urlsplit(head.target)
     match = SERVED_PATH.fullmatch(target.path) if head.method == "POST" else None
-    if match is not None and match["azure"] and "api-version" not in parse_qs(target.query):
-        match = None  # Azure refuses it, too
-    if match is None:
+    if match is None or _lacks_version_of_azure(match, target.query):
         raise BadRequest(f"no such path: {head.method} {target.path}", 404)
     return match["azure"] or match["gemini"] or ""
+
+
+def _lacks_version_of_azure(served_path: re.Match[str], query: str) -> bool:
+    # Azure refuses a request whose address has no `?api-version=…`.
+    return bool(served_path["azure"]) and "api-version" not in parse_qs(query)
 
 
 def _dump(value: Any) -> bytes:

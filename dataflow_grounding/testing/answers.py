@@ -255,7 +255,7 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
     if not phrases:
         return {"negatives": negatives}
     for number in range(task_input["count"]):
-        # Each phrase in turn 0, then each once more in turn 1, in a further colour, and so on.
+        # in turn 0 each phrase once, in turn 1 each once more, in another colour, and so on
         turn, index = divmod(number, len(phrases))
         phrase = phrases[index]
         text = in_other_color(phrase["text"], turn)
@@ -298,13 +298,12 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 @lru_cache(maxsize=100)
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
-    # The number of each layout of probe pictures of a size, by its phrases in order. To look for a
-    # layout by its boxes, which have to be made first, would take ten times as long.
-    # Layouts from INNER on keep their rectangles away from the picture's edges.
-    layouts = (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS))
+    # The number of each layout of probe pictures of a size, by its phrases in order. Layouts aren't
+    # told by their boxes: to make these takes ten times as long.
+    inner_layouts = range(INNER, INNER + LAYOUTS)  # no rectangle is at the picture's edge
     number_of: dict[tuple[str, ...], int] = {}
-    for layout in layouts:
-        # Of two layouts with the same phrases, which few sizes have, it is the first.
+    for layout in (*range(LAYOUTS), *inner_layouts):
+        # In few sizes two layouts have the same phrases: then the first counts.
         number_of.setdefault(tuple(phrases_of(size, layout)), layout)
     return number_of
 
@@ -320,15 +319,15 @@ def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any]
     """Return the right answer to a probe picture, in a box format; None for other requests."""
     if not asks_for_rectangles(request):
         return None
-    objects: list[dict[str, Any]] = []
+    # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
     probe = probe_in(request)
     if probe is None:
-        # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
-        return {"objects": objects}
+        return {"objects": []}
     written_as = find_box_format(box_format, request.model)
+    objects: list[dict[str, Any]] = []
     for phrase in request.input["phrases"]:
         bbox = probe.boxes.get(phrase["text"])
-        if bbox is None:  # that rectangle wasn't seen
+        if bbox is None:
             continue
         numbers = written_as.from_pixels(bbox, original=probe.size)
         objects.append({"id": phrase["id"], "label": phrase["text"], written_as.key: numbers})

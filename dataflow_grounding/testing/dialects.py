@@ -62,7 +62,8 @@ class OpenAI:
         """Fill in the request from its body; return its pictures in base64, in order. Raises
         BadRequest, and KeyError, AttributeError or TypeError for JSON of other shapes.
         """
-        request.model = request.model or str(body.get("model") or "")
+        model_of_path = request.model  # at Azure's path; "" at OpenAI's
+        request.model = model_of_path or str(body.get("model") or "")
         request.settings = {
             key: value for key, value in body.items() if key not in ("messages", "model")
         }
@@ -177,7 +178,8 @@ class Gemini:
             return {"promptFeedback": feedback, **metadata}
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
         candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
-        if answer.text or finish == "STOP":  # one that was stopped before its first word has none
+        is_cut_before_first_word = not answer.text and finish != "STOP"
+        if not is_cut_before_first_word:
             candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
         return {"candidates": [candidate], **metadata}
 

@@ -268,12 +268,13 @@ class _Rule:
             return None
         if self.times is not None and self.strikes.total() >= self.times:
             return None
-        question = ""  # all questions are counted as one
-        if self.times_each is not None:
-            # The same text with other pictures is another question.
-            question = "/".join([request.text, *request.image_digests])
-            if self.strikes[question] >= self.times_each:
-                return None
+        if self.times_each is None:
+            self.strikes[""] += 1
+            return self.fault
+        # The same text with other pictures is another question.
+        question = "/".join([request.text, *request.image_digests])
+        if self.strikes[question] >= self.times_each:
+            return None
         self.strikes[question] += 1
         return self.fault
 

@@ -65,8 +65,8 @@ def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
             largest = area
     if len(largest) < LEAST_BLOCKS:
         return None
-    # The box from the first pixel that was looked at to the last: the rectangle may be larger, by
-    # less than a step on each side.
+    # This box reaches from the first pixel that was looked at to the last. The rectangle may be
+    # larger, by less than a step on each side.
     top, left = (step * np.array(largest).min(axis=0)).tolist()
     bottom, right = (step * np.array(largest).max(axis=0) + 1).tolist()
     return _grown_to_edges(pixels, color, (left, top, right, bottom))

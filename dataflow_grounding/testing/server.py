@@ -154,13 +154,14 @@ class LoopbackServer(Endpoint):
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
         # Sends a reply, and counts it as sent or as abandoned. Returns whether it has left whole.
-        # If the client leaves meanwhile, this is cancelled at one of the awaits.
-        is_cut = exchange.fault.sent_share < 1.0  # by its fault, so that it can't leave whole
+        # It hasn't if its fault cuts it, or if the client leaves, which cancels one of the awaits.
+        is_cut = exchange.fault.sent_share < 1.0
         has_left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
-                # Counted before the last bytes leave, so that who receives them finds it counted.
+                # It is counted before the last bytes leave: once a client has these, it may ask for
+                # the count.
                 self._count_as_sent(exchange)
             writer.write(rest)
             await writer.drain()
@@ -187,23 +188,26 @@ class LoopbackServer(Endpoint):
         exchange.request.time_sent = None
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # Waits until a reply is due, and returns what is left to send then: all that its fault lets
-        # through, or the last drop of one that drips.
+        # Waits until a reply is due. Returns the bytes to send then: all that its fault lets
+        # through. Of one that drips, all but the last drop is sent here.
         fault = exchange.fault
         wire = exchange.wire
-        if fault.down_for is not None:
-            # In a task of its own, because it ends this connection's task with all others.
-            self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
-        if fault.hang or fault.down_for is not None:
-            # Nothing comes until this is cancelled: the client has left, or all are dropped.
-            await self._loop.create_future()
+        if fault.down_for is not None:
+            # `_go_down` cancels the task of each connection, this one as well: so it has its own.
+            self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
+            await self._wait_until_cancelled()
+        if fault.hang:
+            await self._wait_until_cancelled()  # when the client leaves
         await asyncio.sleep(exchange.delay + fault.delay)
         await self._wait_until_not_stalled()
-        if not fault.bytes_per_second:
-            return wire[: int(len(wire) * fault.sent_share)]
-        return await self._drip(wire, fault.bytes_per_second, writer)
+        if fault.bytes_per_second:
+            return await self._drip(wire, fault.bytes_per_second, writer)
+        return wire[: int(len(wire) * fault.sent_share)]
+
+    async def _wait_until_cancelled(self) -> None:
+        await self._loop.create_future()
 
     async def _wait_until_not_stalled(self) -> None:
         while True:  # `stall` may be called again during the sleep

@@ -1,6 +1,6 @@
 """What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from dataflow_grounding.testing.received import ReceivedRequest
 
 @dataclass(frozen=True)
 class Takes:
-    """An endpoint's habits.
+    """What an endpoint takes, and what it refuses.
 
     A strict schema with an open object is refused, as OpenAI's service does.
 
@@ -81,25 +81,32 @@ class Takes:
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
         # The 400 for the form of reply that a request asks for, and that this model doesn't take.
-        response_format = settings.get("response_format") or {}
-        type_name = str(response_format.get("type", "text"))
-        if "responseMimeType" in settings:  # Gemini's settings, in OpenAI's terms
-            has_schema = settings.keys() & {"responseSchema", "responseJsonSchema"}
-            type_name = "json_schema" if has_schema else "json_object"
+        type_name = _type_of_format(settings)
         if type_name == "text" or self.ignores_format:
             return None
         if type_name not in self.response_formats:
             message = f"This response_format type is unavailable now: '{type_name}'."
             return bad_request(message, "unsupported_value", "response_format")
+        response_format = settings.get("response_format") or {}
         json_schema = response_format.get("json_schema") or {}
-        if type_name != "json_schema" or not json_schema.get("strict"):
-            return None  # only a strict schema has to be closed
+        is_strict_schema = type_name == "json_schema" and json_schema.get("strict")
+        if not is_strict_schema:
+            return None
         problem = next(open_objects(json_schema.get("schema")), None)
         if problem is None:
             return None
         name = json_schema.get("name")
         message = f"Invalid schema for response_format '{name}': In context={problem}."
         return bad_request(message, "invalid_json_schema", "response_format")
+
+
+def _type_of_format(settings: Mapping[str, Any]) -> str:
+    # The form of reply that a request asks for: "text", or a type of OpenAI's `response_format`.
+    if "responseMimeType" in settings:  # a setting of Gemini's
+        has_schema = settings.keys() & {"responseSchema", "responseJsonSchema"}
+        return "json_schema" if has_schema else "json_object"
+    response_format = settings.get("response_format") or {}
+    return str(response_format.get("type", "text"))
 
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
