@@ -137,7 +137,8 @@ class Grounded(Shown, Sequence[GroundedBox]):
 
     def shown_picture(self) -> "PillowImage":
         """Return the picture that was given, decoded."""
-        return decode(as_path(self.image_path if self.picture is None else self.picture, "image"))
+        picture = self.image_path if self.picture is None else self.picture
+        return decode(as_path(picture, "image"))
 
     def shown_expressions(self) -> list[dict[str, Any]]:
         """Return the phrases as records have them, as expressions with `instances`."""
@@ -284,11 +285,11 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
 
 def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> Any:
-    # What operators take: the image as it is, or the picture that its address was fetched from.
-    is_table = hasattr(image, "iloc")  # of pandas
-    is_collection = is_table or isinstance(image, (list, tuple, Mapping))
-    # A dict may be one picture, with its bytes, as data sets have it.
-    if is_collection and not is_picture(image):
+    # What operators take: the image as it is; of an address, the picture that was fetched there.
+    is_data_frame = hasattr(image, "iloc")
+    is_collection = is_data_frame or isinstance(image, (list, tuple, Mapping))
+    is_one_picture = is_picture(image)  # such as {"bytes": b"…", "path": "a.jpg"} of a data set
+    if is_collection and not is_one_picture:
         raise SpecError(
             f"ground() takes one picture, not {type(image).__name__}: for rows of pictures and"
             " phrases, a list of dicts or a DataFrame, call PhraseGrounder(serving)(rows)"
@@ -304,8 +305,9 @@ def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> 
 def _texts(phrases: Any) -> list[str]:
     if isinstance(phrases, str):
         phrases = [phrases]
-    is_table = hasattr(phrases, "columns")  # iterating over it would give the columns' names
-    if is_table or isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
+    is_data_frame = hasattr(phrases, "columns")  # which iterates over its columns' names
+    is_no_list_of_texts = is_data_frame or isinstance(phrases, (bytes, Mapping))
+    if is_no_list_of_texts or not isinstance(phrases, Iterable):
         type_name = "None" if phrases is None else type(phrases).__name__
         raise SpecError(f"phrases should be a text or several, not {type_name}")
     texts = list(phrases)
@@ -322,7 +324,7 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
     for name in settings:
         if name not in setting_names:
             raise SpecError(f"ground() takes no {name}: it has zoom, {', '.join(setting_names)}")
-    # BoxRefiner has all of these settings but one.
+    # BoxRefiner asks for one phrase at a time: it takes all of these settings but one.
     for_refiner = {name: value for name, value in settings.items() if name != "phrases_per_request"}
     try:
         operators: list[Operator] = [PhraseGrounder(serving, **settings)]

@@ -31,8 +31,8 @@ class Choice(NamedTuple):
 
 
 def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
-    """Return the best way. A way is better than `first_way` if the interval of its gain is above 0.
-    The best is the one of these that gains most; where none is better, `first_way`.
+    """Return the best way: of those better than `first_way`, the one that gains most; if none is
+    better, `first_way`. A way is better if the whole interval of its gain is above 0.
     """
     scores_by_way: dict[str, list[float]] = {}  # the mean F1 of each picture, in the same order
     for way, measured in document["ways"].items():
@@ -52,8 +52,8 @@ def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
-    """Return an interval of the mean: the middle 1 - alpha of the means of bootstrap samples.
-    Arrays of one length get the same samples.
+    """Return an interval of the mean: the middle 1 - alpha of the means of bootstrap samples. For
+    all arrays of one length, the same samples are drawn.
     """
     chance = np.random.default_rng(0)
     means = []

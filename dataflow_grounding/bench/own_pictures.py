@@ -81,11 +81,10 @@ def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _found_in(folder: str, name: str) -> str:
     # The path in the folder of the picture that gold calls `name`; "" where it isn't there. Gold
-    # may have been made in another folder: then the file's name alone has to do.
-    whole_path = os.path.normpath(name)
-    if os.path.isabs(name):
-        whole_path = os.path.relpath(name, folder)
-    for path in (whole_path, os.path.basename(name)):
+    # may have been made with another folder: so the file's name alone is looked for, too.
+    is_absolute = os.path.isabs(name)
+    path_in_folder = os.path.relpath(name, folder) if is_absolute else os.path.normpath(name)
+    for path in (path_in_folder, os.path.basename(name)):
         leads_out = path.split(os.sep)[0] == os.pardir  # ../a.jpg
         if not leads_out and os.path.isfile(os.path.join(folder, path)):
             return path.replace(os.sep, "/")
@@ -93,8 +92,9 @@ def _found_in(folder: str, name: str) -> str:
 
 
 def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
-    """Return the mean F1 of a picture's phrases, at IoU 0.5. An absent phrase has 1 without boxes,
-    else 0. A phrase without an answer has 0. Other phrases in the answer don't count.
+    """Return the mean F1 of a picture's phrases, at IoU 0.5. A phrase that names nothing in the
+    picture has 1 if it is answered without boxes, else 0. A phrase that isn't answered has 0.
+    Further phrases in the answer don't count.
     """
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:

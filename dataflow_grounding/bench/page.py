@@ -119,11 +119,11 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
                 f"{way}: {counts['failed']} of {counts['pictures']} pictures failed, and count as"
                 f" wrong; {way}/failures.jsonl says why."
             )
-        # `counts` say more of unreadable replies where there are any.
+        # Only if replies were unreadable, `counts` has what `too_many_unreadable` reads.
         unreadable = too_many_unreadable(counts) if counts["unreadable"] else ""
         if unreadable:
             yield f"{way}: {unreadable}."
-        why = "the judge's answers could not be used"  # of phrases that stay unchecked
+        why = "the judge's answers could not be used"
         if checked_nothing(figures):
             yield f"{way} checked nothing, as {why}: its figures are those without a check."
         elif counts["unchecked"]:
@@ -156,15 +156,16 @@ def page_of(document: Mapping[str, Any]) -> str:
 
 
 def _kind_sections(document: Mapping[str, Any]) -> list[str]:
-    # The first is unfolded; further ones are much alike.
     sections: list[str] = []
     for way, measured in document["ways"].items():
-        figures_by_kind = measured["figures"].get("kinds")  # not of spans, nor of a user's pictures
-        if figures_by_kind:
-            heading = f"<summary>{safe(way)}, by kind of picture</summary>"
-            opened = "" if sections else " open"
-            content = f"<details{opened}>{heading}{_kinds_table(figures_by_kind)}</details>"
-            sections.append(f"<section>{content}</section>")
+        figures_by_kind = measured["figures"].get("kinds")
+        if not figures_by_kind:  # of spans, or of a user's pictures
+            continue
+        heading = f"<summary>{safe(way)}, by kind of picture</summary>"
+        is_first = not sections  # it is unfolded; further ones are much alike
+        unfolded = " open" if is_first else ""
+        content = f"<details{unfolded}>{heading}{_kinds_table(figures_by_kind)}</details>"
+        sections.append(f"<section>{content}</section>")
     return sections
 
 

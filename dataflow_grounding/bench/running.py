@@ -37,7 +37,7 @@ _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked l
 
 
 class _Reason(NamedTuple):
-    """Why a way is left out; an error may say so."""
+    """Why a way is left out, and the error that says so, if there was one."""
 
     text: str
     error: SpecError | None = None
@@ -68,16 +68,18 @@ class Bench:
                 "bench has a way for each form of asking: leave out vlm.asking, and"
                 " name the form in --ways"
             )
+        answerable: list[str] = []
         reason_by_way: dict[str, _Reason] = {}
         for way in self.ways:
             reason = self._reason_against(way)
-            if reason is not None:
+            if reason is None:
+                answerable.append(way)
+            else:
                 reason_by_way[way] = reason
-        answerable = [way for way in self.ways if way not in reason_by_way]
         if not answerable:
-            errors = [reason.error for reason in reason_by_way.values() if reason.error is not None]
-            if errors:
-                raise errors[0]
+            for reason in reason_by_way.values():
+                if reason.error is not None:
+                    raise reason.error
             raise SpecError("the endpoint can answer none of these ways: name others in --ways")
         for way, reason in reason_by_way.items():
             say(f"{way} is left out: {reason.text}.")
@@ -86,12 +88,13 @@ class Bench:
     def _reason_against(self, way: str) -> _Reason | None:
         # None if the endpoint can answer the way.
         try:
-            text = _why_unanswerable(self.run_of(way))
+            why = _why_unanswerable(self.run_of(way))
         except SpecError as error:
-            # It may be about this way's form alone, such as one without thinking, or about all.
-            text, _, _ = str(error).partition(": ")  # the rest says what to do
-            return _Reason(text, error)
-        return _Reason(text) if text else None
+            # The error may be of this way alone, such as one without thinking. If it is of all
+            # ways, a wrong key say, the caller raises it.
+            what_is_wrong, _, _what_to_do = str(error).partition(": ")
+            return _Reason(what_is_wrong, error)
+        return _Reason(why) if why else None
 
     def run_of(self, way: str) -> SpecRun:
         """Return the run of a way, whose questions are written next to its folder. Raises
@@ -122,11 +125,12 @@ class Bench:
 
 
 def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Ask in each way, and yield what `bench.json` holds after each. What can't be asked is
-    reported before the first request. If a run stops, its error is raised after the earlier ways
-    have been yielded, and the next call goes on. Ways of the `earlier` document stay if they are of
-    the same model, endpoint, pictures and version. Raises SpecError where the folder has another
-    model's replies.
+    """Ask in each way, and yield what `bench.json` holds after each.
+
+    Ways that can't be asked are reported before the first request. If the run of a way stops, its
+    error is raised, after the ways before it have been yielded; the next call goes on from there.
+    Figures of the `earlier` document stay if they are of the same model, endpoint, pictures and
+    version. Raises SpecError where the folder has another model's replies.
     """
     ways = bench.answerable_ways()
     first = bench.run_of(ways[0])
@@ -139,9 +143,10 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
     with errors_as(InputError, f"can't write {address_file}"):
         write_text(address_file, dump_text({"endpoint": document["endpoint"]}) + "\n")
     for way in ways:
-        # Made again only now: it knows what the way before has found out about the endpoint.
+        # A run is made when its turn comes, even the first again: it then knows what earlier ways
+        # have found out about the endpoint.
         run = bench.run_of(way)
-        _measure_way(bench, way, run, document)
+        _measure_way(bench, way, run, document)  # puts the figures into the document
         yield document
 
 
@@ -162,14 +167,14 @@ def _begun_document(bench: Bench, first: SpecRun, earlier: Mapping[str, Any]) ->
 
 
 def _measure_way(bench: Bench, way: str, run: SpecRun, document: dict[str, Any]) -> None:
-    # Ask in a way, and put its figures into the document.
+    # Asks in a way, and puts its figures into the document.
     say(f"{way}: {WAYS[way].about}, of {run.who}.")
     summary = execute_spec(run)
     _tell_what_to_do_about(way, summary)
-    # If all replies were stored, earlier figures stay: only the call that sent the requests knows
+    # Earlier figures stay if all replies were stored: only the call that sent the requests knows
     # how many replies were unreadable.
-    do_figures_stay = way in document["ways"] and not summary.requests["sent"]
-    if do_figures_stay:
+    are_all_stored = not summary.requests["sent"]
+    if are_all_stored and way in document["ways"]:
         return
     measured = {**document["ways"], way: _measured(bench, way, run, summary)}
     # Ways may be measured in several calls, in any order.
@@ -216,7 +221,8 @@ def _tell_of_another_address(
     folder: str, address_file: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
     endpoint = document["endpoint"]
-    # `earlier` knows only an address with which a way was measured to its end.
+    # The file has the address that was asked last. If it is lost, the `earlier` document has one
+    # with which a way was measured to its end.
     before = read_object(address_file).get("endpoint") or earlier.get("endpoint")
     if before and before != endpoint:
         say(
@@ -249,10 +255,10 @@ def _paid_for(run: SpecRun) -> dict[str, Any]:
     tests = 0
     tokens = {"input": 0, "cached": 0, "output": 0}
     for step in steps:
-        # Tests show rectangles of ours in place of a picture of the set: to find out how the model
-        # writes boxes (all of the calibration), and whether it still does (a step's checks).
-        paid_for_tests = step if step["step"] == CALIBRATION else step["checks"]
-        tests += paid_for_tests["requests"]
+        # Tests show rectangles of ours in place of a picture of the set. All of the calibration are
+        # tests, of how the model writes boxes; of other steps, the checks that it still does.
+        is_calibration = step["step"] == CALIBRATION
+        tests += step["requests"] if is_calibration else step["checks"]["requests"]
         for name in tokens:
             tokens[name] += step["tokens"][name]
     return {

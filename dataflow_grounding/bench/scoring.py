@@ -33,7 +33,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
         "unreadable": summary.requests["unreadable"],
         "unchecked": summary.expressions["not checked"],
     }
-    if not counts["unreadable"]:  # then a file is as earlier versions wrote it
+    if not counts["unreadable"]:  # without such replies, a file is as earlier versions wrote it
         return counts
     return counts | unreadable_facts(summary.requests)
 
@@ -41,7 +41,8 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    # Under `all` the figures of all pictures, under `kinds` those of each kind, but for spans.
+    # {"all": figures of all pictures, "kinds": {"crowd": figures of these pictures, …}}, without
+    # `kinds` for spans.
     right = [_with_path_of_id(record) for record in gold]
     answered = [_with_path_of_id(record) for record in records]
     answered += _empty_answers_for_failed(answered, right)
@@ -59,7 +60,7 @@ def _figures(
 def _empty_answers_for_failed(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    # Of a picture that failed no phrase was found: without a record it wouldn't count as wrong.
+    # A picture that failed has no record. With an empty one, its phrases count as not found.
     answered_paths = {record["image_path"] for record in answered}
     empty_answers = []
     for record in gold:
@@ -122,8 +123,8 @@ def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, 
     # {"value": 0.71, "interval": [0.68, 0.74]}
     rounded_value = None if value is None else round(value, _DIGITS)
     rounded_ends = None
-    # Where both ends are equal, all bootstrap samples come to the same, as with one picture, or
-    # with a figure that is 1 in each picture: an interval would look sure of what nobody knows.
+    # Both ends are equal with one picture, or if a figure is 1 in each picture. Such an interval is
+    # left out: it would look sure of what nobody knows.
     if interval is not None and interval[0] != interval[1]:
         rounded_ends = [round(end, _DIGITS) for end in interval]
     return {"value": rounded_value, "interval": rounded_ends}

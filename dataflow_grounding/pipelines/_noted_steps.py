@@ -36,9 +36,9 @@ class CheckedSteps(list[Step]):
 
     def append(self, step: Step) -> None:
         """Take in a step. Raises PlanError or InputError if it can't read its file or columns."""
-        # `step` is in the last segment, whose steps read what the one before wrote: so only the
-        # file of its first step can be looked at.
-        *earlier_segments, segment = segments([*self, step])
+        # Each step of a segment reads what the step before it writes. Only the file that the
+        # segment's first step reads may exist already.
+        *earlier_segments, segment = segments([*self, step])  # the last one has `step`
         first = segment[0]
         path = first.storage.input_path
         # A file that an earlier step is to write isn't there yet, and a pipe can be read only once:
@@ -52,7 +52,7 @@ class CheckedSteps(list[Step]):
         super().append(step)
 
     def _columns_of(self, path: str, segment: Sequence[Step]) -> _FileColumns:
-        # The file is read for the segment's first step, and not again for its others.
+        # `append` asks for it at each step of the segment: the file is read once.
         if path not in self._columns_by_path:
             source = Source(segment)
             self._columns_by_path[path] = _FileColumns(source.columns(), source.empty_columns)
@@ -66,8 +66,8 @@ def _written_by(steps: Iterable[Step]) -> set[str]:
 class NoRecordLeft(BaseException):
     """No record got through a step, so that the further ones aren't run.
 
-    It is no Exception: where `forward()` looks at a file, and so has the steps run, it may catch
-    those.
+    It is no Exception, because a `forward()` that looks at a file has the steps run by that, and
+    may have an `except Exception` around it.
     """
 
 
@@ -96,10 +96,10 @@ class StepByStep(CheckedSteps):
         try:
             super().append(step)
         except InputError:
-            is_none_waiting = self._started == len(self)
-            if is_none_waiting:
+            waiting = self[self._started :]
+            if not waiting:
                 raise
-            # One of the steps that wait may write the file that this one reads.
+            # One of these may write the file that this step reads.
             self.run()
             super().append(step)
         written = _written_by(self[:-1])
@@ -134,7 +134,7 @@ class StepByStep(CheckedSteps):
         # no record got through.
         first_waiting = self._started
         waiting = self[first_waiting:]
-        self._started = len(self)  # even if one of them fails, none is run a second time
+        self._started = len(self)  # set first: if one of them fails, none is run a second time
         self._refuse_changed(waiting, first_waiting)
         for step in waiting:
             with outside_forward():  # now steps run, and aren't noted
@@ -145,7 +145,8 @@ class StepByStep(CheckedSteps):
                     self._budget,
                     unsettled=self._unsettled,
                 )
-            if not summary.annotations:  # an operator of another library that wrote no file
+            is_of_other_library_without_file = not summary.annotations
+            if is_of_other_library_without_file:
                 continue
             self.summaries.append(summary)
             if summary.failed and not summary.done:
@@ -179,11 +180,11 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     operator = step.operator
     parts: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
-        # `work` is a partial of the `run` method of another library's operator, as ForeignOperator
-        # makes it: this is the operator.
+        # It runs an operator of another library. ForeignOperator made `work`, as
+        # partial(that_operator.run, …).
         run_method = getattr(operator.work, "func", None)
-        operator_of_other = getattr(run_method, "__self__", None)
-        parts[f"{operator.name}'s attributes"] = _attributes_of(operator_of_other)
+        that_operator = getattr(run_method, "__self__", None)
+        parts[f"{operator.name}'s attributes"] = _attributes_of(that_operator)
     else:
         settings = (repr(operator.settings()), _attributes_of(operator))
         parts[f"{operator.name}'s settings"] = settings
@@ -196,8 +197,8 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # Something to compare later for each attribute: the text of a plain value, and of anything else
-    # which object it is.
+    # By attribute, something to compare later: for a plain value its text, for any other object its
+    # id.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import PlanError
@@ -55,8 +54,8 @@ class ForeignOperator:
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):  # no `forward()` is running
             return work()
-        # A storage notes in `strays` which steps other threads call, for the pipeline to refuse.
-        # Those that this operator calls, in any thread, are no mistake.
+        # When a step is called in another thread, its storage says so in `strays`, and the pipeline
+        # refuses it. This operator may call steps of this one in any thread.
         storage.strays = None
         return _output_column(self._operator, arguments, keys)
 
@@ -97,16 +96,24 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
     # What the operator's `run` would return: the value of its first argument whose name begins with
     # `output`, or that argument's default. "" without such an argument.
-    values = dict(keys)
-    with suppress(ValueError):  # not every callable tells its arguments
-        signature = inspect.signature(operator.run)
-        try:
-            bound = signature.bind(*arguments, **keys)
-        except TypeError as error:
-            raise PlanError(f"{type(operator).__name__}.run(): {error}") from None
-        bound.apply_defaults()
-        values.update(bound.arguments)
-    for name, value in values.items():
+    for name, value in _arguments_of_run(operator, arguments, keys).items():
         if name.startswith("output"):
             return value
     return ""
+
+
+def _arguments_of_run(
+    operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]
+) -> dict[str, Any]:
+    # The values of the arguments of the operator's `run` by name, those of `keys` first. Raises
+    # PlanError where `run` doesn't take these.
+    try:
+        signature = inspect.signature(operator.run)
+    except ValueError:  # not every callable tells its arguments
+        return keys
+    try:
+        bound = signature.bind(*arguments, **keys)
+    except TypeError as error:
+        raise PlanError(f"{type(operator).__name__}.run(): {error}") from None
+    bound.apply_defaults()
+    return {**keys, **bound.arguments}

@@ -73,9 +73,10 @@ class Pipeline:
     def compile(self) -> list[Step]:
         """Return the steps that `forward()` calls, none of them run, and check their columns.
 
-        `run` then streams records through those that `forward()` calls by then. Columns of files
-        that an earlier step writes, and of pipes, aren't checked yet. Raises PlanError without a
-        step or for columns that don't fit, InputError for a file that can't be read.
+        `run` then streams records through all steps, which it has `forward()` call once more.
+        Columns of files that an earlier step writes, and of pipes, are only checked in a run.
+        Raises PlanError without a step or for columns that don't fit, InputError for a file that
+        can't be read.
         """
         steps = self._record(CheckedSteps())
         if not steps:
@@ -88,20 +89,22 @@ class Pipeline:
         return self._record([])
 
     def _record(self, steps: list[Step]) -> list[Step]:
-        # Adds the steps that `forward()` calls to `steps`, and returns these. None is run, not even
-        # where `forward()` looks at a file.
+        # Adds the steps that `forward()` calls to `steps`, and returns `steps`. None is run. With
+        # None for `before_looking`, none is run where `forward()` looks at a file, either.
         with holding(noted_steps, steps), holding(before_looking, None):
             self._call_operators()
         return steps
 
     def _call_operators(self) -> None:
         # Calls `forward()`, whose operators note their steps. Storages begin at their first step.
-        strays: list[str] = []  # what to say of steps that other threads call: storages fill it
+        # A step that another thread calls would not be noted: the storage puts an error's text for
+        # it into `strays`.
+        strays: list[str] = []
         replaced: dict[str, Any] = {}  # the attributes to put back in the end
         try:
             for storage in self._storages():
                 storage.reset()
-                bucket.fill(storage.cache_path)  # where it is an address, from there
+                bucket.fill(storage.cache_path)  # if that is an address, its files are fetched
                 storage.strays = strays
             replaced = self._replace_foreign()
             returned = type(self).forward(self)
@@ -134,14 +137,15 @@ class Pipeline:
         # Raises PlanError if the error comes of the commonest mistake: a pipeline without a
         # storage, or with something else in its place.
         storage = vars(self).get("storage")
-        if callable(getattr(storage, "step", None)):  # it is one
+        is_storage = callable(getattr(storage, "step", None))
+        # `self.storage` failed, or `self.storage.step`
+        is_about_storage = error.name == "storage" and error.obj is self
+        is_about_step = error.name == "step"
+        if is_storage or not (is_about_storage or is_about_step):
             return
-        lacks_step = error.name == "step"  # of something that isn't a storage
-        lacks_storage = error.name == "storage" and error.obj is self
-        if not lacks_step and not lacks_storage:
-            return
-        problem = "has no storage"
-        if storage is not None:
+        if storage is None:
+            problem = "has no storage"
+        else:
             problem = f"has {type(storage).__name__} {storage!r} for a storage"
         raise PlanError(
             f"{type(self).__name__} {problem}: give it"
@@ -172,15 +176,15 @@ class Pipeline:
         """
         options = options or current_options.get()
         steps_of_caller = noted_steps.get()
-        if steps_of_caller is None:
+        if steps_of_caller is None:  # no other pipeline calls this one
             return self._run(resume_step, options)
-        # Another pipeline's `forward()` calls this one. Where that is called by `compile()` or
-        # `steps()`, the steps of this one are noted with its own, and none is run.
+        # The `forward()` of another pipeline, the caller, calls this one.
         if not isinstance(steps_of_caller, StepByStep):
+            # The caller only wants its steps, for `compile()` or `steps()`: these are among them.
             for step in self.steps()[resume_step:]:
                 steps_of_caller.append(step)
             return Summary()
-        # Its own steps so far come first: this pipeline may read what they write.
+        # The caller runs. Its steps so far come first: this pipeline may read what they write.
         steps_of_caller.run()
         with outside_forward():
             summary = self._run(resume_step, options)
@@ -189,8 +193,7 @@ class Pipeline:
 
     def _run(self, resume_step: int, options: RunOptions) -> Summary:
         if self.__dict__.get("_is_compiled") or resume_step:
-            # The steps that `compile` returned aren't kept: operators may have been exchanged or
-            # changed since.
+            # `forward()` is called once more: since `compile()`, operators may have been changed.
             steps = self.steps()
             if not steps:
                 raise PlanError(f"forward() of {self.name} runs no operator")
@@ -203,14 +206,13 @@ class Pipeline:
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
         check_budget(options)
-        # Operators that `forward()` hasn't called yet settle ahead what they have to know, so that
-        # a run doesn't stop at them when others have been paid for.
+        # All operators find out ahead what they have to know, such as a model's box format, even
+        # those that `forward()` calls late: a run doesn't stop at them after others were paid for.
         ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
         steps = StepByStep(self.name, budget_of(options), ahead)
-        # Where no record is left after a step, the further ones aren't run.
         with holding(current_options, options), suppress(NoRecordLeft):
             self._call_and_run(steps)
-        if not steps.summaries:
+        if not steps.summaries:  # only steps of other libraries ran
             return Summary()
         *earlier, last = steps.summaries
         for summary in earlier:
@@ -224,12 +226,12 @@ class Pipeline:
             with holding(noted_steps, steps), holding(before_looking, steps.run):
                 self._call_operators()
         except FileNotFoundError as error:
-            steps.refuse_early_look(error.filename)  # which raises if a step would write it
+            steps.refuse_early_look(error.filename)  # a PlanError, if a step is to write this file
             raise
         steps.run()
         # A step of another library may leave no summary, but takes a step of the storage.
-        is_no_step_taken = all(storage.operator_step < 0 for storage in self._storages())
-        if is_no_step_taken and not steps.summaries:
+        has_taken_step = any(storage.operator_step >= 0 for storage in self._storages())
+        if not has_taken_step and not steps.summaries:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
 
     def run_on_ray(

@@ -96,7 +96,8 @@ class ImageGroundingPipeline(Pipeline):
                 check=check,
                 negatives=bool(negatives),
             )
-        # `forward` takes the fused step; else the lister or the extractor, and then the grounder.
+        # With `fuse`, `forward` runs the fused step alone; else the lister or the extractor, then
+        # the grounder.
         self.fused = steps.CaptionGrounder(serving, **boxes) if fuse else None
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
@@ -118,12 +119,12 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(judge, samples=samples, **boxes))
         if negatives:
             self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
-        # Boxes that something else proposed are always checked. Negatives are judged in any case.
-        checks_boxes = check or proposed
-        if checks_boxes or negatives:
-            self.further.append(steps.BoxChecker(judge, only_negatives=not checks_boxes))
+        checks_boxes = check or proposed  # such as a detector's boxes
         if checks_boxes:
+            self.further.append(steps.BoxChecker(judge))  # judges negatives, too
             self.further.append(steps.MissingFinder(serving, **boxes))
+        elif negatives:
+            self.further.append(steps.BoxChecker(judge, only_negatives=True))
 
     def forward(self) -> None:
         """Run the steps: expressions and boxes, then those that look at them again."""
@@ -219,9 +220,10 @@ class ImageReferringExpressionPipeline(Pipeline):
             self.checker = steps.DoubleChecker(serving)
         self.verifier: Operator | None = None
         if method in ("reground", "both"):
-            # As many phrases at once as the questions about regions have regions.
-            at_once = serving.regions_per_request
-            self.verifier = steps.BoxVerifier(judge, region_iou=iou, phrases_per_request=at_once)
+            # A question has as many phrases as one about regions has regions.
+            self.verifier = steps.BoxVerifier(
+                judge, region_iou=iou, phrases_per_request=serving.regions_per_request
+            )
         self.negating: list[Operator] = []
         if negatives:
             self.negating = [
