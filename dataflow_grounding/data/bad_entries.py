@@ -69,7 +69,7 @@ class BadEntries:
         """Return a record with the number of objects that were left out since the last record.
 
         A picture without a box would count as background. Where an object was left out, the record
-        is marked as none: the picture shows something all the same.
+        says that it isn't: the picture shows something all the same.
         """
         if not self._of_picture:
             return record

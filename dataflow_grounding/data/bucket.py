@@ -87,8 +87,8 @@ class _Bucket:
         self.address = address
         self.root = root
         self.subfolder = subfolder
-        # How messages about this machine's disk call the folder: its path would be shown as the
-        # address, as if the bucket had failed.
+        # How messages about this machine's disk call the folder. `show_as`, below, replaces its
+        # path by the address: with the path, they would say that the bucket has failed.
         self.folder_in_words = f"{os.path.basename(root)} in {os.path.dirname(root)}"
         self._system, self._path = place_of(address)  # fsspec's file system, and the path in it
         self.writer = self._name_as_writer()
@@ -177,7 +177,7 @@ class _Bucket:
         """Bring what runs read of the subfolder, where it isn't here or was changed there since.
         It overwrites changes here that aren't sent yet.
         """
-        known_states = self._known_states()
+        synced_states = self._synced_states()
         states_here = self._states_here()
         folders_here = {posixpath.dirname(path) for path in states_here}
         versions_there = self._versions_there(folders_here)
@@ -187,16 +187,16 @@ class _Bucket:
         paths_to_bring: list[str] = []
         for path, version in versions_there.items():
             is_here = path in states_here
-            known = known_states.get(path)
-            if is_here and known is not None and known.there == version:
-                new_states[path] = known  # it hasn't changed there
+            synced = synced_states.get(path)
+            if is_here and synced is not None and synced.there == version:
+                new_states[path] = synced  # it hasn't changed there
             elif is_here or self._is_read_by_runs(path):
                 paths_to_bring.append(path)
         self._bring(paths_to_bring)
         for path in paths_to_bring:
             new_states[path] = _State(state_of(self.here(path)), versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            self._keep_states(new_states)
+            self._keep_synced_states(new_states)
 
     def _bring(self, paths: list[str]) -> None:
         # By finished.json a run sees that it was done before and its outputs are still the same.
@@ -205,12 +205,12 @@ class _Bucket:
             Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths)
 
-    def _known_states(self) -> dict[str, _State]:
-        # By path, of each file that was sent or brought.
+    def _synced_states(self) -> dict[str, _State]:
+        # By path, how each file was when it was last sent or brought.
         rows = read_object(self.here(_SENT))
         return {path: _State(*row) for path, row in rows.items()}
 
-    def _keep_states(self, states: dict[str, _State]) -> None:
+    def _keep_synced_states(self, states: dict[str, _State]) -> None:
         write_bytes(self.here(_SENT), json.dumps(states).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
@@ -281,10 +281,10 @@ class _Bucket:
         """Send those files of the subfolder that have changed here since they were sent or brought;
         with `endings` only files whose paths end so.
         """
-        states = self._known_states()
+        synced_states = self._synced_states()
         changed_states: dict[str, list[int]] = {}  # by path
         for path, state in self._states_here().items():
-            is_unchanged = path in states and states[path].here == state
+            is_unchanged = path in synced_states and synced_states[path].here == state
             has_ending = not endings or path.endswith(endings)
             if has_ending and not is_unchanged:
                 changed_states[path] = state
@@ -295,9 +295,9 @@ class _Bucket:
             versions |= self.send(run_file)
         for path, state in changed_states.items():
             # A file that changes while it is sent differs from this state, and is sent again.
-            states[path] = _State(state, versions[path])
+            synced_states[path] = _State(state, versions[path])
         with errors_as(StorageFailed, f"can't write in {self.folder_in_words}", again=True):
-            self._keep_states(states)
+            self._keep_synced_states(synced_states)
 
     def send(self, *paths: str) -> dict[str, str]:
         """Send files; return by path the version of each there."""
@@ -387,8 +387,9 @@ class _Replies:
             parts_of_log = self._listed_parts()
             in_threads(lambda log: self._bring_log(log, parts_of_log[log]), parts_of_log)
         own_log = _Log(self._folder, self._bucket.writer)
-        own_parts = parts_of_log[own_log]  # it is always listed, perhaps empty
-        self._sent_end = max((offset + size for offset, size in own_parts.items()), default=0)
+        own_parts = parts_of_log[own_log]  # {} if it has none: this writer is a known one
+        ends = [offset + size for offset, size in own_parts.items()]
+        self._sent_end = max(ends, default=0)
         self._part_begin = self._sent_end  # parts of earlier runs aren't sent again
 
     def _listed_parts(self) -> dict[_Log, _SizeAtOffset]:
@@ -431,11 +432,12 @@ class _Replies:
                 file.write(more)
 
     def _bytes_of_log(self, log: _Log, parts: _SizeAtOffset, start: int) -> bytes:
-        # Some bytes of a log there, from `start` on; none where it ends.
+        # Some bytes of a log there, from `start` on; none where it ends. Parts may overlap: of one
+        # with bytes 0 to 100 and one with 60 to 140, the second is read from 70 on.
         begins = [begin for begin, size in parts.items() if begin <= start < begin + size]
-        # Of several parts that have these bytes, the one that began last counts. Without any, the
-        # part that would begin at `start` is asked for: the listing may have missed a new one.
-        begin = max(begins, default=start)
+        begin = start  # no listed part has them: a new one may, which the listing has missed
+        if begins:
+            begin = max(begins)
         name = _part_name(log.folder, log.writer, begin)
         start_in_part = start - begin
         return self._bucket.read(name, start_in_part, start_in_part + CLOSED_BYTES)
@@ -551,7 +553,8 @@ class _Run:
         except StorageFailed as error:
             if stopped is None:
                 raise
-            if str(error) != str(stopped):  # what stopped the run is said anyhow
+            was_stopped_by_this = str(error) == str(stopped)  # then the command says it at its end
+            if not was_stopped_by_this:
                 say(f"Warning: {error}")
 
 
@@ -562,16 +565,20 @@ def local(results: str, subfolder: str = "") -> str:
     """
     if is_remote(results):
         address = _spelled(results)
-        # the same name for the same address and subfolder, so that a later run finds it again
-        name = hashlib.sha256(json.dumps([address, subfolder]).encode()).hexdigest()[:20]
-        folder = os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
-        root = os.path.abspath(os.path.join(folder, name))
-        return _Bucket(address, root, subfolder).here(subfolder)
+        bucket = _Bucket(address, _working_folder_of(address, subfolder), subfolder)
+        return bucket.here(subfolder)
     if has_scheme(results) and not os.path.isdir(results):
         raise InputError(
             f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
         )
     return os.path.join(results, subfolder) if subfolder else results
+
+
+def _working_folder_of(address: str, subfolder: str) -> str:
+    # The name is made of the address and subfolder, so that a later run finds the folder again.
+    name = hashlib.sha256(json.dumps([address, subfolder]).encode()).hexdigest()[:20]
+    parent = os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
+    return os.path.abspath(os.path.join(parent, name))
 
 
 def _spelled(address: str) -> str:
@@ -659,14 +666,10 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     """Yield a results folder of this machine to read; one in a bucket is copied for the block. Of
     that only the files `names` are copied, and with `replies` the logs of replies.
     """
-    if is_remote(results):
-        address = _spelled(results)
-    else:
-        bucket = _bucket_of(results)
-        if bucket is None:
-            yield results
-            return
-        address = bucket.address
+    address = _address_of(results)
+    if not address:  # the folder can be read as it is
+        yield results
+        return
     with tempfile.TemporaryDirectory() as aside:
         root = os.path.join(os.path.abspath(aside), posixpath.basename(address))
         copy = _Bucket(address, root)
@@ -677,6 +680,15 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
             yield root
         finally:
             del _buckets[root]  # `_Bucket` has put it there, and the folder is removed now
+
+
+def _address_of(results: str) -> str:
+    # The bucket of results: of their address itself, or of a working folder, whose bucket may have
+    # newer files. "" for any other folder.
+    if is_remote(results):
+        return _spelled(results)
+    bucket = _bucket_of(results)
+    return "" if bucket is None else bucket.address
 
 
 def send(path: str, *endings: str) -> None:

@@ -179,17 +179,21 @@ def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield the class names in a `run.json`'s spec, in the user's order, some perhaps twice."""
     for data in stated_in(run, "data"):
         classes = data.get("classes")
-        if not classes or not isinstance(classes, (dict, list)):
-            continue
-        names: list[Any] = []
-        if isinstance(classes, list):
-            names = classes
-        else:
-            for key, stated in classes.items():
-                # "hard hat: helmet" names it second, "helmet: {phrases: [hard hat]}" first
-                names.append(stated if isinstance(stated, str) else key)
-        yield from (name for name in names if isinstance(name, str))  # run.json may be damaged
-        return  # the first block that states some counts
+        if classes and isinstance(classes, (dict, list)):
+            for name in _class_names_in(classes):
+                if isinstance(name, str):  # run.json may be damaged
+                    yield name
+            return  # only the first block that states some counts
+
+
+def _class_names_in(classes: dict[Any, Any] | list[Any]) -> list[Any]:
+    if isinstance(classes, list):
+        return classes
+    names = []
+    for key, stated in classes.items():
+        # "hard hat: helmet" has the class second, "helmet: {phrases: [hard hat]}" first
+        names.append(stated if isinstance(stated, str) else key)
+    return names
 
 
 class ClassList:

@@ -238,23 +238,31 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    # A Parquet file stores a repeated text once, in a column's dictionary, but each row in memory
-    # has a copy. So rows have to fit at their mean size. They also have to fit if the largest
-    # dictionary is a single text that each of them has. A group is a part of the file's rows.
-    row_bytes = 0  # of a row on average, in the group where rows are largest
-    # Of the largest column with a dictionary: how large the dictionary itself is isn't known, but
-    # it is no larger than the column.
-    dictionary_bytes = 0
-    for group_number in range(metadata.num_row_groups):
-        group = metadata.row_group(group_number)
-        row_bytes = max(row_bytes, group.total_byte_size // max(1, group.num_rows))
-        for column_number in range(group.num_columns):
-            column = group.column(column_number)
-            if column.has_dictionary_page:
-                dictionary_bytes = max(dictionary_bytes, column.total_uncompressed_size)
-    rows_by_mean = ROWS_BYTES // max(1, row_bytes)
-    rows_by_dictionary = REPEATED_BYTES // max(1, dictionary_bytes)
+    # How many rows may be in memory at once. A Parquet file stores a repeated text once, in a
+    # column's dictionary, but each row in memory has a copy. So rows have to fit at their mean
+    # size, and also if the largest dictionary is a single text that each of them has.
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows_by_mean = ROWS_BYTES // max(1, _largest_mean_row(groups))
+    rows_by_dictionary = REPEATED_BYTES // max(1, _largest_dictionary(groups))
     return min(rows_by_mean, rows_by_dictionary)
+
+
+def _largest_mean_row(groups: Iterable[Any]) -> int:
+    # Bytes of a row on average, in the group where rows are largest. A group is a part of the
+    # file's rows.
+    return max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+
+
+def _largest_dictionary(groups: Iterable[Any]) -> int:
+    # The most bytes that a column's dictionary may have. The file doesn't state them, but they are
+    # no more than those of the column.
+    most_bytes = 0
+    for group in groups:
+        for number in range(group.num_columns):
+            column = group.column(number)
+            if column.has_dictionary_page:
+                most_bytes = max(most_bytes, column.total_uncompressed_size)
+    return most_bytes
 
 
 @contextmanager

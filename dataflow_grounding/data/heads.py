@@ -22,14 +22,16 @@ def head_of(phrase: str) -> str:
     """
     text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
     words = _WORD.findall(_NUMBERING.sub("", text))
-    head = ""  # the noun, as far as the words were read
-    for word, after in zip(words, [*words[1:], ""], strict=False):  # `after` is the next word
-        if word in _WORDS["relations"] and head in _WORDS["quantities"]:
-            head = ""  # the "lot" of "a lot of cars"
-        elif head and ends_phrase(word, after):
+    head = ""  # the last word so far that may be the noun
+    for index, word in enumerate(words):
+        next_word = words[index + 1] if index + 1 < len(words) else ""
+        is_of_quantity = word in _WORDS["relations"] and head in _WORDS["quantities"]
+        if is_of_quantity:  # the "of" of "a lot of cars": the noun comes after it
+            head = ""
+        elif head and ends_phrase(word, next_word):  # the "on" of "cups on a table"
             break
-        elif word not in _WORDS["empty"]:  # an article, say
-            head = word  # the word before it was an adjective, or part of the noun
+        elif word not in _WORDS["empty"]:  # no article or the like
+            head = word  # "cups" after "red", which was no noun
     return singular(head)
 
 

@@ -64,13 +64,14 @@ def items_of(file: IO[str]) -> Iterator[str]:
 
 
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
-    """Yield the items of the lists in an object, as (name, number, item). Each list begins with
-    (name, -1, None), so that an empty one shows, too; a value that is no list has the number -2.
-    Raises ValueError, perhaps after some items.
+    """Yield the items of the lists in an object, as (name, number, item). Of
+    {"images": [7], "info": 1} these are ("images", -1, None), with which each list begins, so that
+    an empty one shows, too; ("images", 0, 7); and ("info", -2, 1), where -2 says that it is no
+    list. Raises ValueError, perhaps after some items.
     """
     json_text = _PartlyReadJson(file, "{")
-    # The outer loop reads the object's keys. What is between two of them, a key's own value with
-    # its colon, is read within the loop.
+    # The outer loop reads the object's keys. `values` goes on to the next key only when the loop
+    # asks for it: by then, the loop has read the colon and the value.
     for name, _ in json_text.values(_OBJECT, _MEMBER):
         if json_text.character_after(_COLON) == "[":
             yield name, _LIST_BEGINS, None

@@ -71,8 +71,8 @@ def joined_remarks(remarks: Iterable[str]) -> str:
 def wordings_of(record: Mapping[str, Any]) -> Wordings:
     """Return the wordings of a record's remark, one for each sentence. The record's phrases, their
     nouns and their classes are masked with `…`, and numbers with `N`. Wordings that differ in case,
-    articles, the number of things or the length of a list are one. A sentence of nothing but masks
-    has no wording.
+    articles, the number of things or the length of a list are one. With the phrases "cup" and
+    "plate", it is {"… is red": "… are red"} for "The cup and the plate are red."
     """
     remark = record.get(REMARK)
     if not isinstance(remark, str) or not remark.strip():
@@ -87,7 +87,7 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
         parts = _masked_parts(sentence, phrases, is_cut_sentence)
         key = _key_of(parts)
         is_of_masks_alone = key.strip(" …") == ""
-        if is_of_masks_alone:
+        if is_of_masks_alone:  # it says nothing of its own
             continue
         if is_cut_sentence:
             key += _CUT
@@ -130,13 +130,14 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
         words = [_folded(word) for word in _WORD.findall(plain)]
         while words and words[0] in _ARTICLES:
             del words[0]
-        phrases.add(tuple(words))
-        phrases.add((head_of(text),))  # the noun alone, as a phrase of one word
+        if words:
+            phrases.add(tuple(words))
+        noun = head_of(text)
+        if noun:
+            phrases.add((noun,))  # the noun alone, as a phrase of one word
     phrases_by_first_word: dict[str, list[list[str]]] = {}
     for phrase in sorted(phrases, key=_longest_first):
-        is_empty = not phrase or not phrase[0]  # no words but articles, or no noun
-        if not is_empty:
-            phrases_by_first_word.setdefault(phrase[0], []).append(list(phrase))
+        phrases_by_first_word.setdefault(phrase[0], []).append(list(phrase))
     return _Phrases(phrases_by_first_word, sorted(unspaced, key=_longest_first))
 
 
@@ -218,14 +219,15 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
-    # Whether some phrase begins with these words, of which the last may be cut off: "a red cu". All
-    # phrases are looked through, because the cut word may be the first of its phrase.
+    # Whether some phrase begins with these words, of which the last may be cut off: "red cu" of
+    # "red cup". All phrases are looked through, because the cut word may be a phrase's first.
     *whole_words, cut_word = words
+    place_of_cut_word = len(whole_words)
     for same_first in phrases.by_first.values():
         for phrase in same_first:
-            if len(phrase) < len(words) or phrase[: len(whole_words)] != whole_words:
+            if phrase[:place_of_cut_word] != whole_words or len(phrase) <= place_of_cut_word:
                 continue
-            if phrase[len(whole_words)].startswith(cut_word):
+            if phrase[place_of_cut_word].startswith(cut_word):
                 return True
     return False
 
@@ -236,8 +238,10 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    # What tells a sentence from others: "… is red" for "The cup, the plate and the fork are red."
-    # Articles are left out, and a list of masks is one mask, without the words that join them.
+    # What tells a sentence from others. Articles are left out, and a list of masks is one mask,
+    # without the words that join them. With the phrases "cup" and "plate":
+    #   "The cup and the plate are red." -> "… is red"
+    #   "The cup and the fork are red."  -> "… and fork is red"
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:

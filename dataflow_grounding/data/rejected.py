@@ -28,7 +28,9 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
         is_rejected = box.get("verified") is False and bool(_reviewer(expression, box))
         if not is_rejected:
             boxes_left.append(box)
-    return boxes_left or None
+    if not boxes_left:  # each box was rejected by itself
+        return None
+    return boxes_left
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:
@@ -121,17 +123,7 @@ class WithoutRejected:
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}
-        expressions_left = []
-        missed = []  # phrases whose thing a person has seen, though it has no box
-        for expression in with_twins_rejected(expressions):
-            if not _is_readable(expression):
-                expressions_left.append(expression)
-                continue
-            expression_left = self._without_rejected_boxes(expression)
-            if expression_left is not None:
-                expressions_left.append(expression_left)
-            elif is_missed(expression):
-                missed.append(str(expression.get("text", "")))
+        expressions_left, missed = self._left_and_missed(with_twins_rejected(expressions))
         if expressions_left == expressions:
             return {}
         columns: dict[str, Any] = {"expressions": expressions_left}
@@ -141,6 +133,22 @@ class WithoutRejected:
         if missed:
             columns[MISSED] = missed
         return columns
+
+    def _left_and_missed(self, expressions: Iterable[Any]) -> tuple[list[Any], list[str]]:
+        # The expressions that are left, and the phrases whose thing a person has seen, though it
+        # has no box.
+        left: list[Any] = []
+        missed: list[str] = []
+        for expression in expressions:
+            if not _is_readable(expression):
+                left.append(expression)
+                continue
+            expression_left = self._without_rejected_boxes(expression)
+            if expression_left is not None:
+                left.append(expression_left)
+            elif is_missed(expression):
+                missed.append(str(expression.get("text", "")))
+        return left, missed
 
     def _without_rejected_boxes(self, expression: dict[str, Any]) -> dict[str, Any] | None:
         # The expression with the boxes that are left; None if all of it is rejected. What is left

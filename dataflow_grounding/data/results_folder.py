@@ -30,11 +30,11 @@ RUN_JSON = "run.json"
 
 def annotations_of(results: str) -> str:
     """Return the path of the records that RESULTS names. Raises InputError where there are none."""
-    path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(results):
         raise InputError(
             f"there is no {results}: name a finished run's results_dir, or a file of records"
         )
+    path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     if file_type_of(path) == "parquet" and holds_bytes(path):
@@ -45,8 +45,8 @@ def annotations_of(results: str) -> str:
 
 def run_of(results: str) -> dict[str, Any]:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
-    # Without the / that may be at the end: joined() takes it off an address, absolute() off a path.
-    # The folder above "run/" would be "run" itself.
+    # A / at the end is taken off, by joined() of an address, by absolute() of a path: os.path takes
+    # "run" for the folder above "run/".
     folder = absolute(joined(folder_of_results(results), ""))
     # A step's folder has no run.json, but the run's folder above it has one.
     for candidate in (folder, os.path.dirname(folder)):

@@ -169,17 +169,17 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 def _read_json(path: str) -> Iterator[Row]:
     # A file of this type should be a list. Some are JSON lines under another name.
-    number = 0  # of the last item that was read
-    # `items_of` raises one of these where the file isn't a list all through.
+    items_read = 0
     with suppress(ValueError, RecursionError), json_file(path) as file:
-        for number, item in enumerate(items_of(file), 1):
-            yield _parse_row(number, item)
+        for items_read, item in enumerate(items_of(file), 1):
+            yield _parse_row(items_read, item)
         return
+    # `items_of` has raised one of these: the file isn't a list all through.
     data = read_json(path)  # raises where it is no JSON
     holds_several_values = data is None  # or null alone, which is one broken line
     if isinstance(data, dict):  # JSON lines with one line
         yield _parse_row(1, json.dumps(data))
-    elif holds_several_values and number == 0:  # not a list with something after it
+    elif holds_several_values and items_read == 0:  # not a list with something after it
         yield from _read_jsonl(path)
     else:
         raise InputError(f"{path} should hold a JSON array of objects")

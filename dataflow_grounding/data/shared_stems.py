@@ -23,6 +23,7 @@ class SharedStems:
         hash_of_picture = hash((stem, ending))
         first_ending = self._first_endings.setdefault(hash(stem), ending)
         shares_stem = ending != first_ending
+        # a picture may be in many rows, but is told of once
         if shares_stem and hash_of_picture not in self._later_pictures:
             self._later_pictures.add(hash_of_picture)
             self._pairs.append(f"{stem}{first_ending} and {stem}{ending}")

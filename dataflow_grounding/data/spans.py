@@ -151,7 +151,7 @@ def whole_words(span: Span, caption: str) -> Span:
     if start == end:
         return start, end
     folded = _fold(caption)
-    # Each edge but the last may begin a word, each but the first may end one.
+    # In "a cat", with edges at 0, 1, 2 and 5, words begin at 0, 1 and 2, and end at 1, 2 and 5.
     starts_of_words = [folded.starts[edge] for edge in folded.edges if edge < len(folded.starts)]
     ends_of_words = [folded.ends[edge - 1] for edge in folded.edges if edge > 0]
     whole_start = max((place for place in starts_of_words if place <= start), default=start)
@@ -232,14 +232,19 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
     if has_no_marks:
         return with_marks
     without_marks: list[Span] = []
-    for start, end in plain_caption.occurrences(plain_phrase):
-        # Those with marks are in order. So only the last of them that begins before this one's end
-        # may overlap it. (end, end) comes before all that begin at `end` or later.
-        previous = bisect_left(with_marks, (end, end)) - 1
-        is_free = previous < 0 or with_marks[previous][1] <= start
-        if is_free:
-            without_marks.append((start, end))
+    for span in plain_caption.occurrences(plain_phrase):
+        if not _overlaps_one_of(span, with_marks):
+            without_marks.append(span)
     return with_marks + without_marks
+
+
+def _overlaps_one_of(span: Span, spans: Sequence[Span]) -> bool:
+    # Whether a span shares a character with one of several, which are in order. Only the last of
+    # them that begins before the span's end may share one.
+    start, end = span
+    # (end, end) comes before all that begin at `end` or later
+    last_before_end = bisect_left(spans, (end, end)) - 1
+    return last_before_end >= 0 and spans[last_before_end][1] > start
 
 
 def _without_marks(folded: _Folded) -> _Folded:
@@ -316,12 +321,14 @@ def _fold_letters(text: str) -> _Folded:
 
 
 def _kinds_of(letter: str, original: str, letter_before: str) -> str:
-    # The kind of each character of a folded letter, such as "wW" for "ss", which was ß.
+    # The kind of each character of a folded letter:
+    #   "ss", which was ß -> "wW": the second character goes on with the first
+    #   an accent alone   -> "W": it goes on with the letter before. Folding leaves an accent alone
+    #                        if it was on a character that can't be seen.
     kind = _WORD if _is_of_word(original, letter[0]) else _SIGN
     continuing_kind = kind.upper()
-    # Of a character that can't be seen and an accent on it, folding leaves the accent alone. It
-    # goes on with the letter before, if there is one.
-    if _is_accent(letter[0]) and letter_before != " ":
+    goes_on_with_letter_before = _is_accent(letter[0]) and letter_before != " "
+    if goes_on_with_letter_before:
         return continuing_kind * len(letter)
     return kind + continuing_kind * (len(letter) - 1)
 

@@ -212,15 +212,19 @@ def _keys_in(text: str, place: Place) -> list[str]:
 
 
 def _target(spec: Any, place: Place, key: str) -> Place:
-    """Return the place that the key of a reference, which is at `place`, names. A key without dots
-    before it starts at the top; with one dot, in the reference's own block; with two, in the block
-    around that. Where a part of the key already names a value, rather than a block or list, it is
-    the place of that value.
+    """Return the place that the key of a reference, which is at `place`, names. With the reference
+    at a.b.c:
+
+        d.e -> d.e, from the top
+        .d  -> a.b.d, from the reference's own block
+        ..d -> a.d, from the block around that
+
+    Where a part of the key already names a value, rather than a block or list, it is the place of
+    that value.
     """
     dots = len(key) - len(key.lstrip("."))
     target: Place = ()
     if dots:
-        # One dot takes the reference's own key off its place, a further one the block's around it.
         target = place[: len(place) - dots]
     for part in re.split(r"[.\[\]]+", key):
         if not part:  # before a dot at the beginning, or after a bracket at the end

@@ -50,16 +50,14 @@ def backend_named() -> Backend | None:
     model = _first_set("DF_MODEL")
     if not model:
         return None
-    openai_set = bool(_first_set(*_OPENAI_NAMES))
-    gemini_set = bool(_first_set(*GEMINI_KEYS))
-    # Where both keys are set, the model's name says which is meant.
-    if gemini_set and openai_set:
-        return "gemini" if model.startswith("gemini") else "openai"
-    if gemini_set:
+    # With DF_MODEL alone, the provider whose variables are set is asked.
+    has_openai = bool(_first_set(*_OPENAI_NAMES))
+    has_gemini = bool(_first_set(*GEMINI_KEYS))
+    if has_openai and not has_gemini:
+        return "openai"  # whatever the model: compatible endpoints may serve one called gemini, too
+    if has_gemini and not has_openai:
         return "gemini"
-    # OpenAI-compatible endpoints may serve models called gemini, too.
-    if openai_set:
-        return "openai"
+    # If both are set, or neither is, the model's name tells.
     return "gemini" if model.startswith("gemini") else "openai"
 
 
@@ -119,32 +117,38 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
 
 def check_public_is_meant(vlm: VlmBlock) -> None:
     """Raise SpecError where pictures would go to a public service that may not be meant."""
-    is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
-    for name in _address_variables(vlm, is_default):
-        if name in os.environ and not _first_set(name):
+    is_gemini_by_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
+    for name in _address_variables(vlm, is_gemini_by_default):
+        is_set_to_nothing = name in os.environ and not _first_set(name)
+        if is_set_to_nothing:
             raise SpecError(
                 f"{name} is set to nothing, and the spec names no address: give it the address, or"
                 " unset it where a public service is meant"
             )
-    # Gemini is merely the default, and OpenAI's key or address is set next to Gemini's key.
+    if is_gemini_by_default:
+        _refuse_if_openai_may_be_meant(vlm)
+
+
+def _refuse_if_openai_may_be_meant(vlm: VlmBlock) -> None:
+    # The spec doesn't say who is asked. The environment doesn't, either, if it has Gemini's key and
+    # also OpenAI's key or address.
     names_of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
-    has_key_of_environment = not vlm.gemini.api_key and bool(_first_set(*GEMINI_KEYS))
-    if is_default and names_of_openai and has_key_of_environment:
+    takes_key_of_environment = not vlm.gemini.api_key and bool(_first_set(*GEMINI_KEYS))
+    if names_of_openai and takes_key_of_environment:
         raise SpecError(
             f"it isn't said who is asked: Gemini's key is set, and so is {names_of_openai[0]}. Set"
             " vlm.backend to gemini or to openai"
         )
 
 
-def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    # The variables that may name the address; () where the spec names one itself. `is_default` says
-    # that the spec names no backend, so that Gemini is merely the default.
+def _address_variables(vlm: VlmBlock, is_gemini_by_default: bool) -> tuple[str, ...]:
+    # The variables that may name the address; () where the spec names one itself.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:
         return ("DF_BASE_URL", "OPENAI_BASE_URL")
     if vlm.backend == "gemini" and not vlm.gemini.base_url:
-        if is_default:
+        if is_gemini_by_default:
             return ("DF_BASE_URL", _GEMINI_ADDRESS)
         # A spec that names Gemini doesn't mean DF_BASE_URL's server.
         return (_GEMINI_ADDRESS,)

@@ -135,8 +135,8 @@ def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
 
 
 def _may_have_keys(config: Any, section: str) -> bool:
-    # Where the section or the block around it is something else than a block of keys, it can't take
-    # any: it is reported later. A section that is left out can.
+    # Whether a section may get a key: it is a block of keys, or is left out. If it or the block
+    # around it is anything else, such as a text, this is reported later.
     name_of_block, _, _ = section.partition(".")
     if not OmegaConf.is_dict(config.get(name_of_block)):
         return False
@@ -234,22 +234,25 @@ def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec 
 
 def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
     # Changes paths in `values`. A path in a file starts from the file's folder, one in an override
-    # from the current folder. If several state the same path, the last one counts. A `~` at its
-    # beginning is the user's own folder.
+    # from the current folder. A `~` at its beginning is the user's own folder.
     sources: list[tuple[str, Any]] = []  # of each part, the folder and what it states
     for file in parts.files:
         sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
     sources.append((".", OmegaConf.to_container(parts.overrides.values)))
     for block, key, location in _possible_paths(values):
         value = block.get(key)
-        if not _starts_from_a_folder(value):
-            continue
-        folder = "."
-        for source_folder, stated in sources:
-            if block_with(stated, location) is not None:  # this part states the path
-                folder = source_folder
-        path = joined(folder, os.path.expanduser(plain_path(str(value))))
-        block[key] = absolute(path)
+        if _starts_from_a_folder(value):
+            folder = _folder_of_last_that_states(location, sources)
+            path = joined(folder, os.path.expanduser(plain_path(str(value))))
+            block[key] = absolute(path)
+
+
+def _folder_of_last_that_states(location: Sequence[str], sources: Sequence[tuple[str, Any]]) -> str:
+    folder_of_last = "."  # if none states it
+    for folder, stated in sources:
+        if block_with(stated, location) is not None:
+            folder_of_last = folder
+    return folder_of_last
 
 
 def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:

@@ -38,15 +38,13 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
-    most_keys_there = -1  # so that a file with none of the keys is taken where no file has any
-    place = ""
-    # The last file comes first, and stays where others before it have as many of the keys.
-    for path, root in reversed(roots.items()):
-        found = _deepest_key(root, location)
-        if found.keys_there > most_keys_there:
-            most_keys_there = found.keys_there
-            place = f"{path}, line {found.line}" if found.line else path
-    return place
+    found_in = {path: _deepest_key(root, location) for path, root in roots.items()}
+    if not found_in:
+        return ""
+    # Of files that have equally many of the keys, the last counts: max() takes the first.
+    path = max(reversed(found_in), key=lambda path: found_in[path].keys_there)
+    line = found_in[path].line
+    return f"{path}, line {line}" if line else path
 
 
 def take_out_missing_keys(
@@ -110,11 +108,12 @@ def at_place(place: str, explanation: str) -> str:
 def _without_block_of_another_name(problems: Sequence[str]) -> list[str]:
     # A misspelt block is told as an unknown key, "…; is it 'image_grounding'?": it isn't told a
     # second time as a missing block.
-    blocks_meant = [match[1] for match in map(_MISSPELT.search, problems) if match]
-    told_twice = tuple(
-        f"there is no block {name}, which the pipeline needs" for name in blocks_meant
-    )
-    return [problem for problem in problems if not problem.endswith(told_twice)]
+    told_twice: list[str] = []
+    for problem in problems:
+        match = _MISSPELT.search(problem)
+        if match:
+            told_twice.append(f"there is no block {match[1]}, which the pipeline needs")
+    return [problem for problem in problems if not problem.endswith(tuple(told_twice))]
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:

@@ -40,7 +40,8 @@ class Block(BaseModel):
         if isinstance(value, bool) and info.field_name:
             annotation = cls.model_fields[info.field_name].annotation
             types = {annotation, *get_args(annotation)}  # of `int | None`: int and NoneType, too
-            if types & {int, float} and bool not in types:
+            takes_numbers = int in types or float in types
+            if takes_numbers and bool not in types:
                 wrong = "give it a number, not {value}"
                 raise PydanticCustomError("number", wrong, {"value": str(value).lower()})
         return value

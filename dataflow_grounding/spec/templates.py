@@ -59,10 +59,11 @@ def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
     lines = []
     for line, place in _lines(text):
         key = ".".join(place)
-        # A block's own line stays where any key in it does: "vlm." begins "vlm.backend.". With dots
-        # at the ends only whole names count.
-        is_short = any(f"{short_key}.".startswith(f"{key}.") for short_key in short_keys)
-        if not place or is_short or _value_at(settings, place) is not None:
+        is_short_key = key in short_keys
+        is_block_of_one = any(short_key.startswith(f"{key}.") for short_key in short_keys)
+        is_in_settings = _value_at(settings, place) is not None
+        has_no_key = not place
+        if has_no_key or is_short_key or is_block_of_one or is_in_settings:
             lines.append(line)
     head_end = lines.index("")  # the line after the head's comments
     return "\n".join([*lines[:head_end], ALL_KEYS, *lines[head_end:]]) + "\n"

@@ -97,7 +97,9 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     file = os.path.abspath(module.__file__)
     # An installed module goes before one of the spec's folders on purpose.
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
+    folders_with_end = [os.path.join(folder, "") for folder in [*folders, *installed]]  # "/specs/"
+    is_of_this_spec = file.startswith(tuple(folders_with_end))
+    if is_of_this_spec:
         return
     # It is from the folder of another spec: do this spec's folders have one of the same name?
     name = module.__name__.replace(".", "/")
