@@ -166,8 +166,8 @@ class _Part(NamedTuple):
 
     start: int
     end: int
-    word: str  # folded
-    mask: str = ""  # what people read in its place
+    word: str  # what the key has: the word, folded, or _MASK
+    mask: str = ""  # what people read in its place; "" for the word as it is
 
 
 def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
@@ -275,9 +275,9 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
 
 class Manners:
     """Counts the wordings of a data set's remarks: which are the model's manner, which are rare.
-    What is said about every picture says nothing about one, so all records are counted before it is
-    asked which remarks are rare. Up to `most_kept` different wordings, counts are exact. With more
-    of them, a count may be too high by a share of `2 / most_kept`.
+    All records are counted before it is asked which remarks are rare: only then is it known what
+    the model says about every picture. Up to `most_kept` different wordings, counts are exact. With
+    more of them, a count may be too high by a share of `2 / most_kept`.
     """
 
     def __init__(self, most_kept: int = _MOST_KEPT) -> None:

@@ -16,9 +16,9 @@ _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 def _exceptional_singulars() -> dict[str, str]:
     # "men" → "man". A noun with one form, and a singular in -s, is its own: "sheep", "bus".
     singular_of: dict[str, str] = dict(_PLURALS["irregular"])
-    for word in _PLURALS["takes_s"].split():
+    for word in _PLURALS["takes_s"].split():  # "moustache"
         singular_of[word + "s"] = word
-    for word in _PLURALS["takes_es"].split():
+    for word in _PLURALS["takes_es"].split():  # "bus", which is no plural of "bu"
         singular_of[word + "es"] = word
         singular_of[word] = word
     for name in ("singular", "same", "pairs"):  # lists of words that are their own singular

@@ -179,11 +179,11 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
             raise BrokenRow(f"{where}: 'instances' should be a list, not {_type_name(instances)}")
-        own_id = expression.get("expression_id")
-        if not has_id(own_id):
-            own_id = expression_id(record, number)
-        new_instances = [_read_instance(instance, where) for instance in instances]
-        expressions.append({**expression, "expression_id": own_id, "instances": new_instances})
+        new_expression = {**expression}
+        if not has_id(expression.get("expression_id")):
+            new_expression["expression_id"] = expression_id(record, number)
+        new_expression["instances"] = [_read_instance(instance, where) for instance in instances]
+        expressions.append(new_expression)
     return expressions
 
 
@@ -285,8 +285,10 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
     doubt = record.get(DOUBT)
     if doubt and isinstance(doubt, str):
         return doubt
-    # Earlier versions wrote no `doubt`: the mark alone has to tell.
-    return "" if _has_doubtful_phrase(record) else UNKNOWN_DOUBT
+    # Earlier versions wrote no `doubt`.
+    if _has_doubtful_phrase(record):  # the record is marked because of it
+        return ""
+    return UNKNOWN_DOUBT
 
 
 def _has_doubtful_phrase(record: Mapping[str, Any]) -> bool:

@@ -156,7 +156,8 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     try:
         yield
     finally:
-        if not fetches and not _has_run_begun(checkpoints):
+        may_delete = not fetches and not _has_run_begun(checkpoints)
+        if may_delete:
             for folder in new_inside:
                 shutil.rmtree(folder, ignore_errors=True)
             for folder in new_around:
@@ -361,7 +362,8 @@ def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
     findings.remarks += counted_items(stretched, check.stretched)
     findings.remarks += check.shared_stems.remarks()
     for folder, count in check.found_in_folder.items():
-        if folder:  # those with absolute paths are counted under ""
+        has_relative_paths = folder != ""  # absolute ones are counted under ""
+        if has_relative_paths:
             findings.remarks.append(f"{counted(count, 'image')} found in {folder}")
 
 

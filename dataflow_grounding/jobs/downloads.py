@@ -94,6 +94,7 @@ class Fetcher:
     def _resolver(self) -> "aiohttp.ThreadedResolver":
         import aiohttp
 
+        # `self` is the resolver in the methods below
         is_named = self._is_named
         is_allowed = self._allowed
 

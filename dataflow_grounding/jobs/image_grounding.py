@@ -110,10 +110,10 @@ class ImageGroundingBlock(PipelineBlock):
 
 
 def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
-    stated = workflow.model_fields_set
     for key in ("fuse", "samples", "tiles", "zoom", "verify"):
+        is_stated = key in workflow.model_fields_set
         default = GroundingWorkflow.model_fields[key].default
-        if key in stated and getattr(workflow, key) != default:
+        if is_stated and getattr(workflow, key) != default:
             raise SpecError(
                 f"workflow.{key} is for boxes that the model finds: leave it out with"
                 " data.proposals, which are judged as they are"

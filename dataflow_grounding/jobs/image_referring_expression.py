@@ -243,7 +243,7 @@ class _LaterInput(JobInput):
 
 
 class _SeedInput(_LaterInput):
-    """Seeds, which are written before the run, and needn't be to look at them."""
+    """Seeds. A run writes them to a file first; their rows can be read without it."""
 
     @property
     def reads(self) -> str:

@@ -218,9 +218,9 @@ def merge(parts: Parts) -> Any:
             continue
         stated = OmegaConf.to_container(part.values)
         for key in _keys_of_other_kind(OmegaConf.to_container(config), stated, ()):
-            # OmegaConf doesn't merge a mapping with a list. So the place is emptied, and the new
-            # one takes it. An override of a list's item (`endpoints.0=…`) looks like a mapping
-            # here, though no whole mapping was given: `OmegaConf.merge` refuses it below.
+            # OmegaConf doesn't merge a mapping with a list, so the earlier one is taken out. It
+            # stays if an override sets an item of a list (`endpoints.0=…`), which looks like a
+            # mapping in `stated`: `OmegaConf.merge` refuses that.
             if part.gives_whole(key):
                 set_at(config, key, None)
         config = OmegaConf.merge(config, part.values)

@@ -188,13 +188,13 @@ def _take_out_blocks(
     for name in list(config):
         if name in keys_of_spec:
             continue
-        if name in known_blocks or name in OTHER_KEYS["blocks"]:
+        is_of_others = name in known_blocks or name in OTHER_KEYS["blocks"]
+        may_be_the_pipelines = not is_pipeline_known and OmegaConf.is_dict(config.get(name))
+        if is_of_others:
             names_taken_out.append(name)
             del config[name]
-        elif not is_pipeline_known and OmegaConf.is_dict(config.get(name)):
-            # This may be the pipeline's own block. What is wrong is the pipeline's name, so the
-            # block isn't reported.
-            del config[name]
+        elif may_be_the_pipelines:
+            del config[name]  # the pipeline's name is what is wrong: the block isn't reported, too
     return names_taken_out
 
 
