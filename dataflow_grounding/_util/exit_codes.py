@@ -19,7 +19,7 @@ def exit_codes() -> Iterator[dict[str, int]]:
     try:
         yield codes
     finally:
-        # not by `remove`, which takes any that is equal
+        # `remove` could take the dict of another block: two empty ones are equal.
         _open[:] = [other for other in _open if other is not codes]
 
 

@@ -47,12 +47,11 @@ def portable(name: str) -> str:
 
 
 def _portable_part(part: str) -> str:
-    # Windows leaves out a dot or blank at the end. "" and `.` say nothing between slashes.
-    if part in ("", os.curdir):
+    if part in ("", os.curdir):  # they lead nowhere: `a//b` and `a/./b` are `a/b`
         return part
     if part == os.pardir:
         return "_"
-    part = re.sub("[. ]$", "_", part)
+    part = re.sub("[. ]$", "_", part)  # Windows drops a dot or blank at the end
     return f"_{part}" if _RESERVED.fullmatch(part) else part
 
 

@@ -205,8 +205,8 @@ def _without_known(shape: str, text: str) -> str:
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
-    # A page writes some characters of a secret as `&amp;` or `&#47;`. A text with such a secret is
-    # returned with all these signs read.
+    # A page may write some characters of a secret as `&amp;` or `&#47;`. If the unescaped text has
+    # a secret, that text is returned, without it.
     if "&" in text and ";" in text:
         from html import unescape  # few texts are of pages
 

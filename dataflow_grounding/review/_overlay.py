@@ -269,8 +269,8 @@ def standing_expressions(
 ) -> dict[str, Expression]:
     """Return a record's expressions with the decisions on them, by id.
 
-    The record's own come first, then those that reviewers added. One whose right boxes were drawn
-    in place of the rejected ones is right.
+    The record's own come first, then those that reviewers added. One with rejected boxes is right
+    if a right box was drawn for each of them.
     """
     rows: dict[str, Expression] = {}
     for id in {**expressions, **outcomes}:

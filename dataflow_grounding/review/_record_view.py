@@ -308,7 +308,7 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
         **class_column,
         "status": status,
         "meaning": STATUS_MEANING[status],
-        "color": None,  # `view_of` gives one to those with boxes
+        "color": None,  # `_set_colors` gives one to those with boxes
         "span": spans.of(span) if is_span(span, spans.length) else None,
         "check": check,
         "reasons": _reasons(row, status, check),

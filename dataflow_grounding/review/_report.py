@@ -318,14 +318,13 @@ def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[An
 
 
 def _bins_of(view: View) -> int:
-    # A bit for each bin of the page's histograms that has a box of the record. The lowest
-    # _SCORE_BINS bits are those of scores. Above them are those of sides: below the first of
-    # _SIDES, from the first on, and so on. A box with a side of 20 px and a score of 0.95 sets
-    # bits 9 and 11.
+    # Has a bit for each bin of the page's histograms, set if a box of the record is in it. The
+    # lowest _SCORE_BINS bits are for scores. The bits above are for sides: below 16 px, from 16 on,
+    # from 32 on. A box with a side of 20 px and a score of 0.95 sets bits 9 and 11.
     bits = 0
     for expression in view["expressions"]:
         for instance in expression["instances"]:
-            if "shownAs" in instance:
+            if "shownAs" in instance:  # another box of the same thing is shown, and counts
                 continue
             side = area(box_of(instance["bbox"])) ** 0.5
             bits |= 1 << (_SCORE_BINS + bisect(_SIDES, side))

@@ -335,8 +335,8 @@ def link(path: str, folder: str) -> str:
     if not (path.lower().endswith(_SHOWN_BY_BROWSERS) and os.path.exists(path)):
         return ""
     path = os.path.abspath(path)
-    # The folders that may be moved as a whole: that of the page, and two around it, such as that of
-    # `run/results/report.html` and `run/images`. Nobody moves the root of a disk.
+    # The page's folder, or one of the two around it, may be moved as a whole: for example `run`, if
+    # it has `run/results/report.html` and `run/images`. Nobody moves the root of a disk.
     parent = os.path.dirname(folder)
     for may_be_moved in (folder, parent, os.path.dirname(parent)):
         is_root = os.path.dirname(may_be_moved) == may_be_moved

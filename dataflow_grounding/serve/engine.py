@@ -218,12 +218,10 @@ class Engine:
             for asking in self._askings.values():
                 asking.stopped = stopped  # what is paid for from now on would be lost
             return
-        # QuotaUsedUp is a kind of BudgetExceeded: the endpoint may give more later. Our own budget
-        # stays used up.
-        is_own_budget = isinstance(stopped, errors.BudgetExceeded) and not isinstance(
-            stopped, errors.QuotaUsedUp
-        )
-        if is_own_budget:
+        # QuotaUsedUp is a kind of BudgetExceeded, but of the endpoint, which may give more later.
+        # Our own budget stays used up.
+        is_of_endpoint = isinstance(stopped, errors.QuotaUsedUp)
+        if isinstance(stopped, errors.BudgetExceeded) and not is_of_endpoint:
             return
         for key, asking in list(self._askings.items()):
             if asking.stopped:

@@ -33,7 +33,7 @@ def served_run(
     if not paths:  # at the front, so that the user's own override may name another folder
         settings.insert(0, f"results_dir={os.path.join(cache_folder(), 'serve')}")
     if results:
-        # A spec without a results_dir is refused, so it has any here; below it becomes `results`.
+        # A spec without a results_dir is refused. So it gets one here, which `results` replaces.
         settings.append("results_dir=.")
     spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
     if results:
