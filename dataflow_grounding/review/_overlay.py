@@ -538,6 +538,7 @@ def _with_judgement(
     if instances and not after.get("reviewed_by"):
         # Boxes wait to be judged. What a check of the pipeline said of them stays until then.
         return dict(after)
+    # Nobody has judged it as it is now: what an earlier review said of it is removed.
     unjudged = _without_judgement(after)
     if states_verdicts:
         unjudged["verified"] = None

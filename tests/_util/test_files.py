@@ -254,7 +254,7 @@ JOINED = {
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
-    "data/bucket.py": {"name", "part", "posixpath.basename(address)"},
+    "data/bucket.py": {"name", "subfolder", "posixpath.basename(address)"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
     "cli/prompts.py": {"f'{name}.txt'"},  # which `ejected` has looked up
