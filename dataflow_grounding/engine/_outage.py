@@ -1,7 +1,7 @@
 """Endpoints that answer nothing more: what is a request's own fault, and what is an outage.
 
 A request that fails may be at fault itself, or the endpoint may be out of service. Where a request
-is answered that was sent later, the first one is at fault. Where none is, a small question of this
+is answered that was sent later, the first one is at fault. Where none is, a plain question of this
 module's own tells: until it is answered, nothing else is sent, and no request loses a try.
 """
 
@@ -50,7 +50,7 @@ class Outages:
 
     @property
     def under_way(self) -> bool:
-        """Whether only small questions are sent now, because one of them wasn't answered."""
+        """Whether only plain questions are sent now, because one of them wasn't answered."""
         return self._is_out
 
     @property
@@ -81,7 +81,7 @@ class Outages:
             await asyncio.shield(self._recovery)
 
     async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
-        """Wait until the endpoints answer, and return how many rounds of small questions that took.
+        """Wait until the endpoints answer, and return how many rounds of plain questions that took.
         `since` is when a request failed first. Raises OutOfService for an outage that is too long.
 
         - 0: the endpoints have answered others since then. The request is at fault itself.

@@ -94,12 +94,13 @@ class SeenReplies:
 
     def is_of_another_picture(self, reply: Reply, request: Request[Any]) -> bool:
         """Return whether a reply with boxes came before, as the answer about other pictures than
-        the request's; note the pictures if it is new. Its id tells nothing where all replies have
-        one id, or several texts came with one.
+        the request's; note the pictures if it is new. Such a reply is known by its id and its text.
+        Ids tell nothing where all replies have one id, or several texts came with one.
         """
         if not reply.id or not isinstance(reply.text, str):
             return False
-        if len(_NUMBER.findall(reply.text)) < LEAST_NUMBERS:  # may be true of two pictures
+        may_have_boxes = len(_NUMBER.findall(reply.text)) >= LEAST_NUMBERS
+        if not may_have_boxes:  # equal replies may be right for two pictures
             return False
         pictures = ""
         for image in request.images:
@@ -125,6 +126,7 @@ class SeenReplies:
             first_samples = {}
             self._samples_by_question.set(question, first_samples)
         first_samples.setdefault(heard, sample)  # where it has an entry, that stays the first
+        # as answers to other samples: from the store, and in this run
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
         for earlier, earlier_sample in first_samples.items():
             if earlier_sample != sample:
@@ -169,13 +171,13 @@ class Answerers:
         is_as_asked = is_same_model(name, self._asked)
         if usual_name is None:  # the first reply there: another name may be an alias
             self._usual_names[address] = self._asked if is_as_asked else name
-        elif not is_as_asked:
-            if not is_same_model(name, usual_name):
-                self._warn_once(name, address)
-        elif usual_name != self._asked:
-            # The name of the first reply is no alias, because this one has the true name.
-            self._usual_names[address] = self._asked
-            self._warn_once(usual_name, address)
+        elif is_as_asked:
+            if usual_name != self._asked:
+                # The name of the first reply is no alias, because this one has the true name.
+                self._usual_names[address] = self._asked
+                self._warn_once(usual_name, address)
+        elif not is_same_model(name, usual_name):
+            self._warn_once(name, address)
 
     def _warn_once(self, name: str, address: str) -> None:
         if name in self.others or len(self.others) >= MOST_TOLD:
@@ -199,8 +201,8 @@ class Answerers:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Return whether two names are of one model: alike but for a provider, or for a version that
-    only one of them has.
+    """Return whether two names are of one model: `gpt-4o`, say, and `openai/gpt-4o-2024-08-06`.
+    They may differ in the provider, and in a version that only one of them has.
     """
     if one == other:  # as nearly always
         return True

@@ -1,10 +1,13 @@
 """Getting one request answered: from stored replies, or by sending, waiting and trying again.
 
+A request's key is a digest of what its reply depends on: stored replies are found by it. A request
+has up to `max_attempts` tries, for replies that can't be read. Within each, it may be sent several
+times, for faults of the endpoint.
+
 A check is a question about no record, which tells whether the model's boxes come as asked. A plain
-question tells whether an endpoint works at all. A reply is `kept` where a gateway's cache gave it.
-A request has up to `max_attempts` tries, for replies that can't be read; within each, it may be
-sent several times, for faults of the endpoint. A request's key is a digest of what its reply
-depends on: stored replies are found by it.
+question tells whether an endpoint works at all: until that is known, a refusal is held back from
+the store. A reply is `kept` if a gateway's cache gave it. It is `repeated` if it is no use: it came
+before, and another answer was wanted.
 """
 
 import asyncio
@@ -115,7 +118,7 @@ class Asking:
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        self._serving_count = serving_count  # of the run, which share the files it may open
+        self._serving_count = serving_count  # of the run: they divide the connections it may open
         self.endpoints = Endpoints(serving, options, serving_count)
         self.picture_limit = PictureLimit(serving)
         self.budget = budget
@@ -145,15 +148,15 @@ class Asking:
         """Return one that sends again after this one has stopped, for a service that goes on. It
         waits for this one's requests in flight, so that none is paid for twice.
         """
-        self.endpoints.store_held_refusals()
+        self.endpoints.store_held_refusals()  # they would be lost with this one's endpoints
         again = Asking(self.serving, self.options, self.budget, serving_count=self._serving_count)
         again._in_flight = self._in_flight
         return again
 
     async def aclose(self) -> int:
         """End the connections, and what asks plain questions, while the store is open. Held
-        refusals are stored where they are the records' own fault. Returns how many aren't stored,
-        so that the next run asks again.
+        refusals are stored where they are the records' own fault. Returns how many others there
+        are: the next run asks these again.
         """
         await self.outages.aclose()
         if self.stopped is None:  # else nothing more may be sent
@@ -187,21 +190,22 @@ class Asking:
     async def _read_in_tries(
         self, request: Request[T], by: "StepAsk", check: bool, from_store: bool
     ) -> "ReadReply[T] | _Failure":
-        # With `from_store`, stored tries are read first. Once one is missing, it is sent, and so
-        # are all further ones: their questions say what was wrong with its reply, which is new.
-        number = 0  # of the try
+        # Stored tries are read first. The first one that isn't stored is sent, and so is each later
+        # one, even if it is stored: a try tells the model what was wrong with the reply before, and
+        # that reply is new.
+        takes_stored = from_store  # up to the first try that isn't stored
+        number = 0  # of tries so far
         error: errors.RecordError | None = None  # of the last try
-        # With what becomes of the second reply, this tells whether asking again is worth its price.
-        first_rule = ""
+        first_rule = ""  # the rule that refused the first try's reply; "" for none
         while True:
             question = _with_last_error(request, number, error)
             number += 1
             key = question.key(self.identity)
-            lines = self._stored_replies(question, key, by) if from_store else []
+            lines = self._stored_replies(question, key, by) if takes_stored else []
             if not lines:
-                from_store = False
+                takes_stored = False
                 lines = [await self._sent(question, key, by, check)]
-            this_try = _Try(request, by, number, key, from_store, check, first_rule)
+            this_try = _Try(request, by, number, key, takes_stored, check, first_rule)
             try:
                 reply = read_lines(question, lines, number)
             except errors.RecordError as failed:
@@ -224,7 +228,7 @@ class Asking:
         failure = _Failure(error, is_stored=this_try.from_store)
         if isinstance(error, _FINAL) or this_try.number >= self.options.max_attempts:
             return failure
-        if this_try.is_first and self._is_given_up(this_try, error):
+        if this_try.is_first and self._gives_up(this_try, error):
             return failure
         return None
 
@@ -236,11 +240,12 @@ class Asking:
             self.counts["replayed"] += 1
         self._unreadable.note_read(this_try.request)
         if this_try.first_rule and this_try.number == 2:
+            # after the first reply was refused by this rule, asking again has helped
             task = this_try.request.task
             self._first_replies.add_second(task, this_try.first_rule, is_read=True)
         if this_try.is_first:
             was_sent = not this_try.from_store
-            self._first_replies.add(this_try.request, this_try.key, None, was_sent)
+            self._first_replies.add(this_try.request, this_try.key, error=None, sent=was_sent)
 
     def _note_failed(self, this_try: _Try, error: errors.RecordError) -> None:
         # Raises NothingUsable after many unreadable replies.
@@ -250,34 +255,34 @@ class Asking:
         if was_sent:
             self._count_if_unreadable(this_try, error)
         if this_try.first_rule and this_try.number == 2:
+            # after the first reply was refused by this rule, asking again hasn't helped
             task = this_try.request.task
             self._first_replies.add_second(task, this_try.first_rule, is_read=False)
-        # With `retry_failed`, what a stored reply failed with is asked again, and tells nothing.
-        if this_try.is_first and (was_sent or not self.options.retry_failed):
+        # a stored reply that failed is replaced with `retry_failed`: the new one counts
+        is_asked_again = self.options.retry_failed and not was_sent
+        if this_try.is_first and not is_asked_again:
             self._first_replies.add(this_try.request, this_try.key, error, was_sent)
 
-    def _is_given_up(self, first_try: _Try, error: errors.RecordError) -> bool:
-        # Whether a second try would most likely be refused by the same rule, so that none is made.
-        # That is kept in the store. Otherwise a later run would ask again about its first records,
-        # until its own replies tell it the same.
+    def _gives_up(self, first_try: _Try, error: errors.RecordError) -> bool:
+        # Returns whether no second try is made, because the same rule would most likely refuse its
+        # reply, too. Then a line in the store says so, and later runs give up as well. Without it,
+        # they would first have to see some replies refused.
         rule = rule_of(error)
         is_to_be_retried = first_try.from_store and self.options.retry_failed
         if not rule or is_to_be_retried:
             return False
         store = first_try.by.store
-        # the key of a line `{"given_up": rule, …}`, which is no reply
-        own_key = key_of(f"given up {first_try.key}")
+        # of a line `{"given_up": rule, …}`, which is no reply
+        given_up_key = key_of(f"given up {first_try.key}")
         if first_try.from_store:
             if self._is_second_stored(first_try, error):
                 return False  # it costs nothing, and may be readable
-            # If the line names another rule, the reader has changed since then: that line tells
-            # nothing.
-            line = store.get(own_key) or {}
-            if line.get("given_up") == rule:
+            line = store.get(given_up_key) or {}
+            if line.get("given_up") == rule:  # another rule is from before the reader was changed
                 return True
         if not self._first_replies.prevails(first_try.request.task, rule):
             return False
-        store.put(own_key, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
+        store.put(given_up_key, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
         return True
 
     def _is_second_stored(self, first_try: _Try, error: errors.RecordError) -> bool:
@@ -297,13 +302,13 @@ class Asking:
     def _stored_replies(
         self, request_now: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # The stored lines of a request, one for each part of the run that has its own store; []
-        # without any. The request's reader may want to know whether an earlier run had doubts about
-        # the reply. It is given a function that tells: with doubts, that run has asked again, so
-        # that the next try is stored as well.
+        # Returns the stored lines of a request. There may be several, because each shard of a run
+        # has a store of its own.
         lines = by.store.every(key)
         tell_reader = request_now.sending.stored
         if lines and tell_reader is not None:
+            # An earlier run that had doubts about the reply has asked again. The reader is given a
+            # function that looks for the reply to that.
             next_try = request_now.again(request_now.tries.unread + 1, "")
             tell_reader(lambda: bool(by.store.every(next_try.key(self.identity))))
         return lines
@@ -349,7 +354,7 @@ class Asking:
             # until it is known that the endpoint works, and refused the record alone.
             refusal = Reply("", "refused", Usage(), str(refused))
             line = line_of(by.step, request, self.serving, refusal, check)
-            self._plain_asker = by
+            self._plain_asker = by  # a plain question may follow, on its behalf
             self.endpoints.held_refusals[key] = HeldRefusal(
                 line, refused.passing, by.store, refused.where, request.text_only
             )
@@ -358,8 +363,8 @@ class Asking:
         return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
 
     async def _reply_past_cache(self, reply: Reply, request: Request[T], by: "StepAsk") -> Reply:
-        # Where a gateway's cache gave the reply about another picture, this asks again. With
-        # `own_reply` the request says that it wants no reply from a cache.
+        # A gateway's cache may give a reply about another picture. Then this asks again, now with
+        # `own_reply`: the request says that it wants no reply from a cache.
         if not reply.repeated:
             return reply
         own_sending = replace(request.sending, own_reply=True)
@@ -396,8 +401,8 @@ class Asking:
     async def _reply_or_fault(
         self, endpoint: Endpoint, sent: Sent, pending: _Pending
     ) -> Reply | errors.ServerFault:
-        # Sends a request that has room at an endpoint, and gives the room back. A fault that is
-        # returned may not come again; what no further try can help is raised.
+        # Sends a request that has room at an endpoint, and gives the room back. Returns a fault if
+        # a further try may help, and raises an error that no try can help.
         is_overloaded = False
         is_answered = False
         try:
@@ -407,7 +412,7 @@ class Asking:
             self.picture_limit.answered(pending.request, pending.by)
             return reply
         except (errors.EndpointRefused, errors.RequestRefused) as error:
-            # for the limiter, an endpoint that refuses one request has answered it
+            # a refusal of this one request counts as an answer: the endpoint had room for it
             is_answered = isinstance(error, errors.RequestRefused)
             return await self._fault_of_refusal(error, endpoint, pending)
         except errors.ServerFault as fault:
@@ -416,7 +421,9 @@ class Asking:
             with self._stopping():
                 self.endpoints.failed(endpoint, fault, pending.tries[fault.kind])
             return fault
-        finally:  # by now it is settled whether the endpoint may be asked at all
+        finally:
+            # This lets the next request in. It comes last: an endpoint that was passed over or
+            # given up just now lets nobody in.
             self.endpoints.release(endpoint, sent, refused=is_overloaded, answered=is_answered)
 
     async def _fault_of_refusal(
@@ -426,9 +433,9 @@ class Asking:
         pending: _Pending,
     ) -> errors.ServerFault:
         # Returns a fault where another endpoint may take the request; else raises what the refusal
-        # means for its record. PictureReduced is raised where the operator is to ask once more,
-        # with smaller pictures.
+        # means for its record.
         if isinstance(error, errors.PictureTooLarge):
+            # raises PictureReduced where the operator is to ask again, with smaller pictures
             self.picture_limit.refused(pending.request, error, pending.by)
         with self._stopping():
             refusal = self.endpoints.refused(endpoint, error, pending.failed_at)
@@ -452,11 +459,11 @@ class Asking:
                     with self._stopping():
                         self._unreadable.add_no_completions(pending.request, fault)
                 raise fault
-        # another endpoint may take it at once; only where none is left is there a wait
+        # without a wait, where another endpoint may take it now
         may_change_endpoint = pending.request.sending.endpoint_number is None
         if may_change_endpoint and self.endpoints.askable(pending.failed_at):
             return
-        pending.failed_at.clear()
+        pending.failed_at.clear()  # after the wait, each of them may be asked again
         await self._wait_after(fault, pending.tries.total())
 
     async def _wait_out_outage(
@@ -468,10 +475,11 @@ class Asking:
         self.outages.failed(fault)
         if not (is_out_of_tries or self.outages.is_suspected):
             return False
-        question_count = await self._questions_until_answered(fault, pending)
-        if question_count == 0:  # the endpoints answer others: the request is at fault itself
+        rounds = await self._rounds_until_answered(fault, pending)
+        if rounds == 0:  # the endpoints answer others: the request is at fault itself
             return False
-        if question_count > 1:  # there was an outage, which isn't the request's fault
+        # After 1 round, it isn't known whose fault it was: the tries so far count.
+        if rounds > 1:  # there was an outage, which isn't the request's fault
             pending.tries.clear()
             pending.first_fault_at = math.inf
         pending.failed_at.clear()
@@ -488,11 +496,12 @@ class Asking:
         finally:
             self.waiting_for_rate_limit -= count_of_limited
 
-    async def _questions_until_answered(self, fault: errors.ServerFault, pending: _Pending) -> int:
-        # Returns how many questions it took, as Outages counts them: with 0, the request is at
-        # fault. One that is meant for a single endpoint counts as that, too: the questions go to
-        # all endpoints, and others may answer where this one doesn't.
-        if pending.request.sending.endpoint_number is not None:
+    async def _rounds_until_answered(self, fault: errors.ServerFault, pending: _Pending) -> int:
+        # Returns how many rounds of plain questions it took until an endpoint answered. 0 is for a
+        # request that is at fault itself: others were answered, and it needed no question.
+        is_for_one_endpoint = pending.request.sending.endpoint_number is not None
+        if is_for_one_endpoint:
+            # The questions go to all endpoints. An answer from another one would tell nothing here.
             return 0
         self._plain_asker = pending.by
         with self._stopping():
@@ -500,21 +509,21 @@ class Asking:
 
     async def _checked_refusal(
         self,
-        refusal: errors.RecordError,
+        record_failure: errors.RecordError,
         error: errors.EndpointRefused | errors.RequestRefused,
         endpoint: Endpoint,
         pending: _Pending,
     ) -> errors.RecordError:
         # The endpoint has refused many requests in a row, the last one with `error`. A plain
-        # question tells whether it refuses all: then it is given up, and what is returned says why.
-        # Else it is `refusal`, what `error` means for the record alone.
+        # question tells whose fault that is. If it is answered, it was the records': then this
+        # returns `record_failure`, what `error` means for the record. If it is refused, too, the
+        # endpoint is given up, and this returns why.
         self._plain_asker = pending.by
         count = endpoint.refused_in_a_row  # read now: the plain question may reset it
         plain_refusal = await self._shared_plain_refusal(endpoint, pending.request.text_only)
         if plain_refusal is None:
-            return refusal
-        # The records' own refusal says more than that of a plain question, unless that names the
-        # cause.
+            return record_failure
+        # A record's refusal says more than that of a plain question, but for a lack of credit.
         why = plain_refusal if isinstance(plain_refusal, errors.NoCredit) else error
         return self.endpoints.give_up_refusing(endpoint, why, count)
 
@@ -541,9 +550,9 @@ class Asking:
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
-        # Asks a plain question; returns how the endpoint refuses it, None where it doesn't. An
-        # answer, which `_send_once` notes, shows that the records before were refused by their own
-        # fault.
+        # Asks a plain question; returns how the endpoint refuses it, None where it doesn't. If it
+        # is answered, the endpoint works, and the records before were at fault: `_send_once` notes
+        # that.
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
@@ -557,10 +566,10 @@ class Asking:
             raise
         except errors.ServerFault:
             tells_nothing = True
-        except Exception:  # a serving of the user's own that doesn't know such a question
+        except Exception:  # a serving of the user's own doesn't know such a question: it works
             endpoint.answered()
-        if tells_nothing:  # once there are REFUSED_IN_A_ROW more, the question is put again
-            endpoint.reset_refusals()
+        if tells_nothing:
+            endpoint.reset_refusals()  # after REFUSED_IN_A_ROW more, the question is put again
         return None
 
     async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> Reply:
@@ -582,8 +591,8 @@ class Asking:
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
     async def _wait_for_room(self, pending: _Pending) -> tuple[Endpoint, Sent]:
-        # While the request waits for room, an outage may begin, or a check may come due, which
-        # `may_send` says. Then the room is given back, and the request waits once more.
+        # While the request waits for room, an outage may begin. Or a check may come due: then
+        # `may_send` says no. In both cases the room is given back, and the request waits again.
         sending = pending.request.sending
         while True:
             if self.outages.under_way:
@@ -593,12 +602,12 @@ class Asking:
                 pending.by.priority, pending.failed_at, sending.endpoint_number
             )
             is_outage = self.outages.under_way
-            # asked last: a request that `may_send` lets pass counts as sent
+            # `may_send` is asked last of all, because it counts what it lets pass as sent
             if not is_outage and (sending.may_send is None or sending.may_send()):
                 return endpoint, sent
             self.endpoints.release(endpoint, sent, refused=False, answered=False)
             if not is_outage and sending.before_sending is not None:
-                await sending.before_sending()
+                await sending.before_sending()  # until the check is done
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
         # Reserves the worst case of the cost, sends, notes what the reply says of endpoint and
@@ -629,12 +638,12 @@ class Asking:
     def _billed_for_error(
         self, error: errors.GroundingError, request: Request[Any], serving: Serving, by: "StepAsk"
     ) -> Usage | None:
-        # Counts a rate limit, and the tokens that the error says were billed. Returns these; None
-        # where some may be billed all the same.
+        # Returns the tokens that are billed for a request that got no reply: those that the error
+        # names, else 0; None where it may be billed, and nobody knows how many.
         if isinstance(error, errors.RateLimited):
             self.counts["rate_limited"] += 1
         billed: Usage | None = error.billed  # None where the error names no tokens
-        if billed not in (None, Usage()):
+        if billed is not None and billed != Usage():
             self.counts.update(vars(billed))  # "input_tokens", …
             self._keep_for_cost(Reply("", "error", billed), request, serving, by)
             return billed
@@ -671,34 +680,36 @@ class Asking:
     def _marked_if_repeated(
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
-        # The reply, marked as `repeated` where a gateway's cache gave it and another answer was
-        # wanted: about another picture, a further sample, a second try, a check. Counts replies of
-        # such a cache, and warns once of those that are no use.
+        # Returns the reply, marked as `repeated` if a gateway's cache gave it, and it is no use. It
+        # is none if another answer was wanted: about another picture, a further sample, a second
+        # try, a check.
         self._seen_replies.note(reply)
         is_of_another_picture = self._seen_replies.is_of_another_picture(reply, request)
         is_repeated = is_of_another_picture or (reply.kept and request.wants_own_reply)
         if not is_repeated and self._seen_replies.needs_comparing(request):
             is_repeated = self._came_before(reply, request, by)
         if is_repeated:
-            self._tell_of_cache(serving, is_of_another_picture)
+            self._tell_of_cache(serving, is_of_another_picture)  # warns while the counts are 0
             self.counts["repeated"] += 1
             self.counts["of_another_picture"] += int(is_of_another_picture)
-            # A kept reply isn't paid for. Where the gateway marks those, one without a mark was.
+            # If the gateway marks what its cache gives, a reply without a mark came from the model,
+            # and was paid for.
             is_kept = reply.kept or not self._seen_replies.gateway_marks_kept
             reply = replace(reply, kept=is_kept, repeated=True)
         self.counts["kept"] += int(reply.kept)
         return reply
 
     def _came_before(self, reply: Reply, request: Request[Any], by: "StepAsk") -> bool:
-        # A question may be asked several times, for samples. What all of its answers share is the
-        # key of its first request: that of the first try for the first sample.
+        # A question may be asked several times, for samples of its answer. Its own key is that of
+        # the first request for it: the first sample, the first try.
         first_request = request.replace(sample=0, tries=Tries())
-        others = self._stored_answers(first_request, request.sample, by)
-        question = first_request.key(self.identity)
-        return self._seen_replies.came_before(request.sample, reply, question, others)
+        question_key = first_request.key(self.identity)
+        earlier_samples = self._stored_answers(first_request, request.sample, by)
+        return self._seen_replies.came_before(request.sample, reply, question_key, earlier_samples)
 
     def _tell_of_cache(self, serving: Serving, is_of_another_picture: bool) -> None:
-        # Warns of the first repeated reply, and of the first about another picture.
+        # Warns of the first repeated reply, and of the first about another picture; it is called
+        # before they are counted.
         if is_of_another_picture and not self.counts["of_another_picture"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache, and gave the reply about one"
@@ -744,13 +755,13 @@ class Asking:
         refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # A serving calls this before it sends another request for the same answer: in another form,
-        # if one was `refused`. Counts the request; raises RunStopped where none may be sent.
-        # `refused_forms` are all forms that were refused so far: one that is refused now is added.
+        # A serving calls this before it sends another request for the same answer. If the last one
+        # was `refused`, the next has another form. Counts the request; raises RunStopped where none
+        # may be sent. `refused_forms` are all that were refused for this answer so far.
         if refused is not None:
-            # A serving of the user's own may never run out of other forms of a request.
             refused_forms.append(refused)
             endpoint.refused(refused)
+            # a serving of the user's own may never run out of other forms
             if len(refused_forms) >= REFUSED_IN_A_ROW:
                 raise endpoint.error_of_refusing_all(refused, len(refused_forms))
         with self._stopping():
