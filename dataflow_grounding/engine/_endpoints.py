@@ -109,9 +109,9 @@ class Endpoint:
 
     def answered(self, sent_at: float | None = None) -> None:
         """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
-        just now. The endpoint worked at that time: a refusal that came before was about its record,
-        and is stored now. One that came later may be the endpoint's fault, and stays held. The
-        faults are forgotten, as by `works_again`.
+        just now. The endpoint worked at that time. So its faults are forgotten, as by
+        `works_again`, and held refusals that came before are stored: they were about their records.
+        One that came later may be the endpoint's fault, and stays held.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         # The run's endpoints share `_held_refusals`, which has all of their refusals.
@@ -120,8 +120,7 @@ class Endpoint:
                 refusal.store.put(key, refusal.line)
                 del self._held_refusals[key]
         self.last_answer = time.monotonic()
-        # Counted before `works_again` lets waiting requests in: each of these notes how many
-        # answers came before it.
+        # before `works_again`, which lets waiting requests in: each notes the answers before it
         self.share.note_answer()
         self._refusal_times = [came for came in self._refusal_times if came > worked_at]
         self._credit_refused = 0
@@ -166,14 +165,16 @@ class Endpoint:
     def refused(
         self, error: errors.EndpointRefused | errors.RequestRefused
     ) -> errors.RequestRefused | errors.CreditTooLow:
-        """Count a refusal, and return it as its record's own failure: `passing` where the endpoint
-        may be at fault. Raises EndpointRefused where no other request would fare better. An error
-        is `certain` if it can't be about this request alone, as a wrong key.
+        """Count a refusal, and return it as its record's own failure. The failure is `passing` if
+        it may be the endpoint's fault all the same. Raises EndpointRefused where it surely is, and
+        other requests would be refused, too. An error is `certain` if it can't be about this
+        request alone, as a wrong key.
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
-            # one that isn't certain may be about a single request, whose cost was too high
-            if error.certain or self._credit_refused > 1:
+            # A single one may be about a request that costs too much. After two, credit is gone.
+            is_credit_gone = error.certain or self._credit_refused > 1
+            if is_credit_gone:
                 raise error
             return errors.CreditTooLow(str(error))
         self._refusal_times.append(time.monotonic())
@@ -186,7 +187,7 @@ class Endpoint:
             # before its first answer, it is more likely that the key or the address is wrong
             if error.certain or self.last_answer is None:
                 raise error
-            refusal.passing = True
+            refusal.passing = True  # the endpoint has worked: this may be about the record alone
         return refusal
 
     def error_of_refusing_all(
@@ -210,10 +211,10 @@ class Endpoint:
                 refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
-        """Count a fault or a rate limit of a request that has had `tries` such faults.
-        `has_failed_often` says that this endpoint has failed often, no matter at which requests.
-        Raises EndpointRefused where it never answered and can't be expected to, and QuotaUsedUp
-        where rate limits last longer than the run waits.
+        """Count a fault or a rate limit. Raises QuotaUsedUp where rate limits last longer than the
+        run waits, and EndpointRefused where it never answered and can't be expected to. It can't
+        after many `tries` of this request that ended in such a fault, or if it `has_failed_often`
+        at any requests.
         """
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
@@ -251,8 +252,8 @@ class Endpoint:
         if isinstance(error, errors.NoCompletion):
             self._faults.no_completions += 1
         has_ever_worked = self.last_answer is not None
-        # One that has worked is out of service for now, which Outages sees to. One that is busy
-        # exists, and will answer.
+        # One that has ever worked isn't given up here: it has an outage, which Outages waits out.
+        # One that is busy exists, and will answer.
         if has_ever_worked or is_busy:
             return
         seconds = now - self._faults.failed_since
@@ -307,8 +308,8 @@ class Endpoints:
         for part, weight in serving.endpoints():
             share = share_of(part, serving_count, is_shared)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held_refusals))
-        # How many requests may be in flight to all of them together. Each endpoint alone may have
-        # as many, because `max_workers` is that of the whole serving.
+        # How many requests may be in flight to all of them together: the serving's `max_workers`.
+        # A single endpoint may have as many, if the others have none.
         self.most = min(endpoint.share.most for endpoint in self.all)
         # limits what is in flight to all of several endpoints; None for a single one
         self._gate: Share | None = None
@@ -322,12 +323,14 @@ class Endpoints:
         """
         text_only_by_address: dict[str, bool] = {}
         for refusal in self.held_refusals.values():
-            if not refusal.passing and not is_about_content(str(refusal.line["refusal"])):
-                text_only_by_address[refusal.address] = refusal.text_only
+            is_of_filter = is_about_content(str(refusal.line["refusal"]))
+            if not refusal.passing and not is_of_filter:
+                text_only_by_address[refusal.address] = refusal.text_only  # the last one's
         in_question = []
         for endpoint in self.all:
-            text_only = text_only_by_address.get(endpoint.serving.endpoint)
-            if text_only is not None and endpoint.last_answer is not None:
+            has_answered = endpoint.last_answer is not None
+            if has_answered and endpoint.serving.endpoint in text_only_by_address:
+                text_only = text_only_by_address[endpoint.serving.endpoint]
                 in_question.append(InQuestion(endpoint, text_only))
         return in_question
 
@@ -382,8 +385,8 @@ class Endpoints:
     async def _acquire_one_of_several(
         self, gate: Share, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> tuple[Endpoint, Sent]:
-        # The gate first, then an endpoint: who waits at the gate holds no room that another could
-        # use.
+        # First comes the gate, then an endpoint: a request that waits at the gate holds no
+        # endpoint's room, which another could use.
         through_gate = await gate.acquire(priority)
         try:
             while True:
@@ -411,7 +414,8 @@ class Endpoints:
     def _candidates(
         self, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> list[Endpoint]:
-        # Resting endpoints may be among them: these have no room until they have rested.
+        # The endpoints at which a request waits for room. Some may be resting: these have no room
+        # until they have rested.
         if endpoint_number is not None:
             return [self.all[endpoint_number]]
         if self.askable(failed):
@@ -419,14 +423,14 @@ class Endpoints:
         return self.all  # all have failed or rest: the request waits for any of them
 
     def _drawn_by_weight(self, free: list[Endpoint]) -> Endpoint:
-        # By lot, in proportion to weights. Those that have less than their part of the requests in
-        # flight come first: else a slow one would come to hold all of them. Of 12 requests, the
+        # By lot, in proportion to weights. First come those with less than their part of the
+        # requests in flight: else a slow one would come to hold all of them. Of 12 requests, the
         # parts of two endpoints with the weights 2 and 1 are 8 and 4.
         that_do_not_rest = self.askable([])
-        most_per_weight = self.most / sum(endpoint.weight for endpoint in that_do_not_rest)
+        requests_per_weight = self.most / sum(endpoint.weight for endpoint in that_do_not_rest)
         below_their_part = []
         for endpoint in free:
-            if endpoint.share.in_flight < most_per_weight * endpoint.weight:
+            if endpoint.share.in_flight < requests_per_weight * endpoint.weight:
                 below_their_part.append(endpoint)
         candidates = below_their_part or free
         weights = [endpoint.weight for endpoint in candidates]
@@ -447,7 +451,7 @@ class Endpoints:
         failed: Collection[Endpoint],
     ) -> errors.RecordError:
         """Return what a refusal means: the record's failure, or EndpointUnreachable where another
-        endpoint is to be asked. `failed` are those that can't be asked in its place. Raises
+        endpoint is to be asked. `failed` are those that this request has failed at already. Raises
         EndpointRefused once all are given up.
         """
         try:
@@ -469,10 +473,10 @@ class Endpoints:
         return errors.EndpointUnreachable(str(why))
 
     def failed(self, endpoint: Endpoint, error: errors.ServerFault, tries: int) -> None:
-        """Count a fault or rate limit; of several endpoints, pass over one that is no good now. A
-        single one raises what stops the run; of several, the last one that is given up does.
+        """Count a fault or rate limit. Of several endpoints, one that is no good now is passed
+        over. Raises what stops the run: once the single endpoint, or all of several, are given up.
         """
-        if self._gate is None:
+        if self._gate is None:  # there is one endpoint
             endpoint.failed(error, tries)
             return
         if endpoint.resting:  # the request was sent before the endpoint was passed over

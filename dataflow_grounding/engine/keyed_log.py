@@ -68,12 +68,13 @@ class Standing:
     is_unanswered: bool = False
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open: not vouched for by a check. Odd
-        ones can't speak for themselves.
+        """Return whether lines between these offsets may be open: no check vouches for them, and
+        they don't speak for themselves. They can't do that if they `are_odd`.
         """
         if self.none_open or end <= self.vouched_to:
             return False
-        if are_odd or not self.is_unanswered:
+        may_speak_for_themselves = self.is_unanswered and not are_odd
+        if not may_speak_for_themselves:
             return True
         return not any(span.holds(first, end) for span in self.speaking_for_themselves)
 
@@ -91,9 +92,9 @@ class Vouched:
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
         self.standings = _standings_in(mark, end)
-        # Spans whose lines are as good as lost, or suspect if their reply group is in
-        # `trusted_groups`. These are the lists of `standings` themselves, unless Vouching puts
-        # another one here for this run alone.
+        # Spans whose lines count as lost, or as suspect if their group is in `trusted_groups`. They
+        # are the lists of `standings` themselves: what is added there counts here, too. Vouching
+        # may put another list here, for this run alone.
         self.set_aside_by_group: dict[str, list[Span]] = {}
         for reply_group, standing in self.standings.items():
             self.set_aside_by_group[reply_group] = standing.set_aside
@@ -177,7 +178,8 @@ class KeyedLog:
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._has_sums = buffered  # whether each line has a checksum: `{"key":"…",…,"sum":77}`
         self._pending = bytearray()  # lines that wait to be written
-        self._most_pending: float = 0  # bytes, above which they are written: each line at once
+        # how many bytes may wait; 0 has each line written at once
+        self._most_pending: float = 0
         if buffered:
             self._most_pending = _BUFFER_BYTES
         elif not path:
@@ -200,10 +202,10 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the last line of `key`, as checks have judged it; None where there is none. Where
-        this log has no line, or a refusal, the other logs are asked: another part of the run may
-        have asked again. With `since`, only a line of this log counts that is at that byte offset
-        or after it.
+        """Return the last line of `key`, as checks have judged it; None where there is none. If
+        this log has none, or a refusal, the line may be from the `others`: another part of the run
+        may have got an answer. With `since`, only lines of this log count, from that byte offset
+        on.
         """
         line = self._own_line(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
@@ -381,8 +383,9 @@ class KeyedLog:
 
     def _line_at(self, offset: int) -> bytes:
         # The line that begins at an offset, without its end.
-        start = offset - self._size  # in what isn't written yet, which follows the file
-        if start >= 0:
+        start = offset - self._size  # where it is in `_pending`, which follows the file
+        is_pending = start >= 0
+        if is_pending:
             end = self._pending.index(b"\n", start)
             return bytes(self._pending[start:end])
         data = os.pread(self._file, _LINE_BYTES, offset)
@@ -523,8 +526,8 @@ def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standin
 
 
 def _good_in(entry: Mapping[str, Any], end: int) -> int:
-    # The offset up to which a check vouches: `good`. Version 0.2.0 wrote open spans in its place:
-    # lines before the first of these are vouched for. Without either, no line is open.
+    # The offset up to which a check vouches. It is `good`; in a mark of version 0.2.0, it is where
+    # the first of the `open` spans begins. Without either, no line is open.
     good = entry.get("good")
     if isinstance(good, int):
         return good

@@ -124,9 +124,10 @@ class Level:
         """Lower the level, because the endpoint said that it is busy; never below 1."""
         was_sent_before_change = sent.number <= self._last_sent_before_change
         if was_sent_before_change:
-            # A request that was sent before the level changed says nothing about the present level.
-            # But after a cut it says how deep the cut should have been.
-            if self._in_flight_at_cut:
+            # It says nothing about the present level. But if the last change was a cut, it says
+            # that the cut wasn't deep enough.
+            was_cut = self._in_flight_at_cut > 0
+            if was_cut:
                 self._refused_before_cut()
             return
         self._stride = 1.0  # the next probe begins small again
@@ -179,25 +180,26 @@ class Level:
             self.answered(sent, are_taken=in_flight >= self.places)
 
     def answered(self, sent: Sent, *, are_taken: bool = True) -> None:
-        """Raise the level after an answer, if all places were taken when it came; at the start, in
-        any case. An answer to a request from before the last change doesn't count for a probe.
+        """Raise the level after an answer: quickly until the endpoint has refused a request, and
+        then slowly. `are_taken` says whether all places were taken when the answer came.
         """
-        if self._refused_at is None:
-            # Start-up. An answer to the request that took the last place shows that all places are
-            # sustained: refusals come sooner than answers, so none of the others was refused.
-            if sent.took_last:
-                self._all_sustained = True
-            target = 2 * START if self._all_sustained else START
-            if self._value < target:
-                self._grow(target, sent)
-            elif are_taken:  # then one more place for each answer
-                self._grow(self._value + 1, sent)
-        elif are_taken:  # after a refusal: slowly, up to where the endpoint refused
-            self._grow_warily(sent)
+        if self._refused_at is not None:
+            if are_taken:
+                self._grow_warily(sent)
+            return
+        # An answer to the request that took the last place shows that all places are sustained:
+        # refusals come sooner than answers, so none of the others was refused.
+        if sent.took_last:
+            self._all_sustained = True
+        target = 2 * START if self._all_sustained else START
+        if self._value < target:
+            self._grow(target, sent)
+        elif are_taken:  # then one more place for each answer
+            self._grow(self._value + 1, sent)
 
     def _grow(self, target: float, sent: Sent) -> None:
-        # Raises the level to a target, but not above what is answered in time. The pace is that of
-        # the answers that came since this request was sent.
+        # Raises the level to a target, but not above how many can be answered in time, at the pace
+        # of the answers since this request was sent.
         seconds = max(self._answered_at - sent.since, 1e-9)
         answers = self._answers - sent.answers
         in_time = answers * IN_TIME * self.timeout / seconds
@@ -206,7 +208,7 @@ class Level:
     def _grow_warily(self, sent: Sent) -> None:
         # After a refusal: in small steps to just under where it came, then by probes.
         assert self._refused_at is not None
-        if sent.number > self._last_sent_before_change:
+        if sent.number > self._last_sent_before_change:  # it was sent at the present level
             self._answers_since_change += 1
         is_probing = self._value_before_probe is not None
         is_below_refusal = self._value + 1 < self._refused_at
@@ -222,17 +224,17 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        # Lets more in to see whether the endpoint takes them; a refusal takes the level back to
-        # where it is now. Where this probe follows another, that one was sustained, so it is kept.
+        # Lets more in to see whether the endpoint takes them. A refusal takes the level back to
+        # where it is now: a probe before this one was sustained, and stays.
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._note_change(value_before_probe=before)
 
     def _note_change(self, value_before_probe: float | None = None) -> None:
-        # Called at each change of the level, except for the small steps of `answered`. What was
-        # sent before a change says nothing about the level after it. `value_before_probe` is the
-        # level to which a refusal takes a probe back; None where the change is no probe.
+        # Called after each change of the level, but not after small steps up. Answers are counted
+        # from 0 again, because what was sent before says nothing about the new level. If the change
+        # is a probe, a refusal takes it back to `value_before_probe`.
         self._value_before_probe = value_before_probe
         self._in_flight_at_cut = 0.0
         self._answers_since_change = 0
@@ -418,8 +420,8 @@ class Share:
         limiter.shares.add(self)
         seconds_held = limiter.held_until - time.monotonic()
         if seconds_held > 0:
-            # `hold` asked the loops that were there at the time to let others in at its end. This
-            # one may be newer.
+            # At the end of a hold, the loops that were there when it began let others in. This one
+            # may be newer.
             waiter.loop.call_later(seconds_held, limiter.let_in)
         # it may be this waiter's turn at once, before that of others
         limiter.let_in()
@@ -432,7 +434,7 @@ class Share:
         limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
-            # This loop may end before the hold does: that of a call in memory ends with the call.
+            # This loop alone wouldn't do: it may end before the hold, as that of a call in memory.
             loops = {asyncio.get_running_loop()}
             for share in limiter.shares:
                 loops.update(in_line.waiter.loop for in_line in share.waiting)
@@ -455,9 +457,10 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
     """Return a new share of the limiter that the serving's endpoint and model have in this process.
-    It has at most the serving's `max_workers`, or fewer: `serving_count` servings divide the
-    connections that this process may open. All shares of one serving together have no more than
-    that, either. `shared` says whether other processes send there, too; None leaves that as it is.
+    It has at most the serving's `max_workers`, and all shares of one serving together have no more
+    than that. There are fewer where this process can't open as many connections, which
+    `serving_count` servings divide. `shared` says whether other processes send there, too; None
+    leaves that as it is.
     """
     most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)
@@ -491,4 +494,5 @@ def files_left() -> int:
         left = most - len(os.listdir("/dev/fd")) - SPARE_FILES  # without those that are open
     except OSError:  # the folder can't be opened: there is no file left even for that
         return 1
-    return max(1, left - min(MOST_KEPT_FILES, left // 4))
+    kept = min(MOST_KEPT_FILES, left // 4)
+    return max(1, left - kept)
