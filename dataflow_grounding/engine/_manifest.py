@@ -88,7 +88,7 @@ class Manifest:
         else:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
-        fingerprint = None  # stays None where the entry isn't to be written
+        fingerprint = None  # where it is None, no entry is written
         if self._would_come_out_the_same(summary):
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
@@ -121,9 +121,8 @@ class Manifest:
         return as_json({**entry, "summary": fields})
 
     def _further_pictures(self) -> str:
-        # A digest of the states of the pictures that steps make, which the last step's file names;
-        # "" where they make none. Those that the input names are left out: the input's fingerprint
-        # covers them.
+        # A digest of the states of the pictures in the last step's file, but for those that the
+        # input names, too: its fingerprint covers these. It is "" where steps make no pictures.
         columns = {step.image_key for step in self._steps if step.image_key}
         input_column = self._source.image_key
         written_columns = {

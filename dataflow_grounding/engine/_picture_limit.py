@@ -32,7 +32,7 @@ SPARE = 0.05
 
 class PictureLimit:
     """What is known of it for one serving of a run. All lengths are characters in base64. `by` is
-    the operator's ask for a record; where it `makes_again`, PictureReduced has the operator ask
+    the operator's ask for a record; where it `may_begin_again`, PictureReduced has the operator ask
     once more, with pictures that are opened within the new limit.
     """
 
@@ -64,7 +64,7 @@ class PictureLimit:
         over it.
         """
         most = self._serving.image_limits.most_base64
-        if most is None or not by.makes_again:  # no further attempt would follow
+        if most is None or not by.may_begin_again:  # no further attempt would follow
             return
         for image in request.images:
             was_opened_before = image.limits.most_base64 != most
@@ -75,7 +75,7 @@ class PictureLimit:
         """Lower the limit after a refusal, and raise PictureReduced. It returns where that is no
         use: for small pictures, and if the same record's were reduced MOST_REDUCTIONS times.
         """
-        if not by.makes_again:  # no further attempt would follow
+        if not by.may_begin_again:  # no further attempt would follow
             return
         lengths = [image.most_characters for image in request.images]
         if max(lengths, default=0) < LEAST:  # all are small
@@ -110,9 +110,10 @@ class PictureLimit:
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:
-        # Returns the new limit. Numbers in a refusal ("maximum is 5242880 bytes, got 8388608") may
-        # be a limit of one picture, or of all pictures of a request together. Other numbers are too
-        # large for either, or too small. `lengths` are those of the pictures that were refused.
+        # Returns the new limit. `lengths` are those of the pictures that were refused. A number in
+        # the refusal ("maximum is 5242880 bytes, got 8388608") that is less than the largest of
+        # them may be the limit of one picture. One that is more than that, but less than their sum,
+        # may be the limit of all pictures of a request together.
         largest = max(lengths)
         limits_of_one = [number for number in refusal.numbers if LEAST <= number < largest]
         limits_of_all = [number for number in refusal.numbers if largest <= number < sum(lengths)]
@@ -124,8 +125,8 @@ class PictureLimit:
             usual_limit = USUAL if largest > USUAL else LOWEST
             lower = min(largest // 2, usual_limit)
         lower = max(lower, LEAST)
-        # Pictures that were answered when they were sent alone go on being sent as they are, so
-        # that their stored replies are found: unless one no larger is refused now.
+        # Pictures up to `_largest_taken` were answered, each sent alone. Unless one no larger is
+        # refused now, they go on being sent as they are, so that their stored replies are found.
         is_alone = len(lengths) == 1
         if is_alone and self._largest_taken < largest:
             return max(lower, self._largest_taken)

@@ -42,17 +42,16 @@ def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | No
 
 def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
     """Return the columns `doubtful`, `doubt` (why) and `remark`, as the answers about a record say.
-    Where they say nothing, such a column is cleared if the record has it already, and else left
-    out.
+    A column of which they say nothing is cleared if the record has it from before, else left out.
     """
-    doubt = ""  # the first about a whole reply
-    own_doubt = ""  # the first about a phrase's own boxes
+    of_reply = ""  # the first doubt about a whole reply
+    of_boxes = ""  # the first one about a phrase's own boxes
     remarks = []
     for answer in answers:
-        doubt = doubt or answer.doubt
-        own_doubt = own_doubt or answer.own_doubt
+        of_reply = of_reply or answer.doubt
+        of_boxes = of_boxes or answer.own_doubt
         remarks.append(answer.remark)
-    doubt = doubt or own_doubt
+    doubt = of_reply or of_boxes
     remark = joined_remarks(remarks)
     cleared: Update = {"doubtful": False, DOUBT: None}
     if _was_grounded(record):  # else the column is the user's own

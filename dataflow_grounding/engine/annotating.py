@@ -97,9 +97,9 @@ class StepAsk:
     # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
     answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
-    # whether its questions are made once more where pictures have to be smaller
-    makes_again: bool = False
-    has_to_make_again: bool = False
+    # whether the operator may put its questions once more, with smaller pictures
+    may_begin_again: bool = False
+    is_picture_reduced: bool = False  # whether it has to, because a picture was refused
     reductions: int = 0  # how often its pictures were refused, and made smaller
 
     async def __call__(self, request: Request[T]) -> T:
@@ -112,7 +112,7 @@ class StepAsk:
         try:
             reply = await self.asking.answer(request, self)
         except PictureReduced:
-            self.has_to_make_again = True  # even if the operator goes on without the answer
+            self.is_picture_reduced = True  # even if the operator catches this, and goes on
             raise
         if not _is_read_reply(reply):  # a user's reader may return anything
             wanted = "should return the answer and its notes: (answer, [])"
@@ -136,7 +136,7 @@ class StepAsk:
         # with the row's notes, but with counts of replies of its own
         work = RowWork(self.work.notes)
         # records have priorities from 0 on: checks come before them
-        own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
+        own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, may_begin_again=True)
         return await self.asking.answer(request, own_ask, check=True)
 
     def vouching(self, reply_group: str, anywhere: str, trusting: bool) -> Vouching:
@@ -187,10 +187,11 @@ async def annotated(
     # not only its last request, because prompts state the size in which a picture is sent. Replies
     # that came already are read from the store, so nothing is paid for twice.
     for attempt in range(MOST_TIMES):
-        ask.makes_again = attempt < MOST_TIMES - 1  # whether a refusal may ask for another attempt
-        ask.has_to_make_again = False  # set by `ask` when a picture was refused
+        is_last_attempt = attempt == MOST_TIMES - 1
+        ask.may_begin_again = not is_last_attempt
+        ask.is_picture_reduced = False  # `ask` sets it when a picture is refused
         result = await annotated_once(operator, record, ask, memo, cancelled)
-        if not ask.has_to_make_again:
+        if not ask.is_picture_reduced:
             break
         ask.begin_again(work_before)
     return result
@@ -304,15 +305,15 @@ def _with_added_columns(
         of_image = image_columns(record, size, ask, operator.serving)
     if ask.answers is not None:
         doubts = doubt_columns(record, ask.answers)
-    # The columns are in this order: of_image, update, doubts. `update` comes once more because its
-    # values count where others have such a column, too.
-    return {**of_image, **update, **doubts, **update}
+    columns = {**of_image, **update, **doubts}  # in this order
+    columns.update(update)  # of a column in several of them, the operator's value counts
+    return columns
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
-    # People have settled some phrases in a review: these stay as they are, and are put back at the
-    # end where the update lacks them. One that was reviewed but not settled may change: then it
-    # doesn't count as reviewed any more.
+    # People may have reviewed phrases of the record. Those that they have settled stay as they are,
+    # and are put back at the end if the update leaves them out. Others may change, and then don't
+    # count as reviewed any more.
     before = record.get("expressions")
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
@@ -327,7 +328,7 @@ def _with_reviewed_rows(
     record: Record, rows: Sequence[Any], reviewed_by_id: Mapping[str, dict[str, Any]]
 ) -> list[Any]:
     merged = []
-    # the settled rows that haven't come among `rows` so far
+    # settled rows that haven't come among `rows` so far
     left_by_id = {row_id: row for row_id, row in reviewed_by_id.items() if is_settled(row)}
     for number, row in enumerate(rows):
         row_id = _id_of(row, record, number) if isinstance(row, dict) else ""

@@ -93,8 +93,8 @@ def paid_by_step(
     - `kept`: replies that a gateway's cache gave, and that weren't paid for again
     - `flex`: replies of that service tier
 
-    `judges_prices` are those of another judge, by its model. Where there are no prices, the
-    published ones count.
+    If the run's judge is another model, `judges_prices` has its prices, by its name. Where there
+    are no prices, the published ones count.
     """
     steps = []
     for step, bill in sorted(_bills_of(folder, prices, judges_prices or {}).items()):
@@ -119,7 +119,7 @@ def _bills_of(
                 continue
             step = str(line.get("step") or line.get("task"))
             bill = bills.setdefault(step, defaultdict(Amount))
-            # a judge's, which may be None, or else the run's
+            # another judge's, or None for the published ones; for all other models the run's
             prices_of_line = judges_prices.get(str(line.get("model")), prices)
             amount = _paid_for(line, prices_of_line)
             for part in _parts_of(line):

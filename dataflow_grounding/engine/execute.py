@@ -157,10 +157,11 @@ def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[
     folder = step.storage.checkpoint_folder
     with errors_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
-        keeping = replace(options, replies=store_path(folder))
+        options_of_block = replace(options, replies=store_path(folder))
     side = SideRequests(budget)
     spent_before = budget.spent
-    with holding(current_options, keeping), holding(side_requests, side):
+    # by these the servings that the block calls know of the run
+    with holding(current_options, options_of_block), holding(side_requests, side):
         yield side
     if budget.prices is not None:
         side.cost_usd = budget.spent - spent_before
@@ -219,14 +220,13 @@ def check_budget(options: RunOptions) -> None:
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
-    # Cuts a segment into stages, each done for all records before the next. A stage has one step,
-    # or several that can't be parted, because a level's steps run side by side.
+    # Cuts a segment into stages, each done for all records before the next begins. The steps of a
+    # level run side by side, so that one stage has all of them. It also has the steps in between:
+    # the levels [0, 2] and [1] are one stage with three steps.
     stages = []
-    start = 0  # of the stage that the next level begins
-    end = 0
+    start = 0  # of the next stage
+    end = 0  # after the last step of the levels so far
     for level in levels(segment):
-        # The steps of a level need not follow each other: a stage ends after the last one. Of the
-        # levels [0, 2] and [1], the second is in the first one's stage, which has all three steps.
         end = max(end, max(level) + 1)
         if end > start:
             stages.append(segment[start:end])
@@ -325,31 +325,34 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
     may_have_any_column = False  # because an earlier step may make columns that it doesn't name
     for index, step in enumerate(steps):
         operator = step.operator
-        asks: bool | None = True  # None where no record gets as far as this step
-        if not may_have_any_column:  # else the input's columns say nothing
+        if may_have_any_column:  # what it asks about may be in columns that the input doesn't have
+            asks: bool | None = True
+        else:
             asks = source.may_ask(operator, made_columns)
         if asks:
             asked.update(operator.prepare(start))
         else:
             idle.add(index)
-        if asks is not None:  # else it makes no columns, either
-            made_columns |= _made_columns(operator, asks)
+        does_any_record_get_here = asks is not None
+        if does_any_record_get_here:
+            made_columns |= _made_columns(operator, bool(asks))
         if operator.sees_all:
             may_have_any_column = True
     unsettled.leave_out(step.operator for step in steps)
     # Operators of later parts settle now: what would stop them stops the run before anything is
-    # paid for. Where this part asks nothing, it costs nothing: the next part is early enough.
-    if len(idle) < len(steps):
+    # paid for. If this part asks nothing, it costs nothing, and they may settle later.
+    will_ask = len(idle) < len(steps)
+    if will_ask:
         asked.update(unsettled.settle(start))
     return Prepared(asked, idle)
 
 
 def _made_columns(operator: Annotator, asks: bool) -> set[str]:
+    # The columns of which the input doesn't tell what later steps find there.
     written = set(operator.writes().values())
     if asks:
         return written
-    # A column that it reads and rewrites without asking is taken to be as the input has it, so that
-    # the input still tells whether later steps ask.
+    # Where it asks nothing, a column that it rewrites is taken to stay as the input has it.
     return written - set(operator.reads().values())
 
 
@@ -362,7 +365,7 @@ def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
 
 
 def _with_what_is_left(
-    stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
+    stopped: BudgetExceeded, done: Summary, total: int | None, requests_per_record: int
 ) -> BudgetExceeded:
     # The error, which also says what the rest takes, where the `total` of records is known.
     # Replies that were in the store are replies as well.
@@ -371,10 +374,9 @@ def _with_what_is_left(
     if total is not None:
         # Checks of the box format are about no record.
         about_records = answered - done.requests["probes"]
-        # One request for each of `requests_each` steps that ask, of each record. Replies to further
-        # tries count as well, so that the difference may be 0 or less. But something is left: the
-        # run was stopped.
-        left = max(total * requests_each - about_records, 1)
+        # Replies to further tries count as well, so that the difference may be 0 or less. But the
+        # run was stopped, so that something is left.
+        left = max(total * requests_per_record - about_records, 1)
         text += f"; the rest takes about {_with_cost(left, done)}, if nothing of it is stored"
     with_rest = type(stopped)(f"{text}. The same command goes on")
     with_rest.summary = stopped.summary

@@ -123,7 +123,7 @@ class FinishedRows:
         """Return whether a row that got this work would get the same, were it done again; as far as
         its replies tell, not its pictures.
         """
-        # `replies_at` can say nothing of replies in the stores of other parts
+        # a replayed reply may be in the store of another part, where `replies_at` can't tell it
         may_be_of_others = work.replayed and self._replies.others
         return not may_be_of_others and MAY_CHANGE.isdisjoint(work.notes)
 
@@ -134,11 +134,12 @@ class FinishedRows:
         # notes of checks are about the run, and no row of it
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         if not work.sent:
-            # The earlier line of the same replies tells better where these are: it stays.
+            # An earlier run has kept the same, and knew better where its replies are: that stays.
             before = self._not_set_aside(key)
             if before is not None and before.columns == list(columns) and before.notes == notes:
                 return
-        # Where in the store the row's replies are: a replayed one may be anywhere in it.
+        # The row's replies are from here to the end of the store: new ones are in this run's part
+        # of it, and replayed ones may be anywhere.
         first = 0 if work.replayed else self._replies.first_new
         line: dict[str, Any] = {"columns": list(columns)}
         if notes:

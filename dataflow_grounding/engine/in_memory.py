@@ -85,8 +85,8 @@ def annotate_all(
         asking = _prepared_asking(operator, start)
     replies_path = options.replies or ""  # without one, replies last no longer than the call
     with closing(KeyedLog(replies_path)) as store:
-        # The operator asks with this when it concludes. A row's priority is its index, so that this
-        # one's comes after all of them. Each record gets a copy with its own.
+        # The operator asks with this when it concludes. Each record gets a copy, whose priority is
+        # the record's index: so this one's comes after all of them.
         last = (len(rows),)
         ask_at_end = StepAsk(asking, store, operator.name, priority=last, wording=operator.wording)
         try:
@@ -103,8 +103,8 @@ def _prepared_asking(operator: Annotator, start: RunStart) -> Asking | None:
         operator.prepare(start)
     if operator.serving is None:
         return None
-    # These two are about the stored replies of earlier runs. Those that `options.replies` keeps of
-    # earlier calls are taken in any case.
+    # These two options are for runs. Replies of earlier calls, which `options.replies` keeps, are
+    # taken in any case.
     own_options = replace(start.options, force_reprocess=False, retry_failed=False)
     return Asking(operator.serving, own_options, start.budget)
 
@@ -185,8 +185,10 @@ def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    # {"image_path": the file that now holds the row's picture}; {} where the row has a path
-    # already, or no picture and needs none. Where it needs one, `as_path` raises what is wrong.
+    # Returns by column, as "image_path", the file that now holds the row's picture:
+    #   a picture in memory         -> its file
+    #   a path                      -> {}: it is in a file already
+    #   another value or none       -> {}; but `as_path` raises what is wrong if one is needed
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]  # a Path becomes a text, a NaN None
@@ -259,8 +261,8 @@ class _WorkInMemory:
             await self._operator.conclude(self._ask_at_end)
             self._set_marks()
         except RunStopped as stop:
-            # `asking` doesn't know of one that the operator has raised, such as SuspectBoxes. Once
-            # it does, it puts no plain questions when it is closed.
+            # An operator may raise it, as SuspectBoxes: then `asking` has to be told, or it would
+            # put plain questions when it is closed.
             if asking is not None:
                 asking.stopped = stop
             raise
@@ -284,7 +286,7 @@ class _WorkInMemory:
             if self._until_failure and self._has_failed:
                 return
             update, error = await self._annotated(index, record)
-            let_go(record)  # of its picture: the record itself is returned
+            let_go(record)  # of its opened picture, because the record lives on in what is returned
             self._outcomes[index] = (update, error)
             if error is not None:
                 self._has_failed = True

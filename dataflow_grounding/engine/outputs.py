@@ -100,8 +100,8 @@ class Outputs:
             self._failures.write_line(line)
 
     def _set_marks(self) -> None:
-        # A row is marked in the file of the step that got what is marked, and in those of later
-        # steps. The summary counts what is marked in the last file that has any.
+        # Marks the rows whose boxes or phrases are in doubt: in the file of the step that found
+        # them, and in those of later steps. The summary's counts are those of the last file.
         for step, writer in enumerate(self._writers):
             suspects = self._numbers_in_file(SUSPECT, step)
             if suspects:
@@ -121,7 +121,7 @@ class Outputs:
     def _numbers_in_file(self, code: str, step: int) -> set[int]:
         numbers = set()
         for place, marked_step in self.marks[code]:
-            if marked_step > step:  # the step worked before what is marked was got
+            if marked_step > step:  # this file was made before what is in doubt was found
                 continue
             number = self._number_in_file(step, place)
             if number is not None:

@@ -54,8 +54,8 @@ def no_marks() -> dict[str, set[Any]]:
 
 
 def with_unseen(row: Mapping[str, Any]) -> tuple[Update, list[dict[str, Any]]]:
-    """Return the column of a row whose absent phrases become ambiguous, and these. Those whose
-    boxes were rejected stay absent: something was found for them.
+    """Return a row's column `expressions` with its absent phrases made ambiguous, and those that
+    were. A phrase whose boxes were rejected stays absent: something was found for it.
     """
     expressions = row.get("expressions")
     if not isinstance(expressions, list):
@@ -238,13 +238,15 @@ class Annotator:
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Return whether an operator may ask about a record, as its `asks` says. True if its class
-    defines `annotate` but inherits `asks` from a base class, which doesn't know that `annotate`.
-    Raises what `asks` does.
+    """Return whether an operator may ask about a record, as its `asks` says. Raises what that does.
+
+    A class may define its own `annotate`, and inherit `asks` from a base class. That `asks` doesn't
+    know what the `annotate` does: then the answer is True.
     """
     class_that_annotates = _class_with(type(operator), "annotate")
     class_that_tells = _class_with(type(operator), "asks")
-    if not issubclass(class_that_tells, class_that_annotates):
+    knows_annotate = issubclass(class_that_tells, class_that_annotates)
+    if not knows_annotate:
         return True
     return operator.asks(record)
 
@@ -288,11 +290,13 @@ class Step:
 
 
 def image_column(operator: Annotator, record: Record) -> str | None:
-    """Return the column with the path of the record's one image; None where none is looked at."""
+    """Return the column with the path of the record's one image; None where there isn't one, or the
+    operator doesn't look at it.
+    """
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
         return column
-    path = record.get(column)  # else there may be a list of pictures, or none
+    path = record.get(column)  # there may be a list of pictures, or none
     has_one_image = isinstance(path, str) and path != ""
     return column if has_one_image else None
 
@@ -318,11 +322,13 @@ def note_step(step: Step) -> bool:
     `forward()` has started.
     """
     noted = noted_steps.get()
-    if noted is None:  # no pipeline calls it, or one does in a thread, which has no context of it
+    if noted is None:
+        # No pipeline calls it. Or one does, in a thread, which doesn't see `noted_steps`: then this
+        # raises PlanError.
         _refuse_thread(step.storage, step.operator.name)
         return False
-    # A script that asks for a step's path wants its file: then the noted steps are run. Here, paths
-    # are only compared.
+    # A script that asks for a step's path wants its file, so that runs the noted steps. Here, where
+    # paths are only compared, it doesn't.
     with holding(before_looking, None):
         if not isinstance(step.operator, WholeFile):
             _refuse_second_writer(noted, step)
@@ -338,9 +344,8 @@ def outside_forward() -> Iterator[None]:
 
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    # Raises PlanError where the step would replace a file that has columns of an earlier step. A
-    # step that writes the same columns again, as a second try does, does no harm. Where it doesn't
-    # say which columns it writes, it may leave out those of the earlier step.
+    # Raises PlanError where the step would replace an earlier step's file, and columns of it would
+    # be lost. No harm is done by a step that writes the same columns again, as a second try does.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
@@ -348,8 +353,8 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
         if writes_other_file or other.operator.name == step.operator.name:
             continue
         lost_columns = set(other.operator.writes().values()) - written
-        says_nothing = not written
-        if lost_columns or says_nothing:
+        may_lose_any = not written  # it doesn't say which columns it writes
+        if lost_columns or may_lose_any:
             raise PlanError(
                 f"{other.operator.name} and {step.operator.name} both write {path}: run each on a"
                 " step of its own, self.storage.step()"
@@ -358,8 +363,8 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
 
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raise PlanError for a column that nobody provides, or one that a step would overwrite.
-    `columns` are those of the input. `empty` are the ones of these that hold an empty list in each
-    row, as other programs leave `regions: []`: such a one may be filled in.
+    `columns` are those of the input. Some of them are `empty`: each row has an empty list there, as
+    other programs leave `regions: []`. A step may fill them in.
     """
     # by column: "the input", or the label of the step that has written it last
     provider_of = dict.fromkeys(columns, "the input")
@@ -431,10 +436,12 @@ def _follows(before: Step, step: Step) -> bool:
 
 
 def levels(steps: list[Step]) -> list[list[int]]:
-    """Return the indices of the steps, grouped into levels whose steps run side by side. A step
-    comes after all steps that write what it reads. It may be on one level with an earlier step that
-    reads what it writes: the steps of a level get the record as it was before. A step that sees all
-    columns is alone on its level.
+    """Return the indices of the steps, grouped into levels. The steps of a level run side by side:
+    each gets the record as it was before the level. So a step is
+
+    - above the steps that write what it reads,
+    - not below an earlier step that reads what it writes: they may share a level,
+    - alone on its level if it sees all columns.
     """
     groups: list[list[int]] = []
     level_after_writing: dict[str, int] = {}  # column → the level after the step that writes it
@@ -448,8 +455,6 @@ def levels(steps: list[Step]) -> list[list[int]]:
             level = len(groups)
             at_least = level + 1
         else:
-            # No step of a level sees what others of it write. So it is above those that write what
-            # it reads, and may be level with those that read what it writes.
             after_writers = [level_after_writing.get(column, 0) for column in reads]
             with_readers = [last_level_reading.get(column, 0) for column in writes]
             level = max([at_least, *after_writers, *with_readers])
@@ -465,8 +470,9 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 def _refuse_thread(storage: FileStorage, name: str) -> None:
     # Raises PlanError where `forward()` calls a step in a thread: the pipeline wouldn't know that
-    # step. An error in a thread may get lost: so the pipeline raises it as well, from `strays`.
-    if storage.strays is not None:  # set by a pipeline while it calls its `forward()`
+    # step. It goes into `strays`, too, from which the pipeline raises it: an error in a thread may
+    # get lost.
+    if storage.strays is not None:  # a pipeline is calling its `forward()`
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
         storage.strays.append(problem)
         raise PlanError(problem)

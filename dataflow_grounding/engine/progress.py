@@ -82,7 +82,7 @@ class Progress:
             parts.append(f"{per_second:.{digits}f}/s")
         if now.outage:
             parts.append(now.outage)
-        elif now.total is not None and tells_time_left:  # then some are finished: it isn't 0
+        elif now.total is not None and tells_time_left:  # then `per_second` isn't 0
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
         if now.replayed:
             parts.append(f"{now.replayed}{STORED}")
@@ -109,8 +109,9 @@ class Progress:
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
-        # Until as many records were asked for as requests are in flight, the rate is the speed of
-        # the store, or of the first requests, which all end at about the same time.
+        # At first the rate is that of the store, or of the first requests, which all end at about
+        # the same time. It tells the time left once as many records were asked for as requests are
+        # in flight.
         tells_time_left = asked - oldest.asked >= max(1, now.in_flight)
         return _Rate(per_second, tells_time_left)
 

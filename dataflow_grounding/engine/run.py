@@ -342,26 +342,28 @@ class Run:
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results = await self._results_of_steps(place, record, work)
         if _was_image_replaced(results):
-            # the second time notes and counts all of it again
-            work.back_to(RowWork())
-            for index in range(len(self.steps)):
-                for marked in self._outputs.marks.values():
-                    marked.discard((place, index))
+            self._forget(place, work)  # the second time notes, counts and marks all of it again
             work.key = await self._stores.finished.key_of(record)
             results = await self._results_of_steps(place, record, work)
         self.summary.notes.update(work.notes)
         self._keep(place, results, work)
         return self._outcome(row, record, results)
 
+    def _forget(self, place: int, work: RowWork) -> None:
+        work.back_to(RowWork())
+        for index in range(len(self.steps)):
+            for marked in self._outputs.marks.values():
+                marked.discard((place, index))
+
     async def _results_of_steps(self, place: int, record: Record, work: RowWork) -> list[Result]:
-        # The steps of a level, which don't need each other's columns, work side by side. After a
-        # step that has failed, (None, None) is the result of each later one; those before it still
-        # do their work, for their own files.
+        # The steps of a level, which don't need each other's columns, work side by side. A step
+        # after a failed one isn't done: its result stays (None, None). One before it is done even
+        # if it is on a later level, because it has a file of its own.
         results: list[Result] = [(None, None)] * len(self.steps)
-        first_failed = len(self.steps)
+        first_failed = len(self.steps)  # index; none so far
         for level in self._levels:
             indices = [index for index in level if index < first_failed]
-            record_so_far = record
+            record_so_far = record  # with the columns of earlier levels
             for columns, _ in results:
                 if columns is not None:
                     record_so_far = record_so_far.updated(columns)
@@ -416,15 +418,15 @@ class Run:
     async def _annotate(self, index: int, place: int, record: Record, work: RowWork) -> Result:
         operator = self.steps[index].operator
         ask = self._ask(index, place, work)
-        # tried again for a while where the machine has no room for it
-        columns, error = await self._workers.until_done(
-            lambda: annotated(
-                operator, record, ask, self._stores.memo, lambda: self._workers.cancelled
-            )
+        annotate = functools.partial(
+            annotated, operator, record, ask, self._stores.memo, lambda: self._workers.cancelled
         )
-        # Done here, because a streamed record has to be what it would be if the next step read it
-        # from a file. Only a pipeline's records, whose source has its name, have one schema.
-        if columns is not None and self.source.name is not None:
+        # tried again for a while where the machine has no room for it
+        columns, error = await self._workers.until_done(annotate)
+        # Only a pipeline's records have one schema. They have it before they are written, because
+        # the next step is to get the same record, be it streamed or read from a file.
+        is_pipeline = self.source.name is not None
+        if columns is not None and is_pipeline:
             columns = in_one_schema(record, columns)
         return columns, error
 

@@ -58,34 +58,36 @@ def identify(
 ) -> None:
     """Give the record its `image_id`, and its `occurrence`, which tells it apart from earlier rows
     of the same image: the second row of `x` has the occurrence 1, and is called `x@2`. Records have
-    to come in the order of their rows. `rows_of_image` has the count of an id's rows so far, and is
-    counted up. It is a table of numbers, so its keys are hashes of ids.
+    to come in the order of their rows. `rows_of_image` counts the rows of each id so far, by the
+    id's hash.
     """
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
     if image_id is None:
         return
     earlier_count = rows_of_image.get(hash(image_id)) or 0
-    # an earlier run has written which row of its image it is: the input may be that run's output
+    # Where the input is an earlier run's output, that run has written which row of its image it is.
     stated_number = record.get(ROW_OF_IMAGE)
     if isinstance(stated_number, int) and stated_number > 1:
         record.occurrence = stated_number - 1
     else:
         record.occurrence = earlier_count
-    # where another row is really called x@2, this one is the next
+    # another row may be called x@2 by its own `image_id`: then this one is x@3
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
         record.occurrence += 1  # which changes `unique_id`
     rows_of_image.set(hash(image_id), earlier_count + 1)
-    if record.occurrence:  # x@2 is taken, also for a row that is really called so
+    if record.occurrence:
+        # and if this one is x@2, a later row whose own `image_id` is that counts as a second one
         rows_of_image.set(hash(record.unique_id), 1)
 
 
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    # The row's own `image_id` stays as it is. Of pictures that differ in their ending alone, the
-    # first is `x` and the next `x.png`. Absolute paths outside of the root are named by their last
-    # part: further ones of one name get a number, `x~2`.
+    # Returns the row's own `image_id`, if it has one. Else the id comes from the path of the
+    # picture, and no two pictures have the same:
+    #   x.jpg, then x.png          -> x, x.png
+    #   /one/x.jpg, /two/x.jpg     -> x, x~2 (paths outside of the root, named by their last part)
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
     states_id = has_id(record.get("image_id"))
@@ -96,16 +98,16 @@ def _distinct_image_id(
         return _numbered_id(image_id, path, rows_of_image)
     file_name = f"{image_id}{os.path.splitext(path)[1]}"
     for candidate in (image_id, file_name):
-        if _is_own(candidate, file_name, rows_of_image):
+        if _owns_or_takes(candidate, file_name, rows_of_image):
             return candidate
-    # Both are other pictures': one is really called x.png.jpg, which is `x.png` without its ending.
-    # This row counts as a further one of that.
+    # Both belong to other pictures: x.jpg has `x`, and x.png.jpg has `x.png`. This row counts as a
+    # further one of the latter.
     return file_name
 
 
-def _is_own(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
-    # Whether a picture has this id; it gets the id if no other picture has it. Next to the counts
-    # of rows, the table has the owner of each id, as a hash of the picture's name with the ending.
+def _owns_or_takes(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
+    # Returns whether a picture has this id; gives it the id if no picture has it. Next to the
+    # counts of rows, the table has the owner of each id: a hash of the picture's `file_name`.
     owner_key = hash((candidate, "whose"))
     own_hash = hash(file_name) & ALL_BITS
     owner = rows_of_image.get(owner_key)
@@ -116,10 +118,10 @@ def _is_own(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Returns `x` for the first path of this name, `x~2` for the second. Each path keeps its number.
-    # The table also has the last number that was given, at the hash of a tuple of the id. At the
-    # hash of the id itself, `identify` counts rows.
+    # Returns `x` for the first path of this name, `x~2` for the second. Each path keeps its number,
+    # which is in the table, and so is the last number that was given.
     path_key = hash((image_id, path))
+    # a tuple, because `identify` counts rows at the hash of the id itself
     last_number_key = hash((image_id,))
     number = rows_of_image.get(path_key)
     if number is None:
@@ -256,14 +258,15 @@ class Source:
         return enumerate(self._rows_of_shard(rows))
 
     def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
-        # A pilot's records have the ids that they have in the full run. So the rows that it passes
-        # over are identified, too: a later row of the same picture is `x@2` because of them. What
-        # is taken is kept in `_identities`, where `record` finds it. Where the total isn't known,
-        # the pilot takes the first rows, and passes over none.
+        # A pilot's records have the ids that they have in the full run, where a second row of a
+        # picture is `x@2`. So the rows that it passes over are identified, too. The ids of those
+        # that it takes are left in `_identities`, for `record`.
         total = self._total
+        # where the total isn't known, it takes the first rows, which `record` identifies in order
+        passes_over_rows = total is not None
         for row in rows:
             is_taken = in_pilot(row.place, total, self._pilot)
-            if identifies and total is not None and row.data is not None:
+            if identifies and passes_over_rows and row.data is not None:
                 record = Record(row.data, self._folders)
                 identify(record, self.image_key, self._image_root, self._rows_of_image)
                 if is_taken:
@@ -278,9 +281,9 @@ class Source:
         return sum(1 for _ in read_rows(self.path))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        # The shard's rows, each with the line and place that it has in the input. Where the file
-        # has the shard's rows alone, a file next to it has these numbers. There may be more numbers
-        # than rows, where only the first rows are read.
+        # The shard's rows, each with the line and place that it has in the whole input. Where the
+        # file has the shard's rows alone, a file next to it has these numbers: more of them than
+        # there are `rows`, if these are only the first ones.
         if self._shard is None:
             yield from rows
         elif self._shard.rows:  # a block, whose rows were split off into this file
@@ -288,8 +291,8 @@ class Source:
             for row, (line, place) in zip(rows, positions, strict=False):
                 yield row._replace(line=line, place=place)
         elif self._keeps_lines():
-            # An earlier step's output, for which the line alone is kept. Each row takes one line of
-            # such an input: its place, which counts from 0, is one less.
+            # It is an earlier step's output, with line numbers alone. In such an input each row
+            # takes one line, so that its place, which counts from 0, is one less.
             for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:
@@ -409,9 +412,9 @@ class Source:
         states_id = has_id(record.get("image_id"))  # then its label file is named by the id
         if states_id or not isinstance(path, str):
             return False
+        # Such a record's id keeps the ending: after `x.jpg`, whose id is `x`, that of `x.png` is
+        # `x.png`. Most ids end in another way, and need no closer look.
         ending = os.path.splitext(path)[1]
-        # After `x.jpg`, whose id is `x`, the id of `x.png` is `x.png`. Most ids have no ending: for
-        # these, the id without it needn't be worked out.
         if not ending or record.image_id is None or not record.image_id.endswith(ending):
             return False
         stem_id = image_id_of(record, self.image_key, self._image_root)
@@ -427,8 +430,7 @@ class Source:
         """
         if kind_of(self.path) != "file":  # it can be read only once
             return True
-        # if it reads made columns, the rows can't tell: a record that gets that far may be asked
-        # about
+        # what is in made columns isn't known yet: any record that gets that far may be asked about
         reads_made = not made.isdisjoint(operator.reads().values())
         gets_that_far = False
         for record in self._records():
@@ -466,16 +468,16 @@ class Source:
         return lines // self._shard.of  # shards have about as many rows each
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Return a digest of the rows and of the state of their images' files; None where one can't
-        tell. That is also where an image changed at `unchanged_since` (ns since 1970) or after: the
-        run may have seen it before or after that.
+        """Return a digest of the rows and of the state of their images' files; None where these
+        can't be read. With `unchanged_since` (ns since 1970), it is also None if an image has
+        changed since then: the run may have seen it before or after that.
         """
         try:
             return self._fingerprint(unchanged_since)
         except (OSError, GroundingError):
             return None
 
-    def _fingerprint(self, since: int | None) -> str | None:
+    def _fingerprint(self, unchanged_since: int | None) -> str | None:
         if kind_of(self.path) != "file":
             return None
         digest = hashlib.sha256()
@@ -488,10 +490,12 @@ class Source:
                 while block := file.read(BLOCK):
                     digest.update(block)
         for image in files_of_images(self._records(), self.image_key):
-            # A time in the future is no change, but a clock's fault. Within the next second it may
-            # be one: where a system counts whole seconds, `changed_ns` is the end of the second.
+            # A time in the future is a clock's fault, and no change. But where a system counts
+            # whole seconds, `changed_ns` is the end of the second, which may be still to come.
             latest = time.time_ns() + SECOND_NS
-            if image and since is not None and since <= image.changed_ns <= latest:
-                return None  # it may have changed while the run looked at it
+            if image is not None and unchanged_since is not None:
+                has_changed = unchanged_since <= image.changed_ns <= latest
+                if has_changed:
+                    return None
             digest.update(repr(image).encode())
         return digest.hexdigest()

@@ -199,8 +199,8 @@ class Summary:
             self.shown.classes.add(row["image_id"], unseen)
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
-        # The first SHOWN lines with boxes, in the input's order, are shown. Records end in another
-        # order: an earlier one takes the place of a later one.
+        # What is shown are the first SHOWN lines with boxes in the input's order. Records end in
+        # another order: so a line of an earlier one may push out one of a later one.
         is_full = len(self.shown.boxes) >= SHOWN
         if is_full:
             last_place, _ = self.shown.boxes[-1]
@@ -233,16 +233,17 @@ class Summary:
         self.shown.classes.add_table(part.shown.classes)
         self.shown.manners.add_all(part.shown.manners)
 
-    def _add(self, other: "Summary", *names: str) -> None:
-        # `names` are the fields whose numbers are added, next to what is always taken in. The
-        # other run came first: so do its models.
+    def _add(self, other: "Summary", *summed: str) -> None:
+        # Takes in what counts for earlier steps and for other parts alike, and adds the numbers of
+        # the `summed` fields.
         self.handover.add(other.handover)
-        for name in names:
+        for name in summed:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
             getattr(self, name).update(getattr(other, name))
         if other.shown.first_failure is not None:
             self.tell_failure(*other.shown.first_failure)
+        # each once; the other run's come first, because it was first
         self.models = list(dict.fromkeys([*other.models, *self.models]))
         if other.cost_usd is not None:  # else what it cost isn't known: the sum is of the others
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
@@ -424,25 +425,27 @@ class Summary:
 
 def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
     # Whether a judge who is usually right would hardly ever accept as many of the false boxes that
-    # it was shown. How likely it accepts that many or more is the tail of the binomial
-    # distribution. With none accepted, nothing speaks against the judge.
+    # it was shown. The tail of the binomial distribution says how likely that many or more are.
+    if accepted == 0:
+        return False
     likelihood = 0.0
     for count in range(accepted, shown_count + 1):
         ways = math.comb(shown_count, count)
         others = shown_count - count
         likelihood += ways * USUALLY_ACCEPTED**count * (1 - USUALLY_ACCEPTED) ** others
-    return accepted > 0 and likelihood < BY_CHANCE
+    return likelihood < BY_CHANCE
 
 
 def most_in_another_format(as_asked: int, missed: int) -> float:
-    """Return the share of replies that can be in another format at most, with 95% confidence, from
-    how many probe pictures came `as_asked` and how many `missed`. What shows in none of n
-    independent probes happens in less than 3/n of all cases (the rule of three: Hanley and
-    Lippman-Hand, JAMA 249, 1983). Where it shows in some, a larger number takes the place of the 3:
-    the bound of a Poisson count. It is 4.74 for one miss.
+    """Return the largest share of replies that can be in another format, with 95% confidence, after
+    `as_asked` probe pictures came as asked and `missed` ones did not.
+
+    What shows in none of n independent probes happens in less than 3/n of all cases (the rule of
+    three: Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some, a larger number takes
+    the place of the 3: the bound of a Poisson count. It is 4.74 for one miss.
     """
-    # By bisection: the mean of which a Poisson count is `missed` or less in 5% of cases. It is just
-    # under 3 for a `missed` of 0, and well under 3 + 4 * missed for more.
+    # That number is the mean of which a Poisson count is `missed` or less in 5% of cases. It is
+    # found by bisection, below a number that is surely too large.
     least, most = 0.0, 3.0 + 4 * missed
     while most - least > 1e-6:
         mean = (least + most) / 2

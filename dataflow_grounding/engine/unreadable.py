@@ -130,10 +130,10 @@ class FirstReplies:
         self._told_tasks: set[str] = set()
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
-        """Note the reply to the first try of a question. `error` is why it was refused, None if it
-        wasn't; `sent` says whether this run sent for it. The user is told once if many are refused.
-        Stored replies don't count for that: a run that goes on reads only those of failed records
-        again, and all of these are refused.
+        """Note the reply to the first try of a question; `error` is why it was refused, None if it
+        wasn't. The user is told once if many are refused of those that this run has `sent` for.
+        Stored ones don't count for that: a run that goes on reads only those of failed records, and
+        all of these are refused.
         """
         if error is not None and not isinstance(error, UnreadableReply):
             return  # a refusal, say, which tells nothing of the model's manner

@@ -17,11 +17,11 @@ class Vouching:
     - vouched for: a check has passed that was sent when the store held them. So do count replies
       from before any check.
     - open: they came later. The next run makes a check before it takes them.
-    - set aside: a check has failed, or another address left them open, for which no check at this
-      one can vouch. The next run asks again, as if they had never come. Where `trusting`, they
-      count all the same, as suspect ones.
-    - speaking for themselves: checks told nothing, and nothing was odd. Finished rows of these are
-      taken as they are once a check of the next run has told nothing, either.
+    - set aside: a check has failed. Or they came from another address, and were open: no check at
+      this one can vouch for them. The next run asks again, as if they had never come. Where
+      `trusting`, they count all the same, as suspect ones.
+    - speaking for themselves: checks told nothing, and nothing was odd. If a check of the next run
+      tells nothing, either, that run takes finished rows of these as they are.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Vouching:
         return count
 
     def doubt(self) -> None:
-        """Set all replies aside for this run: signs speak against them, and no check can tell. That
-        isn't kept in the store: the next run sees the same signs.
+        """Set all replies aside for this run, because signs speak against them, and no check can
+        tell. The store doesn't keep that, because the next run sees the same signs.
         """
         self._store.vouched.set_aside_by_group[self._reply_group] = [Span(0, None)]
         if self._mine.speaking_for_themselves:
-            # Else the next run would take finished rows without a look at their replies, and would
-            # not see these signs.
+            # They don't any longer. Else the next run would take finished rows without a look at
+            # their replies, and would not see these signs.
             self._mine.speaking_for_themselves.clear()
             self.write("doubtful")
 
@@ -102,13 +102,14 @@ class Vouching:
         """Note that this run's replies so far speak for themselves, if its last check has told
         nothing. With `all_read`, so do those of earlier runs.
         """
-        if self._mine.is_unanswered:
-            first = 0 if all_read else self._store.first_new
-            # the new span takes the place of those that this run has noted before
-            spans = [span for span in self._mine.speaking_for_themselves if span.first < first]
-            spans.append(Span(first, self._store.end))
-            self._mine.speaking_for_themselves = spans
-            self.write("unanswered")
+        if not self._mine.is_unanswered:
+            return
+        first = 0 if all_read else self._store.first_new
+        # the new span takes the place of those that it covers
+        spans = [span for span in self._mine.speaking_for_themselves if span.first < first]
+        spans.append(Span(first, self._store.end))
+        self._mine.speaking_for_themselves = spans
+        self.write("unanswered")
 
     def write(self, verdict: str) -> None:
         """Append a mark to the store: what checks have said so far, of all kinds of questions. The

@@ -73,10 +73,10 @@ class Workers:
             task.cancel()
 
     async def until_done(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what an attempt returns; while that is MachineBusy, try again for BUSY_SECONDS.
-        What is busy for longer fails its record: one file can't be read. But where others wait as
-        well, and nothing has gone well in that time, the machine is at its end: RunStopped is
-        raised.
+        """Return what an attempt returns. While that is MachineBusy, try again, for BUSY_SECONDS.
+        After that, MachineBusy is returned, and the record fails: its file alone may be at fault.
+        But if others wait as well, and nothing has gone well in that time, the machine is at its
+        end: RunStopped is raised.
         """
         since = time.monotonic()
         pause = FIRST_PAUSE
