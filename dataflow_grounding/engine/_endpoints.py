@@ -165,8 +165,8 @@ class Endpoint:
     def refused(
         self, error: errors.EndpointRefused | errors.RequestRefused
     ) -> errors.RequestRefused | errors.CreditTooLow:
-        """Count a refusal, and return it as its record's own failure. The failure is `passing` if
-        it may be the endpoint's fault all the same. Raises EndpointRefused where it surely is, and
+        """Count a refusal, and return it as its record's own failure: `passing`, if it may be the
+        endpoint's fault all the same, so that the next run asks again. Raises EndpointRefused where
         other requests would be refused, too. An error is `certain` if it can't be about this
         request alone, as a wrong key.
         """
@@ -187,14 +187,14 @@ class Endpoint:
             # before its first answer, it is more likely that the key or the address is wrong
             if error.certain or self.last_answer is None:
                 raise error
-            refusal.passing = True  # the endpoint has worked: this may be about the record alone
+            refusal.passing = True
         return refusal
 
     def error_of_refusing_all(
         self, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.RunStopped:
-        """Return what stops the run: `count` requests were refused, and a plain question, too. The
-        held refusals are left to the next run.
+        """Return what stops the run: `count` requests were refused, and a plain question, too. It
+        is the endpoint's fault, so that its held refusals are left to the next run.
         """
         if isinstance(error, errors.NoCredit):
             return error
@@ -212,9 +212,9 @@ class Endpoint:
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
         """Count a fault or a rate limit. Raises QuotaUsedUp where rate limits last longer than the
-        run waits, and EndpointRefused where it never answered and can't be expected to. It can't
-        after many `tries` of this request that ended in such a fault, or if it `has_failed_often`
-        at any requests.
+        run waits. Raises EndpointRefused for an endpoint that never answered, and is given up:
+        after many faults, after `tries` of this request that all ended in such a fault, or because
+        it `has_failed_often`.
         """
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
@@ -281,7 +281,8 @@ class Endpoint:
             reason = str(why).rstrip(".")
             say(f"Warning: {reason}. It is passed over, and tried again now and then.")
         doublings = min(self.rests, 10)  # more make a number too large for a float at last
-        seconds = max(seconds_asked(why) or 0.0, min(2.0**doublings, LONGEST_REST))
+        usual_rest = min(2.0**doublings, LONGEST_REST)
+        seconds = max(seconds_asked(why) or 0.0, usual_rest)
         self.rests += 1
         self.share.allow(0)
         asyncio.get_running_loop().call_later(seconds, self._end_rest)

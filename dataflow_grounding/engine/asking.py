@@ -258,15 +258,15 @@ class Asking:
             # after the first reply was refused by this rule, asking again hasn't helped
             task = this_try.request.task
             self._first_replies.add_second(task, this_try.first_rule, is_read=False)
-        # a stored reply that failed is replaced with `retry_failed`: the new one counts
+        # With `retry_failed`, a stored reply that failed is asked for again: the new one counts.
         is_asked_again = self.options.retry_failed and not was_sent
         if this_try.is_first and not is_asked_again:
             self._first_replies.add(this_try.request, this_try.key, error, was_sent)
 
     def _gives_up(self, first_try: _Try, error: errors.RecordError) -> bool:
         # Returns whether no second try is made, because the same rule would most likely refuse its
-        # reply, too. Then a line in the store says so, and later runs give up as well. Without it,
-        # they would first have to see some replies refused.
+        # reply, too. Then it writes a line into the store, by which later runs give up at once.
+        # Without that, they would ask again until they have seen enough replies refused.
         rule = rule_of(error)
         is_to_be_retried = first_try.from_store and self.options.retry_failed
         if not rule or is_to_be_retried:
@@ -680,12 +680,12 @@ class Asking:
     def _marked_if_repeated(
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
-        # Returns the reply, marked as `repeated` if a gateway's cache gave it, and it is no use. It
-        # is none if another answer was wanted: about another picture, a further sample, a second
-        # try, a check.
+        # Returns the reply. It is marked as `repeated` if a gateway's cache gave it, though another
+        # answer was wanted: about another picture, a further sample, a second try, a check.
         self._seen_replies.note(reply)
         is_of_another_picture = self._seen_replies.is_of_another_picture(reply, request)
-        is_repeated = is_of_another_picture or (reply.kept and request.wants_own_reply)
+        was_to_be_new = reply.kept and request.wants_own_reply
+        is_repeated = is_of_another_picture or was_to_be_new
         if not is_repeated and self._seen_replies.needs_comparing(request):
             is_repeated = self._came_before(reply, request, by)
         if is_repeated:
@@ -700,8 +700,8 @@ class Asking:
         return reply
 
     def _came_before(self, reply: Reply, request: Request[Any], by: "StepAsk") -> bool:
-        # A question may be asked several times, for samples of its answer. Its own key is that of
-        # the first request for it: the first sample, the first try.
+        # A question may be asked several times, for samples of its answer. All of these go by one
+        # key: that of the question's first request, the first try for the first sample.
         first_request = request.replace(sample=0, tries=Tries())
         question_key = first_request.key(self.identity)
         earlier_samples = self._stored_answers(first_request, request.sample, by)
@@ -725,12 +725,12 @@ class Asking:
             )
 
     def _stored_answers(
-        self, first: Request[Any], sample_count: int, by: "StepAsk"
+        self, first_request: Request[Any], sample_count: int, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # The stored replies to the samples of a question before the one with number `sample_count`.
+        # The stored replies to the first samples of a question.
         stored = []
         for sample in range(sample_count):
-            lines = by.store.every(first.replace(sample=sample).key(self.identity))
+            lines = by.store.every(first_request.replace(sample=sample).key(self.identity))
             stored += [line for line in lines if not line.get("repeated")]
         return stored
 
