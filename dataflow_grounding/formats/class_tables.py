@@ -138,11 +138,12 @@ class Classes:
         if self._how == "head":
             return self._written_name(head_of(phrase) or phrase)
         # `how` is the path of a file.
-        if phrase not in self._class_of_phrase and _REST not in self._class_of_phrase:
+        listed_phrase = phrase if phrase in self._class_of_phrase else _REST
+        if listed_phrase not in self._class_of_phrase:
             raise InputError(
                 f"{self._how} has no class for {phrase!r}: add it, or {_REST!r} for all others"
             )
-        return self._class_of_phrase.get(phrase) or self._class_of_phrase[_REST]
+        return self._class_of_phrase[listed_phrase]
 
     def _written_name(self, name: str) -> str:
         # A class's name as the format has it: "left hand" for "left/hand" where "/" is the joint.
@@ -152,7 +153,8 @@ class Classes:
             return ONE
         key = hash(class_key(name)) % _HASHES
         earlier_key = self._key_of_name.get(hash(written))
-        if earlier_key is not None and earlier_key != key:
+        is_of_other_class = earlier_key is not None and earlier_key != key
+        if is_of_other_class:
             raise InputError(
                 f"two classes would be {written!r}, as {self._joint!r} is a blank here: rename one"
                 " (--classes takes a file of phrases and their classes)"

@@ -165,13 +165,14 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
     # Raises InputError where there were records and none is left to be written. With `strict` it
     # also does where anything is lost.
     reasons: list[str] = []
+    problem = f"{format.name} would lose"
     if not exported.written:
-        reasons = _why_nothing(exported)
+        reasons = _why_nothing(exported)  # each is "" where there were no records at all
+        problem = "no record is left"
     elif strict:
         reasons = [exported.losses(), *exported.reasons]
     why = "; ".join(filter(None, reasons))
-    if why:  # empty where there were no records at all
-        problem = f"{format.name} would lose" if exported.written else "no record is left"
+    if why:
         raise InputError(f"nothing is written, because {problem}: {why}")
 
 

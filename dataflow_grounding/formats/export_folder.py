@@ -100,8 +100,9 @@ class ExportFolder:
                 " another place"
             )
         self._lock.enter_context(only_run(os.path.join(working_folder, _LOCK)))
-        # A process that was killed has left the earlier export there.
-        if os.path.lexists(self._earlier) and not os.path.lexists(self.path):
+        # A process that was killed in between has left the earlier export there.
+        is_left_there = os.path.lexists(self._earlier) and not os.path.lexists(self.path)
+        if is_left_there:
             os.replace(self._earlier, self.path)
         for left_over in (self._new, self._earlier):
             shutil.rmtree(left_over, ignore_errors=True)
@@ -117,8 +118,8 @@ class ExportFolder:
 
     def _replace_earlier(self) -> None:
         # Moves what was written to `path`. If that fails, the earlier export is put back.
-        is_there = os.path.lexists(self.path)
-        if is_there:
+        has_earlier = os.path.lexists(self.path)
+        if has_earlier:
             os.replace(self.path, self._earlier)
         result = self._new
         if self._only_file is not None:
@@ -126,7 +127,7 @@ class ExportFolder:
         try:
             os.replace(result, self.path)
         except OSError:
-            if is_there:  # should this fail, too, it stays there, and the next export puts it back
+            if has_earlier:  # should this fail, too, the next export puts it back
                 os.replace(self._earlier, self.path)
             shutil.rmtree(self._working_folder, ignore_errors=True)
             raise

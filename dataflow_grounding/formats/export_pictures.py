@@ -87,8 +87,8 @@ class ExportPictures:
         self._packs = packs
         self._flat = flat
         self._shows_upright = shows_upright
-        # The folder of an export that will be removed, with a separator at its end: pictures in it
-        # can't be linked or referenced. Empty if there is none.
+        # The folder of an earlier export, which will be removed: pictures in it can't be linked or
+        # referenced. It ends in a separator. "" where there is none, or pictures are copied.
         self._replaced_folder = ""
         are_copied = images == "copy" or packs
         if not are_copied and os.path.isdir(out.path):
@@ -111,12 +111,11 @@ class ExportPictures:
             path = find_file(path_of(record), self._folders, "image_path").path
             header = read_header(path)
         except ImageMissing:
-            # Without the file there is nothing to copy or link, and a size that the record doesn't
-            # state isn't known.
-            if self._images != "reference" or stated is None:
-                raise
-            self.missing += 1
-            return Picture(name, stated)
+            # A reference needs no file if the record states the size.
+            if self._images == "reference" and stated is not None:
+                self.missing += 1
+                return Picture(name, stated)
+            raise
         if stated is not None and stated != header.size:
             raise _other_size(name, stated, header)
         self._refuse_replaced(name, path)
@@ -145,12 +144,12 @@ class ExportPictures:
 
     def _refuse_replaced(self, name: str, path: str) -> None:
         # Raises InputError where a picture is in the export that will be replaced, and would be
-        # lost with it. So would a link in there, wherever it leads.
+        # lost with it. A link in there would be lost, too, wherever it leads.
         if not self._replaced_folder or not os.path.lexists(path):
             return
-        folder_of_link = os.path.realpath(os.path.dirname(path)) + os.sep
-        picture = os.path.realpath(path)
-        if any(place.startswith(self._replaced_folder) for place in (folder_of_link, picture)):
+        own_folder = os.path.realpath(os.path.dirname(path)) + os.sep
+        path_of_target = os.path.realpath(path)  # where `path` leads, if it is a link
+        if any(place.startswith(self._replaced_folder) for place in (own_folder, path_of_target)):
             raise InputError(
                 f"{name!r} is in the export that would be replaced: copy it, or name another place"
             )

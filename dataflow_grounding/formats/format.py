@@ -32,8 +32,9 @@ _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a bla
 
 
 def is_at_span(text: str, span: Any, caption: Any) -> bool:
-    """Whether a caption has a text at `[start, end)`, but for case, blanks and the like, which
-    `find_spans` leaves out of account. False for a span that is no pair of places in the caption.
+    """Whether a caption has a text at `[start, end)`. False for a span that is no such pair.
+
+    Case, blanks and the like don't count, as in `find_spans`.
     """
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
@@ -59,9 +60,9 @@ def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] |
     place = [spans[0][0], spans[-1][1]]  # from the start of the first to the end of the last
     if len(spans) == 1 or is_at_span(text, place, caption):
         return place
-    # The text isn't at this place. If the parts alone make up the text, there are other words
-    # between them. If they don't, the place stays: an export counts it as one that doesn't hold its
-    # phrase, and looks for the phrase.
+    # The text isn't at this place:
+    # the parts alone are the text   -> other words are between them: None
+    # the parts aren't the text      -> the place is wrong: it stays, an export counts and mends it
     parts = " ".join(caption[start:end] for start, end in spans)
     are_words_between = is_at_span(text, [0, len(parts)], parts)
     return None if are_words_between else place
@@ -275,8 +276,8 @@ class Format:
     def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
         """Return the outline of a box, of a picture of that size, as it is written.
 
-        Here its points beyond the picture are put to the edge, but for a rotated box's where the
-        format `rotates`.
+        Here its points beyond the picture are put to the edge. A rotated box stays as it is where
+        the format `rotates`.
         """
         if self.rotates and rotated_box_of(outline) is not None:
             return Shape(outline)

@@ -35,7 +35,8 @@ def with_found_pictures(
         found = _found(folder, folders, stated)
         if found != stated:
             _set_path(row, stated, found)
-            if os.path.basename(found) not in stated:
+            has_other_name = os.path.basename(found) not in stated
+            if has_other_name:
                 renamed_count += 1
                 first_renamed = first_renamed or f"{stated}, which is {found}"
         yield row

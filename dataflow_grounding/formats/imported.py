@@ -115,9 +115,9 @@ class ReturningFormat(Format):
                 item, mark = _item_and_mark(phrase, number, sample.size)
                 if item not in read_items:  # _NO_ITEM, or of a damaged column
                     source.new.append(mark)
-                elif item not in source.marks:
-                    source.marks[item] = mark
-                elif mark.box != source.marks[item].box:  # another phrase has the item already
+                    continue
+                first_mark = source.marks.setdefault(item, mark)
+                if mark.box != first_mark.box:  # a second phrase has the item, with another box
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()
         return source
@@ -128,8 +128,8 @@ class ReturningFormat(Format):
 
     def has_rest(self, record: Mapping[str, Any]) -> bool:
         """Return whether a source says something of a record's picture besides its boxes."""
-        # A sample without phrases: all items that were read as boxes are gone. Neither its name nor
-        # its size counts here.
+        # Of a sample without phrases, all items that were read as boxes are gone: what is left is
+        # the rest. The sample's name and size don't count here.
         empty_sample = Sample(file_name="", size=(1, 1), caption="", phrases=[], record=record)
         source = self.source_of(empty_sample)
         rest = set(range(len(source.items))) - source.gone
@@ -138,14 +138,16 @@ class ReturningFormat(Format):
     def goes_back_empty(self, record: Mapping[str, Any], is_without_boxes: bool) -> bool:
         """Return whether a picture goes back without any box.
 
-        It does if it came without boxes and nobody has added one; and also if all of its boxes were
-        taken away, but something else of it goes back, such as a crowd.
+        - It came without boxes, and nobody has added one: it goes back.
+        - All of its boxes were taken away: it goes back if something else of it does, such as a
+          crowd.
 
         `is_without_boxes` says that no box is left: each phrase was rejected, or isn't there.
         """
         own = kept_of(record, self.name)
         came_empty = bool(own) and not own["read"]
-        if came_empty and not record.get("expressions"):
+        is_still_empty = came_empty and not record.get("expressions")
+        if is_still_empty:
             return True
         return is_without_boxes and self.has_rest(record)
 
@@ -163,8 +165,9 @@ class ReturningFormat(Format):
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
     """Whether an outline fits its box as it is now.
 
-    A box that was read with its outline may differ from it. One that was moved since has to be the
-    box around it: else the outline is that of the old box.
+    A box that is as it was read needs to fit only roughly, because sources have boxes that differ
+    from their outlines. A box that was moved has to be the one around the outline: else the outline
+    is still that of the old box.
     """
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
@@ -233,8 +236,9 @@ def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
 
 
 def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
-    # The number of the item that a box came from, and the box's mark; or both of a phrase without
-    # boxes. The number is _NO_ITEM for what is new, and for a column that somebody has damaged.
+    # The number of the item that a box came from, and the box's mark. With NO_BOX for `number` both
+    # are those of a phrase without boxes. The item is _NO_ITEM for what is new, and for a column
+    # that somebody has damaged.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:

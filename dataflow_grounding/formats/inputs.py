@@ -51,8 +51,8 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
         folder, name = os.path.split(path)
-        # Without `results_dir`, it is taken even if it is among the run's results. `if_none` is
-        # never said.
+        # Whoever names one picture means it, even among the run's results: so no `results_dir`. And
+        # there is a picture, so `if_none` isn't used.
         return _of_pictures(path, folder or ".", [name], results_dir="", if_none="")
     if path_kind == "file":
         folders_of_pictures = (os.path.dirname(path) or ".", ".")
@@ -117,9 +117,8 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
 def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
-    # `names` are paths of files in `folder`; those of pictures become rows. `if_none` is the text
-    # of the error where no name is a picture's. Files in `results_dir`, unless that is "", are the
-    # run's own.
+    # `names` are paths of files in `folder`; those of pictures become rows. Files in `results_dir`
+    # are left out, if it isn't "". `if_none` is the text of the error where no picture is left.
     pictures: list[str] = []
     others: list[str] = []
     for name in _without_own_files(folder, list(names), results_dir):
@@ -155,8 +154,8 @@ def _without_own_files(folder: str, names: Sequence[str], results_dir: str) -> I
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     # Folders with copies of pictures that a report shows: `report_files/` with a README.txt, next
-    # to `report.html`. These two files are looked up on disk: `names` lack them where they come of
-    # a pattern such as `**/*.jpg`.
+    # to `report.html`. These two files are looked for on disk, because a pattern such as `**/*.jpg`
+    # leaves them out of `names`.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -221,8 +220,8 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 
 def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
-    # Rows are numbered from 1 through all shards. A run reads them several times, but the note on
-    # them is said once: what is in `notes_said` was said before.
+    # Rows are numbered from 1 through all shards. A run reads them several times, and `notes_said`
+    # has the notes of earlier times, so that each is said once.
     samples = chain.from_iterable(map(tar_samples, shards))
     for number, sample in enumerate(samples, 1):
         if sample.by_stem and BY_STEM not in notes_said:

@@ -68,9 +68,9 @@ def label_of(image: str) -> str:
 def find_label_folders(
     top: str,
     image_root: str,
-    names: Sequence[tuple[str, str]],
-    named: NamedPictures,
-    no_labels: Iterable[str],
+    folder_names: Sequence[tuple[str, str]],
+    listed: NamedPictures,
+    other_files: Iterable[str],
 ) -> list[LabelFolder]:
     """Return the folders of a data set, in which each picture is once.
 
@@ -83,19 +83,19 @@ def find_label_folders(
     Args:
         top: The folder of the data set.
         image_root: That of the pictures; `top` itself unless the user has named one.
-        names: Pairs of what a folder of pictures and that of their labels are called.
-        named: What the data set names.
-        no_labels: The names of files that are no labels.
+        folder_names: Pairs of what a folder of pictures and that of their labels are called.
+        listed: The pictures that the data set's file names.
+        other_files: The names of files among the labels that are no labels.
     """
-    pairs = _pairs_in(top, names)
+    pairs = _pairs_in(top, folder_names)
     laid_out = [pair.absolute for pair in pairs]
-    for pictures, labels in named.of_pair:
+    for pictures, labels in listed.of_pair:
         if (pictures, labels) not in laid_out:
             pairs.append(_Pair(pictures, labels, is_only_named=True))
     folders = []
     for pair in pairs or [_Pair(image_root, top)]:
         in_order = _picture_folders(pair.pictures, top, image_root)
-        folders.append(_folder_of(pair, in_order, named, no_labels))
+        folders.append(_folder_of(pair, in_order, listed, other_files))
     return folders if len(folders) == 1 else _each_picture_once(folders)
 
 
@@ -115,11 +115,11 @@ class _Pair(NamedTuple):
         return os.path.abspath(self.pictures), os.path.abspath(self.labels)
 
 
-def _pairs_in(top: str, names: Sequence[tuple[str, str]]) -> list[_Pair]:
+def _pairs_in(top: str, folder_names: Sequence[tuple[str, str]]) -> list[_Pair]:
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:
-        for pictures_name, labels_name in names:
+        for pictures_name, labels_name in folder_names:
             labels = os.path.join(folder, labels_name)
             if os.path.isdir(labels):
                 pairs.append(_Pair(os.path.join(folder, pictures_name), labels))
@@ -127,31 +127,34 @@ def _pairs_in(top: str, names: Sequence[tuple[str, str]]) -> list[_Pair]:
 
 
 def _folder_of(
-    pair: _Pair, in_order: list[str], named: NamedPictures, no_labels: Iterable[str]
+    pair: _Pair, in_order: list[str], listed: NamedPictures, other_files: Iterable[str]
 ) -> LabelFolder:
     # The pictures of a pair that belong to the data set, with their labels. They are sought in the
     # folders `in_order`.
-    lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
-    folder = _folder_of_labels(in_order, pair.labels, [*no_labels, *lists])
+    lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in listed.lists]
+    folder = _folder_of_labels(in_order, pair.labels, [*other_files, *lists])
     if pair.is_only_named and pair.pictures == pair.labels:
         # A text next to the pictures may be anything: it isn't taken for a label without a picture.
         folder = folder._replace(of_no_picture=[])
-    if folder.of_no_picture and not folder.files:  # all labels are of other pictures than these
+    are_of_other_pictures = bool(folder.of_no_picture) and not folder.files
+    if are_of_other_pictures:
         where = os.path.join(pair.labels, folder.of_no_picture[0])
         why = f"{where}: no such picture in {' or '.join(in_order)}: name the image root"
-        raise InputError("; ".join([why, *named.lines_on_missing()]))
+        raise InputError("; ".join([why, *listed.lines_on_missing()]))
     is_in_root = folder.image_dir != pair.pictures
     if is_in_root and os.path.isdir(pair.pictures):
         folder = folder.kept(_of_data_set(folder, pair.pictures))
-    if named.are_listed or pair.is_only_named:
-        folder = _of_named(folder, pair.absolute, named)
+    if listed.are_listed or pair.is_only_named:
+        folder = _of_listed(folder, pair.absolute, listed)
     return folder
 
 
 def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
-    # Where the pictures of a pair may be, the best first. An image root that the user has named,
-    # apart from the pair's own folder, replaces that folder. If one of the two is inside the other,
-    # the root only says what paths start from, and the pair's own folder comes first.
+    # Where the pictures of a pair may be, the best first:
+    # the user named no image root                   -> the pair's own folder
+    # a root inside the own folder, or around it     -> the own folder, then the root, which only
+    #                                                   says what paths start from
+    # a root apart from the own folder               -> the root alone
     own_path = os.path.abspath(pictures)
     root = os.path.abspath(image_root)
     is_root_named = root != os.path.abspath(top)
@@ -170,12 +173,12 @@ def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
     return folders
 
 
-def _folder_of_labels(in_order: list[str], labels: str, no_labels: list[str]) -> LabelFolder:
+def _folder_of_labels(in_order: list[str], labels: str, other_files: list[str]) -> LabelFolder:
     # The first folder that has a picture of one of the labels. If none has, the first of all.
     keys = ("pictures", "labels")  # what messages call the two
     folders = []
     for pictures in in_order:
-        folder = label_folder(pictures, labels, keys, no_labels)
+        folder = label_folder(pictures, labels, keys, other_files)
         if folder.files:
             return folder
         folders.append(folder)
@@ -191,21 +194,22 @@ def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
     return [image for image in folder.pictures if image in own or image in folder.files]
 
 
-def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) -> LabelFolder:
+def _of_listed(folder: LabelFolder, pair: tuple[str, str], listed: NamedPictures) -> LabelFolder:
     # Only the pictures that the data set names. Those that its lists leave out are counted.
-    wanted = named.of_pair.get(pair, set())
+    wanted = listed.of_pair.get(pair, set())
     kept = []
     for image in folder.pictures:
         if os.path.normpath(os.path.join(pair[0], image)) in wanted:
             kept.append(image)
-    unlisted = len(folder.pictures) - len(kept) if named.are_listed else 0
+    unlisted = len(folder.pictures) - len(kept) if listed.are_listed else 0
     return folder.kept(kept, unlisted)
 
 
 def _each_picture_once(folders: list[LabelFolder]) -> list[LabelFolder]:
-    # Folders of labels may share a folder of pictures, which then comes several times. A picture
-    # without a label in one of them isn't kept there if it has one in another; and one with the
-    # same label file, or without any, is kept once.
+    # Folders of labels may share a folder of pictures, whose pictures then come several times:
+    # it has a label in one of the folders     -> it is kept there, not in those without its label
+    # it has two label files                   -> it is kept with each
+    # it has no label, or the same file twice  -> it is kept in the first folder
     labelled: set[str] = set()
     for folder in folders:
         labelled.update(os.path.abspath(folder.path_of(image)) for image in folder.files)
@@ -216,8 +220,8 @@ def _each_picture_once(folders: list[LabelFolder]) -> list[LabelFolder]:
         for image in folder.pictures:
             path = os.path.abspath(folder.path_of(image))
             file = os.path.abspath(folder.files.get(image, ""))
-            has_label_elsewhere = image not in folder.files and path in labelled
-            if not has_label_elsewhere and (path, file) not in seen:
+            has_other_label = image not in folder.files and path in labelled
+            if not has_other_label and (path, file) not in seen:
                 seen.add((path, file))
                 kept.append(image)
         all_kept.append(folder.kept(kept, folder.unlisted))

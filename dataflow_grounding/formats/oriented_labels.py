@@ -86,7 +86,7 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
         )
     corners = [*map(number_in, fields[:8])]
     category, *difficult = fields[8:]  # ["1"], or [] where the field is missing
-    # A line of YOLO-OBB's has as many fields, and has a fraction here: no category is one.
+    # Of YOLO-OBB's lines, which have as many fields, the last two are fractions.
     is_category = _IS_FRACTION.fullmatch(category) is None
     is_difficult_whole = all(field.isdecimal() for field in difficult)
     if not is_category or not is_difficult_whole:
@@ -98,7 +98,7 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
 
 def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
     # The four corners that are written for an outline. Trainers take the smallest rectangle around
-    # them for the whole object, so that an outline which is smaller than its box, or larger, isn't
+    # them for the whole object. So where the outline is smaller or larger than its box, the box is
     # written.
     if not outlines.is_around(box, outline, size):
         return Shape(None, _OF_OTHER_SIZE)

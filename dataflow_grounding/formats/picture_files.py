@@ -58,16 +58,17 @@ class PictureFiles(ReturningFormat):
         pictures = Numbers()  # the pictures whose file is written; their numbers aren't used
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
-            lines = [*self.lines(self.source_of(sample), is_new)]
+            own_lines = [*self.lines(self.source_of(sample), is_new)]
             name = self.file_of(sample.file_name)
             path = out.place(name)
             if is_new:
                 self._count_picture(name)
+                lines = own_lines
             else:
-                lines = self.with_further(self._lines_in(path), lines)
+                lines = self.with_further(self._lines_in(path), own_lines)
             try:
                 self._write_lines(path, lines, is_new)
-            except FileExistsError:
+            except FileExistsError:  # another picture has the file, as for a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
 
     def _count_picture(self, name: str) -> None:
@@ -76,8 +77,7 @@ class PictureFiles(ReturningFormat):
             self._count_in_subfolders += 1
 
     def _write_lines(self, path: str, lines: Sequence[str], is_new: bool) -> None:
-        # Writes over the file of an earlier record. Where a new file is there already, it is that
-        # of another picture, as for a.jpg and a.png: that raises FileExistsError.
+        # A file that isn't new is written over. Raises FileExistsError where a new one is there.
         content = "".join(f"{line}\n" for line in lines) + self.last_line
         mode = "xb" if is_new else "wb"
         with open(path, mode, buffering=0) as file:

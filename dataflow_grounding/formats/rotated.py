@@ -93,10 +93,9 @@ def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
     if x1 == x2 or y1 == y2:  # an import leaves out boxes without an area, and counts them
         return {"bbox": [x1, y1, x2, y2]}
     first, *others = _points(corners)
-    pairs = combinations(others, 2)
-    # The cross product is twice the area of the triangle of the first corner and two others: 0 if
-    # they are on one line.
-    if all(abs(_cross(one - first, other - first)) < _OFF**2 for one, other in pairs):
+    # Twice the areas of the triangles of the first corner and two others: 0 for three on one line.
+    areas = [abs(_cross(one - first, other - first)) for one, other in combinations(others, 2)]
+    if max(areas) < _OFF**2:
         raise BrokenRow("its four corners are on one line")
     outlines.checked(corners, size)
     clockwise = [x1, y1, x2, y1, x2, y2, x1, y2]

@@ -129,13 +129,13 @@ class _Annotations:
         # The path in a record of TAO's may be one in the container that TAO ran in, where no
         # picture is now: then a picture of that name in `image_dir` is taken.
         path = row.get("image_path")
-        if not isinstance(path, str) or not is_tao(row) or not self.image_dir:
+        if not is_tao(row) or not isinstance(path, str) or not self.image_dir:
             return row
-        if upright_size(path, self.folders) is not None:  # the picture is there
-            return row
+        is_at_path = upright_size(path, self.folders) is not None
         name = os.path.basename(path)
-        is_in_image_dir = bool(kind_of(joined(self.image_dir, name)))
-        return {**row, "image_path": name} if is_in_image_dir else row
+        if is_at_path or not kind_of(joined(self.image_dir, name)):
+            return row
+        return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
         # The seed of one row. Raises BrokenRow for a record of TAO's that can't be converted.
@@ -183,9 +183,8 @@ def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
     for path in filter(os.path.exists, files):
         if not is_tao(_first_row(path)):
             continue
-        to_go_on_from = os.path.join(results_dir, "annotations.jsonl")  # what TAO's last step wrote
-        if not os.path.exists(to_go_on_from):
-            to_go_on_from = path
+        of_last_step = os.path.join(results_dir, "annotations.jsonl")
+        to_go_on_from = of_last_step if os.path.exists(of_last_step) else path
         raise InputError(
             f"{results_dir} holds TAO's own results: to go on from them, choose another"
             f" results_dir and give data.input_annotations_jsonl={to_go_on_from}"

@@ -129,18 +129,17 @@ class Seeds:
             InputError: Less than half of the labels can be read. Or, at the end, no record has a
                 box, and the steps need some. Where a record failed, its own reason is told instead.
         """
-        # `read` adds no places to the findings that were made before, so that their lists may be
-        # shared.
+        # A copy, to which `read` adds: records may be read again. The lists in it aren't copied,
+        # because `read` has findings of its own.
         before = self.found_before
         self.found = Found(places={**before.places}, counts={**before.counts})
         has_something_to_do = self.boxless
         count = 0
         for record in self.read(self.found):
             count += 1
-            # Where a label or an image can't be read, the run has to begin too, to tell why.
-            is_label_unread = SEED_ERROR in record
-            is_image_unread = "width" not in record
-            if is_label_unread or is_image_unread or record.get("regions"):
+            # Where a label or an image can't be read, the run has to begin, too: it tells why.
+            is_unread = SEED_ERROR in record or "width" not in record
+            if is_unread or record.get("regions"):
                 has_something_to_do = True
             yield record
         if count and not has_something_to_do:

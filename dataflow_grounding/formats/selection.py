@@ -59,8 +59,8 @@ class Selection:
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
-        # This becomes None where nothing of the expression is wanted. It is [] where the expression
-        # never had boxes: what it says, that the thing isn't there, is wanted.
+        # None -> nothing of the expression is wanted
+        # []   -> it never had boxes, and is wanted for what it says: that the thing isn't there
         wanted_boxes = boxes if self.keep_rejected else not_rejected(expression)
         if self.verified_only:
             wanted_boxes = verified_boxes(expression, wanted_boxes)

@@ -61,8 +61,8 @@ class WholePictures:
         self._records_of_class.update(classes)
         self._undecided_of_class.update(_undecided_classes(expressions))
         why = self._why_false(record, expressions)
-        are_wanted = self._select.partly_verified  # pictures that would be false backgrounds
-        if why and not are_wanted:
+        are_false_wanted = self._select.partly_verified
+        if why and not are_false_wanted:
             self.false_backgrounds.setdefault(name, why)
 
     def remarks(self) -> list[str]:
@@ -99,8 +99,7 @@ class WholePictures:
         # Whether a box that may be right isn't written, because nobody has verified it.
         if not self._select.verified_only:
             return False
-        # Boxes as their phrase and their numbers, ("a cat", (1, 2, 30, 40)), so that equal boxes of
-        # one phrase count as one.
+        # A box is ("a cat", (1, 2, 30, 40)) in these sets: equal boxes of one phrase count as one.
         not_wrong: set[tuple[str, tuple[float, ...]]] = set()
         verified: set[tuple[str, tuple[float, ...]]] = set()
         for expression in expressions:
@@ -114,8 +113,8 @@ class WholePictures:
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # The classes that are undecided, and have no box by another expression. Expressions without a
-    # class, as those of captions, don't count: nobody looks for them in other pictures either.
+    # The classes that are undecided, and have no box by another expression. Expressions of captions
+    # have no class and don't count: nobody looks for them in other pictures either.
     undecided = set()
     boxed = set()
     for expression in expressions:

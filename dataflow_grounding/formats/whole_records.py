@@ -321,7 +321,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 def _restored(value: Any) -> Any:
     # The value as it was before `_TO_ROW`, which had written None for each key that wasn't there.
-    # A span or a score that is None stays, because our own records have such.
+    # So keys with None are left out, but for spans and scores, which may be None in our records.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -338,8 +338,8 @@ def _restored(value: Any) -> Any:
 
 
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
-    # Yields the samples in parts of about `size` bytes. Each has to be gone through before the next
-    # is asked for, because all of them take their samples from the one iterator.
+    # Yields the samples in parts of about `size` bytes. All parts take their samples from the one
+    # iterator: a part has to be gone through before the next is asked for.
     for first in samples:
         yield _up_to_bytes(chain([first], samples), size)
 
