@@ -294,9 +294,12 @@ class CocoFile:
     def entries(self, image_id: str) -> list[dict[str, Any]]:
         """Return the annotations of an image, in the order of the file; [] for an unknown image.
 
-        In addition to its own keys, each has `id`, by default its number in the list; `category`,
-        the category's name, empty if it isn't listed; `crowd`, whether it is a crowd; and `source`,
-        the annotation as it is in the file, see `with_json_keys`.
+        In addition to its own keys, each has
+
+        - `id`: by default its number in the list
+        - `category`: the category's name, "" if it isn't listed
+        - `crowd`: whether it is a crowd
+        - `source`: the annotation as it is in the file, see `with_json_keys`
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
@@ -566,7 +569,7 @@ class _OwnIds:
     """Gives ids of a source back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
-        # By the hash of a tuple with the id. By their own hashes, 0 and 1 would be one key there.
+        # An id's key is the hash of a tuple with it: a NumberTable takes 0 and 1 for one key.
         self._taken = NumberTable()
         self._last = 0  # the number that was given last to what is new
 

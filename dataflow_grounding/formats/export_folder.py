@@ -137,7 +137,7 @@ class ExportFolder:
 
         It is not to be entered: it is put in place with the whole.
         """
-        part = copy.copy(self)  # which has its own place, and its own `line`
+        part = copy.copy(self)  # which gets another place, and its own `line` as it is written
         part._new = within(self._new, name)
         part._last_folder = ""
         self._made_parts.append(part)

@@ -27,12 +27,12 @@ def with_found_pictures(
     only in the case of letters or in Unicode's form, unless there are several. A line in `remarks`
     counts these at the end.
     """
-    folders = _folders_of_pictures(folder)
+    subfolders = _subfolders_of_pictures(folder)
     renamed_count = 0
     first_renamed = ""
     for row in rows:
         stated = path_of(row)
-        found = _found(folder, folders, stated)
+        found = _found(folder, subfolders, stated)
         if found != stated:
             _set_path(row, stated, found)
             has_other_name = os.path.basename(found) not in stated
@@ -47,12 +47,12 @@ def with_found_pictures(
         )
 
 
-def _folders_of_pictures(folder: str) -> list[str]:
-    # Those that exist, relative to `folder`.
-    folders = list(_FOLDERS)
+def _subfolders_of_pictures(folder: str) -> list[str]:
+    # Those that exist, relative to `folder`, which is the first: "".
+    subfolders = list(_FOLDERS)
     if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
-        folders += [f"../{name}" for name in _FOLDERS if name]
-    return [below for below in folders if os.path.isdir(joined(folder, below))]
+        subfolders += [f"../{name}" for name in _FOLDERS if name]
+    return [name for name in subfolders if os.path.isdir(joined(folder, name))]
 
 
 def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
@@ -65,19 +65,18 @@ def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
         row[COLUMN] = {**own, "picture": found}
 
 
-def _found(folder: str, folders: Sequence[str], stated: str) -> str:
-    # The path of a picture from `folder`. It is as stated if the picture is in none of `folders`.
-    # Those are relative to `folder`.
+def _found(folder: str, subfolders: Sequence[str], stated: str) -> str:
+    # The path of a picture from `folder`; the stated one if the picture is in no subfolder.
     if not stated or "://" in stated or is_remote(folder):
         return stated
     with_slashes = stated.replace("\\", "/")
     for name in dict.fromkeys((stated, with_slashes)):
-        for below in folders:
-            path = os.path.join(below, name)
+        for subfolder in subfolders:
+            path = os.path.join(subfolder, name)
             if os.path.isfile(joined(folder, path)):
                 return path
-    for below in folders:  # now by a name that differs in case or Unicode's form
-        path = os.path.join(below, with_slashes)
+    for subfolder in subfolders:  # now by a name that differs in case or Unicode's form
+        path = os.path.join(subfolder, with_slashes)
         parent, name = os.path.split(path)
         names = _names_by_key(joined(folder, parent)).get(_key(name), [])
         if len(names) == 1:

@@ -96,8 +96,8 @@ def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]
     """Return what is in a label file.
 
     `regions_of` takes the fields of a line. It returns a list of the line's one region, or an empty
-    list; a line for which it raises BrokenRow is told in the label's `unread`, and so is one that
-    is not UTF-8. Raises BrokenRow where the file can't be read at all.
+    list. The label's `unread` tells of each line for which it raises BrokenRow, or that is not
+    UTF-8. Raises BrokenRow where the file can't be read at all.
     """
     label = Label(regions=[], lines=[], unread=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
@@ -507,7 +507,8 @@ def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str
         names = [image for image in folder.pictures if image not in folder.files]
         without_label += [os.path.relpath(folder.path_of(name), top) for name in names]
     picture_count = sum(len(folder.pictures) for folder in folders)
-    if len(without_label) < picture_count:
+    has_any_label = len(without_label) < picture_count
+    if has_any_label:
         return counted_items(_BACKGROUNDS, without_label)
     backgrounds = f"{counted(picture_count, 'picture')} read as backgrounds, without a box"
     return [f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"]

@@ -819,7 +819,7 @@ def _class_in(box: Mapping[str, Any]) -> str:
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
     # By a region's id, the ids of the places that it is related to: {"p0b0": ["p0"], "p0": ["p0"]}
     # for a box with a relation to the place p0. A region without a relation is left out.
-    related = {span_id: [span_id] for span_id in spans}  # a place is related to itself alone
+    related = {span_id: [span_id] for span_id in spans}  # a place has its words at itself
     relations = [part for part in result if part["type"] == "relation"]
     for relation in relations:
         from_id, to_id = _ends_of(relation)

@@ -135,10 +135,13 @@ def read_whole(file: str) -> Any:
 def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
 
-    {"images": [{…}], "info": 5} comes as ("images", -1, None), ("images", 0, {…}) and ("info", -2,
-    5): the number of an item counts from 0, -1 begins each list, also an empty one, and -2 is for
-    what is no list. A file that is JSON but no object yields nothing. Raises InputError, perhaps
-    after some items.
+    For {"images": [{…}], "info": 5} it yields
+
+    - ("images", -1, None): a list begins, which may be empty
+    - ("images", 0, {…}): its first item, with its number
+    - ("info", -2, 5): a value that is no list
+
+    A file that is JSON but no object yields nothing. Raises InputError, perhaps after some items.
     """
     try:
         with errors_as(InputError, f"can't read {path}"), json_file(path) as file:
@@ -483,9 +486,9 @@ def complete_rows(
     The format's `bad` takes what can't be read, and may raise ImportRefused.
     """
     bad = format.bad
-    # A picture without phrases is a background there where the format can say so; whole records
-    # say it themselves.
-    backgrounds = format.carries.empty and not format.whole
+    # Whether a row without phrases says that its picture is a background. Whole records have a
+    # column for that.
+    empty_is_background = format.carries.empty and not format.whole
     for number, record in enumerate(_identified(rows), 1):
         where = f"{path}, record {number}"
         # Such as "a.jsonl, line 3": set by the format's own `entry_errors`, in which it has yielded
@@ -494,7 +497,7 @@ def complete_rows(
         with entry_errors(where, bad):
             if not format.measures:  # else the sizes come from the pictures
                 _check_sides(record, folder, entry_place or where)
-            completed, counts = _completed(record, backgrounds, where, entry_place, bad)
+            completed, counts = _completed(record, empty_is_background, where, entry_place, bad)
             format.passed_over.update(counts)
             bad.read(_entries_in(completed))
             yield completed
@@ -515,16 +518,16 @@ def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
 
 
 def _completed(
-    record: Record, backgrounds: bool, where: str, entry_place: str, bad: BadEntries
+    record: Record, empty_is_background: bool, where: str, entry_place: str, bad: BadEntries
 ) -> tuple[dict[str, Any], Counter[str]]:
     # As `_complete_row` does it. Most rows are good as a whole. Only where one isn't, each of its
     # boxes is tried alone, which is slow, and `bad` takes those that can't be read.
     try:
-        return _complete_row(record, backgrounds)
+        return _complete_row(record, empty_is_background)
     except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
         row_place = entry_place or f"{where} ({path_of(record)})"
         record = record.updated(_without_bad_expressions(record, row_place, bad))
-        return _complete_row(record, backgrounds)
+        return _complete_row(record, empty_is_background)
 
 
 def _check_sides(record: Record, folder: str, where: str) -> None:
@@ -626,7 +629,7 @@ def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
     return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)
 
 
-def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Counter[str]]:
+def _complete_row(record: Record, empty_is_background: bool) -> tuple[dict[str, Any], Counter[str]]:
     # The completed record, and counts of what of it isn't taken as it is.
     passed_over = Counter[str]()
     completed: dict[str, Any] = {"image_id": None, **record, **_stated_sides(record)}
@@ -634,7 +637,7 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
         completed["image_id"] = record.unique_id
     # This asks the row as it came: one that loses its boxes below isn't known to be empty.
     came_empty = not record["expressions"]
-    if backgrounds and came_empty and "background" not in record:
+    if empty_is_background and came_empty and "background" not in record:
         completed["background"] = True
     expressions, caption = _completed_expressions(record, passed_over)
     completed["cleaned_caption"] = caption

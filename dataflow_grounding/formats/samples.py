@@ -167,9 +167,9 @@ class SampleMaker:
             except RecordError as error:
                 self._count_left_out(record, f"record {number}: {error}")
                 continue
-            # What replies say next to their answers is counted over all records: what most of them
-            # say is a manner of the model. A rare remark is a warning, and matters only on a
-            # written record that no person has decided on.
+            # What replies say next to their answers is counted over all records, because what most
+            # of them say is only a manner of the model. What few say is a warning, and is watched
+            # for on written records that no person has decided on.
             is_undecided = sample is not None and not _is_reviewed(record)
             self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:
@@ -298,7 +298,7 @@ class SampleMaker:
         if expressions:
             return all(map(self._is_wanted_absence, expressions))
         is_known_empty = record.get("background") is True or bool(record.get("reviewed_by"))
-        if not is_known_empty and not self._format.whole:
+        if not is_known_empty and not self._format.whole:  # whole records need say nothing
             return False
         # The selection may want only what is verified. It judges expressions, so it is asked about
         # one that isn't there.
@@ -326,9 +326,7 @@ class SampleMaker:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         expressions = read_any_expressions(self._row_with_ids(record))
         for expression in expressions:
-            status = status_of(expression)
-            if status not in STATUSES and status != "pending":
-                raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
+            _refuse_odd_status(expression)
             for box in expression["instances"]:
                 if not is_score(box["score"]):
                     box["score"] = None
@@ -413,11 +411,11 @@ class SampleMaker:
         # The phrases without the boxes that came before under the same words. A phrase that loses
         # all of its boxes is left out.
         phrases_once: list[Phrase] = []
-        # by the name of a thing and its box, the items of the source that were that box so far
-        seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
+        # By what a phrase calls its boxes: the boxes so far, each with its items of the source.
+        seen_of_name: dict[str, dict[Bbox, set[int]]] = {}
         for phrase in phrases:
-            seen = seen_of_thing.setdefault(self._format.thing(phrase), {})
-            new = _indices_of_new_boxes(phrase, items, seen)
+            seen = seen_of_name.setdefault(self._format.thing(phrase), {})
+            new = _indices_of_new_boxes(phrase, items, seen)  # which adds to `seen`
             self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
                 phrase = phrase.with_boxes(new)
@@ -531,6 +529,12 @@ class SampleMaker:
 
 def _caption_of(record: Mapping[str, Any]) -> str:
     return str(record.get("cleaned_caption") or record.get("caption") or "")
+
+
+def _refuse_odd_status(expression: Mapping[str, Any]) -> None:
+    status = status_of(expression)
+    if status not in STATUSES and status != "pending":
+        raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
 
 
 def _is_reviewed(record: Mapping[str, Any]) -> bool:

@@ -65,8 +65,8 @@ class Found:
             self.counts[what] = self.counts.get(what, 0) + more
 
     def report(self) -> dict[str, Any]:
-        """Return what `run.json` has of it: counts, and of each finding with places their count and
-        the first of them.
+        """Return it as `run.json` has it: {"converted_from_tao": 3, "broken_lines": {"count": 1,
+        "first": […]}}. Of the places of a finding it has the first ones.
         """
         listed = {}
         for what in _PLACES:  # in this order

@@ -144,7 +144,7 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     where the meaning of a number isn't certain.
     """
     labels = [_as_label(item) for item in row[COLUMN]]
-    described = row.get("regions")
+    described = row.get("regions")  # those that a step of TAO's has described already
     sizes = PossibleSizes(of_image=size, stated=_stated_or_assumed_size(row))
     without_area: list[list[float]] = []
     if described:

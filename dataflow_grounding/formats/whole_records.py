@@ -273,8 +273,8 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # A function that makes a value of the example's type of any value, or raises a TypeError or
-    # ValueError. It is made once, and called for millions of rows.
+    # Returns a function that converts a value to the example's type: "5" for 5, where the example
+    # is a text. It raises TypeError or ValueError. It is made once, and called for each row.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):
