@@ -122,8 +122,7 @@ class _BoxReader:
         self.out_of_scale: list[tuple[float, ...]] = []  # numbers of boxes dropped for their scale
 
     def read(self, parsed: ParsedReply) -> Reading:
-        reading = self.reading
-        reading.notes += parsed.notes
+        self.reading.notes += parsed.notes
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
         self.all_boxes = parsed.boxes
@@ -132,16 +131,26 @@ class _BoxReader:
         self.check_sizes(parsed)
         self.check_tags(parsed)
         self.check_ids(parsed)
+        self.take_answers(parsed)
+        self.judge_phrases_without_box(parsed)
+        return self.reading
+
+    def take_answers(self, parsed: ParsedReply) -> None:
         self.take_statuses(parsed)
         for absence in parsed.absences:
             self.take_absence(absence)
         self.take_boxes(parsed)
         if any(parsed.words) or parsed.texts or parsed.stated:
             self.take_words(parsed)
-        if len(reading.boxes) >= _RUNAWAY:
+        if len(self.reading.boxes) >= _RUNAWAY:
             self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
+
+    def judge_phrases_without_box(self, parsed: ParsedReply) -> None:
+        """Note which of them aren't known to be absent. Raises UnreadableReply where the reply has
+        neither a box nor says that nothing is there.
+        """
         if not self.says_all_absent:
             self.find_unnamed()
         # A phrase without a box is absent, unless its answer may have been lost. And a phrase that
@@ -149,9 +158,8 @@ class _BoxReader:
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
         if may_have_lost_answers or self.absent:
             self.find_unread(parsed)
-        if not reading.boxes and not reading.statuses:
+        if not self.reading.boxes and not self.reading.statuses:
             self.check_absence_is_said()
-        return reading
 
     def find_unnamed(self) -> None:
         """Note the phrases that the reply says nothing of."""

@@ -301,25 +301,37 @@ def left_out_in(
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
     for sentence in dict.fromkeys(sentences):  # a model in a loop repeats itself
-        # A phrase with a box becomes _BOXED in the sentence, and one without becomes THING.
-        boxed_marked = things_marked(with_whole_negations(sentence), things)
-        boxed_marked = heads_marked(boxed_marked, things).replace(THING, _BOXED)
-        marked = _missing_marked(boxed_marked, list(missing.values()), things)
-        clauses = list(_CLAUSE.split(marked))
-        if any(map(_says_absent, clauses)):
-            continue
-        named = _missing_named_in(boxed_marked, missing, things) if THING in marked else []
-        if any(map(_says_left_out, clauses)):
-            concerned = named or list(missing)
-        elif is_thinking:
-            continue  # it names phrases to look for them
-        elif is_before and _repeats_question(marked, names_all=len(named) == len(missing)):
-            continue
-        else:
-            concerned = named
+        ids = _left_out_in_sentence(
+            sentence, missing, things, is_before=is_before, is_thinking=is_thinking
+        )
         said = " ".join(sentence.split())[:80]
-        unsure |= dict.fromkeys(concerned, f"the reply says {said!r}")
+        unsure |= dict.fromkeys(ids, f"the reply says {said!r}")
     return unsure
+
+
+def _left_out_in_sentence(
+    sentence: str,
+    missing: Mapping[int, str],
+    things: Sequence[str],
+    *,
+    is_before: bool,
+    is_thinking: bool,
+) -> list[int]:
+    # A phrase with a box becomes _BOXED in the sentence, and one without becomes THING.
+    boxed_marked = things_marked(with_whole_negations(sentence), things)
+    boxed_marked = heads_marked(boxed_marked, things).replace(THING, _BOXED)
+    marked = _missing_marked(boxed_marked, list(missing.values()), things)
+    clauses = list(_CLAUSE.split(marked))
+    if any(map(_says_absent, clauses)):
+        return []
+    named = _missing_named_in(boxed_marked, missing, things) if THING in marked else []
+    if any(map(_says_left_out, clauses)):
+        return named or list(missing)
+    if is_thinking:
+        return []  # it names phrases to look for them
+    if is_before and _repeats_question(marked, names_all=len(named) == len(missing)):
+        return []
+    return named
 
 
 def _missing_named_in(text: str, missing: Mapping[int, str], things: Sequence[str]) -> list[int]:

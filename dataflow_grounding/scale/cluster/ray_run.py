@@ -244,29 +244,34 @@ class RayRun(Run):
         # Has a task take a shard through the steps, and counts what it has used. Returns None where
         # the worker was lost: the shard then waits again.
         self._begin_again(shard)
-        budget = self._budget
-        # All that is granted counts as used until the task has ended.
-        granted_requests = grant.requests or 0
-        granted_usd = grant.usd or 0.0
-        budget.sent += granted_requests
-        budget.spent += granted_usd
         try:
-            outcome: ShardOutcome = await self._result_of(shard, self._work_on, shard, lane, grant)
+            outcome = await self._outcome_within(grant, shard, lane)
         except WorkerLost as lost:
             # What it had in flight isn't known, so all that it was granted stays counted.
             self._lost_grants += 1
             self._count_what_was_told(shard)
             self._note_loss(shard, lost)
             return None
-        # From now on, what it has used counts.
-        budget.sent += outcome.sent - granted_requests
-        budget.spent += outcome.usd - granted_usd
         self._count_outcome(shard, outcome)
         wrong = outcome.wrong
         was_interrupted = wrong is not None and wrong.error_class is Interrupted
         if was_interrupted and self.stopped is None:  # this run has interrupted nothing
             self._note_loss(shard, WorkerLost("its machine asked it to end"))
             return None
+        return outcome
+
+    async def _outcome_within(self, grant: Grant, shard: Shard, lane: Shard) -> ShardOutcome:
+        # All that is granted counts as used until the task has ended, and for good where its worker
+        # is lost. Raises WorkerLost.
+        budget = self._budget
+        granted_requests = grant.requests or 0
+        granted_usd = grant.usd or 0.0
+        budget.sent += granted_requests
+        budget.spent += granted_usd
+        outcome: ShardOutcome = await self._result_of(shard, self._work_on, shard, lane, grant)
+        # From now on, what it has used counts.
+        budget.sent += outcome.sent - granted_requests
+        budget.spent += outcome.usd - granted_usd
         return outcome
 
     def _count_outcome(self, shard: Shard, outcome: ShardOutcome) -> None:
