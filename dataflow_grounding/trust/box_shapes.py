@@ -82,11 +82,11 @@ class SeenThings:
         for number, prior_mean in enumerate(prior.mean):
             apart = self.means[number] - prior_mean
             means.append(prior_mean + own_share * apart)
-            # Squared distances add up: the prior's, the boxes' own, and that of the two means.
+            # The squared distances of the prior, of these boxes, and between their two means.
             squares = prior_boxes * prior.deviation[number] ** 2
             squares += self.squares[number]
             squares += prior_boxes * own_share * apart**2
-            # The next box is off by the deviation of boxes, and by what is unsure of their mean.
+            # The next box varies as boxes do; 1 / boxes is for how unsure their mean is.
             deviation = math.sqrt(squares / boxes * (1 + 1 / boxes))
             deviations.append(max(deviation, LEAST_DEVIATION[number]))
         self.expected = expected(means, deviations)

@@ -69,7 +69,7 @@ class BoxWatch:
         sharing_key = (choice, self.on_suspect, self.every, form)
         if sharing_key in start.shared:  # another operator of the run has begun
             return start.shared[sharing_key], Counter()
-        # A watch of the run's own: `self` is the operator's settings, and may be used for others.
+        # The run gets a watch of its own: `self` holds the operator's settings for all its runs.
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
         watch.poor = self.poor  # so that `on_poor` warns of no pictures a second time
         counts = choice.settle_to_ground(start, watch.on_poor)

@@ -90,8 +90,8 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     except NoFit:
         if start.replies is None or _was_asked(serving, start.replies):
             raise  # these were the answers of this very address
-    # A stored reply is taken for any address, and these came from another one. This address may
-    # answer otherwise, so all is asked for once more, whether it is stored or not.
+    # The stored replies came from another address, because replies are stored without one. This
+    # address may answer otherwise, so everything is asked for again, stored or not.
     options = replace(start.options, force_reprocess=True)
     second_asker = _Asker(serving, replace(start, options=options), start.pictures())
     calibrated = _calibrated(second_asker, stated)
@@ -226,8 +226,8 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
 
 
 def _asked_key_of(serving: Serving) -> str:
-    # The key under which the store says that this very address was asked. The replies' own keys
-    # don't have the address, so that a reply of one answers for another.
+    # The key under which the store says that this very address was asked. The keys of replies don't
+    # tell: they are without the address, so that a stored reply serves any address.
     parts = ["calibration", serving.identity_there()]
     return key_of(json.dumps(parts, sort_keys=True, default=repr))
 
@@ -250,8 +250,8 @@ class _Asker:
         self.asking = Asking(serving, start.options, start.budget)
         suffixes = _suffixes(own, serving.image_limits)
         self._suffixes = itertools.cycle(suffixes)
-        # A picture of any type goes out as JPEG if its frame scales or pads it. Pictures of a
-        # single size have a frame of that size, which does neither.
+        # A frame that scales or pads a picture sends it as JPEG, of any file type. So .jpg is added
+        # unless all pictures are of one size: their frame has that size, and changes nothing.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
         self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
         self._store = KeyedLog(start.replies or "")  # without a path, nothing is stored
@@ -283,7 +283,7 @@ class _Asker:
         self, probes: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
     ) -> list[ProbedPicture]:
         """Ask about these pictures, all at once, in the format `stated`; the order is kept."""
-        # Without frames, because a probe picture may be of a size that isn't a frame yet.
+        # Frames are left out of the limits: a probe picture may have a size that is no frame yet.
         limits = replace(self.serving.image_limits, frames=())
         if narrower is not None:
             limits = limits.within(narrower)
@@ -297,13 +297,13 @@ class _Asker:
     ) -> ProbedPicture:
         path = within(folder, self._next_name(probe, stated))
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
-        # A size is given up after two refusals, because one may be an accident. While nothing was
-        # answered yet, one is enough: the endpoint may refuse every size.
+        # One refusal may be an accident, so a refused picture is asked for a second time. It isn't
+        # while nothing was answered yet: the endpoint may refuse every size.
         counts = self.asking.counts
         was_anything_answered = counts["answered"] or counts["replayed"]
         try:
             if was_anything_answered:
-                with suppress(RequestRefused):
+                with suppress(RequestRefused):  # then the line below asks again
                     return await self._answer(probe, question)
             return await self._answer(probe, question)
         except RecordError as refused:
@@ -333,8 +333,8 @@ class _Asker:
 
 
 def _suffixes(own_pictures: OwnPictures, limits: ImageLimits) -> list[str]:
-    # Probe pictures take these in turn. A picture that is reduced, or of another type, goes out as
-    # JPEG: so there is .jpg for these, and where the run has no pictures.
+    # The file types of the run's pictures, as sent, which probe pictures take in turn. It is JPEG
+    # for pictures that are reduced, for other types, and where the run has no pictures.
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own_pictures.media_types]
     is_any_reduced = any(limits.sent(size) != size for size in own_pictures.sizes)
     if is_any_reduced or not suffixes:

@@ -158,7 +158,8 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     if box_format.scale == "px" and not has_map_of_each_frame:
         raise ValueError("pixels mean nothing in a size without a map")
     _try_limits(limits, [*calibration.sizes, *limits.frames])
-    sample = measured[0] if measured else SAMPLE_SIZES[0]  # with maps, other sizes mean nothing
+    # a size in which numbers mean something: with maps, only their sizes
+    sample = measured[0] if measured else SAMPLE_SIZES[0]
     are_limits_sound = all(0 < end <= MOST_SIDE**2 for end in box_format.limits(sample))
     if not box_format.boxes or not are_limits_sound:
         raise ValueError("the format is not one of boxes in pictures")
@@ -166,8 +167,8 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
 
 
 def _try_limits(limits: SizeLimits, stored_sizes: Sequence[Size]) -> None:
-    # Raises ValueError where the sizes in a file, or those that the limits make of two samples,
-    # aren't ones of pictures. The file may have been edited by hand.
+    # Raises ValueError where a stored size isn't one of pictures, or the limits make such a size of
+    # SAMPLE_SIZES. The file may have been edited by hand.
     sizes = [*SAMPLE_SIZES, *stored_sizes]
     for sample_size in SAMPLE_SIZES:
         sizes += [limits.padded(sample_size), limits.sent(sample_size)]
@@ -180,9 +181,10 @@ def _try_limits(limits: SizeLimits, stored_sizes: Sequence[Size]) -> None:
 
 
 def store_calibration(calibration: Calibration, folder: str | None = None) -> str | None:
-    """Store a calibration in the user's cache and a run's folder; return the cache's file.
+    """Store a calibration in the user's cache and a run's folder; return the cache's file, or None
+    if that can't be written.
 
-    If either can't be written, that is reported, and this process keeps it in memory.
+    If either can't be written, the user is told, and this process keeps the calibration in memory.
     """
     cached = cache_path(calibration.endpoint, calibration.model)
     is_cached = _save(calibration, cached)

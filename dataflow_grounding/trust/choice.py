@@ -140,15 +140,15 @@ class FormatChoice:
         """
         self.recall(start.folder)
         counts = Counter[str]()
-        # Requests of the run's earlier steps, for which the user has paid (see `_calibrate`). Those
-        # that measure something below don't count.
+        # Requests that the run's earlier steps sent, and the user has paid for (see `_calibrate`).
+        # It is read here, before the measuring below sends any.
         sent_before = start.budget.sent
         earlier = self._calibration
         may_measure = not self.pending and self._serving.takes_probes
         if may_measure and earlier is not None and earlier.frames:
             # This run's pictures may need other frames than those that were measured.
             counts = self._measure_missing_frames(start, earlier)
-        if self.pending:  # also where the calibration proved wrong just now
+        if self.pending:  # it may have become so just now, if the calibration proved wrong
             counts = counts + self._calibrate(start, sent_before)
         return counts
 
@@ -218,7 +218,7 @@ class FormatChoice:
             say(f"The calibration doesn't hold there: {measured.failure}.")
             self._make_pending()
         else:
-            # The endpoint refused to go on: the frames that were measured before have to do.
+            # The endpoint refused to go on: only the frames that were measured before are used.
             say(f"Pictures are sent in the sizes that are measured: {measured.failure}")
             if start.folder:
                 _keep_as_refused(missing, earlier, start.folder)
@@ -249,8 +249,8 @@ class FormatChoice:
             calibration, _, counts = calibrate(serving, self.format, start)
         except NoFit as unclear:
             if sent_before:
-                # NoFit is an error in the spec, found before anything is paid for. Here, earlier
-                # steps were paid for: the run stops, and can be resumed.
+                # NoFit is an error in the spec, for a run that has cost nothing yet. This run has
+                # paid for earlier steps: EndpointRefused stops it so that it can be resumed.
                 raise EndpointRefused(str(unclear)) from None
             raise
         say(f"{serving.model} writes {calibration.box_format}: {summary(calibration)}.")
@@ -264,7 +264,8 @@ def _missing_frames(pictures: OwnPictures, earlier: "Calibration") -> list[Size]
     # The frames that a run's pictures need besides those that were measured.
     from dataflow_grounding.trust.frames import missing_frames  # it imports Pillow
 
-    # They keep to the calibration's other limits: its frames would allow no further ones.
+    # The calibration's other limits hold for new frames, too. Its frames are taken out of the
+    # limits, because with them no other size is allowed.
     limits_without_frames = replace(earlier.limits or SizeLimits(), frames=())
     return missing_frames(
         pictures.sizes,
@@ -301,8 +302,8 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
         serving.endpoint,
         repr(serving.box_formats),
     )
-    # The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
-    # that is sent to another process takes them along.
+    # The choices are kept on the serving itself. So they are freed with it, copies of it share
+    # them, and a pipeline that is sent to another process takes them along.
     choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
     choice = choices.get(sharing_key)
     if choice is None:
@@ -373,7 +374,7 @@ def _named_by_model(serving: Serving) -> NamedFormat:
     if by_model_name is not None:
         draws_no_boxes = not by_model_name.boxes
         if draws_no_boxes or _is_proof(by_model_name):
-            # This raises SpecError for a model without boxes, which calibrating can't help either.
+            # For a model that draws no boxes this raises SpecError: calibrating can't help it.
             box_format = find_box_format("auto", serving.model, serving.box_formats)
             return NamedFormat(box_format, "the model's name")
     return NamedFormat(first_format(serving), origin=None)

@@ -130,7 +130,8 @@ class Deciding:
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
         await self._ask_first(first, small, stated)
         suggested = await asyncio.to_thread(_suggested, self.pictures, stated)
-        await self._ask_for([small, *others], suggested)  # without `small` if it was asked for
+        # This asks about `small` only if `_ask_first` didn't.
+        await self._ask_for([small, *others], suggested)
         decision = await self._decide_by_parts(suggested)
         if decision is not None:
             return decision
@@ -143,7 +144,8 @@ class Deciding:
             raise NoFit(described(self.pictures, str(why))) from None
 
     async def _ask_first(self, first: Size, small: Size, stated: BoxFormat) -> None:
-        # If the first picture is refused, its size may be the reason: a small one tells.
+        # If the first picture is refused, its size may be the reason, so a small one is tried. What
+        # is answered comes to `pictures`.
         why_refused = await self._ask_for([first], stated)
         if why_refused:
             await self._ask_for([small], stated)
@@ -154,16 +156,15 @@ class Deciding:
 
     async def _decide_by_parts(self, asked: BoxFormat) -> Decision | None:
         # None where the numbers aren't parts of the side in all pictures.
-        fit = await self._fit_parts(asked)
-        if fit is None:
+        if await self._fit_parts(asked) is None:
             return None
-        await self._ask_further(asked)
-        fit = await self._fit_parts(asked)  # in the further pictures, too
-        if fit is None:
+        await self._ask_further(asked)  # adds to `pictures`, and maybe to `refused`
+        fit_of_all = await self._fit_parts(asked)
+        if fit_of_all is None:
             return None
         if self.refused:
             return await self._parts_in_frames(asked)
-        return Decision(fit, self.pictures)  # for pictures of all sizes
+        return Decision(fit_of_all, self.pictures)  # for pictures of all sizes
 
     async def _fit_parts(self, asked: BoxFormat) -> Fit | None:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
@@ -184,8 +185,9 @@ class Deciding:
         return Decision(fit, self.pictures, limits, self.refused)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
-        # Asks about pictures of these sizes, of which the answers come to `pictures`, the refused
-        # sizes to `refused`. The result is why a size was refused, "" where none was.
+        # Asks about a picture of each size that is new and may be taken. Answered pictures are
+        # added to `pictures`, refused sizes to `refused`. Returns why a size was refused; "" if
+        # none was.
         sent = [picture.sent for picture in self.pictures]
         new_sizes = [size for size in sizes if not is_near(size, sent)]
         worth_asking = [size for size in new_sizes if may_be_taken(size, self.refused, sent)]
@@ -210,8 +212,8 @@ class Deciding:
         self._leave_out_silent(count_before)
 
     def _leave_out_silent(self, count_before: int) -> None:
-        # Leaves out pictures that were hardly answered, but none of the first `count_before`, which
-        # settle the format itself.
+        # Leaves out the pictures after the first `count_before` that were hardly answered. The
+        # first ones stay in any case, because they settle the format itself.
         silent = []
         for picture in self.pictures[count_before:]:
             if sum(answer.usable for answer in picture.answers) < LEAST_ANSWERS:
@@ -235,8 +237,8 @@ class Deciding:
     async def _answered_frames(
         self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
-        # Chooses frames and asks about them until each is answered. One that is refused comes to
-        # `refused`, and the next round chooses others in its place.
+        # Chooses frames and asks about them until each is answered. A refused frame is added to
+        # `refused`, so that the next round chooses another one in its place.
         sent = [picture.sent for picture in self.pictures]
         pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
         missing = self._frames_to_ask(pictures_by_frame, sent)
@@ -262,7 +264,9 @@ class Deciding:
 
 
 def is_near(size: Size, known_sizes: Sequence[Size]) -> bool:
-    """Whether both sides are within SAME_SIZE of those of a known size: asking tells nothing."""
+    """Whether both sides are within SAME_SIZE of those of a known size: asking for this size, too,
+    tells nothing new.
+    """
     return any(
         abs(size[0] - width) <= SAME_SIZE * width and abs(size[1] - height) <= SAME_SIZE * height
         for width, height in known_sizes
@@ -284,7 +288,7 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
     fit = fit_of(box_format, pictures)
     if fit.found < MIN_FOUND * fit.asked or fit.error_share > MAX_ERROR:
         return None
-    # One picture may be answered otherwise, though all together fit.
+    # All together may fit, though one picture was answered in another format.
     for picture, found in zip(pictures, fit.found_in, strict=True):
         if found < LEAST_OF_ONE * picture.asked:
             return None
@@ -296,27 +300,35 @@ def _format_in_parts(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
 ) -> BoxFormat | None:
     # The format in which the lines of all pictures run from 0 to the same number; None where they
-    # don't. A family's special tokens name the format by themselves.
+    # don't. If all answers have one family's special tokens, these name the format already.
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
     lines = _side_lines(pictures, order) if order else None
     if lines is None:
         return None
-    scales = [asked.scale] if isinstance(asked.scale, int) else []
-    scales += PARTS  # in this order, which decides between scales that fit as well
-    off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
-    least = min(off_by_scale.values())
-    if least > MOST_MEAN_SQUARE:
+    scale = _scale_of(lines, asked)
+    if scale is None:
         return None
-    # Several may be about as good as the best. The first is the one asked for, or the most usual.
-    as_good = [scale for scale, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN]
-    scale = as_good[0]
     # The format asked for may be a family's, which says more than order and scale.
     is_as_asked = (asked.order, asked.scale, asked.frame) == (order, scale, "sent")
     if is_as_asked:
         return asked
     return find_box_format(f"{order}_{scale}", model="")
+
+
+def _scale_of(lines: "Sequence[_SideLine]", asked: BoxFormat) -> int | None:
+    # The number at which all lines end; None if they fit no scale.
+    scales = [asked.scale] if isinstance(asked.scale, int) else []
+    scales += PARTS
+    off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
+    least = min(off_by_scale.values())
+    if least > MOST_MEAN_SQUARE:
+        return None
+    # Several scales may fit about as well as the best. The first of them counts: the one asked for,
+    # else the most usual.
+    as_good = [scale for scale, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN]
+    return as_good[0]
 
 
 class _SideLine(NamedTuple):
@@ -340,8 +352,8 @@ def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLi
 
 def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
     # A line of this scale has the number 0 at one end of the side, and `scale` at the other. The
-    # result is the mean square of what each end is off, in standard errors. It is infinite where an
-    # end is off for sure.
+    # result is the mean square of how far the ends are off, in standard errors. It is infinite if
+    # an end is off by more than models and chance explain.
     squares = []
     for line, side in side_lines:
         # An end may be off by chance, and by what models are off besides: both errors add up.
@@ -360,7 +372,7 @@ def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) 
     are_missed = [off > NEAR for off in read_in(pictures, box_format).off]
     if sum(are_missed) < LEAST_IN_SECOND:
         return
-    # The format itself is among these, and finds none of the rectangles that it misses.
+    # `box_format` is among these names. It finds none of what it misses, so it is never the second.
     for name in plain_names(box_format):
         off_in_second = read_in(pictures, find_box_format(name, model="")).off
         explained = sum(off <= NEAR_IN_SECOND for off in compress(off_in_second, are_missed))
@@ -375,8 +387,10 @@ def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) 
 
 
 def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """Return the order of numbers that all answers name, as keys such as x1 do, else the one in
-    which they lie on lines; None where neither is clear.
+    """Return the order of the answers' numbers; None if it is unclear.
+
+    If all answers name the same order, with keys such as x1, it is that one. Otherwise it is the
+    order in which the numbers lie on lines.
     """
     named = {answer.order for picture in pictures for answer in picture.answers}
     if len(named) == 1 and None not in named:
@@ -385,8 +399,10 @@ def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
 
 
 def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxFormat:
-    # Returns the format in which to ask on, as the answers so far suggest: the `stated` one if the
-    # order isn't clear, and pixels if no scale fits.
+    # Returns the format for the next questions, as the answers so far suggest it:
+    # the order is unclear     -> the `stated` format
+    # a scale fits             -> the format with this order and scale
+    # no scale fits            -> pixels in this order
     order = order_in(pictures)
     if order is None:
         return stated
@@ -395,7 +411,9 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
 
 
 def fit_of(box_format: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
-    """Return how well a format fits the answers; its errors are of the rectangles found alone."""
+    """Return how well a format fits the answers. Its errors are those of the rectangles that were
+    found; the others are only counted.
+    """
     found_in: list[int] = []
     edges_off_px: list[float] = []
     worst_shares: list[float] = []
@@ -458,18 +476,17 @@ async def measure_frames(
     """
     pictures_by_frame = {frame: list(pictures) for frame, pictures in answered.items()}
     map_by_frame: dict[Size, FrameMap | None] = {}
-    unmeasured = list(pictures_by_frame)
-    while unmeasured:
-        for frame in unmeasured:
+    to_measure = list(pictures_by_frame)
+    while to_measure:
+        vague: list[Size] = []
+        for frame in to_measure:
             map_by_frame[frame] = await _measured(pictures_by_frame[frame], asked.order)
-        unmeasured = [
-            frame
-            for frame in unmeasured
-            if _is_vague(map_by_frame[frame], pictures_by_frame[frame])
-        ]
-        # One more picture of each. The layouts so far are INNER, INNER + 1, …: the next number is
-        # a new one.
-        probes = [probe_of(frame, INNER + len(pictures_by_frame[frame])) for frame in unmeasured]
+            if _is_vague(map_by_frame[frame], pictures_by_frame[frame]):
+                vague.append(frame)
+        # One more picture of each vague frame. The layouts so far are INNER, INNER + 1, …: the
+        # count of a frame's pictures gives the next one.
+        probes = [probe_of(frame, INNER + len(pictures_by_frame[frame])) for frame in vague]
+        to_measure = vague
         if probes:
             for picture in await ask(probes, asked):
                 pictures_by_frame[picture.size].append(picture)
@@ -498,20 +515,26 @@ async def add_frames(
 ) -> tuple[BoxFormat, list[ProbedPicture]]:
     """Measure the missing frames; return the format with all maps, and the pictures answered.
 
-    Parts of the side have no maps, but the answers have to fit. Raises NoFit where those in a frame
-    lie on no line, or are no parts of the side.
+    If numbers count pixels, each missing frame gets a map. If they are parts of the side there are
+    no maps: the answers only have to be in the format. Raises NoFit where they aren't, or where
+    those in a frame lie on no line.
     """
     if box_format.scale != "px":
-        answered = await ask_frames(ask, box_format, missing, layouts=[0])
-        pictures = list(chain.from_iterable(answered.values()))
-        if not pictures:  # all missing frames are refused
-            return box_format, pictures
-        fit = fit_parts(pictures, box_format)
-        if fit is None or fit.format != box_format:
-            raise NoFit(described(pictures, f"the answers are not in {box_format.name}"))
-        return box_format, pictures
-    # Numbers count pixels: each missing frame gets a map of its own.
+        return box_format, await _checked_in_parts(ask, box_format, missing)
     asked = find_box_format(f"{box_format.order}_px", model="")
     answered = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
     maps, pictures = await measure_frames(ask, asked, answered)
     return format_in_frames(box_format.order, [*box_format.maps, *maps]), pictures
+
+
+async def _checked_in_parts(
+    ask: AskProbes, box_format: BoxFormat, missing: Sequence[Size]
+) -> list[ProbedPicture]:
+    # The pictures that were answered; none if all missing frames are refused.
+    answered = await ask_frames(ask, box_format, missing, layouts=[0])
+    pictures = list(chain.from_iterable(answered.values()))
+    if pictures:
+        fit = fit_parts(pictures, box_format)
+        if fit is None or fit.format != box_format:
+            raise NoFit(described(pictures, f"the answers are not in {box_format.name}"))
+    return pictures

@@ -75,7 +75,7 @@ class FormatReading:
         """
         canvas = self.format.canvas(sent.size)
         x_per_pixel, y_per_pixel = 1.0, 1.0
-        if self.format.scale != "px":  # the scale's end is that of the whole canvas
+        if self.format.scale != "px":  # numbers are parts of the whole canvas
             whole_x, whole_y = self.format.limits(sent.size)
             x_per_pixel = whole_x / canvas.width
             y_per_pixel = whole_y / canvas.height
@@ -100,8 +100,10 @@ class FormatReading:
         return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
 
     def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
-        """Return all boxes' corners. None if the format can't be theirs: if one ends before it
-        begins, or is further out of the picture than noise puts it.
+        """Return all boxes' corners; None if the format can't be theirs.
+
+        It can't if a box ends before it begins, or is further out of the picture than noise
+        explains.
         """
         all_corners = []
         for box in boxes:

@@ -38,26 +38,27 @@ def choose_frames(
 ) -> list[Size]:
     """Choose the frames in which pictures of these sizes, the commonest first, are sent.
 
-    At most MOST_FRAMES are added to those `measured`, which come first and cost no probe pictures.
-    `count_of_each` says how many pictures have each size. The endpoint is known to refuse the sizes
-    `refused`, and to take those `answered`. Without `sizes`, the frames are for a run that isn't
-    known.
+    `count_of_each` says how many pictures have each size. The frames `measured` come first in the
+    result, because they cost no more probe pictures; at most MOST_FRAMES are added. The endpoint is
+    known to refuse the sizes `refused`, and to take those `answered`. Without `sizes`, the frames
+    are for a run that isn't known: those of the usual area.
     """
     taken = [*measured, *answered]  # by the endpoint
     usual_frames = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
     if not sizes:
         of_usual_area = [frame for frame in usual_frames if frame in _of_area(USUAL_AREA, limits)]
-        # where the endpoint takes none of these, those of other areas
-        return list(dict.fromkeys([*measured, *(of_usual_area or usual_frames)]))
+        # the second where the endpoint takes no frame of the usual area
+        of_one_area_or_all = of_usual_area if of_usual_area else usual_frames
+        return list(dict.fromkeys([*measured, *of_one_area_or_all]))  # each once
     fitted = [limits.fitted(size) for size in sizes]  # as they are sent without frames
     own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
     may_be_own = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
     candidates = list(dict.fromkeys([*may_be_own, *usual_frames]))  # each once
-    # The best frames that can be had, as if none was measured yet.
+    # the best frames, as if none was measured yet
     best = _chosen(fitted, count_of_each, candidates, measured=[], low_enough=0.0)
     if not measured:
         return best
-    # To the measured ones, others are added until they are nearly as good as the best.
+    # Frames are added to the measured ones until pictures cost nearly as little as in the best.
     low_enough = GOOD_ENOUGH * _total(_costs(fitted, best), count_of_each)
     return _chosen(fitted, count_of_each, candidates, measured, low_enough)
 
@@ -99,7 +100,8 @@ def _cheapest_addition(
     candidates: Sequence[Size],
     costs: Sequence[float],
 ) -> _Addition | None:
-    # `costs` are of pictures of each size in the frames so far; None if no candidate lowers them.
+    # `costs` says what a picture of each size costs in the frames so far. None if no candidate
+    # lowers the total.
     cheapest: _Addition | None = None
     lowest_total = _total(costs, count_of_each)
     for candidate in candidates:
@@ -140,10 +142,10 @@ def _total(costs: Sequence[float], count_of_each: Sequence[int]) -> float:
 
 def may_be_taken(size: Size, refused: Collection[Size], answered: Sequence[Size]) -> bool:
     """Whether it is worth asking for a size, given those that an endpoint refused and answered."""
-    # Most servers limit the area. So where a refused size is larger than all that were answered,
-    # none as large is worth asking for. Any other refused size speaks against itself alone.
     if size in refused:
         return False
+    # Most servers limit the area. So a refused size may show their limit, if it is larger than all
+    # that were answered. A smaller one was refused for a reason of its own.
     most_answered = max(map(math.prod, answered), default=0)
     refused_areas = [math.prod(refused_size) for refused_size in refused]
     too_large = [area for area in refused_areas if area > most_answered]
@@ -163,8 +165,8 @@ def _of_area(area: float, limits: SizeLimits) -> list[Size]:
     for shape in SHAPES:
         width = round(math.sqrt(area * shape) / STEP) * STEP
         height = round(math.sqrt(area / shape) / STEP) * STEP
-        # the limits may have taken the sides off their multiples
         width, height = limits.fitted(reduced_to((width, height), limits.max_side))
+        # The limits may have changed the sides: they are cut to multiples of STEP again.
         width = max(STEP, width // STEP * STEP)
         height = max(STEP, height // STEP * STEP)
         frames.append((width, height))

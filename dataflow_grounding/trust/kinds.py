@@ -54,10 +54,10 @@ def kind_of(size: Size) -> SizeKind:
 def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
     """Return one of these sizes of each kind, MOST_KINDS at the most.
 
-    `sizes` are the commonest first. The first lying and the first upright one come first, then the
-    most elongated one if it is wide or tall.
+    `sizes` are the commonest first, and so is the result, after those that must not be left out:
+    the first lying and the first upright one, and the most elongated one if it is wide or tall.
     """
-    first = []  # sizes that come first in the result, so that MOST_KINDS leaves none of them out
+    first = []  # those that must not be left out
     for shape in ("lying", "upright"):
         of_shape = [size for size in sizes if kind_of(size).shape == shape]
         first += of_shape[:1]  # none, if there is none of the shape
@@ -102,8 +102,8 @@ def picture_of_each_kind(
     images = []
     for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
         path = path_by_size[size]
-        # A record's address is opened only if it begins with one of its folders. One that the run's
-        # rows name is fine, and counts as a folder of its own.
+        # A record's address is opened only if it begins with one of the record's folders. This one
+        # comes from the run's rows, so it is allowed: it is given as a folder.
         folders = (path,) if "://" in path else ()
         with suppress(GroundingError):
             record = Record({"image_path": path}, folders)

@@ -51,10 +51,10 @@ class Pace:
         self.unchecked = 0
         if self.sent < self.next_check:
             return  # it was made for another reason, and the planned one stays
-        # The next stretch begins where the last one ended. If more than a stretch was sent since
-        # then, it is the one that `sent` is in: 200 to 300 for 250 requests and `every` 100.
+        # The next stretch begins where the last one ended. If more than one stretch was sent since
+        # then, it is the stretch that `sent` is in. For `sent` 250 and `every` 100: from 200 on.
         begin = max(self._stretch_end, self.sent - self.sent % every)
-        # The next check isn't among the first few requests: the check that is made now tells of
+        # The next check isn't due among the first few requests: the check that is made now covers
         # these.
         first = min(AT_THE_END, every // 2) + 1
         self.next_check = begin + random.SystemRandom().randint(first, every)
@@ -88,8 +88,8 @@ class Turns:
     ) -> None:
         """Make a check once nobody else makes one, if it is still wanted then.
 
-        Raises what `check` raises, and what another check raised meanwhile, if it concerns all that
-        ask the endpoint.
+        Raises what `check` raises. If another check failed meanwhile with an error that concerns
+        all who ask the endpoint, raises that.
         """
         my_check: Future[BaseException | None] = Future()
         if not await self._wait_to_begin(my_check, is_wanted):
@@ -110,16 +110,17 @@ class Turns:
     async def _wait_to_begin(
         self, my_check: Future[BaseException | None], is_wanted: Callable[[], bool]
     ) -> bool:
-        # Waits until `my_check` is the one that is under way. False if it isn't wanted any more
-        # before that, because another one was made. Raises what another one raised for all.
+        # Waits until `my_check` is the one that is under way. False if it isn't wanted any more,
+        # because another one was made meanwhile. Raises another one's error that concerns all.
         under_way = self._begin_unless_under_way(my_check)
         while under_way is not my_check:  # somebody else's turn
             if not is_wanted():
                 return False
-            # shielded: this waiter may be cancelled, while the check is another's and goes on
+            # shielded, so that cancelling this waiter doesn't cancel the other's check
             error_for_all = await asyncio.shield(asyncio.wrap_future(under_way))
             if error_for_all is not None:
-                raise copy.copy(error_for_all)  # each waiter's own: its traceback is added to it
+                # Each waiter raises a copy of its own, because raising adds its traceback.
+                raise copy.copy(error_for_all)
             under_way = self._begin_unless_under_way(my_check)
         return True
 
@@ -168,10 +169,10 @@ class Known:
         return self.probing
 
     def restart_counts(self) -> None:
-        """Count from 0 again what came since the last check, where that check holds no more.
+        """Count from 0 again what came since the last check, once that check holds no more.
 
-        Otherwise an endpoint that answered no check then would never be asked again, and requests
-        of earlier calls would call for a check at the end of this one.
+        Without this, an endpoint that left SILENT checks unanswered would never be checked again.
+        And requests of earlier calls would make a check due at the end of this call.
         """
         self.unanswered = 0
         self.pace.unchecked = 0
@@ -185,6 +186,8 @@ class Known:
         """Note that a check was made, and which of its pictures were answered."""
         self.checked_at = time.monotonic()
         self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
+        # A silent check without blind endpoints doesn't tell whether they see pictures: what an
+        # earlier one told stays.
         tells_of_seeing = bool(outcome.blind) or outcome.kind != "silent"
         if tells_of_seeing:
             self.blind = outcome.blind
@@ -225,13 +228,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
-    """Return what this process knows of a serving, by the name of its endpoint, model and format:
-    the same object on each call.
+    """Return what this process knows of an endpoint, model and format: the same object on each call
+    with the same `name`.
 
-    Objects of a user's class that states only its model's name may ask different servers: what is
-    known of one object is not used for another.
+    A user's class may state only its model's name, not its endpoint. Two objects of such a class
+    may ask different servers, so each has a `Known` of its own.
     """
-    if asked.maps:  # with further frames it is another format to this process
+    if asked.maps:  # its name stays the same when frames are added, but it is another format
         name += f" {hash(asked.maps)}"
     states_more_than_model = (
         type(serving).identity is not Serving.identity or serving.endpoint != Serving.endpoint
@@ -239,7 +242,7 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     if not states_more_than_model:
         name = f"{name} {id(serving)}"
         if name not in _known:
-            # An object that is gone leaves its id to others: what is known of it goes with it.
+            # Once the object is gone, another may get its id: so what is known is removed with it.
             weakref.finalize(serving, _known.pop, name, None)
     return _known.setdefault(name, Known(asked))
 

@@ -123,9 +123,9 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
 def _check_alike(
     lines_by_picture: Sequence[AxisLines | None], common_lines: AxisLines, size: Size
 ) -> None:
-    # Raises NoFit where a picture's own lines are far from those of all. The line of a dozen
-    # rectangles may have too small a standard error by chance: it counts as no more exact than most
-    # pictures' lines are.
+    # Raises NoFit where a picture's own lines are far from those of all pictures together. A line
+    # of a dozen rectangles may have too small a standard error by chance, so the median error of
+    # all pictures is the least that counts.
     for axis, common in enumerate(common_lines):
         own_lines = [lines[axis] for lines in lines_by_picture if lines is not None]
         if not own_lines:
@@ -141,8 +141,8 @@ def _check_alike(
 
 
 def _check_other_format(off_lines: "Sequence[_Answer]", count_of_all: int, size: Size) -> None:
-    # Raises NoFit where the answers that are off the lines lie on lines of their own: in any order,
-    # with their numbers as they were written.
+    # Raises NoFit where the answers that are off the lines lie on lines of their own. All orders
+    # are tried, because the second format may have another one.
     if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * count_of_all):
         return
     for order in ORDERS:
@@ -182,7 +182,8 @@ def _common_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
 
 
 def _answers(pictures: Sequence[ProbedPicture], order: Order) -> list[_Answer]:
-    # All answers with four numbers, read in the order that they name themselves, else in this one.
+    # All answers with four numbers. An answer that names its order is read in that one, all others
+    # in `order`.
     answers = []
     for picture in pictures:
         # pixels as sent for one as drawn
@@ -241,8 +242,8 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
     """
     if len(points) < LEAST_PAIRS:
         return None
-    # The numbers are what is off, so they are fitted to the edges, which are exact: the other way
-    # round, noise would flatten the line.
+    # The numbers have noise, and the edges are exact. So the line gives numbers by edges: the other
+    # way round, noise would flatten it.
     points = [(pixel / side, number) for pixel, number in points]  # edges from 0 to 1
     rough = near or _theil_sen(points)
     if rough is None:
@@ -250,7 +251,8 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
     least = LEAST_DEVIATION * rough.slope  # in numbers: the slope is for the whole side
     fit = _reweighted(points, rough, least, starts_anywhere=True)
     if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
-        fit = _fit_from_zero(points, least)  # the shift is taken for noise
+        # So small a shift is taken for noise.
+        fit = _fit_from_zero(points, least)
     if fit is None or fit.slope <= 0:
         return None
     error = TRIMMING_FACTOR * fit.end_error / fit.slope
@@ -260,15 +262,15 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
 
 
 def _fit_from_zero(points: Sequence[Point], least_deviation: float) -> "_Fit | None":
-    # The slope from 0 to a point is number over edge, of which the median is near the line's. Edges
-    # at 0 would divide by nothing.
+    # A rough slope is the median of number / edge over all points. LEAST_EDGE_GAP keeps edges near
+    # 0 from making it huge.
     slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
     return _reweighted(points, RoughLine(slope, 0.0), least_deviation, starts_anywhere=False)
 
 
 def _theil_sen(points: Sequence[Point]) -> RoughLine | None:
-    # Outliers hardly move this line: its slope is the median over all pairs of points. None where
-    # it doesn't grow, or all points are at one edge.
+    # The slope is the median over all pairs of points, which outliers hardly move. None where the
+    # line doesn't grow, or all points are at one edge.
     slopes = []
     for index, (edge, number) in enumerate(points):
         for other_edge, other in points[index + 1 :]:
@@ -325,7 +327,7 @@ def _weighted_sums(points: Sequence[Point], weights: Sequence[float]) -> _Weight
 
 
 class _Settled(NamedTuple):
-    """A line that stands still, and what its last round went by."""
+    """A line that no further round would change, and what its last round used."""
 
     line: RoughLine
     weights: list[float]  # of each point
@@ -339,8 +341,8 @@ def _reweighted(
     *,
     starts_anywhere: bool,
 ) -> _Fit | None:
-    # The start stays that of the rough line, 0, unless it may be anywhere. None where all points
-    # that count are at one edge.
+    # With `starts_anywhere` the start is fitted, too. Without, it stays 0, as the rough line's is.
+    # None where all points that count are at one edge.
     settled = _settled(points, rough, least_deviation, starts_anywhere=starts_anywhere)
     if settled is None:
         return None
@@ -361,8 +363,8 @@ def _settled(
     *,
     starts_anywhere: bool,
 ) -> _Settled | None:
-    # Fits by least squares in rounds, in each of which points far off the last line weigh less,
-    # until the line changes no more.
+    # Fits by least squares in rounds. In each round, points far off the last line weigh less. It
+    # ends when the line hardly changes.
     line = rough
     for _ in range(ROUNDS):
         weights = _weights(_residuals(points, line.slope, line.start), least_deviation)
@@ -430,8 +432,9 @@ class _OrderFit(NamedTuple):
 
 
 def _order_fit(pictures: Sequence[ProbedPicture], order: Order) -> _OrderFit:
-    # With normal noise of deviation s, the likelihood of n edges at its best fit goes with s^-n. So
-    # of two orders the difference of n·log(s) is the logarithm of how much likelier one is.
+    # With normal noise of deviation s, the likelihood of n edges at their best fit is proportional
+    # to s^-n. So the difference of n·log(s) between two orders is the logarithm of how much
+    # likelier one of them is.
     log_noise = 0.0
     shares = []
     for picture in pictures:

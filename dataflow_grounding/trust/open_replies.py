@@ -71,8 +71,10 @@ class OpenReplies:
             del self._open_records[oldest]
 
     def add_empty(self, ask: Ask, *, is_blind: bool) -> None:
-        """Add a record with a reply that has no box. `is_blind` says whether an endpoint finds none
-        in probe pictures, either: then a record that isn't remembered any more is marked.
+        """Add a record with a reply that has no box. At most MOST_RECORDS are remembered.
+
+        `is_blind` says whether an endpoint finds no rectangle in probe pictures, either. Then the
+        records would be marked at the end: the oldest is marked now, before it is forgotten.
         """
         self._empty_records[ask] = None
         if len(self._empty_records) > MOST_RECORDS:
@@ -110,8 +112,9 @@ class OpenReplies:
         self.vouching.unclear(unanswered=unanswered)
 
     def let_speak(self, *, is_blind: bool) -> None:
-        """Note, after every ENOUGH replies, that those so far speak for themselves. Replies without
-        any box don't where an endpoint `is_blind`.
+        """Note, after every ENOUGH replies, that those so far speak for themselves.
+
+        They don't if one has no box and an endpoint `is_blind`: it may not have seen its picture.
         """
         are_unseen = is_blind and bool(self._empty_records)
         if self._answers.count >= self._spoken + ENOUGH and not are_unseen:
@@ -129,11 +132,12 @@ class OpenReplies:
                 ask.note(SUSPECT, message)
 
     def finish(self, *, are_trusted: bool, is_blind: bool) -> bool:
-        """End the run, and mark the records that are odd. The rest counts as vouched for if it is
-        trusted and a check was made.
+        """End the run: mark odd records, and settle what the next run makes of open replies.
 
-        Where an endpoint `is_blind`, records with a reply without any box are marked, too. The next
-        run then makes a check before it takes their replies. Returns whether there are any.
+        - Not `are_trusted`, or without any check: open replies stay open.
+        - An endpoint `is_blind`, and a reply has no box: such records are marked as unseen, and
+          replies stay open, so that the next run makes a check first. Returns True.
+        - Otherwise open replies count as vouched for, unless there are odd records. Returns False.
         """
         for alike in self.odd_records.values():
             for odd in alike:
@@ -151,7 +155,7 @@ class OpenReplies:
         if not self.odd_records:
             self.vouching.finished()
             return
-        # No check has shown that the odd ones are right. So the next run makes one before it uses
-        # open replies, unless checks tell nothing: then all speak for themselves, those of earlier
-        # runs too, because this run has read them all.
+        # No check has shown that the odd ones are right, so open replies aren't vouched for: the
+        # next run makes a check before it uses them. If this run's last check was unanswered, they
+        # speak for themselves, even those of earlier runs: this run has read them all.
         self.vouching.let_speak(all_read=True)

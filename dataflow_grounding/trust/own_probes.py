@@ -82,8 +82,8 @@ def copy_question(
 
 
 def _copy_to_draw_on(image: Image, original: bytes) -> PIL.Image.Image:
-    # The picture as sent, without padding: its copy is padded when it is sent. It keeps its size,
-    # unless nothing could be seen in it.
+    # The picture as sent, but without padding, because the copy is padded when it is sent. It is
+    # enlarged only if rectangles in it would be too small to see.
     copy = image.as_sent(original)
     if copy.size != image.content_size:
         copy = copy.crop((0, 0, *image.content_size))
@@ -96,15 +96,16 @@ def _copy_to_draw_on(image: Image, original: bytes) -> PIL.Image.Image:
 def _coded_like(
     copy: PIL.Image.Image, original: bytes | None, suffix: str, max_bytes: int
 ) -> bytes:
-    # A server may read palettes, alpha or progressive JPEGs differently, and treat large files in
-    # ways of its own. `original` is the image's file, None if that isn't sent as it is.
+    # The copy as a file, coded as the picture's own file is: a server may treat palettes, alpha,
+    # progressive JPEGs or large files in ways of their own. `original` is that file; None if the
+    # picture is not sent as its own file.
     if original is None:
         return encoded(copy, max_bytes)
     out = io.BytesIO()
     with PIL.Image.open(io.BytesIO(original)) as picture:
         if suffix == ".jpg":
-            # A file that is larger than the limit is sent as a JPEG in its place (`Image.as_is`).
-            # A JPEG is held to the limit here, so that its rectangles are encoded once, not twice.
+            # A file over `max_bytes` would be encoded again when it is sent (`Image.as_is`). So a
+            # JPEG is held to the limit here: its rectangles are encoded once, not twice.
             copy.save(out, "JPEG", **_coding_of(picture))
             return out.getvalue() if out.tell() <= max_bytes else encoded(copy, max_bytes)
         # A gray picture's copy stays in color: rectangles are named by their colors.
@@ -137,7 +138,8 @@ async def ask_about_copy(
         try:
             return await _ask_once(ask, image, asked, layout, endpoint_number)
         except PictureReduced as reduced:
-            # The endpoint has refused so large a file, and the image itself will be reduced, too.
+            # The endpoint refused so large a file. The image itself will be reduced, too, so the
+            # copy of the smaller image is asked about.
             limits = replace(image.limits, learnt_bytes=reduced.most)
             smaller = replace(image, limits=limits)
             return await _ask_once(ask, smaller, asked, layout, endpoint_number)

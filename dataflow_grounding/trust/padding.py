@@ -50,7 +50,8 @@ class Shape:
 async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxFormat) -> Shape:
     """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`.
 
-    As they are, unless two probe pictures miss; else with the first padding that helps.
+    They are sent as they are unless two probe pictures miss. Then they are sent with the first of
+    PADDINGS in which a probe picture fits; if none does, as they are.
     """
     unpadded = []
     # Two pictures have to miss: by noise alone, one does now and then. The first has rectangles at
@@ -64,8 +65,8 @@ async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxForma
         picture = await ask(probe_of(drawn, INNER), aspect)
         if showing_of([picture], box_format).kind == "fits":
             return Shape(size, aspect)
-    # No padding helps. If nothing was answered, or boxes are wrong in a usual shape too, the shape
-    # isn't the reason. The standing check says what is.
+    # No padding helps. If nothing was answered, or boxes are wrong in a usual shape too, the reason
+    # isn't the shape: nothing is said of it here, and the run's checks find the reason.
     size_of_usual_shape = reduced_to(SIZES[0], max(drawn))
     usual = await ask(probe_of(size_of_usual_shape), None)
     rectangles = read_in(unpadded, box_format)

@@ -162,7 +162,8 @@ def reduced_to(size: Size, max_side: int) -> Size:
 def legible(size: Size, max_side: int, shortest: int = SHORTEST) -> Size:
     """Return the size, enlarged where a model couldn't see rectangles in it.
 
-    A strip that is too narrow even so is widened to NARROWEST, which changes its shape.
+    The short side becomes `shortest`, or less where the long one reaches `max_side` first. A strip
+    that is still too narrow is widened to NARROWEST, which changes its shape.
     """
     scale = max(1.0, min(shortest / min(size), max_side / max(size)))  # it is never reduced
     width = min(max(round(size[0] * scale), NARROWEST), max_side)
@@ -173,10 +174,12 @@ def legible(size: Size, max_side: int, shortest: int = SHORTEST) -> Size:
 def probe_of(size: Size, layout: int = 0) -> Probe:
     """Return the picture of this size and layout, the same one on every call.
 
-    Each `layout` has its rectangles at other places. There is one in each cell of a grid; those of
-    the last column and row reach the picture's edge, where a model writes its highest number. From
-    INNER on, all keep INSET away from it: models write no numbers beyond the picture, so that
-    errors at an edge go inwards alone, and would move a line.
+    Each `layout` has its rectangles at other places, one in each cell of a grid.
+
+    - Below INNER, those of the last column and row reach the picture's edge, where a model writes
+      its highest number.
+    - From INNER on, all keep INSET away from the edges. Models write no numbers beyond the picture,
+      so errors at an edge only go inwards, which would move a line.
     """
     draw = _random_of(size, layout)
     colors = _shuffled_colors(draw)
@@ -237,7 +240,8 @@ def _shuffled_colors(draw: random.Random) -> list[str]:
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
-    # Moves all boxes towards the middle: an edge at 0 comes to INSET of the side.
+    # Moves all boxes towards the middle: an edge at 0 goes to INSET of the side, one at the end of
+    # the side to 1 - INSET.
     inner = 1 - 2 * INSET
     width, height = size
     sides = (width, height, width, height)
@@ -293,7 +297,8 @@ def question_about(
     def read(reply: str) -> ReadReply[ProbedPicture]:
         probed = _answered(unanswered, reply, asked)
         finds_nothing = not probed.answers and _says_none(question, reply)
-        return replace(probed, finds_nothing=finds_nothing), []  # without notes
+        notes: list[str] = []
+        return replace(probed, finds_nothing=finds_nothing), notes
 
     # A reply that is cut off isn't asked for again in parts.
     return replace(question, read=read, divisible=False)
@@ -308,7 +313,7 @@ def _answered(unanswered: ProbedPicture, reply: str, asked: BoxFormat) -> Probed
     answer_by_id: dict[int, ProbeBox] = {}
     for box in parsed.boxes:
         phrase_id = _phrase_id_of(box, phrase_by_id)
-        if phrase_id is None or phrase_id in answer_by_id:  # of several boxes the first counts
+        if phrase_id is None or phrase_id in answer_by_id:  # only a phrase's first box counts
             continue
         phrase = phrase_by_id[phrase_id]
         drawn = unanswered.probe.boxes[phrase]
@@ -318,8 +323,8 @@ def _answered(unanswered: ProbedPicture, reply: str, asked: BoxFormat) -> Probed
 
 
 def _says_none(question: Request[Any], reply: str) -> bool:
-    # Whether a reply says of all phrases that they aren't there, as a run's own would be read. One
-    # that can't be read says nothing; nor does one with boxes in a frame that isn't known yet.
+    # Whether a reply says of all phrases that they aren't there, read as a run's replies are. False
+    # if it can't be read so, for example because it has boxes in a frame without a map.
     try:
         answers, _ = question.read(reply)
     except GroundingError:

@@ -133,15 +133,15 @@ class Probing:
         """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
         The check misses with the first miss that is confirmed, or if boxes have drifted.
-        `looks_like` is the format that replies look like, where they call for the check: a miss in
-        that very format needs no other. Raises RunStopped.
+        `looks_like` is the format that replies look like, if they are the reason for this check: a
+        miss in that very format needs no further copies. Raises RunStopped.
         """
         targets = _targets(ask, images, addresses)
         copies = await asyncio.gather(*[self._copy(target) for target in targets])
         showings = self._showings([[copy] for copy in copies])  # of each copy alone
         self._count_first(showings)
         first_copies = list(map(_FirstCopy, targets, copies, showings))
-        # These grow where a miss is cleared. The outcome tells by how much in this check.
+        # `_confirmed_miss` adds to both. The outcome says how many it added in this check.
         cleared_before = self.cleared
         odd_before = len(self._odd)
         missed = await self._confirmed_miss(first_copies, looks_like)
@@ -158,8 +158,8 @@ class Probing:
         )
 
     def _count_first(self, showings: Sequence[Showing]) -> None:
-        # Counts what the first copies of a check show. Those that fit are what further pictures
-        # are compared with.
+        # Counts what the first copies of a check show. The rectangles of those that fit are kept:
+        # those of further pictures are compared with them.
         for showing in showings:
             if showing.kind != "silent":  # it was answered
                 self._pictures += 1
@@ -171,13 +171,13 @@ class Probing:
     async def _confirmed_miss(
         self, first_copies: Sequence["_FirstCopy"], looks_like: str | None
     ) -> Outcome | None:
-        # The first miss that is confirmed. Those before it are cleared, which is counted.
+        # Returns the first miss that is confirmed. `_confirm` counts those before it as cleared.
         do_others_fit = any(first.showing.kind == "fits" for first in first_copies)
         for first in first_copies:
             if first.showing.kind != "misses":
                 continue
             fitting = first.showing.fitting
-            if fitting is not None and fitting == looks_like:  # replies have confirmed it
+            if fitting is not None and fitting == looks_like:  # replies have already confirmed it
                 return Outcome("misses", first.showing.why, fitting)
             missed = await self._confirm(first.target, first.copy, others_fit=do_others_fit)
             if missed is not None:
@@ -187,15 +187,15 @@ class Probing:
     async def _confirm(
         self, target: Target, first_copy: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
-        # Asks for further copies after a miss, and returns the miss if these confirm it. They do if
-        # all copies together miss: a single one may be answered badly by chance. They also do if
-        # the endpoint answers in several formats (`_mixture`). Otherwise the miss is cleared: that
-        # is counted, and the result is None.
+        # Asks for further copies after a miss, because one may be answered badly by chance:
+        # all copies together miss            -> the miss is confirmed
+        # several formats, in these or lately -> a miss that says so (`_mixture`)
+        # otherwise                           -> None: the miss is cleared
         copies = [first_copy, *await self._further(target)]
         [together] = self._showings([copies])  # judged as if they were one picture
         one_by_one = self._showings([[copy] for copy in copies])
         clear_formats = self._formats_of_clear_misses(one_by_one)
-        # If two copies missed clearly, and others fit, `_mixture` names all formats.
+        # If two copies missed clearly, and others fit, the miss is that of `_mixture`.
         are_mixed = len(clear_formats) > 1 and any(copy.kind == "fits" for copy in one_by_one)
         where = f"at {target.address}, " if target.address else ""
         if together.kind == "misses" and not are_mixed:
@@ -204,14 +204,14 @@ class Probing:
             shapes_differ = others_fit and not target.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
+        # Cleared, or a mixture, to which the clear misses of earlier checks count, too.
         self.cleared += 1
         self._odd += [_Odd(name, answered_before=self._pictures) for name in clear_formats]
         return self._mixture(where)
 
     def _mixture(self, where: str) -> Outcome | None:
-        # The miss of an endpoint that answers in several formats: two pictures were clearly
-        # answered in other formats, in this check or before, and others were not. None if it
-        # doesn't.
+        # The miss of an endpoint that answers in several formats: lately, two pictures or more were
+        # clearly answered in other formats than asked. None if there were fewer.
         lately = self.lately_odd_formats
         if len(lately) < 2:
             return None
@@ -230,10 +230,10 @@ class Probing:
         return self._odd[0].format if self._odd else NO_FORMAT
 
     def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
-        # One for each copy that misses clearly. It does if another format explains it, or if it is
-        # further off than the copies that fit and the run's other pictures. The latter may be all
-        # boxes shifted, which is no known format.
-        usual = self._usual()  # a list of its own, which may be added to
+        # One format for each copy that misses clearly:
+        # another format explains it            -> that format
+        # it is further off than those that fit -> NO_FORMAT: all boxes may be shifted, say
+        usual = self._usual()  # a new list, to which this check's copies are added
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:
                 usual += copy.rectangles.off
@@ -246,8 +246,8 @@ class Probing:
         return formats
 
     async def _drift(self, target: Target) -> str | None:
-        # How boxes have moved together, in words, by less than a single picture shows. Further
-        # copies have to confirm it.
+        # Says in words how all boxes have moved, if several pictures together show it, though each
+        # one alone fits. Further copies have to confirm it. None if boxes haven't moved.
         last = self._last_rectangles()
         if len(last) < LEAST_POOLED or drift_of(last) is None:
             return None
@@ -311,7 +311,7 @@ def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> lis
 
 
 def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
-    # Of a check in which no miss was confirmed. It fits if one picture does.
+    # The outcome of a check in which no miss was confirmed: it fits if at least one picture fits.
     answered: dict[str, bool] = {}  # by orientation
     for target, _, showing in first_copies:
         orientation = orientation_of(target.image.sent_size)
@@ -328,7 +328,8 @@ def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
 
 
 def _blind_in(first_copies: Sequence[_FirstCopy]) -> list[str]:
-    # An endpoint is blind if it says that no rectangle is there, and has found one in no picture.
+    # An endpoint is blind if it said of a picture that no rectangle is there, and answered enough
+    # rectangles in none.
     finding_nothing: list[str] = []
     seeing = set[str]()
     for target, _, showing in first_copies:

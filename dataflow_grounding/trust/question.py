@@ -87,16 +87,16 @@ class Question:
         except UnreadableReply:  # it is asked for again, and compared with the next reply
             self._refused = self.judged
             raise
-        # Otherwise it was stored, and a check of an earlier run has vouched for it.
+        # A stored reply is open, too, if no check of an earlier run has vouched for it.
         is_open = self._was_sent or watch.open.vouching.relied_on
         if is_open and watch.suspicion is None and not self._has_boxes:
             watch.open.add_empty(self.ask, is_blind=bool(watch.known.blind))
         return read_reply
 
     def _look(self, reply: str) -> None:
-        # Notes what a reply says: `judged`, `proven` and `looks_like`. A first reply that may be in
-        # another format is refused (SuspectReply): it is asked for again, and the next reply
-        # decides what the first one was.
+        # Notes what a reply says: sets `judged`, and may set `proven` and `looks_like`. A first
+        # reply that may be in another format is refused by raising SuspectReply: the question is
+        # asked again, and the second reply tells in which format the first one was.
         was_asked_again = self._was_asked_again
         self._was_asked_again = None  # what it tells holds for this reply alone
         boxes = self._boxes_in(reply)
@@ -107,12 +107,12 @@ class Question:
         self.judged = judged
         is_stored = was_asked_again is not None
         if was_asked_again is not None and self._are_checks_made:
-            # If an earlier run found this stored reply doubtful, it asked again: the next stored
-            # reply is the second one.
+            # An earlier run found this stored reply doubtful, and asked again. It is refused now,
+            # too, so that the second stored reply is read next.
             if self._refused is None and was_asked_again():
                 raise self._noted_refusal(judged)
-            if not self._watch.open.vouching.relied_on:
-                # A check of an earlier run has vouched for it.
+            is_vouched_for = not self._watch.open.vouching.relied_on
+            if is_vouched_for:  # by a check of an earlier run
                 self._learn(judged)
                 return
         self._note_if_odd(judged, is_stored=is_stored)
@@ -131,8 +131,10 @@ class Question:
             judge.odd_twice += 1
 
     def _looks_odd_at_first(self, judged: JudgedReply) -> bool:
-        # Whether a first reply is doubtful, and can't be asked for again, because the question has
-        # had all its tries. Where it can, SuspectReply is raised.
+        # What becomes of a first reply:
+        # it isn't doubtful               -> False
+        # it is, and tries are left       -> SuspectReply is raised: it is asked for again
+        # it is, and all tries were made  -> True
         if not self._are_checks_made or not self._watch.judge.is_doubtful(judged):
             return False
         if self._tries < self._watch.most_tries:
@@ -140,15 +142,15 @@ class Question:
         return True
 
     def _looks_odd_again(self, first: JudgedReply, second: JudgedReply, *, is_stored: bool) -> bool:
-        # Whether the reply after a refused one looks odd, too. It also sets `proven`, the format of
-        # the refused one.
+        # Whether the reply after a refused one looks odd, too. It also sets `proven`, and clears
+        # `_refused`, so that a further reply counts as a first one.
         self._refused = None
         judge = self._watch.judge
         self.proven = judge.compare(first, second)
         if judge.shows_other(second):
             return True
-        # The run that asked for a stored second reply knew more of what boxes look like. That it
-        # says the same as the first one is odd enough.
+        # A stored second reply was asked for by a run that knew more of what boxes look like. If it
+        # says the same as the first one, it is as odd as that one was.
         return is_stored and judge.says_the_same(first, second)
 
     def _sent(self) -> Sent:
@@ -170,14 +172,15 @@ class Question:
         )
 
     def _boxes_in(self, reply: str) -> list[SeenBox] | None:
-        # A box belongs to the phrase of its id, else to its label, else to "".
+        # The boxes of a reply; None if it can't be read. A box's phrase is the one of its id, else
+        # its label, else "".
         try:
             parsed = parse_reply(reply, self._watch.asked, self._phrase_by_id, in_lines=True)
         except UnreadableReply:
             return None
         boxes = []
         for box in parsed.boxes:
-            # Those in a family's special tokens say by themselves what their numbers mean.
+            # Boxes in a family's special tokens are left out: these name their format.
             if len(box.numbers) == 4 and box.family is None:
                 phrase_of_id = self._phrase_by_id.get(box.id) if box.id is not None else None
                 phrase = phrase_of_id or box.label or ""

@@ -207,7 +207,7 @@ class ReplyJudge:
         as_asked = _log_likelihood(shapes, expected, asked) - penalty
         as_asked_in_general = _log_likelihood(shapes, expected_in_general, asked) - penalty
         ratios: dict[str, float] = {}
-        # This is left for a format that can't be theirs.
+        # A format that can't be that of these boxes stays at minus infinity.
         in_general = {reading.name: -math.inf for reading, _ in others}
         for reading, view, other_shapes in _shapes_in_others(boxes, others, log_aspect):
             if not reading.only_together:  # a single reply may be taken for this format
@@ -229,8 +229,9 @@ class ReplyJudge:
         return all_corners, turned
 
     def _penalty(self, corners: Sequence[Bbox], turned: int) -> float:
-        # By how much the log-likelihood of the format that was asked for is lower, because boxes
-        # are out of the picture or turned. In other formats no box is: `proper` refuses them.
+        # By how much boxes that are out of the picture or turned lower the log-likelihood of the
+        # format asked for. Other formats need no penalty: one with such a box is left out
+        # (`FormatReading.proper`).
         outside = sum(not is_inside(box) for box in corners)
         turned_share = self._turned / self._axes
         return OUTSIDE_COST * outside - turned * math.log(turned_share)
@@ -248,7 +249,7 @@ class ReplyJudge:
         return views
 
     def _expected_of(self, boxes: Sequence[SeenBox]) -> list[ExpectedBox]:
-        # A thing's boxes are expected as its earlier ones were, or else as all boxes were.
+        # A box is expected to be like earlier boxes of its thing or, without any, like all boxes.
         of_all = self._all.expect(ANY, ANY_BOXES)
         phrases = [box.phrase for box in boxes]
         expected_boxes = []
@@ -303,11 +304,11 @@ class ReplyJudge:
             self._in_general.add(orientation, reply.in_general)
 
     def alarm(self, orientation: str) -> str | None:
-        """Return the format in which the last replies about such pictures are so much likelier that
-        a check has to tell; None for none.
+        """Return a format in which replies about such pictures are so much likelier that a check
+        should be made; None if there is none.
 
-        What boxes look like in general calls for one check of an orientation alone. If that goes
-        well, its pictures are just unlike others.
+        The run's own boxes may call for any number of checks. What boxes look like in general calls
+        for only one in each orientation: if that goes well, the pictures are just unlike others.
         """
         likeliest = self._sums.likeliest(orientation, self._alarm)
         if likeliest is None and orientation not in self._checked_in_general:
@@ -326,9 +327,10 @@ class ReplyJudge:
         return likeliest
 
     def alarm_without_check(self, orientation: str, *, others_told: bool) -> str | None:
-        """Return the format in which such replies are so much likelier that no check is needed.
+        """Return a format in which such replies are so much likelier that no check is needed; None
+        if there is none.
 
-        `others_told` says whether checks can tell of other pictures.
+        `others_told` says whether checks can tell of pictures of other orientations.
         """
         least = STOP_AT_IF_OTHERS_CHECKED if others_told else STOP_AT
         return self._sums.likeliest(orientation, least)
@@ -340,37 +342,38 @@ class ReplyJudge:
         """
         if self._sums.likeliest(orientation, self._alarm) is not None:
             self._alarm += CUSUM_STEP
-        elif self.alarm(orientation) is not None:  # by what boxes look like in general
+        elif self.alarm(orientation) is not None:
+            # The alarm can only come from what boxes look like in general.
             self._checked_in_general.add(orientation)
-        # Sums by what boxes look like in general go on, for `newly_certain`.
+        # The sums `_in_general` are kept, because `newly_certain` needs them.
         self._sums.forget(orientation)
 
     def says_the_same(self, first: JudgedReply, second: JudgedReply) -> bool:
-        """Whether the boxes of two replies to one question are likelier of the same things."""
+        """Whether two replies to one question likely put boxes around the same things."""
         return _agreement(first, first.corners, second) > 0
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
         """Return the format that the first of two replies to one question is proven to be in, or
-        None, and count the result.
+        None. The result is also counted, for `proven`, `mixed` and `shows_other`.
 
-        Read in that format, the first reply agrees with the second, read as asked.
+        It is proven if the first reply, read in that format, agrees with the second, read as asked.
         """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
         proven: str | None = None  # the likeliest other format so far
-        best = PROOF_RATIO  # its ratio; one that doesn't reach this proves nothing
+        ratio_to_reach = PROOF_RATIO  # with less, nothing is proven; then that of `proven`
         for reading, view in self.views(first.sent).others:
             if largest > view.most or reading.only_together:
                 continue
             corners = [ordered(reading.corners(box, view)) for box in first.boxes]
             ratio = _agreement(first, corners, second) - as_asked
-            if ratio >= best:
+            if ratio >= ratio_to_reach:
                 proven = reading.name
-                best = ratio
+                ratio_to_reach = ratio
         if proven is None:
             self._in_vain += 1
         else:
-            self._proofs.append(Proof(self.replies, proven, best))
+            self._proofs.append(Proof(self.replies, proven, ratio_to_reach))
         return proven
 
     @property
@@ -417,11 +420,12 @@ def _largest_of(boxes: Sequence[SeenBox]) -> float:
 def _log_likelihood(
     shapes: Sequence[Shape], expected_boxes: Sequence[ExpectedBox], view: View
 ) -> float:
-    # How likely boxes are with these numbers. `log_likelihood` is of a box's figures, such as its
-    # size. Formats with different ranges compare only by the density of the numbers themselves:
-    # - One of the edges is that of the figures, divided by the box's area.
-    # - One of the numbers is that of the edges, divided by the range's area twice: two numbers are
-    #   across and two down.
+    # How likely the numbers of a reply are in a format. `log_likelihood` gives the density of a
+    # box's figures, such as its size. Formats have different ranges, so only densities of the
+    # numbers compare. They are worked out in two steps:
+    # - density of the edges = density of the figures / the box's area
+    # - density of the numbers = density of the edges / the square of the range's area, because two
+    #   numbers are across and two down
     total = 0.0
     for shape, (expected, weight) in zip(shapes, expected_boxes, strict=True):
         _, _, log_size, _ = shape  # of a mean side: twice that is the logarithm of the area
@@ -431,15 +435,15 @@ def _log_likelihood(
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
-    # The logarithm of how much likelier two replies' boxes are of the same things than of different
-    # ones. `corners` are those of the first reply's boxes. How far apart this model's answers put
-    # an edge isn't known, so the likelihoods of all EDGE_DEVIATIONS are averaged. Only phrases with
-    # one box in both replies count.
+    # The logarithm of how much likelier two replies' boxes are around the same things than around
+    # different ones. `corners` are those of the first reply's boxes, in the format to be tried.
+    # Only phrases with exactly one box in each reply count: others don't say which boxes to pair.
     index_in_second = _index_of_single_boxes(second.boxes)
     pairs = []  # a box of each reply, of one phrase
     for phrase, index in _index_of_single_boxes(first.boxes).items():
         if phrase in index_in_second:
             pairs.append((corners[index], second.corners[index_in_second[phrase]]))
+    # How much this model's edges vary isn't known: the average is over several deviations.
     likelihoods = []
     for deviation in EDGE_DEVIATIONS:
         log_likelihood_of_all = sum(_nearness(a, b, deviation) for a, b in pairs)
@@ -453,9 +457,10 @@ def _index_of_single_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 
 
 def _nearness(first: Bbox, second: Bbox, deviation: float) -> float:
-    # The logarithm of how much likelier two boxes lie so if they are of one thing. Boxes of one
-    # thing differ by a normal error on each edge, of this standard deviation, except for the
-    # MOVED_SHARE that has moved. Boxes of different things may be anywhere: their density is 1.
+    # The logarithm of how much likelier these two boxes are of one thing than of different things.
+    # - One thing: each edge differs by a normal error of this standard deviation. A MOVED_SHARE of
+    #   things has moved, and may be anywhere.
+    # - Different things: the second box may be anywhere, with density 1.
     density = 1.0
     for a, b in zip(first, second, strict=True):
         off = (a - b) / deviation

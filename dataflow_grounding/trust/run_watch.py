@@ -138,13 +138,13 @@ class RunWatch(BoxWatch):
         if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
             self._begin_vouching(ask)
         if self.suspicion is not None:
-            # It isn't judged, but its reply is one of those that checks vouch for together.
+            # It isn't judged. Its reply is still stored under the name for which checks vouch.
             sending = replace(request.sending, reply_group=self._name_here)
             return await ask(request.replace(sending=sending))
         self._last_image = image
         if self.open.vouching.relied_on:
-            # The store has replies of earlier runs that no check has vouched for: a check comes
-            # before they are read.
+            # The store has replies of earlier runs for which no check has vouched. They are read
+            # only after this run's first check.
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
         try:
@@ -156,8 +156,8 @@ class RunWatch(BoxWatch):
         return answer
 
     def _watched(self, request: Request[T], question: Question) -> Request[T]:
-        # The request, which the engine sends only when it may be, and whose replies `question`
-        # reads.
+        # The same request, with its replies read by `question`. The engine sends it only while
+        # `_may_send` allows it.
         sending = replace(
             request.sending,
             before_sending=question.before,
@@ -169,8 +169,8 @@ class RunWatch(BoxWatch):
         return request.replace(read=question.read, sending=sending)
 
     def _begin_vouching(self, ask: Ask) -> None:
-        # Reads from the store which of its replies checks have vouched for. Where suspect boxes
-        # only cause a warning, replies of which a check has failed count, too.
+        # Reads from the store for which of its replies checks have vouched. If suspect boxes only
+        # cause a warning, replies are used even if a check of them has failed.
         is_only_warned = self.on_suspect == "warn"
         vouching = ask.vouching(self._name_here, self._name_anywhere, trusting=is_only_warned)
         self.open.begin(vouching)
@@ -182,7 +182,7 @@ class RunWatch(BoxWatch):
 
         Raises SuspectBoxes, RunStopped.
         """
-        # Twice, if the run's first check has no picture of this one's kind.
+        # The first check may have no picture of this one's kind. Then the loop makes a second one.
         while self._must_wait(image):
             await self._check_if(lambda: self._must_wait(image), ask, image, waits=True)
         await self._check_if(self._is_due, ask, image)
@@ -220,8 +220,8 @@ class RunWatch(BoxWatch):
         await self._check_if(self._is_due, ask, image)
 
     async def _settle_proven(self, question: Question, proven: str) -> None:
-        # One such reply calls for a check with this very picture. If there are more than a slip
-        # explains, no check is needed.
+        # A single such reply may be a slip: a check with this very picture tells. Where there are
+        # more than slips explain (`mixed`), boxes are suspect without a check.
         question.ask.note("mixed_formats", f"a reply came in {proven} and, again, as asked")
         mixed = self.judge.mixed
         if mixed is None:
@@ -231,10 +231,12 @@ class RunWatch(BoxWatch):
             self._suspect(watch_messages.of_a_mixture(self.judge, mixed))
 
     async def _settle_odd(self, question: Question, looks_like: str) -> None:
-        # SAME_AT_ONCE such replies call for a check at once; too many of all make boxes suspect.
+        # SAME_AT_ONCE such replies since the last check call for another check at once. Too large a
+        # share of all replies makes boxes suspect without one.
         ask, image = question.ask, question.image
         ask.note(ODD_BOXES, f"boxes look like {looks_like}, also when asked for again")
-        if self.open.add_odd(ask, image) >= SAME_AT_ONCE:
+        odd_since_check = self.open.add_odd(ask, image)
+        if odd_since_check >= SAME_AT_ONCE:
             await self._check_now(ask, image, looks_like)
         count = self.judge.odd_twice
         are_too_many = count >= LEAST_SAME and count > SAME_SHARE * self.judge.replies
@@ -243,12 +245,13 @@ class RunWatch(BoxWatch):
             self._suspect(watch_messages.of_many_odd_ones(self.judge, looks_like))
 
     async def _settle_all(self, question: Question) -> None:
-        # All replies together may call for a check or, where no check can tell, make boxes suspect.
+        # Acts on what all replies together show. If they look like another format, a check is made
+        # or, where no check can tell, boxes are suspect.
         ask, image = question.ask, question.image
         orientation = orientation_of(image.sent_size)
         if self.can_tell(image):
             looks_like = self.judge.alarm(orientation)
-            # Without a check so far, the run's first one will tell: it needs no alarm.
+            # Before the run's first check no alarm is needed: that check is made in any case.
             if looks_like is not None and self.is_checked:
                 await self._check_now(ask, image, looks_like)
         else:
@@ -257,8 +260,8 @@ class RunWatch(BoxWatch):
             self._tell_if_certain(ask, orientation)
 
     def _settle_without_check(self, orientation: str) -> None:
-        # Where no check tells, boxes are suspect if the replies alone leave no doubt. Otherwise the
-        # replies speak for themselves: the next run may use them.
+        # No check tells of this picture's orientation. Boxes are suspect if the replies alone leave
+        # no doubt of another format. Otherwise they speak for themselves (see `Vouching`).
         checks_tell_of_others = self.can_check  # of pictures of other orientations
         looks_like = self.judge.alarm_without_check(orientation, others_told=checks_tell_of_others)
         if looks_like is None:
@@ -287,13 +290,15 @@ class RunWatch(BoxWatch):
             return
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
-            # For each orientation with odd records, the last one's picture is checked. The list is
-            # a copy, because a check that goes well takes orientations out.
+            # In each orientation with odd records, the picture of the last one is checked. The list
+            # is a copy, because a check that goes well removes orientations from the dict.
             for odd_records in list(self.open.odd_records.values()):
                 await self._check_now(ask, odd_records[-1].image)
         are_trusted = self.suspicion is None
+        # endpoints that found no rectangle in their probe pictures
         blind = [address or self._serving.endpoint for address in self.known.blind]
-        if self.open.finish(are_trusted=are_trusted, is_blind=bool(blind)):
+        has_unseen = self.open.finish(are_trusted=are_trusted, is_blind=bool(blind))
+        if has_unseen:
             say(f"Warning: {watch_messages.of_the_blind(blind)}.")
         self._is_over = True
         warning = watch_messages.of_odd_ones(self.judge, self.known.probing)
@@ -320,11 +325,11 @@ class RunWatch(BoxWatch):
 
     @property
     def awaits_check(self) -> bool:
-        """Whether a request was sent ahead, and the first check isn't done, which tells of it."""
+        """Whether the first check isn't done, though the run's first request was sent already."""
         return self.can_check and not self.is_checked and not self.sends_ahead
 
     def _must_wait(self, image: Image) -> bool:
-        # For the first check, and for that of a new kind of picture.
+        # True before the run's first check, and before the check of a new kind of picture.
         if not self.can_check:
             return False
         if not self.is_checked:
@@ -346,9 +351,11 @@ class RunWatch(BoxWatch):
         shard = self._start.options.shard
         is_block = shard is not None and bool(shard.rows)
         enough = 1 if is_block else min(AT_THE_END, self._every)
-        # Another run of this process may have made a check since this run's last one, which makes
-        # the second count smaller. It may also have sent requests, which only the second counts.
-        unchecked = min(self._unchecked, self.known.pace.unchecked)
+        # Other runs of this process share `known`. Their requests count only in the second number,
+        # so the first may be smaller. Their checks reset only the second, so it may be smaller.
+        since_own_check = self._unchecked
+        since_any_check = self.known.pace.unchecked
+        unchecked = min(since_own_check, since_any_check)
         return self.is_checked and unchecked >= enough
 
     def _other_model(self, name: str) -> None:
@@ -358,7 +365,7 @@ class RunWatch(BoxWatch):
             self.known.pace.next_check = 0
 
     async def _check_now(self, ask: Ask, image: Image, looks_like: str | None = None) -> None:
-        # A check is wanted, unless another one is made before its turn comes.
+        # Makes a check, unless another one is made while this one waits for its turn.
         checks_before = self.known.checks
         await self._check_if(lambda: self.known.checks == checks_before, ask, image, looks_like)
 
@@ -371,9 +378,9 @@ class RunWatch(BoxWatch):
         *,
         waits: bool = False,
     ) -> None:
-        # Makes a check if it is wanted, and still is when its turn comes. Unless it `waits`, a
-        # check that is under way already is enough. `looks_like` is the format that replies look
-        # like, where they call for the check.
+        # Makes a check if it is wanted now, and still is when its turn comes. If another check is
+        # under way, that one is enough, unless this one `waits` for its turn. `looks_like` is the
+        # format that replies look like, if they are the reason for this check.
         def may_be_made() -> bool:
             return self.can_check and is_wanted()
 
@@ -391,7 +398,7 @@ class RunWatch(BoxWatch):
         # what the answers call for.
         known = self.known
         check_start = self.open.check_start()
-        # All is counted before the check is answered, so that it counts even if the run stops
+        # These counts change before the check is answered: they hold even if the run stops
         # meanwhile.
         known.pace.note_check(self._every)
         self._unchecked = 0
@@ -399,7 +406,7 @@ class RunWatch(BoxWatch):
         images = [image]
         if not self.is_checked:
             known.forget_kinds()
-            # It has none where no other picture of the run can be read.
+            # The list is empty if the run knows no pictures ahead, or can read none of them.
             images = await self._pictures_of_first_check() or [image]
         known.checks += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
@@ -416,8 +423,8 @@ class RunWatch(BoxWatch):
         return await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
 
     def _heed(self, outcome: "Outcome", ask: Ask, check_start: CheckStart) -> None:
-        # Does what a check's outcome calls for. `check_start` is what there was at its start, which
-        # it vouches for if it fits.
+        # Does what a check's outcome calls for. A check that fits vouches for the replies that had
+        # come when it was sent: `check_start` says which these are.
         known = self.known
         self._is_checked = True
         known.note(outcome)
@@ -431,7 +438,7 @@ class RunWatch(BoxWatch):
             if is_answered:
                 self.judge.calm(orientation)
         if outcome.kind == "fits" and not self._is_mixed and not outcome.blind:
-            known.miss(None)  # what an earlier call has warned of is over
+            known.miss(None)  # an earlier call's warning doesn't hold any more
             self.open.vouch(check_start, outcome.answered_by_orientation)
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
@@ -446,9 +453,9 @@ class RunWatch(BoxWatch):
     # Boxes in another format
 
     def _suspect(self, message: str, *, sent_alone: bool = False) -> None:
-        # Stops the run, or warns and marks the open records: with `sent_alone`, only those for
-        # which this run has sent. The next call in this process begins without what is known of the
-        # format.
+        # Stops the run, or warns and marks the open records. With `sent_alone`, it marks only those
+        # for which this run has sent requests. What is known of the format is forgotten, so that
+        # the next call in this process checks it again.
         self.suspicion = message
         # This comes first: `_is_mixed` needs what `forget_format` forgets.
         what_became = watch_messages.of_what_became(

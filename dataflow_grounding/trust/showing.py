@@ -88,10 +88,10 @@ class Showing:
 def showing_of(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Sequence[float] = ()
 ) -> Showing:
-    """Return what the answers about copies of one picture, one at least, show of a format.
+    """Return what the answers about one or more copies of a picture show of a format.
 
-    `usual` is how far off the worst edges of the run's rectangles were so far, in parts of the
-    side.
+    `usual` says how far off the worst edge of each of the run's rectangles was so far, in parts of
+    the side: a model that is always so inexact doesn't miss.
     """
     usable = sum(answer.usable for picture in pictures for answer in picture.answers)
     if usable < LEAST_ANSWERS * len(pictures):
@@ -115,7 +115,7 @@ def showing_of(
 
 
 def _silent(pictures: Sequence[ProbedPicture], usable: int) -> Showing:
-    # Too few rectangles were answered: what was seen, and the first trouble with a reply.
+    # Of pictures with too few answers; `why` has the first trouble with a reply, if there was one.
     total = sum(picture.asked for picture in pictures)
     why = f"{usable} of {total} rectangles were answered"
     troubles = [picture.trouble for picture in pictures if picture.trouble]
@@ -155,17 +155,18 @@ def _is_usual(off: float, usual: Sequence[float]) -> bool:
 
 def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     """Whether rectangles are further off than usual ones, by more than chance explains."""
-    # The furthest fifth of both together is taken, or as many as there are of `off`. The number of
-    # these from `off` is hypergeometric if there is no difference, for any distribution of a
-    # model's errors (Fisher's exact test).
+    # Fisher's exact test: new and usual rectangles are put together, and the furthest fifth is
+    # taken (or as many as are new, if that is more). Without a difference, the number of new ones
+    # among the furthest is hypergeometric, for any distribution of a model's errors.
     count_of_new = len(off)
     count_of_both = count_of_new + len(usual)
     count_of_furthest = max(count_of_new, count_of_both // 5)
-    # how far off the next one is, which just isn't among the furthest
+    # how far off the first one is that isn't among the furthest
     threshold = sorted([*off, *usual])[-count_of_furthest - 1]
     new_among_furthest = sum(distance > threshold for distance in off)
-    # Of all ways to choose which of both are the new ones: those with as many, or more, among the
-    # furthest. Their share in all ways is the probability that it is by chance.
+    # Each way to choose which of both are the new ones is as likely as any other. `ways` counts
+    # those with as many new ones among the furthest, or more: their share in all ways is the
+    # probability that chance does it.
     ways = 0
     for number in range(new_among_furthest, count_of_new + 1):
         ways_among_furthest = math.comb(count_of_furthest, number)
@@ -175,8 +176,9 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
 
 
 def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectangles:
-    """Read the answered rectangles in a format. An answer that it can't read counts as an empty box
-    at the origin, far from any rectangle.
+    """Read the answered rectangles in a format.
+
+    An answer that can't be read in it counts as an empty box at the origin: far from any rectangle.
     """
     read: list[Bbox] = []
     drawn: list[Bbox] = []
@@ -209,8 +211,8 @@ class _LineEnds(NamedTuple):
 
 
 def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list[_LineEnds]:
-    # The ends of the line of x and of the one of y, from drawn edges to read ones. Both run from 0
-    # to 1 where boxes are right.
+    # Fits a line for x and one for y, from edges as drawn to edges as read. Where boxes are right,
+    # it runs from 0 to 1: the result says how far its ends are off that.
     ends = []
     for axis, side in enumerate(("width", "height")):
         points: list[Point] = []
@@ -225,8 +227,9 @@ def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list
 
 
 def drift_of(pictures: Sequence[Rectangles]) -> str | None:
-    """Return what `shift_of` does, where each picture alone is answered as asked. Then the lines
-    are near the right ones, from which the search begins.
+    """Return what `shift_of` does, for pictures that are each answered as asked.
+
+    Their lines are near the right one, AS_ASKED, so the search begins there, which is quicker.
     """
     return shift_of(pictures, AS_ASKED)
 

@@ -124,8 +124,8 @@ class _OneFunction(Serving):
     async def answer(self, request: Request[Any]) -> str:
         """Call the function, and return the reply's text.
 
-        Raises EndpointRefused for all that the function raises, but this package's own errors as
-        they are, and SpecError if it returns no text.
+        Errors of this package pass as they are. Raises EndpointRefused for any other that the
+        function raises, and SpecError if it returns no text.
         """
         try:
             reply = await self._call(request)
@@ -134,7 +134,7 @@ class _OneFunction(Serving):
         except Exception as error:
             what = excerpt(f"{type(error).__name__}: {error}")
             if isinstance(error, RuntimeError) and inspect.iscoroutinefunction(self._client):
-                # asyncio raises it where a client belongs to another event loop
+                # asyncio raises RuntimeError where a client belongs to another event loop
                 what += ". It is called in an event loop of its own: have it make its client there"
             raise EndpointRefused(f"the client raised {what}") from None
         if not isinstance(reply, str):

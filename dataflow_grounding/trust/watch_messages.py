@@ -31,8 +31,8 @@ def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
     message = f"the boxes don't look like {asked.name}: {outcome.why}"
     if outcome.odd:
         return f"{message}. {ANSWERS_IN_SEVERAL}"
-    # If no format fits and none was measured yet, calibrating is the better advice, which comes
-    # last.
+    # Where no format fits and none was measured yet, this is left out: calibrating is the better
+    # advice (see the end).
     if outcome.shapes_differ and (outcome.fitting or calibrated):
         remedy = f"{outcome.fitting} would fit these" if outcome.fitting else "No format does"
         return (
@@ -88,8 +88,10 @@ def _go_on() -> str:
 
 
 def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
-    """Return what became of the answers since the last good check. `set_aside` of the stored ones
-    were set aside; `are_mixed` says whether some came in the format, and others in another one.
+    """Return what became of the answers since the last good check.
+
+    `set_aside` says how many of the stored ones were set aside. `are_mixed` says whether some
+    answers came in the format that was asked for, and others in another one.
     """
     if set_aside and not in_memory:
         return _of_those_set_aside(set_aside, are_mixed=are_mixed)
@@ -98,7 +100,7 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
         return "No boxes were asked for"
     if not in_memory:  # they are in the run's store
         return "Every reply so far is kept"
-    # Below 0 if the good check began after the last call that returned.
+    # This is below 0 if the last good check began after the last call had returned.
     returned = answers.returned - answers.vouched
     what_became = "none of them returned"
     if returned > 0:
