@@ -90,17 +90,17 @@ class Classes:
         self._from_phrases = False  # whether the class of an expression was made of its phrase
         # hash of a class's name as it is written → hash of its class_key
         self._key_of_name = NumberTable()
-        fixed: Iterable[str]  # perhaps with repeated ones
-        if how not in _WAYS:  # the path of a file
+        is_file = how not in _WAYS
+        if is_file:
             for phrase, name in read_texts(how, class_key).items():
                 self._class_of_phrase[phrase] = self._written_name(name)
-            fixed = self._class_of_phrase.values()
+            fixed = [*self._class_of_phrase.values()]
         else:
             if how in ("class", "phrase"):  # the two whose classes are written as they are listed
                 self._listed = {class_key(name): self._written_name(name) for name in listed}
             # A listed name is treated as a phrase: `head` takes its head noun, `one` `object`.
             fixed = [self._class_as_written({"text": name}) for name in listed]
-        self.fixed = list(dict.fromkeys(fixed))
+        self.fixed = list(dict.fromkeys(fixed))  # each once
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
         """Return what to say of the numbers that the classes of an export have got."""

@@ -380,9 +380,7 @@ class _ReadsCoco(Format):
         json_image = coco.with_json_keys(image)  # what a record takes has to fit into JSON again
         # The sides are taken as they are: `complete_rows` reports one that is no number.
         row = {**_stated(image, "width", "height"), **_stated(json_image, "caption")}
-        # Our own exports and MDETR's files have the id of the picture under these keys; the entry's
-        # `id` is a number in the file.
-        image_id = json_image.get("original_id", json_image.get("original_img_id"))
+        image_id = _id_of_picture(json_image)
         if image_id is not None:
             row["image_id"] = image_id
         for why in coco.refused(image_key):
@@ -391,7 +389,7 @@ class _ReadsCoco(Format):
         keyed_expressions, sources = self._read_entries(entries, image, coco.path)
         if entries and not keyed_expressions:  # something is there, such as crowds
             row["background"] = False
-        if self.detects:  # its export gives them back
+        if self.detects:  # an export to such a format gives the annotations back
             row |= coco.column_of(self.name, json_image, sources)
         return {**row, "expressions": unite(keyed_expressions)}
 
@@ -413,6 +411,11 @@ class _ReadsCoco(Format):
                     keyed_expressions.append(keyed)
                 sources.append(entry["source"])
         return keyed_expressions, sources
+
+
+def _id_of_picture(image: Mapping[str, Any]) -> Any:
+    # Our own exports and MDETR's files have it under these keys. `id` is that of the entry.
+    return image.get("original_id", image.get("original_img_id"))
 
 
 @dataclass
@@ -509,7 +512,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         if is_new or own_id in (None, image_id):
             return image_id, is_new
         # The file name is that of an earlier entry, which has another id. The source had two
-        # entries of it, so both are written. In the table of ids this one has a longer name.
+        # entries of it, so both are written. In the table of ids this one has its id in its name.
         return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
 
     def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:

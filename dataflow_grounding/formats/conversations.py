@@ -54,10 +54,12 @@ LabelAndBox: TypeAlias = tuple[str | None, Bbox]
 class Dialect:
     """What tells the files of one trainer from those of another.
 
-    `user` and `model` are who speaks under `speaker`, and what is said is under `said`: a text in
-    which `<image>` marks the picture, or with `in_parts` a list of parts. `boxes` is None where
-    their format is that of the target. `trainer` resizes the pictures, with its own limits, for a
-    target that counts pixels.
+    In OpenAI's words a turn is {"role": "user", "content": "<image>…"}: `speaker` is "role", `user`
+    is "user", and `said` is "content". `model` is who answers. `<image>` marks the picture; with
+    `in_parts` what is said is a list of parts in its place.
+
+    `boxes` is None where their format is that of the target. `trainer` resizes the pictures, with
+    its own limits, for a target that counts pixels.
     """
 
     columns: tuple[str, ...]
@@ -143,11 +145,9 @@ _MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
 # Four numbers as they are written here: [1, 2, 3, 4] or (1,2),(3,4).
 _FOUR = re.compile(r"[\[(]N, ?N\)?, ?\(?N, ?N[\])]".replace("N", r"(-?\d+(?:\.\d+)?)"))
 _PLACEHOLDER = re.compile("<ref-object>|<bbox>")  # ms-swift's, for the next phrase or box
-# Who speaks in turns that the user asks in, and in turns that are neither a question nor the
-# model's answer: instructions, calls of tools, and what tools return, as the trainers' formats name
-# them.
+# Speakers as the trainers' formats call them: who asks, and who neither asks nor answers.
 _USERS = ("human", "user")
-_NEITHER = (
+_NO_ANSWERERS = (
     "system",
     "developer",
     "function_call",
@@ -296,8 +296,8 @@ class Conversations(Format):
         return unite(keyed)
 
     def _answers(self, line: Line, size: Size) -> Iterator[PhraseBoxes]:
-        # An answer without anything like boxes in it is passed over, without being counted; so is
-        # what tools are asked and return.
+        # The phrases and boxes of each answer. Instructions, and what tools are asked and return,
+        # are no answers.
         turns = _turns_of(line)
         box_format = self.boxes
         if self.dialect.boxes:  # they are in a column of their own, `objects`
@@ -306,7 +306,7 @@ class Conversations(Format):
         for speaker, said in turns:
             if speaker in _USERS:
                 question = said
-            elif speaker not in _NEITHER:
+            elif speaker not in _NO_ANSWERERS:
                 yield from self._phrases_of_answer(question, said, box_format, size)
 
     def _phrases_of_answer(
@@ -315,7 +315,7 @@ class Conversations(Format):
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
             return
-        if not _MAY_HAVE_BOXES.search(answer):  # it is words alone
+        if not _MAY_HAVE_BOXES.search(answer):  # it is words alone, which isn't counted
             return
         phrase = phrase_of(question)
         boxes = _boxes_as_written(answer, phrase, box_format, size, self.sent(size))
@@ -618,11 +618,11 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 def _box_format_of(target: str) -> BoxFormat:
     # The format of a family, a plain format or a model's name. Raises SpecError where it is none,
     # or where its boxes can't be written as text.
-    # With "auto", `target` is read as a model's name; then it is read as the name of a format.
+    # First the format of a model of that name, which "auto" looks for; then that format itself.
     for name in ("auto", target):
-        with suppress(SpecError):
+        with suppress(SpecError):  # there is none
             box_format = find_box_format(name, model=target)
-            # Such boxes are tokens of the model's own, and no text.
+            # A model may have tokens of its own for boxes, which are no text.
             has_box_tokens = box_format.bins or box_format.scale == "grid_32"
             if not has_box_tokens:
                 return box_format

@@ -174,8 +174,8 @@ class Cvat(ReturningFormat):
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
     def _record(self, image: Element, file: str) -> dict[str, Any]:
-        # The record of an <image>. Boxes and tags with one phrase and one id or group are one
-        # expression; so are those with one phrase and neither.
+        # The record of an <image>. Its boxes and tags of the same phrase and the same id, or group,
+        # are one expression. So are those of the same phrase that have neither id nor group.
         picture = image.attrib["name"]
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
         elements = self._read_elements(image, size, file)

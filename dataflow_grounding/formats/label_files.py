@@ -432,13 +432,18 @@ class LabelFormat(PictureFiles):
         for folder in folders:
             self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
             self.passed_over[_UNLISTED] += folder.unlisted
-            for image in folder.pictures:
-                file = folder.files.get(image)  # None for a picture without a label
-                where = file or os.path.join(folder.label_dir, label_of(image))  # where it would be
-                with entry_errors(where, self.bad):  # at an error the picture is left out
-                    size = picture_size(folder.image_dir, image, where)
-                    image_path = os.path.relpath(folder.path_of(image), image_root)
-                    yield self._row(image_path, size, file, class_names)
+            yield from self._rows_of(folder, image_root, class_names)
+
+    def _rows_of(
+        self, folder: LabelFolder, image_root: str, class_names: Any
+    ) -> Iterator[dict[str, Any]]:
+        for image in folder.pictures:
+            file = folder.files.get(image)  # None for a picture without a label
+            where = file or os.path.join(folder.label_dir, label_of(image))  # where it would be
+            with entry_errors(where, self.bad):  # at an error the picture is left out
+                size = picture_size(folder.image_dir, image, where)
+                image_path = os.path.relpath(folder.path_of(image), image_root)
+                yield self._row(image_path, size, file, class_names)
 
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str

@@ -734,8 +734,8 @@ def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Cou
     if mention.span:
         expression["char_span"] = mention.span
     elif _OUR_ID.fullmatch(mention.region.get("id", "")):
-        # Our export has written it without a place because it has none: so none is looked for. If
-        # the expression that it joins has a place, that stays.
+        # Our export writes a place where a phrase has one. None: so no place is looked for. A place
+        # that an earlier mention has set stays.
         expression.setdefault("char_span", None)
     if mention.is_box:
         instance = _instance(mention.region, passed_over)
@@ -855,8 +855,11 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # What a part of a region says: `box`; `span` for a place in the caption; _ABSENT for the texts
-    # of phrases that are nowhere; "" for another text, a relation and anything else.
+    # What a part of a region says:
+    # a rectangle or a polygon            -> "box"
+    # a place in the caption              -> "span"
+    # texts of phrases that are nowhere   -> _ABSENT
+    # another text, a relation, and so on -> ""
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
@@ -898,8 +901,10 @@ def _phrases(
 def _place_in_caption(
     part: Mapping[str, Any], caption: str, passed_over: Counter[str]
 ) -> list[int]:
-    # [start, end) of a region's text in code points. Stated offsets that are off may count UTF-16
-    # units; else the place of the text that is nearest to them is taken, and counted.
+    # [start, end) of a region's text in code points:
+    # the text is at the stated offsets                 -> these
+    # it is there if they count UTF-16 units            -> these, converted
+    # it is anywhere else in the caption                -> the nearest such place, which is counted
     value = part["value"]
     stated = [value["start"], value["end"]]
     text = value.get("text")

@@ -65,10 +65,11 @@ def _numbered_rows(records: Iterable[dict[str, Any]], unread: list[str]) -> Iter
 def _with_classes(
     records: Iterable[dict[str, Any]], class_of_phrase: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    # For {"traffic cone": "cone"}: a record's phrases "Traffic cone" and "cone" get the class
-    # "cone". A record without the very phrase "traffic cone" gets that one, too, without boxes.
+    # For {"traffic cone": "cone"}:
+    # a record's phrase "Traffic cone", or "cone"  -> it gets the class "cone"
+    # a record without the phrase "traffic cone"   -> it gets that phrase, too, without boxes
     class_of_words = {class_key(name): name for name in class_of_phrase.values()}
-    # These come second: a phrase that is also the name of another class has its own class.
+    # Phrases win over names of classes: with {"cup": "mug", "bowl": "cup"}, "cup" is a mug.
     class_of_words |= {class_key(phrase): name for phrase, name in class_of_phrase.items()}
     for record in records:
         expressions = []

@@ -379,8 +379,10 @@ class SampleMaker:
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
-                not_rejected_boxes = not_rejected(expression) or ()  # None: all are rejected
-                rejected_count = len(expression["instances"]) - len(not_rejected_boxes)
+                boxes_left = (
+                    not_rejected(expression) or ()
+                )  # it returns None where all are rejected
+                rejected_count = len(expression["instances"]) - len(boxes_left)
                 self._counts[_REJECTED] += rejected_count
             selected = self._select.of(expression)
             if selected is None:
@@ -397,8 +399,8 @@ class SampleMaker:
         self, phrases: Sequence[Phrase], record: Mapping[str, Any]
     ) -> list[Phrase]:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
-        # such conversations learns to repeat itself. Some formats say things twice all the same.
-        if self._format.repeats or self._format.whole:
+        # such conversations learns to repeat itself.
+        if self._format.repeats or self._format.whole:  # these keep what records have
             return list(phrases)
         # Numbers of the source's items, such as COCO's annotations; see imported.py. Where the
         # export goes back to that format, equal boxes that were two items there stay two.

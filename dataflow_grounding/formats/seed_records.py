@@ -218,10 +218,12 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
 
 def _report_if_written(state_path: str, fingerprint: str, path: str) -> dict[str, Any] | None:
-    # The report of the last time, if the seeds and their file are as they were then. None if they
-    # aren't, or if somebody has edited the state.
+    # The report of the last time, if the seeds and their file are as they were then; else None.
     state = unsealed(read_object(state_path))
-    if not state or state["fingerprint"] != fingerprint or state["written"] != state_of(path):
+    if not state:  # there is none, or somebody has edited it
+        return None
+    are_same_seeds = state["fingerprint"] == fingerprint
+    if not are_same_seeds or state["written"] != state_of(path):
         return None
     report: dict[str, Any] = state["report"]
     return report

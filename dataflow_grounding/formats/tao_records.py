@@ -235,7 +235,7 @@ def _labelled_regions(
             without_area.append(label.bbox)
     # Labels are in pixels of the image, whichever size the record states.
     in_1000 = [_exactly_in_1000(region["bbox"], sizes.of_image) for region in regions]
-    # No region shows here by which of two sizes TAO has converted other boxes.
+    # TAO may have converted other boxes by either size, and no region of its own tells which.
     is_size_certain = sizes.of_image == sizes.stated
     return Regions(regions, in_1000, sizes.of_image, is_size_certain), without_area
 
@@ -249,7 +249,9 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     expressions = row.get("expressions")
     if not isinstance(expressions, list):
         expressions = []
-    if not _are_readable(expressions) or all("status" in each for each in expressions):
+    if not _are_readable(expressions):
+        return dict(row)
+    if all("status" in expression for expression in expressions):
         return dict(row)
     caption = row.get("cleaned_caption")
     texts = [expression["text"] for expression in expressions]

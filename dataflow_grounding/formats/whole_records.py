@@ -149,15 +149,17 @@ class WebDataset(Format):
                 with entry_errors(sample.where, self.bad):  # at an error the sample is left out
                     row = _row_in(sample)
                     if row is None:
-                        what = "pictures" if sample.picture else "samples"
-                        words = f"{what} without a record"
-                        count_with_first(self.passed_over, words, sample.where)
+                        self._count_without_record(sample)
                         continue
                     if not sample.picture:
                         without_picture.add(sample.where)
                     picture = sample.parts.get(sample.picture)  # its bytes, or None
                     yield _record(row, picture, self.pictures)
         self.remarks += [*by_stem.lines(), *without_picture.lines()]
+
+    def _count_without_record(self, sample: TarSample) -> None:
+        what = "pictures" if sample.picture else "samples"
+        count_with_first(self.passed_over, f"{what} without a record", sample.where)
 
 
 def _row_in(sample: TarSample) -> Any:
