@@ -55,29 +55,34 @@ def context(here: click.Context) -> None:
 def _commands(here: click.Context) -> Iterator[str]:
     # A line for each command. If it has more than _MANY options of an earlier one, these are told
     # by that one's name: `(those of check)`.
-    options_on_line: dict[str, set[str]] = {}  # by an earlier command, those that its line names
+
+    # Of each earlier command, the options that its line names. Those that it has by reference don't
+    # count: else a reference could lead to another reference.
+    named_on_line: dict[str, set[str]] = {}
     for name, purpose in COMMANDS.items():
-        command = cli.command_named(here, name)
-        arguments = []
-        options = []
-        for parameter in command.params:
-            if isinstance(parameter, click.Argument):
-                arguments.append(parameter.make_metavar(click.Context(command)))
-            elif _EXPLAINED_ONCE.isdisjoint(parameter.opts):
-                options.append(min(parameter.opts, key=len))  # `-e` of `-e`, `--experiment_spec`
-        # What an earlier line has only by reference isn't compared: so each reference leads to a
-        # line that names the options itself.
-        for earlier_command, earlier_options in options_on_line.items():
+        arguments, options = _arguments_and_options(cli.command_named(here, name))
+        for earlier_command, earlier_options in named_on_line.items():
             if len(earlier_options.intersection(options)) > _MANY:
                 options = [option for option in options if option not in earlier_options]
                 options.append(f"(those of {earlier_command})")
-        options_on_line[name] = set(options)
+        named_on_line[name] = set(options)
         yield f"- {' '.join([name, *arguments, *options])}: {purpose}"
 
 
+def _arguments_and_options(command: click.Command) -> tuple[list[str], list[str]]:
+    arguments = []
+    options = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            arguments.append(parameter.make_metavar(click.Context(command)))
+        elif _EXPLAINED_ONCE.isdisjoint(parameter.opts):
+            options.append(min(parameter.opts, key=len))  # `-e` of `-e`, `--experiment_spec`
+    return arguments, options
+
+
 def _spec_keys() -> list[str]:
-    # The lines of each spec that no earlier spec has. Heads of blocks are repeated: they say what
-    # the lines below them are of.
+    # The lines of each spec that no earlier spec has. Heads of blocks (`data:`) are repeated:
+    # they say where the lines below them belong.
     lines: list[str] = []
     earlier_lines = set[str]()
     for name in PIPELINES:

@@ -75,13 +75,13 @@ def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) 
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    # The names of `shipped` pipelines that some specs are about: that which the last
-    # `autolabel_type` names, or without any, those whose blocks they have. A spec that can't be
-    # read is passed over. No code of the user's is run.
+    # The names of `shipped` pipelines that some specs are about. If any spec has an
+    # `autolabel_type`, it is the last one's. Else it is all whose blocks the specs have. A spec
+    # that can't be read is passed over. No code of the user's is run.
     import yaml
 
     autolabel_type = None
-    blocks: dict[str, None] = {}
+    with_block: dict[str, None] = {}  # a set that keeps its order
     for path in paths:
         try:
             with open(os.path.expanduser(path), encoding="utf-8") as file:
@@ -90,10 +90,11 @@ def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
             continue
         if isinstance(spec, dict):
             autolabel_type = spec.get("autolabel_type", autolabel_type)
-            blocks.update(dict.fromkeys(name for name in spec if name in shipped))
+            with_block.update(dict.fromkeys(name for name in spec if name in shipped))
     if autolabel_type is None:
-        return list(blocks)
-    return [name for name in shipped if name == autolabel_type]
+        return list(with_block)
+    is_shipped = autolabel_type in list(shipped)  # a list, because YAML may have any type here
+    return [autolabel_type] if is_shipped else []
 
 
 overrides_argument = click.argument(
@@ -141,14 +142,16 @@ def mention_reviewed_file(results: str) -> None:
     note = "Note: this is as the run left it. To take what reviewers left,"
     decided_at = _written_at(os.path.join(results, "reviews.jsonl"))
     applied_at = _written_at(reviewed)
-    if decided_at > applied_at:  # there are decisions that aren't in the reviewed file
+    has_decisions_to_apply = decided_at > applied_at
+    has_reviewed_file = applied_at > 0
+    if has_decisions_to_apply:
         say(f"{note} run `dataflowgrounding apply {results}`, and name {reviewed}.")
-    elif applied_at:
+    elif has_reviewed_file:
         say(f"{note} name {reviewed}.")
 
 
 def _written_at(path: str) -> int:
-    # 0 where there is no such file
+    # in nanoseconds; 0 where there is no such file
     try:
         return os.stat(path).st_mtime_ns
     except OSError:

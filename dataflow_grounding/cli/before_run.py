@@ -97,7 +97,8 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _lines_on_method(figures: dict[str, Any]) -> Iterator[str]:
-    # How the table's figures came about: rows of the input times what one row takes.
+    # How the table's figures came about: rows of the input times what one row takes. That was
+    # measured if there are stored replies, else it is a mean that the package states.
     if figures["measured"]:
         yield "Rows times what stored replies took. These are taken to be of these rows and words."
         return

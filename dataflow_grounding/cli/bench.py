@@ -95,17 +95,23 @@ def bench_command(
 
     Exit codes: 4 all pictures of a way failed in this call, 1 a way's check checked nothing.
     """
+    # `pictures` is a folder with --gold, else a number.
     own = _own_pictures(ctx, pictures, gold)  # None without --gold
-    folder = folder or ("bench_own" if own else "bench_results")
-    ways = ways or (OWN_USUAL if own else USUAL)
-    if own and "spans" in ways:  # it asks for the phrases of captions, without boxes
-        raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
-    # With --gold, `pictures` is the folder of one's own, and all of them are asked about.
-    most_of_kind = None if own else _number_of_pictures(pictures)
+    if own:
+        folder = folder or "bench_own"
+        ways = ways or OWN_USUAL
+        if "spans" in ways:  # it asks for the phrases of captions, without boxes
+            raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
+        most_of_kind = None  # all of one's own are asked about
+    else:
+        folder = folder or "bench_results"
+        ways = ways or USUAL
+        most_of_kind = _number_of_pictures(pictures)
     bench = replace(_bench_of(spec_paths, overrides, folder, ways), pictures=most_of_kind, own=own)
     path = os.path.join(folder, _FILE)
     page = os.path.join(folder, "bench.html")
-    with only_run(os.path.join(folder, CKPT)):  # each of two would drop the other's ways
+    # Two benches at once would each write a document without the other's ways.
+    with only_run(os.path.join(folder, CKPT)):
         document = _measured(bench, path, page)
     _say_figures(document, as_json)
     say(f"figures: {path}; page: {page}")
@@ -115,8 +121,8 @@ def bench_command(
 
 
 def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
-    # Only `ways` count: the document also has those that an earlier call asked. It lacks one that
-    # the endpoint can't answer.
+    # Only `ways` count: the document also has those that an earlier call asked. A way that the
+    # endpoint can't answer isn't in it.
     asked_ways = [way for way in ways if way in document["ways"]]
     figures_of_asked = [document["ways"][way]["figures"] for way in asked_ways]
     if any(map(failed_all, figures_of_asked)):
@@ -153,18 +159,19 @@ def _say_choice(document: dict[str, Any], ways: Sequence[str], *, silent: bool) 
 
 
 def _measured(bench: Bench, path: str, page: str) -> dict[str, Any]:
-    # The document of all ways, those that `bench.json` has already and those asked now. It is
-    # written with the page after each way, so that a later stop loses none.
-    document: dict[str, Any] = {}
+    # The document of all ways, those that `bench.json` has already and those asked now. `measure`
+    # yields it after each way. It is written then, so that a later stop loses none.
+    latest: dict[str, Any] = {}
     try:
         for document in measure(bench, read_object(path)):
+            latest = document
             write_document(document, path)
             write_text(page, page_of(document))
     except RunStopped:
-        if document:
-            say(f"{path} has {', '.join(document['ways'])}.")
+        if latest:
+            say(f"{path} has {', '.join(latest['ways'])}.")
         raise
-    return document
+    return latest
 
 
 def _bench_of(

@@ -123,9 +123,9 @@ def _say_parts(summary: dict[str, Any], out: str, weights: dict[str, float]) -> 
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    # A sentence that says why parts have other sizes than was asked for. It is "" where no part is
-    # off by more than a twentieth of all pictures, or by more than one picture. `alike` is how many
-    # pictures are nearly the same as an earlier one, and in its part.
+    # A sentence that says why parts have other sizes than was asked for; "" where the sizes are
+    # near enough. `alike` is how many pictures are nearly the same as an earlier one, and in its
+    # part.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = _why_not_as_asked(total, alike)
@@ -135,7 +135,8 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
     sum_of_weights = sum(weights.values())
     asked_share_of = {name: weight / sum_of_weights for name, weight in weights.items()}
     most_off = max(abs(counts[name] - share * total) for name, share in asked_share_of.items())
-    if most_off <= max(1.0, total / 20):
+    allowed = max(1.0, total / 20)  # pictures: a twentieth of all, or one
+    if most_off <= allowed:
         return ""
     shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in weights)
     asked_shares = ", ".join(f"{share:.0%}" for share in asked_share_of.values())
@@ -152,17 +153,16 @@ def _why_not_as_asked(total: int, alike: int) -> str:
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:
-    # The parts' numbers as written, in any unit: 80/20 is as good as 0.8/0.2.
+    # "80/20" → {"train": 80.0, "test": 20.0}, which is as good as 0.8/0.2
     numbers = ratios.split("/")
-    names = _PART_NAMES.get(len(numbers), ())  # none for another number of parts
-    weights: dict[str, float] = {}
-    for name, number in zip(names, numbers, strict=False):
-        weights[name] = float(number) if _NUMBER.fullmatch(number) else 0  # 0 is refused below
-    if not weights or min(weights.values()) <= 0:
+    are_numbers = all(map(_NUMBER.fullmatch, numbers))
+    is_usable = len(numbers) in _PART_NAMES and are_numbers and min(map(float, numbers)) > 0
+    if not is_usable:
         raise click.UsageError(
             "--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1"
         )
-    return weights
+    names = _PART_NAMES[len(numbers)]
+    return dict(zip(names, map(float, numbers), strict=True))
 
 
 @click.command("stats")
@@ -220,7 +220,7 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
         _say_table(row["about"], figure)
         return
     say(f"{row['about']}: {_shown(figure, row.get('kind'))}", err=False)
-    if figure:  # None with --no-pictures: groups of pictures that weren't opened say nothing
+    if figure:  # 0, or None with --no-pictures: there are no groups to show
         for group in groups[:_MOST_GROUPS]:
             say(f"  {_alike_pictures(group)}", err=False)
         if len(groups) > _MOST_GROUPS:
@@ -237,14 +237,15 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # One line for all figures that are empty: "nothing of: …". Maps, tables, and what wasn't
-    # measured (None) aren't named. Nor are leaks, the pictures that several data sets share: with
-    # several data sets they are always shown, and a single one can't have any.
+    # One line for all figures that are empty: "nothing of: …".
     empty = []
     for name in names:
         row = FIGURES[name]
-        is_counted = figures[name] is not None and row.get("kind") not in ("grid", "table")
-        if is_counted and name != "leaks":
+        is_measured = figures[name] is not None
+        is_count = row.get("kind") not in ("grid", "table")  # a map or a table isn't
+        # Leaks are pictures that several data sets share: a single one can't have any.
+        can_be_there = name != "leaks"
+        if is_measured and is_count and can_be_there:
             empty.append(row["about"])
     if empty:
         say(f"nothing of: {'; '.join(empty)}", err=False)
@@ -286,10 +287,11 @@ def _shown(value: Any, kind: str | None) -> str:
 
 
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    # A letter is two cells, one above the other, as letters are twice as high as wide. The grid has
-    # an even number of rows.
+    # A letter shows two cells, one above the other, because letters are twice as high as wide. The
+    # grid has an even number of rows.
+    upper_rows, lower_rows = grid[::2], grid[1::2]
     rows = []
-    for upper_row, lower_row in zip(grid[::2], grid[1::2], strict=True):
+    for upper_row, lower_row in zip(upper_rows, lower_rows, strict=True):
         rows.append([upper + lower for upper, lower in zip(upper_row, lower_row, strict=True)])
     most = max(map(max, rows))
     darkest = len(_SHADES) - 1

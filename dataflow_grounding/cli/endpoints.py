@@ -116,7 +116,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
 def _lines_on_all_endpoints(findings: dict[str, Any]) -> Iterator[str]:
     endpoint = findings.get("endpoint", {})
     if not endpoint:
-        advice = note_on_unused_keys().strip()
+        advice = note_on_unused_keys().strip()  # "" where the environment has no key
         if not advice:
             advice = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e."
         yield (
@@ -124,8 +124,8 @@ def _lines_on_all_endpoints(findings: dict[str, Any]) -> Iterator[str]:
             " (backend auto)"
         )
     yield from _lines_on_one_endpoint(endpoint)
-    for part in endpoint.get("endpoints", ()):
-        yield from _lines_on_one_endpoint(part)
+    for each in endpoint.get("endpoints", ()):  # where a serving has several
+        yield from _lines_on_one_endpoint(each)
     for problem in endpoint.get("problems", ()):
         yield f"Error: {problem}"
     if _is_unreadable(endpoint):
@@ -195,7 +195,7 @@ def _serving_to_calibrate(
             " and DF_MODEL"
         )
     openai = OpenAIBlock(base_url=base_url or "", model_name=model or "")
-    backend = "openai" if is_endpoint_named else "auto"
+    backend = "openai" if is_endpoint_named else "auto"  # auto: the environment names one
     vlm = VlmBlock(backend=backend, openai=openai)
     # Of a workflow only the number of requests at once matters here.
     workflow = WorkflowBlock(steps=[], max_workers=16)

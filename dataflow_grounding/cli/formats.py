@@ -127,18 +127,18 @@ def _parse_options(
     ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, Any]:
     # ("offset=1",) → {"offset": 1}
-    options = {}
+    options: dict[str, Any] = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        if equals and name:
-            options[name] = value
-    has_wrong_or_repeated = len(options) < len(texts)  # these have left no entry of their own
-    given_by_command = {"path", "format", "image_root"}  # which has arguments for these
-    if has_wrong_or_repeated or not given_by_command.isdisjoint(options):
-        raise click.BadParameter(
-            "should be an option of the format, as offset=1, and each once", ctx, parameter
-        )
-    return {name: int(value) if value.isdecimal() else value for name, value in options.items()}
+        name, _, value = text.partition("=")
+        is_name_value = "=" in text and name
+        is_repeated = name in options
+        is_given_by_command = name in ("path", "format", "image_root")  # as arguments of its own
+        if not is_name_value or is_repeated or is_given_by_command:
+            raise click.BadParameter(
+                "should be an option of the format, as offset=1, and each once", ctx, parameter
+            )
+        options[name] = int(value) if value.isdecimal() else value
+    return options
 
 
 # Options of `_writing_options` that say what is wanted of the records.
@@ -207,18 +207,23 @@ def import_(
     folder = image_root or folder_of(path)
     _refuse_existing_files(out)
     source = _source_format(format, options, strict)
-    # Pictures that are in the data itself are unpacked there, unless the format names a folder.
-    source.pictures = source.pictures or out
-    count, remarks = _import_records(path, source, folder, annotations, strict)
+    if not source.pictures:  # else the format names the folder for pictures in the data itself
+        source.pictures = out
+    # Reading the records also sets `preamble`, `passed_over`, `bad` and `remarks` of `source`.
+    count, remarks_on_records = _import_records(path, source, folder, annotations, strict)
     _write_about_import(path, format, source, folder, out)
-    line = f"{annotations}: {counted(count, 'record')}"
-    # Reading the records has filled the counts and remarks of `source`.
     passed_over = _positive(source.passed_over)
-    remarks = [*source.remarks, *remarks]
-    facts = {"annotations": annotations, "records": count, "left_out": passed_over}
-    facts |= {"bad": _bad_facts(source.bad), "remarks": remarks}
-    bad_lines = skipped_lines(source.bad)
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *bad_lines, *remarks])
+    remarks = [*source.remarks, *remarks_on_records]
+    facts = {
+        "annotations": annotations,
+        "records": count,
+        "left_out": passed_over,
+        "bad": _bad_facts(source.bad),
+        "remarks": remarks,
+    }
+    lines = [f"{annotations}: {counted(count, 'record')}"]
+    lines += [*_passed_over_lines(passed_over), *skipped_lines(source.bad), *remarks]
+    answer(as_json, facts, lines)
     return int(source.bad.count > 0)
 
 
@@ -243,20 +248,18 @@ def _import_records(
     # Writes the records at `path` into the file `annotations`. Returns their number, and remarks on
     # them. Where it fails, it removes what it made.
     out = os.path.dirname(annotations)
-    is_new = not os.path.exists(out)
-    # Where this fails another import is at work there: its folder isn't ours to remove.
+    is_new_folder = not os.path.exists(out)
+    # Outside of the `try`: if this fails, another import is at work there, and its folder stays.
     with errors_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
-        with closing(writer):
+        with closing(writer):  # which removes the file, unless it was committed
             remarks = _write_records(writer, path, source, folder, strict)
-            _refuse_nothing(path, source, writer.count)
+            _refuse_if_empty(path, source, writer.count)
             writer.commit()
     except BaseException:  # also Ctrl-C
-        # `closing` has removed the unfinished file. A new folder goes with the pictures that were
-        # unpacked there; one that was there before may have something of others.
-        if is_new:
-            shutil.rmtree(out, ignore_errors=True)
+        if is_new_folder:  # else it may have something of others
+            shutil.rmtree(out, ignore_errors=True)  # with pictures that were unpacked there
         raise
     return writer.count, remarks
 
@@ -265,11 +268,12 @@ def _write_records(
     writer: RowWriter, path: str, source: Format, folder: str, strict: bool
 ) -> list[str]:
     # Returns remarks on the records. With `strict` a missing picture is a failure.
-    # A format that measures has taken the sizes from the pictures: they needn't be compared again.
+    # Sizes in records are compared with those of the pictures, unless the format has just read them
+    # from these (`measures`).
     doubts = Doubts(compares=not source.measures)
     stems = SharedStems()
     missing = _MissingPictures(folder)
-    folders = (folder, source.pictures, ".")  # pictures that came in the data are in the second
+    folders = (folder, source.pictures, ".")  # `source.pictures`: those that came in the data
     records = read(path, source, image_root=folder)
     for record in with_sizes(records, folder, doubts):
         picture = path_of(record)
@@ -303,8 +307,8 @@ class _MissingPictures:
         ]
 
 
-def _refuse_nothing(path: str, source: Format, count: int) -> None:
-    # No record is all right where the source says what it passed over, such as tasks without an
+def _refuse_if_empty(path: str, source: Format, count: int) -> None:
+    # To have no record is all right if the source passed something over, such as tasks without an
     # annotation: the command prints that.
     if not count and not _positive(source.passed_over):
         raise InputError(f"{path} holds nothing to read: no picture, line or entry of this format")
@@ -337,10 +341,11 @@ def _is_missing(path: str, folders: Sequence[str]) -> bool:
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    # A phrase that is the name of a class states it, unless it states one already.
+    # The record with a class in each phrase that is a class's name, unless it states one already.
     expressions = []
     for expression in record.get("expressions") or ():
-        if expression.get("text") in names and "class" not in expression:
+        is_class_name = expression.get("text") in names
+        if is_class_name and "class" not in expression:
             expression = {**expression, "class": expression["text"]}
         expressions.append(expression)
     return {**record, "expressions": expressions} if expressions else dict(record)
@@ -379,30 +384,30 @@ def convert(
     """Convert PATH, a file or folder, from one format to another."""
     source = _source_format(source_name, options, settings["strict"])
     folders = [image_root or folder_of(path)]
-    # A format that packs has the pictures in its data: there are no files to link to.
-    if source.packs and settings["images"] == "link" and image_root is None:
+    are_pictures_in_data = source.packs
+    if are_pictures_in_data and settings["images"] == "link" and image_root is None:
         raise InputError(
             f"the pictures are in {path} itself: leave --images link out, or name their"
             " --image-root"
         )
     with tempfile.TemporaryDirectory() as unpacked:
-        # Pictures in the data itself are taken out of it only to be copied into a folder.
         copies_pictures = settings["images"] in (None, "copy") and not _is_one_file(out, format)
-        if source.packs and copies_pictures:
-            source.pictures = unpacked
+        if are_pictures_in_data and copies_pictures:
+            source.pictures = unpacked  # `read` puts them there
             folders.append(unpacked)
         records = read(path, source, image_root=image_root)
-        # The classes and the preamble of the source are known once its first record is read.
+        # Reading the first record sets the classes and the preamble of `source`.
         first = list(islice(records, 1))
-        _refuse_nothing(path, source, len(first))
+        _refuse_if_empty(path, source, len(first))
         settings |= _options_from_source(source, source_name, format)
         exported = _exported(chain(first, records), format, out, tuple(folders), settings)
         return _tell_exported(exported, format, as_json, source)
 
 
 def _is_one_file(out: str, format: str) -> bool:
-    # A user's own format may have any ending: `out` is one file if it has an ending at all.
-    example = FORMATS[format]["file"] if format in FORMATS else out
+    # Whether the export is the data file alone: `out` then has the ending of the format's files.
+    is_users_format = format not in FORMATS  # it may have any ending
+    example = out if is_users_format else FORMATS[format]["file"]
     return is_data_file(out, example)
 
 
@@ -436,20 +441,20 @@ def export(
     """
     mention_reviewed_file(results)
     _mention_split(results)
-    parts = parts_of(results)
+    parts = parts_of(results)  # {} where `results` isn't a split
     if has_option(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
     if has_option(format, "preamble"):
         settings["preamble"] = _preamble_of(results, format)
     records: Any = RecordsOf(results)
-    if parts:  # `results` is a split
+    if parts:
         records = {name: RecordsOf(path) for name, path in parts.items()}
     exported = _exported(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
-    if list_file and any(UNLISTED in remark for remark in exported.remarks):
-        # The records have classes that the list in their folder doesn't.
+    have_unlisted_classes = any(UNLISTED in remark for remark in exported.remarks)
+    if list_file and have_unlisted_classes:
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
-    return _tell_exported(exported, format, as_json, None)
+    return _tell_exported(exported, format, as_json, source=None)
 
 
 def _mention_split(results: str) -> None:
@@ -471,7 +476,8 @@ def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
-    # The listed ones, then others of its parts, so that all parts have the same in the same order.
+    # The classes on the list, then others of the parts of a split. So all parts have the same
+    # classes in the same order.
     classes = ClassList(classes_of(results))
     for path in parts.values():
         for record in records_of(path):
@@ -512,11 +518,11 @@ def _exported(
 
 
 def _selection(settings: Mapping[str, Any]) -> Selection:
-    # Of the scores (("", 0.5), ("person", 0.3)) that of "" is for all other classes.
+    # `--min-score 0.5 --min-score person=0.3` comes as (("", 0.5), ("person", 0.3)).
     score_of_class: dict[str, float] = dict(settings["min_score"])
-    usual_score = score_of_class.pop("", None)
+    score_of_other_classes = score_of_class.pop("", None)
     return Selection(
-        min_score=usual_score,
+        min_score=score_of_other_classes,
         min_scores=score_of_class,
         verified_only=settings["verified_only"],
         keep_rejected=settings["keep_rejected"],

@@ -132,14 +132,14 @@ def generate(
 
 
 def _prepared(spec: Spec, pilot: int | None, options: dict[str, Any]) -> SpecRun:
+    shown_on_terminal = None
+    as_in_spec = None  # for an option that wasn't given
     return ready_to_run(
         spec,
         pilot=pilot,
-        # None shows it on a terminal.
-        progress=False if options["no_progress"] else None,
+        progress=False if options["no_progress"] else shown_on_terminal,
         budget_usd=options["budget_usd"],
-        # None leaves it to the spec: an option that wasn't given says nothing against that.
-        retry_failed=options["retry_failed"] or None,
+        retry_failed=True if options["retry_failed"] else as_in_spec,
         shard=options["shard"],
     )
 
@@ -195,7 +195,8 @@ def _engine(options: dict[str, Any]) -> MakeRun:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    # Where the page can't be written, a warning says why, and the run counts all the same.
+    # Writes the page and notes its path in `summary`. Where it can't be written, a warning says
+    # why, and the run counts all the same.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):  # this call has added nothing to show
         summary.shown.report = page
@@ -248,7 +249,8 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     costs_nothing = run.serving.free  # it runs on this machine
     if summary.done and not costs_nothing:
         lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")
-    if any(summary.expressions[status] for status in STATUSES):  # some were looked for
+    were_phrases_looked_for = any(summary.expressions[status] for status in STATUSES)
+    if were_phrases_looked_for:
         lines.append(f"next: with boxes drawn by hand, dataflowgrounding eval {folder} --gold FILE")
     return lines
 
@@ -257,18 +259,19 @@ def _advice_on_failures(summary: Summary) -> str:
     # Some failures may pass, such as an outage: a run asks again by itself. Others last, such as a
     # refusal: they are asked about again only with --retry-failed.
     line = "next: see in failures.jsonl why records failed"
-    if summary.handover.passing_failures:
+    may_some_pass = summary.handover.passing_failures
+    if may_some_pass:
         line += "; the same command tries again what may pass"
     lasting = sorted(ASKED_AGAIN.intersection(summary.failures))
     if lasting:
-        only = "only " if summary.handover.passing_failures else ""
+        only = "only " if may_some_pass else ""
         line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
     return line
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    # For --set-from pilot. A pilot gets many workers, to see how many requests at once the endpoint
-    # sustains. A later run gets that number of workers, or the spec's where it is larger.
+    # For --set-from pilot: sets the spec's `max_workers`, and never lowers it. A pilot gets many:
+    # it sees how many requests at once the endpoint sustains. A later run gets as many as that.
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:

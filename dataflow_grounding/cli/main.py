@@ -100,8 +100,8 @@ class _LazyGroup(click.Group):
         if name in _COMMANDS:
             module_name, _ = _COMMANDS[name]
             return _command_in(f"dataflow_grounding.cli.{module_name}", name)
-        others = targets_of("commands")
-        target = others.get(name) or others.get(cmd_name)
+        targets = targets_of("commands")  # other packages': "their_package.module:command"
+        target = targets.get(name) or targets.get(cmd_name)
         if target:
             return _command_of_another_package(target, cmd_name, ctx)
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
@@ -141,7 +141,6 @@ def _other_packages_commands() -> list[str]:
 
 
 def _command_of_another_package(target: str, name: str, ctx: click.Context) -> click.Command:
-    # `target` is an entry point, "their_package.module:command".
     module_name, _, attribute = target.partition(":")
     command = getattr(importlib.import_module(module_name), attribute, None)
     if not isinstance(command, click.Command):
@@ -189,8 +188,9 @@ def main() -> None:
         with _standard_streams():
             copy_context().run(_run)  # what `_run` sets in its context ends with it
     except SystemExit as leave:
-        if any(thread.name == LEAVING for thread in threading.enumerate()):
-            # A thread still waits for Ray. Ray's library would break down while Python ends.
+        does_thread_wait_for_ray = any(thread.name == LEAVING for thread in threading.enumerate())
+        if does_thread_wait_for_ray:
+            # Ray's library would break down while Python ends: so Python doesn't clean up.
             sys.stdout.flush()
             os._exit(leave.code if isinstance(leave.code, int) else 0)
         raise
@@ -305,10 +305,11 @@ class _FailSafeFile(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    # Output that can't be written raises nothing in the block, which ends with a SystemExit.
-    # Afterwards a line says so. An exit code of 0 would say that all was printed: it becomes 130,
-    # as where a run's files can't be written (see RunStopped). The same command can be run again.
-    if sys.stdout is not sys.__stdout__:  # the caller has put a stream of its own there
+    # The block ends with a SystemExit. Output that can't be written raises nothing in it. A line
+    # says so afterwards, and an exit code of 0 becomes 130, as where a run's files can't be written
+    # (see RunStopped): the same command can be run again.
+    has_callers_stream = sys.stdout is not sys.__stdout__
+    if has_callers_stream:
         yield
         return
     _open_closed_streams()
@@ -319,32 +320,35 @@ def _standard_streams() -> Iterator[None]:
         stdout: Any = sys.stdout
         stdout.flush()  # writing what is still held back may fail, too
         failed = stdout_sink.failed
-        if failed is None or failed.errno == errno.EPIPE:  # a reader such as `head` went away
+        has_reader_gone = failed is not None and failed.errno == errno.EPIPE  # `head`, say
+        if failed is None or has_reader_gone:
             raise
         say(f"Error: can't write to standard output: {failed.strerror}")
         raise SystemExit(leave.code or 130) from None
 
 
 def _open_closed_streams() -> None:
-    # A stream that was closed before the process began is None. The next file that is opened would
-    # get its number, and what libraries written in C print to that number would go into the file.
+    # A stream that was closed before the process began is None, and its number (1 for stdout) is
+    # free. The next file to be opened would get that number, and with it what libraries written in
+    # C print. So the null device is opened first.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             stream = open(os.devnull, "r+")  # noqa: SIM115
             setattr(sys, name, stream)
-            # `sys.stdout` will be another object. This one would be closed if nothing held it.
+            # Held twice: `_redirect_streams` replaces `sys.stdout`, and a stream that nothing holds
+            # is closed.
             setattr(sys, f"__{name}__", stream)
 
 
 def _redirect_streams() -> _FailSafeFile:
     # Puts streams that never raise in place of sys.stdout and sys.stderr, and returns the file of
-    # the first. Both write to copies of their descriptors. Descriptor 1 itself leads to standard
-    # error from here: programs that user code starts inherit it, and what they print is no answer
-    # of ours.
+    # the first.
     stdout: Any = sys.stdout
     stderr: Any = sys.stderr
     stdout_sink = _FailSafeFile(os.dup(stdout.fileno()), "w")
     stderr_sink = _FailSafeFile(os.dup(stderr.fileno()), "w")
+    # From here on, only the copy leads to standard output. Descriptor 1 leads to standard error:
+    # programs that user code starts inherit it, and what they print is no answer of ours.
     os.dup2(stderr.fileno(), stdout.fileno())
     sys.stdout = _text_into(stdout_sink, stdout)
     sys.stderr = _text_into(stderr_sink, stderr)

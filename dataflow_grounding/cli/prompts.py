@@ -67,6 +67,7 @@ def _use_of(name: str) -> str:
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
         if name in operator.tasks:
             operators.append(class_name)
-    # A prompt of no operator above is PromptedVQAGenerator's. That is registered once compat is
-    # imported, which nothing does here.
-    return ", ".join(operators) or "PromptedVQAGenerator"
+    if not operators:
+        # PromptedVQAGenerator isn't in the registry here: it is registered when compat is imported.
+        return "PromptedVQAGenerator"
+    return ", ".join(operators)

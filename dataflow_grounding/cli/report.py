@@ -39,7 +39,7 @@ def report(
     """
     with (
         bucket.copied(results, *_REPORTED_FILES) as folder,
-        # without OTHER the second folder is the first one, and isn't used
+        # without OTHER it is the first folder once more, and isn't used
         bucket.copied(other or results, *_REPORTED_FILES) as other_folder,
         progress("making the report") as tell,
     ):

@@ -71,10 +71,10 @@ def review_command(
     size_and_seed = None if sample is None else (sample, seed or 0)
     reviewable = Reviewable(results, image_root)
     session = Session(reviewable, who, sample=size_and_seed, order=queue, gold=gold)
-    # An item is what is judged; `also` has other boxes of the same thing.
-    repeated_count = sum(len(item.also) for item in reviewable.items)
-    if repeated_count:
-        boxes = counted(repeated_count, "box")
+    # A reviewer judges one box of a thing. Its item has the thing's other boxes in `also`.
+    other_count = sum(len(item.also) for item in reviewable.items)
+    if other_count:
+        boxes = counted(other_count, "box")
         say(f"{boxes} on a thing that another box of its class has: shown and judged with that one")
     ReviewServer(session, port).run(open_browser=not no_open)
 
@@ -116,13 +116,13 @@ def apply_command(
     Exit codes: 0 done, 1 some of DECISIONS were refused, because others have since changed the
     same items.
     """
-    # All decisions in RESULTS' reviews.jsonl are applied; downloaded ones are added to it first.
-    # Without -o the file is what pipelines and reviews go on from, and keeps rejected boxes.
+    # Downloaded decisions are added to RESULTS' reviews.jsonl, of which all are applied.
+    is_for_training = out is not None  # else pipelines and reviews go on from the file
     applied = apply_decisions(
         results,
         out,
         downloads,
-        keep_rejected=keep_rejected or out is None,
+        keep_rejected=keep_rejected or not is_for_training,
         take_equal=take_equal,
     )
     for line in applied["refused"]:

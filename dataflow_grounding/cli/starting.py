@@ -61,17 +61,22 @@ def _python_command() -> str:
 def _shipped_files() -> Iterator[tuple[str, str]]:
     # Each file's path, and where it goes in the user's folder: files of `init_template` to the top,
     # others into folders of their names.
-    package = Path(__file__).parents[1]
     for folder in ("api_pipelines", "example_data", "init_template"):
-        top = package / "_shipped" / folder  # where a wheel has it
-        if not top.is_dir():
-            top = package.parent / folder  # where the repository has it
-        if not top.is_dir():
-            raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
+        target_folder = "" if folder == "init_template" else folder
+        top = _shipped_folder(folder)
         for source in sorted(top.rglob("*"), key=lambda path: (path.parent, path.name)):
             if source.is_file() and source.suffix != ".pyc":
-                within = "" if folder == "init_template" else folder
-                yield str(source), os.path.join(within, source.relative_to(top))
+                yield str(source), os.path.join(target_folder, source.relative_to(top))
+
+
+def _shipped_folder(name: str) -> Path:
+    package = Path(__file__).parents[1]
+    in_wheel = package / "_shipped" / name
+    in_repository = package.parent / name
+    for folder in (in_wheel, in_repository):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"this installation has no {name}: install dataflow-grounding again")
 
 
 @click.command("default_specs")
@@ -108,14 +113,15 @@ def default_specs(
         raise SpecError("--endpoint states the backend: leave --backend out")
     settings = endpoint_named(endpoint) if endpoint is not None else _settings_of(backend)
     folder, names = _folder_and_pipelines(arguments)
-    paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
+    paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}  # by pipeline
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
     for name, path in paths.items():
         write_text(path, _spec_text(name, settings, every_key))
         say(path, err=False)
-    if endpoint is None and not backend and not backend_of_keys():
+    is_endpoint_chosen = endpoint is not None or backend or backend_of_keys()
+    if not is_endpoint_chosen:
         say("The environment names no endpoint, so these ask Gemini: see --backend, --endpoint.")
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
@@ -123,16 +129,17 @@ def default_specs(
 
 def _spec_text(name: str, settings: dict[str, Any], every_key: bool) -> str:
     text = with_settings(template_of(name), settings)
-    # With these settings the spec names no model: a run takes that of DF_MODEL, which may be unset.
-    leaves_model_open = settings["vlm"] == {"backend": "openai"}
-    if leaves_model_open and not os.environ.get("DF_MODEL", "").strip():
+    names_no_model = settings["vlm"] == {"backend": "openai"}  # a run takes that of DF_MODEL
+    is_variable_set = os.environ.get("DF_MODEL", "").strip()
+    if names_no_model and not is_variable_set:
         text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
     return text if every_key else shortened(text, name, settings)
 
 
 def _settings_of(backend: str | None) -> dict[str, Any]:
-    # {"vlm": {"backend": "gemini", "gemini": {"model": "gemini-2.5-pro"}}}, with the environment's
-    # backend and model. A model of `openai` is left to DF_MODEL, which the spec then names.
+    # With DF_MODEL=gemini-2.5-pro:
+    #   {"vlm": {"backend": "gemini", "gemini": {"model": "gemini-2.5-pro"}}}
+    # For `openai` no model is written: the template's comment says that a run takes DF_MODEL's.
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     vlm: dict[str, Any] = {"backend": backend}

@@ -34,14 +34,15 @@ class Habits:
 
     response_format: str = "json_schema"  # one of _FORMATS; "none" sends none
     tokens_key: str = "max_tokens"  # the key of the most tokens of a reply
-    system_message: bool = True  # else the user's message begins with its text
-    temperature: bool = True
-    # whether `stream` is sent, as false: some servers stream unless they are told not to
+    sends_system_message: bool = True  # else the user's message begins with its text
+    sends_temperature: bool = True
+    # `"stream": false`, because some servers stream unless they are told not to
     # (BerriAI/litellm#25766, unslothai/unsloth#6570)
-    stream: bool = True
-    # whether a further answer to the same question is asked for with a seed of its own
-    seed: bool = True
-    no_cache: bool = True  # whether LiteLLM is asked, for such an answer, for no kept reply
+    sends_stream: bool = True
+    # Two keys for a further answer to the same question: a seed of its own, and one that asks
+    # LiteLLM for no kept reply.
+    sends_seed: bool = True
+    sends_no_cache: bool = True
 
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next; None when nothing is left, or a content filter has refused. A
@@ -53,14 +54,14 @@ class Habits:
         words = refusal.lower()
         if self.tokens_key == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, tokens_key="max_completion_tokens")
-        if self.temperature and "temperature" in words:
-            return replace(self, temperature=False)
-        if self.stream and re.search(r"\bstream", words):
-            return replace(self, stream=False)
+        if self.sends_temperature and "temperature" in words:
+            return replace(self, sends_temperature=False)
+        if self.sends_stream and re.search(r"\bstream", words):
+            return replace(self, sends_stream=False)
         # "System role not supported", "roles must alternate user/assistant"
         is_about_roles = "role" in words and ("system" in words or "alternate" in words)
-        if self.system_message and is_about_roles:
-            return replace(self, system_message=False)
+        if self.sends_system_message and is_about_roles:
+            return replace(self, sends_system_message=False)
         if self.response_format == _FORMATS[-1]:
             return None
         next_format = _FORMATS[_FORMATS.index(self.response_format) + 1]
@@ -71,9 +72,9 @@ class Habits:
         response_format = f"response_format {self.response_format}"
         if self.response_format == "none":
             response_format = "no response_format"
-        system = "a system message" if self.system_message else "no system message"
-        temperature = "temperature" if self.temperature else "no temperature"
-        stream = "" if self.stream else ", no stream"
+        system = "a system message" if self.sends_system_message else "no system message"
+        temperature = "temperature" if self.sends_temperature else "no temperature"
+        stream = "" if self.sends_stream else ", no stream"
         return f"{response_format}, {self.tokens_key}, {system}, {temperature}{stream}"
 
 
@@ -105,10 +106,13 @@ def _is_under(domain: str, endpoint: str) -> bool:
 
 
 def completion_in(body: bytes) -> Any:
-    """Return the completion in the body of an answer, whole or streamed. A body that is a single
-    `chat.completion.chunk` counts as a stream. The pieces in a stream of the first choice's texts
-    and tool calls are joined; of any other key the last value counts. Raises ValueError or
-    RecursionError for no JSON, or a stream without an end.
+    """Return the completion in the body of an answer. The body may be
+
+    - the completion as JSON,
+    - a stream, whose lines `data: {…}` each have a chunk; `_Stream` puts these together,
+    - a single chunk, which counts as a stream of one.
+
+    Raises ValueError or RecursionError for no JSON, or a stream without an end.
     """
     stream = _Stream()
     is_event_stream = body.lstrip().startswith((b"data:", b"event:", b":"))
@@ -129,7 +133,7 @@ class _Stream:
     """The chunks of a streamed answer, put together.
 
     A chunk's choices have what is new in their `delta`: a piece of text, or of a tool call's
-    arguments.
+    arguments. The pieces of the first choice are joined. Of any other key the last value counts.
 
         {"choices": [{"index": 0, "delta": {"content": "A c"}}]}
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function":
@@ -212,32 +216,33 @@ def error_in(completion: Any) -> dict[str, Any] | None:
 def _stated_error(
     completion: Mapping[str, Any], choice: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    # MiniMax states it in the body's `base_resp`. OpenRouter and gateways state it in `error`, an
-    # object or a text, of the body or of its choice.
+    # MiniMax states it in the body's `base_resp`: {"status_code": 1004, "status_msg": "…"}.
+    # OpenRouter and gateways state it in the body or in its choice, as an object or a text.
     of_minimax = completion.get("base_resp")
     if isinstance(of_minimax, dict) and of_minimax.get("status_code"):
         return {"message": str(of_minimax)}
     for error in (completion.get("error"), choice.get("error"), completion.get("errors")):
-        if isinstance(error, dict) and _is_error(error):
-            return error
-        if error and not isinstance(error, dict):
+        if isinstance(error, dict):
+            if _is_error(error):
+                return error
+        elif error:
             return {"message": str(error)}
     return None
 
 
 def _broken_off_error(choice: Mapping[str, Any]) -> dict[str, Any] | None:
     finish_reason = choice.get("finish_reason")
-    # OpenRouter also states its provider's reason. That one doesn't count where a text came: with
-    # a usual `finish_reason`, such as "stop", OpenRouter took the text for whole.
-    of_provider = choice.get("native_finish_reason")
+    # OpenRouter also states its provider's reason. Where a text came, OpenRouter takes it for
+    # whole, and the provider's reason doesn't count.
+    reason_of_provider = choice.get("native_finish_reason")
     is_broken_off = is_one_of(finish_reason, BROKEN_OFF)
-    if of_provider and not _has_text(choice.get("message")):
-        is_broken_off |= is_one_of(of_provider, BROKEN_OFF)
+    if reason_of_provider and not _has_text(choice.get("message")):
+        is_broken_off = is_broken_off or is_one_of(reason_of_provider, BROKEN_OFF)
     if not is_broken_off:
         return None
     reason = f"finish_reason: {finish_reason}"
-    if of_provider:
-        reason += f", native_finish_reason: {of_provider}"
+    if reason_of_provider:
+        reason += f", native_finish_reason: {reason_of_provider}"
     return {"message": f"the endpoint broke off ({reason})"}
 
 
@@ -248,7 +253,11 @@ def _has_text(message: Any) -> bool:
 
 
 def _is_error(said: Mapping[str, Any]) -> bool:
-    # Some gateways send a code and an empty message with each answer: {"code": 0, "message": ""}.
+    # Some gateways send a code with each answer:
+    #   {"code": 200, "message": "OK"}  no error
+    #   {"code": 0, "message": ""}      no error
+    #   {"code": 0, "message": "busy"}  an error
+    #   {"code": 1301}                  an error
     code = said.get("code")
     if code in (200, "200"):
         return False
@@ -276,8 +285,8 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     finish_reason = choice.get("finish_reason") or "stop"
     if text and finish_reason in ("tool_calls", "function_call"):
         finish_reason = "stop"  # the call's arguments are the reply
-    # At a server with the wrong parser, a reasoning model's answer is among its thoughts.
     if not text.strip() and finish_reason == "stop":
+        # A server that reads a reasoning model in the wrong way takes its answer for a thought.
         text = _text(message.get("reasoning_content") or message.get("reasoning"))
     refusal = message.get("refusal")
     if not refusal and is_one_of(finish_reason, BLOCKED):

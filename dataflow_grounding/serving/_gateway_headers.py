@@ -48,7 +48,8 @@ def is_from_cache(headers: Mapping[str, str]) -> bool:
         return True
     for name in headers:
         is_of_replies = "cache" in name.lower() and not _OF_PROMPTS.search(name)
-        words = _QUOTED.sub("", headers[name])  # what is in quotes is only a name
+        # `"hit.example"; fwd=miss` is no hit: in quotes is the name of a cache
+        words = _QUOTED.sub("", headers[name])
         if is_of_replies and _HIT.search(words):
             return True
     return False

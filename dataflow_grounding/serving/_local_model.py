@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding._util.errors import EndpointRefused, RequestRefused, ServerFault
+from dataflow_grounding._util.errors import (
+    EndpointRefused,
+    GroundingError,
+    RequestRefused,
+    ServerFault,
+)
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.serving.serving import Reply, Usage
@@ -57,13 +62,12 @@ class LoadedModel:
         self._end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
         # This raises where the model has no chat template.
         self.processor.apply_chat_template([{"role": "user", "content": _text_parts("?")}])
-        # What makes a system message's content of a text; None: the template takes none.
+        # Makes a system message's content of a text; None for a template without such messages.
         self._system_content = self._system_message_form()
         self._special = _special_tokens(tokenizer)
 
     def _system_message_form(self) -> Callable[[str], Any] | None:
-        # The chat template decides: it wants a list of parts, or a text. None for a template
-        # without system messages.
+        # The chat template wants a list of parts, or a text, or takes no system messages: None.
         forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
         for form in forms:
             if self._takes_system_messages_as(form):
@@ -79,17 +83,21 @@ class LoadedModel:
         try:
             return [*self._generate(batch)]
         except Exception as error:
-            # older versions of torch have no such class, and then nothing is one
-            if isinstance(error, getattr(self._torch, "AcceleratorError", ())):
-                gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {message_of(error)}")
-                return [gpu_failed] * len(batch)
-            out_of_memory = isinstance(error, self._torch.OutOfMemoryError | MemoryError)
-            error_class = ServerFault if out_of_memory else RequestRefused
-            failure = error_class(f"{self.name}: {message_of(error)}")
-        if len(batch) == 1:
-            return [failure]
+            failure = self._failure_of(error)
+        has_gpu_failed = isinstance(failure, EndpointRefused)
+        if has_gpu_failed or len(batch) == 1:
+            return [failure] * len(batch)
         half = len(batch) // 2
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
+
+    def _failure_of(self, error: Exception) -> GroundingError:
+        # older versions of torch have no such class: an empty tuple then, of which nothing is one
+        accelerator_error = getattr(self._torch, "AcceleratorError", ())
+        if isinstance(error, accelerator_error):
+            return EndpointRefused(f"{self.name}: the GPU failed: {message_of(error)}")
+        if isinstance(error, self._torch.OutOfMemoryError | MemoryError):
+            return ServerFault(f"{self.name}: {message_of(error)}")
+        return RequestRefused(f"{self.name}: {message_of(error)}")
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
         inputs = self._inputs(batch)
@@ -128,7 +136,6 @@ class LoadedModel:
         )
 
     def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
-        # For a template without system messages, the system prompt comes before the text.
         request = asked.request
         content: list[dict[str, Any]] = [
             {"type": "image", "image": picture} for picture in asked.pictures
@@ -137,7 +144,7 @@ class LoadedModel:
         # something to the model. The text is JSON, so the token's first character can be escaped:
         # `\u003c|im_end|>`.
         text = self._special.sub(_with_escaped_start, request.text)
-        if self._system_content is None:
+        if self._system_content is None:  # the system prompt goes before the text
             content += _text_parts(f"{request.system}\n\n{text}")
             return [{"role": "user", "content": content}]
         content += _text_parts(text)

@@ -48,9 +48,11 @@ def needs_at(tier: str, key: str, timeout: float) -> list[str]:
 
 
 def error_at_tier(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
-    """Return what an error means for a request at a tier: TierFull where the tier has no room,
-    which the form of the answer says (`is_full`); EndpointRefused where the endpoint doesn't know
-    the tier; else the error itself.
+    """Return what an error means for a request at a tier:
+
+    - TierFull where the tier has no room: `is_full` tells that from an endpoint that is busy,
+    - EndpointRefused where the endpoint doesn't know the tier,
+    - else the error itself.
     """
     if not tier:
         return error

@@ -51,11 +51,11 @@ def checked_address(url: str, block: str, key: str = "base_url") -> str:
         raise SpecError(f"{name} should begin with http:// or https://")
     try:
         address = urlsplit(url)
-        is_usable = bool(address.hostname)
+        has_host = bool(address.hostname)
         _ = address.port  # raises ValueError for what is no port
     except ValueError:
-        is_usable = False
-    if not is_usable:
+        has_host = False
+    if not has_host:
         raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
     if address.fragment:
         raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
@@ -86,7 +86,8 @@ class LoopInThread:
     that are called in memory, and threads, have loops of their own: all of them send from this one.
     """
 
-    # all objects' one: a serving that has such a loop, not begun yet, is copied to other processes
+    # One lock for all objects. A serving may be copied to another process with its LoopInThread, if
+    # that hasn't begun, and a lock can't be copied.
     _lock = threading.Lock()
 
     def __init__(self) -> None:
@@ -199,10 +200,17 @@ def _proxy_of(url: str) -> str | None:
 
 
 class ClientTransport:
-    """Sends by a copy of an `openai` client. The copy's retries are off: the engine tries again,
-    and waits then with the whole run. It follows no redirects, also where it is a user's own:
-    another host has no claim to the picture or the key. An `http_client` is used in the running
-    loop, and closed at the end; with `loop`, all is sent from that one.
+    """Sends by a copy of an `openai` client. The copy's retries are off, because the engine tries
+    again, and lets the whole run wait for that. It follows no redirects, because another host
+    shouldn't get the picture or the key.
+
+    Args:
+        client: The client, which may be the user's own.
+        url: The address, for messages.
+        timeout: Seconds for a request.
+        headers: Further headers of each request.
+        http_client: The connections of the copy, in place of the client's; closed by `aclose`.
+        loop: The event loop to send in, in place of the running one.
     """
 
     def __init__(
@@ -238,7 +246,8 @@ class ClientTransport:
         import openai
 
         sent = self._create(body, headers)
-        try:  # the client's own time limit starts again with each byte
+        try:
+            # wait_for, because the client's own time limit starts again with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
         except openai.APIStatusError as error:
             response = error.response
@@ -323,9 +332,9 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # Returns EndpointUnreachable; or RateLimited, after which the engine waits, where this machine
-    # itself is short of connections. Among the causes of the client's error may be one of `ssl` or
-    # of the system, which says more.
+    # Returns EndpointUnreachable. Where this machine itself is short of connections, returns
+    # RateLimited, after which the engine waits. The client's error may be caused by one of `ssl`,
+    # with a `verify_message`, or by one of the system, with an `errno`: these say more.
     causes = list(with_causes(error))
     ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     why_not_trusted = getattr(ssl_error, "verify_message", None)
@@ -336,10 +345,10 @@ def _no_connection(error: BaseException, where: str) -> ServerFault:
             " SSL_CERT_FILE)"
         )
     system_error = next((cause for cause in causes if getattr(cause, "errno", None)), None)
-    number = getattr(system_error, "errno", None)
+    error_number = getattr(system_error, "errno", None)
     reason = excerpt(getattr(system_error, "strerror", None) or str(error), 200)
-    if number in SHORT:  # too many open files, no memory
+    if error_number in SHORT:  # too many open files, no memory
         return RateLimited(f"this machine has no room for another connection: {reason}")
-    if number == errno.ECONNREFUSED:
+    if error_number == errno.ECONNREFUSED:
         reason = "Connection refused"  # libraries have longer words for it
     return EndpointUnreachable(f"no connection to {where}: {reason}")

@@ -61,10 +61,14 @@ LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 
 
 def fault_of_client(error: Exception, where: str) -> GroundingError | None:
-    """Return what an HTTP client's error means; None for any other error. For an answer with a
-    status it is what `error_of` returns, EndpointUnreachable where no connection came about, and
-    ServerFault where one broke off, or nothing came in time. `where` is the serving as messages
-    name it.
+    """Return what an HTTP client's error means:
+
+    - what `error_of` returns, for an answer with the status of an error,
+    - EndpointUnreachable where no connection came about,
+    - ServerFault where one broke off, or nothing came in time,
+    - None for an error that is no HTTP client's.
+
+    `where` is the serving as messages name it.
     """
     status = _status_of(error)
     if status is not None:
@@ -75,7 +79,7 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
     words = excerpt(str(error), LONGEST_MESSAGE)
     if words:
         message += f": {words}"
-    # the errors of requests and openai have a refused connection as their cause
+    # A refused connection may be only the cause of the error, as in requests and openai.
     if any(map(_is_no_connection, with_causes(error))):
         return EndpointUnreachable(message)
     return ServerFault(message)
@@ -96,16 +100,16 @@ def _is_broken_off(error: BaseException) -> bool:
 
 
 def _status_of(error: Exception) -> int | None:
+    # The status of an error that the answer had, as 429; None where there is none.
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         metadata = response.get("ResponseMetadata")
-        status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
+        in_response = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
     else:
-        status = getattr(response, "status_code", None)  # openai, httpx and requests
-    if _is_status(status):
-        return status
-    # These are anthropic's, aiohttp's and urllib's. aiohttp's errors also have a `code`, but warn
-    # whoever asks for it: so that goes last.
+        in_response = getattr(response, "status_code", None)  # openai, httpx and requests
+    if _is_status(in_response):
+        return in_response
+    # The attributes of anthropic, aiohttp and urllib. `code` is last, because aiohttp warns of it.
     for name in ("status_code", "status", "code"):
         status = getattr(error, name, None)
         if _is_status(status):

@@ -219,7 +219,7 @@ class GeminiServing(Serving):
         return error_at_tier(self.service_tier, fault, is_full=status == 503)
 
     def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
-        # What the user states in `extra` goes before what this serving would send.
+        # What comes later replaces what comes before: the user's `extra` is last.
         body = {
             "systemInstruction": {"parts": [{"text": request.system}]},
             "contents": contents,
@@ -303,9 +303,9 @@ async def _content(message: Turn) -> dict[str, Any]:
     # {"text": "…"}]}; the assistant's role is called `model`.
     parts: list[dict[str, Any]] = []
     for image in message.images:
-        if image.ready:  # it needn't be read or encoded
+        if image.ready:
             url = image.data_url()
-        else:
+        else:  # to read and encode it takes long: the event loop goes on meanwhile
             url = await asyncio.to_thread(image.data_url)
         media_type, _, data = url.decode("ascii").removeprefix("data:").partition(";base64,")
         parts.append({"inlineData": {"mimeType": media_type, "data": data}})
@@ -319,7 +319,7 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
     # "nullable": true}. A property that is nullable is left out of `required`.
     # Source: ai.google.dev, structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    [type_name] = [name for name in types if name != "null"]
+    [type_name] = [name for name in types if name != "null"]  # one, with or without null
     dialect: dict[str, Any] = {"type": type_name.upper()}
     if "null" in types:
         dialect["nullable"] = True
@@ -342,7 +342,8 @@ def _reply_of(response: Any, where: str) -> Reply:
     usage = _usage_of(response.usage_metadata)
     tier = tier_named(_headers_of(response).get(TIER_HEADER))
     feedback = response.prompt_feedback
-    if feedback is not None and feedback.block_reason:
+    is_prompt_blocked = feedback is not None and feedback.block_reason
+    if is_prompt_blocked:
         refusal = _refusal(feedback.block_reason, feedback.block_reason_message)
         return Reply("", "blocked", usage, refusal, tier=tier)
     if not response.candidates:
@@ -353,13 +354,13 @@ def _reply_of(response: Any, where: str) -> Reply:
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _FINISHED:
         return Reply(text, _FINISHED[finish], usage, tier=tier)
-    if not is_one_of(finish, BLOCKED):
-        # The reason doesn't concern the content, such as OTHER or MALFORMED_RESPONSE. The text may
-        # not be whole, so it is dropped, and the engine asks again
-        # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
-        return Reply("", finish, usage, tier=tier)
-    refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
-    return Reply(text, finish, usage, refusal, tier=tier)
+    if is_one_of(finish, BLOCKED):
+        refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
+        return Reply(text, finish, usage, refusal, tier=tier)
+    # Another reason, such as OTHER or MALFORMED_RESPONSE, doesn't concern the content. The text may
+    # not be whole, so it is dropped, and the engine asks again (epam/ai-dial-adapter-vertexai#85,
+    # archestra-ai/archestra#5487).
+    return Reply("", finish, usage, tier=tier)
 
 
 def _headers_of(response: Any) -> dict[str, str]:

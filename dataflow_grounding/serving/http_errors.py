@@ -130,79 +130,85 @@ def error_of(
     asks whether `/v1` is missing from it.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
-    message = excerpt(_message(error, details), LONGEST_MESSAGE)
-    text = f"{where} answered {status}"
+    their_words = excerpt(_message(error, details), LONGEST_MESSAGE)  # what the answer says
+    our_message = f"{where} answered {status}"  # of the error that is returned, or its beginning
     if said:
-        text += f" {said}"
-    if message:
-        text += f": {message}"
+        our_message += f" {said}"
+    if their_words:
+        our_message += f": {their_words}"
     # What the words say goes before what the status alone would mean.
     return (
-        _error_by_words(status, text, message, _codes_of(error))
-        or _error_of_all(status, text, message, address)
-        or _error_by_status(status, text, message, headers, details)
+        _error_by_words(status, our_message, their_words, _codes_of(error))
+        or _error_of_all(status, our_message, their_words, address)
+        or _error_by_status(status, our_message, their_words, headers, details)
     )
 
 
 def _error_by_words(
-    status: int, text: str, message: str, codes: str
+    status: int, our_message: str, their_words: str, codes: str
 ) -> errors.NoCredit | errors.PictureTooLarge | None:
-    # `text` begins the error's message, and `message` and `codes` are what the answer says.
-    message_and_codes = f"{message} {codes}"
-    if _is_without_credit(status, message_and_codes):
-        smaller_requests_may_do = _FEWER_TOKENS.search(message) is not None
-        text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
-        return errors.NoCredit(text, certain=not smaller_requests_may_do)
-    if _is_too_large(status, message_and_codes):
-        too_large = errors.PictureTooLarge(text)
-        too_large.numbers = tuple(_sizes_in(message))  # the limit is one of these
+    words_and_codes = f"{their_words} {codes}"
+    if _is_without_credit(status, words_and_codes):
+        smaller_requests_may_do = _FEWER_TOKENS.search(their_words) is not None
+        our_message = our_message.rstrip(".")
+        return errors.NoCredit(
+            f"{our_message}. Top up the account, and run again to go on.",
+            certain=not smaller_requests_may_do,
+        )
+    if _is_too_large(status, words_and_codes):
+        too_large = errors.PictureTooLarge(our_message)
+        too_large.numbers = tuple(_sizes_in(their_words))  # the limit is one of these
         return too_large
     return None
 
 
 def _error_of_all(
-    status: int, text: str, message: str, address: str
+    status: int, our_message: str, their_words: str, address: str
 ) -> errors.EndpointRefused | None:
-    # The error where all requests fail like this one; None where others may succeed. `text` begins
-    # the error's message, and `message` is what the answer says.
-    advice = _advice_for_all(status, message)
+    # The error where all requests fail like this one; None where others may succeed.
+    advice = _advice_for_all(status, their_words)
     if advice is None:
         return None
     question = ""
-    if status == 404 and _NO_SUCH_PATH.fullmatch(message):
+    if status == 404 and _NO_SUCH_PATH.fullmatch(their_words):
         question = _question_about(address)
-    text = text.rstrip(".")
-    return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
+    our_message = our_message.rstrip(".")
+    return errors.EndpointRefused(
+        f"{our_message}. {question}{advice.text}.", certain=advice.certain
+    )
 
 
 def _error_by_status(
     status: int,
-    text: str,
-    message: str,
+    our_message: str,
+    their_words: str,
     headers: Mapping[str, str],
     details: Sequence[Mapping[str, Any]],
 ) -> errors.GroundingError:
-    # `text` is the error's message, and the others are what the answer says.
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
-        return busy(text, _seconds_to_wait(headers, details))
+        return busy(our_message, _seconds_to_wait(headers, details))
     if status >= 500 or status in _PASSING:
-        return _error_of_fault(status, text, message, retry_after(headers))
+        return _error_of_fault(status, our_message, their_words, retry_after(headers))
     if status >= 400:
-        return errors.RequestRefused(text)
+        return errors.RequestRefused(our_message)
     # Only a 200 is a reply: any other status below 400 has none.
-    return errors.Redirected(f"{text} (redirected or no answer to a request: check the address)")
+    return errors.Redirected(
+        f"{our_message} (redirected or no answer to a request: check the address)"
+    )
 
 
 def _error_of_fault(
-    status: int, text: str, message: str, wait: float | None
+    status: int, our_message: str, their_words: str, wait: float | None
 ) -> errors.ServerFault | errors.EndpointRefused:
     # The server is at fault, not the request: this mostly passes.
     if status >= 500 and wait is not None:  # a server that states a wait is busy, not broken
-        return errors.ServerOverloaded(text, wait)
-    if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
-        return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
-    fault = errors.ServerFault(text)
+        return errors.ServerOverloaded(our_message, wait)
+    if status >= 500 and takes_no_images(their_words):  # llama.cpp says so with 500
+        return errors.EndpointRefused(
+            f"{our_message}. The model takes no images: name one that does"
+        )
+    fault = errors.ServerFault(our_message)
     # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time limit
     # or a gateway's status it may be: the model may have answered it.
     fault.may_be_billed = status < 500 or status in _LOST
@@ -212,8 +218,9 @@ def _error_of_fault(
 def error_of_success(
     error: Mapping[str, Any], headers: Mapping[str, str], *, where: str, address: str = ""
 ) -> errors.GroundingError:
-    """Return what an error inside an answer with status 200 means. Its `code` counts as the status;
-    without one that is a status of an error, it is a fault that may pass.
+    """Return what an error inside an answer with status 200 means. Its `code` counts as the status
+    if it is one of an error, such as 429. Else the error is what its words say, or a fault that may
+    pass (500).
     """
     code: Any = error.get("code")
     if isinstance(code, str):
@@ -221,16 +228,20 @@ def error_of_success(
             code = int(code)
     is_status_of_error = type(code) is int and 400 <= code < 600
     status = code if is_status_of_error else 500
-    # By status 500, it is a fault that may pass. Two errors are known by their words not to pass.
-    if status == 500 and is_about_content(f"{code} {error.get('message')}"):
-        status = 400
-    if status == 500 and _NO_SUCH_PATH_WITH_200 in str(error.get("message")):
-        status = 404
+    if status == 500:
+        status = _status_by_words(f"{code} {error.get('message')}")
     body = json.dumps({"error": error}).encode()
     meant = error_of(status, headers, body, where=where, said="inside a 200", address=address)
     if isinstance(meant, errors.ServerFault) and not isinstance(meant, errors.ServerOverloaded):
         meant.may_be_billed = True  # the model was at work when it failed
     return meant
+
+
+def _status_by_words(words: str) -> int:
+    # Two errors don't pass, though they come with 500 or no status: they are known by their words.
+    if is_about_content(words):
+        return 400
+    return 404 if _NO_SUCH_PATH_WITH_200 in words else 500
 
 
 class _Advice(NamedTuple):
@@ -259,9 +270,11 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def _question_about(address: str) -> str:
-    # Asks whether `/v1` is missing from an address. Nothing is asked where its path has a version,
-    # or where it has a query, as Azure's addresses have. With a path, only the end is asked about:
-    # Ollama's /v1 isn't at /api/v1.
+    # Asks whether `/v1` is missing from an address:
+    #   http://host            -> Is it http://host/v1?
+    #   http://host/api        -> Should it end in /v1? Ollama's isn't at /api/v1, but at /v1.
+    #   http://host/v1         -> nothing: it has a version
+    #   https://host/x?key=1   -> nothing: Azure's addresses have a query, and no /v1
     parts = urlsplit(address)
     if not address or parts.query or _VERSION.search(parts.path):
         return ""
@@ -356,13 +369,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = _seconds_in(headers.get(name), unit)
         if seconds is not None:
             return seconds
-    until = _timestamp_of(headers.get("retry-after"))
-    if until is None:
+    date_to_wait_for = _timestamp_of(headers.get("retry-after"))
+    if date_to_wait_for is None:
         return seconds_to_reset(headers)
     now = _timestamp_of(headers.get("date"))  # by the endpoint's clock: ours may be wrong
     if now is None:
         now = time.time()
-    return _bounded(until - now)
+    return _bounded(date_to_wait_for - now)
 
 
 def _seconds_in(text: str | None, unit: float) -> float | None:
@@ -419,8 +432,10 @@ def _bounded(seconds: float) -> float | None:
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
     # Returns the error that a body states, and Google's details of it, [] without any:
-    # {"error": {"code": 429, "message": "…", "details": [{"@type": "…RetryInfo", …}]}}
-    # Other JSON, and a text, are taken for the error themselves. A web page says nothing: "".
+    #   {"error": {"code": 429, "details": [{"@type": …}]}}  -> what `error` has, and its details
+    #   {"message": "…"}, or any other JSON                  -> the JSON itself
+    #   a text                                               -> the text
+    #   <html>…                                              -> "": a web page says nothing
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -430,10 +445,10 @@ def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
     data = _first_of(data)  # Google's OpenAI-compatible addresses answer with a list
     if not isinstance(data, dict):
         return data, []
-    error = _first_of(data.get("error", data))
-    details = None
-    if isinstance(error, dict) and error is not data:  # Google's details are within an `error`
-        details = error.get("details")
+    if "error" not in data:
+        return data, []
+    error = _first_of(data["error"])
+    details = error.get("details") if isinstance(error, dict) else None
     if not isinstance(details, list):
         return error, []
     return error, [detail for detail in details if isinstance(detail, dict)]
@@ -449,14 +464,19 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error
-    metadata = error.get("metadata")
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    if isinstance(raw, str) and raw:
-        # What OpenRouter's provider said is often JSON: {"message": "Provider returned error",
-        # "metadata": {"raw": "{\"error\": …}"}}.
-        words = f"{words}: {_message(*_error_in(raw))}"
-    elif raw:
-        words = f"{words}: {raw}"
+    words_of_provider = _words_of_provider(error)
+    if words_of_provider is not None:
+        words = f"{words}: {words_of_provider}"
     reasons = [str(detail["reason"]) for detail in details if "reason" in detail]
     code = ", ".join(reasons) or error.get("code") or error.get("type")
     return f"{words} ({code})" if isinstance(code, str) else str(words)
+
+
+def _words_of_provider(error: Mapping[str, Any]) -> str | None:
+    # OpenRouter passes on what its provider said, often as JSON: {"message": "Provider returned
+    # error", "metadata": {"raw": "{\"error\": …}"}}. None where there is nothing of that.
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if not raw:
+        return None
+    return _message(*_error_in(raw)) if isinstance(raw, str) else str(raw)

@@ -35,7 +35,7 @@ LINGER = 0.03
 SAMPLES = 64
 SAMPLE_BYTES = 2**16  # the size of a sample
 
-_turn = threading.Lock()
+_one_generates = threading.Lock()
 """Held by the thread in which a model generates.
 
 Two that generate at once would take twice the memory and no less time.
@@ -170,8 +170,9 @@ class LocalServing(Serving):
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the model's reply. All requests queue up: the first has the model answer batch
-        after batch of them until its own is answered; then it is the next one's turn.
+        """Return the model's reply. Requests wait in a queue. The one that holds the queue's `turn`
+        has the model answer one batch after the other, until it is answered itself. Then the next
+        has its turn, and returns at once if one of these batches had it, too.
         """
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
         temperature = request.temperature(self.temperature) or 0.0
@@ -189,9 +190,9 @@ class LocalServing(Serving):
             asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        # Runs in a thread. Loads the model for the first batch. If that fails, no request can
-        # succeed.
-        with _turn:
+        # Runs in a thread. Loads the model for the first batch. If that fails, all requests of the
+        # batch get EndpointRefused, which stops a run.
+        with _one_generates:
             try:
                 self._loaded = self._loaded or LoadedModel(self)
             except Exception as error:
@@ -215,9 +216,8 @@ class _Queue:
     async def work(
         self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", max_batch: int
     ) -> None:
-        """Have the first request that waits answered, with others of the same temperature. Before
-        that, wait until no request has joined for LINGER seconds, or `max_batch` wait. At least one
-        has to wait already.
+        """Have one batch answered: the first request that waits, and others of its temperature, up
+        to `max_batch`. At least one has to wait already.
         """
         await self._wait_for_others(max_batch)
         batch = self._next_batch(max_batch)
@@ -232,10 +232,12 @@ class _Queue:
         self.waiting = self._unanswered()
 
     async def _wait_for_others(self, max_batch: int) -> None:
-        count_before = 0
-        while count_before < len(self.waiting) < max_batch:  # others have joined, and more may
+        # Waits until no request has joined for LINGER seconds, or a batch is full.
+        have_others_joined = True
+        while have_others_joined and len(self.waiting) < max_batch:
             count_before = len(self.waiting)
             await asyncio.sleep(LINGER)
+            have_others_joined = len(self.waiting) > count_before
 
     def _next_batch(self, max_batch: int) -> list[Asked]:
         # A model generates at one temperature for a whole batch: that of the first that waits.
@@ -263,8 +265,9 @@ def _digest_of(folder: str) -> str:
         size = os.path.getsize(path)
         digest.update(f"{os.path.basename(path)}:{size};".encode())
         with open(path, "rb") as file:
-            from_sample_to_sample = max(SAMPLE_BYTES, size // SAMPLES)
-            for offset in range(0, size, from_sample_to_sample):
+            # From the start of a sample to the next. In a small file they leave no gaps.
+            step = max(SAMPLE_BYTES, size // SAMPLES)
+            for offset in range(0, size, step):
                 file.seek(offset)
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]

@@ -242,7 +242,7 @@ class OpenAIServing(Serving):
         # The first two requests find out what the endpoint takes, and the others wait for that.
         found_out = self._found_out
         if not found_out.is_certain:
-            async with found_out.first_requests.get():
+            async with found_out.first_requests.get():  # lets two in at a time
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request)
         return await self._answer_as_found_out(request)
@@ -254,23 +254,23 @@ class OpenAIServing(Serving):
         habits = self._found_out.habits  # while this request is on its way, another may change them
         try:
             reply = await self._send(request, habits)
+            if _has_keys_against_caches(request, habits):
+                self._found_out.takes_keys_against_caches = True
+            return reply
         except PictureTooLarge:  # it is too large in any form
             raise
         except RequestRefused as refused:
-            # No other name holds the error: with one, error and frame would hold each other, and
-            # the request's pictures would stay in memory.
+            # The error has no other name: it holds this frame, and with one the frame would hold
+            # it, so that the request's pictures would stay in memory.
             if self._may_be_about_keys(request, habits, refused):
                 return await self._with_fewer_keys(request, habits, refused)
             if not _may_be_about_lower_temperature(request, refused):
                 raise
-        else:
-            if _has_keys_against_caches(request, habits):
-                self._found_out.takes_keys_against_caches = True
-            return reply
+        # it was refused, perhaps for the lower temperature
         return await self._send_at_usual_temperature(request)
 
     async def _send_at_usual_temperature(self, request: Request[Any]) -> Reply:
-        # A request has a lower temperature only with `cut_off`.
+        # A request has a lower temperature only where an earlier reply to it was cut off.
         at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
         request.before_another()
         return await self._send(at_usual_temperature, self._found_out.habits)
@@ -281,8 +281,8 @@ class OpenAIServing(Serving):
         # Whether a refusal may be due to the keys that ask for a reply of one's own.
         if not _has_keys_against_caches(request, habits) or is_about_content(str(refused)):
             return False
-        # An endpoint that has answered with these keys takes them. But another request may have
-        # found out meanwhile that it takes only some of them.
+        # An endpoint that has answered a request with these keys takes them. Where the habits have
+        # changed since this one was sent, that answer was to fewer keys.
         found_out = self._found_out
         are_taken = found_out.takes_keys_against_caches and found_out.habits == habits
         return not are_taken
@@ -290,18 +290,20 @@ class OpenAIServing(Serving):
     async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
-        # Sends a request without one, then another, then both of the keys that ask for a reply of
-        # one's own: a refusal may not name the key that isn't taken. The habits with which the
-        # request is answered are noted for later ones. Raises `refused` if all are refused, too.
-        habits_to_try = [replace(habits, seed=False)]
-        if self._found_out.is_litellm and habits.no_cache:  # else that key wasn't sent
-            habits_to_try.append(replace(habits, no_cache=False))
-            habits_to_try.append(replace(habits, seed=False, no_cache=False))
-        for habits_to_send_with in habits_to_try:
+        # Two keys ask for a reply of one's own: `seed`, and LiteLLM's `cache`. A refusal may not
+        # name the one that isn't taken. So the request is sent without `seed`, without `cache`, and
+        # without both, until it is answered. Those habits are noted for later requests. Raises
+        # `refused` if all are refused, too.
+        habits_to_try = [replace(habits, sends_seed=False)]
+        sent_cache_key = self._found_out.is_litellm and habits.sends_no_cache
+        if sent_cache_key:
+            habits_to_try.append(replace(habits, sends_no_cache=False))
+            habits_to_try.append(replace(habits, sends_seed=False, sends_no_cache=False))
+        for fewer_keys in habits_to_try:
             request.before_another(refused)
             with suppress(RequestRefused):
-                reply = await self._send(request, habits_to_send_with)
-                self._found_out.habits = habits_to_send_with
+                reply = await self._send(request, fewer_keys)
+                self._found_out.habits = fewer_keys
                 self._found_out.takes_keys_against_caches = True
                 return reply
         raise refused
@@ -315,7 +317,7 @@ class OpenAIServing(Serving):
         while True:
             try:
                 # Whether seeds are taken is found out later, by `_with_fewer_keys`.
-                reply = await self._send(request, replace(habits, seed=False))
+                reply = await self._send(request, replace(habits, sends_seed=False))
             except PictureTooLarge:  # it is too large in any form
                 raise
             except RequestRefused as error:
@@ -382,7 +384,7 @@ class OpenAIServing(Serving):
                 f"{where} answered something that is not a chat completion: {beginning!r}"
             )
         if isinstance(completion, dict):
-            error.billed = usage_in(completion.get("usage"))
+            error.billed = usage_in(completion.get("usage"))  # tokens are paid for all the same
         raise error
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
@@ -391,7 +393,7 @@ class OpenAIServing(Serving):
         # message, the first turn begins with the system prompt.
         parts = [b'{"messages":[']
         beginning = ""
-        if habits.system_message:
+        if habits.sends_system_message:
             parts.append(_system_message(request.system))
         else:
             beginning = f"{request.system}\n\n"
@@ -409,9 +411,10 @@ class OpenAIServing(Serving):
 
     def _keys_against_caches(self, seed: int, habits: Habits) -> Iterator[bytes]:
         # A key that the user states in `extra_body` is sent by `_settings`: not twice.
-        if habits.seed and "seed" not in self.extra_body:
+        if habits.sends_seed and "seed" not in self.extra_body:
             yield b'"seed":%d,' % seed
-        if self._found_out.is_litellm and habits.no_cache and "cache" not in self.extra_body:
+        asks_litellm = self._found_out.is_litellm and habits.sends_no_cache
+        if asks_litellm and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
 
     def _settings_tail(self, request: Request[Any], habits: Habits) -> bytes:
@@ -420,7 +423,7 @@ class OpenAIServing(Serving):
         last = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
         made_of = (habits, temperature, request.form)
-        # the very same schema: an equal one may have its keys in another order
+        # `is`: an equal schema may have its keys in another order, which gives another JSON
         if last is not None and last.made_of == made_of and last.schema is request.schema:
             return last.json_tail
         json_tail = json.dumps(self._settings(request, habits)).encode().removeprefix(b"{")
@@ -433,21 +436,21 @@ class OpenAIServing(Serving):
         # What the user states in `extra_body` goes before what this serving would send.
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
         temperature = request.temperature(self.temperature)
-        if habits.temperature and temperature is not None:
+        if habits.sends_temperature and temperature is not None:
             settings["temperature"] = temperature
         response_format = _response_format(request, habits)
         if response_format is not None:
             settings["response_format"] = response_format
         if self.service_tier:
             settings["service_tier"] = self.service_tier
-        if habits.stream:  # whether the key is sent, which asks for no stream
+        if habits.sends_stream:
             settings["stream"] = False
         settings |= self.extra_body
         thinking = request.form.thinking
         if thinking:
-            # `settings` come second, and replace the fields for thinking: what the user states goes
-            # before these, too.
-            settings = _thinking.with_fields(self.thinking_fields(thinking) or {}, settings)
+            of_thinking = self.thinking_fields(thinking) or {}
+            # Where both have a field, the second one's counts: it may be the user's.
+            settings = _thinking.with_fields(of_thinking, settings)
         return settings
 
     async def list_models(self) -> list[str]:
@@ -476,13 +479,13 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # A user's `http_client` has connections that work in one event loop only, so all loops send
-        # from a loop of its own. Any other client is copied, with connections for this loop.
+        # The transport for the running event loop. Connections work in one loop only.
         import openai
 
         url = self._address("chat/completions")
         transport = partial(ClientTransport, client, url, self.timeout, self.extra_headers)
         if has_own_http_client(client):
+            # Its connections can't be replaced, so the requests of all loops are sent from one.
             return transport(loop=self._loop_of_client)
         return transport(http_client=openai.DefaultAsyncHttpxClient())
 
@@ -496,7 +499,7 @@ class OpenAIServing(Serving):
 
 def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
     # Whether a request is sent with keys that ask gateways for a reply of its own, not a kept one.
-    return request.wants_own_reply and (habits.seed or habits.no_cache)
+    return request.wants_own_reply and (habits.sends_seed or habits.sends_no_cache)
 
 
 def _may_be_about_lower_temperature(request: Request[Any], refused: RequestRefused) -> bool:
@@ -554,9 +557,9 @@ def _check_model_and_client(model_name: str, client: Any) -> None:
 
 def _key_in_environment(name: str, url: str) -> str | None:
     # The key in the variable `name`, else in one of the usual variables; None where none is set.
-    # OPENAI_API_KEY is not tried for the address of DF_BASE_URL: that may be another provider's.
     names = [name, "DF_API_KEY"]
-    if url != os.environ.get("DF_BASE_URL"):
+    may_be_another_providers = url == os.environ.get("DF_BASE_URL")  # who shouldn't get OpenAI's
+    if not may_be_another_providers:
         names.append("OPENAI_API_KEY")
     for variable in names:
         key = os.environ.get(variable)

@@ -78,16 +78,18 @@ class OpenAISdkServing(OpenAIServing):
                 url = setting("vlm.openai.base_url")
                 raise SpecError(f"{url} and {setting(_ENDPOINT)} are both set: leave one out")
             api_url = _address_of_deployment(azure_endpoint, model_name, api_version)
-            # unless the caller names another variable
+            # `settings` come second: the caller may name another variable
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
         elif api_version or token_provider:
             raise SpecError(f"{setting(_ENDPOINT)} is missing: name the Azure resource")
         super().__init__(api_url, model_name, **settings)
-        provider = token_provider or None  # an empty name counts as none
-        if isinstance(provider, str):
-            provider = provider_named(provider, ["."])  # its module may be in the current folder
-        self._provider = provider
-        if provider is not None:
+        self._provider: TokenProvider | None = None
+        if isinstance(token_provider, str):
+            if token_provider:  # an empty name counts as none
+                self._provider = provider_named(token_provider, ["."])
+        else:
+            self._provider = token_provider or None
+        if self._provider is not None:
             _refuse_token_for(self._url)
 
     @property
@@ -117,7 +119,7 @@ class OpenAISdkServing(OpenAIServing):
         elif self._api_key:
             settings["api_key"] = self._api_key
         else:
-            # The client insists on a key. `Omit` leaves the headers out that would have it.
+            # The client insists on a key. `Omit` leaves out the headers that would hold it.
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
         client = self._new_client(settings)
@@ -134,12 +136,11 @@ class OpenAISdkServing(OpenAIServing):
     async def _token(self) -> str:
         assert self._provider is not None
         try:
-            token: Any = await call_in_thread(self._provider)  # which may ask the network
+            token: Any = await call_in_thread(self._provider)  # it may ask the network
             if inspect.isawaitable(token):
                 token = await token
-        except (Exception, SystemExit) as error:
-            # The user's code may raise anything, SystemExit too. Its words may hold the secret, so
-            # they aren't shown.
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            # The error's words may hold the secret, so they aren't shown.
             raised = f"it raised {type(error).__name__}; call it in Python to see why"
             raise EndpointRefused(
                 f"{setting(_PROVIDER)} gave no token: {raised}", certain=False

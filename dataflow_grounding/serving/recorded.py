@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from dataflow_grounding._util.errors import InputError, RequestRefused
@@ -55,11 +55,15 @@ class RecordedServing(Serving):
         self.takes_turns = serving is None or serving.takes_turns
         # A recording has no reply to a picture that its run didn't show.
         self.takes_probes = serving is not None and serving.takes_probes
-        self._identity: dict[str, Any] = {}
-        self._recorded_at = ""  # the endpoint whose replies these are
-        self._replies: dict[str, dict[str, Any]] = {}
+        recording = _Recording()  # what the file holds: nothing, if it is yet to be written
         if serving is None or os.path.exists(self.path):
-            self._load()  # sets the three above, `box_format`, `box_formats` and `is_vlm`
+            recording = _read_recording(self.path)
+        self._identity = recording.identity
+        self._recorded_at = recording.recorded_at  # the endpoint whose replies these are
+        self._replies = recording.replies
+        self.box_format = recording.box_format
+        self.box_formats = recording.box_formats
+        self.is_vlm = recording.is_vlm
         if serving is not None:
             self._take_over(serving)
         self.model = str(self._identity["model"])
@@ -68,7 +72,7 @@ class RecordedServing(Serving):
     def _take_over(self, serving: Serving) -> None:
         # What the serving says of itself replaces what the file said.
         self._identity = masked(serving.identity())
-        if not self._recorded_at:  # the recording is yet to begin
+        if not self._recorded_at:  # the file is yet to be written
             self._recorded_at = str(masked(serving.identity_there())["endpoint"])
         self.box_format = serving.box_format
         self.box_formats = serving.box_formats
@@ -101,7 +105,7 @@ class RecordedServing(Serving):
             answer = await self._serving.answer(request)
             reply = Reply(answer) if isinstance(answer, str) else answer
             line = self._record(key, reply)
-        # A new reply is made of its line, too: so it is as it will be when it is played back.
+        # A new reply is read from its line, too: so it is the same as when it is played back.
         return Reply(
             line["reply"],
             line["finish_reason"],
@@ -128,8 +132,8 @@ class RecordedServing(Serving):
         return line
 
     def _prepare_to_append(self, file: BinaryIO) -> None:
-        # Writes the first line into an empty file. Ends a last line that wasn't finished: the
-        # process that wrote it may have been killed.
+        # Writes the first line into an empty file. Otherwise ends the last line, if the process
+        # that wrote it was killed.
         is_empty = file.tell() == 0  # it is opened at its end
         if is_empty:
             head = head_of_recording(self, self.identity_there(), self.box_format)
@@ -139,26 +143,6 @@ class RecordedServing(Serving):
         if file.read(1) != b"\n":
             file.write(b"\n")
 
-    def _load(self) -> None:
-        # Reads the recording into this object's attributes. Raises InputError.
-        try:
-            with open(self.path, encoding="utf-8") as file:
-                head = parse_line(file.readline())
-                self._replies = _replies_in(file)
-            recorded = dict(head["recorded"])
-            self._recorded_at = str(recorded["endpoint"])
-            # Keys of replies are made of the identity, which mostly has no address.
-            if not head.get("keyed_by_endpoint", True):
-                del recorded["endpoint"]
-            self._identity = {"model": recorded["model"], **recorded}  # KeyError without a model
-            self.box_format = str(head["box_format"])
-            self.box_formats = [dict(row) for row in head.get("box_formats", ())]
-            self.is_vlm = bool(head.get("is_vlm", True))
-        except FileNotFoundError:
-            raise InputError(f"no recording {self.path}") from None
-        except Exception:
-            raise InputError(f"{self.path} is not a recording of replies") from None
-
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         # A recorded request has its own fields in its key: it is found, or isn't there.
         return {} if self._serving is None else self._serving.thinking_fields(level)
@@ -166,6 +150,42 @@ class RecordedServing(Serving):
     async def aclose(self) -> None:
         if self._serving is not None:
             await self._serving.aclose()
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """What the file of a recording holds."""
+
+    identity: dict[str, Any] = field(default_factory=dict)
+    recorded_at: str = ""  # the endpoint whose replies these are
+    replies: dict[str, dict[str, Any]] = field(default_factory=dict)  # by their requests' keys
+    box_format: str = Serving.box_format
+    box_formats: Sequence[Mapping[str, Any]] = ()
+    is_vlm: bool = True
+
+
+def _read_recording(path: str) -> _Recording:
+    try:
+        with open(path, encoding="utf-8") as file:
+            head = parse_line(file.readline())
+            replies = _replies_in(file)
+        recorded = dict(head["recorded"])
+        recorded_at = str(recorded["endpoint"])
+        # Keys of replies are made of the identity, which mostly has no address.
+        if not head.get("keyed_by_endpoint", True):
+            del recorded["endpoint"]
+        return _Recording(
+            identity={"model": recorded["model"], **recorded},  # KeyError without a model
+            recorded_at=recorded_at,
+            replies=replies,
+            box_format=str(head["box_format"]),
+            box_formats=[dict(row) for row in head.get("box_formats", ())],
+            is_vlm=bool(head.get("is_vlm", True)),
+        )
+    except FileNotFoundError:
+        raise InputError(f"no recording {path}") from None
+    except Exception:
+        raise InputError(f"{path} is not a recording of replies") from None
 
 
 def _replies_in(lines: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -193,13 +213,14 @@ def head_of_recording(
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
     rows = [dict(row) for row in serving.box_formats]
-    if maps:  # the name is then ORDER_px@measured
+    if maps:  # the format was measured: its name is `xyxy_px@measured`, or of another order
         order = box_format.partition("_")[0]
         row = {"name": box_format, "order": order, "scale": "px", "maps": list(map(asdict, maps))}
         rows.append(row)
     if rows:
         head["box_formats"] = rows
-    if "endpoint" not in serving.identity():
+    is_keyed_by_endpoint = "endpoint" in serving.identity()
+    if not is_keyed_by_endpoint:
         head["keyed_by_endpoint"] = False
     if not serving.is_vlm:
         head["is_vlm"] = False

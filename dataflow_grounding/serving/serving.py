@@ -128,12 +128,16 @@ class Reply:
 class Serving(ABC):
     """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
 
-    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault and
-    EndpointUnreachable, which the engine tries again; PictureTooLarge, after which it asks with
-    smaller pictures; any other RequestRefused, which fails the record; and EndpointRefused, which
-    stops the run. A serving that sends more than once for one answer calls
-    `request.before_another()` before each further time, with the RequestRefused if it was refused:
-    ten refusals of one request stop the run.
+    `answer` sends once and raises what went wrong:
+
+    - RateLimited, ServerOverloaded, ServerFault, EndpointUnreachable: the engine tries again,
+    - PictureTooLarge: it asks with smaller pictures,
+    - any other RequestRefused: the record fails,
+    - EndpointRefused: the run stops.
+
+    A serving that sends more than once for one answer calls `request.before_another()` before each
+    further time, with the RequestRefused if it was refused: ten refusals of one request stop the
+    run.
     """
 
     model: str
@@ -235,10 +239,12 @@ class Serving(ABC):
         """
         identity: dict[str, Any] = {"model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))
-        if not is_address or _with_address.get():  # `identity_there` sets the latter
+        is_address_wanted = _with_address.get()  # in a call by `identity_there`
+        if is_address_wanted or not is_address:
             identity = {"endpoint": self.endpoint, **identity}
-        # A class that defines `identity` itself adds the settings that count to what this returns.
-        if self.stated_settings and type(self).identity is Serving.identity:
+        # A class with an `identity` of its own adds the settings that count by itself.
+        has_own_identity = type(self).identity is not Serving.identity
+        if self.stated_settings and not has_own_identity:
             identity["settings"] = dict(self.stated_settings)
         return identity
 
@@ -290,7 +296,8 @@ def check_serving(serving: object, whose: str) -> None:
     """Raise SpecError for what is no serving that can answer; `whose` is what it was given to."""
     name = type(serving).__name__
     if not isinstance(serving, Serving):
-        if callable(getattr(serving, "answer", None)):
+        looks_like_serving = callable(getattr(serving, "answer", None))
+        if looks_like_serving:
             raise SpecError(
                 f"{name} is no serving yet: derive it, as in class {name}(Serving), from"
                 " dataflow_grounding.Serving"
@@ -305,9 +312,10 @@ def check_serving(serving: object, whose: str) -> None:
 
 
 async def reply_of(serving: Serving, request: Request[Any]) -> Reply:
-    """Return what a serving answers; a text becomes a Reply. Raises what the serving raises,
-    EndpointRefused if its `answer` isn't async, as no request can succeed then, and OperatorFailed
-    for an answer that is no reply.
+    """Return what a serving answers; a text becomes a Reply.
+
+    Raises what the serving raises; EndpointRefused if its `answer` isn't async, because no request
+    can succeed then; OperatorFailed for an answer that is no reply.
     """
     whose = f"answer of {type(serving).__name__}"
     answering: Any = serving.answer(request)

@@ -55,9 +55,9 @@ class SeveralEndpoints(Serving):
         self.endpoint = " + ".join(self._by_address)
         self.box_format = first.box_format
         self.box_formats = first.box_formats
-        # the most requests in flight at each of them, not at all together
+        # at each of them, not at all together
         self.max_workers = min(serving.max_workers for serving in servings)
-        # for the worst case of a reply's cost
+        # the largest, because it is for the worst case of a reply's cost
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
         self.regions_per_request = first.regions_per_request
         self.needs_labels = first.needs_labels
@@ -67,9 +67,9 @@ class SeveralEndpoints(Serving):
         self.takes_probes = first.takes_probes
         self.exact_boxes = first.exact_boxes
         self._turns = itertools.cycle(servings)
-        # Replies are stored under the identity of the first, whichever has answered: all of them
-        # have to have it.
-        if any(serving.identity() != first.identity() for serving in servings):
+        # Replies of all are stored under the identity of the first, so all have to have the same.
+        are_alike = all(serving.identity() == first.identity() for serving in servings)
+        if not are_alike:
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
             )
@@ -98,15 +98,16 @@ class SeveralEndpoints(Serving):
     async def answer(self, request: Request[Any]) -> Reply | str:
         """Return the reply of the next endpoint in turn that can answer.
 
-        One that raises EndpointRefused or ServerFault is passed over, unless it is the last to be
-        tried. Any other error is raised at once. The engine doesn't call this: it chooses endpoints
-        by room and weight.
+        Each is tried once. One that raises EndpointRefused or ServerFault is passed over, but the
+        error of the last one is raised, as is any other error. The engine doesn't call this: it
+        chooses endpoints by room and weight.
         """
-        all_but_one = len(self._by_address) - 1
-        for serving in itertools.islice(self._turns, all_but_one):
+        all_but_last = len(self._by_address) - 1
+        for serving in itertools.islice(self._turns, all_but_last):
             with suppress(EndpointRefused, ServerFault):
                 return await serving.answer(request)
-        return await next(self._turns).answer(request)
+        last = next(self._turns)
+        return await last.answer(request)
 
     def identity(self) -> dict[str, Any]:
         return next(iter(self._by_address.values())).identity()

@@ -61,7 +61,7 @@ class TokenRules:
         # token_rules.yaml explains them.
         width, height = size
         rule = self._rule()
-        # Gemini's, such as {"MEDIA_RESOLUTION_LOW": 64, "other": 1120}
+        # Gemini: {"MEDIA_RESOLUTION_LOW": 64, "other": 1120}. Older models have no "other".
         count_by_resolution = rule.get("by_resolution", {})
         count = count_by_resolution.get(self.media_resolution, count_by_resolution.get("other"))
         if count:
