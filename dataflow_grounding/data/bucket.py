@@ -471,7 +471,7 @@ def _are_blocks_of_one_split(name: str, own_path: str) -> bool:
     # Whether a shard's folder `name` and the own one, at `own_path`, are two blocks of one
     # split, such as "block-1-8" and "block-2-8". These have no row in common.
     own_name = posixpath.basename(own_path)
-    if name == own_name:
+    if name == own_name:  # one block, whose replies are of use to itself
         return False
     block, _, count = name.rpartition("-")
     own_block, _, own_count = own_name.rpartition("-")
@@ -507,14 +507,15 @@ class _Run:
         self._sender.join()
 
     def _send_now_and_then(self) -> None:
-        # Sends what came every SEND_SECONDS. While that fails, the run goes on; it is said once,
-        # and tried again after longer and longer pauses.
+        # Every SEND_SECONDS, sends what came since. While that fails, the run goes on: the failure
+        # is told once, and sending is tried again after longer and longer pauses.
         wait = SEND_SECONDS
         while not self._is_over.wait(wait):
             try:
                 if self._replies.is_taken_over():
                     self._taken_over()
-                # also of a run that was taken over: they were paid for, and the log is its own
+                # A run that was taken over sends its replies, too. They were paid for, and the log
+                # is its own: no other run writes it.
                 self._replies.send()
                 wait = SEND_SECONDS
             except OSError as error:

@@ -222,10 +222,11 @@ class RowWriter:
         try:
             with open(written_before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
+                    new_line = line
                     if number in numbers:
                         row = parse_line(line)
-                        line = dump_line({**row, **columns_for(row)})
-                    self._file.write(line)
+                        new_line = dump_line({**row, **columns_for(row)})
+                    self._file.write(new_line)
         finally:
             os.remove(written_before)
 

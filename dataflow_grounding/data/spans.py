@@ -362,9 +362,9 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    # The compatibility form, such as "fi" of the ligature ﬁ, if it is one word or one character.
-    # Others would be cut into several words, such as "1⁄2" of ½ or "°C" of ℃: of these letters the
-    # canonical form is taken.
+    # The compatibility form, if it is one word or one character; else the canonical form:
+    #   the ligature ﬁ -> "fi"
+    #   ½              -> ½, because "1⁄2" would be cut into several words, as "°C" of ℃ would be
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
     if is_of_one_word or len(compatible) == 1:

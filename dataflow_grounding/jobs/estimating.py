@@ -273,9 +273,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     _refuse_what_cannot_be_estimated(run)
     sample = _look_at_records(run)
     stored = _stored_by_step(run)
-    left = _left(run, sample, stored)
-    probes = _probes(run, left)
-    expected = _with_probes_and_cost(run, left, probes)
+    amounts_left = _amounts_left(run, sample, stored)
+    probes = _probes(run, amounts_left)
+    expected = _with_probes_and_cost(run, amounts_left, probes)
     steps_in_json = []
     for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
         steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
@@ -339,7 +339,7 @@ def _look_at_records(run: SpecRun) -> _Sample:
     steps = [_StepEstimate(step, run) for step in run.job.steps]
     record_count, rows = _count_and_rows_to_look_at(run)
     with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
-        memo = ImageMemo(images, keeps=False)
+        memo = ImageMemo(images, keeps=False)  # what is found out now isn't added to the log
         amounts_by_record = run_blocking(
             lambda: _amounts_by_record(steps, _records(run, rows), memo)
         )
@@ -398,14 +398,15 @@ def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
             yield source.record(row)
 
 
-def _left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> list[Amount]:
+def _amounts_left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> list[Amount]:
     # What each step has left to send, without USD.
-    left = []
+    amounts_left = []
     done_by_step = _rows_done_by_step(run, sample, stored)
     for step, to_send, done in zip(run.job.steps, sample.to_send, done_by_step, strict=True):
         replies = stored.get(step.label, _StoredReplies())
-        left.append(_left_of_step(to_send * sample.weight, replies, sample.rows, done))
-    return left
+        to_send_of_run = to_send * sample.weight
+        amounts_left.append(_left_of_step(to_send_of_run, replies, sample.rows, done))
+    return amounts_left
 
 
 def _rows_done_by_step(
@@ -430,20 +431,21 @@ def _rows_done_by_step(
     return done_by_step
 
 
-def _left_of_step(stated: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
-    # What a step has left to send, if `done` of the run's `rows` have been answered. `stated` is
+def _left_of_step(of_all: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
+    # What a step has left to send, if `done` of the run's `rows` have been answered. `of_all` is
     # what all rows take by _MEANS.
     is_measured = stored.paid.requests > 0 and done > 0
     if not is_measured:  # no reply is stored: all rows are left
-        return stated
+        return of_all
     # The other rows are taken to need what the answered ones needed, on average.
     rows_left_per_row_done = (rows - done) / done
     measured = stored.paid * rows_left_per_row_done
     reports_tokens = measured.input > 0
-    if reports_tokens or not stated.requests:
+    if reports_tokens or not of_all.requests:
         return measured
-    # The endpoint reports no tokens: those of a request are taken to be the stated ones.
-    return stated * (measured.requests / stated.requests)
+    # The endpoint reports no tokens. A request is taken to have as many as by _MEANS.
+    share_left = measured.requests / of_all.requests
+    return of_all * share_left
 
 
 def _with_probes_and_cost(
@@ -451,10 +453,12 @@ def _with_probes_and_cost(
 ) -> list[Amount]:
     expected = []
     for step, amount, probes_of_step in zip(run.job.steps, amounts, probes, strict=True):
+        with_probes = amount
         if amount.requests:
             # A probe costs about what a request of its step does.
-            amount += amount * (probes_of_step / amount.requests)
-        expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
+            probes_per_request = probes_of_step / amount.requests
+            with_probes = amount + amount * probes_per_request
+        expected.append(_with_cost(with_probes, run, step.operator.serving or run.serving))
     return expected
 
 

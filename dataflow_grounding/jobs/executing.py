@@ -29,7 +29,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
     run.job.refuse_obstacles()
     _refuse_to_replace_a_models_results(run)
     folder = steps[0].storage.checkpoint_folder
-    summary: Summary | None = None
+    summary: Summary | None = None  # until all steps have ended
     with locked_folder(folder):
         started = time.time()
         try:
@@ -42,8 +42,8 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             _write_results(run, started, summary)
             return summary
         except RunStopped as stopped:
+            # Where run.json can't be written, either, what stopped the run is the better error.
             with suppress(InputError):
-                # The error says what stopped the run, not that run.json has no room either.
                 write_run_json(run, started, summary, stopped)
             raise
 
@@ -73,12 +73,12 @@ def _write_results(run: SpecRun, started: float, summary: Summary) -> None:
 def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
     # With `vlm.backend: auto`, the embedded grounder runs if the environment names no endpoint. In
     # a new terminal that may be by mistake: nobody wants its results in place of a model's.
-    before = run.before.get("model")
-    if run.spec.block.vlm.backend == "auto" and before not in (None, run.serving.model):
+    earlier_model = run.before.get("model")
+    is_of_another_model = earlier_model not in (None, run.serving.model)
+    if run.spec.block.vlm.backend == "auto" and is_of_another_model:
+        results = f"{run.spec.results_dir} has results of {earlier_model}"
         way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
-        raise SpecError(
-            f"{run.spec.results_dir} has results of {before}, and no endpoint is named now: {way}"
-        )
+        raise SpecError(f"{results}, and no endpoint is named now: {way}")
 
 
 def _write_annotations(run: SpecRun) -> None:

@@ -136,7 +136,8 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
     # `ours=False`: a user's class names the settings, so a secret is told by how its name sounds.
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value
-        if not (is_address or names_secret(name) or name in _CHANGE_NO_REPLY):
+        changes_no_reply = is_address or names_secret(name) or name in _CHANGE_NO_REPLY
+        if not changes_no_reply:
             settings_that_count[name] = value
     return settings_that_count
 

@@ -79,13 +79,17 @@ def filled_in(config: Any) -> FilledIn:
         OmegaConf.update(config, key, None)
     values: Any = OmegaConf.to_container(config, resolve=True)
     stated: Any = OmegaConf.to_container(config)
+    _mask_variables_in(stated)
+    return FilledIn({str(name): value for name, value in values.items()}, stated, missing)
+
+
+def _mask_variables_in(stated: Any) -> None:
+    # From now on, values of the variables that the spec takes are masked in messages and files: as
+    # a whole if they are secret, else only what looks like a key in them.
     for text, is_of_secret_key in texts_in(stated):
         for variable in _VARIABLE_BEGUN.findall(text):
-            # The key that takes a variable may be secret, or the variable by its own name.
-            is_secret = is_of_secret_key or is_secret_variable(variable)
-            # From now on its value is masked; of one that isn't secret, only what looks like a key.
+            is_secret = is_of_secret_key or is_secret_variable(variable)  # `api_key: ${oc.env:X}`
             learn_fields(os.environ.get(variable), is_secret)
-    return FilledIn({str(name): value for name, value in values.items()}, stated, missing)
 
 
 def _empty_other_backends(config: Any) -> None:
@@ -111,10 +115,9 @@ def set_at(config: Any, place: Place, value: Any) -> None:
 
 
 def _is_of_other_backend(spec: Any, place: Place) -> bool:
-    # Whether a place is in the block of a backend that isn't in use. The place of
-    # `image_grounding.vlm.openai.base_url` is, if `image_grounding.vlm.backend` is "gemini". No
-    # place in such a block has fewer than these four parts.
-    if len(place) < 4:
+    # Whether a place is in the block of a backend that isn't in use. Such is that of
+    # `image_grounding.vlm.openai.base_url`, if `image_grounding.vlm.backend` is "gemini".
+    if len(place) < 4:  # it has fewer parts than this one
         return False
     pipeline, vlm, backend_of_block, *_ = place
     if vlm != "vlm" or backend_of_block not in _BLOCKS_OF_BACKENDS:

@@ -256,8 +256,8 @@ def _folder_of_last_that_states(location: Sequence[str], sources: Sequence[tuple
 
 
 def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:
-    # Of each value that may be a path: its block, its key, and the key with the blocks that it is
-    # in, such as ["image_grounding", "data", "input_jsonl"].
+    # Of each value that may be a path: its block, its key, and its location, such as
+    # ({"input_jsonl": "a.jsonl"}, "input_jsonl", ["image_grounding", "data", "input_jsonl"]).
     yield values, "results_dir", ["results_dir"]
     for name, block in values.items():
         if not isinstance(block, dict):

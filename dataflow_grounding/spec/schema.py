@@ -142,9 +142,8 @@ class OpenAIBlock(Block):
     @field_validator("endpoints", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        # An item that is a text is an address, all else of which is the default. What is no list is
-        # left for pydantic to refuse.
-        if not isinstance(value, list):
+        # In `endpoints: [http://a/v1]` the text becomes a block with this address.
+        if not isinstance(value, list):  # pydantic refuses it
             return value
         endpoints = []
         for endpoint in value:
@@ -255,8 +254,7 @@ class RowsData(Block):
     @field_validator("glossary")
     @classmethod
     def _defines_something(cls, glossary: dict[str, str]) -> dict[str, str]:
-        # Raised here, the problem is told with its place in the spec; `problems.validated` finds
-        # the wrong term in `inside`.
+        # The error has the wrong term in `inside`, by which `problems.validated` names its line.
         for term, definition in glossary.items():
             if not term.strip() or not definition.strip():
                 wrong = "a term and what counts as it should be texts, as {pallet jack: low trucks}"
