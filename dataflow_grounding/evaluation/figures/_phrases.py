@@ -32,9 +32,10 @@ MOST_COMPARED = 100_000
 def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
     """Return pairs of words that may be one in two spellings, and how often the two occur in all.
 
-    The words of a pair differ by hyphens or a plural alone, as "t-shirt" and "tshirts". Or one is
-    20 times as common as the other, and they are equal if each may lose a letter ("giraffe",
-    "girafe") or its ending ("skate", "skating"). Those have 5 to 40 letters and no digits.
+    - They differ only by hyphens or a plural: "t-shirt" and "tshirts".
+    - Or one is 20 times as common as the other, and they become equal when either or both lose a
+      letter ("giraffe", "girafe") or an ending ("skate", "skating"). Such words have 5 to 40
+      letters and no digits.
     """
     plain_form = {head: singular(head.replace("-", "")) for head in heads}  # "t-shirts": "tshirt"
     # Words with a form in common may be one: their plain form, or what a misspelling leaves.
@@ -107,13 +108,13 @@ def sharing_boxes(
 
     The third value says whether they have all boxes in common, and the same number of them.
     """
-    # Indices of two expressions → which boxes of the two the other one has, too, each as the index
-    # of its expression and its own: {(0, 2): {(0, 0), (2, 1)}}.
+    # By the indices of two expressions: their shared boxes, each as (expression, number).
+    # {(0, 2): {(0, 0), (2, 1)}}: box 0 of expression 0 is equal to box 1 of expression 2.
     shared = defaultdict[tuple[int, int], set[tuple[int, int]]](set)
     for a, b in _pairs_of_equal_boxes(expressions):
         pair = (min(a.expression, b.expression), max(a.expression, b.expression))
         shared[pair] |= {(a.expression, a.number), (b.expression, b.number)}
-    # Only of the expressions in these pairs: there may be many others.
+    # Only the expressions in these pairs are compared by text: there may be many others.
     indices = set(chain.from_iterable(shared))
     compared_text = {index: _compared_text(expressions[index]) for index in indices}
     for (first, second), shared_boxes in sorted(shared.items()):
@@ -122,7 +123,8 @@ def sharing_boxes(
         first_count = len(expressions[first]["instances"])
         second_count = len(expressions[second]["instances"])
         are_all_shared = len(shared_boxes) == first_count + second_count
-        # Two boxes of one may be as good as one box of the other: then the numbers differ.
+        # Two boxes of one expression may both equal one box of the other. Then all are shared, but
+        # the expressions have different numbers of boxes.
         have_all_in_common = are_all_shared and first_count == second_count
         yield expressions[first], expressions[second], have_all_in_common
 
@@ -130,7 +132,8 @@ def sharing_boxes(
 def _pairs_of_equal_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
-    # Each box is compared only with those that begin near it.
+    # Pairs of boxes of different expressions with IoU MERGE_IOU or more. Each box is compared only
+    # with the next ones from the left, as far as they can overlap so much.
     boxes = _boxes_from_left(expressions)
     compared = 0  # pairs, at most MOST_COMPARED
     for place, left in enumerate(boxes):

@@ -32,9 +32,12 @@ def alike_in(
 ) -> tuple[list[tuple[Place, ...]], list[tuple[Place, ...]]]:
     """Return which pictures of the data sets are the same file, within one and across them.
 
-    `files` has for each picture, in the data sets' order, what tells its file from others. The
-    first list has a pair for each picture that its data set has already: the earlier one, then
-    itself. The second has groups that several data sets share: the first picture of each data set.
+    `files` has for each picture, in the data sets' order, what tells its file from others.
+
+    - The first list is of repeats within a data set. Each is a pair: the first picture of the file
+      in that data set, then the repeated one.
+    - The second list is of files that several data sets have. Each is a tuple with the first
+      picture of the file in each of these.
     """
     # By name, so that the first of a group is the same in any order of the pictures.
     candidates = sorted(_candidates(data_sets, files))
@@ -45,7 +48,8 @@ def alike_in(
     for name, number, file, group in candidates:
         place = Place(name, data_sets[number].name)
         earlier = first_places.setdefault((group, number), place)
-        if earlier is place:  # it is the first itself
+        is_first = earlier is place
+        if is_first:
             continue
         # The same file under the same name, in several data sets, is listed once.
         if (name, file) not in listed:
@@ -59,7 +63,8 @@ def alike_in(
 def _candidates(data_sets: Sequence[DataSet], files: Sequence[bytes]) -> list[_Candidate]:
     # The pictures whose file another one has, too: most pictures aren't kept.
     group_of = _first_same(files)
-    # A group has its first picture's index, so any further picture of it has another one.
+    # A group's number is the index of its first picture. A picture with another index is a further
+    # one of its group, so that group has several.
     shared_groups = {group for picture, group in enumerate(group_of) if group != picture}
     candidates: list[_Candidate] = []
     files_and_groups = zip(files, group_of, strict=True)  # of all data sets, one after the other

@@ -105,7 +105,7 @@ class FigureCounts:
         picture, _ = names_of(record, record_name)
         self._wordings.add(wordings_of(record))  # what its reply remarked: the figure `remarks`
         entries = list(_record_entries(record))
-        is_broken = entries == [("broken", True)]
+        is_broken = entries == [("broken", True)]  # a broken record has no other entry
         expressions = record.get("expressions")
         if not is_broken and isinstance(expressions, list):
             self._classes.add(picture, expressions)
@@ -113,7 +113,8 @@ class FigureCounts:
         for figure, value in entries:
             if figure == "phrases":
                 phrase_count += 1
-            if figure == "words":  # no figure of its own: the first words are kept, not counted
+            # "words" is no figure: the first words are kept, for `type_token_ratio`.
+            if figure == "words":
                 if len(self._first_words) < _FIRST_WORDS:
                     self._first_words.append(value)
             else:
@@ -149,7 +150,7 @@ class FigureCounts:
         figures = {}
         for name, row in FIGURES.items():
             figures[name] = _figure_of_counts(row.get("kind"), counts[name])
-        # These aren't made of counts: the loop above has set them by an empty one.
+        # These aren't made of counts. They replace what the loop above made of empty counts.
         figures.update(picture_figures)
         figures["rejected"] = self._without_rejected.boxes
         figures["remarks"] = self._wordings.common()
@@ -157,7 +158,7 @@ class FigureCounts:
         figures["classes"] = self._classes.rows()
         figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
-            # Words of classes come from a list, and say nothing of the data.
+            # Phrases are names of classes, from a list: figures of their words say nothing.
             for name, row in FIGURES.items():
                 if row.get("of_words"):
                     figures[name] = None
@@ -175,8 +176,8 @@ class FigureCounts:
         self._counts["look_alikes"].update(look_alikes(self._counts["all_heads"]))
 
     def _count_pictures(self) -> dict[str, int | None]:
-        # The figures of pictures. Also sets `named`, and counts the phrases of each picture. A
-        # figure is None if nothing was opened to count it.
+        # The figures of pictures; None for one that takes opening them, where none was opened. This
+        # also sets `named`, and adds to the counts of `phrases_per_image`.
         unread = set[str]()
         if self._read:
             digests, unread = files_of(self._data_sets)
@@ -191,7 +192,7 @@ class FigureCounts:
         return {
             "images": len(phrase_counts),
             "unread": len(unread) if self._read else None,
-            # names tell nothing of it: a data set has each name once
+            # None where pictures are compared by names: a data set has each name only once
             "same_pictures": len(repeats) if self._read else None,
             "leaks": len(leaks),
         }
@@ -211,8 +212,9 @@ class FigureCounts:
 
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Names of figures, each with a value that counts once more in it, such as ("statuses", "none").
-    # For a share the value is True for what has the property, and False for what hasn't.
+    # Pairs of a figure's name and a value. Each pair counts the value once in that figure:
+    # ("statuses", "none") is one more phrase with the status none. In a figure that is a share, the
+    # value is True for what has the property, and False for what hasn't.
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -233,7 +235,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _entries_across_phrases(
     expressions: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, Any]]:
-    # As `_record_entries`, of all phrases together.
+    # Pairs as of `_record_entries`, by comparing all phrases of a record.
     for _ in said_twice(expressions):
         yield "same_phrase_twice", True
     # Each expression once, by its id(): it may be in several pairs.
@@ -249,8 +251,9 @@ def _entries_across_phrases(
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # As `_record_entries`, of one phrase. figures.yaml says what each figure is about, but for two
-    # that other figures are made of: "words", and "all_heads", which are compared for look-alikes.
+    # Pairs as of `_record_entries`, of one phrase. figures.yaml says what each figure is about. Two
+    # names aren't in it, because other figures are made of them: "words", and "all_heads", which
+    # are compared for look-alikes.
     text = expression["text"]
     head = head_of(text)
     box_count = len(expression["instances"])
@@ -287,7 +290,7 @@ def _attributes_in(words: Sequence[str]) -> list[str]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    # As `_record_entries`, of one box. Without the picture's size there is no place in it.
+    # Pairs as of `_record_entries`, of one box. Its place needs the picture's size.
     size_of_box = coco_size(area(box))
     yield "sizes", size_of_box
     yield "small_share", size_of_box == "small"
@@ -309,8 +312,8 @@ def _cell(part: float) -> int:
 
 
 def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
-    # A figure by its kind in figures.yaml. Without a kind it counts what has a property; a share is
-    # the part that has it.
+    # Makes a figure of its counts, by its kind in figures.yaml. A figure without a kind is how many
+    # have a property; a share is the part that has it.
     if kind is None:
         return count_of_value.get(True, 0)
     if kind == "names":
@@ -335,7 +338,8 @@ def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, 
     spread = {"mean": round(sum_of_values / total_count, 2)}
     for name, part in _QUANTILES.items():
         least_rank = part * total_count
-        spread[name] = values[bisect_left(ranks, least_rank)]  # the first with such a rank or more
+        first_place = bisect_left(ranks, least_rank)  # of a value with this rank or more
+        spread[name] = values[first_place]
     return spread
 
 
@@ -354,8 +358,8 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    # What to do about a figure that is beyond a bound of its row in figures.yaml; "" for nothing,
-    # also at a bound. Beyond several bounds, the advice of the first one counts.
+    # What to do about a figure that is beyond a bound of its row in figures.yaml. It is "" within
+    # and exactly at the bounds. Beyond several bounds, the advice of the first one counts.
     value = figure
     if isinstance(figure, dict):
         # A spread is compared by its mean, counts by name by how many names there are.

@@ -119,13 +119,15 @@ class _Groups:
         self._parent = array("q")  # by a picture's index
 
     def add(self, parent: int) -> None:
-        """Add the next picture to the group of an earlier one; by its own index to a new group."""
+        """Add the next picture: to the group of the earlier picture `parent`, or to a new group if
+        `parent` is its own index.
+        """
         self._parent.append(parent)
 
     def first_of(self, picture: int) -> int:
         parent = self._parent
         while parent[picture] != picture:
-            # Its grandparent becomes its parent, which halves the way for the next call.
+            # The picture's grandparent becomes its parent: the next call has half the way.
             parent[picture] = parent[parent[picture]]
             picture = parent[picture]
         return picture
@@ -145,9 +147,9 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     themselves.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
-    # A bucket has the pictures whose hashes have one value in one band. Those of the first band's
-    # values come first, then those of the next band's. In a dict, keys would take more memory than
-    # pictures.
+    # There is a bucket for each band and value: it has the pictures whose hashes have this value in
+    # this band. The list has all buckets of the first band, then all of the next. A dict's keys
+    # would take more memory than the pictures.
     bucket_count = len(_BAND_STARTS) * _BUCKETS_OF_BAND
     buckets: list[list[int]] = [[] for _ in range(bucket_count)]
     first_equal = dict[bytes, int]()
@@ -155,9 +157,9 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     for index, look in enumerate(looks):
         first_index = first_equal.setdefault(look, index)
         groups.add(first_index)
-        was_compared = first_index != index
-        has_no_parts = len(look) <= _HASH_BYTES  # then it is alike to equal ones alone
-        if was_compared or has_no_parts:
+        is_repeated = first_index != index  # its first one was compared
+        has_no_parts = len(look) <= _HASH_BYTES  # such a look is only alike to equal ones
+        if is_repeated or has_no_parts:
             continue
         own_buckets = _buckets_of(hashes[index], buckets)
         candidates = _with_near_hash(hashes[index], own_buckets, hashes)
@@ -309,14 +311,16 @@ def _parts_by_share(
     largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
     weights = np.array([weight_of_part[name] for name in largest_first], float)
     shares = weights * (len(pictures) / weights.sum())  # in pictures
-    # For each group the index of its first picture, and how many pictures it has; for each picture
-    # the index of its group.
-    groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
-    first_pictures = [pictures[group] for group in groups]
+    # Groups are numbered. By group: `first_indices` of their first pictures, and `sizes`. By
+    # picture: `group_of`.
+    first_indices, group_of, sizes = np.unique(
+        first_of_group, return_inverse=True, return_counts=True
+    )
+    first_pictures = [pictures[index] for index in first_indices]
     line = _line_of_groups(first_pictures, sizes, seed, smallest_share=shares.min())
     cuts = _cuts_of_line(sizes[line], shares)
-    part_of_group = np.zeros(len(groups), int)
-    for number, (begin, end) in enumerate(pairwise([0, *cuts, len(groups)])):
+    part_of_group = np.zeros(len(first_indices), int)
+    for number, (begin, end) in enumerate(pairwise([0, *cuts, len(first_indices)])):
         part_of_group[line[begin:end]] = number
     part_numbers = part_of_group[group_of].tolist()
     parts = [largest_first[number] for number in part_numbers]
@@ -326,8 +330,9 @@ def _parts_by_share(
 def _line_of_groups(
     first_pictures: Iterable[str], sizes: "np.ndarray", seed: int, smallest_share: float
 ) -> "np.ndarray":
-    # The groups' indices by chance, after those that are larger than the smallest share: no cut
-    # could be near the end of a share in the middle of these.
+    # The groups' numbers. Those larger than the smallest share come first, the largest in front: in
+    # the middle of the line, no cut near them would be near the end of a share. All others are in
+    # the order of chance.
     import numpy as np
 
     digests = (short_digest(f"{seed} {picture}") for picture in first_pictures)
@@ -337,8 +342,8 @@ def _line_of_groups(
 
 
 def _cuts_of_line(sizes: "np.ndarray", shares: "np.ndarray") -> list[int]:
-    # The places in the line with which the second part and each further one begins. A group belongs
-    # to the part that its middle is in.
+    # The places in the line at which the second part and each further one begins. A group belongs
+    # to the part in whose share its middle is.
     import numpy as np
 
     middles = np.cumsum(sizes) - sizes / 2  # of each group, in pictures of the line
@@ -348,15 +353,18 @@ def _cuts_of_line(sizes: "np.ndarray", shares: "np.ndarray") -> list[int]:
 
 
 def _with_a_group_for_each_part(cuts: Sequence[int], group_count: int) -> list[int]:
-    # A cut is the place in the line with which the next part begins. Cuts are moved so that each
-    # part has a group; where there are fewer groups than parts, the first parts have one.
+    # A cut is the place in the line at which the next part begins. Cuts are moved so that each part
+    # has a group: [0, 5] of 5 groups become [1, 4]. Where there are fewer groups than parts, only
+    # the first parts have one.
     moved: list[int] = []
     cut_before = 0
     for index, cut in enumerate(cuts):
-        parts_from_here = len(cuts) - index
-        latest_cut = group_count - parts_from_here  # leaves a group for each of these parts
-        cut_before = max(min(cut, latest_cut), cut_before + 1)
-        moved.append(cut_before)
+        parts_after_cut = len(cuts) - index
+        latest_cut = group_count - parts_after_cut  # leaves a group for each of these parts
+        earliest_cut = cut_before + 1  # leaves one for the part before the cut
+        moved_cut = max(min(cut, latest_cut), earliest_cut)
+        moved.append(moved_cut)
+        cut_before = moved_cut
     return moved
 
 

@@ -110,8 +110,8 @@ def _all_findings(
 def _with_facts(
     path: str, folders: tuple[str, ...], reads_pictures: bool
 ) -> Iterator[tuple[Row, FactsOrWhy | None]]:
-    # Each row with the facts of its picture; None where pictures aren't read, and for a row that
-    # can't be read.
+    # Each row with the facts of its picture. These are None where pictures aren't read, and for a
+    # row that can't be read itself.
     if not reads_pictures:
         for row in read_rows(path):
             yield row, None
@@ -180,8 +180,8 @@ def _findings_across_expressions(expressions: Sequence[Mapping[str, Any]]) -> It
 
 
 def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # Those of the expressions' texts, as they are compared, that the caption has. All are looked
-    # for at once: to go through a long caption for each of many texts would take forever.
+    # The texts of the expressions that are in the caption, in the form in which texts are compared.
+    # All are searched at once: searching a long caption for each of many texts would take forever.
     texts = {as_compared(expression["text"]) for expression in expressions}
     spans = find_spans([*texts], caption)
     return {text for text, span in zip(texts, spans, strict=True) if span is not None}
@@ -204,8 +204,9 @@ def _findings_in_picture(
 
 
 def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> ImageFacts | None:
-    # What a run remembers of the row's picture; None for nothing. It is taken for JPEGs alone: a
-    # run reads these to their end, but of others only the header, and what follows may be broken.
+    # What a run remembers of the row's picture; None if it has to be read here. Only what is
+    # remembered of a JPEG is taken: of other files a run reads the header alone, and what follows
+    # may be broken.
     if row.data is None or len(log) == 0:
         return None
     path = path_of(row.data)
@@ -223,8 +224,8 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
     try:
         file_path = find_file(path, folders).path
         data = read_file(file_path)
-        # It is decoded, because a header is whole also where pixels are lost. A JPEG is decoded to
-        # its smallest size, which is fastest.
+        # Decoding shows whether the file is broken: the header may be whole where pixels are lost.
+        # A JPEG is decoded to its smallest size, which is fastest.
         with decoding(data, file_path, at_least=(1, 1)):
             pass
         return parse_facts(data, file_path)
@@ -265,7 +266,8 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     box = box_of(instance["bbox"])
     score = instance["score"]
     x1, y1, x2, y2 = box
-    beyond = 0.0  # how far the box is out of the picture, in pixels; 0 or less inside
+    # How far the box is out of the picture, in pixels: 0 or less inside, 0 if its size isn't known.
+    beyond = 0.0
     is_whole_picture = False
     if size is not None:
         width, height = size
@@ -290,7 +292,7 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
 def _is_in_parts(box: Bbox, size: Size | None) -> bool:
     # Whether all numbers are from 0 to 1, so that they are likely parts of the sides, not pixels.
     if size is not None and min(size) <= 1:
-        return False  # a box in pixels has no larger numbers either
+        return False  # in so small a picture, a box in pixels has such numbers, too
     return 0 <= min(box) < max(box) <= 1
 
 

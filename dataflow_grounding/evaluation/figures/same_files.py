@@ -83,14 +83,14 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
 def _files_of_data_set(
     data_set: DataSet, sizes: Sequence[int], shared_sizes: Collection[int]
 ) -> Iterator[bytes | None]:
-    # For each picture what tells its file from others; None for one that can't be read.
+    # For each picture, bytes that tell its file from others; None for one that can't be read.
     paths_of_shared_sizes = []
     for path, size in zip(data_set.paths(), sizes, strict=True):
         if size in shared_sizes:
             paths_of_shared_sizes.append(path)
     digests = _digests_of(paths_of_shared_sizes, data_set)  # in the same order
     for name, size in zip(data_set.number_of, sizes, strict=True):
-        if size == 0:
+        if size == 0:  # the file wasn't found, or is empty
             yield None
         elif size in shared_sizes:
             yield next(digests)

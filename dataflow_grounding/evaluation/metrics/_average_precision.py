@@ -39,9 +39,9 @@ _BOXES = np.dtype([("image", "u4"), ("digest", "u8"), ("score", "f8"), ("right",
 class AveragePrecision:
     """AP over IoU 0.5:0.05:0.95, at 100 boxes a phrase, as COCO's evaluators compute it.
 
-    One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the
-    gold doesn't ask for in an image is no false positive there (as in LVIS). Boxes without score
-    come last, the first ones of all phrases before the second ones.
+    There is one class, "phrase". Each phrase of an image is evaluated as if it were an image of its
+    own: what the gold doesn't ask for in an image is no false positive there (as in LVIS). Boxes
+    without score rank last: first the first one of each phrase, then the second ones, and so on.
 
     Source: COCOeval of https://github.com/cocodataset/cocoapi: `evaluateImg` and `accumulate`;
     pycocotools and faster-coco-eval agree with it.
@@ -62,7 +62,7 @@ class AveragePrecision:
         digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
         scores = []
         for index, (*_, score) in enumerate(predicted):
-            # Without a score: below every real one, and the lower the later it comes.
+            # Without a score: -1, -2 and so on by its place, below every real score.
             scores.append(-1.0 - index if score is None else float(score))
         indices = sorted(range(len(predicted)), key=lambda index: -scores[index])
         surest = indices[:_MOST_BOXES]
@@ -71,7 +71,9 @@ class AveragePrecision:
             self._boxes.append(_Box(image, digest, scores[index], right))
 
     def value(self) -> float | None:
-        """Return the AP of all phrases, in [0, 1]: None without gold boxes, 0 without predicted."""
+        """Return the AP of all phrases, in [0, 1]. It is None without gold boxes, and 0 with gold
+        boxes but no predicted ones.
+        """
         gold_boxes = sum(phrase.gold_boxes for phrase in self._phrases)
         if not gold_boxes:
             return None
@@ -87,8 +89,8 @@ class AveragePrecision:
     def bootstrap_values(self, images: int) -> np.ndarray:
         """Return the AP of 200 bootstrap samples of that many images, the same at each call.
 
-        A sample without a gold box has NaN. All have NaN without any gold boxes, and 0 without
-        predicted ones.
+        A sample without a gold box has NaN. Where there are gold boxes but no predicted ones, all
+        samples have 0.
         """
         values = np.full(_DRAWS, np.nan)
         # `reshape` makes it two columns also if there is no phrase at all.
@@ -135,9 +137,9 @@ def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
 
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
-    # For each predicted box a bit for each threshold at which it takes a gold box. As in COCO's
-    # evaluator, the surest predicted box is the first to choose. Each takes the gold box with the
-    # largest IoU of those that no box before it took.
+    # For each predicted box, the bits of the thresholds at which it takes a gold box. As in COCO's
+    # evaluator, the surest predicted box chooses first. Each takes the gold box with the largest
+    # IoU among those that are still free.
     candidates = [_overlapping(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):

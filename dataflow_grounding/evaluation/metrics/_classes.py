@@ -52,7 +52,9 @@ class _ClassCounts:
         return sum(entry.gold_boxes for entry in self.entries)
 
     def sums(self, images: int) -> dict[str, np.ndarray]:
-        """Return `right`, `boxes` and `gold_boxes`: for each, numbers of all `images` images."""
+        """Return the columns `right`, `boxes` and `gold_boxes`, with a number for each image from 0
+        to `images`.
+        """
         # An array without rows has to be told how many columns it has.
         table = np.array(self.entries, int).reshape(-1, len(_Entry._fields))
         image_of_entry, *columns = table.T
@@ -121,8 +123,8 @@ class ClassFigures:
         wrong: list[tuple[str, Row]] = []  # found ones
         for boxes in self._in_image.values():
             if boxes.is_open:
-                # Nothing is right or wrong there. The entry is there so that the figures have a row
-                # for the class, even if it has no other.
+                # Nothing is right or wrong there. The entry of zeros gives the class a row in the
+                # figures, even if it is in no other image.
                 entry = _Entry(self._image, right=0, boxes=0, gold_boxes=0)
                 self._counts_of(boxes.name).entries.append(entry)
                 continue
@@ -163,14 +165,14 @@ class ClassFigures:
 
     def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
         # Which found box is right, and on which gold box; boxes below the score cut don't count.
-        # `Rules` and `boxes_of` take phrases: here each side's boxes are one.
+        # `Rules` and `boxes_of` take phrases, so each side's boxes are made a phrase.
         found_phrase = {"instances": found}
         gold_phrase = {"instances": gold}
         counted = self._rules.counted_boxes(found_phrase)
         overlaps = overlaps_of(boxes_of(found_phrase), boxes_of(gold_phrase))
         overlaps_of_counted = [overlap for overlap in overlaps if overlap.found in counted]
         pairs = one_to_one(overlaps_of_counted, self._rules)
-        # `one_to_one` goes down to IoU 0.5 where the threshold is higher.
+        # `one_to_one` also returns pairs from IoU 0.5 on, where the threshold is higher.
         return [pair for pair in pairs if pair.iou >= self._rules.threshold]
 
     def _counts_of(self, name: str) -> _ClassCounts:
@@ -207,8 +209,12 @@ class ClassFigures:
 
 
 def _classes_of_pair(gold: Row, found: Row | None) -> tuple[str, str]:
-    # The class of a gold phrase and of the found one, "" if nothing was found. One that states no
-    # class has the other's. If neither states one, the found phrase's text is the class of both.
+    # The class of a gold phrase and of the found one. `class_of` is the class that a phrase states,
+    # else its text.
+    # both state one    -> each its own
+    # one states one    -> that of the one for both
+    # none states one   -> the found phrase's text for both
+    # nothing was found -> the gold's, and "" for the found one
     gold_class = class_of(gold)
     if found is None:
         return gold_class, ""

@@ -120,8 +120,8 @@ def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
 
 
 def _first_box_columns(overlaps: list[Overlap], has_one_gold_box: bool) -> dict[str, float]:
-    # Of the first found box, which is the surest. These are measures of phrases for one thing:
-    # unless there is exactly one gold box, all but `first_iou` are 0.
+    # Columns of the first found box, which is the surest. All but `first_iou` are measures of
+    # phrases for one thing: they are 0 unless there is exactly one gold box.
     ious_of_first_box = [overlap.iou for overlap in overlaps if overlap.found == 0]
     first_iou = max(ious_of_first_box, default=0.0)
     iou = first_iou if has_one_gold_box else 0.0
@@ -149,8 +149,8 @@ def _rank_columns(overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
 def _box_set_columns(
     matched: list[Overlap], gold_count: int, found_count: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
-    # A measure is its numerator alone here: MEASURES_OF says which column it is divided by, once
-    # they are summed. So precision and recall are both the number of right boxes.
+    # The column of a measure is its numerator. MEASURES_OF says by which column it is divided, once
+    # both are summed. So the columns precision and recall are both the number of right boxes.
     right = [overlap.iou for overlap in matched if overlap.iou >= rules.threshold]
     thresholds_reached = 0  # by all boxes together
     for overlap in matched:
@@ -169,7 +169,7 @@ def _box_set_columns(
         # the thing is there, and the answer says so; it is absent, and the answer says so
         "t_acc": gold_count > 0 and found_count > 0,
         "n_acc": answered and gold_count == 0 and found_count == 0,
-        # F1's numerator is twice the right boxes: here, their mean over the thresholds.
+        # The numerator of F1 is twice the right boxes. Here it is the mean over all thresholds.
         "pmf1": 2 * thresholds_reached / len(THRESHOLDS),
         "boxes_where_gold": gold_count + found_count if gold_count else 0,
     }
@@ -216,8 +216,9 @@ def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
 
 
 def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    # Pairs of a gold and a found span, no span twice; the longest overlap comes first. Of more than
-    # MOST_PAIRS possible pairs only those are looked at that begin near each other.
+    # How many pairs of a gold and a found span overlap. No span is in two pairs: the longest
+    # overlap is paired first. Of more than MOST_PAIRS possible pairs, only spans that begin near
+    # each other are compared.
     found_spans = sorted(found)
     gold_spans = list(gold)
     most_compared = len(found_spans)
@@ -244,7 +245,7 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     then.
     """
     figures = {}
-    # In the order of the sums, which is that of the figures shown.
+    # This order of the sums is also the order in which figures are shown.
     for denominator in sums:
         for name in MEASURES_OF.get(denominator, ()):
             shown_name = name
@@ -261,9 +262,10 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
 
 
 def _matthews(sums: Mapping[str, Any]) -> Any:
-    # Matthews' correlation of two verdicts on a phrase, the gold's and the answer's: whether it is
-    # in the picture. NaN where the gold has no phrase with boxes, or none without; 0 where all
-    # answers are alike.
+    # Matthews' correlation of the gold's and the answer's verdict on whether a phrase is in the
+    # picture:
+    # the gold has no phrase with boxes, or none without -> NaN
+    # all answers are alike                              -> 0
     present = sums["boxed"]
     absent = sums["absent"]
     true_positives = sums["t_acc"]
@@ -272,8 +274,8 @@ def _matthews(sums: Mapping[str, Any]) -> Any:
     false_negatives = present - true_positives
     said_present = true_positives + false_positives
     said_absent = present + absent - said_present
-    # Where all answers are alike, the product is 0. 1 takes its place: the numerator is 0 as well
-    # then, so that the correlation is 0 and not NaN.
+    # Where all answers are alike, this product and the numerator are 0. With 1 in place of the
+    # product, the correlation is 0, not NaN.
     said_product = np.maximum(said_present * said_absent, 1)
     agreement = true_positives * true_negatives - false_positives * false_negatives
     return share(agreement, np.sqrt(said_product * present * absent))

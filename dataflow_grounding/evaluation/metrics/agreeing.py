@@ -22,10 +22,10 @@ _NO_LABEL = {"None", "pending", "failed"}
 def agreement(first: Source, second: Source) -> dict[str, Any]:
     """Measure how far two annotators of the same images agree.
 
-    Boxes of a phrase are matched one to one, the largest IoU first. A phrase that one alone has, in
-    a record that both have, adds its boxes as unmatched ones; records that one alone has don't
-    count. None means that there is nothing to compare. Raises InputError where they have no record
-    in common.
+    Boxes of a phrase are matched one to one, the largest IoU first. A record that only one
+    annotator has doesn't count. In a record that both have, a phrase that only one has adds its
+    boxes as unmatched ones. A figure is None if there is nothing to compare. Raises InputError
+    where they have no record in common.
     """
     phrases = _phrases_of(first, second)
     figures: dict[str, Any] = {
@@ -96,7 +96,7 @@ def _ratio(part: float, whole: float) -> float | None:
 def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
     """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels.
 
-    Each is None without labels, or where all are the same, so that chance alone would agree.
+    Each is None without labels, or where all labels are the same: chance alone would then agree.
     """
     if not labels:
         return None, None
@@ -104,11 +104,11 @@ def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, fl
     agreed = sum(1 for a, b in labels if a == b) / phrases
     counts_of_first = Counter(a for a, _ in labels)
     counts_of_second = Counter(b for _, b in labels)
-    # How likely two labels would be the same by chance. For κ each annotator's label is drawn from
-    # the annotator's own labels.
+    # κ and α differ in how likely two labels are the same by chance. For κ, each annotator's label
+    # is drawn from the annotator's own labels.
     same_pairs = sum(counts_of_first[label] * counts_of_second[label] for label in counts_of_first)
     chance_of_own = same_pairs / phrases**2
-    # For α both labels are drawn from those of both annotators, without putting the first one back.
+    # For α, both labels are drawn from all labels together, without putting the first one back.
     counts_of_both = counts_of_first + counts_of_second
     all_labels = 2 * phrases
     same_draws = sum(count * (count - 1) for count in counts_of_both.values())

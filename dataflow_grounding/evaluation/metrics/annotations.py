@@ -75,7 +75,7 @@ class Annotations:
                 self.not_mended += 1
 
     def settled(self) -> "Annotations":
-        """Return the same records, in which a phrase that no person found right is open.
+        """Return a view of these records in which a phrase that no person found right is open.
 
         An open phrase has no boxes and the status `pending`: nothing is right or wrong for it.
         """
@@ -167,7 +167,8 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
     for as_stated, expression in zip(stated, expressions, strict=True):
         # An expression may be stated as its text alone.
         columns = {} if isinstance(as_stated, str) else as_stated
-        # Only a stated id tells anything; what the reader makes up from the place doesn't.
+        # An id that isn't stated is made up by the reader, and can't match another file's: "" is
+        # for none.
         expression["expression_id"] = columns.get("expression_id", "")
         if columns.get("instances") is None:  # nobody looked for it yet
             expression["status"] = expression.get("status") or "pending"
@@ -201,7 +202,7 @@ def as_gold(truth: Annotations) -> Annotations:
 
 def _check_span_and_scores(expression: Mapping[str, Any], caption: Any) -> None:
     span = expression.get("char_span")
-    # Without a caption nothing says where a span would end too late.
+    # Without a caption its length isn't known: any span up to 10**6 is accepted.
     end = len(caption) if isinstance(caption, str) else 10**6
     if span is not None and not is_span(span, end):
         raise BrokenRow(

@@ -43,8 +43,8 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal."""
-    # If neither run were better, a coin could decide which run has such a phrase right. The p is
-    # the chance that one of the two runs then has at most `fewer` of these phrases.
+    # If neither run were better, each phrase that one run alone has right would be a coin toss
+    # between the two. The p is the chance that one run then gets at most `fewer` of them.
     n = only_first + only_second
     fewer = min(only_first, only_second)
     chances = []  # that the first run has k of the n phrases
@@ -67,8 +67,9 @@ def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, 
 
 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
-    # Looks, by bisection, for the share at which `hits` or more of `draws` have the chance `tail`.
-    # In logarithms, because factorials of large samples overflow.
+    # The share of which a sample of `draws` has `hits` or more with the chance `tail`, found by
+    # bisection: a larger share makes so many hits likelier. It works in logarithms, because
+    # factorials of large samples overflow.
     if not hits:
         return 0.0
     counts = np.arange(hits, draws + 1)
@@ -88,10 +89,11 @@ def _lower_bound(hits: int, draws: int, tail: float) -> float:
 
 
 def kept_and_right(boxes: np.ndarray) -> np.ndarray:
-    """Return what a cut at each score keeps, and how much of that is right, the highest first.
+    """Return what a cut at each score keeps, and how much of that is right.
 
-    `boxes` has for each its score, and 1 or 0 for right or wrong; a row of the result is the score,
-    the share of all boxes that have it or more, and the share of those that are right.
+    The highest score comes first.
+    A row of `boxes` is a box's score, and 1 or 0 for right or wrong. A row of the result is a
+    score, the share of all boxes that have it or more, and the share of these that are right.
     """
     scores, right = boxes.T
     # Each distinct score once, and for each box the index of its own. They are negated because
@@ -105,8 +107,11 @@ def kept_and_right(boxes: np.ndarray) -> np.ndarray:
 
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
-    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it."""
-    cut_by_score: dict[float, dict[str, float]] = {}  # a cut that reaches several shares is one
+    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it.
+
+    A cut that is the lowest for several of the shares is returned once.
+    """
+    cut_by_score: dict[float, dict[str, float]] = {}
     for wished in _WISHED_SHARES:
         rows_with_share = curve[curve[:, 2] >= wished]
         if len(rows_with_share):

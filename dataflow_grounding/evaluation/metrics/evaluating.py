@@ -101,8 +101,8 @@ class Evaluation:
         for name in ("precision", "recall", "f1"):
             measure = f"{name}_at_iou_{self.rules.threshold:g}"
             shown_first[measure] = self.figures[measure]
-        # The figures have these three names, too. A key that comes again keeps its first place, so
-        # that these three are shown first.
+        # `figures` has these three keys again. In a dict, a key keeps its first place, so they come
+        # first.
         document: dict[str, Any] = {**shown_first, **self.figures, "intervals": intervals}
         if self.classes:
             document["classes"] = self.classes
@@ -261,7 +261,7 @@ def _notes(
 
 
 def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
-    # `answered_phrases` are all found phrases, also those of records that the gold doesn't have.
+    # `answered_phrases` counts all found phrases, even those of records that the gold doesn't have.
     totals = {name: column.sum() for name, column in sums.items()}
     phrases = len(counts.right)  # of the gold
     # The column of a share is its numerator: here, the number of phrases with a box.
@@ -284,11 +284,12 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
     # Whether a phrase counts as right in the test of two runs, by its columns.
-    if columns["boxed"]:
+    if columns["boxed"]:  # the gold has boxes
         return columns["first_iou"] >= rules.threshold
-    if not columns["judged"]:  # the gold leaves it open: right in both runs, it tells nothing
-        return True
-    return columns["gprec_f1"] > 0  # the gold has no boxes, and the answer says so, too
+    if not columns["judged"]:  # the gold leaves it open
+        return True  # in both runs, so that it makes no difference in the test
+    # The gold says that there are no boxes: right if the answer says so, too.
+    return columns["gprec_f1"] > 0
 
 
 class _Table:
@@ -367,8 +368,8 @@ class _Counts:
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
         self.image_count = record.image + 1  # images are numbered from 0, and come in order
-        # Boxes of phrases that the gold doesn't have are wrong: they add to the column `boxes`, by
-        # which precision is divided, and to no other.
+        # Boxes of phrases that the gold doesn't have are wrong. They only add to `boxes`, the
+        # denominator of precision.
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
@@ -426,7 +427,7 @@ class _Counts:
 
 
 def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[GroupKey]:
-    # Of a gold phrase, and the found one that is matched with it.
+    # The groups of a gold phrase: by itself, and by the found phrase that is matched with it.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
         mean_area = sum(areas) / len(areas)

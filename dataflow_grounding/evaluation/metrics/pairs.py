@@ -95,10 +95,10 @@ class Pairs:
         gold_names = gold_side.names
         found_names = found_side.names
         self._gold_records, self._found_records = _by_picture(gold_names, found_names)
-        # No path or id is in both files: their pictures may lie in different folders.
+        # Without a path or an id that both files have, their pictures may lie in different folders.
         self.other_folders = len(self._found_records) == 0
         if self.other_folders:
-            # Either file may have the longer paths: whichever has them is cut.
+            # Either file may have the longer paths: each one's are cut to those of the other.
             gold_names = _without_folders(gold_names, found_names)
             found_names = _without_folders(found_names, gold_names)
             self._gold_records, self._found_records = _by_picture(gold_names, found_names)
@@ -124,9 +124,9 @@ class Pairs:
             rescaled = [_scaled(record, size) for record in found_pool]
             found_record = _merged(rescaled) if rescaled else None
             record = _match(image, gold_record, found_record, self._unique_ids)
-            # `_scaled` returns the same object if it changed nothing.
             for before, after in zip(found_pool, rescaled, strict=True):
-                if after is not before:
+                was_scaled = after is not before  # else `_scaled` returns the same object
+                if was_scaled:
                     record.scaled += 1
             yield record
 
@@ -219,12 +219,12 @@ class _RecordsByPicture:
             if path not in number_of_path:
                 gold_path = path_of_id.get(own_id, "")
             numbers.append(number_of_path.get(gold_path, -1))
-        pictures = np.frombuffer(numbers, np.int64)  # such as 1, -1, 0, 1
-        order = np.argsort(pictures, kind="stable")
-        # The indices of records by picture, without those of no gold picture, which sort first:
-        # here 2, 0, 3.
-        self._order = order[np.count_nonzero(pictures < 0) :]
-        # Where in that order the records of each picture begin, and the end of the last: 0, 1, 3.
+        # Example: four records are of the pictures 1, -1, 0, 1.
+        pictures = np.frombuffer(numbers, np.int64)
+        order = np.argsort(pictures, kind="stable")  # 1, 2, 0, 3: records of -1 come first
+        without_picture = np.count_nonzero(pictures < 0)
+        self._order = order[without_picture:]  # 2, 0, 3
+        # Where in `_order` the records of each picture begin, and the end of the last: 0, 1, 3.
         picture_numbers = np.arange(self.pictures + 1)
         self._begins = np.searchsorted(pictures[self._order], picture_numbers).tolist()
 
@@ -267,13 +267,14 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     # Pools of gold and found records: one for each caption that both sides have, and one for all
     # other records, so that they are compared, too. A pool without gold records is left out.
+    # Where nothing was found, there is a pool for each caption of the gold.
     gold_captions = [_caption_of(record) for record in gold]
     found_captions = [_caption_of(record) for record in found]
-    shared_captions = set(gold_captions)
-    if found:  # else the gold's records stay apart by their captions
-        shared_captions &= set(found_captions)
-    gold_pools = _pools_by_caption(gold, gold_captions, shared_captions)
-    found_pools = _pools_by_caption(found, found_captions, shared_captions)
+    captions_with_pool = set(gold_captions)
+    if found:
+        captions_with_pool &= set(found_captions)
+    gold_pools = _pools_by_caption(gold, gold_captions, captions_with_pool)
+    found_pools = _pools_by_caption(found, found_captions, captions_with_pool)
     pools = []
     for caption, gold_pool in sorted(gold_pools.items()):
         pools.append((gold_pool, found_pools.get(caption, [])))
@@ -281,12 +282,12 @@ def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list
 
 
 def _pools_by_caption(
-    records: list[Row], captions: list[str], shared_captions: Collection[str]
+    records: list[Row], captions: list[str], captions_with_pool: Collection[str]
 ) -> defaultdict[str, list[Row]]:
-    # Records by their captions; under "" those whose caption isn't one of the shared ones.
+    # Records by their captions; those whose caption has no pool of its own are under "".
     pools = defaultdict[str, list[Row]](list)
     for record, caption in zip(records, captions, strict=True):
-        pools[caption if caption in shared_captions else ""].append(record)
+        pools[caption if caption in captions_with_pool else ""].append(record)
     return pools
 
 
@@ -313,8 +314,8 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    # One record with the phrases of all. Its other columns are those of the record that is the
-    # first by `repr`, so that they are the same in any order of the records.
+    # One record with the phrases of all. Its other columns are those of the record whose `repr`
+    # sorts first, so that the order of records makes no difference.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]
@@ -332,7 +333,7 @@ class _Keyed(NamedTuple):
 
 
 def _keyed(phrase: Row, unique_ids: Collection[int]) -> _Keyed:
-    # `unique_ids` are hashes, of the ids that in each of the two files a single phrase has.
+    # `unique_ids` are hashes of ids that are unique: in each file, just one phrase has such an id.
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     by_id: Hashable = None
@@ -357,22 +358,25 @@ def _match(
     found_phrases = found_record["expressions"] if found_record else []
     gold = [_keyed(phrase, unique_ids) for phrase in gold_record["expressions"]]
     found = [_keyed(phrase, unique_ids) for phrase in found_phrases]
-    # By a gold phrase's index, these have that of a found phrase; `further_of_gold` has several.
+    # Phrases are named by their indices: {0: 2} says that the first gold phrase is the third found
+    # one. `further_of_gold` has a list of found ones.
     by_words = _match_by_keys(gold, found, _WORDS, {})
     found_of_gold = by_words | _match_by_keys(gold, found, _CLASSES, by_words)
     further_of_gold = _further_of_class(gold, found, found_of_gold)
+    matches_of_gold: list[list[Row]] = []
+    for index in range(len(gold)):
+        indices: list[int] = []
+        if index in found_of_gold:
+            indices = [found_of_gold[index], *further_of_gold[index]]
+        matches_of_gold.append([found[found_index].phrase for found_index in indices])
     pairs: list[Pair] = []
     repeated = 0  # boxes that are left out where several found phrases become one
-    for index, keyed in enumerate(gold):
-        if index not in found_of_gold:
-            pairs.append((keyed.phrase, None))
-            continue
-        indices = (found_of_gold[index], *further_of_gold[index])
-        matches = [found[found_index].phrase for found_index in indices]
-        found_phrase = _as_one(matches)
+    for keyed, matches in zip(gold, matches_of_gold, strict=True):
+        found_phrase = _as_one(matches) if matches else None
         pairs.append((keyed.phrase, found_phrase))
-        boxes_of_matches = sum(len(match["instances"]) for match in matches)
-        repeated += boxes_of_matches - len(found_phrase["instances"])
+        if found_phrase is not None:
+            boxes_of_matches = sum(len(match["instances"]) for match in matches)
+            repeated += boxes_of_matches - len(found_phrase["instances"])
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
     extra = [keyed.phrase for index, keyed in enumerate(found) if index not in matched]
     by_class = len(matched) - len(by_words)
@@ -385,7 +389,8 @@ def _match_by_keys(
     pairs_of_keys: Sequence[tuple[str, str]],
     matched_before: Mapping[int, int],
 ) -> dict[int, int]:
-    # Matches to add to those before, by one pair of keys after the other.
+    # Matches to add to `matched_before`. The pairs of keys are tried in turn, each for the phrases
+    # that are still unmatched.
     added: dict[int, int] = {}
     for key_names in pairs_of_keys:
         added |= _match_by_key(gold, found, key_names, {**matched_before, **added})
@@ -462,8 +467,8 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # By the index of a gold phrase, that of a found one; all these phrases have an equal key. Those
-    # that overlap most are matched first, then the others, also where nothing overlaps.
+    # Matches phrases that all have an equal key: {0: 2} says that gold phrase 0 is found phrase 2.
+    # Those that overlap most come first. Phrases that don't overlap are matched in the end, too.
     possible_pairs = len(gold) * len(found)
     if possible_pairs < 2:
         return dict(zip(gold, found, strict=False))  # the one pair, or none
@@ -476,14 +481,15 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
     for gold_index, gold_area in gold_areas.items():
         for found_index, found_area in found_areas.items():
             ranked.append((_distance(gold_area, found_area), gold_index, found_index))
-    # By the distance alone: the sort is stable, so the areas' order decides between equal ones.
+    # The key is the distance alone. The sort is stable, so equal distances keep the areas' order.
     ranked.sort(key=lambda candidate: candidate[0])
     return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
 
 
 def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
-    # By a phrase's index the box around all its boxes, or None. The order is that of the boxes, and
-    # of equal ones that of the phrases' columns: it doesn't depend on the order in the file.
+    # The box around all boxes of each phrase, by the phrase's index; None without boxes. They are
+    # sorted by the boxes, then by the phrases' columns, so that the file's order makes no
+    # difference.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
@@ -566,7 +572,7 @@ def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
 
 def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
     # Boxes sort by their left sides first, so those nearest in the order begin nearest.
-    indices_of = defaultdict[Bbox, list[int]](list)  # by a gold box, those of all that equal it
+    indices_of = defaultdict[Bbox, list[int]](list)  # by a distinct gold box: where it occurs
     for index, box in enumerate(gold):
         indices_of[box].append(index)
     distinct_boxes = sorted(indices_of)
@@ -577,8 +583,8 @@ def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Ov
         for place in nearest(distinct_boxes, found_box, most_compared):
             shared = iou(found_box, distinct_boxes[place])
             if shared:
-                # Equal found boxes take turns: the first gets the first of the equal gold boxes,
-                # the second the second. So each can be matched with one of its own.
+                # Of equal found boxes, the first is compared with the first of the equal gold
+                # boxes, the second with the second. So each can be matched with another one.
                 indices = indices_of[distinct_boxes[place]]
                 gold_index = indices[equal_before[found_box] % len(indices)]
                 overlaps.append(Overlap(shared, found_index, gold_index))
@@ -590,7 +596,8 @@ def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
     """Return the places in a sorted list that are nearest to a value, `most` at the most."""
     count = min(most, len(ordered))
     own_place = bisect_left(ordered, value)
-    # As many before as after it; at an end of the list, `count` places from that end.
+    # Half of them are before the value. Near an end of the list, they are the `count` places at
+    # that end.
     last_possible = len(ordered) - count
     first_place = min(max(own_place - most // 2, 0), last_possible)
     return range(first_place, first_place + count)
@@ -601,7 +608,7 @@ def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
 
     Overlaps below 0.5, or below the rules' threshold if that is lower, are left out.
     """
-    # Measures at fixed thresholds begin with 0.5, also where the rules' threshold is higher.
+    # The lowest of the fixed thresholds of measures is 0.5.
     lowest = min(rules.threshold, 0.5)
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
     overlap_of_pair: dict[tuple[int, int], Overlap] = {}  # by indices of the found and gold box

@@ -114,8 +114,8 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _legend(figures: Mapping[str, Any]) -> str:
-    # Measures that mean the same but for a number, as `acc_0.5` and `acc_0.75`, have one line,
-    # under the name of the first.
+    # A line for each gloss, under the name of the first measure that has it: `acc_0.5` and
+    # `acc_0.75` have the same one.
     glosses: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
@@ -187,7 +187,8 @@ def _rows_of_measures(
         if not any(cells):
             continue
         before = rows[-1] if rows else None
-        # R@5 and R@10 share R@1's row where all three are equal, as without scores: "r1_any, r5".
+        # Equal ranks share a row, which is then called "r1_any, r5, r10": without scores all are
+        # equal.
         if before and before.cells == cells and _is_further_rank(name, before.name):
             rank = name.partition("_")[0]
             before.label += f", {rank}"
@@ -269,10 +270,11 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     """
     overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
-    # The wrong ones come first, among them the smallest overlap: lexsort's last key counts first.
+    # Wrong phrases come first, those with the smallest overlap in front: lexsort sorts by its last
+    # key, then by the one before it.
     by_badness = np.lexsort((overlap_of, run.right))
     worst = set(by_badness[: min(most, wrong_count)].tolist())
-    # Gold phrases are numbered through all records, as in `overlaps` and `right`.
+    # A gold phrase's number is its index in `overlaps` and `right`: it goes on through all records.
     numbers = itertools.count()
     for record in run.pairs:
         expressions = []
