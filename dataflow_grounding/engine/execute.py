@@ -281,8 +281,8 @@ def _conclude_part(
 ) -> None:
     if options.shard is None:  # a shard would remove what the others are writing
         remove_unfinished_of_shards(steps)
-    # What merges shards compares these. They are known of a finished run, too: its manifest has
-    # read the rows to compare them.
+    # Shards are merged only if these are the same: then they read the same input. Where nothing was
+    # to be done, the manifest has read all rows.
     summary.handover.seen = source.seen
     summary.handover.digest = source.digest
     note_exit_code(summary.annotations, summary.exit_code)

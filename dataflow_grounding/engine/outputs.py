@@ -58,8 +58,8 @@ class Outputs:
         self._input_lines: list[array[int]] = []
         if keep_lines:
             self._input_lines = [array("q") for _ in steps]
-        # By code, (place of a row, index of a step): the step got what may be wrong. StepAsk.note
-        # adds them; a record's priority is this.
+        # By the code of a note: each (place of a row, index of a step) whose result may be wrong.
+        # StepAsk.note adds them, because a record's priority is such a pair.
         self.marks = no_marks()
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
@@ -88,14 +88,15 @@ class Outputs:
                 self.next += 1
 
     def _write(self, row: _WaitingRow) -> None:
-        # The row at the place `next`. One that failed has fewer records than there are steps.
-        step_count = len(row.records)  # that it got through
-        for writer, line in zip(self._writers, row.records, strict=False):
-            writer.write_line(line)
-        for input_lines in self._input_lines[:step_count]:
-            input_lines.append(row.input_line)
-        for missing in self._missing[step_count:]:
-            missing.append(self.next)
+        # The row at the place `next`.
+        for index, writer in enumerate(self._writers):
+            has_got_through = index < len(row.records)
+            if not has_got_through:  # it failed in this step, or before it
+                self._missing[index].append(self.next)
+                continue
+            writer.write_line(row.records[index])
+            if self._input_lines:
+                self._input_lines[index].append(row.input_line)
         for line in row.failures:
             self._failures.write_line(line)
 
@@ -153,9 +154,9 @@ class Outputs:
                 self._failed_after[len(outcome.records)] += 1
 
     def commit(self, rows: int) -> None:
-        """Put the files in place, once each of the `rows` is written or among the failures. Where
-        all rows failed before they were through a step, the step's file of an earlier run stays. If
-        line numbers are kept, it doesn't: they have to fit the file.
+        """Put the files in place, if each of the `rows` is written or among the failures. Where no
+        row got through a step, the step's file of an earlier run stays. But if line numbers are
+        kept, an empty file takes its place, because they have to fit the file.
         """
         self._check(rows)
         with storing(self.failures_path):

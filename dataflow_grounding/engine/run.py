@@ -297,7 +297,8 @@ class Run:
         self._outputs.put(place, outcome)
         if self._askings and not work.sent:
             self._rows.replayed += 1
-        if place < self._outputs.next:  # `put` has moved it past this row, the oldest unfinished
+        was_oldest_unfinished = place < self._outputs.next  # which `put` has moved past it
+        if was_oldest_unfinished:
             self._wake()
 
     def _record(self, row: Row) -> Record:
@@ -380,7 +381,7 @@ class Run:
         return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
-        # Keeps a row for later runs that got through all steps, without boxes in doubt.
+        # Keeps a row for later runs, if it got through all steps, and no boxes are in doubt.
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
             if columns is None or error is not None:

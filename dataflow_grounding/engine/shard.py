@@ -76,8 +76,8 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
     """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
     # Pictures outside of the root that have one name are numbered (`x~2`), and so are further rows
-    # of a picture (`x@2`). Numbers are given within a shard: so all of them come into one, by the
-    # name without its number.
+    # of a picture (`x@2`). Each shard counts for itself: so all of one name have to be in the same
+    # shard, by the name without its number.
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shard_count + 1

@@ -349,8 +349,8 @@ class Source:
         return storage.made_of if is_first_input and storage.made_of else self.path
 
     def _first_rows(self) -> list[Row]:
-        # FIRST_ROWS of them; or more, if none of these can be read: up to the first that can. A
-        # file needs no more, because it can be read again.
+        # FIRST_ROWS of them. If none of these can be read, there are further ones, up to the first
+        # that can. A file needs no further ones: `_data_of_other_rows` reads it again.
         rows = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
         if kind_of(self.path) != "file" and not _readable_data(rows):
             for _, row in self._numbered_rows:
@@ -454,18 +454,18 @@ class Source:
         """Return about how many rows there are, to show progress; None where a look can't tell."""
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        # In a file that was made of the user's own, each row is in the line that it has there.
-        # Other lines, such as a CSV's line of names, are empty.
+        # A file that was made of the user's own has each row in the line that it has there. In
+        # between are empty lines, in place of a CSV's line of names, say.
         with open(self.path, "rb") as file:
-            lines = sum(1 for line in file if line != b"\n")
+            row_count = sum(1 for line in file if line != b"\n")
         if not self.path.endswith(".jsonl"):
-            lines = max(0, lines - 1)
+            row_count = max(0, row_count - 1)  # without the line of names
         if self._pilot:
-            lines = min(lines, self._pilot)
+            row_count = min(row_count, self._pilot)
         has_rows_of_shard_alone = self._keeps_lines()
         if self._shard is None or has_rows_of_shard_alone:
-            return lines
-        return lines // self._shard.of  # shards have about as many rows each
+            return row_count
+        return row_count // self._shard.of  # shards have about as many rows each
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Return a digest of the rows and of the state of their images' files; None where these
