@@ -85,7 +85,7 @@ class Outages:
         `since` is when a request failed first. Raises OutOfService for an outage that is too long.
 
         - 0: the endpoints have answered others since then. The request is at fault itself.
-        - 1: that is open. An outage may just have ended.
+        - 1: they answered at once. The request may be at fault, or an outage has just ended.
         - more: there was an outage.
         """
         # Before an address has ever answered, only a 503 (busy) shows that there is an endpoint.
@@ -158,7 +158,8 @@ class Outages:
         try:
             await self._ask(question, endpoint)
         except errors.EndpointRefused as error:
-            # raises once all endpoints are given up; what it returns is about no record here
+            # Raises once all endpoints are given up. It returns a record's failure, but this
+            # question is about no record.
             self._endpoints.refused(endpoint, error, failed=[])
             return errors.ServerFault(str(error))
         except errors.RunStopped:

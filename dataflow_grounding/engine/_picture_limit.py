@@ -63,13 +63,14 @@ class PictureLimit:
         """Raise PictureReduced where a picture was opened before the limit was known, and may be
         over it.
         """
-        most = self._serving.image_limits.most_base64
-        if most is None or not by.may_begin_again:  # no further attempt would follow
+        limit_now = self._serving.image_limits.most_base64
+        if limit_now is None or not by.may_begin_again:  # no further attempt would follow
             return
         for image in request.images:
-            was_opened_before = image.limits.most_base64 != most
-            if was_opened_before and image.most_characters > most:
-                raise PictureReduced("the picture is over a limit that was told meanwhile", most)
+            was_opened_before = image.limits.most_base64 != limit_now
+            if was_opened_before and image.most_characters > limit_now:
+                why = "the picture is over a limit that was told meanwhile"
+                raise PictureReduced(why, limit_now)
 
     def refused(self, request: Request[Any], refusal: PictureTooLarge, by: "StepAsk") -> None:
         """Lower the limit after a refusal, and raise PictureReduced. It returns where that is no
@@ -80,11 +81,11 @@ class PictureLimit:
         lengths = [image.most_characters for image in request.images]
         if max(lengths, default=0) < LEAST:  # all are small
             return
-        most = self._serving.image_limits.most_base64
-        limits_of_pictures = {image.limits.most_base64 for image in request.images}
-        if most is not None and most not in limits_of_pictures:
+        limit_now = self._serving.image_limits.most_base64
+        limits_when_opened = {image.limits.most_base64 for image in request.images}
+        if limit_now is not None and limit_now not in limits_when_opened:
             # another record's refusal has lowered the limit since these pictures were opened
-            raise PictureReduced(str(refusal), most)
+            raise PictureReduced(str(refusal), limit_now)
         if by.reductions >= MOST_REDUCTIONS:
             # Smaller pictures are refused as well: their size wasn't the reason.
             self._set(self._stored_limit)
@@ -97,16 +98,17 @@ class PictureLimit:
 
     def answered(self, request: Request[Any], by: "StepAsk") -> None:
         """Note the sizes of pictures that were answered, before the reply is stored. The limit that
-        was learnt is stored once a picture has been answered that was made smaller by it.
+        was learnt is stored as soon as it has proved right: a picture that was made smaller to keep
+        within it was answered.
         """
-        learnt = self._serving.image_limits.learnt_bytes
+        learnt_limit = self._serving.image_limits.learnt_bytes
         if len(request.images) == 1:
             alone = request.images[0]
             self._largest_taken = max(self._largest_taken, alone.most_characters)
         for image in request.images:
-            if learnt != self._stored_limit and image.is_fitted:
-                self._stored_limit = learnt
-                line = {"step": by.step, "task": CHECK, "picture_bytes": learnt}
+            if learnt_limit != self._stored_limit and image.is_fitted:
+                self._stored_limit = learnt_limit
+                line = {"step": by.step, "task": CHECK, "picture_bytes": learnt_limit}
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:

@@ -57,10 +57,11 @@ class SeenReplies:
     def __init__(self) -> None:
         self._text_hashes = _Remembered[int]()  # by id
         self._common_ids = _Remembered[bool]()  # ids that came with different texts
-        self._has_common_ids = False
-        self._first_id = ""
-        self._do_ids_differ = False
-        self._first_pictures = _Remembered[str]()  # by id and text: what the first question is of
+        self._has_common_ids = False  # whether there was ever one
+        self._first_id = ""  # that came; "" for none so far
+        self._do_ids_differ = False  # whether another one came after it
+        # by id and text of a reply: the pictures that it was first an answer about
+        self._first_pictures = _Remembered[str]()
         # By question: which of its samples each reply answered first. A sample is one of several
         # answers to the same question.
         self._samples_by_question = _Remembered[dict[Heard, int]]()

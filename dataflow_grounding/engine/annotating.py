@@ -205,10 +205,12 @@ async def annotated_once(
     cancelled: Callable[[], bool],
 ) -> Result:
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
-    A Partial, which is an update that lacks something, has both. A RecordError is returned, and any
-    other error of the operator's own code is returned as OperatorFailed; a RunStopped is raised. A
-    CancelledError is raised where `cancelled` says that the whole run was cancelled. Otherwise it
-    is an error of the operator's code.
+    A Partial, which is an update that lacks something, has both. Of errors,
+
+    - a RunStopped is raised,
+    - a CancelledError is raised if `cancelled` says that the whole run was cancelled,
+    - a RecordError is returned, and any other error, as OperatorFailed: it is of the operator's own
+      code.
     """
     try:
         return await _update_of(operator, record, ask, memo)
@@ -327,6 +329,8 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
 def _with_reviewed_rows(
     record: Record, rows: Sequence[Any], reviewed_by_id: Mapping[str, dict[str, Any]]
 ) -> list[Any]:
+    # A settled row takes the place of the operator's row with its id. A row that was reviewed, not
+    # settled, and has changed loses its `reviewed_by`.
     merged = []
     # settled rows that haven't come among `rows` so far
     left_by_id = {row_id: row for row_id, row in reviewed_by_id.items() if is_settled(row)}

@@ -784,11 +784,12 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, wait_number: int) -> None:
-        # Of a request's waits, numbered from 1, each is twice as long as the one before. An
-        # endpoint may ask for another time. Where it asks for less, a part of the pause is kept.
+        # Each wait of a request is twice as long as the last; `wait_number` counts them from 1. An
+        # endpoint may ask for another time. If that is very short, a part of the pause is kept.
         doublings = min(wait_number - 1, 10)  # more make a number too large for a float at last
-        pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
-        seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
+        seconds = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
+        if asked_for is not None:
+            seconds = max(asked_for, seconds * LEAST_OF_PAUSE)
         # longer by lot, so that those that wait don't all come back at once
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while True:
@@ -838,7 +839,9 @@ def _billed_for(
         return Usage()
     if reply.usage == Usage():
         return None
-    return with_worst_case(reply.usage, request, serving, reply.text) if is_limited else reply.usage
+    if is_limited:
+        return with_worst_case(reply.usage, request, serving, reply.text)
+    return reply.usage
 
 
 async def _answered(serving: Serving, request: Request[Any]) -> Reply:

@@ -158,7 +158,8 @@ def _limits_by_column(steps: Sequence[Step]) -> dict[str, ImageLimits | None]:
         column = step.image_key
         if not column or limits_by_column.get(column) is not None:
             continue
-        serving = step.operator.serving  # None where the step only draws on it, say
+        serving = step.operator.serving
+        # None where the step sends it nowhere, and only draws on it, say: a later step may send it
         limits_by_column[column] = serving.image_limits if serving else None
     return limits_by_column
 

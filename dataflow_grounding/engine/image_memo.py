@@ -56,14 +56,14 @@ class ImageMemo:
                 file = await off_loop(images.find_image, record, key)
             else:
                 file = images.find_image(record, key)
-            # the picture as it is sent; `_facts` may put it there, where it reads the whole file
+            # `_facts` puts the picture here, as it is sent, if it has to read the whole file
             kept: images.Kept = {}
             facts = images.kept_facts.get(file)
             if facts is None:
                 facts = await self._facts(file, limits, kept)
             image = images.Image(file, facts, limits or images.ImageLimits(), kept=kept)
             record.images[record[key]] = image
-        # within these limits: an earlier step's serving may have others
+        # an earlier step may have opened it, within other limits than these
         return images.open_image(record, key, limits)
 
     async def fit(self, image: images.Image) -> None:
@@ -72,18 +72,18 @@ class ImageMemo:
         """
         if image.limits.most_base64 is None:
             return
-        key = image.fit_key  # None for a picture that fits as it is
-        if key is None or key in images.kept_fits:
+        fit_key = image.fit_key  # None for a picture that fits as it is
+        if fit_key is None or fit_key in images.kept_fits:
             return
-        sent_digest, limits = key
+        sent_digest, limits = fit_key
         log_key = _key(f"{sent_digest} in {limits}")
         line = self._log.get(log_key) if self._log is not None else None
         steps = line.get("steps") if line is not None else None
         if type(steps) is int and 0 <= steps <= images.MOST_STEPS:  # else the line is damaged
-            images.keep_fit(key, steps)
+            images.keep_fit(fit_key, steps)
             return
         find = off_loop if image.file.is_far else asyncio.to_thread
-        steps = await find(image.steps_to_fit)
+        steps = await find(image.steps_to_fit)  # puts it into `kept_fits`
         if self._log is not None and self._keeps:
             self._log.put(log_key, {"steps": steps})
 

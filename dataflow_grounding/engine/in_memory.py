@@ -38,7 +38,7 @@ Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 
 
 class _PlainRow(NamedTuple):
-    """A row as a run has it that reads files."""
+    """A row as a run over files has it."""
 
     values: dict[str, Any]  # as JSON has them; {} where that can't be
     picture_file: dict[str, str]  # the column of a picture in memory, and the file it is in for now
@@ -299,6 +299,7 @@ class _WorkInMemory:
             annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
         )
         update, error = await self._workers.until_done(annotate_once)
-        if update is None and isinstance(error, ImageChanged):  # its facts are read again then
+        if update is None and isinstance(error, ImageChanged):
+            # once more, which reads the image's facts again
             update, error = await self._workers.until_done(annotate_once)
         return update, error

@@ -121,8 +121,8 @@ class Vouched:
         return {group for group, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, group_anywhere: str, reply_group: str) -> None:
-        """Set aside the open lines of other reply groups with the same model and format, which came
-        from other addresses. No check at this address, `reply_group`'s, can ever vouch for them.
+        """Set aside the open lines of other reply groups with the same model and format. They came
+        from other addresses: no check at the address of `reply_group` can ever vouch for them.
         """
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
@@ -190,7 +190,8 @@ class KeyedLog:
             self._file = self._open()  # -1 without a file
             self._size = self._load()  # bytes of the whole lines in it
         self.first_new = self._size  # where the lines of this run begin
-        # The mark is a line of this log. Reading lines takes a `vouched`: at first an empty one.
+        # What checks have said is a line of this log, too. To read it takes a `vouched`, which is
+        # an empty one at first.
         self.vouched = Vouched()
         self.vouched = Vouched(self._own_line(MARK), self._size)
         for log in self.others:
@@ -246,7 +247,7 @@ class KeyedLog:
         return self.vouched.judged(line, offset)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line of a key and a value; return it, `suspect` where such lines are."""
+        """Add a line of a key and a value; return it, as checks have judged lines of its kind."""
         line = {"key": key, **value}
         offset = self.end
         if self._has_sums:
@@ -257,7 +258,7 @@ class KeyedLog:
             self._write()
         if self._finds_new:
             self._offsets.set(int(key[:_INDEXED], 16), offset)
-        # None where it would be set aside when it is found later: the caller gets it all the same
+        # If lines of its kind are set aside, it won't be found later. The caller gets it now.
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:

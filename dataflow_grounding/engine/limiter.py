@@ -82,14 +82,12 @@ class Level:
         self._patience = PATIENCE  # windows without a refusal before the next probe
         self._refused_at: float | None = None  # how many were in flight at the last refusal
         self._value_before_probe: float | None = None  # None while there is no probe
-        # How many requests were in flight when the level was cut; 0 once the level has changed in
-        # another way. Of these requests, how many were refused.
+        # how many requests were in flight at the last cut; 0 once the level changed in another way
         self._in_flight_at_cut = 0.0
-        self._refused_of_cut_flight = 0
-        # Changes of the level are a cut, a probe, a probe that is taken back, and `resume`. How
-        # many requests that were sent since the last change were answered.
-        self._answers_since_change = 0
-        self._last_sent_before_change = 0  # number of the last request sent before that change
+        self._refused_of_cut_flight = 0  # how many of these requests were refused
+        # A change of the level is a cut, a probe, a probe that is taken back, or `resume`.
+        self._answers_since_change = 0  # to requests that were sent since the last one
+        self._last_sent_before_change = 0  # the number of the last request before it
 
     @property
     def places(self) -> int:
@@ -457,9 +455,9 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
     """Return a new share of the limiter that the serving's endpoint and model have in this process.
-    It has at most the serving's `max_workers`, and all shares of one serving together have no more
-    than that. There are fewer where this process can't open as many connections, which
-    `serving_count` servings divide. `shared` says whether other processes send there, too; None
+    It has the serving's `max_workers` at most. It has fewer if this process can open fewer
+    connections: these are divided by `serving_count` servings. All shares of one serving together
+    have no more than that, either. `shared` says whether other processes send there, too; None
     leaves that as it is.
     """
     most = max(1, min(serving.max_workers, files_left() // serving_count))

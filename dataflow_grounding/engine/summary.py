@@ -218,8 +218,8 @@ class Summary:
             self.shown.first_failure = (place, line)
 
     def add_earlier(self, earlier: "Summary") -> None:
-        """Take in what earlier steps did with the same rows. What is done, and its expressions,
-        stay this summary's: that of the last step.
+        """Take in what earlier steps did with the same rows. This summary is the last step's: which
+        rows are done, and with what expressions, it alone can say.
         """
         self._add(earlier, "failed", "seconds")
         self.records = max(self.records, earlier.records)  # a row that failed earlier isn't here
@@ -365,7 +365,7 @@ class Summary:
             yield self._expression_line()
         for line in class_lines(self.shown.classes.rows(), MOST_CLASSES):
             yield f"  {line}"
-        # `is_of_classes`: more expressions state a class than not
+        # of tasks that look for classes of things: there, most expressions state a class
         if self.shown.classes.repeated and self.shown.classes.is_of_classes:
             times = counted(self.shown.classes.repeated, "box")
             yield f"  {times} on a thing that another box of its class has: counted once"

@@ -123,10 +123,9 @@ class FirstReplies:
         self._last_rules: dict[str, dict[str, str]] = {}
         # by task and rule: whether each of the last second replies could be read
         self._second_read: dict[tuple[str, str], list[bool]] = {}
-        # The first `_EARLY` replies that this run sent for: how many came, by task, and how many of
-        # them each rule refused, by task and rule.
-        self._sent: Counter[str] = Counter()
-        self._refused: dict[str, Counter[str]] = {}
+        # Of the first `_EARLY` replies to a task that this run sent for:
+        self._sent: Counter[str] = Counter()  # how many came so far, by task
+        self._refused: dict[str, Counter[str]] = {}  # how many each rule refused, by task and rule
         self._told_tasks: set[str] = set()
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
@@ -150,19 +149,20 @@ class FirstReplies:
 
     def prevails(self, task: str, rule: str) -> bool:
         """Return whether a rule has refused more than half of a task's last 20 first replies, and
-        no more than half of the last second replies could be read.
+        asking again hasn't helped in more than half of such cases.
         """
-        second_read = self._second_read.get((task, rule), [])
-        if second_read.count(True) > len(second_read) / 2:
+        were_read = self._second_read.get((task, rule), [])
+        does_asking_again_help = were_read.count(True) > len(were_read) / 2
+        if does_asking_again_help:
             return False
         rules = list(self._last_rules.get(task, {}).values())
         return rules.count(rule) > _LAST_FIRST_REPLIES / 2
 
     def add_second(self, task: str, rule: str, is_read: bool) -> None:
         """Note whether the second reply to a question could be read whose first a rule refused."""
-        second_read = self._second_read.setdefault((task, rule), [])
-        second_read.append(is_read)
-        del second_read[:-_LAST_FIRST_REPLIES]
+        were_read = self._second_read.setdefault((task, rule), [])
+        were_read.append(is_read)
+        del were_read[:-_LAST_FIRST_REPLIES]  # but the last ones
 
     def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
         # Counts one more reply that a rule has refused. Warns once of a task, if there are many.

@@ -30,7 +30,7 @@ class Vouching:
         self._store = store
         self._reply_group = reply_group
         vouched = store.vouched
-        # open replies from other addresses, for which no check at this one can vouch
+        # no check at this address can vouch for open replies from others
         vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
         # Where there is no standing yet, no check was made so far. Then the replies of earlier runs
@@ -51,6 +51,7 @@ class Vouching:
             return True
         if self._reply_group in self._store.vouched.open_in_others:
             return True
+        # open ones in this store
         return not mine.none_open and self._count(mine.vouched_to, self._store.first_new) > 0
 
     def here(self) -> int:

@@ -36,7 +36,7 @@ class Workers:
         self._stop = stop
         self._grace = grace
         self._tasks: list[asyncio.Task[None]] = []
-        # whether they have been cancelled. Until then, a CancelledError is somebody else's.
+        # whether they have been cancelled: before that, a CancelledError is an operator's own
         self.cancelled = False
         self._waiting = 0  # how many tasks wait until the machine has room
         # when an attempt last ended in anything but MachineBusy, by the process's clock
