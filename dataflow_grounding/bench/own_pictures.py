@@ -67,12 +67,12 @@ def _records_of(folder: str, gold: str) -> tuple[list[dict[str, Any]], list[str]
 
 
 def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    # A record's phrases as the set's gold has them, each text once, without those left open.
+    # A record's phrases as the set's gold has them, each text once.
     by_text: dict[str, dict[str, Any]] = {}
     for expression in record["expressions"]:
         text = expression["text"]
-        is_open = expression.get("status") == "pending"  # nobody has said what is right
-        if is_open or text in by_text:
+        is_right_unknown = expression.get("status") == "pending"
+        if is_right_unknown or text in by_text:
             continue
         instances = [{"bbox": list(item["bbox"])} for item in expression["instances"]]
         by_text[text] = {"text": text, "instances": instances, "char_span": None}

@@ -22,7 +22,7 @@ class Plain(Pipeline):
 
     name = "bench"
     about: ClassVar[str] = "each picture's phrases in one request"  # what the way does, in words
-    # of a spec's block that ask in this way; of other ways, those that differ
+    # The keys of a spec by which a run asks in this way. A subclass states those that differ.
     keys: ClassVar[dict[str, Any]] = {
         "vlm.asking": "auto",
         "workflow.phrases_per_request": 16,
@@ -36,7 +36,7 @@ class Plain(Pipeline):
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
-        keys = {**Plain.keys, **self.keys}  # a subclass states only those that differ
+        keys = {**Plain.keys, **self.keys}
         grounder = PhraseGrounder(
             serving,
             phrases_per_request=keys["workflow.phrases_per_request"],

@@ -433,15 +433,14 @@ def _axes(canvas: Canvas, original: Size) -> tuple[_Axis, _Axis]:
 
 @lru_cache(maxsize=256)  # for the same reason
 def _canvas(frame: str, maps: tuple[FrameMap, ...], sent: Size) -> Canvas:
-    # That of the map of pictures of exactly this size; without any maps, that of the frame.
+    # By `frame` if nothing was measured; else by the map of pictures of exactly this size.
+    if not maps:
+        return frame_of(frame, sent)
     for measured in maps:
         if measured.size == sent:
             return measured.canvas
-    if maps:
-        width, height = sent
-        sizes = ", ".join(size_text(measured.size) for measured in maps)
-        raise SpecError(
-            f"how boxes are written was measured in pictures of {sizes} px, not of"
-            f" {width:g}x{height:g}"
-        )
-    return frame_of(frame, sent)
+    width, height = sent
+    sizes = ", ".join(size_text(measured.size) for measured in maps)
+    raise SpecError(
+        f"how boxes are written was measured in pictures of {sizes} px, not of {width:g}x{height:g}"
+    )

@@ -145,8 +145,8 @@ def without_duplicates(
     instances: Sequence[dict[str, Any]], merge_iou: float | None
 ) -> list[dict[str, Any]]:
     """Return a phrase's instances in their order, each thing once (non-maximum suppression). Of
-    those that overlap by `merge_iou` the best scored stays, of equal scores the first; None keeps
-    all.
+    instances that overlap by an IoU of `merge_iou`, the one with the highest score stays, of equal
+    scores the first. With None, all stay.
     """
     if merge_iou is None or len(instances) < 2:
         return list(instances)

@@ -171,14 +171,16 @@ def _same_in_both(
     shared = intersection(region_a, region_b)
     if area(shared) == 0:
         return []
-    # Boxes are compared by what both views show of them. Small ones count as larger.
-    least_side = LEAST_SIDE_SHARE * max(_longer_side(region_a), _longer_side(region_b))
     inside_a = [sight for sight in sights_a if area(intersection(sight.bbox, shared)) > 0]
     inside_b = [sight for sight in sights_b if area(intersection(sight.bbox, shared)) > 0]
+    # Boxes are compared by what both views show of them. Small ones are enlarged for that.
+    least_side = LEAST_SIDE_SHARE * max(_longer_side(region_a), _longer_side(region_b))
     boxes_a = [enlarged_to(intersection(sight.bbox, shared), least_side) for sight in inside_a]
     boxes_b = [enlarged_to(intersection(sight.bbox, shared), least_side) for sight in inside_b]
-    matches = match_boxes(boxes_a, boxes_b)  # by the index of the box of b
-    return [(inside_a[match.found_index], inside_b[index]) for index, match in matches.items()]
+    pairs = []
+    for index_b, match in match_boxes(boxes_a, boxes_b).items():
+        pairs.append((inside_a[match.found_index], inside_b[index_b]))
+    return pairs
 
 
 def _longer_side(bbox: Bbox) -> float:

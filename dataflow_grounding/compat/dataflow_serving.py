@@ -116,7 +116,7 @@ class DataFlowServing(Serving):
             return self._serving.generate_from_input_one_image(
                 paths, [request.text], request.system
             )
-        # This oldest method takes no system prompt besides the one that it asks of each picture.
+        # This oldest method takes one text for each picture, and no system message.
         return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
 
 

@@ -325,7 +325,8 @@ def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
         return reply, [_OWN_WORDS]
     except UnreadableReply:
         return reply, [_OWN_WORDS]
-    is_bare_list = any(note.code == "wrapped" for note in notes)  # [1, 2], read as the answer
+    # `read_object` takes a bare list, [1, 2], for the answer without its object
+    is_bare_list = any(note.code == "wrapped" for note in notes)
     if fields.keys() != {"answer"} or is_bare_list:
         return reply, [_OWN_WORDS]
     return fields["answer"], notes

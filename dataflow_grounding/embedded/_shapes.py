@@ -37,12 +37,11 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     # fills the picture.
     with_ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
     ring = with_ring - cv2.dilate(filled, np.ones((9, 9), np.uint8))
-    if ring.any():
-        filled = _with_corners(picture.bgr[part], filled, ring)
-    x, y, width, height = cv2.boundingRect(filled)
+    to_corners = _with_corners(picture.bgr[part], filled, ring) if ring.any() else filled
+    x, y, width, height = cv2.boundingRect(to_corners)
     rows, columns = part
     box = box_of(columns.start + x, rows.start + y, width, height)
-    kind, fit = _kind_and_fit(_outline(filled))
+    kind, fit = _kind_and_fit(_outline(to_corners))
     drawn = replace(region, bbox=box, score=_SHAPE_SCORE, evidence="seen")
     return Shape(kind, fit, region, drawn)
 

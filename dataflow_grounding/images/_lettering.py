@@ -45,6 +45,7 @@ def writable(label: str, number: str) -> tuple[str, str]:
     Tried in turn: the label without invisible characters, without accents and in plain signs,
     without symbols, and `number`, its mark's number. The font is a file name, "" for Pillow's own.
     """
+    # "Café “A” ☕" → "Café “A” ☕", 'Cafe "A" ☕', 'Cafe "A"'
     spaced = " ".join(label[:_MOST_CHARACTERS].split())
     text = _without(spaced, _INVISIBLE)
     decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))

@@ -414,8 +414,8 @@ def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) 
 
 
 def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
-    # How much a label hides there, to compare spots by: the share of it that is on other labels,
-    # and the shares of other boxes and of its own box that are under it.
+    # How much a label hides at a spot: the part of it that is on other labels, and the parts of
+    # other boxes and of its own box that are under it. Other labels count most, its own box least.
     on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
     others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
     own_hidden = _overlap(spot, own_box) / area(own_box)

@@ -384,12 +384,7 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     # `data` is needed of a PNG alone: `may_have_exif` looks through it.
     import PIL.Image
 
-    orientation: Any = 1
-    if may_have_exif(picture, data):
-        with suppress(Exception):  # a broken EXIF block is as good as none
-            orientation = picture.getexif().get(_ORIENTATION)
-    if orientation not in range(1, 9):
-        orientation = 1
+    orientation = _orientation_of(picture, data)
     width, height = picture.size
     if picture.format == "TIFF":
         # Some versions of Pillow turn a TIFF upright on opening. Its tags have the stored size.
@@ -400,6 +395,15 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     else:
         media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
     return Header(_turned_size((width, height), orientation), media_type, orientation)
+
+
+def _orientation_of(picture: "PillowImage", data: bytes) -> int:
+    # From 1 to 8; 1, for upright, where EXIF states none.
+    orientation: Any = None
+    if may_have_exif(picture, data):
+        with suppress(Exception):  # a broken EXIF block is as good as none
+            orientation = picture.getexif().get(_ORIENTATION)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def open_picture(file: IO[bytes]) -> "PillowImage":
@@ -485,9 +489,9 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    # The end of each segment before the first scan, as an offset, and its first ten bytes: 0xFF, a
-    # byte for its kind, two for its length, and the beginning of its content. Between two segments
-    # there may be single bytes 0xFF. Each of these is yielded as if it were a segment.
+    # For each segment before the first scan: the offset of its end, and its first ten bytes. These
+    # are 0xFF, a byte for its kind, two for its length, and the beginning of its content. Single
+    # bytes 0xFF may come before a segment. Each of them is yielded as if it were a segment.
     offset = 2  # after the file's own two bytes
     while True:
         file.seek(offset)
@@ -495,7 +499,8 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         is_segment = len(first_bytes) >= 4 and first_bytes[0] == 0xFF
         if not is_segment or first_bytes[1] == _START_OF_SCAN:
             return
-        if first_bytes[1] == 0xFF:  # the first of the two is such a single byte
+        is_single_byte = first_bytes[1] == 0xFF  # the next 0xFF may begin a segment
+        if is_single_byte:
             offset += 1
         else:
             length = int.from_bytes(first_bytes[2:4], "big")  # without 0xFF and the kind

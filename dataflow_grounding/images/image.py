@@ -580,8 +580,9 @@ class Image:
         return steps
 
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
-        # The least steps with which the picture's JPEG has `most_bytes` or fewer; MOST_STEPS where
-        # fewer don't do. `as_sent` makes the picture in the size that an image is sent in.
+        # The least steps with which the picture's JPEG has `most_bytes` or fewer, MOST_STEPS at the
+        # most. They are found as by bisection, but each try is estimated from the last JPEG's
+        # length. `as_sent` makes the picture in the size that an image is sent in.
         length_by_size: dict[Size, int] = {}  # in frames, several counts of steps have one size
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS  # the least steps with which it fits, as far as is known
@@ -684,8 +685,9 @@ class Image:
 
 
 def _further_steps(length: int, most_bytes: int) -> float:
-    # By about how many steps more a JPEG of this length has to be reduced to fit; below 0, how many
-    # it can spare. Bytes are about proportional to the area, which a step multiplies with _STEP**2.
+    # By about how many steps more a JPEG of this length has to be reduced: 6.8 if it has twice the
+    # bytes that it may have, -6.8 if it has half of them. Bytes are about proportional to the area,
+    # which a step multiplies with _STEP**2.
     return math.log(length / most_bytes) / -math.log(_STEP**2)
 
 

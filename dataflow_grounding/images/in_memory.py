@@ -135,7 +135,8 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _in_mode_of_png(upright: "PillowImage") -> "PillowImage":
-    # Of 16 bits, one value may be transparent. It is stated in `info`, which isn't written.
+    # A picture of 16 bits may name a transparent value in its `info`. That isn't written, so the
+    # value becomes white now.
     if upright.mode.startswith("I;16") and upright.has_transparency_data:
         return on_white(upright)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):

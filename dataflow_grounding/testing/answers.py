@@ -114,9 +114,12 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # For given phrases: {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score":
-        # 0.9}]}. For a caption, whose phrases are found first: `cleaned_caption`, `expressions` and
-        # `objects`, which have the number of their expression, from 1, for an id, and no labels.
+        # For given phrases:
+        #     {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}
+        # For a caption, whose phrases are found first:
+        #     {"cleaned_caption": …, "expressions": […],
+        #      "objects": [{"id": 1, "bbox_2d": […], "score": 0.9}]}
+        # There an object's `id` is the number of its expression, from 1.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:

@@ -77,8 +77,8 @@ class OpenAI:
         texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
         request.system = "".join(text for role, text in texts if role in ("system", "developer"))
         request.text = "\n".join(text for role, text in texts if role == "user")
-        conversation = [(role, text) for role, text in texts if role in ("user", "assistant")]
-        request.turns = conversation[:-1]  # the last one is the question
+        turns = [(role, text) for role, text in texts if role in ("user", "assistant")]
+        request.turns = turns[:-1]  # the last one is the question
         urls = [part["image_url"]["url"] for _, part in parts if part["type"] == "image_url"]
         return [_base64_in(url) for url in urls]
 
