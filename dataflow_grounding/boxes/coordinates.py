@@ -276,7 +276,7 @@ class BoxFormat:
                 "the two numbers of the cells that hold its top left and its bottom right corner,"
                 " in a grid of 32 x 32 cells laid over the picture and numbered from 0 row by row"
             )
-            axes = ""
+            axes = ""  # the numbering of the cells says it
         else:
             form = f"{_ORDER_WORDS[self.order]}, {self._scale_words(sent)}"
             axes = "x grows to the right and y downwards from the top left corner of the picture."
@@ -392,8 +392,8 @@ class BoxFormat:
 
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
-    # Whether both sizes have one shape, but for rounding. It is enough that one side is as long as
-    # expected from the other: of 1000x52, sent as 100x5, that is the height of 50 alone.
+    # Whether both sizes have one shape, but for rounding. One side that is as long as expected is
+    # enough: 1000x52 sent as 100x5 should be 1040x52 or 1000x50, and its height is near 50.
     width, height = original
     expected_width = height * sent[0] / sent[1]
     expected_height = width * sent[1] / sent[0]
@@ -417,10 +417,12 @@ def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[
 class _Axis(NamedTuple):
     """How x, or y, of a frame and of the original image belong together."""
 
-    side: float  # of the frame, in its own pixels, as the next two
+    # in pixels of the frame
+    side: float  # of the frame
     start: float  # where the image begins
     image_side: float
-    original: int  # of the image, in its own pixels
+    # in pixels of the image
+    original: int  # its side
 
 
 @lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size

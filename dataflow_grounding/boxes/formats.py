@@ -106,8 +106,9 @@ def _unknown(name: str, families: Sequence[str]) -> SpecError:
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """Return the format of a model, which may be unconfirmed, or of points. A pattern of the user's
-    rows goes before any of the table's names; of several, the longest counts.
+    """Return the format of a model; it may be one that nobody has confirmed, or of points instead
+    of boxes. The user's rows go before the table. Of several names or patterns that a model falls
+    under, the longest counts.
     """
     names = bare_names(model)
     of_own_rows: list[_Match] = []

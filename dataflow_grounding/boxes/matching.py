@@ -160,10 +160,7 @@ def match_boxes(
         (found_index, wanted_index) for _, wanted_index, found_index in best_first
     )
     if most:
-        candidates_of: list[list[int]] = [[] for _ in wanted]  # the found boxes that each can take
-        for _, wanted_index, found_index in best_first:
-            candidates_of[wanted_index].append(found_index)
-        _give_more_partners(wanted_of, candidates_of)
+        _give_more_partners(wanted_of, _candidates_of_each(best_first, len(wanted)))
     iou_of: dict[tuple[int, int], float] = {}  # by the indices of the found and the wanted box
     for minus_iou, wanted_index, found_index in best_first:
         iou_of[found_index, wanted_index] = -minus_iou
@@ -185,6 +182,16 @@ def _pairs_best_first(
                 pairs.append((-overlap, wanted_index, found_index))
     pairs.sort()
     return pairs
+
+
+def _candidates_of_each(
+    best_first: Sequence[tuple[float, int, int]], wanted_count: int
+) -> list[list[int]]:
+    # For each wanted box, the found boxes that it can be paired with, the best first.
+    candidates_of: list[list[int]] = [[] for _ in range(wanted_count)]
+    for _, wanted_index, found_index in best_first:
+        candidates_of[wanted_index].append(found_index)
+    return candidates_of
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:

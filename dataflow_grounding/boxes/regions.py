@@ -260,7 +260,7 @@ def _problem_of(item: Sequence[float], size: Size) -> str | None:
     fits_only_as_corners = not _is_within(corners, size) and _fits_as_corners(item, size)
     if fits_only_as_corners:
         return "xyxy"
-    inside = clamp(corners, size)  # by which a box that reaches out is judged
+    inside = clamp(corners, size)  # of a box that reaches out, this part is judged
     if area(inside) <= 0:
         return "outside"
     x1, y1, x2, y2 = inside

@@ -152,8 +152,8 @@ class PromptedVQAGenerator(Operator):
         return operator
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return [] if `columns` has one with prompts or conversations. Else return the role of the
-        missing one: `conversation` after a `run` that reads these alone, or `prompt`.
+        """Return [] if a column of prompts or of conversations is among `columns`. Else return the
+        role of the missing one: `prompt`, or `conversation` after a `run` that reads no prompts.
         """
         columns_by_role = self.reads()
         columns_by_role.pop("image", None)  # a row may be asked without pictures

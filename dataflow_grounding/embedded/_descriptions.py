@@ -159,7 +159,7 @@ def _described_regions(
 ) -> list[dict[str, Any]]:
     described = []
     for region, thing in zip(regions, descriptions.things, strict=True):
-        # What nothing tells from others is described as one of them: "a red car".
+        # If no phrase means the thing alone, it is "a red car".
         text = descriptions.shortest(thing) or with_article(_joined(thing.color, thing.kind))
         label = region.get("type") or ""
         described.append({"id": thing.id, "type": label, "color": thing.color, "description": text})

@@ -47,12 +47,7 @@ class Faces(NamedTuple):
 
 
 def find_faces(picture: Picture) -> Faces:
-    """Return the frontal faces in a picture.
-
-    A hit of the first cascade is clear if it has many votes, the second cascade sees it, and it has
-    skin. Without skin, as an animal's, it is doubtful, and so it is with only one of the other two.
-    With neither of these it is no face.
-    """
+    """Return the frontal faces in a picture: the clear ones, and how many are doubtful."""
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
         return Faces([], 0)
@@ -66,6 +61,10 @@ def find_faces(picture: Picture) -> Faces:
         has_many_votes = votes >= _CLEAR_VOTES
         x1, y1, x2, y2 = (edge / scale for edge in box)  # in pixels of `picture`
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
+        # many votes, seen again, with skin    -> clear
+        # many votes, seen again, without skin -> doubtful: an animal's
+        # many votes, or seen again            -> doubtful
+        # neither                              -> no face
         if is_seen_again and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))
         elif is_seen_again or has_many_votes:
@@ -130,8 +129,8 @@ def _has_skin(face: Box, picture: Picture) -> bool:
 
 
 def _relative(box: Box, relative: Box, picture: Picture) -> Box:
-    # The box that is at `relative`, in widths and heights of another, cut off at the picture's
-    # edge.
+    # A part of a box, such as its middle, (0.25, 0.25, 0.75, 0.75) in its widths and heights. What
+    # reaches out of the picture is cut off.
     x1, y1, x2, y2 = box
     width = x2 - x1
     height = y2 - y1

@@ -139,12 +139,12 @@ def select_meant(
     """Return the candidates that a phrase means: one by "the left ball", two by "two balls", all by
     "balls" and by "ball", the bare name of a class. Raises Undecided where it isn't told which.
     """
+    if not candidates:  # the thing isn't in the picture: that is clear
+        return []
     meant = []
     for candidate in candidates:
         if _is_at(candidate.bbox, phrase.positions, picture):
             meant.append(candidate)
-    if not candidates:  # the thing isn't in the picture: that is clear
-        return []
     is_count_right = phrase.wanted is None or phrase.wanted == len(meant)
     if not meant or not is_count_right:
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"

@@ -57,9 +57,9 @@ def _filled(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    # A region found by its colour is without the pixels at its tips, where colours mix. Returned
-    # is the region with these: with the pixels near it, and connected with it, whose colour is
-    # nearer to the region's than to the ring's. All three masks are 1 inside.
+    # A region found by its colour lacks the pixels at its tips, where colours mix. They are added
+    # here: pixels near the region, and connected with it, whose colour is nearer to the region's
+    # than to the ring's. `filled`, `ring` and the result are 1 inside, else 0.
     color_of_region = bgr[filled > 0].mean(axis=0)
     color_of_ring = bgr[ring > 0].mean(axis=0)
     difference = color_of_region - color_of_ring

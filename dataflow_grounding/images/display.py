@@ -183,8 +183,8 @@ def _table_of_boxes(expressions: Sequence[Mapping[str, Any]]) -> str:
     for expression in expressions:
         reasons = [expression.get("status"), expression.get("reason")]
         status = ": ".join(str(reason) for reason in reasons if reason)
-        # A phrase without boxes has one row, with an empty box.
-        for instance in expression["instances"] or [{"bbox": ()}]:
+        without_box = {"bbox": ()}  # of a phrase that nothing was found for: it has a row, too
+        for instance in expression["instances"] or [without_box]:
             score = instance.get("score")
             box = _numbers(instance["bbox"])
             score_text = _numbers([score]) if is_number(score) else ""

@@ -339,8 +339,8 @@ def _versions(mark: _DrawnMark, sizes: _Sizes) -> tuple["FreeTypeFont", list[str
 def _least_harmful(
     spots: Sequence[Box], own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]
 ) -> tuple[float, Box]:
-    # The harm of the best spot, and the spot. `spots` begin with the preferred one. Boxes that no
-    # spot touches are left out once for all spots.
+    # The harm of the best spot, and the spot. `spots` begin with the preferred one.
+    # No spot hides anything of boxes that are not near.
     near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
     candidates = []
     for rank, spot in enumerate(spots):

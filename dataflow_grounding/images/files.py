@@ -186,7 +186,7 @@ def _header_in(file: IO[bytes], path: str, data: bytes | None, whole_png: bool) 
     with _reading(path):
         # The header of a plain JPEG is read without Pillow.
         first_bytes = file.read(_PLAIN_HEADER_BYTES)
-        if EXIF_NAME in first_bytes:  # with a thumbnail it takes 64 KiB at most
+        if EXIF_NAME in first_bytes:  # EXIF may hold a thumbnail: it takes 64 KiB at most
             first_bytes += file.read(_FIRST_BYTES)
         plain = plain_header(first_bytes)
         if plain is not None:
@@ -334,7 +334,7 @@ def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
 
 
 def _is_stretched(picture: "PillowImage", path: str) -> bool:
-    # `ImageFacts` says what that means. The first picture of which it is so is told to the user.
+    # `ImageFacts` says what that means. The user is told of the first such picture.
     if not _is_deep(picture):
         return False
     try:

@@ -109,13 +109,14 @@ class SizeLimits:
         if scale == 1 and self.multiple == 1:
             return size
         step = self.multiple
-        columns = size[0] * scale / step
-        rows = size[1] * scale / step
-        nearest = (max(step, round(columns) * step), max(step, round(rows) * step))
+        steps_across = size[0] * scale / step  # not whole
+        steps_down = size[1] * scale / step
+        nearest = (max(step, round(steps_across) * step), max(step, round(steps_down) * step))
         keeps_limits = self._largest_scale(nearest) >= 1 - _TOLERANCE
         if keeps_limits:
             return nearest
-        return max(step, math.floor(columns) * step), max(step, math.floor(rows) * step)
+        width = max(step, math.floor(steps_across) * step)
+        return width, max(step, math.floor(steps_down) * step)
 
     def sent(self, size: Size) -> Size:
         """Return the size in which a picture of `size` is sent, padding and all."""
@@ -778,7 +779,8 @@ def file_at(path: str) -> ImageFile:
         state = look(path)
         return ImageFile(path, state.size, state.changed)
     status = os.stat(path)
-    # File systems of a network have no device of their own: its major number is 0.
+    # In file systems of a network, whose devices have the major number 0, an inode's number may
+    # change by itself.
     is_on_disk = hasattr(os, "major") and os.major(status.st_dev) > 0
     inode = status.st_ino if is_on_disk else 0
     return ImageFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)

@@ -54,8 +54,8 @@ class ForeignOperator:
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):  # no `forward()` is running
             return work()
-        # When a step is called in another thread, its storage says so in `strays`, and the pipeline
-        # refuses it. This operator may call steps of this one in any thread.
+        # A storage says in `strays` that a step of it was called in another thread, and the
+        # pipeline refuses that. But this operator may use its storage in any thread.
         storage.strays = None
         return _output_column(self._operator, arguments, keys)
 

@@ -180,7 +180,7 @@ class Pipeline:
             return self._run(resume_step, options)
         # The `forward()` of another pipeline, the caller, calls this one.
         if not isinstance(steps_of_caller, StepByStep):
-            # The caller only wants its steps, for `compile()` or `steps()`: these are among them.
+            # The caller only notes its steps, for `compile()` or `steps()`: these are noted, too.
             for step in self.steps()[resume_step:]:
                 steps_of_caller.append(step)
             return Summary()

@@ -294,7 +294,7 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
             return probe_of(size, layout)
     if not request.encoded_images:
         return None
-    picture_asked_about = request.encoded_images[-1]  # after those of examples, if there are any
+    picture_asked_about = request.encoded_images[-1]  # pictures of examples come before it
     boxes = rectangles_in(picture_asked_about, texts)
     return Probe(size, boxes) if boxes else None
 

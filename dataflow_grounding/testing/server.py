@@ -179,10 +179,10 @@ class LoopbackServer(Endpoint):
 
     def _count_as_abandoned(self, exchange: Exchange) -> None:
         self.abandoned += 1
-        if exchange.request.status_sent is None:
+        was_counted_as_sent = exchange.request.status_sent is not None
+        if not was_counted_as_sent:
             self._end(exchange)
             return
-        # It was counted as sent, and then it did not leave whole: that is taken back.
         self.count_reply(exchange.status, -1)
         exchange.request.status_sent = None
         exchange.request.time_sent = None
