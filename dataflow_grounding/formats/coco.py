@@ -359,19 +359,23 @@ class _ReadsCoco(Format):
         self.class_names = coco.category_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
-        self.remarks += remarks_on_shared_names(coco.categories(), self.name)
-        self.remarks += counted_items(_OTHER_KEYS, coco.other_keys)
-        if coco.repeated_id_count:
-            first = f"the first is {coco.first_repeated_id:.80}"
-            self.remarks.append(f"{_REPEATED_IDS}: {coco.repeated_id_count:,}, {first}")
-        if self.detects:  # in a file with captions a picture has an entry for each: that is usual
-            self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
+        self.remarks += self._remarks_on(coco)
         for image_key, name, image in coco.images():  # its key is its id in the file
             columns = self._columns_of(coco, image_key, image)
             yield self.bad.marked({"image_path": name, **columns})
         self.passed_over[_NO_JSON] += coco.no_json
         for why in coco.of_no_image:
             self.bad.note(why)
+
+    def _remarks_on(self, coco: CocoFile) -> list[str]:
+        remarks = [*remarks_on_shared_names(coco.categories(), self.name)]
+        remarks += counted_items(_OTHER_KEYS, coco.other_keys)
+        if coco.repeated_id_count:
+            first = f"the first is {coco.first_repeated_id:.80}"
+            remarks.append(f"{_REPEATED_IDS}: {coco.repeated_id_count:,}, {first}")
+        if self.detects:  # in a file with captions a picture has an entry for each: that is usual
+            remarks += counted_items(SHARED_NAMES, coco.shared_names())
+        return remarks
 
     def _columns_of(
         self, coco: CocoFile, image_key: str, image: Mapping[str, Any]

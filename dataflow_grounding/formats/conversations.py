@@ -55,8 +55,8 @@ class Dialect:
     """What tells the files of one trainer from those of another.
 
     In OpenAI's words a turn is {"role": "user", "content": "<image>…"}: `speaker` is "role", `user`
-    is "user", and `said` is "content". `model` is who answers. `<image>` marks the picture; with
-    `in_parts` what is said is a list of parts in its place.
+    is "user", and `said` is "content". `model` is who answers. `<image>` marks the picture. With
+    `in_parts` what is said is a list of parts, of which the picture is one.
 
     `boxes` is None where their format is that of the target. `trainer` resizes the pictures, with
     its own limits, for a target that counts pixels.
@@ -147,7 +147,7 @@ _FOUR = re.compile(r"[\[(]N, ?N\)?, ?\(?N, ?N[\])]".replace("N", r"(-?\d+(?:\.\d
 _PLACEHOLDER = re.compile("<ref-object>|<bbox>")  # ms-swift's, for the next phrase or box
 # Speakers as the trainers' formats call them: who asks, and who neither asks nor answers.
 _USERS = ("human", "user")
-_NO_ANSWERERS = (
+_NOT_ANSWERING = (
     "system",
     "developer",
     "function_call",
@@ -306,7 +306,7 @@ class Conversations(Format):
         for speaker, said in turns:
             if speaker in _USERS:
                 question = said
-            elif speaker not in _NO_ANSWERERS:
+            elif speaker not in _NOT_ANSWERING:
                 yield from self._phrases_of_answer(question, said, box_format, size)
 
     def _phrases_of_answer(

@@ -43,8 +43,8 @@ def export(
 
     Without any records an empty export is written; a part of a split has to have some. Raises
     InputError where `path` is taken or doesn't fit, or none of all records is left to be written.
-    With `strict` it also does where anything is lost, or a remark on a record that no person
-    decided on is rare.
+    With `strict` it also does where anything is lost, or where the model made a rare remark on a
+    record that no person decided on.
     """
     part_names = list(records) if isinstance(records, Mapping) else []
     only_file = _only_file(path, format, images, part_names)

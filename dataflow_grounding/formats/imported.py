@@ -52,8 +52,10 @@ class Mark(NamedTuple):
         return outline
 
     def has_other_area(self, was_upright: bool) -> bool:
-        """Whether the area is another than the item's: the box was moved, or somebody has drawn an
-        outline in one that `was_upright`. Other outlines change only with their box.
+        """Whether the area is another than the item's, which `was_upright` or had an outline.
+
+        It is where the box was moved, and where somebody has drawn an outline in an upright one.
+        Other outlines change only with their box.
         """
         return self.is_moved or (was_upright and self.outline is not None)
 

@@ -420,15 +420,13 @@ class LabelFormat(PictureFiles):
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)
         class_names = None
-        listed_pictures = NamedPictures()
+        named = NamedPictures()
         if names_file is not None:
             class_names = self.names_of(names_file)
             self.class_names = self.classes_of(class_names)
-            listed_pictures = self.named_by(names_file)
-        folders = find_label_folders(
-            top, image_root, self.folders, listed_pictures, self.names_files
-        )
-        self._tell_doubts(folders, listed_pictures.lines_on_missing(), top, image_root)
+            named = self.named_by(names_file)
+        folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
+        self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
         for folder in folders:
             self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
             self.passed_over[_UNLISTED] += folder.unlisted

@@ -69,7 +69,7 @@ def find_label_folders(
     top: str,
     image_root: str,
     folder_names: Sequence[tuple[str, str]],
-    listed: NamedPictures,
+    named: NamedPictures,
     other_files: Iterable[str],
 ) -> list[LabelFolder]:
     """Return the folders of a data set, in which each picture is once.
@@ -84,18 +84,18 @@ def find_label_folders(
         top: The folder of the data set.
         image_root: That of the pictures; `top` itself unless the user has named one.
         folder_names: Pairs of what a folder of pictures and that of their labels are called.
-        listed: The pictures that the data set's file names.
+        named: The pictures that the data set's file names.
         other_files: The names of files among the labels that are no labels.
     """
     pairs = _pairs_in(top, folder_names)
     laid_out = [pair.absolute for pair in pairs]
-    for pictures, labels in listed.of_pair:
+    for pictures, labels in named.pictures_of_pair:
         if (pictures, labels) not in laid_out:
             pairs.append(_Pair(pictures, labels, is_only_named=True))
     folders = []
     for pair in pairs or [_Pair(image_root, top)]:
         in_order = _picture_folders(pair.pictures, top, image_root)
-        folders.append(_folder_of(pair, in_order, listed, other_files))
+        folders.append(_folder_of(pair, in_order, named, other_files))
     return folders if len(folders) == 1 else _each_picture_once(folders)
 
 
@@ -127,11 +127,11 @@ def _pairs_in(top: str, folder_names: Sequence[tuple[str, str]]) -> list[_Pair]:
 
 
 def _folder_of(
-    pair: _Pair, in_order: list[str], listed: NamedPictures, other_files: Iterable[str]
+    pair: _Pair, in_order: list[str], named: NamedPictures, other_files: Iterable[str]
 ) -> LabelFolder:
     # The pictures of a pair that belong to the data set, with their labels. They are sought in the
     # folders `in_order`.
-    lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in listed.lists]
+    lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
     folder = _folder_of_labels(in_order, pair.labels, [*other_files, *lists])
     if pair.is_only_named and pair.pictures == pair.labels:
         # A text next to the pictures may be anything: it isn't taken for a label without a picture.
@@ -140,12 +140,12 @@ def _folder_of(
     if are_of_other_pictures:
         where = os.path.join(pair.labels, folder.of_no_picture[0])
         why = f"{where}: no such picture in {' or '.join(in_order)}: name the image root"
-        raise InputError("; ".join([why, *listed.lines_on_missing()]))
+        raise InputError("; ".join([why, *named.lines_on_missing()]))
     is_in_root = folder.image_dir != pair.pictures
     if is_in_root and os.path.isdir(pair.pictures):
         folder = folder.kept(_of_data_set(folder, pair.pictures))
-    if listed.are_listed or pair.is_only_named:
-        folder = _of_listed(folder, pair.absolute, listed)
+    if named.are_listed or pair.is_only_named:
+        folder = _of_named(folder, pair.absolute, named)
     return folder
 
 
@@ -194,14 +194,14 @@ def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
     return [image for image in folder.pictures if image in own or image in folder.files]
 
 
-def _of_listed(folder: LabelFolder, pair: tuple[str, str], listed: NamedPictures) -> LabelFolder:
+def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) -> LabelFolder:
     # Only the pictures that the data set names. Those that its lists leave out are counted.
-    wanted = listed.of_pair.get(pair, set())
+    wanted = named.pictures_of_pair.get(pair, set())
     kept = []
     for image in folder.pictures:
         if os.path.normpath(os.path.join(pair[0], image)) in wanted:
             kept.append(image)
-    unlisted = len(folder.pictures) - len(kept) if listed.are_listed else 0
+    unlisted = len(folder.pictures) - len(kept) if named.are_listed else 0
     return folder.kept(kept, unlisted)
 
 

@@ -824,10 +824,11 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
     for relation in relations:
         from_id, to_id = _ends_of(relation)
         for region_id, span_id in ((from_id, to_id), (to_id, from_id)):  # in either direction
-            if region_id not in spans and span_id in spans:
-                span_ids = related.setdefault(region_id, [])
-                if span_id not in span_ids:
-                    span_ids.append(span_id)
+            if span_id not in spans or region_id in spans:  # not from a region to a place
+                continue
+            span_ids = related.setdefault(region_id, [])
+            if span_id not in span_ids:
+                span_ids.append(span_id)
     return related
 
 

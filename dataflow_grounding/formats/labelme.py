@@ -118,13 +118,7 @@ class LabelMe(ReturningFormat):
         was_upright = _kind_of(item) == _RECTANGLE
         if mark.box and mark.has_other_area(was_upright):
             shape |= _area_back(item, mark.box, mark.outline)
-            # These keys were said of the old area.
-            if shape["shape_type"] != item.get("shape_type"):
-                shape.pop("direction", None)  # how far X-AnyLabeling had turned the shape
-            if shape.get(_MASK) is not None:  # the shape's pixels
-                shape[_MASK] = None
-            if "score" in shape:
-                shape["score"] = mark.score
+            _mend_keys_of_area(shape, item, mark)
         if mark.is_renamed:
             shape = _with_words(shape, mark.phrase)
         return shape
@@ -245,6 +239,16 @@ class LabelMe(ReturningFormat):
         if score is not None and is_score(score):
             instance["score"] = score
         return instance
+
+
+def _mend_keys_of_area(shape: dict[str, Any], item: Mapping[str, Any], mark: Mark) -> None:
+    # Changes the keys of a shape that were said of its old area, which was that of `item`.
+    if shape["shape_type"] != item.get("shape_type"):
+        shape.pop("direction", None)  # how far X-AnyLabeling had turned the shape
+    if shape.get(_MASK) is not None:  # the shape's pixels
+        shape[_MASK] = None
+    if "score" in shape:
+        shape["score"] = mark.score
 
 
 def _box_around(shape: Mapping[str, Any]) -> list[float]:

@@ -30,21 +30,21 @@ class NamedPictures:
     """What a file names.
 
     Attributes:
-        of_pair: By a folder of pictures and that of their labels, the absolute paths of the
-            pictures that are named in there.
+        pictures_of_pair: By a folder of pictures and that of their labels, the absolute paths of
+            the pictures that are named in there.
         lists: The absolute paths of the lists of pictures.
         are_listed: Whether a list names a picture that is there: then the data set has no others.
         missing: What isn't there, such as `train: images/train`.
     """
 
-    of_pair: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    pictures_of_pair: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     lists: list[str] = field(default_factory=list)
     are_listed: bool = False
     missing: list[str] = field(default_factory=list)
 
     def add(self, picture: str, top: str) -> None:
         """Take in a picture by its absolute path; `top` is the folder that is named, or its own."""
-        self.of_pair.setdefault(_pair_of(picture, top), set()).add(picture)
+        self.pictures_of_pair.setdefault(_pair_of(picture, top), set()).add(picture)
 
     def lines_on_missing(self) -> list[str]:
         return counted_items("named by the data set, but not there", self.missing)

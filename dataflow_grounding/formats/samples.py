@@ -107,8 +107,8 @@ class Exported:
         left_out: Records that could not be written; `reasons` has the first few.
         remarks: What else is good to know, in lines.
         parts: Counts as in `written` of each part of a split, by its name.
-        manners: What replies say next to their answers, of all records. Rare remarks count of
-            records that were written and have a phrase on which no person decided.
+        manners: What replies say next to their answers, of all records. A rare remark counts where
+            the record was written, and has a phrase that no person decided on.
     """
 
     path: str
@@ -143,8 +143,8 @@ class SampleMaker:
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
         self._whole_pictures = WholePictures(select)  # filled for detectors alone
-        # Where expressions have no ids, these are made. So that those of several rows of a picture
-        # differ, this counts such rows, by the hash of their image_id.
+        # Expressions without ids get some that are made of the picture's path. This counts the rows
+        # of each picture, by the hash of its image_id, so that ids of several rows differ.
         self._rows_of_image = NumberTable()
         self._count_without_picture = 0  # of rows so far that name no picture
         self.last_record: Mapping[str, Any] = {}
@@ -212,12 +212,12 @@ class SampleMaker:
         if self._is_false_background(record):
             return None  # `_look_at_whole_pictures` has counted it
         may_lack_phrases = self._format.carries.empty and self._shows_nothing(record, expressions)
-        if not selected and not may_lack_phrases:  # decided before the picture is looked for
+        if not selected and not may_lack_phrases:  # so its picture needn't be there
             self._count_picture_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
         phrases = self._phrases(selected, picture.size)
-        if not phrases and not may_lack_phrases:  # no phrase has a box within the picture
+        if not phrases and not may_lack_phrases:  # such as where all boxes are outside of it
             self._count_picture_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
