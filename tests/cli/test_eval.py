@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.evaluation.metrics.cases import FAR, HALF, LEFT, RIGHT, record
-from tests.support.bytecode import instructions_of
+from tests.support.bytecode import steps_of
 from tests.support.workplace import REPOSITORY, Done, command
 
 KEYS = (
@@ -269,8 +269,8 @@ def test_thousands_of_boxes_in_a_picture(
         assert (agreed["boxes"], agreed["f1_0.5"]) == (2 * count, 1)
 
     compared(20)
-    few = instructions_of(lambda: compared(20))
-    assert instructions_of(lambda: compared(200)) < most * few
+    few = steps_of(lambda: compared(20))
+    assert steps_of(lambda: compared(200)) < most * few
 
 
 def with_boxes(count: int, spot: Callable[[int], list[float]], phrases: str) -> dict[str, Any]:
