@@ -5,6 +5,7 @@ if its own answer can't be used, or unsure if something that can't be used may b
 phrase that has a box which may be of something else is in doubt.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
@@ -43,6 +45,11 @@ from dataflow_grounding.replies.stated_coordinates import Asked, states_as_asked
 from dataflow_grounding.replies.things import denies, describes_another, is_like
 from dataflow_grounding.replies.words import ids_of, share_a_word, shortens
 
+# Words of a sentence about the picture, which no name of a thing in it has.
+_SENTENCE = lazy_pattern(
+    r"\b(?:images?|pictures?|photos?|photographs?|scene|shows?|showing|there|here|i|we|you)\b",
+    re.IGNORECASE,
+)
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
 TOLERANCE = 1 / 8
@@ -624,11 +631,7 @@ class _BoxReader:
             return None  # several men were found, and it isn't known which one is in blue
         if not label.isascii():  # `is_like` knows English
             return None
-        candidates = []
-        for own_id, phrase in self.phrases.items():
-            is_longer = shortens(phrase, label) and is_like(label, phrase)
-            if shortens(label, phrase) or is_longer:
-                candidates.append(own_id)
+        candidates = self.phrases_in_other_words(label)
         if len(candidates) != 1:
             return None
         phrase_id = candidates[0]
@@ -638,6 +641,16 @@ class _BoxReader:
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
         self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}, without its id"
         return phrase_id
+
+    def phrases_in_other_words(self, label: str) -> list[int]:
+        # "The image shows the mug" is no name of a thing, but the beginning of a caption.
+        may_be_longer = _SENTENCE.search(label) is None
+        candidates = []
+        for own_id, phrase in self.phrases.items():
+            is_longer = may_be_longer and shortens(phrase, label) and is_like(label, phrase)
+            if shortens(label, phrase) or is_longer:
+                candidates.append(own_id)
+        return candidates
 
     def is_like_another(self, label: str, phrase: str) -> bool:
         if is_like(label, phrase):
