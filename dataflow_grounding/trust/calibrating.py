@@ -134,7 +134,7 @@ def shape_of_run(
     drawn = legible(reduced_to(size, max_side), max_side)
 
     async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
-        # A wide picture heeds `max_wide` alone, a tall one `max_tall` alone.
+        # Both may be set: a wide picture only heeds `max_wide`, a tall one only `max_tall`.
         padding = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         [picture] = await asker.ask([probe], box_format, padding)
         return picture

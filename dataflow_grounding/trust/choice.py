@@ -158,7 +158,8 @@ class FormatChoice:
         `on_poor` is called with a sentence for each size in which boxes are far off even so.
         """
         counts = self.settle(start)
-        # What pixels mean is measured in elongated frames, too. Boxes in grid cells aren't checked.
+        # Pixels need no check: what they mean is measured in elongated frames, too. Boxes in grid
+        # cells aren't checked at all.
         needs_no_check = self.format.scale in ("px", "grid_32")
         if needs_no_check or not self._serving.takes_probes:
             return counts
@@ -232,8 +233,8 @@ class FormatChoice:
         self._take(calibration)
 
     def _make_pending(self) -> None:
-        # The calibration's limits are taken back, but not what the endpoint has told meanwhile of
-        # how large a picture's file may be.
+        # The serving gets back the limits that it had without the calibration. It keeps what the
+        # endpoint has told meanwhile: how large a picture's file may be (`learnt_bytes`).
         self.pending = True
         learnt = self._serving.image_limits.learnt_bytes
         self._serving.image_limits = replace(self._uncalibrated_limits, learnt_bytes=learnt)

@@ -74,15 +74,15 @@ class FormatReading:
         format's frame says so, what a server makes of it.
         """
         canvas = self.format.canvas(sent.size)
-        x_per_pixel, y_per_pixel = 1.0, 1.0
+        x_numbers_per_pixel, y_numbers_per_pixel = 1.0, 1.0
         if self.format.scale != "px":  # numbers are parts of the whole canvas
             whole_x, whole_y = self.format.limits(sent.size)
-            x_per_pixel = whole_x / canvas.width
-            y_per_pixel = whole_y / canvas.height
-        left = x_per_pixel * canvas.left
-        top = y_per_pixel * canvas.top
-        width = x_per_pixel * canvas.image_width * sent.across
-        height = y_per_pixel * canvas.image_height * sent.down
+            x_numbers_per_pixel = whole_x / canvas.width
+            y_numbers_per_pixel = whole_y / canvas.height
+        left = x_numbers_per_pixel * canvas.left
+        top = y_numbers_per_pixel * canvas.top
+        width = x_numbers_per_pixel * canvas.image_width * sent.across
+        height = y_numbers_per_pixel * canvas.image_height * sent.down
         most = NEARLY * max(left + width, top + height)
         return View(left, top, width, height, most, math.log(width * height))
 

@@ -90,8 +90,9 @@ def picture_of_each_kind(
 ) -> list[Image]:
     """Return one of a run's pictures of each kind, MOST_KINDS at the most.
 
-    It has the commonest size of its kind or, if boxes are in pixels, the largest: servers reduce
-    these first. A picture that can't be read is left out: its record fails when its turn comes.
+    Each has the commonest size of its kind. If boxes are in pixels, without maps, it has the
+    largest one: servers reduce these first. A picture that can't be read is left out: its record
+    fails when its turn comes.
     """
     path_by_size: dict[Size, str] = {}  # by size as sent; the commonest picture's path
     for size, path in zip(pictures.sizes, pictures.examples, strict=True):

@@ -145,9 +145,9 @@ class Known:
         self.turns = Turns()
         self.checked_at = -math.inf  # when the last check ended, by the monotonic clock
         self.kinds: set[PictureKind] = set()  # that were checked
-        self.checks = 0  # pictures that were sent for checks, without those that confirm a miss
-        self.unanswered = 0  # checks in a row that told nothing
-        self.silent: set[str] = set()  # orientations whose last probe picture went unanswered
+        self.pictures_checked = 0  # sent for checks, without those that confirm a miss
+        self.silent_checks = 0  # in a row: they told nothing
+        self.silent_orientations: set[str] = set()  # whose last probe picture went unanswered
         # endpoints that found no rectangle when one last told something; see `Outcome.blind`
         self.blind: Sequence[str] = ()
         # what was warned of last, where a call went on, and when that was; see `miss`
@@ -174,18 +174,18 @@ class Known:
         Without this, an endpoint that left SILENT checks unanswered would never be checked again.
         And requests of earlier calls would make a check due at the end of this call.
         """
-        self.unanswered = 0
+        self.silent_checks = 0
         self.pace.unchecked = 0
 
     def forget_kinds(self) -> None:
         """Forget which kinds of pictures were checked, before a run's first check."""
         self.kinds.clear()
-        self.checks = 0
+        self.pictures_checked = 0
 
     def note(self, outcome: "Outcome") -> None:
         """Note that a check was made, and which of its pictures were answered."""
         self.checked_at = time.monotonic()
-        self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
+        self.silent_checks = self.silent_checks + 1 if outcome.kind == "silent" else 0
         # A silent check without blind endpoints doesn't tell whether they see pictures: what an
         # earlier one told stays.
         tells_of_seeing = bool(outcome.blind) or outcome.kind != "silent"
@@ -193,9 +193,9 @@ class Known:
             self.blind = outcome.blind
         for orientation, is_answered in outcome.answered_by_orientation.items():
             if is_answered:
-                self.silent.discard(orientation)
+                self.silent_orientations.discard(orientation)
             else:
-                self.silent.add(orientation)
+                self.silent_orientations.add(orientation)
 
     def miss(self, message: str | None) -> None:
         """Remember that a call warned of boxes in another format, and goes on; None forgets it."""

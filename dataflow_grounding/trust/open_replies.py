@@ -50,7 +50,7 @@ class OpenReplies:
         self._open_records: dict[Ask, bool] = {}
         self._empty_records: dict[Ask, None] = {}  # records with a reply without any box, by age
         self._vouching: Vouching | None = None  # from the first record on
-        self._is_checked = False  # whether the store says what a check of this run has shown
+        self._says_of_check = False  # whether the store says what a check of this run showed
 
     @property
     def has_begun(self) -> bool:
@@ -96,7 +96,7 @@ class OpenReplies:
 
     def vouch(self, start: CheckStart, answered_by_orientation: Mapping[str, bool]) -> None:
         """Note a check that went well: it vouches for what there was at its start."""
-        self._is_checked = True
+        self._says_of_check = True
         self._answers.vouched = start.answers
         self.vouching.good(start.offset)
         for ask in start.records:
@@ -108,7 +108,7 @@ class OpenReplies:
 
     def leave(self, *, unanswered: bool) -> None:
         """Note a check that vouches for nothing, and condemns nothing."""
-        self._is_checked = True
+        self._says_of_check = True
         self.vouching.unclear(unanswered=unanswered)
 
     def let_speak(self, *, is_blind: bool) -> None:
@@ -146,7 +146,7 @@ class OpenReplies:
         if has_unseen:
             for ask in self._empty_records:
                 ask.note(UNSEEN)
-        elif are_trusted and self._is_checked:
+        elif are_trusted and self._says_of_check:
             self._vouch_at_the_end()
         self._answers.returned = self._answers.count
         return has_unseen

@@ -101,7 +101,7 @@ class _FirstCopy(NamedTuple):
     showing: Showing
 
 
-class _Odd(NamedTuple):
+class _ClearMiss(NamedTuple):
     """A picture that was clearly answered in another format."""
 
     format: str
@@ -115,9 +115,9 @@ class Probing:
         self.as_asked = 0  # pictures that were answered so
         self.cleared = 0  # pictures that missed, though further copies of them fit
         self._asked = asked
-        self._pictures = 0  # that were answered, without those that confirm a miss
-        # clear misses among the pictures that were cleared, and among their copies
-        self._odd: list[_Odd] = []
+        self._answered_pictures = 0  # without those that confirm a miss
+        # of pictures whose miss was cleared, and of their further copies
+        self._clear_misses: list[_ClearMiss] = []
         # of first copies that fit, for comparing further ones
         self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.
@@ -143,7 +143,7 @@ class Probing:
         first_copies = list(map(_FirstCopy, targets, copies, showings))
         # `_confirmed_miss` adds to both. The outcome says how many it added in this check.
         cleared_before = self.cleared
-        odd_before = len(self._odd)
+        clear_before = len(self._clear_misses)
         missed = await self._confirmed_miss(first_copies, looks_like)
         if missed is not None:
             return missed
@@ -153,7 +153,7 @@ class Probing:
         outcome = _outcome_of(first_copies)
         return replace(
             outcome,
-            odd=len(self._odd) > odd_before,
+            odd=len(self._clear_misses) > clear_before,
             cleared=self.cleared - cleared_before,
         )
 
@@ -162,7 +162,7 @@ class Probing:
         # those of further pictures are compared with them.
         for showing in showings:
             if showing.kind != "silent":  # it was answered
-                self._pictures += 1
+                self._answered_pictures += 1
             if showing.kind == "fits":
                 self.as_asked += 1
                 if showing.rectangles is not None:
@@ -206,7 +206,8 @@ class Probing:
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
         # Cleared, or a mixture, to which the clear misses of earlier checks count, too.
         self.cleared += 1
-        self._odd += [_Odd(name, answered_before=self._pictures) for name in clear_formats]
+        for name in clear_formats:
+            self._clear_misses.append(_ClearMiss(name, answered_before=self._answered_pictures))
         return self._mixture(where)
 
     def _mixture(self, where: str) -> Outcome | None:
@@ -222,12 +223,16 @@ class Probing:
     @property
     def lately_odd_formats(self) -> list[str]:
         """One for each of the last TOGETHER pictures that was clearly in another format."""
-        lately = [odd for odd in self._odd if self._pictures - odd.answered_before <= TOGETHER]
-        return [odd.format for odd in lately]
+        lately = []
+        for miss in self._clear_misses:
+            answered_since = self._answered_pictures - miss.answered_before
+            if answered_since <= TOGETHER:
+                lately.append(miss.format)
+        return lately
 
     @property
     def other_format(self) -> str:
-        return self._odd[0].format if self._odd else NO_FORMAT
+        return self._clear_misses[0].format if self._clear_misses else NO_FORMAT
 
     def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
         # One format for each copy that misses clearly:

@@ -200,7 +200,7 @@ class ReplyJudge:
         asked, others, log_aspect = self.views(sent)
         corners, turned = self._corners_as_asked(boxes, asked)
         shapes = [shape_of(box, log_aspect) for box in corners]
-        # All is judged twice: by the run's own boxes, and by what boxes look like in general.
+        # Each format is judged twice: by the run's own boxes, and by boxes in general.
         expected = self._expected_of(boxes)
         expected_in_general = [ExpectedBox(ANY, weight) for _, weight in expected]
         penalty = self._penalty(corners, turned)

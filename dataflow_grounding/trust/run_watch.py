@@ -89,11 +89,11 @@ class RunWatch(BoxWatch):
         self._every = settings.every or 1  # 1 is never used: without `every` no check is made
         # How often a question is asked: without checks, a doubtful reply is never asked for again.
         self.most_tries = start.options.max_attempts if self._are_wanted else 0
-        self._is_checked = False
+        self._has_been_checked = False
         # Whether the run's first request may still be sent without waiting for the first check, so
         # that the run has its first answer sooner. False once that request is sent (`_may_send`).
         self.sends_ahead = not self.is_checked
-        self._unchecked = 0  # requests of this run since its last check
+        self._own_unchecked = 0  # requests of this run since its last check
         self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
 
@@ -197,7 +197,7 @@ class RunWatch(BoxWatch):
         self.sends_ahead = False
         self.known.pace.sent += 1
         self.known.pace.unchecked += 1
-        self._unchecked += 1
+        self._own_unchecked += 1
         return True
 
     async def _settle(self, question: Question) -> None:
@@ -267,7 +267,7 @@ class RunWatch(BoxWatch):
         if looks_like is None:
             self.open.let_speak(is_blind=bool(self.known.blind))
             return
-        unanswered = self.known.unanswered > 0
+        unanswered = self.known.silent_checks > 0
         self.open.vouching.doubt()  # sets all replies aside for this run alone
         message = watch_messages.of_replies_alone(self.asked, looks_like, unanswered=unanswered)
         self._suspect(message)
@@ -310,18 +310,19 @@ class RunWatch(BoxWatch):
     @property
     def can_check(self) -> bool:
         """Whether checks are made, and may tell anything."""
-        return self._are_wanted and self.suspicion is None and self.known.unanswered < SILENT
+        return self._are_wanted and self.suspicion is None and self.known.silent_checks < SILENT
 
     def can_tell(self, image: Image) -> bool:
         """Whether probe pictures of an image's orientation tell anything, as far as is known."""
-        return self.can_check and orientation_of(image.sent_size) not in self.known.silent
+        orientation = orientation_of(image.sent_size)
+        return self.can_check and orientation not in self.known.silent_orientations
 
     @property
     def is_checked(self) -> bool:
         """Whether a check was made that holds: in memory, by another run of this process, too."""
         # Once true, it stays so for the whole run, also when that check isn't fresh any more.
-        self._is_checked = self._is_checked or self.known.is_fresh
-        return self._is_checked
+        self._has_been_checked = self._has_been_checked or self.known.is_fresh
+        return self._has_been_checked
 
     @property
     def awaits_check(self) -> bool:
@@ -338,7 +339,7 @@ class RunWatch(BoxWatch):
         # checked only while all checks together had fewer pictures than a first check may have,
         # plus one for each stretch of requests.
         known = self.known
-        may_check_new_kind = known.checks < MOST_KINDS + known.pace.sent / self._every
+        may_check_new_kind = known.pictures_checked < MOST_KINDS + known.pace.sent / self._every
         return may_check_new_kind and picture_kind(image) not in known.kinds
 
     def _is_due(self) -> bool:
@@ -353,7 +354,7 @@ class RunWatch(BoxWatch):
         enough = 1 if is_block else min(AT_THE_END, self._every)
         # Other runs of this process share `known`. Their requests count only in the second number,
         # so the first may be smaller. Their checks reset only the second, so it may be smaller.
-        since_own_check = self._unchecked
+        since_own_check = self._own_unchecked
         since_any_check = self.known.pace.unchecked
         unchecked = min(since_own_check, since_any_check)
         return self.is_checked and unchecked >= enough
@@ -366,8 +367,12 @@ class RunWatch(BoxWatch):
 
     async def _check_now(self, ask: Ask, image: Image, looks_like: str | None = None) -> None:
         # Makes a check, unless another one is made while this one waits for its turn.
-        checks_before = self.known.checks
-        await self._check_if(lambda: self.known.checks == checks_before, ask, image, looks_like)
+        checked_before = self.known.pictures_checked
+
+        def is_none_made() -> bool:
+            return self.known.pictures_checked == checked_before
+
+        await self._check_if(is_none_made, ask, image, looks_like)
 
     async def _check_if(
         self,
@@ -401,14 +406,14 @@ class RunWatch(BoxWatch):
         # These counts change before the check is answered: they hold even if the run stops
         # meanwhile.
         known.pace.note_check(self._every)
-        self._unchecked = 0
+        self._own_unchecked = 0
         probing = await known.probes()
         images = [image]
         if not self.is_checked:
             known.forget_kinds()
             # The list is empty if the run knows no pictures ahead, or can read none of them.
             images = await self._pictures_of_first_check() or [image]
-        known.checks += len(images)
+        known.pictures_checked += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
         outcome = await probing.check(ask, images, addresses, looks_like)
@@ -426,7 +431,7 @@ class RunWatch(BoxWatch):
         # Does what a check's outcome calls for. A check that fits vouches for the replies that had
         # come when it was sent: `check_start` says which these are.
         known = self.known
-        self._is_checked = True
+        self._has_been_checked = True
         known.note(outcome)
         if outcome.kind == "misses":
             self.open.set_aside()

@@ -122,7 +122,7 @@ def _with_facts(
     checkpoint = os.path.join(os.path.dirname(path), ".ckpt")  # in which a run remembers pictures
     with closing(log_of(checkpoint)) as log:
         rows = ((row, _remembered_facts(row, folders, log)) for row in read_rows(path))
-        # The pictures that no run remembers are read in threads, several at a time.
+        # Threads read the pictures that no run remembers: `_is_unread` says which these are.
         yield from side_by_side(with_facts, rows, _is_unread)
 
 

@@ -114,7 +114,8 @@ class AveragePrecision:
 def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int) -> float:
     # The AP of the boxes of all phrases, the surest first. `right` has a bit for each threshold.
     # `times_counted` says how often a box counts: its image may be drawn several times or never.
-    ranks = np.maximum(np.cumsum(times_counted), 1)  # at least 1, also before the first that counts
+    # At least 1, because boxes before the first one that counts have rank 0, which would divide.
+    ranks = np.maximum(np.cumsum(times_counted), 1)
     precisions = []
     for bit in range(len(_THRESHOLDS)):
         is_right = (right >> bit) & 1

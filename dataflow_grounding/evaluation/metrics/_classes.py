@@ -188,8 +188,8 @@ class ClassFigures:
             self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
         )
         classes = by_size[:_MOST]
-        # Bootstrap samples are drawn once for all classes: their columns go into one table.
-        sums: dict[tuple[int, str], np.ndarray] = {}  # (3, "right"): of the fourth class
+        # The columns of all classes go into one table, so that samples are drawn only once.
+        sums: dict[tuple[int, str], np.ndarray] = {}  # (3, "right") is a column of the fourth class
         for index, counts in enumerate(classes):
             for name, column in counts.sums(images).items():
                 sums[index, name] = column

@@ -142,7 +142,7 @@ class Evaluation:
                 differences[name] = None
                 continue
             differences[name] = other_value - own_value
-            # Sample by sample: the same images are drawn for both runs.
+            # Both runs have the same samples of images, so they are subtracted sample by sample.
             intervals[name] = interval(other.draws[name] - self.draws[name])
         return {
             "difference": _rounded(differences),

@@ -363,20 +363,16 @@ def _match(
     by_words = _match_by_keys(gold, found, _WORDS, {})
     found_of_gold = by_words | _match_by_keys(gold, found, _CLASSES, by_words)
     further_of_gold = _further_of_class(gold, found, found_of_gold)
-    matches_of_gold: list[list[Row]] = []
-    for index in range(len(gold)):
-        indices: list[int] = []
-        if index in found_of_gold:
-            indices = [found_of_gold[index], *further_of_gold[index]]
-        matches_of_gold.append([found[found_index].phrase for found_index in indices])
     pairs: list[Pair] = []
-    repeated = 0  # boxes that are left out where several found phrases become one
-    for keyed, matches in zip(gold, matches_of_gold, strict=True):
-        found_phrase = _as_one(matches) if matches else None
+    repeated = 0
+    for index, keyed in enumerate(gold):
+        if index not in found_of_gold:
+            pairs.append((keyed.phrase, None))
+            continue
+        indices = [found_of_gold[index], *further_of_gold[index]]
+        found_phrase, left_out = _as_one([found[found_index].phrase for found_index in indices])
         pairs.append((keyed.phrase, found_phrase))
-        if found_phrase is not None:
-            boxes_of_matches = sum(len(match["instances"]) for match in matches)
-            repeated += boxes_of_matches - len(found_phrase["instances"])
+        repeated += left_out
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
     extra = [keyed.phrase for index, keyed in enumerate(found) if index not in matched]
     by_class = len(matched) - len(by_words)
@@ -447,15 +443,17 @@ def _further_of_class(
     return further_of_gold
 
 
-def _as_one(phrases: Sequence[Row]) -> Row:
-    # A phrase with all boxes of several; its other columns are those of the first with boxes.
+def _as_one(phrases: Sequence[Row]) -> tuple[Row, int]:
+    # A phrase with the boxes of several, each thing's once, and how many boxes that leaves out. Its
+    # other columns are those of the first phrase with boxes.
     if len(phrases) == 1:
-        return phrases[0]
+        return phrases[0], 0
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
     boxes.sort(key=by_score)
     first_with_boxes = next((phrase for phrase in phrases if phrase["instances"]), phrases[0])
     text = ", ".join(phrase["text"] for phrase in phrases)
-    return {**first_with_boxes, "text": text, "instances": boxes}
+    boxes_of_all = sum(len(phrase["instances"]) for phrase in phrases)
+    return {**first_with_boxes, "text": text, "instances": boxes}, boxes_of_all - len(boxes)
 
 
 def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
