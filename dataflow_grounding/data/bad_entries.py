@@ -36,7 +36,7 @@ class BadEntries:
         self.named: list[str] = []
         self.place = ""  # where the entry that is being read is; see `entry_errors`
         self._read = 0  # entries that aren't bad
-        self._of_picture = 0  # objects left out since `marked` was called last
+        self._objects_left_out = 0  # since `marked` was called last
 
     def note(self, why: str) -> None:
         """Take in that an entry is left out. Raises ImportRefused where that ends the import."""
@@ -55,14 +55,14 @@ class BadEntries:
             )
 
     def note_object(self, why: str) -> None:
-        self._of_picture += 1
+        self._objects_left_out += 1
         self.note(why)
 
     def note_picture(self, why: str) -> None:
         """Take in that a picture is left out with all that is in it, as one entry. Its objects that
         were noted before don't count for the next record.
         """
-        self._of_picture = 0
+        self._objects_left_out = 0
         self.note(why)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -71,13 +71,13 @@ class BadEntries:
         A picture without a box would count as background. Where an object was left out, the record
         says that it isn't: the picture shows something all the same.
         """
-        if not self._of_picture:
+        if not self._objects_left_out:
             return record
-        columns: dict[str, Any] = {SKIPPED: record.get(SKIPPED, 0) + self._of_picture}
+        columns: dict[str, Any] = {SKIPPED: record.get(SKIPPED, 0) + self._objects_left_out}
         has_boxes = any(expression["instances"] for expression in record["expressions"])
         if not has_boxes:
             columns["background"] = False
-        self._of_picture = 0
+        self._objects_left_out = 0
         return {**record, **columns}
 
     def read(self, count: int) -> None:

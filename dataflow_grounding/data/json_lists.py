@@ -65,9 +65,13 @@ def items_of(file: IO[str]) -> Iterator[str]:
 
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of the lists in an object, as (name, number, item). Of
-    {"images": [7], "info": 1} these are ("images", -1, None), with which each list begins, so that
-    an empty one shows, too; ("images", 0, 7); and ("info", -2, 1), where -2 says that it is no
-    list. Raises ValueError, perhaps after some items.
+    {"images": [7], "info": 1} these are:
+
+        ("images", -1, None)  where a list begins, so that an empty one shows, too
+        ("images", 0, 7)
+        ("info", -2, 1)       where the value is no list
+
+    Raises ValueError, perhaps after some items.
     """
     json_text = _PartlyReadJson(file, "{")
     # The outer loop reads the object's keys. `values` goes on to the next key only when the loop

@@ -71,21 +71,27 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
         return list(expressions)
     expressions_with_verdicts = []
     for expression in expressions:
-        if _is_readable(expression) and expression.get("instances"):
-            expression = {**expression, "instances": _with_verdicts(expression, rejections)}
-        expressions_with_verdicts.append(expression)
+        has_boxes = _is_readable(expression) and bool(expression.get("instances"))
+        if has_boxes:
+            boxes = _boxes_with_verdicts(expression, rejections)
+            expressions_with_verdicts.append({**expression, "instances": boxes})
+        else:
+            expressions_with_verdicts.append(expression)
     return expressions_with_verdicts
 
 
-def _with_verdicts(expression: Mapping[str, Any], rejections: Rejections) -> list[dict[str, Any]]:
+def _boxes_with_verdicts(
+    expression: Mapping[str, Any], rejections: Rejections
+) -> list[dict[str, Any]]:
     # The boxes of an expression, those that equal a rejected one with its verdict.
     boxes = []
     for box in expression["instances"]:
         verdict = rejections.get(_key_of(expression, box))
         was_reviewed = bool(_reviewer(expression, box))
-        if verdict is not None and not was_reviewed:
-            box = {**box, **verdict}
-        boxes.append(box)
+        if verdict is None or was_reviewed:
+            boxes.append(box)
+        else:
+            boxes.append({**box, **verdict})
     return boxes
 
 
