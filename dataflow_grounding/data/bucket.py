@@ -181,9 +181,7 @@ class _Bucket:
         states_here = self._states_here()
         folders_here = {posixpath.dirname(path) for path in states_here}
         versions_there = self._versions_there(folders_here)
-        # By path. Files that are gone there aren't among these, so that `send_changes` sends them
-        # again.
-        new_states: dict[str, _State] = {}
+        new_states: dict[str, _State] = {}  # by path, of all files that are there
         paths_to_bring: list[str] = []
         for path, version in versions_there.items():
             is_here = path in states_here
@@ -196,6 +194,7 @@ class _Bucket:
         for path in paths_to_bring:
             new_states[path] = _State(state_of(self.here(path)), versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
+            # Without the files that are gone there: so `send_changes` sends them again.
             self._keep_synced_states(new_states)
 
     def _bring(self, paths: list[str]) -> None:

@@ -321,10 +321,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
     problems_before = tuple(findings.problems)
     for row in run.job.input.rows():
         findings.records += 1
-        try:
-            problem = check.check(row)
-        except RecordError as error:
-            problem = str(error)
+        problem = _problem_of(row, check)
         if problem is None:
             continue
         # `_check_run` has read the first row's columns already, and may have met its error there.
@@ -337,6 +334,13 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = f"{where}: {problem}"
         findings.problems.append(problem)
     _tell_of_rows(check, run, findings)
+
+
+def _problem_of(row: Row, check: _RowCheck) -> str | None:
+    try:
+        return check.check(row)
+    except RecordError as error:
+        return str(error)
 
 
 def _begins_with_place(problem: str, where: str) -> bool:

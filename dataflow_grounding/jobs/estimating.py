@@ -276,9 +276,6 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     amounts_left = _amounts_left(run, sample, stored)
     probes = _probes(run, amounts_left)
     expected = _with_probes_and_cost(run, amounts_left, probes)
-    steps_in_json = []
-    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
-        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
     stored_requests = sum(replies.paid.requests for replies in stored.values())
     return {
         "pipeline": run.spec.autolabel_type,
@@ -290,12 +287,21 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         **sum(expected, Amount()).to_json(),
         "stored": round(stored_requests),
         "probes": sum(probes),
-        "steps": steps_in_json,
+        "steps": _steps_in_json(run, expected, probes),
         "measured": bool(stored),
         "image_rule": _image_rule(run.serving),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
+
+
+def _steps_in_json(
+    run: SpecRun, expected: Sequence[Amount], probes: Sequence[int]
+) -> list[dict[str, Any]]:
+    steps_in_json = []
+    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
+        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
+    return steps_in_json
 
 
 def _refuse_what_cannot_be_estimated(run: SpecRun) -> None:

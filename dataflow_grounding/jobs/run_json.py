@@ -54,10 +54,7 @@ def write_run_json(
 def _facts(
     run: SpecRun, started: float, summary: Summary | None, stopped: RunStopped | None
 ) -> dict[str, Any]:
-    facts_by_label = {}  # of each step's operator, by the step's label
-    for step in run.job.steps:
-        if isinstance(step.operator, Operator):
-            facts_by_label[step.label] = _facts_of(step.operator)
+    facts_by_label = _facts_of_operators(run)
     what_was_done = None
     costs_of_steps = None
     if summary is not None:
@@ -87,6 +84,15 @@ def _facts(
         "steps": costs_of_steps,
         "spec": stated_spec(run.spec),
     }
+
+
+def _facts_of_operators(run: SpecRun) -> dict[str, Any]:
+    # By the label of the operator's step.
+    facts_by_label = {}
+    for step in run.job.steps:
+        if isinstance(step.operator, Operator):
+            facts_by_label[step.label] = _facts_of(step.operator)
+    return facts_by_label
 
 
 def _state(summary: Summary | None, stopped: RunStopped | None) -> str:

@@ -155,12 +155,8 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     key = ".".join(location)
     *_, name = location
     block = key.removesuffix(name)  # "image_grounding.vlm.", "" at the top
-    names_in_block = set()
-    for known in keys_of(model):
-        if known.startswith(block):
-            names_in_block.add(known.removeprefix(block).partition(".")[0])
     # More alike than by default: vlm.check isn't vlm.check_every.
-    near = nearest(name, names_in_block, 0.65)
+    near = nearest(name, _names_in_block(block, model), 0.65)
     if near:
         return near
     # Or blocks around it may have been left out: `vlm` is `image_grounding.vlm`. Of several such
@@ -170,6 +166,16 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
         fewest_blocks = min(keys_with_blocks, key=lambda known: known.count("."))
         return f"; is it {fewest_blocks!r}?"
     return ". If an earlier version had it, CHANGELOG.md says what takes its place"
+
+
+def _names_in_block(block: str, model: type[BaseModel]) -> set[str]:
+    # "openai", say, of the known key "image_grounding.vlm.openai.base_url".
+    names = set()
+    for known in keys_of(model):
+        if known.startswith(block):
+            name, _, _ = known.removeprefix(block).partition(".")
+            names.add(name)
+    return names
 
 
 def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:

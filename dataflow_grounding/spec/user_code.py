@@ -102,15 +102,21 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     if is_of_this_spec:
         return
     # It is from the folder of another spec: do this spec's folders have one of the same name?
-    name = module.__name__.replace(".", "/")
+    for candidate in _possible_files(module.__name__, folders):
+        # A copy does the same, whichever of the two is run.
+        if os.path.exists(candidate) and not filecmp.cmp(candidate, file, shallow=False):
+            raise SpecError(
+                f"{key}: module {module.__name__!r} is {file} in this process, not {candidate}:"
+                " give one of them another name, or start a new process"
+            )
+
+
+def _possible_files(module_name: str, folders: Sequence[str]) -> Iterator[str]:
+    # "a.b" may be a/b.py, or a/b/__init__.py for a package.
+    name = module_name.replace(".", "/")
     for folder in folders:
-        for candidate in (within(folder, f"{name}.py"), within(folder, f"{name}/__init__.py")):
-            # A copy does the same, whichever of the two is run.
-            if os.path.exists(candidate) and not filecmp.cmp(candidate, file, shallow=False):
-                raise SpecError(
-                    f"{key}: module {module.__name__!r} is {file} in this process, not {candidate}:"
-                    " give one of them another name, or start a new process"
-                )
+        yield within(folder, f"{name}.py")
+        yield within(folder, f"{name}/__init__.py")
 
 
 @contextmanager
