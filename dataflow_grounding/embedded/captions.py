@@ -59,6 +59,8 @@ def _with_what_it_is_of(tokens: list[str], phrase: _PhraseTokens) -> _PhraseToke
     if _token(tokens, phrase.end) != "of":
         return phrase
     after_of = _phrase_at(tokens, phrase.end + 1)
+    if after_of.end == after_of.chunk_start:  # "a cup of the", and no thing
+        return phrase
     return phrase._replace(end=after_of.end)
 
 

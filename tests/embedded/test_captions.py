@@ -52,6 +52,7 @@ CAPTIONS = {
     "Dutch is not read": ("De hond loopt in de park met een man", []),
     "Chinese is not read": ("一只猫坐在沙发上", []),
     "nothing is in nothing": ("", []),
+    "of what is not said": ("A man with a cup of, and a bowl of the", ["A man", "a cup", "a bowl"]),
 }
 
 
