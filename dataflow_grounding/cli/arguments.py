@@ -111,8 +111,8 @@ def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Raise SpecError, before anything is paid for, where a picture can't be written to a path:
-    also for the file `image` itself, and where the ending is none of a picture.
+    """Raise SpecError, before anything is paid for, where a picture can't be written to a path.
+    That is also so if the path is the file `image` itself, or its ending names no kind of picture.
     """
     from PIL import Image  # only `ground --draw` needs it
 
@@ -122,9 +122,8 @@ def check_writable(path: str, image: str = "") -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise SpecError(f"can't write {path}: there is no folder {folder}")
-    # A new file needs the right to write into its folder, an existing one that to write it.
-    needs_right_to = path if os.path.exists(path) else folder
-    if os.path.isdir(path) or not os.access(needs_right_to, os.W_OK):
+    what_is_written = path if os.path.exists(path) else folder  # a new file changes its folder
+    if os.path.isdir(path) or not os.access(what_is_written, os.W_OK):
         raise SpecError(f"can't write {path}: choose another file")
     if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
         raise SpecError(

@@ -243,9 +243,10 @@ def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
         row = FIGURES[name]
         is_measured = figures[name] is not None
         is_count = row.get("kind") not in ("grid", "table")  # a map or a table isn't
-        # Leaks are pictures that several data sets share: a single one can't have any.
-        can_be_there = name != "leaks"
-        if is_measured and is_count and can_be_there:
+        # Leaks are pictures that several data sets share. They are among `names` only for a single
+        # one, which can't have any.
+        is_possible = name != "leaks"
+        if is_measured and is_count and is_possible:
             empty.append(row["about"])
     if empty:
         say(f"nothing of: {'; '.join(empty)}", err=False)

@@ -72,7 +72,7 @@ def doctor(
     findings = installation()
     if spec is not None:
         findings["endpoint"] = endpoint_of_spec(spec, send=not offline)
-    elif backend_named():
+    elif backend_named():  # in the environment
         try:
             findings["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
         except SpecError as error:

@@ -60,7 +60,7 @@ async def ask_until_agreed(
     least_side = LEAST_SIDE_SHARE * max(size)  # boxes of smaller things are compared enlarged
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))  # without those that a cache repeated
-    # Too many fail where it is more than half of `samples`: the others may still be asked for.
+    # Raises only if more than half of all `samples` can't be read: the rest may still be asked for.
     readable = _readable_answers(answers, samples)
     # A missing answer counts as a disagreement: it may have said something else.
     of_majority = merge_answers(readable, majority, least_side)
@@ -142,8 +142,7 @@ def _commonest_without_box(answers: Sequence[Found]) -> Found:
 
 
 def _do_differ(answers: Sequence[Found], clusters: Sequence["_Cluster"], samples: int) -> bool:
-    # An answer that can't be read may have said something else.
-    is_any_missing = len(answers) < samples
+    is_any_missing = len(answers) < samples  # it can't be read, and may have said something else
     if is_any_missing:
         return True
     have_all_boxes = all(len(cluster) == samples for cluster in clusters)

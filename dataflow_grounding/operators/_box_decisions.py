@@ -272,7 +272,8 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     check = check_of(expression)  # there is one: it said that boxes are missing
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
-    for instance, bbox_id in zip(new_instances, _free_bbox_ids(expression), strict=False):
+    ids = _free_bbox_ids(expression)  # without end
+    for instance, bbox_id in zip(new_instances, ids, strict=False):
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
     reason = "a box was found that no judge has seen"

@@ -32,7 +32,7 @@ def candidates_of(
     taking_turns = _taking_turns(list(fields_by_change.values()))
     candidates = []
     taken_ids = {expression["expression_id"] for expression in own_expressions}
-    ids = free_ids(f"{record.unique_id}#n", taken_ids)
+    ids = free_ids(f"{record.unique_id}#n", taken_ids)  # without end
     for free_id, fields in zip(ids, taking_turns, strict=False):
         negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
         candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})

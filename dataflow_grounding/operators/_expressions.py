@@ -56,7 +56,7 @@ def extracted_expressions(
     """
     texts = [expression.text for expression in extracted.expressions]
     spans = find_spans(texts, extracted.cleaned_caption)
-    caption_spans = find_spans(texts, caption)
+    caption_spans = find_spans(texts, caption)  # in the caption as given
     expressions: list[dict[str, Any]] = []
     for number, (text, noun_chunk) in enumerate(extracted.expressions):
         span = spans[number]
@@ -107,10 +107,11 @@ def _with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]
     grounded = {name: value for name, value in expression.items() if name not in EARLIER}
     grounded["instances"] = with_bbox_ids(expression, answer.instances)
     grounded["status"] = answer.status
-    if answer.disagreement is not None:
+    if answer.disagreement is not None:  # there were several answers
         grounded["disagreement"] = answer.disagreement
     if answer.reason:
         grounded["reason"] = answer.reason
+    # `own_doubt` is about this expression's boxes. `doubt`, about the whole reply, is the record's.
     if answer.own_doubt:
         grounded |= {"doubtful": True, DOUBT: answer.own_doubt}
     return grounded

@@ -100,7 +100,8 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
         shown_column = "…" if column is None else repr(column)
         arguments.append(f"{argument_of_role[role]}={shown_column}")
     advice = f"name yours with {', '.join(arguments)}"
-    if "expressions" in meant_by_role and meant_by_role["expressions"] is None:
+    has_no_phrases = "expressions" in meant_by_role and meant_by_role["expressions"] is None
+    if has_no_phrases:
         advice += _NO_PHRASES.format(operator.reads()["expressions"])
     return advice
 
@@ -108,12 +109,12 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
 def _column_meant(
     rows: Sequence[Mapping[str, Any]], unused: Sequence[str], column: str, role: str
 ) -> str | None:
-    # The column that the user may mean by `column`: one with a similar name, else for phrases one
-    # that holds lists of texts.
-    similar = difflib.get_close_matches(column, unused, 1)
-    if not similar and role == "expressions":
-        similar = [name for name in unused if _lists_texts(rows, name)]
-    return similar[0] if similar else None
+    # The column that the user may mean by `column`: one with a similar name. For phrases, it may
+    # also be one that holds lists of texts.
+    candidates = difflib.get_close_matches(column, unused, 1)
+    if not candidates and role == "expressions":
+        candidates = [name for name in unused if _lists_texts(rows, name)]
+    return candidates[0] if candidates else None
 
 
 def _in_words(columns: Sequence[str]) -> str:
@@ -207,7 +208,8 @@ def _raise_or_warn(
         # the error itself is raised, so that its class and what it carries stay
         error.args = (f"row {place}: {error}",)
         raise error
-    if len(failures) == count:
+    have_all_failed = len(failures) == count
+    if have_all_failed:
         advice = "on_error='keep' keeps them" if count > 1 else "on_error='keep' keeps it"
         error.args = (f"all {counted(count, 'row')} failed. Row {place}: {error} ({advice})",)
         raise error

@@ -53,7 +53,8 @@ async def ask_judge(
         try:
             answers = await ask_in_parts(group, ask_once)
         except RecordError as error:
-            # An expression may have an answer to another part of its boxes: that doesn't count.
+            # Where an expression's boxes take several requests, an answer to another one of these
+            # doesn't count then.
             judgement.errors.update((part.place, error) for part in group)
             continue
         for parts, checked in answers:

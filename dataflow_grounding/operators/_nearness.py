@@ -14,9 +14,9 @@ I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """Return groups of at most `most` boxes that lie near each other, by the boxes' places. Boxes
-    are halved along the axis on which their middles reach further, and so are the halves, as a k-d
-    tree is built (Bentley 1975).
+    """Return groups of at most `most` boxes that lie near each other, by the boxes' places. The
+    boxes are halved where their middles are spread most, across or down, and so are the halves, as
+    a k-d tree is built (Bentley 1975).
     """
     if not boxes:
         return []
@@ -29,13 +29,15 @@ def _split(places: list[int], middles: Sequence[tuple[float, float]], most: int)
         return [places]
     axis = _longer_axis([middles[place] for place in places])
     other_axis = 1 - axis
-    in_order = sorted(
-        places, key=lambda place: (middles[place][axis], middles[place][other_axis], place)
-    )
-    half = (len(in_order) + 1) // 2
+
+    def along_axis(place: int) -> tuple[float, float, int]:
+        return middles[place][axis], middles[place][other_axis], place
+
+    in_order = sorted(places, key=along_axis)
+    middle = (len(in_order) + 1) // 2
     # sorted: within a group, boxes stay in the order of the record
-    first_groups = _split(sorted(in_order[:half]), middles, most)
-    return first_groups + _split(sorted(in_order[half:]), middles, most)
+    first_half, second_half = sorted(in_order[:middle]), sorted(in_order[middle:])
+    return _split(first_half, middles, most) + _split(second_half, middles, most)
 
 
 def _longer_axis(points: Sequence[tuple[float, float]]) -> int:

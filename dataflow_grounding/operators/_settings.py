@@ -47,6 +47,7 @@ def _distinct(value: Any) -> Any:
     stated = _stated_by(value)
     if stated is not None:
         return stated
+    # any other object: a digest of all that pickle would store of it
     digest = _Digest()
     _Pickler(digest, protocol=5).dump(value)
     return [type(value).__qualname__, digest.sha.hexdigest()]
@@ -85,7 +86,8 @@ def _names_in(code: types.CodeType) -> set[str]:
 
 
 def _stated_by(value: Any) -> Any:
-    # What functions, operators and servings state of themselves; None for other values.
+    # What functions, operators and servings state of themselves; None for other values. Raises
+    # CantTell for those that can't state it.
     if inspect.isfunction(value):
         return function_settings(value)
     if isinstance(value, Operator):

@@ -118,8 +118,8 @@ class AskedTogether:
         verdicts = []
         for check, before in zip(checks, self.before, strict=True):
             places_in_record = [self.places[number_shown] for number_shown in check.places]
-            check_of_record = check._replace(places=places_in_record)
-            verdicts.append(verdict_of_check(check_of_record, before.text, before.places))
+            check_in_record = check._replace(places=places_in_record)
+            verdicts.append(verdict_of_check(check_in_record, before.text, before.places))
         return verdicts
 
 
@@ -141,10 +141,10 @@ class ExpressionsToCheck:
         those at the places `near`.
         """
         before = [self.verdicts[number] for number in numbers]
-        all_places = set(near)
+        shown_places = set(near)
         for verdict in before:
-            all_places.update(verdict.places)
-        places = sorted(all_places)
+            shown_places.update(verdict.places)
+        places = sorted(shown_places)
         return AskedTogether(before, places, [self.regions[place] for place in places])
 
     def checked(
@@ -271,7 +271,9 @@ def _with_further_regions(
 def with_spans(
     checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
 ) -> list[dict[str, Any]]:
-    """Return checked expressions, each with a new `char_span` if the check changed any text."""
+    """Return checked expressions. If the check changed any text, all get a new `char_span`: where
+    a text is found depends on the other texts (see `find_spans`).
+    """
     texts = texts_of(checked)
     if texts == texts_of(before):
         return checked

@@ -141,8 +141,8 @@ class BoxVerifier(LooksCloser):
         # The answer about each text, or the error in its place. Where a box of the text was found
         # in a crop, the boxes of the answer are looked for in crops, too.
         texts_found_in_crops = _texts_found_in_crops(expressions)
-        # The number of the answer to ask for. PhraseGrounder has asked for those below `samples`:
-        # one of these would be the stored reply, which agrees with itself. So it is the next one.
+        # The number of the answer to ask for. PhraseGrounder has asked for those below
+        # `samples`. They are stored, and would agree with themselves: so the next one is asked for.
         sample = self.samples
         if self.region_iou is not None:  # the boxes are the regions': no answer was asked for yet
             sample = 0

@@ -69,8 +69,8 @@ class FunctionOperator(Operator):
                 f"{self.name} should return a dict of columns, not {type(update).__name__}"
             )
         for column in self.writes().values():
-            # one that the record has may stay as it is
-            if column not in update and column not in record:
+            is_given = column in update or column in record  # one of the record may stay as it is
+            if not is_given:
                 raise OperatorFailed(f"{self.name} returned no column {column!r}: `writes` has it")
         return dict(update)
 

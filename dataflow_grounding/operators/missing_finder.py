@@ -69,7 +69,7 @@ class MissingFinder(BoxOperator):
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        incomplete = [
+        numbers_of_incomplete = [
             number for number, expression in enumerate(expressions) if missing_count(expression)
         ]
 
@@ -77,12 +77,12 @@ class MissingFinder(BoxOperator):
             return await self._search(image, [expressions[number] for number in numbers], ask)
 
         # A batch is one request. Where its reply is cut off, it is asked for in parts.
-        for batch in batched(incomplete, PHRASES_AT_ONCE):
+        for batch in batched(numbers_of_incomplete, PHRASES_AT_ONCE):
             for numbers, answers in await ask_in_parts(batch, ask_once):
                 for number, answer in zip(numbers, answers, strict=True):
                     expressions[number] = _with_missing(expressions[number], answer, ask)
         update: Update = {self.keys.output: expressions}
-        if any(expressions[number].get("doubtful") for number in incomplete):
+        if any(expressions[number].get("doubtful") for number in numbers_of_incomplete):
             update["doubtful"] = True
         return update
 
@@ -109,12 +109,13 @@ def _with_missing(expression: Expression, answer: Found, ask: Ask) -> Expression
 
 
 def _new_instances(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    # Those of the answer that are like no box that is there, or was rejected.
+    # Those of the answer that are unlike each box that is there already, or was rejected.
     known_instances = [*expression["instances"], *rejected_of(expression)]
     known_boxes = [box_of(instance["bbox"]) for instance in known_instances]
     new_instances = []
     for instance in answer.instances:
         bbox = box_of(instance["bbox"])
-        if all(iou(bbox, known_box) < SAME for known_box in known_boxes):
+        is_known = any(iou(bbox, known_box) >= SAME for known_box in known_boxes)
+        if not is_known:
             new_instances.append(instance)
     return new_instances

@@ -291,10 +291,10 @@ class Operator(plan.Annotator, ABC):
             columns: As of `run`.
 
         Returns:
-            The same kind, with the columns added: a list has `failures`, (place, error) each; a
-            DataFrame, which keeps its index and all other columns as they are, has them in
-            `.attrs["failures"]`, as JSON. Failures of several operators add up. Places in a list
-            are those of the first operator's list; of a DataFrame's row, the `index` stays.
+            The same kind, with the columns added. A DataFrame keeps its index, and all other
+            columns as they are. Rows that failed, in this operator or one before it, are in a
+            list's `failures`, as (place in the first operator's list, error), and in a DataFrame's
+            `.attrs["failures"]`, as JSON with the row's `index`.
 
         Raises:
             InputError: No row has a column that it needs (for one record, a RecordError), or

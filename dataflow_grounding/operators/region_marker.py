@@ -148,11 +148,13 @@ class RegionMarker(BoxWatching):
         return 0
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the path of the picture with the marks, the boxes, and the prompt for them.
+        """Adds the path of the picture with the marks, the boxes, and the prompt for them:
 
-        The boxes are in `bbox` as given (or proposed, as x, y, width, height), in `normalized_bbox`
-        as corners in shares of the image's sides, filled up with zeros to `max_boxes`, and in
-        `regions` as corners in pixels. `bbox_problems` has the boxes that are left out, and why.
+        - `bbox`: boxes as given, or as proposed, then as x, y, width and height,
+        - `normalized_bbox`: corners in shares of the image's sides, filled up with zeros to
+          `max_boxes`,
+        - `regions`: corners in pixels,
+        - `bbox_problems`: boxes that are left out, and why.
 
         Raises RecordError: BrokenRow where a row has boxes, but none that can be used.
         """

@@ -184,8 +184,8 @@ class _Stream:
     def completion(self) -> dict[str, Any]:
         """Return the completion of all chunks. Raises ValueError where the stream has no end."""
         has_ended = self._is_done or self._choice.get("finish_reason")
-        has_error = self._whole.get("error")  # which says why it has no end
-        if not (has_ended or has_error):
+        states_error = self._whole.get("error")  # this says why it has no end
+        if not (has_ended or states_error):
             raise ValueError("the stream breaks off")
         if not self._choice:
             return self._whole

@@ -404,8 +404,11 @@ def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_of(text: str) -> float | None:
-    # OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time, until which to
-    # wait. None where it can't be read.
+    # What OpenAI and vLLM gateways write; None where it can't be read:
+    #   1m30s       -> 90
+    #   120ms       -> 0.12
+    #   7           -> 7
+    #   1790000000  -> the seconds until then: it is a Unix time
     if len(text) > LONGEST_TEXT:
         # The patterns try each digit as the first of a number, so a long text would take time that
         # grows with the square of its length.

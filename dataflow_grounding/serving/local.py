@@ -110,11 +110,13 @@ class LocalServing(Serving):
 
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
-        """What replaces an address: `local:` with a digest, and the processor's settings if any.
+        """What replaces an address:
 
-        The digest, of commit or files, tells models of the same name apart. The settings change the
-        size in which a model sees pictures. It is `local` where the digest can't be had, and
-        `local:` where the folder holds no model.
+        - `local:3f9c…` with a digest of commit or files, which tells models of the same name apart,
+        - `local:3f9c…:{"max_pixels": 1003520}` with the processor's settings, which change the size
+          in which a model sees pictures,
+        - `local:` where the folder holds no model,
+        - `local` where the digest can't be had.
         """
         processor = ""
         if self.processor:
@@ -254,8 +256,8 @@ class _Queue:
 
 
 def _digest_of(folder: str) -> str:
-    # "" where the folder holds no model. Small files are read as a whole. Of a large one about
-    # SAMPLES pieces are read, evenly spread.
+    # "" where the folder holds no model. Small files are read as a whole: their samples leave no
+    # gaps. Of a large one about SAMPLES pieces are read, evenly spread.
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()
@@ -265,8 +267,7 @@ def _digest_of(folder: str) -> str:
         size = os.path.getsize(path)
         digest.update(f"{os.path.basename(path)}:{size};".encode())
         with open(path, "rb") as file:
-            # From the start of a sample to the next. In a small file they leave no gaps.
-            step = max(SAMPLE_BYTES, size // SAMPLES)
+            step = max(SAMPLE_BYTES, size // SAMPLES)  # from the start of a sample to the next
             for offset in range(0, size, step):
                 file.seek(offset)
                 digest.update(file.read(SAMPLE_BYTES))

@@ -321,7 +321,7 @@ class OpenAIServing(Serving):
             except PictureTooLarge:  # it is too large in any form
                 raise
             except RequestRefused as error:
-                _refuse_without_images(error)
+                _raise_if_no_images_taken(error)
                 first_refusal = first_refusal or error
                 next_habits = habits.after_refusal(str(error))
                 if next_habits is None:
@@ -531,8 +531,8 @@ def _response_format(request: Request[Any], habits: Habits) -> dict[str, Any] | 
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _refuse_without_images(refused: RequestRefused) -> None:
-    # Raises EndpointRefused where the model takes no images: no other form of a request helps.
+def _raise_if_no_images_taken(refused: RequestRefused) -> None:
+    # Raises EndpointRefused: no other form of a request helps then.
     if takes_no_images(str(refused)):
         raise EndpointRefused(f"{refused}. The model takes no images: name one that does") from None
 

@@ -63,7 +63,8 @@ class TokenRules:
         rule = self._rule()
         # Gemini: {"MEDIA_RESOLUTION_LOW": 64, "other": 1120}. Older models have no "other".
         count_by_resolution = rule.get("by_resolution", {})
-        count = count_by_resolution.get(self.media_resolution, count_by_resolution.get("other"))
+        usual_count = count_by_resolution.get("other")
+        count = count_by_resolution.get(self.media_resolution, usual_count)
         if count:
             return count
         if "crop" in rule:  # older models of Gemini, at a resolution without a fixed count
