@@ -146,7 +146,7 @@ class Endpoint:
 
     def works_again(self, sent_at: float | None = None) -> None:
         """Forget the faults: a request was answered that was sent at `sent_at`; None is just now.
-        All places are open from now on. After an outage, these are as many as before it.
+        Its places are open again: after an outage, as many as were found before that.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         self.worked_at = max(self.worked_at, worked_at)
@@ -479,9 +479,10 @@ class Endpoints:
         """
         if self._gate is None:  # there is one endpoint
             endpoint.failed(error, tries)
-            return
-        if endpoint.resting:  # the request was sent before the endpoint was passed over
-            return
+        elif not endpoint.resting:  # else the request was sent before the endpoint was passed over
+            self._one_of_several_failed(endpoint, error)
+
+    def _one_of_several_failed(self, endpoint: Endpoint, error: errors.ServerFault) -> None:
         endpoint.misses += 1
         # until the endpoint answers, for the first time or after a rest, a single miss is enough
         is_on_trial = endpoint.rests > 0 or endpoint.last_answer is None

@@ -6,6 +6,7 @@ pictures as this one did, and finds its replies.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,18 +113,10 @@ class PictureLimit:
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:
-        # Returns the new limit. `lengths` are those of the pictures that were refused. A number in
-        # the refusal ("maximum is 5242880 bytes, got 8388608") that is less than the largest of
-        # them may be the limit of one picture. One that is more than that, but less than their sum,
-        # may be the limit of all pictures of a request together.
+        # Returns the new limit. `lengths` are those of the pictures that were refused.
         largest = max(lengths)
-        limits_of_one = [number for number in refusal.numbers if LEAST <= number < largest]
-        limits_of_all = [number for number in refusal.numbers if largest <= number < sum(lengths)]
-        if limits_of_one:
-            lower = int(min(limits_of_one) * (1 - SPARE))
-        elif limits_of_all:
-            lower = int(min(limits_of_all) * (1 - SPARE)) // len(lengths)
-        else:
+        lower = _named_limit(lengths, refusal.numbers)
+        if lower is None:
             usual_limit = USUAL if largest > USUAL else LOWEST
             lower = min(largest // 2, usual_limit)
         lower = max(lower, LEAST)
@@ -148,3 +141,18 @@ class PictureLimit:
         # without the address, as the key of a reply
         identity = json.dumps(self._serving.identity(), sort_keys=True, default=repr)
         return key_of(f"picture limit {identity}")
+
+
+def _named_limit(lengths: Sequence[int], numbers: Sequence[int]) -> int | None:
+    # The limit for a picture by the numbers in a refusal, as in "maximum is 5242880 bytes, got
+    # 8388608"; None if none of them can be one. A number below the largest picture may be the limit
+    # of one picture. A larger one may be that of all pictures of a request, if it is below their
+    # sum.
+    largest = max(lengths)
+    limits_of_one = [number for number in numbers if LEAST <= number < largest]
+    if limits_of_one:
+        return int(min(limits_of_one) * (1 - SPARE))
+    limits_of_all = [number for number in numbers if largest <= number < sum(lengths)]
+    if limits_of_all:
+        return int(min(limits_of_all) * (1 - SPARE)) // len(lengths)
+    return None

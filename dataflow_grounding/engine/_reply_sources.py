@@ -122,21 +122,25 @@ class SeenReplies:
         `others` are stored answers to it, as lines.
         """
         heard = _heard(reply.id, reply.text)
-        first_samples = self._samples_by_question.get(question)
-        if first_samples is None:
-            first_samples = {}
-            self._samples_by_question.set(question, first_samples)
-        first_samples.setdefault(heard, sample)  # where it has an entry, that stays the first
         # as answers to other samples: from the store, and in this run
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
+        first_samples = self._first_samples(question)
         for earlier, earlier_sample in first_samples.items():
             if earlier_sample != sample:
                 heard_before.add(earlier)
+        first_samples.setdefault(heard, sample)  # where it has an entry, that stays the first
         if reply.kept:  # some gateways give a kept reply an id of its own: its text has to tell
             return any(earlier.text_hash == heard.text_hash for earlier in heard_before)
         # equal texts alone are no sign: a model may say the same twice
         does_id_tell = bool(reply.id) and not self._common_ids.get(reply.id)
         return does_id_tell and heard in heard_before
+
+    def _first_samples(self, question: str) -> dict[Heard, int]:
+        first_samples = self._samples_by_question.get(question)
+        if first_samples is None:
+            first_samples = {}
+            self._samples_by_question.set(question, first_samples)
+        return first_samples
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:

@@ -61,7 +61,7 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
         update |= {"doubtful": True, DOUBT: doubt}
     if remark:
         update[REMARK] = remark
-    if SUSPECT in record:  # of earlier boxes; the run sets it at its end where these are suspect
+    if SUSPECT in record:  # of earlier boxes: if these are suspect, too, the run sets it at its end
         update[SUSPECT] = False
     return update
 

@@ -18,6 +18,7 @@ from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE, ODD_BOXES, OF_CHECKS
 from dataflow_grounding.images.image import Image, ImageLimits, is_far, kept_facts
+from dataflow_grounding.serving.serving import Serving
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 
@@ -207,17 +208,20 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         if settings is None:
             return None
         serving = operator.serving
-        who_answers: list[Any] | None = None
-        if serving is not None:
-            who_answers = [serving.identity(), repr(serving.image_limits)]
-            # a limit that the user has stated isn't part of the limits' repr
-            if serving.image_limits.picture_bytes is not None:
-                who_answers.append(serving.image_limits.picture_bytes)
+        who_answers = None if serving is None else _who_answers(serving)
         parts.append([step.label, operator.reads(), operator.writes(), settings, who_answers])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # the settings of a user's operator may be no JSON
         return None
+
+
+def _who_answers(serving: Serving) -> list[Any]:
+    who_answers: list[Any] = [serving.identity(), repr(serving.image_limits)]
+    # a limit that the user has stated isn't part of the limits' repr
+    if serving.image_limits.picture_bytes is not None:
+        who_answers.append(serving.image_limits.picture_bytes)
+    return who_answers
 
 
 @contextmanager

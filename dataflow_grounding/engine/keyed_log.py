@@ -60,7 +60,7 @@ class Standing:
     vouched_to: int  # the byte offset up to which a check vouches; what begins there is open
     set_aside: list[Span] = field(default_factory=list)  # lines that a check has failed
     group_anywhere: str = ""  # the reply group without the endpoint's address; "" if unknown
-    # nor will following lines be open: a run has finished, or a check has failed
+    # No line is open, nor will any that follows be: a run has finished, or a check has failed.
     none_open: bool = False
     # lines that count if no check can tell, because nothing about them was odd
     speaking_for_themselves: list[Span] = field(default_factory=list)

@@ -63,7 +63,7 @@ def divide_max_workers(servings: Iterable[Serving], shard: Shard) -> list[tuple[
             continue
         with_old_max.append((serving, serving.max_workers))
         serving.max_workers = max(1, shard.part_of(serving.max_workers))
-        # `max_workers` is of each endpoint, not of all together: each gets the shard's part
+        # it isn't divided among several endpoints: a single one may have all of the shard's part
         for endpoint, _ in serving.endpoints():
             endpoint.max_workers = serving.max_workers
     return with_old_max

@@ -481,14 +481,8 @@ class Source:
         if kind_of(self.path) != "file":
             return None
         digest = hashlib.sha256()
-        paths = [self.path]
-        if self._keeps_lines():
-            # the same rows may have moved in the input
-            paths.append(lines_path(self.path))
-        for path in paths:
-            with open_input(path) as file:
-                while block := file.read(BLOCK):
-                    digest.update(block)
+        for block in self._blocks():
+            digest.update(block)
         for image in files_of_images(self._records(), self.image_key):
             # A time in the future is a clock's fault, and no change. But where a system counts
             # whole seconds, `changed_ns` is the end of the second, which may be still to come.
@@ -499,3 +493,13 @@ class Source:
                     return None
             digest.update(repr(image).encode())
         return digest.hexdigest()
+
+    def _blocks(self) -> Iterator[bytes]:
+        paths = [self.path]
+        if self._keeps_lines():
+            # the same rows may have moved in the input
+            paths.append(lines_path(self.path))
+        for path in paths:
+            with open_input(path) as file:
+                while block := file.read(BLOCK):
+                    yield block

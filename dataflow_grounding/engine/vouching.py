@@ -113,14 +113,14 @@ class Vouching:
         self.write("unanswered")
 
     def write(self, verdict: str) -> None:
-        """Append a mark to the store: what checks have said so far, of all kinds of questions. The
-        `verdict` (good, bad, unclear, unanswered, doubtful or finished) is for people who read it.
+        """Append a mark to the store: what checks have said so far, of all kinds of questions.
+        `Vouched` shows one. The `verdict` (good, bad, unclear, unanswered, doubtful or finished) is
+        for people who read it.
         """
         checks: dict[str, dict[str, Any]] = {}
         for reply_group, standing in self._standings.items():
-            # `good`: where the store ended when the last good check was sent; None: none is open.
+            # None: no reply is open
             good = None if standing.none_open else standing.vouched_to
-            # `void`: spans of replies that are set aside. `alone`: those that speak for themselves.
             checks[reply_group] = {"good": good, "void": standing.set_aside}
             if standing.speaking_for_themselves and not standing.none_open:
                 checks[reply_group]["alone"] = standing.speaking_for_themselves
