@@ -109,17 +109,23 @@ def servings_of(spec: Spec) -> list[Serving]:
     A SpecError names keys of `vlm.judge`.
     """
     vlm, *judges = spec.block.vlms
-    workflow = spec.block.workflow
-    servings = [serving_of(vlm, workflow, spec.folders)]
-    for judge in judges:
-        assert isinstance(vlm, JudgedVlmBlock)
-        assert vlm.judge is not None
-        if vlm.judge.max_workers is not None:
-            workflow = workflow.model_copy(update={"max_workers": vlm.judge.max_workers})
-        try:
-            servings.append(serving_of(judge, workflow, spec.folders))
-        except SpecError as error:
-            # "vlm.openai.base_url" becomes "vlm.judge.base_url"; a host, as "//vlm.org", stays.
-            keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"
-            raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error
+    servings = [serving_of(vlm, spec.block.workflow, spec.folders)]
+    for judge in judges:  # one at the most
+        servings.append(_serving_of_judge(spec, judge))
     return servings
+
+
+def _serving_of_judge(spec: Spec, judge: VlmBlock) -> Serving:
+    # `judge` is the block that `_judge_block` has made of `vlm` and its `vlm.judge`.
+    vlm = spec.block.vlm
+    assert isinstance(vlm, JudgedVlmBlock)
+    assert vlm.judge is not None
+    workflow = spec.block.workflow
+    if vlm.judge.max_workers is not None:
+        workflow = workflow.model_copy(update={"max_workers": vlm.judge.max_workers})
+    try:
+        return serving_of(judge, workflow, spec.folders)
+    except SpecError as error:
+        # "vlm.openai.base_url" becomes "vlm.judge.base_url"; a host, as "//vlm.org", stays.
+        keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"
+        raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error

@@ -43,10 +43,10 @@ def with_settings(text: str, settings: Mapping[str, Any]) -> str:
     for line, place in _lines(text):
         value = _value_at(settings, place)
         parts = _KEY.fullmatch(line)
-        # The line of a block has no value that could be another.
-        if parts and parts["value"] and value is not None:
-            line = f"{parts['indent']}{parts['key']}: {_in_yaml(value)}{parts['comment']}"
-        lines.append(line)
+        if parts and parts["value"] and value is not None:  # a block's own line has no value
+            lines.append(f"{parts['indent']}{parts['key']}: {_in_yaml(value)}{parts['comment']}")
+        else:
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 
