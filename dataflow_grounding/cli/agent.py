@@ -54,18 +54,15 @@ def context(here: click.Context) -> None:
 
 def _commands(here: click.Context) -> Iterator[str]:
     # A line for each command. If it has more than _MANY options of an earlier one, these are told
-    # by that one's name: `(those of check)`.
-
-    # Of each earlier command, the options that its line names. Those that it has by reference don't
-    # count: else a reference could lead to another reference.
-    named_on_line: dict[str, set[str]] = {}
+    # by a reference to that one: `(those of check)`.
+    options_on_line: dict[str, set[str]] = {}  # of each earlier command, without references
     for name, purpose in COMMANDS.items():
         arguments, options = _arguments_and_options(cli.command_named(here, name))
-        for earlier_command, earlier_options in named_on_line.items():
+        for earlier_command, earlier_options in options_on_line.items():
             if len(earlier_options.intersection(options)) > _MANY:
                 options = [option for option in options if option not in earlier_options]
                 options.append(f"(those of {earlier_command})")
-        named_on_line[name] = set(options)
+        options_on_line[name] = set(options)
         yield f"- {' '.join([name, *arguments, *options])}: {purpose}"
 
 

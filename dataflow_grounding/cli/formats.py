@@ -512,7 +512,7 @@ def _exported(
         if name not in _OF_SELECTION and value is not None:
             options[name] = value
     exported = write(records, format, out, folders=folders, select=select, **options)
-    for name in sorted(select.unmet):
+    for name in sorted(select.unmet):  # classes that `write` hasn't come across
         exported.remarks.append(f"--min-score {name}=…: there is no phrase of this class")
     return exported
 

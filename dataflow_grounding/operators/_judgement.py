@@ -1,5 +1,6 @@
 """What a judge says of a record's expressions and their boxes, asked in one request or several."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,15 +24,13 @@ class Judgement(NamedTuple):
         """Take in the answer to a request about these parts: a presence for each part, and the
         verdicts on the boxes of all parts one after the other.
         """
-        begin = 0  # of a part's verdicts among all of the reply
+        remaining_verdicts = iter(checked.verdicts)
         for part, presence in zip(parts, checked.presences, strict=True):
-            end = begin + len(part.boxes)
             # Each part's request asks about the phrase, too. Where an expression has several parts,
             # the first answer about its phrase counts.
             self.presences.setdefault(part.place, presence)
             verdicts = self.verdicts.setdefault(part.place, [])
-            verdicts += checked.verdicts[begin:end]
-            begin = end
+            verdicts += itertools.islice(remaining_verdicts, len(part.boxes))
 
 
 async def ask_judge(

@@ -54,7 +54,7 @@ class BoxChecker(Operator):
     Args:
         serving: The judge: the model that found the boxes, or another.
         box_format: How boxes are written for the judge; None takes the serving's format.
-        check_every: Of so many records, about one has a false box among its boxes; None for none.
+        check_every: One record in about this many has a false box among its boxes; None for none.
             The run warns of a judge that accepts many of them.
         only_negatives: Whether the judge is asked about a NegativePhraser's phrases alone.
 

@@ -54,7 +54,7 @@ class FunctionOperator(Operator):
         """Adds what the function returns. Raises OperatorFailed where that is no mapping, or a
         column of `writes` is missing.
 
-        A function that isn't async is called in a thread, as it may take long.
+        A function that isn't async is called in a thread, because it may take long.
         """
         arguments: tuple[Any, ...] = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):

@@ -31,8 +31,8 @@ class MissingFinder(BoxOperator):
 
     It follows a BoxChecker, whose word it takes for that. The picture that is sent has the boxes of
     these phrases drawn in. A box that is found is added, with `found_by`, unless it is like one
-    that is there or was rejected; no more are added than are missing. As no judge sees it, its
-    phrase is doubtful.
+    that is there or was rejected; no more are added than are missing. No judge sees it, so
+    its phrase is doubtful.
 
     Args:
         serving: The model that finds boxes.

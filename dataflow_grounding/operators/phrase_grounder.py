@@ -34,7 +34,7 @@ class PhraseGrounder(BoxOperator):
         phrases_per_request: Most phrases that are asked for at once.
         samples: Answers to each question, merged to one; each box then has the share of them that
             agree as its score.
-        merge_iou: Boxes of one phrase that overlap so much, above 0 and at most 1, are one; None
+        merge_iou: Least IoU, above 0 and at most 1, from which boxes of one phrase are one; None
             keeps them all.
         on_suspect_boxes: `stop` the run, or `warn`, where boxes look as if they were in another
             format.

@@ -196,8 +196,8 @@ class RegionMarker(BoxWatching):
         return _RowBoxes(given, record[self.keys.bbox], proposed_by=None)
 
     async def _propose(self, image: Image, ask: Ask) -> "_RowBoxes":
-        # `format_choice` is None where OpenCV proposes.
-        if self.serving is not None and self.format_choice is not None:
+        # The regions that the model or OpenCV proposes for a row without boxes.
+        if self.serving is not None and self.format_choice is not None:  # the model does
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = boxes_of(answer.instances)

@@ -167,17 +167,15 @@ class LoadedModel:
         return sample in written and not is_printed_list
 
     def _reply(self, tokens: list[int], input_tokens: int) -> Reply:
-        # The first token that ends the reply counts as written, but is not in the text. Without one
-        # the reply was cut off.
-        finish_reason = "length"
-        text_tokens = tokens
-        written = len(tokens)
-        for index, token in enumerate(tokens):
-            if token in self._end_tokens:
-                finish_reason = "stop"
-                text_tokens = tokens[:index]
-                written = index + 1
-                break
+        ends = [index for index, token in enumerate(tokens) if token in self._end_tokens]
+        if ends:
+            finish_reason = "stop"
+            text_tokens = tokens[: ends[0]]
+            written = len(text_tokens) + 1  # the token that ends it counts
+        else:  # it was cut off
+            finish_reason = "length"
+            text_tokens = tokens
+            written = len(tokens)
         # Special tokens stay in the text: some models write boxes with them.
         text = self.processor.tokenizer.decode(text_tokens, skip_special_tokens=False)
         return Reply(text.strip(), finish_reason, Usage(input_tokens, 0, written))

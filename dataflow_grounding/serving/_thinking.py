@@ -11,10 +11,10 @@ from dataflow_grounding._util.lazy import load_table
 
 
 def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
-    """Return the fields of a request that have a model think less: at level `low`, or `off`. {} for
-    any other level, None if this model's fields aren't known. `provider` is `openai` or `gemini`.
+    """Return the fields of a request that have a model think less: at level `low`, or `off`. None
+    if this model's fields aren't known. `provider` is `openai` or `gemini`.
     """
-    if level not in ("low", "off"):
+    if level not in ("low", "off"):  # the model's usual level, which needs no field
         return {}
     name = model.rpartition("/")[2].lower()
     for row in load_table(__package__, "thinking.yaml")[provider]:

@@ -1,6 +1,7 @@
 """A VLM at the Gemini API (`generateContent`), through Google's own client.
 
-The body of a request is made here, as the client would encode its pictures again for every try.
+The body of a request is made here, because the client would encode its pictures again for every
+try.
 """
 
 import asyncio
