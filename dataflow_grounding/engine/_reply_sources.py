@@ -213,4 +213,7 @@ def is_same_model(one: str, other: str) -> bool:
         return True
     one = _PROVIDER.sub("", one.lower())
     other = _PROVIDER.sub("", other.lower())
-    return one == other or _VERSION.sub("", one) == other or one == _VERSION.sub("", other)
+    if one == other:
+        return True
+    # two names with different versions are of two models
+    return _VERSION.sub("", one) == other or one == _VERSION.sub("", other)

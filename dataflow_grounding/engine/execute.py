@@ -96,7 +96,7 @@ class _OfAllParts(NamedTuple):
 
 def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str | None) -> Summary:
     total: Summary | None = None
-    locked_folders = {locked}  # by the caller, or here
+    locked_folders = {locked}  # the caller's, or None, and those that are locked here
     # Locks are kept to the end of the run, not of their part: later parts read what an earlier one
     # wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
