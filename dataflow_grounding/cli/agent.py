@@ -55,7 +55,8 @@ def context(here: click.Context) -> None:
 def _commands(here: click.Context) -> Iterator[str]:
     # A line for each command. If it has more than _MANY options of an earlier one, these are told
     # by a reference to that one: `(those of check)`.
-    options_on_line: dict[str, set[str]] = {}  # of each earlier command, without references
+    # By an earlier command, the options that its line names itself, not by a reference.
+    options_on_line: dict[str, set[str]] = {}
     for name, purpose in COMMANDS.items():
         arguments, options = _arguments_and_options(cli.command_named(here, name))
         for earlier_command, earlier_options in options_on_line.items():

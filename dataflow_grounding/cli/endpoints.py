@@ -166,7 +166,8 @@ def calibrate_command(
     """
     serving, options = _serving_to_calibrate(spec_paths, overrides, **endpoint)
     check_calibratable(serving)
-    start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
+    no_pictures = OwnPictures  # called, it tells of none: there is no run with pictures of its own
+    start = RunStart(options, budget_of(options), folder=None, pictures=no_pictures)
     calibration = calibrate(serving, first_format(serving), start).calibration
     path = store_calibration(calibration)
     lines = [f"{serving.model} writes {calibration.box_format}: {summary(calibration)}."]

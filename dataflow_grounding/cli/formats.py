@@ -385,7 +385,8 @@ def convert(
     source = _source_format(source_name, options, settings["strict"])
     folders = [image_root or folder_of(path)]
     are_pictures_in_data = source.packs
-    if are_pictures_in_data and settings["images"] == "link" and image_root is None:
+    has_no_files_to_link = are_pictures_in_data and image_root is None
+    if has_no_files_to_link and settings["images"] == "link":
         raise InputError(
             f"the pictures are in {path} itself: leave --images link out, or name their"
             " --image-root"

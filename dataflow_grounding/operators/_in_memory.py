@@ -60,10 +60,12 @@ class Annotated(list[ShownRecord]):
 
 def record_of(data: Any) -> Mapping[str, Any] | None:
     """Return a record as it is, and a row of a DataFrame as a dict; None for anything else."""
+    if isinstance(data, Mapping):
+        return data
     is_series = hasattr(data, "iloc") and not hasattr(data, "columns")  # pandas isn't imported
-    if is_series and all(isinstance(name, str) for name in data.index):
-        data = data.to_dict()
-    return data if isinstance(data, Mapping) else None
+    # A row's index has the names of columns, a column's mostly numbers.
+    is_row = is_series and all(isinstance(name, str) for name in data.index)
+    return data.to_dict() if is_row else None
 
 
 def check_columns(

@@ -170,7 +170,17 @@ class RegionMarker(BoxWatching):
         _note_problems(row.boxes, len(over_most), ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         await asyncio.to_thread(self._draw, image, boxes, path)
-        update = {
+        update = self._columns_of(row, boxes, image, path)
+        problems = [*row.boxes.problems, *over_most]
+        if problems:
+            update[self.keys.bbox_problems] = problems
+        return update
+
+    def _columns_of(
+        self, row: "_RowBoxes", boxes: list[Bbox], image: Image, path: str
+    ) -> dict[str, Any]:
+        # `boxes` are those that are drawn in the picture at `path`.
+        return {
             self.keys.image_with_bbox: path,
             self.keys.type: "with_bbox" if row.proposed_by is None else "without_bbox",
             self.keys.bbox: row.bbox_column,
@@ -180,10 +190,6 @@ class RegionMarker(BoxWatching):
             self.keys.prompt: prompt_for(len(boxes)),
             self.keys.regions: [_region(bbox, row.proposed_by) for bbox in boxes],
         }
-        problems = [*row.boxes.problems, *over_most]
-        if problems:
-            update[self.keys.bbox_problems] = problems
-        return update
 
     def _given(self, record: Record, image: Image) -> "_RowBoxes | None":
         # The boxes that the row has; None where it has none.

@@ -105,7 +105,8 @@ class LoopInThread:
     def _begun_loop(self) -> asyncio.AbstractEventLoop:
         # Begins the loop, with its thread, where that hasn't been done.
         with self._lock:  # several threads may ask for it at once
-            if self._loop is not None and self._process != os.getpid():
+            was_forked_since = self._loop is not None and self._process != os.getpid()
+            if was_forked_since:
                 raise EndpointRefused(
                     "the http_client of this OpenAI client was used before the process was forked:"
                     " make a separate client in each process"

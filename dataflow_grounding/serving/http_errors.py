@@ -317,8 +317,8 @@ def _sizes_in(message: str) -> Iterator[int]:
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes: those of the libraries are caused by the system's. There are
-    MOST_CAUSES at most, because a user's errors may name each other.
+    """Yield an error, its cause, the cause of that and so on: a library's error is often caused by
+    one of the system's. MOST_CAUSES at most, because a user's errors may name each other.
     """
     cause: BaseException | None = error
     for _ in range(MOST_CAUSES):
