@@ -323,7 +323,7 @@ def concerns_all(error: BaseException) -> bool:
 
     That isn't so for a caller's own limit, interrupt or full disk.
     """
-    if isinstance(error, QuotaUsedUp):
+    if isinstance(error, QuotaUsedUp):  # of the endpoint, though it is a kind of BudgetExceeded
         return True
     is_ones_own = isinstance(error, (BudgetExceeded, Interrupted, StorageFailed))
     return isinstance(error, GroundingError) and not is_ones_own
@@ -360,10 +360,11 @@ NO_MEMORY = "it takes more memory than there is"
 
 
 class errors_as(AbstractContextManager[None]):
-    """Raise an error of class `kind` for an OSError or MemoryError of the block, on `what` it could
-    not do. With `again`, the message advises to run the same command again. It is a class because
-    every stored reply and written row enters such a block, which takes a third of a generator's
-    time.
+    """Turn an OSError or MemoryError of the block into an error of class `kind`.
+
+    Its message begins with `what` could not be done: "can't write a.csv: No space left on device".
+    With `again`, it advises to run the same command again. A class enters a block in a third of a
+    generator's time, and every stored reply and written row enters one.
     """
 
     __slots__ = ("_again", "_kind", "_what")
@@ -422,10 +423,13 @@ def message_of(error: BaseException) -> str:
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """Return MachineBusy or StorageFailed for what the machine made fail, None for the rest."""
+    """Return MachineBusy or StorageFailed if this machine is why the error came, else None.
+
+    It is for errors of libraries: some say only in words what this machine has too little of.
+    """
     words = " ".join(message_of(error).split())[:200]
+    # Pillow's decoders raise an OSError that says "out of memory".
     if isinstance(error, MemoryError) or "out of memory" in words:
-        # Pillow's decoders say so in an OSError
         reason = f": {words}" if words else ""
         return MachineBusy(f"there is not enough memory{reason}")
     if isinstance(error, RuntimeError) and "start new thread" in words:  # "can't start new thread"

@@ -5,9 +5,9 @@ each expression `id`, the `version` that the reviewer saw, `before` and `after`)
 `when`, `seconds`, `queue` and, where they apply, `comment`, `undoes`. Its `uid` finds a
 decision that is sent twice. A sample has `sample`, `who`, `when`.
 
-A decision is of a row of one file of records: `file` is the digest of that. On another file nothing
-holds until `apply --take-equal` has taken over what is equal there, which `picture` helps to tell.
-A change's `original` is the expression as the pipeline wrote it, where that isn't `before`.
+A decision is on a row of one file of records; `file` is the digest of that file. It doesn't hold
+for another file, until `apply --take-equal` takes over what is equal there: `picture` helps to find
+that. A change's `original` is the expression as the pipeline wrote it, where that isn't `before`.
 """
 
 import os
@@ -121,7 +121,10 @@ class Decisions:
         return decided
 
     def take_equal(self, record: Record, key: str, outcome_of_id: Mapping[str, Outcome]) -> None:
-        """Append decisions on equal boxes of another file; the caller calls `sync` at the end."""
+        """Append decisions that were made in another file, on boxes that are equal in this one.
+
+        The caller calls `sync` after the last record.
+        """
         picture = JudgedPicture.of_record(record).to_json()
         with self._locked() as file:
             for id, outcome in outcome_of_id.items():
@@ -147,8 +150,8 @@ class Decisions:
                 is_whole = text.endswith(b"\n")
                 if not is_taken and not is_whole:
                     break  # somebody is still writing it: the next call begins with it
-                # A blank line is no damage: it may be the break of a line that the call before has
-                # read without it.
+                # A blank line is no damage. The call before may have read the last line when its
+                # line break wasn't there yet: then only the break is left for this call.
                 if not is_taken and text.strip():
                     self.damaged.append(self._lines_read + 1)
                 self._bytes_read += len(text)
@@ -227,11 +230,11 @@ class Decisions:
     ) -> list[dict[str, Any]]:
         """Check a reviewer's decision, append it to the file and return its changes.
 
-        A decision whose uid is there already is answered and not appended again: its first answer
-        was lost. After the last one the caller calls `sync`. `request` has `undoes`, the uid of a
-        decision, or `changes`, of each expression:
+        A page sends a decision again if it got no answer. If its uid is in the file already, the
+        decision is answered, but not appended a second time. After the last decision the caller
+        calls `sync`. `request` has `undoes`, the uid of a decision, or `changes`, each with:
 
-        - `id`, which may be any where the expression is `fresh`
+        - `id`, the expression's; any text where the expression is `fresh`
         - `version`, as the reviewer saw it
         - `after`, as `reviewed_expression` takes it, None to delete it
 
@@ -265,8 +268,9 @@ class Decisions:
         return [expressions.change(wanted, who) for wanted in changes]
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
-        # The changes of a decision turned round, the last one first. `version` is what the decision
-        # left: if somebody changed the expression since, the undo is refused.
+        # The changes that undo a decision, the last one first. The `version` of each is that of
+        # what the decision left. So the undo is refused if somebody has changed the expression
+        # since.
         changes: list[Mapping[str, Any]] = []
         for change in reversed(self._changes_of(uid, key)):
             version = version_of(change["after"])
@@ -294,10 +298,12 @@ class _ExpressionsInChange:
         """Make a change, and return it as a decision's line has it. Raises InputError."""
         id = str(wanted.get("id") or "")
         if wanted.get("fresh") or not id:
-            # `outcomes` has deleted ones: each keeps its id, because an undo may bring it back.
+            # Ids of deleted expressions, which `outcomes` has, stay taken: an undo may bring one
+            # back.
             taken = {**self._written, **self._review.outcomes, **self._current}
             id = next_id(self._record, taken)
-        before = self._current.pop(id, None)  # so that `_current` has the others alone
+        # Taken out of `_current`, which then has only the others, and put back in below.
+        before = self._current.pop(id, None)
         if version_of(before) != wanted.get("version"):
             raise _changed_meanwhile(id, before, self._review)
         after = wanted.get("after")
@@ -314,7 +320,8 @@ def _change(
     after: Expression | None,
     as_written: Expression | None,
 ) -> dict[str, Any]:
-    # as a decision's line has it under `changes`; `original` is stated where it isn't `before`
+    # A change as a decision's line has it. `original` is what the pipeline wrote; it is left out
+    # where that is `before`.
     change = {"id": id, "version": version_of(before), "before": before, "after": after}
     if before != as_written:
         change["original"] = as_written

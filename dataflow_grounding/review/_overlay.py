@@ -1,4 +1,4 @@
-"""What reviewers decided on an expression, and that put over what a pipeline wrote.
+"""What reviewers decided on an expression, and how that goes over what a pipeline wrote.
 
 Two directions: `reviewed_expression` turns a reviewer's request into the new expression, and
 `as_reviewed` puts the expressions that were decided on back into a record.
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
             return self._replace(before=current)
         if current == self.before:  # a later run left it as it was
             return self._replace(before=current)
-        # by the index of a box in `after`, that in `before`
+        # `positions` turned round: from the index of a box in `after` to its index in `before`
         old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
         for new_index, box in enumerate(self.after["instances"]):
@@ -100,16 +100,21 @@ class Outcome(NamedTuple):
         return box
 
     def index_after(self, index: int) -> int | None:
-        """Return where in `after` a box of `before` is, or the one drawn in its place."""
+        """Return where in `after` a box of `before` is, or the one drawn in its place.
+
+        None if it was deleted.
+        """
         if self.after is None:
             return None
         if index < len(self.positions) and self.positions[index] is not None:
             return self.positions[index]
-        # A box that is redrawn takes the index of the one it replaces. If another box of `before`
-        # has that index now, this one was deleted, and those after it moved up.
-        if index in self.positions or index >= len(self.after["instances"]):
-            return None
-        return index
+        # `positions` has None both for a redrawn box and for a deleted one. A redrawn box keeps
+        # its index; after a deleted one, the others move up:
+        # a, b -> a redrawn, b: `positions` is [None, 1], and index 0 is free for the drawn box
+        # a, b -> b:            `positions` is [None, 0], and b has index 0
+        is_moved_up = index in self.positions
+        is_beyond_end = index >= len(self.after["instances"])
+        return None if is_moved_up or is_beyond_end else index
 
     def added_boxes(self) -> list[dict[str, Any]]:
         """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
@@ -124,8 +129,8 @@ class Outcome(NamedTuple):
     def is_mended(self) -> bool:
         """Return whether each rejected box has a right one that a person added.
 
-        Nobody says which added box is for which rejected one, so they are counted. False where no
-        box is rejected, or one isn't judged.
+        Nobody says which added box is for which rejected one, so only their numbers are compared.
+        False where no box is rejected, or a box isn't judged yet.
         """
         boxes = self.after["instances"] if self.after else []
         verdicts = [reviewer_verdict(box) for box in boxes]
@@ -138,7 +143,8 @@ class Outcome(NamedTuple):
     def boxes_to_draw(self) -> int:
         """Return how many of the pipeline's boxes are rejected and have no added one instead.
 
-        Below 0 if more were added. A box that a person added counts until it is rejected itself.
+        With two rejected boxes and one added it is 1, with three added -1. An added box that is
+        rejected itself counts neither way.
         """
         boxes = self.after["instances"] if self.after else []
         rejected = [reviewer_verdict(box) for box in boxes].count(False)
@@ -152,11 +158,11 @@ class Outcome(NamedTuple):
 def _positions_of_same(
     old_boxes: Sequence[Mapping[str, Any]], new_boxes: Sequence[Mapping[str, Any]]
 ) -> list[int | None]:
-    # For each old box, the index of the same box among the new ones; None where there is none. Of
-    # boxes with equal corners and no id, the first old one is the first new one, and so on.
-    # Corners and ids are compared as texts: in a wrong file they may be of any type.
+    # For each old box, the index of the same box among the new ones; None where there is none.
+    # Several boxes may have equal corners and no id: they are matched in their order. Corners and
+    # ids are compared as texts, because in a wrong file they may be of any type.
     old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
-    # of the new boxes, by corners and id, those that no old box has taken yet
+    # the new boxes that no old box was matched with yet, by corners and id
     free_indices = defaultdict[tuple[str, str], deque[int]](deque)
     for index, box in enumerate(new_boxes):
         id = str(box.get("bbox_id"))
@@ -174,9 +180,9 @@ def _positions_of_same(
 def _with_change(
     current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
-    # Returns `current` with the change that a reviewer made from `before` to `after`. Who judged
-    # it, and how, always comes from `after`: it may be equal in `before`, from an earlier decision,
-    # and yet not be in `current`.
+    # Returns `current` with the change that a reviewer made from `before` to `after`. The columns
+    # of _JUDGEMENT always come from `after`. An earlier decision may have set them in `before`,
+    # too: they are equal then, but a later run has written `current` without them.
     changed = dict(current)
     for name in {**before, **after}:
         if name not in _JUDGEMENT and before.get(name) == after.get(name):
@@ -290,18 +296,18 @@ def standing_expressions(
 def _with_right_spans(
     record: Record, expression: Expression, before: Mapping[str, Any]
 ) -> Expression:
-    # Returns a copy. A span that a reviewer set says where the text was in the caption then. A
-    # later run may have another caption: the span becomes the text's place in that.
+    # Returns a copy whose spans are right for the record's caption. A span that a reviewer set is a
+    # place in the caption as it was then; a later run may have another caption.
     row = dict(expression)
     text = row["text"]
     caption_as_given = record.get("caption")
     if not isinstance(caption_as_given, str):  # the record has none
         caption_as_given = ""
-    caption_of_span = {"char_span": caption_of_spans(record), "caption_span": caption_as_given}
-    for name, caption in caption_of_span.items():
+    caption_of_column = {"char_span": caption_of_spans(record), "caption_span": caption_as_given}
+    for name, caption in caption_of_column.items():
         span = row.get(name)
-        is_of_review = span is not None and span != before.get(name)
-        if is_of_review and not _is_place_of(text, span, caption):
+        is_set_by_review = span is not None and span != before.get(name)
+        if is_set_by_review and not _is_place_of(text, span, caption):
             row[name] = _only_place_of(text, caption)
     return row
 
@@ -335,11 +341,11 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
     # Yields the regions that a reviewed expression becomes: one for each of its boxes. The first
-    # has the columns of the old region, the others only text and box.
+    # keeps the columns of the old region, the others have only text, box and judgement.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     first = dict(old_region)
-    # The text may be unchanged in another column than `text_key`, such as `description`.
+    # An unchanged text stays where it is: it may be in another column, such as `description`.
     if row["text"] not in old_region.values():
         first[text_key] = row["text"]
     for index, instance in enumerate(row["instances"]):
@@ -381,11 +387,11 @@ def reviewed_expression(
     - `status`; and `verified` if it has no boxes
     - `text` and `char_span` (code points), where they change
     - `instances`: the boxes, each with `bbox` (pixels of the upright picture), `verified`, and
-      `unjudged` if it was shifted. `from` is its index in `before`, None if it is drawn now. In
-      place of that, `of` has the `id` and `box` of one of the `others`.
+      `unjudged` if it was shifted. `from` is its index in `before`, None if it is drawn now. A
+      box that comes from one of the `others` has `of` instead: {"id": "a.jpg#2", "box": 0}.
 
-    Boxes of `before` that `wanted` doesn't name are gone. Raises InputError for what is not of that
-    form.
+    Boxes of `before` that `wanted` doesn't name are deleted. Raises InputError for what is not of
+    that form.
     """
     if not isinstance(wanted, Mapping):
         raise InputError(
@@ -517,8 +523,8 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    # Whether the record's expressions have `verified` even where nothing was checked, as None.
-    # Older pipelines left it out then.
+    # Whether the record's expressions have the column `verified`. Where nothing was checked it is
+    # None; older pipelines left the column out then.
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows
@@ -528,17 +534,19 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # Returns the expression as its boxes have it judged; without boxes it is as `verdict` says.
-    # With `states_verdicts`, None is written where there is no verdict, as in the record's other
-    # expressions.
+    # Returns the expression with the verdict that its boxes give it. One without boxes gets
+    # `verdict`. Where nobody has judged it, `states_verdicts` writes None, as the record's other
+    # expressions have it.
     instances = after["instances"]
     verified = _verdict_of_boxes(instances) if instances else verdict
     if verified is not None:
         return {**after, "verified": verified, "reviewed_by": who}
-    if instances and not after.get("reviewed_by"):
-        # Boxes wait to be judged. What a check of the pipeline said of them stays until then.
+    was_reviewed = bool(after.get("reviewed_by"))
+    if instances and not was_reviewed:
+        # `verified`, if it has that, is what a check of the pipeline said: it stays until all
+        # boxes are judged.
         return dict(after)
-    # Nobody has judged it as it is now: what an earlier review said of it is removed.
+    # An earlier review judged it, or it has no boxes: no verdict is on what it is now.
     unjudged = _without_judgement(after)
     if states_verdicts:
         unjudged["verified"] = None
@@ -568,13 +576,13 @@ def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
 def _reviewed_box(
     id: str, old_box: dict[str, Any], wanted_box: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    # The box as the page asks for it, made from `old_box`, whose corners are None if it is drawn
-    # now.
+    # The box as the page asks for it. `old_box` is as `_box_before` returns it: with corners of
+    # None if the box is drawn now.
     bbox: Any = wanted_box.get("bbox")
     is_drawn_now = None in old_box["bbox"]
     if not is_drawn_now and bbox == list(old_box["bbox"]):  # it isn't moved
         verified = wanted_box.get("verified")
-        if verified is True:  # a pipeline's box without an area may be anything but right
+        if verified is True:  # a box without an area may be rejected, but not be right
             _check_has_area(id, bbox)
         return _judged_box(old_box, verified, who)
     _check_has_area(id, bbox)
@@ -584,7 +592,7 @@ def _reviewed_box(
     if wanted_box.get("unjudged") is True:
         # The box was shifted, perhaps by a slip: nobody has said yet that it is right.
         return _without_judgement(drawn)
-    # Who draws a box means that it is right: `verified` isn't asked for.
+    # Nobody draws a wrong box on purpose: `wanted_box` needn't say that it is right.
     return {**drawn, "verified": True, "reviewed_by": who}
 
 
@@ -604,7 +612,7 @@ def _judged_box(box: dict[str, Any], verified: bool | None, who: str) -> dict[st
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # The box `old` with other corners; these are None in `old` if the box is drawn now.
+    # The box `old` with the corners `bbox`. Those of `old` are None if the box is drawn now.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         # An edge that wasn't moved keeps all its digits.

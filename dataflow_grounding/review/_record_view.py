@@ -65,14 +65,14 @@ class PageNames:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self._numbers: dict[str, int] = {}  # by what tells names apart, and by each spelling
+        self._numbers: dict[str, int] = {}  # by each name's key, and by each of its spellings
 
     def number_of(self, name: str) -> int | None:
         """Return the number of a name, from 0; None for one beyond the first _MOST_NAMES."""
         if name in self._numbers:
             return self._numbers[name]
-        # This spelling is new. It has the number of another spelling of the same name, if there is
-        # one, and from now on is found without making its key, which takes time.
+        # The spelling is new, but the name needn't be: "Cup" gets the number of "cup". Spellings
+        # are noted, too, because making a key takes time.
         key = self._key(name)
         if key not in self._numbers:
             if len(self.names) >= _MOST_NAMES:
@@ -83,7 +83,7 @@ class PageNames:
         return self._numbers[key]
 
     def _key(self, name: str) -> str:
-        # what tells names apart; here each spelling is another name
+        # Spellings of one name have one key. Here each spelling is a name of its own.
         return name
 
 
@@ -185,8 +185,8 @@ def _expression_views(rows: Mapping[str, Expression], caption: str) -> list[dict
 
 
 def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> None:
-    # A colour is an index in PAGE_PALETTE. Expressions of one class have one colour, the others
-    # have the palette's in turn. An expression without boxes keeps None, and takes no turn.
+    # Sets `color`, an index in PAGE_PALETTE. Expressions of one class have one colour; those
+    # without a class take the palette's colours in turn. One without boxes keeps None.
     with_boxes = [expression for expression in expressions if expression["instances"]]
     for number, expression in enumerate(with_boxes):
         if "class" in expression:
@@ -218,8 +218,8 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
-    # By an id, the last number that was put after it: numbers needn't be tried from 2 for each of
-    # thousands of equal ids.
+    # The last number that was put after each id. With thousands of equal ids, trying the numbers
+    # from 2 on for each would take long.
     last_number_of = defaultdict[str, int](lambda: 1)
     for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
@@ -234,10 +234,11 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
 ) -> dict[BoxPlace, list[BoxPlace]]:
-    """Map each box whose thing has several boxes to all of these, itself included.
+    """Return the boxes of each thing that has several, by each of these boxes.
 
     Two phrases of a class may name one thing: "a red cup", "the cup on the left". Then each of them
-    has a box of it. The surest box comes first: exports have that one.
+    has a box of it, and both boxes lead to the same list of two. The surest box comes first:
+    exports have that one. A box that is the only one of its thing isn't in the map.
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
@@ -246,8 +247,8 @@ def boxes_of_same_thing(
             ids_of_class.setdefault(class_key(row["class"]), []).append(id)
     boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
-        # A thing [(0, 1), (2, 0)] has two boxes: the second one of the first of `ids`, which is the
-        # surest, and the first one of the third.
+        # A thing [(0, 1), (2, 0)] has two boxes. The surest is box 1 of the phrase ids[0], the
+        # other is box 0 of ids[2].
         for thing in things_of([expressions[id]["instances"] for id in ids]):
             if len(thing) == 1:
                 continue
@@ -260,12 +261,12 @@ def boxes_of_same_thing(
 def _mark_same_things(
     expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
 ) -> None:
-    # Of the boxes of one thing, a page shows the surest alone. That box gets `same`, the indices of
-    # the expressions that the other boxes are of. Each of the others gets `shownAs`, the index of
-    # the surest one's expression.
+    # Changes `expressions`. Of the boxes of one thing, a page shows the surest alone. If expression
+    # 0 has that, and expressions 2 and 3 have the others, it gets "same": [2, 3], and each of the
+    # others gets "shownAs": 0.
     index_of_expression = {id: index for index, id in enumerate(rows)}
     for place, (surest, *others) in boxes_of_same_thing(rows).items():
-        if place != surest:  # a thing is in the map once for each of its boxes
+        if place != surest:  # the map has the thing once for each of its boxes
             continue
         id_of_surest, box_index = surest
         index_of_surest = index_of_expression[id_of_surest]
@@ -318,8 +319,8 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    # Why an expression has its status, why it is doubtful, and why a check judged it so; a reason
-    # that only repeats the check's verdict isn't shown a second time.
+    # Why an expression has its status, why it is doubtful, and why a check judged it so. A reason
+    # that is only the check's verdict again, such as "verified", is left out.
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]

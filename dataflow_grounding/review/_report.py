@@ -142,9 +142,9 @@ class _Written:
         view = view_of(record, picture, self.classes, each_thing_once=True)
         view.update(changes_view(view, earlier, self._own_name, self.classes))
         marks = marks_of(record, view)
-        # `only` is the run that alone has the record; a record without it is of this run
+        # Next to another run, `only` names the run that alone has the record.
         is_of_this_run = view.get("only", self._own_name) == self._own_name
-        # Which remarks are rare was counted in this run's records alone.
+        # The manners have counted this run's remarks alone, so only these can be called rare.
         if is_of_this_run and self._manners.is_rare(wordings_of(record)):
             marks.add("unusual")
         index_row = _index_row(view, marks, self.classes, self.heads, self.models)
@@ -157,15 +157,15 @@ class _Written:
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
         """Return the figures of the page, once all records were added.
 
-        `failed` is how many images failed by the run's summary. There may be more failures: a check
-        that failed is one, too, but its image is done.
+        `failed` is how many images failed by the run's summary. It may be less than `failure_count`
+        is: a failed check is a failure, too, but the image that it was of is done.
         """
         counts = Counter(self.counts)
         counts["changed"] = self.marked["changed"]
         counts["failures"] = failure_count
         if isinstance(failed, int) and failed > 0:
-            # `images` counts the run's images, as its summary does: the records shown, which were
-            # done, and those that failed.
+            # So far `images` counts the records shown, which were done. With those that failed it
+            # is the number of images in the run's summary.
             counts["done"] = counts["images"]
             counts["images"] += failed
         return counts
@@ -196,7 +196,7 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], ImageFile | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    # Each record with its picture as the page shows it, in the same order.
+    # Yields each record with its picture as the page shows it, in the same order.
     with_files: Iterator[_WithFile] = (
         (record, earlier, find_image(record)) for record, earlier in records
     )
@@ -209,8 +209,8 @@ def _with_pictures(
         record, earlier, file = item
         return record, earlier, files.picture(file)
 
-    # Each decoded picture takes memory: as many are made into small copies at a time as there are
-    # cores. Files that are far, in a store, are waited for by more threads.
+    # A decoded picture takes memory, so only one for each core is made into a small copy at a time.
+    # Files that are far, in a store, are waited for by more threads.
     return side_by_side(with_picture, with_files, is_far, cores=True)
 
 
@@ -254,7 +254,7 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     """Return those of FLAGS that a record has, but for `unusual`, which depends on all records."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
-    reasons = {
+    reasons = {  # a record has a mark if its reason is true, or isn't empty
         "suspect": record.get("suspect_boxes") is True,
         "unreadable": view["problem"],
         "doubtful": doubt_of_reply(record),
@@ -350,9 +350,9 @@ def _hundredths(score: float) -> int:
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
-    # What the record adds to the page's figures. All statuses are in it where the record has
-    # expressions, as 0 if need be: the page shows if none is `grounded`, and leaves out what isn't
-    # counted at all.
+    # What the record adds to the page's figures. A figure that no record has isn't on the page. So
+    # a record with expressions counts each status, with 0 if none has it: the page then tells that
+    # 0 are `grounded`.
     expressions = view["expressions"]
     counts = Counter(images=1)
     for mark in ("doubtful", "unusual", "disputed", "suspect"):

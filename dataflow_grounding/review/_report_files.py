@@ -104,11 +104,11 @@ class ReportFiles:
         self.folder = os.path.dirname(self.page)
         self.files_folder = os.path.splitext(self.page)[0] + "_files"
         self._is_first = not os.path.lexists(self.files_folder)  # the folder isn't there yet
-        # a report made it, and what reports left in it may be removed
+        # whether what is in the folder was made by reports, and may be removed
         self._is_ours = self._is_first or _has_marker(self.files_folder)
         self._refuse_taken_names()
-        # The folder of this report's data, in the one next to the page. `address` is where the page
-        # finds it, "" if the data are in the page.
+        # The name of the folder of this report's data, within `files_folder`. `address` is where
+        # the page finds it; "" if the page itself has the data.
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
         self._copies_folder = os.path.join(self.files_folder, "thumbnails")
@@ -225,28 +225,28 @@ class ReportFiles:
         self._has_page = True
         if not self._is_ours:  # a single page needs no folder: the one there is the user's
             return
-        names_kept: set[str] = set()  # all is in the page
+        names_kept: set[str] = set()  # a single page has all in it: nothing is kept
         if not self.single:
             names_kept = {_MARKER, self._data_folder, *self._copies_used}
         self._remove_all_but(names_kept)
 
     def close(self) -> None:
-        """Remove what was written next to the page, unless the page has its name.
+        """Remove what was written next to the page, unless `put` gave the page its name.
 
-        Where there was a report before, it stays whole, and so do new small copies of pictures,
-        which the next report uses.
+        An earlier report stays whole. New small copies of pictures then stay, too: the next report
+        uses them.
         """
         self.inline.close()
         if self._has_page or self.single:
             return
-        names_kept: set[str] = set()  # the folder itself was made for this report
+        names_kept: set[str] = set()  # the folder was made for this report: it goes as a whole
         if not self._is_first:
             names_kept = set(os.listdir(self.files_folder)) - {self._data_folder}
         self._remove_all_but(names_kept)
 
     def _remove_all_but(self, names_kept: set[str]) -> None:
-        # A file stays if it, or a folder that it is in, has one of the names. Files of the user
-        # stay, too, and so does what can't be removed.
+        # What has one of the names stays, with all that is in it. Files of the user stay, too, and
+        # so does what can't be removed.
         folder = Path(self.files_folder)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
@@ -303,8 +303,8 @@ def _is_page(path: str) -> bool:
 
 
 def _size_if_shown_itself(file: ImageFile) -> Size | None:
-    # The size of a picture that a page shows without a small copy; None where that is too large, or
-    # some browsers can't show it.
+    # The size of a picture that a page can show without a small copy. None where the picture is too
+    # large for that, or of a type that some browsers don't show.
     if file.file_bytes > MOST_BYTES:
         return None
     header = read_header(file.path, whole_png=False)

@@ -59,8 +59,8 @@ def apply_decisions(
     equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
     if not decisions.count:
         raise _no_decisions(results, files, taken_over.refused)
-    # Reviews and pipelines go on from the review's own file: it has rejected boxes, too, also where
-    # the user names it as `out`.
+    # Later reviews and pipelines go on from the review's own file. So it always has the rejected
+    # boxes, too, even if the user names it as `out` and wants none.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
     written = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
@@ -97,8 +97,7 @@ def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> Input
 
 
 def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> None:
-    # The review's own file of reviewed records may be overwritten, because each call writes it
-    # again.
+    # The review's own file may be overwritten: each call writes it again.
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
         raise InputError(
@@ -137,8 +136,8 @@ def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[R
 
 
 def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
-    # Adds to `counts`: of phrases or regions `verified` and `rejected`, and of boxes
-    # `outlines_left_out`.
+    # Adds to `counts`: the record, its phrases or regions that are `verified` or `rejected`, and
+    # in `outlines_left_out` the boxes whose outline the review dropped.
     counts["records"] += 1
     rows = reviewed.get(annotated_column(reviewed))
     if isinstance(rows, list):
@@ -147,19 +146,21 @@ def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> N
         counts["rejected"] += verdicts.count(False)
     was_outlined = dict(_outlined_boxes(record))
     for box_id, is_outlined in _outlined_boxes(reviewed):
-        if was_outlined.get(box_id, False) and not is_outlined:  # it was drawn with other edges
+        # An outline is dropped where a person drew the box with other edges.
+        if was_outlined.get(box_id, False) and not is_outlined:
             counts["outlines_left_out"] += 1
 
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    # Says how many boxes equal ones that were reviewed in other files. With `take` it takes those
-    # decisions over, into `decisions`, and returns how many boxes they are of; without it, 0.
+    # Tells the user how many boxes here are equal to boxes that were reviewed in other files. With
+    # `take`, the decisions on those are added to `decisions`. Returns of how many boxes decisions
+    # were added: 0 without `take`.
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
-    equal_boxes, all_boxes = _count_equal_boxes(files, decisions, in_other_files, take)
-    # Where nothing was decided on this file, 0 equal boxes are worth telling, too: it is why
-    # nothing can be applied.
+    equal_boxes, all_boxes = _count_and_take_equal(files, decisions, in_other_files, take)
+    # Where this file has no decisions at all, 0 equal boxes are told, too: that is why nothing can
+    # be applied.
     if equal_boxes or not decisions.count:
         _say_equal_boxes(equal_boxes, all_boxes, take)
     if not take:
@@ -168,11 +169,12 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
     return equal_boxes
 
 
-def _count_equal_boxes(
+def _count_and_take_equal(
     files: ReviewFiles, decisions: Decisions, in_other_files: DecidedInOtherFiles, take: bool
 ) -> tuple[int, int]:
-    # Returns how many boxes equal one of `in_other_files`, and how many there are. Boxes of phrases
-    # that somebody has decided on in this file don't count. With `take` the decisions are taken.
+    # Returns how many boxes are equal to one of `in_other_files`, and how many boxes there are. A
+    # decision on a phrase in this file comes first: boxes of such a phrase don't count as equal.
+    # With `take`, the decisions on equal boxes are added to `decisions`.
     equal_boxes = 0
     all_boxes = 0
     for key, record in records_with_keys(files.annotations):
@@ -216,10 +218,10 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def bring_up_to_date(annotations: str) -> None:
-    """Write the reviewed records of a file again, after a later run has written the file again.
+    """Write `annotations.reviewed.jsonl` again, after a later run has written the annotations.
 
-    What is equal in it is taken over. Nothing is done where `apply` never wrote them, or there are
-    no decisions.
+    Decisions on what is equal in them are taken over. Nothing is written where `apply` has never
+    made that file, or no decision holds.
     """
     files = review_files(annotations)
     if not os.path.exists(files.reviewed):
@@ -232,8 +234,9 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Refuses a file of decisions that `review` wrote. Its changes have `before`, and those of a
-    # page's download don't. `own` is the path of such a file here.
+    # Refuses a file of decisions that `review` itself wrote, here or on another machine. Its
+    # changes have `before`, which those of a page's download don't. `own` is this review's file, as
+    # the message names it.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
@@ -256,7 +259,7 @@ def _take_over(results: str, downloads: tuple[str, ...]) -> _TakenOver:
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count
-    for path in downloads:  # before a decision of any of them is taken
+    for path in downloads:  # all of them, before a decision of any is taken
         _refuse_log(path, decisions.path)
     refused: list[str] = []
     for path in downloads:
@@ -281,9 +284,9 @@ class _Download:
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
         self._reviewable = reviewable
         self._decisions = decisions
-        # By record and the expression's id here: the version that this file's last decision left.
-        # After a refused one it is "refused", which is no version, so that what builds on it is
-        # refused, too.
+        # The version that this file's last decision left, by record and the expression's id here.
+        # If that decision was refused, "refused" takes its place. No expression has that version,
+        # so later decisions that build on the refused one are refused, too.
         self._versions: dict[tuple[str, str], str] = {}
         # By the file's id of an expression that it added: the id that it got here.
         self._ids: dict[str, str] = {}
@@ -299,7 +302,7 @@ class _Download:
             changes = objects_under(decision, "changes")
             self._decide(key, decision, changes)
         except (InputError, BrokenRow):
-            for change in changes:  # what builds on them is refused, too
+            for change in changes:  # so that later decisions that build on them are refused
                 self._versions[key, self._id_here(change)] = "refused"
             raise
 

@@ -46,7 +46,16 @@ T = TypeVar("T")
 RANDOM_EVERY = 5
 """Every fifth item is drawn at random, in any order: only those give an error rate."""
 SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
-""""" is what is undecided; `empty` its phrases without boxes; `mend`, rejected and not redrawn."""
+"""Which items are shown.
+
+- "": those that nobody has decided
+- `empty`: of these, the phrases without boxes
+- `rejected`: those that a reviewer found wrong
+- `mend`: of these, those for which nobody has drawn a box yet
+- `mine`: those that the reviewer of this page has decided
+- `all`: all that nobody has deleted
+"""
+_UNDECIDED: Mapping[str, Any] = {}  # columns of an item that nobody has decided on
 
 _RARE_REMARK = 6.0
 """How doubtful a record is by a remark that is rare: more than by all else."""
@@ -228,9 +237,9 @@ def _items_of(
             yield item_of_phrase(box=None, score=None, doubt=doubts[id, None])
         for index, instance in enumerate(row["instances"]):
             own_box = (id, index)
-            boxes_of_thing = same_thing.get(own_box, [own_box])
+            boxes_of_thing = same_thing.get(own_box, [own_box])  # the surest one first
             surest, *others = boxes_of_thing
-            if surest != own_box:  # it is among the `others` of the surest one's item
+            if surest != own_box:  # it is no item: the item of the surest has it in `also`
                 continue
             score = instance["score"]
             yield item_of_phrase(
@@ -348,17 +357,19 @@ class Queue:
         return indices
 
     def _reasons_in_order(self, items: list[Item]) -> dict[Item, str]:
-        # Items in the order that is wanted, each with why it is there. One in five of all items is
-        # drawn at random, the same ones each time.
+        # Items in the order that is wanted, each with why it is there. One in five is drawn at
+        # random, the same ones each time.
         order = self._wanted["order"]
         why_ordered = order
         why_drawn = "random"
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
-        if is_filtered:  # then those drawn give no error rate of all
+        if is_filtered:
+            # Those drawn are of a part of the file: they must not count in its error rate, as
+            # items do that have the reason `random`.
             why_ordered = "filter"
             why_drawn = "filter"
         shuffled = random.Random("queue").sample(items, len(items))
-        if order == "random":  # all are drawn
+        if order == "random":  # all items count as drawn
             return dict.fromkeys(shuffled, why_drawn)
         drawn = shuffled[: len(items) // RANDOM_EVERY]
         all_drawn = set(drawn)
@@ -403,7 +414,8 @@ class Queue:
         return sorted(boxes, key=lambda item: item.head), next_start
 
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
-        # The next call starts after the last item that is shown, or at the end if none is.
+        # Returns up to `most` shown items from `start` on, and where the next call starts: after
+        # the last of them, or at the end if there are none.
         shown: list[Item] = []
         next_start = len(items)
         for index in range(start, len(items)):
@@ -431,7 +443,7 @@ class Queue:
         )
 
     def count_shown(self) -> int:
-        """Count what `_is_shown` holds for, without a look at each of the many items."""
+        """Count the items that are shown; only those of records with decisions are looked at."""
         if self._show == "all":
             deleted = sum(not self._is_there(item) for item in self._items_with_decisions())
             return len(self.items) - deleted
@@ -448,7 +460,7 @@ class Queue:
         return sum(map(self._is_to_mend, self._items_with_decisions()))
 
     def _items_with_decisions(self) -> Iterator[Item]:
-        # Counts look at these alone: those of the other records are many, and nobody decided them.
+        # The items of records with decisions. Nobody has decided the others, which may be millions.
         for index in self._reviewable.decided_records():
             yield from self._items_of_record.get(index, ())
 
@@ -465,7 +477,8 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        # A box that was drawn is among those of its noun, too. It is placed where it comes first.
+        # After every four boxes in the order of nouns comes one that was drawn at random. Each box
+        # has one place: if its turn as a drawn one comes first, it is left out among its noun's.
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
@@ -475,6 +488,7 @@ class Queue:
             is_turn_of_drawn = count % (RANDOM_EVERY - 1) == 0
             if not is_turn_of_drawn:
                 continue
+            # Those that have come with their noun by now need no turn.
             while drawn_left and id(drawn_left[0]) in placed:
                 drawn_left.popleft()
             if drawn_left:
@@ -511,9 +525,9 @@ class Queue:
             return self._is_rejected(item)
         if self._show == "mend":
             return self._is_to_mend(item)
-        if self._show == "empty" and item.box is not None:
-            return False
-        return not self._is_decided(item)
+        if self._show == "empty":
+            return item.box is None and not self._is_decided(item)
+        return not self._is_decided(item)  # the show is ""
 
     def _is_rejected(self, item: Item) -> bool:
         left = self._as_reviewers_left(item)
@@ -528,8 +542,8 @@ class Queue:
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # All boxes of the thing have to be judged. They were judged together, but a later run may
-        # have found the thing for one more phrase.
+        # Whether all boxes of the item's thing are judged. A review judges them together. But a
+        # later run may find the thing for one more phrase, whose box nobody has judged then.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
         return all(map(self._is_deleted_or_judged, (item, *others)))
 
@@ -541,17 +555,17 @@ class Queue:
         return self._as_reviewers_left(item) is not None
 
     def _is_mine(self, item: Item) -> bool:
-        # Who decided is known of phrases, not of each box: another reviewer may have judged the box
-        # before.
+        # Whether this reviewer decided last on the item's phrase. If another one judged this box of
+        # it earlier, the box still counts as this reviewer's: an outcome names only the last one.
         outcome = self._outcome_of(item)
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
     def _as_reviewers_left(self, item: Item) -> Mapping[str, Any] | None:
-        # The item's columns as the decisions leave them: None if it was deleted, and none, {}, if
-        # nobody decided on its phrase. `reviewer_verdict` of {} is None.
+        # The item's columns as the decisions leave them. None if it was deleted; _UNDECIDED, which
+        # has no verdict either, if nobody decided on its phrase.
         outcome = self._outcome_of(item)
         if outcome is None:
-            return {}
+            return _UNDECIDED
         if item.box is None or outcome.after is None:
             return outcome.after
         index = outcome.index_after(item.box)

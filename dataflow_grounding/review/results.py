@@ -53,10 +53,10 @@ def report_results(
 ) -> int:
     """Write the report of an annotations file, and count the records that it shows.
 
-    Rows that can't be read are listed among the failures. `versions` are names and files. The last
-    one is the annotations themselves, and the others are shown next to it. With `is_run` they are
-    of two runs: what one run alone has is shown, too, and the page begins with what differs. Raises
-    InputError.
+    Rows that can't be read are listed among the failures. `versions` are names and files: earlier
+    ones, which are shown next to the records, and last the annotations themselves. They are a run's
+    steps, or with `is_run` two runs. Of two runs, records that one of them alone has are shown,
+    too, and the page begins with the records that differ. Raises InputError.
     """
     classes = known_classes(annotations)
     counts = FigureCounts()
@@ -93,7 +93,8 @@ def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> ImageFile 
 
 
 def _manners_of(annotations: str) -> Manners:
-    # Which remarks are rare is known once all records were read: so they are read twice.
+    # A remark is rare or not only by the counts of all records. So they are read here, and once
+    # more for the report.
     return manners_of([annotations] if os.path.exists(annotations) else [])
 
 
