@@ -383,9 +383,11 @@ class ReplyJudge:
 
     @property
     def mixed(self) -> str | None:
-        """The format that more replies were proven to be in than a slip explains."""
+        """The format that more replies were proven to be in than a slip explains; of several, the one
+        that was proven first. None if there is none.
+        """
         proofs = self._recent_proofs()
-        for name in {proof.format for proof in proofs}:
+        for name in dict.fromkeys(proof.format for proof in proofs):
             ratios = [proof.ratio for proof in proofs if proof.format == name]
             is_one_enough = self.replies <= FIRST
             if sum(ratios) >= MIXED_RATIO and (len(ratios) > 1 or is_one_enough):

@@ -201,6 +201,19 @@ def test_two_right_replies_prove_nothing() -> None:
     assert judge.mixed is None
 
 
+@pytest.mark.parametrize("written", [("xyxy_px", Y), (Y, "xyxy_px")])
+def test_of_two_mixed_formats_the_one_that_was_proven_first_is_named(
+    written: tuple[str, str],
+) -> None:
+    judge = ReplyJudge(find_box_format(X, ""))
+    size = (640, 480)
+    seen = [("a dog", (32.0, 120.0, 224.0, 216.0)), ("a mug", (256.0, 24.0, 448.0, 120.0))]
+    for other in written:
+        reply = judged(judge, other, size, seen)
+        assert judge.compare(reply, judged(judge, X, size, seen)) == other
+    assert judge.mixed == written[0]
+
+
 def jittered(chance: random.Random, bbox: Bbox, size: Size) -> Bbox:
     """A box as a model sees it the second time: its edges are off by a hundredth of the side."""
     x1, y1, x2, y2 = bbox
