@@ -51,14 +51,14 @@ LIKELIEST_SLIP = SLIP.log_peak + LOG_SLIP
 class SeenThings:
     """The figures of the boxes of one thing, or of all, and what is expected of the next box."""
 
-    __slots__ = ("count", "expected", "means", "refresh_at", "squares")
+    __slots__ = ("count", "last_expected", "means", "refresh_at", "squares")
 
     def __init__(self) -> None:
         self.count = 0
         self.means = [0.0] * 4
         self.squares = [0.0] * 4  # sums of squared distances from the means
-        self.expected = ANY
-        self.refresh_at = 0  # the count from which `expect` works `expected` out again
+        self.last_expected = ANY  # what `expect` returned last
+        self.refresh_at = 0  # the count from which `expect` works it out again
 
     def add(self, shape: Shape) -> None:
         # Welford's algorithm
@@ -73,7 +73,7 @@ class SeenThings:
         much as `prior_boxes` boxes.
         """
         if self.count < self.refresh_at:
-            return self.expected
+            return self.last_expected
         boxes = prior_boxes + self.count
         own_share = self.count / boxes
         means = []
@@ -89,9 +89,9 @@ class SeenThings:
             # The next box varies as boxes do; 1 / boxes is for how unsure their mean is.
             deviation = math.sqrt(squares / boxes * (1 + 1 / boxes))
             deviations.append(max(deviation, LEAST_DEVIATION[number]))
-        self.expected = expected(means, deviations)
+        self.last_expected = expected(means, deviations)
         self.refresh_at = self.count + 1 + self.count // 10  # a tenth more boxes change little
-        return self.expected
+        return self.last_expected
 
 
 def shape_of(corners: Bbox, log_aspect: float) -> Shape:

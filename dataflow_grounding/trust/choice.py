@@ -315,7 +315,8 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
 
 
 def _check_wanted(serving: Serving, wanted: str | None) -> None:
-    # Raises SpecError where what is stated is no text, as in a spec, or contradicts the serving.
+    # Raises SpecError where what is stated contradicts the serving, or isn't text: a spec may have
+    # any value there.
     stated: object = serving.box_format if wanted is None else wanted
     if not isinstance(stated, str):
         raise SpecError(

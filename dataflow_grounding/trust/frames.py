@@ -40,16 +40,14 @@ def choose_frames(
 
     `count_of_each` says how many pictures have each size. The frames `measured` come first in the
     result, because they cost no more probe pictures; at most MOST_FRAMES are added. The endpoint is
-    known to refuse the sizes `refused`, and to take those `answered`. Without `sizes`, the frames
-    are for a run that isn't known: those of the usual area.
+    known to refuse the sizes `refused`, and to take those `answered`. Without `sizes`, the run
+    isn't known: then the usual frames are added.
     """
     taken = [*measured, *answered]  # by the endpoint
     usual_frames = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
     if not sizes:
-        of_usual_area = [frame for frame in usual_frames if frame in _of_area(USUAL_AREA, limits)]
-        # the second where the endpoint takes no frame of the usual area
-        of_one_area_or_all = of_usual_area if of_usual_area else usual_frames
-        return list(dict.fromkeys([*measured, *of_one_area_or_all]))  # each once
+        frames = [*measured, *_of_usual_area(usual_frames, limits)]
+        return list(dict.fromkeys(frames))  # each once
     fitted = [limits.fitted(size) for size in sizes]  # as they are sent without frames
     own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
     may_be_own = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
@@ -61,6 +59,12 @@ def choose_frames(
     # Frames are added to the measured ones until pictures cost nearly as little as in the best.
     low_enough = GOOD_ENOUGH * _total(_costs(fitted, best), count_of_each)
     return _chosen(fitted, count_of_each, candidates, measured, low_enough)
+
+
+def _of_usual_area(usual_frames: list[Size], limits: SizeLimits) -> list[Size]:
+    # Those of the usual area. All of them, if the endpoint takes none of that area.
+    of_usual_area = _of_area(USUAL_AREA, limits)
+    return [frame for frame in usual_frames if frame in of_usual_area] or usual_frames
 
 
 def _chosen(

@@ -236,10 +236,10 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     """
     if asked.maps:  # its name stays the same when frames are added, but it is another format
         name += f" {hash(asked.maps)}"
-    states_more_than_model = (
-        type(serving).identity is not Serving.identity or serving.endpoint != Serving.endpoint
+    states_only_model = (
+        type(serving).identity is Serving.identity and serving.endpoint == Serving.endpoint
     )
-    if not states_more_than_model:
+    if states_only_model:
         name = f"{name} {id(serving)}"
         if name not in _known:
             # Once the object is gone, another may get its id: so what is known is removed with it.

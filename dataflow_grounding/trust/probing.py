@@ -284,7 +284,7 @@ class Probing:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return what the pictures prove; {} where none was answered.
+        """Return what the pictures prove; {} where none was answered as asked.
 
         - `as_asked`: how many pictures were answered in the format that was asked for
         - `odd`: how many pictures missed, though further copies of them fit

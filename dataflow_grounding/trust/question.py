@@ -119,13 +119,17 @@ class Question:
         self._learn(judged)
 
     def _note_if_odd(self, judged: JudgedReply, *, is_stored: bool) -> None:
-        # Sets `looks_like` or `proven` by a reply for which no check has vouched.
+        # Sets `looks_like` or `proven` by a reply for which no check has vouched. After a refused
+        # reply, this one is the second: it is compared, and a further reply counts as a first one.
         judge = self._watch.judge
         judge.add(judged, orientation_of(self.image.sent_size))
-        if self._refused is None:
+        first = self._refused
+        if first is None:
             looks_odd = self._looks_odd_at_first(judged)
         else:
-            looks_odd = self._looks_odd_again(self._refused, judged, is_stored=is_stored)
+            self._refused = None
+            self.proven = judge.compare(first, judged)
+            looks_odd = self._looks_odd_again(first, judged, is_stored=is_stored)
         if looks_odd and self.proven is None:
             self.looks_like = str(judged.likeliest)
             judge.odd_twice += 1
@@ -142,11 +146,8 @@ class Question:
         return True
 
     def _looks_odd_again(self, first: JudgedReply, second: JudgedReply, *, is_stored: bool) -> bool:
-        # Whether the reply after a refused one looks odd, too. It also sets `proven`, and clears
-        # `_refused`, so that a further reply counts as a first one.
-        self._refused = None
+        # Whether the reply after a refused one looks odd, too.
         judge = self._watch.judge
-        self.proven = judge.compare(first, second)
         if judge.shows_other(second):
             return True
         # A stored second reply was asked for by a run that knew more of what boxes look like. If it

@@ -383,8 +383,9 @@ class ReplyJudge:
 
     @property
     def mixed(self) -> str | None:
-        """The format that more replies were proven to be in than a slip explains; of several, the one
-        that was proven first. None if there is none.
+        """The format that more replies were proven to be in than a slip explains; else None.
+
+        Of several such formats it is the one that was proven first.
         """
         proofs = self._recent_proofs()
         for name in dict.fromkeys(proof.format for proof in proofs):

@@ -109,8 +109,8 @@ class RunWatch(BoxWatch):
         if not self.is_checked:
             self.known.restart_counts()
         if self.on_suspect == "warn":
-            # If an earlier call has warned lately, this one makes no checks: each of them would
-            # find the same, for four requests.
+            # If an earlier call has warned lately, its suspicion holds for this call, too, and no
+            # checks are made: each would find the same, and cost four requests.
             self.suspicion = self.known.lately_missed
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -126,10 +126,10 @@ class RunWatch(BoxWatch):
     # The loop: `ready`, sent, read by a Question, `_settle`, and at last `conclude`
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """Ask as BoxWatch.ask does: sent when it may be, and the replies judged.
+        """Ask as BoxWatch.ask does: the request is sent when it may be, and its replies are judged.
 
-        Once boxes are suspect, requests pass without being judged; they do after the run's end.
-        Raises what the request fails with, SuspectBoxes and RunStopped.
+        Requests pass without being judged once boxes are suspect, and after the run's end. Raises
+        what the request fails with, SuspectBoxes and RunStopped.
         """
         if self._is_over:
             return await ask(request)
@@ -352,11 +352,11 @@ class RunWatch(BoxWatch):
         shard = self._start.options.shard
         is_block = shard is not None and bool(shard.rows)
         enough = 1 if is_block else min(AT_THE_END, self._every)
-        # Other runs of this process share `known`. Their requests count only in the second number,
-        # so the first may be smaller. Their checks reset only the second, so it may be smaller.
-        since_own_check = self._own_unchecked
-        since_any_check = self.known.pace.unchecked
-        unchecked = min(since_own_check, since_any_check)
+        # Other runs of this process share `known`. Neither requests that they sent count here, nor
+        # requests before a check that they made: so it is the smaller number.
+        own_since_own_check = self._own_unchecked
+        all_since_any_check = self.known.pace.unchecked
+        unchecked = min(own_since_own_check, all_since_any_check)
         return self.is_checked and unchecked >= enough
 
     def _other_model(self, name: str) -> None:
