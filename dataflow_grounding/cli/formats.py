@@ -271,7 +271,7 @@ def _write_records(
     # Sizes in records are compared with those of the pictures, unless the format has just read them
     # from these (`measures`).
     doubts = Doubts(compares=not source.measures)
-    stems = SharedStems()
+    stems = SharedStems()  # remarks on a.jpg next to a.png: both would have the label file a.txt
     missing = _MissingPictures(folder)
     folders = (folder, source.pictures, ".")  # `source.pictures`: those that came in the data
     records = read(path, source, image_root=folder)

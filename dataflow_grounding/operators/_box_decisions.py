@@ -252,9 +252,11 @@ def _both_in_words(box: Mapping[str, Any]) -> str:
 
 
 def missing_count(expression: Mapping[str, Any]) -> int:
-    """Return how many boxes are missing: the things that the judge counted, less the boxes. Without
-    a count it is 1 where the thing is there and there is no box. None are missing where the judge
-    doesn't say that the thing is there, or a person has settled the expression.
+    """Return how many boxes are missing:
+
+    - 0 where the judge doesn't say that the thing is there, or a person has settled the expression,
+    - 1 where the thing is there, the judge gives no count, and there is no box,
+    - else the things that the judge counted, less the boxes.
     """
     presence = presence_of(expression)
     if not presence.there or is_settled(expression):

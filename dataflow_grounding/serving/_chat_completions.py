@@ -209,7 +209,7 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     if isinstance(choices, list) and choices:
         choice = _first_choice(choices)
     if not isinstance(choice, dict):
-        choice = {}
+        choice = {}  # the body may state an error all the same
     return _stated_error(completion, choice) or _broken_off_error(choice)
 
 

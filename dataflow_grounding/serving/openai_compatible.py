@@ -392,16 +392,16 @@ class OpenAIServing(Serving):
         # neither scanned nor copied before they are sent. Where the endpoint takes no system
         # message, the first turn begins with the system prompt.
         parts = [b'{"messages":[']
-        beginning = ""
+        beginning_of_first = ""
         if habits.sends_system_message:
             parts.append(_system_message(request.system))
         else:
-            beginning = f"{request.system}\n\n"
+            beginning_of_first = f"{request.system}\n\n"
         for number, message in enumerate(request.messages):
-            if number > 0:
+            is_first = number == 0
+            if not is_first:
                 parts.append(b",")
-            parts += _message(message, beginning)
-            beginning = ""  # only the first turn has it
+            parts += _message(message, beginning_of_first if is_first else "")
         parts.append(b"],")
         seed = request.own_seed
         if seed is not None:
@@ -509,7 +509,7 @@ def _may_be_about_lower_temperature(request: Request[Any], refused: RequestRefus
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:
-    # A message's JSON in parts. A user's text comes after `beginning`: the system prompt, where the
+    # A message's JSON in parts. `beginning` goes before a user's text: the system prompt, where the
     # endpoint takes no system message, else "".
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
@@ -597,7 +597,8 @@ def _require_address_or_openai_key(key: str | None) -> None:
     # Without an address, requests go to OpenAI. Unless the key is OpenAI's, pictures that are meant
     # for a server of the user's own could go to a public one.
     key_for_openai = os.environ.get("OPENAI_API_KEY", "").strip()
-    if key is None or key != key_for_openai:
+    is_meant_for_openai = key is not None and key == key_for_openai
+    if not is_meant_for_openai:
         raise SpecError(
             f"no address is named: set {setting('vlm.openai.base_url')}, or DF_BASE_URL in the"
             f" environment (OpenAI's own service: {OPENAI_URL}, which OPENAI_API_KEY alone names"
