@@ -160,8 +160,9 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     _try_limits(limits, [*calibration.sizes, *limits.frames])
     # a size in which numbers mean something: with maps, only their sizes
     sample = measured[0] if measured else SAMPLE_SIZES[0]
-    are_limits_sound = all(0 < end <= MOST_SIDE**2 for end in box_format.limits(sample))
-    if not box_format.boxes or not are_limits_sound:
+    largest_numbers = box_format.limits(sample)  # for x and for y
+    are_numbers_sound = all(0 < largest <= MOST_SIDE**2 for largest in largest_numbers)
+    if not box_format.boxes or not are_numbers_sound:
         raise ValueError("the format is not one of boxes in pictures")
     return calibration
 

@@ -150,9 +150,9 @@ class Known:
         self.silent_orientations: set[str] = set()  # whose last probe picture went unanswered
         # endpoints that found no rectangle when one last told something; see `Outcome.blind`
         self.blind: Sequence[str] = ()
-        # what was warned of last, where a call went on, and when that was; see `miss`
-        self._missed: str | None = None
-        self._missed_at = -math.inf
+        # what a call that went on has warned of last, and when: see `remember_warning`
+        self._warning: str | None = None
+        self._warned_at = -math.inf
 
     @property
     def is_fresh(self) -> bool:
@@ -197,15 +197,15 @@ class Known:
             else:
                 self.silent_orientations.add(orientation)
 
-    def miss(self, message: str | None) -> None:
-        """Remember that a call warned of boxes in another format, and goes on; None forgets it."""
-        self._missed = message
-        self._missed_at = time.monotonic()
+    def remember_warning(self, message: str | None) -> None:
+        """Remember what a call that goes on has warned of; None forgets what one warned of."""
+        self._warning = message
+        self._warned_at = time.monotonic()
 
     @property
-    def lately_missed(self) -> str | None:
+    def lately_warned_of(self) -> str | None:
         """What a call warned of less than FRESH ago; None where a later check went well."""
-        return self._missed if time.monotonic() - self._missed_at < FRESH else None
+        return self._warning if time.monotonic() - self._warned_at < FRESH else None
 
     def forget_format(self) -> None:
         """Forget what is known of the format, because boxes come in another one."""

@@ -249,16 +249,22 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
     if rough is None:
         return None
     least = LEAST_DEVIATION * rough.slope  # in numbers: the slope is for the whole side
-    fit = _reweighted(points, rough, least, starts_anywhere=True)
-    if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
-        # So small a shift is taken for noise.
-        fit = _fit_from_zero(points, least)
+    fit = _fit_near(points, rough, least)
     if fit is None or fit.slope <= 0:
         return None
     error = TRIMMING_FACTOR * fit.end_error / fit.slope
     off = statistics.median(map(abs, _residuals(points, fit.slope, fit.start)))
     noise = DEVIATION_PER_MEDIAN * off / fit.slope
     return Line(scale=fit.slope / side, start=fit.start, error=error, noise=noise)
+
+
+def _fit_near(points: Sequence[Point], rough: RoughLine, least_deviation: float) -> "_Fit | None":
+    # A line that may start anywhere or, if its shift from 0 is within noise, one from 0.
+    fit = _reweighted(points, rough, least_deviation, starts_anywhere=True)
+    if fit is None or fit.slope <= 0:
+        return fit
+    is_shift_noise = abs(fit.start) <= SHIFT_ERRORS * fit.start_error
+    return _fit_from_zero(points, least_deviation) if is_shift_noise else fit
 
 
 def _fit_from_zero(points: Sequence[Point], least_deviation: float) -> "_Fit | None":

@@ -42,7 +42,7 @@ class OpenReplies:
         # By their pictures' orientation. They are kept until a check has shown that pictures of
         # that orientation are answered as asked.
         self.odd_records: dict[str, list[OddRecord]] = {}
-        self.aside = 0  # replies that don't count any more
+        self.count_set_aside = 0  # replies that `set_aside` has taken out
         self._answers = answers
         self._spoken = answers.count  # how many have spoken for themselves
         # Records by age, with whether this run has sent requests for any of their boxes. Otherwise
@@ -123,7 +123,7 @@ class OpenReplies:
 
     def set_aside(self) -> None:
         """Have the next run ask again for all that is open."""
-        self.aside = self.vouching.bad()
+        self.count_set_aside = self.vouching.bad()
 
     def mark(self, message: str, *, sent_alone: bool) -> None:
         """Mark all open records as suspect, or, `sent_alone`, those for which this run has sent."""

@@ -361,7 +361,7 @@ class ReplyJudge:
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
         proven: str | None = None  # the likeliest other format so far
-        ratio_to_reach = PROOF_RATIO  # with less, nothing is proven; then that of `proven`
+        ratio_to_reach = PROOF_RATIO  # later the ratio of `proven`
         for reading, view in self.views(first.sent).others:
             if largest > view.most or reading.only_together:
                 continue

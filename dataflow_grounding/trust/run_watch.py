@@ -111,7 +111,7 @@ class RunWatch(BoxWatch):
         if self.on_suspect == "warn":
             # If an earlier call has warned lately, its suspicion holds for this call, too, and no
             # checks are made: each would find the same, and cost four requests.
-            self.suspicion = self.known.lately_missed
+            self.suspicion = self.known.lately_warned_of
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Everything else belongs to a run, which stays in one process.
@@ -443,7 +443,7 @@ class RunWatch(BoxWatch):
             if is_answered:
                 self.judge.calm(orientation)
         if outcome.kind == "fits" and not self._is_mixed and not outcome.blind:
-            known.miss(None)  # an earlier call's warning doesn't hold any more
+            known.remember_warning(None)  # that of an earlier call is over
             self.open.vouch(check_start, outcome.answered_by_orientation)
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
@@ -465,7 +465,7 @@ class RunWatch(BoxWatch):
         # This comes first: `_is_mixed` needs what `forget_format` forgets.
         what_became = watch_messages.of_what_became(
             self.known.answers,
-            self.open.aside,
+            self.open.count_set_aside,
             in_memory=self._in_memory,
             are_mixed=self._is_mixed,
         )
@@ -475,5 +475,5 @@ class RunWatch(BoxWatch):
             self._stop_message = ". ".join(filter(None, sentences))
             raise SuspectBoxes(self._stop_message)
         say(f"Warning: {message}.")
-        self.known.miss(message)
+        self.known.remember_warning(message)
         self.open.mark(message, sent_alone=sent_alone)

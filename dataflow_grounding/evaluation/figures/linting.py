@@ -117,13 +117,13 @@ def _with_facts(
             yield row, None
         return
     # Records of one picture often follow each other, so facts are kept.
-    facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
-    with_facts = partial(_with_facts_of_unread, facts_of=facts_of)
+    facts_of = lru_cache(2**16)(partial(_read_facts, folders=folders))
+    read_if_unread = partial(_with_facts_if_unread, facts_of=facts_of)
     checkpoint = os.path.join(os.path.dirname(path), ".ckpt")  # in which a run remembers pictures
     with closing(log_of(checkpoint)) as log:
         rows = ((row, _remembered_facts(row, folders, log)) for row in read_rows(path))
         # Threads read the pictures that no run remembers: `_is_unread` says which these are.
-        yield from side_by_side(with_facts, rows, _is_unread)
+        yield from side_by_side(read_if_unread, rows, _is_unread)
 
 
 def _is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
@@ -132,7 +132,7 @@ def _is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
     return facts is None and row.data is not None
 
 
-def _with_facts_of_unread(
+def _with_facts_if_unread(
     row_and_facts: tuple[Row, ImageFacts | None], facts_of: Callable[[str], FactsOrWhy]
 ) -> tuple[Row, FactsOrWhy | None]:
     row, facts = row_and_facts
@@ -220,7 +220,7 @@ def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> Imag
     return facts if is_jpeg else None
 
 
-def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
+def _read_facts(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
     try:
         file_path = find_file(path, folders).path
         data = read_file(file_path)
