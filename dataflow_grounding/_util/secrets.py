@@ -106,8 +106,10 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of JSON at any depth, each with whether it is under a secret's name, as `abc`
-    of `{"api_key": ["abc"]}` is. `secret` says that all of `value` is.
+    """Yield the texts of JSON at any depth, each with whether it is under a secret's name.
+
+    `{"api_key": ["abc"], "model": "m"}` has `abc`, True and `m`, False. With `secret`, all of
+    `value` is under such a name.
     """
     if isinstance(value, Mapping):
         for name, item in value.items():
@@ -151,13 +153,13 @@ def learn_proxies() -> None:
 
 
 def _learn_user(host: str) -> None:
-    # `host` is `user:password@host`, of which nothing is secret without an `@`. The last text that
-    # is learnt is what a header `Authorization: Basic …` has of it.
+    # `host` is `user:password@host`; without an `@` nothing of it is secret.
     credentials, at, _ = host.rpartition("@")
     if not at:
         return
     user, _, password = map(unquote, credentials.partition(":"))
     secret = password or user  # a token may be all that is before the `@`
+    # as a header has it, `Authorization: Basic …`
     in_header = base64.b64encode(f"{user}:{password}".encode()).decode()
     learn(secret, credentials, in_header)
 
@@ -184,7 +186,10 @@ def _is_secret_parameter(name: str) -> bool:
 
 
 def is_no_word(value: str) -> bool:
-    """Return whether a secret is so odd or long that it can't be a word of a caption or a path."""
+    """Return whether a secret is so odd or long that it can't be a word of a caption or a path.
+
+    `sk-abc123`, `8f3kQ2xz` and `hunter2hunter2` can't; `secret`, `iPhone` and `12345` can.
+    """
     has_key_shape = _KEY_SHAPE.fullmatch(value) is not None
     is_long = len(value) >= _SHORTEST_LONG and " " not in value
     if has_key_shape or is_long:
@@ -205,8 +210,8 @@ def _without_known(shape: str, text: str) -> str:
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
-    # A page may write some characters of a secret as `&amp;` or `&#47;`. If the unescaped text has
-    # a secret, that text is returned, without it.
+    # A page of HTML may write some characters of a secret as `&amp;` or `&#47;`. If a secret shows
+    # once these are unescaped, the unescaped text is returned, without it.
     if "&" in text and ";" in text:
         from html import unescape  # few texts are of pages
 
@@ -217,12 +222,15 @@ def _without_known(shape: str, text: str) -> str:
 
 
 def blotted(text: str) -> str:
-    """Return a text, which may be a record's own data, without the secrets that can't be words."""
+    """Return a text, even a record's own, without known secrets; those that may be words stay."""
     return _without_known("odd", text) if text else text
 
 
 def blotted_message(text: str) -> str:
-    """Return a text for people without secrets, passwords or keys; those that may be words stay."""
+    """Return a text for people without known secrets, and without those of addresses in it.
+
+    Secrets that may be words stay, as in `blotted`.
+    """
     text = _without_known("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
@@ -236,7 +244,10 @@ def _blotted_parameter(parameter: re.Match[str]) -> str:
 
 
 def excerpt(text: str, most: int = 300) -> str:
-    """Return the start of what an endpoint or a library said, in one line, without any secret."""
+    """Return the start of what an endpoint or a library said, in one line, without any secret.
+
+    Secrets that may be words are blotted out, too: an error may repeat the key that was sent.
+    """
     line = _without_known("word", blotted_message(" ".join(text.split())))
     return line[:most]  # it is cut last: half a key would not be recognised
 
@@ -246,10 +257,13 @@ def words_of(error: BaseException) -> str:
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Return settings as they may be written: secrets blotted out, references (`${oc.env:KEY}`)
-    kept. `secret` says that the value is one. `ours` says that this package names the settings:
-    then `api_key` and `extra_headers` are secrets. In other settings, and within `extra_body`,
-    Gemini's `extra` and `settings`, each name that sounds like a secret's is taken for one.
+    """Return settings as they may be written: with secrets blotted out.
+
+    - References such as `${oc.env:KEY}` are kept: they show nothing.
+    - `secret` says that all of `value` is secret.
+    - `ours` says that this package names the settings: then `api_key` and `extra_headers` are the
+      secrets. In settings of others, each name that sounds like a secret's is one. The user names
+      what is in `extra_body`, `settings` and Gemini's `extra`, so these are settings of others.
     """
     if isinstance(value, Mapping):
         inside = {}

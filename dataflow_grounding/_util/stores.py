@@ -54,8 +54,9 @@ _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def place_of(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system that an address names, and the path in it. What the address has
-    of secrets is blotted out of all messages from now on.
+    """Return the fsspec file system that an address names, and the path in it.
+
+    Secrets in the address are blotted out of all messages from now on.
     """
     scheme = scheme_of(address)
     address = scheme + address[len(scheme) :]  # libraries know a scheme in lower case alone
@@ -97,9 +98,9 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(system_class: Callable[..., Any], minute: float) -> Any:
-    # For the facts of one file, the Hub's file system lists the file's folder and keeps the
-    # listing. Each `minute`, which only `lru_cache` reads, there is a new object without listings,
-    # so that they don't grow old.
+    # The Hub's file system lists a file's folder to get the facts of the file, and keeps the
+    # listing. So that no listing grows old, a new object is made each minute: `lru_cache` returns
+    # the old one only for the same `minute`, which nothing else uses.
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = system_class(skip_instance_cache=True)
@@ -108,8 +109,9 @@ def _hub_file_system(system_class: Callable[..., Any], minute: float) -> Any:
 
 
 class _InfoFromOneListing:
-    """The facts of the Hub's files, for many threads that ask for them at once. Threads go through
-    it one after the other: the first lists the folder, the others find the listing.
+    """The facts of the Hub's files, for many threads that ask for them at once.
+
+    The first thread lists the folder, while the others wait; then they find the listing.
     """
 
     def __init__(self, system: Any) -> None:
@@ -122,8 +124,9 @@ class _InfoFromOneListing:
             try:
                 return self._info_of_library(path, **options)
             except FileNotFoundError:
-                # The library keeps no listing of a missing folder, and would ask for it again for
-                # each file. An empty listing is kept instead, which the second call uses.
+                # Perhaps the folder is missing. The library keeps no listing of it then, and would
+                # ask the Hub again for each file. So an empty one is kept, which the call below
+                # uses.
                 folder = self._system._parent(path)
                 self._system.dircache.setdefault(folder, [])
             return self._info_of_library(path, **options)
@@ -131,8 +134,9 @@ class _InfoFromOneListing:
 
 @contextmanager
 def system_errors(address: str) -> Iterator[None]:
-    """Raise what a library raises in the block as the OSError that a local file would raise. Errors
-    of this package stay as they are, and so does any error of a path that isn't remote.
+    """Raise what a library raises in the block as the OSError that a local file would raise.
+
+    Errors of this package stay as they are, and so does any error of a path that isn't remote.
     """
     try:
         yield
@@ -151,8 +155,8 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _errno_of(error: Exception) -> int:
-    # The errno that the system would give for a library's error. Where nothing is known it is EIO,
-    # after which `patiently` asks again.
+    # The errno that the system would give for a library's error. For one that says nothing it is
+    # EIO: only after that does `patiently` ask again.
     if "(repository not found)" in f"{error}":  # huggingface_hub says so if one may not see it
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
@@ -190,8 +194,9 @@ def look(path: str) -> State:
 
 
 def _change_time(info: dict[str, Any]) -> float:
-    # In seconds since 1970. Where the library tells no time, or only as a text, it is a number
-    # below 1 that is made of the file's digest: it changes when the file does.
+    # In seconds since 1970. Some libraries tell no time, or only a text. Then it is no time, but a
+    # number below 1 made of the file's digest, which changes when the file does: that is all that
+    # callers need.
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()
@@ -216,8 +221,9 @@ def file_version(info: dict[str, Any]) -> str:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the paths of remote files relative to a folder, sorted: all, or those that match a
-    pattern, an address with wildcards.
+    """Return the paths of a folder's remote files, relative to it and sorted.
+
+    With a `pattern`, an address with wildcards, only those that match it.
     """
     system, name = place_of(folder)
     list_files = partial(_listed_again, system, system.find, name)

@@ -42,8 +42,9 @@ def only_answers() -> Iterator[None]:
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape; without
-    `lines`, in one line.
+    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape character.
+
+    Without `lines` it is one line, with `\\n` for a line break.
     """
     text = addressed(blotted_message(text))
     if text.isprintable():
@@ -58,10 +59,10 @@ def shown(text: str, lines: bool = True) -> str:
 def show_as(folder: str, address: str) -> None:
     """Have a folder of this machine, and what is in it, shown as an address from now on.
 
-    What is in its `.ckpt` isn't: that is of this machine.
+    Its `.ckpt` keeps its path: that folder is of this machine alone.
     """
-    # Messages have the folder as it is; in JSON its quotes and backslashes are escaped, and, where
-    # only ASCII is written, other letters, too.
+    # Three ways to write the folder: as it is in messages; in JSON, with quotes and backslashes
+    # escaped; and in JSON of ASCII alone, with other letters escaped, too.
     in_json = json.dumps(folder, ensure_ascii=False)[1:-1]
     in_ascii_json = json.dumps(folder)[1:-1]
     for text in (folder, in_ascii_json, in_json):
@@ -72,7 +73,7 @@ def addressed(text: str) -> str:
     """Return a text in which folders that `show_as` was told of are their addresses."""
     for folder, address in _shown_as.items():
         if folder in text:
-            # Not before `/.ckpt` or `/shards/1-of-2/.ckpt`, which stay what they are.
+            # The folder stays before `/.ckpt` and `/shards/1-of-2/.ckpt`.
             folder_to_replace = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
             # An address is put in as it is: `re.sub` would interpret its backslashes.
             text = address.join(re.split(folder_to_replace, text))
@@ -121,8 +122,8 @@ def _harmless_json(text: str) -> str:
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    # A long list is cut into parts, and a dict that has one at some depth into its items. No string
-    # is cut: a secret in it couldn't be recognised.
+    # Yields the JSON of a value in pieces: a long list in parts, a dict with a long list in it
+    # item by item. No string is cut: a secret in it couldn't be recognised.
     if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():
@@ -185,9 +186,10 @@ _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
-    """Return messages, at most `most` of those that differ only in quoted text and numbers.
+    """Return messages, but at most `most` of each kind.
 
-    The last of these says how many more there are.
+    Messages of a kind differ only in quoted text and numbers. If there are more of a kind, the last
+    one that is returned says how many: "no image 'c.jpg' … and 5 more like it".
     """
     counts: Counter[str] = Counter()
     returned: list[str] = []
@@ -220,14 +222,13 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Show the title and as many parts as there is room for. The first `needed` parts matter
-        more than the title, which gives way to them.
+        """Show the title and as many parts as there is room for.
+
+        The first `needed` parts matter more than the title: it is left out if it leaves no room for
+        them.
         """
         _live[:] = [self]  # so that `_print` clears it before it prints
-        columns = USUAL_COLUMNS
-        with suppress(OSError):
-            # Some terminals tell 0.
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
+        columns = _columns_of_terminal()
         text = f"{shown(title, lines=False)} {parts[0]}"
         rest_of_needed = "".join(f", {part}" for part in parts[1:needed])
         # The last column stays free: some terminals wrap there.
@@ -293,8 +294,15 @@ class _Teller:
             self._live.end()
 
 
+def _columns_of_terminal() -> int:
+    columns = 0
+    with suppress(OSError):
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    return columns or USUAL_COLUMNS  # some terminals tell 0
+
+
 def _columns_of(text: str) -> int:
-    # Of a terminal: Chinese characters take two, a combining accent takes none.
+    # How many columns a text takes: a Chinese character two, a combining accent none.
     if text.isascii():
         return len(text)
     columns = 0

@@ -231,11 +231,11 @@ def _class_row(row: Mapping[str, Any], counted_keys: Sequence[str]) -> str:
 
 
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
-    # The largest of all has the longest bar, even where it isn't among the rows that are shown.
-    most = max(1, *counts.values())  # bars are divided by it
+    # The bar of the largest count would be _BAR_WIDTH long, also if its row isn't shown.
+    largest = max(1, *counts.values())  # bars are divided by it
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
-        bar = f'<rect width="{_BAR_WIDTH * (number / most):.1f}" height="{_BAR_HEIGHT}"/>'
+        bar = f'<rect width="{_BAR_WIDTH * (number / largest):.1f}" height="{_BAR_HEIGHT}"/>'
         rows.append((name, _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar]), f"{number:,}"))
     return _chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:])
 

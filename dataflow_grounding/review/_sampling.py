@@ -47,8 +47,10 @@ def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    # Whether an item was right as the pipeline wrote it. What was deleted, redrawn or has another
-    # text now was wrong. None where nobody judged the box: it may have been moved as a whole.
+    # Whether an item was right as the pipeline wrote it: with the text and box that it had then.
+    # it was deleted or redrawn, has another text now, or got its first box  -> False
+    # nobody judged it, or it was shifted and nobody judged it since         -> None
+    # else                                                                   -> the verdict on it
     after = outcome.after
     if after is None or after["text"] != original["text"]:
         return False
@@ -71,9 +73,10 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     """Return for each item whose phrase is in a file of right boxes whether it is right.
 
-    Phrases are the same by record and text. A box is right from GOLD_IOU with any of the gold's, a
-    phrase without a box if the gold has none for it. Raises InputError where `gold` comes from
-    these reviews, can't be read, or has none of the phrases.
+    A phrase is in the file if one of the same record and text is. A box is right if its IoU with
+    any of the gold's is GOLD_IOU or more, a phrase without a box if the gold has none for it.
+    Raises InputError where `gold` comes from these reviews, can't be read, or has none of the
+    phrases.
     """
     if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
         raise InputError(
@@ -105,10 +108,10 @@ def _agrees_with_gold(item: Item, expression: Expression, right_boxes: Sequence[
 
 
 def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
-    # Whether one of the right boxes has an IoU of GOLD_IOU with this one. There may be thousands:
-    # they are sorted by their left edges, and only those near this one's are looked at. A box with
-    # such an IoU is at most 1 / GOLD_IOU as wide as this one, so its left edge is within `reach`;
-    # the 1 px is for rounding.
+    # Whether one of the right boxes has an IoU of GOLD_IOU or more with this one. There may be
+    # thousands. They are sorted by their left edges, so only those with an edge near this one's are
+    # looked at. A box with such an IoU is at most 1 / GOLD_IOU times as wide as this one, so its
+    # left edge is at most `reach` away. The 1 px is for rounding.
     left, _, right, _ = box
     reach = abs(right - left) * (1 - GOLD_IOU) / GOLD_IOU + 1
     first = bisect_left(right_boxes, left - reach, key=itemgetter(0))
@@ -121,8 +124,10 @@ def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
-    # The right boxes by record key and text, sorted. A phrase of status `none`, or with only
-    # rejected boxes, has an empty list; a phrase with neither boxes nor that status isn't in it.
+    # The right boxes, sorted, by record key and text:
+    # a phrase with boxes                -> those that weren't rejected, perhaps none
+    # no boxes, status `none`            -> an empty list: gold says that there is no such thing
+    # no boxes, any other status         -> left out: gold says nothing of it
     boxes = defaultdict[tuple[str, str], set[Bbox]](set)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -211,8 +216,9 @@ def sample_figures(
 def _missed(
     verdicts: Sequence[bool | None], without_box: int, phrase_count: int, level: float
 ) -> dict[str, Any]:
-    # The counts are of phrases without a box, the shares of all phrases: each of the others has a
-    # box, so none of them is missed.
+    # Only phrases without a box were looked at: no other can be missed. So `wrong` and `looked_at`
+    # count those, but the share is that of all phrases. If 10% of 50 phrases without a box are
+    # missed, of 400 phrases in all, the share is 1.25%.
     missed = share_with_bounds(verdicts, without_box, level)
     missed["phrases"] = phrase_count
     for name in ("share", "low", "high"):
@@ -245,12 +251,13 @@ def _figures_by_group(
 def share_with_bounds(
     verdicts: Sequence[bool | None], total: int | None = None, level: float = 0.95
 ) -> dict[str, Any]:
-    """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.
+    """Return counts of a sample's verdicts, and the share of what is wrong, with exact bounds.
 
-    An open verdict, None, counts as wrong in the share and the upper bound, but not in the lower
-    bound. With the `total` of all items, bounds stay within what is possible: all items that were
-    not looked at may be right, or all may be wrong. `share` is None where nothing was looked at,
-    but 0 where `total` is 0.
+    An open verdict, None, counts as wrong in the share and the upper bound, and as right in the
+    lower bound. `total` is the number of all items, of which the sample was drawn. With it, the
+    bounds stay within what is possible. With 2 wrong and 5 right ones of 10, the share is at least
+    20%, if the other three are right, and at most 50%, if they are wrong. `share` is None where
+    nothing was looked at, but 0 where `total` is 0.
     """
     # It loads numpy, which takes a moment, and which a review without a sample does without.
     from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson

@@ -32,7 +32,7 @@ class Version:
         self.name = name
         self.is_run = is_run
         self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115
-        # by a record's key where its lines begin, but for those that `take` has returned
+        # Where a record's lines begin, by its key. `take` removes those that it returns.
         self._offsets_left: defaultdict[int, list[int]] = defaultdict(list)
         offset = 0
         for line in self._file:
@@ -94,9 +94,10 @@ def with_versions(
 ) -> Iterator[tuple[Mapping[str, Any], Earlier]]:
     """Yield each record with its earlier versions, then the records that another run alone has.
 
-    A record that only one of two runs has comes with that run's name in place of earlier versions.
-    `versions` are the oldest first, and are used up; `own_name` is what the records themselves are
-    called.
+    - in earlier steps, or in both runs: `record, [("ground", {…}), ("check", {…})]`
+    - only in one of two runs: `record, "run_1"`, the name of that run
+
+    `versions` are the oldest first, and are used up. `own_name` is what `records` are called.
     """
     for record in records:
         earlier: list[tuple[str, Mapping[str, Any]]] = []
@@ -105,7 +106,7 @@ def with_versions(
             before = version.take(record)
             if before:
                 earlier.append((version.name, before))
-            elif version.is_run:  # a run without the record, not a mere step of this one
+            elif version.is_run:  # a step without the record, though, is just left out
                 is_only_here = True
         if is_only_here:
             yield record, own_name
@@ -161,9 +162,9 @@ def _comparable_versions(
 
 
 def _is_comparable(earlier: View, view: View) -> bool:
-    # A kind is compared with its like. Expressions are also compared with the regions that they
-    # were made of, because they take their place. Region captions aren't: a page shows them next to
-    # the regions.
+    # Two views of one kind are compared, and expressions with anything: a step that makes them of
+    # regions has them in place of these. Region captions aren't compared with regions, because a
+    # page shows both.
     if view["kind"] not in (earlier["kind"], "expressions"):
         return False
     # In a version whose expressions are all pending, nothing was looked for yet.
@@ -182,9 +183,9 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 
 def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
-    # The expressions that no check had judged at first, and that are verified in the last version.
-    # That is no difference to tell, nor is "undecided" between the two: a check may take several
-    # steps, each of which leaves some for the next.
+    # The expressions that no check had judged at first, and that are verified in the last version:
+    # "", "undecided", "verified". A check may take several steps, each of which leaves some for the
+    # next. What it merely confirmed in the end is no difference to tell.
     first_checks: dict[_TextKey, str] = {}  # "" for an expression that no check had judged
     for expressions in versions:
         for key, expression in _by_text(expressions).items():
@@ -201,8 +202,8 @@ def _differences(
     old_expressions: Expressions, new_expressions: Expressions, confirmed: Collection[_TextKey]
 ) -> Iterator[tuple[str, str]]:
     # Yields an expression's text and how it differs: ("a cup", "1 → 2 boxes · score 0.9 → 0.8").
-    # Expressions are compared with those of equal text, up to case, the first with the first. A
-    # check that merely confirmed an expression is no difference.
+    # Expressions of equal text, up to case, are compared: the first with the first, the second with
+    # the second. What a check said of those in `confirmed` is no difference.
     old = _by_text(old_expressions)
     new = _by_text(new_expressions)
     for key, expression in old.items():

@@ -42,10 +42,10 @@ def certify(
 ) -> dict[str, Any]:
     """Return what the reviewed sample says of RESULTS, as JSON.
 
-    All samples that `review --sample` stated for the file as it is count as one: none can be left
-    out. With m of them bounds are at 1 - 0.05 / m, so that drawing samples until the figure pleases
-    gains nothing. Raises InputError where no sample was stated for this file, or one is not what
-    its seed draws.
+    All samples that `review --sample` stated for the file as it is count together: none can be left
+    out. Bounds are at a level of 95%, with m samples of 1 - 0.05 / m: so nobody gains by drawing
+    samples until a figure pleases. Raises InputError where no sample was stated for this file, or
+    one is not what its seed draws.
     """
     reviewable = Reviewable(results)
     reviewable.decisions.tell_damaged()
@@ -87,22 +87,22 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
 
 
 def _samples(reviewable: Reviewable) -> list[StatedSample]:
-    # The samples that were stated of this version of the file, each once: one of the same size and
-    # seed has the same items. The folders of pictures that their reviewers named are put first into
+    # The samples that were stated of this version of the file, each once: size and seed tell them
+    # apart. Each reviewer may have named a folder of pictures: it is put first into
     # `reviewable.folders`.
     decisions = reviewable.decisions
     samples: dict[tuple[int, int], StatedSample] = {}  # by size and seed
     for stated in decisions.samples:
         items = _items_of_sample(reviewable, stated)
-        if items is None:
+        if items is None:  # it is of another version of the file, or damaged
             continue
         if stated.get("image_root"):
-            # A relative one starts from the file of decisions. Earlier versions always stated an
-            # absolute one.
+            # A relative path starts from the folder of the file of decisions.
             pictures = joined(os.path.dirname(decisions.path), str(stated["image_root"]))
             reviewable.folders = (pictures, *reviewable.folders)
         size_and_seed = (stated["size"], stated["seed"])
-        if size_and_seed not in samples:  # else it is stated again, for another reviewer or gold
+        # Another reviewer, or one with other gold, may have stated the same sample again.
+        if size_and_seed not in samples:
             about = {name: stated[name] for name in ("size", "seed", "when", "who")}
             samples[size_and_seed] = StatedSample({**about, "gold": []}, items)
         if stated.get("gold"):
@@ -118,10 +118,10 @@ def _items_of_sample(reviewable: Reviewable, stated: Mapping[str, Any]) -> list[
     seed = stated.get("seed")
     if type(size) is not int or type(seed) is not int or size <= 0:
         return None
-    # What is drawn from the file as it is now is what a sample of it has to state.
+    # A sample of the file as it is now has to state what its seed draws from it.
     expected, items = reviewable.draw_sample(size, seed)
-    # `annotations` is the file's digest. `of` is how many items there are: an earlier version of
-    # this package may have counted them otherwise.
+    # `annotations` is the file's digest, `of` how many items it has. A sample that states others is
+    # of another version of the file, or of one of this package, which may count items otherwise.
     if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
         return None
     if any(stated.get(name) != value for name, value in expected.items()):
@@ -145,9 +145,11 @@ def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]])
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # How often reviewers disagree with gold, as `share_with_bounds` returns it. Items that were
-    # mixed into a sample and aren't settled count as wrong: otherwise a reviewer would look better
-    # by leaving hard ones open.
+    # How often reviewers disagree with gold, as `share_with_bounds` returns it:
+    # judged, in a sample or not     -> right if the verdict is gold's answer
+    # mixed into a sample and open   -> None, which counts as wrong: nobody is to look better by
+    #                                   leaving hard items open
+    # shown to nobody                -> not counted
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown_with_gold: set[Item] = set()
@@ -159,10 +161,10 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
     agreements: list[bool | None] = []
     for item, answer in answers.items():
         verdict = settled[item]
-        if verdict is not None:  # also of an item that was judged outside of a sample
+        if verdict is not None:
             agreements.append(verdict == answer)
         elif item in shown_with_gold:
-            agreements.append(None)  # it counts as wrong
+            agreements.append(None)
     return share_with_bounds(agreements)
 
 
@@ -188,8 +190,9 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
-    """Yield what a terminal shows of a certificate: its sentence, what is left to do, and a line
-    for each kind of groups, with the figures of the largest: `by class: 2.5% of cup (…); …`.
+    """Yield what a terminal shows of a certificate: its sentence, and what is left to do.
+
+    Then comes a line for each kind of groups, with the largest: `by class: 2.5% of cup (…); …`.
     """
     yield certificate["sentence"]
     yield from _ways_to_settle(certificate, results)
@@ -202,8 +205,8 @@ def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
-    # "2.5% of 812 boxes wrong (95%: 0.9–5.4%)". Where nobody has judged anything, only the bounds
-    # are said: a share would look like an answer.
+    # "2.5% of 812 boxes wrong (95%: 0.9–5.4%)". Where nobody has judged anything, it has only the
+    # bounds, "not judged: 0.0 to 100.0% of …": a share would look like an answer.
     low, high = _widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
     if figure["share"] is None or all_unsettled:

@@ -60,8 +60,9 @@ def page_files() -> dict[str, str]:
 class Session:
     """What one reviewer is shown of RESULTS, and the decisions that this reviewer hands over.
 
-    Of a `sample`, a size and a seed, nothing else is shown; it is written to reviews.jsonl before
-    this returns, and some of the items that `gold` has answers for are mixed into it.
+    `sample` is a size and a seed. With it, only the items that these draw are shown, and some that
+    the file `gold` has answers for are mixed into them. What was drawn is written to reviews.jsonl
+    when the session is made.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class Session:
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = digest_of(gold) if gold else None
         stated["image_root"] = self.reviewable.stated_root
-        # The lines also say who stated a sample, and when, which makes it no other sample.
+        # A line has also who stated the sample, and when. These aren't compared: the same sample
+        # needn't be stated twice.
         lines = self.decisions.samples
         stated_before = [{name: line.get(name) for name in stated} for line in lines]
         if stated not in stated_before:
@@ -144,8 +146,8 @@ class Session:
 
     @cached_property
     def _boxes_by_class(self) -> list[tuple[str, int]]:
-        # The listed classes, each with the number of its boxes, for the page's list to choose from.
-        # `head` is the class of an item that has one.
+        # The listed classes, each with the number of its boxes: the page offers them to choose
+        # from. The `head` of an item is its class, if it has one.
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed_classes]
@@ -153,9 +155,10 @@ class Session:
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
 
-        `verified` is a reviewer's word alone, else None. A box's index, `box`, is that of the
-        pipeline's box that it is, or was drawn in place of; one that a reviewer added has none.
-        `also` are the other boxes of its thing.
+        - `verified` is a reviewer's word alone: None if only a check of the pipeline judged.
+        - `box` is the index of a box among those that the pipeline wrote, also of one that was
+          drawn in place of such a box. A box that a reviewer added has none.
+        - `also` are the other boxes of a box's thing.
         """
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
@@ -171,10 +174,11 @@ class Session:
         digest = JudgedPicture.of_record(record).digest
         view = view_of(shown, self._picture_of(index, digest), self._classes)
         view["place"] = index
-        view["digest"] = digest  # which a decision states: so it isn't taken for another picture
+        # The page's decisions state it: they are refused if the file was replaced since.
+        view["digest"] = digest
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
-        # the column that the record has; `shown` always has `expressions`
+        # `view_of` was given `shown`, which always has `expressions`; the record may have regions.
         view["kind"] = annotated_column(record) or view["kind"]
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
@@ -186,7 +190,7 @@ class Session:
         return view
 
     def _add_class_color(self, expression: dict[str, Any]) -> None:
-        # Also to a phrase without boxes, which has no `color` yet: the page may draw some.
+        # `color` is None for a phrase without boxes. The page needs one: a reviewer may draw a box.
         if "class" in expression:
             expression["classColor"] = self._classes.color_of(expression["class"])
 
@@ -274,8 +278,8 @@ def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    # `box` becomes the index of the pipeline's box that each box is, or was drawn in place of. A
-    # box that a reviewer added gets none.
+    # Sets `box`: the index of a box among those that the pipeline wrote, also for one that was
+    # drawn in place of such a box. A box that a reviewer added gets none.
     if outcome is None:
         for index, box in enumerate(boxes):
             box["box"] = index
