@@ -419,7 +419,7 @@ def test_a_key_that_does_no_harm_is_skipped(keys: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"is_placeholder": True}, {"hallucinated": True}, {"is_correct": False}, {"matches": "no"},
+        {"is_placeholder": True}, {"hallucinated": True}, {"inferred": True}, {"is_correct": False}, {"matches": "no"},
         {"match_phrase": False}, {"actual_object": "spoon"}, {"refers_to": 2}, {"bbox_of": "table"},
         {"offset": [10, 20]}, {"anchor": [1, 2]}, {"page": 3}, {"frame": 2}, {"scale": 0.5}, {"mode": "yxyx"},
         {"bbox_format": "xywh"}, {"unit": "px"}, {"deleted": 1}, {"valid": 0}, {"image_width": 640},
