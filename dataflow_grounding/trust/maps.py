@@ -238,7 +238,8 @@ def _share_on(lines: AxisLines, answers: Sequence[_Answer], size: Size) -> float
 def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None) -> Line | None:
     """Fit a robust line to one axis; None where there are too few points, or it doesn't grow.
 
-    Without `near`, a rough line is looked for, which takes long where there are many points.
+    The search begins at the line `near`. Without it a rough line is looked for first, which takes
+    long where there are many points.
     """
     if len(points) < LEAST_PAIRS:
         return None

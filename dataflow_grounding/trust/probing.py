@@ -204,7 +204,8 @@ class Probing:
             shapes_differ = others_fit and not target.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
-        # Cleared, or a mixture, to which the clear misses of earlier checks count, too.
+        # The copies don't confirm it, so it counts as cleared. Its clear misses are kept: together
+        # with those of earlier checks they may show a mixture.
         self.cleared += 1
         for name in clear_formats:
             self._clear_misses.append(_ClearMiss(name, answered_before=self._answered_pictures))

@@ -237,7 +237,7 @@ def drift_of(pictures: Sequence[Rectangles]) -> str | None:
 def shift_of(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> str | None:
     """Return in words how all boxes are stretched or shifted; None if that isn't sure.
 
-    `near` is as `fit_line` has it.
+    `near` is the line at which the search for lines begins; None searches at length.
     """
     for side, first, last, error in _ends(pictures, near):
         if max(abs(first), abs(last)) > GOAL_OFF + STANDARD_ERRORS * error:
