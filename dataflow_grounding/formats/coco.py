@@ -146,8 +146,8 @@ class CocoFile:
         return list_names
 
     def _move_refused_of_no_image(self) -> None:
-        # `refused` is asked for each listed image alone, so what was refused of other images has to
-        # be told by `of_no_image`.
+        # A reader asks `refused` for each image in `images`. What was refused of any other image id
+        # would never be asked for: it is told by `of_no_image`.
         if not self._refused:
             return
         listed_ids = {own_id for own_id, _, _ in self.images()}
@@ -494,12 +494,14 @@ class Coco(_ReadsCoco, ReturningFormat):
         self._image_ids.reserve_up_to(largest.get("images", 0))
 
     def _write_first_categories(self, came_from_coco: bool) -> None:
-        # Those of the imported file, then the classes with a fixed order.
+        # Those of the imported file, then the classes with a fixed order. `preamble` is what that
+        # file says of all its images. It is kept in the results folder of the import, and is empty
+        # where only a file of its records is exported.
         for entry in self.preamble.get("categories", ()):
             self._categories.add(entry)
         if came_from_coco and not self.preamble:
-            # Each sample brings the categories that its annotations use. These should keep their
-            # ids, which fixed classes would take if they were written now.
+            # Then each sample brings the categories that its annotations use. They should get their
+            # ids back, so fixed classes aren't written now: these would take the same ids.
             self.remarks.append(
                 "info, licenses and unused categories of the imported file aren't in it: export"
                 " the results folder of the import to have them"
@@ -515,8 +517,9 @@ class Coco(_ReadsCoco, ReturningFormat):
         image_id, is_new = self._image_ids.id_of(file_name, own_id)
         if is_new or own_id in (None, image_id):
             return image_id, is_new
-        # The file name is that of an earlier entry, which has another id. The source had two
-        # entries of it, so both are written. In the table of ids this one has its id in its name.
+        # An earlier entry has the same file name, and another id: the source had two entries of
+        # it, and gets both back. `_image_ids` has one id for a name, so this entry's name is made
+        # different by its id.
         return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
 
     def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:
@@ -557,8 +560,8 @@ class Coco(_ReadsCoco, ReturningFormat):
         box_keys = _keys_of_box(phrase, mark.number)
         category = {"category_id": self._categories.id_of(name)}
         if source.own and not any("expression_id" in item for item in source.items):
-            # The source's annotations state no ids of expressions, and reading makes some for them:
-            # an id of the new box could be the same as one of those.
+            # The source's annotations state no `expression_id`, and an import makes ids for them,
+            # such as a#0. The new box's own id may be one of these, so it isn't written.
             phrase_keys = _phrase_keys_unless_said(phrase, name)
             yield {**category, **phrase_keys, **_without_ids(box_keys)}
         else:
@@ -587,13 +590,14 @@ class _OwnIds:
     def id_of(self, own_id: Any = None) -> Any:
         """Return `own_id` where it is an id that no other has, else a new number."""
         is_id = isinstance(own_id, (int, float, str))
+        given_id = own_id
         if not is_id or self._is_taken(own_id):
-            own_id = self._last + 1
-            while self._is_taken(own_id):
-                own_id += 1
-            self._last = own_id
-        self._taken.set(hash((own_id,)), 1)
-        return own_id
+            given_id = self._last + 1
+            while self._is_taken(given_id):
+                given_id += 1
+            self._last = given_id
+        self._taken.set(hash((given_id,)), 1)
+        return given_id
 
     def _is_taken(self, own_id: Any) -> bool:
         return self._taken.get(hash((own_id,))) is not None
@@ -707,7 +711,8 @@ def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> 
     # An annotation with its box and outline as they are now; `box_keys` has both.
     is_turned = bool(_degrees_of(item))
     if not mark.is_moved:
-        if item.get(_SEGMENTATION) or is_turned:  # the record's outline was read of these
+        came_with_outline = bool(item.get(_SEGMENTATION)) or is_turned
+        if came_with_outline:  # it stays as it came: a segmentation may have several polygons
             return item
         return item | _stated(box_keys, _SEGMENTATION)  # somebody may have drawn one since
     item = {key: item[key] for key in item if key != _SEGMENTATION}  # it is that of the old box
@@ -851,6 +856,7 @@ def _instance(
     instance |= _stated(entry["source"], "bbox_id")
     degrees = _degrees_of(entry)
     if degrees and outline is None:
+        # CVAT's `bbox` is the box before its turn: this puts the box around the turned one there.
         instance |= turned(box, degrees, passed_over, about_middle=True)
     if is_odd_score:
         passed_over["scores outside of 0 to 1"] += 1

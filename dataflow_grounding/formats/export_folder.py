@@ -165,21 +165,27 @@ class ExportFolder:
 
         It states the splits with their files, and the type of each column. Without these types,
         `datasets` takes them from the first 10 MB of the data, and fails where later lines have
-        others. The examples of all parts are merged into this folder's `line`.
+        others.
         """
-        for part in self._made_parts:
-            if part.line is not None:
-                self.line = _merged_example(self.line, part.line)
-        if self.line is None:
+        line = self._line_of_all_parts()
+        if line is None:
             return ""
         import yaml
 
-        is_packed = b"" in self.line.values()  # a column of pictures: the data file is a folder
-        files = f"{data_file}/*" if is_packed else data_file
+        # Pictures are in the data itself in formats whose `data_file` is a folder of shards.
+        has_pictures = any(isinstance(value, bytes) for value in line.values())
+        files = f"{data_file}/*" if has_pictures else data_file
         configs = [{"config_name": "default", "data_files": self._files_of_splits(files)}]
-        features = [{"name": key, **_feature(value)} for key, value in self.line.items()]
+        features = [{"name": key, **_feature(value)} for key, value in line.items()]
         data = {"configs": configs, "dataset_info": {"features": features}}
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
+
+    def _line_of_all_parts(self) -> Any:
+        line = self.line
+        for part in self._made_parts:
+            if part.line is not None:
+                line = _merged_example(line, part.line)
+        return line
 
     def _files_of_splits(self, files: str) -> list[dict[str, str]]:
         # Without these, `datasets` may take other files of the folder for the data: classes.txt.
@@ -223,7 +229,7 @@ class ExportFolder:
         with ExitStack() as files:
             # A temporary file for each list, with its items and the commas between them.
             spools = [files.enter_context(_temporary_text()) for _ in keys]
-            yield [_adder_to(spool) for spool in spools]
+            yield [_adder_to(spool) for spool in spools]  # the caller's block adds all items here
             with self.file(name) as file:
                 is_one_list = keys == ("",)
                 if is_one_list:

@@ -135,8 +135,9 @@ def read_yolo(path: str, names: Names, size: Size) -> Label:
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
-    # The region of a line, in a list; an empty list for a DontCare line. The box has the numbers as
-    # they are written, and may have no area. The module's first lines say which fields there are.
+    # The region of a line, in a list; an empty list for a DontCare line, whose area isn't judged.
+    # The box has the numbers as they are written, and may have no area. The fields are: type,
+    # truncated, occluded, alpha, x1, y1, x2, y2, then 7 numbers in space, perhaps a score.
     if fields[0].lower() == LEFT_OUT:
         return []
     # 8 fields end with the box, 15 are a whole label, the 16th is a score; some lines have 17.
@@ -154,8 +155,10 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
 
 
 def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # The one region of a line, in pixels. The module's first lines say which fields there are. The
-    # region of an outline has the box around it.
+    # The one region of a line, in pixels. The fields are one of these, in parts of the sides:
+    # class cx cy width height, perhaps a score     -> the box
+    # class x1 y1 x2 y2 x3 y3 and so on             -> the outline, and the box around it
+    # class cx cy width height, and keypoints       -> the box, where `names` says how many follow
     if names.keypoints:
         fields = _without_keypoints(fields, names.keypoints)
     is_outline = _has_outline(fields)
@@ -357,14 +360,14 @@ class LabelFormat(PictureFiles):
             self._write_names_back(numbers, write_entry)
             for name in self._classes.fixed:
                 numbers.number_of(name)  # this writes its entry
-            count_before = len(numbers)
+            count_before_labels = len(numbers)
             self._numbers = numbers  # from which the lines of boxes take theirs
             yield  # the label files are written, and classes that are new get numbers
             if len(numbers) == 0:
-                names_file.write("  {}\n")  # an empty mapping, in YAML
-            # `count_before` may be more than the fixed classes, because several classes of a source
-            # may share a name. What came since are new classes, each with its own name.
-            class_count = len(self._classes.fixed) + (len(numbers) - count_before)
+                names_file.write("  {}\n")  # no class has come: an empty mapping, in YAML
+            new_class_count = len(numbers) - count_before_labels
+            # The fixed classes are counted by their names: several numbers may share one of these.
+            class_count = len(self._classes.fixed) + new_class_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
     def _write_names_back(self, numbers: Numbers, write_entry: Callable[[int, str], None]) -> None:
@@ -448,11 +451,11 @@ class LabelFormat(PictureFiles):
     ) -> None:
         # Adds the doubts to `remarks`. Raises InputError where there is no picture, and with
         # `strict` where there is any doubt. `missing` are lines on pictures that the data set's
-        # lists name and that aren't there.
+        # lists name and that aren't where the lists say.
         _refuse_without_pictures(folders, missing)
         doubts = _doubts_on_backgrounds(folders, top)
-        # Labels that CVAT exports without pictures name them in lists all the same. Then the user
-        # says where the pictures are, and it's no matter that they aren't where the lists say.
+        # A user who has named an image root knows that the pictures are in another place. CVAT, for
+        # one, exports labels without pictures, with lists of them.
         is_root_named = os.path.abspath(image_root) != os.path.abspath(top)
         if not is_root_named:
             doubts += missing
@@ -490,8 +493,9 @@ class LabelFormat(PictureFiles):
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
         is_all_unread = bool(label.unread) and not label.lines
         has_other_lines = any(map(self.is_rest, label.lines))  # such as DontCare
-        if not label.regions and (is_all_unread or has_other_lines):
-            columns["background"] = False  # something is in the picture
+        shows_something = is_all_unread or has_other_lines
+        if not label.regions and shows_something:
+            columns["background"] = False  # so an export doesn't take the picture for an empty one
         columns["expressions"] = unite(map(_keyed_expression, label.regions))
         return columns
 
@@ -655,10 +659,10 @@ class Yolo(LabelFormat):
             self.remarks.append(f"{_RENUMBERED}: {self._renumbered:,}")
 
     def names_back(self) -> Sequence[str]:
-        """Return the names of the imported data.yaml, in their order; none where the export has
-        other classes, or the user's list of them has another order.
+        """Return the names of the imported data.yaml, in their order, which keep their numbers.
 
-        Several classes may have one name, which is one class in records.
+        There are none where the export has other classes, or where the user's list of them has
+        another order. Several classes may have one name, which is one class in records.
         """
         if self.classes != "class":  # the user wants others, such as the head nouns of phrases
             return ()
@@ -669,7 +673,7 @@ class Yolo(LabelFormat):
             return ()
         if not self.class_list:
             return names
-        # The user lists classes: these are `fixed`.
+        # `fixed` are the classes that the user lists. The imported ones may have a name twice.
         distinct = dict.fromkeys(self._written(name) for name in names if name.strip())
         is_same_order = [*distinct] == self._classes.fixed
         return names if is_same_order else ()
@@ -711,8 +715,9 @@ class Yolo(LabelFormat):
         return " ".join([self._class_back(fields[0], number - 1, mark), *places])
 
     def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
-        # The class's number for a line that came with the number `field`. Where several classes of
-        # the data set share a name, `class_number` is the first of them. `field` may be another.
+        # The class's number for a line that came with the number `field`. A line keeps it while
+        # that number still has the line's class. In a data set with "cat" as 0 and as 2,
+        # `class_number` of a cat is always 0, and a line that came with 2 keeps 2.
         own_number = int(float(field))  # perhaps written as 0.0
         if own_number < len(self._names_back):  # data.yaml has the name of that number again
             is_still_right = self._written(self._names_back[own_number]) == mark.phrase.text
@@ -721,7 +726,7 @@ class Yolo(LabelFormat):
         if is_still_right:
             return field
         has_same_class = self.classes == "class" and not mark.is_renamed
-        if has_same_class:  # but another number: `shared` tells how many have
+        if has_same_class:  # its number is another all the same: `shared` reports how many are
             self._renumbered += 1
         return str(class_number)
 

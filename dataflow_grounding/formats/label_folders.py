@@ -131,18 +131,20 @@ def _folder_of(
 ) -> LabelFolder:
     # The pictures of a pair that belong to the data set, with their labels. They are sought in the
     # folders `in_order`.
+    # A list of pictures, such as train.txt, may be among the labels, and is no label.
     lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
     folder = _folder_of_labels(in_order, pair.labels, [*other_files, *lists])
     if pair.is_only_named and pair.pictures == pair.labels:
         # A text next to the pictures may be anything: it isn't taken for a label without a picture.
         folder = folder._replace(of_no_picture=[])
-    are_of_other_pictures = bool(folder.of_no_picture) and not folder.files
-    if are_of_other_pictures:
+    no_label_has_picture = bool(folder.of_no_picture) and not folder.files
+    if no_label_has_picture:
         where = os.path.join(pair.labels, folder.of_no_picture[0])
         why = f"{where}: no such picture in {' or '.join(in_order)}: name the image root"
         raise InputError("; ".join([why, *named.lines_on_missing()]))
     is_in_root = folder.image_dir != pair.pictures
     if is_in_root and os.path.isdir(pair.pictures):
+        # The root may have pictures of other data sets, too.
         folder = folder.kept(_of_data_set(folder, pair.pictures))
     if named.are_listed or pair.is_only_named:
         folder = _of_named(folder, pair.absolute, named)
@@ -151,25 +153,27 @@ def _folder_of(
 
 def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
     # Where the pictures of a pair may be, the best first:
-    # the user named no image root                   -> the pair's own folder
-    # a root inside the own folder, or around it     -> the own folder, then the root, which only
-    #                                                   says what paths start from
-    # a root apart from the own folder               -> the root alone
+    # the user named no image root                -> the pair's own folder, if it exists
+    # a root inside the own folder, or around it  -> the own folder, then the root and its folders:
+    #                                                it may only say what paths start from
+    # a root apart from the own folder            -> the root and its folders
     own_path = os.path.abspath(pictures)
     root = os.path.abspath(image_root)
     is_root_named = root != os.path.abspath(top)
     is_apart = not (path_within(own_path, root) or path_within(root, own_path))
-    is_replaced = is_root_named and is_apart
+    is_in_root_instead = is_root_named and is_apart
     folders = []
-    if os.path.isdir(pictures) and not is_replaced:
+    if os.path.isdir(pictures) and not is_in_root_instead:
         folders.append(pictures)
-    if is_root_named or not folders:
-        folders.append(image_root)
-        # The root may have the data set's folders: train/images, or only train.
-        inside = path_within(own_path, os.path.abspath(top))  # train/images
-        for path in (inside, os.path.dirname(inside)):
-            if path and os.path.isdir(os.path.join(image_root, path)):
-                folders.append(os.path.join(image_root, path))
+        if not is_root_named:
+            return folders
+    folders.append(image_root)
+    # Where the own folder is train/images of the data set, the root may have train/images, or only
+    # train.
+    own_in_data_set = path_within(own_path, os.path.abspath(top))
+    for path in (own_in_data_set, os.path.dirname(own_in_data_set)):
+        if path and os.path.isdir(os.path.join(image_root, path)):
+            folders.append(os.path.join(image_root, path))
     return folders
 
 

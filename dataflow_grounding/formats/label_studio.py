@@ -147,25 +147,27 @@ class LabelStudio(ReturningFormat):
 
     def _task_back(self, source: Source) -> dict[str, Any]:
         # The task as it was, with the annotation that was read as it is now.
-        kind, number = source.own["place"]  # ["annotations", 2], see _imported_column
+        list_name, number = source.own["place"]  # ["annotations", 2], see _imported_column
         task = {**source.own["task"]}
-        if source.sample.file_name != _path_of(task["data"][self.image]):
+        has_other_name = source.sample.file_name != _path_of(task["data"][self.image])
+        if has_other_name:  # such as that of its copy in the export
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
         # `items_of` calls `new_items`, which gives ids that aren't among these.
         self._taken_ids = {item.get("id") for item in source.items}
         result = list(self.items_of(source))
-        annotations = [*task[kind]]
+        annotations = [*task[list_name]]
         annotations[number] = {**annotations[number], "result": result}
-        task[kind] = annotations
+        task[list_name] = annotations
         return task
 
     def source_of(self, sample: Sample) -> Source:
-        """Return what the source had.
+        """Return what the source had, and what became of it.
 
-        The base class has set, in `marks` and `gone`, which items are still boxes or phrases. Here
-        the other parts of their regions follow them: the text of a box gets its mark, so that both
-        are changed together; texts and relations of what is gone are gone, too.
+        The base class knows only the items that were read as a box or phrase. It has set their
+        marks, which say what is written for them, or has put their numbers into `gone`. Here the
+        other parts of a region follow: the text of a box gets the mark of the box, so that both are
+        changed together. Texts and relations of a region that is gone are gone, too.
         """
         source = super().source_of(sample)
         items = source.items
@@ -186,11 +188,14 @@ class LabelStudio(ReturningFormat):
         """Return a part of a region with its box and words as they are now.
 
         `mark` says what they are, and whether they differ from those that were read of the part.
-        A box that was changed and has no outline is written as an upright rectangle.
+        The part may be a box, or its text, which repeats where the box is. A box that was changed
+        and has no outline is written as an upright rectangle.
         """
-        if not isinstance(item.get("value"), dict):  # a relation
+        value = item.get("value")
+        if not isinstance(value, dict):  # a relation
             return item
-        was_upright = "points" not in item["value"] and not item["value"].get("rotation")
+        # A rectangle that wasn't moved has another area, too, if somebody has drawn an outline.
+        was_upright = "points" not in value and not value.get("rotation")
         if mark.box and mark.has_other_area(was_upright):
             item = _with_area(item, mark, source)
         if mark.is_renamed:
@@ -204,7 +209,7 @@ class LabelStudio(ReturningFormat):
         with a text, or with its class as a label. In a task that our export wrote, and in one
         without boxes, it takes the form that our export writes.
         """
-        span_id = self._free_span_id()
+        span_id = self._free_span_id()  # p0, p1 and so on, of which a box's id is made: p0b0
         first_box = next((item for item in source.items if _role(item) == "box"), None)
         is_box = mark.box is not None  # else it is a phrase without boxes
         if is_box and first_box is not None and not _is_written_as_ours(first_box):
@@ -233,8 +238,8 @@ class LabelStudio(ReturningFormat):
         self, span_id: str, mark: Mark, source: Source, label: str
     ) -> Iterator[dict[str, Any]]:
         sample = source.sample
-        new_boxes = [] if mark.box is None else [mark.number]
-        phrase = mark.phrase.with_boxes(new_boxes)  # its other boxes have regions of their own
+        box_numbers = [] if mark.box is None else [mark.number]
+        phrase = mark.phrase.with_boxes(box_numbers)  # its other boxes have regions of their own
         caption_of_task = source.own["task"]["data"].get(self.caption) or ""
         if sample.caption != caption_of_task:
             # The task keeps its caption, and the span counts characters of the sample's.
@@ -352,9 +357,9 @@ class LabelStudio(ReturningFormat):
     def _readable_regions(
         self, result: Sequence[Any], caption: str, where: str
     ) -> dict[Any, list[int]]:
-        # By the id of each region that can be read, the numbers of its parts. Each region is tried
-        # without the other boxes, so that only a bad one is left out. A box may take its words from
-        # a place in the caption: so places come first, and are there when a box is tried.
+        # By the id of each region that can be read, the numbers of its parts. Each box is read here
+        # alone, so that one that can't be read doesn't cost the others. It may take its words from
+        # a place in the caption, so it is read together with the places, and these are tried first.
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # parts of the places that could be read so far
         readable: dict[Any, list[int]] = {}
@@ -448,8 +453,8 @@ def _imported_column(
 
 
 def _gone_regions(source: Source, remaining: Set[Any]) -> set[Any]:
-    # The ids of regions that aren't written again. `remaining` are the regions with an item that
-    # is still a box or phrase: another item of such a region may be gone without harm.
+    # The ids of regions that aren't written again. `remaining` are the regions with an item that is
+    # still a box or phrase. A region of several phrases is among them until it has lost them all.
     gone_items = [source.items[number] for number in source.gone]
     gone = {item["id"] for item in gone_items if "id" in item} - remaining
     return gone | _places_of_gone_boxes(source.items, gone)
@@ -490,8 +495,8 @@ def _regions_like(
         labels = [stated_class_of(phrase.expression) or phrase.text]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
-    # The first box may be of another kind, such as a rectangle before a polygon: then its control
-    # can't make the new box. `to_name` is the first box's, `from_name` and `type` fit the kind.
+    # A part names the control that makes such parts, `from_name`. The first box may be a rectangle,
+    # and the new one a polygon: then only `to_name` is the first box's.
     names = {**_names_of_control(first_box), **_control_of(kind, source)}
     yield {**of_box, **names, "value": {**area, names["type"]: labels}}
     if texts:
@@ -734,8 +739,9 @@ def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Cou
     if mention.span:
         expression["char_span"] = mention.span
     elif _OUR_ID.fullmatch(mention.region.get("id", "")):
-        # Our export writes a place where a phrase has one. None: so no place is looked for. A place
-        # that an earlier mention has set stays.
+        # In a region of our export without a place, the phrase is nowhere in its caption. `None`
+        # says so: without the key, an import would look for a place. An earlier mention of the same
+        # phrase may have set one, which stays.
         expression.setdefault("char_span", None)
     if mention.is_box:
         instance = _instance(mention.region, passed_over)
@@ -758,7 +764,7 @@ def _mentions(
         is_box = role == "box"
         class_name = _class_in(region) if is_box else _NO_CLASS
         span_ids = related.get(region_id, [_NO_PLACE])
-        region_texts = texts_by_region.get(region_id)
+        region_texts = texts_by_region.get(region_id)  # a text, a list of texts, or None
         texts_by_span = _texts_by_span(span_ids, region_id, region_texts, spans, caption)
         for span_id, span_texts in texts_by_span:
             span = spans.get(span_id)
@@ -886,14 +892,16 @@ def _phrases(
         return []
     labels = [] if role == _ABSENT else part["value"].get(part["type"], [])
     is_place_of_boxes = role == "span" and labels != [_NOTHING]
-    if is_place_of_boxes:  # the boxes say the phrase themselves
+    if is_place_of_boxes:  # boxes are related to it, and each says the phrase itself
         return []
     if texts:
         return [texts] if isinstance(texts, str) else texts
     if words_there is None:  # no place in the caption
         phrases = [label for label in labels if label != _BOX]
-    else:
-        phrases = [words_there] if words_there else []
+    elif words_there:
+        phrases = [words_there]
+    else:  # a place from 3 to 3, say
+        phrases = []
     if not phrases:
         raise BrokenRow(f"region {part['id']} has no phrase")
     return phrases

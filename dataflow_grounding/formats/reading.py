@@ -353,9 +353,10 @@ class _Members:
 def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
-    # `key` is the part of the members' names up to the first dot, such as "22" of 22.05.png and
-    # 22.05.json. What follows it, `.05.png` and `.05.json`, is no picture and no `.json`. After the
-    # names up to the last dot, "22.05", follow both: such names are the keys where they show more.
+    # `key` is what the members' names have up to the first dot, usually the name of one sample. It
+    # is "22" for 22.05.png and 22.05.json, after which ".05.png" is no ending of a picture. Up to
+    # the last dot they have "22.05", and then come `.png` and `.json`. So names up to the last dot
+    # are the keys where more of the two, a picture and a `.json`, are found by them.
     group = _Members(tar, members)
     kinds_by_key = _count_kinds(key, group.all)
     members_of_stem = _by_stem(group.all)
@@ -428,9 +429,11 @@ def _header_at(file: ImageFile) -> Header:
 def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
-    With `bad` the error isn't raised: `bad` takes it, and the entry, which is a whole picture, line
-    or task, is left out. While the block runs, `bad.place` is `where`. A format yields its row
-    inside of the block, so `complete_rows` can report that place for the row.
+    With `bad` the error isn't raised: `bad` counts it, and the entry, which is a whole picture,
+    line or task, is left out.
+
+    `bad.place` is `where` until the block ends. A format yields its row inside of the block, so
+    `complete_rows` can name that place when it finds something wrong with the row.
     """
     if bad is None:
         with _errors_with_place(where):
@@ -531,9 +534,9 @@ def _completed(
 
 
 def _check_sides(record: Record, folder: str, where: str) -> None:
-    # Raises InputError if the stated sides are those of the picture as it is stored, and its EXIF
-    # turns it: then its boxes were drawn on the unturned picture. A picture in a store isn't
-    # fetched for that.
+    # Raises InputError where the EXIF of a picture turns it, and the sides are stated as before
+    # that turn: then its boxes are those of the unturned picture, and would be wrong here. A
+    # picture in a store isn't fetched for that.
     stated = stated_size(record)
     may_be_remote = waits(path_of(record), (folder,))
     if stated is None or may_be_remote:
@@ -548,8 +551,9 @@ def _check_sides(record: Record, folder: str, where: str) -> None:
 
 
 def _entries_in(record: Mapping[str, Any]) -> int:
-    # How many entries of the source were read, for the share of bad ones: boxes, and phrases
-    # without any. A picture of which nothing is said is one, unless all of its entries were bad.
+    # How many entries of the source were read, boxes and phrases without any: an import with too
+    # large a share of bad ones is refused. A picture without entries counts as one, unless all that
+    # it had were bad.
     entry_count = 0
     for expression in record["expressions"]:
         box_count = len(expression["instances"])
@@ -565,12 +569,12 @@ def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dic
     for number, expression in enumerate(record["expressions"], 1):
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
     clean = bad.marked({**record, "expressions": expressions})  # with the number of those left out
-    own = record.get(COLUMN)
+    imported = record.get(COLUMN)  # the items of the file, such as COCO's annotations
     has_lost_something = clean["expressions"] != record["expressions"]
-    if has_lost_something and isinstance(own, dict):
+    if has_lost_something and isinstance(imported, dict):
         # The items of bad boxes count as read, too. An export gives back each item that wasn't
         # read, and would give back the bad box.
-        clean[COLUMN] = with_read(own, record["expressions"])
+        clean[COLUMN] = with_read(imported, record["expressions"])
     return clean
 
 
@@ -635,17 +639,19 @@ def _complete_row(record: Record, empty_is_background: bool) -> tuple[dict[str, 
     completed: dict[str, Any] = {"image_id": None, **record, **_stated_sides(record)}
     if record.get("image_id") is None:
         completed["image_id"] = record.unique_id
-    # This asks the row as it came: one that loses its boxes below isn't known to be empty.
-    came_empty = not record["expressions"]
-    if empty_is_background and came_empty and "background" not in record:
-        completed["background"] = True
     expressions, caption = _completed_expressions(record, passed_over)
     completed["cleaned_caption"] = caption
     completed["expressions"] = expressions
-    own = record.get(COLUMN)
-    # Whole records have the column of their own import, which says already what was read.
-    if isinstance(own, dict) and "read" not in own:
-        completed[COLUMN] = with_read(own, expressions)
+    # `expressions` may be empty because boxes without an area were left out. Only a row that had
+    # none in the file says that its picture is a background.
+    came_empty = not record["expressions"]
+    if empty_is_background and came_empty and "background" not in record:
+        completed["background"] = True
+    # The column `imported` has what an export gives back. `read` in it are the numbers of the items
+    # that became boxes: a record of an earlier import states them already.
+    imported = record.get(COLUMN)
+    if isinstance(imported, dict) and "read" not in imported:
+        completed[COLUMN] = with_read(imported, expressions)
     return completed, passed_over
 
 
@@ -691,8 +697,8 @@ def _stated_sides(record: Record) -> dict[str, int]:
 
 
 def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
-    # Sets each expression's `char_span`, and returns the caption that the spans are of. Stated
-    # places count the letters of the caption as it came. Only without any it may be cleaned.
+    # Sets each expression's `char_span`, and returns the caption that the spans are of: the one
+    # that came if a span is stated, because spans count its letters, else the cleaned one.
     is_any_stated = any("char_span" in expression for expression in expressions)
     if expressions and not is_any_stated:
         caption = clean_caption(caption)
@@ -786,7 +792,7 @@ class Doubts:
     def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
         """Take in a record, the size that it states, and that of its picture, if they are known."""
         name = path_of(record)
-        size = stated or real  # boxes are in the stated one
+        size = stated or real  # boxes count pixels of the stated size, if there is one
         if size is None:
             return
         sides = f"{size[0]} x {size[1]} px"

@@ -211,13 +211,16 @@ class SampleMaker:
         selected = self._selected(expressions)
         if self._is_false_background(record):
             return None  # `_look_at_whole_pictures` has counted it
-        may_lack_phrases = self._format.carries.empty and self._shows_nothing(record, expressions)
-        if not selected and not may_lack_phrases:  # so its picture needn't be there
+        # The format has a place for pictures without phrases, and this one shows nothing.
+        may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
+        if not selected and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
-            return None
+            return None  # before the picture is looked for: it may be missing
         picture = self._pictures.find(record)
         phrases = self._phrases(selected, picture.size)
-        if not phrases and not may_lack_phrases:  # such as where all boxes are outside of it
+        # It may have lost phrases by that, such as those whose boxes are all outside of the
+        # picture.
+        if not phrases and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
@@ -234,7 +237,7 @@ class SampleMaker:
         self, record: Mapping[str, Any], caption: str, picture: Picture, phrases: list[Phrase]
     ) -> Sample:
         # Puts the picture into the export, and counts what the format can't say of the record.
-        if doubt_of_reply(record):
+        if doubt_of_reply(record):  # a part of the model's reply was of no use, or was unsure
             self._counts[_DOUBTFUL] += 1
         carries = self._format.carries
         # `+=` of a Counter drops counts of 0.
@@ -248,7 +251,7 @@ class SampleMaker:
         return Sample(file_name, picture.size, caption, phrases, record, data, name)
 
     def _without_lost_outlines(self, phrases: list[Phrase], size: Size) -> list[Phrase]:
-        # Some formats have the outlines of all boxes of a picture, or none.
+        # YOLO has the outlines of all boxes of a picture, or none: a box without one costs all.
         why_lost = self._format.why_outlines_lost(phrases, size)
         if not why_lost:
             return phrases
@@ -264,7 +267,8 @@ class SampleMaker:
         elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
             self._counts[_ONLY_REJECTED] += 1
         elif record.get("background") is False:
-            # Records of a split are here, too: it has left out phrases of rejected boxes alone.
+            # The record of a split is here, too, if its only phrase had nothing but rejected boxes:
+            # `split` has taken the phrase out, and set this `background`.
             self._counts[_MAYBE_THERE] += 1
         else:
             self._counts[_NOT_KNOWN_EMPTY] += 1
@@ -272,8 +276,8 @@ class SampleMaker:
     def _look_at_whole_pictures(self, records: Rows) -> None:
         # Fills `_whole_pictures` with the false backgrounds, which are counted, and with what was
         # rejected in each picture.
-        # `_expressions` counts what it finds, and is called again when a record is written. So here
-        # it is that of another maker, whose counts are thrown away.
+        # `_expressions` counts what it finds, and is called for each record again when it is
+        # written. So a second maker reads here, and its counts are thrown away.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         for record in records:
             try:
@@ -298,10 +302,11 @@ class SampleMaker:
         if expressions:
             return all(map(self._is_wanted_absence, expressions))
         is_known_empty = record.get("background") is True or bool(record.get("reviewed_by"))
-        if not is_known_empty and not self._format.whole:  # whole records need say nothing
+        # A format of whole records takes one that doesn't say whether its picture is empty.
+        if not is_known_empty and not self._format.whole:
             return False
         # The selection may want only what is verified. It judges expressions, so it is asked about
-        # one that isn't there.
+        # a made-up one, which says that its thing isn't there and isn't verified.
         absent = {"text": "", "status": "none", "instances": []}
         return self._is_wanted_absence(absent)
 
@@ -337,8 +342,8 @@ class SampleMaker:
         return with_twins_rejected(expressions, self._rejections_in_picture(record))
 
     def _rejections_in_picture(self, record: Mapping[str, Any]) -> Rejections | None:
-        # What a person rejected in any row of the record's picture. It is noted for detectors
-        # alone: to them, all rows of a picture are one.
+        # What a person rejected in any row of the record's picture. To a detector all rows of a
+        # picture are one. For other formats nothing is noted, and a row is judged alone.
         if not self._whole_pictures.rejections:
             return None
         name = self._pictures.name_of(record)
@@ -356,7 +361,9 @@ class SampleMaker:
         return row
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        # Replaces spans that don't hold their phrase; where none is stated at all, sets every one.
+        # no expression states a span      -> all are set
+        # a span doesn't hold its phrase   -> it is replaced
+        # only some state one              -> the others stay without
         wrong = []  # indices of expressions
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
@@ -379,11 +386,9 @@ class SampleMaker:
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
-                boxes_left = (
-                    not_rejected(expression) or ()
-                )  # it returns None where all are rejected
-                rejected_count = len(expression["instances"]) - len(boxes_left)
-                self._counts[_REJECTED] += rejected_count
+                boxes_left = not_rejected(expression)
+                count_left = 0 if boxes_left is None else len(boxes_left)  # None: none is left
+                self._counts[_REJECTED] += len(expression["instances"]) - count_left
             selected = self._select.of(expression)
             if selected is None:
                 self._counts[_UNSELECTED] += 1
@@ -398,12 +403,13 @@ class SampleMaker:
     def _without_repeats(
         self, phrases: Sequence[Phrase], record: Mapping[str, Any]
     ) -> list[Phrase]:
-        # A detector would take a box that comes twice for two things, and a model that is tuned on
-        # such conversations learns to repeat itself.
+        # The phrases without boxes that come twice. A detector would take such a box for two
+        # things, and a model that is tuned on such conversations learns to repeat itself.
         if self._format.repeats or self._format.whole:  # these keep what records have
             return list(phrases)
-        # Numbers of the source's items, such as COCO's annotations; see imported.py. Where the
-        # export goes back to that format, equal boxes that were two items there stay two.
+        # A record that was imported from this format goes back to it, and keeps equal boxes that
+        # were two in its file. `items` are the numbers of the file's boxes, such as COCO's
+        # annotations. It is empty for any other record, of which each box is written once.
         items = {*kept_of(record, self._format.name).get("read", ())}
         if self._format.detects:
             return self._each_thing_once(phrases, items)
@@ -453,7 +459,7 @@ class SampleMaker:
             # Of a thing's boxes A, A, B one A stays. B is counted as a different box of the same
             # thing, and the other A as a repeated box.
             distinct = {phrases[number].boxes[index] for number, index in thing}
-            left_out_count = len(thing) - len(staying_boxes)  # more than one box may stay
+            left_out_count = len(thing) - len(staying_boxes)
             different_count = min(left_out_count, len(distinct) - 1)
             self._counts[_OF_SAME_THING] += different_count
             self._counts[_REPEATED] += left_out_count - different_count
@@ -594,8 +600,8 @@ def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[
 def _staying_boxes_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
-    # A thing's boxes are (the phrase's number, the box's index), the best first. The best stays,
-    # and where that is an item of the source, so do all of the thing's other items.
+    # A thing's boxes are (the phrase's number, the box's index), the best first. The best stays.
+    # If that box was in the imported file, the thing's other boxes in that file stay, too.
     staying: list[tuple[int, int]] = []
     items_of_thing: set[int] = set()
     for number, index in thing:
@@ -608,9 +614,12 @@ def _staying_boxes_of_thing(
 
 
 def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
-    # Whether a box that repeats another is an item of the source, and the other is another item of
-    # it: then the source has both, and both go back. Where the other is of no item, somebody has
-    # added it, and one of the two is enough.
+    # Whether a box that repeats another stays all the same. `item` is its number in the imported
+    # file, None for a box that isn't from there; `items_before` are those of the boxes before it.
+    # item 3, after item 2       -> yes: the file had both, and gets both back
+    # item 3, after item 3       -> no: two phrases have the same box of the file
+    # item 3, after no item      -> no: somebody has added the other box, and one is enough
+    # no item                    -> no
     return item is not None and len(items_before) > 0 and item not in items_before
 
 

@@ -187,6 +187,9 @@ def _described_regions(
         others = {name: value for name, value in region.items() if name != "bbox_2d"}
         region_type = region.get("type") or type_of_label
         regions.append({**others, "bbox": bbox, "type": region_type})
+    # The regions are in `matching.size`. A box that is none of them may be in the image's own size
+    # all the same, because the model has seen the image. Only where the two are the same is its
+    # size certain.
     is_size_certain = matching.size == sizes.of_image
     return Regions(regions, in_1000, matching.size, is_size_certain)
 
@@ -206,8 +209,9 @@ def _best_matching(
     in_1000: list[list[float]], labels: list[Label], sizes: PossibleSizes
 ) -> _Matching:
     # 1000 means the size by which more regions match a label; the image's, if both match equally
-    # many. Raises BrokenRow where no region matches: then nothing says which size it is. No match
-    # is needed if there are no labels, and both sizes are the same.
+    # many. A match also shows that the numbers are in 0-1000 at all, and not in pixels: so one is
+    # needed where there are labels, even if both sizes are the same. Without labels, only two
+    # different sizes are refused.
     by_image = _Matching(sizes.of_image, _label_of_each(in_1000, labels, sizes.of_image))
     by_stated = _Matching(sizes.stated, _label_of_each(in_1000, labels, sizes.stated))
     best = by_stated if by_stated.count_matched > by_image.count_matched else by_image

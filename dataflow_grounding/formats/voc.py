@@ -279,12 +279,14 @@ def _sides(size: Element | None) -> dict[str, int]:
 def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
     # The path of the picture from the image root. The <filename> may be without an ending, or have
     # a path of another machine: so a file is looked for by several names, in several folders, with
-    # several endings. `file` is called `name` within the folder of annotations.
+    # several endings. All folders and endings are tried for the first name, then for the next one.
+    # `file` is data/Annotations/sub/a.xml, and `name` is sub/a.xml.
     stated = _file_name_in(filename)
-    stem = os.path.splitext(name)[0]  # tools call the file as its picture
-    in_same_folder = os.path.join(os.path.dirname(name), stated)  # sub/a.jpg for sub/a.xml
-    names = [each for each in (in_same_folder, stated, stem) if each]
-    folder_of_annotations = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
+    stem = os.path.splitext(name)[0]  # sub/a: tools call the file as its picture
+    subfolder = os.path.dirname(name)
+    in_same_subfolder = os.path.join(subfolder, stated)
+    names = [each for each in (in_same_subfolder, stated, stem) if each]
+    folder_of_annotations = os.path.dirname(file).removesuffix(subfolder) or "."
     folders = [
         image_root,
         *(os.path.join(image_root, folder) for folder in _FOLDERS),

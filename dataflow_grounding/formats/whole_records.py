@@ -79,7 +79,7 @@ class Datasets(Format):
         with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
         schema = _parquet_schema()
-        out.line = {"image": b"", **ROW}  # for the README, which states the columns, too
+        out.line = {"image": b"", **ROW}  # an example by which the README states the columns
         paths: list[str] = []
         for shard in _split_by_bytes(samples, SHARD):
             path = out.place(f"{self.data_file}/{len(paths)}")  # 0, 1 and so on, until all are made
@@ -127,8 +127,10 @@ class WebDataset(Format):
                     tar.writelines(_members_of(sample, keys.of(stem), ending))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         if endings:
-            # A picture's ending is a column. `datasets` reads samples with different columns only
-            # if the README states all of them.
+            # The README states columns by the values of an example line, `out.line`. To `datasets`
+            # a picture's ending is a column: it reads samples with different columns only if all
+            # are stated. It adds the columns __key__ and __url__ itself, the sample's key and
+            # shard.
             pictures = {ending[1:]: b"" for ending in sorted(endings)}  # {"jpg": b"", "png": b""}
             out.line = {"__key__": "", "__url__": "", **pictures, "json": ROW}
         _write_classes(self.class_list, out)
@@ -265,7 +267,9 @@ def _row_with_picture(sample: Sample) -> dict[str, Any]:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    # A record in the form of ROW.
+    # A record in the form of ROW. Reading needs an `image_path`: `path`, the picture's name in the
+    # export, is for a record that states none. A record keeps its own, which tells where the
+    # picture came from: the picture itself is next to it.
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
@@ -316,7 +320,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
     record: dict[str, Any] = _restored(row)
     if not folder or not picture:
         return record
-    # Its id would otherwise be made from the picture's new name.
+    # The id is set before the path changes: an import would make it of the picture's new name.
     image_id = image_id_of(record, "image_path")
     return {**record, "image_id": image_id, "image_path": put_picture(picture, folder)}
 
