@@ -119,8 +119,9 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
                 f"{way}: {counts['failed']} of {counts['pictures']} pictures failed, and count as"
                 f" wrong; {way}/failures.jsonl says why."
             )
-        # Only if replies were unreadable, `counts` has what `too_many_unreadable` reads.
-        unreadable = too_many_unreadable(counts) if counts["unreadable"] else ""
+        unreadable = ""
+        if counts["unreadable"]:  # else `counts` has nothing that `too_many_unreadable` reads
+            unreadable = too_many_unreadable(counts)
         if unreadable:
             yield f"{way}: {unreadable}."
         why = "the judge's answers could not be used"
@@ -178,9 +179,9 @@ def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
         figures = measured["figures"]
         picture_counts.append(figures["counts"]["pictures"])
         phrase_counts.append(figures["all"]["phrases"])
-        if "kinds" in figures:  # boxes were asked for
+        if "kinds" in figures:  # boxes were asked for: figures of spans have no kinds
             formats.add(measured["box_format"])
-    # Not all ways ask about each picture or phrase: the largest number is that of the whole set.
+    # A way may leave out pictures or phrases of the set. The largest number is that of all.
     yield f"{max(picture_counts)} pictures"
     yield f"{max(phrase_counts)} phrases"
     if formats:

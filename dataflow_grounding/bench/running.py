@@ -90,8 +90,8 @@ class Bench:
         try:
             why = _why_unanswerable(self.run_of(way))
         except SpecError as error:
-            # The error may be of this way alone, such as one without thinking. If it is of all
-            # ways, a wrong key say, the caller raises it.
+            # If the model can't be told not to think, this way alone is left out. With a wrong key,
+            # all ways are: then the caller raises the error.
             what_is_wrong, _, _what_to_do = str(error).partition(": ")
             return _Reason(what_is_wrong, error)
         return _Reason(why) if why else None
@@ -143,8 +143,8 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
     with errors_as(InputError, f"can't write {address_file}"):
         write_text(address_file, dump_text({"endpoint": document["endpoint"]}) + "\n")
     for way in ways:
-        # A run is made when its turn comes, even the first again: it then knows what earlier ways
-        # have found out about the endpoint.
+        # A run knows what was found out about the endpoint before it was made. So each is made when
+        # its turn comes, the first one for a second time.
         run = bench.run_of(way)
         _measure_way(bench, way, run, document)  # puts the figures into the document
         yield document
@@ -171,8 +171,8 @@ def _measure_way(bench: Bench, way: str, run: SpecRun, document: dict[str, Any])
     say(f"{way}: {WAYS[way].about}, of {run.who}.")
     summary = execute_spec(run)
     _tell_what_to_do_about(way, summary)
-    # Earlier figures stay if all replies were stored: only the call that sent the requests knows
-    # how many replies were unreadable.
+    # If no request was sent, because all replies were stored, earlier figures stay. Only the call
+    # that sent the requests knows how many replies were unreadable.
     are_all_stored = not summary.requests["sent"]
     if are_all_stored and way in document["ways"]:
         return
@@ -221,8 +221,8 @@ def _tell_of_another_address(
     folder: str, address_file: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
     endpoint = document["endpoint"]
-    # The file has the address that was asked last. If it is lost, the `earlier` document has one
-    # with which a way was measured to its end.
+    # The file has the address that was asked last. If the file is lost, the `earlier` document has
+    # the address with which some way was measured.
     before = read_object(address_file).get("endpoint") or earlier.get("endpoint")
     if before and before != endpoint:
         say(
@@ -255,10 +255,12 @@ def _paid_for(run: SpecRun) -> dict[str, Any]:
     tests = 0
     tokens = {"input": 0, "cached": 0, "output": 0}
     for step in steps:
-        # Tests show rectangles of ours in place of a picture of the set. All of the calibration are
-        # tests, of how the model writes boxes; of other steps, the checks that it still does.
-        is_calibration = step["step"] == CALIBRATION
-        tests += step["requests"] if is_calibration else step["checks"]["requests"]
+        # Tests show rectangles of ours in place of a picture of the set. The calibration finds out
+        # by them how the model writes boxes. Other steps check whether it still writes them so.
+        if step["step"] == CALIBRATION:
+            tests += step["requests"]  # all of them are tests
+        else:
+            tests += step["checks"]["requests"]
         for name in tokens:
             tokens[name] += step["tokens"][name]
     return {

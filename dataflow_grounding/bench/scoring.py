@@ -77,7 +77,8 @@ def _figures_of_spans(
     figures = _evaluated(answered, in_captions, OF_SPANS)
     for name in OF_SPANS:
         if figures[name]["value"] is None:
-            # No phrase was found in any caption, which `eval` takes for none being looked for.
+            # The model has found no phrase in any caption. `eval` gives no figure then, because it
+            # takes that for results without spans.
             figures[name]["value"] = 0.0
     return figures
 
@@ -123,8 +124,8 @@ def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, 
     # {"value": 0.71, "interval": [0.68, 0.74]}
     rounded_value = None if value is None else round(value, _DIGITS)
     rounded_ends = None
-    # Both ends are equal with one picture, or if a figure is 1 in each picture. Such an interval is
-    # left out: it would look sure of what nobody knows.
+    # With one picture, or if a figure is 1 in each picture, both ends are equal. Such an interval
+    # is left out, because it would seem to say that the figure is exact.
     if interval is not None and interval[0] != interval[1]:
         rounded_ends = [round(end, _DIGITS) for end in interval]
     return {"value": rounded_value, "interval": rounded_ends}

@@ -49,7 +49,7 @@ def is_of_family(model: str, family: str) -> bool:
     family_before_digit = squeezed(family).partition("#")[0]
     for unprefixed in _without_prefixes(_without_suffixes(model)):
         name = re.sub(r"(?<=\d)p(?=\d)", ".", unprefixed)  # some write 2p5 for 2.5
-        # Most families are ruled out here, so that no pattern is compiled for them.
+        # Most families are ruled out by this quick look, without compiling a pattern for each.
         if not squeezed(name).startswith(family_before_digit):
             continue
         beginning = _pattern(family).match(name)
@@ -59,6 +59,7 @@ def is_of_family(model: str, family: str) -> bool:
 
 
 def _only_known_words(name: str, start: int) -> bool:
+    # Whether known words alone, such as "-7b-instruct", follow up to the end of a name.
     word = _WORD.match(name, start)
     while word:
         start = word.end()

@@ -158,8 +158,9 @@ class ClassTable:
                         yield digest, first_class + place, state
 
     def _counts_of(self, name: str) -> ClassCounts:
-        # Names that `class_key` takes for one class share them; the first spelling is kept. A new
-        # class gets the next number, and every 32nd one a new table.
+        # The counts of a class, by any spelling that `class_key` takes for it; the first one is
+        # kept. A new class gets the next number. One table holds 32 classes, so that every 32nd new
+        # class begins another.
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:
@@ -170,8 +171,8 @@ class ClassTable:
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
-        # Notes the state of a class in a picture, and counts the picture under it, unless the
-        # picture has a higher state of the class from another expression.
+        # Notes the state of a class in a picture, and counts the picture under it. If another
+        # expression has given the class a higher state there, nothing changes.
         table_number, place = divmod(counts.number, _CLASSES_OF_A_TABLE)
         table = self._states[table_number]
         states = table.get(digest) or 0  # of 32 classes in this picture

@@ -70,8 +70,8 @@ class FrameMap:
 
     @property
     def canvas(self) -> Canvas:
-        # Its pixels are the model's numbers, counted from 0, so that the picture's last edges are
-        # also the canvas's sides.
+        # The canvas is measured in the model's numbers. It begins at 0, and ends where the picture
+        # does: with edges at 10 and 1000, it is 1000 wide, and the picture 990.
         left, top = self.first
         right, bottom = self.last
         return Canvas(right, bottom, left, top, right - left, bottom - top)
@@ -328,8 +328,8 @@ class BoxFormat:
         edges. `sent` is None for a picture sent in the original's size. Raises ValueError for
         another count of numbers, SpecError where maps don't fit the sizes.
         """
-        # Maps were measured with the padding as a part of the picture, so that `original` has to
-        # include it, too. If it doesn't, its shape is not that of `sent`.
+        # Maps were measured with padding counted as a part of the picture, so `original` has to
+        # include it. A caller that has left it out is told by the shape: it isn't that of `sent`.
         if self.maps and not _has_shape_of(original, sent or original):
             raise SpecError(
                 f"a picture of {size_text(original)} px doesn't fill the"
@@ -385,6 +385,7 @@ class BoxFormat:
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
+        # The reverse of `_to_pixels_on`.
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset

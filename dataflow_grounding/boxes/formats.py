@@ -52,8 +52,8 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     if lower_name == "auto":
         return _usable(_by_model_name(model, rows))
     format_of_name = dict(known_formats())
-    # The user's rows replace the table's. Of two rows with one name the first one counts: by the
-    # reversed order it is set last.
+    # The user's rows replace the table's. Of two rows with one name the first counts: in reversed
+    # order, it replaces the second.
     for own in reversed(_own_formats(rows)):
         format_of_name[own.name.lower()] = own
     if lower_name in format_of_name:
@@ -113,7 +113,7 @@ def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFo
     names = bare_names(model)
     of_own_rows: list[_Match] = []
     for own in _own_formats(rows):
-        for pattern in map(squeezed, own.models):
+        for pattern in map(squeezed, own.models):  # "myqwen*" for "My-Qwen*"
             if fnmatch.filter(names, pattern):
                 of_own_rows.append(_Match(pattern, own))
     if of_own_rows:
@@ -172,8 +172,8 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def map_of(row: Mapping[str, Any]) -> FrameMap:
-    """Return the map that a row's `maps` state: the numbers of a picture's edges. Raises ValueError
-    or TypeError unless these grow to the right and downwards.
+    """Return one map of a row's `maps`: the numbers that a model writes for a picture's edges.
+    Raises ValueError or TypeError unless these grow to the right and downwards.
     """
     if set(row) != {"size", "first", "last", "error"}:
         raise ValueError("a map has size, first, last and error")
@@ -215,8 +215,8 @@ def _check_row(row: Mapping[str, Any]) -> None:
 
 def _check_order_and_scale(row: Mapping[str, Any]) -> None:
     scale = row.get("scale")
-    is_number_of_scale = type(scale) is int and 0 < scale < 10**6
-    is_scale = is_number_of_scale or scale in ("px", "grid_32")
+    is_whole_number = type(scale) is int and 0 < scale < 10**6  # `type`: True is no scale
+    is_scale = is_whole_number or scale in ("px", "grid_32")
     is_order = row.get("order", "xyxy") in ORDERS
     if not is_order or not is_scale:
         raise ValueError(

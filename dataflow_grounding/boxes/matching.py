@@ -56,9 +56,8 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
 
 
 def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
-    # The boxes of all phrases, the best first, as indices of the phrase and of its instance. They
-    # are sorted as (-score, phrase, index).
-    places: list[tuple[float, int, int]] = []
+    # The boxes of all phrases, the best first, as indices of the phrase and of its instance.
+    places: list[tuple[float, int, int]] = []  # (-score, phrase, index): the best is the least
     for phrase, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
             score = instance.get("score")
@@ -123,9 +122,9 @@ def _number_at(edge: float, level: int) -> int:
 
 
 def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
-    # The cells, along one axis, of the boxes that may overlap this one by ONE_OF_CLASS. Such a box
-    # is at least 0.75 times and at most 1.33 times as long. Its edges are no more than `reach` away
-    # from this one's: a third of the side.
+    # The cells, along one axis, of the boxes that may overlap this one by ONE_OF_CLASS, 0.75. Such
+    # a box is at least 0.75 times and at most 1 / 0.75 = 1.33 times as long, so that its edges are
+    # at most a third of the side away from this one's.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     lowest_level = _level_of(side * ONE_OF_CLASS)
@@ -206,7 +205,8 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
 
 
 def _give_more_partners(wanted_of: dict[int, int], candidates_of: Sequence[Sequence[int]]) -> None:
-    # Changes `wanted_of` until no further wanted box can have a partner.
+    # Changes `wanted_of` until no further wanted box can have a partner. Its items are pairs, of a
+    # found box and the wanted one that has it.
     without_partner = set(range(len(candidates_of))) - set(wanted_of.values())
     for wanted_index in sorted(without_partner):
         _give_partner(wanted_index, wanted_of, candidates_of, tried=set())

@@ -140,7 +140,8 @@ def instances_on(
     `count_of_own` regions are the record's own: instances on them state their `region_id`, from 1.
     With None, all regions are.
     """
-    own_regions = regions[:count_of_own]
+    if count_of_own is None:
+        count_of_own = len(regions)
     instances = []
     for number, index in enumerate(indices):
         instance: dict[str, Any] = {
@@ -148,7 +149,7 @@ def instances_on(
             "bbox": list(regions[index]["bbox"]),
             "score": None,
         }
-        if index < len(own_regions):
+        if index < count_of_own:
             instance["region_id"] = index + 1
         instances.append(instance)
     return instances
@@ -199,9 +200,9 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     """Look through a row's boxes, `[x, y, width, height]` in pixels: a list of them, or a single
     one. None where there are none.
 
-    The whole row may be written as `[x1, y1, x2, y2]` by mistake. It is taken for that, and none of
-    its boxes is used, if all of them fit the image so, and one fits it only so. Otherwise, boxes
-    that reach out of the image are cut.
+    The whole row may be written as `[x1, y1, x2, y2]` by mistake. It is if one box fits the image
+    only when it is read like that, and all others fit it like that, too. Then none of its boxes is
+    used. Otherwise, boxes that reach out of the image are cut.
     """
     items = _as_list(value)
     if not items:
@@ -221,7 +222,9 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    # Four items of which none is a list are one box. What is no list is one box, too, though wrong.
+    # [[1, 2, 3, 4], [5, 6, 7, 8]] -> as it is
+    # [1, 2, 3, 4]                 -> one box
+    # 7                            -> one box, which will be found wrong
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):

@@ -173,7 +173,8 @@ def _same_in_both(
         return []
     inside_a = [sight for sight in sights_a if area(intersection(sight.bbox, shared)) > 0]
     inside_b = [sight for sight in sights_b if area(intersection(sight.bbox, shared)) > 0]
-    # Boxes are compared by what both views show of them. Small ones are enlarged for that.
+    # Boxes are compared by what both views show of them. Small ones are enlarged for that, because
+    # a model is off by a share of the view's side, however small a thing is.
     least_side = LEAST_SIDE_SHARE * max(_longer_side(region_a), _longer_side(region_b))
     boxes_a = [enlarged_to(intersection(sight.bbox, shared), least_side) for sight in inside_a]
     boxes_b = [enlarged_to(intersection(sight.bbox, shared), least_side) for sight in inside_b]
@@ -201,8 +202,8 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
         best = max(in_tiles, key=lambda sight: area(sight.bbox))
         bbox = _stitched(in_tiles, in_whole)
         has_cut_sides = bool(_cut_sides(in_tiles))
-        # A sight in the whole picture shows how far it reaches.
-        is_cut = has_cut_sides and not in_whole
+        shows_where_it_ends = bool(in_whole)  # as the whole picture does
+        is_cut = has_cut_sides and not shows_where_it_ends
     else:
         best = group[0]
         bbox = best.bbox
@@ -217,8 +218,8 @@ def _highest_score(group: Sequence[_Sight]) -> Any:
 
 
 def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
-    # What the parts cover. On sides where the tiles cut them, it reaches as far as the whole
-    # picture's boxes do.
+    # The box that the parts cover together. On sides where tiles cut them, it is extended to where
+    # the boxes in the whole picture end.
     bbox = list(around([part.bbox for part in parts]))
     for side in _cut_sides(parts):
         farther = min if side < 2 else max  # left and top, or right and bottom

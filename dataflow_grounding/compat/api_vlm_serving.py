@@ -169,8 +169,8 @@ class ServingForDataFlow:
         for number, row in enumerate(rows):
             picture = pictures[number] if pictures else None
             records.append(Record({**row, "image": picture}))
-        # If one record fails, the whole call does. So all of them are checked before the first
-        # request is sent and paid for.
+        # If one record fails, the whole call does. So all of them are checked, and a wrong one is
+        # refused, before the first request is sent and paid for.
         for record in records:
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]

@@ -134,9 +134,10 @@ def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
 
 
 def _as_file(image: Image, folder: str, number: int) -> str:
-    # The path of a file with the picture as it is sent: its own file, if that is sent as it is and
-    # its name has the right ending; else a new one in the folder.
-    ending = _ENDINGS.get(image.sent_media_type, "")  # any ending is right for another type
+    # The path of a file with the picture as it is sent: the picture's own file, if that is sent as
+    # it is; else a new one in the folder. The ending of its name has to tell its type, by which
+    # servings go.
+    ending = _ENDINGS.get(image.sent_media_type, "")  # any ending will do for another type
     if image.as_is and image.path.endswith(ending):
         return image.path
     path = os.path.join(folder, f"picture{number}{ending}")

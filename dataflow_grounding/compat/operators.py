@@ -137,17 +137,16 @@ class PromptedVQAGenerator(Operator):
         if input_image_key:
             columns["image"] = input_image_key
         operator = self._reading(columns)
-        # `operator.run` would be this method. By `super`, a base class that comes after this one in
-        # a class of the user's has its `run` called, too.
+        # `operator.run` would be this method again. `super` is asked instead of Operator, because a
+        # user's class may have another base with a `run` in between.
         return super(PromptedVQAGenerator, operator).run(
             storage, output_answer_key=output_answer_key
         )
 
     def _reading(self, columns: dict[str, str]) -> "PromptedVQAGenerator":
-        # A copy that reads these columns, all of which have to be in the rows. The columns of one
-        # run don't stay for the next.
+        # A copy that reads these columns, so that they don't stay for the next run.
         operator = copy.copy(self)
-        operator.optional_keys = ()  # type: ignore[misc]
+        operator.optional_keys = ()  # type: ignore[misc] # each of them has to be in the rows
         operator.input_keys = columns  # type: ignore[misc]
         return operator
 
@@ -220,9 +219,9 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Earlier turns stay part of the request's input, unless their roles are such as
+        # Earlier turns are sent as turns if their roles are in an order that endpoints take:
         #     system, system, user, assistant, user, assistant
-        # Few endpoints take other orders. Turns in this order are sent as turns.
+        # In any other order, they stay a part of the request's input.
         if not earlier or not self.serving.takes_turns:
             return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
@@ -241,14 +240,14 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        # The row's prompt is asked if it has no conversation.
+        # What a row asks, and the turns before that. The conversation goes before the prompt.
         columns = self.keys.by_role  # {"conversation": "dialogue", "image": "picture"}
         column = columns.get("conversation")  # None after a `run` that reads prompts
         has_conversation = column is not None and record.get(column) is not None
         if "prompt" in columns and not has_conversation:
             return read_text(record, columns["prompt"]), []
         turns = _turns_in(record, column)
-        if self.first_turn is not None:  # the template's text
+        if self.first_turn is not None:  # the template's text replaces that of the row
             turns[0]["content"] = self.first_turn
         *earlier, last = turns
         if last["role"] != "user" or not last["content"].strip():
@@ -374,8 +373,8 @@ class ImageBboxGenerator(RegionMarker):
             input_bbox_key: The column of boxes.
             **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
         """
-        # In a pipeline's forward(), asking a storage for a file has the earlier steps run. Here
-        # only its name is asked for.
+        # In a pipeline's forward(), the earlier steps are run when a storage is asked for a file.
+        # That isn't needed here, where only the file's name is asked for.
         with outside_forward():
             step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
         # The folder is for this run alone: the next may be of another storage.
@@ -390,7 +389,7 @@ class _StepWithOtherFiles(FileStorage):
     """A storage's step that reads and writes the files of a config where these are named."""
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
-        self.__dict__.update(vars(storage))  # a copy of that step, but for its files
+        self.__dict__.update(vars(storage))  # a copy of that step, whose files are replaced below
         # Relative paths of images are also looked for next to this file.
         self.first_entry_file_name = config.input_jsonl_path or storage.input_path
         self._path_to_write = config.output_jsonl_path or storage.output_path

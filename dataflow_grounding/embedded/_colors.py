@@ -108,7 +108,8 @@ def _is_like_any(region: ColorRegion, others: Sequence[ColorRegion]) -> bool:
 
 def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
     # The largest region comes first. Small holes are filled, and parts thinner than 3 px removed.
-    # With `joined`, pieces with a larger gap between them are one region, without the gap's pixels.
+    # With `joined`, pieces that are less than _REACH apart are one region, without the gap's
+    # pixels.
     closed = _with_gaps_filled(mask.astype(np.uint8), _HOLE, picture)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened

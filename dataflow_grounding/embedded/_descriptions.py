@@ -25,9 +25,9 @@ class Descriptions:
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = things
-        # the ids of the things that a phrase, without article, fits
+        # {"red car": [3, 5]}: the ids of the things that a phrase, without article, fits
         self.meanings: dict[str, list[int]] = {}
-        self._names_by_id: dict[int, list[str]] = {}  # of each thing, the shortest first
+        self._names_by_id: dict[int, list[str]] = {}  # all names of each thing, the shortest first
         for thing in things:
             names = list(_names(thing, picture))
             self._names_by_id[thing.id] = names
@@ -37,7 +37,7 @@ class Descriptions:
 
     def _add_counted(self) -> None:
         # Where "red car" fits two things, "two red cars" means both.
-        for color in ("", *words.COLOR_BOUNDS):
+        for color in ("", *words.COLOR_BOUNDS):  # all colour terms; "" for "two cars"
             for kind in {thing.kind for thing in self.things}:
                 ids = self.meanings.get(_joined(color, kind), [])
                 if len(ids) > 1:
@@ -195,9 +195,9 @@ def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]
         if len(ids) > 1 and descriptions.means(text, ids):
             expressions.append({"text": text, "region_ids": ids})
     for thing in descriptions.things:
-        text = descriptions.shortest(thing) or ""
-        if text:
-            expressions.append({"text": text, "region_ids": [thing.id]})
+        own_text = descriptions.shortest(thing)
+        if own_text is not None:
+            expressions.append({"text": own_text, "region_ids": [thing.id]})
     return expressions
 
 

@@ -48,6 +48,7 @@ class Faces(NamedTuple):
 
 def find_faces(picture: Picture) -> Faces:
     """Return the frontal faces in a picture: the clear ones, and how many are doubtful."""
+    # A smaller copy is searched, with its contrast evened out.
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
         return Faces([], 0)

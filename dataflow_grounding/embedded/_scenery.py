@@ -48,10 +48,10 @@ def find_sky(picture: Picture) -> list[Candidate]:
     ends_above = region[-1].mean() <= _MOST_OF_LAST_ROW
     if not (is_large and is_wide and ends_above):
         return []
-    b_star = picture.lab[region > 0][:, 2]  # from blue, below 0, to yellow
+    blueness = -picture.lab[region > 0][:, 2]  # -b*: above 0 for blue, below for yellow
     least_blue, most_blue = _SKY_BLUE
-    is_sky_blue = least_blue <= -b_star.mean() <= most_blue
-    if not is_sky_blue or b_star.std() > _SKY_SPREAD:
+    is_sky_blue = least_blue <= blueness.mean() <= most_blue
+    if not is_sky_blue or blueness.std() > _SKY_SPREAD:
         return []
     return [Candidate(box_of(*cv2.boundingRect(region)), _SKY_SCORE, "region")]
 
@@ -65,9 +65,9 @@ def _smooth_from_top(picture: Picture) -> Array:
     # Closing connects the pieces of a sky that wires, poles and branches cut apart.
     side = max(5, round(0.03 * picture.width) | 1)  # an odd number of pixels
     connected = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
-    region = _parts_at_top(connected, picture) & smooth
-    horizon = _horizon(picture, region > 0)  # a row
-    region[horizon:] = 0
+    region = _parts_at_top(connected, picture) & smooth  # without the wires
+    horizon_row = _horizon(picture, region > 0)
+    region[horizon_row:] = 0
     return region
 
 
@@ -114,7 +114,7 @@ def find_greenery(picture: Picture) -> list[Candidate]:
     Grass and leaves aren't told apart.
     """
     gray = picture.gray.astype(np.float32)
-    # Around each pixel: the mean of the squares minus the square of the mean.
+    # Of the 5 x 5 pixels around each: the mean of their squares minus the square of their mean.
     variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
     _, _, hue = picture.lch
     _, labels, stats, _ = cv2.connectedComponentsWithStats(_green_areas(picture))

@@ -18,6 +18,10 @@ _LEAST_SOLIDITY = 0.8  # area over that of the convex hull: with less only a sta
 _SQUARE_ENOUGH = 0.9  # short over long side, from which a rectangle is a square
 _STAR_POINTS = 5
 _CORNER = 0.02  # of an outline's length: a smaller bend is no corner
+# Up to _NEAR px from a region, its colour is mixed with that of its surroundings. From there to
+# _RING_END px, there is only the latter.
+_NEAR = 4
+_RING_END = 8
 
 
 class Shape(NamedTuple):
@@ -31,19 +35,25 @@ class Shape(NamedTuple):
 
 def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     """Return the shape that a region of a colour is most like, its holes filled."""
-    part = picture.around(region.bbox, 10)  # with room for the ring
+    part = picture.around(region.bbox, _RING_END + 2)  # with room for the ring
     filled = _filled(region.pixels[part])
-    # A ring around the shape, from 4 to 8 px off, where no colours mix. It is empty where the shape
-    # fills the picture.
-    with_ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
-    ring = with_ring - cv2.dilate(filled, np.ones((9, 9), np.uint8))
-    to_corners = _with_corners(picture.bgr[part], filled, ring) if ring.any() else filled
-    x, y, width, height = cv2.boundingRect(to_corners)
+    # The tips of a shape have mixed colours, and aren't in the region. They are found by comparing
+    # them with the colour of a ring around the shape.
+    ring = _grown(filled, _RING_END) - _grown(filled, _NEAR)
+    fills_picture = not ring.any()
+    whole_shape = filled if fills_picture else _with_corners(picture.bgr[part], filled, ring)
+    x, y, width, height = cv2.boundingRect(whole_shape)
     rows, columns = part
     box = box_of(columns.start + x, rows.start + y, width, height)
-    kind, fit = _kind_and_fit(_outline(to_corners))
+    kind, fit = _kind_and_fit(_outline(whole_shape))
     drawn = replace(region, bbox=box, score=_SHAPE_SCORE, evidence="seen")
     return Shape(kind, fit, region, drawn)
+
+
+def _grown(mask: Array, pixels: int) -> Array:
+    # The mask with all that is up to this many pixels away from it.
+    side = 2 * pixels + 1
+    return np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)))
 
 
 def _outline(mask: Array) -> Array:
@@ -66,8 +76,7 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     # 0 where a pixel has the ring's colour, 1 where it has the region's, 0.5 halfway between.
     square_of_difference = max(float(difference @ difference), 1.0)  # no 0: it is divided by
     share_of_region = (bgr - color_of_ring) @ difference / square_of_difference
-    surroundings = cv2.dilate(filled, np.ones((9, 9), np.uint8))
-    near = surroundings & (share_of_region > 0.5).astype(np.uint8)
+    near = _grown(filled, _NEAR) & (share_of_region > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
     label = labels[filled > 0][0]  # `filled` is one piece: the label of any of its pixels
     return np.asarray((labels == label).astype(np.uint8))

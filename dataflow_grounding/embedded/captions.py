@@ -86,6 +86,7 @@ def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
     end = chunk_start
     while end < min(len(tokens), chunk_start + _MOST_WORDS):
         is_first = end == chunk_start
+        # a comma ends a phrase, but not the one in "a small, red car"
         ends_here = _ends_before(tokens, end, is_first, has_a)
         if ends_here and not _is_between_modifiers(tokens, end):
             break
@@ -136,7 +137,8 @@ def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
         return True
     # "cars" needs no article. "glasses" and the like have no singular.
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
-    # Without an article it may be the rest of a longer phrase.
+    # Without an article, it may be the rest of a longer phrase. It isn't if the word before it,
+    # such as "with", ends phrases.
     begins_here = phrase.start == 0 or ends_phrase(before, last)
     return is_plural and begins_here
 

@@ -71,8 +71,8 @@ def plural_of(kind: str) -> str:
     car", "men in a hat" of "man in a hat".
     """
     parts = kind.split()
-    head = head_of(kind)
-    index_of_noun = len(parts) - 1  # unless another word is the head
+    head = head_of(kind)  # the noun that it is about: "man" of "man in a hat"
+    index_of_noun = len(parts) - 1  # the last word, if none is the head
     for index, word in enumerate(parts):
         if singular(word) == head:
             index_of_noun = index
@@ -89,8 +89,8 @@ def with_article(name: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """Return the colour term of at least half of a box's inner part; empty where none has that. A
-    quarter at each side is left out, where the background may be.
+    """Return the colour term of at least half of a box's inner part; "" where no colour covers half
+    of it. A quarter at each side is left out, where the background may be.
     """
     x1, y1, x2, y2 = bbox
     margin_x = (x2 - x1) / 4

@@ -49,7 +49,7 @@ def plain_header(data: bytes) -> PlainHeader | None:
         return None
     size: Size | None = None
     orientation: int | None = None
-    others: list[tuple[int, bytes]] = []  # with a second frame or EXIF, which isn't harmless
+    others: list[tuple[int, bytes]] = []  # a second frame or EXIF is among them, and not harmless
     for marker, content in segments:
         if marker in _FRAMES and size is None:
             size = _size_in(content)
@@ -145,8 +145,8 @@ def _entries_of_orientation(tiff: bytes, order: Literal["little", "big"]) -> lis
 
 
 def _are_harmless(segments: Sequence[tuple[int, bytes]]) -> bool:
-    # Whether segments are harmless by what is in them: tables with values of one byte, or a whole
-    # header of JFIF. For these two the marker alone doesn't tell.
+    # Whether segments are harmless by what is in them. Two kinds can be: tables of quantization
+    # whose values take one byte, as all decoders read, and headers of JFIF that are whole.
     for marker, content in segments:
         if marker == _QUANTIZATION:
             are_whole = len(content) % _TABLE_BYTES == 0

@@ -67,8 +67,8 @@ class Shown:
         return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
 
     def _repr_html_(self) -> str | None:
-        # The picture, or the table, is left out where it can't be had. Without both, None has the
-        # notebook show repr().
+        # If the picture or the table can't be made, it is left out. If both are, None is returned,
+        # by which the notebook shows repr().
         parts = []
         with suppress(Exception):
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
@@ -110,6 +110,7 @@ class ShownRecord(Shown, Record):
                 return read_expressions(self, key)
         for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
+                # of the whole record, another column might be read
                 only_this_column = Record({key: self[key]})
                 return read_any_expressions(only_this_column)
         return read_any_expressions(self) if "expressions" in self else []

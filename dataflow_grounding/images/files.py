@@ -194,10 +194,11 @@ def _header_in(file: IO[bytes], path: str, data: bytes | None, whole_png: bool) 
             return Header(size, "image/jpeg", plain.orientation)
         file.seek(0)
         with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            searched = b""  # for the orientation of a PNG
+            # Of a PNG, Pillow is asked for the orientation only if one is mentioned in these bytes.
+            png_bytes = b""  # none: it is taken for upright
             if picture.format == "PNG" and whole_png:
-                searched = _png_heads(file, path) if data is None else data
-            return _header_of(picture, searched)
+                png_bytes = _png_heads(file, path) if data is None else data
+            return _header_of(picture, png_bytes)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -275,9 +276,9 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     # bits into these 16, next to nothing is left, and the picture would be black: it is refused.
     if _is_deep(picture):  # a grey one: Pillow keeps all of its bits, so that it can be stretched
         return
-    bits_of_colors: Any = ()  # the number for each color
+    bits_of_colors: Any = ()  # a number for each color: (16, 16, 16)
     if picture.format == "PNG":
-        bits_of_colors = data[24:25]  # one byte for all colors, after width and height
+        bits_of_colors = data[24:25]  # one byte, for all colors, after width and height
     elif picture.format == "TIFF":
         bits_of_colors = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
     if 16 not in bits_of_colors:
@@ -380,11 +381,11 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
     return picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
 
 
-def _header_of(picture: "PillowImage", data: bytes) -> Header:
-    # `data` is needed of a PNG alone: `may_have_exif` looks through it.
+def _header_of(picture: "PillowImage", png_bytes: bytes) -> Header:
+    # `png_bytes` matter for a PNG alone: `may_have_exif` looks through them.
     import PIL.Image
 
-    orientation = _orientation_of(picture, data)
+    orientation = _orientation_of(picture, png_bytes)
     width, height = picture.size
     if picture.format == "TIFF":
         # Some versions of Pillow turn a TIFF upright on opening. Its tags have the stored size.
@@ -397,10 +398,10 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     return Header(_turned_size((width, height), orientation), media_type, orientation)
 
 
-def _orientation_of(picture: "PillowImage", data: bytes) -> int:
+def _orientation_of(picture: "PillowImage", png_bytes: bytes) -> int:
     # From 1 to 8; 1, for upright, where EXIF states none.
     orientation: Any = None
-    if may_have_exif(picture, data):
+    if may_have_exif(picture, png_bytes):
         with suppress(Exception):  # a broken EXIF block is as good as none
             orientation = picture.getexif().get(_ORIENTATION)
     return orientation if orientation in range(1, 9) else 1
@@ -538,8 +539,8 @@ class _Room:
     def taken(self, pixels: int) -> Iterator[None]:
         """Hold room for `pixels`, or all of it, in the block; wait until there is as much."""
         pixels = min(pixels, self._most)
-        # A thread that waits for room keeps the turn: else small pictures would keep a large one
-        # out.
+        # A thread that waits for room keeps the turn. Otherwise small pictures would always take
+        # the room that a large one waits for.
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels

@@ -408,15 +408,16 @@ class Image:
         padded, and if the serving takes its type and its number of bytes.
         """
         facts = self.facts
-        limits = self.limits.of_file
+        limits = self.limits.of_file  # its `max_bytes` heeds the limits in base64, too
         is_taken = facts.media_type in limits.media_types and facts.file_bytes <= limits.max_bytes
         if not (facts.plain and is_taken):
             return False
         size = facts.size
         if limits.sent(size) != size:  # it is scaled
             return False
-        # Padding comes last: `shown_size` may have to encode the picture.
-        return self.shown_size == size
+        # `shown_size` is asked last, because it may have to encode the picture.
+        is_padded = self.shown_size != size
+        return not is_padded
 
     @property
     def sent_media_type(self) -> str:
@@ -536,9 +537,9 @@ class Image:
         """What the steps to fit it are remembered by; None where any size of it fits."""
         if self.limits.most_base64 is None:
             return None
-        limits = self.limits.of_file
-        # To keep within `max_bytes`, a picture is sent in a lower quality. It is only sent in a
-        # smaller size where the limit in base64 is the lower one.
+        limits = self.limits.of_file  # its `max_bytes` is the lower of both limits
+        # A picture over the serving's `max_bytes` is sent in a lower quality, in the same size. One
+        # over the limit in base64 is sent smaller: that matters if this limit is the lower one.
         is_base64_limit_lower = limits.max_bytes < self.limits.max_bytes
         if not is_base64_limit_lower:
             return None
@@ -581,12 +582,12 @@ class Image:
         return steps
 
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
-        # The least steps with which the picture's JPEG has `most_bytes` or fewer, MOST_STEPS at the
-        # most. They are found as by bisection, but each try is estimated from the last JPEG's
-        # length. `as_sent` makes the picture in the size that an image is sent in.
+        # The least steps with which the picture's JPEG has `most_bytes` or fewer. They are found as
+        # by bisection, but instead of the middle, the steps are tried that the last JPEG's length
+        # suggests. `as_sent` makes the picture in the size that an image is sent in.
         length_by_size: dict[Size, int] = {}  # in frames, several counts of steps have one size
         too_large = -1  # the most steps with which it was too large
-        fits = MOST_STEPS  # the least steps with which it fits, as far as is known
+        fits = MOST_STEPS  # the least steps known to fit; MOST_STEPS are taken to fit, untried
         steps = 0  # the next to be tried, always between these two
         while fits - too_large > 1:
             reduced = self._reduced_by(steps)
@@ -599,6 +600,8 @@ class Image:
                 too_large = steps
             else:
                 fits = steps
+                # With one step less, it would be too large by this JPEG's length: so that isn't
+                # tried.
                 can_spare_a_step = further_steps <= -1
                 if not can_spare_a_step:
                     return steps
@@ -622,8 +625,9 @@ class Image:
         return reduced
 
     def _limits_at(self, steps: int) -> ImageLimits:
-        # The limits with which the picture is reduced by `steps`. Frames with a larger area than it
-        # then has are left out, but never the smallest frame.
+        # The limits with which the picture is reduced by `steps`: its area is at most what remains
+        # of it after these. Where it has to be sent in one of several frames, those with a larger
+        # area are left out, but never the smallest one.
         limits = self.limits.of_file
         if steps == 0:
             return limits
@@ -631,7 +635,7 @@ class Image:
         # each step shortens both sides
         area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))
         frames = tuple(frame for frame in limits.frames if math.prod(frame) <= area)
-        if limits.frames and not frames:
+        if limits.frames and not frames:  # all are larger
             frames = (min(limits.frames, key=math.prod),)
         return replace(limits, max_pixels=area, frames=frames)
 

@@ -88,8 +88,8 @@ def _is_stored(value: Any) -> bool:
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    # The module isn't imported for that: where nobody has imported it, there are no such objects.
-    # While another thread imports it, it may not have the class yet.
+    # The module isn't imported for that: if nobody has imported it, no such object exists.
+    # `class_` is None then, and also while another thread is just importing the module.
     class_ = getattr(sys.modules.get(module), name, None)
     return isinstance(class_, type) and isinstance(value, class_)
 
@@ -135,8 +135,8 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _in_mode_of_png(upright: "PillowImage") -> "PillowImage":
-    # A picture of 16 bits may name a transparent value in its `info`. That isn't written, so the
-    # value becomes white now.
+    # A picture of 16 bits may name a transparent value in its `info`. The PNG is written without
+    # that, so pixels with this value are made white now.
     if upright.mode.startswith("I;16") and upright.has_transparency_data:
         return on_white(upright)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):

@@ -71,7 +71,8 @@ class CropSheet(Image):
     def sent_digest(self) -> str:
         """`DIGEST>sheet 696x696 288/40+DIGEST_OF_REGIONS_AND_NUMBERS`, for keys of replies."""
         width, height = self.sent_size
-        shown = hashlib.sha256(repr((self.regions, self.numbers)).encode()).hexdigest()[:16]
+        what_is_shown = repr((self.regions, self.numbers))
+        shown = hashlib.sha256(what_is_shown.encode()).hexdigest()[:16]
         return f"{self.facts.digest}>sheet {width}x{height} {TILE}/{GAP}+{shown}"
 
     def as_sent(self, data: bytes) -> "PillowImage":

@@ -68,7 +68,10 @@ class ImageCrop(Image):
 
     @property
     def shown_size(self) -> Size:
-        """Width and height, in pixels of the region, of what is sent; padding fills a frame."""
+        """Width and height, in pixels of the region, of what is sent.
+
+        There is padding only where an exact size, a frame, has to be filled.
+        """
         if not self.limits.frames:
             return self.size
         frame = self.sent_size
@@ -129,7 +132,7 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def never_padded(image: Image) -> ImageLimits:
-    # Frames still pad it: they are exact sizes.
+    # Limits without those on the shape. With `frames`, which are exact sizes, it is still padded.
     return replace(image.limits, max_wide=None, max_tall=None)
 
 
@@ -251,6 +254,7 @@ class MarkedImage(Image):
 
         It is put into the unmarked image's `kept`, and let go with what is there.
         """
+        # without a limit on its base64, it is sent even if it has more than `max_bytes`
         has_limit = self.limits.most_base64 is not None
         is_too_large = has_limit and len(jpeg) > self.fitted_limits.max_bytes
         if not is_too_large and self.sent_size == self.size:

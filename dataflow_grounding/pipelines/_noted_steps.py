@@ -95,11 +95,11 @@ class StepByStep(CheckedSteps):
         """Take in a step, which waits. Raises PlanError or InputError if it can't be run."""
         try:
             super().append(step)
-        except InputError:
+        except InputError:  # its file can't be read
             waiting = self[self._started :]
             if not waiting:
                 raise
-            # One of these may write the file that this step reads.
+            # One of these may write the file: it is looked for again once they have run.
             self.run()
             super().append(step)
         written = _written_by(self[:-1])
@@ -145,8 +145,7 @@ class StepByStep(CheckedSteps):
                     self._budget,
                     unsettled=self._unsettled,
                 )
-            is_of_other_library_without_file = not summary.annotations
-            if is_of_other_library_without_file:
+            if not summary.annotations:  # an operator of another library, which wrote no file
                 continue
             self.summaries.append(summary)
             if summary.failed and not summary.done:

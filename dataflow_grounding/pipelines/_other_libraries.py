@@ -54,8 +54,8 @@ class ForeignOperator:
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):  # no `forward()` is running
             return work()
-        # A storage says in `strays` that a step of it was called in another thread, and the
-        # pipeline refuses that. But this operator may use its storage in any thread.
+        # Where `strays` is a list, a step of the storage that is called in another thread is an
+        # error. But this operator may use its storage in any thread.
         storage.strays = None
         return _output_column(self._operator, arguments, keys)
 
@@ -105,8 +105,8 @@ def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, An
 def _arguments_of_run(
     operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]
 ) -> dict[str, Any]:
-    # The values of the arguments of the operator's `run` by name, those of `keys` first. Raises
-    # PlanError where `run` doesn't take these.
+    # The values of all arguments of the operator's `run` by name, also of those that have their
+    # defaults. Those of `keys` come first. Raises PlanError where `run` doesn't take them.
     try:
         signature = inspect.signature(operator.run)
     except ValueError:  # not every callable tells its arguments

@@ -89,28 +89,28 @@ class Pipeline:
         return self._record([])
 
     def _record(self, steps: list[Step]) -> list[Step]:
-        # Adds the steps that `forward()` calls to `steps`, and returns `steps`. None is run. With
-        # None for `before_looking`, none is run where `forward()` looks at a file, either.
+        # Adds the steps that `forward()` calls to `steps`, and returns `steps`. None is run: not
+        # even, as in a run, before `forward()` looks at a file.
         with holding(noted_steps, steps), holding(before_looking, None):
             self._call_operators()
         return steps
 
     def _call_operators(self) -> None:
         # Calls `forward()`, whose operators note their steps. Storages begin at their first step.
-        # A step that another thread calls would not be noted: the storage puts an error's text for
-        # it into `strays`.
-        strays: list[str] = []
+        # Only steps that this thread calls are noted. For one that another thread calls, the
+        # storage puts an error's text into `errors_of_threads`.
+        errors_of_threads: list[str] = []
         replaced: dict[str, Any] = {}  # the attributes to put back in the end
         try:
             for storage in self._storages():
                 storage.reset()
                 bucket.fill(storage.cache_path)  # if that is an address, its files are fetched
-                storage.strays = strays
+                storage.strays = errors_of_threads
             replaced = self._replace_foreign()
             returned = type(self).forward(self)
             _check_plain(returned, type(self).__name__)
-            if strays:
-                raise PlanError(strays[0])
+            if errors_of_threads:
+                raise PlanError(errors_of_threads[0])
         except AttributeError as error:
             self._refuse_without_storage(error)
             raise
@@ -120,9 +120,10 @@ class Pipeline:
                 storage.strays = None
 
     def _replace_foreign(self) -> dict[str, Any]:
-        # Puts wrappers in place of attributes that belong to other libraries, so that their
-        # operators take part in the run as steps, and a look at a file of their storages is
-        # noticed. Operators in lists stay as they are. Returns what was replaced, by attribute.
+        # Puts wrappers in place of attributes that belong to other libraries. Thereby their
+        # operators become steps of the run, and it is noticed when `forward()` looks at a file of
+        # their storages. Operators in lists stay as they are. Returns what was replaced, by
+        # attribute.
         stand_ins: dict[str, Any] = {}
         for name, value in vars(self).items():
             is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
@@ -206,10 +207,10 @@ class Pipeline:
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
         check_budget(options)
-        # All operators find out ahead what they have to know, such as a model's box format, even
-        # those that `forward()` calls late: a run doesn't stop at them after others were paid for.
-        ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
-        steps = StepByStep(self.name, budget_of(options), ahead)
+        # All operators find out first what they have to know, such as a model's box format, even
+        # those that `forward()` calls late. If one can't, nothing was paid for yet.
+        operators = [value for value in vars(self).values() if isinstance(value, Operator)]
+        steps = StepByStep(self.name, budget_of(options), ahead=operators)
         with holding(current_options, options), suppress(NoRecordLeft):
             self._call_and_run(steps)
         if not steps.summaries:  # only steps of other libraries ran
@@ -229,7 +230,7 @@ class Pipeline:
             steps.refuse_early_look(error.filename)  # a PlanError, if a step is to write this file
             raise
         steps.run()
-        # A step of another library may leave no summary, but takes a step of the storage.
+        # An operator of another library may leave no summary, but its storage has gone on a step.
         has_taken_step = any(storage.operator_step >= 0 for storage in self._storages())
         if not has_taken_step and not steps.summaries:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")

@@ -119,7 +119,7 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(judge, samples=samples, **boxes))
         if negatives:
             self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
-        checks_boxes = check or proposed  # such as a detector's boxes
+        checks_boxes = check or proposed  # boxes of a detector, say, are always checked
         if checks_boxes:
             self.further.append(steps.BoxChecker(judge))  # judges negatives, too
             self.further.append(steps.MissingFinder(serving, **boxes))
@@ -220,7 +220,8 @@ class ImageReferringExpressionPipeline(Pipeline):
             self.checker = steps.DoubleChecker(serving)
         self.verifier: Operator | None = None
         if method in ("reground", "both"):
-            # A question has as many phrases as one about regions has regions.
+            # The serving says how many regions it takes in a question. It is asked about as many
+            # phrases at once.
             self.verifier = steps.BoxVerifier(
                 judge, region_iou=iou, phrases_per_request=serving.regions_per_request
             )
@@ -285,17 +286,17 @@ class ImageRegionCaptionPipeline(Pipeline):
 
         Of the columns with other names, `answer` is the second step's, all others the first's.
         """
-        of_marker: dict[str, str] = {}
-        of_captioner: dict[str, str] = {}
+        marker_keys: dict[str, str] = {}  # {"output_prompt_key": "region_prompt"}
+        captioner_keys: dict[str, str] = {}
         for name, column in self.columns.items():
-            own_columns = of_captioner if name == "answer" else of_marker
-            own_columns[f"output_{name}_key"] = column
+            keys = captioner_keys if name == "answer" else marker_keys
+            keys[f"output_{name}_key"] = column
         self.marker.run(
-            self.storage.step(), input_image_key="image", input_bbox_key="bbox", **of_marker
+            self.storage.step(), input_image_key="image", input_bbox_key="bbox", **marker_keys
         )
         self.captioner.run(
             self.storage.step(),
             input_image_key="image",
             input_regions_key="regions",
-            **of_captioner,
+            **captioner_keys,
         )

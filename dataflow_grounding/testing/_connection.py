@@ -89,8 +89,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._talking: asyncio.Future[None] | None = None  # None before a client has connected
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Where the talk ends, the connection is broken off at once. So the talk awaits
-        # `writer.drain()` before: with a limit of 0 that returns when all is sent.
+        # When the talk ends, the connection is broken off, with all bytes that wait to be sent. So
+        # the talk awaits `writer.drain()` first. With a limit of 0, that returns when all are sent.
         writer.transport.set_write_buffer_limits(high=0)
         self._talking = asyncio.ensure_future(self._talk(reader, writer))
         self._talking.add_done_callback(lambda _: writer.transport.abort())

@@ -127,7 +127,7 @@ class Endpoint(Counts):
         if exchange.counted:
             self.count_request(len(body))
         try:
-            exchange.fault = self._decide(exchange, head, body)
+            exchange.fault = self._decide(exchange, head, body)  # sets `wire` if there is a reply
         except BadRequest as error:
             exchange.fault = Fault(error.status, str(error))
         except Exception as error:
@@ -228,8 +228,9 @@ class Endpoint(Counts):
         return Answer(text)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        # Four characters count as a token. A request's beginning is its system message and its
-        # pictures. It counts as cached if one of the last CACHE_WINDOW requests had the same.
+        # Four characters count as a token. As at real endpoints, the beginning of a request, its
+        # system message and pictures, is cached: its tokens count as such if one of the last
+        # CACHE_WINDOW requests began alike.
         output_tokens = len(answer.text) // 4
         if pictures is None:  # the body was not read: the input counts as one image
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
@@ -242,7 +243,8 @@ class Endpoint(Counts):
         is_long = bool(pictures)  # endpoints cache only long beginnings
         if is_long and last_received is not None:
             requests_since = self.received - last_received
-            cached_tokens = beginning_tokens if requests_since <= CACHE_WINDOW else 0
+            if requests_since <= CACHE_WINDOW:
+                cached_tokens = beginning_tokens
         return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _put_error_on_wire(self, exchange: Exchange) -> None:

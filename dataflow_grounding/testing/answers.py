@@ -288,7 +288,7 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
         return None
     texts = [phrase["text"] for phrase in request.input["phrases"]]
     size = int(request.input["image"]["width"]), int(request.input["image"]["height"])
-    if len(texts) == len(PROBE_COLORS):  # a picture with a plain background shows all of them
+    if len(texts) == len(PROBE_COLORS):  # a picture with a plain background shows all colours
         layout = _layouts(size).get(tuple(texts))
         if layout is not None:
             return probe_of(size, layout)
@@ -301,12 +301,13 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 @lru_cache(maxsize=100)
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
-    # The number of each layout of probe pictures of a size, by its phrases in order. Layouts aren't
-    # told by their boxes: to make these takes ten times as long.
-    inner_layouts = range(INNER, INNER + LAYOUTS)  # no rectangle is at the picture's edge
+    # The number of each layout of a size, by the order of its phrases. A run draws its probe
+    # pictures by such numbers: from 0 on, and from INNER on where no rectangle is to be at the
+    # picture's edge. Boxes aren't made here: that would take ten times as long.
+    inner_layouts = range(INNER, INNER + LAYOUTS)
     number_of: dict[tuple[str, ...], int] = {}
     for layout in (*range(LAYOUTS), *inner_layouts):
-        # In few sizes two layouts have the same phrases: then the first counts.
+        # In few sizes, two layouts have their phrases in the same order: the first one is kept.
         number_of.setdefault(tuple(phrases_of(size, layout)), layout)
     return number_of
 

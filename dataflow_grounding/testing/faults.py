@@ -268,7 +268,7 @@ class _Rule:
             return None
         if self.times is not None and self.strikes.total() >= self.times:
             return None
-        if self.times_each is None:
+        if self.times_each is None:  # questions aren't told apart
             self.strikes[""] += 1
             return self.fault
         # The same text with other pictures is another question.

@@ -118,8 +118,8 @@ def read_image(encoded: str) -> ReceivedImage:
             if may_have_exif(image, data):
                 orientation = int(image.getexif().get(Base.Orientation, 1))
             else:
-                # As endpoints do, this refuses a PNG that is cut off. It decodes nothing. A picture
-                # that may have EXIF is left out, because Pillow can't read that any more then.
+                # As endpoints do, this refuses a PNG that is cut off; it decodes nothing. Where
+                # there may be EXIF, it isn't called: Pillow can't read both from one file.
                 image.verify()
             digest = hashlib.sha256(data).hexdigest()
             return ReceivedImage(digest, width, height, orientation, image.format or "", len(data))

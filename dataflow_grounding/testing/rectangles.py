@@ -38,7 +38,8 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
         pixels = np.asarray(picture.convert("RGB")).astype(np.int16)
     boxes: dict[str, Bbox] = {}
     for phrase in phrases:
-        color = COLORS.get(phrase.split()[1])  # that of "red"
+        _, color_name, *_ = phrase.split()  # "the", "red", "rectangle"
+        color = COLORS.get(color_name)
         if color is None:  # the phrase names no rectangle of a probe picture
             continue
         box = _largest_rectangle(pixels, np.array(color, np.int16))

@@ -160,8 +160,8 @@ class LoopbackServer(Endpoint):
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
-                # It is counted before the last bytes leave: once a client has these, it may ask for
-                # the count.
+                # It is counted before its last bytes leave, because a test may look at the count as
+                # soon as it has them.
                 self._count_as_sent(exchange)
             writer.write(rest)
             await writer.drain()
@@ -183,13 +183,13 @@ class LoopbackServer(Endpoint):
         if not was_counted_as_sent:
             self._end(exchange)
             return
-        self.count_reply(exchange.status, -1)
+        self.count_reply(exchange.status, -1)  # takes back what `_count_as_sent` has counted
         exchange.request.status_sent = None
         exchange.request.time_sent = None
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # Waits until a reply is due. Returns the bytes to send then: all that its fault lets
-        # through. Of one that drips, all but the last drop is sent here.
+        # Waits until a reply is due, and returns the bytes to send then: all of them, or those
+        # before its fault cuts it off. Of a reply that drips, only the last drop is left to send.
         fault = exchange.fault
         wire = exchange.wire
         if fault.stall_for is not None:

@@ -45,7 +45,8 @@ class Takes:
         itself stays as it is, and so do all answers of an endpoint that passes over tiers.
         """
         asked_tier = request.settings.get("service_tier")
-        if answer.tier is not None or asked_tier is None or self.service_tiers is None:
+        passes_over_tiers = self.service_tiers is None
+        if answer.tier is not None or asked_tier is None or passes_over_tiers:
             return answer
         return replace(answer, tier=str(asked_tier))
 
