@@ -26,9 +26,11 @@ def is_web(value: object) -> bool:
 
 
 def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Return whether a row, or another file of data, may name this path. fsspec knows some forty
-    schemes, and to open one is to connect to any host that the row names: besides stores of the
-    extras only those of `folders`, which the user named, are let through.
+    """Return whether a row, or another file of data, may name this path.
+
+    fsspec knows some forty schemes. To open an address of one may be to connect to any host that
+    the row names. So only two kinds are let through: the schemes of STORE_EXTRAS, and those of
+    `folders`, which the user named.
     """
     scheme = scheme_of(path)
     return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)

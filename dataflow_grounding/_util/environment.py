@@ -94,12 +94,14 @@ def may_be_in_env_file(name: str) -> bool:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """Return the first variable set by a `.env` file that names an address, and that file; None if
-    there is none.
+    """Return the first variable of a `.env` file that names an address, and that file, else None.
 
-    A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`. So there
-    are three ways to name `http://eu.host.org:8000/v1`: a value that has `eu.host.org:8000` in it,
-    one that is a part of the host between dots (`eu`, `host.org`), and one that is the port.
+    A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`. So a value
+    names `http://eu.host.org:8000/v1` in one of three ways:
+
+    - it has `eu.host.org:8000` in it
+    - it is a part of the host between dots: `eu`, `host.org`
+    - it is the port: `8000`
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
@@ -109,7 +111,7 @@ def names_address(address: str) -> tuple[str, str] | None:
     for name in _set_by:
         file = _file_of(name)
         value = os.environ.get(name, "")
-        if not file or not value:
+        if not file or not value:  # no file set it to what it is now, or it is empty
             continue
         if value.isdecimal():
             is_part = host_and_port.endswith(f":{value}")
@@ -125,16 +127,17 @@ def refuse_key_from_another_place(
     address: str, key: str | None, headers: Mapping[str, str]
 ) -> None:
     """Raise SpecError where a `.env` file names the address and the key is from another place.
+
     Otherwise a stranger's file could have the user's own key sent to its address.
     """
     variable_and_file = names_address(address)
     if variable_and_file is None:
         return
     variable, file = variable_and_file
-    # The file may have its own key sent to its address. Only what it hasn't set is looked at.
+    # The file may have its own key sent to its address: the values that it set are left out.
     file_values = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in file_values]
-    secret = _key_of_variable_in(texts)
+    secret = _key_of_variable_in(texts)  # in words, for the message
     if not secret:
         secret = _secret_of_spec(key, headers, texts, file_values)
     if secret:
@@ -147,9 +150,9 @@ def refuse_key_from_another_place(
 
 def _key_of_variable_in(texts: list[str]) -> str:
     # Names the first key of the environment that is in the texts, such as "the key MY_API_KEY"; ""
-    # without one. A key is a variable's value if that is long, or the variable is named as a
-    # secret. Within a text, as in `Bearer KEY`, it has to be both: a text may hold some other value
-    # by accident.
+    # without one. The value of a variable counts as a key:
+    # as a whole text, `KEY`          -> if it is long, or the variable is named as a secret
+    # within a text, `Bearer KEY`     -> if it is both: a text may hold another value by accident
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -167,13 +170,14 @@ def _secret_of_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], file_values: list[str]
 ) -> str:
     # Says which secret the spec states itself: "the key", or "what the header NAME holds"; "" for
-    # none. `texts` are the key and the headers' values, without `file_values`: those that the
-    # `.env` file set. A key that may be a word is no secret: some endpoints without keys want any
-    # text (`EMPTY`).
-    if key and key in texts and is_no_word(key):
+    # none. `file_values` are what the `.env` file set, `texts` are the key and the headers' values
+    # without these.
+    is_of_file = key not in texts
+    # A key that may be a word is no secret: endpoints without keys may want any text, `EMPTY`.
+    if key and not is_of_file and is_no_word(key):
         return "the key"
     for name, text in headers.items():
-        # `Bearer KEY` with the file's own key
+        # as in `Bearer KEY`, with the file's own key
         has_file_value = any(len(value) >= _SHORTEST and value in text for value in file_values)
         has_secret = any(map(is_no_word, secrets_of({name: text})))
         if has_secret and not has_file_value:
@@ -182,7 +186,8 @@ def _secret_of_spec(
 
 
 def _file_of(name: str) -> str:
-    # The `.env` file that set a variable; "" without one, or if it has another value by now.
+    # The `.env` file that set a variable to what it is now. "" if none did, or if something else
+    # has changed the variable since.
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""
@@ -220,7 +225,8 @@ def _line_of(original: "Original") -> int:
 
 
 def _text_of(path: str) -> str:
-    # Bytes that aren't UTF-8, and zeros, are refused: the text is in another encoding then.
+    # Bytes that aren't UTF-8, and zeros, are refused: the file is in another encoding then, and a
+    # key would be read wrongly.
     with errors_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")  # -1 without one

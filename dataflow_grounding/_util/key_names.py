@@ -29,8 +29,10 @@ def key_variables() -> dict[str, str]:
 
 
 def with_names(value: Any) -> Any:
-    """Return a copy with a reference to its variable in place of each key of the environment.
-    Dicts' own keys stay. Raises SpecError for a known secret that no variable holds.
+    """Return a copy of a value, with the name of its variable for each key of the environment.
+
+    `{"api_key": "abc"}` becomes `{"api_key": "\\0DF_API_KEY\\0"}`. Names of dicts stay. Raises
+    SpecError for a known secret that no variable holds.
     """
     return _with_names_of(value, key_variables())
 
@@ -44,7 +46,7 @@ def _with_names_of(value: Any, keys: Mapping[str, str]) -> Any:
 
 
 def with_keys(value: Any) -> Any:
-    """Return what `with_names` was given, with this process's keys; SpecError if one is missing."""
+    """Undo `with_names`, with the keys of this process; SpecError if one is missing."""
     if type(value) is dict:
         return {name: with_keys(item) for name, item in value.items()}
     if type(value) in (list, tuple):

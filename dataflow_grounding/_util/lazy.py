@@ -54,8 +54,9 @@ def load_table(package: str, name: str) -> Any:
 
 
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
-    """Return a regular expression that is compiled at its first use. The replies' readers have two
-    hundred, of which a reply that comes as asked takes ten.
+    """Return a regular expression that is compiled at its first use.
+
+    The replies' readers have two hundred; a reply that comes as asked needs ten of them.
     """
     return cast("re.Pattern[str]", _LazyPattern(text, flags))
 

@@ -11,7 +11,8 @@ ALL_BITS = 2**64 - 1
 
 class NumberTable:
     """A hash table in flat arrays: a key is at the slot of its low bits, or at the next free one.
-    Keys are taken modulo 2**64; 0 marks a free slot, and counts as 1.
+
+    Keys are taken modulo 2**64. 0 marks a free slot, so the key 0 is stored as 1.
     """
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ def joined(folder: str, path: str) -> str:
         return path
     if not is_remote(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
-    # every remote address has one
+    # The cast leaves out None: the pattern matches every remote address.
     bucket_end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
     # From a root, `..` leads no further up: `/a/../../b` becomes `/b`.
     within = posixpath.normpath(f"/{folder[bucket_end:]}/{path}").lstrip("/")
@@ -64,11 +64,12 @@ def joined(folder: str, path: str) -> str:
 
 def folders_in_words(folders: Iterable[str]) -> list[str]:
     """Return folders as a message names them, each once: `./photos/` is `photos`."""
+    # The names are as they were given, not absolute: Ray's workers run in other folders, and say
+    # the same.
     names = []
     for folder in folders:
         name = folder if is_remote(folder) else os.path.normpath(plain_path(folder))
         names.append("the current folder" if name == "." else name)
-    # By what they are called: a run on Ray's workers, which are in other folders, says the same.
     return list(dict.fromkeys(names))
 
 
@@ -76,8 +77,8 @@ def path_within(path: str, root: str | None) -> str:
     """Return an absolute path or address relative to `root`; "" where it isn't within it."""
     if not root or is_remote(path) != is_remote(root):
         return ""
-    # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
-    # header does.
+    # Nearly all paths and roots are plain: then no relpath is needed, which takes as long as
+    # reading a picture's header.
     if _is_plain(root) and _is_plain(path) and path != root:
         beginning = f"{root}{os.sep}"
         return path.removeprefix(beginning) if path.startswith(beginning) else ""
@@ -107,8 +108,10 @@ def look(path: str) -> State:
 
 
 def state_of(path: str) -> list[int] | None:
-    """Return numbers that change when a file is written to or replaced; the first are bytes and
-    nanoseconds since 1970. None if there is no such file, and for a local folder or pipe.
+    """Return numbers that change when a file is written to or replaced.
+
+    The first two are its bytes, and its time of change in nanoseconds since 1970. None if there is
+    no such file, and for a local folder or pipe.
     """
     with suppress(OSError, InputError):
         if is_remote(path):
@@ -122,7 +125,8 @@ def state_of(path: str) -> list[int] | None:
 
 def kind_of(path: str) -> str:
     """Return `file`, `folder` or `pipe`; "" for nothing, or what can't be looked up here."""
-    # The errors after which "" is returned. Any other error of a store becomes an InputError.
+    # The errors after which "" is returned. A store may only be out of reach for now: its other
+    # errors become an InputError.
     means_nothing: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_remote(path):
         means_nothing = (OSError, ValueError)  # the latter for a name with a null
@@ -132,9 +136,10 @@ def kind_of(path: str) -> str:
 
 
 def open_input(path: str) -> IO[bytes]:
-    """Open a file to read, here or in a store, which is asked again for what it doesn't send. A
-    file of size 0 is taken for empty: the kernel's files have that size, and some of them never end
-    (/proc/kmsg).
+    """Open a file to read, here or in a store, which is asked again for what it doesn't send.
+
+    A file of size 0 is taken for empty, without reading it: the kernel's files have that size, and
+    some of them never end (/proc/kmsg).
     """
     if is_remote(path):
         return stores.open_file(path)
@@ -147,8 +152,9 @@ def open_input(path: str) -> IO[bytes]:
 
 
 def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes]:
-    """Open a file to read its first `size` bytes, unless `check` refuses it. Of a file in a store
-    only these are fetched; one of this machine may be read further.
+    """Open a file to read its first `size` bytes, unless `check` refuses it by raising.
+
+    Of a file in a store only these are fetched; one of this machine may be read further.
     """
     state = look(path)
     check(state)
@@ -160,9 +166,10 @@ def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes
 def read_input(
     path: str, most: int, check: Callable[[State], None], size: int | None = None
 ) -> bytes:
-    """Return all bytes of a file, unless `check` refuses it. It is checked before it is opened,
-    because opening a device may have an effect. A store isn't asked for a `size` that is known. A
-    file that grows meanwhile is read up to about `most` bytes.
+    """Return all bytes of a file, unless `check` refuses it by raising.
+
+    It is checked before it is opened, because opening a device may have an effect. If `size` is
+    given, a store isn't asked for it. A file that grows meanwhile is read up to about `most` bytes.
     """
     if is_remote(path):
         state = look(path) if size is None else State(size, 0, "file")
@@ -198,11 +205,11 @@ def names_in(folder: str) -> list[str]:
     seen: set[str] = set()
     for top, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a link that leads back: os.walk goes no deeper if its list is empty
             folders.clear()
             continue
         seen.add(real)
-        # os.walk goes into what is left in its list
+        # It goes into the folders that stay in the list.
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):

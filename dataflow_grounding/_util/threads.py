@@ -33,8 +33,8 @@ THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's st
 
 @cache
 def _threads(process: int) -> "ThreadPool":
-    # A forked process can't use its parent's pool: each has one, by its id. A store may take its
-    # time: Python doesn't wait for these threads at its end.
+    # The pool of a `process`, by its id: a forked process can't use its parent's. At its end,
+    # Python doesn't wait for the threads of a ThreadPool, which may be waiting for a store.
     from multiprocessing.pool import ThreadPool
 
     try:
@@ -65,8 +65,10 @@ def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """Do `work`, which waits for stores, in one of the pool's threads, and return its result. The
-    event loop's own threads are too few. If the caller is cancelled, the work goes on to its end.
+    """Do `work`, which waits for stores, in one of the pool's threads, and return its result.
+
+    The event loop's own threads are too few. If the caller is cancelled, the work goes on to its
+    end.
     """
     import asyncio
     from concurrent.futures import Future
@@ -79,9 +81,10 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool], *, cores: bool = False
 ) -> Iterator[T]:
-    """Yield what `work` returns for each item, in order. Items are done in batches. Threads do a
-    batch in which any item `waits` for stores. Others are done in this thread or, with `cores`, by
-    a thread for each core.
+    """Yield what `work` returns for each item, in order.
+
+    Items are done in batches. If any item of a batch `waits` for a store, the pool's threads do the
+    batch. Any other batch is done in this thread or, with `cores`, by a thread for each core.
     """
     remaining = iter(items)
     with ExitStack() as stack:
@@ -98,8 +101,10 @@ def side_by_side(
 
 
 class Turn:
-    """Lets one thread do a piece of work that several threads need; if it fails, those that wait
-    get its error. Otherwise each in turn would wait for an endpoint that is down.
+    """Lets one thread at a time do a piece of work that several threads need.
+
+    If it fails, the threads that wait for their turn get its error. Otherwise each of them would
+    try, and wait for an endpoint that is down.
     """
 
     def __init__(self) -> None:
@@ -110,8 +115,10 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait for the turn, and have it within the block. If the block of another thread failed
-        meanwhile with an error that `concerns_all`, raise that instead.
+        """Wait for the turn, and have it within the block.
+
+        If the block of another thread failed meanwhile with an error that `concerns_all`, raise a
+        copy of that error instead.
         """
         failures_before = self._failures
         with self._lock:

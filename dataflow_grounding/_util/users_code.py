@@ -14,8 +14,9 @@ _PYTHON = sysconfig.get_path("stdlib")
 
 
 async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a user's function in a thread; return what it returns, raise what it raises. A
-    StopIteration becomes a RuntimeError, as in any coroutine.
+    """Call a user's function in a thread; return what it returns, raise what it raises.
+
+    A StopIteration becomes a RuntimeError, as in any coroutine.
     """
 
     def outcome() -> tuple[T | None, BaseException | None]:
@@ -24,8 +25,9 @@ async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
         except BaseException as error:
             return None, error
 
-    # The error is handed over as a value. A Future refuses a StopIteration: whoever awaits it would
-    # wait for ever. A GeneratorExit would end the task past all that catches it.
+    # The error is handed over as a value, because two errors can't be raised in a thread. A Future
+    # refuses a StopIteration, and whoever awaits it would wait for ever. A GeneratorExit would end
+    # the task past all that catches it.
     result, error = await asyncio.to_thread(outcome)
     if error is not None:
         raise error

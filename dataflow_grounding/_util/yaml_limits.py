@@ -21,7 +21,8 @@ class _OpenCollection:
 
 def check_values(text: str) -> None:
     """Raise ValueError, one line, for YAML of too many or too deep values; none of it is made."""
-    # The text as a whole, then the lists and mappings around the event, from the outermost in.
+    # What is open at the event, from the outermost in: first the text as a whole, then lists and
+    # mappings.
     around = [_OpenCollection(None, 0)]
     count_by_anchor: dict[str, int] = {}  # how many values each alias of an anchor has
     for event in yaml.parse(text, Loader=_LOADER):
@@ -33,7 +34,7 @@ def check_values(text: str) -> None:
                 count_by_anchor[ended.anchor] = ended.count
             around[-1].count += ended.count
         elif isinstance(event, yaml.AliasEvent):
-            # An anchor of a single value isn't noted: its alias is one value, too.
+            # Anchors of single values aren't in `count_by_anchor`: each alias of them is one value.
             around[-1].count += count_by_anchor.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             around[-1].count += 1

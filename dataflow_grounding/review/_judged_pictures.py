@@ -69,8 +69,8 @@ class JudgedPicture(NamedTuple):
 def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> list[str]:
     """Return the names that the picture of the record `key` may have, the surest first.
 
-    They are as `JudgedPicture.name` makes them. The file is read, which takes time, only if it has
-    the size in bytes of a picture that was judged: else its content can't be that of one.
+    They are as `JudgedPicture.name` makes them. Reading the file takes time. So it is read only if
+    a picture of as many bytes was judged: no other can have its content.
     """
     path = path_of(record)
     name_without_content = f"path {short_digest(path)}" if path else f"record {key}"

@@ -58,7 +58,7 @@ class Standing:
         for id, outcome in new_outcomes:
             outcomes.pop(id, None)  # the latest decision goes to the end
             is_changed = version_of(outcome.after) != version_of(outcome.before)
-            # An undone decision leaves what the pipeline wrote, as if nobody had judged it.
+            # After an undo, an expression as the pipeline wrote it counts as not judged.
             is_judged = was_judged(outcome.after) and not line.get("undoes")
             if is_changed or is_judged:
                 outcomes[id] = outcome
@@ -95,12 +95,12 @@ class DecidedInOtherFiles:
     """Phrases and boxes that were decided on in other files, found by their content."""
 
     def __init__(self) -> None:
-        # By picture, text and all boxes (`_phrase_key`), the outcomes of phrases of that content:
-        # each by its place, the key of its record and its own id.
+        # The outcomes of phrases, by content (picture, text and all boxes: `_phrase_key`), and then
+        # by the phrase's place: "a.jpg a.jpg#0" are the key of its record and its id.
         self._phrases = defaultdict[str, dict[str, Outcome]](dict)
         self._boxes: dict[str, _BoxVerdict] = {}  # by picture, text and box (`_box_key`)
         self._verdict_numbers = count()
-        self._picture_sizes: set[int | None] = set()
+        self._picture_sizes: set[int | None] = set()  # in bytes
 
     def add(self, standing: Standing) -> None:
         """Add what was decided on a file; of equal content the last decision counts."""
@@ -129,9 +129,9 @@ class DecidedInOtherFiles:
     ) -> dict[str, OutcomeHere]:
         """Return what was decided on phrases and boxes that a record has, by expression id.
 
-        A phrase gets the outcome of one with the same text and boxes: of several, that of the same
-        record and id, else the last. Where there is none, each box gets the verdict on an equal
-        one.
+        - A phrase gets the outcome of one with the same text and boxes. Of several, it is that of
+          the same record and id, else the last.
+        - Where no phrase is the same, each box gets the verdict on an equal box.
         """
         found: dict[str, OutcomeHere] = {}
         picture_names = names_of(record, key, self._picture_sizes)
@@ -158,8 +158,8 @@ class DecidedInOtherFiles:
     def _outcome_of_boxes(
         self, expression: Expression, picture_names: list[str]
     ) -> OutcomeHere | None:
-        # The phrase with the verdicts on its boxes, None without any. As in a review, the phrase is
-        # judged once all its boxes are, by who decided last.
+        # The phrase with the verdicts on those of its boxes that have one; None if none has. The
+        # phrase is judged if all its boxes are, as in a review: by the one who decided last.
         instances = []
         verdicts = []
         for box in expression["instances"]:

@@ -43,7 +43,7 @@ def certify(
     """Return what the reviewed sample says of RESULTS, as JSON.
 
     All samples that `review --sample` stated for the file as it is count together: none can be left
-    out. Bounds are at a level of 95%, with m samples of 1 - 0.05 / m: so nobody gains by drawing
+    out. With m samples, bounds are at a level of 1 - 0.05 / m: so nobody gains by drawing
     samples until a figure pleases. Raises InputError where no sample was stated for this file, or
     one is not what its seed draws.
     """
@@ -149,7 +149,7 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
     # judged, in a sample or not     -> right if the verdict is gold's answer
     # mixed into a sample and open   -> None, which counts as wrong: nobody is to look better by
     #                                   leaving hard items open
-    # shown to nobody                -> not counted
+    # open, and not mixed in         -> not counted
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown_with_gold: set[Item] = set()

@@ -96,13 +96,13 @@ class ReviewServer:
                 status=404, text="The address that `review` said has a token.", headers=_HEADERS
             )
         response = await _answer_of(handler, request)
-        # the answer's own headers go before _HEADERS
+        # The answer's own headers win: a picture has another Cache-Control.
         response.headers.update({**_HEADERS, **response.headers})
         return response
 
     def _is_own_page(self, request: web.Request) -> bool:
-        # `Host` is another name where a site has had its name lead to this machine. Browsers say by
-        # `Origin` and `Sec-Fetch-Site` which page asks; clients without a page send neither.
+        # A site may have its own name lead to this machine: then `Host` is that name. `Origin` and
+        # `Sec-Fetch-Site` say which page asks; clients without a page, such as curl, send neither.
         is_this_host = request.host == self.origin.removeprefix("http://")
         is_this_origin = request.headers.get("Origin", self.origin) == self.origin
         is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")

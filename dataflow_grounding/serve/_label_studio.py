@@ -30,8 +30,9 @@ class _Config(NamedTuple):
     labels: Sequence[str]
 
     def label_of(self, phrase: str) -> str:
-        """Return the label that says the same as a phrase, else the first label; the phrase itself
-        where there is no label.
+        """Return the label that says the same as a phrase, else the first label.
+
+        Where there are no labels, it is the phrase itself.
         """
         if phrase in self.labels:  # another label may differ from it in case alone
             return phrase
@@ -74,9 +75,10 @@ class _Backend:
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
             raise WrongRequest("`tasks` should be a list of objects")
         config = _config_of(body.get("label_config"))
-        # All tasks of the request at once: the engine limits how many are at work.
+        # An error of a single task is answered. Among others, it mustn't cost them their boxes.
         regions_of = self._regions_of_task if len(tasks) == 1 else self._regions_or_empty
         params = body.get("params")
+        # All tasks at once: the engine limits how many are at work.
         regions = await asyncio.gather(
             *[regions_of(request, config, task, params) for task in tasks]
         )
@@ -87,8 +89,9 @@ class _Backend:
     async def _regions_or_empty(
         self, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
     ) -> list[dict[str, Any]]:
-        # Label Studio shows an error, and stores no task of its request. So a task among others
-        # that would fail again gets no boxes instead, and this terminal says why.
+        # After an error, Label Studio stores no task of its request. So a task that would fail
+        # again gets no boxes instead, and this terminal says why. After an error that may pass,
+        # Label Studio is to ask for all again.
         try:
             return await self._regions_of_task(request, config, task, params)
         except (RecordError, InputError, WrongRequest) as error:
@@ -115,8 +118,8 @@ def _prediction(model_version: str, regions: list[dict[str, Any]]) -> dict[str, 
 
 
 def _may_pass(error: Exception) -> bool:
-    # Whether the same task may go well later. A picture that is missing now will be missing then,
-    # though a run asks about it again.
+    # Whether the same task may go well later. ImageMissing is among the `passing` errors, because a
+    # later run looks for the picture again. Here it is taken for lasting.
     is_of_a_moment = bool(getattr(error, "passing", False))
     return is_of_a_moment and not isinstance(error, ImageMissing)
 
@@ -159,8 +162,8 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
-    # A text that a person has just written, which `params` has in its context, is looked for alone.
-    # Without one, the labels and the texts of the task are looked for.
+    # A person has just written a text -> that text alone, from the context in `params`
+    # no text in there                 -> all labels, and the texts that the task has stored
     try:
         context = (params or {}).get("context")
         stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]

@@ -38,7 +38,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             raise WrongRequest("`params` should be an object")
         phrases = _phrases(params)
         shapes: list[dict[str, Any]] = []
-        if phrases:  # else nothing was typed, and there is nothing to ask
+        if phrases:  # else the user typed nothing
             picture = engine.pictures.of_base64(body.get("image"))
             shapes += _shapes(await engine.ground(request, picture, phrases), params)
         data = {"shapes": shapes, "description": ""}

@@ -32,9 +32,10 @@ from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
 
 class Engine:
-    """Grounds pictures as they come, all with one store of replies, one budget and one limit. It is
-    made where the lock of the run's folder is held. Nobody waits longer than `timeout` seconds;
-    work that has begun goes on all the same, and its reply is kept.
+    """Grounds pictures as they come, all with one store of replies, one budget and one limit.
+
+    It is made while the lock of the run's folder is held. Nobody waits longer than `timeout`
+    seconds; work that has begun goes on all the same, and its reply is kept.
 
     Two things of a run are done here at a request: the box format of the model is settled before
     the first picture of a size, and an `Asking`, which sends the requests to one serving, is
@@ -69,6 +70,7 @@ class Engine:
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
         """Put replies on disk until the service ends; then wait for all work, and close all.
+
         aiohttp runs it up to the `yield` when it starts, and the rest when it ends.
         """
         self._keeping = asyncio.create_task(keep_on_disk(self._store, self._folder))
@@ -89,17 +91,19 @@ class Engine:
         return f"{self.model} {choice.format.name}"
 
     async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
-        """Return the record of a picture with the boxes of phrases. Raises WrongRequest for what
-        are no phrases, RecordError for this picture, RunStopped where none can be done for now.
+        """Return the record of a picture with the boxes of phrases.
+
+        Raises WrongRequest for what are no phrases, RecordError where this picture can't be done,
+        RunStopped where none can be done for now, ServerFault after `timeout` seconds.
         """
-        begun = asyncio.Event()  # `_in_turn` sets it when the work is to be finished, come what may
+        begun = asyncio.Event()  # `_in_turn` sets it: from then on the work goes on to its end
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
-        task.add_done_callback(_look_at_error)
+        task.add_done_callback(_look_at_error)  # nobody waits for the task any more
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
         raise errors.ServerFault(f"{self._no_answer()}: ask again, what comes meanwhile is kept")
@@ -142,7 +146,7 @@ class Engine:
         # once the work goes on even if nobody waits for it.
         record = None
         if is_far:  # it is fetched before its turn: its host may be silent for long
-            begun.set()  # the thread that fetches it goes on to its end
+            begun.set()  # a thread that fetches can't be cancelled
             record = await off_loop(open_it)
         async with self._turns:
             if request.transport is None or request.transport.is_closing():
@@ -171,8 +175,8 @@ class Engine:
         return record
 
     async def _settle(self, record: Record, size: Size) -> None:
-        # Settles the box format before a picture is asked about. A model that counts pixels may
-        # have to be measured once more for a new size.
+        # Settles the box format before a picture is asked about. It is done for each size of
+        # pictures: a model that counts pixels may have to be measured for a new one.
         if size in self._settled:
             return
         async with self._settling:  # one at a time: nothing is to be measured twice
@@ -183,10 +187,10 @@ class Engine:
             is_first_picture = not self._settled
             for operator in self._run.job.operators:
                 if not is_first_picture:
-                    requests = await asyncio.to_thread(operator.settle, start)
-                    if not requests:  # nothing was measured: what is known holds for this size, too
+                    requests_sent = await asyncio.to_thread(operator.settle, start)
+                    if not requests_sent:  # what is known holds for this size, too
                         continue
-                # settles the format, and has it watched from here on
+                # Settles the format, if `settle` hasn't, and has the boxes watched from here on.
                 await asyncio.to_thread(operator.prepare, start)
             self._settled.add(size)
 
@@ -211,15 +215,16 @@ class Engine:
         return columns
 
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
-        # An error may have stopped an asking, which then sends nothing more. It is renewed, because
-        # an endpoint that was down may be up by the next request. If the watch of the box format
-        # has stopped it, the watch stops the new one, too.
+        # An error may have stopped an asking, which then sends nothing more:
+        # the store can't be written    -> all askings are stopped: replies would be lost
+        # our own budget is used up     -> it stays stopped
+        # all else                      -> it is renewed: an endpoint that was down may be up by now
+        # Where the watch of the box format has stopped it, the watch stops the new one again.
         if isinstance(stopped, errors.StorageFailed):
             for asking in self._askings.values():
                 asking.stopped = stopped  # what is paid for from now on would be lost
             return
-        # QuotaUsedUp is a kind of BudgetExceeded, but of the endpoint, which may give more later.
-        # Our own budget stays used up.
+        # QuotaUsedUp is a kind of BudgetExceeded, but the endpoint's: it may give more later.
         is_of_endpoint = isinstance(stopped, errors.QuotaUsedUp)
         if isinstance(stopped, errors.BudgetExceeded) and not is_of_endpoint:
             return
@@ -229,6 +234,6 @@ class Engine:
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:
-    # asyncio complains about an error of a task that nobody has looked at.
+    # Otherwise asyncio would complain that nobody has looked at the task's error.
     if not task.cancelled():
         task.exception()

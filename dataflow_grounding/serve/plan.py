@@ -25,15 +25,17 @@ FIXED = {
 def served_run(
     paths: Sequence[str], overrides: Sequence[str] = (), results: str | None = None
 ) -> SpecRun:
-    """Return the run of spec files, or without them of what the environment names. Replies are kept
-    in `results`, else in the spec's folder; without a spec, in the user's cache. Raises SpecError,
-    InputError, MissingExtra.
+    """Return the run of spec files, or without them of what the environment names.
+
+    Replies are kept in `results`, else in the spec's folder; without a spec, in the user's cache.
+    Raises SpecError, InputError, MissingExtra.
     """
     settings = list(overrides)
     if not paths:  # at the front, so that the user's own override may name another folder
         settings.insert(0, f"results_dir={os.path.join(cache_folder(), 'serve')}")
     if results:
-        # A spec without a results_dir is refused. So it gets one here, which `results` replaces.
+        # `load_spec` refuses a spec without a results_dir. So it gets one here; `results` replaces
+        # it below.
         settings.append("results_dir=.")
     spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
     if results:

@@ -31,10 +31,11 @@ BODIES = 8  # of the largest size, that all requests together may have in memory
 
 @dataclass
 class Server:
-    """Serves a run over HTTP until it is interrupted; port 0 is a free one. Clients have to send
-    the token, where there is one. A body has `timeout` seconds to come, and at most `max_mb` MiB;
-    `queue` requests may then wait, each for `timeout` seconds. Raises SpecError where others than
-    this machine could reach it without a token, InputError where the port is taken.
+    """Serves a run over HTTP until it is interrupted; port 0 is a free one.
+
+    Clients have to send the token, where there is one. A body has `timeout` seconds to come, and at
+    most `max_mb` MiB; `queue` requests may then wait, each for `timeout` seconds. Raises SpecError
+    where other machines could reach it without a token, InputError where the port is taken.
     """
 
     spec_run: SpecRun
@@ -61,8 +62,9 @@ class Server:
         self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
 
     def run(self) -> None:
-        """Answer until SIGINT or SIGTERM, then finish what is in flight; a second signal ends the
-        process at once, with 130. Raises FolderTaken, StorageFailed.
+        """Answer until SIGINT or SIGTERM, then finish what is in flight.
+
+        A second signal ends the process at once, with 130. Raises FolderTaken, StorageFailed.
         """
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
@@ -88,7 +90,7 @@ class Server:
     async def _end(self, _: web.Application) -> None:
         # Called at the first signal, before aiohttp waits for the requests in flight.
         for number in (signal.SIGINT, signal.SIGTERM):
-            # At once, even if a thread waits: each reply is in the store as soon as it is there.
+            # `_exit` waits for no thread, and loses no reply: each is stored as soon as it comes.
             # 130 is a shell's code for a process that Ctrl-C has ended.
             signal.signal(number, lambda *_: os._exit(130))
         say("Finishing what is in flight; Ctrl-C once more ends at once.")
@@ -98,7 +100,7 @@ class Server:
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # What goes wrong becomes one sentence, never a traceback.
-        body = bytearray()  # `_read` fills it, perhaps with a part alone before it refuses the rest
+        body = bytearray()  # `_read` fills it; it has only a part if `_read` refuses the rest
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
@@ -114,12 +116,12 @@ class Server:
         except Exception as error:
             return _answer_of(request, _as_wrong_request(error, request.path))
         finally:
-            self._bytes_held -= len(body)  # which `_read` has added
+            self._bytes_held -= len(body)  # `_read` has added as much
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
-        # Fills `body`, and adds its bytes to `_bytes_held`. It takes none of `_places`: who sends
-        # half of a body, or sends it slowly, is in nobody's way. The timer and `_end` may end the
-        # wait for a body: they set an exception on `content`, and `readany` raises it.
+        # Fills `body`, and adds its bytes to `_bytes_held`. It takes none of `_places`: a client
+        # that sends its body slowly, or only half of it, is in nobody's way. To end the wait, the
+        # timer and `_end` set an exception on `content`, which `readany` then raises.
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
@@ -146,9 +148,11 @@ class Server:
             if not self._has_token(request):
                 raise WrongRequest("the token is missing or wrong", 401)
             return
-        # Without a token, a page of the web that the user has open could send forms to this
-        # machine: browsers then send `Origin`. A site could also have its own name lead to this
-        # machine, and read the answers: then the request's host is that name.
+        # Without a token, two things are refused:
+        # - A page of the web, open in the user's browser, sends a form here. Then the browser sends
+        #   `Origin`.
+        # - A site has its own name lead to this machine, to read the answers. Then the request's
+        #   host is that name.
         is_of_page = "Origin" in request.headers
         host = None
         with suppress(ValueError):  # the header `Host` is no address
