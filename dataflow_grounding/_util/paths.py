@@ -181,7 +181,7 @@ def read_input(
     # A picture is read for each request: this takes half as long as a buffered file.
     descriptor = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
     try:
-        # One byte more than there should be: it comes if the file has grown.
+        # One byte more is asked for than there should be: it only comes if the file has grown.
         data = os.read(descriptor, state.size + 1)
         # A network's disk may give a part only, and a file that grows meanwhile more.
         while len(data) != state.size and len(data) <= most:

@@ -25,7 +25,7 @@ class RowsOnDisk:
         self._begins = array("Q", [0])
 
     def append(self, row: dict[str, Any]) -> None:
-        data = marshal.dumps(row)  # it goes deeper than `pickle`, and JSON has plain types alone
+        data = marshal.dumps(row)  # it nests deeper than `pickle`; JSON's types are enough
         folder = tempfile.gettempdir()
         with errors_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
             self._file.seek(self._begins[-1])

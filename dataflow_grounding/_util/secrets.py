@@ -88,8 +88,10 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
     """Yield the secrets in headers, some perhaps twice.
 
     A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
-    In a header whose name says that it holds a secret, the last piece is one, and so are all pieces
-    that can't be words. In other headers, secrets are long pieces that are no word and no address.
+
+    - name of a secret, `Authorization`: the last piece, and all that can't be words
+    - name that holds none, `User-Agent`: nothing
+    - any other name, `X-Tenant`: long pieces that are no word and no address
     """
     for name, value in headers.items():
         if not isinstance(value, str):

@@ -141,13 +141,13 @@ def system_errors(address: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # This machine is short of files, memory or disk: that is no fault of the store, and stays.
+        # This machine is short of files, memory or disk: the store isn't to blame.
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
         if is_short or not is_remote(address) or isinstance(error, GroundingError):
             raise
         number = _errno_of(error)
         why = words_of(error)
-        if number in (errno.ENOENT, errno.EISDIR):
+        if number in (errno.ENOENT, errno.EISDIR):  # the number says it better than the library
             why = os.strerror(number)
         if number == errno.EACCES and address[:5].lower() == "hf://":
             why = "no such repository, or no token that may use it: set HF_TOKEN to one"

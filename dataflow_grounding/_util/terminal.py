@@ -317,7 +317,7 @@ def _columns_of(text: str) -> int:
 def _print(text: str, err: bool = False, newline: bool = True) -> None:
     import click
 
-    # A live line is cleared; it comes back when its progress is shown the next time.
+    # A live line is cleared. It comes back the next time that its `show` is called.
     for line in _live:
         line.write("")
     # While `only_answers` holds, `_answers` is the real standard output, and sys.stdout is not.

@@ -91,7 +91,8 @@ class Decisions:
     """All decisions in a file, to which other processes may append at the same time.
 
     A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing;
-    `damaged` has the numbers of these, from 1. `file` is the digest of the file of records.
+    `damaged` has the numbers of such lines, from 1. `file` is the digest of the file of records:
+    `standing` is what holds after the decisions on it.
     """
 
     def __init__(self, path: str, file: str) -> None:
@@ -203,9 +204,9 @@ class Decisions:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        # If the file ends in a torn line, that is ended first, so that this one stays whole. What
-        # was appended stays if the process is killed. If the machine loses power, it stays only
-        # after `sync`.
+        # If the file ends in a torn line, a line break is written first, so that the new line stays
+        # whole. It is safe from then on if the process is killed, and after `sync` also if the
+        # machine loses power.
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size

@@ -251,10 +251,11 @@ def as_reviewed(
     item_of_id = dict(zip(expressions, record.get(column) or (), strict=True))
     new_items: list[Any] = []
     for id, row in standing_expressions(record, expressions, outcomes).items():
+        is_undecided = row is expressions.get(id)  # the very same object
         if column != "expressions":
             old_region = item_of_id.get(id, {})  # {} for one that a reviewer added
             new_items.extend(_regions(old_region, column, row))
-        elif row is expressions.get(id):  # the very same object, so nobody judged it
+        elif is_undecided:
             new_items.append(_as_written(item_of_id[id], row["expression_id"]))
         else:
             new_items.append(row)
@@ -275,8 +276,9 @@ def standing_expressions(
 ) -> dict[str, Expression]:
     """Return a record's expressions with the decisions on them, by id.
 
-    The record's own come first, then those that reviewers added. One with rejected boxes is right
-    if a right box was drawn for each of them.
+    The record's own come first, then those that reviewers added. Those that nobody decided on are
+    the same objects as in `expressions`. One with rejected boxes is verified if a right box was
+    drawn for each of them.
     """
     rows: dict[str, Expression] = {}
     for id in {**expressions, **outcomes}:
@@ -286,10 +288,10 @@ def standing_expressions(
         row = outcomes[id].after
         if row is None:  # a reviewer deleted it
             continue
-        copy = _with_right_spans(record, row, outcomes[id].before or {})
+        reviewed = _with_right_spans(record, row, outcomes[id].before or {})  # a copy
         if outcomes[id].is_mended():
-            copy["verified"] = True
-        rows[id] = copy
+            reviewed["verified"] = True
+        rows[id] = reviewed
     return rows
 
 
@@ -437,16 +439,16 @@ def _status_and_boxes(id: str, wanted: Mapping[str, Any]) -> tuple[str, list[Map
     is_confirmed_absence = not items and wanted.get("verified") is True
     if status == "pending" and is_confirmed_absence:
         status = "none"  # a person looked, and there is no such thing
-    # What is no object becomes one without a box, which `_reviewed_box` refuses.
+    # What is no object becomes {}: that has no `bbox`, so `_reviewed_box` refuses it.
     return status, [item if isinstance(item, Mapping) else {} for item in items]
 
 
 def _adapt_to_text(
     after: Expression, old_expression: Expression, other_expressions: Mapping[str, Expression]
 ) -> None:
-    # Changes `after`. Columns that hold for the old text are removed, unless the review has set
-    # them. The class of the old text would be a wrong label: the new one is that of the first of
-    # `other_expressions` whose text, or whose class, is the new text.
+    # Changes `after`, whose text is new. Columns that hold for the old text are removed, unless the
+    # review has set them. The old class would be a wrong label. If one of `other_expressions` has
+    # the new text, or has it as its class, its class is taken; else there is none.
     for column in _TEXT_COLUMNS:
         if column in after and after[column] == old_expression.get(column):
             del after[column]
@@ -516,8 +518,8 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
         )
     changes = {"text": text, "char_span": span}
     if caption == record.get("caption"):
-        # `caption_span` is in the caption as it came, and `char_span` in the cleaned one, if the
-        # record has one. Only where they are the same, one is also the other.
+        # `char_span` is a place in the cleaned caption, `caption_span` in the caption as it came.
+        # Only if nothing was cleaned do we know the second one, too.
         changes["caption_span"] = span
     return changes
 
@@ -663,7 +665,7 @@ def _clipped(id: str, bbox: list[float], size: Size) -> list[float]:
 
 
 def _rounded(edge: float, old_corners: list[Any]) -> float:
-    # An integer only if the old corners are integers, too: the file's numbers stay of one kind.
+    # 12.0 becomes 12, but not next to old corners such as 10.5: a box's numbers stay of one kind.
     rounded = round(float(edge), 2)
     if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
         return int(rounded)

@@ -88,11 +88,12 @@ class _SmallCopy(NamedTuple):
 class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
-    Each report has a folder of its own for its data in there. So an earlier page stays whole until
-    `put` gives the new one its name, and removes what earlier reports left. A local picture is
-    shown itself if it is small and of a usual type, unless there are to be `copies`. Any other has
-    a small copy in `thumbnails`, which later reports use again. `single` puts all into the page.
-    Raises FileExistsError where something else has the page's or the folder's name.
+    In that folder, each report has a folder of its own for its data. So an earlier page stays whole
+    until `put` gives the new one its name, and removes what earlier reports left.
+
+    A local picture is shown itself if it is small and of a usual type, unless `copies` are wanted.
+    Any other has a small copy in `thumbnails`, which later reports use again. With `single`, all is
+    in the page. Raises FileExistsError where something else has the page's or the folder's name.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def apply_decisions(
     path = out or files.reviewed
     if out:
         _refuse_as_out(out, downloads)
-    taken_over = _take_over(results, downloads)
+    taken_over = _take_downloads(results, downloads)
     # A file that can't be read has no digest, and no decision is of it.
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
@@ -249,11 +249,13 @@ def _refuse_log(path: str, own: str) -> None:
 
 
 class _TakenOver(NamedTuple):
+    """What became of the decisions in downloaded files."""
+
     new_count: int  # of decisions that were not here before
     refused: list[str]  # a line for each that was refused
 
 
-def _take_over(results: str, downloads: tuple[str, ...]) -> _TakenOver:
+def _take_downloads(results: str, downloads: tuple[str, ...]) -> _TakenOver:
     if not downloads:
         return _TakenOver(new_count=0, refused=[])
     reviewable = Reviewable(results)
@@ -321,7 +323,7 @@ class _Download:
         decision_here = {**decision, "record": key, "changes": changes_here}
         changes_made = self._decisions.decide(record, key, decision_here, who)
         # Both lists have one order. They may differ in length: an undo states no changes, and a
-        # decision that was taken before returns those that it made then.
+        # decision that was taken before returns the changes that it made then.
         for change, made in zip(changes, changes_made, strict=False):
             if change.get("fresh"):  # the file's later lines name it by an id that the page made up
                 self._ids[str(change.get("id"))] = made["id"]

@@ -86,10 +86,10 @@ class Item(NamedTuple):
 class Reviewable:
     """The records of RESULTS and what there is to decide in them.
 
-    All records are read once and kept in a temporary file; in memory are their items. `stated_root`
-    is the folder of pictures that the user named, as reviews.jsonl states it: relative to that
-    file, so that they may be handed on together. Boxes of one thing, which several phrases of a
-    class have, are one item.
+    All records are read once and kept in a temporary file; in memory are their items. Boxes of one
+    thing, which several phrases of a class have, are one item. `stated_root` is the folder of
+    pictures that the user named, as reviews.jsonl states it: relative to that file, so that file
+    and pictures may be moved together.
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
@@ -125,7 +125,7 @@ class Reviewable:
         self.keys.append(key)
         self.index_of[key] = index
         self.file_names.append(file_name(path_of(record)))
-        # `record` makes the record of this again
+        # All that `record` needs to make the record from it.
         self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
         try:
             self.items += _items_of(index, record, expressions_of(record))
@@ -153,8 +153,8 @@ class Reviewable:
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
         """Draw items at random; return what reviews.jsonl states of the sample, and its items.
 
-        The same file, size and seed draw the same items. Raises InputError where a record's phrases
-        can't be read, which could not be drawn.
+        The same file, size and seed draw the same items. Raises InputError where the phrases of a
+        record can't be read: none of them could be drawn.
         """
         annotations = self.files.annotations
         if self.unread:

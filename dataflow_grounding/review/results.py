@@ -238,9 +238,9 @@ def _refuse_name_for_data(path: str) -> None:
 
 
 def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:
-    # The folders' own names. If these are the same, they begin with the first part of their paths
-    # in which they differ, `run_1/results` and `run_2/results`; for folders on two drives, they are
-    # the paths as they were given.
+    # /a/old and /a/new                    -> `old`, `new`
+    # /a/run_1/results, /a/run_2/results   -> `run_1/results`, `run_2/results`
+    # equal names on two drives            -> the paths as they were given
     name_a = _folder_name(folder_a)
     name_b = _folder_name(folder_b)
     if name_a != name_b:
@@ -249,7 +249,7 @@ def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:
     path_b = os.path.abspath(folder_b)
     try:
         shared = os.path.commonpath([path_a, path_b])
-    except ValueError:
+    except ValueError:  # they are on two drives
         return folder_a, folder_b
     return os.path.relpath(path_a, shared), os.path.relpath(path_b, shared)
 
@@ -278,16 +278,16 @@ def _title_of_run(folder: str) -> str:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    # The title names the pipeline and what the script read. If its file of records is among the
-    # results, the script made that file, and read the folder of images.
+    # The title names the pipeline and what the script read: its file of records. If that is in the
+    # results folder, the script made it from a folder of images, and the title names that folder.
     input_path = storage.first_entry_file_name
     input_folder = os.path.dirname(os.path.abspath(input_path))
     is_made_by_script = input_folder == os.path.abspath(storage.cache_path)
     if is_made_by_script and storage.image_root:
         input_path = storage.image_root
     pipeline = _pipeline_in(annotations)
-    # Without a pipeline's name the script's own prefix of step files takes its place; the prefix
-    # that all scripts have by default says nothing.
+    # Without a pipeline's name, the prefix of the step files takes its place, if the script chose
+    # one: the default prefix says nothing.
     if not pipeline and storage.file_name_prefix != PREFIX:
         pipeline = storage.file_name_prefix
     return _title(pipeline, input_path)

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import (
     StorageFailed,
 )
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import annotated_column, has_id
+from dataflow_grounding.data.records import Record, annotated_column, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import page_file
@@ -161,7 +161,6 @@ class Session:
         - `also` are the other boxes of a box's thing.
         """
         record = self.reviewable.record(index)
-        key = self.reviewable.keys[index]
         review = self.reviewable.review_of(index)
         rows: dict[str, Expression] = {}
         same_thing: dict[BoxPlace, list[BoxPlace]] = {}
@@ -171,15 +170,7 @@ class Session:
             same_thing = boxes_of_same_thing(written)
             rows = standing_expressions(record, written, review.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
-        digest = JudgedPicture.of_record(record).digest
-        view = view_of(shown, self._picture_of(index, digest), self._classes)
-        view["place"] = index
-        # The page's decisions state it: they are refused if the file was replaced since.
-        view["digest"] = digest
-        view["key"] = key
-        view["id"] = str(record.image_id) if has_id(record.image_id) else key
-        # `view_of` was given `shown`, which always has `expressions`; the record may have regions.
-        view["kind"] = annotated_column(record) or view["kind"]
+        view = self._view_without_verdicts(index, record, shown)
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             expression["id"] = id  # by which decisions name it
@@ -189,8 +180,22 @@ class Session:
             _name_same_things(expression, same_thing)
         return view
 
+    def _view_without_verdicts(self, index: int, record: Record, shown: Record) -> dict[str, Any]:
+        # `shown` is the record with the decisions on its expressions.
+        key = self.reviewable.keys[index]
+        digest = JudgedPicture.of_record(record).digest
+        view = view_of(shown, self._picture_of(index, digest), self._classes)
+        view["place"] = index
+        # The page's decisions state it: they are refused if the file was replaced since.
+        view["digest"] = digest
+        view["key"] = key
+        view["id"] = str(record.image_id) if has_id(record.image_id) else key
+        # `shown` may have `expressions` that were made of the record's regions.
+        view["kind"] = annotated_column(record) or view["kind"]
+        return view
+
     def _add_class_color(self, expression: dict[str, Any]) -> None:
-        # `color` is None for a phrase without boxes. The page needs one: a reviewer may draw a box.
+        # A phrase without boxes has no `color`, but a reviewer may draw a box: it gets this one.
         if "class" in expression:
             expression["classColor"] = self._classes.color_of(expression["class"])
 
