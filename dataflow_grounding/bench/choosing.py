@@ -56,10 +56,11 @@ def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, 
     all arrays of one length, the same samples are drawn.
     """
     chance = np.random.default_rng(0)
+    count = len(values)
     means = []
     for _ in range(_DRAWS):
-        drawn = chance.integers(0, len(values), len(values))  # indices, as many as there are values
-        means.append(values[drawn].mean())
+        drawn_indices = chance.integers(0, count, count)  # as many as there are values
+        means.append(values[drawn_indices].mean())
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
 

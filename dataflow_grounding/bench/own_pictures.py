@@ -71,8 +71,8 @@ def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     by_text: dict[str, dict[str, Any]] = {}
     for expression in record["expressions"]:
         text = expression["text"]
-        is_unreviewed = expression.get("status") == "pending"  # what is right isn't known yet
-        if is_unreviewed or text in by_text:
+        is_right_unknown = expression.get("status") == "pending"  # nobody has looked for it
+        if is_right_unknown or text in by_text:
             continue
         instances = [{"bbox": list(item["bbox"])} for item in expression["instances"]]
         by_text[text] = {"text": text, "instances": instances, "char_span": None}

@@ -43,7 +43,9 @@ def _figures(
 ) -> dict[str, Any]:
     # {"all": figures of all pictures, "kinds": {"crowd": figures of these pictures, …}}, without
     # `kinds` for spans.
-    right = [_with_path_of_id(record) for record in gold]
+    right = [
+        _with_path_of_id(record) for record in gold
+    ]  # gold whose paths are those of `answered`
     answered = [_with_path_of_id(record) for record in records]
     answered += _empty_answers_for_failed(answered, right)
     if issubclass(WAYS[way], Spans):

@@ -125,6 +125,7 @@ class ClassTable:
     def _count_boxes(
         self, counts: ClassCounts, phrases: Sequence[Sequence[Mapping[str, Any]]]
     ) -> None:
+        # Counts the boxes of a class. Where two phrases have found one thing, its best box counts.
         for instances, kept_indices in zip(phrases, each_thing_once(phrases), strict=True):
             self.repeated += len(instances) - len(kept_indices)
             counts.boxes += len(kept_indices)
@@ -193,6 +194,7 @@ class ClassTable:
         if not self.is_of_classes:
             return []
         most_boxes_first = sorted(self._by_key.values(), key=lambda row: (-row.boxes, row.name))
+        # `in_order` moves listed classes to the front, and leaves the others in their order.
         names = in_order([counts.name for counts in most_boxes_first], self.order)
         return [self._counts_of(name).to_json() for name in names]
 
@@ -238,7 +240,8 @@ def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     """Yield the lines of a table of the first `most` rows that ClassTable.rows returned."""
     if not rows:
         return
-    # "undecided" is a check's word for a phrase, which may be on the same screen
+    # The head of "undecided" is "unclear", because a check on the same screen may call phrases
+    # undecided, and mean something else.
     table = [["class", "pictures", "boxes", "none", "unclear", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]

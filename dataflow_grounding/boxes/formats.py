@@ -157,8 +157,8 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         values["order"] = order
         for key in ("frame", "words", "source", "date"):
             if row.get(key):
-                values[key] = str(row[key])
-        usual_key = "box_2d" if order == "yxyx" else "bbox_2d"
+                values[key] = str(row[key])  # YAML reads some of them as dates or numbers
+        usual_key = "box_2d" if order == "yxyx" else "bbox_2d"  # Gemini's, and Qwen's
         values["key"] = str(row.get("key") or usual_key)
         values["offset"] = float(row.get("offset", 0.0))
         models = row.get("models") or ()  # a list, or one name

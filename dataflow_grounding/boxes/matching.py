@@ -24,9 +24,9 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
     to have one box: its best, whichever phrase has it.
     """
     kept_indices: list[list[int]] = [[] for _ in phrases]
-    for places_of_thing in things_of(phrases):
-        phrase, index = places_of_thing[0]  # its best box
-        kept_indices[phrase].append(index)
+    for boxes_of_thing in things_of(phrases):
+        phrase_index, index = boxes_of_thing[0]  # of its best box
+        kept_indices[phrase_index].append(index)
     return [sorted(indices) for indices in kept_indices]
 
 

@@ -283,7 +283,7 @@ def _why_unreadable(item: Any) -> str | None:
     texts = [part.strip().lower() for part in item if isinstance(part, str)]
     if any(text in _NOT_FINITE for text in texts):
         return "not_finite"
-    # such as NaN, infinity, or an integer beyond all floats
+    # Four numbers come here if one is NaN, infinite, or an integer too large for a float.
     are_python_numbers = all(
         isinstance(part, (int, float)) and not isinstance(part, bool) for part in item
     )

@@ -229,7 +229,7 @@ def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
 
 def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
     # The sides, from 0 for the left to 3 for the bottom, on which no part shows where the thing
-    # ends: each part that reaches furthest there is cut.
+    # ends. Of the parts, only those that reach furthest could: all of these are cut there.
     covered = around([part.bbox for part in parts])
     cut_sides = []
     for side in range(4):

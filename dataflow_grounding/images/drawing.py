@@ -94,6 +94,8 @@ class _Sizes:
         font = _font_size(extent, width * height, label_count)
         self.font = round(font)
         self.padding = round(0.4 * self.font) + self.halo
+        # A third of the picture's area is divided among the labels. The share of each, divided by
+        # the height of a label, `_LABEL_HEIGHT * font`, is how wide it may be.
         self.fair_width = width * height / (3 * _LABEL_HEIGHT * font * max(1, label_count))
 
 

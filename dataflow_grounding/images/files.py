@@ -174,7 +174,8 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
             return _header_in(file, path, None, whole_png)
     except ImageBroken as broken:
         # Of a file in a store only the first bytes were read, and its header may be longer: so the
-        # whole file is tried. A broken file of this machine is found broken again.
+        # whole file is tried. A file that is really broken fails again, which is suppressed: the
+        # first error is the one that is raised.
         with suppress(ImageBroken):
             data = read_file(path)
             return _header_in(io.BytesIO(data), path, data, whole_png)
@@ -335,7 +336,8 @@ def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
 
 
 def _is_stretched(picture: "PillowImage", path: str) -> bool:
-    # `ImageFacts` says what that means. The user is told of the first such picture.
+    # Whether the values of a deep grey picture have to be stretched, from black to white, to be
+    # seen. The user is told of the first such picture.
     if not _is_deep(picture):
         return False
     try:
@@ -344,7 +346,8 @@ def _is_stretched(picture: "PillowImage", path: str) -> bool:
             least, most = _black_and_white_points(picture)
     except Exception:  # reported when it is decoded
         return False
-    is_stretched = (least, most) != (0, _whole_range(picture))
+    shows_values_as_they_are = (least, most) == (0, _whole_range(picture))
+    is_stretched = not shows_values_as_they_are
     if is_stretched:
         _say_stretched(path, least, most)
     return is_stretched

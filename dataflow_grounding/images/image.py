@@ -727,20 +727,20 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
         # each path is made when it is looked for: nearly always the first has the file
         candidates = (joined(folder, name) for folder in folders or ("",))
     busy: MachineBusy | None = None  # of a folder that couldn't be looked into
-    for candidate in candidates:
+    why_not_at_last: object = None  # why no file was found at the last candidate
+    for candidate in candidates:  # after an error, the next folder may have it
         try:
             return file_at(candidate)
         except (OSError, InputError, MissingExtra) as error:
-            reason = getattr(error, "strerror", error)
-            why = cant_read(candidate, error)
-            if isinstance(why, MachineBusy):
-                busy = why
+            why_not_at_last = getattr(error, "strerror", error)
+            fault = cant_read(candidate, error)
+            if isinstance(fault, MachineBusy):
+                busy = fault
         except ValueError:  # a name with half of a surrogate pair, which no file can have
-            reason = "no such name"
-        # the next folder may have it
+            why_not_at_last = "no such name"
     if busy is not None:
         raise busy
-    raise _missing(name, folders, reason)  # the reason is that of the last path
+    raise _missing(name, folders, why_not_at_last)
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
@@ -783,8 +783,8 @@ def file_at(path: str) -> ImageFile:
         state = look(path)
         return ImageFile(path, state.size, state.changed)
     status = os.stat(path)
-    # In file systems of a network, whose devices have the major number 0, an inode's number may
-    # change by itself.
+    # File systems of a network have devices with the major number 0. There, a file's inode may
+    # get another number though the file stays the same: it isn't remembered.
     is_on_disk = hasattr(os, "major") and os.major(status.st_dev) > 0
     inode = status.st_ino if is_on_disk else 0
     return ImageFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)

@@ -146,7 +146,8 @@ class ImageTile(ImageCrop):
     together: "_Together" = field(kw_only=True, repr=False, compare=False)
 
     def steps_to_fit(self) -> int:
-        if self.fit_key is not None and self.fit_key not in kept_fits:
+        is_unknown = self.fit_key is not None and self.fit_key not in kept_fits
+        if is_unknown:
             self.together.find_fits()  # puts the steps of all tiles into `kept_fits`
         return super().steps_to_fit()  # finds them there
 
@@ -159,10 +160,10 @@ class ImageTile(ImageCrop):
             return
         part = whole.crop(self.region)
 
-        def as_sent(tile: Image) -> "PillowImage":
+        def as_sent(reduced_tile: Image) -> "PillowImage":
             import PIL.Image
 
-            return tile.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
+            return reduced_tile.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
 
         _, limits = self.fit_key
         keep_fit(self.fit_key, self._found_steps(limits.max_bytes, as_sent))
@@ -202,7 +203,8 @@ class _Together:
         with self._lock:
             if self._is_done:
                 return
-            # `ready` may decode the image itself, to find a tile's size: so it is asked before.
+            # `ready` may decode the image, to find a tile's size. That may not happen inside the
+            # block below, which could wait for itself: so all tiles are asked before it.
             missing = [tile for tile in self.tiles if not tile.ready]
             with self.image.decoded() as whole:
                 for tile in missing:

@@ -45,8 +45,8 @@ class CheckedSteps(list[Step]):
         # both are checked when the step runs.
         written = _written_by(itertools.chain(*earlier_segments))
         can_be_read_now = path not in written and kind_of(path) != "pipe"
-        # Operators of other libraries look at their files themselves.
-        if can_be_read_now and not isinstance(first.operator, WholeFile):
+        is_of_other_library = isinstance(first.operator, WholeFile)  # it looks at its file itself
+        if can_be_read_now and not is_of_other_library:
             columns = self._columns_of(path, segment)
             check(segment, columns.names, columns.empty)  # whether each step has its columns
         super().append(step)
@@ -166,8 +166,8 @@ class StepByStep(CheckedSteps):
 
 
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # `_parts_of`, in which a look at a file of a storage doesn't have the waiting steps run, as it
-    # would in `forward()`. `written` are the files that earlier steps write.
+    # What `_parts_of` returns. It looks at files of a storage. In `forward()`, such a look has the
+    # waiting steps run: so it is made outside. `written` are the files that earlier steps write.
     with outside_forward():
         return _parts_of(step, written)
 

@@ -204,7 +204,7 @@ class Endpoint(Counts):
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        # The bytes of the reply.
+        # The bytes of the reply: what the answers say, changed by the fault if it has a `change`.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self._as_answer(self.answers(request))

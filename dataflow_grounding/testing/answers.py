@@ -114,12 +114,11 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # For given phrases:
+        # For given phrases, whose ids the objects have:
         #     {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}
-        # For a caption, whose phrases are found first:
+        # For a caption, whose phrases are found first, and counted from 1:
         #     {"cleaned_caption": …, "expressions": […],
         #      "objects": [{"id": 1, "bbox_2d": […], "score": 0.9}]}
-        # There an object's `id` is the number of its expression, from 1.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -323,7 +322,8 @@ def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any]
     """Return the right answer to a probe picture, in a box format; None for other requests."""
     if not asks_for_rectangles(request):
         return None
-    # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
+    # If no rectangle is seen in the picture, the answer is that there is none. From boxes that are
+    # made up, the run would learn a wrong format.
     probe = probe_in(request)
     if probe is None:
         return {"objects": []}
