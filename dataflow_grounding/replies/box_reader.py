@@ -53,8 +53,8 @@ _SENTENCE = lazy_pattern(
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
 TOLERANCE = 1 / 8
-# The share of a reply's boxes that may lie further outside; with more, the whole reply counts as
-# written in another format.
+# The share of a reply's boxes that may lie further outside. Where more do, the whole reply counts
+# as written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
 _ROUNDING = 1e-6  # of the image's longer side: a side moved by no more wasn't outside
 STATUSES = ("ambiguous", "unsupported")  # of phrases, as the embedded grounder gives them
@@ -62,10 +62,9 @@ _LARGE_RANGE = 10  # a range that ends beyond is not one of parts of 1
 _TINY_SHARE = 1 / 100  # the first hundredth of an axis, in which no box lies whole
 _SHARED_TOKENS = frozenset(["florence-2", "doctags"])  # families that write <loc_12>
 _CELLS = 32 * 32  # of the grid of the scale "grid_32"
-# A model that runs away writes box after box in equal steps: so many of one phrase, such a share of
-# their steps equal, but for rounding.
-_RUNAWAY = 30
-_EQUAL_STEPS = 3 / 4
+# A model that runs away writes box after box in equal steps.
+_RUNAWAY = 30  # boxes of one phrase, at least
+_EQUAL_STEPS = 3 / 4  # the share of their steps that are equal, but for rounding
 _ROUNDING_OF_STEP = 1 / 4  # as a share of the step
 _ROUNDING_OF_SIDE = 1 / 900  # as a share of the picture's side
 _FALSE = ("0", "false", "no")
@@ -155,13 +154,14 @@ class _BoxReader:
             self.note("dropped", dropped.reason)
 
     def judge_phrases_without_box(self, parsed: ParsedReply) -> None:
-        """Note which of them aren't known to be absent. Raises UnreadableReply where the reply has
-        neither a box nor says that nothing is there.
+        """Note the phrases without a box that may be in the picture all the same.
+
+        Raises UnreadableReply where the reply neither has a box nor says that nothing is there.
         """
         if not self.says_all_absent:
             self.find_unnamed()
-        # A phrase without a box is absent, unless its answer may have been lost. And a phrase that
-        # is said to be absent may have a box, which is a contradiction.
+        # A phrase without a box is absent, unless its answer may have been lost. Absences are
+        # looked at, too: a phrase that is said to be absent may have a box.
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
         if may_have_lost_answers or self.absent:
             self.find_unread(parsed)
@@ -195,12 +195,13 @@ class _BoxReader:
 
         In the tags of every family of models, numbers are thousandths, x first.
         """
+        # Tags may come where one of these was asked for:
+        # "qwen3-vl", or one that was measured: it was chosen for the model, and its tags are in it
+        # "xyxy_1000": thousandths, x first, were asked for
+        # "xyxy_1": `to_pixels` finds thousandths out of scale
         box_format = self.format
-        # "xyxy_1000" is general. A family's own format, "qwen3-vl", and one that was measured are
-        # chosen for the model, so its tags have such numbers as well.
         is_general = box_format.name.startswith(f"{box_format.order}_")
         is_thousandths = box_format.scale in _THOUSANDTHS and box_format.order == "xyxy"
-        # Where numbers from 0 to 1 were asked for, `to_pixels` finds thousandths out of scale.
         is_from_0_to_1 = box_format.scale == 1
         if parsed.tagged and is_general and not is_thousandths and not is_from_0_to_1:
             raise UnreadableReply(
@@ -210,10 +211,10 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply with an id that is of no phrase: it may have numbered its boxes.
+        """Refuse a reply with an id that no phrase has: its ids may number the boxes instead.
 
-        But a box whose label has no word of any phrase is something that nobody asked for. With an
-        unknown id it is dropped alone, later.
+        A box whose label has no word of any phrase is something that nobody asked for. Its id tells
+        nothing of the other ids, so that box alone is dropped, later.
         """
         if not self.phrases:
             return
@@ -294,9 +295,9 @@ class _BoxReader:
         )
 
     def judge_words(self, parsed: ParsedReply, phrases: _Phrases, asked: Asked) -> list[str]:
-        """Judge the words before and after the answer; return those that there are."""
-        labels = [box.label for box in parsed.boxes if box.label]  # other names of the same things
-        things = [*phrases.found.values(), *labels]
+        """Judge the words before and after the answer; return the ones that aren't empty."""
+        labels = [box.label for box in parsed.boxes if box.label]
+        things = [*phrases.found.values(), *labels]  # words may use either name of a thing
         before, after = parsed.words
         for words, is_after in ((before, False), (after, True)):
             self.check_harm(words, things, asked, is_after=is_after)
@@ -307,26 +308,30 @@ class _BoxReader:
 
     def judge_texts(self, texts: Sequence[KeyText], phrases: _Phrases, asked: Asked) -> list[str]:
         """Judge the texts under unknown keys as words are judged; return those worth a remark."""
-        things = list(phrases.found.values())
         remarks: list[str] = []
         texts_by_key: dict[str, list[str]] = {}  # of keys next to the list of boxes
         for each in texts:
             is_in_item = each.id is not None
             if not is_in_item and has_role(each.key, "thinking"):
-                self.reading.doubts.update(thought_against(each.text, phrases.found))
-                left_out = left_out_in(each.text, phrases.missing, things, is_thinking=True)
-                self.reading.unsure.update(left_out)
+                self.judge_thinking(each.text, phrases)
                 continue
             is_worth_remark = self.judge_text(each, phrases, asked)
             if is_worth_remark:
                 remarks.append(f"{each.key}: {each.text}")
             if not is_in_item and each.text not in _FALSE:  # "skipped": 0
                 texts_by_key.setdefault(each.key, []).append(each.text)
+        things = list(phrases.found.values())
         for key, texts_of_key in texts_by_key.items():
             said = f"{key}: {', '.join(texts_of_key)}"  # "left_out: a fork, a cup"
             said = said.replace("_", " ")
             self.reading.unsure.update(left_out_in(said, phrases.missing, things, is_before=True))
         return remarks
+
+    def judge_thinking(self, text: str, phrases: _Phrases) -> None:
+        """Take doubts from what a model thought: it refuses nothing, and is no remark."""
+        things = list(phrases.found.values())
+        self.reading.doubts.update(thought_against(text, phrases.found))
+        self.reading.unsure.update(left_out_in(text, phrases.missing, things, is_thinking=True))
 
     def judge_text(self, key_text: KeyText, phrases: _Phrases, asked: Asked) -> bool:
         """Judge a text under an unknown key: refuse it, take doubts from it, or neither. Return
@@ -370,32 +375,36 @@ class _BoxReader:
     def take_absence(self, absence: RawBox) -> None:
         self.says_any_absent = True
         if absence.label is None and absence.id is None:
-            self.says_all_absent = True
+            self.says_all_absent = True  # "objects": []
             return
         phrase_id = self.owner_of(absence).phrase_id
         if phrase_id is not None:
             self.absent.add(phrase_id)
-        elif self.phrases:
+        elif self.phrases:  # without phrases, nobody asked for what is absent
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Note the phrases without a box whose answer can't be used: they are unread. If something
-        that can't be used may be of any phrase, all phrases without an answer are unsure.
+        """Note the phrases that are unread, and those that are unsure.
+
+        - found, and said to be absent -> unread, because that is a contradiction
+        - without a box, and something dropped is its own -> unread
+        - without an answer, and something dropped may be its own -> unsure
+        - without an answer, and the reply is cut off -> unsure
         """
         reading = self.reading
         found_ids = {box.id for box in reading.boxes}
-        # What is both found and said to be absent is a contradiction.
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
         whys_without_owner: list[str] = []  # of what may be the box of any phrase
         unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in unused:
             phrase_id, why_none = self.owner_of(item)
-            if phrase_id is None and item.id in self.phrases:  # the label contradicts the id
+            if phrase_id is not None:
+                if phrase_id not in found_ids:
+                    unread.add(phrase_id)
+            elif item.id in self.phrases:  # its label contradicts its id
                 self.note_unsure(item, why_none, found_ids)
-            elif phrase_id is None:
+            else:
                 whys_without_owner.append(why_none)
-            elif phrase_id not in found_ids:
-                unread.add(phrase_id)
         reading.unread = sorted(unread)
         answered = found_ids | unread | self.absent | set(reading.statuses)
         if parsed.truncated:
@@ -436,8 +445,8 @@ class _BoxReader:
                     self.note_once("runaway", f"{len(boxes)} boxes in equal steps")
 
     def check_absence_is_said(self) -> None:
-        """Refuse a reply without boxes that doesn't say of every phrase that it isn't there, or
-        without phrases, that nothing is there.
+        """Refuse a reply without boxes, unless it says of every phrase that it isn't there. Where
+        no phrases were given, one absence of anything is enough.
         """
         if self.dropped:
             raise UnreadableReply(
@@ -446,7 +455,7 @@ class _BoxReader:
         missing = sorted(set(self.phrases) - self.absent)
         if missing and not self.says_all_absent:
             raise UnreadableReply(f"the reply says nothing of phrase {missing[0]}", "no answer")
-        if not self.says_any_absent:  # where there are no phrases
+        if not self.says_any_absent:
             raise UnreadableReply("the reply says nothing of any box", "no answer")
 
     def note(self, code: str, text: str) -> None:
@@ -460,8 +469,8 @@ class _BoxReader:
         """Keep the known statuses of the phrases; without phrases, those of all ids."""
         statuses = self.reading.statuses
         for phrase_id, status in parsed.statuses.items():
-            may_be_asked_for = phrase_id in self.phrases or not self.phrases
-            if may_be_asked_for and status in STATUSES:
+            is_id_taken = phrase_id in self.phrases or not self.phrases
+            if is_id_taken and status in STATUSES:
                 statuses[phrase_id] = status
             else:
                 self.note("dropped", f"status {status[:40]!r} of phrase {phrase_id}")
@@ -484,7 +493,7 @@ class _BoxReader:
             return of_family
         order = raw.order or asked.order
         if raw.corners and order in ("xywh", "cxcywh"):
-            order = "xyxy"  # written as two corners, though a corner and a size were asked for
+            order = "xyxy"  # [[10, 20], [30, 40]] has two corners, where a size was asked for
         return asked if order == asked.order else replace(asked, order=order)
 
     def to_pixels(self, raw: RawBox) -> Bbox:
@@ -552,6 +561,7 @@ class _BoxReader:
             self.index_of_box[phrase_id, bbox] = len(boxes)
             boxes.append(box)
             return
+        # The phrase has an equal box already. The one with the higher score stays.
         self.note_once(
             "merged", f"{in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
@@ -619,16 +629,18 @@ class _BoxReader:
         return named
 
     def phrase_like_label(self, raw: RawBox) -> int | None:
-        """Return the phrase that a box without an id is likely of, and doubt it: its label "man"
-        shortens "the man in blue", or "red coffee mug" lengthens "the red mug". None where that
-        holds for no phrase, or for more than one, and where another box names the phrase itself:
-        next to a "cat", an "old cat" is another one.
+        """Return the phrase that a box without an id is likely of, and doubt it; None without any.
+
+        - "man" -> "the man in blue": the label shortens the phrase.
+        - "red coffee mug" -> "the red mug": the label lengthens it.
+        - "man" of two boxes -> None: nobody knows which man is in blue.
+        - "old cat" next to a box of "cat" -> None: it is another cat.
         """
         label = raw.label
         if raw.id is not None or not label or ids_of(label, self.phrases):
             return None
         if self.label_counts[label] > 1:
-            return None  # several men were found, and it isn't known which one is in blue
+            return None
         if not label.isascii():  # `is_like` knows English
             return None
         candidates = self.phrases_in_other_words(label)
@@ -636,7 +648,8 @@ class _BoxReader:
             return None
         phrase_id = candidates[0]
         phrase = self.phrases[phrase_id]
-        if phrase_id in self.named_ids or denies(label, phrase) or not is_like(label, phrase):
+        has_own_box = phrase_id in self.named_ids
+        if has_own_box or denies(label, phrase) or not is_like(label, phrase):
             return None
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
         self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}, without its id"
@@ -714,17 +727,17 @@ def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
 
 def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
     # Whether location tokens that `of_family` writes are read in the format that was asked for,
-    # rather than in the family's own. Several families write `<loc_12>`, each in its own scale: the
-    # token doesn't tell which. `<loc0012>` is always one of 1,024 bins.
+    # rather than in the family's own. Several families write `<loc_12>`, and each has its own
+    # scale, so the format that was asked for tells more. `<loc0012>` is always one of 1,024 bins.
     is_shared_token = of_family.name in _SHARED_TOKENS
-    is_format_of_family = asked.name in known_formats()
-    if is_format_of_family:
-        # "doctags" was asked for: the same token may then be DocTags' as well as Florence-2's.
+    asks_for_format_of_family = asked.name in known_formats()
+    if asks_for_format_of_family:
+        # `<loc_12>` with "doctags" -> as asked; with "qwen3-vl" -> in the family's own
         return is_shared_token and asked.name in _SHARED_TOKENS
     if not isinstance(asked.scale, int):
         return False  # pixels, or cells of a grid, which no location token counts
     if asked.scale == of_family.scale:
-        # Of an equal order, the family's own format is the more exact: it may have bins.
+        # In the same order, the family's own format is more exact, because it may have bins.
         return asked.order != of_family.order
     return is_shared_token
 
@@ -749,18 +762,20 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
     # The ranges begin at 0 and end at `limits`.
     x1, y1, x2, y2 = corners
     width, height = limits
-    # beyond the first hundredth and beyond 1, so that rules 2 and 3 below can't apply
+    # The short way, for nearly every box: it lies inside, and is too large for rules 2 and 3.
     are_large = x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height)
     if are_large and 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:
-        return False  # nearly every box returns here, and none of the rules below has to be tried
+        return False
     for limit, first, second in ((width, x1, x2), (height, y1, y2)):
         least, most = min(first, second), max(first, second)
-        # 1. Too far beyond an end, or not a number.
+        # 1. Too far outside: 1200 of 1000, or NaN, which no comparison holds for.
         is_within = -TOLERANCE * limit <= least and most <= (1 + TOLERANCE) * limit
         if not is_within:
             return True
-        # 2. Decimals in the first hundredth: no box is so small, and 1.100 is written for 1100.
-        if least >= 0 and most <= _TINY_SHARE * limit and (least % 1 or most % 1):
+        # 2. Decimals in the first hundredth: no box is so small. Some models write 1.100 for 1100.
+        has_decimals = least % 1 or most % 1
+        if least >= 0 and most <= _TINY_SHARE * limit and has_decimals:
             return True
-    # 3. All from 0 to 1 in a long range: parts of 1, and so is [0, 0, 1, 1], the whole picture.
+    # 3. All from 0 to 1 in a long range: they are parts of 1, as in [0.1, 0.2, 0.5, 0.9], and in
+    # [0, 0, 1, 1] for the whole picture.
     return min(corners) >= 0 and max(corners) <= 1 and min(limits) > _LARGE_RANGE

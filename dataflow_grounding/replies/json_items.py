@@ -69,6 +69,7 @@ from dataflow_grounding.replies.words import (
 _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens to write them
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
+_ANYTHING = None  # in place of a list of the things that words may name
 _ROLES_OF_ITEMS = ("point", "label", "id", "found", "absent")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -124,31 +125,31 @@ def only_answer(values: list[Any]) -> list[Any]:
         return [{"objects": [item for value in values for item in _items_of(value)]}]
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values  # items without their list, or a single answer
-    # The others have to be equal to the first. But a model in a loop writes the same answer again
-    # and again, until the last one is cut off: after two whole ones, that may be a part of it.
-    is_last_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
-    whole_values = values[:-1] if is_last_cut else values
-    if any(value != values[0] for value in whole_values):
+    # A model in a loop writes the same answer again and again, until the reply is cut off. So after
+    # two whole answers, a last one that is cut off isn't compared with the first.
+    is_loop_cut_off = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
+    to_compare = values[:-1] if is_loop_cut_off else values
+    if any(value != values[0] for value in to_compare):
         raise UnreadableReply("the reply has several answers", "several answers")
     return values[:1]
 
 
 def are_parts(values: Sequence[Any]) -> bool:
-    """Whether each value has boxes with ids, and no id comes in two values: then they are the parts
-    of one answer, which the model gave phrase by phrase.
+    """Whether the values are the parts of one answer, which the model gave phrase by phrase: all
+    their items have ids, and no id comes in two values.
     """
     seen: set[int] = set()
     for value in values:
         items = _items_of(value)
-        ids = {id_of(item.get("id")) for item in items if isinstance(item, dict)}
-        are_all_items = all(isinstance(item, dict) and "id" in item for item in items)
-        has_bad_id = None in ids  # one that is no number
-        if not items or not are_all_items or has_bad_id:
+        ids: set[int] = set()
+        for item in items:
+            item_id = id_of(item.get("id")) if isinstance(item, dict) else None
+            if item_id is None:
+                return False
+            ids.add(item_id)
+        if not items or seen & ids:
             return False
-        own_ids = {own_id for own_id in ids if own_id is not None}
-        if seen & own_ids:
-            return False
-        seen |= own_ids
+        seen |= ids
     return True
 
 
@@ -246,9 +247,10 @@ class _Reader:
                 self.read(item, level + 1, label)
             elif not isinstance(item, str):
                 raise _no_boxes(item)
-        # A text may be the label of boxes that have none: then it must name no other thing.
+        # A text next to a box without a label may be its label, so it may name the phrases alone.
+        # Where all boxes have labels, a text may name anything.
         are_labelled = all(box.label for box in self.parsed.boxes[count_before:])
-        things = None if are_labelled else self.texts  # None for any thing
+        things = _ANYTHING if are_labelled else self.texts
         for text in [item for item in items if isinstance(item, str)]:
             if not self.is_harmless(key="", value=text, things=things):
                 raise _no_boxes(text)
@@ -271,7 +273,7 @@ class _Reader:
         """
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
-        # A CutObject is one of RepeatedKeys, too, mostly without a key that comes twice.
+        # A CutObject is a RepeatedKeys by its class alone: so the keys are counted.
         if isinstance(fields, RepeatedKeys) and len(fields) < len(fields.pairs):
             self.read_objects_in_a_row(fields, level, label)
             return
@@ -297,8 +299,8 @@ class _Reader:
         return self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
 
     def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
-        """Add what the objects say whose keys come again and again in one object. Refuse an object
-        that has a key twice for another reason.
+        """Add what several objects say whose braces the model left out: `{"name": "cup", "bbox": …,
+        "name": "plate", "bbox": …}`. Refuse any other object that has a key twice.
         """
         parts = _objects_in_a_row(fields)
         if not parts:
@@ -366,11 +368,14 @@ class _Reader:
         boxes = self.parsed.boxes[count_before:]
         others: dict[str, Any] = {}  # keys and values that were not read
         for key, value in fields.items():
+            if key in list_keys:
+                continue
+            # "coordinates" is a key for boxes, but "coordinates": "pixels" is a text next to them.
+            is_text_next_to_boxes = bool(boxes) and isinstance(value, str)
+            is_list_without_box = self.is_list(key, value)  # else it would be in `list_keys`
             are_labels = bool(list_keys) and has_role(key, "label_list")
-            is_read = key in phrase_keys or self.is_list(key, value) or are_labels
-            # "coordinates": "pixels" is a text next to the boxes, though it is a key for boxes.
-            is_text_next_to_boxes = bool(boxes) and isinstance(value, str) and key not in list_keys
-            if is_text_next_to_boxes or not is_read:
+            is_done = key in phrase_keys or is_list_without_box or are_labels
+            if is_text_next_to_boxes or not is_done:
                 others[key] = value
         self.check_next_to(boxes, others)
 
@@ -388,7 +393,8 @@ class _Reader:
 
     def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
         """Refuse boxes with other keys next to their list which may change them."""
-        # What a model thought can only make its boxes doubtful. Where there is none, it counts.
+        # What a model thought can only make its boxes doubtful. Without boxes, it is checked like
+        # any other text: it may contradict that nothing is there.
         if boxes:
             others = self.without_thinking(others)
         are_addressed = bool(boxes) and all(self.address_of(box) is not None for box in boxes)
@@ -410,8 +416,10 @@ class _Reader:
         return kept
 
     def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
-        """Return the keys that hold a list of items. Of several, a key for boxes doesn't count if
-        it is empty or tells a place in words: `"location": "on the left"`.
+        """Return the keys that hold a list of items.
+
+        Of several, these don't count: `"bbox": []` and `"location": "on the left"`, keys for boxes
+        without a box.
         """
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
@@ -423,7 +431,9 @@ class _Reader:
             has_value = bool(value) and not is_in_words
             if has_value or not self.is_box_key(key):
                 list_keys.append(key)
-        return list_keys or keys[:1]  # all say that there is no box
+        if not list_keys:  # all are for boxes and have none: one is enough to say that
+            return keys[:1]
+        return list_keys
 
     def is_list(self, key: str, value: Any) -> bool:
         """Whether a key is one for items, and its value may be them: a list, one object, a text
@@ -458,7 +468,7 @@ class _Reader:
         `label` is for an item that has none of its own.
         """
         own = _label_of(fields)
-        item = RawBox((), own.text or label)
+        item = RawBox((), own.text or label)  # its numbers are added below
         try:
             item.id = _own_id(fields)
             address = self.address_of(item)
@@ -467,7 +477,7 @@ class _Reader:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
             if address is not None and found.numbers:
                 self.check_addressed_item(fields, address, own.key, len(found.numbers))
-            else:  # without a box, all other keys have to agree with that, also next to an id
+            else:  # no phrase is named, or the item says that its thing isn't there
                 self.check_item(fields, item, own.key, found)
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
@@ -503,23 +513,26 @@ class _Reader:
         it says nothing of a box.
         """
         found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
-        box_keys = [key for key in fields if self.is_box_key(key)]
-        keys_with_none = [plain_key(key) for key in box_keys if _is_null(fields[key])]
-        for key in box_keys:
-            value = fields[key]
-            boxes = None if _is_null(value) else self.boxes_under(key, value, is_addressed)
+        keys_with_null: list[str] = []
+        for key, value in fields.items():
+            if not self.is_box_key(key):
+                continue
+            if _is_null(value):
+                keys_with_null.append(plain_key(key))
+                continue
+            boxes = self.boxes_under(key, value, is_addressed)
             if boxes is not None:
                 found.append(boxes)
         if not found:  # a point counts only where there is no box
             found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
-            is_said_absent = bool(keys_with_none) or _is_absent(fields)
+            is_said_absent = bool(keys_with_null) or _is_absent(fields)
             return Boxes([]) if is_said_absent else None
         # A model may write one box in two ways. If they are equal, it is one box.
         do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
-        # `"bbox_2d": null` contradicts a box under another key. Only the key that was asked for has
-        # this weight: `"bbox_2d": […], "location": null` is one box.
-        if do_differ or self.box_key in keys_with_none:
+        # "bbox_2d" was asked for: `"bbox_2d": null, "location": […]` is a contradiction, and
+        # `"bbox_2d": […], "location": null` is one box.
+        if do_differ or self.box_key in keys_with_null:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
@@ -553,19 +566,19 @@ class _Reader:
             if has_role(key, "score") and number(value) and not found.numbers:
                 raise NoBox("a score is given, and no box")
             self.check_name(key, value, item.label)
-            if not found.numbers and self.take_reason(key, value, item):
-                continue
-            if not has_role(key, "label", "evidence", "score", "id", "zero"):
+            is_reason = not found.numbers and self.take_reason(key, value, item)
+            if not is_reason and not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
         changing = self.changing_key(others, len(found.numbers), self.things_next_to(item))
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
     def take_reason(self, key: str, value: Any, item: RawBox) -> bool:
-        """Take a text that says why an item has no box, and return whether it is one.
+        """Take a text that says why an item has no box. False for any other value.
 
-        It says that the thing is "not in the picture". Or it says something else, such as "too
-        blurry": then it isn't known whether the thing is there, and the phrase is ambiguous.
+        - "not in the picture": the item is an absence, and nothing is kept.
+        - "too blurry": nobody knows whether the thing is there. The phrase's status is "ambiguous",
+          and the text its reason.
         """
         if item.id is None or not isinstance(value, str) or not value.strip():
             return False
@@ -575,8 +588,8 @@ class _Reader:
         if says_none(value, [phrase]) or says_none(f"it is {value}", [phrase]):
             return True
         roles = _roles().get(plain_key(key), [])
-        is_reason = roles in ([], ["thinking"]) and not _may_change(key)  # "note": "too blurry"
-        if not is_reason:
+        is_key_of_reason = roles in ([], ["thinking"])  # [] for an unknown key, such as "note"
+        if not is_key_of_reason or _may_change(key):
             return False
         self.parsed.statuses[item.id] = "ambiguous"
         self.parsed.reasons[item.id] = f"the reply says {value[:80]!r}"
@@ -590,22 +603,22 @@ class _Reader:
         return phrase_named(item.id, item.label, self.phrases)
 
     def things_next_to(self, item: RawBox) -> list[str] | None:
-        """Return what words next to an item's box may name; None for anything."""
+        """Return what words next to an item's box may name."""
         if item.label:
-            return None  # the label says what the box is of, so words may name what is near
+            return _ANYTHING  # the label says what the box is of, so words may name what is near
         own_phrase = None if item.id is None else self.phrases.get(item.id)
         return self.texts if own_phrase is None else [own_phrase]
 
     def check_addressed_item(
         self, fields: Mapping[str, Any], phrase_id: int, label_key: str | None, box_count: int
     ) -> None:
-        """Refuse an item that names a phrase whose other keys do harm to its box.
+        """Refuse an item with a box, which names a phrase, if its other keys do harm to the box.
 
         Its texts are kept in `parsed`, to be judged with the box format.
         """
         others: dict[str, Any] = {}
         for key, value in fields.items():
-            # "location": "on the left" isn't of the box: it is judged as other texts are
+            # "location" is a key for boxes, but "on the left" is judged as other texts are.
             is_in_words = isinstance(value, str) and not _has_box_in_words(value)
             is_box = self.is_of_box(key, value) and not is_in_words
             if key == label_key or is_box:
@@ -636,8 +649,8 @@ class _Reader:
         """Return a key whose value says that the boxes next to it are of no use, or mean something
         else; None without any. Texts are kept in `parsed`, to be judged with the box format.
 
-        `own_id` is the phrase of the item that has the keys, and None for keys next to a list.
-        `box_count` is None in objects further inside, whose counts may be of anything.
+        In an item, `own_id` is its phrase. Next to a list, `own_id` is None. Within an inner object
+        `box_count` is None: a count there may be of anything.
         """
         for key, value in fields.items():
             if value not in _EMPTY and self.is_harmful(key, value, own_id, box_count):
@@ -651,14 +664,14 @@ class _Reader:
         """
         is_next_to_list = own_id is None
         if is_next_to_list and self.add_absences(key, value):
-            return False  # if one of them has a box, the contradiction is found later
+            return False  # "not_found": ["a fork"]; if the fork has a box, that is found later
         if is_next_to_list and _says_cut(key, value):
             self.parsed.truncated = True  # "complete": false; in an item it is said of the thing
             return False
         by_key = self.is_harmful_by_role(key, value, box_count)
         if by_key is None:
             by_key = self.is_harmful_by_words_of_key(key, value)
-        if by_key is not None:
+        if by_key is not None:  # the key settles it
             return by_key
         if isinstance(value, dict):
             return self.is_harmful_object(key, value, own_id, box_count)
@@ -676,15 +689,17 @@ class _Reader:
             said = "" if value is True else str(value)
             self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
             return False
-        if key_changes(key, value) and value is not False:  # "cropped": false
-            return value is not True or not key_affirms(key)  # "is_correct_format": true is fine
-        return None
+        if value is False or not key_changes(key, value):
+            return None  # "cropped": false changes nothing
+        affirms_boxes = value is True and key_affirms(key)  # "is_correct_format": true
+        return not affirms_boxes  # "cropped": true
 
     def is_harmful_object(
         self, key: str, value: dict[str, Any], own_id: int | None, box_count: int | None
     ) -> bool:
+        # "metadata": {"width": 640, "height": 480, "count": 2}: numbers under a key for sizes are
+        # no box, and a count there is that of the boxes.
         if has_role(key, "size"):
-            # "metadata": {"width": 640, "height": 480, "count": 2}: its numbers are no box
             return self.harmful_key(value, own_id, box_count) is not None
         may_be_box = _count_of_numbers(value) > 1
         return may_be_box or self.harmful_key(value, own_id) is not None
@@ -695,12 +710,13 @@ class _Reader:
         may_be_box = _count_of_numbers(value) > 1
         if may_be_box:
             return True
-        if own_id is not None:
-            return any(self.is_harmful(key, item, own_id, box_count) for item in value)
-        if self.add_said_of_phrases(key, value):
-            return False
-        names = [self.named_phrase(item) for item in value]
-        return any(self.is_harmful(key, name, own_id, box_count) for name in names)
+        items = value
+        is_next_to_list = own_id is None
+        if is_next_to_list:
+            if self.add_said_of_phrases(key, value):
+                return False
+            items = [self.named_phrase(item) for item in value]  # "unresolved": [2]
+        return any(self.is_harmful(key, item, own_id, box_count) for item in items)
 
     def add_absences(self, key: str, value: Any) -> bool:
         """Add the phrases that a key says not to be there: `"not_found": ["a fork"]`. False where a
@@ -764,7 +780,7 @@ class _Reader:
         is_flag_or_number = truth is not None or number(value) is not None
         if is_flag_or_number:
             if own_id is None and not _is_known(key, truth):
-                # Nobody knows what `"todo": 1` next to a list says, so people may read it.
+                # `"todo": 1` next to a list does no harm that is known. It is kept for the remark.
                 self.parsed.texts.append(KeyText(key, str(value).lower()))
             return False
         if not isinstance(value, str):  # null or NaN
@@ -806,9 +822,10 @@ class _Reader:
     def changing_key(
         self, fields: Mapping[str, Any], box_count: int, things: list[str] | None
     ) -> str | None:
-        """Return a key whose value may change the boxes next to it; None without any. Where there
-        is no box, only what says so is allowed. Words may name only `things`; anything if that is
-        None. Sizes of the picture are kept in `parsed`.
+        """Return a key whose value may change the boxes next to it; None without any. With a
+        `box_count` of 0, it is a key whose value doesn't agree that nothing is there.
+
+        Words may name only `things`. Sizes of the picture are kept in `parsed`.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.is_allowed(key, value, box_count, things):
@@ -862,14 +879,16 @@ class _Reader:
     def is_harmless(self, key: str, value: Any, things: list[str] | None) -> bool:
         """Whether an unknown key has words that can't change the boxes next to it.
 
-        They may name only `things`; anything if that is None.
+        They may name only `things`. Without phrases they may name anything.
         """
         may_change = _may_change(key)
         if may_change or not isinstance(value, str):
             return False
         if objection(value) is not None or points_back(value):
             return False
-        return things is None or not self.phrases or other_thing(value, things) is None
+        if things is None or not self.phrases:
+            return True  # it may name anything
+        return other_thing(value, things) is None
 
     def add_size(self, key: str, value: Any) -> bool:
         """Keep a size of the picture in `parsed.sizes`, to be compared with its own. False where a
@@ -901,19 +920,20 @@ def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -
 
 
 def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
-    # Qwen3-VL leaves out the braces between objects: `{"name": …, "bbox": …, "name": …, …}`.
-    # Returns [] for other objects: their keys don't come again in the same order, or the last one
-    # lacks some. Where the text ends inside the last one, that is left out.
+    # Qwen3-VL leaves out the braces between objects.
+    # `{"name": …, "bbox": …, "name": …, "bbox": …}` -> two objects
+    # `{"name": …, "bbox": …, "name": …}` -> [], but one object where the text ends there
+    # `{"name": …, "bbox": …, "bbox": …, "name": …}` -> []: the keys come in another order
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
     keys_per_object = len(fields)  # how many different keys there are
     are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
     if keys_per_object < 2 or not are_in_turn:
         return []
-    is_last_whole = len(keys) % keys_per_object == 0
-    if not is_last_whole and not isinstance(fields, CutObject):
+    object_count, keys_left = divmod(len(keys), keys_per_object)
+    if keys_left and not isinstance(fields, CutObject):
         return []
-    starts = range(0, len(keys) - keys_per_object + 1, keys_per_object)
+    starts = [index * keys_per_object for index in range(object_count)]
     return [dict(pairs[start : start + keys_per_object]) for start in starts]
 
 
@@ -986,18 +1006,16 @@ class _Label(NamedTuple):
 def _label_of(fields: Mapping[str, Any]) -> _Label:
     # Of several keys for labels, the one that grammar.yaml names first. Of keys that differ in
     # spelling alone, such as "label" and "Label", the first in the alphabet.
-    best = _Label()
-    best_rank: tuple[int, str] | None = None
+    labels: list[_Label] = []
+    ranks: list[tuple[int, str]] = []
     for key, value in fields.items():
         if isinstance(value, dict):  # in several languages: {"zh": "杯子", "en": "cup"}
             texts = [text for text in value.values() if isinstance(text, str)]
             value = value.get("en", texts[0] if texts else None)
         if has_role(key, "label") and isinstance(value, str) and value.strip():
-            rank = (_preference("label")[plain_key(key)], key)
-            if best_rank is None or rank < best_rank:
-                best_rank = rank
-                best = _Label(key, value.strip())
-    return best
+            labels.append(_Label(key, value.strip()))
+            ranks.append((_preference("label")[plain_key(key)], key))
+    return labels[ranks.index(min(ranks))] if labels else _Label()
 
 
 def _may_turn(value: Any) -> bool:
@@ -1024,9 +1042,11 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
 
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
+    # None without an id. Raises NoBox where an id is no number, or there are two.
     values = [value for key, value in fields.items() if has_role(key, "id")]
-    ids = {id_of(value) for value in values if value not in _EMPTY}  # None of what is no id
-    if len(ids) > 1 or None in ids:
+    ids = {id_of(value) for value in values if value not in _EMPTY}
+    has_bad_id = None in ids
+    if has_bad_id or len(ids) > 1:
         raise NoBox(f"an object whose id is no number: {values[0]!r:.40}")
     return ids.pop() if ids else None
 

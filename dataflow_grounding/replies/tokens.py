@@ -173,10 +173,12 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
     parsed.tagged = True
     words = [thing.words_before for thing in things]
     words_after = text[boxes[-1].end() :]
-    # A whole caption is a sentence. A list of things with their articles is none (InternVL).
+    # A caption without a full stop at its end is cut off. InternVL's lists have none: "a dog[[…]] a
+    # sofa[[…]]".
     are_articles = all(len(before.split()) < 2 for before in words)
     is_list = are_articles and not words_after.strip()
-    parsed.truncated = not is_list and not text.rstrip().endswith((".", "!", "?"))
+    ends_sentence = text.rstrip().endswith((".", "!", "?"))
+    parsed.truncated = not is_list and not ends_sentence
     for thing, box in zip(things, boxes, strict=True):
         parsed.boxes += [RawBox(numbers, thing.name) for numbers in _numbers_of_boxes(box[1])]
     return [*words, words_after]
@@ -214,15 +216,16 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _thing_at_end(text: str) -> str | None:
-    # "brown dog" of "There is a brown dog": the words after the last article, which are looked for
-    # from the end. None where no article is near, or where it isn't clear what the box is of.
+    # The words after the last article. The loop looks for it from the end.
+    # "There is a brown dog" -> "brown dog"
+    # "left of the cat" -> "cat"
+    # "the tail of the cat" -> None: the box may be the tail's
+    # "dogs on grass" -> None: no article is near
     thing_start = len(text)
-    last_words = text.split()[-_LONGEST_THING - 1 :]  # a longest thing and its article
-    for word in reversed(last_words):
+    most_words = _LONGEST_THING + 1  # with the article
+    for word in reversed(text.split()[-most_words:]):
         word_start = text.rindex(word, 0, thing_start)
         if word.lower() in _words("determiners"):
-            # The box after "the tail of the cat" may be the tail's; after "left of the cat" it is
-            # the cat's.
             before = text[:word_start].lower().split()
             follows_of = before[-1:] == ["of"]
             follows_side = before[-2:-1] in _SIDES
@@ -236,17 +239,17 @@ def _thing_at_end(text: str) -> str | None:
 
 
 def _tags_of(text: str) -> list[_Tag]:
-    # <ref>, <|ref|>, <|ref_start|> and their ends. <point_box mention="cup"> has its box's label,
-    # <collection mention="cups"> that of all boxes in it.
+    # <ref>, <|ref|>, <|ref_start|> and their ends. A mention is a label. <point_box mention="cup">
+    # has one of its box, <collection mention="cups"> one of all boxes up to </collection>.
     tags: list[_Tag] = []
-    collection = ""  # the label of the collection that is open
+    collection = ""  # the mention of the collection that isn't closed yet
     for match in _TAG.finditer(text):
         if len(tags) == _MOST_TAGS:
             raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
         name = match["bar"] or match["word"] or match["plain"]  # one for each way to write tags
         if match["attributes"] and name not in _WITH_ATTRIBUTES:
             continue  # the tag stays among the words, where its "<" makes the reply unreadable
-        closes = name.startswith("/") or match["side"] == "end"
+        closes = name.startswith("/") or match["side"] == "end"  # </ref>, <|ref_end|>
         name = name.lstrip("/")
         mention = _mention_in(match["attributes"] or "")
         if name == "collection":
@@ -265,8 +268,10 @@ def _mention_in(attributes: str) -> str:
 
 
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
-    # <ref>cup</ref><box>(10,20),(30,40)</box>. Labels are in tags before their boxes, or after them
-    # if each box is followed by one; or they are in the words after each box.
+    # Labels may be in three places:
+    # before their boxes, in tags: <ref>cup</ref><box>(10,20),(30,40)</box>
+    # after each box, in tags: <|box_start|>…<|box_end|><|ref_start|>cup<|ref_end|> (MinerU)
+    # after each box, in words: <bbox>1 2 3 4</bbox> mug (Seed)
     tags = _tags_of(text)
     if not tags:
         return [text]
@@ -274,12 +279,11 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     parsed.truncated = parsed.truncated or not tags[-1].closes
     parts = _parts_to_read(text, tags, parsed)
     layout = _layout_of(parts)
-    labels_in_words = _labels_in_words(layout, parts)
+    labels_in_words = _labels_in_words(layout, parts)  # [] where they are in tags
     labels_of_boxes: Sequence[str | None] = labels_in_words
     if not labels_in_words:
-        # MinerU's labels follow their boxes, and its tags are written so: <|box_start|>
-        labels_may_follow = all(text.startswith("<|", tag.start) for tag in tags)
-        labels_of_boxes = _labels_of_boxes(parts, may_follow=labels_may_follow)
+        has_tags_as_mineru = all(text.startswith("<|", tag.start) for tag in tags)
+        labels_of_boxes = _labels_of_boxes(parts, may_follow=has_tags_as_mineru)
     count_before = len(parsed.boxes)
     boxes = [part for part in parts if part.kind == "box"]
     for label, box in zip(labels_of_boxes, boxes, strict=True):
@@ -301,7 +305,7 @@ def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list
 
 
 def _words_next_to_boxes(parts: Sequence[_Part]) -> list[str]:
-    # Those before the first part, "" without any, then those after each.
+    # First the words before all labels and boxes, or "", then all other words.
     words = [part.text for part in parts if part.kind == "words"]
     begins_with_words = _layout_of(parts).startswith("w")
     return words if begins_with_words else ["", *words]
@@ -326,11 +330,12 @@ def _without_other_shapes(parts: Sequence[_Part], parsed: ParsedReply) -> list[_
 
 
 def _drop_label_without_box(parts: Sequence[_Part], parsed: ParsedReply) -> None:
-    # Only where labels come before their boxes may the last one have none. If nothing follows it,
-    # the reply is cut off.
+    # "<ref>cup</ref><box>…</box><ref>plate</ref>": the plate has no box. If no words follow, the
+    # reply is cut off.
     layout = _layout_of(parts)
     without_words = layout.replace("w", "")
-    if without_words.startswith("l") and without_words.endswith("l"):
+    are_labels_first = without_words.startswith("l")  # else the last label is that of the last box
+    if are_labels_first and without_words.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", _labels_in_tags(parts)[-1]))
         parsed.truncated = parsed.truncated or layout.endswith("l")
 
@@ -359,37 +364,38 @@ def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
             return []
     from_first_box = parts[1:] if layout.startswith("w") else parts
     labels = [part.text.strip(_BETWEEN_PARTS) for part in from_first_box if part.kind == "words"]
-    for label in labels:
-        first_word = label.split()[0]  # parts without any word were left out
-        # "a mug" and "mug" begin as a name does, "is the mug" and "here" don't.
-        is_article = first_word.lower() in _words("determiners")
-        begins_as_name = is_article or not is_neutral(first_word.lower())
-        names_thing = other_thing(label, []) is not None and turning_word(label) is None
-        if not begins_as_name or not names_thing or not _LABEL.fullmatch(label):
-            return []
-    return labels
+    return labels if all(map(_may_be_label, labels)) else []
+
+
+def _may_be_label(words: str) -> bool:
+    # "a mug" and "mug" may be; "is the mug", "here" and "not a mug" aren't.
+    first_word = words.split()[0].lower()  # words without any were left out
+    begins_as_name = first_word in _words("determiners") or not is_neutral(first_word)
+    names_thing = other_thing(words, []) is not None and turning_word(words) is None
+    return begins_as_name and names_thing and _LABEL.fullmatch(words) is not None
 
 
 def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
     # Whether the boxes are the parts of a page: titles, tables and so on. Then the words after a
-    # box are the text in it. Where labels are in tags (DeepSeek-OCR), that text begins on a line of
-    # its own.
+    # box are the text in it. DeepSeek-OCR begins that text on a new line; its labels are in tags.
     has_labels = any(part.kind == "label" for part in parts)
-    for part in parts[1:]:  # the first one may be words before the page
-        if has_labels and part.kind == "words" and not part.text.startswith("\n"):
-            return False
+    if has_labels:
+        for part in parts[1:]:  # the first part may be words before the page
+            if part.kind == "words" and not part.text.startswith("\n"):
+                return False
     return bool(boxes) and all(box.label in _words("page_parts") for box in boxes)
 
 
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
-    # "Here: <ref>cup</ref><box>…</box>" is words, a label and a box. A part reaches from a tag to
-    # the next one, whether that closes it or not.
+    # "Here: <ref>cup</ref><box>…</box>" is words, a label and a box. A part ends at the next tag,
+    # even if that is of another name.
     parts: list[_Part] = []
-    at = 0  # up to where the text is in parts already
+    at = 0  # the end of the last part
     end_of_text = _Tag("", closes=False, mention="", start=len(text), end=len(text))
-    for tag, following in zip(tags, [*tags[1:], end_of_text], strict=True):
+    following_tags = [*tags[1:], end_of_text]
+    for tag, following in zip(tags, following_tags, strict=True):
         if tag.start < at:
-            continue  # it closed the part before
+            continue  # it closed the last part
         parts.append(_Part("words", text[at : tag.start]))
         at = tag.end
         if tag.closes and tag.name in _LABEL_TAGS:  # "cup</ref>", which was never opened
@@ -425,11 +431,11 @@ def _unpaired(text: str) -> UnreadableReply:
 
 
 def _part_of(text: str, tag: _Tag, following: _Tag) -> _Part:
-    # What is between a tag and the following one, which at the text's end is none.
+    # What is between a tag and the following one.
     content = text[tag.end : following.start]
     closed = following.closes_part_of(tag)
     if tag.name in _LABEL_TAGS:
-        is_cut_off = following.start == len(text)
+        is_cut_off = following.start == len(text)  # "<ref>cu"
         if not closed and not is_cut_off:  # "<ref>cup<box>"
             raise _unpaired(text[tag.start :])
         if closed and not content.strip():
@@ -444,8 +450,8 @@ def _part_of(text: str, tag: _Tag, following: _Tag) -> _Part:
 
 
 def _labels_of_boxes(parts: Sequence[_Part], *, may_follow: bool) -> list[str | None]:
-    # One label for each box, or None for each. A label is of all boxes up to the next label. Only
-    # MinerU's labels follow their boxes.
+    # One label for each box; None for each without any label. A label is that of all boxes up to
+    # the next label.
     layout = _layout_of(parts)
     without_words = layout.replace("w", "")
     labels = _labels_in_tags(parts)
@@ -453,12 +459,13 @@ def _labels_of_boxes(parts: Sequence[_Part], *, may_follow: bool) -> list[str | 
         return [None] * layout.count("b")
     if may_follow and re.fullmatch("(?:bl)+", without_words):
         return list(labels)
-    begins_with_label = without_words.startswith("l")
-    has_words_between_boxes = "bwb" in layout  # they may begin another thing
-    if "ll" in without_words or has_words_between_boxes or not begins_with_label:
+    begins_with_box = without_words.startswith("b")
+    has_label_without_box = "ll" in without_words
+    has_words_between_boxes = "bwb" in layout  # the second box may be of what the words name
+    if begins_with_box or has_label_without_box or has_words_between_boxes:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
     labels_of_boxes: list[str | None] = []
-    boxes_of_labels = re.findall("l(b*)", without_words)  # "bb", "b" of "lbblb"
+    boxes_of_labels = re.findall("l(b*)", without_words)  # "lbblb" -> "bb" and "b"
     for label, boxes in zip(labels, boxes_of_labels, strict=True):
         labels_of_boxes += [label] * len(boxes)
     return labels_of_boxes
@@ -542,7 +549,10 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
-    if re.search(r"</[a-z][a-z_]*\d?>|<doctag>", text) and _DOCTAGS.search(text):
+    # DocTags has elements, <title><loc_10>…</title>. Florence-2 and PaliGemma differ in how they
+    # write a token: <loc_10> and <loc0010>.
+    has_element = re.search(r"</[a-z][a-z_]*\d?>|<doctag>", text) is not None
+    if has_element and _DOCTAGS.search(text):
         return _read_doctags(text, parsed)
     if "<loc_" in text:
         return _read_florence(text, parsed)
@@ -580,14 +590,13 @@ class _Locations(NamedTuple):
 
 
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
-    # cup<loc_10><loc_20><loc_30><loc_40>plate<loc_50>…, with four tokens for each box of the label
+    # A row is cup<loc_10><loc_20><loc_30><loc_40>…, with four tokens for each box of a cup. Eight
+    # tokens may be two boxes, or the corners of a quadrangle, which go round.
     are_outlines = "<poly>" in text
     rows = _florence_rows(text.replace("<poly>", "").replace("</poly>", ""))
     if len(rows[-1].numbers) % 4:  # its last box breaks off, or has a token too many
         parsed.truncated = True
         parsed.dropped.append(_no_boxes(rows.pop()))
-    # Eight tokens after each label are the corners of a quadrangle if they go round in order. Those
-    # of two boxes don't.
     if all(_is_quadrangle(row.numbers) for row in rows):
         for row in rows:
             xs, ys = row.numbers[0::2], row.numbers[1::2]
@@ -595,7 +604,8 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
             parsed.boxes.append(RawBox(box, row.label, family="florence-2"))
         return []
     for row in rows:
-        if are_outlines or len(row.numbers) % 4 or not _are_boxes(row.numbers):
+        has_whole_boxes = len(row.numbers) % 4 == 0
+        if are_outlines or not has_whole_boxes or not _are_boxes(row.numbers):
             raise UnreadableReply(_no_boxes(row).reason, "unclear boxes")
         _add_fours(row, "florence-2", parsed)
     return []  # no words: `_florence_rows` refuses other text
@@ -624,16 +634,18 @@ def _no_boxes(row: _Locations) -> Dropped:
 
 
 def _is_quadrangle(numbers: Sequence[float]) -> bool:
-    # The corners go round from the top left, and the diagonals meet in about one middle.
+    # Whether four corners go round from the top left: 1 2
+    #                                                  4 3
+    # In such a shape the diagonals, 1 to 3 and 2 to 4, have about the same middle.
     if len(numbers) != 8:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = numbers
     xs, ys = numbers[0::2], numbers[1::2]
     tolerance = 0.1 * (max(xs) - min(xs) + max(ys) - min(ys))
-    is_upright = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
-    # twice the distance between the middles of both diagonals
+    goes_round = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
+    # twice the distance between both middles
     middles_apart = max(abs(x1 + x3 - x2 - x4), abs(y1 + y3 - y2 - y4))
-    return is_upright and middles_apart <= tolerance
+    return goes_round and middles_apart <= tolerance
 
 
 def _are_boxes(numbers: Sequence[float]) -> bool:
@@ -647,12 +659,12 @@ def _are_boxes(numbers: Sequence[float]) -> bool:
 
 
 def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
-    # <loc0102><loc0050><loc0900><loc0601> cup ; <loc0010>…: parts that follow each other
-    end = text.find("<loc")
+    # <loc0102><loc0050><loc0900><loc0601> cup ; <loc0010>…
+    end = text.find("<loc")  # of what was read
     words_before = text[:end]
     for match in _PALIGEMMA.finditer(text, end):
         if match.start() != end:
-            break
+            break  # something else is between them
         end = match.end()
         tokens, _mask, name = match.groups()
         row = _Locations(_locations_in(tokens), name.strip() or None)

@@ -103,8 +103,8 @@ def merge(results_dir: str) -> dict[str, Any]:
         StorageFailed: The files can't be written.
     """
     results_dir = bucket.local(results_dir)  # for an address, its working folder here
-    # The shards are looked for before the lock is taken: that would make this process the owner of
-    # an address, even if there is nothing to merge.
+    # The lock would make this process the owner of an address, even if there is nothing to merge.
+    # So the shards are looked for first.
     folders = _folders(results_dir, bucket.shards_in(results_dir))
     with ExitStack() as locks:
         # Neither the results nor a shard may be worked on meanwhile.
@@ -118,7 +118,7 @@ def merge(results_dir: str) -> dict[str, Any]:
 def _merge_locked(
     results_dir: str, folders: list[str], runs: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    # Checks everything, then writes everything. `runs` are those of the shards in `folders`.
+    # Checks everything, then writes everything. `runs` has what the run.json in each folder says.
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
@@ -130,7 +130,7 @@ def _merge_locked(
 
     _gather_pictures(results_dir, folders)
     run = _run_of_all(results_dir, runs)
-    files_of_last_step = [*files.values()][-1]
+    *_, files_of_last_step = files.values()
     run["summary"] |= _remarks_of_all(runs, files_of_last_step)
     failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
     written = write_joined(files, failures, failures_of_shards, run["summary"]["done"])
@@ -145,8 +145,8 @@ def _merge_locked(
 def _files_to_join(
     results_dir: str, folders: list[str], first_run: dict[str, Any]
 ) -> dict[str, list[str]]:
-    # By the file to write, the shards' files of a step. The first shard's run says which steps
-    # there are.
+    # {"results/step_0_…/annotations.jsonl": ["…/1-of-2/step_0_…/annotations.jsonl", …]}: the file
+    # to write, and the shards' files of the same step. The first shard's run names the steps.
     files: dict[str, list[str]] = {}
     for name in first_run["shard"]["files"]:
         files[within(results_dir, name)] = [within(folder, name) for folder in folders]
@@ -154,9 +154,9 @@ def _files_to_join(
 
 
 def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
-    # Nothing is said of annotations, which every run leaves.
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
-    for name in sorted(formats - {"unified", "jsonl"}):
+    merged_formats = {"unified", "jsonl"}  # both are the annotations
+    for name in sorted(formats - merged_formats):
         say(
             f"Note: what workflow.output_format {name} writes in addition to the annotations is not"
             " merged: the same generate without --shard writes it, and asks nothing again."
@@ -212,12 +212,11 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
 
 
 def _check_step_files(names: Any, folder: str, path: str) -> None:
-    # `names` are the files that the run.json at `path` lists. It may be a stranger's: a name could
-    # lead out of the shard's folder, or be no text, which `within` refuses. Where `names` is no
-    # list, it is checked as one name.
+    # `names` are the files that the run.json at `path` lists. It may be a stranger's, so `names`
+    # may be anything. A value that is no list is checked as one name.
     listed = names if isinstance(names, list) else [names]
     for name in listed:
-        within(folder, name, path)
+        within(folder, name, path)  # refuses a path out of the folder, and what is no text
         if not _STEP_FILE.fullmatch(name):
             raise InputError(
                 f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge"
@@ -293,8 +292,8 @@ def _kind(value: Any) -> str:
 
 
 def _check_counts_can_be_summed(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # Raise InputError where a shard's counts are of other kinds than the first one's, so that they
-    # could not be summed up. What is null, or missing in one of the two, is no difference.
+    # Raise InputError where a shard's counts can't be summed up with the first one's, because they
+    # are of other kinds. A count that is null or missing in either fits any kind.
     kinds_of_first = _kinds_in(runs[0])
     for address, run in zip(folders, runs, strict=True):
         for name, kind in _kinds_in(run).items():
@@ -310,9 +309,8 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 
 
 def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # Raise InputError where shards don't belong together, or one is not whole. They belong together
-    # where their counts can be summed up, where all have seen the same input and have all its rows,
-    # and where what should be alike in all is so (`_alike_in_all`).
+    # Raise InputError unless the shards are whole, have equal settings, and have all rows of one
+    # input.
     _check_counts_can_be_summed(folders, runs)
     newest = _index_of_newest(runs)
     for folder, run in zip(folders, runs, strict=True):
@@ -335,7 +333,7 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
 
 def _index_of_newest(runs: list[dict[str, Any]]) -> int:
     # The shard that was started last has seen the input as it is now. Of two that were started at
-    # the same moment, it is the one that has seen more rows.
+    # the same moment, the one that has seen more rows is the newest.
     starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
     return starts.index(max(starts))
 
@@ -365,9 +363,9 @@ def _check_whole(folder: str, run: dict[str, Any]) -> None:
     files = [within(folder, name) for name in run["shard"]["files"]]
     # The file of places next to a step's file has 8 bytes for each row.
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
-    # Later steps have no more rows than earlier ones.
-    are_in_order = rows_of_steps == sorted(rows_of_steps, reverse=True)
-    has_all_rows = are_in_order and rows_of_steps[-1] == done
+    # Later steps have no more rows than earlier ones: [800, 790, 790].
+    never_grow = rows_of_steps == sorted(rows_of_steps, reverse=True)
+    has_all_rows = never_grow and rows_of_steps[-1] == done
     if has_all_rows and _are_as_left(files, run["shard"]):
         return
     raise InputError(
@@ -386,8 +384,8 @@ def _are_as_left(files: list[str], shard: dict[str, Any]) -> bool:
 
 
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # A run.json may list digests of the pictures that its shard has seen: first one of their paths,
-    # then those of their contents.
+    # A run.json may have two digests of the pictures that its shard has seen: one of all their
+    # paths, and one of all their contents.
     for folder, run in zip(folders, runs, strict=True):
         last_file = within(folder, run["shard"]["files"][-1])  # its rows name the pictures
         seen = run["shard"].get("pictures")
@@ -395,10 +393,9 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
         now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
-        # Pictures in a store, or that were moved, can't be compared: then the paths differ, or a
-        # list is empty.
-        digest_of_paths_now, digest_of_paths_seen = now[:1], seen[:1]
-        if digest_of_paths_now == digest_of_paths_seen and now != seen:
+        # Pictures that were moved can't be compared: then the digests of the paths differ.
+        have_same_paths = now[:1] == seen[:1]
+        if have_same_paths and now != seen:
             say(
                 f"Warning: pictures of {folder} are not those that it has seen: run"
                 " that shard again, which asks about those alone, then merge."
@@ -406,17 +403,17 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 
 
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
-    # The results may have a `run.json` of their own, at `path`. Its run is to be kept where it
-    # began after all shards, or had more rows than they have.
+    # The results' folder may have a `run.json` already, at `path`. Refuse to replace it where its
+    # run began after all shards, or had more rows than they have.
     run = read_object(path)  # {} where there is no such file
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
-    images = whole_number(summary.get("images")) or 0
+    rows_of_run = whole_number(summary.get("images")) or 0
     rows = sum(shard_run["summary"]["images"] for shard_run in runs)
     last_started = max(str(shard_run.get("started")) for shard_run in runs)
     if str(run.get("started", "")) > last_started:
         what = "began after all shards"
-    elif images > rows:
-        what = f"had {images} rows, and the shards have {rows}"
+    elif rows_of_run > rows:
+        what = f"had {rows_of_run} rows, and the shards have {rows}"
     else:
         return
     raise InputError(
@@ -426,21 +423,20 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
 
 
 def _gather_pictures(results_dir: str, folders: list[str]) -> None:
-    # Put pictures that the shards have unpacked from their input into the results' folder. They are
-    # hard links where the file system has them, else copies. One whose name is there already is
-    # left as it is: the name tells its contents.
+    # Put the pictures that the shards have unpacked from their input into the results' folder.
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
         for shard_folder in folders:
             folder = os.path.join(shard_folder, PICTURES)
             present_names = {path.name for path in Path(target).glob("*")}
             for path in Path(folder).glob("*"):
+                # A file's name is made of its contents, so one of the same name is the same.
                 if path.name in present_names or not path.is_file():
                     continue
                 os.makedirs(target, exist_ok=True)
                 try:
                     os.link(path, within(target, path.name))
-                except OSError:
+                except OSError:  # the file system has no hard links
                     copy_file(str(path), within(target, path.name))
 
 
@@ -453,16 +449,16 @@ def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]
 
 
 def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
-    # What was stated for a shard, by a flat name: {"model": "qwen3-vl", "workflow.stream": true}.
-    # Absolute paths are left out, as each machine has its own, and so are keys that only say how a
-    # run goes (`_MAY_DIFFER`).
+    # What was stated for a shard, by a flat name: {"model": "qwen3-vl", "workflow.guidance": "…"}.
+    # Two kinds of settings are left out: absolute paths, because each machine has its own, and the
+    # keys of `_MAY_DIFFER`, which only say how a run goes.
     stated: dict[str, Any] = {}
     for name in _SAME_IN_ALL:
         stated[name] = run.get(name)
     stated["box_format"] = (run.get("box_format") or {}).get("name")
     stated["steps"] = run["shard"]["files"]
     stated["code of an operator"] = run["shard"].get("code")
-    pending = list(run["spec"].items())
+    pending = list(run["spec"].items())  # of the spec and of the objects within it
     while pending:
         key, value = pending.pop()
         if isinstance(value, dict) and value:
@@ -474,9 +470,9 @@ def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    # Whether a key of the spec may differ from shard to shard: "image_grounding.vlm.timeout" may,
-    # as `_MAY_DIFFER` has the name "timeout". "….settings.timeout" may not: what is in an
-    # operator's `settings` is the user's own, and its names mean something else.
+    # Whether a key of the spec may differ from shard to shard.
+    # "image_grounding.vlm.timeout" -> yes: `_MAY_DIFFER` has the name "timeout"
+    # "….settings.timeout" -> no: names in an operator's `settings` are the user's own
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 
@@ -501,12 +497,13 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[Any]:
-    # Those of the first run. Pictures that a shard has unpacked are in the results' folder by now.
-    folder_of_first = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
+    # Those of the first run. In place of its shard's folder comes the results' folder, where
+    # `_gather_pictures` has put the pictures.
+    shard_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
     image_folders: list[Any] = []
     for folder in runs[0].get("image_folders") or []:
-        is_of_shard = str(folder).endswith(folder_of_first)
-        image_folders.append(absolute(results_dir) if is_of_shard else folder)
+        is_shard_folder = str(folder).endswith(shard_folder)
+        image_folders.append(absolute(results_dir) if is_shard_folder else folder)
     return image_folders
 
 
@@ -527,8 +524,8 @@ def _summary_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, A
 
 
 def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[str, Any]:
-    # What is rare in each shard may be the model's manner in all of them: so it is counted in the
-    # records. They are read only where a shard says that there are remarks.
+    # A wording that is rare in each shard may be common in all of them. So the shards' counts
+    # aren't summed up: the records are counted, but only where a shard has any remarks.
     summaries = [run["summary"] for run in runs]
     has_remarks = any(name in summary for summary in summaries for name in REMARKS)
     if not has_remarks:
@@ -539,9 +536,8 @@ def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[s
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
-    # One table (see `_is_class_table`) of the shards' ones. `listed` are the classes that the user
-    # lists, whose order it keeps. A picture whose rows are in several shards counts in each of
-    # them.
+    # One table (see `_is_class_table`) of the shards' ones. The classes that the user has `listed`
+    # keep their order. A picture whose rows are in several shards counts in each of them.
     row_by_class: dict[str, dict[str, Any]] = {}
     sum_of_sides: dict[str, float] = {}  # by class, of its boxes, in pixels
     for part in chain.from_iterable(tables):
@@ -559,8 +555,8 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
 
 
 def _sum(values: list[Any]) -> Any:
-    # One value of those that the shards' summaries have under a name. They are of one kind, as
-    # `_check_counts_can_be_summed` has found.
+    # One value for those that the shards' summaries have under a name. All are of one kind:
+    # `_check_counts_can_be_summed` has made sure of that.
     if None in values:
         return None  # such as a cost without prices
     first = values[0]

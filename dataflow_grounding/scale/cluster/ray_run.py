@@ -68,8 +68,8 @@ MOST_LOSSES = 10
 STOP_SECONDS = GRACE_SECONDS + 2
 LEAVE_SECONDS = 30.0  # the longest wait for Ray to end the connection
 SAY_SECONDS = 8.0  # after so long without any worker, it is said
-# Then it is said each time that so long has passed. A cluster of our own isn't waited for any
-# longer: nobody else is at work there who might leave room.
+# And it is said again each time after so long. Where we have started the cluster, the run then
+# stops: nobody else is at work there who might leave room.
 START_SECONDS = 60.0
 # How long the head of the cluster may be gone. Some clusters start it again; after 60 s its workers
 # end themselves.
@@ -116,8 +116,8 @@ class RayRun(Run):
         super().__init__(*arguments)
         self._address = address
         self._worker_count = workers
-        # A worker has as many GPUs as the step needs that needs the most. A serving whose model
-        # runs in the worker's own process has `num_gpus`.
+        # A worker has the GPUs of the step that needs most. Only a serving whose model runs in the
+        # worker's own process has `num_gpus`.
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
         self._results = self.steps[0].storage.cache_path
@@ -159,11 +159,16 @@ class RayRun(Run):
         join(self.steps, list(self._rows_of_shards), self.summary)
 
     def _most_workers(self) -> int:
-        # Each worker has a request in flight at least, and all together have `max_workers` at most:
-        # more workers would have nothing to do.
-        # A model in the worker's own process, whose endpoint is no address, sets no limit.
-        most = [serving.max_workers for serving in self._servings() if "://" in serving.endpoint]
-        return min(most, default=MOST_BLOCKS)
+        # All workers together have at most `max_workers` requests in flight, and a worker has at
+        # least one. So with more workers than that, some would have nothing to do.
+        limits: list[int] = []
+        for serving in self._servings():
+            is_at_address = (
+                "://" in serving.endpoint
+            )  # else its model runs in each worker's process
+            if is_at_address:
+                limits.append(serving.max_workers)
+        return min(limits, default=MOST_BLOCKS)
 
     async def _take_through(self) -> None:
         # Takes all shards through the steps, unless the run is stopped. The helpers go on
@@ -181,8 +186,8 @@ class RayRun(Run):
         await self._workers.do(self._stopping_run(each) for each in work)
 
     async def _wait_for_a_worker(self) -> None:
-        # What keeps the first worker from its work keeps others from theirs. So one is asked before
-        # any has a shard, and its error is raised.
+        # Asks one worker what is wrong, such as another version of this package, before any has a
+        # shard. Its error stops the run, because the other workers would have the same.
         while self.stopped is None and not self._started:
             try:
                 wrong = await self._result_of(None, self._what_is_wrong)
@@ -196,13 +201,16 @@ class RayRun(Run):
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
         # Has the shards that wait worked on, one after the other, in a lane.
         while self.stopped is None and self._waiting:
-            # Shards differ in what they cost. So each may use twice its equal part of the budget
-            # that is left: one of half as many parts as there are shards.
-            # In the last round one shard follows the other, and each may use all of it.
-            parts = 1 if is_last else math.ceil(len(self._waiting) / 2)
+            # Shards differ in what they cost, so each may use twice an equal part of the budget
+            # that is left. Of 8 shards, each may use a fourth.
+            parts = math.ceil(len(self._waiting) / 2)
+            if is_last:  # one shard follows the other, and each may use all that is left
+                parts = 1
             shard = self._waiting.popleft()
             outcome = await self._worked_on(shard, lane, self._granted(parts))
-            if outcome is None or outcome.wrong is None:  # it waits again, or is finished
+            if outcome is None:  # the worker was lost, and the shard waits again
+                continue
+            if outcome.wrong is None:  # the shard is finished
                 continue
             if outcome.wrong.error_class is not BudgetExceeded:
                 raise outcome.wrong.error()
@@ -276,35 +284,34 @@ class RayRun(Run):
 
     def _count_outcome(self, shard: Shard, outcome: ShardOutcome) -> None:
         self._progress[shard] = outcome.now
-        # The task counts every stored reply that it reads as one of an earlier run ("replayed").
-        # Those that earlier tasks of this run have stored are taken off.
+        # The task counts every stored reply that it reads as "replayed", one of an earlier run. But
+        # an earlier task of this run may have stored some of them: these are taken off.
         requests = outcome.summary.requests
         requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
         self._summaries[shard] = outcome.summary
 
     def _count_what_was_told(self, shard: Shard) -> None:
-        # A task whose worker was lost returns nothing. Its file of progress tells about how far it
-        # came, and what it had sent and paid by then.
+        # A task whose worker was lost returns nothing. Its file of progress tells, up to a second
+        # before, how far it was, and what it had sent and paid.
         now = self._progress_of(shard)
         sent = Counter(sent=now.sent)
         self._progress[shard] = now
         self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
 
     def _begin_again(self, shard: Shard) -> None:
-        # The shard's next task begins at its first row, so how far an earlier task came is
-        # forgotten. What that has sent was paid for, and stays counted. How many replies it has
-        # stored is noted: the next task reads them, and they are not an earlier run's.
+        # The shard's next task begins at its first row. So how far an earlier task of the shard
+        # came is forgotten. What it has sent and paid stays counted.
         with suppress(OSError):
             os.remove(progress_path(shard.folder(self._results)))
         self._progress.pop(shard, None)
         earlier = self._summaries.pop(shard, None)
-        if earlier is not None:  # a task of this shard has run before
-            self._stored_before[shard] += earlier.requests["answered"]
-            earlier.requests["replayed"] = 0  # the next task reads and counts these again
-            paid = Summary(
-                requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models
-            )
-            self.summary.add_part(paid)
+        if earlier is None:
+            return
+        # Its replies are stored, and the next task reads them: see `_count_outcome`.
+        self._stored_before[shard] += earlier.requests["answered"]
+        earlier.requests["replayed"] = 0  # the next task reads and counts these again
+        paid = Summary(requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models)
+        self.summary.add_part(paid)
 
     async def _result_of(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
         # Starts a task, and returns what it returns. While it runs, it is in `_at_work`, by which
@@ -358,7 +365,8 @@ class RayRun(Run):
                 return
             if waited < most_seconds:
                 say(f"No worker has begun yet: {workers} are wanted, and {_room(self._ray)}")
-            next_look += START_SECONDS - waited % START_SECONDS  # the next multiple of it
+            # at 60 s after 8 s, at 120 s after 60 s: the next multiple
+            next_look += START_SECONDS - waited % START_SECONDS
         self.stop(NoRoom(f"no worker has begun: {workers} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
@@ -381,7 +389,8 @@ class RayRun(Run):
             for shard in list(self._at_work):
                 if shard is not None:
                     now = await asyncio.to_thread(self._progress_of, shard)
-                    if shard in self._at_work:  # else it ended meanwhile, and its outcome counts
+                    has_ended = shard not in self._at_work  # meanwhile: then its outcome counts
+                    if not has_ended:
                         self._progress[shard] = now
 
     def _progress_of(self, shard: Shard) -> Now:
@@ -412,24 +421,26 @@ class RayRun(Run):
 
 
 def _own_modules() -> list[str]:
-    # The folders in which the user's modules may be, next to a spec or a script. Zip files, and
-    # folders that don't exist, are left out.
+    # The folders in which the user's modules may be, next to a spec or a script: those of
+    # `sys.path` that Python's own and the installed modules aren't in.
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    # each with a slash at its end, so that `startswith` tells a folder in it from one next to it
+    # The empty part adds a slash at the end, so that "/lib/python3" isn't taken for a folder that
+    # "/lib/python3.12" is in.
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
     own = []
     for path in sys.path:
         folder = os.path.join(os.path.abspath(path), "")
-        is_folder = os.path.isdir(path or ".")  # an empty path is the current folder
+        is_folder = os.path.isdir(path or ".")  # zip files aren't; "" is the current folder
         if is_folder and not folder.startswith(installed):
             own.append(folder.rstrip(os.sep))
     return own
 
 
 def _block_count(workers: int) -> int:
-    # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
-    # whose files are open at once, unless there are more workers.
-    return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
+    # Several for each worker, so that a late one holds up little: 1 worker -> 8, 4 -> 16, 10 -> 40.
+    # All their files are open at once, so there is a limit: 100 -> 256, but 300 -> 300.
+    several_each = min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS)
+    return max(FEWEST_BLOCKS, workers, several_each)
 
 
 class _Connection(NamedTuple):
@@ -441,8 +452,8 @@ class _Connection(NamedTuple):
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
-    # The connection, and with it a local cluster, is ended afterwards. One that the process has
-    # already, in a notebook, say, is used at any address, and stays.
+    # Afterwards the connection is ended, and with it a local cluster. A process that is connected
+    # already, such as a notebook, keeps its connection; `address` is then not looked at.
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray
@@ -495,7 +506,7 @@ def _local_cluster(workers: int) -> dict[str, Any]:
 
 
 def _try_to_reach(address: str) -> None:
-    # Nothing happens where an address ends in none, as "auto".
+    # Raises OSError where nobody answers within 5 s. "auto" has no port, and isn't tried.
     host_and_port = _HOST_AND_PORT.search(address)
     if host_and_port:
         host, port = host_and_port.groups()
@@ -503,7 +514,7 @@ def _try_to_reach(address: str) -> None:
 
 
 def _leave_cluster(ray: Any) -> None:
-    # A head that doesn't answer, of a machine that was cut off, say, keeps Ray waiting for ever.
+    # Where the head's machine was cut off, `ray.shutdown` never returns. So it runs in a thread.
     leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
     leaving.join(LEAVE_SECONDS)
