@@ -34,7 +34,7 @@ class Numbers:
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
         self._number_of_hash = NumberTable()
         self._on_new = on_new
-        self._reserved_again = 0  # numbers that are used up for names that had one already
+        self._reserved_again = 0  # numbers that nobody has, see `reserve`
 
     def __len__(self) -> int:
         return self._number_of_hash.count + self._reserved_again
@@ -98,12 +98,16 @@ class Classes:
         else:
             if how in ("class", "phrase"):  # the two whose classes are written as they are listed
                 self._listed = {class_key(name): self._written_name(name) for name in listed}
-            # A listed name is treated as a phrase: `head` takes its head noun, `one` `object`.
+            # The class of a listed name is found as that of a phrase. For the listed "red mug" it
+            # is "mug" with `head`, "object" with `one`, and else "red mug".
             fixed = [self._class_as_written({"text": name}) for name in listed]
         self.fixed = list(dict.fromkeys(fixed))  # each once
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
-        """Return what to say of the numbers that the classes of an export have got."""
+        """Return what to say of the numbers that the classes of an export have got.
+
+        `class_count` counts all classes of the export, also listed ones without a box.
+        """
         remarks = []
         if self._from_phrases and class_count > 1:
             remarks.append(f"{class_count} classes, each phrase is one: --classes head for nouns")

@@ -798,9 +798,11 @@ def _says_nothing_is_there(entry: Mapping[str, Any]) -> bool:
 def _box_and_outline(
     entry: Mapping[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> tuple[Any, list[float] | None]:
-    # The annotation's `bbox`, and its outline if it has one. Without a `bbox`, the box around all
-    # of its polygons is taken. The outline is its only polygon, if that fits the box. Any other
-    # segmentation is counted here: records have no place for it, but COCO gets it back as it came.
+    # The annotation's `bbox`, or without one the box around all of its polygons; and its outline:
+    # one polygon that fits the box          -> the polygon
+    # no segmentation                        -> None
+    # several polygons, runs of pixels, ...  -> None, which is counted: records have no place for
+    #                                           these, but an export to COCO gives them back
     bbox = entry.get("bbox")
     segmentation = entry.get(_SEGMENTATION)
     if not segmentation:

@@ -248,7 +248,7 @@ class Conversations(Format):
         sent = self.sent(size)
         fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
         tags = TAGS.get(self.boxes.name)
-        if tags is None or not fours:  # without boxes, JSON is NOTHING, in each family
+        if tags is None or not fours:  # without boxes all families answer `[]`, JSON's empty list
             return _in_json(phrase, fours, self.boxes.key)
         return _in_tags(phrase, fours, tags)
 
@@ -331,7 +331,7 @@ class Conversations(Format):
         _refuse_other_keys(text, box_format)
         try:
             reading = _read(text, box_format, size, self.sent(size))
-        except TruncatedReply:  # an UnreadableReply, too
+        except TruncatedReply:  # an UnreadableReply, too: boxes that are cut short are no words
             raise
         except UnreadableReply:
             if _MEANT_AS_BOXES.match(text):
@@ -366,16 +366,17 @@ class ForTarget(Conversations):
     def __post_init__(self) -> None:
         self.boxes = _box_format_of(self.target)
         self._trainer: Trainer | None = None  # only where pixels of a resized picture are counted
-        # A frame says in which size of the picture pixels are counted. "smart_resize_28" is the
-        # size that the model's processor makes, within limits that each trainer sets.
+        # The `frame` of a box format says in which size of the picture its pixels are counted. In
+        # "smart_resize_28" it is the size to which the model's processor resizes the picture. The
+        # processor keeps within limits of its area, which each trainer sets.
         is_resized = re.fullmatch(r"smart_resize_\d+", self.boxes.frame) is not None
         if not is_resized:
             return
         trainer = _TRAINERS[self.dialect.trainer]
         self._trainer = trainer
-        if trainer.resizes_first:  # by a rule of its own, see `sent`
+        if trainer.resizes_first:  # it keeps to its limits itself, before the processor: see `sent`
             return
-        # Other trainers give the processor their limits, which are part of the frame's name.
+        # Other trainers give the processor their limits. A frame with limits has them in its name.
         frame = f"{self.boxes.frame}_{trainer.min_pixels}_{trainer.max_pixels}"
         self.boxes = replace(self.boxes, frame=frame)
 
@@ -454,8 +455,8 @@ class Messages(ForTarget):
 
 def _by_phrase(boxes: Iterable[LabelAndBox], asked: str) -> Iterator[PhraseBoxes]:
     # Each box after its phrase: its label, or the phrase that was asked about if it has no label.
-    # The reader of replies resolves entities in labels: "salt &amp; pepper" of the question comes
-    # back as "salt & pepper".
+    # The reader of replies resolves entities in labels. So for the question "salt &amp; pepper" the
+    # label is "salt & pepper": it is the same phrase, and keeps the question's spelling.
     asked_as_read = html.unescape(asked)
     for label, box in boxes:
         if label is None or label == asked_as_read:
@@ -618,7 +619,8 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 def _box_format_of(target: str) -> BoxFormat:
     # The format of a family, a plain format or a model's name. Raises SpecError where it is none,
     # or where its boxes can't be written as text.
-    # First the format of a model of that name, which "auto" looks for; then that format itself.
+    # "auto" finds the format of a model or family, such as qwen3-vl. After that the target is taken
+    # for the name of a format, such as xyxy_1000.
     for name in ("auto", target):
         with suppress(SpecError):  # there is none
             box_format = find_box_format(name, model=target)

@@ -94,8 +94,8 @@ class Cvat(ReturningFormat):
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            # The labels of the imported task, by `class_key`: `new_items` chooses from them. There
-            # are none where no task was imported.
+            # The labels of the imported task, by `class_key`: `new_items`, which `items_of` calls
+            # below, chooses from them. There are none where no task was imported.
             task_labels = _labels_in(meta) if meta else ()
             self._label_of_key = {class_key(label): label for label in task_labels}
             for number, sample in enumerate(samples):
@@ -123,6 +123,7 @@ class Cvat(ReturningFormat):
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return an element as it is now. A changed box without an outline is an upright <box>."""
         element = element_of(item)
+        # An upright box that wasn't moved has another area, too, if somebody has drawn an outline.
         was_upright = element.tag == "box" and not _rotation_of(element)
         has_other_area = mark.has_other_area(was_upright)
         if not has_other_area and not mark.is_renamed:
@@ -378,8 +379,8 @@ def _picture_xml(sample: Sample) -> Iterator[str]:
 
 
 def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> str:
-    # An element with a label of ours: a box of the phrase, or with NO_BOX the tag of a phrase that
-    # has none.
+    # An element with a label of ours: the phrase's box of that number, or with NO_BOX the tag of a
+    # phrase without boxes.
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -423,7 +424,7 @@ def _keyed_expression(
     stated = {key: facts[key] for key in ("expression_id", "status") if key in facts}
     expression = {"text": text, "char_span": char_span, **stated, "instances": instances}
     check_expression(expression)
-    if not instances:  # the phrase itself came from the element
+    if not instances:  # it has no box that could remember the element: the phrase does
         expression = with_item_number(expression, item, text)
     own_id = facts.get("expression_id") or element.get("group_id")
     return (own_id, text), expression

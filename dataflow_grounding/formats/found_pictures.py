@@ -35,6 +35,7 @@ def with_found_pictures(
         found = _found(folder, subfolders, stated)
         if found != stated:
             _set_path(row, stated, found)
+            # `in`, because the stated path may be Windows': "a\\b.jpg" has the name "b.jpg" in it.
             has_other_name = os.path.basename(found) not in stated
             if has_other_name:
                 renamed_count += 1

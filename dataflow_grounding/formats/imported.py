@@ -105,14 +105,16 @@ class ReturningFormat(Format):
     def source_of(self, sample: Sample) -> Source:
         """Return what the source had, and what became of it.
 
-        An item is written once. Where two phrases have a box of it, the second box is new, unless
-        it is equal to the first.
+        An item, such as a COCO annotation, is written once. If two phrases have a box of it:
+
+        - the boxes are equal: the first phrase has the item, and the second box isn't written
+        - they differ: the second one is written as a new box
         """
         own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
         read_items = set(own.get("read", ()))
         for phrase in sample.phrases:
-            box_numbers = range(len(phrase.boxes)) or (NO_BOX,)
+            box_numbers = range(len(phrase.boxes)) or (NO_BOX,)  # the phrase itself may be an item
             for number in box_numbers:
                 item, mark = _item_and_mark(phrase, number, sample.size)
                 if item not in read_items:  # _NO_ITEM, or of a damaged column

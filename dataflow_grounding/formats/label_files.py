@@ -393,7 +393,7 @@ class LabelFormat(PictureFiles):
         the file names of all so far.
         """
         stem, own_ending = os.path.splitext(file_name)
-        earlier = "another picture"
+        earlier = "another picture"  # unless it is found below; `pictures` can't be gone through
         for ending in (*ENDINGS, *map(str.upper, ENDINGS)):
             name = f"{stem}{ending}"
             if ending != own_ending and name in pictures:

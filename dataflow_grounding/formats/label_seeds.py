@@ -136,12 +136,13 @@ class _Labels:
             record = self._record_of(labelled, id_of_image[labelled.path], found)
             unread = labelled.label.unread
             region_count = len(record["regions"])
+            # `bad` compares the entries that can be read with those that can't.
             if labelled.error:
                 bad.note(labelled.error)
             elif region_count == 0 and not unread:  # that nothing is there is an entry, too
                 bad.read(1)
             else:
-                bad.read(region_count)
+                bad.read(region_count)  # the unread ones are noted below
             yield record
             yield from _records_of_unread(unread, labelled.path, bad)
         yield from _records_of_unread(self.unread, None, bad)
@@ -180,8 +181,9 @@ class _Labels:
         columns["regions"] = regions
         if size is not None:
             found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))
-        if size is not None and regions:
-            # The size that the labels state goes before the image's own. Where the two differ, the
+        is_opened = size is not None  # an image that can't be opened fails for that
+        if is_opened and regions:
+            # The size that the labels state replaces the image's own. Where the two differ, the
             # boxes are of another picture, and the record fails in the run: `check_stated_size`.
             columns |= size_columns(self.stated_sizes.get(path))
         for what, words in _LEFT_OUT.items():
@@ -326,8 +328,8 @@ def _label_of_coco(
 
 
 def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size]]:
-    # The images' ids, by their paths in the folder of images; and by these ids the sizes that the
-    # file states.
+    # Two tables of the file's images: their ids by their paths in the folder of images, and the
+    # sizes that the file states by their ids.
     id_of_name: dict[str, str] = {}
     size_of_id: dict[str, Size] = {}
     for image_id, name, image in coco.images():

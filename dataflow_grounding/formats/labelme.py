@@ -115,6 +115,7 @@ class LabelMe(ReturningFormat):
         if not isinstance(item, dict):  # somebody has damaged the record's column
             return item
         shape = {**item}
+        # A rectangle that wasn't moved has another area, too, if somebody has drawn an outline.
         was_upright = _kind_of(item) == _RECTANGLE
         if mark.box and mark.has_other_area(was_upright):
             shape |= _area_back(item, mark.box, mark.outline)
@@ -328,7 +329,7 @@ def _picture_next_to(file: str) -> str:
 def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
     # Returns the picture's path from the image root, and whether it was found by its name alone. A
     # stated path may be one of another machine: then a picture of its name is looked for, as
-    # X-AnyLabeling does. `folder` is the one that the file is in, from the root.
+    # X-AnyLabeling does. `folder` is the one that the file is in, within the folder that is read.
     stated = stated.replace("\\", "/")  # as Windows writes paths
     name = os.path.basename(stated)
     # Folders of pictures may be called as those of files: a/ for labels/a, which is `folder`.
@@ -377,7 +378,7 @@ def _place_of(source: Source) -> tuple[str, Any]:
     stated = _file_of(source.own).get("imagePath")
     is_same_picture = os.path.normpath(str(source.own.get("picture"))) == name
     goes_back = isinstance(came_from, str) and is_same_picture
-    if goes_back and is_copied:  # the copy has a new path
+    if goes_back and is_copied:  # the path that the file states may not lead to the copy
         goes_back = _leads_to_copy(source, came_from, stated)
     if goes_back:
         return portable(f"{folder}/{came_from}"), stated
@@ -385,8 +386,12 @@ def _place_of(source: Source) -> tuple[str, Any]:
 
 
 def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
-    # Whether a file that is put at its old place among the copied pictures leads to its copy as it
-    # led to the picture: by the path that it states, or by the name alone next to the file.
+    # Whether a file that is put at its old place, such as b/a.json, among the copied pictures leads
+    # to its copy:
+    # it states a.jpg, and the copy is b/a.jpg       -> yes
+    # it states ../a.jpg, and the copy is a.jpg      -> yes
+    # it states /home/me/a.jpg, which wasn't found, and a picture of this name next to it was read
+    #                                                -> yes, if the copy is b/a.jpg
     name = source.sample.name
     path = str(stated or name).replace("\\", "/")
     was_found_by_name = not stated or source.own.get("is_by_name")

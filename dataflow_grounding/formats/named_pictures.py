@@ -43,7 +43,10 @@ class NamedPictures:
     missing: list[str] = field(default_factory=list)
 
     def add(self, picture: str, top: str) -> None:
-        """Take in a picture by its absolute path; `top` is the folder that is named, or its own."""
+        """Take in a picture by its absolute path.
+
+        `top` is the folder that data.yaml names, or the picture's own folder if a list names it.
+        """
         self.pictures_of_pair.setdefault(_pair_of(picture, top), set()).add(picture)
 
     def lines_on_missing(self) -> list[str]:

@@ -202,8 +202,9 @@ class TaoReferring(_Odvg):
                 record["expressions"] += row["expressions"]
                 if SKIPPED in row:  # how many of the line's objects can't be read
                     record[SKIPPED] = record.get(SKIPPED, 0) + row[SKIPPED]
-            # The end of the picture's lines shows only at the next picture's first line, and that
-            # is the place which `bad` has now. It would be wrong in an error of this record.
+            # `bad.place` is the line that was read last, which an error of a record names. It is
+            # the first line of the next picture, because only that shows where this one ends. So an
+            # error of this record names no line.
             self.bad.place = ""
             yield record
 

@@ -687,8 +687,8 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     # isn't, because reading makes it again:
     # for the picture a/b.png -> a/b, a/b#0, a/b.png@2#0 and the like
     # without a path          -> record, record@2#0 and the like
-    made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
-    ending = os.path.splitext(path_of(record))[1]
+    made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"  # a/b
+    ending = os.path.splitext(path_of(record))[1]  # .png
     ids = [record.get("image_id")]
     ids += [phrase.expression["expression_id"] for phrase in phrases]
     for stated_id in ids:

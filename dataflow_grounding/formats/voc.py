@@ -69,7 +69,7 @@ class Voc(PictureFiles):
             attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
             yield f"<annotation{attributes}>"
             is_imported = bool(source.own)
-            if not is_imported:
+            if not is_imported:  # an imported file has its own such elements among its items
                 for item in _head(source.sample):
                     yield f"\t{item}"
         else:  # the first record of the picture has written its other elements
@@ -134,8 +134,8 @@ class Voc(PictureFiles):
         # The record of a file, which is called `name` within the folder of annotations.
         items, objects, first_of_tag = self._read_elements(file)
         root_attributes = _attributes_of_root(file)
-        # The <source> tells how pixels are counted, and may come after the objects: so only now can
-        # their numbers be read.
+        # The <source> tells whether pixels are counted from 1 or from 0. It may come after the
+        # objects, so only now can their numbers be read.
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
@@ -183,7 +183,7 @@ class Voc(PictureFiles):
         # An object as an expression with one box, whose pixels are counted from 0. Objects of one
         # name, which is the key, become one expression.
         x1, y1, x2, y2 = written.corners
-        if written.degrees:  # a box may reach beyond the picture before its turn
+        if written.degrees:  # before its turn a box may reach beyond the picture: 0 is no edge
             box = (x1 - offset, y1 - offset, x2, y2)
             read = turned(box, written.degrees, self.passed_over, about_middle=True)
         else:
@@ -201,7 +201,10 @@ def _attributes_of_root(file: str) -> dict[str, str]:
 
 
 def _from_zero(edge: float, offset: int) -> float:
-    # An edge 0 in a file that counts from 1 stays 0. One that is less is beyond the picture.
+    # In a file that counts from 1:
+    # 1   -> 0, the picture's edge
+    # 0   -> 0: a tool that counts from 0 has written it
+    # -3  -> -4, beyond the picture
     return 0.0 if 0 <= edge < offset else edge - offset
 
 
