@@ -121,7 +121,8 @@ class Classes:
     def written_class_of(self, expression: Mapping[str, Any]) -> str:
         """Return the class as it is listed; InputError where the file lacks the phrase.
 
-        What it is made of is noted for `remarks_on_numbers`.
+        What it is made of is noted for `remarks_on_numbers`: a user should know that each phrase
+        became a class, and that without a list of classes their numbers follow the data.
         """
         if self._how == "class":
             if "class" not in expression:

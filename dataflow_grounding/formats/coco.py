@@ -53,7 +53,7 @@ from dataflow_grounding.formats.rotated import rotated_box_of, turned
 # Reports on annotations that are left out or read in another way; keys of counts.
 CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
-NO_BOX = "annotations without a box"
+WITHOUT_BOX = "annotations without a box"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 SHARED_NAMES = "file names of several images, which stay records of their own"
 _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
@@ -109,7 +109,7 @@ class CocoFile:
         self.no_json = 0
         self.repeated_id_count = 0
         self.first_repeated_id = ""
-        # A database without a name is a temporary file, which is removed with it.
+        # A database without a name is a temporary file. SQLite removes it at the end.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
         self.other_keys: list[str] = []  # that aren't COCO's
@@ -130,13 +130,15 @@ class CocoFile:
     def _take_lists(self) -> set[str]:
         # Returns the names of the file's lists.
         list_names = set()
+        # `number` is that of an item in the list `key`, _LIST_BEGINS before the first item, or
+        # another negative number where `key` has no list, but the value `item`.
         for key, number, item in read_lists(self.path):
             is_item_of_list = number >= 0
             if is_item_of_list:
                 # What is no object is taken as one without keys, and refused as that.
                 self._take(key, number, item if isinstance(item, dict) else {})
                 continue
-            # Each key comes here once: a list before its items, another value as `item`.
+            # Each key comes here once.
             if number == _LIST_BEGINS:
                 list_names.add(key)
             if key not in _KEYS:
@@ -544,7 +546,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         if not has_category:
             item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
-            is_of_our_export = "phrase" in item or "class" in item
+            is_of_our_export = "phrase" in item or "class" in item  # no other tool has these keys
             if is_of_our_export:
                 item |= _phrase_keys(phrase)
             else:
@@ -633,8 +635,8 @@ class _NamedIds:
         A source may have two categories called "cup": both ids are taken, and `id_of` returns the
         first.
         """
-        got_id = self._ids.id_of(own_id)  # a new number where `own_id` can't be had
-        if got_id != own_id:
+        got_id = self._ids.id_of(own_id)
+        if got_id != own_id:  # it is taken, or no id, and `got_id` is a new number
             return False
         number, is_new = self._numbers.number_of(name)
         if is_new:
@@ -762,7 +764,7 @@ def _keyed_expression(
     # the annotation has a box                              -> an expression with that box
     # it has none, and its category says "nothing is there" -> an expression without boxes
     # any other without a box                               -> None
-    # `number` is the annotation's among those that the record keeps.
+    # `number` is the annotation's among those that the record keeps for an export.
     expression = _expression_without_boxes(entry, image.get("caption"), passed_over)
     text = expression["text"]
     instance = _instance(entry, stated_size(image), passed_over)
@@ -874,7 +876,7 @@ def _checked_box(
     # it says so, and has gRefCOCO's box of zeros  -> None
     is_nothing_there = _says_nothing_is_there(entry)
     is_without_box = not stated_box and not is_nothing_there
-    passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
+    passed_over[WITHOUT_BOX] += int(is_without_box)  # 0, too, for the order of reports
     if not stated_box:
         return None
     if is_nothing_there and 0 in stated_box[2:]:  # a width or height of 0

@@ -44,12 +44,12 @@ from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_o
 
 # The labels of what the export writes.
 _BOX = "object"
-_NO_BOX = "no box"  # of a phrase without boxes
+_BOXLESS_LABEL = "no box"  # of the tag of a phrase without boxes
 _PICTURE = "picture"
 _PHRASE_ATTRIBUTES = ("phrase", "start", "end", "expression_id")
 _LABELS = {  # label → its type and attributes
     _BOX: ("rectangle", (*_PHRASE_ATTRIBUTES, "score")),
-    _NO_BOX: ("tag", (*_PHRASE_ATTRIBUTES, "status")),
+    _BOXLESS_LABEL: ("tag", (*_PHRASE_ATTRIBUTES, "status")),
     _PICTURE: ("tag", ("caption", "image_id")),
 }
 _SCORE = r"0|[01]\.0*|0?\.\d+|1|\d(\.\d+)?e-\d+"  # from 0 to 1, as Python writes it
@@ -141,7 +141,7 @@ class Cvat(ReturningFormat):
         label, else ours. A phrase without boxes is written where the task has our label for it.
         """
         if mark.box is None:
-            if class_key(_NO_BOX) in self._label_of_key:
+            if class_key(_BOXLESS_LABEL) in self._label_of_key:
                 yield _mark_of_phrase_xml(mark.phrase, NO_BOX, group_id=None)
             return
         class_label = self._label_of_key.get(class_key(class_of(mark.phrase.expression)))
@@ -215,7 +215,7 @@ class Cvat(ReturningFormat):
                 if key in facts:
                     elements.facts_of_picture[key] = facts[key]
             return
-        is_phrase_without_box = is_tag and label == _NO_BOX
+        is_phrase_without_box = is_tag and label == _BOXLESS_LABEL
         area = self._read_area(element, size, where)
         if area or is_phrase_without_box:
             item = len(elements.items)  # the number that the element gets there
@@ -309,7 +309,7 @@ def _labels_in(meta: str) -> Iterator[str]:
 
 
 def _first_box_of(phrase: Phrase, source: Source) -> Element | None:
-    # The element of the phrase's first box among those that the source had; None without one.
+    # The element of the phrase's first box in the imported file; None for a phrase of new boxes.
     items = [item for item, mark in source.marks.items() if mark.phrase is phrase and mark.box]
     return element_of(source.items[min(items)]) if items else None
 
@@ -389,7 +389,7 @@ def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> st
         "expression_id": phrase.expression["expression_id"],
     }
     if number == NO_BOX:
-        return _with_attributes(_tag(_NO_BOX), {**facts, "status": phrase.status})
+        return _with_attributes(_tag(_BOXLESS_LABEL), {**facts, "status": phrase.status})
     outline = phrase.expression["instances"][number].get(outlines.KEY)
     element = _box_element(_BOX, _area_of(phrase.boxes[number], outline), group_id)
     return _with_attributes(element, {**facts, "score": phrase.scores[number]})
@@ -432,7 +432,7 @@ def _keyed_expression(
 
 def _check_facts(facts: Mapping[str, str], label: str) -> None:
     # Raises BrokenRow where an element of ours has lost its phrase, or its status is no status.
-    is_ours = label in (_BOX, _NO_BOX)
+    is_ours = label in (_BOX, _BOXLESS_LABEL)
     if is_ours and "phrase" not in facts:
         raise BrokenRow(f"what is labelled {label!r} has no phrase")
     status = facts.get("status")

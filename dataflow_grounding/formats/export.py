@@ -97,7 +97,8 @@ class _Writer:
             self.format.write(maker.samples(rows), folder)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # Nothing has checked the column of an import before the format looks into it here. So
-            # any of these errors may mean that somebody has damaged it.
+            # any of these errors may mean that somebody has damaged it. The format asks for one
+            # sample at a time: `last_record` is the one that it failed at.
             if not kept_of(maker.last_record, self.format.name):
                 raise
             raise InputError(

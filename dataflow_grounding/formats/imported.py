@@ -54,8 +54,9 @@ class Mark(NamedTuple):
     def has_other_area(self, was_upright: bool) -> bool:
         """Whether the area is another than the item's, which `was_upright` or had an outline.
 
-        It is where the box was moved, and where somebody has drawn an outline in an upright one.
-        Other outlines change only with their box.
+        - The box was moved: yes.
+        - It wasn't, but was upright, and somebody has drawn an outline since: yes.
+        - It wasn't, and had an outline: no, because outlines change only with their box.
         """
         return self.is_moved or (was_upright and self.outline is not None)
 
@@ -132,8 +133,8 @@ class ReturningFormat(Format):
 
     def has_rest(self, record: Mapping[str, Any]) -> bool:
         """Return whether a source says something of a record's picture besides its boxes."""
-        # Of a sample without phrases, all items that were read as boxes are gone: what is left is
-        # the rest. The sample's name and size don't count here.
+        # In the source of a sample without phrases, all items that were read as boxes are `gone`.
+        # Those that are left are the rest. The sample's name and size make no difference to that.
         empty_sample = Sample(file_name="", size=(1, 1), caption="", phrases=[], record=record)
         source = self.source_of(empty_sample)
         rest = set(range(len(source.items))) - source.gone

@@ -51,8 +51,8 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
         folder, name = os.path.split(path)
-        # Whoever names one picture means it, even among the run's results: so no `results_dir`. And
-        # there is a picture, so `if_none` isn't used.
+        # Pictures in `results_dir` are left out of a folder. One that is named itself isn't, so ""
+        # is given. `if_none` is the error where no picture is found: there is one.
         return _of_pictures(path, folder or ".", [name], results_dir="", if_none="")
     if path_kind == "file":
         folders_of_pictures = (os.path.dirname(path) or ".", ".")
@@ -92,7 +92,7 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
             return Input(path, read, folders=(folder,), files=(path,), columns=columns)
     names = files_under(folder, ("",), "data.input_jsonl")  # all: every name ends in ""
     below = [name for name in names if os.path.basename(name) in METADATA]
-    if below:  # without these rows, a model would be asked for captions that are there already
+    if below:  # their captions would be passed over, and a model asked for them again
         folder_of_rows = joined(folder, os.path.dirname(below[0]))
         raise InputError(
             f"{folder} has rows in {' and '.join(below[:2])}: is the input {folder_of_rows}? The"

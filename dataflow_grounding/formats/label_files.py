@@ -422,21 +422,21 @@ class LabelFormat(PictureFiles):
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)
-        class_names = None
+        names = None  # as the file has them: with their keypoints, or by the words of labels
         named = NamedPictures()
         if names_file is not None:
-            class_names = self.names_of(names_file)
-            self.class_names = self.classes_of(class_names)
+            names = self.names_of(names_file)
+            self.class_names = self.classes_of(names)
             named = self.named_by(names_file)
         folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
         self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
         for folder in folders:
             self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
             self.passed_over[_UNLISTED] += folder.unlisted
-            yield from self._rows_of(folder, image_root, class_names)
+            yield from self._rows_of(folder, image_root, names)
 
     def _rows_of(
-        self, folder: LabelFolder, image_root: str, class_names: Any
+        self, folder: LabelFolder, image_root: str, names: Any
     ) -> Iterator[dict[str, Any]]:
         for image in folder.pictures:
             file = folder.files.get(image)  # None for a picture without a label
@@ -444,7 +444,7 @@ class LabelFormat(PictureFiles):
             with entry_errors(where, self.bad):  # at an error the picture is left out
                 size = picture_size(folder.image_dir, image, where)
                 image_path = os.path.relpath(folder.path_of(image), image_root)
-                yield self._row(image_path, size, file, class_names)
+                yield self._row(image_path, size, file, names)
 
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str
@@ -618,7 +618,7 @@ class Yolo(LabelFormat):
     joint = "/"  # between words for one thing
     names_of = staticmethod(read_names)
     named_by = staticmethod(named_pictures)
-    label_of: ClassVar[Any] = staticmethod(read_yolo)  # reads a label file
+    read_label: ClassVar[Any] = staticmethod(read_yolo)
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return the folders of all parts' pictures; a remark tells that there is no `val`."""
@@ -651,7 +651,8 @@ class Yolo(LabelFormat):
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
         """Write data.yaml; afterwards a remark tells how many boxes have a new class number."""
-        self._names_back = self.names_back()  # for `item_back`, which compares each line with them
+        # The names by which `item_back` sees whether a line still has the right number.
+        self._classes_of_source = self.names_back()
         self._renumbered = 0
         with super().shared(out):
             yield
@@ -719,8 +720,8 @@ class Yolo(LabelFormat):
         # that number still has the line's class. In a data set with "cat" as 0 and as 2,
         # `class_number` of a cat is always 0, and a line that came with 2 keeps 2.
         own_number = int(float(field))  # perhaps written as 0.0
-        if own_number < len(self._names_back):  # data.yaml has the name of that number again
-            is_still_right = self._written(self._names_back[own_number]) == mark.phrase.text
+        if own_number < len(self._classes_of_source):  # data.yaml has the name of that number again
+            is_still_right = self._written(self._classes_of_source[own_number]) == mark.phrase.text
         else:
             is_still_right = own_number == class_number
         if is_still_right:
@@ -745,7 +746,7 @@ class Yolo(LabelFormat):
                 f"{file}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set: name the file that has them in place of the folder"
             )
-        label: Label = self.label_of(file, names, size)
+        label: Label = self.read_label(file, names, size)
         if names.keypoints:
             self.passed_over["keypoints of boxes"] += len(label.regions)
         return label

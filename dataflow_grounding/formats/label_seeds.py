@@ -20,9 +20,9 @@ from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
 from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.formats.coco import (
     CROWDS,
-    NO_BOX,
     NO_LISTED_CATEGORY,
     STRAYS,
+    WITHOUT_BOX,
     CocoFile,
 )
 from dataflow_grounding.formats.label_files import (
@@ -42,7 +42,7 @@ from dataflow_grounding.images.image import open_image, waits
 _NO_LABEL = Label([], [], [])
 # A key of `run.json` → how a label calls it.
 _LEFT_OUT = {
-    "annotations_without_a_box": NO_BOX,
+    "annotations_without_a_box": WITHOUT_BOX,
     "annotations_without_a_category": NO_LISTED_CATEGORY,
 }
 
@@ -81,7 +81,7 @@ class _Labels:
     def seeds(
         self,
         origin: str,
-        files: list[str],
+        files_read: list[str],
         of_no_image: list[str],
         boxless: bool,
         crowds: int = 0,
@@ -90,7 +90,7 @@ class _Labels:
 
         Args:
             origin: The file or folder of the labels.
-            files: All files that they are read from.
+            files_read: All files that they are read from, each file in a folder of labels, too.
             of_no_image: Labels without an image, or words on them.
             boxless: Whether the steps do without regions.
             crowds: How many crowd regions of a COCO file are left out.
@@ -99,12 +99,12 @@ class _Labels:
         is_one_file = kind_of(origin) != "folder"
         return Seeds(
             origin=images_and_labels,
-            files=[origin] if is_one_file else [],
+            files=[origin] if is_one_file else [],  # what a run must not write over
             folders=(self.image_dir,),
             boxless=boxless,
             without=images_and_labels,
             read=self._records,
-            depends_on=partial(self._states, files),
+            depends_on=partial(self._states, files_read),
             found_before=self._found_before(of_no_image, crowds),
         )
 
@@ -119,8 +119,8 @@ class _Labels:
         return found
 
     def _states(self, files: list[str]) -> Iterator[Any]:
-        # Yields each file that the records depend on, with its state. Files in a store are looked
-        # at by threads, because these wait.
+        # Yields each file that the records depend on, with its state, such as its size and time.
+        # Threads look at files in a store, which take a while.
         images = (joined(self.image_dir, image) for image in self.images)
         paths = itertools.chain(images, files)
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
@@ -254,8 +254,8 @@ def from_label_folder(
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
     labels = _Labels(image_dir, folder.pictures, keys=folder.files, label_of=label_of)
-    files = [*folder.files.values(), *files_of_names]  # what the records depend on
-    return labels.seeds(label_dir, files, folder.of_no_picture, boxless)
+    files_read = [*folder.files.values(), *files_of_names]
+    return labels.seeds(label_dir, files_read, folder.of_no_picture, boxless)
 
 
 def _label_of_kitti(path: str, size: Size | None) -> Label:

@@ -286,7 +286,7 @@ class LabelStudio(ReturningFormat):
                     yield self.bad.marked(record)
 
     def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-        # None for a task without an annotation and without a prediction.
+        # None for a task without an annotation and without a prediction, which is counted.
         if "data" not in task:
             raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
         annotations = _written_out(task.get("annotations"))
@@ -404,7 +404,7 @@ class LabelStudio(ReturningFormat):
         if has_unread and not record["expressions"]:
             record["background"] = False  # something is there
         for part in result:
-            if _role(part) == "box":  # each states the same size, that of the picture
+            if _role(part) == "box":  # each box states the picture's size, which is the same in all
                 record["width"] = part["original_width"]
                 record["height"] = part["original_height"]
         if has_id(data.get("image_id")):

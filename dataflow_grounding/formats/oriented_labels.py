@@ -127,7 +127,7 @@ def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
 class YoloObb(Yolo):
     """YOLO-OBB: rotated boxes by their corners, in eight decimals of the sides."""
 
-    label_of = staticmethod(read_yolo_obb)
+    read_label = staticmethod(read_yolo_obb)
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:

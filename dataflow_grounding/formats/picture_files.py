@@ -57,6 +57,7 @@ class PictureFiles(ReturningFormat):
         """Write a file for each picture; further records of a picture are added to its file."""
         pictures = Numbers()  # the pictures whose file is written; their numbers aren't used
         for sample in samples:
+            # Whether this is the first record of its picture: then its file mustn't exist yet.
             _, is_new = pictures.number_of(sample.file_name)
             own_lines = [*self.lines(self.source_of(sample), is_new)]
             name = self.file_of(sample.file_name)

@@ -353,10 +353,10 @@ class _Members:
 def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
-    # `key` is what the members' names have up to the first dot, usually the name of one sample. It
-    # is "22" for 22.05.png and 22.05.json, after which ".05.png" is no ending of a picture. Up to
-    # the last dot they have "22.05", and then come `.png` and `.json`. So names up to the last dot
-    # are the keys where more of the two, a picture and a `.json`, are found by them.
+    # A sample's name may have a dot itself, as in 22.05.png and 22.05.json:
+    # `key`, up to the first dot: "22"    -> `.05.png` and `.05.json` follow: no picture, no `.json`
+    # a stem, up to the last dot: "22.05" -> `.png` and `.json` follow
+    # Stems are the keys of samples where they show more of the two, a picture and a `.json`.
     group = _Members(tar, members)
     kinds_by_key = _count_kinds(key, group.all)
     members_of_stem = _by_stem(group.all)

@@ -109,7 +109,8 @@ def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
 def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     """Return an outline as a rotated box; None unless it has four corners that are a rectangle.
 
-    None, too, for an upright rectangle that begins at its top left corner.
+    None, too, for an upright rectangle that begins at its top left corner: it is turned by 0
+    degrees. One that begins at another corner is turned by 90, 180 or 270.
     """
     if len(outline) != 8 or max(map(abs, outline)) > _FARTHEST:
         return None

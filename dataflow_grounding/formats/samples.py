@@ -142,7 +142,8 @@ class SampleMaker:
         # the counts below.
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
-        self._whole_pictures = WholePictures(select)  # filled for detectors alone
+        # Stays empty for formats that don't detect: to them a picture without a box says nothing.
+        self._whole_pictures = WholePictures(select)
         # Expressions without ids get some that are made of the picture's path. This counts the rows
         # of each picture, by the hash of its image_id, so that ids of several rows differ.
         self._rows_of_image = NumberTable()
@@ -432,8 +433,8 @@ class SampleMaker:
         return phrases_once
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # The phrases in their order, with one box for each thing: phrases of one class, such as "a
-        # person" and "a human", may each have a box of it.
+        # The phrases in their order, with one box for each thing. Phrases of one class, such as "a
+        # person" and "a human", may each have a box of the same person.
         numbers_of_class: dict[str, list[int]] = {}  # of the phrases of each class
         for number, phrase in enumerate(phrases):
             numbers_of_class.setdefault(self._format.thing(phrase), []).append(number)
@@ -459,6 +460,7 @@ class SampleMaker:
             # Of a thing's boxes A, A, B one A stays. B is counted as a different box of the same
             # thing, and the other A as a repeated box.
             distinct = {phrases[number].boxes[index] for number, index in thing}
+            # `min`: A and B may both stay, where the file that they are from had both.
             left_out_count = len(thing) - len(staying_boxes)
             different_count = min(left_out_count, len(distinct) - 1)
             self._counts[_OF_SAME_THING] += different_count
@@ -499,7 +501,8 @@ class SampleMaker:
 
     def _instance_in_picture(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
         # An instance cut to its picture; None where it is outside. Boxes outside are counted as
-        # lost, and so are parts that are cut off, unless the outline still says them.
+        # lost, and so are parts that are cut off, unless an outline beyond the picture still says
+        # where they are.
         stated = box_of(instance["bbox"])
         box = clamp(stated, size)
         if area(box) <= 0:
@@ -695,7 +698,7 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
         if stated_id is None:
             continue
         text = str(stated_id)
-        after_path = text.removeprefix(made_id).removeprefix(ending)
+        after_path = text.removeprefix(made_id).removeprefix(ending)  # @2#0
         is_made = text.startswith(made_id) and after_path[:1] in ("", "@", "#")
         if not is_made:
             return True

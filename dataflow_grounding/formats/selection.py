@@ -78,10 +78,10 @@ class Selection:
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
-    """Return the boxes that are verified, by their expression's verdict if they have none.
+    """Return those of the boxes that are verified, by their expression's verdict if they have none.
 
-    The list is empty for a verified expression that never had boxes: nothing is there. None if none
-    is verified.
+    - `[]`: the expression never had boxes, and is verified itself: nothing is there
+    - `None`: no box is verified, or `boxes` is None because all were rejected
     """
     verdict = expression.get("verified")
     verified = [box for box in boxes or () if box.get("verified", verdict) is True]
