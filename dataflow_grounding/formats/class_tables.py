@@ -156,7 +156,7 @@ class Classes:
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
-        key = hash(class_key(name)) % _HASHES
+        key = hash(class_key(name)) % _HASHES  # not negative, as a NumberTable needs it
         earlier_key = self._key_of_name.get(hash(written))
         is_of_other_class = earlier_key is not None and earlier_key != key
         if is_of_other_class:

@@ -578,7 +578,7 @@ class CocoGrounding(_ReadsCoco):
 
 
 class _OwnIds:
-    """Gives ids of a source back where they are free, and others above the largest."""
+    """Gives ids of imported files back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
         # An id's key is the hash of a tuple with it: a NumberTable takes 0 and 1 for one key.
@@ -645,10 +645,10 @@ class _NamedIds:
 
 
 class _Categories:
-    """The categories of a file that is written: those of a source, and others as they come.
+    """The categories of a file that is written: those of imported files, and others as they come.
 
     Attributes:
-        count_of_new: How many there are that no source has.
+        count_of_new: How many there are that no imported file has.
     """
 
     def __init__(self, put: Callable[[Any], object]) -> None:
@@ -659,7 +659,7 @@ class _Categories:
         self.count_of_new = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry of a source, unless its id is there already."""
+        """Write an entry of an imported file, unless its id is there already."""
         own_id = entry.get("id")
         if _as_text(own_id) in self._key_of_id:  # an earlier sample has brought it
             return
@@ -673,7 +673,7 @@ class _Categories:
         self._put(entry)
 
     def is_called(self, own_id: Any, name: str) -> bool:
-        """Whether the source's category of that id has this name; one that isn't listed is ONE."""
+        """Whether the imported category of that id has this name; one that isn't listed is ONE."""
         return self._key_of_id.get(_as_text(own_id), ONE) == class_key(name)
 
     def id_of(self, name: str) -> Any:

@@ -480,7 +480,7 @@ def _boxes_as_written(
     # The boxes of an answer that is letter by letter as an export writes it, and whose boxes are in
     # the picture; none for any other answer. The reader of replies isn't asked for these, because
     # it takes a box of a pixel or so for parts of the sides.
-    # The numbers are looked for, and the answer that an export writes for them is compared.
+    # To see that, the answer is written again with the numbers that are found in it, and compared.
     boxes_text = text
     if _FOUR.search(phrase):  # numbers of the phrase itself, as in "the sign [1, 2, 3, 4]"
         boxes_text = text.replace(phrase, "")

@@ -124,7 +124,7 @@ class ReturningFormat(Format):
                 first_mark = source.marks.setdefault(item, mark)
                 if mark.box != first_mark.box:  # a second phrase has the item, with another box
                     source.new.append(mark)
-        source.gone = read_items - source.marks.keys()
+        source.gone = read_items - source.marks.keys()  # their boxes aren't in the sample any more
         return source
 
     def is_rest(self, item: Any) -> bool:

@@ -302,8 +302,9 @@ def _checked_name(name: Any) -> str:
 class LabelFormat(PictureFiles):
     """Base of KITTI, YOLO, and their kin.
 
-    The items of a Source (see imported.py) are the lines of the label file. A source that goes back
-    is an imported data set that is exported in its own format.
+    The items of a Source (see imported.py) are the lines of the label file. A Mark is a box that is
+    to be written. A source that goes back is an imported data set that is exported in its own
+    format.
     """
 
     # what the file with the names of classes is called: the first is written, all are looked for
@@ -491,7 +492,7 @@ class LabelFormat(PictureFiles):
         for why in label.unread:
             self.bad.note_object(why)
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
-        is_all_unread = bool(label.unread) and not label.lines
+        is_all_unread = bool(label.unread) and not label.lines  # lines that can be read
         has_other_lines = any(map(self.is_rest, label.lines))  # such as DontCare
         shows_something = is_all_unread or has_other_lines
         if not label.regions and shows_something:

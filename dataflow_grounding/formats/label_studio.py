@@ -764,12 +764,11 @@ def _mentions(
         is_box = role == "box"
         class_name = _class_in(region) if is_box else _NO_CLASS
         span_ids = related.get(region_id, [_NO_PLACE])
-        region_texts = texts_by_region.get(region_id)  # a text, a list of texts, or None
-        texts_by_span = _texts_by_span(span_ids, region_id, region_texts, spans, caption)
-        for span_id, span_texts in texts_by_span:
+        stated = texts_by_region.get(region_id)  # a text, a list of texts, or None
+        for span_id, texts_there in _texts_by_span(span_ids, region_id, stated, spans, caption):
             span = spans.get(span_id)
             words_there = None if span is None else caption[slice(*span)]
-            for text in _phrases(region, role, span_texts, words_there):
+            for text in _phrases(region, role, texts_there, words_there):
                 yield _Mention(text, span_id, span, region, number, is_box, class_name)
 
 

@@ -27,6 +27,8 @@ class PictureFiles(ReturningFormat):
 
     `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
     one folder, for readers that don't look into others.
+
+    A Source is a sample with what the file said that it was imported from (see imported.py).
     """
 
     classes: str = "class"
@@ -91,7 +93,7 @@ class PictureFiles(ReturningFormat):
         return text.removesuffix(self.last_line).split("\n")[:-1]  # "" follows the last newline
 
     def lines(self, source: Source, is_new: bool) -> Iterable[str]:
-        """Return the lines of a sample's file, or where that isn't new, the lines to add."""
+        """Return the lines of a sample's file; if it isn't new, the lines that are added to it."""
         return self.items_of(source)
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:

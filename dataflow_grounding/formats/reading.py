@@ -331,7 +331,7 @@ class _Members:
 
     def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
         self._tar = tar
-        self._held: dict[int, bytes] = {}  # by the member's place
+        self._held: dict[int, bytes] = {}  # by the member's place in the file
         bytes_left = _HELD_BYTES
         self.all: list[tarfile.TarInfo] = []
         for member in members:

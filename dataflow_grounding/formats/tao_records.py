@@ -320,7 +320,7 @@ def _label_of_each(
     for box in boxes:
         label_index = None
         for index, label_box in enumerate(label_boxes):
-            # Whether it is free is asked last: that goes through all that are taken.
+            # Whether it is free is asked last, because that looks through all that are taken.
             if _are_close(box, label_box) and index not in label_indices:
                 label_index = index
                 break

@@ -226,7 +226,8 @@ class _FreeKeys:
         folder, base = os.path.split(stem)
         plain_key = os.path.join(folder, base.replace(".", "_"))
         key = plain_key
-        # Numbers up to this one are taken; 1 is the key without a number.
+        # The last number that was given for this key, from which the search goes on. 1 is the key
+        # without a number.
         number = self._last_number.get(hash(plain_key)) or 1
         while not self._take_if_free(key):
             number += 1
