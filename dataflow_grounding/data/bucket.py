@@ -188,13 +188,14 @@ class _Bucket:
             synced = synced_states.get(path)
             if is_here and synced is not None and synced.there == version:
                 new_states[path] = synced  # it hasn't changed there
+            # a copy that is here is renewed, even if no run reads it
             elif is_here or self._is_read_by_runs(path):
                 paths_to_bring.append(path)
         self._bring(paths_to_bring)
         for path in paths_to_bring:
             new_states[path] = _State(state_of(self.here(path)), versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            # Without the files that are gone there: so `send_changes` sends them again.
+            # Files that are gone there have no state any more, so that `send_changes` sends them.
             self._keep_synced_states(new_states)
 
     def _bring(self, paths: list[str]) -> None:
@@ -431,14 +432,13 @@ class _Replies:
                 file.write(more)
 
     def _bytes_of_log(self, log: _Log, parts: _SizeAtOffset, start: int) -> bytes:
-        # Some bytes of a log there, from `start` on; none where it ends. Parts may overlap: of one
-        # with bytes 0 to 100 and one with 60 to 140, the second is read from 70 on.
+        # Some bytes of a log there, from `start` on; none where it ends. Parts may overlap. Say
+        # that one has bytes 0 to 100, and another 60 to 140: then byte 70 is read from the second.
         begins = [begin for begin, size in parts.items() if begin <= start < begin + size]
-        begin = start  # no listed part has them: a new one may, which the listing has missed
-        if begins:
-            begin = max(begins)
-        name = _part_name(log.folder, log.writer, begin)
-        start_in_part = start - begin
+        # If no listed part has it, a new one may, which the listing missed: it begins here.
+        begin_of_part = max(begins, default=start)
+        name = _part_name(log.folder, log.writer, begin_of_part)
+        start_in_part = start - begin_of_part
         return self._bucket.read(name, start_in_part, start_in_part + CLOSED_BYTES)
 
     def send(self) -> None:
@@ -582,8 +582,8 @@ def _working_folder_of(address: str, subfolder: str) -> str:
 
 
 def _spelled(address: str) -> str:
-    # Makes different spellings of an address one. Raises InputError for an address without a
-    # bucket, or with keys in it.
+    # Returns one spelling for all of an address: `S3://bucket/run/` becomes `s3://bucket/run`.
+    # Raises InputError for an address without a bucket, or with keys in it.
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
         raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")
@@ -683,8 +683,8 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 def _address_of(results: str) -> str:
-    # The bucket of results: of their address itself, or of a working folder, whose bucket may have
-    # newer files. "" for any other folder.
+    # The bucket's address: `results` itself, or that of a working folder. The folder isn't read as
+    # it is, because its bucket may have newer files. "" for any other folder.
     if is_remote(results):
         return _spelled(results)
     bucket = _bucket_of(results)

@@ -238,9 +238,9 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    # How many rows may be in memory at once. A Parquet file stores a repeated text once, in a
-    # column's dictionary, but each row in memory has a copy. So rows have to fit at their mean
-    # size, and also if the largest dictionary is a single text that each of them has.
+    # How many rows may be in memory at once: those that fit at their mean size. But a Parquet file
+    # stores a repeated text once, in a column's dictionary, and each row in memory has a copy. So
+    # rows also have to fit if the largest dictionary is one text, which all of them have.
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows_by_mean = ROWS_BYTES // max(1, _largest_mean_row(groups))
     rows_by_dictionary = REPEATED_BYTES // max(1, _largest_dictionary(groups))
@@ -254,8 +254,8 @@ def _largest_mean_row(groups: Iterable[Any]) -> int:
 
 
 def _largest_dictionary(groups: Iterable[Any]) -> int:
-    # The most bytes that a column's dictionary may have. The file doesn't state them, but they are
-    # no more than those of the column.
+    # The most bytes that a dictionary may have. The file doesn't state its size, but a dictionary
+    # is a part of its column, whose size is stated.
     most_bytes = 0
     for group in groups:
         for number in range(group.num_columns):

@@ -220,7 +220,7 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
     # Whether some phrase begins with these words, of which the last may be cut off: "red cu" of
-    # "red cup". All phrases are looked through, because the cut word may be a phrase's first.
+    # "red cup". Of a lone "re" the first word isn't known, so all phrases are looked through.
     *whole_words, cut_word = words
     place_of_cut_word = len(whole_words)
     for same_first in phrases.by_first.values():
@@ -349,22 +349,23 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
+        # In addition to the manner itself, these are usual:
+        #   "i see no"    if "i see no…>" is: many remarks are cut off after just these words
+        #   "i see no…>"  if any usual wording begins with "i see no"
         is_usual = wording in self._manner
-        # "I see no car", where many remarks are cut off after just these words
         is_usual_when_cut = wording + _CUT in self._manner
         if is_usual or is_usual_when_cut:
             return True
         if not wording.endswith(_CUT):
             return False
-        # One that is cut off may go on as a usual one does.
         begin = wording.removesuffix(_CUT)
         return any(usual.startswith(begin) for usual in self._manner)
 
     @property
     def rare(self) -> int:
         """How many of the watched records have a rare remark."""
-        # Those that aren't rare are counted, and taken off. `_together` drops what came seldom, so
-        # that its counts of rare remarks would be too low; those of usual ones are right.
+        # Usual remarks are counted, and taken off all. Rare ones aren't counted themselves, because
+        # `_together` drops what came seldom: their number would be too low.
         not_rare = 0
         for wordings, count in self._together.at_least(1).items():
             if not self.is_rare(wordings):
@@ -416,12 +417,15 @@ class _Counts(Generic[K]):
     def add(self, key: K, count: int = 1) -> None:
         self.count_of[key] = self.count_of.get(key, 0) + count
         if len(self.count_of) > self._most:
-            middle = sorted(self.count_of.values(), reverse=True)[self._most // 2]
+            in_order = sorted(self.count_of.values(), reverse=True)
+            middle = in_order[self._most // 2]
             self._taken += middle
-            # at least half of the keys have nothing left, and make room
-            self.count_of = {
-                key: count - middle for key, count in self.count_of.items() if count > middle
-            }
+            # at least half of the keys have nothing left, and are dropped
+            kept: dict[K, int] = {}
+            for each, its_count in self.count_of.items():
+                if its_count > middle:
+                    kept[each] = its_count - middle
+            self.count_of = kept
 
     def add_all(self, other: "_Counts[K]") -> None:
         self._taken += other._taken

@@ -277,18 +277,17 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
     """Return why a reply about a record is doubtful, in words; "" if none is.
 
-    A record is also marked `doubtful` if a check couldn't decide on one of its phrases. The phrase
-    is marked, too, then, and no reply is doubtful.
+    A record is marked `doubtful` for one of two reasons. Either a reply is doubtful: then `doubt`
+    says why. Or a check couldn't decide on a phrase, which is marked as well: then no reply is.
     """
     if record.get("doubtful") is not True:
         return ""
     doubt = record.get(DOUBT)
     if doubt and isinstance(doubt, str):
         return doubt
-    # Earlier versions wrote no `doubt`.
     if _has_doubtful_phrase(record):  # the record is marked because of it
         return ""
-    return UNKNOWN_DOUBT
+    return UNKNOWN_DOUBT  # earlier versions wrote no `doubt`
 
 
 def _has_doubtful_phrase(record: Mapping[str, Any]) -> bool:

@@ -168,7 +168,11 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    # A file of this type should be a list. Some are JSON lines under another name.
+    # A file that ends in .json should be a list:
+    #   [{…}, {…}]          -> its items
+    #   {…}                 -> one row
+    #   {…} {…}, by lines   -> JSON lines under another name
+    #   a list, and then more, or another value -> InputError
     items_read = 0
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for items_read, item in enumerate(items_of(file), 1):
@@ -177,7 +181,7 @@ def _read_json(path: str) -> Iterator[Row]:
     # `items_of` has raised one of these: the file isn't a list all through.
     data = read_json(path)  # raises where it is no JSON
     holds_several_values = data is None  # or null alone, which is one broken line
-    if isinstance(data, dict):  # JSON lines with one line
+    if isinstance(data, dict):
         yield _parse_row(1, json.dumps(data))
     elif holds_several_values and items_read == 0:  # not a list with something after it
         yield from _read_jsonl(path)

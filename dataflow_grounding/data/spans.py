@@ -102,8 +102,8 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
             else:
                 free.append((start, end))
         chosen = [*free, *overlapping][: len(wanted.indices)]
-        # The first of equal phrases has the first place in the caption. Of more phrases than
-        # places, the last ones have none.
+        # The first of equal phrases gets the first place in the caption. If there are fewer places
+        # than phrases, the last phrases get none, hence strict=False.
         for index, (start, end) in zip(wanted.indices, sorted(chosen), strict=False):
             spans[index] = (start, end)
             is_taken[start:end] = b"\1" * (end - start)
@@ -224,8 +224,9 @@ class _Folded:
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    # The places of a phrase in a caption. Those with the same Markdown marks come first, then those
-    # that are equal without any marks and overlap none of the first.
+    # The places of a phrase in a caption. First come those with the phrase's own Markdown marks,
+    # then those that are equal once all marks are taken out. A place that overlaps one of the first
+    # isn't listed twice.
     with_marks = list(caption.occurrences(phrase))
     plain_phrase = _without_marks(phrase)
     has_no_marks = plain_phrase is phrase and plain_caption is caption
@@ -378,8 +379,8 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    # Whether a phrase can't begin or end between a letter and its neighbour. Signs aren't part of a
-    # word, even if their compatibility form is spelt with letters (™, ㎡).
+    # Whether a letter holds a word together, so that no phrase begins or ends next to it within
+    # the word. Signs don't, even if their compatibility form is spelt with letters (™, ㎡).
     if _is_accent(folded):
         return True
     is_sign = unicodedata.category(letter).startswith("S")

@@ -109,9 +109,9 @@ class Endpoint:
 
     def answered(self, sent_at: float | None = None) -> None:
         """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
-        just now. The endpoint worked at that time. So its faults are forgotten, as by
-        `works_again`, and held refusals that came before are stored: they were about their records.
-        One that came later may be the endpoint's fault, and stays held.
+        just now. The endpoint worked when it was sent. So refusals that came before that were
+        about their records, and are stored. Later ones may be the endpoint's fault, and stay held.
+        Its faults are forgotten, as by `works_again`.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         # The run's endpoints share `_held_refusals`, which has all of their refusals.
@@ -120,7 +120,8 @@ class Endpoint:
                 refusal.store.put(key, refusal.line)
                 del self._held_refusals[key]
         self.last_answer = time.monotonic()
-        # before `works_again`, which lets waiting requests in: each notes the answers before it
+        # Before `works_again`, which lets waiting requests in: each of them notes how many answers
+        # came before it, and this one is among these.
         self.share.note_answer()
         self._refusal_times = [came for came in self._refusal_times if came > worked_at]
         self._credit_refused = 0
@@ -165,14 +166,21 @@ class Endpoint:
     def refused(
         self, error: errors.EndpointRefused | errors.RequestRefused
     ) -> errors.RequestRefused | errors.CreditTooLow:
-        """Count a refusal, and return it as its record's own failure: `passing`, if it may be the
-        endpoint's fault all the same, so that the next run asks again. Raises EndpointRefused where
-        other requests would be refused, too. An error is `certain` if it can't be about this
-        request alone, as a wrong key.
+        """Count a refusal, and return it as its record's own failure. Raises EndpointRefused where
+        other requests would be refused, too.
+
+            a RequestRefused, or of a content filter -> the record's failure
+            no credit, once                          -> the record's failure, a CreditTooLow
+            no credit, again                         -> raised
+            `certain`: it can't be about this request alone, as a wrong key -> raised
+            any other, if it has never answered      -> raised
+            any other, if it has                     -> the record's failure, but `passing`: the
+                                                        endpoint may be at fault, so the next run
+                                                        asks again
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
-            # A single one may be about a request that costs too much. After two, credit is gone.
+            # A single one may be about a request that costs more than is left.
             is_credit_gone = error.certain or self._credit_refused > 1
             if is_credit_gone:
                 raise error
@@ -402,7 +410,7 @@ class Endpoints:
             raise
 
     def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, Sent] | None:
-        # None where no candidate has room
+        # A candidate with room, and the request that took it; None where no candidate has room.
         while True:
             free = [endpoint for endpoint in candidates if endpoint.share.is_free]
             if not free:
@@ -488,7 +496,7 @@ class Endpoints:
         is_on_trial = endpoint.rests > 0 or endpoint.last_answer is None
         try:
             # The request's own tries don't count, because each may have been at another endpoint.
-            # What counts is how often this one was passed over, once more for this fault.
+            # What counts is how often this one rested, and the rest that this fault brings.
             has_failed_often = endpoint.rests + 1 >= UNREACHABLE_TRIES
             endpoint.failed(error, tries=0, has_failed_often=has_failed_often)
         except errors.RunStopped as why:

@@ -122,25 +122,25 @@ class SeenReplies:
         `others` are stored answers to it, as lines.
         """
         heard = _heard(reply.id, reply.text)
-        # as answers to other samples: from the store, and in this run
+        # answers to other samples: those that are stored, and those of this run
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
-        first_samples = self._first_samples(question)
-        for earlier, earlier_sample in first_samples.items():
+        sample_by_reply = self._samples_of(question)
+        for earlier, earlier_sample in sample_by_reply.items():
             if earlier_sample != sample:
                 heard_before.add(earlier)
-        first_samples.setdefault(heard, sample)  # where it has an entry, that stays the first
+        sample_by_reply.setdefault(heard, sample)  # the sample that it answered first stays
         if reply.kept:  # some gateways give a kept reply an id of its own: its text has to tell
             return any(earlier.text_hash == heard.text_hash for earlier in heard_before)
         # equal texts alone are no sign: a model may say the same twice
         does_id_tell = bool(reply.id) and not self._common_ids.get(reply.id)
         return does_id_tell and heard in heard_before
 
-    def _first_samples(self, question: str) -> dict[Heard, int]:
-        first_samples = self._samples_by_question.get(question)
-        if first_samples is None:
-            first_samples = {}
-            self._samples_by_question.set(question, first_samples)
-        return first_samples
+    def _samples_of(self, question: str) -> dict[Heard, int]:
+        sample_by_reply = self._samples_by_question.get(question)
+        if sample_by_reply is None:
+            sample_by_reply = {}
+            self._samples_by_question.set(question, sample_by_reply)
+        return sample_by_reply
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:
@@ -172,13 +172,15 @@ class Answerers:
         if not name:
             return
         self._count(name)
+        # Of replies one after the other, where A was asked for:
+        #   B, B, C -> B may be an alias of A; C is warned of
+        #   B, A    -> the endpoint knows A by its name, so B is another model: B is warned of
         usual_name = self._usual_names.get(address)
         is_as_asked = is_same_model(name, self._asked)
-        if usual_name is None:  # the first reply there: another name may be an alias
+        if usual_name is None:  # the first reply there
             self._usual_names[address] = self._asked if is_as_asked else name
         elif is_as_asked:
             if usual_name != self._asked:
-                # The name of the first reply is no alias, because this one has the true name.
                 self._usual_names[address] = self._asked
                 self._warn_once(usual_name, address)
         elif not is_same_model(name, usual_name):

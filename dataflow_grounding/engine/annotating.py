@@ -242,7 +242,8 @@ def _forget_image(operator: Annotator, record: Record, ask: StepAsk, memo: Image
 def _failure_of_own_code(operator: Annotator, error: BaseException) -> RecordError:
     # Returns the record's failure; raises StorageFailed, a RunStopped, where the disk is full.
     if isinstance(error, MemoryError) and place_of(error):
-        # It asked for too much, and would again: a file that says it has 10^12 rows.
+        # The user's own code asked for too much, and would again: say, for a file that claims to
+        # have 10^12 rows. So the machine isn't at fault.
         return failure_of(operator, error)
     fault = machine_fault(error)  # None where the machine is short of nothing
     if isinstance(fault, RunStopped):
@@ -307,8 +308,8 @@ def _with_added_columns(
         of_image = image_columns(record, size, ask, operator.serving)
     if ask.answers is not None:
         doubts = doubt_columns(record, ask.answers)
-    columns = {**of_image, **update, **doubts}  # in this order
-    columns.update(update)  # of a column in several of them, the operator's value counts
+    columns = {**of_image, **update, **doubts}  # the order in which a record has them
+    columns.update(update)  # but where two give a column, the operator's value counts
     return columns
 
 

@@ -190,9 +190,9 @@ class Asking:
     async def _read_in_tries(
         self, request: Request[T], by: "StepAsk", check: bool, from_store: bool
     ) -> "ReadReply[T] | _Failure":
-        # Stored tries are read first. The first one that isn't stored is sent, and so is each later
-        # one, even if it is stored: a try tells the model what was wrong with the reply before, and
-        # that reply is new.
+        # Stored tries are read first. From the first try on that isn't stored, all are sent. Stored
+        # ones that come after it don't fit any more: a try tells the model what was wrong with the
+        # reply before, and that reply is a new one.
         takes_stored = from_store  # up to the first try that isn't stored
         number = 0  # of tries so far
         error: errors.RecordError | None = None  # of the last try
@@ -251,7 +251,7 @@ class Asking:
         # Raises NothingUsable after many unreadable replies.
         was_sent = not this_try.from_store
         if isinstance(error, errors.RepeatedReply) and not this_try.is_check:
-            this_try.by.note(error.kind)
+            this_try.by.note(error.kind)  # the summary warns of a gateway's cache
         if was_sent:
             self._count_if_unreadable(this_try, error)
         if this_try.first_rule and this_try.number == 2:
@@ -265,20 +265,21 @@ class Asking:
 
     def _gives_up(self, first_try: _Try, error: errors.RecordError) -> bool:
         # Returns whether no second try is made, because the same rule would most likely refuse its
-        # reply, too. Then it writes a line into the store, by which later runs give up at once.
-        # Without that, they would ask again until they have seen enough replies refused.
+        # reply, too. That is noted in the store, so that later runs give up at once, and don't ask
+        # again until they have seen enough refused replies themselves.
         rule = rule_of(error)
         is_to_be_retried = first_try.from_store and self.options.retry_failed
         if not rule or is_to_be_retried:
             return False
         store = first_try.by.store
-        # of a line `{"given_up": rule, …}`, which is no reply
+        # of the note, a line `{"given_up": rule, …}`, which is no reply
         given_up_key = key_of(f"given up {first_try.key}")
         if first_try.from_store:
             if self._is_second_stored(first_try, error):
-                return False  # it costs nothing, and may be readable
-            line = store.get(given_up_key) or {}
-            if line.get("given_up") == rule:  # another rule is from before the reader was changed
+                return False  # to read the second reply costs nothing
+            note = store.get(given_up_key) or {}
+            # a note of another rule is from a version that read replies in another way
+            if note.get("given_up") == rule:
                 return True
         if not self._first_replies.prevails(first_try.request.task, rule):
             return False
@@ -307,8 +308,8 @@ class Asking:
         lines = by.store.every(key)
         tell_reader = request_now.sending.stored
         if lines and tell_reader is not None:
-            # An earlier run that had doubts about the reply has asked again. The reader is given a
-            # function that looks for the reply to that.
+            # If the reader had doubts about this reply in an earlier run, the request was sent
+            # again. So the reader is given a function that says whether a next reply is stored.
             next_try = request_now.again(request_now.tries.unread + 1, "")
             tell_reader(lambda: bool(by.store.every(next_try.key(self.identity))))
         return lines
@@ -364,7 +365,8 @@ class Asking:
 
     async def _reply_past_cache(self, reply: Reply, request: Request[T], by: "StepAsk") -> Reply:
         # A gateway's cache may give a reply about another picture. Then this asks again, now with
-        # `own_reply`: the request says that it wants no reply from a cache.
+        # `own_reply`: the request says that it wants no reply from a cache. A reply that is
+        # repeated in another way, such as a sample that came before, is returned as it is.
         if not reply.repeated:
             return reply
         own_sending = replace(request.sending, own_reply=True)
@@ -475,11 +477,15 @@ class Asking:
         self.outages.failed(fault)
         if not (is_out_of_tries or self.outages.is_suspected):
             return False
+        # How many rounds of questions it took tells whose fault it was:
+        #   0    -> the request's own: the endpoints answer others
+        #   1    -> not known: it is sent again, and the tries so far count
+        #   more -> an outage: it is sent again, and the tries so far don't count
         rounds = await self._rounds_until_answered(fault, pending)
-        if rounds == 0:  # the endpoints answer others: the request is at fault itself
+        if rounds == 0:
             return False
-        # After 1 round, it isn't known whose fault it was: the tries so far count.
-        if rounds > 1:  # there was an outage, which isn't the request's fault
+        was_outage = rounds > 1
+        if was_outage:
             pending.tries.clear()
             pending.first_fault_at = math.inf
         pending.failed_at.clear()
@@ -489,12 +495,12 @@ class Asking:
         # `wait_number` counts the request's waits, from 1.
         self.last_fault = fault  # a service tells its clients of it
         self._tell_of_waiting(fault)
-        count_of_limited = 1 if isinstance(fault, errors.RateLimited) else 0
-        self.waiting_for_rate_limit += count_of_limited
+        is_limited = isinstance(fault, errors.RateLimited)
+        self.waiting_for_rate_limit += int(is_limited)
         try:
             await self._wait(seconds_asked(fault), wait_number)
         finally:
-            self.waiting_for_rate_limit -= count_of_limited
+            self.waiting_for_rate_limit -= int(is_limited)
 
     async def _rounds_until_answered(self, fault: errors.ServerFault, pending: _Pending) -> int:
         # Returns how many rounds of plain questions it took until an endpoint answered. 0 is for a
@@ -550,9 +556,10 @@ class Asking:
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
-        # Asks a plain question; returns how the endpoint refuses it, None where it doesn't. If it
-        # is answered, the endpoint works, and the records before were at fault: `_send_once` notes
-        # that.
+        # Asks a plain question, and returns how the endpoint refuses it. Else it returns None:
+        #   the model answers           -> the endpoint works, as `_send_once` has noted: the
+        #                                  refused records were at fault
+        #   a cache answers, or a fault -> it isn't known who was at fault
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
@@ -566,7 +573,9 @@ class Asking:
             raise
         except errors.ServerFault:
             tells_nothing = True
-        except Exception:  # a serving of the user's own doesn't know such a question: it works
+        except Exception:
+            # A serving of the user's own may raise this where it doesn't know such a question. It
+            # counts as an answer.
             endpoint.answered()
         if tells_nothing:
             endpoint.reset_refusals()  # after REFUSED_IN_A_ROW more, the question is put again
@@ -689,11 +698,12 @@ class Asking:
         if not is_repeated and self._seen_replies.needs_comparing(request):
             is_repeated = self._came_before(reply, request, by)
         if is_repeated:
-            self._tell_of_cache(serving, is_of_another_picture)  # warns while the counts are 0
+            # before the reply is counted: it warns if it is the first one
+            self._tell_of_cache(serving, is_of_another_picture)
             self.counts["repeated"] += 1
             self.counts["of_another_picture"] += int(is_of_another_picture)
-            # If the gateway marks what its cache gives, a reply without a mark came from the model,
-            # and was paid for.
+            # A repeated reply is taken to come from the cache. But if the gateway marks what its
+            # cache gives, one without a mark came from the model, and was paid for.
             is_kept = reply.kept or not self._seen_replies.gateway_marks_kept
             reply = replace(reply, kept=is_kept, repeated=True)
         self.counts["kept"] += int(reply.kept)
@@ -784,8 +794,9 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, wait_number: int) -> None:
-        # Each wait of a request is twice as long as the last; `wait_number` counts them from 1. An
-        # endpoint may ask for another time. If that is very short, a part of the pause is kept.
+        # Each wait of a request is twice as long as the last; `wait_number` counts them from 1. If
+        # an endpoint has `asked_for` a time, that counts instead, but not less than a tenth of the
+        # usual wait.
         doublings = min(wait_number - 1, 10)  # more make a number too large for a float at last
         seconds = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
         if asked_for is not None:

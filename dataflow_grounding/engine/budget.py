@@ -171,8 +171,8 @@ class Budget:
 
     def _has_room(self, worst: float) -> bool:
         # False where there may be room later: what is in flight may cost less than its worst case.
-        # Raises where waiting can't help: nothing is in flight, or the budget is too small even
-        # without what is.
+        # Raises where waiting can't help: nothing is in flight, or the request costs too much even
+        # if all in flight turns out to cost nothing.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst:  # no limit, or nothing that counts against it

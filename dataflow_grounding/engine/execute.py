@@ -328,7 +328,7 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
         if may_have_any_column:  # what it asks about may be in columns that the input doesn't have
             asks: bool | None = True
         else:
-            asks = source.may_ask(operator, made_columns)
+            asks = source.may_ask(operator, made_columns)  # None: no record gets to this step
         if asks:
             asked.update(operator.prepare(start))
         else:
@@ -348,7 +348,7 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
 
 
 def _made_columns(operator: Annotator, asks: bool) -> set[str]:
-    # The columns of which the input doesn't tell what later steps find there.
+    # The columns that a step makes: later steps find values there that the input doesn't have.
     written = set(operator.writes().values())
     if asks:
         return written
@@ -374,8 +374,8 @@ def _with_what_is_left(
     if total is not None:
         # Checks of the box format are about no record.
         about_records = answered - done.requests["probes"]
-        # Replies to further tries count as well, so that the difference may be 0 or less. But the
-        # run was stopped, so that something is left.
+        # Replies to further tries are among `about_records`, so the difference may be 0 or less.
+        # But the run was stopped before its end: at least one request is left.
         left = max(total * requests_per_record - about_records, 1)
         text += f"; the rest takes about {_with_cost(left, done)}, if nothing of it is stored"
     with_rest = type(stopped)(f"{text}. The same command goes on")

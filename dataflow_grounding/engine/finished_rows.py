@@ -124,7 +124,8 @@ class FinishedRows:
         """Return whether a row that got this work would get the same, were it done again; as far as
         its replies tell, not its pictures.
         """
-        # a replayed reply may be in the store of another part, where `replies_at` can't tell it
+        # A replayed reply may be in the store of another part of the run. `replies_at` has offsets
+        # in this run's own store alone, so that a check couldn't set such a reply aside.
         may_be_of_others = work.replayed and self._replies.others
         return not may_be_of_others and MAY_CHANGE.isdisjoint(work.notes)
 

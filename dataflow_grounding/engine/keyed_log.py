@@ -68,8 +68,9 @@ class Standing:
     is_unanswered: bool = False
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open: no check vouches for them, and
-        they don't speak for themselves. They can't do that if they `are_odd`.
+        """Return whether lines between these offsets may be open: no check vouches for them. Lines
+        that speak for themselves aren't open while checks tell nothing, unless they `are_odd`: then
+        they look like another format.
         """
         if self.none_open or end <= self.vouched_to:
             return False
@@ -92,9 +93,9 @@ class Vouched:
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
         self.standings = _standings_in(mark, end)
-        # Spans whose lines count as lost, or as suspect if their group is in `trusted_groups`. They
-        # are the lists of `standings` themselves: what is added there counts here, too. Vouching
-        # may put another list here, for this run alone.
+        # Spans whose lines count as lost, or as suspect if their group is in `trusted_groups`. Each
+        # is the same list as in `standings`: a span that is added there counts here, too. For this
+        # run alone, Vouching may put another list here.
         self.set_aside_by_group: dict[str, list[Span]] = {}
         for reply_group, standing in self.standings.items():
             self.set_aside_by_group[reply_group] = standing.set_aside
@@ -104,12 +105,14 @@ class Vouched:
         self._end = end
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open, of any reply group. Only those
-        count that were there when the log was opened: what this run adds is of other rows.
+        """Return whether lines between these offsets may be open, of any reply group. Lines that
+        this run adds don't count: they are of other rows than the one that is asked about.
         """
-        end = min(end, self._end)
-        standings = self.standings.values()
-        return any(standing.has_open(first, end, are_odd=are_odd) for standing in standings)
+        end_before_run = min(end, self._end)
+        for standing in self.standings.values():
+            if standing.has_open(first, end_before_run, are_odd=are_odd):
+                return True
+        return False
 
     def sets_aside(self, first: int, end: int) -> bool:
         """Return whether lines between these offsets may be set aside, of anything."""
@@ -190,8 +193,8 @@ class KeyedLog:
             self._file = self._open()  # -1 without a file
             self._size = self._load()  # bytes of the whole lines in it
         self.first_new = self._size  # where the lines of this run begin
-        # What checks have said is a line of this log, too. To read it takes a `vouched`, which is
-        # an empty one at first.
+        # What checks have said is in a line of this log. `_own_line` judges each line by `vouched`,
+        # so that an empty one is needed to read that line.
         self.vouched = Vouched()
         self.vouched = Vouched(self._own_line(MARK), self._size)
         for log in self.others:
@@ -258,7 +261,8 @@ class KeyedLog:
             self._write()
         if self._finds_new:
             self._offsets.set(int(key[:_INDEXED], 16), offset)
-        # If lines of its kind are set aside, it won't be found later. The caller gets it now.
+        # If lines of its kind are set aside, `judged` is None, and later runs won't find this one.
+        # But the caller has just paid for it, and gets it.
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
@@ -329,7 +333,7 @@ class KeyedLog:
 
     def sync(self) -> None:
         """Put all lines on disk that were handed to the system; from any thread."""
-        # Read before the disk is at work: a line that is written meanwhile may not be on it.
+        # Read before `fsync`: a line that another thread writes meanwhile may not be on disk.
         count = self.unsynced
         if count:
             with storing(self.path):

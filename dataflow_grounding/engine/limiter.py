@@ -122,8 +122,8 @@ class Level:
         """Lower the level, because the endpoint said that it is busy; never below 1."""
         was_sent_before_change = sent.number <= self._last_sent_before_change
         if was_sent_before_change:
-            # It says nothing about the present level. But if the last change was a cut, it says
-            # that the cut wasn't deep enough.
+            # It was sent at another level, and says nothing about the present one. But if the last
+            # change was a cut, the request was in flight then: the cut wasn't deep enough.
             was_cut = self._in_flight_at_cut > 0
             if was_cut:
                 self._refused_before_cut()
@@ -231,8 +231,8 @@ class Level:
 
     def _note_change(self, value_before_probe: float | None = None) -> None:
         # Called after each change of the level, but not after small steps up. Answers are counted
-        # from 0 again, because what was sent before says nothing about the new level. If the change
-        # is a probe, a refusal takes it back to `value_before_probe`.
+        # from 0 again, because what was sent before says nothing about the new level. A probe
+        # passes `value_before_probe`, to which a refusal takes the level back.
         self._value_before_probe = value_before_probe
         self._in_flight_at_cut = 0.0
         self._answers_since_change = 0
@@ -418,8 +418,8 @@ class Share:
         limiter.shares.add(self)
         seconds_held = limiter.held_until - time.monotonic()
         if seconds_held > 0:
-            # At the end of a hold, the loops that were there when it began let others in. This one
-            # may be newer.
+            # Nobody is let in until a hold ends. Then only those loops let others in that `hold`
+            # knew of. This waiter's loop may be newer, so it does that as well.
             waiter.loop.call_later(seconds_held, limiter.let_in)
         # it may be this waiter's turn at once, before that of others
         limiter.let_in()
@@ -427,12 +427,13 @@ class Share:
 
     def hold(self, seconds: float) -> None:
         """Let nobody in for `seconds`, because the endpoint takes no more until then. At the end,
-        the loops of all who wait now, and this one, are asked to let others in.
+        this event loop, and those of all who wait now, let others in.
         """
         limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
-            # This loop alone wouldn't do: it may end before the hold, as that of a call in memory.
+            # This loop alone wouldn't do, because it may be closed before the hold ends: a call in
+            # memory has a loop of its own, which ends with the call.
             loops = {asyncio.get_running_loop()}
             for share in limiter.shares:
                 loops.update(in_line.waiter.loop for in_line in share.waiting)
@@ -455,10 +456,9 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
     """Return a new share of the limiter that the serving's endpoint and model have in this process.
-    It has the serving's `max_workers` at most. It has fewer if this process can open fewer
-    connections: these are divided by `serving_count` servings. All shares of one serving together
-    have no more than that, either. `shared` says whether other processes send there, too; None
-    leaves that as it is.
+    Its `most` is the serving's `max_workers`, or this process's connections divided by
+    `serving_count` servings if that is less. All shares of one serving together have no more than
+    that, either. `shared` says whether other processes send there, too; None leaves that as it is.
     """
     most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)

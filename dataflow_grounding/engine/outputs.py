@@ -102,7 +102,7 @@ class Outputs:
 
     def _set_marks(self) -> None:
         # Marks the rows whose boxes or phrases are in doubt: in the file of the step that found
-        # them, and in those of later steps. The summary's counts are those of the last file.
+        # them, and in those of later steps. The summary has the count of the last step's file.
         for step, writer in enumerate(self._writers):
             suspects = self._numbers_in_file(SUSPECT, step)
             if suspects:

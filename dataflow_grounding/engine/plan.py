@@ -56,8 +56,9 @@ def no_marks() -> dict[str, set[Any]]:
 
 
 def with_unseen(row: Mapping[str, Any]) -> tuple[Update, list[dict[str, Any]]]:
-    """Return a row's column `expressions` with its absent phrases made ambiguous, and those that
-    were. A phrase whose boxes were rejected stays absent: something was found for it.
+    """Return the column `expressions` of a row, in which absent phrases are now ambiguous, and a
+    list of these phrases. One whose boxes were rejected stays absent: the endpoint did find
+    something for it.
     """
     expressions = row.get("expressions")
     if not isinstance(expressions, list):
@@ -329,8 +330,8 @@ def note_step(step: Step) -> bool:
         # raises PlanError.
         _refuse_thread(step.storage, step.operator.name)
         return False
-    # A script that asks for a step's path wants its file, so that runs the noted steps. Here, where
-    # paths are only compared, it doesn't.
+    # `output_path` of a step runs the noted steps, if it is asked for now: a script may want to
+    # read that file. Here paths are only compared, so that is turned off.
     with holding(before_looking, None):
         if not isinstance(step.operator, WholeFile):
             _refuse_second_writer(noted, step)
@@ -412,7 +413,8 @@ def needed_without_model(operator: Annotator, role: str) -> bool:
     """Return whether a column is read only because the model can't see what things are."""
     # the embedded grounder, say, can't see what is in a picture
     needs_labels = operator.serving is not None and operator.serving.needs_labels
-    # the columns that the operator's class names itself are read with any model
+    # The class names the columns that are read with any model. An operator that reads others has
+    # added them for this one. Without such names on the class, all are read with any model.
     roles_with_any_model = getattr(type(operator), "input_keys", (role,))
     return needs_labels and role not in roles_with_any_model
 
@@ -442,7 +444,8 @@ def levels(steps: list[Step]) -> list[list[int]]:
     each gets the record as it was before the level. So a step is
 
     - above the steps that write what it reads,
-    - not below an earlier step that reads what it writes: they may share a level,
+    - on the level of an earlier step that reads what it writes, or above it: that step still gets
+      the old value,
     - alone on its level if it sees all columns.
     """
     groups: list[list[int]] = []

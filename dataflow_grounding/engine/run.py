@@ -357,9 +357,10 @@ class Run:
                 marked.discard((place, index))
 
     async def _results_of_steps(self, place: int, record: Record, work: RowWork) -> list[Result]:
-        # The steps of a level, which don't need each other's columns, work side by side. A step
-        # after a failed one isn't done: its result stays (None, None). One before it is done even
-        # if it is on a later level, because it has a file of its own.
+        # The steps of a level, which don't need each other's columns, work side by side. Levels
+        # don't follow the order of steps: step 2 may be on an earlier level than step 1. If step 2
+        # fails, step 1 is done all the same, because it has a file of its own. Step 3 isn't: its
+        # result stays (None, None).
         results: list[Result] = [(None, None)] * len(self.steps)
         first_failed = len(self.steps)  # index; none so far
         for level in self._levels:
@@ -381,7 +382,8 @@ class Run:
         return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
-        # Keeps a row for later runs, if it got through all steps, and no boxes are in doubt.
+        # Keeps a row for later runs, if it got through all steps, and no step has a mark: that its
+        # boxes or phrases are in doubt.
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
             if columns is None or error is not None:
@@ -399,8 +401,8 @@ class Run:
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         outcome = Outcome(row.line, record.image_id)
-        # A traceback, or the outcome, may hold the record for long: so its pictures are let go
-        # here.
+        # The outcome, or an error's traceback, may keep the record in memory for long, but not its
+        # pictures.
         let_go(record)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:

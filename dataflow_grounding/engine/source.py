@@ -259,10 +259,11 @@ class Source:
 
     def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
         # A pilot's records have the ids that they have in the full run, where a second row of a
-        # picture is `x@2`. So the rows that it passes over are identified, too. The ids of those
-        # that it takes are left in `_identities`, for `record`.
+        # picture is `x@2`. For that, rows that the pilot passes over have to be counted, too. So
+        # all rows are identified here. `record` then finds the ids of taken rows in `_identities`.
         total = self._total
-        # where the total isn't known, it takes the first rows, which `record` identifies in order
+        # Where the total isn't known, the pilot takes the first rows and passes over none: then it
+        # is enough that `record` identifies them in order.
         passes_over_rows = total is not None
         for row in rows:
             is_taken = in_pilot(row.place, total, self._pilot)
@@ -282,8 +283,8 @@ class Source:
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
         # The shard's rows, each with the line and place that it has in the whole input. Where the
-        # file has the shard's rows alone, a file next to it has these numbers: more of them than
-        # there are `rows`, if these are only the first ones.
+        # file has the shard's rows alone, a file next to it has these numbers. A pilot has fewer
+        # `rows` than that file has numbers, hence strict=False.
         if self._shard is None:
             yield from rows
         elif self._shard.rows:  # a block, whose rows were split off into this file
@@ -360,13 +361,14 @@ class Source:
         return rows
 
     def _data_of_other_rows(self) -> list[dict[str, Any]]:
-        # Where none of the first rows can be read. A file is read again, from its beginning.
+        # Called where none of the first rows can be read. Returns the first row that can, of a file
+        # that is read again from its beginning. Of a pipe, `_first_rows` has looked for that.
         if kind_of(self.path) == "file":
             for _, row in self._rows():
                 if row.data is not None:
                     return [row.data]
         if self._shard is not None:
-            # it may have no rows: then the columns are those of the whole input
+            # The shard may have no rows. Then the first rows of the whole input tell the columns.
             return _readable_data(itertools.islice(read_rows(self.path), FIRST_ROWS))
         return []
 
@@ -397,6 +399,7 @@ class Source:
             record.image_id, record.occurrence = self._identities.pop(row.place)
         else:
             identify(record, self.image_key, self._image_root, self._rows_of_image)
+        # a row without an image may repeat an `image_id`, too, but is no row of an image
         if record.occurrence and self._first_image_key in record:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self.name is not None:
@@ -484,11 +487,11 @@ class Source:
         for block in self._blocks():
             digest.update(block)
         for image in files_of_images(self._records(), self.image_key):
-            # A time in the future is a clock's fault, and no change. But where a system counts
-            # whole seconds, `changed_ns` is the end of the second, which may be still to come.
-            latest = time.time_ns() + SECOND_NS
+            # A time in the future is a wrong clock's, and no change. But up to a second ahead is
+            # right: where a system counts whole seconds, `changed_ns` is the end of the second.
+            latest_right = time.time_ns() + SECOND_NS
             if image is not None and unchanged_since is not None:
-                has_changed = unchanged_since <= image.changed_ns <= latest
+                has_changed = unchanged_since <= image.changed_ns <= latest_right
                 if has_changed:
                     return None
             digest.update(repr(image).encode())

@@ -199,8 +199,8 @@ class Summary:
             self.shown.classes.add(row["image_id"], unseen)
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
-        # What is shown are the first SHOWN lines with boxes in the input's order. Records end in
-        # another order: so a line of an earlier one may push out one of a later one.
+        # The first SHOWN lines with boxes are shown, in the input's order. Records don't end in
+        # that order: so a record may push out the lines of one that comes later in the input.
         is_full = len(self.shown.boxes) >= SHOWN
         if is_full:
             last_place, _ = self.shown.boxes[-1]
@@ -239,13 +239,14 @@ class Summary:
         self.handover.add(other.handover)
         for name in summed:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("requests", "notes", "failures"):
-            getattr(self, name).update(getattr(other, name))
+        self.requests.update(other.requests)  # all three are Counters: this adds
+        self.notes.update(other.notes)
+        self.failures.update(other.failures)
         if other.shown.first_failure is not None:
             self.tell_failure(*other.shown.first_failure)
         # each once; the other run's come first, because it was first
         self.models = list(dict.fromkeys([*other.models, *self.models]))
-        if other.cost_usd is not None:  # else what it cost isn't known: the sum is of the others
+        if other.cost_usd is not None:  # None: its cost isn't known, and is left out of the sum
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
 
     def to_json(self) -> dict[str, Any]:
@@ -444,8 +445,8 @@ def most_in_another_format(as_asked: int, missed: int) -> float:
     three: Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some, a larger number takes
     the place of the 3: the bound of a Poisson count. It is 4.74 for one miss.
     """
-    # That number is the mean of which a Poisson count is `missed` or less in 5% of cases. It is
-    # found by bisection, below a number that is surely too large.
+    # That number is a mean: a Poisson count with this mean is `missed` or less in 5% of cases. It
+    # is found by bisection, from 0 up to a number that is surely too large.
     least, most = 0.0, 3.0 + 4 * missed
     while most - least > 1e-6:
         mean = (least + most) / 2

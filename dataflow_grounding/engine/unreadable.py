@@ -190,7 +190,7 @@ def rule_of(error: RecordError | None) -> str:
     """
     if not isinstance(error, UnreadableReply):
         return ""
-    # Asking again may help against a cut-off or a suspect reply: these are no manner of the model.
+    # A cut-off or a suspect reply has no rule: asking again may help, as these come by chance.
     if isinstance(error, (TruncatedReply, SuspectReply)):
         return ""
     named = str(error) if error.reason == "other" else error.reason
@@ -235,8 +235,8 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     answered = facts["answered"]
     if unreadable < _FEWEST_TO_TELL or unreadable <= _TOLERATED_SHARE * answered:
         return ""
-    # There may be more unreadable ones than replies: of equal checks that are under way at once,
-    # one is sent, but each counts.
+    # Unreadable ones may outnumber replies: of equal checks that are under way at once, one is
+    # sent, but each of them counts its reply as unreadable.
     share = min(1.0, unreadable / max(answered, 1))
     reason = _most_frequent(facts["unreadable_reasons"])
     advice = _advice(reason, unreadable, facts["unreadable_forms"])

@@ -33,8 +33,8 @@ class Vouching:
         # no check at this address can vouch for open replies from others
         vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
-        # Where there is no standing yet, no check was made so far. Then the replies of earlier runs
-        # count as vouched for: all up to where this run's begin.
+        # Without a standing, no check was made so far. Then the replies of earlier runs count as
+        # vouched for: a new Standing vouches up to `first_new`, where this run's replies begin.
         mine = vouched.standings.setdefault(reply_group, Standing(store.first_new))
         mine.group_anywhere = anywhere
         self._mine = mine
@@ -106,7 +106,7 @@ class Vouching:
         if not self._mine.is_unanswered:
             return
         first = 0 if all_read else self._store.first_new
-        # the new span takes the place of those that it covers
+        # spans that begin at `first` or later are covered by the new one, which takes their place
         spans = [span for span in self._mine.speaking_for_themselves if span.first < first]
         spans.append(Span(first, self._store.end))
         self._mine.speaking_for_themselves = spans

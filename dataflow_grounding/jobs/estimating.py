@@ -418,10 +418,11 @@ def _amounts_left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplie
 def _rows_done_by_step(
     run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]
 ) -> list[float]:
-    # How many of the run's rows each step has done, as far as stored replies tell. Say that step 0
-    # has asked about 60 of 100 rows, and step 1 about 20:
-    #   in a stream      -> [60, 60]: each row goes on to step 1 at once, so 40 asked nothing there
-    #   without a stream -> [60, 20]: step 1 waits for the end of step 0, and may have done fewer
+    # How many of the run's rows each step has done, as far as stored replies tell. Say that the
+    # store has replies of step 0 about 60 of 100 rows, and of step 1 about 20:
+    #   in a stream      -> [60, 60]: each row goes on to step 1 at once. So all 60 were there, and
+    #                       40 of them had nothing to ask.
+    #   without a stream -> [60, 20]: step 1 begins after step 0, and 40 may still be to come.
     done = sample.rows  # a step before the first one that asks has done all rows
     done_by_step = []
     has_asking_step = False  # among the steps so far
@@ -437,21 +438,22 @@ def _rows_done_by_step(
     return done_by_step
 
 
-def _left_of_step(of_all: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
-    # What a step has left to send, if `done` of the run's `rows` have been answered. `of_all` is
+def _left_of_step(by_means: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
+    # What a step has left to send, if `done` of the run's `rows` have been answered. `by_means` is
     # what all rows take by _MEANS.
     is_measured = stored.paid.requests > 0 and done > 0
     if not is_measured:  # no reply is stored: all rows are left
-        return of_all
+        return by_means
     # The other rows are taken to need what the answered ones needed, on average.
     rows_left_per_row_done = (rows - done) / done
     measured = stored.paid * rows_left_per_row_done
     reports_tokens = measured.input > 0
-    if reports_tokens or not of_all.requests:
+    if reports_tokens or not by_means.requests:
         return measured
-    # The endpoint reports no tokens. A request is taken to have as many as by _MEANS.
-    share_left = measured.requests / of_all.requests
-    return of_all * share_left
+    # The endpoint reports no tokens. Requests were counted, and each is taken to have as many
+    # tokens as by _MEANS.
+    share_left = measured.requests / by_means.requests
+    return by_means * share_left
 
 
 def _with_probes_and_cost(
@@ -512,9 +514,9 @@ def _error(sample: _Sample) -> float | None:
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # How many probes each step sends. A run counts the requests of all steps that have their boxes
-    # checked together. So a step sends the probes that all requests so far need, less those that
-    # earlier steps have sent.
+    # How many probes each step sends. A run counts requests together for all steps whose boxes are
+    # checked. So a step sends the probes that the requests of all steps up to it need, less those
+    # that earlier steps have sent.
     pictures = functools.cache(lambda: _pictures(run))  # read once, and only if a step needs them
     checked_requests = 0.0  # of the steps so far
     probes_so_far = 0
@@ -545,7 +547,7 @@ def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnP
 
 
 def _pictures(run: SpecRun) -> OwnPictures:
-    # Of the rows, because the file that the first step reads may not be written yet.
+    # The rows are asked for, and not the first step's file, which may not be written yet.
     _, rows = _count_and_rows_to_look_at(run)
     return pictures_of(_records(run, rows), run.job.steps[0].image_key or IMAGE_COLUMN)
 

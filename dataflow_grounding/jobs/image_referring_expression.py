@@ -281,9 +281,9 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # What isn't taken over from the user's annotations, because it is made here: by this run's
-    # steps, or later, by the steps after them. Columns that steps only change are taken over:
-    # `regions`, and those that the check and the steps after it write.
+    # The columns that aren't taken over from the user's annotations, because steps make them: those
+    # of this run, or those that come after them in a later run. Columns that steps only change are
+    # taken over: `regions`, and those that the check and the steps after it write.
     steps_now = [all_steps[number] for number in numbers]
     later_steps = all_steps[numbers[-1] + 1 :]
     making_steps = [*steps_now, *later_steps]

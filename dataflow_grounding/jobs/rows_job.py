@@ -52,9 +52,8 @@ def input_of(spec: Spec) -> Input:
 
 
 def storage_of(spec: Spec, source: Input) -> ResultsStorage:
-    """Return a pipeline's storage. Its first file is the source's, if that can be read as it is.
-    If it can't, or if columns are renamed or pictures fetched, the first file is one that
-    `RowsInput` makes.
+    """Return a pipeline's storage, whose first file is one of two: the source's own, if that can be
+    read as it is; else a file that `RowsInput` makes, with columns renamed and pictures fetched.
     """
     data = _data_of(spec)
     image_folders = (data.image_root,) if data.image_root else source.folders
@@ -255,8 +254,8 @@ class RowsInput(JobInput):
     def _refuse_if_column_is_misnamed(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
     ) -> None:
-        # A column that is missing may be there under another name, which is guessed. Where none
-        # looks like it, the check of the run's plan reports it later.
+        # Raises InputError if a column that the step reads is missing, and another one looks like
+        # it. If none does, the check of the run's plan reports the missing one later.
         if self._input.bare:
             return
         present: list[str] = []  # columns that the step reads under their own names
@@ -387,7 +386,7 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 def _write(path: str, rows: Iterator[Row]) -> int:
     # Returns how many rows can't be used. Each row is written in the line that it has in the user's
-    # file, so that messages name that line. Lines between rows are left empty.
+    # file, so that messages name that line. Lines that have no row there stay empty.
     broken_count = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:

@@ -109,8 +109,8 @@ def _merged(
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
-    # Returns the config of a spec for commands that only ask the endpoint. `data` and
-    # `results_dir`, which a run alone needs, may be missing or unfinished.
+    # Returns the config of a spec for commands that only ask the endpoint. They need no `data`, and
+    # no `results_dir`: these may be missing or unfinished (`???`).
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         # The file names nothing but a model. So that it is a spec, the model is put into the block

@@ -41,7 +41,8 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     found_in = {path: _deepest_key(root, location) for path, root in roots.items()}
     if not found_in:
         return ""
-    # Of files that have equally many of the keys, the last counts: max() takes the first.
+    # Of files that have equally many of the keys, the last counts. max() takes the first of equal
+    # ones, hence reversed().
     path = max(reversed(found_in), key=lambda path: found_in[path].keys_there)
     line = found_in[path].line
     return f"{path}, line {line}" if line else path
@@ -182,7 +183,8 @@ def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
     # Yields `image_grounding.vlm` for `vlm`: it is the beginning of the known key
     # `image_grounding.vlm.openai.base_url`, up to the end of `vlm`.
     for known in keys_of(model):
-        # with dots around both, so that only whole names are found
+        # With dots around both, so that only whole names are found. The first dot moves `known` by
+        # one, and `key`, too: so `start` is where the key begins in `known`.
         start = f".{known}.".find(f".{key}.")
         if start > 0:  # at 0, no block was left out
             yield known[: start + len(key)]
