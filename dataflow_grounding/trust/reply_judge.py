@@ -153,10 +153,11 @@ class Sums:
     def likeliest(self, orientation: str, least: float) -> str | None:
         """Return the format with the highest sum, if that is `least` or more; else None."""
         likeliest: str | None = None
+        to_reach = least  # later the highest sum so far
         for name, total in self._sums[orientation].items():
-            if total >= least:
+            if total >= to_reach:
                 likeliest = name
-                least = total
+                to_reach = total
         return likeliest
 
     def forget(self, orientation: str) -> None:

@@ -91,9 +91,9 @@ def _lower_bound(hits: int, draws: int, tail: float) -> float:
 def kept_and_right(boxes: np.ndarray) -> np.ndarray:
     """Return what a cut at each score keeps, and how much of that is right.
 
-    The highest score comes first.
     A row of `boxes` is a box's score, and 1 or 0 for right or wrong. A row of the result is a
-    score, the share of all boxes that have it or more, and the share of these that are right.
+    score, the share of all boxes that have it or more, and the share of these that are right. The
+    highest score comes first.
     """
     scores, right = boxes.T
     # Each distinct score once, and for each box the index of its own. They are negated because

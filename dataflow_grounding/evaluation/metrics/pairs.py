@@ -238,8 +238,8 @@ class _RecordsByPicture:
 
 
 def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # A picture may have another path in the found file: then only its id pairs it, if on each side
-    # a single picture states that id. Returns the gold's paths of such pictures, by their ids.
+    # A picture may have another path in the found file. Then its id pairs it, but only if just one
+    # picture on each side states that id. Returns the gold's paths of such pictures, by their ids.
     found_paths = {path for path, _ in found}
     ids_to_pair = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not ids_to_pair:
