@@ -77,6 +77,7 @@ class Bench:
             else:
                 reason_by_way[way] = reason
         if not answerable:
+            # an error tells more, and may be of all ways: a wrong key, say
             for reason in reason_by_way.values():
                 if reason.error is not None:
                     raise reason.error

@@ -33,7 +33,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
         "unreadable": summary.requests["unreadable"],
         "unchecked": summary.expressions["not checked"],
     }
-    if not counts["unreadable"]:  # without such replies, a file is as earlier versions wrote it
+    if not counts["unreadable"]:  # no further keys then, as in files of earlier versions
         return counts
     return counts | unreadable_facts(summary.requests)
 

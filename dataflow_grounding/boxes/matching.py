@@ -154,11 +154,12 @@ def match_boxes(
     pairs as possible, by augmenting paths (Kuhn 1955).
     """
     best_first = _pairs_best_first(found, wanted, threshold)
-    # A pair counts if both of its boxes are free when its turn comes.
+    # A pair counts if both of its boxes are free when its turn comes. `wanted_of` has the wanted
+    # box by the found one.
     wanted_of = first_free(
         (found_index, wanted_index) for _, wanted_index, found_index in best_first
     )
-    if most:
+    if most:  # changes some pairs in `wanted_of`, and adds others
         _give_more_partners(wanted_of, _candidates_of_each(best_first, len(wanted)))
     iou_of: dict[tuple[int, int], float] = {}  # by the indices of the found and the wanted box
     for minus_iou, wanted_index, found_index in best_first:

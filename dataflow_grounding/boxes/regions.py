@@ -236,8 +236,9 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
-    # A kind of REASONS for each box, or None. First each box is judged by itself. Then it is
-    # decided for the row as a whole whether its boxes are corners by mistake ("xyxy").
+    # For each box the kind of its problem, a key of REASONS; None if it has none. First each box is
+    # judged by itself. Then it is decided for the row as a whole whether its boxes are corners by
+    # mistake ("xyxy").
     problems: list[str | None] = []
     readable = []
     for item in items:
@@ -255,7 +256,7 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    # A kind of REASONS for a box of four numbers, or None.
+    # The kind of problem that a box of four numbers has, a key of REASONS; None if it has none.
     width, height = item[2:]
     if min(width, height) <= 0:
         return "no_area"

@@ -202,8 +202,8 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
         best = max(in_tiles, key=lambda sight: area(sight.bbox))
         bbox = _stitched(in_tiles, in_whole)
         has_cut_sides = bool(_cut_sides(in_tiles))
-        shows_where_it_ends = bool(in_whole)  # as the whole picture does
-        is_cut = has_cut_sides and not shows_where_it_ends
+        is_seen_in_whole = bool(in_whole)  # which shows how far it reaches
+        is_cut = has_cut_sides and not is_seen_in_whole
     else:
         best = group[0]
         bbox = best.bbox

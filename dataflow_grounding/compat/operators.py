@@ -154,7 +154,7 @@ class PromptedVQAGenerator(Operator):
         """Return [] if a column of prompts or of conversations is among `columns`. Else return the
         role of the missing one: `prompt`, or `conversation` after a `run` that reads no prompts.
         """
-        columns_by_role = self.reads()
+        columns_by_role = self.reads()  # {"prompt": "question", "image": "picture"}
         columns_by_role.pop("image", None)  # a row may be asked without pictures
         if any(column in columns for column in columns_by_role.values()):
             return []

@@ -91,7 +91,7 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     if phrase.color is not None:
         raise Undecided("unsupported", f"{phrase.head!r} with a colour can't be looked for")
     faces = find_faces(picture)
-    if faces.doubtful:
+    if faces.doubtful:  # seen by one cascade alone
         raise Undecided("ambiguous", "there may be more than those that are clear")
     if phrase.head == "face":
         return faces.clear
@@ -103,7 +103,7 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     # A shape may be of any colour; a thing has to be of a clear one: not black, white, grey or
     # brown.
-    shape = words.SHAPES.get(phrase.head)
+    shape = words.SHAPES.get(phrase.head)  # "circle" for "disc"; None for "car"
     known_colors = words.COLOR_BOUNDS if shape else words.CHROMATIC
     if phrase.color is None or phrase.color not in known_colors:
         raise Undecided("unsupported", f"{phrase.head!r} can't be looked for")

@@ -53,11 +53,11 @@ def plain_header(data: bytes) -> PlainHeader | None:
     for marker, content in segments:
         if marker in _FRAMES and size is None:
             size = _size_in(content)
-            if size is None:
+            if size is None:  # the frame isn't that of a plain JPEG
                 return None
         elif marker == _EXIF and orientation is None:
             orientation = _orientation_in(content)
-            if orientation is None:
+            if orientation is None:  # EXIF says something else, or nothing clear
                 return None
         elif marker not in _HARMLESS:
             others.append((marker, content))

@@ -182,8 +182,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _table_of_boxes(expressions: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for expression in expressions:
-        reasons = [expression.get("status"), expression.get("reason")]
-        status = ": ".join(str(reason) for reason in reasons if reason)
+        status_and_reason = [expression.get("status"), expression.get("reason")]
+        status = ": ".join(str(text) for text in status_and_reason if text)
         without_box = {"bbox": ()}  # of a phrase that nothing was found for: it has a row, too
         for instance in expression["instances"] or [without_box]:
             score = instance.get("score")

@@ -252,7 +252,8 @@ def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> 
     # First all pieces are drawn in the halo's colour, then all of them, smaller, in their own
     # colour. So pieces that touch, as the sides of a box, have one halo around them together. A
     # piece that is too thin for a halo on both edges has only the halo's colour.
-    for inset, ink in ((0, text_color(color)), (halo, color)):
+    color_of_halo = text_color(color)  # near-black or white
+    for inset, ink in ((0, color_of_halo), (halo, color)):
         for x1, y1, x2, y2 in pieces:
             if min(x2 - x1, y2 - y1) > 2 * inset:
                 # Pillow draws a rectangle's last column and row, too.
@@ -342,7 +343,7 @@ def _least_harmful(
     spots: Sequence[Box], own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]
 ) -> tuple[float, Box]:
     # The harm of the best spot, and the spot. `spots` begin with the preferred one.
-    # No spot hides anything of boxes that are not near.
+    # Boxes that no spot lies on are left out: they don't change any spot's harm.
     near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
     candidates = []
     for rank, spot in enumerate(spots):

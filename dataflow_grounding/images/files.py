@@ -284,8 +284,8 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
         bits_of_colors = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
     if 16 not in bits_of_colors:
         return
-    brightest: Any = 255
-    with _looking_at(picture), suppress(Exception):  # reported when it is decoded
+    brightest: Any = 255  # taken for bright if it can't be decoded, which is reported later
+    with _looking_at(picture), suppress(Exception):
         brightest = max(most for _, most in picture.convert("RGB").getextrema())  # type: ignore[misc]
     if brightest < _DIM:
         raise ImageBroken(
@@ -305,14 +305,14 @@ def _is_transparent(picture: "PillowImage") -> bool:
     all_opaque = (255, 255)  # the least and the largest value of alpha
     try:
         return picture.convert("RGBA").getchannel("A").getextrema() != all_opaque
-    except Exception:  # Pillow's decoders raise all kinds: reported when the picture is decoded
+    except Exception:  # of a picture that can't be decoded, which is reported later
         return True
 
 
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
     # What is transparent is shown as white, so white drawings on it would not be seen.
-    is_white = False
-    with _looking_at(picture), suppress(Exception):  # reported when it is decoded
+    is_white = False  # also if it can't be decoded, which is reported later
+    with _looking_at(picture), suppress(Exception):
         is_white = all(map(_is_white, _strips(picture)))
     if is_white:
         raise ImageBroken(
@@ -452,8 +452,9 @@ def _opened(file: IO[bytes], path: str, max_pixels: int = MAX_PIXELS) -> "Pillow
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    # Pillow's readers raise all kinds of errors on broken data, some not before they are asked for
-    # more than the header.
+    # Raises ImageBroken for an error in the block. Pillow's readers raise all kinds of them on
+    # broken data, some not before they are asked for more than the header. For an error of the
+    # machine, such as a lack of memory, what `machine_fault` makes of it is raised.
     try:
         yield
     except GroundingError:

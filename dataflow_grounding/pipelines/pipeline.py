@@ -223,7 +223,8 @@ class Pipeline:
     def _call_and_run(self, steps: StepByStep) -> None:
         # Runs the steps that `forward()` calls. Raises NoRecordLeft.
         try:
-            # A look at a file of a storage has the steps so far run first.
+            # Where `forward()` looks at a file of a storage, the steps that it has called so far
+            # are run first.
             with holding(noted_steps, steps), holding(before_looking, steps.run):
                 self._call_operators()
         except FileNotFoundError as error:

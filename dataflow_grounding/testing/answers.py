@@ -237,17 +237,18 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return an answer in the form that a request asks for: by its schema, as any object, or as a
-    text.
+    """Return an answer to the `doctor`'s question for a colour, in the form that its settings ask
+    for: by a schema, as any object, or as a text. It finds out so whether a schema is kept.
     """
     response_format = settings.get("response_format") or {}
     json_schema = response_format.get("json_schema") or {}
     schema = json_schema.get("schema") or settings.get("responseSchema")
     if schema:  # each property of it is an `enum` of one value
         return {name: part["enum"][0] for name, part in schema["properties"].items()}
+    any_color = COLORS[1]
     if response_format.get("type") == "json_object":
-        return {"color": COLORS[1]}
-    return COLORS[1]
+        return {"color": any_color}
+    return any_color
 
 
 def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:

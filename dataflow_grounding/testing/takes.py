@@ -93,7 +93,7 @@ class Takes:
         is_strict_schema = type_name == "json_schema" and json_schema.get("strict")
         if not is_strict_schema:
             return None
-        problem = next(open_objects(json_schema.get("schema")), None)
+        problem = next(open_objects(json_schema.get("schema")), None)  # the first of them
         if problem is None:
             return None
         name = json_schema.get("name")
