@@ -178,7 +178,7 @@ def _measure_way(bench: Bench, way: str, run: SpecRun, document: dict[str, Any])
     if are_all_stored and way in document["ways"]:
         return
     measured = {**document["ways"], way: _measured(bench, way, run, summary)}
-    # Ways may be measured in several calls, in any order.
+    # The document has ways in the order of WAYS, in whichever order they were measured.
     document["ways"] = {name: measured[name] for name in WAYS if name in measured}
 
 

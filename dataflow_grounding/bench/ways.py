@@ -36,7 +36,7 @@ class Plain(Pipeline):
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
-        keys = {**Plain.keys, **self.keys}
+        keys = {**Plain.keys, **self.keys}  # the keys of zoom and check are heeded by `then`
         grounder = PhraseGrounder(
             serving,
             phrases_per_request=keys["workflow.phrases_per_request"],

@@ -280,13 +280,15 @@ class BoxFormat:
         else:
             form = f"{_ORDER_WORDS[self.order]}, {self._scale_words(sent)}"
             axes = "x grows to the right and y downwards from the top left corner of the picture."
-        # `tasks/ways_to_ask.py` replaces `under the key "…" ` where boxes have another key.
+        # `under the key "…" ` has to stay as it is: tasks/ways_to_ask.py replaces these words where
+        # a way of asking has another key, or none.
         sentences = [f'Write a box under the key "{self.key}" as {form}.', axes, self.words]
         return " ".join(filter(None, sentences))
 
     def _scale_words(self, sent: Size) -> str:
         if self.scale == "px":
-            canvas = frame_of(self.frame, sent)  # what is asked for never depends on the maps
+            # not by the maps: what a model was seen to write doesn't change what it is asked for
+            canvas = frame_of(self.frame, sent)
             return (
                 f"in whole pixels of the picture, which is {canvas.width:.0f} px wide and"
                 f" {canvas.height:.0f} px high"

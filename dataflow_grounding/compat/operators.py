@@ -198,6 +198,7 @@ class PromptedVQAGenerator(Operator):
         request_input: dict[str, Any] = {"prompt": prompt}
         if earlier:
             request_input["conversation"] = earlier
+        # The prompt "prompted_vqa" speaks of "this picture", and of no earlier turns.
         is_of_one_picture_alone = len(pictures) == 1 and not earlier
         prompt_name = "prompted_vqa" if is_of_one_picture_alone else "prompted_conversation"
         if not pictures:

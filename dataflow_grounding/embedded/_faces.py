@@ -82,8 +82,9 @@ def person_of(face: Candidate, picture: Picture) -> Candidate:
 def _hits(
     name: str, gray: Array, least_side: int, step: float = 1.1, votes: int = _REPORTED_VOTES
 ) -> list[tuple[Box, int]]:
-    # The boxes in which a cascade of OpenCV's (its file's name) sees a face, each with its votes,
-    # sorted. `step` is the factor between the sizes of face that are looked for.
+    # The boxes in which a cascade sees a face, each with its votes, from left to right. `name` is
+    # that of the cascade's file in OpenCV, `step` the factor between the sizes of face that are
+    # looked for.
     rectangles, counts = _cascade(name).detectMultiScale2(
         gray, scaleFactor=step, minNeighbors=votes, minSize=(least_side, least_side)
     )

@@ -682,7 +682,7 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     import numpy as np
     import PIL.Image
 
-    least, most = _black_and_white_points(picture)
+    least, most = _black_and_white_points(picture)  # the values to be shown as black and as white
     spread = most - least
     if spread == 0:  # all pixels have one value, which is then shown as black
         spread = 1.0

@@ -568,7 +568,8 @@ class Image:
     def steps_to_fit(self) -> int:
         """Return by how many steps its sides are reduced to keep within the limit on its bytes.
 
-        It is the least number of steps with which the picture does so. Raises what `encoded` does.
+        Each step multiplies them with _STEP. It is the least number of steps with which the picture
+        keeps within the limit. Raises what `encoded` does.
         """
         key = self.fit_key
         if key is None:  # in no size it can have too many bytes

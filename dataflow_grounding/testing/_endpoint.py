@@ -148,12 +148,14 @@ class Endpoint(Counts):
             exchange.wire = response(200, _dump(models))
             return Fault()
         exchange.request.model = _model_in(head)
-        pictures = None if self._reads == NOTHING else self._read(exchange, body)
+        pictures = None  # in base64; None if the body isn't read
+        if self._reads != NOTHING:
+            pictures = self._read(exchange, body)  # fills in the request, too
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
         nothing_wrong = Fault()
         fault = self._fault_for(exchange.request, pictures) or nothing_wrong
-        self._take_place(exchange)
+        self._take_place(exchange)  # sets its `served` and `delay`
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
         return fault

@@ -195,7 +195,8 @@ class LoopbackServer(Endpoint):
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
         if fault.down_for is not None:
-            # `_go_down` cancels the task of each connection, this one as well: so it has its own.
+            # `_go_down` runs in a new task, because it cancels those of all connections: also the
+            # one that runs here.
             self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
             await self._wait_until_cancelled()
         if fault.hang:

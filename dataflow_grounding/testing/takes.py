@@ -137,7 +137,7 @@ def _schemas_in(schema: dict[str, Any]) -> Iterator[tuple[list[str], Any]]:
     yield ["items"], schema.get("items")
     for key in ("properties", "anyOf", "$defs"):
         parts = schema.get(key)
-        if isinstance(parts, list):
+        if isinstance(parts, list):  # of "anyOf": the key to each schema is its index
             parts = dict(enumerate(parts))
         if isinstance(parts, dict):
             for name, part in parts.items():
