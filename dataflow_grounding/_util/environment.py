@@ -18,7 +18,7 @@ from dataflow_grounding._util.terminal import say
 if TYPE_CHECKING:
     from dotenv.parser import Original
 
-_told: set[str] = set()  # files (`/a/.env`) and lines (`/a/.env:3`) that the user was warned of
+_told: set[str] = set()  # of what the user was warned: files, `/a/.env`, and lines, `/a/.env:3`
 
 
 class _SetByFile(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """Return the end of a message about an unknown word, `; is it 'WORD'?`, or "" for none near.
-    `least` is a similarity as difflib counts it.
+
+    `least` is how similar a known word has to be, from 0 to 1, as difflib counts it.
     """
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), 1, least)
@@ -15,9 +16,7 @@ def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
 
 
 def nearest_file(path: str) -> str:
-    """Return the same end of a message about a file that isn't there: is it another one of its
-    folder?
-    """
+    """Return the same for a file that isn't there: `; is it 'rows.jsonl'?`, from its folder."""
     folder, name = os.path.split(path)
     try:
         names = os.listdir(folder or ".")

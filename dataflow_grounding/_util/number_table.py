@@ -50,7 +50,8 @@ class NumberTable:
                 yield key, number
 
     def _slot(self, key: int) -> int:
-        # There is always a free one.
+        # The slot of a key, or else the free slot where it belongs. The search ends: about a third
+        # of all slots is always free.
         keys = self._keys
         mask = self._mask
         slot = key & mask

@@ -99,7 +99,8 @@ class Decisions:
         self.path = path
         self.file = file
         self.standing = Standing()
-        self._of_others = defaultdict[str, Standing](Standing)  # by the digests of other files
+        # what holds after the decisions on other files, by the digest of the file
+        self._of_others = defaultdict[str, Standing](Standing)
         self.samples: list[dict[str, Any]] = []
         self.damaged: list[int] = []
         self._line_of_uid: dict[str, dict[str, Any]] = {}
@@ -168,8 +169,8 @@ class Decisions:
         return True
 
     def _take(self, line: dict[str, Any]) -> None:
-        # A sample goes to `samples`, a decision to the standing of its file. A line that comes
-        # twice counts once: somebody may have appended a copy of the file to it.
+        # Adds a sample to `samples`, a decision to the standing of its file. A line that comes
+        # twice counts once: somebody may have appended a copy of the file to the file itself.
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
             sample = {**line["sample"], "who": who, "when": line.get("when")}

@@ -120,7 +120,7 @@ def _figures_html(counts: Mapping[str, int]) -> str:
             continue
         if number == 0 and name not in _ALSO_ZERO:
             continue
-        style = name.replace(" ", "-") if number else "zero"
+        style = name.replace(" ", "-") if number else "zero"  # report.css gives 0 no colour
         cells.append(
             f'<div class="s-{style}" title="{MEANING.get(name, "")}">'
             f"<dt>{name}</dt><dd>{number:,}</dd></div>"

@@ -33,7 +33,7 @@ class JudgedPicture(NamedTuple):
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
-        # a stranger may have written the line
+        # A stranger may have written the line: values of other types are left out.
         type_of_field = {"path": str, "digest": str, "size": int}
         well_typed: dict[str, Any] = {}
         for name, expected in type_of_field.items():

@@ -197,14 +197,16 @@ def _with_change(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    # Boxes of `before` get the ids that they have in `current`, and drawn ones new ids. `before`
-    # and `current` have the same boxes in the same order.
+    # Returns the boxes with ids that are right in `current`. A box of `before` gets the id of the
+    # same box in `current`, which has the same boxes in the same order. A drawn box gets a new id.
     new_id_of: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
             new_id_of[str(old["bbox_id"])] = new["bbox_id"]
-    # None for a drawn box: its id is added then
-    renamed = [{**box, "bbox_id": new_id_of.get(str(box.get("bbox_id")))} for box in boxes]
+    renamed = []
+    for box in boxes:
+        new_id = new_id_of.get(str(box.get("bbox_id")))  # None for a drawn box
+        renamed.append({**box, "bbox_id": new_id})
     _add_missing_ids(current["expression_id"], renamed)
     return renamed
 
@@ -491,8 +493,8 @@ def _box_at(index: Any, boxes: Sequence[Mapping[str, Any]], id: str) -> dict[str
 
 
 def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
-    # Changes `instances`. A box's id is that of its expression and a number, "a.jpg#2.0": new ones
-    # come after the highest.
+    # Gives an id to those of `instances` that have none: the id of the expression and a number
+    # above all others, "a.jpg#2.3" after "a.jpg#2.2".
     highest = -1
     for instance in instances:
         number = str(instance.get("bbox_id")).rpartition(".")[2]

@@ -217,8 +217,9 @@ def _with_pictures(
 def _failure_rows(
     failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
 ) -> Iterator[str]:
-    # Yields a row for each failure, [id, message, kind, step, filter] in JSON, with keys blotted
-    # out. Fills `kind_counts`, the page's filters: kinds beyond the first _MOST_KINDS are "other".
+    # Yields a row for each failure, [id, message, kind, step, filter] in JSON, with secrets blotted
+    # out. While it is read, it counts each filter in `kind_counts`. A filter is a kind of failure;
+    # kinds beyond the first _MOST_KINDS share the filter "other".
     for failure in failures:
         kind_of_filter = str(failure.get("kind") or "unknown")
         if kind_of_filter not in kind_counts and len(kind_counts) >= _MOST_KINDS:
@@ -235,7 +236,7 @@ def _failure_rows(
 def _write_row(
     rank_files: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
-    # The rank is the place in FIRST of the first of these marks that the record has.
+    # The rank is the index in FIRST of the first mark that the record has, or len(FIRST).
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
@@ -335,8 +336,8 @@ def _bins_of(view: View) -> int:
 
 
 def _label(expression: Mapping[str, Any], classes: PageClasses, heads: PageNames) -> str | int:
-    # A class is its number among the page's classes; the first head noun is -1, the second -2. What
-    # has no number is its name.
+    # A class is its number among the page's classes: 0, 1, 2. A head noun is -1, -2, -3, so that
+    # the two can't be confused. A name beyond those that are numbered is the name itself.
     if "class" in expression:
         number = classes.number_of(expression["class"])
         return expression["class"] if number is None else number

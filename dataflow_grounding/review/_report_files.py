@@ -184,9 +184,9 @@ class ReportFiles:
     def picture(self, file: ImageFile | None) -> Picture:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
-        A copy is made once for a file of that path, size and time of change. If a picture can't be
-        read, nothing is raised, and the page says why it is missing. Raises OSError where the copy
-        can't be written.
+        A copy that an earlier report made is used again, if the file's path, size and time of
+        change are the same. If a picture can't be read, nothing is raised: the page says why it is
+        missing. Raises OSError where the copy can't be written.
         """
         if file is None:
             return Picture(missing=why_missing())
@@ -194,7 +194,7 @@ class ReportFiles:
             address = link(file.path, self.folder)  # "" if the page can't link to it
             if address and not self.copies:
                 size_shown = _size_if_shown_itself(file)
-                if size_shown is not None:  # it is its own small copy
+                if size_shown is not None:  # it needs no small copy
                     return Picture(size_shown, thumbnail=address, full=address)
             key = _key_of_copy(address or file.path, file)
             earlier_copy = self._earlier_copies.get(key)
@@ -206,7 +206,7 @@ class ReportFiles:
         if self.single:
             return Picture(size, thumbnail=url_of(new_copy, "image/jpeg").decode(), full=address)
         name = f"{key}-{size[0]}x{size[1]}.jpg"
-        # Not alone: another thread, or another report, may write the same copy at once.
+        # Not alone: another thread, or another report, may be writing the same copy.
         write_bytes(within(self._copies_folder, name), new_copy, alone=False)
         return self._with_copy(_SmallCopy(name, size), address)
 

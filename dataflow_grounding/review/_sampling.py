@@ -237,7 +237,8 @@ def _figures_by_group(
     for item, groups_of_item in groups.items():
         if item.box is not None:
             box_counts.update(groups_of_item.items())
-    verdicts = defaultdict[tuple[str, str], list[bool | None]](list)  # by the same
+    # the verdicts on boxes of the sample, also by ("size", "large") and so on
+    verdicts = defaultdict[tuple[str, str], list[bool | None]](list)
     for item, is_right in verdicts_on_boxes.items():
         for group in groups[item].items():
             verdicts[group].append(is_right)
@@ -266,15 +267,16 @@ def share_with_bounds(
     counts = Counter(verdicts)
     right = counts[True]
     wrong = counts[False]
+    not_right = looked_at - right  # wrong or open
     result: dict[str, Any] = {"wrong": wrong, "unsettled": counts[None], "looked_at": looked_at}
     if total is not None:
         result["of"] = total
     if total == 0:  # there is nothing that could be wrong, and nothing to look at
         return {**result, "share": 0.0, "low": 0.0, "high": 0.0}
     low, _ = clopper_pearson(wrong, looked_at, level)
-    _, high = clopper_pearson(looked_at - right, looked_at, level)
+    _, high = clopper_pearson(not_right, looked_at, level)
     if total is not None:
         low = max(low, wrong / total)  # if all others were right
         high = min(high, 1 - right / total)  # if all others were wrong
-    share = round((looked_at - right) / looked_at, 6) if looked_at else None
+    share = round(not_right / looked_at, 6) if looked_at else None
     return {**result, "share": share, "low": round(low, 6), "high": round(high, 6)}

@@ -81,7 +81,7 @@ def _outcome_of(change: Mapping[str, Any], who: str) -> tuple[str, Outcome]:
 class _BoxVerdict(NamedTuple):
     judgement: dict[str, Any]  # the columns of a box that say who judged it, and how
     who: str  # who decided last on the phrase that the box is of
-    number: int  # the later of two decisions has the higher one
+    number: int  # a later decision has a higher number
 
 
 class OutcomeHere(NamedTuple):

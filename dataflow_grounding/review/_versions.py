@@ -132,10 +132,9 @@ def changes_view(
     if isinstance(earlier, str):  # the name of the run that alone has the record
         return {"only": earlier}
     versions = [*_comparable_versions(earlier, view, classes), (own_name, view)]
-    # What later checks merely confirmed is no difference.
     confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
-    shown: dict[str, Expressions] = {}  # by the title of the version
+    shown: dict[str, Expressions] = {}  # of the versions that differ, by title
     for (old_title, old), (new_title, new) in pairwise(versions):
         differences = [
             *_differences_of_picture(old, new),
@@ -260,5 +259,6 @@ def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
 
 
 def _record_key(record: Mapping[str, Any]) -> int:
-    # A hash in place of the text, because it takes little memory.
+    # What tells records apart: the image, and which row of that image it is. Only the hash is kept,
+    # because it takes little memory.
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

@@ -108,7 +108,7 @@ def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> Non
 
 
 class _Written(NamedTuple):
-    counts: Counter[str]  # as `_count_reviewed` counts
+    counts: Counter[str]  # what `_count_reviewed` counted
     boxes_left_out: int  # because they were rejected
 
 

@@ -62,11 +62,15 @@ def certify(
     if unsettled:
         certificate["not_settled"] = [reviewable.named(item) for item in unsettled]
     certificate["gold"] = _on_gold(reviewable, gold, samples) if gold else None
-    certificate["target"] = None
-    if max_error is not None:
-        accepted = certificate["boxes"]["high"] <= max_error
-        certificate["target"] = {"max_error": max_error, "accepted": accepted}
+    certificate["target"] = _target(max_error, certificate["boxes"])
     return {"sentence": _sentence(certificate), **certificate}
+
+
+def _target(max_error: float | None, boxes: Mapping[str, Any]) -> dict[str, Any] | None:
+    # The file is accepted only if even the upper bound is within what the user allows.
+    if max_error is None:
+        return None
+    return {"max_error": max_error, "accepted": boxes["high"] <= max_error}
 
 
 def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> dict[str, int]:
@@ -134,7 +138,7 @@ def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]])
     why = "has none"
     size = 200
     further = ""
-    if of_other_versions:
+    if of_other_versions:  # then the message proposes the size of the last one
         why = "has changed since one was stated"
         further = ": what was judged and is as it was still counts, only the rest is asked for"
         last_size = of_other_versions[-1].get("size")

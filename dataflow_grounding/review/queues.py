@@ -211,10 +211,10 @@ def records_with_keys(
     """
     if folders is None:
         folders = image_folders_of(annotations)
-    rows_of_image = NumberTable()  # how many rows each image had so far, which `identify` counts
+    rows_of_image = NumberTable()  # how many rows each image had so far: `identify` counts them
     for line, data in read_unbroken_rows(annotations):
         record = Record(data, tuple(folders), place=line - 1)
-        # gives the record its id
+        # Sets the record's `image_id`, and which row of its image it is.
         identify(record, picture_column(record), image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:
             yield f"line {line}", record
@@ -259,9 +259,8 @@ def _with_phrases(
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
-    # How doubtful each box is, by the expression's id and the box's index; None in place of the
-    # index is a phrase without a box. The numbers have no unit: they only say what is looked at
-    # first.
+    # How doubtful each box is, by the expression's id and the box's index: ("a.jpg#0", 1). A phrase
+    # without a box is ("a.jpg#0", None). The numbers only say what is looked at first.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -300,7 +299,7 @@ def _with_one_after_every_four(items: Iterable[T], drawn: Iterable[T]) -> Iterat
 
 
 class Undecided(NamedTuple):
-    """How many boxes, and phrases without one, nobody has decided, and how many there are."""
+    """How many boxes of a queue nobody has decided, of how many; and the same of phrases."""
 
     boxes: int
     all_boxes: int

@@ -122,8 +122,8 @@ class Session:
         """Return the next items that are shown, with their records.
 
         Decisions that others took meanwhile are read first. `wanted` has the `mode` (`grid` for a
-        page of boxes), the filters that a `Queue` takes, and the `place` of the answer before.
-        Raises InputError for a value that isn't allowed.
+        page of boxes), the filters that a `Queue` takes, and the `place` in the queue that the
+        answer before had. Raises InputError for a value that isn't allowed.
         """
         self.decisions.refresh()
         order = wanted.get("order") or self.order
@@ -185,7 +185,7 @@ class Session:
         key = self.reviewable.keys[index]
         digest = JudgedPicture.of_record(record).digest
         view = view_of(shown, self._picture_of(index, digest), self._classes)
-        view["place"] = index
+        view["place"] = index  # by which the page asks for the record and its picture
         # The page's decisions state it: they are refused if the file was replaced since.
         view["digest"] = digest
         view["key"] = key
