@@ -81,7 +81,7 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
     class_of_another_package = targets_of("stores").get(scheme)  # `module:Class`
     if class_of_another_package:
         register_implementation(scheme, class_of_another_package.replace(":", "."), clobber=True)
-    # fsspec gives its settings to each file system of a scheme that is made.
+    # What `conf` has for a scheme is given to each file system of it that fsspec makes.
     s3_settings = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
     s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, which is too few
     system_class = get_filesystem_class(scheme)
@@ -92,7 +92,7 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
         return _hub_file_system(system_class, minute), system_class._strip_protocol(as_listed)
     options = dict(system_class._get_kwargs_from_urls(address))
     options["use_listings_cache"] = False  # a file may have changed since it was listed
-    options["skip_instance_cache"] = False  # equal options give the same object and connections
+    options["skip_instance_cache"] = False  # so equal options give one object, with its connections
     return system_class(**options), system_class._strip_protocol(address)
 
 

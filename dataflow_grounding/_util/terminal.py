@@ -25,7 +25,7 @@ _CONTROL_CHARACTERS = re.compile(
 )
 _MOST_ITEMS_TOGETHER = 1000  # of a long list, that are encoded as JSON at once
 _shown_as: dict[str, str] = {}  # the address that is shown, by folder
-_answers: TextIO | None = None  # the real standard output, while `only_answers` holds
+_answers: TextIO | None = None  # the real standard output, within the block of `only_answers`
 
 
 @contextmanager
@@ -320,5 +320,6 @@ def _print(text: str, err: bool = False, newline: bool = True) -> None:
     # A live line is cleared. It comes back the next time that its `show` is called.
     for line in _live:
         line.write("")
-    # While `only_answers` holds, `_answers` is the real standard output, and sys.stdout is not.
+    # Within the block of `only_answers`, sys.stdout leads to standard error. Else `_answers` is
+    # None, and `echo` takes sys.stdout.
     click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

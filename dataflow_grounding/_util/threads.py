@@ -122,7 +122,7 @@ class Turn:
         """
         failures_before = self._failures
         with self._lock:
-            # Another thread failed while this one waited for the turn.
+            # Did another thread fail while this one waited for the turn?
             if self._failures != failures_before and self._error is not None:
                 raise copy.copy(self._error) from None
             try:

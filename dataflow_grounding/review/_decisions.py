@@ -147,23 +147,23 @@ class Decisions:
             return
         with storing(self.path), open(self.path, "rb") as file:
             file.seek(self._bytes_read)
-            for text in file:
-                is_taken = self._take_text(text)
-                is_whole = text.endswith(b"\n")
+            for raw_line in file:
+                is_taken = self._take_raw_line(raw_line)
+                is_whole = raw_line.endswith(b"\n")
                 if not is_taken and not is_whole:
                     break  # somebody is still writing it: the next call begins with it
                 # A blank line is no damage. The call before may have read the last line when its
                 # line break wasn't there yet: then only the break is left for this call.
-                if not is_taken and text.strip():
+                if not is_taken and raw_line.strip():
                     self.damaged.append(self._lines_read + 1)
-                self._bytes_read += len(text)
+                self._bytes_read += len(raw_line)
                 if is_whole:
                     self._lines_read += 1
 
-    def _take_text(self, text: bytes) -> bool:
+    def _take_raw_line(self, raw_line: bytes) -> bool:
         # False for a line that is damaged, or neither a decision nor a sample.
         try:
-            self._take(parse_line(text))
+            self._take(parse_line(raw_line))
         except (BrokenRow, KeyError, AttributeError, TypeError):
             return False
         return True

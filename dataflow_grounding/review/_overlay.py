@@ -45,7 +45,8 @@ class Outcome(NamedTuple):
     """An expression as the pipeline wrote it, and as reviewers left it.
 
     `after` is None where it was deleted, `before` where it was added. `positions` has for each box
-    of `before` the index of the same box in `after`, None where it was deleted or redrawn.
+    of `before` the index of the same box in `after`, None where it was deleted or redrawn. If the
+    first of two boxes was deleted, it is [None, 0].
     """
 
     after: Expression | None
@@ -76,7 +77,7 @@ class Outcome(NamedTuple):
         old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
         for new_index, box in enumerate(self.after["instances"]):
-            if new_index not in old_index_of:  # a person drew it
+            if new_index not in old_index_of:  # a person drew it: it isn't in `before`
                 instances.append(box)
                 continue
             old_index = old_index_of[new_index]
@@ -137,7 +138,7 @@ class Outcome(NamedTuple):
         if None in verdicts:
             return False
         has_rejected = False in verdicts
-        has_right = True in verdicts
+        has_right = True in verdicts  # it has none if all that was added was rejected, too
         return has_rejected and has_right and self.boxes_to_draw() <= 0
 
     def boxes_to_draw(self) -> int:

@@ -81,11 +81,10 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
             counts[_NOBODY] += 1
             continue
         outcome = reviewable.review_of(item.record).outcomes[item.id]
-        who = outcome.who
+        who = outcome.who  # who decided last on the phrase
         box = None if item.box is None else outcome.box_after(item.box)
         if box is not None and box.get("reviewed_by"):
-            # `outcome.who` decided last on the phrase, and may have judged another box of it.
-            who = box["reviewed_by"]
+            who = box["reviewed_by"]  # another one may have judged this box of the phrase
         counts[str(who)] += 1
     return dict(counts)
 

@@ -333,13 +333,13 @@ class Queue:
         self._who = who
         self._show = wanted.get("show") or ""
         if wanted.get("record") and not self._show:
-            self._show = "all"  # who names a record wants to see it even if all is decided
+            self._show = "all"  # a user who names a record wants to see it even if it is decided
         self._wanted_records = self._records_named()
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
         if sample is None:
             self.why = self._reasons_in_order(fitting)
-        else:
+        else:  # a sample keeps its own order
             self.why = dict.fromkeys(fitting, "sample")
         self.items = list(self.why)
 

@@ -60,7 +60,7 @@ def report_results(
     """
     classes = known_classes(annotations)
     counts = FigureCounts()
-    counts.list_classes(list(classes.names))  # a copy: records add to `names`
+    counts.list_classes(list(classes.names))  # a copy: classes of records are added to `names`
     own_name = versions[-1][0] if versions else ""
     with errors_as(InputError, f"can't write {out_path}"), ExitStack() as open_files:
         earlier = []
@@ -186,7 +186,8 @@ def report_folder(
         contents = _one_run(results_dir, title, image_root)
     if summary is None:
         summary = _summary_of_run(run_of(contents.folder))
-    # The name alone: the summary has the path that the file had when the run wrote it.
+    # Only the file's name is taken of the path in the summary: the folder may have been moved
+    # since.
     failures = os.path.basename(str(summary.get("failures_file") or "failures.jsonl"))
     shown_records = report_results(
         os.path.join(contents.folder, "annotations.jsonl"),

@@ -78,7 +78,8 @@ class Session:
         self.order = order
         self.decisions = reviewable.decisions
         self._classes = known_classes(reviewable.files.annotations)
-        self._listed_classes = list(self._classes.names)  # records add to `names`
+        # A copy: classes of records, which aren't listed, are added to `names`.
+        self._listed_classes = list(self._classes.names)
         self.sample: list[Item] | None = None
         if sample is not None:
             size, seed = sample
@@ -222,9 +223,9 @@ class Session:
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Take decisions one by one and put them on disk, all but those that are refused.
 
-        Each answer has the `error`, "" for none. The last answer on a record has its `view` as it
-        is then, the others None. Raises InputError where there are more than MOST_DECISIONS,
-        StorageFailed.
+        Each answer has the `error`, "" for none. The last answer on a record has the record's
+        `view` after all decisions; the `view` of the others is None. Raises InputError where there
+        are more than MOST_DECISIONS, StorageFailed.
         """
         if len(decisions) > MOST_DECISIONS:
             raise InputError(

@@ -58,8 +58,8 @@ class Engine:
         for serving in servings:
             asking = Asking(serving, run.options, self._budget, serving_count=len(servings))
             self._askings[id(serving)] = asking
-        self._settled: set[Size] = set()  # sizes of pictures that the box format is settled for
-        self._settling = asyncio.Lock()  # held while it is settled for a size
+        self._settled_sizes: set[Size] = set()  # of pictures for which the box format is settled
+        self._lock_of_settling = asyncio.Lock()  # held while it is settled for a size
         self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(log=None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
@@ -130,7 +130,7 @@ class Engine:
             error.args = (message.replace(self._folder, ".ckpt"),)
             raise
         finally:
-            if not picture.path:  # then the file at `path` is ours
+            if not picture.path:  # then `_open` has made the file at `path`
                 with suppress(OSError):
                     os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
@@ -177,14 +177,14 @@ class Engine:
     async def _settle(self, record: Record, size: Size) -> None:
         # Settles the box format before a picture is asked about. It is done for each size of
         # pictures: a model that counts pixels may have to be measured for a new one.
-        if size in self._settled:
+        if size in self._settled_sizes:
             return
-        async with self._settling:  # one at a time: nothing is to be measured twice
+        async with self._lock_of_settling:  # one at a time: nothing is to be measured twice
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
             options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
             start = RunStart(options, self._budget, folder=None, pictures=pictures)
-            is_first_picture = not self._settled
+            is_first_picture = not self._settled_sizes
             for operator in self._run.job.operators:
                 if not is_first_picture:
                     requests_sent = await asyncio.to_thread(operator.settle, start)
@@ -192,19 +192,19 @@ class Engine:
                         continue
                 # Settles the format, if `settle` hasn't, and has the boxes watched from here on.
                 await asyncio.to_thread(operator.prepare, start)
-            self._settled.add(size)
+            self._settled_sizes.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         # Returns the columns that the steps add to the record; each step sees those of the steps
         # before it.
-        begun = time.monotonic()  # requests of the picture that began first go first
+        began_at = time.monotonic()  # requests of the picture that began first go first
         columns: dict[str, Any] = {}
         for place, step in enumerate(self._run.job.steps):
             if self._keeping.done():
                 self._keeping.result()  # raises why nothing can be kept any more
             operator = step.operator
             asking = self._askings.get(id(operator.serving))
-            priority = (begun, place)
+            priority = (began_at, place)
             ask = StepAsk(asking, self._store, step.label, priority, wording=operator.wording)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)

@@ -52,7 +52,7 @@ class Server:
             way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
             raise errors.SpecError(f"--host {self.host} is reached by others: {way}")
         learn(self.token)  # so that it is masked where it would be shown
-        self._coming: set[StreamReader] = set()  # bodies that aren't here yet
+        self._bodies_coming: set[StreamReader] = set()  # bodies that aren't here yet
         self._bytes_held = 0  # of bodies in memory, of all requests
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with errors.errors_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
@@ -94,7 +94,7 @@ class Server:
             # 130 is a shell's code for a process that Ctrl-C has ended.
             signal.signal(number, lambda *_: os._exit(130))
         say("Finishing what is in flight; Ctrl-C once more ends at once.")
-        for content in list(self._coming):  # nobody waits for bodies that may come slowly
+        for content in list(self._bodies_coming):  # nobody waits for bodies that may come slowly
             content.set_exception(WrongRequest("the service is ending", 503))
 
     @web.middleware
@@ -125,7 +125,7 @@ class Server:
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
-        self._coming.add(content)
+        self._bodies_coming.add(content)
         try:
             while chunk := await content.readany():
                 body += chunk
@@ -135,7 +135,7 @@ class Server:
             raise WrongRequest("the body isn't encoded as its headers say") from None
         finally:
             timer.cancel()
-            self._coming.discard(content)
+            self._bodies_coming.discard(content)
 
     def _refuse_too_much(self, body_bytes: int) -> None:
         if body_bytes > self.max_mb * 2**20:
