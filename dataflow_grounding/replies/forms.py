@@ -52,7 +52,7 @@ _LINE = lazy_pattern(
     re.IGNORECASE,
 )
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
-_PADDING = 12  # characters after JSON from which the model surely didn't go on with it
+_PADDING = 12  # with more characters after JSON, the model surely didn't go on with it
 _EMPTY_ANSWER = lazy_pattern(r"\[\s*\]|\{\s*\}|\bnull\b", re.IGNORECASE)
 _GOES_ON = lazy_pattern(r"\.{2,}|…+")  # which a model writes in place of the rest of a list
 _EMPTY_BEFORE = lazy_pattern(r"\[\s*\]\s*(?=\[)")
@@ -92,9 +92,9 @@ def is_whole(reply: Any) -> bool:
     """Whether a reply that its server calls cut off is whole all the same.
 
     Some servers go on after the answer up to the token limit, with a template's tokens or blanks
-    (vllm-project/vllm issue 8020, jundot/omlx issue 2990). So a reply is whole if it is one value
-    of JSON that is closed, with nothing else after it but these and the end of its fence. After a
-    value that may be one of several, such as the object of one box, many of them have to follow.
+    (vllm-project/vllm issue 8020, jundot/omlx issue 2990). So a reply is whole if it is one closed
+    value of JSON, and only these follow it. The object of one box may be one of several: then
+    more than `_PADDING` characters have to follow, or the model may have gone on.
     """
     try:
         answer = enclosed(answer_of(reply))
@@ -102,7 +102,8 @@ def is_whole(reply: Any) -> bool:
     except (UnreadableReply, TypeError):  # the latter for a reply that is no text
         return False
     rest = answer.text[found.end :] + answer.after
-    if found.truncated or len(found.values) != 1 or rest.strip():
+    is_one_value = len(found.values) == 1 and not found.truncated
+    if not is_one_value or rest.strip():
         return False
     if ends_answer(found.values[0]):
         return True
@@ -151,14 +152,15 @@ class _FormReader:
 
     def read(self, text: str) -> None:
         answer = enclosed(text)
-        is_alone = not (answer.before + answer.after).strip(" .\n")
-        if is_alone and says_none(answer.text.strip(), self.texts):
+        has_no_words_around = not (answer.before + answer.after).strip(" .\n")
+        if has_no_words_around and says_none(answer.text.strip(), self.texts):
             self.read_items([None])  # as if the reply were null: nothing is there
             return
         before, after = self.read_first_form(answer)
         self.check_single(before, after)
-        if answer.within == "tokens" and self.tells_what_boxes_are_of(before):
-            before = ""  # GLM tells that first, which does no harm
+        is_glm = answer.within == "tokens"  # which says first what its boxes are of
+        if is_glm and self.tells_what_boxes_are_of(before):
+            before = ""
         self.check_words(before, after)
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
@@ -168,9 +170,9 @@ class _FormReader:
         UnreadableReply where none fits.
         """
         inside = answer.text.strip()
-        words = self.read_marked(inside)
+        words = self.read_marked(inside)  # [] where there are none; None where another form is
         if words is not None:
-            before_first, after_each = words[:1], words[1:]  # both are empty if there are no words
+            before_first, after_each = words[:1], words[1:]
             before = " ".join([answer.before, *before_first])
             after = " … ".join([*after_each, answer.after])
             return _Words(before, after)
@@ -191,7 +193,7 @@ class _FormReader:
         before = f"{answer.before} {_without_key(text[: found.start])}"
         after_json = text[found.end :]
         if _GOES_ON.fullmatch(f"{after_json}{answer.after}".strip()) is not None:
-            self.parsed.truncated = True
+            self.parsed.truncated = True  # "[{…}, {…}] ..."
         return _Words(before, " ".join([*found.comments, after_json, answer.after]))
 
     def read_marked(self, text: str) -> list[str] | None:
@@ -246,6 +248,8 @@ class _FormReader:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
         values = only_answer(found.values)
         self.read_items(values)
+        # {"objects": [{…}, {…}]: a reply that lacks only its last brace has all boxes. But another
+        # list could follow, unless each phrase has its box.
         answered_ids = {box.id for box in self.parsed.boxes}
         if answered_ids.issuperset(self.phrases) and _lacks_only_brace(found, text):
             self.parsed.truncated = False
@@ -253,9 +257,10 @@ class _FormReader:
 
     def check_words(self, before: str, after: str) -> None:
         """Refuse words that may turn an answer round, or name another thing than has a box. Next
-        to an addressed answer, keep them in `parsed`.
+        to an addressed answer, keep them in `parsed` for the reader of boxes, which knows the box
+        format.
         """
-        # "`[1, 2, 3, 4]`": such a pair says nothing, but `objection` refuses any such mark
+        # "`[1, 2, 3, 4]`": such a pair says nothing, but `objection` would refuse it.
         has_backticks_around = before.count("`") + after.count("`") == 2
         if has_backticks_around:
             before = before.replace("`", " ")
@@ -265,14 +270,15 @@ class _FormReader:
                 self.parsed.words = (before.strip(), after.strip())
             return
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
-        if why is not None and self.parsed.addressed:
-            # The reader of boxes judges them, who knows the box format.
+        if why is None:
+            return
+        if self.parsed.addressed:
             self.parsed.words = (before.strip(), after.strip())
-        elif why is not None:
-            words = " ".join(f"{before} {after}".split())[:60]
-            raise UnreadableReply(
-                f"the words next to the answer may change it: {why}: {words!r}", "words"
-            )
+            return
+        words = " ".join(f"{before} {after}".split())[:60]
+        raise UnreadableReply(
+            f"the words next to the answer may change it: {why}: {words!r}", "words"
+        )
 
     def says_only_none(self) -> bool:
         parsed = self.parsed
@@ -302,9 +308,9 @@ class _FormReader:
     def word_of_other_thing(self, before: str, after: str) -> str | None:
         """Return a word, next to the answer, that may name another thing than the boxes are of.
 
-        `before` and `after` are the model's words around its boxes. None means that they are
-        harmless, as "Here is the cup:" is for a box of the cup. In "The cup on the plate:" a word
-        is returned, because the box may be that of the plate.
+        With a box of the cup:
+        "Here is the cup:" -> None
+        "The cup on the plate:" -> "on", because the box may be that of the plate
         """
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
@@ -330,19 +336,21 @@ class _FormReader:
 
 
 def _without_empty_list(text: str, answer: Answer) -> str:
-    # Some models write an empty list and then the list, in a fence that is all of the reply.
-    is_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
-    empty = _EMPTY_BEFORE.match(text) if is_alone else None
+    # Some models write "[] [{…}]", an empty list and then theirs, in a fence that is all of the
+    # reply. Next to other words, the empty list may be an answer.
+    is_fence_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
+    empty = _EMPTY_BEFORE.match(text) if is_fence_alone else None
     return text if empty is None else text[empty.end() :]
 
 
 def _lacks_only_brace(found: JsonText, text: str) -> bool:
-    # {"objects": [{…}, {…}] has all of its list. Other keys may have followed.
+    # {"objects": [{…}, {…}] does; {"objects": [{…}, {… doesn't.
     value = found.values[0]
     if not isinstance(value, CutObject) or not value.pairs or not text.rstrip().endswith("]"):
         return False
     _, last = value.pairs[-1]
-    return isinstance(last, list) and not isinstance(last, CutArray) and ends_answer(last)
+    is_whole_list = isinstance(last, list) and not isinstance(last, CutArray)
+    return is_whole_list and ends_answer(last)
 
 
 def _without_key(before: str) -> str:
@@ -356,6 +364,7 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
     """Return a reply's lines as objects of JSON, or None if no line is as asked.
 
     Under `box_key` an object has its box's numbers as texts, or None where the line says "none".
+    Raises UnreadableReply for another text that may change them, and for a contradiction.
     """
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []
@@ -385,8 +394,9 @@ def _check_no_contradiction(objects: Sequence[Mapping[str, Any]], box_key: str) 
 
 
 def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:
-    # "1. the red cup: [10, 20]" becomes {"id": 1, "label": "the red cup", "bbox": ["10", "20"]}:
-    # whether the numbers are a box is found out where objects are read.
+    # "1. the red cup: [10, 20]" -> {"id": 1, "label": "the red cup", "bbox": ["10", "20"]}: they
+    # are refused later, where objects are read
+    # "2. a dog: none" -> {"id": 2, "label": "a dog", "bbox": None}
     numbers = None
     within = line["numbers"] if line["in_round"] is None else line["in_round"]
     if within is not None:

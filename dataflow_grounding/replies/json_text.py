@@ -124,14 +124,16 @@ def _json_from(text: str, start: int) -> JsonText:
     scanner = _Scanner(text, start)
     found = scanner.values_in_a_row()
     values = [each.value for each in found]
-    if ends_answer(values[0]) and not any(map(ends_answer, values[1:])):
+    # Only items follow a whole answer: then it may have been closed too early.
+    may_be_closed_early = ends_answer(values[0]) and not any(map(ends_answer, values[1:]))
+    if may_be_closed_early:
         joined = _without_early_closer(text, start, end=found[0].end)
         if joined is not None:
             return JsonText([joined], start, len(text), repaired=True)
     end = found[-1].end
     closers = _surplus_closers(text, start, end)
-    # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
-    # 2930). With it, objects before the first one may be lost.
+    # A "]" too many after items: the reply lacks the list's opening bracket, which some servers put
+    # into the prompt (roboflow/inference issue 2930). Its first objects may be lost as well.
     has_lost_bracket = "]" in closers and not ends_answer(values[0])
     return JsonText(
         values,
@@ -144,29 +146,32 @@ def _json_from(text: str, start: int) -> JsonText:
 
 
 def _surplus_closers(text: str, start: int, end: int) -> str:
-    # The "]}" of `{"id": 1, …}, {"id": 2, …}]}`, if only that follows the values, which are between
-    # `start` and `end`; "" without any.
+    # The values are between `start` and `end`.
+    # `{"id": 1, …}, {"id": 2, …}]}` -> "]}"
+    # `{"id": 1, …}, {"id": 2, …}]} Done.` -> "": something else follows
+    # `"rejected": […]}` -> "": the value has a key, so it isn't read as if nothing were lost
     if _KEY_BEFORE.search(text, 0, start):
-        # `"rejected": […]}` has lost its opening brace: the key is none of the words
         return ""
     closers = _CLOSERS.fullmatch(text, end)
     return "" if closers is None else closers[0]
 
 
 def _start_of_json(text: str) -> int | None:
-    # Words before an answer may have brackets of their own: "Coordinates as [x1, y1, x2, y2]:",
-    # "The image is (640, 480)." Then it begins with its first object.
+    # The first bracket may be one of words before the answer: "Coordinates as [x1, y1, x2, y2]:",
+    # "The image is (640, 480)." Then the answer begins with its first object.
     opening = _OPENS.search(text)
     if opening is None:
         return None
     first_object = _OBJECT_OPENS.search(text, opening.start())
-    if first_object is not None and _are_words(text[opening.start() : first_object.start()]):
-        return first_object.start()
+    if first_object is not None:
+        before_object = text[opening.start() : first_object.start()]
+        if _are_words(before_object):
+            return first_object.start()
     return opening.start()
 
 
 def _are_words(text: str) -> bool:
-    # Three numbers in brackets may be a box, or a part of one.
+    # "[x1, y1, x2, y2]" and "(640, 480)" are; "[10, 20, 30" may be a box, or a part of one.
     for piece in _IN_BRACKETS.findall(text):
         if len(_NUMBER_ALONE.findall(piece)) > 2:
             return False
@@ -194,17 +199,17 @@ def ends_answer(value: Any) -> bool:
 
 def _without_early_closer(text: str, start: int, end: int) -> Any:
     # Models close a value too early and go on with it: {"objects": [{…}]}, {…}]}, or {"a": {…}}},
-    # "b": […]} (liustack/modlens issue 45). Return what the text from `start` on is in strict JSON
-    # without the one or two brackets right before `end`; None where they aren't surplus.
+    # "b": […]} (liustack/modlens issue 45). Take out the bracket right before `end`, or the last
+    # two. Return the strict JSON that the text from `start` on becomes; None if it becomes none.
     rest = text[end:].strip()
     if not rest.startswith(",") or not rest.endswith(("}", "]")):
         return None
-    head = text[start:end]
+    first_value = text[start:end]
     for _ in range(2):
-        if not head.endswith(("}", "]")):
+        if not first_value.endswith(("}", "]")):
             return None
-        head = head[:-1].rstrip()
-        value = strict_json(head + rest)
+        first_value = first_value[:-1].rstrip()
+        value = strict_json(first_value + rest)
         if value is not None:
             return value
     return None
@@ -246,8 +251,8 @@ class _Scanner:
 
     def outermost(self) -> Any:
         """Read a value that is in no other one."""
-        # After a value that isn't strict, the others aren't either. Each try that fails takes time,
-        # because the decoder's error counts all lines of the text.
+        # A try to read strict JSON that fails takes long, because the decoder's error counts all
+        # lines of the text. After one failure, later values would fail as well.
         if not self.repaired:
             try:
                 value, self.at = _STRICT.raw_decode(self.text, self.at)
@@ -255,11 +260,11 @@ class _Scanner:
                 self.repaired = True
             else:
                 return value
-        return self.value(1)
+        return self.value(depth=1)
 
     def value(self, depth: int) -> Any:
-        """Read one value. Where the text ends inside it, return what is whole in an array or
-        object, and `_MISSING` for others.
+        """Read one value. Where the text ends inside an array or object, return what is whole in
+        it. Where it ends inside any other value, return `_MISSING`.
         """
         char = self.peek()
         if char in "{[(":
@@ -308,10 +313,10 @@ class _Scanner:
             if char == "}":
                 self.at += 1
                 return _object(pairs)
-            key = self.ended() if char == "" else self.key()
-            is_value_there = not self.cut and self.skip() != ""
-            value = self.value(depth + 1) if is_value_there else self.ended()
-            # `"objects": [` at the text's end isn't an empty list, which would say that nothing is
+            key = self.ended() if char == "" else self.key()  # where the text ends, `cut` is set
+            has_value = not self.cut and self.skip() != ""
+            value = self.value(depth + 1) if has_value else self.ended()
+            # `"objects": [` at the text's end is left out: an empty list would say that nothing is
             # there.
             if value is not _MISSING and not _is_cut_to_nothing(value):
                 pairs.append((key, value))
@@ -343,8 +348,9 @@ class _Scanner:
         return key
 
     def separator(self, closer: str, item: Any) -> None:
-        """Pass over the comma after an item. None is needed before the closing bracket, between two
-        objects or arrays, and between two numbers.
+        """Pass over the comma after an item.
+
+        It may be missing before the closing bracket, in `[{…} {…}]`, and in `[10 20 30 40]`.
         """
         char = self.skip()
         if char in (",", ";"):
@@ -357,9 +363,10 @@ class _Scanner:
             raise self.broken()
 
     def string(self, closer: str) -> Any:
-        """Read a string up to the quotation mark that ends it. A comma, a bracket or the like comes
-        after that mark. A mark with words after it is within the string, and a model forgot to
-        escape it.
+        """Read a string up to the quotation mark that ends it.
+
+        After that mark comes a comma, a bracket or the like. Other marks are within the string: a
+        model forgot to escape those of `"a sign with "STOP" on it"`.
         """
         text = self.text
         start = self.at + 1
@@ -425,8 +432,9 @@ class _Scanner:
 
 
 def _whole_items(items: list[Any]) -> CutArray:
-    # Of texts alone, all are kept. Otherwise only objects and arrays: numbers may be a box that is
-    # cut off, and texts next to them its label.
+    # `["cup", "plate"` -> both texts
+    # `[{…}, [1, 2, 3, 4], "no` -> the object and the array
+    # `["cup", 10, 20` -> []: they are a box that is cut off, and its label
     if all(isinstance(item, str) for item in items):
         return CutArray(items)
     return CutArray(item for item in items if _is_nested(item) and not _is_cut_to_nothing(item))
@@ -449,7 +457,10 @@ def _unescaped(raw: str) -> str:
 
 
 def _character(match: re.Match[str]) -> str:
-    if match[1]:
-        return chr(int(match[1], 16))
-    unknown = "\\" + match[2] if match[2].isalpha() else match[2]
-    return _ESCAPES.get(match[2], unknown)
+    # The character of an escape: "\u00e9" is é, "\n" a new line, "\"" a quotation mark. An unknown
+    # letter keeps its backslash.
+    code, char = match.groups()
+    if code:
+        return chr(int(code, 16))
+    unknown = f"\\{char}" if char.isalpha() else char
+    return _ESCAPES.get(char, unknown)

@@ -118,7 +118,7 @@ def parse_reply(
     same object: don't change it.
     """
     to_pixels = asked.scale == "px"
-    hashable_phrases = tuple(phrases.items())  # because `_parse` keeps its last result
+    hashable_phrases = tuple(phrases.items())  # which `_parse`, an `lru_cache`, needs
     try:
         return _parse(reply, hashable_phrases, asked.key, to_pixels, list_key)
     except UnreadableReply:
@@ -231,19 +231,19 @@ def object_with_words(reply: str, *, required: str) -> ObjectAnswer:
     elif found.repaired:
         notes.append(Note("repaired_json", "the reply is not quite JSON"))
     fields = _object_with_key(found.values, required)
-    if fields is None:  # the reply may have the items that should be under the key
-        items = _items_alone(found.values)
-        if items is None and found.truncated:
-            raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
-        if items is None:
-            raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
-        fields = {required: items}
+    if fields is not None:
+        return ObjectAnswer(fields, notes, before, after)
+    items = _items_alone(found.values)  # those that should be under the key
+    if items is not None:
         notes.append(Note("wrapped", "the items came without the object around them"))
-    return ObjectAnswer(fields, notes, before, after)
+        return ObjectAnswer({required: items}, notes, before, after)
+    if found.truncated:
+        raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
+    raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
 
 
 def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
-    # And the words before it and after it.
+    # The JSON, and the words before it and after it.
     value = strict_json(reply)
     if value is not None:  # all of the reply is JSON
         _refuse_repeated_keys([value])
@@ -265,7 +265,8 @@ def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
 def _check_words(before: str, after: str, values: Sequence[Any]) -> None:
     has_denial = any(map(_denies, _objects_within(values)))
     why = harm_without_boxes(before, is_after=False)
-    why = why or harm_without_boxes(after, is_after=True, has_denial=has_denial)
+    if why is None:
+        why = harm_without_boxes(after, is_after=True, has_denial=has_denial)
     if why is not None:
         raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
 
@@ -304,8 +305,9 @@ def _repeated(key: str) -> UnreadableReply:
 
 
 def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
-    # {"result": [{"caption": "A cat."}]}: where no object has the key, what is in them is searched,
-    # level by level. So of objects within each other, the outermost that has the key counts.
+    # Of objects within each other, the outermost that has the key. With "caption":
+    # {"caption": "A cat."} -> itself, on the first level
+    # {"result": [{"caption": "A cat."}]} -> the inner one, on the third
     plain_required = plain_key(required)
     level = list(values)  # objects and arrays
     for _ in range(_LEVELS):
@@ -323,8 +325,8 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
 
 
 def _objects_and_arrays_in(value: dict[str, Any] | list[Any]) -> list[Any]:
-    # An object with one key only wraps its value. With several keys it isn't known which one would
-    # hold the answer.
+    # An object with a single key wraps its value. With several keys it isn't known which one has
+    # the answer.
     if isinstance(value, dict) and len(value) > 1:
         return []
     items = list(value.values()) if isinstance(value, dict) else value
@@ -334,7 +336,8 @@ def _objects_and_arrays_in(value: dict[str, Any] | list[Any]) -> list[Any]:
 
 
 def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
-    # {"Caption": "A cat."} becomes {"caption": "A cat."}
+    # {"Caption": "A cat."} becomes {"caption": "A cat."}. Raises UnreadableReply for
+    # {"Caption": "A cat.", "caption": "A dog."}.
     pairs = fields.pairs if isinstance(fields, RepeatedKeys) else fields.items()
     renamed: dict[str, Any] = {}
     for key, value in pairs:
@@ -345,8 +348,9 @@ def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
 
 
 def _items_alone(values: Sequence[Any]) -> list[Any] | None:
-    # Items in a bare list, [{"text": "a cat"}] or ["a cat"], or one after the other, {"id": 1, …}
-    # {"id": 2, …}. None where the values are something else.
+    # Items without the object around them; None where the values are something else.
+    # [{"text": "a cat"}] and ["a cat"] -> that list
+    # {"id": 1, …} {"id": 2, …} -> a list of both
     first = values[0]
     if len(values) == 1 and isinstance(first, list):
         if isinstance(first, CutArray) and not first:
@@ -354,6 +358,7 @@ def _items_alone(values: Sequence[Any]) -> list[Any] | None:
         are_items = all(isinstance(item, (dict, str)) for item in first)
         return first if are_items else None
     for value in values:
-        if not isinstance(value, dict) or not ("id" in value or "text" in value):
+        is_item = isinstance(value, dict) and ("id" in value or "text" in value)
+        if not is_item:
             return None
     return list(values)

@@ -32,7 +32,7 @@ from dataflow_grounding.replies.words import folded, is_neutral, turning_word, w
 
 LONGEST_REMARK = 200  # characters that are kept
 _LONGEST_WORDS = 20_000  # characters that are judged: a model that thinks aloud writes thousands
-_BOXED = "theboxed"  # the same where THING is a phrase without a box
+_BOXED = "theboxed"  # for a phrase with a box, where THING is one without
 _UNSEEN = lazy_pattern(r"[\u00ad\u200b-\u200f\u2060\ufeff]")
 _FOUR_NUMBERS = lazy_pattern(r"(?<![\d.])(?:[-+]?\d+(?:\.\d+)?\s*[,;\s]\s*){3}[-+]?\d+")
 # Braces, a bracket that is alone, or a comma at the beginning: a piece of a further list.
@@ -138,8 +138,8 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     """Return what in words next to an answer may make its boxes wrong, or None.
 
     That is a further answer, another order, unit, scale or picture than was asked for, invented
-    numbers, something taken back, or a thing with a box denied. Words before an answer take back
-    only what the model thought until then.
+    numbers, something taken back, or a thing with a box denied. `is_after` is whether the words
+    come after the answer. Words before it take nothing of it back.
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
@@ -164,8 +164,7 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
 
 
 def _listed_harm(plain: str, is_after: bool) -> str | None:
-    # What of the tables of harm in remarks.yaml is in a text. A table is looked for in all
-    # sentences before the next one is.
+    # The first words of a text that a table of harm in remarks.yaml has.
     tables_of_harm = ["invented", "taken_back", "other_frame"]
     if is_after:
         tables_of_harm.append("taken_back_after")
@@ -173,7 +172,9 @@ def _listed_harm(plain: str, is_after: bool) -> str | None:
     for table in tables_of_harm:
         for sentence in sentences:
             found = pattern_listed(table).search(_NOT_DONE.sub(" ", sentence))
-            if found is None or (table == "taken_back" and _is_harmless(sentence, is_after)):
+            if found is None:
+                continue
+            if table == "taken_back" and _is_harmless(sentence, is_after):
                 continue
             return repr(found[0].strip())
     return None
@@ -192,8 +193,9 @@ def _denial_of_thing(marked: str, things: Sequence[str], is_after: bool) -> str 
 
 
 def _is_harmless(sentence: str, is_after: bool) -> bool:
-    # Whether a sentence with words that take something back takes nothing back: "There are no
-    # mistakes." or, before an answer, "Here are the corrected boxes:".
+    # Whether a sentence only seems to take something back.
+    # "There are no mistakes." -> yes
+    # "Here are the corrected boxes:" -> yes before an answer, no after it
     sentence = _NOTHING_WRONG.sub(" ", sentence)
     if not is_after:
         sentence = _ANSWER_CORRECTED.sub(" ", sentence)
@@ -201,19 +203,21 @@ def _is_harmless(sentence: str, is_after: bool) -> bool:
 
 
 def _absent_by_list(marked: str, things: Sequence[str]) -> str | None:
-    # The words by which a thing with a box is said to be absent: in a list, "Dog: not found"; by
-    # its number, "the second one is not visible"; by what was found, "only the cat", "1 of 2".
+    # The words by which a thing with a box is said to be absent.
     bare = re.sub(r"[ \t]+", " ", re.sub(r"[\"“”*_`]", " ", marked))
+    # "Dog: not found", "not visible: the dog", "the second one is not visible", "there are no dogs"
     for pattern in (_STATUS_LINE, _LISTED_ABSENT, _NUMBERED_ABSENT, _NOTHING_THERE):
         found = pattern.search(bare)
         if found is not None:
             return found[0]
-    count = len({folded(thing) for thing in things})
-    only = _ONLY_FOUND.search(bare)  # "only the cat and the dog": the rest has a THING, too
-    if only is not None and count > 1 and _SEEN.search(only[0]) and THING not in only["rest"]:
-        return only[0]
-    fewer = _FOUND_OF.search(bare)
-    if fewer is not None and int(fewer["found"]) < int(fewer["all"]) <= count:
+    thing_count = len({folded(thing) for thing in things})
+    only = _ONLY_FOUND.search(bare)
+    if only is not None and thing_count > 1 and _SEEN.search(only[0]):
+        names_another = THING in only["rest"]  # "I found only the cat and the dog"
+        if not names_another:  # "I found only the cat"
+            return only[0]
+    fewer = _FOUND_OF.search(bare)  # "found 1 of 2", where both have a box
+    if fewer is not None and int(fewer["found"]) < int(fewer["all"]) <= thing_count:
         return fewer[0]
     return _denied_head(_QUOTED.sub(" ", marked), things)  # a sign may say "No dogs"
 
@@ -235,8 +239,10 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
     """Return what in words next to an answer without boxes may make it wrong, or None.
 
     That is a further answer, or words that say that the answer is invented or wrong, or that the
-    picture wasn't seen. If the answer itself denies something (`has_denial`), as a judge's may,
-    "the second one is wrong" says the same: then only "my mistake" and the like count.
+    picture wasn't seen.
+
+    `has_denial` is whether the answer itself says that something is wrong, as a judge's may. Then
+    "the second one is wrong" agrees with it, and only words such as "my mistake" do harm.
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
@@ -255,7 +261,9 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
         found = pattern_listed(table).search(plain)
         if found is not None:
             return repr(found[0].strip())
-    return _taken_back_in(plain) if is_after and not has_denial else None
+    if is_after and not has_denial:
+        return _taken_back_in(plain)
+    return None
 
 
 def _taken_back_in(plain: str) -> str | None:
@@ -292,11 +300,15 @@ def left_out_in(
     is_before: bool = False,
     is_thinking: bool = False,
 ) -> dict[int, str]:
-    """Return the phrases without a box that may be in the picture by a text, by id, each with why.
+    """Return the ids of phrases that a text lets one expect in the picture, each with why.
 
-    A sentence may name such a phrase without denying it: "The fork is next to the plate." Or it
-    says that some were left out: then they are those that it names, or all where it names none.
-    `missing` are the phrases without a box, `things` those with one.
+    - "The fork is next to the plate." -> the fork
+    - "I left out the fork." -> the fork
+    - "Some were left out." -> all phrases in `missing`
+    - "There is no fork." -> none
+
+    `missing` are the phrases without a box, `things` those with one. `is_before` is whether the
+    text comes before the answer, `is_thinking` whether it is the model's thinking.
     """
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
@@ -318,17 +330,17 @@ def _left_out_in_sentence(
     is_thinking: bool,
 ) -> list[int]:
     # A phrase with a box becomes _BOXED in the sentence, and one without becomes THING.
-    boxed_marked = things_marked(with_whole_negations(sentence), things)
-    boxed_marked = heads_marked(boxed_marked, things).replace(THING, _BOXED)
-    marked = _missing_marked(boxed_marked, list(missing.values()), things)
+    with_boxed = things_marked(with_whole_negations(sentence), things)
+    with_boxed = heads_marked(with_boxed, things).replace(THING, _BOXED)
+    marked = _missing_marked(with_boxed, list(missing.values()), things)
     clauses = list(_CLAUSE.split(marked))
     if any(map(_says_absent, clauses)):
         return []
-    named = _missing_named_in(boxed_marked, missing, things) if THING in marked else []
+    named = _missing_named_in(with_boxed, missing, things) if THING in marked else []
     if any(map(_says_left_out, clauses)):
-        return named or list(missing)
+        return named or list(missing)  # "some were left out" may mean any
     if is_thinking:
-        return []  # it names phrases to look for them
+        return []  # a model names phrases while it looks for them
     if is_before and _repeats_question(marked, names_all=len(named) == len(missing)):
         return []
     return named
@@ -343,22 +355,24 @@ def _missing_named_in(text: str, missing: Mapping[int, str], things: Sequence[st
 
 
 def _repeats_question(marked: str, *, names_all: bool) -> bool:
-    # Whether a sentence before the answer lists phrases: "I look for a cup, a plate and a fork", or
-    # "1. fork" on a line of its own. `names_all` is whether it names all phrases without a box.
-    lists_all = names_all and _BOXED in marked
+    # Whether a sentence before the answer only lists what was asked for. `names_all` is whether it
+    # names all phrases without a box.
+    lists_all = names_all and _BOXED in marked  # "I look for a cup, a plate and a fork"
     are_names_alone = all(word in (THING, _BOXED) or word.isdigit() for word in words_of(marked))
-    return lists_all or are_names_alone
+    return lists_all or are_names_alone  # the latter for "1. fork" on a line of its own
 
 
 def _missing_marked(text: str, phrases: Sequence[str], things: Sequence[str]) -> str:
-    # "A fork" and "fork" become THING where "the fork" is a phrase, unless another fork has a box.
+    # "A fork" and "fork" become THING where "the silver fork" is one of the phrases. But where
+    # another fork has a box, it isn't known which of them "a fork" is.
     text = things_marked(text, phrases)
-    for head in {head_of(phrase) for phrase in phrases} - {head_of(thing) for thing in things}:
-        if head:
-            word = (
-                rf"\b(?:(?:the|an?|any) )?{re.escape(head)}(?:e?s)?\b" if head.isascii() else head
-            )
-            text = re.sub(word, f" {THING} ", text, flags=re.IGNORECASE)
+    heads = {head_of(phrase) for phrase in phrases}
+    heads_with_box = {head_of(thing) for thing in things}
+    for head in heads - heads_with_box - {""}:
+        word = head
+        if head.isascii():
+            word = rf"\b(?:(?:the|an?|any) )?{re.escape(head)}(?:e?s)?\b"
+        text = re.sub(word, f" {THING} ", text, flags=re.IGNORECASE)
     return re.sub(r"\s+", " ", text)
 
 
@@ -386,9 +400,8 @@ def hedges_in(text: str, phrases: Mapping[int, str], missing: Mapping[int, str])
             continue
         texts = list(phrases.values())
         names_missing = THING in _missing_marked(sentence, list(missing.values()), texts)
-        # With a single phrase, a sentence is about that, unless it is about one without a box.
-        is_of_only_phrase = len(phrases) == 1 and not names_missing
-        ids_by_number = _numbered(sentence, phrases)
+        is_of_only_phrase = len(phrases) == 1 and not names_missing  # "I'm not sure."
+        ids_by_number = _numbered(sentence, phrases)  # "The second box is a guess."
         for own_id, phrase in phrases.items():
             is_named = THING in heads_marked(things_marked(sentence, [phrase]), [phrase])
             if is_named or own_id in ids_by_number or is_of_only_phrase:
@@ -400,18 +413,17 @@ def _numbered(sentence: str, phrases: Mapping[int, str]) -> list[int]:
     # The phrases of "the second box", "box 2" and "the boxes".
     if re.search(r"\bthe boxes\b", sentence, re.IGNORECASE):
         return list(phrases)
-    return [
-        own_id
-        for found in _BY_NUMBER.finditer(sentence.casefold())
-        for own_id in _at_number(found, phrases)
-    ]
+    ids: list[int] = []
+    for found in _BY_NUMBER.finditer(sentence.casefold()):
+        ids += _at_number(found, phrases)
+    return ids
 
 
 def _at_number(found: re.Match[str], phrases: Mapping[int, str]) -> list[int]:
-    # The phrase of "box 2" or "the second one": boxes are in the phrases' order. [] for a number
-    # beyond.
-    number = found["number"] or _ORDINALS.index(found["ordinal"]) + 1
-    return list(phrases)[int(number) - 1 : int(number)]
+    # The phrase of "box 2" or "the second one", in a list: boxes are in the phrases' order. "Box 9"
+    # of five has none.
+    number = int(found["number"] or _ORDINALS.index(found["ordinal"]) + 1)
+    return list(phrases)[number - 1 : number]
 
 
 def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
@@ -421,22 +433,24 @@ def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
     doubts: dict[int, str] = {}
     for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text).casefold()):
         for own_id, what in _names_in_sentence(sentence, phrases):
+            # "the left one" names no thing, and more than four words aren't only a name.
             names_none = all(is_neutral(word) or tells_apart(word) for word in words_of(what))
-            if not names_none and len(what.split()) <= 4 and not is_like(what, phrases[own_id]):
+            is_name = not names_none and len(what.split()) <= 4
+            if is_name and not is_like(what, phrases[own_id]):
                 doubts[own_id] = f"the model calls it {what[:60]!r}"
     return doubts
 
 
 def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tuple[int, str]]:
     # What a sentence calls a phrase's thing, with the phrase's id.
-    by_id = _NAMED_BY_ID.search(sentence)
+    by_id = _NAMED_BY_ID.search(sentence)  # "id 2 is a spoon"
     if by_id is not None and int(by_id["id"]) in phrases:
         yield int(by_id["id"]), by_id["what"]
-    by_number = _NAMED_BY_NUMBER.search(sentence)
+    by_number = _NAMED_BY_NUMBER.search(sentence)  # "the second one shows a wolf"
     if by_number is not None:
         for own_id in _at_number(by_number, phrases):
             yield own_id, by_number["what"]
-    alone = _NAMED_ALONE.fullmatch(sentence)
+    alone = _NAMED_ALONE.fullmatch(sentence)  # "it is a spoon"
     if alone is not None and len(phrases) == 1:
         yield next(iter(phrases)), alone["what"]
     for own_id, phrase in phrases.items():
@@ -446,8 +460,10 @@ def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tu
 
 
 def _names_next_to(phrase: str, others: Sequence[str], sentence: str) -> Iterator[str]:
-    # What a sentence that names a phrase says its thing is instead: "The red cup is blue" or "the
-    # cup is the plate", where the plate is another phrase.
+    # What a sentence that names a phrase says its thing is instead.
+    # "The red cup is blue." -> "blue cup"
+    # "The cup is the plate." -> "plate", where `others` have a plate
+    # "The dog is a toy." -> "toy"
     marked = heads_marked(things_marked(sentence, [phrase]), [phrase])
     color = _COLOR_SAID.search(marked)
     if color is not None and color["what"] in kind_of_words("color"):
@@ -457,14 +473,16 @@ def _names_next_to(phrase: str, others: Sequence[str], sentence: str) -> Iterato
     by_name = _NAMED_BY_NAME.search(marked)
     if by_name is not None:
         what = by_name["what"]
-        is_likeness = not words_listed("likeness").isdisjoint(words_of(what))  # "a toy"
+        is_likeness = not words_listed("likeness").isdisjoint(words_of(what))
         if is_likeness or any(is_like(what, other) for other in others):
             yield what
 
 
 def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
-    """Return the ids of phrases with a box that a model's thinking denies in the last sentence that
-    names them, or all if it invents its numbers.
+    """Return the ids of phrases with a box that a model's thinking denies, each with why.
+
+    The last sentence that names a phrase counts, because the model may have changed its mind.
+    Thinking that invents its numbers denies all phrases.
     """
     plain = with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST_WORDS]))
     if pattern_listed("invented").search(plain) is not None:
@@ -480,7 +498,9 @@ def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def denials_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
-    """Return the phrases of which a text may say in another language that one isn't there."""
+    """Return all phrases, with why, if a text denies something in another language than English:
+    nobody knows which phrase that is.
+    """
     for sentence in _SENTENCE.split(with_whole_negations(unicodedata.normalize("NFKC", text))):
         denial = pattern_listed("denied_abroad").search(sentence)
         if denial is not None and pattern_listed("denies_others").search(sentence) is None:
@@ -496,8 +516,9 @@ def with_its_thing(text: str, phrase: str) -> str:
 def is_plain(text: str, things: Sequence[str], *, is_of_one: bool) -> bool:
     """Whether a text isn't worth a remark.
 
-    It is plain if each of its words is neutral or is in the name of a thing. A longer one that is
-    of one box describes that: it is plain unless a word in it can turn an answer round.
+    It is plain if each of its words is neutral or is in the name of a thing. With `is_of_one`, a
+    text of four words or more describes the thing of one box. It is plain unless a word in it is
+    odd, or can turn an answer round.
     """
     words = words_of(text)
     is_description = is_of_one and len(text.split()) > 3

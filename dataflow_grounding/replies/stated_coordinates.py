@@ -138,12 +138,14 @@ def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
 
 
 def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
-    # What a sentence about coordinates says that wasn't asked for, such as "pixels" where parts of
-    # 1000 were. None where all of it was, and where the sentence is about something else. Numbers
-    # up to `highest_count` may count the boxes.
-    first = _FIRST_AXIS.search(sentence)
-    if first is not None and not asked.order.startswith((first[1] or first[2]).lower()):
-        return first[0]
+    # The words of a sentence that say of coordinates what wasn't asked for, such as "pixels" where
+    # parts of 1000 were. None where all of it was asked for, and where the sentence is about
+    # something else. Numbers up to `highest_count` may count the boxes.
+    said_first = _FIRST_AXIS.search(sentence)  # "y first", "y before x"
+    if said_first is not None:
+        axis = said_first[1] or said_first[2]
+        if not asked.order.startswith(axis.lower()):
+            return said_first[0]
     is_about_coordinates = _is_about_coordinates(sentence)
     sentence = _SPANISH_AND.sub(r"\1, ", pattern_listed("extents").sub(" ", sentence))
     sentence = re.sub(r"\brelative to\b", " to ", sentence)  # to what: other_frame has that
@@ -197,9 +199,11 @@ def _other_order_size_or_corner(
 
 
 def _are_of_a_box(names: str, sentence: str) -> bool:
-    # "left, right" may be of things, unless the sentence is about numbers. "x" and "width" are not.
+    # "x, y", "width, height" and "left, top, right, bottom" are. "left, right" may say where things
+    # are, unless the sentence is about numbers.
     found = _names_in(names)
-    if len(found) == 4 or any(not match["edge"] for match in found):
+    has_other_than_edges = any(not match["edge"] for match in found)
+    if len(found) == 4 or has_other_than_edges:
         return True
     return "[" in sentence or pattern_listed("of_numbers").search(sentence) is not None
 
@@ -209,11 +213,13 @@ def _names_in(names: str) -> list[re.Match[str]]:
 
 
 def _is_in_order(names: str, order: str) -> bool:
-    # "x1, y1, x2, y2" becomes "ltrb", with which a template of "xyxy" begins.
+    # With "xyxy", whose template is "ltrb":
+    # "x1, y1, x2, y2" is "ltrb" -> yes
+    # "x2, y2" is "rb" -> yes: two names may be those of the second corner
+    # "y1, x1" is "tl" -> no
     found = _names_in(names)
     counts_from_0 = any(match["which"] == "0" for match in found)
     letters = "".join(_letter_of(match, counts_from_0) for match in found)
-    # Two letters may name either corner: "x2, y2" becomes "rb", which is at 2 in "ltrb".
     starts = (0, 2) if len(letters) == 2 else (0,)
     for template in _TEMPLATES[order]:
         for start in starts:
@@ -232,19 +238,20 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
     which = (name["which"] or "").casefold()
     if name["middle"] or which in ("c", "center", "centre"):
         return axis.upper()
-    # x1 is the left edge, but the right one of "x0, y0, x1, y1".
-    if which in ("min", "0") or (which == "1" and not counts_from_0):
+    # x1 is the left edge of "x1, y1, x2, y2", and the right one of "x0, y0, x1, y1".
+    lower = ("min", "0") if counts_from_0 else ("min", "0", "1")
+    if which in lower:
         return "l" if axis == "x" else "t"
-    if which:  # "max", "2", or "1" after "0"
+    if which:
         return "r" if axis == "x" else "b"
-    return axis
+    return axis  # "x" alone
 
 
 def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
     # The first word of a sentence on coordinates that tells of another scale than was asked for:
     # "percent" or "1024" where parts of 1000 were. None without any.
-    # "The image has 640 x 480 pixels" may speak of pixels, no matter what was asked for.
-    is_of_picture_size = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
+    has_size = _SIZE.search(sentence) is not None
+    is_of_picture_size = has_size and not _is_of_boxes(sentence)  # "The image has 640 x 480 pixels"
     units = "pixels" if asked.scale == "px" or is_of_picture_size else "parts"
     is_listed = pattern_listed("listed_languages").search(sentence) is not None
     for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
@@ -280,10 +287,10 @@ def _is_right_word(word: str, asked: Asked, units: str, is_listed: bool) -> bool
         return word in words_listed(f"units_of_{units}")
     if is_neutral(word) or word == THING:
         return True
-    # The rest are words that no list has. They are right in Chinese and in languages that are
-    # listed, unless they name another scale or turn something round.
     if turning_word(word) is not None:
         return False
+    # No list of harmless words has it. Where the words that do harm are listed, it is right if it
+    # is none of them: in Chinese, and in a sentence of a listed language.
     if _CHINESE.search(word) is not None:
         return pattern_listed("other_scale_parts").search(word) is None
     return is_listed and word not in words_listed("other_scales")

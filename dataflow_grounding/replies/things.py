@@ -26,11 +26,12 @@ _ASIDE = lazy_pattern(r"[(\[]([^)\]]*)")
 
 def describes_another(text: str, phrase: str) -> bool:
     """Whether a description has no word of its phrase: "A steel spoon on a napkin" for a fork."""
-    is_english = text.isascii() and phrase.isascii()
+    may_be_english = text.isascii() and phrase.isascii()
     words = words_of(text)
     begins_with_article = words[:1] in (("a",), ("an",), ("the",))
-    if not is_english or not begins_with_article or len(words) < 4:
-        return False  # no noun with its article, or only a kind of things: "an animal"
+    is_kind_alone = len(words) < 4  # "an animal"
+    if not may_be_english or not begins_with_article or is_kind_alone:
+        return False
     said = {word for word in words if not is_neutral(word) and not ends_phrase(word, "")}
     if all(map(tells_apart, said)):
         return False  # "the one on the left" names no thing
@@ -54,7 +55,7 @@ def is_like(label: str, phrase: str) -> bool:
     if len(label) > _LONGEST_LABEL:
         return False
     label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
-    # "bike_1" numbers the boxes, unless "bus 12" was asked for.
+    # The number of "bike_1" counts boxes, and is left out. Where "bus 12" was asked for, it counts.
     phrase_has_number = re.search(r"\d", phrase) is not None
     head_of_label = head_of(_bare(label, keeps_number=phrase_has_number))
     head_of_phrase = head_of(_bare(phrase, keeps_number=True))
@@ -63,7 +64,7 @@ def is_like(label: str, phrase: str) -> bool:
     aside = _ASIDE.search(label)
     if aside is not None and not all(map(tells_apart, words_of(aside[1]))):
         return False  # "dog (reflection)"; "dog (left)" only tells it from other dogs
-    # Such words in a label say that its box is invented, or in another picture or scale.
+    # A label may say that its box is invented, or in another picture or scale.
     return not any(pattern_listed(name).search(label) for name in ("invented", "other_frame"))
 
 
@@ -81,12 +82,12 @@ def things_marked(text: str, things: Sequence[str]) -> str:
 
 
 def heads_marked(text: str, things: Sequence[str]) -> str:
-    # "the cup" is the red cup, and becomes THING, too.
+    # "The cup is on a tray." becomes "THING is on a tray." where "a red cup" has a box.
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
             word = re.escape(head)
             with_article = rf"\b(?:the|an?|this|that)\s+{word}\b(?!['’]s)"
-            # "Fork" at a sentence's beginning, if a verb follows
+            # "Cup is on a tray."
             begins = rf"(?:\A|(?<=[.!?\n;]))\s*{word}(?=\s+{_VERB}\b)"
             text = re.sub(f"{with_article}|{begins}", f" {THING} ", text, flags=re.IGNORECASE)
     return re.sub(r"[ \t]+", " ", text)
@@ -138,10 +139,10 @@ def contradicts(label: str, phrase: str) -> bool:
     # makes it another thing.
     said = set(re.sub(r"[(),]", " ", with_whole_negations(folded(label))).split())
     asked = set(with_whole_negations(folded(phrase)).replace(",", " ").split())
-    for name in table("kinds"):
-        said_of_kind = said & kind_of_words(name)
-        asked_of_kind = asked & kind_of_words(name)
-        if said_of_kind - asked_of_kind and asked_of_kind - said_of_kind:
+    for name in table("kinds"):  # colors, sides and so on
+        said_alone = (said - asked) & kind_of_words(name)
+        asked_alone = (asked - said) & kind_of_words(name)
+        if said_alone and asked_alone:
             return True  # "left" for "right"
     changing_words = words_listed("several") | words_listed("likeness")
     if not (said & changing_words).issubset(asked):

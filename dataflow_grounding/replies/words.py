@@ -42,8 +42,8 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     """
     if len(label) > _LONGEST:
         return []
-    # Comparing is slow, so phrases of quite another length are left out first. Articles and plurals
-    # make no more difference than this: four characters a word, those of "the ".
+    # Comparing is slow, so phrases of quite another length are left out first. An article makes the
+    # most difference: "the " has four characters, and each word may have one.
     most_difference = 4 * (label.count(" ") + 2)
     candidates = {
         phrase_id: phrase
@@ -110,17 +110,17 @@ def shortens(text: str, longer: str) -> bool:
 
 
 def share_a_word(first: str, second: str) -> bool:
-    """Whether two texts have a word in common; also where they can't be compared, because only one
-    has Latin letters.
+    """Whether two texts have a word in common, or can't be compared: "cup" and "杯子" may be the
+    same.
     """
     is_first_latin = re.search("[a-z]", folded(first)) is not None
     is_second_latin = re.search("[a-z]", folded(second)) is not None
     if is_first_latin != is_second_latin:
-        return True  # "cup" and "杯子" may be the same
+        return True
     words = set(words_of(first)) - _ARTICLES
     if words & set(words_of(second)):
         return True
-    # scripts without blanks between words, as Chinese
+    # In Chinese, which has no blanks between words, one text may be a part of the other.
     return folded(first) in folded(second) or folded(second) in folded(first)
 
 
@@ -178,8 +178,8 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     """Return why words next to an answer can't be skipped, or None where they can.
 
     They can't if they have a digit, a bracket, a quotation mark or a question, or a word that can
-    reverse an answer. `to_pixels` says which unit they may name: True for pixels, False for parts
-    of the picture, None for none.
+    reverse an answer. `to_pixels` says which unit was asked for, and may be named: True is pixels,
+    False is parts of the picture. With None, no unit may be named.
     """
     if not text or text.isspace():
         return None
@@ -202,30 +202,32 @@ def points_back(text: str) -> bool:
 def other_thing(text: str, things: Sequence[str]) -> str | None:
     """Return a word of a text that may name another thing than `things`; None without any.
 
-    None is for "Here are the cup and the plate", where these are the things, and for "Here you
-    are". A text that names only some of the things returns one of these. "The cup on the plate"
-    returns "on": it is about one of them alone.
+    With a cup and a plate:
+    "Here are the cup and the plate", "Here you are" -> None
+    "Here is the cup" -> "cup": only some of the things are named
+    "The cup on the plate" -> "on": it is about the cup alone
+    "Here are the cup, the plate and a fork" -> "fork"
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
     distinct_things = {_spaced(thing) for thing in things}
     if named and len(named) != len(distinct_things):
         return " ".join(min(named).split())  # `min` only so that the message is always the same
-    # From the first thing to the last one, only "and" and the like may be between them.
+    things_and_ands = {_THING, *_AND_WORDS}
     indices = [index for index, word in enumerate(words) if word == _THING]
     between_things = words[indices[0] : indices[-1]] if indices else []
     for word in between_things:
-        if word not in (_THING, *_AND_WORDS):
+        if word not in things_and_ands:
             return word
     for word in words:
-        if word not in _neutral() and word not in (_THING, *_AND_WORDS):
+        if word not in _neutral() and word not in things_and_ands:
             return word
     return None
 
 
 def tells_place(text: str, thing: str) -> bool:
-    """Whether a sentence says no more of a thing than that it is there, or what it is near: "the
-    cup is on the table".
+    """Whether a sentence says of a thing only that it is there, or what it is near: "the cup is on
+    the table".
     """
     words, named = _with_things_marked(_neutral_phrases().sub(" ", text), [thing])
     if words.count(_THING) != 1 or not named:
@@ -238,7 +240,7 @@ def tells_place(text: str, thing: str) -> bool:
     if any(word in _pictures() for word in after):
         return False  # "in the second image"
     if all(word in _neutral() for word in after):
-        return True
+        return True  # "the cup is here"
     return after[0] in _grammar("near").split()  # "on the table", "under a tree"
 
 
@@ -266,19 +268,20 @@ class _MarkedWords(NamedTuple):
 
 
 def _with_things_marked(text: str, things: Sequence[str]) -> _MarkedWords:
-    # The longest thing comes first, so that "the red cup" isn't taken for "cup".
     named: set[str] = set()
-    if not text.isascii():  # in scripts without blanks between words
+    if not text.isascii():  # it may be in a script without blanks between words: they are added
         for thing in things:
             if not thing.isascii() and thing in text:
                 named.add(_spaced(thing))
                 text = text.replace(thing, f" {_THING} ")
         text = _neutral_parts().sub(r" \g<0> ", text)
     spaced = _spaced(text)
-    for thing in sorted({_spaced(thing) for thing in things}, key=len, reverse=True):
-        if thing and thing in spaced:
-            named.add(thing)
-            spaced = spaced.replace(thing, f" {_THING} ")
+    # The longest thing comes first, so that "the red cup" isn't taken for "cup".
+    spaced_things = sorted({_spaced(thing) for thing in things}, key=len, reverse=True)
+    for spaced_thing in spaced_things:
+        if spaced_thing and spaced_thing in spaced:
+            named.add(spaced_thing)
+            spaced = spaced.replace(spaced_thing, f" {_THING} ")
     return _MarkedWords(spaced.split(), named)
 
 
@@ -307,8 +310,8 @@ def turning_word(text: str, phrase: str = "") -> str | None:
 
 
 def says_none(text: str, phrases: Sequence[str]) -> bool:
-    """Whether a text is a word for none, or one short sentence that says so of anything or of all
-    the phrases.
+    """Whether a text is a word for none, or a short sentence that says that nothing is there, or
+    none of the phrases.
     """
     sentence = text.strip(_MARKUP)
     if folded(sentence) in _grammar("none_words"):
@@ -339,17 +342,17 @@ def _with_plain_negations(sentence: str) -> str:
 
 
 def agrees_with_none(text: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
-    """Whether words next to an answer that nothing is there agree with it. `may_be_neutral` is
-    whether sentences that say nothing, such as "Here you are.", do so.
+    """Whether all sentences of a text agree with the answer that nothing is there. Where
+    `may_be_neutral`, those that say nothing do so, too: "Here you are."
     """
     for sentence in _SENTENCES.split(text):
         bare = sentence.strip(_MARKUP)
-        if bare and not _agrees_with_none(sentence, phrases, may_be_neutral=may_be_neutral):
+        if bare and not _sentence_agrees(sentence, phrases, may_be_neutral=may_be_neutral):
             return False
     return True
 
 
-def _agrees_with_none(sentence: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
+def _sentence_agrees(sentence: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
     # 1. It says the same, of all phrases or of one.
     if says_none(sentence, phrases) or any(says_none(sentence, [phrase]) for phrase in phrases):
         return True
@@ -357,15 +360,16 @@ def _agrees_with_none(sentence: str, phrases: Sequence[str], *, may_be_neutral: 
     is_neutral_sentence = objection(sentence) is None and other_thing(sentence, ()) is None
     if may_be_neutral and is_neutral_sentence:
         return True
-    # 3. It says that there is no more to say, or what is there instead: "I see a bicycle."
+    # 3. It says that there is no more to say.
     plain = " ".join(sentence.strip(_MARKUP).casefold().split())
     if _pattern("nothing_more").fullmatch(plain) is not None:
         return True
+    # 4. It says what is there instead: "I see a bicycle."
     return tells_picture(plain) and names_any(plain, phrases) is None
 
 
 def tells_picture(text: str) -> bool:
-    """Whether a sentence says what the picture shows, and that isn't nothing."""
+    """Whether a sentence says what the picture shows: "I see a dog", but not "I see nothing"."""
     for sentence in _SENTENCES.split(text):
         sees = _pattern("sees").match(sentence.strip(_MARKUP))
         if sees is not None and _pattern("sees_nothing").search(sees["what"]) is None:
@@ -381,8 +385,8 @@ def _may_be_sign(plain: str) -> bool:
 
 @cache
 def _wordings() -> list[re.Pattern[str]]:
-    # "there is no THING(?: SEEN)?PLACE" has the names of parts in place of their patterns, which
-    # are under `nothing_parts` in grammar.yaml.
+    # In "there is no THING(?: SEEN)?PLACE", each name in capitals stands for a pattern, which is
+    # under `nothing_parts` in grammar.yaml.
     parts = _grammar("nothing_parts")
     patterns: list[re.Pattern[str]] = []
     for text in _grammar("nothing"):
@@ -398,22 +402,25 @@ def _pictures() -> frozenset[str]:
 
 
 def _means_all(things: str, phrases: Sequence[str]) -> bool:
-    # Whether "cup or plate" of "There is no cup or plate." is all that was asked for. Without
-    # things, as in "Nothing was found.", it is.
+    # Whether the denied things are all that was asked for. With a cup and a plate:
+    # "There is no cup or plate." -> yes
+    # "Nothing was found." -> yes: `things` is "", or a word for anything
+    # "There is no object." -> no: it denies one object; yes with a cup alone
+    # "There is no image." -> no
+    # "No cup, a plate is there." -> no
     things = folded(things)
     if _in_singular(things) in _pictures():
-        return False  # "There is no image."
+        return False
     if not things or things in _grammar("anything"):
-        # "object" of "There is no object." is all only where one phrase was asked for
         return len(phrases) < 2 or things not in _grammar("one_thing")
-    has_other_clause = "," in things and not re.search(_AND, things)  # "no cup, a plate is there"
+    has_other_clause = "," in things and not re.search(_AND, things)
     if has_other_clause or _AND_ONE.search(things):
         return False
     return _are_all_phrases(things, phrases)
 
 
 def _are_all_phrases(things: str, phrases: Sequence[str]) -> bool:
-    # Whether "cup or plate" are all of the phrases, and each is one.
+    # Whether "cup or plate" names all of the phrases, and nothing else.
     phrase_at_index = dict(enumerate(phrases))
     if len(phrases) == 1:  # which may have an "and" in it: "salt and pepper"
         return bool(ids_of(things, phrase_at_index))

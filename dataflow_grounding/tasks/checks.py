@@ -108,10 +108,10 @@ def _with_small_boxes_enlarged(
     request: Request[Checked], image: Image, boxes: Sequence[DrawnBox]
 ) -> Request[Checked]:
     # The request with a second picture of the small boxes, under their numbers, if there are any.
-    small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
-    if not small:
+    numbers = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
+    if not numbers:
         return request
-    enlarged = small[:MOST_CROPS]
+    enlarged = numbers[:MOST_CROPS]
     crops = crop_sheet(image, [boxes[number - 1].bbox for number in enlarged], enlarged)
     question = {**request.input, "boxes_from_closer_by": enlarged}
     return replace(request, images=(*request.images, crops), input=question)
@@ -124,8 +124,8 @@ def missing_boxes(
     box_format: BoxFormat,
     merge_iou: float | None = MERGE_IOU,
 ) -> Request[list[Found]]:
-    """Make the request for the boxes of phrases that a picture lacks; those it has are drawn. The
-    answer has a Found for each phrase, without the boxes that are drawn.
+    """Make the request for boxes of phrases that haven't been found yet. The known `boxes` are
+    drawn in the picture; the answer has a Found for each phrase, without these.
     """
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     grounding = phrase_grounding(shown, phrases, box_format, merge_iou)
@@ -162,16 +162,17 @@ def _read_checked(
     reply: str, phrase_count: int, boxes: Sequence[DrawnBox]
 ) -> tuple[Checked, list[Note]]:
     data, notes = read_object(reply, required="phrases")
-    # The list of boxes comes after that of phrases. So a reply that is cut off ends in the list of
-    # boxes if it has one, else in that of phrases. The last entry there isn't read.
+    # The list of boxes comes after that of phrases. A reply that is cut off ends inside one of
+    # them, and the last entry there isn't read.
     is_cut = is_cut_off(notes)
     is_cut_in_phrases = is_cut and "boxes" not in data
+    is_cut_in_boxes = is_cut and not is_cut_in_phrases
     phrase_items = _items(data, "phrases", last_is_cut=is_cut_in_phrases)
-    no_answer = Presence(there=None, count=None)
-    presences = _answers_by_id(phrase_items, phrase_count, _presence, no_answer, notes)
+    cannot_tell = Presence(there=None, count=None)
+    presences = _answers_by_id(phrase_items, phrase_count, _presence, cannot_tell, notes)
     verdicts: dict[int, BoxVerdict] = {}
     if boxes and not is_cut_in_phrases:
-        box_items = _items(data, "boxes", last_is_cut=is_cut)
+        box_items = _items(data, "boxes", last_is_cut=is_cut_in_boxes)
         verdicts = _verdicts_by_id(box_items, boxes, notes)
     # `all_of` raises TruncatedReply where the answers that were cut off are missing.
     checked = Checked(
@@ -184,8 +185,8 @@ def _read_checked(
 def _verdicts_by_id(
     items: Sequence[Any], boxes: Sequence[DrawnBox], notes: list[Note]
 ) -> dict[int, BoxVerdict]:
-    no_verdict = BoxVerdict(fit=None, reason="")
-    verdicts = _answers_by_id(items, len(boxes), _verdict, no_verdict, notes)
+    cannot_tell = BoxVerdict(fit=None, reason="")
+    verdicts = _answers_by_id(items, len(boxes), _verdict, cannot_tell, notes)
     for number, verdict in verdicts.items():
         if _has_opposite_reason(verdict, boxes[number - 1].text):
             verdicts[number] = verdict._replace(fit=None)
@@ -219,9 +220,9 @@ def _answers_by_id(
     notes: list[Note],
 ) -> dict[int, T]:
     # The answers by the ids of their phrases or boxes, from 1 to `count`; `read` makes one of an
-    # item. Notes on what is wrong with them are added to `notes`. An answer in a word that wasn't
-    # asked for is taken as `cannot_tell`. Where half of the answers or more are such, the reply is
-    # refused; with fewer, it isn't asked for again, as the other answers are good.
+    # item. Notes on what is wrong with them are added to `notes`.
+    # A word that wasn't asked for, such as "maybe", is taken as `cannot_tell`. If that is half of
+    # the answers or more, the reply is refused. With fewer it is kept, because the others are good.
     numbered_items = _items_asked_for(items, count)
     for _ in range(len(items) - len(numbered_items)):
         notes.append(Note("dropped", "an answer to what was not asked"))
@@ -262,9 +263,10 @@ def _bare(word: str) -> str:
 
 
 def _is_there(item: Mapping[str, Any]) -> bool | None:
-    # None where the judge can't tell. An answer that is missing can't be read at all.
+    # true, "yes" -> True; null, "unsure" -> None
+    # "maybe" -> _UnknownWord; nothing, 3 -> UnreadableReply
     value = item.get("there", "")
-    if value is None or isinstance(value, bool):  # null is unsure
+    if value is None or isinstance(value, bool):
         return value
     complaint = f'"there" of id {item["id"]!r:.20} is none of yes, no and unsure.'
     if not isinstance(value, str) or not value:
@@ -276,8 +278,8 @@ def _is_there(item: Mapping[str, Any]) -> bool | None:
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    # An answer that contradicts itself tells nothing: "there" with a count of 0, or "not there"
-    # with one above.
+    # yes + 2, no + 0 -> as they are
+    # yes + 0, no + 2 -> neither is known: they contradict each other
     there = _is_there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
@@ -290,7 +292,8 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
-    # `null` says that the judge can't tell. A verdict that is missing can't be read at all.
+    # "right." -> "right"; null -> None: the judge can't tell
+    # "maybe" -> _UnknownWord; nothing, 3 -> UnreadableReply
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:

@@ -129,9 +129,8 @@ def read_found(
 def _answers_in(
     reading: Reading, image: Image, phrase_by_id: Mapping[int, str], merge_iou: float | None
 ) -> tuple[list[Found], list[Note]]:
-    # A Found for each phrase. Boxes in the picture's padding are left out, and of nearly equal
-    # boxes of a phrase all but one. There is a note on each box that is left out, as runs count
-    # notes.
+    # A Found for each phrase. Two kinds of boxes are left out, each with a note, because runs count
+    # notes: boxes in the picture's padding, and boxes of a phrase that nearly equal another.
     notes: list[Note] = []
     boxes: list[FoundBox] = []
     ids_in_padding: set[int | None] = set()  # of phrases with a box there
@@ -157,9 +156,11 @@ def _answers_in(
 def _found(
     number: int, instances: list[dict[str, Any]], reading: Reading, has_box_in_padding: bool
 ) -> Found:
-    # What was found for the phrase `number`. A phrase without a box is absent ("none"), unless the
-    # reply states another status, as the embedded grounder does. It is ambiguous where the reply
-    # had a box for it in the padding, or wasn't sure.
+    # What was found for the phrase `number`.
+    # a box in the picture -> grounded
+    # a status that the reply states, as the embedded grounder does -> that status
+    # a box in the padding alone, or the reply isn't sure -> ambiguous
+    # nothing of these -> none
     if instances:
         own_doubt = reading.doubts.get(number, "")
         return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
@@ -206,8 +207,8 @@ def _schema(box_key: str) -> Schema:
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
-    # Raises UnreadableReply where a phrase's answer is lost: no other would be asked for, and the
-    # thing would pass for absent. `reading.unread` has the ids of phrases without a usable answer.
+    # Refuses a reply that has lost a phrase's answer, so that it is asked for again. Else the
+    # phrase's thing would pass for absent.
     answered_ids = {box.id for box in reading.boxes}
     answered_ids.update(reading.statuses)
     if reading.count("truncated") and len(answered_ids) < count:

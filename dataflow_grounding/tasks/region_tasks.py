@@ -58,9 +58,10 @@ def region_items(
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
-    """Return the objects of the list under `key`, without the last one if the reply is cut off, and
-    notes: one on each item that is no object. Raises UnreadableReply where there is no list, or no
-    object in it.
+    """Return the objects of the list under `key`, and notes: one on each item that is no object.
+    If the reply is cut off, the last object is left out, because a part of it may be missing.
+
+    Raises UnreadableReply where there is no list, or it has items and none is an object.
     """
     data, notes = read_object(reply, required=key)
     values = data[key]
@@ -90,15 +91,18 @@ def read_by_id(
         number = _number_of(stated_id)
         if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", f"an item with the id {str(stated_id)[:20]!r}"))
-        elif item_by_id.setdefault(number, item) != item:  # of equal ones the first is kept
+            continue
+        first_of_id = item_by_id.setdefault(number, item)
+        if first_of_id != item:
             raise UnreadableReply(f"id {number} has two answers that differ.", "several answers")
     return item_by_id, notes
 
 
 def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
-    """Return the answers in the order of their ids, from 1 to `count`. Raises UnreadableReply where
-    one is missing, TruncatedReply if the reply is cut off; `what` is an answer's name in the
-    error's text.
+    """Return the answers in the order of their ids, from 1 to `count`.
+
+    Where one is missing, this raises TruncatedReply if `notes` say that the reply is cut off, else
+    UnreadableReply. `what` is an answer's name in the error's text.
     """
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
@@ -111,8 +115,8 @@ def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence
 
 
 def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """Return the indices, from 0 and each once, of the regions that a reply names by an id or a
-    list of ids, and a note on each id that no region has.
+    """Return the indices of the regions that a reply names by an id or a list of ids, each once,
+    and a note on each id that no region has. The ids [3, 1, 1] are the indices [2, 0].
     """
     if value is None:
         return [], []
@@ -253,14 +257,15 @@ def _read_merged(reply: str, region_count: int) -> tuple[list[Merged], list[Note
 def _check_no_region_is_lost(
     expressions: Sequence[Merged], item_count: int, region_count: int
 ) -> None:
-    # Of an item that can't be used it isn't known which regions it names. Where some region is
-    # named by no other item, it may have been that one.
+    # An item that can't be used may have named any region. Where each region is named by another
+    # item, none is lost.
     if not expressions:
         raise UnreadableReply(
             'no item of "expressions" has a "text" and the id of a region in "region_ids".'
         )
+    has_useless_items = len(expressions) < item_count
     named_places = {place for expression in expressions for place in expression.places}
-    if len(expressions) < item_count and len(named_places) < region_count:
+    if has_useless_items and len(named_places) < region_count:
         raise UnreadableReply('an item of "expressions" has no "text", or names no region.')
 
 
@@ -281,7 +286,7 @@ def double_check(
     texts: Sequence[str] = (),
 ) -> Request[list[Check]]:
     """Make the request whether each expression is right; the answer has a Check for each, in order.
-    `texts` are columns of the regions for a serving that can't see what things are.
+    `texts` names columns of the regions, such as "type", for a serving that sees no pictures.
     """
     items: list[dict[str, Any]] = []
     for number, expression in enumerate(expressions, 1):
@@ -317,17 +322,17 @@ def _read_checks(
         expression = expressions[number - 1]
         check_by_id[number], notes_on_check = _check_of(item, number, expression, region_count)
         notes += notes_on_check
-    for number in _ids_of_doubled(check_by_id, expressions):
+    for number in _ids_with_text_of_another(check_by_id, expressions):
         check_by_id[number] = check_by_id[number]._replace(matches=None)
         notes.append(Note("contradiction", "one text is given for different regions"))
     return all_of(check_by_id, count, "the check", notes), notes
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
-    # true, false or a word for either; null says that the model can't tell
+    # true, "yes" -> True; null -> None: the model can't tell; "maybe", nothing -> UnreadableReply
     value = item.get("matches", "")
     if isinstance(value, str):
-        value = _TRUTHS.get(value.strip().lower(), "")  # "" for any other word
+        value = _TRUTHS.get(value.strip().lower(), "")
     if value is not None and not isinstance(value, bool):
         raise UnreadableReply(f'"matches" of id {number} is neither true nor false.')
     return value
@@ -339,7 +344,7 @@ def _check_of(
     stated_ids = item.get("region_ids")
     places, notes = read_region_indices(stated_ids, region_count)
     text = data_phrase(item.get("text"))
-    if says_none(text, [expression.text]):  # "no red car"
+    if says_none(text, [expression.text]):  # "no red car" is no better text for "the red car"
         text = ""
     check = Check(_read_matches(item, number), text, places, text_of(item.get("reason")))
     if check.matches and _is_contradicted(check, stated_ids, expression):
@@ -349,20 +354,23 @@ def _check_of(
 
 
 def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
-    # Whether the rest of a check denies that the expression matches: it names other regions, or
-    # another thing, or its reason is that the picture wasn't seen.
-    # An empty list of ids names no region, unless there is a text with it: a model that mends
-    # nothing may leave both empty.
-    names_regions = stated_ids is not None and (stated_ids != [] or bool(check.text))
+    # Whether the rest of a check denies that the expression matches.
+    # 1. It names other regions. A model that mends nothing may leave ids and text empty.
+    is_empty = stated_ids == [] and not check.text
+    names_regions = stated_ids is not None and not is_empty
     if names_regions and set(check.places) != set(expression.places):
         return True
+    # 2. It names another thing.
     is_same_text = not check.text or folded(check.text) == folded(expression.text)
     if not is_same_text and not is_like(check.text, expression.text):
         return True
+    # 3. The model didn't see the picture.
     return saw_no_picture(check.reason)
 
 
-def _ids_of_doubled(check_by_id: Mapping[int, Check], expressions: Sequence[Merged]) -> list[int]:
+def _ids_with_text_of_another(
+    check_by_id: Mapping[int, Check], expressions: Sequence[Merged]
+) -> list[int]:
     # The ids of checks that mend an expression's text to one that another expression has, too, for
     # other regions: "the blue car" for each of two cars.
     places_by_text: dict[str, set[frozenset[int]]] = {}  # of all expressions, once mended
@@ -372,6 +380,7 @@ def _ids_of_doubled(check_by_id: Mapping[int, Check], expressions: Sequence[Merg
         if check.matches is False:
             if check.text and folded(check.text) != folded(text):
                 mended_texts[number] = folded(check.text)
+            # The check has only what it mends.
             text = check.text or text
             places = check.places or places
         places_by_text.setdefault(folded(text), set()).add(frozenset(places))
