@@ -418,8 +418,8 @@ class LabelFormat(PictureFiles):
 
         Label files without a picture are counted. Raises InputError where there is no picture, or
         where no label file of a folder has one. `remarks` tell of pictures without a label file,
-        which are backgrounds, and of what data.yaml names and isn't there. With `strict` these are
-        InputErrors, too.
+        which are backgrounds, and of pictures that data.yaml names and that aren't there. With
+        `strict` these are InputErrors, too.
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)

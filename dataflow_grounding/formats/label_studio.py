@@ -286,7 +286,8 @@ class LabelStudio(ReturningFormat):
                     yield self.bad.marked(record)
 
     def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-        # None for a task without an annotation and without a prediction, which is counted.
+        # None for a task without an annotation and without a prediction, which is counted. A
+        # person's annotation wins over a model's prediction.
         if "data" not in task:
             raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
         annotations = _written_out(task.get("annotations"))
@@ -590,15 +591,15 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
     is_text = _role(item) != "box"  # a region's text repeats the area of its box
     if is_text:
         return {**item, "value": {**area, **other_keys}}
-    labels = other_keys.pop(item["type"], None)
+    # A rectangle may become a polygon, or the reverse: then another control makes the region. The
+    # key of its labels is its type: {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
     is_same_kind = item["type"].startswith(kind)
-    if not is_same_kind:
-        # A rectangle becomes a polygon, or the reverse. The key of the labels is the region's type,
-        # and changes with it: {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
-        item = {**item, **_control_of(kind, source)}
+    control = {} if is_same_kind else _control_of(kind, source)
+    region = {**item, **control}
+    labels = other_keys.pop(item["type"], None)
     if labels is not None:
-        other_keys[item["type"]] = labels  # after the value's other keys
-    return {**item, "value": {**area, **other_keys}}
+        other_keys[region["type"]] = labels  # after the value's other keys
+    return {**region, "value": {**area, **other_keys}}
 
 
 def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:

@@ -144,7 +144,10 @@ class LabelMe(ReturningFormat):
         yield shape
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each file, by name; `path` may be one. Raises InputError for none."""
+        """Yield a record for each file, sorted by name; `path` is a folder of files, or a file.
+
+        Raises InputError for a folder without any.
+        """
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
@@ -378,9 +381,7 @@ def _place_of(source: Source) -> tuple[str, Any]:
     stated = _file_of(source.own).get("imagePath")
     is_same_picture = os.path.normpath(str(source.own.get("picture"))) == name
     goes_back = isinstance(came_from, str) and is_same_picture
-    if goes_back and is_copied:  # the path that the file states may not lead to the copy
-        goes_back = _leads_to_copy(source, came_from, stated)
-    if goes_back:
+    if goes_back and (not is_copied or _leads_to_copy(source, came_from, stated)):
         return portable(f"{folder}/{came_from}"), stated
     return portable(f"{folder}/{name_within(name, None)}.json"), os.path.basename(name)
 

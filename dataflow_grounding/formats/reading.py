@@ -664,7 +664,7 @@ def _completed_expressions(
         stated_caption = ""
     stated_expressions = read_expressions(record, "expressions")
     expressions = [*_without_boxes_of_no_area(stated_expressions, passed_over)]
-    caption = _set_spans(expressions, stated_caption, passed_over)
+    caption = _set_spans(expressions, stated_caption, passed_over)  # as it came, or cleaned
     for expression in expressions:
         status = "grounded" if expression["instances"] else "none"
         expression.setdefault("status", status)
@@ -696,12 +696,15 @@ def _stated_sides(record: Record) -> dict[str, int]:
     return sides
 
 
-def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
+def _set_spans(
+    expressions: list[dict[str, Any]], stated_caption: str, passed_over: Counter[str]
+) -> str:
     # Sets each expression's `char_span`, and returns the caption that the spans are of: the one
     # that came if a span is stated, because spans count its letters, else the cleaned one.
     is_any_stated = any("char_span" in expression for expression in expressions)
+    caption = stated_caption
     if expressions and not is_any_stated:
-        caption = clean_caption(caption)
+        caption = clean_caption(stated_caption)
     texts = [expression["text"] for expression in expressions]
     found_spans: list[Span | None] = []
     if any(map(_needs_span, expressions)):

@@ -168,9 +168,9 @@ class SampleMaker:
             except RecordError as error:
                 self._count_left_out(record, f"record {number}: {error}")
                 continue
-            # What replies say next to their answers is counted over all records, because what most
-            # of them say is only a manner of the model. What few say is a warning, and is watched
-            # for on written records that no person has decided on.
+            # A model may say something next to its answers. What it says of most records is only
+            # its manner, so this is counted over all records. What it says of few is a warning: it
+            # is watched for on written records that no person has decided on.
             is_undecided = sample is not None and not _is_reviewed(record)
             self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:

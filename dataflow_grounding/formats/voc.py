@@ -115,7 +115,10 @@ class Voc(PictureFiles):
         return dict(zip(_CORNERS, texts, strict=True))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each XML file, by name: of a folder `Annotations`, if there is one."""
+        """Yield a record for each XML file, sorted by name.
+
+        In a folder, the files are those of its `Annotations`, or without that its own.
+        """
         if os.path.isdir(path):
             annotations = os.path.join(path, self.data_file)
             folder = annotations if os.path.isdir(annotations) else path
