@@ -39,33 +39,33 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
     best_boxes = _BoxesByCell()
     has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
-    for phrase, index in _best_first(phrases):
-        box = box_of(phrases[phrase][index]["bbox"])
-        known_box: Bbox | None = None  # the best box of the same thing
+    for phrase_index, index in _best_first(phrases):
+        box = box_of(phrases[phrase_index][index]["bbox"])
+        best_box: Bbox | None = None  # of the same thing, if one is known
         if box in thing_with_best:  # an equal one, perhaps of the same phrase
-            known_box = box
+            best_box = box
         elif has_several_phrases:
-            known_box = best_boxes.same_as(box, phrase)
-        if known_box is not None:
-            thing_with_best[known_box].append((phrase, index))
+            best_box = best_boxes.same_as(box, phrase_index)
+        if best_box is not None:
+            thing_with_best[best_box].append((phrase_index, index))
         else:  # a new thing, whose best box this is: worse ones come later
-            thing_with_best[box] = [(phrase, index)]
+            thing_with_best[box] = [(phrase_index, index)]
             if has_several_phrases:
-                best_boxes.add(box, phrase)
+                best_boxes.add(box, phrase_index)
     return list(thing_with_best.values())
 
 
 def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
     # The boxes of all phrases, the best first, as indices of the phrase and of its instance.
     places: list[tuple[float, int, int]] = []  # (-score, phrase, index): the best is the least
-    for phrase, instances in enumerate(phrases):
+    for phrase_index, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
             score = instance.get("score")
             sureness = -1.0  # of a box without a score: below all scores
             if score is not None and is_number(score):
                 sureness = float(score)
-            places.append((-sureness, phrase, index))
-    return [(phrase, index) for _, phrase, index in sorted(places)]
+            places.append((-sureness, phrase_index, index))
+    return [(phrase_index, index) for _, phrase_index, index in sorted(places)]
 
 
 class _CellOfAxis(NamedTuple):

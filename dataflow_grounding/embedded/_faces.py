@@ -48,12 +48,10 @@ class Faces(NamedTuple):
 
 def find_faces(picture: Picture) -> Faces:
     """Return the frontal faces in a picture: the clear ones, and how many are doubtful."""
-    # A smaller copy is searched, with its contrast evened out.
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
         return Faces([], 0)
-    small = cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    gray = cv2.equalizeHist(small)
+    gray = _copy_to_search(picture, scale)
     clear: list[Candidate] = []
     doubtful = 0
     least_side = max(_LEAST_FACE, min(gray.shape) // _FACES_A_SIDE)
@@ -71,6 +69,12 @@ def find_faces(picture: Picture) -> Faces:
         elif is_seen_again or has_many_votes:
             doubtful += 1
     return Faces(clear, doubtful)
+
+
+def _copy_to_search(picture: Picture, scale: float) -> Array:
+    # A smaller copy in grey, whose contrast is evened out.
+    small = cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.equalizeHist(small))
 
 
 def person_of(face: Candidate, picture: Picture) -> Candidate:

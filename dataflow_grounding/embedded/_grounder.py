@@ -91,7 +91,7 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     if phrase.color is not None:
         raise Undecided("unsupported", f"{phrase.head!r} with a colour can't be looked for")
     faces = find_faces(picture)
-    if faces.doubtful:  # seen by one cascade alone
+    if faces.doubtful:  # these may be faces, too
         raise Undecided("ambiguous", "there may be more than those that are clear")
     if phrase.head == "face":
         return faces.clear
