@@ -41,14 +41,18 @@ _SHORTEST = 8  # characters of a value that is looked for within a header
 
 
 def cache_folder() -> str:
-    """Return the package's folder for what can be had again, which may not be there yet."""
+    """Return the package's cache folder, which may not exist yet."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
     return os.path.join(folder, "dataflow-grounding")
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Set what each folder's `.env` may set and nothing has set before; return the files' paths."""
+    """Set variables from each folder's `.env`, and return the paths of these files.
+
+    A variable that the environment has already stays as it is, and so does one that such a file may
+    not set. Of two files the first counts.
+    """
     paths = []
     for folder in dict.fromkeys(folders):  # each once
         path = os.path.join(folder, ".env")

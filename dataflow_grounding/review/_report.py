@@ -81,10 +81,10 @@ def write_report(
     - `begins_with` is the flag of the records that the page shows at first.
     - `classes` are those that the data set lists; records add theirs to them.
     - `manners` has counted what the model said next to its answers, and tells which remarks are
-      rare; without it every one is.
+      rare; without it every remark is.
     - `figures` is called once all records were read.
 
-    Raises InputError where it is too large for a single file, OSError.
+    Raises InputError where a single file would be too large, OSError where it can't be written.
     """
     manners = manners or Manners()
     with ExitStack() as stack:

@@ -141,13 +141,14 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
     return {phrase: sorted(right_boxes) for phrase, right_boxes in boxes.items()}
 
 
-def draw_gold_items(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
+def draw_gold_items(answered: Collection[Item], sample: Sequence[Item]) -> list[Item]:
     """Draw items that gold has answers for, to be mixed into a sample: one for ten of its items.
 
-    The same sample gets the same items, so that a certificate finds which were shown.
+    They are drawn from `answered`, without those that are in the sample already. The same sample
+    gets the same items, so that a certificate finds which were shown.
     """
     # Sorted, because the order in a set may be another in the next process.
-    unseen = sorted(set(known) - set(sample), key=str)
+    unseen = sorted(set(answered) - set(sample), key=str)
     wanted_count = max(LEAST_MIXED_IN, len(sample) // 10)
     return random.Random(0).sample(unseen, min(len(unseen), wanted_count))
 

@@ -41,7 +41,7 @@ class Version:
             offset += len(line)
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return this version of a record, of the same image and row; each is returned once."""
+        """Return the record of the same image and row, None without one; each is returned once."""
         offsets = self._offsets_left.get(_record_key(record))
         return self._record_at(offsets.pop(0)) if offsets else None
 

@@ -52,7 +52,7 @@ class Engine:
         # twice as many as requests in flight: some prepare pictures while others wait for replies
         self.at_once = 2 * sum(serving.max_workers for serving in servings)
         self._turns = asyncio.Semaphore(self.at_once)  # one for each picture at work
-        self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
+        self._tasks: set[asyncio.Task[dict[str, Any]]] = set()  # of requests that aren't done yet
         self._budget = budget_of(run.options)
         self._askings: dict[int, Asking] = {}  # by the id() of the serving
         for serving in servings:
@@ -63,7 +63,8 @@ class Engine:
         self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(log=None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
-        # What is sent is a file there while it is asked about: users' operators may open it.
+        # A picture that came in a request is a file in here while it is asked about, because users'
+        # operators may open it. Its name is one of `_numbers`.
         self._spool = os.path.join(self._folder, "pictures")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a killed process has left
         self._numbers = itertools.count()
@@ -75,8 +76,8 @@ class Engine:
         """
         self._keeping = asyncio.create_task(keep_on_disk(self._store, self._folder))
         yield
-        if self._at_work:
-            await asyncio.wait(self._at_work, timeout=self._timeout)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._timeout)
         self._keeping.cancel()
         for asking in self._askings.values():
             await asking.aclose()
@@ -98,8 +99,8 @@ class Engine:
         """
         begun = asyncio.Event()  # `_in_turn` sets it: from then on the work goes on to its end
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()

@@ -91,7 +91,8 @@ class Pictures:
         if not (self._allow_http or self._hosts):
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
             raise WrongRequest(f"no picture from {shown_address(address)}, unless {way}", 403)
-        # `_hosts` may also be on a private network. Other hosts, if they are allowed, may not.
+        # A host of `_hosts` may be on a private network, too. Any other host may not, and without
+        # `allow_http` it is refused.
         no_others = not self._allow_http
         read = partial(fetched_picture, address, hosts=self._hosts, no_others=no_others)
         return Picture(shown_address(address), read, is_far=True)
