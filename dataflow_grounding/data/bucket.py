@@ -199,8 +199,8 @@ class _Bucket:
             self._keep_synced_states(new_states)
 
     def _bring(self, paths: list[str]) -> None:
-        # By finished.json a run sees that it was done before and its outputs are still the same.
-        # Outputs of another machine come in their place now, so the run mustn't be skipped.
+        # A run is skipped if finished.json says that it was done before, and its outputs are the
+        # same as then. Outputs of another machine take their place now, so that file is removed.
         if any(path.endswith((".json", ".jsonl")) for path in paths):
             Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths)

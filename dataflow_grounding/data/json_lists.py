@@ -131,7 +131,8 @@ class _PartlyReadJson:
             if match and match.lastindex == 1:
                 self._at = match.end()
                 return None
-            # Without a match, decoding fails at the end of the part, so that more is read.
+            # Without a match, what comes before the value may go on in the next part. Decoding at
+            # the end of this part fails, so that more is read.
             start = match.end() if match else len(self._text)
             try:
                 value, end = self._whole_value(start)

@@ -45,8 +45,8 @@ def annotations_of(results: str) -> str:
 
 def run_of(results: str) -> dict[str, Any]:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
-    # A / at the end is taken off, by joined() of an address, by absolute() of a path: os.path takes
-    # "run" for the folder above "run/".
+    # Without a / at the end: of "run/", os.path.dirname makes "run", which isn't the folder above.
+    # joined() takes it off an address, absolute() off a path.
     folder = absolute(joined(folder_of_results(results), ""))
     # A step's folder has no run.json, but the run's folder above it has one.
     for candidate in (folder, os.path.dirname(folder)):

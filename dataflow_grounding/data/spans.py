@@ -151,6 +151,7 @@ def whole_words(span: Span, caption: str) -> Span:
     if start == end:
         return start, end
     folded = _fold(caption)
+    # A word is what is between two edges, so each edge begins and ends one, but for the outer two.
     # In "a cat", with edges at 0, 1, 2 and 5, words begin at 0, 1 and 2, and end at 1, 2 and 5.
     starts_of_words = [folded.starts[edge] for edge in folded.edges if edge < len(folded.starts)]
     ends_of_words = [folded.ends[edge - 1] for edge in folded.edges if edge > 0]

@@ -121,14 +121,14 @@ class Manifest:
         return as_json({**entry, "summary": fields})
 
     def _further_pictures(self) -> str:
-        # A digest of the states of the pictures in the last step's file, but for those that the
-        # input names, too: its fingerprint covers these. It is "" where steps make no pictures.
+        # A digest of the states of the pictures in the last step's file; "" where there is none to
+        # look at. Pictures that the input names are left out: its fingerprint covers them.
         columns = {step.image_key for step in self._steps if step.image_key}
         input_column = self._source.image_key
-        written_columns = {
-            column for step in self._steps for column in step.operator.writes().values()
-        }
-        if input_column not in written_columns:
+        written_columns: set[str] = set()
+        for step in self._steps:
+            written_columns.update(step.operator.writes().values())
+        if input_column not in written_columns:  # it still has the input's own pictures
             columns.discard(input_column)
         path = self._steps[-1].storage.output_path
         if not columns or not os.path.exists(path):

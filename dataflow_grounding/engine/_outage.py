@@ -143,7 +143,8 @@ class Outages:
 
     def _questions(self) -> list[Request[Any]]:
         # A server may fail only at questions without a picture. So the last request that was
-        # answered is asked, too, but in other words: a gateway's cache may answer the same ones.
+        # answered is asked, too. It is put as a further try after a reply that never came: a
+        # gateway's cache would answer the same words again.
         questions: list[Request[Any]] = [sign_of_life()]
         if self.last_answered is not None:
             unread_count = self.last_answered.tries.unread + 1
@@ -158,8 +159,8 @@ class Outages:
         try:
             await self._ask(question, endpoint)
         except errors.EndpointRefused as error:
-            # Raises once all endpoints are given up. It returns a record's failure, but this
-            # question is about no record.
+            # Raises once all endpoints are given up. What it returns is a record's failure, and is
+            # dropped: this question is about no record.
             self._endpoints.refused(endpoint, error, failed=[])
             return errors.ServerFault(str(error))
         except errors.RunStopped:

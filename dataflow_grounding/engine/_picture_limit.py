@@ -120,8 +120,8 @@ class PictureLimit:
             usual_limit = USUAL if largest > USUAL else LOWEST
             lower = min(largest // 2, usual_limit)
         lower = max(lower, LEAST)
-        # Pictures up to `_largest_taken` were answered, each sent alone. Unless one no larger is
-        # refused now, they go on being sent as they are, so that their stored replies are found.
+        # Pictures up to `_largest_taken` were answered, each sent alone. If a larger one is refused
+        # alone, those go on being sent as they are, so that their stored replies are found.
         is_alone = len(lengths) == 1
         if is_alone and self._largest_taken < largest:
             return max(lower, self._largest_taken)
@@ -145,9 +145,10 @@ class PictureLimit:
 
 def _named_limit(lengths: Sequence[int], numbers: Sequence[int]) -> int | None:
     # The limit for a picture by the numbers in a refusal, as in "maximum is 5242880 bytes, got
-    # 8388608"; None if none of them can be one. A number below the largest picture may be the limit
-    # of one picture. A larger one may be that of all pictures of a request, if it is below their
-    # sum.
+    # 8388608". A number may be:
+    #   below the largest picture             -> the limit of one picture
+    #   else, below the sum of all pictures   -> the limit of a request, divided among them
+    #   any other                             -> no limit; None if all are such
     largest = max(lengths)
     limits_of_one = [number for number in numbers if LEAST <= number < largest]
     if limits_of_one:

@@ -119,7 +119,8 @@ def _bills_of(
                 continue
             step = str(line.get("step") or line.get("task"))
             bill = bills.setdefault(step, defaultdict(Amount))
-            # another judge's, or None for the published ones; for all other models the run's
+            # The judge's own prices for its replies, `prices` for all others. None: the published
+            # ones.
             prices_of_line = judges_prices.get(str(line.get("model")), prices)
             amount = _paid_for(line, prices_of_line)
             for part in _parts_of(line):

@@ -136,7 +136,8 @@ class FinishedRows:
         # notes of checks are about the run, and no row of it
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         if not work.sent:
-            # An earlier run has kept the same, and knew better where its replies are: that stays.
+            # If an earlier run has kept the same, that stays. It knew better where the replies are:
+            # for this run, which has only read them, they may be anywhere in the store.
             before = self._not_set_aside(key)
             if before is not None and before.columns == list(columns) and before.notes == notes:
                 return
@@ -161,7 +162,8 @@ def _limits_by_column(steps: Sequence[Step]) -> dict[str, ImageLimits | None]:
         if not column or limits_by_column.get(column) is not None:
             continue
         serving = step.operator.serving
-        # None where the step sends it nowhere, and only draws on it, say: a later step may send it
+        # None for a step that sends it nowhere, and only draws on it, say. Then a later step that
+        # does send it replaces the None.
         limits_by_column[column] = serving.image_limits if serving else None
     return limits_by_column
 
@@ -178,7 +180,7 @@ def _tells_all(step: Step) -> bool:
 
 def _is_surely_unchanged(image: Image) -> bool:
     # A young file may have changed without a new time. `kept_facts` has what was last read of a
-    # file: where these facts differ, another row has found other content in it by now.
+    # file. If that differs from the image's own facts, another row has found other content by now.
     has_other_facts = kept_facts.get(image.file) != image.facts
     return not has_other_facts and not is_young(image.file)
 

@@ -96,7 +96,7 @@ class ImageMemo:
         if self._log is not None and len(self._log):
             facts = remembered(self._log, file)
         if facts is None:
-            keep_for = limits if self._keeps else None
+            keep_for = limits if self._keeps else None  # None: no bytes are kept to be sent
             read = partial(images.read_facts, file, keep_for, kept)
             if file.is_far:
                 facts = await off_loop(read)
@@ -170,6 +170,7 @@ def digest_of(file: images.ImageFile, log: KeyedLog) -> str:
 
 def is_young(file: images.ImageFile) -> bool:
     """Whether a file has changed so lately that it may change again and keep its state."""
+    # where a system counts whole seconds, `changed_ns` is the end of the file's second
     changed = file.changed_ns if file.counts_seconds else file.mtime_ns
     return time.time_ns() - changed <= YOUNG_NS
 

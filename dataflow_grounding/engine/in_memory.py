@@ -133,7 +133,7 @@ def _results(
         # The caller's own values: pictures in memory, not the files that they are in for now. The
         # row's `image_id` is left out: the record has it as its id, without a DataFrame's NaN.
         shown = {str(name): value for name, value in row.items() if name != "image_id"}
-        if update and error is None:  # a row that failed in part shows nothing of the rest
+        if update and error is None:  # a row that failed in part is shown without its update
             shown |= update
         column = image_key or _image_column(row)
         results[index] = ShownRecord.of(records[index], column, shown), error

@@ -109,9 +109,9 @@ class Progress:
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
-        # At first the rate is that of the store, or of the first requests, which all end at about
-        # the same time. It tells the time left once as many records were asked for as requests are
-        # in flight.
+        # The first rates tell no time left. They are those of the store, or of the first requests,
+        # which all end at about the same time. After as many records as there are requests in
+        # flight, this is over.
         tells_time_left = asked - oldest.asked >= max(1, now.in_flight)
         return _Rate(per_second, tells_time_left)
 

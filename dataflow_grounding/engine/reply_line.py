@@ -70,9 +70,9 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
     """Return what a request's stored replies say: the first that can be read counts. There may be
-    several, because other shards of the run have asked the same. Where none can be read, the first
-    one's UnreadableReply is raised. Any other error, and a SuspectReply, is raised as soon as it
-    comes. `attempts` is how many tries there were, which the error tells.
+    several, because other shards of the run have asked the same. An UnreadableReply is raised only
+    if none can be read, and is then that of the first. Any other error, such as a SuspectReply, is
+    raised at once. `attempts` is how many tries there were, which the error tells.
     """
     first_error: UnreadableReply | None = None
     texts_read: list[Any] = []

@@ -268,8 +268,9 @@ class Run:
                     return
                 continue  # the run may have stopped while they were read
             place, row = rows.waiting.popleft()
-            # Nothing is awaited between taking a row and making its record. So records are made in
-            # the order of rows, by which rows of the same image get their ids.
+            # Nothing is awaited between taking a row and making its record. So no other worker
+            # comes in between, and records are made in the order of rows. Their ids need that:
+            # the second row of image x is `x@2`.
             try:
                 record: Record | RecordError = self._record(row)
             except RecordError as error:
@@ -310,7 +311,8 @@ class Run:
         return record
 
     async def _conclude(self) -> None:
-        # All rows are finished: requests have the place after theirs as their priority.
+        # All rows are finished. A request's priority begins with a row's place: these requests have
+        # the place after all rows.
         place_after_all = self._outputs.next
         for index, step in enumerate(self.steps):
             work = RowWork()

@@ -100,7 +100,7 @@ def check_held(folder: str) -> None:
 def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
     # A lock by a file that is touched while the block runs. Each run writes a mark of its own into
     # the file: the run whose mark is there has the lock. `clock_file` is another open file of the
-    # folder.
+    # folder, by which `_refuse_if_young` reads the file system's clock.
     mark = token_hex(8).encode()
     with errors_as(InputError, f"can't write {path}", again=True):
         _refuse_if_young(path, clock_file)

@@ -75,9 +75,9 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
     are.
     """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
-    # Pictures outside of the root that have one name are numbered (`x~2`), and so are further rows
-    # of a picture (`x@2`). Each shard counts for itself: so all of one name have to be in the same
-    # shard, by the name without its number.
+    # Ids get numbers: `x~2` for another picture of the same name, `x@2` for a further row of a
+    # picture. Each shard counts these for itself. So all rows of one name have to be in the same
+    # shard, and the number that a row may state already is taken off.
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shard_count + 1

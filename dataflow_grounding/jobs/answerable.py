@@ -91,8 +91,8 @@ async def _call_each(
     run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
 ) -> None:
     # Takes the records through the steps. Their requests come to the listeners: nothing is sent or
-    # stored. So a step that asks gets no reply, and returns no update. One is made up for it,
-    # because later steps read what it would have added before they ask.
+    # stored. So a step that asks gets no reply, and returns no update. Later steps need columns of
+    # that update before they can ask, so it is made up.
     memo = ImageMemo(log=None, keeps=False)
     unlimited = Budget(max_requests=None, usd=None, prices=None)
     askings = [Asking(listener, run.options, unlimited) for listener in listeners]

@@ -324,7 +324,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
         problem = _problem_of(row, check)
         if problem is None:
             continue
-        # `_check_run` has read the first row's columns already, and may have met its error there.
+        # `_check_run` has read the columns of the first rows already. If none of these could be
+        # read, it has told the first row's error.
         ending = f"line {row.line}: {problem}"  # of "rows.jsonl, line 1: …"
         was_told = any(line.endswith(ending) for line in problems_before)
         if was_told:

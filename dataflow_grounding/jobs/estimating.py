@@ -193,8 +193,8 @@ class _StepEstimate:
 
 def _mean_of(operator: Any) -> _Mean:
     mean = _MEANS.get(operator.name, _USUAL)
-    # A verifier's listed mean is of a request about one phrase. Where a request may be about
-    # several, it is taken to have as many phrases as a usual record.
+    # A verifier's listed mean is of a request about one phrase. If requests may be about several,
+    # each is taken to be about all phrases of a usual record: its reply is that many times as long.
     if isinstance(operator, BoxVerifier) and operator.phrases_per_request > 1:
         return _Mean(1, USUAL_PHRASES * mean.output)
     return mean
@@ -250,9 +250,9 @@ def _stored_replies(run: SpecRun) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
-    # The lines of the store in a checkpoint folder, and of the stores of the run's other parts.
-    # Shards have theirs on this machine, workers perhaps in the run's bucket alone. Nothing in the
-    # folder is changed, because a run may be at work there.
+    # The lines of the store in a checkpoint folder, and of the stores of the run's other parts:
+    # shards have theirs on this machine, and workers may have theirs in the run's bucket alone. The
+    # bucket's are copied to another folder, because a run may be at work in this one.
     results_dir = os.path.dirname(os.path.abspath(folder))
     with bucket.copied(results_dir, replies=True) as copy_of_results:
         stores_here = other_stores(folder)

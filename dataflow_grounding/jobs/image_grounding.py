@@ -78,8 +78,8 @@ class GroundingData(RowsData):
             if classes:
                 phrases_with_classes(classes)  # raises for what can't be looked for
         except SpecError as error:
-            # The wrong entry's number or key, such as (3,): by it the message names a line of the
-            # spec. An entry of a file has no line there.
+            # The wrong entry's number or key, such as (3,), by which the message finds its line in
+            # the spec. It is () for an entry of a class file, which has no line there.
             inside: tuple[Any, ...] = ()
             if isinstance(error, ClassError) and not isinstance(value, str):
                 inside = error.inside

@@ -43,7 +43,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         if new_names:
             continue
         # The column isn't renamed by the user. It still has to give way if another gets its name.
-        column_that_gets_this_name = sources.get(column)
+        column_that_gets_this_name = sources.get(column)  # None for none, which isn't in `row`
         name = column
         if column_that_gets_this_name in row:
             name = _original_name(column, [*row, *sources, *new_row])

@@ -30,7 +30,8 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     backend = judge.backend or vlm.backend
     block = vlm
     if backend != vlm.backend:
-        block = VlmBlock(backend=backend)  # of its defaults: `vlm` states those of another backend
+        # what `vlm` states is for another backend, so this one has its defaults
+        block = VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
     if backend in _OWN_NAMES:
         backend_block = getattr(block, backend)  # such as vlm.openai
@@ -51,7 +52,8 @@ def _backend_block_of_judge(backend: str, backend_block: Any, judge: JudgeBlock)
             raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
         changes[own_name] = value
     if backend == "openai" and judge.model_name:
-        # Stored replies are told apart by this name: the judge's aren't those of `vlm`'s model.
+        # `name` is that by which stored replies are told apart. It is of `vlm`'s model: without it,
+        # the judge's replies go by the judge's own model name.
         changes["name"] = ""
     if _asks_another_address(judge, backend_block):
         changes["api_key"] = judge.api_key  # "" if none is stated: not `vlm`'s

@@ -197,7 +197,7 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
     stated = {**spec.as_stated(), "results_dir": spec.results_dir}  # the folder that is worked in
     classes = spec.block.data.model_dump().get("classes")
     if classes:
-        # These are the blocks of `stated` themselves.
+        # `stated_in` yields the blocks of `stated` themselves, so that this changes `stated`.
         for data in stated_in({"spec": stated}, "data"):
             if "classes" in data:
                 data["classes"] = classes

@@ -210,9 +210,9 @@ def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
 def _remark_on_another_endpoint(
     earlier_run: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
-    # Stored replies are found by the model's name. Say that one endpoint was asked before, and
-    # another is asked now, both for the model "default": then the first one's replies count for
-    # the second, though it may be another model.
+    # Stored replies are found by the model's name, and not by the address. If two endpoints both
+    # call their model "default", replies of the first count for the second, though it may have
+    # another model.
     model = serving.model
     endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)

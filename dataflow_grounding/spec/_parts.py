@@ -218,9 +218,10 @@ def merge(parts: Parts) -> Any:
             continue
         stated = OmegaConf.to_container(part.values)
         for key in _keys_of_other_kind(OmegaConf.to_container(config), stated, ()):
-            # OmegaConf doesn't merge a mapping with a list, so the earlier one is taken out. It
-            # stays if an override sets an item of a list (`endpoints.0=…`), which looks like a
-            # mapping in `stated`: `OmegaConf.merge` refuses that.
+            # OmegaConf doesn't merge a mapping with a list, so the earlier one is taken out:
+            #   endpoints={…} over a list -> the mapping takes the list's place
+            #   endpoints.0=… over a list -> it looks like a mapping, {"0": …}, but sets an item.
+            #                                The list stays, and `OmegaConf.merge` refuses it.
             if part.gives_whole(key):
                 set_at(config, key, None)
         config = OmegaConf.merge(config, part.values)
