@@ -143,10 +143,11 @@ def _green_areas(picture: Picture) -> Array:
 
 def _with_box_joined(boxes: Sequence[Box], box: Box) -> list[Box]:
     # The boxes and one more. It takes in each of them that it overlaps, and grows by that.
+    grown = box
     apart = []
     for other in boxes:
-        if area(intersection(other, box)):
-            box = around([other, box])
+        if area(intersection(other, grown)):
+            grown = around([other, grown])
         else:
             apart.append(other)
-    return [*apart, box]
+    return [*apart, grown]

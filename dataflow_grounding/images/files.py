@@ -665,9 +665,9 @@ def _values_in(picture: "PillowImage") -> Any:
 def _without_outliers(values: Any) -> Any:
     # A value that is farther from all others than these are from each other stands for missing
     # data, such as 65535 or -9999, or is a broken sensor's. `values` are sorted.
-    while len(values) > 2 and _is_far_off(values[-1], values[-2], values[0]):
+    while len(values) > 2 and _is_far_off(values[-1], nearest=values[-2], farthest=values[0]):
         values = values[:-1]
-    while len(values) > 2 and _is_far_off(values[0], values[1], values[-1]):
+    while len(values) > 2 and _is_far_off(values[0], nearest=values[1], farthest=values[-1]):
         values = values[1:]
     return values
 

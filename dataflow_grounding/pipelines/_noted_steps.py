@@ -148,7 +148,8 @@ class StepByStep(CheckedSteps):
             if not summary.annotations:  # an operator of another library, which wrote no file
                 continue
             self.summaries.append(summary)
-            if summary.failed and not summary.done:
+            no_record_got_through = summary.failed and not summary.done
+            if no_record_got_through:
                 raise NoRecordLeft
 
     def _refuse_changed(self, waiting: Sequence[Step], first_waiting: int) -> None:
@@ -196,8 +197,9 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # By attribute, something to compare later: for a plain value its text, for any other object its
-    # id.
+    # For each attribute, what shows later whether it has changed: of a plain value its text,
+    # because a list may be changed in place; of any other object its id, which tells whether it was
+    # replaced.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

@@ -178,6 +178,7 @@ class Gemini:
             return {"promptFeedback": feedback, **metadata}
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
         candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
+        # Gemini sends no `content` then.
         is_cut_before_first_word = not answer.text and finish != "STOP"
         if not is_cut_before_first_word:
             candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
