@@ -376,7 +376,7 @@ class Manners:
         """Return the model's manner, the commonest first: by wording, in how many records it is."""
         counts = Counter[str]()
         for key, count in self._manner.items():
-            # without secrets: then several wordings may read the same
+            # Secrets in it are masked. Two wordings may read the same then, and count together.
             counts[blotted_message(self._text_by_wording[key])] += count
         return dict(counts.most_common(most))
 

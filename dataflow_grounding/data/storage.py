@@ -257,12 +257,13 @@ class ResultsStorage(FileStorage):
         return path if self.operator_step > 0 and os.path.exists(path) else None
 
     def begin(self) -> None:
-        """Bring the reviewed file, if any, up to date: the step before may have run since.
+        """Bring the reviewed file, if any, up to date: the step before may have run again since.
 
-        Its verdicts are put into the new annotations of that step, whose path is `super()`'s.
+        Then the verdicts of the review are put into that step's new annotations.
         """
         if self.bring_up_to_date is not None and self._reviewed:
-            self.bring_up_to_date(super().input_path)
+            annotations = super().input_path  # of the step before, not reviewed
+            self.bring_up_to_date(annotations)
 
     def path_of(self, step: int) -> str:
         """Return the file that a step reads: `annotations.jsonl` of the step before."""

@@ -330,8 +330,10 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
 def _with_reviewed_rows(
     record: Record, rows: Sequence[Any], reviewed_by_id: Mapping[str, dict[str, Any]]
 ) -> list[Any]:
-    # A settled row takes the place of the operator's row with its id. A row that was reviewed, not
-    # settled, and has changed loses its `reviewed_by`.
+    # What becomes of the operator's row with the id of a reviewed one:
+    #   settled by the review      -> the reviewed row takes its place
+    #   not settled, and unchanged -> it stays, with `reviewed_by`
+    #   not settled, and changed   -> it stays, without `reviewed_by`
     merged = []
     # settled rows that haven't come among `rows` so far
     left_by_id = {row_id: row for row_id, row in reviewed_by_id.items() if is_settled(row)}

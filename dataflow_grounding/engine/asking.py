@@ -765,9 +765,9 @@ class Asking:
         refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # A serving calls this before it sends another request for the same answer. If the last one
-        # was `refused`, the next has another form. Counts the request; raises RunStopped where none
-        # may be sent. `refused_forms` are all that were refused for this answer so far.
+        # A serving calls this before it sends a further request for the same answer: in another
+        # form, if the last one was `refused`. This counts the request, and raises RunStopped if it
+        # may not be sent. `refused_forms` gets all refusals that came for this answer so far.
         if refused is not None:
             refused_forms.append(refused)
             endpoint.refused(refused)

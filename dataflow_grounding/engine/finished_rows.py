@@ -84,8 +84,8 @@ class FinishedRows:
             return None
         images = []
         for column, limits in self._limits_by_column.items():
-            # A picture that an earlier step makes isn't there yet. Whether a far one has changed,
-            # only its store could say.
+            # Not in the record: an earlier step makes the picture, which isn't there yet. Far: only
+            # the picture's store could say whether it has changed.
             if column not in record or is_far(record, column):
                 return None
             try:

@@ -519,12 +519,12 @@ def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standin
     checks = _mapping_at("checks", mark)
     for reply_group in checks:
         entry = _mapping_at(reply_group, checks)
-        vouched_to = _good_in(entry, end)  # `end` where the mark says that nothing is open
+        vouched_to = _good_in(entry, end)
         standings[reply_group] = Standing(
             vouched_to,
             set_aside=_spans(entry.get("void"), end),
             group_anywhere=str(anywhere.get(reply_group, "")),
-            none_open=vouched_to == end,
+            none_open=vouched_to == end,  # the mark vouches for the whole log
             speaking_for_themselves=_spans(entry.get("alone"), end),
         )
     return standings

@@ -150,8 +150,8 @@ class Level:
 
     def _take_probe_back(self, before_probe: float, in_flight: int) -> None:
         if self.shared:
-            # One place of YIELD, rounded up or down by lot: of 8 places, one is left in half of all
-            # cases.
+            # One place in YIELD, 16, rounded up or down by lot: of 8 places, one is left in half of
+            # all cases, and none in the other half.
             left_to_others = int(before_probe / YIELD + random.random())
             self._value = max(1.0, before_probe - left_to_others)
             # as if it had refused there: the level doesn't grow into the places that were left
@@ -167,6 +167,7 @@ class Level:
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
         self._note_change()
+        # set after `_note_change`, which resets it: refusals of the same flight deepen this cut
         self._in_flight_at_cut = float(in_flight)
         self._refused_of_cut_flight = 1
 
@@ -197,7 +198,7 @@ class Level:
 
     def _grow(self, target: float, sent: Sent) -> None:
         # Raises the level to a target, but not above how many can be answered in time, at the pace
-        # of the answers since this request was sent.
+        # of the answers since this request was sent. It never lowers the level.
         seconds = max(self._answered_at - sent.since, 1e-9)
         answers = self._answers - sent.answers
         in_time = answers * IN_TIME * self.timeout / seconds

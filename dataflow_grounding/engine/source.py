@@ -66,18 +66,19 @@ def identify(
     if image_id is None:
         return
     earlier_count = rows_of_image.get(hash(image_id)) or 0
-    # Where the input is an earlier run's output, that run has written which row of its image it is.
+    # If the input is an earlier run's output, the row may state which one of its image it is. That
+    # number counts, because rows that failed in that run aren't here to be counted.
     stated_number = record.get(ROW_OF_IMAGE)
     if isinstance(stated_number, int) and stated_number > 1:
         record.occurrence = stated_number - 1
     else:
         record.occurrence = earlier_count
-    # another row may be called x@2 by its own `image_id`: then this one is x@3
+    # x@2 may be the `image_id` that an earlier row states itself: then this one is x@3
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
         record.occurrence += 1  # which changes `unique_id`
     rows_of_image.set(hash(image_id), earlier_count + 1)
     if record.occurrence:
-        # and if this one is x@2, a later row whose own `image_id` is that counts as a second one
+        # the other way round: a later row that states `image_id` x@2 is a second row of x@2
         rows_of_image.set(hash(record.unique_id), 1)
 
 

@@ -330,7 +330,8 @@ class Summary:
     def _note_lines(self) -> Iterator[str]:
         # Warnings, what checks prove, and what is good to know.
         yield from self._counted_notes("Warning", WARNINGS)
-        # boxes are suspect once another format is proven: then no bound holds
+        # Suspect boxes mean that replies came in another format. Then it would be wrong to say how
+        # few can be.
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
             yield what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED])
         kept = self.requests["kept"]

@@ -79,7 +79,7 @@ class UnreadableReplies:
             if error.reply:
                 why += f'. The last one begins "{excerpt(error.reply, _LONGEST_EXCERPT)}"'
             if kept_in:
-                # A run that stops writes no failures file.
+                # The store is named, because a run that stops writes no failures file.
                 why += f"; see all in {kept_in}. The same command goes on with the other records"
             raise NothingUsable(why)
 

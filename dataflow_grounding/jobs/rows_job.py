@@ -328,7 +328,7 @@ class RowsInput(JobInput):
             no_others = not self._data.allow_http
             fetch = Downloads(self._results_dir, hosts=hosts, no_others=no_others).fetch
             say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
-        row_count = None  # by which a pilot's rows are spread
+        row_count = None  # needed for a pilot alone, whose rows are spread over all
         if self._pilot is not None:
             row_count = sum(1 for _ in self._input.read())
         return record_rows(

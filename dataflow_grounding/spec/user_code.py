@@ -95,7 +95,8 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     if not module.__file__:  # it is built in, or a folder without code
         return
     file = os.path.abspath(module.__file__)
-    # An installed module goes before one of the spec's folders on purpose.
+    # Installed modules are found before those of the spec's folders, which `named` puts at the end
+    # of sys.path. That is meant, so an installed one isn't refused.
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     folders_with_end = [os.path.join(folder, "") for folder in [*folders, *installed]]  # "/specs/"
     is_of_this_spec = file.startswith(tuple(folders_with_end))
