@@ -326,9 +326,11 @@ class Endpoints:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
 
     def in_question(self) -> list[InQuestion]:
-        """Return the endpoints whose last refusals may be their own fault. Three kinds of refusals
-        don't count: a content filter's are about their records, those that are `passing` are left
-        to the next run, and those of an endpoint that has never answered aren't stored anyway.
+        """Return the endpoints whose last refusals may be their own fault. These don't count:
+
+        - refusals of a content filter: they are about their records
+        - `passing` ones: they are left to the next run anyway
+        - all of an endpoint that has never answered: so are these
         """
         text_only_by_address: dict[str, bool] = {}
         for refusal in self.held_refusals.values():

@@ -135,7 +135,9 @@ class Vouched:
                 standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
-        """Return a line as checks have judged it: as it is, `suspect`, or None if set aside."""
+        """Return a line as checks have judged it: as it is; None if it is set aside, or with
+        `suspect` if it counts all the same, because its group is trusted.
+        """
         reply_group = line.get("of", "")
         if not isinstance(reply_group, str):  # damaged
             return line

@@ -348,7 +348,8 @@ def outside_forward() -> Iterator[None]:
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
     # Raises PlanError where the step would replace an earlier step's file, and columns of it would
-    # be lost. No harm is done by a step that writes the same columns again, as a second try does.
+    # be lost. None are if the step has the same name, as a second try, or writes all of the other's
+    # columns as well.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:

@@ -225,9 +225,10 @@ class Source:
             self.path = storage.input_path
         self._storage = storage
         image_keys = [step.image_key for step in steps]
-        # The column of the pictures that tell rows apart: that of the first step that has one.
+        # The column of the pictures that tell rows apart. It is named by the first step that looks
+        # at pictures, which may be a later one, such as the second.
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
-        # The first step may have none: then its pictures are in the usual column, if there are any.
+        # The same as the very first step has it; the usual column if that step looks at none.
         self._first_image_key = image_keys[0] or IMAGE_COLUMN
         self.name = name  # the pipeline's; None where operators run without one
         self._pilot = pilot

@@ -252,8 +252,9 @@ def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> s
         return "raise max_tokens"
     if reason == OTHER_SCALE:
         return f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
-    is_mostly_without_boxes = sum(count_by_form.values()) < unreadable / 2
-    if is_mostly_without_boxes:  # other questions can't be asked in another form
+    # Only questions about boxes can be asked in another form.
+    count_about_boxes = sum(count_by_form.values())
+    if count_about_boxes < unreadable / 2:
         return "try a stronger model"
     form = _ANOTHER_FORM.get(_most_frequent(count_by_form), "json")
     return f"try {setting('vlm.asking', form)}"

@@ -535,7 +535,8 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
 
 
 def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnPictures) -> int:
-    # How many probes all endpoints of a step's serving need together for that many requests.
+    # How many probes a step's serving needs for that many requests. Each check puts its probes to
+    # every endpoint of the serving.
     serving = step.operator.serving
     assert serving is not None  # it is asked something
     limits = serving.image_limits
