@@ -69,7 +69,8 @@ def answer_of(reply: str) -> str:
     """Return a reply's answer: without thinking, code, other messages and a template's tokens.
     Raises UnreadableReply where the reply is empty, or ends inside the thinking.
     """
-    text = _last_message(reply) if "<" in reply else reply  # all headers of messages have a "<"
+    has_headers = "<" in reply  # each header of a message has one
+    text = _last_message(reply) if has_headers else reply
     text = _after_code(text)
     text = _without_thinking(text)
     text = _contents_of_answer_tags(text)
@@ -106,21 +107,21 @@ def enclosed(text: str) -> Answer:
 
 def _in_fence(text: str) -> Answer:
     parts = text.split("```")  # in turn outside and inside of a fence
-    ends_with_mark_too_many = len(parts) == 4 and not parts[3].strip()
-    if ends_with_mark_too_many:  # the answer's own fence is closed, and nothing is after the mark
+    has_mark_too_many = len(parts) == 4 and not parts[3].strip()
+    if has_mark_too_many:  # "```[…]``` ```": the answer's fence is closed, and a further one empty
         parts.pop()
     outside_fences, in_fences = parts[0::2], parts[1::2]
-    is_last_open = len(parts) % 2 == 0
-    # A single fence that breaks off has the answer as far as it goes. Of two, it isn't known
-    # whether they would have been equal.
-    if is_last_open and len(in_fences) > 1:
+    breaks_off = len(parts) % 2 == 0
+    # A single fence that breaks off has the answer as far as it goes. A second one may have become
+    # another answer.
+    if breaks_off and len(in_fences) > 1:
         raise UnreadableReply("a further fenced answer breaks off", "several answers")
     blocks = [_LANGUAGE.sub("", part, count=1) for part in in_fences]
     blocks = [block for block in blocks if block.strip()]
     if not blocks:
         return Answer(" ".join(parts))  # all fences are empty, and the answer is outside of them
     if len({block.strip() for block in blocks}) == 1:  # one block, or equal ones
-        inside = blocks[0].rstrip("`")  # one that is cut off may end in one or two of three marks
+        inside = blocks[0].rstrip("`")  # "[1, 2, 3, 4]``" breaks off within the closing mark
     elif are_parts([strict_json(block) for block in blocks]):
         inside = "\n".join(blocks)  # a block for each phrase
     else:
@@ -137,8 +138,8 @@ def _last_message(reply: str) -> str:
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
         return _until_end(reply)
-    # Text before the first header is a message, too, unless it has the mark of a side message in
-    # it. That is one to the model itself (its thinking) or to a tool.
+    # Text before the first header is a message, too. A side message is one to the model itself
+    # (its thinking) or to a tool.
     before_all = reply[: headers[0].start()]
     answer = "" if _SIDE.search(before_all) else _until_end(before_all)
     ends = [header.start() for header in headers[1:]] + [len(reply)]
@@ -149,7 +150,8 @@ def _last_message(reply: str) -> str:
         if is_from_user and answer.strip():
             # After its answer the model went on and made up the user's next question.
             break
-        if not is_from_user and not is_side_message and content.strip():
+        is_to_user = not is_from_user and not is_side_message
+        if is_to_user and content.strip():
             answer = content
     if not answer.strip():
         raise UnreadableReply(_ENDS_INSIDE, "only thinking")
@@ -157,7 +159,7 @@ def _last_message(reply: str) -> str:
 
 
 def _until_end(text: str) -> str:
-    # The text up to the first mark of a message's end that has something before it.
+    # "Hello<end>…" -> "Hello"; "<end>Hello<end>…" -> "Hello", because nothing is before the first
     end = _MESSAGE_END.search(text)
     while end is not None:
         if text[: end.start()].strip():
@@ -181,15 +183,16 @@ def _without_thinking(text: str) -> str:
 
 
 def _parts_outside_thinking(text: str) -> list[str]:
-    # First what is before all thinking, then what follows each.
+    # "a<think>b</think>c<think>d</think>e" -> "a", "c", "e"
+    # "a</think>b" -> "", "b": the thinking was opened in the prompt
     parts: list[str] = []
     depth = 0  # of thinking within thinking
-    start = 0  # of the part that is outside, while `depth` is 0
+    start = 0  # of the part outside, while `depth` is 0
     for mark in _MARK.finditer(text):
         opens = mark["opens"] is not None
         if depth == 0 and opens:
             parts.append(text[start : mark.start()])
-        elif depth == 0:  # it was opened in the prompt: all before it is thinking
+        elif depth == 0:
             parts = [""]
         if opens:
             depth += 1
@@ -203,13 +206,12 @@ def _parts_outside_thinking(text: str) -> list[str]:
 
 
 def _after_code(text: str) -> str:
-    # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
-    # (google-generativeai, `response.text`).
+    # Gemini runs code: a block of it, then one of its result, and the answer follows the last
+    # result (google-generativeai, `response.text`).
     parts = text.split("```")  # in turn outside and inside of a block: blocks have the odd indices
     index_of_answer = 0
-    last_index = len(parts) - 1
-    for i in range(1, last_index - 2, 2):  # after the result at i + 2, the answer has to follow
-        code, between, result = parts[i], parts[i + 1], parts[i + 2]
+    for i in range(1, len(parts) - 3, 2):
+        code, between, result, _answer = parts[i : i + 4]
         if _CODE.match(code) and not between.strip() and _RESULT.match(result):
             index_of_answer = i + 3
     answer = "```".join(parts[index_of_answer:])
@@ -217,8 +219,9 @@ def _after_code(text: str) -> str:
 
 
 def _contents_of_answer_tags(text: str) -> str:
-    # Of "I look. <answer>[1, 2, 3, 4]</answer> Done.", "[1, 2, 3, 4]" and "Done." in two lines:
-    # what is in tags such as <answer>, and the words after them.
+    # What is in tags such as <answer>, with words around them in lines of their own:
+    # "I look. <answer>[1, 2, 3, 4]</answer> Done." -> "[1, 2, 3, 4]", "Done."
+    # "I see no cup. <answer>none</answer>" -> "I see no cup.", "none"
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
     tags = [match for match in _ANSWER.finditer(text) if match[1].strip()]
@@ -234,9 +237,8 @@ def _contents_of_answer_tags(text: str) -> str:
         raise UnreadableReply("the reply has several answers", "several answers")
     has_box = any(map(str.isdigit, answer))  # a box's numbers have digits
     if has_box:
-        return f"{answer}\n{after}".strip()  # without the words before, as without thinking
-    # The answer says that nothing is there. Then the words before it count as well, as they do
-    # without tags.
+        return f"{answer}\n{after}".strip()  # the words before are taken for thinking
+    # The answer says that nothing is there. The words before it may contradict that.
     return f"{before}\n{answer}\n{after}".strip()
 
 

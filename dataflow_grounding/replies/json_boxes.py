@@ -38,8 +38,8 @@ class Boxes(NamedTuple):
     corners: bool = False  # whether they are two corners in any format
 
     def as_corners(self) -> list[tuple[float, ...]]:
-        """Return the boxes in a form in which equal ones compare as equal. Where the keys settle
-        their order, that is two corners, rounded; else it is the numbers as written.
+        """Return the boxes as they are compared: as two corners, where the keys settle their order,
+        else as written. They are rounded, because x + width may differ from x2 in the last digit.
         """
         corners: list[tuple[float, ...]] = []
         for numbers in self.numbers:
@@ -108,7 +108,7 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
     has_no_lists = not any(isinstance(item, (list, dict)) for item in value)
     if has_no_lists:
         return Boxes([_floats(value)])
-    if _are_two_corners(value):
+    if _are_two_corners(value):  # [[1, 2], [3, 4]]
         return Boxes([_floats(_flat(value))], corners=True)
     return _boxes_in_list(value)
 
@@ -133,9 +133,10 @@ def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool 
 
 
 def _named_box(fields: dict[str, Any]) -> Boxes:
+    # {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, and nothing else
     boxes = boxes_by_name(fields)
-    is_whole = all(map(is_coordinate, fields)) and not isinstance(fields, RepeatedKeys)
-    if len(boxes) != 1 or not is_whole:
+    has_other_keys = not all(map(is_coordinate, fields))
+    if len(boxes) != 1 or has_other_keys or isinstance(fields, RepeatedKeys):
         raise NoBox("a box within a box, or with a coordinate missing")
     return boxes[0]
 
@@ -153,8 +154,8 @@ def _boxes_in_list(items: list[Any]) -> Boxes:
 
 
 def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
-    """Return a box for each set of coordinates' names, such as x1, y1, x2 and y2, that the object
-    has whole. Raises NoBox where it has one without the others of its set.
+    """Return a box for each whole set of names in an object, such as x1, y1, x2 and y2. Raises
+    NoBox where a name is left over, such as x1 alone.
     """
     value_of_name = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
@@ -164,14 +165,14 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
             numbers = _floats([value_of_name[name] for name in names])
             boxes.append(Boxes([numbers], order, corners=order == "xyxy"))
             used.update(names)
-    left_over = (_coordinates() & value_of_name.keys()) - used
+    left_over = (_coordinates() & value_of_name.keys()) - used  # names of sets that aren't whole
     if left_over:
         raise NoBox(f"coordinates that are no box: {', '.join(sorted(left_over))}")
     return boxes
 
 
 def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
-    # An outline is [[x, y], …] or [x, y, x, y, …]; there may also be a list of them.
+    # [[x, y], …] and [x, y, x, y, …] are one outline. A list of these is several.
     are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
     items = _flat(value) if are_pairs else value
     is_one_outline = not any(isinstance(item, list) for item in items)
@@ -180,10 +181,10 @@ def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
         xs, ys = numbers[0::2], numbers[1::2]
         return [(min(xs), min(ys), max(xs), max(ys))]
     boxes: list[tuple[float, ...]] = []
-    for item in items:
-        if not isinstance(item, list):
+    for outline in items:
+        if not isinstance(outline, list):
             raise NoBox("a list of outlines and other things")
-        boxes += _boxes_around_outlines(item)
+        boxes += _boxes_around_outlines(outline)
     return boxes
 
 

@@ -41,7 +41,7 @@ def key_denies(key: str, truth: bool) -> bool:
     words = key_words(key)
     if not words_listed("degrees").isdisjoint(words):
         return False  # "fully_visible": false
-    if words[:1] in (["not"], ["no"]):
+    if words[:1] in (["not"], ["no"]):  # "not_visible": true says "visible": false
         words = words[1:]
         truth = not truth
     says = "says_not" if truth else "says_so"

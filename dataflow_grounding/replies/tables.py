@@ -33,7 +33,8 @@ def find_table(text: str) -> Table | None:
     if len(lines_with_cells) < 2:
         return None  # a header alone says nothing
     first = lines_with_cells[0]
-    end = first + len(list(takewhile(_has_cells, lines[first:])))
+    line_count = len(list(takewhile(_has_cells, lines[first:])))  # up to the first line of words
+    end = first + line_count
     header = _cells(lines[first])
     if not any(map(_is_of_boxes, header)):
         return None

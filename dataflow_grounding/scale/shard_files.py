@@ -51,15 +51,15 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
     # Writers that were not committed leave nothing when they are closed.
     with ExitStack() as open_writers, storing(results_dir):
         writers = [open_writers.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
-        # By shard, for each of its rows two numbers: the row's line in its file of the input, and
-        # its place in the whole input.
-        positions = [array("q") for _ in shards]
-        for number, row in source.split(count):  # with the number of the shard it falls to, from 1
+        # For each shard: the line of each row in its file of the input, and the row's place in the
+        # whole input, in turn.
+        lines_and_places = [array("q") for _ in shards]
+        for number, row in source.split(count):  # `number` is that of the row's shard, from 1
             writers[number - 1].write_line(as_line(row))
-            positions[number - 1].extend((row.line, row.place))
-        for writer, positions_of_shard in zip(writers, positions, strict=True):
+            lines_and_places[number - 1].extend((row.line, row.place))
+        for writer, numbers_of_shard in zip(writers, lines_and_places, strict=True):
             writer.commit()
-            write_line_numbers(writer.path, positions_of_shard)
+            write_line_numbers(writer.path, numbers_of_shard)
     paths = [shard.rows for shard in shards]
     bucket.send_files(*paths, *map(lines_path, paths))
     return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
@@ -96,7 +96,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         files[step.storage.output_path] = [each.output_path for each in storages_of_shards]
     # A shard has one file for the failures of all steps. So the last step's storages will do.
     failures_of_shards = [each.failures_path for each in storages_of_shards]
-    # Those in the file that is replaced.
+    # The file of failures is replaced. It may have some of steps that aren't run now.
     failures_of_other_steps = other_failures(summary.failures_file, {step.label for step in steps})
     # Where the results are at an address, the files are fetched: workers have written them there.
     shard_files = list(chain.from_iterable(files.values()))
@@ -118,9 +118,9 @@ def write_joined(
 ) -> list[str]:
     """Write shards' files as one for each step and one for failures.
 
-    Lines are in the order of the input. A step's file without rows isn't written: that of an
-    earlier run stays. The file of failures is always written. No file is put in its place before
-    all are written.
+    Lines are in the order of the input. All files are written before the first is put in its place.
+    A step's file without rows isn't put there, so that of an earlier run stays. The file of
+    failures always is.
 
     Args:
         files: The shards' files of each step, by the file to write, in the order of the steps.
@@ -176,14 +176,14 @@ def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
 
 
 def _step_lines(path: str) -> Iterator[PlacedLine]:
-    # The rows of a shard's file of a step, which has one line for each place in the file next to
-    # it; nothing where no row got as far as this step.
+    # The rows of a shard's file of a step. The file next to it has the place of each line. Without
+    # that file, no row got as far as this step.
     if not os.path.exists(lines_path(path)):
         return
     with _undamaged(path) as file:
         places = read_line_numbers(path)
-        # from 1, each larger than the one before
-        if any(place <= before for before, place in pairwise([0, *places])):
+        # Places begin at 1 and rise.
+        if any(place <= previous for previous, place in pairwise([0, *places])):
             raise ValueError("the places of its rows are not in order")
         yield from zip(places, file, strict=True)
 

@@ -91,7 +91,7 @@ def _read_region_captions(reply: str, count: int) -> tuple[RegionCaptions, list[
         # Models that were trained on texts with <region1> in them may answer in one.
         text_by_region = read_marked_text(reply, count)
         if len(text_by_region) < count:
-            raise  # what is wrong with the reply as JSON
+            raise  # the error of the reply as JSON
         texts = [text_by_region[number] for number in sorted(text_by_region)]
         note = Note("own_words", "the reply is a text with <region1> and so on in it")
         return RegionCaptions(texts, reply.strip()), [note]
@@ -104,14 +104,14 @@ def _read_region_captions(reply: str, count: int) -> tuple[RegionCaptions, list[
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
-    """Return what a text says of each region that it names, as `<region1>`: the sentences or lines
-    that name it, each with the next ones that name none. Numbers above `count` are left out.
+    """Return what a text says of each region that it names, as `<region1>`. A sentence that names
+    none is about the regions that were named last. Numbers above `count` are left out.
 
     "<region1> is a dog. It runs. <region2> is a ball." with a count of 2 is
     {1: "<region1> is a dog. It runs.", 2: "<region2> is a ball."}.
     """
     sentences_by_region: dict[int, list[str]] = {}
-    current: list[int] = []  # named last: a sentence without names is about these regions
+    current: list[int] = []  # the regions that were named last
     for sentence in _BETWEEN_SENTENCES.split(text):
         numbers = _region_numbers(sentence)
         if numbers:

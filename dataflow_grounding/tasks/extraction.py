@@ -55,10 +55,10 @@ def _read_extracted(reply: str, caption: str) -> tuple[Extracted, list[Note]]:
     items = data["expressions"]
     if not isinstance(items, list):
         raise UnreadableReply('"expressions" is not a list.')
-    # In `{"expressions": [{"text": "a dog"}]` only the last brace is missing.
-    ends_with_list = reply.rstrip().endswith("]")
-    if is_cut_off(notes) and not ends_with_list:
-        # An expression that was cut off would never be looked for.
+    # An expression that was cut off would never be looked for. But in `{"expressions": [{"text":
+    # "a dog"}]` only the last brace is missing.
+    lacks_only_brace = reply.rstrip().endswith("]")
+    if is_cut_off(notes) and not lacks_only_brace:
         raise TruncatedReply("the reply is cut off in the middle of its expressions.")
     cleaned_caption = _said(data.get("cleaned_caption"))
     why_not = _why_not_cleaned(cleaned_caption, caption)
@@ -103,10 +103,11 @@ def _why_not_cleaned(cleaned: str, caption: str) -> Note | None:
 
 
 def _is_cleaned(cleaned: str, caption: str) -> bool:
-    # Whether a text is the caption, mended. It may differ in spelling, spacing, signs and articles,
-    # leave words out, and add a few: "a man on a bench" for "man bench". It may not put another
-    # word in a word's place. Measured: of 4,046 captions of Flickr8k with slips in a fifth of their
-    # words, this refuses one; of 11,265 with another color in the text, it takes none.
+    # Whether a text is the caption, mended:
+    # "a bleu car" -> "a blue car", "man bench" -> "a man on a bench", "a very red car" -> "a car"
+    # but not "a red car" -> "a green car": another word is in a word's place
+    # Measured: of 4,046 captions of Flickr8k with slips in a fifth of their words, this refuses
+    # one; of 11,265 with another color in the text, it takes none.
     before = _words(caption)
     after = _words(cleaned)
     if len(after) > 2 * len(before):  # too many were added; to compare them would take long

@@ -86,8 +86,9 @@ class _FusedReader:
     def read_boxes(
         self, answer: ObjectAnswer, phrases: Sequence[str]
     ) -> tuple[list[Found], list[Note]]:
-        """Read the boxes under "objects", or else those that the expressions have of their own. A
-        reply may have both: then they have to be equal.
+        """Read the boxes under "objects", or else those that the expressions have of their own:
+        `{"expressions": [{"id": 1, "text": "a cup", "bbox": […]}]}`. Where a reply has both, they
+        have to be equal.
         """
         items = answer.fields["expressions"]
         objects = answer.fields.get("objects")
@@ -103,10 +104,10 @@ class _FusedReader:
         if not phrases:
             return [], []
         found, notes = self.read_objects(objects, answer, phrase_by_id)
-        not_null = [own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})]
-        if not_null:
-            found_within, _ = self.read_objects(not_null, answer, phrase_by_id)
-            _check_equal(found_within, found, phrases)
+        own_boxes_with_value = [own for own in own_boxes if _has_value(own)]
+        if own_boxes_with_value:
+            own_found, _ = self.read_objects(own_boxes_with_value, answer, phrase_by_id)
+            _check_equal(own_found, found, phrases)
         return found, notes
 
     def read_objects(
@@ -119,9 +120,11 @@ class _FusedReader:
 
 def _ids_of(items: Sequence[Any]) -> list[int]:
     # The ids of the expressions that have a text, in their order. Boxes name their expressions by
-    # these. They are the ids that the reply itself gives, as models may begin with 0, leave a
-    # number out, or list expressions in another order. An expression without an id has its place
-    # as one, if the stated ids are the places of theirs.
+    # these. Stated ids -> ids:
+    # 1, 2, 3 and none, none, none -> 1, 2, 3
+    # 1, none, 3 -> 1, 2, 3
+    # 0, 1, 2 and 3, 1, 2 -> as stated
+    # 0, none, 2 -> UnreadableReply: one has no id, and the others don't count from 1
     stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
     count_from_1 = all(
         stated is None or id_of(stated) == place for place, stated in enumerate(stated_ids, 1)
@@ -153,6 +156,11 @@ def _boxes_within(items: Sequence[Any], ids: Sequence[int], box_key: str) -> lis
     return objects
 
 
+def _has_value(own_box: Mapping[str, Any]) -> bool:
+    # {"id": 1, "bbox": null} has none.
+    return any(own_box[key] for key in own_box.keys() - {"id"})
+
+
 def _is_box(key: str, value: Any, box_key: str) -> bool:
     if isinstance(value, str) and not any(map(str.isdigit, value)):
         return False  # "location": "on the left"
@@ -161,12 +169,14 @@ def _is_box(key: str, value: Any, box_key: str) -> bool:
     return is_coordinate(key) or (has_role(key, "box") and isinstance(value, (list, dict)))
 
 
-def _check_equal(stated: Sequence[Found], found: Sequence[Found], phrases: Sequence[str]) -> None:
-    # Refuses a reply whose expressions have other boxes than its objects.
-    for phrase, own, other in zip(phrases, stated, found, strict=True):
+def _check_equal(
+    own_found: Sequence[Found], found: Sequence[Found], phrases: Sequence[str]
+) -> None:
+    # Refuses a reply in which an expression has other boxes of its own than under "objects".
+    for phrase, own, under_objects in zip(phrases, own_found, found, strict=True):
         own_boxes = sorted(instance["bbox"] for instance in own.instances)
-        other_boxes = sorted(instance["bbox"] for instance in other.instances)
-        if own_boxes and own_boxes != other_boxes:
+        boxes_under_objects = sorted(instance["bbox"] for instance in under_objects.instances)
+        if own_boxes and own_boxes != boxes_under_objects:
             raise UnreadableReply(f"{phrase[:60]!r} has two boxes, which differ.")
 
 

@@ -36,8 +36,8 @@ class Changed(NamedTuple):
 
 
 def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Request[list[Changed]]:
-    """Make the request for phrases that differ in one thing from what is in the picture: at most
-    `count`, none of them equal, by `class_key`, to a phrase or another one.
+    """Make the request for phrases that differ in one thing from what is in the picture. The answer
+    has at most `count`. All differ, by `class_key`, from each other and from `phrases`.
     """
     schema = object_of(
         negatives=list_of(

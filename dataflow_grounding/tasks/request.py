@@ -86,13 +86,13 @@ class Tries:
 class Sending:
     """What the engine heeds while it gets a request answered."""
 
-    # awaited before it is sent, not where a stored reply answers it; may raise RunStopped
+    # Awaited before it is sent, but not where a stored reply answers it. May raise RunStopped.
     before_sending: Callable[[], Awaitable[None]] | None = None
-    # called before a stored reply is read, with a function that says whether the reply had been
-    # asked for again when it came
+    # Called before a stored reply is read. Its argument is a function that says whether the reply
+    # had been asked for again when it came.
     stored: Callable[[Callable[[], bool]], None] | None = None
-    # asked last of all, when there is room to send it; where it says no, `before_sending` is
-    # awaited once more
+    # Asked last of all, when there is room to send it. Where it says no, `before_sending` is
+    # awaited once more.
     may_send: Callable[[], bool] | None = None
     before_another: Callable[..., None] = lambda *refused: None
     reply_group: str = ""  # of replies for which checks of the endpoint vouch together
@@ -199,7 +199,7 @@ class Request(Generic[T]):
         turn has.
         """
         count_in_turns = sum(len(turn.images) for turn in self.turns)
-        own_images = self.images[count_in_turns:]
+        own_images = self.images[count_in_turns:]  # `images` begins with those of the turns
         turns = [turn for turn in self.turns if turn.role != SYSTEM]
         return [*turns, Turn("user", self.text, own_images)]
 
@@ -240,16 +240,18 @@ class Request(Generic[T]):
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at. Where the last reply was cut off, the usual one is
-        halved with each attempt, but never below COOLEST; None, the endpoint's own, stays None.
+        halved with each unread reply, but never below COOLEST. None is the endpoint's own, and
+        stays None.
         """
         if usual is None or not self.tries.cut_off:
             return usual
         return max(COOLEST, round(usual * 0.5**self.tries.unread, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Return a digest of all that the reply depends on; `identity` is the serving's. The schema
-        is not among that, because the text says the same in words. Nor is what was wrong with an
-        earlier reply: how many could not be read is enough.
+        """Return a digest of all that the reply depends on; `identity` is the serving's.
+
+        The schema isn't in it, because the text says the same in words. What was wrong with an
+        earlier reply isn't either: the number of unread replies is enough.
         """
         parts: dict[str, Any] = {
             "serving": dict(identity),
@@ -259,8 +261,8 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.tries.unread,
         }
-        # Replies are stored by this key, some by earlier versions, which had none of these: a
-        # request without them keeps its key.
+        # Replies of earlier versions are stored by keys without these parts. So a part is added
+        # only where the request has it.
         if self.form.is_free:
             parts["free_form"] = True
         if self.form.thinking:

@@ -120,8 +120,8 @@ def is_refusal(text: str) -> bool:
 
 
 def saw_no_picture(text: str) -> bool:
-    """Whether a text begins with words that the picture wasn't seen. What can't be seen in it says
-    nothing of that.
+    """Whether a text says at its beginning that the picture wasn't seen: "I can't see the image",
+    but not "I can't see a dog".
     """
     return is_refusal(text) and _NO_PICTURE.search(text.casefold()) is not None
 

@@ -82,14 +82,15 @@ class AskingForm:
         return replace(request, **changes)
 
     def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
-        # The fields of a request for boxes that this form changes; `form` is its reply's form.
+        # The fields of a request for boxes that this form changes. `form` is the form of its reply,
+        # with the thinking that was asked for.
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
         if self.reply == "lines":
             changes = self._changes_of_words(request, key)
             changes["form"] = replace(form, is_free=True, in_words="these lines")
             changes["read"] = partial(_read_lines, request.read, usual_key)
-            return changes  # lines have no schema
+            return changes  # the schema stays: it isn't sent with a free form
         changes = {}
         if self.reply == "json":
             changes["form"] = replace(form, is_free=True)
@@ -166,18 +167,17 @@ def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    # The words that fill a prompt, with another key for boxes. Those on the box format name the key
-    # in a phrase that `BoxFormat.instructions` writes. It is replaced there, or taken out where
-    # boxes aren't named.
-    before = f'under the key "{words["box_key"]}" '
-    after = f'under the key "{key}" ' if is_named else ""
-    return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}
+    # The words that fill a prompt, with another key for boxes. `BoxFormat.instructions` has written
+    # 'under the key "bbox_2d" ' among them. Lines have no key, so there that is taken out.
+    usual = f'under the key "{words["box_key"]}" '
+    own = f'under the key "{key}" ' if is_named else ""
+    box_format = words["box_format"].replace(usual, own)
+    return {**words, "box_key": key, "box_format": box_format}
 
 
 def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
-    # The schema of a reply whose boxes are under `new_key`, in place of `key`; with "lists", those
-    # of a phrase together.
-    if boxes == "lists":
+    # The schema of a reply whose boxes are under `new_key`, in place of `key`.
+    if boxes == "lists":  # an object for each phrase, with all its boxes
         item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
         return object_of(objects=list_of(item))
     properties = schema["properties"]["objects"]["items"]["properties"]
@@ -188,8 +188,8 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _read_renamed(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str, reply: str
 ) -> ReadReply[T]:
-    # Each key "box" becomes the usual one, such as "bbox_2d". A colon makes a key: a label that is
-    # the same word stays.
+    # `{"label": "box", "box": […]}` becomes `{"label": "box", "bbox_2d": […]}`: only a key has a
+    # colon after it.
     return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
 
 
@@ -203,10 +203,11 @@ def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> Re
 
 
 def _read_each_phrase(read: Callable[[str], ReadReply[T]], reply: str) -> ReadReply[T]:
-    # Lines and lists are asked for with one for each phrase, also where its thing isn't there.
+    # Lines and lists are asked for with one for each phrase, also where its thing isn't there. So a
+    # phrase that the reply doesn't name was forgotten.
     answer, notes = read(reply)
-    found = answer if isinstance(answer, list) else []  # else it is a check's
-    for number, one in enumerate(found, 1):
-        if isinstance(one, Found) and one.status == "none" and not one.named:
+    all_found = answer if isinstance(answer, list) else []  # a check's answer is no list
+    for number, found in enumerate(all_found, 1):
+        if isinstance(found, Found) and found.status == "none" and not found.named:
             raise UnreadableReply(f"phrase {number} has neither a box nor none", "left out")
     return answer, notes

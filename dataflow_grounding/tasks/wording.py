@@ -53,8 +53,8 @@ class Wording:
         for term, definition in self.definitions.items():
             if not _is_text(term) or not _is_text(definition):
                 raise SpecError(f"the definition of {term!r:.60} should be a text")
-        # A form of asking may have a prompt of its own: the user's words for the usual one would
-        # never be sent.
+        # A form of asking may use another prompt than the usual one. Then the user's own words for
+        # the usual one would never be sent.
         prompt_used = self.asking.prompt_name if self.asking else WITH_FORMS
         if WITH_FORMS in self.prompts and prompt_used not in self.prompts:
             raise SpecError(
@@ -93,7 +93,8 @@ class Wording:
         changes: dict[str, Any] = {}
         prompt = request.prompt
         template = self.prompts.get(prompt.name or request.task)
-        if template is not None:  # "Find …: <input> Reply with …" has the data in the middle
+        if template is not None:
+            # "Find …: <input> Reply with …": the data of the question goes in place of <input>
             before, _, after = template.partition(INPUT)
             changes["instructions"] = filled(before.strip(), prompt.words)
             prompt = replace(prompt, closing=filled(after.strip(), prompt.words))
@@ -116,8 +117,8 @@ class Wording:
 
 
 def ejected(name: str) -> str:
-    """Return a shipped prompt as the beginning of a user's own file: it ends with `<input>`, but
-    for a system message.
+    """Return a shipped prompt for a user's own file to begin with. Unless it is a system message,
+    it gets the line `<input>`, where the data goes.
     """
     if name not in prompt_names():
         raise SpecError(f"no prompt {name!r}{_nearest(name)}")
@@ -195,21 +196,22 @@ class _NeededPart(NamedTuple):
 
 
 def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
-    # What of a shipped prompt its replies depend on: the placeholders, and the form of the reply
-    # after "Reply:", `{"objects": [{"id": 1, …}]}` or `1. the red cup: [n, n, n, n]`.
+    # What of a shipped prompt its replies depend on.
+    # 1. Placeholders, such as {box_format}.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield _NeededPart(placeholder, re.escape(placeholder))
     _, _, reply = shipped.rpartition(_REPLY)
-    # A key counts only with a colon after it: the instructions may name it, too.
+    # 2. Keys, as in `Reply: {"objects": [{"id": 1, …}]}`. A key needs a colon after it, because the
+    # instructions may name it, too.
     for key in dict.fromkeys(_KEY.findall(reply)):
         yield _NeededPart(f'"{key}"', rf'"{re.escape(key)}"\s*:')
-    # A reply in lines has no keys.
+    # 3. Values of lines, which have no keys: `[n, n, n, n]` of `1. the red cup: [n, n, n, n]`.
     for value in _REPLY_LINE.findall(reply):
         yield _NeededPart(value, re.escape(value))
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    # Yields all texts in a JSON value, but for keys.
+    # Yields all texts in a JSON value, without the keys.
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

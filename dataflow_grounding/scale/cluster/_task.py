@@ -143,7 +143,7 @@ def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) ->
     task = _Task(shard)
     try:
         task.execute(_taken_up(work, home), lane, grant)
-    except KeyboardInterrupt:  # outside the run, which takes it as the wish to end soon
+    except KeyboardInterrupt:  # before or after the run; within it, the run ends by itself
         task.wrong = WorkError(Interrupted, "interrupted")
     except Exception as error:
         task.wrong = _as_work_error(error)
@@ -151,8 +151,8 @@ def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) ->
 
 
 def _taken_up(data: bytes, home: Home) -> Work:
-    # Prepares this process for the work, so that it goes as in the driver's: modules, current
-    # folder, keys. Raises InputError.
+    # Prepares this process, so that the work goes as in the driver's: with its modules, its current
+    # folder and its keys. Raises InputError.
     here = socket.gethostname()
     if home.version != __version__:
         raise InputError(
@@ -235,7 +235,7 @@ class _Task:
     def outcome(self) -> ShardOutcome:
         """Return what became of the shard."""
         run = self._run
-        # A run that was stopped has the counts, too, though `execute` returned no summary.
+        # Where the run was stopped, `execute` returned no summary, but the run has the counts.
         summary = self._summary if run is None else run.summary
         if run is not None and run.begun:
             now = run.now(0)
@@ -247,7 +247,7 @@ class _Task:
             )
         wrong = self.wrong
         if wrong is not None and run is not None and run.stopped is not None:
-            wrong = _as_work_error(run.stopped)  # which says more than what failed after it
+            wrong = _as_work_error(run.stopped)  # it says more than what failed afterwards
         sent = self._budget.sent if self._budget else 0
         usd = self._budget.spent if self._budget else 0.0
         return ShardOutcome(summary, now, sent, usd, wrong)
@@ -255,15 +255,16 @@ class _Task:
 
 def _rows_here(shard: Shard, folder: str) -> str:
     # The file of a shard's rows, in its folder on this machine. Where the results are at an
-    # address, that is a copy, which is fetched together with its file of places.
+    # address, this fetches a copy of it and of its file of places.
     rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
     bucket.bring(rows, lines_path(rows))
     return rows
 
 
 def _accepted_by_any(servings: Sequence[Any]) -> str:
-    # What the run found out that the endpoint takes, such as "response_format json_schema,
-    # max_tokens"; "" where no serving knows. The driver's own servings have sent nothing.
+    # Which parameters the endpoint turned out to take, such as "response_format json_schema,
+    # max_tokens"; "" where no serving knows. The driver's own servings have sent nothing, so it
+    # can't find that out itself.
     for serving in servings:
         with suppress(Exception):  # a user's own may raise
             accepted = str(serving.facts().get("takes") or "")
