@@ -513,8 +513,8 @@ class _Run:
             try:
                 if self._replies.is_taken_over():
                     self._taken_over()
-                # A run that was taken over sends its replies, too. They were paid for, and the log
-                # is its own: no other run writes it.
+                # Also after it was taken over: these replies were paid for, and they go into a log
+                # of its own, which no other run writes.
                 self._replies.send()
                 wait = SEND_SECONDS
             except OSError as error:

@@ -266,9 +266,11 @@ def _without_marks(folded: _Folded) -> _Folded:
 
 
 def _are_signs_of_the_text(folded: _Folded, start: int, end: int) -> bool:
-    # Whether the signs from `start` to `end` belong to the text, though Markdown has such marks.
-    # They do within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3", "*"), and if
-    # they have an accent.
+    # Whether the signs from `start` to `end` belong to the text, though Markdown has such marks:
+    #   within a word                      -> they do: vis_a, 2*3
+    #   between blanks or ends of the text -> they do: "2 * 3", "*"
+    #   with an accent on the last one     -> they do
+    #   else                               -> they are marks: "a **red** car"
 
     # the characters next to the signs, "" at an end of the text, and their kinds
     before = folded.text[max(0, start - 1) : start]

@@ -424,8 +424,8 @@ class Asking:
                 self.endpoints.failed(endpoint, fault, pending.tries[fault.kind])
             return fault
         finally:
-            # This lets the next request in. It comes last: an endpoint that was passed over or
-            # given up just now lets nobody in.
+            # This lets the next request in, so it comes last. If the endpoint was passed over or
+            # given up just above, it lets nobody in.
             self.endpoints.release(endpoint, sent, refused=is_overloaded, answered=is_answered)
 
     async def _fault_of_refusal(
@@ -521,9 +521,9 @@ class Asking:
         pending: _Pending,
     ) -> errors.RecordError:
         # The endpoint has refused many requests in a row, the last one with `error`. A plain
-        # question tells whose fault that is. If it is answered, it was the records': then this
-        # returns `record_failure`, what `error` means for the record. If it is refused, too, the
-        # endpoint is given up, and this returns why.
+        # question tells whose fault that is, and what to return:
+        #   answered -> the records': `record_failure`, what `error` means for this record
+        #   refused  -> the endpoint's: it is given up, and the reason is returned
         self._plain_asker = pending.by
         count = endpoint.refused_in_a_row  # read now: the plain question may reset it
         plain_refusal = await self._shared_plain_refusal(endpoint, pending.request.text_only)

@@ -206,8 +206,8 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     # Runs the work in a thread, because this one has a loop, which can't run another.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
-    # This thread's loop is blocked until the work has ended. Under `asyncio.run`, SIGINT would only
-    # ask that loop to cancel its task, which comes too late: so the signal is caught here.
+    # Under `asyncio.run`, SIGINT asks this thread's loop to cancel its task. That loop is blocked
+    # until the work has ended, so it would come too late: the signal is caught here instead.
     caught = [] if is_ignored else [signal.SIGINT]
     with signals_to(own_loop.interrupt, *caught), ThreadPoolExecutor(1) as thread:
         done = thread.submit(contextvars.copy_context().run, own_loop.run)

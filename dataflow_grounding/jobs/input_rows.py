@@ -108,9 +108,10 @@ def _with_file(
     name_of_bytes: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
-    # The row with its picture as the path of a file; a broken row where the picture couldn't be
-    # fetched. `name_of_bytes` returns the path for a picture in bytes. `fetched` has what `Fetch`
-    # returned for each address.
+    # The row with its picture as the path of a file. By what the row states:
+    #   an address that was fetched -> the path in `fetched`, or a broken row if that failed
+    #   bytes                       -> the path that `name_of_bytes` returns
+    #   a path or any other value   -> as it is
     if row.data is None:
         return row
     if image_column not in row.data:
