@@ -187,9 +187,8 @@ def _described_regions(
         others = {name: value for name, value in region.items() if name != "bbox_2d"}
         region_type = region.get("type") or type_of_label
         regions.append({**others, "bbox": bbox, "type": region_type})
-    # The regions are in `matching.size`. A box that is none of them may be in the image's own size
-    # all the same, because the model has seen the image. Only where the two are the same is its
-    # size certain.
+    # Where the regions are in another size than the image's, nothing tells which of the two a box
+    # is in that is none of them.
     is_size_certain = matching.size == sizes.of_image
     return Regions(regions, in_1000, matching.size, is_size_certain)
 
