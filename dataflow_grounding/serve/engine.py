@@ -215,23 +215,27 @@ class Engine:
             columns |= update or {}
         return columns
 
-    def _begin_again_after(self, stopped: errors.GroundingError) -> None:
-        # An error may have stopped an asking, which then sends nothing more:
-        # the store can't be written    -> all askings are stopped: replies would be lost
-        # our own budget is used up     -> it stays stopped
-        # all else                      -> it is renewed: an endpoint that was down may be up by now
-        # Where the watch of the box format has stopped it, the watch stops the new one again.
-        if isinstance(stopped, errors.StorageFailed):
+    def _begin_again_after(self, error: errors.GroundingError) -> None:
+        if isinstance(error, errors.StorageFailed):
             for asking in self._askings.values():
-                asking.stopped = stopped  # what is paid for from now on would be lost
-            return
-        # QuotaUsedUp is a kind of BudgetExceeded, but the endpoint's: it may give more later.
-        is_of_endpoint = isinstance(stopped, errors.QuotaUsedUp)
-        if isinstance(stopped, errors.BudgetExceeded) and not is_of_endpoint:
-            return
+                asking.stopped = error  # what is paid for from now on would be lost
         for key, asking in list(self._askings.items()):
-            if asking.stopped:
+            if asking.stopped is not None and _may_pass(asking.stopped):
                 self._askings[key] = asking.renewed()
+
+
+def _may_pass(stopped: errors.RunStopped) -> bool:
+    # Whether what has stopped an asking, so that it sends nothing more, may be over by now:
+    #
+    #     the store can't be written -> no: replies would be lost
+    #     our own budget is used up  -> no
+    #     the endpoint's quota is    -> yes: it may give more later
+    #     all else                   -> yes: an endpoint that was down may be up
+    #
+    # Where the watch of the box format has stopped it, the watch stops the new one again.
+    is_of_endpoint = isinstance(stopped, errors.QuotaUsedUp)  # a kind of BudgetExceeded
+    is_ours = isinstance(stopped, errors.StorageFailed | errors.BudgetExceeded)
+    return is_of_endpoint or not is_ours
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:

@@ -150,6 +150,10 @@ def test_on_a_full_disk_nothing_more_is_paid_for_until_a_restart(
         assert [answer.status for answer in lost] == [503] * 3
         assert "can't write .ckpt/replies.jsonl" in lost[0].body["error"]
         assert str(tmp_path) not in str(lost)
+        # an error of another kind in between changes nothing
+        broken = {"image": base64.b64encode(b"no picture").decode(), "phrases": ["a cup"]}
+        assert served.post("/ground", broken).status == 400
+        assert served.post("/ground", body_of(3)).status == 503
         assert paid_for(endpoint) == 2
         assert served.post("/ground", body_of(0)).status == 200
     with Served(tmp_path, "--results", str(tmp_path / "results"), **variables) as served:
