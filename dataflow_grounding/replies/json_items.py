@@ -360,15 +360,19 @@ class _Reader:
         list_keys = self.list_keys_of(fields)
         _check_is_one_answer(phrase_keys, list_keys)
         count_before = len(self.parsed.boxes)
+        keys_with_boxes = set(list_keys)
         for key in phrase_keys:
+            count_before_key = len(self.parsed.boxes)
             self.read(fields[key], level + 1, label=key)
+            if len(self.parsed.boxes) > count_before_key:
+                keys_with_boxes.add(key)
         for key in list_keys:
             self.read_list_under(key, fields, level, label)
         self.read_statuses(fields.get("statuses"))  # the embedded grounder's, of phrases
         boxes = self.parsed.boxes[count_before:]
         others: dict[str, Any] = {}  # keys and values that were not read
         for key, value in fields.items():
-            if key in list_keys:
+            if key in keys_with_boxes:
                 continue
             # "coordinates" is a key for boxes, but "coordinates": "pixels" is a text next to them.
             is_text_next_to_boxes = bool(boxes) and isinstance(value, str)

@@ -962,3 +962,12 @@ def test_two_answers_about_one_phrase_stay_refused(reply: str) -> None:
 )
 def test_thinking_in_the_answer_may_leave_a_phrase_out(thought: str, unsure: list[int]) -> None:
     assert list(read_one(reasoning=thought).unsure) == unsure
+
+
+def test_boxes_under_phrases_may_be_texts() -> None:
+    reply = json.dumps({PHRASES[0]: "[100, 200, 300, 400]", PHRASES[1]: "10, 20, 30, 40"})
+    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=PHRASES)
+    assert [(box.id, *box.bbox) for box in reading.boxes] == [
+        (1, 100, 200, 300, 400),
+        (2, 10, 20, 30, 40),
+    ]
