@@ -24,7 +24,7 @@ from tests.support.workplace import Workplace
 if TYPE_CHECKING:
     from dataflow_grounding.testing import LoopbackServer
 
-OF_RUNS = {"workplace", "server"}
+OF_RUNS = {"workplace", "server", "served"}
 """Fixtures that a test asks for where it runs `generate`, or a server."""
 
 _cache_numbers = itertools.count()

@@ -85,6 +85,7 @@ def test_boxes_are_pixels_and_have_their_phrase(found: Grounded) -> None:
     assert (found.size, found.model, len(found)) == ((1920, 1080), "loopback", 2)
 
 
+@pytest.mark.slow
 def test_normalized_is_datature_vis_example_the_other_way(found: Grounded) -> None:
     assert found.normalized(1024)[0] == pytest.approx((256, 512, 768, 900), abs=0.5)
     assert found[0].normalized() == found.normalized()[0]

@@ -53,6 +53,7 @@ def test_what_is_within_is_there_on_every_system(name: str) -> None:
     assert ntpath.normpath(ntpath.join("C:\\results", name)).startswith("C:\\results")
 
 
+@pytest.mark.slow
 @given(names)
 def test_a_portable_name_is_within_and_stays_as_it_is(name: str) -> None:
     made = portable(name)

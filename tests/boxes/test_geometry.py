@@ -60,6 +60,7 @@ def test_coordinates_that_are_not_finite_have_no_whole_pixels(bbox: Bbox) -> Non
         whole_pixels(bbox, (10, 10))
 
 
+@pytest.mark.slow
 @given(boxes, sizes)
 def test_every_box_has_whole_pixels_inside_the_image(bbox: Bbox, size: Size) -> None:
     x1, y1, x2, y2 = whole_pixels(bbox, size)
@@ -69,6 +70,7 @@ def test_every_box_has_whole_pixels_inside_the_image(bbox: Bbox, size: Size) -> 
     assert whole_pixels((x1, y1, x2, y2), size) == (x1, y1, x2, y2)
 
 
+@pytest.mark.slow
 @given(boxes, sizes)
 def test_a_clamped_box_is_inside_and_stays_where_it_was_inside(bbox: Bbox, size: Size) -> None:
     inside = clamp(ordered(bbox), size)

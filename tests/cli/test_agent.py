@@ -28,6 +28,7 @@ def test_it_is_at_most_5000_tokens() -> None:
     assert 1500 < len(PIECES.findall(page())) <= 5000
 
 
+@pytest.mark.slow
 def test_every_command_key_and_operator_is_in_it() -> None:
     text = page()
     for name in COMMANDS:

@@ -100,6 +100,7 @@ def told(*arguments: Any) -> dict[str, Any]:
     return done.summary
 
 
+@pytest.mark.slow
 def test_the_report_shows_them(results: Path) -> None:
     told("report", results)
     page = (results / "report.html").read_text(encoding="utf-8")

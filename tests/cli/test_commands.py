@@ -34,6 +34,7 @@ def test_help_is_one_screen_and_begins_with_what_is_used_most() -> None:
     assert [lines[lines.index(heading) - 1] for heading in headings] == ["", "", ""]
 
 
+@pytest.mark.slow
 def test_every_command_is_in_the_help_and_has_its_own() -> None:
     whole = command(["--help"]).out
     for name, says in COMMANDS.items():

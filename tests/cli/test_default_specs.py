@@ -136,6 +136,7 @@ def at(block: Any, key: str) -> Any:
     return block
 
 
+@pytest.mark.slow
 def test_the_line_that_names_all_keys_can_be_typed() -> None:
     assert command(["default_specs"]).code == 0
     [line] = {

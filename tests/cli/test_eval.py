@@ -51,6 +51,7 @@ def figures(*arguments: str) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.slow
 def test_json_has_every_key_and_its_interval(folder: Path) -> None:
     said = figures("a.jsonl")
     assert set(KEYS.split()) <= set(said)
@@ -163,6 +164,7 @@ def test_a_folder_of_figures_and_worst_cases(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_another_tools_record(folder: Path) -> None:
     write(
         "a.jsonl",

@@ -57,6 +57,7 @@ def test_stats(records: Path) -> None:
     assert (figures["rejected"], figures["phrases"]) == (0, 4)
 
 
+@pytest.mark.slow
 def test_eval(records: Path, tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     cat = {"text": "cat", "instances": [{"bbox": RIGHT}]}
@@ -80,6 +81,7 @@ def test_split(records: Path, tmp_path: Path) -> None:
         assert sum(len(expression["instances"]) for expression in expressions) == boxes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["apply", "split"])
 def test_a_picture_whose_boxes_were_all_rejected_becomes_no_background(
     tmp_path: Path, way: str

@@ -457,6 +457,7 @@ def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> Non
     assert ask([[{"role": "user", "content": "?"}]]) == ['{"boxes": [1, 2]}']
 
 
+@pytest.mark.slow
 def test_our_operators_ask_its_servings_with_any_number_of_pictures(storage: FileStorage) -> None:
     theirs = TheirServing("A cup.")
     PromptedVQAGenerator(theirs).run(
@@ -525,6 +526,7 @@ def test_a_run_of_a_users_base_class_is_a_part_of_ours(
     assert told == ["regions", "questions"]
 
 
+@pytest.mark.slow
 def test_the_page_on_dataflow_shows_what_its_script_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_marked_command_runs_as_the_readme_has_it_at_that_time(tmp_path: Path,
     assert (tmp_path / "ran").read_text() == f"{name}\n"
 
 
+@pytest.mark.slow
 def test_the_quick_job_leaves_out_what_is_slow(tmp_path: Path) -> None:
     text = "# Another\n\n<!-- tests -->\n```bash\nprintf '%s\\n' of-the-readme\n```\n"
     done = run_job("quick", tmp_path, text)

@@ -149,6 +149,7 @@ def test_gives_no_box() -> None:
     assert told == {name: status for name, (_, status) in NOT_FOUND.items()}
 
 
+@pytest.mark.slow
 def test_evidence_and_score_say_what_was_seen() -> None:
     shape, thing = ask(scene(), "the red circle", "the red box")["objects"]
     assert (shape["evidence"], thing["evidence"]) == ("seen", "region")
@@ -257,6 +258,7 @@ def outdoors(*plants: tuple[int, int, int, int]) -> Any:
 LEFT, RIGHT = (0, 280, 160, 480), (440, 304, 640, 480)
 
 
+@pytest.mark.slow
 def test_plants_that_are_apart_get_a_box_each() -> None:
     found = outcome(outdoors(LEFT, RIGHT), "the leaves")
     assert len(found) == 2

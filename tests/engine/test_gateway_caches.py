@@ -164,6 +164,7 @@ def test_which_headers_say_that_a_reply_was_kept(headers: dict[str, str], counts
         assert scores_of(grounded(gateway.base_url)) == [1.0 if counts else None]
 
 
+@pytest.mark.slow
 def test_a_kept_reply_under_a_new_id_is_no_further_answer() -> None:
     """As OpenRouter gives one; here the record's own request comes last, after a fault."""
     count = itertools.count()

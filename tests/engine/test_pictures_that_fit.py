@@ -360,6 +360,7 @@ class Comparer(Operator):
         return {"answer": await ask(request)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "least"),
     [

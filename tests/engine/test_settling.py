@@ -90,6 +90,7 @@ def test_a_script_settles_the_format_before_its_first_step_is_paid_for(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_compiled", [True, False])
 def test_the_format_is_settled_before_the_first_step_that_asks(
     tmp_path: Path, picture: str, is_compiled: bool
@@ -120,6 +121,7 @@ def test_probes_are_paid_for_once_though_the_run_is_tried_again(workplace: Workp
         assert (forced.code, server.count()) == (2, 2)
 
 
+@pytest.mark.slow
 def test_where_nothing_would_be_asked_nothing_is_sent(tmp_path: Path, picture: str) -> None:
     empty, large = [], [{"text": "a", "instances": [{"bbox": [0, 0, 300, 300]}]}]
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:

@@ -179,6 +179,7 @@ def test_a_parquet_file_alone_says_that_it_holds_pictures(tmp_path: Path) -> Non
     assert loaded[0]["image"].size == SIZE
 
 
+@pytest.mark.slow
 def test_what_is_said_twice_of_one_box_goes_out_once(tmp_path: Path) -> None:
     box, other = [1, 2, 30, 40], [5, 5, 60, 44]
     expressions = [
@@ -200,6 +201,7 @@ def test_what_is_said_twice_of_one_box_goes_out_once(tmp_path: Path) -> None:
 IN_SUBFOLDERS = "pictures in subfolders, which supervision and other readers of a single folder"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["yolo", "kitti", "voc"])
 def test_pictures_in_subfolders_are_told_with_flat(tmp_path: Path, format: str) -> None:
     names = ("a/x.png", "b/c/x.png", "top.png")
@@ -279,6 +281,7 @@ def test_without_any_record_every_format_writes_an_empty_export(
     assert "nothing to write" in done.out + done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["coco", "yolo", "kitti", "datasets", "webdataset"])
 def test_classes_and_their_numbers_come_back(tmp_path: Path, format: str) -> None:
     """The list has classes that no picture shows, and the data has them in another order."""

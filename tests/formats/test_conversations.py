@@ -103,6 +103,7 @@ def test_pixels_are_those_of_the_trainer(
     assert json.loads(said)[0]["bbox_2d"] == pytest.approx(expected, abs=0.5 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_readme_states_limits_and_rule(tmp_path: Path) -> None:
     exported(tmp_path, list(hostile()), "sharegpt", target="qwen2.5-vl")
     readme = (tmp_path / "out/README.md").read_text(encoding="utf-8")
@@ -143,6 +144,7 @@ def test_readers_rules(tmp_path: Path, name: str, options: dict[str, Any]) -> No
             assert not any("<bbox>" in text or "<ref-object>" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_what_stands_beside(tmp_path: Path) -> None:
     exported(tmp_path, list(hostile()), "sharegpt", target="qwen3-vl")
     (entry,) = json.loads((tmp_path / "out/dataset_info.json").read_text(encoding="utf-8")).values()

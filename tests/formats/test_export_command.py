@@ -518,6 +518,7 @@ def test_a_score_of_a_class_keeps_pictures_without_anything(tmp_path: Path) -> N
     assert (empty, (out / "labels/a.txt").exists()) == (["b.txt"], True)
 
 
+@pytest.mark.slow
 def test_an_export_says_that_decisions_are_not_in_it(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug()])
     review(run)
@@ -534,6 +535,7 @@ def test_an_export_says_that_decisions_are_not_in_it(tmp_path: Path) -> None:
     assert f"run `dataflowgrounding apply {run}`, and name {reviewed}." in done.err + done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "earlier"), [("link", "copy"), ("reference", "link")])
 def test_an_export_does_not_replace_what_it_is_made_of(
     tmp_path: Path, images: str, earlier: str

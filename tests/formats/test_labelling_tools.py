@@ -441,6 +441,7 @@ def test_a_phrase_that_a_person_corrected_stays_so(
         assert found == [("animals", "a#0", 1), ("a dog", "a#0~2", 1)]
 
 
+@pytest.mark.slow
 def test_phrases_that_are_corrected_twice_have_ids_of_their_own(out: Callable[..., Path]) -> None:
     """The first correction made `a#0~2`, which the second one must not get, too."""
     boxes = [{"bbox": [corner, 6, 9, 9], "score": None} for corner in (1, 2, 5)]

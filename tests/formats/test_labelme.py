@@ -419,6 +419,7 @@ def test_a_new_box_is_drawn_as_the_others_of_its_file(back: Callable[..., Any]) 
     assert (new["label"], new["description"], new["score"]) == ("plate", "a red plate", 0.25)
 
 
+@pytest.mark.slow
 def test_a_shape_that_is_called_otherwise(back: Callable[..., Any]) -> None:
     """Its class goes with its phrase, as in a review; words of the source are kept."""
 

@@ -199,6 +199,7 @@ def test_outlines_come_through_another_format(format: str, place: Place) -> None
     assert len(found) == 4
 
 
+@pytest.mark.slow
 def test_polygons_come_through_yolo(place: Place) -> None:
     """A point beyond the picture is put to its edge: trainers leave the whole line out."""
     beyond = [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0]
@@ -238,6 +239,7 @@ def yolo(folder: Path, **labels: str) -> Path:
     return labelled(folder, "yolo", pictures, classes=["dog", "mug"], drawn=False)
 
 
+@pytest.mark.slow
 def test_outlines_of_yolo_go_back_where_each_box_has_one(place: Place) -> None:
     place.imported(yolo(place.folder / "yolo", **LINES), "yolo")
     first, second, _ = place.records()
@@ -419,6 +421,7 @@ def test_an_outline_that_is_new_goes_back_with_the_box_that_came(
     assert outline == pytest.approx(TRIANGLE, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_moved_polygon_of_label_studio_is_a_rectangle(place: Place) -> None:
     place.imported(tasks_of(place.folder, POLYGON), "label-studio")
 

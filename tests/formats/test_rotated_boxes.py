@@ -195,6 +195,7 @@ def shift(box: dict[str, Any]) -> None:
     box["outline"] = [number + 10 for number in box["outline"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_box_that_was_shifted_goes_back_as_a_rotated_one(format: str, place: Place) -> None:
     place.imported(source_of(place, format, SHIP), format)
@@ -380,6 +381,7 @@ OBB = {
 }
 
 
+@pytest.mark.slow
 def test_labels_of_ultralytics(place: Place) -> None:
     folder = source_of(place, "yolo-obb")
     (folder / "labels" / "p01.txt").write_text("".join(f"{line}\n" for line in OBB.values()))

@@ -66,6 +66,7 @@ def test_the_picture_is_upright_and_of_the_images_size(tmp_path: Path, turn: int
         assert picture.getexif().get(0x0112, 1) == 1
 
 
+@pytest.mark.slow
 def test_it_is_drawn_again_only_when_boxes_or_image_change(photo: Path) -> None:
     path = drawn(photo, [MUG])
     first = path.read_bytes()

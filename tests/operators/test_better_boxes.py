@@ -126,6 +126,7 @@ def test_answers_are_merged(
     assert (result.status, result.disagreement) == (status, disagreement)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("unreadable", "kept"), [(1, True), (2, False)])
 def test_up_to_half_of_the_answers_may_be_unreadable(
     photo: str, unreadable: int, kept: bool
@@ -153,6 +154,7 @@ def in_px(*boxes: list[int], size: tuple[int, int] = (1200, 900)) -> dict[str, A
     return {"objects": [{"id": 1, "label": "the blue box", "bbox_2d": bbox} for bbox in scaled]}
 
 
+@pytest.mark.slow
 def test_small_boxes_that_differ_by_a_models_noise_are_one(photo: str) -> None:
     shifts = iter([(0, 0), (20, 0), (10, 13)])
 
@@ -200,6 +202,7 @@ CLOSER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replies", "asked"), [pytest.param(*case[1:], id=case[0]) for case in CLOSER]
 )
@@ -230,6 +233,7 @@ def test_from_closer_by_the_last_answer_is_asked_for_where_it_counts(
     assert instance["bbox"] == (TINY if "found" in replies else given[0]["bbox"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["yxyx_1000", "xyxy_px@smart_resize_28"])
 def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
     photo: str, box_format: str
@@ -253,6 +257,7 @@ def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
     assert blue["bbox"] == TINY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corner", [(0, 0), (1185, 888)])
 def test_boxes_at_the_edge_of_the_image(tmp_path: Path, corner: tuple[int, int]) -> None:
     x, y = corner

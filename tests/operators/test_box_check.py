@@ -241,6 +241,7 @@ def test_boxes_with_ids_that_are_not_their_own_are_told_apart(photo: str) -> Non
     assert (len(dog["instances"]), len(cat["instances"])) == (2, 0)
 
 
+@pytest.mark.slow
 def test_an_answer_that_cant_be_had_leaves_the_boxes(photo: str) -> None:
     folder = Path(photo).parent
     (folder / "rows.jsonl").write_text(json.dumps(record_with(photo, dog=[RED])) + "\n")
@@ -256,6 +257,7 @@ def test_an_answer_that_cant_be_had_leaves_the_boxes(photo: str) -> None:
     assert (expression["doubtful"], record["doubtful"]) == (True, True)
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_cut_off_is_asked_for_in_halves(photo: str) -> None:
     judge = Judge(fits={"cat": "other"}, there={"cat": 0})
 
@@ -465,6 +467,7 @@ class Check(Pipeline):
         self.checker.run(self.storage.step())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["loose", "other"])
 def test_false_boxes_are_counted_and_what_accepts_them_is_told(photo: str, fit: str) -> None:
     def says(request: ReceivedRequest) -> Any:
@@ -495,6 +498,7 @@ def test_false_boxes_are_counted_and_what_accepts_them_is_told(photo: str, fit: 
     assert (warning in str(summary)) is is_accepted
 
 
+@pytest.mark.slow
 def test_a_false_box_is_the_same_on_each_call_and_touches_nothing(photo: str) -> None:
     judge = Judge(there={"dog": 1})
     record = record_with(photo, dog=[RED], cup=[BLUE])
@@ -510,6 +514,7 @@ def test_a_false_box_is_the_same_on_each_call_and_touches_nothing(photo: str) ->
         assert is_beside or false_one[3] <= box[1] or box[3] <= false_one[1]
 
 
+@pytest.mark.slow
 def test_no_false_box_is_shown_where_no_part_is_empty(photo: str) -> None:
     judge = Judge()
     with LoopbackServer(judge, keep_bodies=True) as server:

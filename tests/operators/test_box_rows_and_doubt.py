@@ -59,6 +59,7 @@ def grounded(row: dict[str, Any], *texts: str, **settings: Any) -> dict[str, Any
     return dict(PhraseGrounder(Answering(*texts), **settings)(row))
 
 
+@pytest.mark.slow
 def test_a_record_keeps_what_its_reply_says_next_to_the_answer(row: dict[str, Any]) -> None:
     plain = grounded(row, ANSWER)
     record = grounded(row, f"I found 2 objects.\n{ANSWER}")

@@ -92,6 +92,7 @@ def long_array(limit: float) -> Any:
     return array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule_of",
     [
@@ -127,6 +128,7 @@ def test_what_is_changed_in_place_is_seen(folder: Path) -> None:
         assert kept(folder) == above(0.9)
 
 
+@pytest.mark.slow
 def test_an_attribute_of_the_class_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(folder, Keep())
     assert run(folder, Keep()).already_complete

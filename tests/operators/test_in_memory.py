@@ -110,6 +110,7 @@ def test_a_picture_in_memory_is_asked_about_and_given_back(
     assert record.draw().size == (40, 30)
 
 
+@pytest.mark.slow
 def test_operators_chain_on_a_picture_in_memory(
     model: tuple[Serving, Seeing], tmp_path: Path
 ) -> None:
@@ -124,6 +125,7 @@ def test_operators_chain_on_a_picture_in_memory(
     assert drawn["image_with_bbox"] == str(tmp_path / f"{record['image_id']}.jpg")
 
 
+@pytest.mark.slow
 def test_exact_pixels_reach_the_operator_and_ids_are_the_same_everywhere() -> None:
     seen = []
 
@@ -295,6 +297,7 @@ INDEXES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", INDEXES)
 @pytest.mark.parametrize("on_error", ["drop", "keep"])
 def test_a_dataframe_keeps_index_order_and_types(

@@ -184,6 +184,7 @@ def test_equal_phrases_are_one_thing(row: dict[str, Any]) -> None:
     assert "doubtful" not in PhraseGrounder(Answering(reply))(row)
 
 
+@pytest.mark.slow
 def test_samples_are_doubtful_when_half_of_the_answers_are(row: dict[str, Any]) -> None:
     fine, odd = objects((1, CAT, None), (2, DOG, None)), objects((1, WHOLE, None), (2, WHOLE, None))
     assert PhraseGrounder(Answering(odd, odd, fine), samples=3)(row)["doubtful"] is True

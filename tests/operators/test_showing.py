@@ -329,6 +329,7 @@ def test_run_is_forward_with_a_type(tmp_path: Path) -> None:
 FACE = (180, 60, 280, 190)  # of astronaut.jpg, in pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000"])
 def test_the_operator_of_the_page_works_in_the_servings_own_format(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], box_format: str

@@ -266,6 +266,7 @@ def read_by_pandas(storage: Any) -> Any:
     return pandas.read_json(storage._path(1), lines=True).to_dict("records")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "kind", "asked"),
     [
@@ -373,6 +374,7 @@ class Unplanned(Pipeline):
         count.run(self.storage.step())
 
 
+@pytest.mark.slow
 def test_what_is_no_step_is_done_once(tmp_path: Path) -> None:
     workspace(tmp_path, ROWS[:1])
     serving = EveryWord()
@@ -430,6 +432,7 @@ def constant(number: int) -> Any:
     return operator(lambda record: {"limit": number})
 
 
+@pytest.mark.slow
 def test_what_a_custom_step_has_by_default_and_from_around_it_is_part_of_it(tmp_path: Path) -> None:
     workspace(tmp_path, [ROWS[0]])
     by_default = [operator(lambda record, n=n: {"limit": n}) for n in (5, 6)]
@@ -571,6 +574,7 @@ class Fallback(OnOneStep):
         self.extract.run(step)  # once more: the same columns
 
 
+@pytest.mark.slow
 def test_a_second_try_on_a_step_is_no_second_writer(tmp_path: Path) -> None:
     workspace(tmp_path, ROWS[:2])
     pipeline = Fallback(storage_of(tmp_path))
@@ -690,6 +694,7 @@ def test_two_storages(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_compile_does_not_eat_a_pipe(tmp_path: Path) -> None:
     workspace(tmp_path, [])
     rows = [{"caption": "a b", "number": number} for number in range(120)]

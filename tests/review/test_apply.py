@@ -687,6 +687,7 @@ def test_a_drawn_box_is_cut_to_its_picture(tmp_path: Path) -> None:
     assert [box["bbox"] for box in row["instances"]] == [[150, 100, 200, 150]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("drawn", "verified"), [(0, False), (1, True), (2, True)])
 def test_a_phrase_whose_right_box_was_drawn_beside_the_rejected_one_is_right(
     tmp_path: Path, drawn: int, verified: bool

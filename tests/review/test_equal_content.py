@@ -92,6 +92,7 @@ def verdicts(folder: Path) -> list[Any]:
     return said
 
 
+@pytest.mark.slow
 def test_the_same_content_under_another_name_is_taken_if_asked_for(folder: Path) -> None:
     write(folder, row(image_id="a", caption="A cat."))
     decide(page(folder))

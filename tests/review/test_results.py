@@ -76,6 +76,7 @@ def test_the_title_says_the_pipeline_and_the_data(
     assert title_of(page) == title.format(folder=results.name)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_steps_folder_says_what_ran(results: Path) -> None:
     (results / "run.json").write_text(
         json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
@@ -129,6 +130,7 @@ def test_a_script_titles_its_report_by_its_records_and_its_storage(
     assert "a mug" in data_of(summary.shown.report)
 
 
+@pytest.mark.slow
 def test_a_script_leaves_what_the_command_does(results: Path) -> None:
     """Failures were in the script's report alone, and `run.json` named a step's file."""
     storage = FileStorage(str(results / "captions.jsonl"), str(results), "mugs")
@@ -153,6 +155,7 @@ def test_lines_that_cant_be_read_are_failures(results: Path) -> None:
     assert "not JSON" in data_of(page)
 
 
+@pytest.mark.slow
 def test_commands_find_the_pictures_of_a_scripts_run(results: Path, tmp_path: Path) -> None:
     """Wherever they are called, as they find those of a spec's run."""
     (tmp_path / "data").mkdir()

@@ -516,6 +516,7 @@ def merged_err(place: Workplace) -> str:
     return done.err
 
 
+@pytest.mark.slow
 def test_all_rows_of_a_picture_are_in_one_shard() -> None:
     for n in range(200):
         homes = {

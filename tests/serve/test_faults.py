@@ -107,6 +107,7 @@ def test_an_endpoint_that_is_down_is_503_with_the_reason_and_may_come_back(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_told_without_the_key(tmp_path: Path, variables: dict[str, Any]) -> None:
     message = f"Incorrect API key provided: {variables['DF_API_KEY']}."
     rule = on(faults.Fault(401, message, "invalid_api_key"))
@@ -121,6 +122,7 @@ def test_a_wrong_key_is_told_without_the_key(tmp_path: Path, variables: dict[str
         assert variables["DF_API_KEY"] not in text
 
 
+@pytest.mark.slow
 def test_over_the_budget_stored_replies_are_still_answered(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -179,6 +181,7 @@ def test_too_many_that_wait_are_429_and_told_when_to_come_again(
     assert late.status == 503
 
 
+@pytest.mark.slow
 def test_a_reply_is_kept_whose_client_hung_up(tmp_path: Path, variables: dict[str, Any]) -> None:
     with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.3) as endpoint:
         variables["DF_BASE_URL"] = endpoint.base_url
@@ -210,6 +213,7 @@ def test_ctrl_c_finishes_what_is_in_flight(tmp_path: Path, variables: dict[str, 
     assert "Finishing what is in flight" in said
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_its_folder_of_pictures_is_removed(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -220,6 +224,7 @@ def test_it_goes_on_where_its_folder_of_pictures_is_removed(
     assert paid_for(endpoint) == 2
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any]) -> None:
     with LoopbackServer(EchoAnswers("xyxy_px"), faults=on(faults.Fault(hang=True))) as endpoint:
         variables["DF_BASE_URL"] = endpoint.base_url

@@ -61,6 +61,7 @@ def test_boxes_are_read_by_the_users_own_row_when_they_are_played_back_too(
     assert grounder(RecordedServing(path))(rows[:2]) == first
 
 
+@pytest.mark.slow
 def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:

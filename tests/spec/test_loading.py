@@ -93,6 +93,7 @@ def test_later_files_go_over_earlier_ones_and_paths_are_their_own_folders(
     assert block.data.image_root == str(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_values_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_values_may_come_from_the_environment(
     assert block.data.input_jsonl == str(tmp_path / "data" / "in.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_a_variable_that_holds_nothing_is_named_with_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str
@@ -145,6 +147,7 @@ def test_dotenv_files_next_to_the_spec_and_in_the_current_folder_give_keys(
             os.unlink(setting)
 
 
+@pytest.mark.slow
 def test_everything_wrong_is_named_with_file_line_and_nearest_key(tmp_path: Path) -> None:
     text = """
 results_dir: ???
@@ -230,6 +233,7 @@ CLASSES_GIVEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stated", CLASSES_IN_FILE)
 @pytest.mark.parametrize("classes", CLASSES_GIVEN)
 def test_classes_as_a_list_or_a_mapping_replace_what_the_spec_says(

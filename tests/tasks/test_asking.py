@@ -248,6 +248,7 @@ def test_a_phrase_that_lists_leave_out_is_asked_for_again(
     assert [one["status"] for one in expressions] == found
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="1.: []nonea,-0\n`(", max_size=80))
 def test_no_reply_in_lines_breaks_the_reader(reply: str) -> None:
     try:

@@ -124,6 +124,7 @@ def test_a_body_that_is_no_reply(fault: Fault, read: bytes) -> None:
         assert reply.body.startswith(read) if read else reply.body == b""
 
 
+@pytest.mark.slow
 def test_answers_are_cut_off_refused_filtered_replaced_or_blown_up() -> None:
     kinds = [
         faults.truncated(0.5),

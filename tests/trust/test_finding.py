@@ -79,6 +79,7 @@ def test_rectangles_that_are_not_found_count(kept: float) -> None:
     assert is_refused(lambda draw: model, 0) is (kept < 1 / 2)
 
 
+@pytest.mark.slow
 def test_a_picture_without_answers_proves_no_parts_of_the_side() -> None:
     pictures = [answered(probe, lambda _: STATED, dict(probe.boxes)) for probe in PROBES]
     assert fit_parts(pictures, STATED) is not None

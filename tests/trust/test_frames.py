@@ -66,6 +66,7 @@ def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
     assert "maps precise to 1." in state["box_format"]["from"]
 
 
+@pytest.mark.slow
 def test_a_stored_calibration_of_pixels_without_maps_is_measured_again(tmp_path: Path) -> None:
     serving = OpenAIServing("http://127.0.0.1:9/v1", MODEL)
     facts = (serving.endpoint, MODEL, prompt_version(), "xyxy_px@round_28", 3.0, 0.01, 30, 36, 12)

@@ -226,6 +226,7 @@ def test_rectangles_keep_apart_and_away_from_the_edges(size: Size) -> None:
         assert covered.max() == 1
 
 
+@pytest.mark.slow
 def test_layouts_differ() -> None:
     probes = [drawn_into(photograph((320, 240)), layout) for layout in range(40)]
     assert len({str(probe.boxes) for probe in probes}) == 40

@@ -140,6 +140,7 @@ def test_no_format_is_compared_with_itself_or_what_a_reply_cannot_tell_from_it()
     assert {Y, "xywh_1000", "cxcywh_1000", "xyxy_px", "yxyx_px", "xyxy_100", "xyxy_1"} <= set(names)
 
 
+@pytest.mark.slow
 def test_replies_sum_up_to_an_alarm_and_a_good_check_takes_it_back() -> None:
     lying = Scene(sizes=((640, 480),))
     judge = experienced(X, lying)

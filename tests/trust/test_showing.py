@@ -220,6 +220,7 @@ def off_of(written: str, seed: int, noise: float, outliers: float) -> list[float
     return [] if found.rectangles is None else found.rectangles.off
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "outliers"), [(0.003, 0.0), (0.01, 0.05), (0.06, 0.2)])
 def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
     noise: float, outliers: float
@@ -260,6 +261,7 @@ def test_a_model_whose_boxes_are_always_so_inexact_fits() -> None:
     assert compared <= alone / 4
 
 
+@pytest.mark.slow
 def test_outliers_in_earlier_pictures_excuse_no_picture_that_is_wrong() -> None:
     """A server that mirrors JPEGs is off by more of the side the further things are from the
     middle.

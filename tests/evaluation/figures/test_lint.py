@@ -148,6 +148,7 @@ def test_rules_of_several_lines_and_whole_records(tmp_path: Path) -> None:
     assert said.summary["counts"] == {"DG001": 2, "DG003": 3, "DG103": 1, "DG107": 1}
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path: Path) -> None:
     rows = [good("a.jpg"), good("b.jpg"), good("c.jpg"), good("turned.jpg")]
     draw(tmp_path, rows[:3])

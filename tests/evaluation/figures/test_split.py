@@ -178,6 +178,7 @@ def test_pictures_that_are_nearly_the_same_stay_together(tmp_path: Path) -> None
     assert [one["pictures"] % 5 for one in said["parts"].values()] == [0, 0]
 
 
+@pytest.mark.slow
 def test_flat_pictures_are_alike_only_if_their_pixels_are(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name, color in (

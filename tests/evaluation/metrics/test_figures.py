@@ -266,6 +266,7 @@ def test_spans_of_captions_that_differ_are_left_out_and_without_spans_there_is_n
     )
 
 
+@pytest.mark.slow
 def test_confidence() -> None:
     # Right with 0.9 and 0.8, wrong with 0.9 and 0.3. Bins by 0.1: [0.9, 0.9] is right half the
     # time, said 0.9; [0.8] always; [0.3] never. ECE = 2/4 · 0.4 + 1/4 · 0.2 + 1/4 · 0.3 = 0.325.
@@ -303,6 +304,7 @@ def test_the_score_to_cut_at_is_the_lowest_that_is_right_often_enough() -> None:
     assert at_90 == {"score": 0.9, "kept": pytest.approx(1 / 6, abs=6e-5), "right": 1.0}
 
 
+@pytest.mark.slow
 def test_groups() -> None:
     gold = [
         record(a_cup=[[0, 0, 31, 31]], a_very_big_red_dog=[[0, 0, 100, 100]]),
@@ -350,6 +352,7 @@ def test_intervals_are_of_images() -> None:
     assert "ap" not in many["intervals"]
 
 
+@pytest.mark.slow
 def test_two_runs() -> None:
     gold = [record(f"{n}.png", a=[LEFT]) for n in range(6)]
     first = figures([record(f"{n}.png", a=[LEFT if n < 1 else FAR]) for n in range(6)], gold)
