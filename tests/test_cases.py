@@ -141,7 +141,6 @@ def fault_of(case: Case, request: ReceivedRequest) -> Fault:
     return Fault(given["status"], body=body.encode(), headers=headers)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", cases("http", "gemini"))
 def test_an_answer(workplace: Workplace, case: Case) -> None:
     if case.get("id") == "h19":
@@ -264,7 +263,6 @@ def test_a_file(case: Case, tmp_path: Path) -> None:
 # Captions
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", cases("caption"))
 def test_a_caption(workplace: Workplace, case: Case) -> None:
     workplace.picture()
@@ -402,7 +400,6 @@ def test_a_picture(case: Case, tmp_path: Path) -> None:
 # Specs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", cases("spec"))
 def test_a_spec(workplace: Workplace, case: Case) -> None:
     workplace.picture()

@@ -38,7 +38,6 @@ def test_what_a_server_says_in_an_error_is_made_visible(workplace: Workplace) ->
     assert harmless(done.out, done.err)
 
 
-@pytest.mark.slow
 def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +112,6 @@ def test_arguments_are_told_back_without_commands() -> None:
     assert harmless(done.err)
 
 
-@pytest.mark.slow
 def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
     workplace.many(1)
     folder = os.fsdecode(os.fsencode(workplace.folder) + b"/\xff")

@@ -53,7 +53,6 @@ def bench(server: LoopbackServer | None, *arguments: str) -> Done:
         return command(["bench", *arguments])
 
 
-@pytest.mark.slow
 def test_the_best_way_is_told_with_the_keys_that_ask_so(
     gold: list[dict[str, Any]], server: LoopbackServer
 ) -> None:

@@ -12,7 +12,6 @@ from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace, command
 
 
-@pytest.mark.slow
 def test_it_names_the_format_and_stores_it(workplace: Workplace) -> None:
     with LoopbackServer(ProbeModel("yxyx_100")) as server:
         address = ["--base-url", server.base_url, "--model", "loopback"]

@@ -47,7 +47,6 @@ MODELS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("vlm", [pytest.param(text, id=name) for name, text in MODELS.items()])
 def test_one_of_each_fault_is_named_in_one_run(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vlm: str
@@ -111,7 +110,6 @@ def test_an_input_that_is_not_there_is_said_once(workplace: Workplace) -> None:
     assert done.err.count("no input file") == 1
 
 
-@pytest.mark.slow
 def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
     workplace.many(1)
     spec = str(
@@ -224,7 +222,6 @@ def test_files_of_a_folder_that_are_passed_over_are_told(
     assert passed_over in none.err, none
 
 
-@pytest.mark.slow
 def test_pictures_of_a_folder_are_taken_in_every_format_that_is_read(workplace: Workplace) -> None:
     endings = ["jp2", "ppm", *(["avif"] if features.check("avif") else [])]
     (workplace.folder / "pictures").mkdir()

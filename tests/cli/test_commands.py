@@ -97,7 +97,6 @@ def test_a_broken_spec_is_told_in_a_line(tmp_path: Path) -> None:
         assert "Internal error" not in done.err
 
 
-@pytest.mark.slow
 def test_a_full_standard_output_is_told_and_the_results_are_there(workplace: Workplace) -> None:
     workplace.many(3)
     full = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
@@ -121,7 +120,6 @@ threading.Thread(target=print_now_and_then, daemon=True).start()
 """
 
 
-@pytest.mark.slow
 def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) -> None:
     workplace.many(3)
     (workplace.folder / "sitecustomize.py").write_text(NOISE)
@@ -136,7 +134,6 @@ def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) ->
     assert not any(b"noise" in content for _, content in workplace.everything())
 
 
-@pytest.mark.slow
 def test_a_reader_that_went_away_changes_no_exit_code(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer(key="right") as server:
@@ -171,7 +168,6 @@ def test_default_specs_overwrite_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "image_grounding.yaml").read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
@@ -186,7 +182,6 @@ def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
     assert len(workplace.annotations()) == 2
 
 
-@pytest.mark.slow
 def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:

@@ -213,7 +213,6 @@ def test_a_serving_that_fails_at_an_unknown_task_is_no_problem() -> None:
     assert "problems" not in found or not found["problems"]
 
 
-@pytest.mark.slow
 def test_geminis_endpoint(workplace: Workplace) -> None:
     pytest.importorskip("google.genai")
     workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY}
@@ -442,7 +441,6 @@ def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> 
     assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
 
 
-@pytest.mark.slow
 def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
     workplace: Workplace,
     server: LoopbackServer,
@@ -466,7 +464,6 @@ def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
     assert stated["max_workers"] == sustained
 
 
-@pytest.mark.slow
 def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.many(30)
     server.latency = 0.01

@@ -101,7 +101,6 @@ def test_before_a_pilot_the_shipped_specs_are_foreseen(
         assert (after["requests"], after["tokens"]["input"]) == (0, 0)
 
 
-@pytest.mark.slow
 def test_the_steps_of_image_referring_expression_that_grounds_again(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -134,7 +133,6 @@ def test_the_steps_of_image_referring_expression_that_grounds_again(
     assert after["requests"] == 0
 
 
-@pytest.mark.slow
 def test_after_a_pilot_the_estimate_goes_by_what_was_measured(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -155,7 +153,6 @@ def test_after_a_pilot_the_estimate_goes_by_what_was_measured(
     assert (nothing["requests"], nothing["tokens"]["input"]) == (0, 0)
 
 
-@pytest.mark.slow
 def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     workplace.many(10)
     rule = on(
@@ -168,7 +165,6 @@ def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     assert steps == {"step0_expression_extraction": 5, "step1_grounding": 10}
 
 
-@pytest.mark.slow
 def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(
     workplace: Workplace,
 ) -> None:
@@ -242,7 +238,6 @@ def test_what_questions_show_is_asked_only_where_its_tokens_count(
     assert told(workplace, **{"vlm.backend": "embedded"})["requests"] > 0
 
 
-@pytest.mark.slow
 def test_of_many_records_a_part_is_looked_at(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,7 +388,6 @@ def test_cost_tells_what_retries_and_samples_cost(
     assert "of which retries: 4 replies" in cost(workplace).out
 
 
-@pytest.mark.slow
 def test_cost_of_a_killed_run_has_the_specs_prices(workplace: Workplace) -> None:
     workplace.many(30)
     workplace.settings |= {"vlm.prices": {"input": 1.0, "output": 10.0}}

@@ -63,7 +63,6 @@ def test_a_path_with_backslashes_that_is_there_with_slashes(workplace: Workplace
 # --- advice, and how a run ends
 
 
-@pytest.mark.slow
 def test_advice_after_a_run_is_of_what_can_help(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer() as server:
@@ -83,7 +82,6 @@ def test_advice_after_a_run_is_of_what_can_help(workplace: Workplace) -> None:
         assert "--retry-failed asks again about refused" in done.err
 
 
-@pytest.mark.slow
 def test_what_the_same_command_does_not_try_again_is_told_with_the_option_that_does(
     workplace: Workplace,
 ) -> None:

@@ -107,7 +107,6 @@ def test_boxes_are_the_golds_in_the_upright_image(
                 assert all(abs(a - b) <= 1 for a, b in zip(got, wanted, strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["xywh_px", "qwen2.5-vl"])
 def test_a_picture_that_is_reduced_gives_boxes_of_the_file(
     workplace: Workplace, server: LoopbackServer, box_format: str
@@ -185,7 +184,6 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(
     assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
 
 
-@pytest.mark.slow
 def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(
     workplace: Workplace,
 ) -> None:
@@ -290,7 +288,6 @@ WRONG = [
 ]
 
 
-@pytest.mark.slow
 def test_what_is_wrong_is_found_before_the_first_request(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -375,7 +372,6 @@ def test_exit_codes(
     assert all(len(line) < 700 for line in done.err.splitlines())
 
 
-@pytest.mark.slow
 def test_the_api_key_is_in_no_output_and_no_file(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -426,7 +422,6 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(
     assert not workplace.results.exists()
 
 
-@pytest.mark.slow
 def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Workplace) -> None:
     workplace.many(2)
     arguments = workplace.arguments()

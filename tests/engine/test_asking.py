@@ -272,7 +272,6 @@ def sizes(server: LoopbackServer) -> list[int]:
     return [len(r.input["phrases"]) for r in server.requests if r.task == "phrase_grounding"]
 
 
-@pytest.mark.slow
 def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_kept(
     workplace: Workplace,
 ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.endpoint import endpoint_of
@@ -49,7 +47,6 @@ def said(status: int, error: dict[str, str]) -> Fault:
     return Fault(status, body=json.dumps({"error": error}).encode())
 
 
-@pytest.mark.slow
 def test_the_run_stops_however_it_is_said(workplace: Workplace) -> None:
     workplace.many(12)
     for name, (status, error) in NONE_LEFT.items():

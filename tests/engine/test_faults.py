@@ -79,7 +79,6 @@ def is_survived(place: Workplace, case: Case) -> None:
     assert outcome.twice <= outcome.twice_allowed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [pytest.param(c, id=c.name) for c in PLAYED if not c.name.startswith(LONG)]
 )
@@ -87,7 +86,6 @@ def test_it_is_survived(workplace: Workplace, case: Case) -> None:
     is_survived(workplace, case)
 
 
-@pytest.mark.slow
 @pytest.mark.sampled
 @pytest.mark.parametrize(
     "case", [pytest.param(c, id=c.name) for c in PLAYED if c.name.startswith(LONG)]
@@ -96,7 +94,6 @@ def test_it_is_survived_and_takes_long(workplace: Workplace, case: Case) -> None
     is_survived(workplace, case)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "play",
     [
@@ -114,7 +111,6 @@ def test_many_faults_of_a_kind_are_survived_in_one_run(
     play(workplace)
 
 
-@pytest.mark.slow
 def test_pictures_of_every_kind_are_taken_or_fail_alone_in_one_run(workplace: Workplace) -> None:
     assert image_faults.play(image_faults.PICTURES, workplace, False).lost == 0
 

@@ -122,7 +122,6 @@ def as_0_2_0_wrote_it(line: dict[str, Any]) -> str:
     return json.dumps({"key": line["key"], "row": row, "sum": zlib.crc32(row.encode())})
 
 
-@pytest.mark.slow
 def test_lines_that_are_no_rows_are_passed_over(done: Workplace, server: LoopbackServer) -> None:
     whole = rows_of(done).read_text()
     first = json.loads(whole.splitlines()[0])

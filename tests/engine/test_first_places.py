@@ -55,7 +55,6 @@ def test_a_wrong_key_costs_two_requests_and_one_where_nothing_is_checked(
         assert server.count() == sent + 1
 
 
-@pytest.mark.slow
 def test_the_first_answer_opens_32_places_and_the_answers_of_these_64(workplace: Workplace) -> None:
     def latency(request: ReceivedRequest) -> float:
         return 0.3 if request.index < 2 else 3.0
@@ -66,7 +65,6 @@ def test_the_first_answer_opens_32_places_and_the_answers_of_these_64(workplace:
         assert server.max_in_flight == THEN
 
 
-@pytest.mark.slow
 def test_a_server_that_answers_one_by_one_is_asked_nothing_twice(workplace: Workplace) -> None:
     service, timeout = 0.25, 5.0
     free_at = 0.0
@@ -82,7 +80,6 @@ def test_a_server_that_answers_one_by_one_is_asked_nothing_twice(workplace: Work
         assert server.max_in_flight < timeout / service, "the last of 32 would wait too long"
 
 
-@pytest.mark.slow
 def test_a_server_with_8_places_refuses_one_request_in_eleven_at_most(
     workplace: Workplace,
 ) -> None:

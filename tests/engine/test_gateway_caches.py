@@ -231,7 +231,6 @@ def test_a_kept_reply_is_shown_apart_and_costs_nothing(workplace: Workplace) -> 
     assert "of which from a gateway's cache: 4 replies" in command(["cost", second]).out
 
 
-@pytest.mark.slow
 def test_a_check_is_not_answered_from_a_cache(workplace: Workplace) -> None:
     workplace.many(4)
     with LoopbackServer(EchoAnswers()) as upstream:
@@ -398,7 +397,6 @@ class LastIsOriginal(Gateway):
         return found
 
 
-@pytest.mark.slow
 def test_stored_answers_are_judged_by_the_same_rule(workplace: Workplace) -> None:
     workplace.many(3)
     with gateway_before(EchoAnswers(), kind=LastIsOriginal, heeds=False) as gateway:
@@ -432,7 +430,6 @@ def scores(workplace: Workplace) -> list[Any]:
     return found
 
 
-@pytest.mark.slow
 def test_a_cache_in_front_of_a_dead_model_is_no_sign_that_it_works(workplace: Workplace) -> None:
     workplace.many(30)
     with LoopbackServer(EchoAnswers()) as upstream, Gateway(upstream.base_url) as gateway:

@@ -63,7 +63,6 @@ def room_for(pictures: int, place: Workplace) -> int:
     return bytes_kept() + pictures * of_one
 
 
-@pytest.mark.slow
 def test_pictures_of_rows_at_work_are_encoded_once(
     turned: Workplace,
     server: LoopbackServer,
@@ -80,7 +79,6 @@ def test_pictures_of_rows_at_work_are_encoded_once(
     assert bytes_kept() <= before
 
 
-@pytest.mark.slow
 def test_what_is_kept_of_pictures_is_bounded(
     turned: Workplace,
     server: LoopbackServer,

@@ -34,7 +34,6 @@ def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
     return place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": X, **settings})
 
 
-@pytest.mark.slow
 def test_a_new_address_of_the_same_server_pays_nothing_again(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
 ) -> None:
@@ -51,7 +50,6 @@ def test_a_new_address_of_the_same_server_pays_nothing_again(
     assert second.paid == 6 + 1, "what is new, and a check before it"
 
 
-@pytest.mark.slow
 def test_what_a_calibration_has_asked_is_not_asked_again(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
 ) -> None:
@@ -83,7 +81,6 @@ def test_a_recording_is_played_back_and_goes_on_at_another_address(
     assert json.loads(path.read_text().splitlines()[0])["recorded"]["endpoint"] == two[0].base_url
 
 
-@pytest.mark.slow
 def test_two_models_of_one_name_are_told_apart_by_a_name_of_ones_own(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
 ) -> None:
@@ -97,7 +94,6 @@ def test_two_models_of_one_name_are_told_apart_by_a_name_of_ones_own(
     assert second.paid == 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("model", "said"), [("default", True), ("loopback", False)])
 def test_a_name_that_may_stand_for_any_model_is_spoken_of(
     workplace: Workplace, model: str, said: bool
@@ -113,7 +109,6 @@ def test_a_name_that_may_stand_for_any_model_is_spoken_of(
         assert "vlm.openai.name" not in named.err
 
 
-@pytest.mark.slow
 def test_an_address_that_answers_the_check_otherwise_is_told_apart(workplace: Workplace) -> None:
     workplace.many(30)
     checked = {"vlm.check_every": 100}

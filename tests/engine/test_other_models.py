@@ -62,7 +62,6 @@ def test_another_model_is_said_once_counted_and_checked(workplace: Workplace) ->
     assert workplace.run_json()["summary"]["answered_by"] == answered_by
 
 
-@pytest.mark.slow
 def test_another_model_that_answers_first_is_said_once_the_one_asked_for_does(
     workplace: Workplace,
 ) -> None:

@@ -44,7 +44,6 @@ KINDS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "why"), KINDS)
 def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long(
     workplace: Workplace, fault: Fault, why: str, monkeypatch: pytest.MonkeyPatch
@@ -66,7 +65,6 @@ def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long
         assert server.received <= 40 + 16 * 3 + 2 * questions(server)
 
 
-@pytest.mark.slow
 def test_after_an_outage_the_places_are_those_from_before(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +82,6 @@ def test_after_an_outage_the_places_are_those_from_before(
         assert sum(request.time < answered for request in after) >= places // 2
 
 
-@pytest.mark.slow
 def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
     workplace: Workplace,
 ) -> None:
@@ -120,7 +117,6 @@ def test_records_at_which_a_server_fails_fail_alone_in_each_run(
         assert all(failure["attempts"] in (3, 4) for failure in workplace.failures())
 
 
-@pytest.mark.slow
 def test_waiting_for_a_slow_answer_is_no_outage(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +127,6 @@ def test_waiting_for_a_slow_answer_is_no_outage(
         assert questions(server) == 0
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +136,6 @@ def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
         assert workplace.run().code == 0
 
 
-@pytest.mark.slow
 def test_an_outage_that_ends_when_the_question_is_asked_costs_no_record(
     workplace: Workplace,
 ) -> None:
@@ -152,7 +146,6 @@ def test_an_outage_that_ends_when_the_question_is_asked_costs_no_record(
     assert (done.code, done.summary["done"]) == (0, 30), done
 
 
-@pytest.mark.slow
 def test_answers_to_earlier_requests_say_nothing_of_an_endpoint_now(workplace: Workplace) -> None:
     workplace.many(40)
     is_down = down(30, 8.0)
@@ -165,7 +158,6 @@ def test_answers_to_earlier_requests_say_nothing_of_an_endpoint_now(workplace: W
     assert (done.code, done.summary["done"]) == (0, 40), done
 
 
-@pytest.mark.slow
 def test_rate_limits_in_an_outage_do_not_end_it(workplace: Workplace) -> None:
     workplace.many(30)
     is_down = down(20, 6.0)
@@ -178,7 +170,6 @@ def test_rate_limits_in_an_outage_do_not_end_it(workplace: Workplace) -> None:
     assert (done.code, done.summary["done"]) == (0, 30), done
 
 
-@pytest.mark.slow
 def test_where_words_alone_are_answered_pictures_fail_and_the_run_ends(
     workplace: Workplace,
 ) -> None:

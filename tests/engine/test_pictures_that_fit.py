@@ -160,7 +160,6 @@ def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> No
         assert {request.images[0].format for request in server.requests} == {"PNG"}
 
 
-@pytest.mark.slow
 def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
     workplace: Workplace, large: Path
 ) -> None:
@@ -211,7 +210,6 @@ def test_a_limit_told_for_a_small_picture_is_found_by_the_next_run(workplace: Wo
         assert server.received == 3
 
 
-@pytest.mark.slow
 def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (900, 700))
     with_pictures(workplace, picture)
@@ -225,7 +223,6 @@ def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
         assert server.received == 5
 
 
-@pytest.mark.slow
 def test_tiles_in_flight_are_reduced_together(workplace: Workplace) -> None:
     picture = noise(workplace.folder / "large.png", (1100, 900))
     with_pictures(workplace, noise(workplace.folder / "a.png", (60, 40)), picture)

@@ -37,7 +37,6 @@ ALL_REFUSED = [
 ]
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
     workplace: Workplace,
 ) -> None:
@@ -60,7 +59,6 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
         assert server.paid == 60 - 10 * len(ALL_REFUSED)
 
 
-@pytest.mark.slow
 def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
     workplace: Workplace,
 ) -> None:
@@ -75,7 +73,6 @@ def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
         assert (again.code, again.summary["done"]) == (0, 30), again
 
 
-@pytest.mark.slow
 def test_the_last_refusal_of_a_run_is_asked_about_too(workplace: Workplace) -> None:
     workplace.many(20)
     rule = on(refusal(400, "limit reached"), indexes=range(39, 10_000))
@@ -130,7 +127,6 @@ def test_without_an_answer_the_tenth_refusal_and_a_plain_one_stop_the_run(
     assert not workplace.failures()
 
 
-@pytest.mark.slow
 def test_of_several_endpoints_one_that_refuses_all_is_passed_over(workplace: Workplace) -> None:
     workplace.many(40)
     rule = on(refusal(400, "allowance is spent"), indexes=range(10, 10_000))

@@ -193,7 +193,6 @@ OF_SETTINGS: Changes = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [OF_FILES, OF_ROWS, OF_SETTINGS], ids=["files", "rows", "settings"]
 )
@@ -266,7 +265,6 @@ def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Wor
             assert (workplace.run().code, server.count()) == (0, requests)
 
 
-@pytest.mark.slow
 def test_two_equal_rows_are_paid_for_once(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
     workplace.picture("b.jpg")  # the same bytes under another name
@@ -355,7 +353,6 @@ def is_sign_of_life(request: ReceivedRequest) -> bool:
     return re.fullmatch("Cup [0-9a-f]{8}", request.input.get("caption", "")) is not None
 
 
-@pytest.mark.slow
 def test_failures(workplace: Workplace) -> None:
     """Every second record meets one of them."""
     workplace.many(11)
@@ -414,7 +411,6 @@ def test_an_image_that_was_missing_is_tried_again_by_the_same_command(workplace:
         assert (workplace.run().code, server.count()) == (0, 4)
 
 
-@pytest.mark.slow
 def test_no_error_text_ever_lands_in_a_data_column(workplace: Workplace) -> None:
     workplace.many(20)
     mark = "ZZ-error-text"
@@ -436,7 +432,6 @@ def test_no_error_text_ever_lands_in_a_data_column(workplace: Workplace) -> None
 # --- budget
 
 
-@pytest.mark.slow
 def test_max_requests_is_never_passed_and_the_same_command_goes_on(workplace: Workplace) -> None:
     """At two endpoints together, whatever they answer."""
     count = 10
@@ -485,7 +480,6 @@ def test_no_budget_needs_no_request_when_all_is_there(
     assert server.count() == 20
 
 
-@pytest.mark.slow
 def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None:
     workplace.many(40)
     prices = {"input": 100.0, "output": 1000.0}

@@ -144,7 +144,6 @@ def test_stored_replies_of_an_earlier_run_count_in_no_other(place: Workplace) ->
 # --- replies none of which can be used
 
 
-@pytest.mark.slow
 def test_a_run_none_of_whose_replies_can_be_used_stops(workplace: Workplace) -> None:
     """jundot/omlx#2990: a night of loops, of which all was paid for and nothing used."""
     rows(workplace, 45)

@@ -136,7 +136,6 @@ def settings_of(place: Workplace, kind: Kind) -> dict[str, Any]:
     return {f"data.{key}": value for key, value in {"input_jsonl": path, **root, **data}.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_kind_of_input_is_known_and_becomes_the_same_records(
     place: Workplace, server: LoopbackServer, kind: Kind
@@ -302,7 +301,6 @@ def test_one_picture_is_an_input_of_one(place: Workplace) -> None:
     assert [e["text"] for e in record["expressions"]] == ["cup"]
 
 
-@pytest.mark.slow
 def test_pictures_alone_are_captioned_first(place: Workplace, server: LoopbackServer) -> None:
     # whose pictures are not taken for the user's
     place.results = place.folder / "pictures" / "results"
@@ -573,7 +571,6 @@ def test_a_pattern_takes_pictures_without_the_metadata_below(place: Workplace) -
     assert (done.summary["records"], "has rows" in done.out) == (3, False), done
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
 def test_what_is_wrong_is_one_line_before_anything_is_sent(
     place: Workplace,
@@ -601,7 +598,6 @@ def test_a_data_set_without_its_library_names_the_extra(
     assert done.err.count("pip install 'dataflow-grounding[datasets]'") == 1
 
 
-@pytest.mark.slow
 def test_pictures_in_parquet_are_never_all_in_memory(workplace: Workplace) -> None:
     import pyarrow.parquet
 

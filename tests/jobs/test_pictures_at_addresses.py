@@ -115,7 +115,6 @@ def rows(place: Workplace, *addresses: str) -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("door")
 def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) -> None:
     rows(workplace, site.at("a.jpg"), site.at("b.jpg"), site.at("to?/a.jpg"), site.at("a.jpg"))
@@ -137,7 +136,6 @@ def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) 
     assert records[1]["image_url"] == site.at("b.jpg")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("door")
 def test_what_cant_be_fetched_fails_alone_and_is_tried_again(
     workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -277,7 +275,6 @@ def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) 
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost"])
 def test_a_host_that_the_user_names_may_be_in_a_private_network(
     workplace: Workplace, site: Site, host: str

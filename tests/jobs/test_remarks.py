@@ -71,7 +71,6 @@ def test_a_run_counts_the_manner_and_what_is_rare(odd: tuple[Workplace, Done]) -
     assert (figures["remarks"], figures["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
 
 
-@pytest.mark.slow
 def test_one_manner_of_a_small_run_is_never_rare(workplace: Workplace) -> None:
     done = run(workplace, {})
     assert f"{ROWS} records: {MANNER}" in f"{done.out}{done.err}".splitlines()
@@ -88,7 +87,6 @@ def test_answers_without_words_leave_no_trace(workplace: Workplace, server: Loop
     assert all("remark" not in record for record in workplace.annotations())
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_counts_stored_replies_alike(workplace: Workplace) -> None:
     run(workplace, ODD, "--pilot", "12")
     run(workplace, ODD)
@@ -96,7 +94,6 @@ def test_a_run_that_goes_on_counts_stored_replies_alike(workplace: Workplace) ->
     assert (summary["remarks"], summary["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
 
 
-@pytest.mark.slow
 def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
     workplace: Workplace,
 ) -> None:

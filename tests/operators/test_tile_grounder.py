@@ -70,7 +70,6 @@ def a_thing() -> st.SearchStrategy[tuple[int, int, int, int]]:
     return st.tuples(side, side).flatmap(placed)
 
 
-@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 5)  # each is a picture, and a dozen requests
 @given(thing=a_thing())
 def test_a_thing_anywhere_is_one_box(
@@ -108,7 +107,6 @@ def test_things_side_by_side_stay_apart(server: LoopbackServer, tmp_path: Path) 
     assert all(any(is_near(bbox, thing) for thing in row) for bbox in boxes(expression))
 
 
-@pytest.mark.slow
 def test_each_picture_is_asked_about_once(server: LoopbackServer, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     draw(str(path), SIZE, {"red": [(10, 10, 30, 30)]})
@@ -264,7 +262,6 @@ def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
     return workplace
 
 
-@pytest.mark.slow
 def test_a_run_with_tiles_goes_on_where_it_stopped(
     place: Workplace, server: LoopbackServer
 ) -> None:

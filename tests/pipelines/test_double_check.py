@@ -117,7 +117,6 @@ def van_at(*found: list[float]) -> Change:
     return changed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ask", "reground", "both"])
 def test_swapped_expressions_are_found_and_mended_and_it_is_said(
     place: ReferringPlace, server: LoopbackServer, method: str
@@ -162,7 +161,6 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_an_answer_that_cannot_be_had_changes_nothing_and_is_a_failure(
     place: ReferringPlace, server: LoopbackServer, kind: str

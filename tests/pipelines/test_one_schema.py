@@ -85,7 +85,6 @@ class Mine(Pipeline):
 """
 
 
-@pytest.mark.slow
 def test_a_later_step_may_fill_in_regions(workplace: Workplace, server: LoopbackServer) -> None:
     """Also where it goes on from an earlier step's file, which has `regions: []`."""
     workplace.settings["vlm.openai.base_url"] = server.base_url

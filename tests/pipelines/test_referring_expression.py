@@ -105,7 +105,6 @@ def test_legacy_files_hold_boxes_in_0_to_1000_under_the_images_folder(
         ]
 
 
-@pytest.mark.slow
 def test_going_back_to_the_unified_format_leaves_no_legacy_files_and_costs_nothing(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -196,7 +195,6 @@ def test_a_box_that_reaches_beyond_its_picture_is_kept_and_told(place: Referring
     assert f"kept as they are: 3 (a.png: {boxes[0]} in 640 x 480 px" in done.err
 
 
-@pytest.mark.slow
 def test_labels_without_a_single_box_are_refused_before_anything_is_sent(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -208,7 +206,6 @@ def test_labels_without_a_single_box_are_refused_before_anything_is_sent(
     assert place.run(**{"workflow.steps": ["1"]}).code == 0, "a caption needs no box"
 
 
-@pytest.mark.slow
 def test_a_step_whose_input_lacks_what_it_needs_is_refused(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -226,7 +223,6 @@ def test_a_step_whose_input_lacks_what_it_needs_is_refused(
     assert place.run(**{"workflow.steps": ["1", "2"]}).code == 0
 
 
-@pytest.mark.slow
 def test_missing_and_spare_labels_are_reported_and_fail_nothing(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -263,7 +259,6 @@ def many(place: ReferringPlace, count: int) -> None:
         )
 
 
-@pytest.mark.slow
 def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alone(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -284,7 +279,6 @@ def test_a_finished_run_sends_nothing_and_a_changed_label_asks_for_its_image_alo
 # --- steps
 
 
-@pytest.mark.slow
 def test_steps_0_and_1_of_an_image_are_asked_side_by_side(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -307,7 +301,6 @@ PARTS: tuple[list[list[Any]], ...] = (
 )
 
 
-@pytest.mark.slow
 def test_steps_in_parts_give_what_one_run_gives(tmp_path: Path, server: LoopbackServer) -> None:
     whole = ReferringPlace(tmp_path / "whole", server.base_url)
     many(whole, 2)
@@ -347,7 +340,6 @@ WRONG = [
 ]
 
 
-@pytest.mark.slow
 def test_what_is_wrong_is_found_before_the_first_request(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -370,7 +362,6 @@ def test_labels_that_mirror_nothing_are_refused(place: ReferringPlace) -> None:
 # --- many regions
 
 
-@pytest.mark.slow
 def test_200_boxes_are_all_described_in_groups_of_at_most_16(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -407,7 +398,6 @@ def items_of(request: Any) -> int:
     return len(request.input.get("expressions") or request.input.get("regions") or ())
 
 
-@pytest.mark.slow
 def test_a_reply_that_is_cut_off_is_asked_for_in_halves(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -483,7 +473,6 @@ def test_spans_are_where_the_caption_has_the_words(
 # --- marks
 
 
-@pytest.mark.slow
 def test_marks_are_drawn_in_the_picture_of_the_steps_that_show_regions(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

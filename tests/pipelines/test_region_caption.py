@@ -189,7 +189,6 @@ def test_nan_in_python_fails_its_row_alone(tmp_path: Path) -> None:
     assert [place for place, _ in done.failures] == [0]
 
 
-@pytest.mark.slow
 def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -207,7 +206,6 @@ def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
     assert len(record["bbox"]) == 14
 
 
-@pytest.mark.slow
 def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_box(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -225,7 +223,6 @@ def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_bo
     )
 
 
-@pytest.mark.slow
 def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -244,7 +241,6 @@ def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(
         assert caption["proposed_by"] == "loopback"
 
 
-@pytest.mark.slow
 def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
@@ -301,7 +297,6 @@ def test_an_answer_in_the_models_own_words_is_kept_and_divided(
     assert [caption["text"] for caption in record["region_captions"]] == texts
 
 
-@pytest.mark.slow
 def test_a_reply_that_leaves_a_region_out_is_asked_again_and_then_fails(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -374,7 +369,6 @@ def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     assert all(abs(a - b) < 12 for a, b in zip(square.getpixel((5, 5)), (255, 0, 0), strict=True))
 
 
-@pytest.mark.slow
 def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
@@ -493,7 +487,6 @@ def test_proposed_boxes_in_another_format_stop_the_run(
     assert "yxyx_1000 would fit" in run["suspect_boxes"]
 
 
-@pytest.mark.slow
 def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: LoopbackServer) -> None:
     row = {"image": picture(tmp_path), "bbox": [[9, 9, 90, 90]]}
     spec = tmp_path / "spec.yaml"

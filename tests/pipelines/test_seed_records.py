@@ -238,7 +238,6 @@ def test_our_own_annotations_are_in_pixels_and_keep_their_columns(place: Referri
     assert "given.jsonl, line 2: not JSON" in where
 
 
-@pytest.mark.slow
 def test_annotations_go_on_from_where_they_stand(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

@@ -113,7 +113,6 @@ def named(name: str, other: str) -> str:
     return ", ".join(sorted([*PASSED_OVER, other, *keys, f"{name}.vlm.gemini.tag"]))
 
 
-@pytest.mark.slow
 def test_the_spec_that_tao_writes_runs_with_one_note_about_what_is_not_used(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
@@ -155,7 +154,6 @@ MISSPELT = [
 ]
 
 
-@pytest.mark.slow
 def test_a_misspelt_key_is_refused_all_the_same(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

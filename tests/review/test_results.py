@@ -93,7 +93,6 @@ def test_the_report_of_a_steps_folder_says_what_ran(results: Path) -> None:
     assert title_of(report_folder(str(step))[0]) == "image_grounding"
 
 
-@pytest.mark.slow
 def test_the_report_says_how_precise_a_measured_map_is(workplace: Workplace) -> None:
     workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
     with LoopbackServer(ProbeModel("xyxy_px")) as server:

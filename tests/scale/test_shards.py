@@ -70,7 +70,6 @@ def merged(place: Workplace) -> Done:
     return command(["merge", str(place.results), "--no-report", "--json"])
 
 
-@pytest.mark.slow
 def test_shards_killed_side_by_side_go_on_and_are_merged_to_what_one_machine_leaves(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -118,7 +117,6 @@ def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) 
     assert cost["steps"] == steps
 
 
-@pytest.mark.slow
 def test_the_estimate_knows_what_shards_have_paid_for(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -135,7 +133,6 @@ def test_the_estimate_knows_what_shards_have_paid_for(
     assert (anew["requests"], anew["stored"]) == (pytest.approx(server.count(), abs=4), 0)
 
 
-@pytest.mark.slow
 def test_a_folder_goes_on_as_shards_as_more_shards_and_back(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -159,7 +156,6 @@ def test_a_folder_goes_on_as_shards_as_more_shards_and_back(
     assert left(place.results) == left(place.folder / "alone")
 
 
-@pytest.mark.slow
 def test_what_the_whole_was_refused_or_answered_shards_ask_again(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -189,7 +185,6 @@ def test_what_the_whole_was_refused_or_answered_shards_ask_again(
     assert server.received - before == 2
 
 
-@pytest.mark.slow
 def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer) -> None:
     run_shards(place, 3)
     before = server.count()
@@ -251,7 +246,6 @@ def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplac
     assert left(place.results)["failures.jsonl"] == left(place.folder / "alone")["failures.jsonl"]
 
 
-@pytest.mark.slow
 def test_merge_says_which_output_format_is_still_to_be_written(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -359,7 +353,6 @@ def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
         assert (done.code, said in done.err) == (2 if said else 0, True), done
 
 
-@pytest.mark.slow
 def test_the_steps_of_a_shard_begin_with_the_input(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -385,7 +378,6 @@ def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "3-of-3 was stopped" in merged_err(place)
 
 
-@pytest.mark.slow
 def test_merge_refuses_what_no_one_machine_could_leave(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -688,7 +680,6 @@ def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) ->
     assert [step["step"] for step in place.run_json()["steps"]] == [HALF]
 
 
-@pytest.mark.slow
 def test_each_shard_has_its_part_of_the_limits(place: Workplace, server: LoopbackServer) -> None:
     place.many(60)
     server.latency = 0.02

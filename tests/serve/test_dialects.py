@@ -109,7 +109,6 @@ def test_a_task_that_fails_alone_leaves_the_others_theirs(
     assert "broken.png" in alone.body["error"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -122,7 +122,6 @@ def test_an_odd_request_is_refused_in_a_sentence(
     assert sentence.isprintable()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "TRACE"])
 def test_other_methods_are_refused(served: Served, method: str) -> None:
     with connected(served) as client:

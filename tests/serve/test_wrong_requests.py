@@ -62,7 +62,6 @@ def test_routes_and_content_types_that_are_none(served: Served) -> None:
     assert no_boundary.status == 400
 
 
-@pytest.mark.slow
 def test_what_is_no_http_leaves_no_traceback(served: Served) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
         client.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
@@ -70,7 +69,6 @@ def test_what_is_no_http_leaves_no_traceback(served: Served) -> None:
     assert served.get("/health").status == 200
 
 
-@pytest.mark.slow
 def test_pages_of_the_web_may_not_ask(served: Served) -> None:
     body = {"image_path": "0.png", **PHRASES}
     assert served.post("/ground", body, Origin="https://example.com").status == 403

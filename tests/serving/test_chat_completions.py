@@ -57,7 +57,6 @@ SERVERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("takes", "refused"), [pytest.param(*case, id=name) for name, case in SERVERS.items()]
 )
@@ -128,7 +127,6 @@ def test_openais_own_service_is_asked_for_json_object(url: str, first: str) -> N
     assert first_habits(url).response_format == first
 
 
-@pytest.mark.slow
 def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(key=None) as server:
@@ -156,7 +154,6 @@ def test_extra_body_cant_take_over_what_is_ours(workplace: Workplace, name: str)
     assert f"extra_body can't hold '{name}'" in done.err
 
 
-@pytest.mark.slow
 def test_extra_headers_are_sent_cost_nothing_and_stay_secret(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
@@ -460,7 +457,6 @@ INSIDE = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", INSIDE.values(), ids=INSIDE)
 def test_an_error_inside_a_200_is_that_error(
     workplace: Workplace, usual: list[dict[str, Any]], fault: Fault

@@ -73,7 +73,6 @@ def in_full(place: Workplace) -> float:
     return float((fresh * 100 + tokens["cached"] * 10 + tokens["output"] * 1000) / 1e6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openai", "sdk", GEMINI])
 def test_flex_is_asked_for_stored_and_costs_half(workplace: Workplace, backend: str) -> None:
     with LoopbackServer(EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")) as server:
@@ -91,7 +90,6 @@ def test_flex_is_asked_for_stored_and_costs_half(workplace: Workplace, backend: 
     assert "of which flex: 3 replies" in command(["cost", str(workplace.results)]).out
 
 
-@pytest.mark.slow
 def test_without_a_tier_nothing_is_sent_of_it_and_with_one_nothing_is_asked_again(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -141,7 +139,6 @@ def limit_found(place: Workplace) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text()).values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openai", GEMINI])
 def test_no_room_is_waited_for_and_lowers_no_limit(workplace: Workplace, backend: str) -> None:
     no_room = faults.no_room_at_tier() if backend == "openai" else faults.server_error(503)
@@ -158,7 +155,6 @@ def test_no_room_is_waited_for_and_lowers_no_limit(workplace: Workplace, backend
     assert found["places"] >= 8
 
 
-@pytest.mark.slow
 def test_a_rate_limit_at_flex_still_lowers_the_limit(workplace: Workplace) -> None:
     with LoopbackServer(faults=on(faults.too_many_requests(), indexes=range(2, 8))) as server:
         at(workplace, server)
@@ -168,7 +164,6 @@ def test_a_rate_limit_at_flex_still_lowers_the_limit(workplace: Workplace) -> No
     assert found["refused_at"] is not None
 
 
-@pytest.mark.slow
 def test_a_tier_without_room_ends_the_run_and_the_ordinary_one_goes_on(
     workplace: Workplace,
 ) -> None:
@@ -183,7 +178,6 @@ def test_a_tier_without_room_ends_the_run_and_the_ordinary_one_goes_on(
         assert workplace.run().code == 0  # at the ordinary tier
 
 
-@pytest.mark.slow
 def test_slow_answers_are_no_sign_that_a_quota_is_used_up(workplace: Workplace) -> None:
     """While one answer takes longer than max_wait, the others find no room."""
 
@@ -282,7 +276,6 @@ def test_what_a_reply_says_of_its_tier_is_no_other_than_a_short_name(workplace: 
     assert "\x1b" not in done.err + command(["cost", str(workplace.results)]).out
 
 
-@pytest.mark.slow
 def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
@@ -294,7 +287,6 @@ def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     assert all(asks_flex(request) for request in judged)
 
 
-@pytest.mark.slow
 def test_slow_answers_lower_no_limit_that_was_found(workplace: Workplace) -> None:
     """Answers that take their time, and some that are given up."""
     with LoopbackServer() as server:

@@ -130,7 +130,6 @@ def test_a_variable_that_holds_nothing_is_named_with_its_key(
     assert load_spec([meant]).block.vlm.openai.base_url == empty
 
 
-@pytest.mark.slow
 def test_dotenv_files_next_to_the_spec_and_in_the_current_folder_give_keys(
     workplace: Workplace, tmp_path: Path
 ) -> None:

@@ -41,7 +41,6 @@ def asked(server: LoopbackServer, task: str) -> list[ReceivedRequest]:
     return [request for request in server.requests if request.task == task]
 
 
-@pytest.mark.slow
 def test_prompts_as_written_out_ask_the_same_questions(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -56,7 +55,6 @@ def test_prompts_as_written_out_ask_the_same_questions(
     assert server.received == before
 
 
-@pytest.mark.slow
 def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -82,7 +80,6 @@ def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
     assert place.run(**settings).summary["already_complete"]
 
 
-@pytest.mark.slow
 def test_guidance_is_in_every_question_and_part_of_its_key(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -99,7 +96,6 @@ def test_guidance_is_in_every_question_and_part_of_its_key(
     assert server.received == before + 6  # what was paid for is kept
 
 
-@pytest.mark.slow
 def test_checks_of_the_endpoint_are_put_in_the_same_words(workplace: Workplace) -> None:
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url

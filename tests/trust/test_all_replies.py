@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.stand_ins.watched_model import Scene, WatchedModel
@@ -39,7 +37,6 @@ def run_of_a_scene(place: Workplace, model: SeesProbesRight, scene: Scene, seed:
     return run(place, model, **{"workflow.steps": ["1"]})
 
 
-@pytest.mark.slow
 def test_a_format_that_no_single_reply_shows_is_told_of(workplace: Workplace) -> None:
     scene, written = Scene(), "xyxy_500"
     model = SeesProbesRight(lambda *_: written, scene, seed=1, noise=0.01)
@@ -50,7 +47,6 @@ def test_a_format_that_no_single_reply_shows_is_told_of(workplace: Workplace) ->
     assert model.probes > 2, "it was checked besides the beginning and the end"
 
 
-@pytest.mark.slow
 def test_where_no_check_tells_it_stops_the_run(workplace: Workplace) -> None:
     scene = Scene()
     model = SeesProbesRight(lambda *_: "xyxy_500", scene, seed=1, noise=0.01)
@@ -60,7 +56,6 @@ def test_where_no_check_tells_it_stops_the_run(workplace: Workplace) -> None:
     assert "the last replies are far likelier in another format" in done.err
 
 
-@pytest.mark.slow
 def test_equal_numbers_for_many_pictures_are_told_of_once(workplace: Workplace) -> None:
     def blind(request: ReceivedRequest) -> Any:
         if request.task != "phrase_grounding" or asks_for_rectangles(request):

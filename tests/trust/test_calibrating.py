@@ -28,7 +28,6 @@ def stored(server: LoopbackServer) -> Path:
     return Path(cache_path(server.base_url, "loopback"))
 
 
-@pytest.mark.slow
 def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(workplace: Workplace) -> None:
     name = "yxyx_1000"
     workplace.many(3)
@@ -55,7 +54,6 @@ def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(workplace: Workp
     assert [record["expressions"] for record in stated.annotations()] == boxes
 
 
-@pytest.mark.slow
 def test_calibrating_once_is_enough(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -80,7 +78,6 @@ def test_calibrating_once_is_enough(
         assert server.count() == sent + 4 + 2 + 4
 
 
-@pytest.mark.slow
 def test_calibrated_takes_what_is_stored(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer(ProbeModel("xywh_1")) as server:
@@ -133,7 +130,6 @@ def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None
             assert "3 to 11 requests" in done.out
 
 
-@pytest.mark.slow
 def test_no_key_is_stored(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:
@@ -145,7 +141,6 @@ def test_no_key_is_stored(workplace: Workplace) -> None:
     assert not [path for path in stored(server).parent.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_told(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -176,7 +171,6 @@ print(stored_calibration(earlier.endpoint, "loopback").box_format)
 """
 
 
-@pytest.mark.slow
 def test_what_cannot_be_written_counts_before_an_older_file(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:
@@ -187,7 +181,6 @@ def test_what_cannot_be_written_counts_before_an_older_file(workplace: Workplace
     assert "can't be saved" in done.err
 
 
-@pytest.mark.slow
 def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
     workplace.many(5)
     with LoopbackServer(ProbeModel("yxyx_1000")) as server:

@@ -43,7 +43,6 @@ def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 12])  # a call alone is another way through the engine
 def test_a_change_shows_in_the_numbers_from_call_to_call(
     workplace: Workplace, at_once: int
@@ -74,7 +73,6 @@ def test_a_change_shows_in_the_numbers_from_call_to_call(
     assert "don't use them" in str(stopped.value)
 
 
-@pytest.mark.slow
 def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
     rows, written = photos(workplace, 24), X
 
@@ -105,7 +103,6 @@ def test_the_first_call_of_all_returns_nothing_that_is_to_be_taken_back(
             grounder(photos(workplace, 1))
 
 
-@pytest.mark.slow
 def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
     workplace: Workplace,
 ) -> None:
@@ -133,7 +130,6 @@ def _by_threads(rows: list[dict[str, Any]], grounders: list[PhraseGrounder]) -> 
         return list(threads.map(grounded, rows, grounders))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("box_format", "objects"), [("auto", "a serving each"), ("xyxy_px", "one serving")]
 )
@@ -159,7 +155,6 @@ def test_calls_at_once_calibrate_and_check_as_one_call_does(
     assert probes_asked(f"{model}, six calls", 6) == alone
 
 
-@pytest.mark.slow
 def test_many_questions_that_wait_for_a_check_keep_no_other_one_from_its_end(
     workplace: Workplace,
 ) -> None:
@@ -207,7 +202,6 @@ def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
             PhraseGrounder(MyServing(wrong.base_url))(photos(workplace, 1)[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["auto", X])
 def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
     workplace: Workplace, box_format: str
@@ -237,7 +231,6 @@ def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
         assert probes_of(6, f"down {box_format}, six calls") == alone
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_process_forked_amid_a_check_waits_for_nobody(workplace: Workplace) -> None:
     def slow_at_first(request: ReceivedRequest) -> float:

@@ -53,7 +53,6 @@ def test_strips_large_and_turned_pictures_are_mapped_within_the_precision(tmp_pa
         assert off(record) <= 0.03, size
 
 
-@pytest.mark.slow
 def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
     workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
     with LoopbackServer(ProbeModel("xyxy_px", noise=0.06, outliers=0)) as server:

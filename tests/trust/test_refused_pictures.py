@@ -66,7 +66,6 @@ def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) ->
     return workplace.run(**settings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSALS)
 def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str) -> None:
     scale, test, fault = REFUSALS[what]
@@ -99,7 +98,6 @@ def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
     assert "vlm.box_format" in done.err
 
 
-@pytest.mark.slow
 def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(workplace: Workplace) -> None:
     """Aspects above 1.7 are refused, which no limit that is tried says, and large ones as well:
     the same few sizes were asked for without end.
@@ -120,7 +118,6 @@ def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(workplace: Workpl
         assert "vlm.box_format" in done.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")]
 )

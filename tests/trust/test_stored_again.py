@@ -31,7 +31,6 @@ from tests.support.workplace import Workplace, caption, command
 MODEL = "qwen2.5-vl-7b-instruct"
 
 
-@pytest.mark.slow
 def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(
     workplace: Workplace,
 ) -> None:
@@ -57,7 +56,6 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         assert server.count() == sent
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("later_format", "refusal", "message"),
     [

@@ -108,7 +108,6 @@ def lose_replies(place: Workplace) -> None:
     place.replies.write_text("".join(json.dumps(line) + "\n" for line in lost))
 
 
-@pytest.mark.slow
 def test_finished_rows_of_a_run_that_was_stopped_are_taken_as_they_are(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -122,7 +121,6 @@ def test_finished_rows_of_a_run_that_was_stopped_are_taken_as_they_are(
     assert all(record["expressions"][0]["status"] == "grounded" for record in place.annotations())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("on_suspect", ["stop", "warn"])
 def test_a_later_check_that_fails_sets_finished_rows_aside(
     place: Workplace, server: LoopbackServer, on_suspect: str
