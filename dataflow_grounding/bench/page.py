@@ -87,8 +87,8 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
             texts.append(f"{cell.value} {cell.below}".strip())
         yield [_HEADS[name], *texts]
     cells_by_way = [_run_cells(measured) for measured in ways.values()]
-    for index, head in enumerate(_RUN_HEADS):
-        yield [head, *[_cell_in_words(cells[index]) for cells in cells_by_way]]
+    for head, *cells in zip(_RUN_HEADS, *cells_by_way, strict=True):
+        yield [head, *map(_cell_in_words, cells)]
 
 
 def _cell_in_words(cell: Cell) -> str:

@@ -93,8 +93,7 @@ def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
             with_block.update(dict.fromkeys(name for name in spec if name in shipped))
     if autolabel_type is None:
         return list(with_block)
-    is_shipped = autolabel_type in list(shipped)  # a list, because YAML may have any type here
-    return [autolabel_type] if is_shipped else []
+    return [name for name in shipped if name == autolabel_type]
 
 
 overrides_argument = click.argument(

@@ -210,7 +210,7 @@ def import_(
     if not source.pictures:  # else the format names the folder for pictures in the data itself
         source.pictures = out
     # Reading the records also sets `preamble`, `passed_over`, `bad` and `remarks` of `source`.
-    count, remarks_on_records = _import_records(path, source, folder, annotations, strict)
+    count, remarks_on_records = _import_records(path, source, folder, annotations)
     _write_about_import(path, format, source, folder, out)
     passed_over = _positive(source.passed_over)
     remarks = [*source.remarks, *remarks_on_records]
@@ -243,7 +243,7 @@ def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
 
 
 def _import_records(
-    path: str, source: Format, folder: str, annotations: str, strict: bool
+    path: str, source: Format, folder: str, annotations: str
 ) -> tuple[int, list[str]]:
     # Writes the records at `path` into the file `annotations`. Returns their number, and remarks on
     # them. Where it fails, it removes what it made.
@@ -254,7 +254,7 @@ def _import_records(
         writer = RowWriter(annotations)
     try:
         with closing(writer):  # which removes the file, unless it was committed
-            remarks = _write_records(writer, path, source, folder, strict)
+            remarks = _write_records(writer, path, source, folder)
             _refuse_if_empty(path, source, writer.count)
             writer.commit()
     except BaseException:  # also Ctrl-C
@@ -264,10 +264,8 @@ def _import_records(
     return writer.count, remarks
 
 
-def _write_records(
-    writer: RowWriter, path: str, source: Format, folder: str, strict: bool
-) -> list[str]:
-    # Returns remarks on the records. With `strict` a missing picture is a failure.
+def _write_records(writer: RowWriter, path: str, source: Format, folder: str) -> list[str]:
+    # Returns remarks on the records. With `source.strict` a missing picture is a failure.
     # Sizes in records are compared with those of the pictures, unless the format has just read them
     # from these (`measures`).
     doubts = Doubts(compares=not source.measures)
@@ -279,7 +277,7 @@ def _write_records(
         picture = path_of(record)
         stems.add(picture)
         if _is_missing(picture, folders):
-            if strict:
+            if source.strict:
                 raise InputError(f"no picture {picture} in {folder}: {_ROOT_TO_NAME}")
             missing.add(picture)
         writer.write(_with_classes(record, source.class_names))

@@ -132,14 +132,12 @@ def generate(
 
 
 def _prepared(spec: Spec, pilot: int | None, options: dict[str, Any]) -> SpecRun:
-    shown_on_terminal = None
-    as_in_spec = None  # for an option that wasn't given
     return ready_to_run(
         spec,
         pilot=pilot,
-        progress=False if options["no_progress"] else shown_on_terminal,
+        progress=False if options["no_progress"] else None,  # None: on a terminal
         budget_usd=options["budget_usd"],
-        retry_failed=True if options["retry_failed"] else as_in_spec,
+        retry_failed=options["retry_failed"] or None,  # None: as in the spec
         shard=options["shard"],
     )
 

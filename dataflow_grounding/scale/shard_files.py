@@ -90,12 +90,13 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         InputError, RunStopped: See `write_joined`.
     """
     files: dict[str, list[str]] = {}  # by the file to write, the shards' files of a step
+    failures_of_shards: list[str] = []
     for step in steps:
         folders = [shard.folder(step.storage.cache_path) for shard in shards]
         storages_of_shards = [step.storage.in_folder(folder) for folder in folders]
         files[step.storage.output_path] = [each.output_path for each in storages_of_shards]
-    # A shard has one file for the failures of all steps. So the last step's storages will do.
-    failures_of_shards = [each.failures_path for each in storages_of_shards]
+        # A shard has one file for the failures of all steps.
+        failures_of_shards = [each.failures_path for each in storages_of_shards]
     # The file of failures is replaced. It may have some of steps that aren't run now.
     failures_of_other_steps = other_failures(summary.failures_file, {step.label for step in steps})
     # Where the results are at an address, the files are fetched: workers have written them there.

@@ -209,8 +209,9 @@ class Endpoint(Counts):
         # The bytes of the reply: what the answers say, changed by the fault if it has a `change`.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
-        answer = self._as_answer(self.answers(request))
+        answer = self.answers(request)
         request.encoded_images = ()  # with them, recorded requests would fill the memory
+        answer = self._as_answer(answer)
         if fault.change:
             answer = fault.change(answer)
         answer = self.takes.served(request, answer)
@@ -220,14 +221,14 @@ class Endpoint(Counts):
         return response(200, _dump(reply), headers)
 
     def _as_answer(self, answer: Answer | str | dict[str, Any]) -> Answer:
-        if isinstance(answer, Answer):
-            return answer
-        if isinstance(answer, str):
-            return Answer(answer)
-        text = json.dumps(answer, ensure_ascii=False)
-        if self.takes.ignores_format:  # then it puts prose around the JSON
-            text = f"Here is what I found:\n```json\n{text}\n```\nLet me know if you need more."
-        return Answer(text)
+        # A dict becomes a text, and a text an Answer. What is neither fails where it is looked at.
+        if isinstance(answer, dict):
+            answer = json.dumps(answer, ensure_ascii=False)
+            if self.takes.ignores_format:  # then it puts prose around the JSON
+                answer = (
+                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
+                )
+        return Answer(answer) if isinstance(answer, str) else answer
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         # Four characters count as a token. As at real endpoints, the beginning of a request, its

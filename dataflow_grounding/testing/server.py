@@ -198,17 +198,13 @@ class LoopbackServer(Endpoint):
             # `_go_down` runs in a new task, because it cancels those of all connections: also the
             # one that runs here.
             self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
-            await self._wait_until_cancelled()
-        if fault.hang:
-            await self._wait_until_cancelled()  # when the client leaves
+        if fault.hang or fault.down_for is not None:
+            await self._loop.create_future()  # until it is cancelled, as when the client leaves
         await asyncio.sleep(exchange.delay + fault.delay)
         await self._wait_until_not_stalled()
         if fault.bytes_per_second:
             return await self._drip(wire, fault.bytes_per_second, writer)
         return wire[: int(len(wire) * fault.sent_share)]
-
-    async def _wait_until_cancelled(self) -> None:
-        await self._loop.create_future()
 
     async def _wait_until_not_stalled(self) -> None:
         while True:  # `stall` may be called again during the sleep
