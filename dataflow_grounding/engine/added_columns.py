@@ -71,5 +71,4 @@ def _was_grounded(record: Mapping[str, Any]) -> bool:
     rows = record.get("expressions")
     if not isinstance(rows, list):
         return False
-    rows_with_status = [row for row in rows if isinstance(row, Mapping) and "status" in row]
-    return bool(rows_with_status)
+    return any(isinstance(row, Mapping) and "status" in row for row in rows)

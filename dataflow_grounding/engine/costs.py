@@ -152,7 +152,9 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
     has_tokens = usage.input_tokens or usage.output_tokens
     if not has_tokens and not is_free:
         return Amount(1, cost_usd=nan)  # the endpoint doesn't report them
-    price = FREE if is_free else prices or _published_prices(line)
+    if prices is None:
+        prices = _published_prices(line)
+    price = FREE if is_free else prices
     cost = nan if price is None else price.cost(usage, str(line.get("tier")))
     return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
 

@@ -474,7 +474,4 @@ class Run:
 
 
 def _was_image_replaced(results: Sequence[Result]) -> bool:
-    replaced = [
-        error for columns, error in results if columns is None and isinstance(error, ImageChanged)
-    ]
-    return bool(replaced)
+    return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)

@@ -142,6 +142,7 @@ def _size_of_picture(step: Step, record: Record) -> Size:
 
 def _expression_of_each_status(text: str, bbox: list[int]) -> list[dict[str, Any]]:
     # A later step may ask about expressions of some status only.
+    whole_picture = {"bbox_id": "0", "bbox": bbox, "score": None}
     expressions: list[dict[str, Any]] = []
     for status in STATUSES:
         expressions.append(
@@ -150,10 +151,8 @@ def _expression_of_each_status(text: str, bbox: list[int]) -> list[dict[str, Any
                 "text": text,
                 "noun_chunk": text,
                 "char_span": None,
-                "instances": [],
+                "instances": [whole_picture] if status == "grounded" else [],
                 "status": status,
             }
         )
-        if status == "grounded":
-            expressions[-1]["instances"] = [{"bbox_id": "0", "bbox": bbox, "score": None}]
     return expressions

@@ -486,10 +486,11 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     places_of_run: Sequence[int] = range(total)
     if pilot is not None:
         places_of_run = [place for place in range(total) if in_pilot(place, total, pilot)]
-    places_to_look_at = set(places_of_run)
+    sampled_places = places_of_run
     if len(places_of_run) > MOST:
         # With a fixed seed, because the same estimate should come out each time.
-        places_to_look_at = set(random.Random(0).sample(places_of_run, MOST))
+        sampled_places = random.Random(0).sample(places_of_run, MOST)
+    places_to_look_at = set(sampled_places)
     numbered_rows = enumerate(run.job.input.rows())
     rows_to_look_at = (row for place, row in numbered_rows if place in places_to_look_at)
     return len(places_of_run), rows_to_look_at

@@ -4,7 +4,7 @@ A role is what a step reads a column as, such as `image` or `caption`. Which of 
 has it is guessed from the column's name and from what its values look like.
 """
 
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -46,7 +46,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         column_that_gets_this_name = sources.get(column)  # None for none, which isn't in `row`
         name = column
         if column_that_gets_this_name in row:
-            name = _original_name(column, [*row, *sources, *new_row])
+            name = _original_name(column, row.keys() | sources.keys() | new_row.keys())
         new_row[name] = value
     return new_row
 
@@ -118,26 +118,20 @@ def _with_file(
         return Row(row.line, plain_row(row.data))
     stated = row.data[image_column]
     picture = stated
+    origin: dict[str, Any] = {}  # columns that say where the picture is from
     if isinstance(stated, str) and stated in fetched:  # an address
         picture = fetched[stated]
         if isinstance(picture, BrokenRow):
             return Row(row.line, data=None, error=picture)
+        origin = {"image_url": stated}
     elif _is_of_hugging_face(stated):
         picture = stated.get("bytes") or stated.get("path")
+        if stated.get("path"):
+            origin = {"image_file": stated["path"]}
     if isinstance(picture, bytes):
         picture = name_of_bytes(picture)
-    # The user's own columns take precedence over those that say where the picture is from.
-    data = {**_origin(stated, fetched), **row.data, image_column: picture}
+    data = {**origin, **row.data, image_column: picture}  # the user's own columns come before
     return Row(row.line, plain_row(data))
-
-
-def _origin(stated: Any, fetched: Container[str]) -> dict[str, Any]:
-    # Columns that say where a picture is from, by what its row states.
-    if isinstance(stated, str) and stated in fetched:
-        return {"image_url": stated}
-    if _is_of_hugging_face(stated) and stated.get("path"):
-        return {"image_file": stated["path"]}
-    return {}
 
 
 def _is_of_hugging_face(picture: Any) -> bool:

@@ -154,7 +154,15 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     remarks += _remark_on_another_endpoint(before, servings[0], block.vlm)
     remarks += _remark_on_pilot_of_pipe(job, options.pilot)
     run = SpecRun(
-        spec, kind, job, write_output, options, before, prices_from, judges_prices, remarks
+        spec=spec,
+        kind=kind,
+        job=job,
+        write_output=write_output,
+        options=options,
+        before=before,
+        prices_from=prices_from,
+        judges_prices=judges_prices,
+        remarks=remarks,
     )
     _refuse_to_write_over_others_files(run)
     return run

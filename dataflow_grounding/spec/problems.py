@@ -114,7 +114,8 @@ def _without_block_of_another_name(problems: Sequence[str]) -> list[str]:
         match = _MISSPELT.search(problem)
         if match:
             told_twice.append(f"there is no block {match[1]}, which the pipeline needs")
-    return [problem for problem in problems if not problem.endswith(tuple(told_twice))]
+    endings = tuple(told_twice)
+    return [problem for problem in problems if not problem.endswith(endings)]
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
