@@ -375,8 +375,8 @@ class Queue:
         not_drawn = [item for item in items if item not in all_drawn]
         if order == "doubt":  # else the items are in the file's order already
             not_drawn.sort(key=lambda item: -item.doubt)
-        ordered = [(item, why_ordered) for item in not_drawn]
-        at_random = [(item, why_drawn) for item in drawn]
+        ordered = ((item, why_ordered) for item in not_drawn)
+        at_random = ((item, why_drawn) for item in drawn)
         return dict(_with_one_after_every_four(ordered, at_random))
 
     def _passes_filters(self, item: Item) -> bool:

@@ -175,7 +175,9 @@ class Session:
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             expression["id"] = id  # by which decisions name it
-            self._add_class_color(expression)
+            # A phrase without boxes has no `color`, but a reviewer may draw a box: it gets this one.
+            if "class" in expression:
+                expression["classColor"] = self._classes.color_of(expression["class"])
             _add_verdicts(expression, row)
             _number_boxes(expression["instances"], review.outcomes.get(id))
             _name_same_things(expression, same_thing)
@@ -194,11 +196,6 @@ class Session:
         # `shown` may have `expressions` that were made of the record's regions.
         view["kind"] = annotated_column(record) or view["kind"]
         return view
-
-    def _add_class_color(self, expression: dict[str, Any]) -> None:
-        # A phrase without boxes has no `color`, but a reviewer may draw a box: it gets this one.
-        if "class" in expression:
-            expression["classColor"] = self._classes.color_of(expression["class"])
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
         # Only the header is read. Browsers keep what is at an address: with the digest in it, a

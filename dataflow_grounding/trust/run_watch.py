@@ -76,9 +76,10 @@ class RunWatch(BoxWatch):
         self._name_anywhere = name_of(serving.identity(), asked, form)
 
         # What is known, and what is open
-        self.known = Known(asked)
         if self._in_memory:  # all runs of this process share what they know
             self.known = known_in_process(serving, self._name_here, asked)
+        else:
+            self.known = Known(asked)
         # A miss gives `known` a new judge, for later calls. This run judges nothing more then.
         self.judge = self.known.judge
         self.open = OpenReplies(self.known.answers)

@@ -120,8 +120,8 @@ def read_annotations(
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         annotations = Annotations(path, on_disk=True)
-        annotations.classes = classes_of(path)
         where = f"{annotations_of(path)}, line"
+        annotations.classes = classes_of(path)
         _read_into(annotations, records_of(path), where, keep_rejected)
     else:
         annotations = Annotations()

@@ -361,7 +361,7 @@ def _match(
     # Phrases are named by their indices: {0: 2} says that the first gold phrase is the third found
     # one. `further_of_gold` has a list of found ones.
     by_words = _match_by_keys(gold, found, _WORDS, {})
-    found_of_gold = by_words | _match_by_keys(gold, found, _CLASSES, by_words)
+    found_of_gold = _match_by_keys(gold, found, _CLASSES, by_words)
     further_of_gold = _further_of_class(gold, found, found_of_gold)
     pairs: list[Pair] = []
     repeated = 0
@@ -385,12 +385,12 @@ def _match_by_keys(
     pairs_of_keys: Sequence[tuple[str, str]],
     matched_before: Mapping[int, int],
 ) -> dict[int, int]:
-    # Matches to add to `matched_before`. The pairs of keys are tried in turn, each for the phrases
-    # that are still unmatched.
-    added: dict[int, int] = {}
+    # `matched_before`, and further matches. The pairs of keys are tried in turn, each for the
+    # phrases that are still unmatched.
+    matched = dict(matched_before)
     for key_names in pairs_of_keys:
-        added |= _match_by_key(gold, found, key_names, {**matched_before, **added})
-    return added
+        matched |= _match_by_key(gold, found, key_names, matched)
+    return matched
 
 
 def _match_by_key(
