@@ -152,6 +152,10 @@ def _stands_out(picture: Picture, region: ColorRegion) -> bool:
 
 def _band_around(mask: Array, width: int) -> Array:
     # The 2 px next to the mask are left out: at a region's edge, colours mix.
-    with_edge = cv2.dilate(mask, np.ones((5, 5), np.uint8))
-    with_band = cv2.dilate(mask, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
-    return with_band - with_edge
+    return grown(mask, width) - grown(mask, 2)
+
+
+def grown(mask: Array, pixels: int) -> Array:
+    """Return the mask with all that is up to this many pixels away from it."""
+    side = 2 * pixels + 1
+    return np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dataflow_grounding.embedded._colors import ColorRegion
+from dataflow_grounding.embedded._colors import ColorRegion, grown
 from dataflow_grounding.embedded._picture import Array, Picture, box_of
 
 _SHAPE_SCORE = 0.9  # set by hand: the outline and the colour were both checked
@@ -39,7 +39,7 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     filled = _filled(region.pixels[part])
     # The tips of a shape have mixed colours, and aren't in the region. They are found by comparing
     # them with the colour of a ring around the shape.
-    ring = _grown(filled, _RING_END) - _grown(filled, _NEAR)
+    ring = grown(filled, _RING_END) - grown(filled, _NEAR)
     fills_picture = not ring.any()
     whole_shape = filled if fills_picture else _with_corners(picture.bgr[part], filled, ring)
     x, y, width, height = cv2.boundingRect(whole_shape)
@@ -48,12 +48,6 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     kind, fit = _kind_and_fit(_outline(whole_shape))
     drawn = replace(region, bbox=box, score=_SHAPE_SCORE, evidence="seen")
     return Shape(kind, fit, region, drawn)
-
-
-def _grown(mask: Array, pixels: int) -> Array:
-    # The mask with all that is up to this many pixels away from it.
-    side = 2 * pixels + 1
-    return np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)))
 
 
 def _outline(mask: Array) -> Array:
@@ -76,7 +70,7 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     # 0 where a pixel has the ring's colour, 1 where it has the region's, 0.5 halfway between.
     square_of_difference = max(float(difference @ difference), 1.0)  # no 0: it is divided by
     share_of_region = (bgr - color_of_ring) @ difference / square_of_difference
-    near = _grown(filled, _NEAR) & (share_of_region > 0.5).astype(np.uint8)
+    near = grown(filled, _NEAR) & (share_of_region > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
     label = labels[filled > 0][0]  # `filled` is one piece: the label of any of its pixels
     return np.asarray((labels == label).astype(np.uint8))

@@ -261,7 +261,8 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     if not isinstance(images, list) or not isinstance(annotations, list):
         return None
     _refuse_without_captions(path, annotations)
-    file_names = _file_names_by_id(images)
+    entries = [image for image in images if isinstance(image, dict)]
+    file_names = {str(image.get("id")): image.get("file_name") for image in entries}
     counts = f"{len(annotations)} captions of {len(file_names)} pictures"
     return Input(
         path,
@@ -280,11 +281,6 @@ def _refuse_without_captions(path: str, annotations: Iterable[Any]) -> None:
             " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
             ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
         )
-
-
-def _file_names_by_id(images: Iterable[Any]) -> dict[str, Any]:
-    entries = [image for image in images if isinstance(image, dict)]
-    return {str(image.get("id")): image.get("file_name") for image in entries}
 
 
 def _object_in(path: str) -> dict[str, Any]:

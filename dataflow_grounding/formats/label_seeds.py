@@ -130,10 +130,13 @@ class _Labels:
         # fails in the run as other records do. Where too few entries can be read, `bad` raises an
         # error.
         bad = BadEntries()
-        id_of_image = self._ids_of_images()
+        taken: set[str] = set()  # stems that are an image's id: of a.jpg and a.png the first is "a"
         # Each image is opened, so that all go through the threads that may wait.
         for labelled in side_by_side(self._read, self.images, lambda _: True):
-            record = self._record_of(labelled, id_of_image[labelled.path], found)
+            stem = os.path.splitext(labelled.path)[0]
+            image_id = labelled.path if stem in taken else stem
+            taken.add(stem)
+            record = self._record_of(labelled, image_id, found)
             unread = labelled.label.unread
             region_count = len(record["regions"])
             # `bad` compares the entries that can be read with those that can't.
@@ -158,16 +161,6 @@ class _Labels:
         if labelled.error:
             return {**record, "regions": [], SEED_ERROR: labelled.error}
         return record | self._columns_of(labelled.label, labelled.path, labelled.size, found)
-
-    def _ids_of_images(self) -> dict[str, str]:
-        # An image's id is its path without the ending. Of a.jpg and a.png only the first is "a".
-        ids: dict[str, str] = {}
-        taken: set[str] = set()
-        for image in self.images:
-            stem = os.path.splitext(image)[0]
-            ids[image] = image if stem in taken else stem
-            taken.add(stem)
-        return ids
 
     def _columns_of(
         self, label: Label, path: str, size: Size | None, found: Found

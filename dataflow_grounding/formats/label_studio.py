@@ -544,6 +544,7 @@ def _box_regions(
     span_id: str, phrase: Phrase, sample: Sample, label: str
 ) -> Iterator[dict[str, Any]]:
     # For each box its part, its text, and its relation to the phrase's place in the caption.
+    needs_text = _needs_text(phrase, label)
     for number, box in enumerate(phrase.boxes):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
         kind, area = _kind_and_area(box, outline, sample.size)
@@ -554,7 +555,7 @@ def _box_regions(
         if score is not None:
             part["score"] = score
         yield part
-        if _needs_text(phrase, label):
+        if needs_text:
             text = {**area, "text": [phrase.text]}
             yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
         if phrase.span:

@@ -724,9 +724,7 @@ def _needs_span(expression: Mapping[str, Any]) -> bool:
     # no `char_span`, or an empty one  -> yes
     # a place                          -> no
     # None                             -> no: the phrase is said to be nowhere in the caption
-    if "char_span" not in expression:
-        return True
-    span = expression["char_span"]
+    span = expression.get("char_span", ())
     return span is not None and not span
 
 

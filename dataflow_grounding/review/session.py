@@ -175,7 +175,7 @@ class Session:
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             expression["id"] = id  # by which decisions name it
-            # A phrase without boxes has no `color`, but a reviewer may draw a box: it gets this one.
+            # A phrase without boxes has no `color`; a box that a reviewer draws gets this one.
             if "class" in expression:
                 expression["classColor"] = self._classes.color_of(expression["class"])
             _add_verdicts(expression, row)
