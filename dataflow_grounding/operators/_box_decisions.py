@@ -122,8 +122,7 @@ def _judged_boxes(
     firsts = [_first_answer(verdict) for verdict in verdicts]
     second_by_first = _second_answers(firsts, presence)
     judged = []
-    for instance, verdict in zip(instances, verdicts, strict=True):
-        first = _first_answer(verdict)
+    for instance, verdict, first in zip(instances, verdicts, firsts, strict=True):
         second = second_by_first[first]
         box = {
             "bbox_id": str(instance.get("bbox_id")),

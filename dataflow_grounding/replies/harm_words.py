@@ -31,11 +31,3 @@ def pattern_listed(name: str) -> re.Pattern[str]:
 def parts_listed(*names: str) -> re.Pattern[str]:
     parts = [part for name in names for part in table(name).split()] + list(neutral_parts())
     return re.compile("|".join(map(re.escape, sorted(parts, key=len, reverse=True))))
-
-
-def with_whole_negations(text: str) -> str:
-    """Return a text in lower case in which "isn't" is "is not"."""
-    plain = text.casefold().replace("’", "'")
-    plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
-    plain = re.sub(r"\bwon't\b", "will not", plain)
-    return re.sub(r"n't\b", " not", plain)

@@ -15,7 +15,6 @@ from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.replies.harm_words import (
     pattern_listed,
-    with_whole_negations,
     words_listed,
 )
 from dataflow_grounding.replies.stated_coordinates import Asked, other_coordinates
@@ -28,7 +27,13 @@ from dataflow_grounding.replies.things import (
     tells_apart,
     things_marked,
 )
-from dataflow_grounding.replies.words import folded, is_neutral, turning_word, words_of
+from dataflow_grounding.replies.words import (
+    folded,
+    is_neutral,
+    turning_word,
+    with_whole_negations,
+    words_of,
+)
 
 LONGEST_REMARK = 200  # characters that are kept
 _LONGEST_WORDS = 20_000  # characters that are judged: a model that thinks aloud writes thousands

@@ -15,11 +15,10 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.replies.harm_words import (
     parts_listed,
     pattern_listed,
-    with_whole_negations,
     words_listed,
 )
 from dataflow_grounding.replies.things import THING
-from dataflow_grounding.replies.words import is_neutral, turning_word
+from dataflow_grounding.replies.words import is_neutral, turning_word, with_whole_negations
 
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+(?:\.\d+)?%?|%")
 _SIZE = lazy_pattern(r"(?<!\d)(\d{2,5}) ?(?:[x×*]|by) ?(\d{2,5})(?!\d)")

@@ -13,10 +13,9 @@ from dataflow_grounding.data.heads import ends_phrase, head_of
 from dataflow_grounding.replies.harm_words import (
     pattern_listed,
     table,
-    with_whole_negations,
     words_listed,
 )
-from dataflow_grounding.replies.words import folded, is_neutral, words_of
+from dataflow_grounding.replies.words import folded, is_neutral, with_whole_negations, words_of
 
 _LONGEST_LABEL = 400  # characters of a label that are compared
 THING = "thething"  # for a phrase that has a box, in any of its spellings
@@ -139,10 +138,9 @@ def contradicts(label: str, phrase: str) -> bool:
     # makes it another thing.
     said = set(re.sub(r"[(),]", " ", with_whole_negations(folded(label))).split())
     asked = set(with_whole_negations(folded(phrase)).replace(",", " ").split())
+    said_alone, asked_alone = said - asked, asked - said
     for name in table("kinds"):  # colors, sides and so on
-        said_alone = (said - asked) & kind_of_words(name)
-        asked_alone = (asked - said) & kind_of_words(name)
-        if said_alone and asked_alone:
+        if said_alone & kind_of_words(name) and asked_alone & kind_of_words(name):
             return True  # "left" for "right"
     changing_words = words_listed("several") | words_listed("likeness")
     if not (said & changing_words).issubset(asked):

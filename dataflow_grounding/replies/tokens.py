@@ -307,7 +307,7 @@ def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list
 def _words_next_to_boxes(parts: Sequence[_Part]) -> list[str]:
     # First the words before all labels and boxes, or "", then all other words.
     words = [part.text for part in parts if part.kind == "words"]
-    begins_with_words = _layout_of(parts).startswith("w")
+    begins_with_words = bool(parts) and parts[0].kind == "words"
     return words if begins_with_words else ["", *words]
 
 

@@ -321,7 +321,7 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     # Numbers may be a box, and after a dash something else may be said.
     if re.search(r"\d|\s[-–—]\s", sentence):
         return False
-    plain = _with_plain_negations(sentence)
+    plain = " ".join(with_whole_negations(sentence).split())
     if sentence.isupper() and _may_be_sign(plain):
         return False
     for wording in _wordings():
@@ -334,11 +334,12 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     return False
 
 
-def _with_plain_negations(sentence: str) -> str:
-    # "isn't" becomes "is not".
-    plain = sentence.casefold().replace("’", "'")
+def with_whole_negations(text: str) -> str:
+    """Return a text in lower case in which "isn't" is "is not"."""
+    plain = text.casefold().replace("’", "'")
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
-    return " ".join(re.sub(r"n't\b", " not", plain).split())
+    plain = re.sub(r"\bwon't\b", "will not", plain)
+    return re.sub(r"n't\b", " not", plain)
 
 
 def agrees_with_none(text: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:

@@ -236,16 +236,12 @@ def _answers_by_id(
             answer = cannot_tell
         if answers.setdefault(number, answer) != answer:
             raise UnreadableReply(f"id {number} is answered twice, in different ways.")
-    _check_few(list(unknown_words.values()), len(answers))
+    are_too_many = 2 * len(unknown_words) >= len(answers)
+    if unknown_words and are_too_many:
+        raise next(iter(unknown_words.values()))
     for _ in unknown_words:
         notes.append(Note("unknown_word", "an answer in a word that was not asked for"))
     return answers
-
-
-def _check_few(unknown_words: Sequence[_UnknownWord], answer_count: int) -> None:
-    are_too_many = 2 * len(unknown_words) >= answer_count
-    if unknown_words and are_too_many:
-        raise unknown_words[0]
 
 
 def _items_asked_for(items: Sequence[Any], count: int) -> list[tuple[int, Mapping[str, Any]]]:

@@ -7,9 +7,8 @@ the form that it was asked for. What does so is listed here; any other text is o
 import re
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.harm_words import with_whole_negations
 from dataflow_grounding.replies.json_text import strict_json
-from dataflow_grounding.replies.words import folded, says_none
+from dataflow_grounding.replies.words import folded, says_none, with_whole_negations
 
 # In place of a text, besides the words for none in grammar.yaml.
 _PLACEHOLDER = lazy_pattern(
