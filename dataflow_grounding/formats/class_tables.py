@@ -27,8 +27,7 @@ _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class w
 class Numbers:
     """Gives names numbers from 1, as they come; `number_of` calls `on_new` for each new name.
 
-    Only their hashes are kept, because there may be millions: two names of one hash would get one
-    number.
+    Only hashes of names are kept: there may be millions.
     """
 
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
@@ -54,10 +53,7 @@ class Numbers:
         return number, True
 
     def reserve(self, name: str) -> None:
-        """Use up the next number without calling `on_new`.
-
-        It is the name's number. If the name has one already, the next number is nobody's.
-        """
+        """Use up the next number, for this name if it has none, without calling `on_new`."""
         if name in self:
             self._reserved_again += 1
         else:
@@ -104,10 +100,7 @@ class Classes:
         self.fixed = list(dict.fromkeys(fixed))  # each once
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
-        """Return what to say of the numbers that the classes of an export have got.
-
-        `class_count` counts all classes of the export, also listed ones without a box.
-        """
+        """Return what to say of the numbers of an export's classes, also of those without a box."""
         remarks = []
         if self._from_phrases and class_count > 1:
             remarks.append(f"{class_count} classes, each phrase is one: --classes head for nouns")
@@ -119,11 +112,9 @@ class Classes:
         return remarks
 
     def written_class_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the class as it is listed; InputError where the file lacks the phrase.
-
-        What it is made of is noted for `remarks_on_numbers`: a user should know that each phrase
-        became a class, and that without a list of classes their numbers follow the data.
-        """
+        """Return the class as it is listed; InputError where the file lacks the phrase."""
+        # A user should know that each phrase became a class, and that without a list of classes
+        # their numbers follow the data.
         if self._how == "class":
             if "class" not in expression:
                 self._from_phrases = True
@@ -151,8 +142,10 @@ class Classes:
         return self._class_of_phrase[listed_phrase]
 
     def _written_name(self, name: str) -> str:
-        # A class's name as the format has it: "left hand" for "left/hand" where "/" is the joint.
-        # Raises InputError where two classes would share it, such as these two.
+        """Return a class's name as the format has it: "left hand" for "left/hand", joint "/".
+
+        Raises InputError where two classes would share it, such as these two.
+        """
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
@@ -169,10 +162,7 @@ class Classes:
 
 
 def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) -> list[str]:
-    """Return a remark on names of classes that differ by capitals or blanks alone, if any.
-
-    `classes` are pairs of a class's number or id and its name.
-    """
+    """Return a remark on names that differ by capitals or blanks alone, if any do."""
     numbers_of: dict[str, list[str]] = {}
     for number, name in classes:
         numbers_of.setdefault(class_key(name), []).append(str(number))
@@ -190,7 +180,8 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
     """
     text = _yaml_text(path)
     data = _yaml_value(path, text)
-    if not _is_of_texts(data):
+    is_mapping = isinstance(data, dict)
+    if not is_mapping or not all(isinstance(word, str) for pair in data.items() for word in pair):
         raise InputError(
             f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
         )
@@ -199,7 +190,7 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
 
 
 def _yaml_text(path: str) -> str:
-    # A file's text, which is no danger to load.
+    """Return a file's text, which is no danger to load."""
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values
@@ -229,14 +220,8 @@ def _yaml_value(path: str, text: str) -> Any:
         return None
 
 
-def _is_of_texts(data: object) -> bool:
-    if not isinstance(data, dict):
-        return False
-    return all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
-
-
 def _refuse_keys_with_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    # It looks at the text itself: a mapping that PyYAML loads has only the last of equal keys.
+    """Raise InputError for an equal key with another value: PyYAML would load the last alone."""
     import yaml
 
     root = yaml.compose(text, yaml.SafeLoader)

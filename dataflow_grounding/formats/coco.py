@@ -79,26 +79,14 @@ CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
 class CocoFile:
     """A COCO file, read as a whole when it is made, to be asked for each image's annotations.
 
-    Images and annotations are kept in a temporary file of SQLite's, because they may be too many
-    for the memory. Ids are compared as texts.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        of_no_image: Why entries that are of no image here can't be read.
-        no_json: How many keys of entries `with_json_keys` has left out.
-        repeated_id_count: How many annotations have the id of an earlier one, as where ids begin
-            again with each image; `first_repeated_id` is the first of these ids.
-
-    Raises:
-        InputError: It can't be read, or is not a COCO file; an id of an image or a category comes
-            twice, so that it isn't known what is whose.
+    Images and annotations are kept in a temporary file of SQLite's: they may be too many for the
+    memory. Ids are compared as texts. Raises InputError for what is no COCO file, and where two
+    images or two categories have one id, so that it isn't known whose boxes are whose.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.of_no_image: list[str] = []
+        self.of_no_image: list[str] = []  # why entries of no image here can't be read
         # why annotations can't be read, by their image's id
         self._refused: dict[str, list[str]] = {}
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
@@ -106,7 +94,8 @@ class CocoFile:
         # the largest id of each list, among those that are numbers
         self._largest = {"images": 0, "annotations": 0, "categories": 0}
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
-        self.no_json = 0
+        self.no_json = 0  # how many keys of entries `with_json_keys` has left out
+        # annotations with the id of an earlier one, as where ids begin again with each image
         self.repeated_id_count = 0
         self.first_repeated_id = ""
         # A database without a name is a temporary file. SQLite removes it at the end.
@@ -128,7 +117,7 @@ class CocoFile:
             )
 
     def _take_lists(self) -> set[str]:
-        # Returns the names of the file's lists.
+        """Take each item of the file's lists, and return the names of these lists."""
         list_names = set()
         # `number` is that of an item in the list `key`, _LIST_BEGINS before the first item, or
         # another negative number where `key` has no list, but the value `item`.
@@ -148,8 +137,7 @@ class CocoFile:
         return list_names
 
     def _move_refused_of_no_image(self) -> None:
-        # A reader asks `refused` for each image in `images`. What was refused of any other image id
-        # would never be asked for: it is told by `of_no_image`.
+        """Tell in `of_no_image` what nobody will ask `refused` for: their image isn't listed."""
         if not self._refused:
             return
         listed_ids = {own_id for own_id, _, _ in self.images()}
@@ -157,7 +145,7 @@ class CocoFile:
             self.of_no_image += self._refused.pop(image_id)
 
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
-        # Takes one item of a list; other lists than COCO's are passed over.
+        """Take one item of a list; other lists than COCO's are passed over."""
         own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
             # New entries of an export get ids above the largest.
@@ -173,8 +161,6 @@ class CocoFile:
             licenses.append(self.with_json_keys(item))
 
     def _take_image(self, own_id: str, item: dict[str, Any], number: int) -> None:
-        # One that can't be read is left out. Two of the same id refuse the whole file: their boxes
-        # can't be told apart.
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
             where = f"{self.path}, entry {number + 1} of images"
@@ -189,7 +175,6 @@ class CocoFile:
             self.of_no_image.append(self._why_no_text("images", own_id))
 
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
-        # One that can't be read is left out; `refused` says why.
         image_id = _as_text(item.get("image_id"))
         is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
         # Without an id, it is called by its number in the list. Another annotation may state that
@@ -225,10 +210,7 @@ class CocoFile:
         return f"{where} has {why}: {own_id!r:.100}"
 
     def with_json_keys(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return an entry with the keys that a JSON file can have again.
-
-        Others, such as one with NaN, are added to `no_json`.
-        """
+        """Return an entry's keys that a JSON file can have again, so not one with NaN."""
         if _is_json(entry):
             return entry
         json_keys = {key: entry[key] for key in entry if _is_json(entry[key])}
@@ -248,17 +230,13 @@ class CocoFile:
         return column(format, sources, image=image, categories=categories, largest=self._largest)
 
     def category_names(self) -> list[str]:
-        """Return the names of categories in the order of their ids.
-
-        Where an id is no number, the order is that of the file. Each name comes once, and blank
-        ones are left out. Empty where the only name is ONE, by which an export without classes
-        calls everything.
-        """
+        """Return the categories' names, each once, by their ids if these are numbers."""
         ids = list(self._category_names)
         if all(own_id.isdecimal() for own_id in ids):
             ids.sort(key=int)
         all_names = [self._category_names[own_id] for own_id in ids]
         names = [name for name in dict.fromkeys(all_names) if name.strip()]
+        # an export without classes calls everything ONE
         return [] if names == [ONE] else names
 
     def categories(self) -> Iterable[tuple[str, str]]:
@@ -294,14 +272,10 @@ class CocoFile:
         return [f"{name}, of the ids {ids:.80}" for name, ids in self._rows.execute(query)]
 
     def entries(self, image_id: str) -> list[dict[str, Any]]:
-        """Return the annotations of an image, in the order of the file; [] for an unknown image.
+        """Return an image's annotations in the file's order, each with four keys of our own.
 
-        In addition to its own keys, each has
-
-        - `id`: by default its number in the list
-        - `category`: the category's name, "" if it isn't listed
-        - `crowd`: whether it is a crowd
-        - `source`: the annotation as it is in the file, see `with_json_keys`
+        `id` is by default its number in the list, `category` the category's name ("" if it isn't
+        listed), `crowd` a bool, and `source` the annotation as it is in the file.
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
@@ -318,10 +292,7 @@ class CocoFile:
         return self._refused.get(image_id, [])
 
     def label(self, image_id: str, size: Size | None) -> Label:
-        """Return the boxes of an image with their categories, read as an import reads them.
-
-        A category that isn't listed is "". `size` is what the file states of the image.
-        """
+        """Return an image's boxes with their categories, read as an import does."""
         unread = [*self.refused(image_id)]
         label = Label(regions=[], lines=[], unread=unread, left_out=Counter())
         for entry in self.entries(image_id):
@@ -340,7 +311,7 @@ class CocoFile:
 
 
 def _as_text(value: Any) -> str:
-    # An id as it is compared: 7, 7.0 and "7" are the same.
+    """An id as it is compared: 7, 7.0 and "7" are the same."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -350,12 +321,7 @@ class _ReadsCoco(Format):
     """COCO files as they are read."""
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each image entry; annotations with one id and phrase are united.
-
-        Crowds, and annotations of no image or without a box and a polygon, are left out and
-        counted. Where polygons have no box, that around them is read. A record is marked
-        `background: false` where its image has annotations, but none that is read.
-        """
+        """Yield a record for each image entry; annotations with one id and phrase are united."""
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
         self.class_names = coco.category_names()
@@ -382,11 +348,12 @@ class _ReadsCoco(Format):
     def _columns_of(
         self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
     ) -> dict[str, Any]:
-        # A record's columns but for the path. `image_key` is the image's id in the file.
+        """Return a record's columns but for the path; `image_key` is the image's id in the file."""
         json_image = coco.with_json_keys(image)  # what a record takes has to fit into JSON again
         # The sides are taken as they are: `complete_rows` reports one that is no number.
         row = {**_stated(image, "width", "height"), **_stated(json_image, "caption")}
-        image_id = _id_of_picture(json_image)
+        # Our own exports and MDETR's files have the picture's id here. `id` is that of the entry.
+        image_id = json_image.get("original_id", json_image.get("original_img_id"))
         if image_id is not None:
             row["image_id"] = image_id
         for why in coco.refused(image_key):
@@ -402,8 +369,7 @@ class _ReadsCoco(Format):
     def _read_entries(
         self, entries: Iterable[dict[str, Any]], image: Mapping[str, Any], file: str
     ) -> tuple[list[KeyedExpression], list[dict[str, Any]]]:
-        # The expressions of an image's annotations, and the annotations as the file has them. One
-        # that can't be read is in neither.
+        """Return the expressions of the annotations that can be read, and these annotations."""
         keyed_expressions: list[KeyedExpression] = []
         sources: list[dict[str, Any]] = []
         for entry in entries:
@@ -419,17 +385,11 @@ class _ReadsCoco(Format):
         return keyed_expressions, sources
 
 
-def _id_of_picture(image: Mapping[str, Any]) -> Any:
-    # Our own exports and MDETR's files have it under these keys. `id` is that of the entry.
-    return image.get("original_id", image.get("original_img_id"))
-
-
 @dataclass
 class Coco(_ReadsCoco, ReturningFormat):
-    """COCO as detectors read it.
+    """COCO as detectors read it: phrases, ids and scores are in keys that they ignore.
 
-    Phrases, ids and scores are in keys of annotations that detectors ignore. There is no caption:
-    TAO's converter would take a file with one for a grounding file.
+    There is no caption: TAO's converter would take a file with one for a grounding file.
     """
 
     # as class_tables.Classes takes them
@@ -473,9 +433,13 @@ class Coco(_ReadsCoco, ReturningFormat):
         put_image: Callable[[Any], object],
         put_annotation: Callable[[Any], object],
     ) -> None:
-        # Writes the picture's entry, unless an earlier sample of the picture has, and annotations.
         source = self.source_of(sample)
-        self._leave_ids_to(source)
+        # New entries get higher ids than any in the source's file. So entries of the source that
+        # are written later still get their own ids back.
+        largest = source.own.get("largest", {})
+        self._annotation_ids.reserve_up_to(largest.get("annotations", 0))
+        self._categories.reserve_up_to(largest.get("categories", 0))
+        self._image_ids.reserve_up_to(largest.get("images", 0))
         for entry in source.own.get("categories", ()):
             self._categories.add(entry)
         image_id, is_new = self._image_id(source)
@@ -487,20 +451,11 @@ class Coco(_ReadsCoco, ReturningFormat):
             # The ids come first in the entry, and replace those that the item had.
             put_annotation({**ids, **item, **ids})
 
-    def _leave_ids_to(self, source: Source) -> None:
-        # New entries get higher ids than any in the source's file. So entries of the source that
-        # are written later still get their own ids back.
-        largest = source.own.get("largest", {})
-        self._annotation_ids.reserve_up_to(largest.get("annotations", 0))
-        self._categories.reserve_up_to(largest.get("categories", 0))
-        self._image_ids.reserve_up_to(largest.get("images", 0))
-
     def _write_first_categories(self, came_from_coco: bool) -> None:
-        # Those of the imported file, then the classes with a fixed order. `preamble` is what that
-        # file says of all its images. It is kept in the results folder of the import, and is empty
-        # where only a file of its records is exported.
+        """Write the categories of the imported file, then the classes with a fixed order."""
         for entry in self.preamble.get("categories", ()):
             self._categories.add(entry)
+        # Without the results folder of the import, what its file says of all images isn't known.
         if came_from_coco and not self.preamble:
             # Then each sample brings the categories that its annotations use. They should get their
             # ids back, so fixed classes aren't written now: these would take the same ids.
@@ -513,7 +468,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             self._categories.id_of(name)
 
     def _image_id(self, source: Source) -> tuple[Any, bool]:
-        # The id of the picture's entry, and whether that entry is still to be written.
+        """Return the id of the picture's entry, and whether that entry is still to be written."""
         own_id = source.own.get("image", {}).get("id")  # None where no COCO file had it
         file_name = source.sample.file_name
         image_id, is_new = self._image_ids.id_of(file_name, own_id)
@@ -565,16 +520,15 @@ class Coco(_ReadsCoco, ReturningFormat):
             # The source's annotations state no `expression_id`, and an import makes ids for them,
             # such as a#0. The new box's own id may be one of these, so it isn't written.
             phrase_keys = _phrase_keys_unless_said(phrase, name)
-            yield {**category, **phrase_keys, **_without_ids(box_keys)}
+            for key in ("expression_id", "bbox_id"):
+                box_keys.pop(key, None)
+            yield {**category, **phrase_keys, **box_keys}
         else:
             yield {**category, **_phrase_keys(phrase), **box_keys}
 
 
 class CocoGrounding(_ReadsCoco):
-    """COCO with an image entry for each caption, and the places of its phrases.
-
-    A picture has as many entries as captions.
-    """
+    """COCO with an image entry for each caption, and the places of its phrases."""
 
 
 class _OwnIds:
@@ -617,10 +571,7 @@ class _NamedIds:
         self.reserve_up_to = self._ids.reserve_up_to
 
     def id_of(self, name: str, own_id: Any = None) -> tuple[Any, bool]:
-        """Return the id of a name, and whether the name is new.
-
-        A new name gets `own_id` where that is free, else a number.
-        """
+        """Return a name's id, and whether the name is new: it gets `own_id` if that is free."""
         number, is_new = self._numbers.number_of(name)
         if is_new:
             new_id = self._ids.id_of(own_id)
@@ -630,7 +581,7 @@ class _NamedIds:
         return self._id_of_number.get(number, number), is_new
 
     def claim(self, name: str, own_id: Any) -> bool:
-        """Take an id for a name. Return whether that id was free, and can be an id at all.
+        """Take an id for a name; return whether it was free and can be an id.
 
         A source may have two categories called "cup": both ids are taken, and `id_of` returns the
         first.
@@ -645,18 +596,14 @@ class _NamedIds:
 
 
 class _Categories:
-    """The categories of a file that is written: those of imported files, and others as they come.
-
-    Attributes:
-        count_of_new: How many there are that no imported file has.
-    """
+    """The categories of a file that is written: those of imported files, then new ones."""
 
     def __init__(self, put: Callable[[Any], object]) -> None:
         self._put = put
         self._ids = _NamedIds()
         self._key_of_id: dict[str, str] = {}  # class_key by id, of a source's categories
         self.reserve_up_to = self._ids.reserve_up_to
-        self.count_of_new = 0
+        self.count_of_new = 0  # that no imported file has
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry of an imported file, unless its id is there already."""
@@ -690,17 +637,16 @@ def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
 
 
 def _phrase_keys_unless_said(phrase: Phrase, category: str) -> dict[str, Any]:
-    # An annotation of another tool stays without our keys where its category says the phrase.
+    """Return no keys where the category says the phrase: another tool's item stays as it is."""
     return {} if class_key(phrase.text) == class_key(category) else _phrase_keys(phrase)
 
 
 def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
-    # `verified` and the like are those of the box, or of its expression where the box states none.
     x1, y1, x2, y2 = phrase.boxes[number]
     width = _sum(x2, -x1)
     height = _sum(y2, -y1)
     instance = phrase.expression["instances"][number]
-    facts = {**phrase.expression, **instance}
+    facts = {**phrase.expression, **instance}  # an expression's are those of its boxes
     outline = instance.get(outlines.KEY)
     area = width * height if outline is None else outlines.square_pixels(outline)
     keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": area, "iscrowd": 0}
@@ -710,7 +656,7 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
 
 
 def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> dict[str, Any]:
-    # An annotation with its box and outline as they are now; `box_keys` has both.
+    """Return an annotation with its box and outline as they are now; `box_keys` has both."""
     is_turned = bool(_degrees_of(item))
     if not mark.is_moved:
         came_with_outline = bool(item.get(_SEGMENTATION)) or is_turned
@@ -725,9 +671,9 @@ def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> 
 
 
 def _degrees_of(annotation: Mapping[str, Any]) -> Any:
-    # The degrees by which CVAT turns the box. They are 0 in other tools' files, where the word may
-    # mean anything; `occluded` tells a file of CVAT.
+    """Return the degrees by which CVAT turns the annotation's box; 0 where it doesn't."""
     attributes = annotation.get("attributes")
+    # `occluded` tells a file of CVAT: in other tools' files `rotation` may mean anything
     if not isinstance(attributes, Mapping) or "occluded" not in attributes:
         return 0
     degrees: Any = attributes.get("rotation")
@@ -735,11 +681,10 @@ def _degrees_of(annotation: Mapping[str, Any]) -> Any:
 
 
 def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> dict[str, Any]:
-    # The keys of a turned box of CVAT's that was moved. `bbox` is the box before its turn. The
-    # degrees say its outline; where the new outline is no rectangle, the box isn't turned any more.
+    """Return the keys of a moved turned box of CVAT's, whose `bbox` is the box before its turn."""
     attributes = annotation["attributes"]
     rotated = rotated_box_of(outline or ())
-    if rotated is None:
+    if rotated is None:  # the new outline is no rectangle: the box isn't turned any more
         return {"attributes": {**attributes, "rotation": 0.0}}
     x1, y1, _, _ = rotated.before_turn(about_middle=True)
     return {
@@ -749,10 +694,6 @@ def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> 
     }
 
 
-def _without_ids(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: keys[key] for key in keys if key not in ("expression_id", "bbox_id")}
-
-
 def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
@@ -760,11 +701,11 @@ def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _keyed_expression(
     entry: dict[str, Any], number: int, image: Mapping[str, Any], passed_over: Counter[str]
 ) -> KeyedExpression | None:
-    # The expression of an annotation, after its key for `unite`:
-    # the annotation has a box                              -> an expression with that box
-    # it has none, and its category says "nothing is there" -> an expression without boxes
-    # any other without a box                               -> None
-    # `number` is the annotation's among those that the record keeps for an export.
+    """Return an annotation's expression after its key for `unite`; None for one without a box.
+
+    `number` is the annotation's among those that the record keeps for an export. An annotation that
+    says that nothing is there gives an expression without boxes.
+    """
     expression = _expression_without_boxes(entry, image.get("caption"), passed_over)
     text = expression["text"]
     instance = _instance(entry, stated_size(image), passed_over)
@@ -800,11 +741,7 @@ def _says_nothing_is_there(entry: Mapping[str, Any]) -> bool:
 def _box_and_outline(
     entry: Mapping[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> tuple[Any, list[float] | None]:
-    # The annotation's `bbox`, or without one the box around all of its polygons; and its outline:
-    # one polygon that fits the box          -> the polygon
-    # no segmentation                        -> None
-    # several polygons, runs of pixels, ...  -> None, which is counted: records have no place for
-    #                                           these, but an export to COCO gives them back
+    """Return an annotation's `bbox`, by default the box around its polygons, and its outline."""
     bbox = entry.get("bbox")
     segmentation = entry.get(_SEGMENTATION)
     if not segmentation:
@@ -818,13 +755,13 @@ def _box_and_outline(
         box = box_of(_corners(bbox))
         if outlines.may_be_around(all_bounds[0], box, size):
             return bbox, segmentation[0]
+    # A record has no place for several polygons or runs of pixels; a COCO export gives them back.
     passed_over[_NO_OUTLINE] += 1
     return bbox, None
 
 
 def _bounds_of_polygons(segmentation: Any, size: Size | None) -> list[Bbox]:
-    # The box around each polygon. None of them where one is broken, or where the segmentation is no
-    # list of polygons, but runs of pixels.
+    """Return the box around each polygon; none for runs of pixels, or where a polygon is broken."""
     if not isinstance(segmentation, list):
         return []
     try:
@@ -844,8 +781,7 @@ def _is_json(value: Any) -> bool:
 def _instance(
     entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
-    # The box as an instance; None for an annotation without one. A score outside of 0 to 1 is left
-    # out, and counted. `size` is what the file states of the image.
+    """Return the box as an instance; None for an annotation without one."""
     stated_box, outline = _box_and_outline(entry, size, passed_over)
     box = _checked_box(stated_box, entry, passed_over)
     if box is None:
@@ -870,16 +806,13 @@ def _instance(
 def _checked_box(
     stated_box: Any, entry: Mapping[str, Any], passed_over: Counter[str]
 ) -> Bbox | None:
-    # The corners of an annotation's box, or None:
-    # it has no box                                -> None, which is counted
-    # it has no box, and says "nothing is there"   -> None
-    # it says so, and has gRefCOCO's box of zeros  -> None
+    """Return the corners of an annotation's box; None where it has none, which is counted."""
     is_nothing_there = _says_nothing_is_there(entry)
     is_without_box = not stated_box and not is_nothing_there
     passed_over[WITHOUT_BOX] += int(is_without_box)  # 0, too, for the order of reports
     if not stated_box:
         return None
-    if is_nothing_there and 0 in stated_box[2:]:  # a width or height of 0
+    if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO's box of zeros
         return None
     x1, y1, x2, y2 = _corners(stated_box)
     if x2 < x1 or y2 < y1:
@@ -888,18 +821,13 @@ def _checked_box(
 
 
 def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
-    # The annotation's `text`, and `char_span` where a list states the places of its words:
-    # no caption, or no list  -> the phrase, or the category
-    # a phrase and places     -> the phrase at these places
-    # a phrase, an empty list -> the phrase at no place
-    # places alone            -> the words there
-    # an empty list alone     -> all of the caption
+    """Return the annotation's `text`, and its `char_span` where `tokens_positive` is a list."""
     spans = entry.get("tokens_positive")
     phrase = entry.get("phrase")
     if caption is None or not isinstance(spans, list):
         return {"text": phrase or entry["category"] or ONE}
     if phrase:
-        place = None
+        place = None  # of an empty list
         if spans:
             place = place_of_parts(phrase, spans, caption)
         return {"text": phrase, "char_span": place}
@@ -913,8 +841,7 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
 
 
 def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:
-    # Nothing but the span says which words they are. One that cuts a word is off, and is widened:
-    # "he do" of "the dog" to "the dog".
+    """Return the place of the words at a span; "he do" of "the dog" is widened to "the dog"."""
     start, end = span
     place = whole_words((start, end), caption)
     if place[0] == place[1]:
@@ -925,7 +852,7 @@ def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:
 
 
 def _corners(bbox: Any) -> list[float]:
-    # x1, y1, x2, y2
+    """Return x1, y1, x2, y2."""
     if not is_box(bbox):
         raise BrokenRow("'bbox' should be [x, y, width, height]")
     x, y, width, height = bbox
@@ -933,7 +860,7 @@ def _corners(bbox: Any) -> list[float]:
 
 
 def _sum(a: float, b: float) -> float:
-    # Without the noise of binary fractions: 0.1 and 0.2 make 0.3. The sum of ints is an int.
+    """Add without the noise of binary fractions: 0.1 and 0.2 make 0.3; two ints make an int."""
     if a % 1 == 0 and b % 1 == 0:
         return a + b
     return float(Decimal(repr(a)) + Decimal(repr(b)))

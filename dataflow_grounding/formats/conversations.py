@@ -55,21 +55,17 @@ class Dialect:
     """What tells the files of one trainer from those of another.
 
     In OpenAI's words a turn is {"role": "user", "content": "<image>…"}: `speaker` is "role", `user`
-    is "user", and `said` is "content". `model` is who answers. `<image>` marks the picture. With
-    `in_parts` what is said is a list of parts, of which the picture is one.
-
-    `boxes` is None where their format is that of the target. `trainer` resizes the pictures, with
-    its own limits, for a target that counts pixels.
+    is "user", and `said` is "content". `<image>` marks the picture.
     """
 
     columns: tuple[str, ...]
     speaker: str
     user: str
-    model: str
+    model: str  # who answers
     said: str
-    in_parts: bool = False
-    boxes: BoxFormat | None = None
-    trainer: str = ""
+    in_parts: bool = False  # what is said is a list of parts, of which the picture is one
+    boxes: BoxFormat | None = None  # None: the target's
+    trainer: str = ""  # resizes pictures, within its own limits, for a target that counts pixels
 
 
 _PIXELS = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
@@ -118,15 +114,12 @@ TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" 
 
 
 class Trainer(NamedTuple):
-    """A trainer with its own limits in square pixels, and how one sets them.
-
-    `resizes_first`: by a rule of its own, before the model's processor does.
-    """
+    """A trainer with its own limits in square pixels, and how one sets them."""
 
     min_pixels: int
     max_pixels: int
     settings: str
-    resizes_first: bool = False
+    resizes_first: bool = False  # by a rule of its own, before the model's processor does
 
 
 _TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
@@ -192,10 +185,7 @@ class Conversations(Format):
                 file.write(dump_text({"grounding": facts}, 2) + "\n")
 
     def further_files(self, line_count: int) -> dict[str, Line]:
-        """Return what files next to the lines tell a trainer of them, by the file's name.
-
-        `write` puts that under the data set's name, `grounding`.
-        """
+        """Return what files next to the lines tell a trainer of them, by the file's name."""
         return {}
 
     def _line(self, sample: Sample) -> Line:
@@ -263,11 +253,7 @@ class Conversations(Format):
         return size
 
     def read(self, path: str, image_root: str) -> Iterator[Line]:
-        """Yield a record for each line with a picture; InputError where the picture isn't there.
-
-        The picture's header is read: the numbers of boxes are fractions of its sides, or of the
-        sides that it is resized to.
-        """
+        """Yield a record for each line with a picture, by whose sides its boxes are counted."""
         for where, line in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
                 name = _picture_of(line)
@@ -286,7 +272,6 @@ class Conversations(Format):
                 yield self.bad.marked(row)
 
     def _expressions(self, line: Line, size: Size) -> list[dict[str, Any]]:
-        # Answers for the same phrase are one expression.
         keyed = []
         for phrase, boxes in self._answers(line, size):
             if not phrase:
@@ -296,8 +281,7 @@ class Conversations(Format):
         return unite(keyed)
 
     def _answers(self, line: Line, size: Size) -> Iterator[PhraseBoxes]:
-        # The phrases and boxes of each answer. Instructions, and what tools are asked and return,
-        # are no answers.
+        """Yield the phrases and boxes of each answer; what tools say and are asked is none."""
         turns = _turns_of(line)
         box_format = self.boxes
         if self.dialect.boxes:  # they are in a column of their own, `objects`
@@ -326,9 +310,16 @@ class Conversations(Format):
         yield from _by_phrase(self._boxes_in(answer, box_format, size), phrase)
 
     def _boxes_in(self, text: str, box_format: BoxFormat, size: Size) -> list[LabelAndBox]:
-        # Boxes after their labels, as the reader of replies finds them: ("a dog", (1, 2, 3, 4)).
-        # Raises ValueError where they are another family's, or some can't be read.
-        _refuse_other_keys(text, box_format)
+        """Return boxes after their labels, as the reader of replies finds them.
+
+        Raises ValueError where they are another family's, or some can't be read.
+        """
+        wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}  # "box_2d", say, for "bbox_2d"
+        if wrong_keys:
+            raise ValueError(
+                f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
+                " name theirs"
+            )
         try:
             reading = _read(text, box_format, size, self.sent(size))
         except TruncatedReply:  # an UnreadableReply, too: boxes that are cut short are no words
@@ -356,9 +347,7 @@ class MsSwift(Conversations):
 class ForTarget(Conversations):
     """Base of the formats in which boxes are text, in the numbers of the model to be trained.
 
-    `target` is a family of the contract table, a model's name, or a plain format. Where it counts
-    pixels of the resized picture, as qwen2.5-vl does, that is resized as the dialect's trainer
-    does.
+    `target` is a family of the contract table, a model's name, or a plain format.
     """
 
     target: str = ""
@@ -366,9 +355,8 @@ class ForTarget(Conversations):
     def __post_init__(self) -> None:
         self.boxes = _box_format_of(self.target)
         self._trainer: Trainer | None = None  # only where pixels of a resized picture are counted
-        # The `frame` of a box format says in which size of the picture its pixels are counted. In
-        # "smart_resize_28" it is the size to which the model's processor resizes the picture. The
-        # processor keeps within limits of its area, which each trainer sets.
+        # A box format that counts pixels of a resized picture has a frame "smart_resize_28": the
+        # model's processor resizes it within limits of its area, which each trainer sets.
         is_resized = re.fullmatch(r"smart_resize_\d+", self.boxes.frame) is not None
         if not is_resized:
             return
@@ -381,10 +369,7 @@ class ForTarget(Conversations):
         self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
-        """Return the size to which the trainer resizes a picture before the model's processor does.
-
-        It is the picture's own size unless the trainer `resizes_first`.
-        """
+        """Return the size to which the trainer resizes a picture before the processor does."""
         trainer = self._trainer
         if trainer is None or not trainer.resizes_first:
             return size
@@ -420,9 +405,7 @@ class Llava(ForTarget):
     dialect = DIALECTS["llava"]
 
     def further_files(self, line_count: int) -> dict[str, Line]:
-        """Return the meta.json that InternVL's trainer needs; other trainers of LLaVA's lines are
-        given the file of lines itself.
-        """
+        """Return the meta.json that InternVL's trainer needs; others are given the lines alone."""
         if self.boxes.name != "internvl":
             return {}
         facts = {
@@ -454,9 +437,9 @@ class Messages(ForTarget):
 
 
 def _by_phrase(boxes: Iterable[LabelAndBox], asked: str) -> Iterator[PhraseBoxes]:
-    # Each box after its phrase: its label, or the phrase that was asked about if it has no label.
-    # The reader of replies resolves entities in labels. So for the question "salt &amp; pepper" the
-    # label is "salt & pepper": it is the same phrase, and keeps the question's spelling.
+    """Yield each box after its label, or the phrase that was asked about if it has no label."""
+    # The reader of replies resolves entities in labels: "salt & pepper" for the question
+    # "salt &amp; pepper" is the same phrase, and keeps the question's spelling.
     asked_as_read = html.unescape(asked)
     for label, box in boxes:
         if label is None or label == asked_as_read:
@@ -477,14 +460,16 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    # The boxes of an answer that is letter by letter as an export writes it, and whose boxes are in
-    # the picture; none for any other answer. The reader of replies isn't asked for these, because
-    # it takes a box of a pixel or so for parts of the sides.
-    # To see that, the answer is written again with the numbers that are found in it, and compared.
+    """Return the boxes of an answer that is letter by letter as an export writes it, else none.
+
+    The reader of replies isn't asked for these: it takes a box of a pixel or so for parts of the
+    sides.
+    """
     boxes_text = text
     if _FOUR.search(phrase):  # numbers of the phrase itself, as in "the sign [1, 2, 3, 4]"
         boxes_text = text.replace(phrase, "")
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(boxes_text)]
+    # the answer is written again with its numbers, and compared
     if text.startswith("["):
         as_exported = [_in_json(phrase, fours, box_format.key)]
     else:
@@ -505,7 +490,7 @@ def _is_inside(box: Bbox, size: Size) -> bool:
 
 
 def _objects(boxes_of: Boxes) -> Line:
-    # ms-swift's column: phrases and boxes in the order of their placeholders in the turns.
+    """Return ms-swift's column: phrases and boxes in the order of their placeholders."""
     refs: list[str] = []
     numbers: list[list[float]] = []
     for text, boxes in boxes_of.items():
@@ -517,7 +502,7 @@ def _objects(boxes_of: Boxes) -> Line:
 
 
 def _picture_of(line: Line) -> Any:
-    # The path of a line's picture; None for a line of text alone, as mixtures of data have them.
+    """Return the path of a line's picture; None for a line of text alone."""
     pictures = line.get("image") or line.get("images")
     if not pictures:
         has_turns = "conversations" in line or "messages" in line
@@ -533,7 +518,7 @@ def _picture_of(line: Line) -> Any:
 
 
 def _turns_of(line: Line) -> list[Turn]:
-    # The turns of a line of any dialect; of what is said in parts, the texts.
+    """Return the turns of a line of any dialect; of what is said in parts, the texts."""
     turns = []
     for turn in line.get("conversations") or line["messages"]:
         speaker = turn.get("from") or turn["role"]
@@ -548,9 +533,11 @@ def _turns_of(line: Line) -> list[Turn]:
 def _with_objects(
     turns: Sequence[Turn], objects: Line, box_format: BoxFormat
 ) -> tuple[list[Turn], BoxFormat]:
-    # Puts the phrases and boxes of `objects` in place of their placeholders:
-    # {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]} into "<ref-object><bbox>", see `_objects`. Returns
-    # the turns and the format that these boxes are in: pixels, or with `norm1` parts of the sides.
+    """Put the phrases and boxes of `objects` in place of their placeholders in the turns.
+
+    {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]} goes into "<ref-object><bbox>". Returns the turns and
+    the format that these boxes are in: pixels, or with `norm1` parts of the sides.
+    """
     phrases = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
     _check_objects(turns, phrases, boxes)
@@ -565,7 +552,7 @@ def _with_objects(
 
 
 def _check_objects(turns: Sequence[Turn], phrases: Sequence[Any], boxes: Sequence[Any]) -> None:
-    # Raises ValueError unless there is one phrase or box for each placeholder.
+    """Raise ValueError unless there is one phrase or box for each placeholder."""
     placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
     phrase_count = placeholders.count("<ref-object>")
     if phrase_count != len(phrases) or placeholders.count("<bbox>") != len(boxes):
@@ -576,9 +563,7 @@ def _check_objects(turns: Sequence[Turn], phrases: Sequence[Any], boxes: Sequenc
 
 
 def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any]) -> str:
-    # Each placeholder takes the next phrase or box of these iterators, which serve all turns of a
-    # line. In a text of JSON they are written as JSON, else in Qwen2-VL's tags, which our reader of
-    # replies knows.
+    """Put the next phrase or box in place of each placeholder, as JSON or in Qwen2-VL's tags."""
     is_json = text.lstrip()[:1] in ("[", "{", "`")
     tags = TAGS["qwen2-vl"]
 
@@ -589,25 +574,15 @@ def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any
         phrase = next(phrases)
         if not is_json:
             return tags.phrase.format(phrase)
-        # In JSON the placeholder is inside of quotation marks, so that it needs none of its own.
+        # in JSON the placeholder is inside of quotation marks already
         return dump_text(str(phrase))[1:-1]
 
     return _PLACEHOLDER.sub(value_of, text)
 
 
-def _refuse_other_keys(text: str, box_format: BoxFormat) -> None:
-    # A JSON key of boxes tells the family: "box_2d" isn't of one that writes "bbox_2d".
-    wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
-    if wrong_keys:
-        raise ValueError(
-            f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
-            " name theirs"
-        )
-
-
 def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    # `read_boxes` refuses tags with other words next to them: in these a model may say that it was
-    # wrong. Training data has tags inside of its sentences, so tags are read directly here.
+    """Read an answer's boxes, also from tags inside of its sentences, as training data has them."""
+    # `read_boxes` refuses these: next to tags a model may say in words that it was wrong.
     is_json = text.lstrip().startswith(("{", "["))
     if is_json or not has_tokens(text):
         return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
@@ -617,8 +592,7 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 
 
 def _box_format_of(target: str) -> BoxFormat:
-    # The format of a family, a plain format or a model's name. Raises SpecError where it is none,
-    # or where its boxes can't be written as text.
+    """Return the box format of a family, a model or a format's name; SpecError if it is no text."""
     # "auto" finds the format of a model or family, such as qwen3-vl. After that the target is taken
     # for the name of a format, such as xyxy_1000.
     for name in ("auto", target):

@@ -17,10 +17,7 @@ from dataflow_grounding.formats.export_folder import (
     is_data_file,
 )
 from dataflow_grounding.formats.export_pictures import ExportPictures, Images
-from dataflow_grounding.formats.format import (
-    NOT_IN_CAPTION,
-    Format,
-)
+from dataflow_grounding.formats.format import NOT_IN_CAPTION, Format
 from dataflow_grounding.formats.imported import COLUMN, kept_of
 from dataflow_grounding.formats.samples import Exported, Rows, SampleMaker
 from dataflow_grounding.formats.selection import Selection
@@ -41,10 +38,9 @@ def export(
 ) -> Exported:
     """Write records, or the parts of a split: all of it, or nothing if anything is raised.
 
-    Without any records an empty export is written; a part of a split has to have some. Raises
-    InputError where `path` is taken or doesn't fit, or none of all records is left to be written.
-    With `strict` it also does where anything is lost, or where the model made a rare remark on a
-    record that no person decided on.
+    Without any records an empty export is written; a part of a split has to have some. With
+    `strict` nothing may be lost, and no rare remark of the model be left without a person's
+    decision.
     """
     part_names = list(records) if isinstance(records, Mapping) else []
     only_file = _only_file(path, format, images, part_names)
@@ -59,7 +55,10 @@ def export(
         _refuse_losses(format, exported, strict)
         if strict:
             _refuse_rare_remarks(exported)
-        _add_remarks(exported, format)
+        remarks_of_model = exported.manners.line()
+        if remarks_of_model:
+            exported.remarks.append(f"remarks of the model: {remarks_of_model}")
+        exported.remarks += format.remarks
         # Where one file is wanted, the README is thrown away with the folder.
         with out.file(README) as file:
             file.write(_readme(format, exported, pictures, out))
@@ -78,27 +77,30 @@ class _Writer:
     def write_all(
         self, records: Rows | Mapping[str, Rows], out: ExportFolder, exported: Exported
     ) -> ExportPictures:
-        """Write records, or each part into its folder; `exported` gets the counts.
-
-        Returns how pictures were treated. That is the same in all parts, so the last one tells it.
-        """
+        """Write records, or each part into its folder; return how pictures were treated."""
         if not isinstance(records, Mapping):
             return self._write(records, out, exported)
         for name, rows in records.items():
             part = Exported(name)
             pictures = self._write(rows, out.part(name), part)
             _add_part(exported, part)
-        return pictures
+        return pictures  # they are treated in the same way in all parts
 
     def _write(self, rows: Rows, folder: ExportFolder, exported: Exported) -> ExportPictures:
-        pictures = self._pictures_for(folder)
+        pictures = ExportPictures(
+            folder,
+            self.images,
+            self.folders,
+            packs=self.format.packs,
+            flat=self.format.flat,
+            shows_upright=self.format.shows_upright,
+        )
         maker = SampleMaker(self.format, pictures, self.select, exported)
         try:
             self.format.write(maker.samples(rows), folder)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # Nothing has checked the column of an import before the format looks into it here. So
-            # any of these errors may mean that somebody has damaged it. The format asks for one
-            # sample at a time: `last_record` is the one that it failed at.
+            # Nothing has checked the column of an import before. So any of these errors may mean
+            # that somebody has damaged it, in the record that the format asked for last.
             if not kept_of(maker.last_record, self.format.name):
                 raise
             raise InputError(
@@ -107,23 +109,11 @@ class _Writer:
             ) from error
         return pictures
 
-    def _pictures_for(self, folder: ExportFolder) -> ExportPictures:
-        return ExportPictures(
-            folder,
-            self.images,
-            self.folders,
-            packs=self.format.packs,
-            flat=self.format.flat,
-            shows_upright=self.format.shows_upright,
-        )
-
 
 def _only_file(
     path: str, format: Format, images: Images | None, parts: Sequence[str]
 ) -> str | None:
-    # The name of the format's data file where `path` means that file alone; None where it means a
-    # folder. Raises InputError for the name of any other file, and where one file can't hold what
-    # is wanted.
+    """Return the name of the format's data file where `path` means that file; None for a folder."""
     if is_data_file(path, format.data_file):
         _refuse_one_file(path, images, parts)
         return format.data_file
@@ -146,8 +136,7 @@ def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> 
 
 
 def _add_part(whole: Exported, part: Exported) -> None:
-    # Adds to the counts of an export those of a part, whose `path` is its name. Raises InputError
-    # for a part without records.
+    """Add a part's counts to those of the export; InputError for a part without records."""
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
         if not reasons:
@@ -163,8 +152,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
 
 
 def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
-    # Raises InputError where there were records and none is left to be written. With `strict` it
-    # also does where anything is lost.
+    """Raise InputError where none of all records is left, or `strict` and anything is lost."""
     reasons: list[str] = []
     problem = f"{format.name} would lose"
     if not exported.written:
@@ -178,7 +166,6 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
 
 
 def _refuse_rare_remarks(exported: Exported) -> None:
-    # `manners` has what the model says next to its answers, and how often it says that.
     if exported.manners.rare:
         rare = counted(exported.manners.rare, "record")
         raise InputError(
@@ -188,19 +175,11 @@ def _refuse_rare_remarks(exported: Exported) -> None:
         )
 
 
-def _add_remarks(exported: Exported, format: Format) -> None:
-    # Adds the remarks that only the whole of an export has.
-    remarks_of_model = exported.manners.line()
-    if remarks_of_model:
-        exported.remarks.append(f"remarks of the model: {remarks_of_model}")
-    exported.remarks += format.remarks
-
-
 def _why_nothing(exported: Exported) -> list[str]:
-    # Why no record is left, in words, of which some may be "".
+    """Return why no record is left, in words, of which some may be ""."""
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
-        # Detectors are trained on these, and they need no captions.
+        # detectors are trained on these, and they need no captions
         names = ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
         reasons.append(f"classes and phrases of no caption go into {names}, say")
     return reasons
@@ -229,7 +208,7 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
 
 
 def _training_section(name: str) -> str:
-    # What training.md says of a format; "" where it has no section of that name.
+    """Return what training.md says of a format; "" where it has no section of that name."""
     text = files(__package__).joinpath("training.md").read_text("utf-8")
     for section in f"\n{text}".split(_SECTION):
         title, _, body = section.partition("\n")

@@ -117,7 +117,7 @@ class ExportFolder:
             shutil.rmtree(self._working_folder, ignore_errors=True)
 
     def _replace_earlier(self) -> None:
-        # Moves what was written to `path`. If that fails, the earlier export is put back.
+        """Move what was written to `path`; if that fails, put the earlier export back."""
         has_earlier = os.path.lexists(self.path)
         if has_earlier:
             os.replace(self.path, self._earlier)
@@ -167,7 +167,10 @@ class ExportFolder:
         `datasets` takes them from the first 10 MB of the data, and fails where later lines have
         others.
         """
-        line = self._line_of_all_parts()
+        line = self.line
+        for part in self._made_parts:
+            if part.line is not None:
+                line = _merged_example(line, part.line)
         if line is None:
             return ""
         import yaml
@@ -180,16 +183,9 @@ class ExportFolder:
         data = {"configs": configs, "dataset_info": {"features": features}}
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
-    def _line_of_all_parts(self) -> Any:
-        line = self.line
-        for part in self._made_parts:
-            if part.line is not None:
-                line = _merged_example(line, part.line)
-        return line
-
     def _files_of_splits(self, files: str) -> list[dict[str, str]]:
+        """Return the data's files by split, `files` being relative to the folder of each part."""
         # Without these, `datasets` may take other files of the folder for the data: classes.txt.
-        # `files` are the data's, relative to the folder or to that of each part.
         if not self.parts:
             return [{"split": "train", "path": files}]
         return [
@@ -244,7 +240,7 @@ def _temporary_text() -> IO[str]:
 
 
 def _write_object(file: IO[str], head: Mapping[str, Any], spools: Mapping[str, IO[str]]) -> None:
-    # An object with the members of `head`, then a list under each key of `spools`.
+    """Write an object with the members of `head`, then a list under each key of `spools`."""
     file.write("{")
     for key, value in head.items():
         file.write(f'"{key}":{dump_text(value)},\n')
@@ -270,8 +266,10 @@ def _is_working_folder(path: str) -> bool:
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
-    # Why what is at a path may not be replaced, in words. None where nothing is there, for an empty
-    # folder, and for an earlier export with nothing else in it and its labels as it wrote them.
+    """Return why what is at a path may not be replaced, in words; None where it may.
+
+    An empty folder may, and an earlier export with nothing else in it and its labels unchanged.
+    """
     if not os.path.lexists(path):
         return None
     if not os.path.isdir(path):
@@ -292,8 +290,7 @@ def _obstacle_to_replacing(path: str) -> str | None:
 
 
 def _work_on_labels(path: str) -> str | None:
-    # Says that somebody has changed a label file. None where no label file is newer than the
-    # README, which the export wrote last.
+    """Say that a label file is newer than the README, which the export wrote last; else None."""
     exported_at = os.stat(os.path.join(path, README)).st_mtime_ns
     for name in names_in(path):
         is_label_file = name.endswith(_LABEL_FILES)
@@ -308,8 +305,10 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # The value with each list shortened to one item, which has all keys that the list's items have:
-    # [{"x": 1.0, "label": "cat"}] for [{"x": 1.0}, {"x": 2.0, "label": "cat"}].
+    """Return the value with each list shortened to one item, with all keys of the list's items.
+
+    [{"x": 1.0}, {"x": 2.0, "label": "cat"}] becomes [{"x": 1.0, "label": "cat"}].
+    """
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -318,12 +317,7 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    # The example with what the value adds to it:
-    # two objects           -> an object with the keys of both
-    # two lists             -> a list of one item, which has the keys of all their items
-    # None, and any value   -> the value
-    # 1, and 0.5            -> 0.5, whose type takes both
-    # any other two         -> the example
+    """Return the example with what the value adds: keys, a value for None, a float for an int."""
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}
@@ -336,7 +330,7 @@ def _merged_example(example: Any, value: Any) -> Any:
 
 
 def _adds_to(example: Any, value: Any) -> bool:
-    # Whether `_merged_example` would change the example.
+    """Whether `_merged_example` would change the example."""
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
             if key not in example or _adds_to(example[key], item):
@@ -352,13 +346,14 @@ def _adds_to(example: Any, value: Any) -> bool:
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    # The type of an example as `datasets` states it:
-    #     "a cat"         {"dtype": "string"}
-    #     {"score": 0.9}  {"struct": [{"name": "score", "dtype": "float64"}]}
-    #     [0.5]           {"list": "float64"}
-    #     [{"score": 0}]  {"list": [{"name": "score", "dtype": "int64"}]}
-    #     [[0.5]]         {"list": {"list": "float64"}}
-    # It is `null` for None, for the items of an empty list, and for a type that isn't among DTYPES.
+    """Return the type of an example as `datasets` states it; `null` where it isn't known.
+
+    "a cat"         {"dtype": "string"}
+    {"score": 0.9}  {"struct": [{"name": "score", "dtype": "float64"}]}
+    [0.5]           {"list": "float64"}
+    [{"score": 0}]  {"list": [{"name": "score", "dtype": "int64"}]}
+    [[0.5]]         {"list": {"list": "float64"}}
+    """
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):

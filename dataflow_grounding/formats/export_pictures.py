@@ -34,20 +34,16 @@ _SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose
 
 
 class Picture(NamedTuple):
-    """A picture as its record names it, with its width and height as it is upright.
-
-    `path` and `header` are those of the file to copy, link or pack; "" and None for a picture that
-    is only referenced.
-    """
+    """A picture as its record names it, with its width and height as it is upright."""
 
     name: str
     size: Size
-    path: str = ""
+    path: str = ""  # of the file to copy, link or pack; "" for a picture that is only referenced
     header: Header | None = None
 
 
 def _other_size(name: str, stated: Size, header: Header) -> BrokenRow:
-    # The error for a record that states another size than its picture's.
+    """Return the error for a record that states another size than its picture's."""
     if stated == header.stored_size:  # that is before EXIF turns it
         return BrokenRow(labels_as_stored(name, stated))
     return BrokenRow(
@@ -66,8 +62,7 @@ class ExportPictures:
       that the export's readers turn pictures upright
 
     With `packs` the format puts pictures into its own files. With `flat` all of them are in one
-    folder, and a/x.jpg is called a_x.jpg there. `missing` counts referenced pictures that aren't
-    there.
+    folder, and a/x.jpg is called a_x.jpg there.
     """
 
     def __init__(
@@ -95,16 +90,10 @@ class ExportPictures:
             self._replaced_folder = f"{out.path}{os.sep}"
         # name in the export → path in the records, as hashes: there may be millions
         self._path_of_name: dict[int, int] = {}
-        self.missing = 0
+        self.missing = 0  # referenced pictures that aren't there
 
     def find(self, record: Mapping[str, object]) -> Picture:
-        """Return the record's picture; one that is only referenced may be `missing`.
-
-        Raises:
-            RecordError: It isn't there, is broken, is of another size than the record states, or is
-                turned by its EXIF and only referenced.
-            InputError: It would go with the export that is replaced.
-        """
+        """Return the record's picture; one that is only referenced may be `missing`."""
         name = self.name_of(record)
         stated = stated_size(record)
         try:
@@ -128,9 +117,7 @@ class ExportPictures:
         return Picture(name, header.size)
 
     def name_of(self, record: Mapping[str, object]) -> str:
-        """Return the path of a record's picture, relative to the first of the folders that it is
-        in. An address, and a path in none of them, stay as they are; "." for no picture.
-        """
+        """Return the picture's path in the first folder that it is in, else as it is."""
         path = path_of(record)
         if is_web(path):
             return path
@@ -143,8 +130,7 @@ class ExportPictures:
         return path
 
     def _refuse_replaced(self, name: str, path: str) -> None:
-        # Raises InputError where a picture is in the export that will be replaced, and would be
-        # lost with it. A link in there would be lost, too, wherever it leads.
+        """Raise InputError for a picture, or a link, in the export that will be replaced."""
         if not self._replaced_folder or not os.path.lexists(path):
             return
         own_folder = os.path.realpath(os.path.dirname(path)) + os.sep
@@ -155,11 +141,7 @@ class ExportPictures:
             )
 
     def put(self, picture: Picture) -> str:
-        """Copy or link a picture into the export, unless it is there; return its file name there.
-
-        The name is the same in every export of the same records. A picture that is turned is copied
-        even for `link`.
-        """
+        """Copy or link a picture into the export, if it isn't there; return its file name there."""
         header = picture.header
         if header is None:
             return picture.name
@@ -183,8 +165,10 @@ class ExportPictures:
         return file_name if self._images == "reference" else file_name.removeprefix(f"{FOLDER}/")
 
     def _name_in_export(self, path: str) -> str:
-        # For the picture /data/images/a/x.jpg of the folder /data it is images/a/x.jpg, with `flat`
-        # images/a_x.jpg. Where another path has that name, `~2` and so on comes before the ending.
+        """Return images/a/x.jpg for /data/images/a/x.jpg of the folder /data; `flat` makes a_x.jpg.
+
+        Where another path has that name, `~2` and so on comes before the ending.
+        """
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None
         stem = name_within(path, folder).removeprefix(f"{FOLDER}/")  # a/x, without the ending
@@ -198,9 +182,11 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        # Gives a name in the export to a path, unless another path has it. Returns whether this
-        # path has it now. Names count as the same if they are one file for some systems: A.jpg and
-        # a.jpg, or an é of one code point and of two.
+        """Give a name in the export to a path; return False where another path has it.
+
+        Names count as the same if they are one file for some systems: A.jpg and a.jpg, or an é of
+        one code point and of two.
+        """
         in_lower_case = unicodedata.normalize("NFC", name).casefold()
         key = hash(unicodedata.normalize("NFC", in_lower_case))  # casefold may take letters apart
         owner = self._path_of_name.setdefault(key, hash(path))

@@ -60,9 +60,8 @@ def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] |
     place = [spans[0][0], spans[-1][1]]  # from the start of the first to the end of the last
     if len(spans) == 1 or is_at_span(text, place, caption):
         return place
-    # The text isn't at this place:
-    # the parts alone are the text   -> other words are between them: None
-    # the parts aren't the text      -> the place is wrong: it stays, an export counts and mends it
+    # If the parts alone are the text, other words are between them. Else the place is wrong: it
+    # stays, and an export counts and mends it.
     parts = " ".join(caption[start:end] for start, end in spans)
     are_words_between = is_at_span(text, [0, len(parts)], parts)
     return None if are_words_between else place

@@ -24,8 +24,7 @@ def with_found_pictures(
 
     A picture that isn't at its path is looked for with / for \\, as Windows writes paths, and in
     the folders in which tools put pictures. If it is in none, a file is taken whose name differs
-    only in the case of letters or in Unicode's form, unless there are several. A line in `remarks`
-    counts these at the end.
+    only in the case of letters or in Unicode's form, unless there are several.
     """
     subfolders = _subfolders_of_pictures(folder)
     renamed_count = 0
@@ -49,7 +48,7 @@ def with_found_pictures(
 
 
 def _subfolders_of_pictures(folder: str) -> list[str]:
-    # Those that exist, relative to `folder`, which is the first: "".
+    """Return those that exist, relative to `folder`, which is the first: ""."""
     subfolders = list(_FOLDERS)
     if os.path.basename(os.path.abspath(folder)).lower() == _OF_FILES:
         subfolders += [f"../{name}" for name in _FOLDERS if name]
@@ -67,7 +66,7 @@ def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
 
 
 def _found(folder: str, subfolders: Sequence[str], stated: str) -> str:
-    # The path of a picture from `folder`; the stated one if the picture is in no subfolder.
+    """Return the picture's path from `folder`; the stated one if it is in no subfolder."""
     if not stated or "://" in stated or is_remote(folder):
         return stated
     with_slashes = stated.replace("\\", "/")
@@ -87,7 +86,7 @@ def _found(folder: str, subfolders: Sequence[str], stated: str) -> str:
 
 @lru_cache(maxsize=8)
 def _names_by_key(folder: str) -> dict[str, list[str]]:
-    # The names in a folder, by their key: "a.jpg" and "A.JPG" have the same.
+    """Return the names in a folder, by their key: "a.jpg" and "A.JPG" have the same."""
     try:
         names = os.listdir(folder)
     except (OSError, ValueError):  # the latter for a name that no folder can have

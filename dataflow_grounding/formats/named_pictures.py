@@ -27,26 +27,16 @@ _NOTHING = ("", "null", "~")  # as YAML says that there is none
 
 @dataclass
 class NamedPictures:
-    """What a file names.
+    """What a file names."""
 
-    Attributes:
-        pictures_of_pair: By a folder of pictures and that of their labels, the absolute paths of
-            the pictures that are named in there.
-        lists: The absolute paths of the lists of pictures.
-        are_listed: Whether a list names a picture that is there: then the data set has no others.
-        missing: What isn't there, such as `train: images/train`.
-    """
-
+    # the absolute paths of pictures, by a folder of pictures and that of their labels
     pictures_of_pair: dict[tuple[str, str], set[str]] = field(default_factory=dict)
-    lists: list[str] = field(default_factory=list)
-    are_listed: bool = False
-    missing: list[str] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)  # absolute paths of lists of pictures
+    are_listed: bool = False  # a list names a picture that is there: the data set has no others
+    missing: list[str] = field(default_factory=list)  # such as `train: images/train`
 
     def add(self, picture: str, top: str) -> None:
-        """Take in a picture by its absolute path.
-
-        `top` is the folder that data.yaml names, or the picture's own folder if a list names it.
-        """
+        """Take in a picture below `top`: a folder of data.yaml, or its own if a list names it."""
         self.pictures_of_pair.setdefault(_pair_of(picture, top), set()).add(picture)
 
     def lines_on_missing(self) -> list[str]:
@@ -54,10 +44,7 @@ class NamedPictures:
 
 
 def named_pictures(file: str) -> NamedPictures:
-    """Return what data.yaml, or obj.data next to obj.names, names; other files name nothing.
-
-    Raises InputError where a list can't be read.
-    """
+    """Return what data.yaml, or obj.data next to obj.names, names; other files name nothing."""
     named = NamedPictures()
     stem, ending = os.path.splitext(os.path.abspath(file))
     settings: Mapping[str, Any] = {}
@@ -80,7 +67,7 @@ def _of_yaml(text: str) -> Mapping[str, Any]:
 
     # Loaders of this kind leave all values as texts. The one in C is quicker, if it is installed.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    # The names of classes were read of this text before, so that it is a mapping.
+    # the names of classes were read of this text before, so that it is a mapping
     settings: Mapping[str, Any] = yaml.load(text, Loader=loader)
     return settings
 
@@ -99,7 +86,7 @@ def _text_of(file: str) -> str:
 
 
 def _folders(own_folder: str, path: Any) -> list[str]:
-    # The folders in which an entry such as `train: images/train` is looked for, in this order.
+    """Return where an entry such as `train: images/train` is looked for, in this order."""
     if not isinstance(path, str) or path in _NOTHING:
         return [own_folder]
     path = path.replace("\\", "/")
@@ -135,7 +122,7 @@ def _add_list(named: NamedPictures, entry: str, file: str, folders: list[str]) -
 
 
 def _found(stated: str, folders: list[str]) -> str:
-    # The absolute path of what is in one of the folders; "" if it is in none.
+    """Return the absolute path of what is in one of the folders; "" if it is in none."""
     stated = stated.replace("\\", "/")
     # Roboflow's data.yaml says ../train/images for the train/images next to it, and datumaro's
     # lists say data/a.jpg for a.jpg.
@@ -149,7 +136,7 @@ def _found(stated: str, folders: list[str]) -> str:
 
 
 def _pair_of(picture: str, top: str) -> tuple[str, str]:
-    # The folder of a picture, and that of its labels: a/images and a/labels for a/images/b/x.jpg.
+    """Return a picture's folder and its labels': a/images and a/labels for a/images/b/x.jpg."""
     above, images, _ = picture.rpartition(f"{os.sep}images{os.sep}")
     labels = os.path.join(above, "labels")
     if images and os.path.isdir(labels):

@@ -91,8 +91,10 @@ def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    # An expression with the boxes of all of the regions. In mmdetection's files a phrase may be a
-    # list of words, and the `bbox` of a region a list of boxes.
+    """Return an expression with the boxes of all of the regions.
+
+    In mmdetection's files a phrase may be a list of words, and a region's `bbox` a list of boxes.
+    """
     instances: list[dict[str, Any]] = []
     for region in regions:
         instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
@@ -119,10 +121,7 @@ class TaoGroundingDino(OpenGroundingDino):
 
 
 class MMDetection(_Odvg):
-    """ODVG as mmdetection reads it.
-
-    A region is a phrase with all of its boxes, found in the caption by its span.
-    """
+    """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, and its span."""
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
         caption = sample.caption.lstrip()  # the trainer strips it, and spans would be off
@@ -141,10 +140,8 @@ class MMDetection(_Odvg):
         yield {"caption": caption, "regions": regions}
 
     def safe(self, text: str) -> str:
-        """Return the text without letters that become two when lower-cased, as İ does.
-
-        The trainer lowers the caption, and spans after such a letter would be off.
-        """
+        """Return the text without letters that become two when lower-cased, as İ does."""
+        # the trainer lowers the caption, and spans after such a letter would be off
         if text.isascii():
             return text
         return "".join(_of_one_lower_letter(letter) for letter in text)
@@ -163,7 +160,7 @@ class MMDetection(_Odvg):
 
 
 def _of_one_lower_letter(letter: str) -> str:
-    # The base letter of İ is I.
+    """Return the letter, or I for İ, which becomes two in lower case."""
     return letter if len(letter.lower()) == 1 else normalize("NFD", letter)[0]
 
 
@@ -202,9 +199,8 @@ class TaoReferring(_Odvg):
                 record["expressions"] += row["expressions"]
                 if SKIPPED in row:  # how many of the line's objects can't be read
                     record[SKIPPED] = record.get(SKIPPED, 0) + row[SKIPPED]
-            # `bad.place` is the line that was read last, which an error of a record names. It is
-            # the first line of the next picture, because only that shows where this one ends. So an
-            # error of this record names no line.
+            # `bad.place` is by now the first line of the next picture, because only that shows
+            # where this one ends. So an error of this record names no line.
             self.bad.place = ""
             yield record
 

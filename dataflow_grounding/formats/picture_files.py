@@ -27,8 +27,6 @@ class PictureFiles(ReturningFormat):
 
     `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
     one folder, for readers that don't look into others.
-
-    A Source is a sample with what the file said that it was imported from (see imported.py).
     """
 
     classes: str = "class"
@@ -47,7 +45,7 @@ class PictureFiles(ReturningFormat):
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        # Both are counted by `write`, over all parts.
+        """Reset the counts before all parts are written, and add one remark on subfolders after."""
         self._count_of_pictures = 0
         self._count_in_subfolders = 0
         yield
@@ -59,13 +57,15 @@ class PictureFiles(ReturningFormat):
         """Write a file for each picture; further records of a picture are added to its file."""
         pictures = Numbers()  # the pictures whose file is written; their numbers aren't used
         for sample in samples:
-            # Whether this is the first record of its picture: then its file mustn't exist yet.
+            # at the first record of its picture, the file mustn't exist yet
             _, is_new = pictures.number_of(sample.file_name)
             own_lines = [*self.lines(self.source_of(sample), is_new)]
             name = self.file_of(sample.file_name)
             path = out.place(name)
             if is_new:
-                self._count_picture(name)
+                self._count_of_pictures += 1
+                if "/" in name.removeprefix(f"{self.data_file}/"):
+                    self._count_in_subfolders += 1
                 lines = own_lines
             else:
                 lines = self.with_further(self._lines_in(path), own_lines)
@@ -74,20 +74,15 @@ class PictureFiles(ReturningFormat):
             except FileExistsError:  # another picture has the file, as for a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
 
-    def _count_picture(self, name: str) -> None:
-        self._count_of_pictures += 1
-        if "/" in name.removeprefix(f"{self.data_file}/"):
-            self._count_in_subfolders += 1
-
     def _write_lines(self, path: str, lines: Sequence[str], is_new: bool) -> None:
-        # A file that isn't new is written over. Raises FileExistsError where a new one is there.
+        """Write a file; FileExistsError where one that should be new is there."""
         content = "".join(f"{line}\n" for line in lines) + self.last_line
         mode = "xb" if is_new else "wb"
         with open(path, mode, buffering=0) as file:
             file.write(content.encode())
 
     def _lines_in(self, path: str) -> list[str]:
-        # Those of an earlier record of the picture, without the last line.
+        """Return the lines of an earlier record of the picture, without the last line."""
         with open(path, encoding="utf-8", newline="") as file:
             text = file.read()
         return text.removesuffix(self.last_line).split("\n")[:-1]  # "" follows the last newline
@@ -105,8 +100,6 @@ class PictureFiles(ReturningFormat):
         return portable(f"{self.data_file}/{stem}{self.ending}")
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
-        """Return the message on a picture whose file is that of an earlier one; `pictures` has the
-        file names of all so far.
-        """
+        """Return the message on a picture whose file is that of one of the earlier `pictures`."""
         name = os.path.basename(self.file_of(file_name))
         return f"{file_name} and another picture would share {name}: rename one"

@@ -81,10 +81,9 @@ _XML_PART = 2**18
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """Return the files at any depth of a folder with these endings, relative to it, sorted.
+    """Return a folder's files with these endings, in lower case, at any depth, relative and sorted.
 
-    Endings are in lower case, "" is that of any file. Raises InputError, which names the setting
-    `key`.
+    Raises InputError, which names the setting `key`.
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
@@ -92,16 +91,13 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
 
 
 def file_of(path: str, name: str) -> str:
-    """Return the data file in a folder `path`; `path` itself where it is no folder.
-
-    The file is called `name`. Other tools have other names for it: then it is the only file with
-    the ending of `name` in the folder and its `annotations/`.
-    """
+    """Return the data file `name` in a folder `path`; `path` itself where it is no folder."""
     if not os.path.isdir(path):
         return path
     inside = os.path.join(path, name)
     if os.path.exists(inside):
         return inside
+    # Other tools have other names for it: the only file with its ending is taken.
     _, ending = os.path.splitext(name)
     others = files_under(path, (ending,), "PATH")
     nearby = [other for other in others if os.path.dirname(other) in ("", "annotations")]
@@ -153,11 +149,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
-    """Return one expression for each key: the first that has it, with the boxes of all that do.
-
-    If expressions of different keys have the same `expression_id`, the first keeps it; the others
-    get `~2`, `~3` and so on at its end.
-    """
+    """Return one expression for each key: the first that has it, with the boxes of all that do."""
     by_key: dict[Any, dict[str, Any]] = {}
     for key, expression in keyed:
         if key not in by_key:
@@ -169,7 +161,7 @@ def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
 
 
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
-    # "7", "7", "7~2" become "7", "7~3", "7~2": an id that is in the file stays.
+    """Make ids that come twice differ: "7", "7", "7~2" become "7", "7~3", "7~2"."""
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
     # by an id, the number that was put after it last, so that it isn't looked for from 2 each time
@@ -211,10 +203,7 @@ class _BoundedXml:
 
 
 def read_xml(path: str) -> Iterator[ElementTree.Element]:
-    """Yield the child elements of an XML file's root, each taken out when the next is asked for.
-
-    Raises InputError where it can't be read or isn't XML, and for a DOCTYPE or a very long text.
-    """
+    """Yield the child elements of an XML file's root, each taken out when the next is asked for."""
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
         with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
@@ -247,12 +236,12 @@ def xml_root(path: str) -> ElementTree.Element:
 class TarSample:
     """A sample of a WebDataset shard: members that follow each other and share a key.
 
-    The key goes up to the first dot of the members' names, or with `by_stem` the last; `parts` are
-    by the rest of their names, such as `.jpg`. With an `error` there are none.
+    `parts` are by what follows the key in the members' names, such as `.jpg`. With an `error` there
+    are none.
     """
 
     where: str
-    key: str
+    key: str  # the members' names up to the first dot, or with `by_stem` the last
     parts: dict[str, bytes]
     by_stem: bool = False
     error: BrokenRow | None = None
@@ -269,10 +258,7 @@ class TarSample:
 
 
 class _BoundedMember(tarfile.TarInfo):
-    """A tar member that refuses large notes, which tarfile reads into memory at once.
-
-    Notes are members of the types _NOTES, which say something of the next one.
-    """
+    """A tar member that refuses large notes, which tarfile reads into memory at once."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
@@ -281,23 +267,14 @@ class _BoundedMember(tarfile.TarInfo):
 
 
 def tar_samples(path: str) -> Iterator[TarSample]:
-    """Yield the samples of a WebDataset shard, in its order.
-
-    A sample's key goes up to the first dot of its members' names, as the format says. By that,
-    `22.05.png` and `22.05.json` would be a sample `22` without a picture and without a `.json`: in
-    such a case the key goes up to the last dot.
-
-    A sample that is too large has an `error`. Raises InputError where the shard can't be read, or
-    is damaged, perhaps after some samples.
-    """
+    """Yield the samples of a WebDataset shard in its order; too large ones have an `error`."""
     try:
         with (
             errors_as(InputError, f"can't read {path}"),
             open_input(path) as file,
             tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
         ):
-            # Folders and links are no parts of samples.
-            files = (member for member in tar if member.isfile())
+            files = (member for member in tar if member.isfile())  # no folders and links
             for key, members in groupby(files, _sample_key):
                 yield from _samples_of_key(tar, path, key, members)
             _check_end(tar)
@@ -308,10 +285,10 @@ def tar_samples(path: str) -> Iterator[TarSample]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    # tarfile takes a damaged head of a member for the end. After a true end there are only zeros.
+    """Raise ReadError where the file goes on: tarfile takes a damaged head for the end."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)  # where tarfile has stopped
-    has_more = any(tar.fileobj.read(_TAR_END))  # a byte that isn't 0
+    has_more = any(tar.fileobj.read(_TAR_END))  # after a true end there are only zeros
     members = tar.getmembers()
     if has_more and members:
         last = members[-1].name
@@ -325,15 +302,13 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 
 
 class _Members:
-    """Members of a tar file, which is read from front to back: as many as fit are held in memory,
-    the others are read when they are asked for. `all` has them in their order.
-    """
+    """Members of a tar file, which is read from front to back: what fits is held in memory."""
 
     def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
         self._tar = tar
         self._held: dict[int, bytes] = {}  # by the member's place in the file
         bytes_left = _HELD_BYTES
-        self.all: list[tarfile.TarInfo] = []
+        self.all: list[tarfile.TarInfo] = []  # in their order
         for member in members:
             self.all.append(member)
             if member.size <= bytes_left:
@@ -353,10 +328,11 @@ class _Members:
 def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
-    # A sample's name may have a dot itself, as in 22.05.png and 22.05.json:
-    # `key`, up to the first dot: "22"    -> `.05.png` and `.05.json` follow: no picture, no `.json`
-    # a stem, up to the last dot: "22.05" -> `.png` and `.json` follow
-    # Stems are the keys of samples where they show more of the two, a picture and a `.json`.
+    """Yield a key's one sample, or one for each stem: 22.05.png has the key "22", stem "22.05".
+
+    By the first dot, 22.05.png and 22.05.json would be a sample "22" without a picture and without
+    a `.json`. Stems are the samples' keys where they show more of the two.
+    """
     group = _Members(tar, members)
     kinds_by_key = _count_kinds(key, group.all)
     members_of_stem = _by_stem(group.all)
@@ -373,7 +349,7 @@ def _samples_of_key(
 
 
 def _by_stem(members: Iterable[tarfile.TarInfo]) -> dict[str, list[tarfile.TarInfo]]:
-    # The members by their names up to the last dot: "a/22.05" for a/22.05.png.
+    """Return the members by their names up to the last dot: "a/22.05" for a/22.05.png."""
     members_of_stem: dict[str, list[tarfile.TarInfo]] = {}
     for member in members:
         folder, slash, base = member.name.rpartition("/")
@@ -383,7 +359,7 @@ def _by_stem(members: Iterable[tarfile.TarInfo]) -> dict[str, list[tarfile.TarIn
 
 
 def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
-    # 0, 1 or 2: one for a picture, and one for a `.json`.
+    """Return how many of the two are there: a picture, and a `.json`."""
     endings = {member.name[len(key) :].lower() for member in members}
     has_picture = not endings.isdisjoint(ENDINGS)
     has_json = ".json" in endings
@@ -393,7 +369,6 @@ def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
 def _tar_sample(
     where: str, key: str, members: Sequence[tarfile.TarInfo], group: _Members
 ) -> TarSample:
-    # Of members with the same name, the last one counts.
     sample = TarSample(where, key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:
@@ -404,6 +379,7 @@ def _tar_sample(
                 f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
             )
             break  # the error names the first member that is too much
+        # of members with the same name, the last one counts
         sample.parts[member.name[len(key) :]] = group.content(member)
     return sample
 
@@ -429,11 +405,8 @@ def _header_at(file: ImageFile) -> Header:
 def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
-    With `bad` the error isn't raised: `bad` counts it, and the entry, which is a whole picture,
-    line or task, is left out.
-
-    `bad.place` is `where` until the block ends. A format yields its row inside of the block, so
-    `complete_rows` can name that place when it finds something wrong with the row.
+    With `bad` the error isn't raised: `bad` counts it, and the entry is left out. A format yields
+    its row inside of the block, so `complete_rows` finds the row's place in `bad.place`.
     """
     if bad is None:
         with _errors_with_place(where):
@@ -480,13 +453,11 @@ def _errors_with_place(where: str) -> Iterator[None]:
 def complete_rows(
     rows: Iterable[dict[str, Any]], path: str, format: Format, folder: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows that a format has read of `path`, completed to records: with ids, status,
-    scores, and spans.
+    """Yield the rows that a format has read of `path`, completed to records.
 
-    A span that doesn't hold its phrase becomes the nearest place of the phrase. Boxes without an
-    area are left out and counted in the format's `passed_over`, and so are expressions that lose
-    all of their boxes by that. Stated sizes are compared with those of the pictures in `folder`.
-    The format's `bad` takes what can't be read, and may raise ImportRefused.
+    They get ids, status, scores, and spans, which are mended where they don't hold their phrase.
+    Boxes without an area are left out, and so are expressions that lose all of their boxes by that.
+    Stated sizes are compared with those of the pictures in `folder`.
     """
     bad = format.bad
     # Whether a row without phrases says that its picture is a background. Whole records have a
@@ -523,10 +494,10 @@ def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
 def _completed(
     record: Record, empty_is_background: bool, where: str, entry_place: str, bad: BadEntries
 ) -> tuple[dict[str, Any], Counter[str]]:
-    # As `_complete_row` does it. Most rows are good as a whole. Only where one isn't, each of its
-    # boxes is tried alone, which is slow, and `bad` takes those that can't be read.
+    """Complete a row, without what of it can't be read."""
     try:
         return _complete_row(record, empty_is_background)
+    # Few rows aren't good as a whole. Only of these each box is tried alone, which is slow.
     except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
         row_place = entry_place or f"{where} ({path_of(record)})"
         record = record.updated(_without_bad_expressions(record, row_place, bad))
@@ -534,11 +505,12 @@ def _completed(
 
 
 def _check_sides(record: Record, folder: str, where: str) -> None:
-    # Raises InputError where the EXIF of a picture turns it, and the sides are stated as before
-    # that turn: then its boxes are those of the unturned picture, and would be wrong here. A
-    # picture in a store isn't fetched for that.
+    """Raise InputError where EXIF turns a picture whose sides are stated as before that turn.
+
+    Its boxes are those of the unturned picture then, and would be wrong here.
+    """
     stated = stated_size(record)
-    may_be_remote = waits(path_of(record), (folder,))
+    may_be_remote = waits(path_of(record), (folder,))  # it isn't fetched for that
     if stated is None or may_be_remote:
         return
     try:
@@ -551,9 +523,10 @@ def _check_sides(record: Record, folder: str, where: str) -> None:
 
 
 def _entries_in(record: Mapping[str, Any]) -> int:
-    # How many entries of the source were read, boxes and phrases without any: an import with too
-    # large a share of bad ones is refused. A picture without entries counts as one, unless all that
-    # it had were bad.
+    """Count the entries of the source that were read: boxes, and phrases without any.
+
+    A picture without entries counts as one, unless all that it had were bad.
+    """
     entry_count = 0
     for expression in record["expressions"]:
         box_count = len(expression["instances"])
@@ -564,7 +537,7 @@ def _entries_in(record: Mapping[str, Any]) -> int:
 
 
 def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
-    # The columns of a record with the expressions and boxes that can be read.
+    """Return the columns of a record with the expressions and boxes that can be read."""
     expressions: list[dict[str, Any]] = []
     for number, expression in enumerate(record["expressions"], 1):
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
@@ -579,8 +552,7 @@ def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dic
 
 
 def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
-    # Yields the phrase with the boxes that can be read; `bad` takes the others. If all of its boxes
-    # are bad, nothing is yielded: a phrase without boxes would say that it isn't in the picture.
+    """Yield the phrase with its boxes that can be read; `bad` takes the others."""
     with object_errors(where, bad):
         stated = {"text": expression} if isinstance(expression, str) else expression
         boxes = stated.get("instances") or []
@@ -590,31 +562,24 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
             with object_errors(f"{where}, box {number}", bad):
                 check_expression({**stated, "instances": [box]})
                 good_boxes.append(box)
+        # without boxes it would say that it isn't in the picture
         are_all_bad = bool(boxes) and not good_boxes
         if not are_all_bad:
             yield {**stated, "instances": good_boxes}
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:
-    """Raise BrokenRow for what `complete_rows` would refuse later.
-
-    Here it is still known where in the file the expression is.
-    """
-    if _is_plainly_right(expression):
+    """Raise BrokenRow for what `complete_rows` would refuse when its place isn't known any more."""
+    # Nearly all expressions are plainly right, and to see that takes a tenth of the full check.
+    text = expression.get("text")
+    is_plain_text = isinstance(text, str) and bool(text)
+    if is_plain_text and all(map(_is_plain_box, expression.get("instances", ()))):
         return
     # With any id, so that `read_expressions` needn't make one of the picture's path.
     alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
     for read in read_expressions(alone, "expressions"):
         for instance in read["instances"]:
             _check_box(instance)
-
-
-def _is_plainly_right(expression: Mapping[str, Any]) -> bool:
-    # Nearly all expressions are, and to see that takes a tenth of the time of a full check. Some
-    # right ones aren't seen here, such as those with a score.
-    text = expression.get("text")
-    instances = expression.get("instances", ())
-    return isinstance(text, str) and bool(text) and all(map(_is_plain_box, instances))
 
 
 def _is_plain_box(instance: Any) -> bool:
@@ -626,15 +591,14 @@ def _is_plain_box(instance: Any) -> bool:
 
 
 def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
-    # Whether a box with an area is only a part of the first pixel. Then its numbers are shares of
-    # the picture's sides, as in files of other formats.
+    """Whether a box is a part of the first pixel, as where its numbers are shares of the sides."""
     x1, y1, x2, y2 = bbox
     is_in_first_pixel = 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
     return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)
 
 
 def _complete_row(record: Record, empty_is_background: bool) -> tuple[dict[str, Any], Counter[str]]:
-    # The completed record, and counts of what of it isn't taken as it is.
+    """Return the completed record, and counts of what of it isn't taken as it is."""
     passed_over = Counter[str]()
     completed: dict[str, Any] = {"image_id": None, **record, **_stated_sides(record)}
     if record.get("image_id") is None:
@@ -658,7 +622,7 @@ def _complete_row(record: Record, empty_is_background: bool) -> tuple[dict[str, 
 def _completed_expressions(
     record: Record, passed_over: Counter[str]
 ) -> tuple[list[dict[str, Any]], str]:
-    # A record's expressions with ids, status and spans, and the caption that the spans are of.
+    """Return expressions with ids, status and spans, and the caption that the spans are of."""
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     if not isinstance(stated_caption, str):
         stated_caption = ""
@@ -673,7 +637,7 @@ def _completed_expressions(
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    # The boxes of the expression `a#0` are called `a#0.0`, `a#0.1` and so on.
+    """Give boxes of the expression `a#0` without an id `a#0.0`, `a#0.1` and so on."""
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -699,9 +663,9 @@ def _stated_sides(record: Record) -> dict[str, int]:
 def _set_spans(
     expressions: list[dict[str, Any]], stated_caption: str, passed_over: Counter[str]
 ) -> str:
-    # Sets each expression's `char_span`, and returns the caption that the spans are of: the one
-    # that came if a span is stated, because spans count its letters, else the cleaned one.
+    """Set each expression's `char_span`, and return the caption that the spans are of."""
     is_any_stated = any("char_span" in expression for expression in expressions)
+    # Stated spans count the letters of the caption that came: it isn't cleaned then.
     caption = stated_caption
     if expressions and not is_any_stated:
         caption = clean_caption(stated_caption)
@@ -721,15 +685,13 @@ def _set_spans(
 
 
 def _needs_span(expression: Mapping[str, Any]) -> bool:
-    # no `char_span`, or an empty one  -> yes
-    # a place                          -> no
-    # None                             -> no: the phrase is said to be nowhere in the caption
+    """Whether no place is stated; None says that the phrase is nowhere in the caption."""
     span = expression.get("char_span", ())
     return span is not None and not span
 
 
 def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) -> Span | None:
-    # The place of a text that is nearest to where it was stated; None where it is nowhere.
+    """Return the place of a text that is nearest to where it was stated; None if it is nowhere."""
     has_start = isinstance(span, (list, tuple)) and is_number(span[0])
     stated_start = span[0] if has_start else 0
     place = nearest_place(text, stated_start, caption)
@@ -740,22 +702,20 @@ def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) 
 def _without_boxes_of_no_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    # An expression that loses all of its boxes is left out, too; one that never had any stays.
+    """Yield the expressions; one that loses all of its boxes is left out, too."""
     for expression in expressions:
         instances = expression["instances"]
-        with_area = [instance for instance in instances if _has_area(instance)]
+        with_area = []
+        for instance in instances:
+            _check_box(instance)
+            x1, y1, x2, y2 = instance["bbox"]
+            if x1 < x2 and y1 < y2:
+                with_area.append(instance)
         passed_over["boxes without an area"] += len(instances) - len(with_area)
         if instances and not with_area:
             passed_over["phrases left without a box"] += 1
         else:
             yield {**expression, "instances": with_area}
-
-
-def _has_area(instance: dict[str, Any]) -> bool:
-    # Raises BrokenRow for a box that can't be one.
-    _check_box(instance)
-    x1, y1, x2, y2 = instance["bbox"]
-    return bool(x1 < x2 and y1 < y2)
 
 
 def _check_box(instance: dict[str, Any]) -> None:
@@ -780,13 +740,10 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
 
 
 class Doubts:
-    """What of an import can't be right, counted, with the first place of each kind.
-
-    `compares` says whether stated sizes are compared with those of the pictures.
-    """
+    """What of an import can't be right, counted, with the first place of each kind."""
 
     def __init__(self, compares: bool) -> None:
-        self.compares = compares
+        self.compares = compares  # stated sizes with those of the pictures
         self._counts = Counter[str]()
         self._first: dict[str, str] = {}
 
@@ -821,8 +778,7 @@ def with_sizes(
 ) -> Iterator[dict[str, Any]]:
     """Yield the records; one that states no size gets that of its upright picture.
 
-    A size that a record states stays, because its boxes are in it; `doubts` may compare it with
-    that of the picture.
+    A stated size stays, because boxes are in it; `doubts` may compare it with the picture's.
     """
     for record in records:
         stated = stated_size(record)

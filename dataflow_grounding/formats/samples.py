@@ -98,26 +98,18 @@ _REMARKS = {
 
 @dataclass
 class Exported:
-    """What an export wrote, and what it could not.
+    """What an export wrote, and what it could not."""
 
-    Args:
-        path: The folder, or the one file; of a part of a split, the part's name.
-        written: Counts of `records`, `phrases`, `boxes`; empty where nothing was written.
-        lost: What the format can't say, in words → how often.
-        left_out: Records that could not be written; `reasons` has the first few.
-        remarks: What else is good to know, in lines.
-        parts: Counts as in `written` of each part of a split, by its name.
-        manners: What replies say next to their answers, of all records. A rare remark counts where
-            the record was written, and has a phrase that no person decided on.
-    """
-
-    path: str
+    path: str  # the folder, or the one file; of a part of a split, the part's name
+    # counts of `records`, `phrases`, `boxes`; empty where nothing was written
     written: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-    left_out: int = 0
-    reasons: list[str] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)  # what the format can't say → how often
+    left_out: int = 0  # records that could not be written
+    reasons: list[str] = field(default_factory=list)  # of the first few that were left out
     remarks: list[str] = field(default_factory=list)
-    parts: dict[str, Counter[str]] = field(default_factory=dict)
+    parts: dict[str, Counter[str]] = field(default_factory=dict)  # `written` of parts of a split
+    # What replies say next to their answers, of all records. A rare remark counts where the record
+    # was written, and has a phrase that no person decided on.
     manners: Manners = field(default_factory=Manners)
 
     def losses(self) -> str:
@@ -152,12 +144,9 @@ class SampleMaker:
         """The record of the sample that was made last."""
 
     def samples(self, records: Rows) -> Iterator[Sample]:
-        """Yield a sample of each record that the format can say something of; count the others.
-
-        Pictures are put into the export; remarks are added after the last sample. For detectors
-        `records` are read twice: if one row of a picture says that something may be there without a
-        box, none of its rows is written, not even an earlier one.
-        """
+        """Yield a sample of each record that the format can say something of; count the others."""
+        # To a detector, a row that says that something may be there without a box tells about
+        # earlier rows of its picture, too. So records are read twice.
         if self._format.detects:
             if iter(records) is records:  # an iterator, which can be gone through once
                 records = list(records)
@@ -174,14 +163,12 @@ class SampleMaker:
             is_undecided = sample is not None and not _is_reviewed(record)
             self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:
-                self._count_written(sample)
+                written = self._exported.written
+                box_count = sum(len(phrase.boxes) for phrase in sample.phrases)
+                written.update(records=1, phrases=len(sample.phrases), boxes=box_count)
                 self.last_record = sample.record
                 yield sample
         self._add_remarks()
-
-    def _count_written(self, sample: Sample) -> None:
-        boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
-        self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
 
     def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
         # The manners of the model are counted over all records, also of those without a sample.
@@ -204,13 +191,14 @@ class SampleMaker:
             remarks += self._whole_pictures.remarks()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        # The sample of a record; None where there is nothing to write of it, which is counted.
+        """Return the sample of a record; None where there is nothing to write, which is counted."""
         if record.get(SKIPPED) and not self._format.whole:
             self._exported.lost[_SKIPPED_MARKS] += 1
         caption = _caption_of(record)
         expressions = self._expressions(record, caption)
         selected = self._selected(expressions)
-        if self._is_false_background(record):
+        false_backgrounds = self._whole_pictures.false_backgrounds  # stays empty but for detectors
+        if false_backgrounds and self._pictures.name_of(record) in false_backgrounds:
             return None  # `_look_at_whole_pictures` has counted it
         # The format has a place for pictures without phrases, and this one shows nothing.
         may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
@@ -218,7 +206,11 @@ class SampleMaker:
             self._count_picture_without_phrase(record, expressions)
             return None  # before the picture is looked for: it may be missing
         picture = self._pictures.find(record)
-        phrases = self._phrases(selected, picture.size)
+        phrases = []
+        for expression in selected:
+            phrase = self._phrase(expression, picture.size)
+            if phrase is not None:
+                phrases.append(phrase)
         # It may have lost phrases by that, such as those whose boxes are all outside of the
         # picture.
         if not phrases and not may_be_empty:
@@ -228,20 +220,14 @@ class SampleMaker:
         phrases = self._without_lost_outlines(phrases, picture.size)
         return self._sample_of(record, caption, picture, phrases)
 
-    def _is_false_background(self, record: Mapping[str, Any]) -> bool:
-        false_backgrounds = self._whole_pictures.false_backgrounds
-        if not false_backgrounds:  # as for all formats but detectors
-            return False
-        return self._pictures.name_of(record) in false_backgrounds
-
     def _sample_of(
         self, record: Mapping[str, Any], caption: str, picture: Picture, phrases: list[Phrase]
     ) -> Sample:
-        # Puts the picture into the export, and counts what the format can't say of the record.
+        """Put the picture into the export, and count what the format can't say of the record."""
         if doubt_of_reply(record):  # a part of the model's reply was of no use, or was unsure
             self._counts[_DOUBTFUL] += 1
         carries = self._format.carries
-        # `+=` of a Counter drops counts of 0.
+        # `+=` of a Counter drops counts of 0
         self._exported.lost += _lost_of(record, caption, phrases, carries)
         if carries.captions:
             caption = self._safe(caption)
@@ -275,10 +261,9 @@ class SampleMaker:
             self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        # Fills `_whole_pictures` with the false backgrounds, which are counted, and with what was
-        # rejected in each picture.
-        # `_expressions` counts what it finds, and is called for each record again when it is
-        # written. So a second maker reads here, and its counts are thrown away.
+        """Find the false backgrounds, which are counted, and what was rejected in each picture."""
+        # `_expressions` counts what it finds, and is called again when a record is written. So a
+        # second maker reads here, and its counts are thrown away.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         for record in records:
             try:
@@ -293,7 +278,7 @@ class SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # Whether a record says that its picture shows nothing: then the picture alone is written.
+        """Whether a record says that its picture shows nothing, so that it is written alone."""
         if record.get(SKIPPED):  # an import left out an object of it
             return False
         if self._goes_back_empty(record, expressions):
@@ -314,25 +299,26 @@ class SampleMaker:
     def _goes_back_empty(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # Whether the picture came from a file of this format, and goes back to it without a box.
+        """Whether the picture came from a file of this format and goes back there without a box."""
         if not isinstance(self._format, ReturningFormat):
             return False
         is_without_boxes = all(map(_is_rejected_or_absent, expressions))
         return self._format.goes_back_empty(record, is_without_boxes)
 
     def _is_wanted_absence(self, expression: Mapping[str, Any]) -> bool:
-        # Whether an expression says that its thing isn't there, and the selection takes that.
+        """Whether an expression says that its thing isn't there, and the selection takes that."""
         is_absent = status_of(expression) == "none"
         return is_absent and self._select.of(expression) is not None
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        # A record's expressions with ids and spans, and with its rejected boxes marked so. Raises
-        # BrokenRow for a record that no export should have.
+        """Return the expressions with ids and spans, and with rejected boxes marked so."""
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         expressions = read_any_expressions(self._row_with_ids(record))
         for expression in expressions:
-            _refuse_odd_status(expression)
+            status = status_of(expression)
+            if status not in STATUSES and status != "pending":
+                raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
             for box in expression["instances"]:
                 if not is_score(box["score"]):
                     box["score"] = None
@@ -340,19 +326,13 @@ class SampleMaker:
         self._set_spans(expressions, caption)
         if self._select.keep_rejected:
             return expressions
-        return with_twins_rejected(expressions, self._rejections_in_picture(record))
-
-    def _rejections_in_picture(self, record: Mapping[str, Any]) -> Rejections | None:
-        # What a person rejected in any row of the record's picture. To a detector all rows of a
-        # picture are one. For other formats nothing is noted, and a row is judged alone.
-        if not self._whole_pictures.rejections:
-            return None
-        name = self._pictures.name_of(record)
-        return self._whole_pictures.rejections.get(name)
+        rejections: Rejections | None = None
+        if self._whole_pictures.rejections:  # to detectors, all rows of a picture are one
+            rejections = self._whole_pictures.rejections.get(self._pictures.name_of(record))
+        return with_twins_rejected(expressions, rejections)
 
     def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
-        # The record as a row, which makes ids for expressions that have none, as an import does:
-        # they begin with the picture's path, or without one with `record`, `record@2` and so on.
+        """Return the row, which makes ids for expressions that have none, as an import does."""
         row = Record(record)
         if not _have_ids(row.get("expressions")):
             identify(row, "image_path", image_root=None, rows_of_image=self._rows_of_image)
@@ -362,9 +342,7 @@ class SampleMaker:
         return row
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        # no expression states a span      -> all are set
-        # a span doesn't hold its phrase   -> it is replaced
-        # only some state one              -> the others stay without
+        """Set all spans where no expression states one, else those that don't hold their phrase."""
         wrong = []  # indices of expressions
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
@@ -382,8 +360,7 @@ class SampleMaker:
             expressions[index]["char_span"] = list(span) if span else None
 
     def _selected(self, expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        # The expressions that are wanted and that the format can say, with their wanted boxes. The
-        # others, and rejected boxes, are counted.
+        """Return what is wanted and can be said, with its wanted boxes; the rest is counted."""
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -404,8 +381,11 @@ class SampleMaker:
     def _without_repeats(
         self, phrases: Sequence[Phrase], record: Mapping[str, Any]
     ) -> list[Phrase]:
-        # The phrases without boxes that come twice. A detector would take such a box for two
-        # things, and a model that is tuned on such conversations learns to repeat itself.
+        """Leave out boxes that come twice, and the phrases that have no others.
+
+        A detector would take such a box for two things, and a model that is tuned on such
+        conversations learns to repeat itself.
+        """
         if self._format.repeats or self._format.whole:  # these keep what records have
             return list(phrases)
         # A record that was imported from this format goes back to it, and keeps equal boxes that
@@ -417,8 +397,7 @@ class SampleMaker:
         return self._each_box_once(phrases, items)
 
     def _each_box_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # The phrases without the boxes that came before under the same words. A phrase that loses
-        # all of its boxes is left out.
+        """Leave out boxes that came before under the same words."""
         phrases_once: list[Phrase] = []
         # By what a phrase calls its boxes: the boxes so far, each with its items of the source.
         seen_of_name: dict[str, dict[Bbox, set[int]]] = {}
@@ -433,8 +412,7 @@ class SampleMaker:
         return phrases_once
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # The phrases in their order, with one box for each thing. Phrases of one class, such as "a
-        # person" and "a human", may each have a box of the same person.
+        """Keep one box for each thing: "a person" and "a human" may each have a box of the same."""
         numbers_of_class: dict[str, list[int]] = {}  # of the phrases of each class
         for number, phrase in enumerate(phrases):
             numbers_of_class.setdefault(self._format.thing(phrase), []).append(number)
@@ -450,8 +428,7 @@ class SampleMaker:
     def _indices_of_staying_boxes(
         self, phrases: Sequence[Phrase], items: Set[int]
     ) -> list[list[int]]:
-        # For each of these phrases of one class, the indices of its boxes that stay. The others are
-        # counted.
+        """Return the indices of the boxes that stay, for each of these phrases of one class."""
         staying: list[list[int]] = [[] for _ in phrases]
         for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
@@ -467,13 +444,13 @@ class SampleMaker:
             self._counts[_REPEATED] += left_out_count - different_count
         return staying
 
-    def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
-        phrases = [self._phrase(expression, size) for expression in expressions]
-        return [phrase for phrase in phrases if phrase is not None]
-
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        # An expression as the format has it; None where nothing is left of it, which is counted.
-        instances = self._instances_in_picture(expression["instances"], size)
+        """Return an expression as the format has it; None if nothing is left, which is counted."""
+        instances = []
+        for stated in expression["instances"]:
+            instance = self._instance_in_picture(stated, size)
+            if instance is not None:
+                instances.append(instance)
         status = status_of(expression)
         text = self._safe(self._format.words_of(expression))
         if not text.strip():
@@ -493,16 +470,8 @@ class SampleMaker:
             expression={**expression, "instances": instances},
         )
 
-    def _instances_in_picture(
-        self, instances: Iterable[dict[str, Any]], size: Size
-    ) -> list[dict[str, Any]]:
-        cut = [self._instance_in_picture(instance, size) for instance in instances]
-        return [instance for instance in cut if instance is not None]
-
     def _instance_in_picture(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
-        # An instance cut to its picture; None where it is outside. Boxes outside are counted as
-        # lost, and so are parts that are cut off, unless an outline beyond the picture still says
-        # where they are.
+        """Return an instance cut to its picture; None where it is outside."""
         stated = box_of(instance["bbox"])
         box = clamp(stated, size)
         if area(box) <= 0:
@@ -510,14 +479,14 @@ class SampleMaker:
             return None
         if outlines.KEY in instance:
             instance = self._with_outline(instance, box, size)
+        # An outline beyond the picture still says where the parts are that are cut off.
         is_cut = math.dist(box, stated) > EXACT
         if is_cut and not _is_outlined(instance, stated):
             self._exported.lost["parts of boxes outside of their picture"] += 1
         return instance if box == stated else {**instance, "bbox": [*box]}
 
     def _with_outline(self, instance: dict[str, Any], box: Bbox, size: Size) -> dict[str, Any]:
-        # The instance with its outline as the format writes it, or without it: where it doesn't fit
-        # the box, or the format can't say it.
+        """Return the instance with its outline as the format writes it, if it fits the box."""
         outline = instance[outlines.KEY]
         if not has_right_outline(instance, size):
             shape = Shape(None, outlines.STALE)
@@ -542,14 +511,8 @@ def _caption_of(record: Mapping[str, Any]) -> str:
     return str(record.get("cleaned_caption") or record.get("caption") or "")
 
 
-def _refuse_odd_status(expression: Mapping[str, Any]) -> None:
-    status = status_of(expression)
-    if status not in STATUSES and status != "pending":
-        raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
-
-
 def _is_reviewed(record: Mapping[str, Any]) -> bool:
-    # Whether a person decided on all of a record.
+    """Whether a person decided on all of a record."""
     if record.get("reviewed_by"):
         return True
     expressions = record.get("expressions")
@@ -559,7 +522,7 @@ def _is_reviewed(record: Mapping[str, Any]) -> bool:
 
 
 def _is_decided(expression: Any) -> bool:
-    # Whether a person decided on all of an expression, or on each of its boxes.
+    """Whether a person decided on all of an expression, or on each of its boxes."""
     if not isinstance(expression, Mapping):
         return False
     if expression.get("reviewed_by"):
@@ -571,7 +534,6 @@ def _is_decided(expression: Any) -> bool:
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    # Such an expression doesn't say that its thing is nowhere in the picture.
     had_boxes = bool(expression["instances"])
     return had_boxes and not not_rejected(expression)
 
@@ -581,13 +543,15 @@ def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
 
 
 def _has_lost_all_boxes(phrase: Phrase) -> bool:
-    # A phrase with this status had boxes.
+    """Whether a phrase that had boxes, as its status says, has none."""
     return phrase.status == "grounded" and not phrase.boxes
 
 
 def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
-    # `seen` has the boxes that came before, each with its items of the source; this phrase's are
-    # added to it. A box that was seen is new all the same if it is a further item of the source.
+    """Return the indices of boxes that aren't in `seen`, where all are added with their items.
+
+    A box that was seen is new all the same if it is a further item of the source.
+    """
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
@@ -603,8 +567,10 @@ def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[
 def _staying_boxes_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
-    # A thing's boxes are (the phrase's number, the box's index), the best first. The best stays.
-    # If that box was in the imported file, the thing's other boxes in that file stay, too.
+    """Return the best of a thing's boxes, and what the imported file had of the others with it.
+
+    Boxes are (the phrase's number, the box's index), the best first.
+    """
     staying: list[tuple[int, int]] = []
     items_of_thing: set[int] = set()
     for number, index in thing:
@@ -617,12 +583,11 @@ def _staying_boxes_of_thing(
 
 
 def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
-    # Whether a box that repeats another stays all the same. `item` is its number in the imported
-    # file, None for a box that isn't from there; `items_before` are those of the boxes before it.
-    # item 3, after item 2       -> yes: the file had both, and gets both back
-    # item 3, after item 3       -> no: two phrases have the same box of the file
-    # item 3, after no item      -> no: somebody has added the other box, and one is enough
-    # no item                    -> no
+    """Whether a box that repeats others stays, because the imported file had both.
+
+    `item` is None for a box that isn't from the file; so `items_before` is empty where somebody has
+    added the other boxes.
+    """
     return item is not None and len(items_before) > 0 and item not in items_before
 
 
@@ -641,8 +606,7 @@ def _have_ids(expressions: Any) -> bool:
 
 
 def _is_outlined(instance: Mapping[str, Any], box: Bbox) -> bool:
-    # Whether an outline is there, and says all of a box, also where that is outside of its picture:
-    # nothing of the box is lost then, although its numbers are cut.
+    """Whether an outline says all of a box, also beyond its picture: nothing of it is lost then."""
     outline = instance.get(outlines.KEY)
     return outline is not None and math.dist(outlines.bounds(outline), box) <= EXACT
 
@@ -655,7 +619,7 @@ def _score_of(instance: Mapping[str, Any]) -> float | None:
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
-    # Counts what of a record the format can't say, by words for it.
+    """Count what of a record the format can't say, by words for it."""
     lost: Counter[str] = Counter()
     if not carries.captions:
         lost["captions"] = int(bool(caption))
@@ -680,16 +644,16 @@ def _lost_of(
 
 
 def _has_other_class(phrase: Phrase) -> bool:
-    # Whether a phrase's class isn't its words.
     name = phrase.expression.get("class")
     return isinstance(name, str) and class_key(name) != class_key(phrase.text)
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    # Whether an id is lost where a format has no place for ids. One that this package has made
-    # isn't, because reading makes it again:
-    # for the picture a/b.png -> a/b, a/b#0, a/b.png@2#0 and the like
-    # without a path          -> record, record@2#0 and the like
+    """Whether an id is lost where a format has no place for ids.
+
+    One that this package has made isn't, because reading makes it again: a/b, a/b#0, a/b.png@2#0
+    for the picture a/b.png, and record, record@2#0 without a path.
+    """
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"  # a/b
     ending = os.path.splitext(path_of(record))[1]  # .png
     ids = [record.get("image_id")]

@@ -13,18 +13,7 @@ from dataflow_grounding.data.rejected import not_rejected
 class Selection:
     """What is asked of an expression, and of each of its boxes.
 
-    Args:
-        min_score: Boxes with a lower score or none are left out. An expression that loses all of
-            its boxes is left out, too: that doesn't mean that nothing is there.
-        min_scores: Other lowest scores, by class. `unmet` has those classes without an expression.
-        verified_only: Boxes that a check or a person confirmed (`verified: true`). For a box that
-            states nothing, and an expression without boxes, the expression's `verified` counts.
-        partly_verified: Also pictures of which a detector would learn something as background that
-            may be there: a class that is undecided, a box that a person missed, and with
-            `verified_only` other boxes.
-        keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is
-            left. A phrase that loses all of its boxes is left out, as with `min_score`.
-
+    An expression that loses all of its boxes is left out: that doesn't mean that nothing is there.
     Example:
         >>> sure = {"bbox": [0, 0, 9, 9], "score": 0.9}
         >>> unsure = {"bbox": [5, 5, 9, 9], "score": 0.2}
@@ -33,11 +22,16 @@ class Selection:
         [0.9]
     """
 
-    min_score: float | None = None
-    min_scores: Mapping[str, float] = field(default_factory=dict)
+    min_score: float | None = None  # boxes with a lower score or none are left out
+    min_scores: Mapping[str, float] = field(default_factory=dict)  # other lowest ones, by class
+    # Boxes that a check or a person confirmed (`verified: true`). For a box that states nothing,
+    # and an expression without boxes, the expression's `verified` counts.
     verified_only: bool = False
-    keep_rejected: bool = False
+    keep_rejected: bool = False  # also boxes that a person found wrong
+    # Also pictures of which a detector would learn something as background that may be there: a
+    # class that is undecided, a box that a person missed, and with `verified_only` other boxes.
     partly_verified: bool = False
+    # classes of `min_scores` of which no expression came
     unmet: set[str] = field(default_factory=set, init=False, compare=False)
     _by_key: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -47,7 +41,7 @@ class Selection:
         self.unmet.update(self._by_key)
 
     def _lowest_score(self, expression: Mapping[str, Any]) -> float | None:
-        # That of the expression's class. A class that comes is taken out of `unmet`.
+        """Return that of the expression's class, which is taken out of `unmet`."""
         if not self._by_key:
             return self.min_score
         key = class_key(class_of(expression))
@@ -78,11 +72,7 @@ class Selection:
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
-    """Return those of the boxes that are verified, by their expression's verdict if they have none.
-
-    - `[]`: the expression never had boxes, and is verified itself: nothing is there
-    - `None`: no box is verified, or `boxes` is None because all were rejected
-    """
+    """Return the verified boxes; [] if an absence is verified, None if nothing of it is."""
     verdict = expression.get("verified")
     verified = [box for box in boxes or () if box.get("verified", verdict) is True]
     is_confirmed_absent = not expression["instances"] and verdict is True

@@ -41,10 +41,7 @@ class Tao(Format):
                 put(_line(sample))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield the records in pixels; those of image_referring_expression are converted.
-
-        Raises InputError where it isn't certain what numbers mean.
-        """
+        """Yield the records in pixels; those of image_referring_expression are converted."""
         for where, row in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):  # at an error the line is left out
                 if is_tao(row):
@@ -68,13 +65,12 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
 
 
 def _line(sample: Sample) -> dict[str, Any]:
-    # The columns of TAO's own records; `background` is ours.
     line: dict[str, Any] = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
     }
     if sample.record.get("background") is True:
-        line["background"] = True
+        line["background"] = True  # a column of ours
     return {
         **line,
         "width": sample.size[0],
@@ -140,8 +136,7 @@ class PossibleSizes(NamedTuple):
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
     """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
-    If it has no regions yet, they are made of its labels, without DontCare labels. Raises BrokenRow
-    where the meaning of a number isn't certain.
+    Raises BrokenRow where the meaning of a number isn't certain.
     """
     labels = [_as_label(item) for item in row[COLUMN]]
     described = row.get("regions")  # those that a step of TAO's has described already
@@ -171,9 +166,10 @@ def _stated_or_assumed_size(row: Mapping[str, Any]) -> tuple[Any, Any]:
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
 ) -> Regions:
-    # A region that matches a label gets the exact box of that label, and its type if it states none
-    # itself. The other regions are converted. Raises BrokenRow where it isn't certain what 1000
-    # means.
+    """Convert regions; one that matches a label gets its exact box, and its type if it has none.
+
+    Raises BrokenRow where it isn't certain what 1000 means.
+    """
     in_1000 = [_box_in(region, "a region") for region in described]
     matching = _best_matching(in_1000, labels, sizes)
     regions = []
@@ -207,13 +203,11 @@ class _Matching(NamedTuple):
 def _best_matching(
     in_1000: list[list[float]], labels: list[Label], sizes: PossibleSizes
 ) -> _Matching:
-    # 1000 means the size by which more regions match a label; the image's, if both match equally
-    # many. A match also shows that the numbers are in 0-1000 at all, and not in pixels: so one is
-    # needed where there are labels, even if both sizes are the same. Without labels, only two
-    # different sizes are refused.
+    """Take 1000 as the size by which more regions match a label, by default the image's."""
     by_image = _Matching(sizes.of_image, _label_of_each(in_1000, labels, sizes.of_image))
     by_stated = _Matching(sizes.stated, _label_of_each(in_1000, labels, sizes.stated))
     best = by_stated if by_stated.count_matched > by_image.count_matched else by_image
+    # A match also shows that the numbers are in 0-1000 at all, and not in pixels.
     needs_match = bool(labels) or sizes.of_image != sizes.stated
     if needs_match and not best.count_matched:
         raise BrokenRow(
@@ -226,7 +220,7 @@ def _best_matching(
 def _labelled_regions(
     labels: list[Label], sizes: PossibleSizes
 ) -> tuple[Regions, list[list[float]]]:
-    # The regions that the labels make, and the boxes that are left out because they have no area.
+    """Make regions of the labels, and return boxes that are left out because they have no area."""
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:
@@ -246,8 +240,7 @@ def _labelled_regions(
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of the record whose expressions all have a status, if they can be read.
 
-    If one has none, another system made them: then all spans of the record are looked up again in
-    `cleaned_caption`.
+    If one has none, another system made them: all spans of the record are looked up again.
     """
     expressions = row.get("expressions")
     if not isinstance(expressions, list):
@@ -312,8 +305,7 @@ def _box_in(item: Any, what: str) -> list[float]:
 def _label_of_each(
     boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
 ) -> list[int | None]:
-    # For each box in 0-1000, the index of the first label that is close enough and still free; None
-    # without one. A label is taken once. `size` is what 1000 may mean.
+    """Return for each box in 0-1000 the index of the first label that is close enough and free."""
     label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
     label_indices: list[int | None] = []
     for box in boxes:

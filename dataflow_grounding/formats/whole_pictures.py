@@ -46,10 +46,7 @@ class WholePictures:
     def note(
         self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Take in a record of the picture that is called `name`, and its expressions.
-
-        It fills `false_backgrounds` and `rejections`, and counts classes for `remarks`.
-        """
+        """Take in a record of the picture that is called `name`, and its expressions."""
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)
@@ -86,7 +83,7 @@ class WholePictures:
     def _why_false(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        # A key such as UNVERIFIED; "" if the picture would be no false background.
+        """Return a key such as UNVERIFIED; "" if the picture would be no false background."""
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(expressions):
@@ -96,7 +93,7 @@ class WholePictures:
         return UNDECIDED_CLASS if _undecided_classes(expressions) else ""
 
     def _leaves_out_boxes(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
-        # Whether a box that may be right isn't written, because nobody has verified it.
+        """Whether a box that may be right isn't written, because nobody has verified it."""
         if not self._select.verified_only:
             return False
         # A box is ("a cat", (1, 2, 30, 40)) in these sets: equal boxes of one phrase count as one.
@@ -113,13 +110,12 @@ class WholePictures:
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # The classes that are undecided, and have no box by another expression. Expressions of captions
-    # have no class and don't count: nobody looks for them in other pictures either.
+    """Return the classes that are undecided, and have no box by another expression."""
     undecided = set()
     boxed = set()
     for expression in expressions:
         name = expression.get("class")
-        if not isinstance(name, str):
+        if not isinstance(name, str):  # of a caption: nobody looks for it in other pictures
             continue
         if expression["instances"]:
             boxed.add(class_key(name))

@@ -94,9 +94,7 @@ class Datasets(Format):
         _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each row; its picture is put into the folder `pictures`, if that is
-        set.
-        """
+        """Yield a record for each row; its picture is put into `pictures`, if that is set."""
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
@@ -127,10 +125,9 @@ class WebDataset(Format):
                     tar.writelines(_members_of(sample, keys.of(stem), ending))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         if endings:
-            # The README states columns by the values of an example line, `out.line`. To `datasets`
-            # a picture's ending is a column: it reads samples with different columns only if all
-            # are stated. It adds the columns __key__ and __url__ itself, the sample's key and
-            # shard.
+            # The README states columns by the values of an example line, `out.line`. `datasets`
+            # reads samples with different columns, such as pictures' endings, only if all are
+            # stated. It adds the columns __key__ and __url__ itself, the sample's key and shard.
             pictures = {ending[1:]: b"" for ending in sorted(endings)}  # {"jpg": b"", "png": b""}
             out.line = {"__key__": "", "__url__": "", **pictures, "json": ROW}
         _write_classes(self.class_list, out)
@@ -151,7 +148,9 @@ class WebDataset(Format):
                 with entry_errors(sample.where, self.bad):  # at an error the sample is left out
                     row = _row_in(sample)
                     if row is None:
-                        self._count_without_record(sample)
+                        what = "pictures" if sample.picture else "samples"
+                        what = f"{what} without a record"
+                        count_with_first(self.passed_over, what, sample.where)
                         continue
                     if not sample.picture:
                         without_picture.add(sample.where)
@@ -159,13 +158,9 @@ class WebDataset(Format):
                     yield _record(row, picture, self.pictures)
         self.remarks += [*by_stem.lines(), *without_picture.lines()]
 
-    def _count_without_record(self, sample: TarSample) -> None:
-        what = "pictures" if sample.picture else "samples"
-        count_with_first(self.passed_over, f"{what} without a record", sample.where)
-
 
 def _row_in(sample: TarSample) -> Any:
-    # What the sample's `.json` says; None where there is no such part, or it is null.
+    """Return what the sample's `.json` says; None where there is no such part, or it is null."""
     if sample.error is not None:
         raise sample.error
     json_part = sample.part(".json")
@@ -191,7 +186,7 @@ class _CountWithFirst:
 
 
 def _parquet_schema() -> Any:
-    # Columns have the types of an example, which are also stated for `datasets`.
+    """Return the types of the columns, stated for `datasets`, too."""
     import pyarrow  # of the extra `parquet`, which `write` has asked for
 
     example = {"image": {"bytes": b"", "path": ""}, **ROW}
@@ -201,8 +196,7 @@ def _parquet_schema() -> Any:
 
 
 def _features(value: Any) -> Any:
-    # The types of columns as `datasets` states them in a Parquet file, so that they are known where
-    # the file is read alone, without the README.
+    """Return types of columns as `datasets` states them, so that it needs no README for them."""
     if isinstance(value, dict):
         return {key: _features(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -218,16 +212,12 @@ class _FreeKeys:
         self._last_number = NumberTable()  # hash of a key → the last number that was added to it
 
     def of(self, stem: str) -> str:
-        """Return a key that no other sample has, for a picture's path without its ending.
-
-        It has `_` for dots, because the first dot of a name ends its key: `a/x_1` for `a/x.1`. If
-        it is taken, it is `a/x_1~2`, `a/x_1~3` and so on.
-        """
+        """Return a free key for a path without its ending: `a/x_1` for `a/x.1`, then `a/x_1~2`."""
         folder, base = os.path.split(stem)
+        # the first dot of a name would end its key
         plain_key = os.path.join(folder, base.replace(".", "_"))
         key = plain_key
-        # The last number that was given for this key, from which the search goes on. 1 is the key
-        # without a number.
+        # 1 is the key without a number
         number = self._last_number.get(hash(plain_key)) or 1
         while not self._take_if_free(key):
             number += 1
@@ -247,30 +237,26 @@ def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
 
 
 def _members_of(sample: Sample, key: str, ending: str) -> Iterator[bytes]:
-    # For the key a/x the picture a/x.jpg, and after it the record a/x.json.
+    """Yield the bytes of the picture a/x.jpg, and of the record a/x.json, for the key a/x."""
     record = dump_text(_row(sample, key + ending)).encode()
     yield from _tar_member(key + ending, sample.data)
     yield from _tar_member(key + ".json", record)
 
 
 def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
-    # The header has no time and no owner, so that equal data makes equal bytes.
-    info = tarfile.TarInfo(name)
+    info = tarfile.TarInfo(name)  # no time and no owner, so that equal data makes equal bytes
     info.size = len(content)
     padding = bytes(-len(content) % tarfile.BLOCKSIZE)
     return info.tobuf(), content, padding
 
 
 def _row_with_picture(sample: Sample) -> dict[str, Any]:
-    # A row of Parquet, with the picture as `datasets` has it.
     path = sample.file_name.removeprefix(f"{FOLDER}/")
     return {"image": {"bytes": sample.data, "path": path}, **_row(sample, path)}
 
 
 def _row(sample: Sample, path: str) -> Any:
-    # A record in the form of ROW. Reading needs an `image_path`: `path`, the picture's name in the
-    # export, is for a record that states none. A record keeps its own, which tells where the
-    # picture came from: the picture itself is next to it.
+    """Return a record in the form of ROW. It keeps its own `image_path`, by default `path`."""
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
@@ -280,8 +266,10 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # Returns a function that converts a value to the example's type: "5" for 5, where the example
-    # is a text. It raises TypeError or ValueError. It is made once, and called for each row.
+    """Return a function that converts a value to the example's type: 5 to "5" for a text.
+
+    It raises TypeError or ValueError. It is made once, and called for each row.
+    """
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):
@@ -293,8 +281,11 @@ def _converter_to(example: Any) -> Callable[[Any], Any]:
 
 
 def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
-    # For the example {"text": "", "more": ""} it makes {"text": "5", "more": '{"size": 2}'} of
-    # {"text": 5, "size": 2}: `more` is JSON of the keys that the example doesn't have.
+    """Return a function that makes rows of objects; `more` is JSON of keys without an example.
+
+    For the example {"text": "", "more": ""} it makes {"text": "5", "more": '{"size": 2}'} of
+    {"text": 5, "size": 2}.
+    """
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
@@ -314,7 +305,7 @@ _TO_ROW = _converter_to(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
-    # The record of a row; its picture is put into the folder, unless there is none, or no folder.
+    """Return the record of a row, and put its picture into the folder, if there are both."""
     for column in ("image_path", "expressions"):  # ours have both
         if column not in row:
             raise KeyError(column)
@@ -327,8 +318,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    # The value as it was before `_TO_ROW`, which had written None for each key that wasn't there.
-    # So keys with None are left out, but for spans and scores, which may be None in our records.
+    """Return a value as it was before `_TO_ROW`, which wrote None for missing keys."""
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -338,21 +328,24 @@ def _restored(value: Any) -> Any:
     stated = {}
     for key, item in value.items():
         restored = _restored(item)
-        if restored is not None or key in ("char_span", "score"):
+        if restored is not None or key in ("char_span", "score"):  # these two may be None
             stated[key] = restored
     more = json.loads(stated.pop("more", "{}"))  # the keys that ROW doesn't have
     return {**more, **stated}
 
 
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
-    # Yields the samples in parts of about `size` bytes. All parts take their samples from the one
-    # iterator: a part has to be gone through before the next is asked for.
+    """Yield the samples in parts of about `size` bytes.
+
+    All parts take their samples from the one iterator: a part has to be gone through before the
+    next is asked for.
+    """
     for first in samples:
         yield _up_to_bytes(chain([first], samples), size)
 
 
 def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
-    # Yields samples until they have `size` bytes or more: one at the least.
+    """Yield samples until they have `size` bytes or more: one at the least."""
     bytes_left = size
     for sample in samples:
         yield sample
