@@ -39,9 +39,9 @@ _READINGS = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 def color_mask(
     term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
-    """Return for each pixel whether a colour term holds. `lch` has lightness from 0 to 100, chroma,
-    and hue in degrees. `inset` degrees are taken off each end of the term's hues, and its least
-    chroma is multiplied by `factor`.
+    """Return for each pixel whether a colour term holds, `lch` being as in Picture.
+
+    `inset` degrees are taken off each end of its hues; its least chroma is multiplied by `factor`.
     """
     lightness, chroma, hue = lch
     hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]  # [least, most] each
@@ -51,7 +51,10 @@ def color_mask(
         # Of two colours of one hue, people call the darker one red and the lighter one orange. So
         # the hue of lighter pixels is moved on towards orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
-    has_hue = _is_between(hue, hue_bounds[0] + inset, hue_bounds[1] - inset)
+    # A range that goes through 0 ends above 360: pink, from 325 to 382, holds from 0 to 22, too.
+    first_hue = hue_bounds[0] + inset
+    last_hue = hue_bounds[1] - inset
+    has_hue = ((hue >= first_hue) & (hue <= last_hue)) | (hue <= last_hue - 360)
     holds = has_hue & has_chroma & has_lightness
     # The ranges of blue and purple overlap: `_is_blue` decides between them.
     if term == "blue":
@@ -61,14 +64,8 @@ def color_mask(
     return np.asarray(holds)
 
 
-def _is_between(hue: Array, first: float, last: float) -> Array:
-    # A range that goes through 0 ends above 360: pink, from 325 to 382, holds from 0 to 22, too.
-    return np.asarray(((hue >= first) & (hue <= last)) | (hue <= last - 360))
-
-
 def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
-    # Deep blues and light purples share the hues from 297 to 312 degrees: blues have more chroma
-    # for their lightness.
+    """Tell deep blues from light purples, which have less chroma for their lightness."""
     is_deep = chroma >= 2.2 * lightness
     return np.asarray((hue < 297) | ((hue < 312) & is_deep))
 
@@ -82,11 +79,8 @@ class ColorRegion(Candidate):
 
 
 def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[ColorRegion]:
-    """Return the regions of a colour, the largest first.
-
-    The colour is read three times, loosely to strictly. A region with a clear border has the same
-    box each time, and is steady. `joined` takes pieces with a small gap between them as one region.
-    """
+    """Return the regions of a colour, the largest first; `joined` unites pieces with small gaps."""
+    # A region with a clear border has the same box by each reading, and is steady.
     readings = []
     for inset, factor in _READINGS:
         mask = color_mask(term, picture.lch, inset=inset, factor=factor)
@@ -107,9 +101,7 @@ def _is_like_any(region: ColorRegion, others: Sequence[ColorRegion]) -> bool:
 
 
 def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
-    # The largest region comes first. Small holes are filled, and parts thinner than 3 px removed.
-    # With `joined`, pieces that are less than _REACH apart are one region, without the gap's
-    # pixels.
+    """Return a mask's regions, the largest first, without small holes and thin parts."""
     closed = _with_gaps_filled(mask.astype(np.uint8), _HOLE, picture)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened
@@ -131,28 +123,23 @@ def _with_gaps_filled(mask: Array, gap: float, picture: Picture) -> Array:
 
 
 def _stands_out(picture: Picture, region: ColorRegion) -> bool:
-    # Whether a region's colour differs from that of a band around it. A region doesn't stand out if
-    # it is itself of many colours, or fills the picture and has no band.
+    """Return whether a region is of one colour, which differs from that of a band around it."""
     band_width = max(4, round(0.02 * max(picture.width, picture.height)))
     part = picture.around(region.bbox, 2 * band_width)  # the region with more than the band
     inside = region.pixels[part]
     lab = picture.lab[part]
-    is_band = _band_around(inside, band_width)
+    # the 2 px next to the region are left out: at its edge, colours mix
+    is_band = grown(inside, band_width) - grown(inside, 2)
     region_lab = lab[inside > 0]
     region_mean = region_lab.mean(axis=0)
     is_of_many_colors = region_lab.std(axis=0).max() > _MAX_SPREAD
-    if is_of_many_colors or not is_band.any():
+    if is_of_many_colors or not is_band.any():  # it fills the picture
         return False
     band_lab = lab[is_band > 0]
     contrast = np.linalg.norm(band_lab.mean(axis=0) - region_mean)
     # for each pixel of the band, whether its own colour differs enough
     differs = np.linalg.norm(band_lab - region_mean, axis=1) >= _MIN_PIXEL_CONTRAST
     return bool(contrast >= _MIN_CONTRAST and differs.mean() >= _MIN_CLEAR_BAND)
-
-
-def _band_around(mask: Array, width: int) -> Array:
-    # The 2 px next to the mask are left out: at a region's edge, colours mix.
-    return grown(mask, width) - grown(mask, 2)
 
 
 def grown(mask: Array, pixels: int) -> Array:

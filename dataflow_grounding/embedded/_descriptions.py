@@ -33,12 +33,9 @@ class Descriptions:
             self._names_by_id[thing.id] = names
             for name in names:
                 self.meanings.setdefault(name, []).append(thing.id)
-        self._add_counted()
-
-    def _add_counted(self) -> None:
         # Where "red car" fits two things, "two red cars" means both.
         for color in ("", *words.COLOR_BOUNDS):  # all colour terms; "" for "two cars"
-            for kind in {thing.kind for thing in self.things}:
+            for kind in {thing.kind for thing in things}:
                 ids = self.meanings.get(_joined(color, kind), [])
                 if len(ids) > 1:
                     self.meanings[_counted(len(ids), color, kind)] = ids
@@ -64,21 +61,18 @@ class Descriptions:
         return None
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
-        Kinds with more things come first. Among equals, the one with larger boxes does.
-        """
+        """Return each kind of thing, counted, with its things' ids: ("two cars", [3, 5])."""
         ranked = []
         for (color, kind), things in self._things_alike().items():
             count = len(things)
             total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
-            # The minus signs put the largest first when these are sorted.
+            # minus: most things first, and among equals those with the largest boxes
             ranked.append((-count, -total_size, _counted(count, color, kind), ids))
         return [(text, ids) for _, _, text, ids in sorted(ranked)]
 
     def _things_alike(self) -> dict[tuple[str, str], list[Thing]]:
-        # ("red", "car") → the red cars, ("", "bus") → all buses: if one bus has no clear colour,
-        # buses aren't told apart by their colours.
+        """Return the red cars by ("red", "car"), all buses by ("", "bus") if one has no colour."""
         kinds_without_color = {thing.kind for thing in self.things if not thing.color}
         things_alike: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
@@ -97,7 +91,7 @@ class Descriptions:
 
 
 def _names(thing: Thing, picture: Picture) -> Iterator[str]:
-    # "car", "red car", "car on the left", "red car on the left" and so on
+    """Yield "car", "red car", "car on the left", "red car on the left" and so on."""
     x, y = relative_center(thing.bbox, picture)
     across = "left" if x < 0.5 else "right"
     down = "top" if y < 0.5 else "bottom"
@@ -109,8 +103,7 @@ def _names(thing: Thing, picture: Picture) -> Iterator[str]:
 
 
 def _is_clear(text: str, count: int) -> bool:
-    # Whether a phrase means the `count` things that it fits: "the red car" if it is one, "two red
-    # cars" in any case.
+    """Return whether a phrase means what it fits: "the red car" one car, "two red cars" any."""
     if count == 0:
         return False
     words_of_text = text.lower().split()
@@ -132,10 +125,7 @@ def _counted(count: int, color: str, kind: str) -> str:
 def answer_about_regions(
     task: str, image: Array, request_input: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Answer a task about regions from their labels, colours and places. `image` is uint8
-    (H, W, 3), BGR, upright; `request_input` has `regions`, and for "double_check" the `expressions`
-    that are to be checked.
-    """
+    """Answer a task about regions in an image, which is uint8 (H, W, 3), BGR, upright."""
     picture = Picture(image)
     regions = request_input.get("regions") or []
     descriptions = Descriptions(read_things(picture, regions), picture)
@@ -159,7 +149,7 @@ def _described_regions(
 ) -> list[dict[str, Any]]:
     described = []
     for region, thing in zip(regions, descriptions.things, strict=True):
-        # If no phrase means the thing alone, it is "a red car".
+        # if no phrase means the thing alone, it is "a red car"
         text = descriptions.shortest(thing) or with_article(_joined(thing.color, thing.kind))
         label = region.get("type") or ""
         described.append({"id": thing.id, "type": label, "color": thing.color, "description": text})
@@ -189,7 +179,7 @@ def _word_for_third(share: float, first: str, last: str) -> str:
 
 
 def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
-    # First groups such as "two red cars", then each thing that some phrase means alone.
+    """Return groups such as "two red cars", then each thing that some phrase means alone."""
     expressions = []
     for text, ids in descriptions.groups():
         if len(ids) > 1 and descriptions.means(text, ids):
@@ -202,7 +192,7 @@ def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]
 
 
 def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
-    # The answer about one expression; `matches` is None where its words aren't known.
+    """Return the answer about one expression; `matches` is None where its words aren't known."""
     text = str(expression["text"])
     region_ids = list(expression["region_ids"])
     check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}

@@ -51,7 +51,8 @@ def find_faces(picture: Picture) -> Faces:
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
         return Faces([], 0)
-    gray = _copy_to_search(picture, scale)
+    small = cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    gray = np.asarray(cv2.equalizeHist(small))  # its contrast is evened out
     clear: list[Candidate] = []
     doubtful = 0
     least_side = max(_LEAST_FACE, min(gray.shape) // _FACES_A_SIDE)
@@ -60,21 +61,12 @@ def find_faces(picture: Picture) -> Faces:
         has_many_votes = votes >= _CLEAR_VOTES
         x1, y1, x2, y2 = (edge / scale for edge in box)  # in pixels of `picture`
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
-        # many votes, seen again, with skin    -> clear
-        # many votes, seen again, without skin -> doubtful: an animal's
-        # many votes, or seen again            -> doubtful
-        # neither                              -> no face
+        # without skin it may be an animal's
         if is_seen_again and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))
         elif is_seen_again or has_many_votes:
             doubtful += 1
     return Faces(clear, doubtful)
-
-
-def _copy_to_search(picture: Picture, scale: float) -> Array:
-    # A smaller copy in grey, whose contrast is evened out.
-    small = cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.equalizeHist(small))
 
 
 def person_of(face: Candidate, picture: Picture) -> Candidate:
@@ -86,9 +78,10 @@ def person_of(face: Candidate, picture: Picture) -> Candidate:
 def _hits(
     name: str, gray: Array, least_side: int, step: float = 1.1, votes: int = _REPORTED_VOTES
 ) -> list[tuple[Box, int]]:
-    # The boxes in which a cascade sees a face, each with its votes, from left to right. `name` is
-    # that of the cascade's file in OpenCV, `step` the factor between the sizes of face that are
-    # looked for.
+    """Return the boxes in which a cascade of OpenCV's sees a face, with votes, from left to right.
+
+    `step` is the factor between the sizes of face that are looked for.
+    """
     rectangles, counts = _cascade(name).detectMultiScale2(
         gray, scaleFactor=step, minNeighbors=votes, minSize=(least_side, least_side)
     )
@@ -100,7 +93,7 @@ def _hits(
 
 
 def _cascade(name: str) -> Any:
-    # Each thread loads it once.
+    """Return a cascade, which each thread loads once."""
     if not hasattr(_loaded, name):
         path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
         setattr(_loaded, name, cv2.CascadeClassifier(path))
@@ -108,8 +101,7 @@ def _cascade(name: str) -> Any:
 
 
 def _is_seen_again(gray: Array, box: Box) -> bool:
-    # Whether the second cascade sees it, too, in the part of the picture around it, where it looks
-    # in smaller steps and needs fewer votes than the first did.
+    """Return whether the second cascade sees it, too, in smaller steps and with fewer votes."""
     x1, y1, x2, y2 = map(int, box)
     margin = (x2 - x1) // 2
     left = max(0, x1 - margin)
@@ -124,7 +116,7 @@ def _is_seen_again(gray: Array, box: Box) -> bool:
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
-    # Whether its middle has the colours of skin, or it is grey, where colours tell nothing.
+    """Return whether its middle has the colours of skin, or is grey, where they tell nothing."""
     middle = picture.around(_relative(face, _MIDDLE_OF_FACE, picture))
     _, chroma, hue = (plane[middle] for plane in picture.lch)
     is_grey = np.median(chroma) < _GREY_CHROMA
@@ -135,8 +127,7 @@ def _has_skin(face: Box, picture: Picture) -> bool:
 
 
 def _relative(box: Box, relative: Box, picture: Picture) -> Box:
-    # A part of a box, such as its middle, (0.25, 0.25, 0.75, 0.75) in its widths and heights. What
-    # reaches out of the picture is cut off.
+    """Return a part of a box inside the picture: (0.25, 0.25, 0.75, 0.75) is its middle."""
     x1, y1, x2, y2 = box
     width = x2 - x1
     height = y2 - y1

@@ -5,7 +5,7 @@ are seen. Where the words don't tell which one is meant, or what is seen may be 
 phrase is called ambiguous or unsupported: no box is better than a wrong one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import area
@@ -31,9 +31,8 @@ def ground_phrases(
 ) -> dict[str, list[dict[str, Any]]]:
     """Look for phrases in an image, which is uint8 (H, W, 3), BGR, upright.
 
-    Returns `objects`, with boxes in whole pixels; their scores are set by hand for each kind of
-    evidence, and are no probabilities. `statuses` has the phrases that are ambiguous or
-    unsupported. A phrase in neither was looked for, and isn't in the image.
+    `statuses` has the phrases that are ambiguous or unsupported. A phrase that is neither there nor
+    in `objects` was looked for, and isn't in the image.
     """
     picture = Picture(image)
     objects: list[dict[str, Any]] = []
@@ -44,12 +43,19 @@ def ground_phrases(
         except Undecided as why:
             statuses.append({"id": phrase["id"], "status": why.status, "reason": why.reason})
             continue
-        objects += [_object_of(phrase, candidate, picture) for candidate in candidates]
+        for candidate in candidates:
+            found = {
+                "id": phrase["id"],
+                "label": phrase["text"],
+                "bbox": picture.to_full(candidate.bbox),
+                "score": candidate.score,
+                "evidence": candidate.evidence,
+            }
+            objects.append(found)
     return {"objects": objects, "statuses": statuses}
 
 
 def _ground(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
-    # Of sky and plants the whole area is taken; of other things those that the words select.
     if phrase.head == "sky":
         return _find_sky(phrase, picture)
     if phrase.head in words.GREENERY:
@@ -59,16 +65,6 @@ def _ground(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     return select_meant(_find_colored(phrase, picture), phrase, picture)
 
 
-def _object_of(phrase: Mapping[str, Any], candidate: Candidate, picture: Picture) -> dict[str, Any]:
-    return {
-        "id": phrase["id"],
-        "label": phrase["text"],
-        "bbox": picture.to_full(candidate.bbox),
-        "score": candidate.score,
-        "evidence": candidate.evidence,
-    }
-
-
 def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     if phrase.color not in (None, "blue"):
         raise Undecided("unsupported", "a sky that isn't blue can't be looked for")
@@ -76,8 +72,7 @@ def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_greenery(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
-    # Plants are found as one green area: "the grass" or "leaves", but not "a leaf", "two lawns" or
-    # "the lawn on the left".
+    """Find plants as one green area, not "a leaf", "two lawns" or "the lawn on the left"."""
     is_one_leaf = phrase.head == "leaf" and not phrase.is_plural
     are_several_counted = phrase.wanted is not None and phrase.wanted != 1
     are_some_at_a_place = bool(phrase.positions)
@@ -101,9 +96,8 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
-    # A shape may be of any colour; a thing has to be of a clear one: not black, white, grey or
-    # brown.
     shape = words.SHAPES.get(phrase.head)  # "circle" for "disc"; None for "car"
+    # A shape may be of any colour; a thing may not be black, white, grey or brown.
     known_colors = words.COLOR_BOUNDS if shape else words.CHROMATIC
     if phrase.color is None or phrase.color not in known_colors:
         raise Undecided("unsupported", f"{phrase.head!r} can't be looked for")
@@ -121,7 +115,6 @@ def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_drawn(name: str, color: str, picture: Picture) -> list[ColorRegion]:
-    # The regions that are drawn as this shape. Raises Undecided where one is only like it.
     shapes = _shapes_like(name, find_regions(picture, color), picture)
     if any(shape.fit < _DRAWN_FIT for shape in shapes):
         raise Undecided("ambiguous", f"what is there is only like a {name}")
@@ -142,8 +135,7 @@ def _shapes_like(name: str, regions: list[ColorRegion], picture: Picture) -> lis
 
 
 def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[ColorRegion]:
-    # The noun itself isn't looked for: the colour's region is taken for it. With `pieces_are_one`,
-    # pieces that are near each other are one thing.
+    """Return the colour's regions, which are taken for the noun: it isn't looked for itself."""
     regions = find_regions(picture, color, joined=pieces_are_one)
     if regions and regions[0].size < _LEAST_THING * picture.area:
         raise Undecided("ambiguous", "the colour's region is too small to tell")
@@ -151,9 +143,9 @@ def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[Col
 
 
 def _is_spread(region: ColorRegion, picture: Picture) -> bool:
-    # Whether a region looks like a background, or is scattered, so that it is no single thing.
+    """Return whether a region is no single thing: scattered, or like a background."""
     x1, y1, x2, y2 = region.bbox
-    # Left, top, right, bottom. A box may end a pixel short of the picture's side.
+    # a box may end a pixel short of the picture's side
     touches_side = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
     touches_several_sides = sum(touches_side) >= 2
     box_area = area(region.bbox)

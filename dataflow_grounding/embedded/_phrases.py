@@ -6,7 +6,6 @@ Where the words leave open which are meant, none is: a wrong box is worse than n
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.embedded import _words as words
@@ -55,7 +54,8 @@ def parse_phrase(text: str) -> Phrase:
         raise Undecided("unsupported", f"{head!r} can't be looked for")
     _refuse_unknown(modifiers)
     color = _only_color(modifiers)
-    positions = _positions_in(modifiers + place_words)  # "the left cup", "the cup on the left"
+    places = [*modifiers, *place_words]  # "the left cup", "the cup on the left"
+    positions = frozenset(words.POSITIONS[word] for word in places if word in words.POSITIONS)
     is_plural = head != noun
     has_size = not words.SIZES.isdisjoint(modifiers)
     has_article = without_articles != tokens
@@ -72,43 +72,27 @@ def _only_color(modifiers: Sequence[str]) -> str | None:
     return next(iter(colors), None)
 
 
-def _positions_in(words_of_phrase: Sequence[str]) -> frozenset[str]:
-    known = [word for word in words_of_phrase if word in words.POSITIONS]
-    return frozenset(words.POSITIONS[word] for word in known)
-
-
 def _wanted(
     words_before_noun: Sequence[str], is_plural: bool, has_size: bool, is_name_of_class: bool
 ) -> int | None:
-    # "two large balls" -> 2; they get boxes if there are two balls
-    # "large balls"     -> raises Undecided: sizes are not compared, so they could be any balls
-    # "balls"           -> None, for all
-    # "ball"            -> None, as the name of a class
-    # "the ball"        -> 1
+    """Return 2 for "two large balls", 1 for "the ball", None for all: "balls", the class "ball"."""
     for word in words_before_noun:
         count = _count(word)
         if count is not None:
             return count
-    if is_plural and has_size:
+    if is_plural and has_size:  # "large balls" could be any
         raise Undecided("unsupported", "sizes are not compared")
     if is_plural or is_name_of_class:
         return None
     return 1
 
 
-class _WordsAndPlace(NamedTuple):
-    """The words of a phrase, and those of a place that it ends with: "in the top left corner"."""
-
-    words: list[str]
-    place_words: list[str]
-
-
-def _words_and_place(text: str) -> _WordsAndPlace:
-    # Raises Undecided for a phrase that is too long, or says what is not there.
+def _words_and_place(text: str) -> tuple[list[str], list[str]]:
+    """Return a phrase's words, and those of a place at its end: "in the top left corner"."""
     if len(text) > _MOST_CHARACTERS:
         raise Undecided("unsupported", "the phrase is too long")
     before_place = text
-    place_words = []
+    place_words: list[str] = []
     place = POSITION.search(text)
     if place is not None and not text[place.end() :].strip(" ."):  # the phrase ends with it
         before_place = text[: place.start()]
@@ -116,11 +100,11 @@ def _words_and_place(text: str) -> _WordsAndPlace:
     tokens = _WORD.findall(before_place.lower())
     if not words.NEGATIONS.isdisjoint(tokens):
         raise Undecided("unsupported", "negation is not understood")
-    return _WordsAndPlace(tokens, place_words)
+    return tokens, place_words
 
 
 def _count(word: str) -> int | None:
-    # The number that a word means: "two", "2" or "both"; None for any other word.
+    """Return the number that a word means: "two", "2" or "both"; None for any other word."""
     if word.isdecimal():
         return int(word[:3])  # no picture shows a thousand
     return 2 if word == "both" else words.NUMBERS.get(word)
@@ -136,9 +120,7 @@ def _refuse_unknown(modifiers: Sequence[str]) -> None:
 def select_meant(
     candidates: Sequence[Candidate], phrase: Phrase, picture: Picture
 ) -> list[Candidate]:
-    """Return the candidates that a phrase means: one by "the left ball", two by "two balls", all by
-    "balls" and by "ball", the bare name of a class. Raises Undecided where it isn't told which.
-    """
+    """Return the candidates that a phrase means; raise Undecided where it isn't told which."""
     if not candidates:  # the thing isn't in the picture: that is clear
         return []
     meant = []

@@ -32,9 +32,7 @@ class Candidate:
 
 
 class Picture:
-    """A BGR uint8 image (H, W, 3), and a reduced copy to work on, whose sizes are `width`, `height`
-    and `area`.
-    """
+    """A BGR uint8 image (H, W, 3), and a reduced copy to work on: `width`, `height`, `area`."""
 
     def __init__(self, image: Array) -> None:
         self.full_height, self.full_width = image.shape[:2]
@@ -70,9 +68,7 @@ class Picture:
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     def around(self, bbox: Box, margin: int = 0) -> tuple[slice, slice]:
-        """Return the rows and columns, in the copy's arrays, of a box with a margin around it: at
-        least one of each.
-        """
+        """Return the rows and columns of the copy in a box with a margin: at least one of each."""
         x1, y1, x2, y2 = map(int, bbox)
         rows = _span(y1 - margin, y2 + margin, self.height)
         return rows, _span(x1 - margin, x2 + margin, self.width)
@@ -86,6 +82,6 @@ class Picture:
 
 
 def _span(first: int, last: int, length: int) -> slice:
-    # Pixels `first` to `last`, both of them, of a row or column of `length`: at least one.
+    """Return the pixels `first` to `last`, both of them, of a row of `length`: at least one."""
     start = min(max(first, 0), length - 1)
     return slice(start, min(max(last, start) + 1, length))

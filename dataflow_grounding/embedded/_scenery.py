@@ -37,9 +37,7 @@ _MOST_PLANT_HUE = 140  # median, in degrees
 
 
 def find_sky(picture: Picture) -> list[Candidate]:
-    """Return the smooth bluish area along the top, down to a horizon, if there is one. A grey area
-    may be a wall.
-    """
+    """Return the smooth bluish area along the top, down to a horizon; a grey one may be a wall."""
     if picture.area < _LEAST_SKY_PICTURE:
         return []
     region = _smooth_from_top(picture)
@@ -57,8 +55,7 @@ def find_sky(picture: Picture) -> list[Candidate]:
 
 
 def _smooth_from_top(picture: Picture) -> Array:
-    # uint8 (h, w): 1 where the picture is smooth, bluish or pale, and connected to its upper edge,
-    # down to the horizon; else 0.
+    """Return where it is smooth, bluish or pale from its upper edge on, down to the horizon."""
     may_be_sky = _may_be_sky(picture)
     # Opening takes away narrow bridges, by which other bright things are connected to the sky.
     smooth = cv2.morphologyEx(may_be_sky, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
@@ -72,7 +69,7 @@ def _smooth_from_top(picture: Picture) -> Array:
 
 
 def _may_be_sky(picture: Picture) -> Array:
-    # 1 for each pixel that is bluish or pale, and around which the lightness is even; else 0.
+    """Return which pixels are bluish or pale, with even lightness around them."""
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
     slope_across = cv2.Sobel(blurred, cv2.CV_32F, 1, 0)
@@ -85,7 +82,7 @@ def _may_be_sky(picture: Picture) -> Array:
 
 
 def _parts_at_top(mask: Array, picture: Picture) -> Array:
-    # Of a mask, the connected parts that take much of the picture's first row.
+    """Return the connected parts of a mask that take much of the picture's first row."""
     _, labels = cv2.connectedComponents(mask, connectivity=4)  # of each pixel its part's number
     labels_of_first_row = labels[0][mask[0] > 0]
     parts, widths = np.unique(labels_of_first_row, return_counts=True)
@@ -94,9 +91,8 @@ def _parts_at_top(mask: Array, picture: Picture) -> Array:
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    # The first row at which the region's colour changes all along, as from sky to sea; the
-    # picture's height where there is none. The colours 8 rows above it and 8 below are compared.
-    step = 8
+    """Return the first row at which the colour changes all along, by default the height."""
+    step = 8  # rows above and below, whose colours are compared
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]
         if in_both_rows.sum() < _LEAST_HORIZON * picture.width:
@@ -109,12 +105,9 @@ def _horizon(picture: Picture, region: Array) -> int:
 
 
 def find_greenery(picture: Picture) -> list[Candidate]:
-    """Return the large green regions of a plant's texture. Those whose boxes overlap are one.
-
-    Grass and leaves aren't told apart.
-    """
+    """Return the large green regions of a plant's texture, as one where their boxes overlap."""
     gray = picture.gray.astype(np.float32)
-    # Of the 5 x 5 pixels around each: the mean of their squares minus the square of their mean.
+    # of 5 x 5 pixels, the mean of their squares minus the square of their mean
     variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
     _, _, hue = picture.lch
     _, labels, stats, _ = cv2.connectedComponentsWithStats(_green_areas(picture))
@@ -131,7 +124,7 @@ def find_greenery(picture: Picture) -> list[Candidate]:
 
 
 def _green_areas(picture: Picture) -> Array:
-    # 1 for each green pixel, without specks and small gaps; else 0.
+    """Return which pixels are green, without specks and small gaps."""
     lightness, chroma, hue = picture.lch
     least_hue, most_hue = _GREEN_HUES
     is_green = (hue > least_hue) & (hue < most_hue)
@@ -142,7 +135,7 @@ def _green_areas(picture: Picture) -> Array:
 
 
 def _with_box_joined(boxes: Sequence[Box], box: Box) -> list[Box]:
-    # The boxes and one more. It takes in each of them that it overlaps, and grows by that.
+    """Return the boxes and one more, which takes in those that it overlaps, and so grows."""
     grown = box
     apart = []
     for other in boxes:

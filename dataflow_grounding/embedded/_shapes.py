@@ -36,7 +36,9 @@ class Shape(NamedTuple):
 def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     """Return the shape that a region of a colour is most like, its holes filled."""
     part = picture.around(region.bbox, _RING_END + 2)  # with room for the ring
-    filled = _filled(region.pixels[part])
+    pixels = region.pixels[part]
+    empty = np.zeros_like(pixels)
+    filled = np.asarray(cv2.drawContours(empty, [_outline(pixels)], -1, 1, cv2.FILLED))
     # The tips of a shape have mixed colours, and aren't in the region. They are found by comparing
     # them with the colour of a ring around the shape.
     ring = grown(filled, _RING_END) - grown(filled, _NEAR)
@@ -55,15 +57,11 @@ def _outline(mask: Array) -> Array:
     return max(contours, key=cv2.contourArea)
 
 
-def _filled(mask: Array) -> Array:
-    empty = np.zeros_like(mask)
-    return np.asarray(cv2.drawContours(empty, [_outline(mask)], -1, 1, cv2.FILLED))
-
-
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    # A region found by its colour lacks the pixels at its tips, where colours mix. They are added
-    # here: pixels near the region, and connected with it, whose colour is nearer to the region's
-    # than to the ring's. `filled`, `ring` and the result are 1 inside, else 0.
+    """Add the pixels at a region's tips, where colours mix: those more like it than like the ring.
+
+    Masks are 1 inside, else 0.
+    """
     color_of_region = bgr[filled > 0].mean(axis=0)
     color_of_ring = bgr[ring > 0].mean(axis=0)
     difference = color_of_region - color_of_ring
@@ -77,11 +75,10 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
 
 
 def _kind_and_fit(outline: Array) -> tuple[str, float]:
-    # Of the shapes around an outline, the smallest is the one that it fills most of. An outline
-    # with deep notches fills none of them: a star is told by its corners, and its fit is 1.
+    """Return the smallest shape around an outline, and how much of it the outline fills."""
     size = cv2.contourArea(outline)
     has_notches = size < _LEAST_SOLIDITY * cv2.contourArea(cv2.convexHull(outline))
-    if has_notches:
+    if has_notches:  # it fills none, but a star is told by its corners
         return ("star", 1.0) if _is_star(outline) else ("", 0.0)
     _, radius = cv2.minEnclosingCircle(outline)
     _, sides, _ = cv2.minAreaRect(outline)
@@ -97,7 +94,7 @@ def _kind_and_fit(outline: Array) -> tuple[str, float]:
 
 
 def _is_star(outline: Array) -> bool:
-    # Every second corner of a star is on its hull.
+    """Return whether every second of ten corners is on the outline's hull."""
     corners = cv2.approxPolyDP(outline, _CORNER * cv2.arcLength(outline, True), True)
     on_hull = np.sort(cv2.convexHull(corners, returnPoints=False), axis=None)
     return len(corners) == 2 * _STAR_POINTS and bool((np.diff(on_hull) == 2).all())

@@ -24,9 +24,8 @@ POSITION = re.compile(
 def extract_expressions(caption: str) -> dict[str, Any]:
     """Find the expressions of an English caption by word lists and rules, without a model.
 
-    `cleaned_caption` is in NFC with single spaces. Each `text` is an exact part of it, in order and
-    not overlapping: a noun phrase that begins with an article or a number, or is a plural, with the
-    position words that follow it. `noun_chunk` is without article, number and position.
+    Each `text` is an exact part of `cleaned_caption`, with the position words that follow it;
+    `noun_chunk` is without article, number and position.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     beginning = cleaned[:_MOST_CHARACTERS]
@@ -55,7 +54,7 @@ class _PhraseTokens(NamedTuple):
 
 
 def _with_what_it_is_of(tokens: list[str], phrase: _PhraseTokens) -> _PhraseTokens:
-    # "A cup of tea" is one thing: the phrase "a cup" goes on to the end of "tea".
+    """Return the phrase "a cup" up to the end of "a cup of tea", which is one thing."""
     if _token(tokens, phrase.end) != "of":
         return phrase
     after_of = _phrase_at(tokens, phrase.end + 1)
@@ -67,7 +66,7 @@ def _with_what_it_is_of(tokens: list[str], phrase: _PhraseTokens) -> _PhraseToke
 def _expression_of(
     phrase: _PhraseTokens, matches: Sequence[re.Match[str]], caption: str
 ) -> dict[str, str]:
-    # `matches` are where the tokens are in the caption.
+    """Return a phrase's texts; `matches` are where the tokens are in the caption."""
     text_start = matches[phrase.start].start()
     chunk_start = matches[phrase.chunk_start].start()
     chunk_end = matches[phrase.end - 1].end()
@@ -77,8 +76,7 @@ def _expression_of(
 
 
 def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
-    # The longest run of words from `start` on that may be one phrase. `_is_thing` says whether it
-    # names a thing.
+    """Return the longest run of words from `start` on that may be one phrase, of a thing or not."""
     chunk_start = start
     while _is_article_or_number(_token(tokens, chunk_start)):
         chunk_start += 1
@@ -95,8 +93,7 @@ def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
 
 
 def _ends_before(tokens: list[str], at: int, is_first: bool, has_a: bool) -> bool:
-    # Whether a phrase ends before a token: a sign, an article, a word such as "on", or a verb. The
-    # first word of a phrase isn't taken for a verb.
+    """Whether a phrase ends before a token: a sign, an article, a word such as "on", or a verb."""
     word = tokens[at]
     is_sign = not word[0].isalnum()
     if is_sign or word in words.ARTICLES or ends_phrase(word, _token(tokens, at + 1)):
@@ -108,7 +105,7 @@ def _ends_before(tokens: list[str], at: int, is_first: bool, has_a: bool) -> boo
 
 
 def _is_between_modifiers(tokens: list[str], at: int) -> bool:
-    # The comma and the "and" of "a small, red and white car".
+    """Whether a token is the comma or the "and" of "a small, red and white car"."""
     if tokens[at] not in (",", "and"):
         return False
     return _is_modifier(tokens[at - 1]) and _is_modifier(_token(tokens, at + 1))
@@ -123,7 +120,7 @@ def _is_modifier(word: str) -> bool:
 
 
 def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
-    # Whether a phrase names a thing, by its last word and what is before the phrase.
+    """Whether a phrase names a thing, by its last word and what is before the phrase."""
     if phrase.chunk_start == phrase.end:
         return False  # an article alone
     last = tokens[phrase.end - 1]

@@ -48,9 +48,7 @@ class Thing:
 
 
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """Read the regions of a request: each has `id`, perhaps `type` (its label), and a box in pixels
-    of the picture as sent.
-    """
+    """Read a request's regions: `id`, perhaps `type` (a label), a box in pixels as sent."""
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height
     things = []
@@ -67,9 +65,7 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def plural_of(kind: str) -> str:
-    """Return the plural of a kind of one word or several, all in lower case: "red cars" of "red
-    car", "men in a hat" of "man in a hat".
-    """
+    """Return the plural of a kind in lower case: "red cars", "men in a hat"."""
     parts = kind.split()
     head = head_of(kind)  # the noun that it is about: "man" of "man in a hat"
     index_of_noun = len(parts) - 1  # the last word, if none is the head
@@ -89,9 +85,8 @@ def with_article(name: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """Return the colour term of at least half of a box's inner part; "" where no colour covers half
-    of it. A quarter at each side is left out, where the background may be.
-    """
+    """Return the colour term of at least half of a box's inner part, if any."""
+    # A quarter at each side is left out, where the background may be.
     x1, y1, x2, y2 = bbox
     margin_x = (x2 - x1) / 4
     margin_y = (y2 - y1) / 4
@@ -103,11 +98,10 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """Return boxes around faces, regions of one colour, and what is surrounded by edges.
+    """Return the `most` largest boxes, from top to bottom, that are worth a look.
 
-    They are the `most` largest, from top to bottom. Left out are tiny boxes, those of nearly the
-    whole picture, and those that are nearly the same as a larger one. They are in whole pixels of
-    `image`, which is uint8 (H, W, 3), BGR, upright.
+    They are around faces, regions of one colour, and what is surrounded by edges, in whole pixels
+    of `image`, which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]

@@ -171,9 +171,9 @@ class SampleMaker:
         self._add_remarks()
 
     def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
-        # The manners of the model are counted over all records, also of those without a sample.
-        self._exported.manners.add(wordings_of(record), watched=False)
         self._exported.left_out += 1
+        # manners are counted over all records, also of those without a sample
+        self._exported.manners.add(wordings_of(record), watched=False)
         if len(self._exported.reasons) < _MAX_REASONS:
             self._exported.reasons.append(why)
 
@@ -238,7 +238,7 @@ class SampleMaker:
         return Sample(file_name, picture.size, caption, phrases, record, data, name)
 
     def _without_lost_outlines(self, phrases: list[Phrase], size: Size) -> list[Phrase]:
-        # YOLO has the outlines of all boxes of a picture, or none: a box without one costs all.
+        """Drop the outlines where one box without costs all, as in YOLO's files."""
         why_lost = self._format.why_outlines_lost(phrases, size)
         if not why_lost:
             return phrases

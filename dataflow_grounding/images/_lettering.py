@@ -94,13 +94,13 @@ def font_of(name: str, size: int) -> "FreeTypeFont | None":
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
-    # A font draws one sign, often an empty box, for every character that it lacks. How it looks is
-    # seen from U+10FFFF, which no font has.
     font = font_of(name, 16)
     if font is None:
         return False
     if char == " ":  # all fonts have one, and draw nothing
         return True
+    # A font draws one sign, often an empty box, for every character that it lacks. How it looks is
+    # seen from U+10FFFF, which no font has.
     drawn = font.getmask(char)
     missing = font.getmask("\U0010ffff")
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)

@@ -33,13 +33,11 @@ _TABLE_BYTES = 65  # of a quantization table: its number, below 16 for values of
 
 
 class PlainHeader(NamedTuple):
-    """The size of a JPEG as it is stored, the offset of its first scan, EXIF's orientation, 1 to 8.
-    Every decoder shows the picture as it is, but for that orientation.
-    """
+    """A JPEG that every decoder shows as it is, but for its orientation."""
 
-    size: Size
-    scan: int
-    orientation: int
+    size: Size  # as it is stored
+    scan: int  # the offset of the first
+    orientation: int  # EXIF's, 1 to 8
 
 
 def plain_header(data: bytes) -> PlainHeader | None:
@@ -67,8 +65,10 @@ def plain_header(data: bytes) -> PlainHeader | None:
 
 
 def _segments_before_scan(data: bytes) -> tuple[list[tuple[int, bytes]], int | None]:
-    # The marker and the content of each segment, and the offset of the scan that comes after them.
-    # The offset is None where `data` is no JPEG, or is broken or ends before a whole scan header.
+    """Return each segment's marker and content, and the offset of the scan after them.
+
+    The offset is None where `data` is no JPEG, or is broken or ends before a whole scan header.
+    """
     segments: list[tuple[int, bytes]] = []
     if not data.startswith(b"\xff\xd8"):
         return segments, None
@@ -90,8 +90,11 @@ def _segments_before_scan(data: bytes) -> tuple[list[tuple[int, bytes]], int | N
 
 
 def _size_in(frame: bytes) -> Size | None:
-    # A frame header holds the bits of a sample, height, width, the number of components, and three
-    # bytes for each component.
+    """Return the size in a plain frame header.
+
+    It holds the bits of a sample, height, width, the number of components, and three bytes for
+    each component.
+    """
     if len(frame) < 6:
         return None
     bits, components = frame[0], frame[5]
@@ -106,7 +109,7 @@ def _size_in(frame: bytes) -> Size | None:
 
 
 def _orientation_in(segment: bytes) -> int | None:
-    # None where EXIF states none, or more than one: Pillow has more rules for these, such as XMP.
+    """Return EXIF's orientation; None for none or several, for which Pillow has more rules."""
     if not segment.startswith(EXIF_NAME):
         return None
     tiff = segment.removeprefix(EXIF_NAME)
@@ -127,9 +130,11 @@ def _orientation_in(segment: bytes) -> int | None:
 
 
 def _entries_of_orientation(tiff: bytes, order: Literal["little", "big"]) -> list[bytes]:
-    # EXIF is laid out as a TIFF. Bytes 4 to 8 say where the directory of its fields begins: there
-    # is how many fields there are, in two bytes, and then an entry for each. None are returned
-    # where the directory goes beyond the end.
+    """Return the entries of EXIF's directory that state an orientation.
+
+    EXIF is laid out as a TIFF. Bytes 4 to 8 say where the directory of its fields begins: there is
+    how many fields there are, in two bytes, and then an entry for each.
+    """
     directory = int.from_bytes(tiff[4:8], order)
     field_count = int.from_bytes(tiff[directory : directory + 2], order)
     first = directory + 2
@@ -145,8 +150,7 @@ def _entries_of_orientation(tiff: bytes, order: Literal["little", "big"]) -> lis
 
 
 def _are_harmless(segments: Sequence[tuple[int, bytes]]) -> bool:
-    # Whether segments are harmless by what is in them. Two kinds can be: tables of quantization
-    # whose values take one byte, as all decoders read, and headers of JFIF that are whole.
+    """Return whether all are quantization tables of one-byte values, or whole JFIF headers."""
     for marker, content in segments:
         if marker == _QUANTIZATION:
             are_whole = len(content) % _TABLE_BYTES == 0

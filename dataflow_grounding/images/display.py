@@ -54,21 +54,16 @@ class Shown:
         """Return what is drawn: expressions with `instances`, whose `bbox` is in pixels."""
 
     def draw(self) -> "PillowImage":
-        """Return the picture with its boxes and their labels drawn in.
+        """Return the upright picture, RGB, with its boxes and their labels drawn in.
 
-        Returns:
-            A PIL image of the upright picture's size, RGB.
-
-        Raises:
-            GroundingError: The picture is not there or can't be read, or the expressions can't be.
+        Raises GroundingError where the picture or the expressions can't be read.
         """
         from dataflow_grounding.images.drawing import draw_marks
 
         return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
 
     def _repr_html_(self) -> str | None:
-        # If the picture or the table can't be made, it is left out. If both are, None is returned,
-        # by which the notebook shows repr().
+        """Return HTML of what can be made, the picture and a table; None has repr() shown."""
         parts = []
         with suppress(Exception):
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
@@ -102,8 +97,7 @@ class ShownRecord(Shown, Record):
     def shown_expressions(self) -> list[dict[str, Any]]:
         """Return the expressions of the column that was added last and is a list of such.
 
-        Without one, they are made of the record's region captions, else of its regions, else of its
-        column `expressions`, in which texts have no boxes yet. Raises BrokenRow.
+        Without one, they are made of region captions, of regions, or of texts without boxes.
         """
         for key in reversed(self):  # a dict keeps the order in which columns were added
             if _are_grounded(self[key]):
@@ -124,20 +118,17 @@ class ShownRecord(Shown, Record):
 
 
 def _are_grounded(value: Any) -> bool:
-    # Whether a column is a list of expressions with boxes. An empty list may be one of anything.
-    if not isinstance(value, list) or not value:
+    """Return whether a column is a list of expressions with boxes."""
+    if not isinstance(value, list) or not value:  # an empty list may be one of anything
         return False
     return all(isinstance(item, dict) and "instances" in item for item in value)
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
-    """Return a mark for each instance; those of an expression share a colour.
-
-    An expression without instances takes no colour. A mark is dashed where the instance's evidence
-    is "region".
-    """
+    """Return a mark for each instance; those of an expression share a colour."""
     from dataflow_grounding.images.drawing import Mark, palette_color
 
+    # an expression without instances takes no colour
     boxed = [expression for expression in expressions if expression["instances"]]
     marks = []
     for number, expression in enumerate(boxed):
@@ -158,11 +149,7 @@ def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: 
 
 
 def page_text(value: Any) -> str:
-    """Return a value as text for HTML and SVG, attributes included. Data get into pages only so.
-
-    It is escaped and cut after MOST_TEXT characters. Control characters become U+FFFD, and those
-    that turn the reading direction are spelt out.
-    """
+    """Return a value as text for HTML and SVG, attributes included. Data get into pages only so."""
     whole = str(value)
     more = f"… ({len(whole):,} characters)" if len(whole) > MOST_TEXT else ""
     text = _CONTROLS.sub("\ufffd", whole[:MOST_TEXT] + more)

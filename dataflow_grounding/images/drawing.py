@@ -60,26 +60,17 @@ _RANK_HARM = 0.003
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw, in pixels of the picture.
-
-    Without a colour it has that of its position among the marks. Outlines are dashed for a box that
-    was found without checking what is in it (evidence "region").
-    """
+    """A box to draw, in pixels of the picture."""
 
     bbox: tuple[float, float, float, float]
     label: str = ""
-    color: Color | None = None
-    dashed: bool = False
+    color: Color | None = None  # None: that of its position among the marks
+    dashed: bool = False  # found without checking what is in it (evidence "region")
     outlined: bool = True
 
 
 class _Sizes:
-    """Lengths in pixels that depend on a picture's size, and on how many labels it has to hold.
-
-    `halo` is the contrasting edge on either side of a line, `ring` an outline with its halos,
-    `fair_width` how wide each label may be, if all are to cover no more than a third of the
-    picture.
-    """
+    """Lengths in pixels that depend on a picture's size, and on how many labels it has to hold."""
 
     def __init__(self, width: int, height: int, label_count: int) -> None:
         self.width = width
@@ -89,12 +80,12 @@ class _Sizes:
         # Lengths grow slower than the picture: small ones are seen pixel by pixel, large ones
         # fitted to a screen.
         self.line = max(1, round(0.8 + extent * 0.0019))
-        self.halo = max(1, round(self.line / 3))
-        self.ring = self.line + 2 * self.halo
+        self.halo = max(1, round(self.line / 3))  # the contrasting edge on either side of a line
+        self.ring = self.line + 2 * self.halo  # an outline with its halos
         font = _font_size(extent, width * height, label_count)
         self.font = round(font)
         self.padding = round(0.4 * self.font) + self.halo
-        # A third of the picture's area is divided among the labels. The share of each, divided by
+        # All labels are to cover no more than a third of the picture. The share of each, divided by
         # the height of a label, `_LABEL_HEIGHT * font`, is how wide it may be.
         self.fair_width = width * height / (3 * _LABEL_HEIGHT * font * max(1, label_count))
 
@@ -129,28 +120,34 @@ def _linear(value: float) -> float:
 
 
 def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
-    """Return a new RGB picture with the marks drawn on it.
+    """Return a new RGB picture with the marks drawn on it, outlines outside their boxes.
 
-    Outlines are outside their boxes, so that nothing marked is covered. A label that has no room is
-    shortened. If even that has none, or no font can write the label, the mark's number, from 1, is
-    drawn. Raises ValueError for a bbox that is not finite, or has its corners in the wrong order.
+    A label that has no room is shortened. If even that has none, or no font can write it, the
+    mark's number, from 1, is drawn. Raises ValueError for a bbox that is not finite or ordered.
     """
     from PIL.ImageDraw import Draw  # late: scripts that name operators don't all draw
 
     canvas = on_white(image.copy())
     labelled = [mark for mark in marks if mark.label.strip()]
     sizes = _Sizes(*canvas.size, label_count=len(labelled))
-    drawn = _marks_inside(marks, sizes)
+    drawn: list[_DrawnMark] = []
+    for index, mark in enumerate(marks):
+        box = _box_inside(index + 1, mark, sizes)
+        if box is not None:
+            drawn.append(_DrawnMark(index + 1, mark, box, mark.color or palette_color(index)))
     # Large boxes are drawn first, so that a small one inside stays in sight.
     largest_first = sorted(drawn, key=lambda mark: -area(mark.box))
     draw = Draw(canvas)
-    for mark in largest_first:
-        if mark.given.outlined:
-            _draw_outline(draw, mark, sizes)
+    for drawn_mark in largest_first:
+        if drawn_mark.given.outlined:
+            ring = _ring(drawn_mark.box, sizes)
+            is_dashed = drawn_mark.given.dashed
+            pieces = _dashes(ring, sizes) if is_dashed else _sides(ring, sizes.ring)
+            _fill(draw, list(pieces), drawn_mark.color, sizes.halo)
     spots_taken: list[Box] = []
-    for mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
-        other_boxes = [other.box for other in drawn if other is not mark]
-        spot = _draw_label(draw, mark, other_boxes, spots_taken, sizes)
+    for drawn_mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
+        other_boxes = [other.box for other in drawn if other is not drawn_mark]
+        spot = _draw_label(draw, drawn_mark, other_boxes, spots_taken, sizes)
         if spot is not None:
             spots_taken.append(spot)
     return canvas
@@ -165,21 +162,6 @@ class _DrawnMark(NamedTuple):
     color: Color
 
 
-def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
-    inside = []
-    for index, mark in enumerate(marks):
-        box = _box_inside(index + 1, mark, sizes)
-        if box is not None:
-            inside.append(_DrawnMark(index + 1, mark, box, mark.color or palette_color(index)))
-    return inside
-
-
-def _draw_outline(draw: "ImageDraw", mark: _DrawnMark, sizes: _Sizes) -> None:
-    ring = _ring(mark.box, sizes)
-    pieces = _dashes(ring, sizes) if mark.given.dashed else _sides(ring, sizes.ring)
-    _fill(draw, list(pieces), mark.color, sizes.halo)
-
-
 def _draw_label(
     draw: "ImageDraw",
     mark: _DrawnMark,
@@ -187,8 +169,7 @@ def _draw_label(
     spots_taken: Sequence[Box],
     sizes: _Sizes,
 ) -> Box | None:
-    # Draws a mark's label, and returns the spot that it takes; None without a label, and where the
-    # picture is too small for any text.
+    """Draw a mark's label, if it has one and the picture room; return the spot that it takes."""
     if not mark.given.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)
@@ -200,8 +181,7 @@ def _draw_label(
 
 
 def _draw_text(draw: "ImageDraw", label: "_PlacedLabel", color: Color, padding: int) -> None:
-    # A capital letter is halfway up the label, whatever letters the text has: so all labels of a
-    # picture look alike.
+    """Draw a label's text so that a capital letter is halfway up, in all labels alike."""
     x1, y1, _, y2 = label.spot
     cap_height = -label.font.getbbox("H", anchor="ls")[1]
     baseline = round((y1 + y2 + cap_height) / 2)
@@ -210,8 +190,7 @@ def _draw_text(draw: "ImageDraw", label: "_PlacedLabel", color: Color, padding: 
 
 
 def _box_inside(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
-    # The part of the mark's box inside the picture, at least 1 px each way; None for a box wholly
-    # outside.
+    """Return the part of a box inside the picture; None for a box wholly outside."""
     x1, y1, x2, y2 = mark.bbox
     is_finite = all(map(math.isfinite, mark.bbox))
     is_ordered = x1 <= x2 and y1 <= y2
@@ -237,9 +216,11 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    # From where to where the outline of a box goes along one side of the picture. The box lies from
-    # `low` to `high` there. If the picture has room, the outline is at least two ring widths and a
-    # pixel long, so that a tiny box in a corner still has an outline with a hole.
+    """Return from where to where the outline of a box goes along one side of the picture.
+
+    The box lies from `low` to `high` there. If the picture has room, the outline is at least two
+    ring widths and a pixel long: a tiny box in a corner still has an outline with a hole.
+    """
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -249,9 +230,11 @@ def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
 
 
 def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> None:
-    # First all pieces are drawn in the halo's colour, then all of them, smaller, in their own
-    # colour. So pieces that touch, as the sides of a box, have one halo around them together. A
-    # piece that is too thin for a halo on both edges has only the halo's colour.
+    """Draw all pieces in the halo's colour, then all of them, smaller, in their own.
+
+    So pieces that touch, as the sides of a box, have one halo around them together. A piece that is
+    too thin for a halo on both edges has only the halo's colour.
+    """
     color_of_halo = text_color(color)  # near-black or white
     for inset, ink in ((0, color_of_halo), (halo, color)):
         for x1, y1, x2, y2 in pieces:
@@ -262,7 +245,7 @@ def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> 
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
-    # Sides share the corners, and are no thicker than the ring.
+    """Yield the sides, which share the corners and are no thicker than the ring."""
     x1, y1, x2, y2 = ring
     yield x1, y1, x2, min(y2, y1 + thick)
     yield x1, max(y1, y2 - thick), x2, y2
@@ -271,7 +254,7 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    # The dashes of all sides. A side that is too short for two dashes is drawn whole.
+    """Yield the dashes of all sides. A side that is too short for two dashes is drawn whole."""
     dash_length = 5 * sizes.line + 2 * sizes.halo
     gap = 3 * sizes.line  # about: dashes are spread evenly from end to end of a side
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
@@ -307,8 +290,7 @@ class _PlacedLabel(NamedTuple):
 def _place_label(
     mark: _DrawnMark, other_boxes: Sequence[Box], spots_taken: Sequence[Box], sizes: _Sizes
 ) -> _PlacedLabel | None:
-    # The first version of the label with a spot that hides little is taken. If none has one, the
-    # version and spot that hide least are. None if the picture has no room for any.
+    """Return the first version of the label with a spot that hides little, else the best one."""
     font, versions = _versions(mark, sizes)
     placings: list[_Placing] = []  # the best of each version
     for version in versions:
@@ -327,8 +309,7 @@ def _place_label(
 
 
 def _versions(mark: _DrawnMark, sizes: _Sizes) -> tuple["FreeTypeFont", list[str]]:
-    # The font of a label, and what it may say, each text once: its own text, as long as there is
-    # room, then a short one, then the mark's number alone.
+    """Return a label's font, and its text, a short version, and the mark's number, each once."""
     number = str(mark.number)
     text, font_name = writable(mark.given.label, number)
     font = font_of(font_name, sizes.font)
@@ -342,8 +323,8 @@ def _versions(mark: _DrawnMark, sizes: _Sizes) -> tuple["FreeTypeFont", list[str
 def _least_harmful(
     spots: Sequence[Box], own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]
 ) -> tuple[float, Box]:
-    # The harm of the best spot, and the spot. `spots` begin with the preferred one.
-    # Boxes that no spot lies on are left out: they don't change any spot's harm.
+    """Return the harm of the best spot, and the spot. `spots` begin with the preferred one."""
+    # boxes that no spot lies on don't change any spot's harm
     near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
     candidates = []
     for rank, spot in enumerate(spots):
@@ -353,8 +334,7 @@ def _least_harmful(
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
-    # How wide a label may be: as wide as its box, and wider at a small box, but where there are
-    # many labels no wider than its fair share of the picture.
+    """Return how wide a label may be: as its box, or wider at a small one, but fair to others."""
     whole_picture = sizes.width - 2 * sizes.padding
     next_to_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
@@ -362,8 +342,7 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
-    # The spots for a label of this width, the preferred first: four above or below the box, four
-    # left or right of it, and four in its corners. Those without room in the picture are left out.
+    """Yield the spots in the picture for a label of this width, the preferred first."""
     height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
         return
@@ -389,14 +368,14 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
 
 
 def _places_above_or_below(ring: Box, width: int, height: int, halo: int) -> list[tuple[int, int]]:
-    # Flush with the left or the right side of the outline.
+    """Return the places flush with the left or the right side of the outline."""
     x1, y1, x2, y2 = ring
     tops = (y1 - height + halo, y2 - halo)
     return [(left, top) for top in tops for left in (x1, x2 - width)]
 
 
 def _places_left_or_right(ring: Box, width: int, height: int, halo: int) -> list[tuple[int, int]]:
-    # Flush with the upper or the lower side of the outline.
+    """Return the places flush with the upper or the lower side of the outline."""
     x1, y1, x2, y2 = ring
     lefts = (x2 - halo, x1 - width + halo)
     return [(left, top) for left in lefts for top in (y1, y2 - height)]
@@ -417,8 +396,7 @@ def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) 
 
 
 def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
-    # How much a label hides at a spot: the part of it that is on other labels, and the parts of
-    # other boxes and of its own box that are under it. Other labels count most, its own box least.
+    """Return how much a label hides: parts of other labels and boxes, and of its own box."""
     on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
     others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
     own_hidden = _overlap(spot, own_box) / area(own_box)

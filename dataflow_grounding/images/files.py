@@ -87,20 +87,18 @@ _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image file without decoding it.
+    """What is known of an image file without decoding it."""
 
-    `digest` is the SHA-256 in hex; width and height are upright, in pixels. `plain`: every endpoint
-    shows it as it is, not turned, not animated, nowhere transparent, in no mode that few read.
-    `stretched`: its values fill so little of their 16 or 32 bits that it is shown with the least of
-    them as black, and the largest as white.
-    """
-
-    digest: str
-    width: int
+    digest: str  # the SHA-256 in hex
+    width: int  # upright, in pixels
     height: int
     media_type: str
+    # every endpoint shows it as it is: not turned, not animated, nowhere transparent, in no mode
+    # that few read
     plain: bool
     file_bytes: int
+    # its values fill so little of their 16 or 32 bits that it is shown with the least of them as
+    # black, and the largest as white
     stretched: bool = False
 
     @property
@@ -109,11 +107,7 @@ class ImageFacts:
 
 
 def read_file(path: str, size: int | None = None) -> bytes:
-    """Return all bytes of an image file, of that size if it is known.
-
-    Raises ImageMissing; ImageBroken for a folder, a device, or what is larger than MAX_FILE_BYTES;
-    MachineBusy, StorageFailed.
-    """
+    """Return all bytes of an image file, of that size if it is known; ImageBroken for a folder."""
     try:
         return read_input(path, MAX_FILE_BYTES, functools.partial(_check_file, path), size)
     except (OSError, InputError, MissingExtra) as error:
@@ -157,7 +151,7 @@ class Header(NamedTuple):
 
 
 def _turned_size(size: Size, orientation: int) -> Size:
-    # The upright picture's size from the stored picture's, or the other way round.
+    """Return the upright picture's size from the stored picture's, or the other way round."""
     return size[::-1] if orientation >= _ON_ITS_SIDE else size
 
 
@@ -165,7 +159,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     """Return an image file's header, without decoding its pixels.
 
     Unless `whole_png`, a PNG isn't read to its end, where its orientation may be, and is taken for
-    upright. Raises what `read_file` does; ImageBroken also for what has more than twice MAX_PIXELS.
+    upright. Raises ImageBroken also for a picture with more than twice MAX_PIXELS.
     """
     if data is not None:
         return _header_in(io.BytesIO(data), path, data, whole_png)
@@ -183,7 +177,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 
 def _header_in(file: IO[bytes], path: str, data: bytes | None, whole_png: bool) -> Header:
-    # `data` are all bytes of the file; None where no more than its beginning has been read.
+    """Return the header; `data` are all bytes of the file, if more than its beginning was read."""
     with _reading(path):
         # The header of a plain JPEG is read without Pillow.
         first_bytes = file.read(_PLAIN_HEADER_BYTES)
@@ -205,11 +199,9 @@ def _header_in(file: IO[bytes], path: str, data: bytes | None, whole_png: bool) 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Return what is known of an image from its file's bytes.
 
-    Pixels are decoded only where the header can't tell what they are like: where they may be
-    transparent, and where they have more than 8 bits a color.
-
-    Raises ImageBroken for what is no image, for one whose end is missing, and for one that would be
-    seen all white or black; MachineBusy, StorageFailed.
+    Pixels are decoded only where they may be transparent, and where they have more than 8 bits a
+    color. Raises ImageBroken also where the end is missing, and for a picture that would be seen
+    all white or black.
     """
     plain = plain_header(data)
     if plain is not None:  # nothing of a plain JPEG has to be decoded
@@ -219,7 +211,9 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         header_end = file.tell()  # Pillow has read up to here
         header = _header_of(picture, data)
         _refuse_cut_off(data, picture.format, header_end, path)
-        is_animated = _is_animated(picture)
+        # An MPO is a JPEG with more pictures, of which the first is taken. It isn't asked: Pillow
+        # would read all of the file to tell.
+        is_animated = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
         is_transparent = _is_transparent(picture)
         if is_transparent:
             _refuse_white_on_nothing(picture, path)
@@ -236,12 +230,6 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         )
 
 
-def _is_animated(picture: "PillowImage") -> bool:
-    # An MPO is a JPEG with more pictures, of which the first is taken. It isn't asked: Pillow would
-    # read all of the file to tell.
-    return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
-
-
 def _facts_of_plain_jpeg(data: bytes, header: PlainHeader, path: str) -> ImageFacts:
     _refuse_cut_off(data, "JPEG", header.scan, path)
     width, height = _turned_size(header.size, header.orientation)
@@ -256,10 +244,9 @@ def _facts_of_plain_jpeg(data: bytes, header: PlainHeader, path: str) -> ImageFa
 
 
 def _refuse_cut_off(data: bytes, format: str | None, header_end: int, path: str) -> None:
-    # Raises ImageBroken where the end of the file is missing, as far as its format tells without
-    # decoding it. The end of a JPEG is sought from `header_end` on, where its first scan begins:
-    # before that a thumbnail may have an end, too.
+    """Raise ImageBroken where the file's end is missing, as far as its format tells undecoded."""
     is_whole = True
+    # The end is sought from the first scan on, because a thumbnail before it may have one, too.
     if format == "JPEG":  # more may follow: phones append a video to some
         is_whole = data.rfind(_END_OF_IMAGE, header_end) >= 0
     elif format == "MPO":  # here Pillow has read further than the first scan
@@ -273,8 +260,10 @@ def _refuse_cut_off(data: bytes, format: str | None, header_end: int, path: str)
 
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
-    # Of colors with 16 bits each, Pillow keeps the upper eight. Where a camera has put 12 or 14
-    # bits into these 16, next to nothing is left, and the picture would be black: it is refused.
+    """Refuse a picture of 16 bits a color that would be black: Pillow keeps the upper eight.
+
+    Where a camera has put 12 or 14 bits into these 16, next to nothing is left.
+    """
     if _is_deep(picture):  # a grey one: Pillow keeps all of its bits, so that it can be stretched
         return
     bits_of_colors: Any = ()  # a number for each color: (16, 16, 16)
@@ -295,8 +284,8 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
 
 
 def _is_transparent(picture: "PillowImage") -> bool:
-    # Many screenshots have an alpha channel in which all is opaque: these go as they are. Of other
-    # pictures a server may show any color under what is transparent (QwenLM/Qwen3-VL#661,
+    """Return whether it may be transparent somewhere; many screenshots have alpha, all opaque."""
+    # A server may show any color under what is transparent (QwenLM/Qwen3-VL#661,
     # vllm-project/vllm#18569).
     if not picture.has_transparency_data:
         return False
@@ -310,7 +299,7 @@ def _is_transparent(picture: "PillowImage") -> bool:
 
 
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
-    # What is transparent is shown as white, so white drawings on it would not be seen.
+    """Refuse white drawings on a transparent ground, which is shown as white, too."""
     is_white = False  # also if it can't be decoded, which is reported later
     with _looking_at(picture), suppress(Exception):
         is_white = all(map(_is_white, _strips(picture)))
@@ -327,8 +316,7 @@ def _is_white(picture: "PillowImage") -> bool:
 
 
 def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
-    # The picture in pieces, from the top: to compute with all of it at once would take several
-    # times its memory.
+    """Yield the picture in pieces, from the top: all at once takes several times its memory."""
     width, height = picture.size
     rows = max(1, _PIXELS_OF_STRIP // width)
     for top in range(0, height, rows):
@@ -336,8 +324,7 @@ def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
 
 
 def _is_stretched(picture: "PillowImage", path: str) -> bool:
-    # Whether the values of a deep grey picture have to be stretched, from black to white, to be
-    # seen. The user is told of the first such picture.
+    """Return whether values of a deep grey picture have to be stretched to be seen."""
     if not _is_deep(picture):
         return False
     try:
@@ -348,23 +335,17 @@ def _is_stretched(picture: "PillowImage", path: str) -> bool:
         return False
     shows_values_as_they_are = (least, most) == (0, _whole_range(picture))
     is_stretched = not shows_values_as_they_are
-    if is_stretched:
-        _say_stretched(path, least, most)
-    return is_stretched
-
-
-def _say_stretched(path: str, least: float, most: float) -> None:
-    if not _said_stretched:
+    if is_stretched and not _said_stretched:
         _said_stretched.append(path)
         say(
             f"Note: {quoted(path)} has values from {least:g} to {most:g}, too dark or too even to"
             " see. Such pictures are sent with these as black and white."
         )
+    return is_stretched
 
 
 def _png_heads(file: IO[bytes], path: str) -> bytes:
-    # The first bytes of each chunk of a PNG. They are enough for `may_have_exif`, and about a
-    # thousandth of a photo.
+    """Return the first bytes of each chunk of a PNG, which are enough for `may_have_exif`."""
     if is_remote(path):
         return read_file(path)  # `file` may have no more than its first bytes
     heads = bytearray()
@@ -385,7 +366,7 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
 
 
 def _header_of(picture: "PillowImage", png_bytes: bytes) -> Header:
-    # `png_bytes` matter for a PNG alone: `may_have_exif` looks through them.
+    """Return the header; `png_bytes` are what `may_have_exif` looks through, of a PNG alone."""
     import PIL.Image
 
     orientation = _orientation_of(picture, png_bytes)
@@ -402,7 +383,7 @@ def _header_of(picture: "PillowImage", png_bytes: bytes) -> Header:
 
 
 def _orientation_of(picture: "PillowImage", png_bytes: bytes) -> int:
-    # From 1 to 8; 1, for upright, where EXIF states none.
+    """Return EXIF's orientation; 1, for upright, where it states none from 1 to 8."""
     orientation: Any = None
     if may_have_exif(picture, png_bytes):
         with suppress(Exception):  # a broken EXIF block is as good as none
@@ -411,10 +392,7 @@ def _orientation_of(picture: "PillowImage", png_bytes: bytes) -> int:
 
 
 def open_picture(file: IO[bytes]) -> "PillowImage":
-    """Return a file's picture as Pillow opens it, from the header alone, if it is one of FORMATS.
-
-    Raises all kinds of errors, as Pillow's readers do.
-    """
+    """Return a file's picture as Pillow opens it, by the header, if it is one of FORMATS."""
     import PIL.Image
 
     _refuse_endless_exif(file)
@@ -424,7 +402,7 @@ def open_picture(file: IO[bytes]) -> "PillowImage":
 
 @functools.cache
 def _formats() -> list[str]:
-    # The first call also sets the size of the blocks that Pillow asks memory in.
+    """Return those of FORMATS that Pillow has; the first call also sets its memory's block size."""
     import PIL.Image
 
     # Smaller blocks that are freed stay with the thread in glibc, and memory would grow.
@@ -452,9 +430,8 @@ def _opened(file: IO[bytes], path: str, max_pixels: int = MAX_PIXELS) -> "Pillow
 
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
-    # Raises ImageBroken for an error in the block. Pillow's readers raise all kinds of them on
-    # broken data, some not before they are asked for more than the header. For an error of the
-    # machine, such as a lack of memory, what `machine_fault` makes of it is raised.
+    """Raise ImageBroken for an error in the block, or `machine_fault` for one of the machine."""
+    # Pillow's readers raise all kinds, some not before they are asked for more than the header.
     try:
         yield
     except GroundingError:
@@ -486,7 +463,7 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 
 
 def _jpeg_scan(data: bytes) -> int:
-    # The offset of the first scan.
+    """Return the offset of the first scan."""
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end
@@ -494,9 +471,11 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    # For each segment before the first scan: the offset of its end, and its first ten bytes. These
-    # are 0xFF, a byte for its kind, two for its length, and the beginning of its content. Single
-    # bytes 0xFF may come before a segment. Each of them is yielded as if it were a segment.
+    """Yield the offset of each segment's end before the first scan, and its first ten bytes.
+
+    These are 0xFF, a byte for its kind, two for its length, and the beginning of its content.
+    Single bytes 0xFF may come before a segment. Each is yielded as if it were a segment.
+    """
     offset = 2  # after the file's own two bytes
     while True:
         file.seek(offset)
@@ -514,7 +493,7 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
-    # Pillow puts the pieces of EXIF together one by one: 100 MB took two minutes.
+    """Refuse much EXIF: Pillow puts its pieces together one by one, and 100 MB took two minutes."""
     file_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     is_jpeg = file.read(2) == b"\xff\xd8"
@@ -560,7 +539,7 @@ _room = _Room(PIXELS_AT_ONCE)
 
 
 def _looking_at(picture: "PillowImage") -> AbstractContextManager[None]:
-    # A small one waits for nobody: it may be looked at on the event loop.
+    """Hold room for a picture; a small one waits for nobody, perhaps on the event loop."""
     pixels = math.prod(picture.size)
     return _room.taken(pixels) if pixels > _MOST_PIXELS_LOOKED_AT else nullcontext()
 
@@ -588,8 +567,8 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
 
 
 def _set_decoded_size(picture: "PillowImage", at_least: Size) -> None:
-    # By `draft`, a JPEG is decoded to the smallest size that is no smaller than asked for. One
-    # pixel less is asked for, because Pillow rounds down the sizes that it chooses from.
+    """Have a JPEG decoded to the smallest size that is no smaller than asked for."""
+    # One pixel less is asked for, because Pillow rounds down the sizes that it chooses from.
     longest = max(1, max(at_least) - 1)
     shortest = max(1, min(at_least) - 1)
     # `at_least` is upright, where the file's picture may lie on its side
@@ -621,19 +600,22 @@ def on_white(picture: "PillowImage") -> "PillowImage":
 
 
 def _is_deep(picture: "PillowImage") -> bool:
-    # Whether Pillow has more than 8 bits of each grey: in the modes `I`, `I;16`, `I;16B` and `F`.
+    """Whether Pillow has more than 8 bits of each grey: in `I`, `I;16`, `I;16B` and `F`."""
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
 def _whole_range(picture: "PillowImage") -> int:
-    # The value that is white in a file that fills its range. 32-bit integers count as those of 16
-    # bits, because Pillow reads these so from some files.
+    """Return the value that is white in a file that fills its range."""
+    # 32-bit integers count as those of 16 bits: Pillow reads these so from some files.
     return 1 if picture.mode == "F" else 65535
 
 
 def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
-    # The values that are shown as black and as white. Cameras put 12 bits in 16 (Pillow#2574),
-    # depth is in millimeters, and floating-point numbers are in any unit: these are stretched.
+    """Return the values that are shown as black and as white, the ends of the range if possible.
+
+    Cameras put 12 bits in 16 (Pillow#2574), depth is in millimeters, and floating-point numbers are
+    in any unit: these are stretched.
+    """
     values = _without_outliers(_values_in(picture))
     least = float(values[0])
     most = float(values[-1])
@@ -648,7 +630,7 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
 
 
 def _values_in(picture: "PillowImage") -> Any:
-    # The values of the pixels that are seen, sorted, each once. Raises ValueError without any.
+    """Return the values of pixels that are seen, sorted, each once; ValueError without any."""
     import numpy as np
 
     values_of_strips = []
@@ -663,8 +645,10 @@ def _values_in(picture: "PillowImage") -> Any:
 
 
 def _without_outliers(values: Any) -> Any:
-    # A value that is farther from all others than these are from each other stands for missing
-    # data, such as 65535 or -9999, or is a broken sensor's. `values` are sorted.
+    """Leave out, of sorted values, those far from all others: missing data, a broken sensor's.
+
+    Missing data is 65535 or -9999, say. "Far" is farther than the others are from each other.
+    """
     while len(values) > 2 and _is_far_off(values[-1], nearest=values[-2], farthest=values[0]):
         values = values[:-1]
     while len(values) > 2 and _is_far_off(values[0], nearest=values[1], farthest=values[-1]):
@@ -673,8 +657,7 @@ def _without_outliers(values: Any) -> Any:
 
 
 def _is_far_off(value: Any, nearest: Any, farthest: Any) -> bool:
-    # One number is made a float: differences of unsigned integers could wrap.
-    middle = float(nearest)
+    middle = float(nearest)  # differences of unsigned integers could wrap
     return bool(abs(value - middle) > abs(middle - farthest))
 
 
@@ -698,15 +681,12 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
 
 
 def _transparent_in(picture: "PillowImage", values: Any) -> Any:
-    # A PNG of 16 bits may name one value that is transparent.
+    """Return where the one value is that a PNG of 16 bits may call transparent."""
     return values == picture.info.get("transparency", math.nan)
 
 
 def encoded(picture: "PillowImage", max_bytes: float) -> bytes:
-    """Return a picture as a JPEG, in the best of five qualities that has at most `max_bytes`.
-
-    Where none has, it is the lowest.
-    """
+    """Return a JPEG in the best of five qualities that has at most `max_bytes`, or the lowest."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         subsampling = 0 if quality > 80 else "4:2:0"  # 0: colors in full resolution

@@ -156,13 +156,13 @@ class SizeLimits:
         return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
-        # What the sides are multiplied with, before they are rounded to multiples. A picture is
-        # enlarged up to `min_pixels`, but not over an upper limit.
+        """Return what sides are multiplied with before they are rounded to multiples."""
+        # A picture is enlarged up to `min_pixels`, but not over an upper limit.
         enlarging = math.sqrt(self.min_pixels / math.prod(size))
         return min(self._largest_scale(size), max(1.0, enlarging))
 
     def _largest_scale(self, size: Size) -> float:
-        # With which no upper limit is passed; 1 or more for a picture that is within all.
+        """Return with what no upper limit is passed; 1 or more for a picture within all."""
         longest = self.max_side / max(size)
         shortest = (self.max_short_side or math.inf) / min(size)
         area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
@@ -328,7 +328,7 @@ def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
 
 
 def base64_length(byte_count: float) -> int:
-    """Return how many characters so many bytes have in base64."""
+    """Return how many characters this many bytes have in base64."""
     return 4 * math.ceil(byte_count / 3)
 
 
@@ -443,8 +443,7 @@ class Image:
         return self._near_size_of_decoder(fitted) if is_reduced else fitted
 
     def _near_size_of_decoder(self, fitted: Size) -> Size:
-        # The size that a JPEG's decoder gives at once, if one is at most a quarter smaller than
-        # `fitted`; else `fitted`.
+        """Return a size near `fitted` that a JPEG's decoder gives at once, else `fitted`."""
         longest = max(fitted)
         for divisor in (2, 4, 8):  # what JPEG decoders divide by
             width = math.ceil(self.facts.width / divisor)
@@ -488,7 +487,12 @@ class Image:
         """
         data = self._at_hand()
         if data is None:
-            data = self._encode(self.file_bytes())
+            file_bytes = self.file_bytes()
+            if self.as_is:
+                data = in_base64(file_bytes)
+            else:
+                sent = self.as_sent(file_bytes)
+                data = in_base64(encoded(sent, self.fitted_limits.max_bytes))
             keep_encoded(self.kept, self.sent_digest, data)
         return data
 
@@ -514,11 +518,6 @@ class Image:
         """Keep the file's bytes to be sent, if the picture is sent as it is."""
         if self.as_is:
             keep_encoded(self.kept, self.sent_digest, in_base64(data))
-
-    def _encode(self, data: bytes) -> bytes:
-        if self.as_is:
-            return in_base64(data)
-        return in_base64(encoded(self.as_sent(data), self.fitted_limits.max_bytes))
 
     # How a picture fits a limit on its bytes
 
@@ -583,15 +582,19 @@ class Image:
         return steps
 
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
-        # The least steps with which the picture's JPEG has `most_bytes` or fewer. They are found as
-        # by bisection, but instead of the middle, the steps are tried that the last JPEG's length
-        # suggests. `as_sent` makes the picture in the size that an image is sent in.
+        """Return the least steps with which the picture's JPEG has `most_bytes` or fewer.
+
+        They are found as by bisection, but instead of the middle, the steps are tried that the last
+        JPEG's length suggests. `as_sent` makes the picture in the size that an image is sent in.
+        """
         length_by_size: dict[Size, int] = {}  # in frames, several counts of steps have one size
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS  # the least steps known to fit; MOST_STEPS are taken to fit, untried
         steps = 0  # the next to be tried, always between these two
         while fits - too_large > 1:
-            reduced = self._reduced_by(steps)
+            reduced = replace(self)  # a copy in which no property is cached
+            # Its limits are stated, where the property itself would begin this search for them.
+            reduced.__dict__["fitted_limits"] = self._limits_at(steps)
             size = reduced.sent_size
             if size not in length_by_size:
                 length_by_size[size] = reduced._jpeg_length(as_sent(reduced), most_bytes)
@@ -611,24 +614,18 @@ class Image:
         return fits
 
     def _jpeg_length(self, picture: "PillowImage", most_bytes: int) -> int:
-        # How many bytes a JPEG of the picture as it is sent has. One that fits is kept, because it
-        # is likely the one that will be sent.
+        """Return the length of a JPEG of the picture, which is kept if it fits, to be sent."""
         jpeg = encoded(picture, math.inf)
         if len(jpeg) <= most_bytes:
             keep_encoded(self.kept, self.sent_digest, in_base64(jpeg))
         return len(jpeg)
 
-    def _reduced_by(self, steps: int) -> "Image":
-        # This picture as it would be sent if its sides were reduced by `steps`.
-        reduced = replace(self)  # a copy in which no property is cached
-        # Its limits are stated, where the property itself would begin the search for them.
-        reduced.__dict__["fitted_limits"] = self._limits_at(steps)
-        return reduced
-
     def _limits_at(self, steps: int) -> ImageLimits:
-        # The limits with which the picture is reduced by `steps`: its area is at most what remains
-        # of it after these. Where it has to be sent in one of several frames, those with a larger
-        # area are left out, but never the smallest one.
+        """Return the limits with which the area is what `steps` leave of it, or less.
+
+        Where it has to be sent in one of several frames, those with a larger area are left out, but
+        never the smallest one.
+        """
         limits = self.limits.of_file
         if steps == 0:
             return limits
@@ -691,9 +688,11 @@ class Image:
 
 
 def _further_steps(length: int, most_bytes: int) -> float:
-    # By about how many steps more a JPEG of this length has to be reduced: 6.8 if it has twice the
-    # bytes that it may have, -6.8 if it has half of them. Bytes are about proportional to the area,
-    # which a step multiplies with _STEP**2.
+    """Return about how many steps more reduce a JPEG of this length to `most_bytes`.
+
+    They are 6.8 if it has twice the bytes, -6.8 if it has half: bytes are about proportional to the
+    area, which a step multiplies with _STEP**2.
+    """
     return math.log(length / most_bytes) / -math.log(_STEP**2)
 
 
@@ -745,8 +744,7 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
-    # The error names a file whose name differs a little, if there is one. Else it says `reason`,
-    # why nothing is at the last path.
+    """Return the error; `reason` says why nothing is at the last path."""
     other_file = _file_of_other_name(name, folders)
     if other_file:
         return ImageMissing(f"no image {quoted(name)}, but {other_file}")
@@ -758,7 +756,7 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
 
 
 def _file_of_other_name(name: str, folders: Sequence[str]) -> str:
-    # A file whose name differs a little, and what to do, in words; "" where there is none.
+    """Return a file whose name differs a little, and what to do, in words; "" without one."""
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
         return f"{quoted(with_slashes)}: write / for \\ in its path"
@@ -800,7 +798,7 @@ def is_unchanged(file: ImageFile) -> bool:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    # Only files of this machine are looked for.
+    """Return whether a file of this machine is at a path, in one of these folders."""
     paths = [joined(folder, path) for folder in folders] or [path]
     try:
         return any(os.path.isfile(candidate) for candidate in paths)

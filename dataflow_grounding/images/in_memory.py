@@ -39,9 +39,7 @@ def is_picture(value: Any) -> bool:
 def as_path(value: Any, name: str) -> str:
     """Return the path of a picture, which is written to a file if it is given in memory.
 
-    It may be a path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what
-    `datasets` stores. Raises BrokenRow for what is no picture, ImageBroken, MachineBusy,
-    StorageFailed.
+    Raises BrokenRow for what is no picture, ImageBroken, MachineBusy, StorageFailed.
     """
     if _is_stored(value):
         value = value.get("bytes") or value.get("path")
@@ -83,13 +81,13 @@ def id_of(path: str) -> str:
 
 
 def _is_stored(value: Any) -> bool:
-    # As the library `datasets` stores a picture: {"bytes": b"…", "path": "a.jpg"}.
+    """Return whether it is a picture of `datasets`: {"bytes": b"…", "path": "a.jpg"}."""
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    # The module isn't imported for that: if nobody has imported it, no such object exists.
-    # `class_` is None then, and also while another thread is just importing the module.
+    """Return whether a value is of a module's class, without importing the module."""
+    # None if nobody has imported it, so that no such object exists, or a thread is importing it.
     class_ = getattr(sys.modules.get(module), name, None)
     return isinstance(class_, type) and isinstance(value, class_)
 
@@ -135,6 +133,7 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _in_mode_of_png(upright: "PillowImage") -> "PillowImage":
+    """Return the picture in one of the modes _EXACT."""
     # A picture of 16 bits may name a transparent value in its `info`. The PNG is written without
     # that, so pixels with this value are made white now.
     if upright.mode.startswith("I;16") and upright.has_transparency_data:
@@ -145,7 +144,7 @@ def _in_mode_of_png(upright: "PillowImage") -> "PillowImage":
 
 
 def _written_once(name: str, write: Callable[[Path], object]) -> str:
-    # The path of the file of this name. `write` is only called where it doesn't exist.
+    """Return the path of the file of this name, which is written where it doesn't exist."""
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
         # Each thread writes a separate file. The last to finish puts the same bytes in place.
@@ -156,7 +155,7 @@ def _written_once(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    # The folder of this process. It is made again where somebody has removed it.
+    """Return the folder of this process, which is made again where somebody has removed it."""
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")
@@ -166,6 +165,5 @@ def _folder() -> str:
 
 
 def _remove(folder: str, process: int) -> None:
-    # A forked process, which inherits this, leaves its parent's folder alone.
-    if os.getpid() == process:
+    if os.getpid() == process:  # a forked process, which inherits this, leaves it alone
         shutil.rmtree(folder, ignore_errors=True)

@@ -34,8 +34,6 @@ def picture_name(data: bytes) -> str:
         with open_picture(io.BytesIO(data)) as picture:
             format_name = str(picture.format)
             ending = _ENDINGS.get(format_name, f".{format_name.lower()}")
-    except Exception:
-        # Pillow's readers raise all kinds of errors. The record with this picture will fail later,
-        # and say why.
+    except Exception:  # of all kinds; the record with this picture will fail later, and say why
         ending = ".bin"
     return f"{PICTURES}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"

@@ -6,7 +6,7 @@ One request then shows them all, also to endpoints that take one picture at a ti
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.lazy import cached_property
@@ -14,6 +14,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding
 from dataflow_grounding.images.image import PADDING, Image
+from dataflow_grounding.images.shown import never_padded
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -27,12 +28,9 @@ MOST_CROPS = 16  # crops in one sheet at the most: 4 by 4 are still seen one by 
 
 @dataclass(frozen=True)
 class CropSheet(Image):
-    """A picture of the parts inside `regions`, each enlarged or reduced to a tile.
+    """A picture of the parts inside `regions`, each enlarged or reduced to a tile."""
 
-    Regions are x1, y1, x2, y2 in whole pixels of the upright image.
-    """
-
-    regions: tuple[tuple[int, int, int, int], ...]
+    regions: tuple[tuple[int, int, int, int], ...]  # x1, y1, x2, y2 in pixels of the upright image
     numbers: tuple[int, ...]
     as_is = False  # the file is another picture
 
@@ -99,13 +97,11 @@ def crop_sheet(
     """Return the sheet of parts around boxes in pixels of the image; None numbers them from 1."""
     labels = tuple(numbers) if numbers is not None else tuple(range(1, len(boxes) + 1))
     regions = tuple(whole_pixels(_with_margin(bbox), image.size) for bbox in boxes)
-    never_padded = replace(image.limits, max_wide=None, max_tall=None)
-    return CropSheet(image.file, image.facts, never_padded, regions, labels)
+    return CropSheet(image.file, image.facts, never_padded(image), regions, labels)
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
-    # A box with what is shown around it: MARGIN, or more each way where the box is less than LEAST
-    # px long. The result may reach out of the image.
+    """Return a box with MARGIN around it, or with more where it is less than LEAST px long."""
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
     margin_x = max(margin, (LEAST - (x2 - x1)) / 2)

@@ -28,8 +28,6 @@ from dataflow_grounding.images.image import (
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-    from dataflow_grounding.images.drawing import Mark
-
 # A crop around a box is this many times as long as the box's longer side.
 AROUND = 6
 # But it has at least this share of the image's longer side, because the box may be off by a few
@@ -41,13 +39,9 @@ TARGET_SIDE = 1024  # px up to which a crop is enlarged, by a whole factor
 
 @dataclass(frozen=True)
 class ImageCrop(Image):
-    """A part of an image, enlarged.
+    """A part of an image, enlarged. Boxes of answers are in pixels of its region: `to_image`."""
 
-    `region` is x1, y1, x2, y2 in whole pixels of the upright image. Boxes of answers are in pixels
-    of the region, from its top left corner; see `to_image`.
-    """
-
-    region: tuple[int, int, int, int]
+    region: tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels of the upright image
     factor: int
     as_is = False  # the file holds more
 
@@ -68,11 +62,8 @@ class ImageCrop(Image):
 
     @property
     def shown_size(self) -> Size:
-        """Width and height, in pixels of the region, of what is sent.
-
-        There is padding only where an exact size, a frame, has to be filled.
-        """
-        if not self.limits.frames:
+        """Width and height, in pixels of the region, of what is sent."""
+        if not self.limits.frames:  # only an exact size, a frame, is padded
             return self.size
         frame = self.sent_size
         scale = scale_into(self._enlarged, frame) * self.factor  # from the region to the frame
@@ -132,16 +123,13 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def never_padded(image: Image) -> ImageLimits:
-    # Limits without those on the shape. With `frames`, which are exact sizes, it is still padded.
+    """Return limits without those on the shape; to `frames`, exact sizes, it is still padded."""
     return replace(image.limits, max_wide=None, max_tall=None)
 
 
 @dataclass(frozen=True)
 class ImageTile(ImageCrop):
-    """One of several parts of an image that are sent together: its file is decoded once for all.
-
-    `together` has all of them, and prepares them when the first is needed.
-    """
+    """One of several parts of an image that are sent together: its file is decoded once for all."""
 
     together: "_Together" = field(kw_only=True, repr=False, compare=False)
 
@@ -152,10 +140,7 @@ class ImageTile(ImageCrop):
         return super().steps_to_fit()  # finds them there
 
     def find_fit(self, whole: "PillowImage") -> None:
-        """Find by how many steps the tile has to be reduced to keep within the limit on its bytes.
-
-        They are put into `kept_fits`. `whole` is the decoded image.
-        """
+        """Put into `kept_fits` by how many steps the tile, cut out of the image, is reduced."""
         if self.fit_key is None:
             return
         part = whole.crop(self.region)
@@ -224,9 +209,10 @@ def tiles_in(image: Image, regions: Sequence[Bbox]) -> list[ImageTile]:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
-    # From where to where a part of `side` pixels goes along one side of the image. The middle of
-    # the box, from `low` to `high`, is its middle, unless it would reach out of the image: then it
-    # is moved inside.
+    """Return from where to where a part of `side` pixels goes along one side of the image.
+
+    Its middle is that of the box, from `low` to `high`, unless it has to be moved inside.
+    """
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
     return start, start + side
@@ -234,13 +220,10 @@ def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image that is sent with boxes, in pixels, outlined and numbered from 1.
+    """An image that is sent with boxes, numbered from 1: Set-of-Mark (Yang et al. 2023)."""
 
-    The method is Set-of-Mark (Yang et al. 2023). Without `outlined` the numbers alone are drawn.
-    """
-
-    boxes: tuple[Bbox, ...]
-    outlined: bool = True
+    boxes: tuple[Bbox, ...]  # in pixels
+    outlined: bool = True  # else the numbers alone are drawn
     as_is = False  # the file has no marks
 
     @property
@@ -252,10 +235,7 @@ class MarkedImage(Image):
         return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}"
 
     def keep_drawn(self, jpeg: bytes, unmarked: Image) -> None:
-        """Keep a JPEG that has these marks already, if the picture is sent in its own size.
-
-        It is put into the unmarked image's `kept`, and let go with what is there.
-        """
+        """Keep a JPEG that has these marks already, if the picture is sent in its own size."""
         # without a limit on its base64, it is sent even if it has more than `max_bytes`
         has_limit = self.limits.most_base64 is not None
         is_too_large = has_limit and len(jpeg) > self.fitted_limits.max_bytes
@@ -271,7 +251,7 @@ class MarkedImage(Image):
         return draw_marks(super().as_sent(data), numbered_marks(boxes, self.outlined))
 
 
-def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
+def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> list[Mark]:
     return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 
