@@ -24,9 +24,8 @@ class ImportRefused(InputError):
 class BadEntries:
     """The entries of an import that can't be read.
 
-    With `stops` the first one ends the import; `take` is given the reason for each. Readers of
-    label files call `read` with the number of entries that they could read, `note` and its kin for
-    each that they couldn't, and `marked` with each record that comes of them.
+    With `stops` the first one ends the import. Readers call `read` with the number of entries that
+    they could read, `note` and its kin for each that they couldn't, and `marked` with each record.
     """
 
     def __init__(self, stops: bool = False, take: Callable[[str], None] | None = None) -> None:
@@ -59,20 +58,15 @@ class BadEntries:
         self.note(why)
 
     def note_picture(self, why: str) -> None:
-        """Take in that a picture is left out with all that is in it, as one entry. Its objects that
-        were noted before don't count for the next record.
-        """
+        """Take in that a picture is left out with all its objects, also those noted before."""
         self._objects_left_out = 0
         self.note(why)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a record with the number of objects that were left out since the last record.
-
-        A picture without a box would count as background. Where an object was left out, the record
-        says that it isn't: the picture shows something all the same.
-        """
+        """Return a record with the number of objects that were left out since the last one."""
         if not self._objects_left_out:
             return record
+        # A picture without a box would count as background, and it shows something all the same.
         columns: dict[str, Any] = {SKIPPED: record.get(SKIPPED, 0) + self._objects_left_out}
         has_boxes = any(expression["instances"] for expression in record["expressions"])
         if not has_boxes:
@@ -97,11 +91,7 @@ class BadEntries:
 
 
 def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
-    """Count what an import leaves out; the report on all of them names the first.
-
-    `passed_over` counts by text: "outlines of no use, of which the first is a.json, line 2: …". The
-    text of the first counts those after it, too.
-    """
+    """Count what an import leaves out; the text in the report names the first, and counts all."""
     start = f"{what}, of which the first is "
     for text in passed_over:
         if text.startswith(start):

@@ -75,20 +75,14 @@ class _State(NamedTuple):
 
 
 class _Bucket:
-    """What is at an address, and the folder `root` of this machine in which it is worked on. Paths
-    are relative to both, with `/`. `subfolder` is the one that is worked in: "shards/2-of-8" for a
-    run of one shard, "" for the whole folder.
-
-    A new working folder is made, and gets a file _MARK. From then on it is found by `_bucket_of`,
-    and shown as the address in messages.
-    """
+    """An address, and the folder `root` in which it is worked on; paths are relative to both."""
 
     def __init__(self, address: str, root: str, subfolder: str = "") -> None:
         self.address = address
         self.root = root
-        self.subfolder = subfolder
-        # How messages about this machine's disk call the folder. `show_as`, below, replaces its
-        # path by the address: with the path, they would say that the bucket has failed.
+        self.subfolder = subfolder  # which is worked in: "shards/2-of-8", or "" for the whole
+        # For messages about this machine's disk: `show_as` replaces the path by the address, and
+        # they would say that the bucket has failed.
         self.folder_in_words = f"{os.path.basename(root)} in {os.path.dirname(root)}"
         self._system, self._path = place_of(address)  # fsspec's file system, and the path in it
         self.writer = self._name_as_writer()
@@ -96,7 +90,7 @@ class _Bucket:
         show_as(root, address)
 
     def _name_as_writer(self) -> str:
-        # The name is chosen when the folder is new. It is in the folder's mark from then on.
+        """Return the writer's name, which is chosen when the folder is new and kept in its mark."""
         mark = os.path.join(self.root, _MARK)
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             if not os.path.exists(mark):
@@ -106,12 +100,11 @@ class _Bucket:
         return str(read_object(mark).get("id"))
 
     def here(self, *path: str) -> str:
-        """Return where a file is on this machine. InputError where it could leave the root."""
+        """Return where a file is on this machine; InputError where it could leave the root."""
         name = "/".join(filter(None, path))
         return within(self.root, name, self.address) if name else self.root
 
     def call(self, path: str, function: Callable[[Any, str], T]) -> T:
-        """Call a function with the fsspec file system and a path in it; return what it returns."""
         with system_errors(self.address):
             return function(self._system, f"{self._path}/{path}".rstrip("/"))
 
@@ -160,9 +153,7 @@ class _Bucket:
             self.call(path, lambda system, there: system.get_file(there, file.name))
 
     def refuse_results_of_no_run(self) -> None:
-        """Raise InputError where the subfolder has results, but no CKPT: a run of ours leaves one
-        with them, so these are somebody else's, and would be overwritten.
-        """
+        """Raise InputError for results without a CKPT: they are somebody else's."""
         with errors_as(InputError, f"can't read {self.address}", again=True):
             names = self.listed(self.subfolder)
         results = {"annotations.jsonl", "run.json"}.intersection(names)
@@ -174,9 +165,7 @@ class _Bucket:
             )
 
     def bring_changes(self) -> None:
-        """Bring what runs read of the subfolder, where it isn't here or was changed there since.
-        It overwrites changes here that aren't sent yet.
-        """
+        """Bring what runs read where it has changed there, also over changes here."""
         synced_states = self._synced_states()
         states_here = self._states_here()
         folders_here = {posixpath.dirname(path) for path in states_here}
@@ -200,13 +189,12 @@ class _Bucket:
 
     def _bring(self, paths: list[str]) -> None:
         # A run is skipped if finished.json says that it was done before, and its outputs are the
-        # same as then. Outputs of another machine take their place now, so that file is removed.
+        # same as then. Outputs of another machine take their place now.
         if any(path.endswith((".json", ".jsonl")) for path in paths):
             Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths)
 
     def _synced_states(self) -> dict[str, _State]:
-        # By path, how each file was when it was last sent or brought.
         rows = read_object(self.here(_SENT))
         return {path: _State(*row) for path, row in rows.items()}
 
@@ -214,15 +202,14 @@ class _Bucket:
         write_bytes(self.here(_SENT), json.dumps(states).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        # By path, the version of each file in these folders, in the subfolder and its CKPT, and
-        # in the steps' folders in any of them.
+        """Return by path the versions of files in these folders, in the run's own and in steps'."""
         files = self._files_there({*folders, self.subfolder, posixpath.join(self.subfolder, CKPT)})
         return {path: file_version(info) for path, info in files if self._is_shared(path)}
 
     def _files_there(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        # The path of each file in these folders and in their steps' folders, with what the store
-        # tells of it. A step's folder is known only when the folder that it is in was listed.
-        # Folders are listed side by side: each listing waits for the store.
+        """Yield path and facts of each file in these folders and in their steps' folders."""
+        # A step's folder is known only when the folder that it is in was listed. Folders are listed
+        # side by side: each listing waits for the store.
         to_list = sorted(set(folders))
         was_listed: set[str] = set()
         while to_list:
@@ -241,8 +228,7 @@ class _Bucket:
             to_list = sorted(step_folders - was_listed)
 
     def _is_read_by_runs(self, path: str) -> bool:
-        # Other files of a bucket may be large, and no run needs them: they aren't brought.
-        if not path.endswith(_ROWS):
+        if not path.endswith(_ROWS):  # it may be large
             return False
         path_in_subfolder = posixpath.relpath(path, self.subfolder or ".")
         folder = posixpath.dirname(path_in_subfolder)
@@ -250,11 +236,7 @@ class _Bucket:
         return folder in ("", CKPT) or is_folder_of_step
 
     def bring_shards(self) -> list[str]:
-        """Replace the shards' files here by those there; return the names of their folders.
-
-        These are merged next, so that nothing of an earlier merge may be left among them. Replies,
-        in CKPT, stay.
-        """
+        """Replace the shards' files here, but for replies; return the names of their folders."""
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             self._remove_files_of_shards()
         with errors_as(InputError, f"can't read {self.address}", again=True):
@@ -278,9 +260,7 @@ class _Bucket:
                 file.unlink()
 
     def send_changes(self, *endings: str) -> None:
-        """Send those files of the subfolder that have changed here since they were sent or brought;
-        with `endings` only files whose paths end so.
-        """
+        """Send the files of the subfolder that have changed here; `endings` choose among them."""
         synced_states = self._synced_states()
         changed_states: dict[str, list[int]] = {}  # by path
         for path, state in self._states_here().items():
@@ -313,7 +293,7 @@ class _Bucket:
         return file_version(self.call(path, lambda system, there: system.info(there)))
 
     def _states_here(self) -> dict[str, list[int]]:
-        # By path, the state of each file here that the bucket has or is to have.
+        """Return by path the state of each file here that the bucket has or is to have."""
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.subfolder)).rglob("*"):
             path_in_root = path.relative_to(self.root).as_posix()
@@ -324,7 +304,7 @@ class _Bucket:
         return states
 
     def _is_shared(self, path: str) -> bool:
-        # Whether a file is sent to the bucket and brought from it.
+        """Whether a file is sent to the bucket and brought from it."""
         names = path.split("/")
         if not self.subfolder and names[0] == SHARDS:  # each shard sends its own files
             return False
@@ -336,8 +316,6 @@ class _Bucket:
 
 
 class _Log(NamedTuple):
-    """A log of replies: of which writer, in which folder."""
-
     folder: str
     writer: str
 
@@ -347,9 +325,10 @@ _SizeAtOffset: TypeAlias = dict[int, int]
 
 
 class _Replies:
-    """The replies of a bucket, brought to and sent from its working folder. A run that sends puts a
-    claim there first: a random id. At each sending it looks whether the claim is still its own; if
-    not, another run has begun there since, and has taken the bucket over.
+    """The replies of a bucket, brought to and sent from its working folder.
+
+    A run that sends puts a claim there first: a random id. If the claim is another one later,
+    another run has begun there since, and has taken the bucket over.
     """
 
     def __init__(self, bucket: _Bucket) -> None:
@@ -379,10 +358,7 @@ class _Replies:
         return claim_there not in (self._claim, b"")
 
     def bring(self) -> None:
-        """Bring all replies that are stored there, also those of this folder's own log. Lines are
-        added to the logs here, which are never replaced. What the store has of the folder's own log
-        counts as sent.
-        """
+        """Add all replies that are stored there to the logs here, which are never replaced."""
         with errors_as(InputError, f"can't read {self._bucket.address}", again=True):
             parts_of_log = self._listed_parts()
             in_threads(lambda log: self._bring_log(log, parts_of_log[log]), parts_of_log)
@@ -410,8 +386,7 @@ class _Replies:
         return parts_of_log
 
     def _folders_with_replies(self) -> list[str]:
-        # Those of the whole run (CKPT), of this shard and of others: a reply that any of them has
-        # paid for isn't asked for again. Blocks of one split share no row, and so no reply.
+        # A reply that the whole run, this shard or another one has paid for isn't asked for again.
         folders = {CKPT, self._folder}
         for name, info in self._bucket.listed(SHARDS).items():
             may_share_replies = not _are_blocks_of_one_split(name, self._bucket.subfolder)
@@ -420,7 +395,7 @@ class _Replies:
         return list(folders)
 
     def _bring_log(self, log: _Log, parts: _SizeAtOffset) -> None:
-        # Adds to a log here the lines that only its parts there have.
+        """Add to a log here the lines that only its parts there have."""
         is_own = log == (self._folder, self._bucket.writer)
         if is_own:
             path = self._log
@@ -432,8 +407,8 @@ class _Replies:
                 file.write(more)
 
     def _bytes_of_log(self, log: _Log, parts: _SizeAtOffset, start: int) -> bytes:
-        # Some bytes of a log there, from `start` on; none where it ends. Parts may overlap. Say
-        # that one has bytes 0 to 100, and another 60 to 140: then byte 70 is read from the second.
+        """Return some bytes of a log there, from `start` on; none where it ends."""
+        # Parts may overlap. Of parts with bytes 0 to 100 and 60 to 140, byte 70 is in the second.
         begins = [begin for begin, size in parts.items() if begin <= start < begin + size]
         # If no listed part has it, a new one may, which the listing missed: it begins here.
         begin_of_part = max(begins, default=start)
@@ -442,10 +417,7 @@ class _Replies:
         return self._bucket.read(name, start_in_part, start_in_part + CLOSED_BYTES)
 
     def send(self) -> None:
-        """Send the lines that the own log has gained; a line that has no end yet waits. The part
-        that was sent last is sent again, with what came since, until it has CLOSED_BYTES: then the
-        next part begins.
-        """
+        """Send the whole lines that the own log has gained."""
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # only what this machine can't lose any more is sent
             while True:  # each time one part, of at most SENT_BYTES
@@ -458,6 +430,7 @@ class _Replies:
                 name = _part_name(self._folder, self._bucket.writer, self._part_begin)
                 self._bucket.write(name, whole_lines)
                 self._sent_end = end
+                # A smaller part is sent again, with what came since.
                 if len(whole_lines) >= CLOSED_BYTES:
                     self._part_begin = end
 
@@ -467,8 +440,7 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 
 def _are_blocks_of_one_split(name: str, own_path: str) -> bool:
-    # Whether a shard's folder `name` and the own one, at `own_path`, are two blocks of one
-    # split, such as "block-1-8" and "block-2-8". These have no row in common.
+    """Whether two shards are blocks of one split, which have no row in common."""
     own_name = posixpath.basename(own_path)
     if name == own_name:  # one block, whose replies are of use to itself
         return False
@@ -479,9 +451,7 @@ def _are_blocks_of_one_split(name: str, own_path: str) -> bool:
 
 
 class _Run:
-    """A run that is kept in step with a bucket: from its claim to its last file. `taken_over` is
-    called when another run has claimed the bucket, so that this one ends itself.
-    """
+    """A run that is kept in step with a bucket, and ends itself by `taken_over`."""
 
     def __init__(self, bucket: _Bucket, taken_over: Callable[[], None]) -> None:
         self._bucket = bucket
@@ -501,13 +471,11 @@ class _Run:
         self._sender.start()
 
     def end_sender(self) -> None:
-        """Send nothing more now and then; wait for what is being sent."""
         self._is_over.set()
         self._sender.join()
 
     def _send_now_and_then(self) -> None:
-        # Every SEND_SECONDS, sends what came since. While that fails, the run goes on: the failure
-        # is told once, and sending is tried again after longer and longer pauses.
+        """Send every SEND_SECONDS; a failure is told once, and followed by longer pauses."""
         wait = SEND_SECONDS
         while not self._is_over.wait(wait):
             try:
@@ -531,13 +499,10 @@ class _Run:
         )
 
     def end(self, stopped: BaseException | None) -> None:
-        """Send what is left. If the run was stopped, that is replies and `.json` files.
+        """Send what is left: of a run that was stopped replies and `.json` files alone.
 
-        Raises:
-            TakenOver: Another run has taken the folder over. Only replies are sent then: that run's
-                files must stay.
-            StorageFailed: The store fails. If the run was stopped, this is only said: what stopped
-                it counts.
+        Raises TakenOver where another run has the folder now, whose files must stay: only replies
+        are sent then. Raises StorageFailed, which is only said where the run was stopped.
         """
         endings: tuple[str, ...] = ()  # all files
         if stopped is not None:
@@ -559,10 +524,7 @@ class _Run:
 
 
 def local(results: str, subfolder: str = "") -> str:
-    """Return the folder of this machine in which to work on a results folder, or on its
-    `subfolder`. An address has one in `DF_WORK_FOLDER` or the user's cache, the same each time.
-    Raises InputError for an address that is misspelt.
-    """
+    """Return the folder of this machine in which to work on `results`, or its `subfolder`."""
     if is_remote(results):
         address = _spelled(results)
         bucket = _Bucket(address, _working_folder_of(address, subfolder), subfolder)
@@ -575,15 +537,14 @@ def local(results: str, subfolder: str = "") -> str:
 
 
 def _working_folder_of(address: str, subfolder: str) -> str:
-    # The name is made of the address and subfolder, so that a later run finds the folder again.
+    """Return the folder of an address and subfolder, the same each time."""
     name = hashlib.sha256(json.dumps([address, subfolder]).encode()).hexdigest()[:20]
     parent = os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
     return os.path.abspath(os.path.join(parent, name))
 
 
 def _spelled(address: str) -> str:
-    # Returns one spelling for all of an address: `S3://bucket/run/` becomes `s3://bucket/run`.
-    # Raises InputError for an address without a bucket, or with keys in it.
+    """Return one spelling of an address; InputError for one without a bucket, or with keys."""
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
         raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")
@@ -593,9 +554,9 @@ def _spelled(address: str) -> str:
 
 
 def _bucket_of(path: str) -> _Bucket | None:
-    # The bucket of the working folder that a path is in; None for any other path. Only folders that
-    # this process has made or found count: a _MARK in a folder may be put there by a stranger.
+    """Return the bucket of the working folder that a path is in."""
     folder = Path(os.path.abspath(path))
+    # Only folders that this process has made or found count: a stranger may have put a _MARK there.
     for root in (folder, *folder.parents):
         if str(root) in _buckets:
             return _buckets[str(root)]
@@ -620,10 +581,7 @@ def shards_in(folder: str) -> list[str]:
 
 @contextmanager
 def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
-    """Take over the bucket of a checkpoint folder, and keep both in step while the block runs.
-    `taken_over` is called, from any thread, when another run is found to have claimed the bucket.
-    After Ctrl-C nothing more is sent: the next run does that.
-    """
+    """Take over the bucket of a checkpoint folder, and keep both in step while the block runs."""
     bucket = _bucket_of(checkpoint)
     if bucket is None:
         yield
@@ -639,15 +597,14 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
     finally:
         with _saying_that_it_waits(bucket):
             run.end_sender()
-            # A run turns Ctrl-C into an error, Interrupted, and ends as after any other error. A
-            # KeyboardInterrupt here came outside of the run: then nothing more is sent.
+            # A run turns Ctrl-C into an error, Interrupted. A KeyboardInterrupt came outside of the
+            # run: then nothing more is sent, and the next run does that.
             if not isinstance(stopped, KeyboardInterrupt):
                 run.end(stopped)
 
 
 @contextmanager
 def _saying_that_it_waits(bucket: _Bucket) -> Iterator[None]:
-    # Says so if the block takes long.
     waiting = (
         f"Waiting for {bucket.address} to take what comes of the run: all is kept in"
         f" {bucket.folder_in_words}; Ctrl-C leaves it to the next run to send it"
@@ -663,9 +620,7 @@ def _saying_that_it_waits(bucket: _Bucket) -> Iterator[None]:
 
 @contextmanager
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """Yield a results folder of this machine to read; one in a bucket is copied for the block. Of
-    that only the files `names` are copied, and with `replies` the logs of replies.
-    """
+    """Yield a results folder to read; for one in a bucket, a copy of the files `names`."""
     address = _address_of(results)
     if not address:  # the folder can be read as it is
         yield results
@@ -683,8 +638,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 def _address_of(results: str) -> str:
-    # The bucket's address: `results` itself, or that of a working folder. The folder isn't read as
-    # it is, because its bucket may have newer files. "" for any other folder.
+    """Return the bucket's address of `results`, if it has one: its files may be newer."""
     if is_remote(results):
         return _spelled(results)
     bucket = _bucket_of(results)

@@ -9,10 +9,7 @@ from dataflow_grounding._util.paths import kind_of, open_input
 
 
 def read_class_file(path: str) -> Any:
-    """Return the names of classes in a file: a `.json` of COCO, whose categories come in the order
-    of their ids, a `.yaml` of Ultralytics, else a name in each line. Of any other JSON or YAML
-    return what it holds.
-    """
+    """Return the class names in a file, or what a JSON or YAML of another form holds."""
     ending = splitext(path)[1].lower()
     text = _text_of(path)
     try:
@@ -56,7 +53,6 @@ def _of_json(data: Any) -> Any:
 
 
 def _of_yaml(text: str) -> Any:
-    # `names: [person, cup]`, or `names: {0: person, 1: cup}` by number
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values
@@ -69,7 +65,7 @@ def _of_yaml(text: str) -> Any:
         raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict) or "names" not in data:
         return data
-    names = data["names"]
+    names = data["names"]  # [person, cup], or {0: person, 1: cup} by number
     if isinstance(names, dict):
         return [names[number] for number in sorted(names, key=int)]
     return names

@@ -63,7 +63,7 @@ def _stated_phrases(
 
 
 def _phrases_of_class(name: str, stated: Mapping[str, Any]) -> Sequence[Any]:
-    # The phrases that are stated of a class, else its name.
+    """Return the phrases that are stated of a class, else its name."""
     unknown_keys = [str(key) for key in stated if key not in (PHRASES, DEFINITION)]
     if unknown_keys:
         first = unknown_keys[0]
@@ -128,12 +128,8 @@ def stated_class_of(expression: Mapping[str, Any]) -> str:
 
 
 def classes_of(results: str) -> list[str]:
-    """Return the known class names, in the order of their numbers.
-
-    `results` is a results folder or a file of records. The names are those of the file's own list
-    (`train.classes.txt` of `train.jsonl`), else of `classes.txt` next to the records, else the
-    run's `data.classes`.
-    """
+    """Return the class names in the order of their numbers, of a file of them or of the run."""
+    # The file is the list of RESULTS itself, else classes.txt next to it.
     path = file_of_classes(results)
     names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))
     first_spelling_of: dict[str, str] = {}
@@ -207,24 +203,20 @@ class ClassList:
         return list(self._name_by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the classes of a record's expressions that have a box or state a `class`. What can't
-        be read as an expression is passed over: it is reported when the record is written.
-        """
+        """Add the classes of a record's expressions that have a box or state a `class`."""
         expressions = record.get("expressions")
         if not isinstance(expressions, list):
             return
         for expression in expressions:
             if not isinstance(expression, dict) or not isinstance(expression.get("text"), str):
-                continue
+                continue  # this is reported when the record is written
             if expression.get("instances") or "class" in expression:
                 name = class_of(expression)
                 self._name_by_key.setdefault(class_key(name), name)
 
 
 def parts_of(results: str) -> dict[str, str]:
-    """Return a split's files by part (train, val, test); {} for a run's folder, and for one that
-    has fewer than two of them.
-    """
+    """Return the files of a split by part, such as train; {} for a run's folder and any other."""
     if kind_of(results) != "folder":
         return {}
     is_of_run = bool(kind_of(joined(results, "annotations.jsonl")))

@@ -39,9 +39,7 @@ REPEATED_BYTES = 2**30
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row with its names as texts and its values as `plain_value` makes them. Raises
-    InputError for anything but a mapping, BrokenRow for one that is nested too deeply.
-    """
+    """Return a row as JSON can hold it; BrokenRow for one that is nested too deeply."""
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
     plain: dict[str, Any] = {}
@@ -57,9 +55,7 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value as JSON can hold it. NaN, infinities, marks for a missing value and bytes
-    become None. Other types that JSON doesn't know become texts.
-    """
+    """Return a value as JSON can hold it: NaN and bytes become None, and other types texts."""
     if isinstance(value, float):
         return value if is_number(value) else None
     if isinstance(value, dict):
@@ -84,9 +80,7 @@ def from_dataframe(frame: Any) -> list[dict[str, Any]]:
 
 
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
-    """Return the records as a pandas DataFrame, every value as it is. With types of pandas' choice,
-    2**53 + 1 next to null would be the float 2**53.
-    """
+    """Return the records as a pandas DataFrame, every value as it is."""
     with needs_package("a DataFrame", "pandas"):
         import pandas
 
@@ -94,6 +88,7 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     names = dict.fromkeys(chain.from_iterable(rows))
     columns = {}
     for name in names:
+        # With types of pandas' choice, 2**53 + 1 next to null would be the float 2**53.
         columns[name] = pandas.Series([row.get(name) for row in rows], dtype=object)
     return pandas.DataFrame(columns)
 
@@ -128,7 +123,6 @@ def _csv_row(line: int, names: list[str], cells: list[str]) -> Row:
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    # The names of the columns.
     try:
         names = next(reader, None)
     except csv.Error as error:
@@ -148,10 +142,9 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
 
 
 def _refuse_other_delimiter(path: str, names: list[str]) -> None:
-    # A header with another delimiter, "image;caption", is read as one long name.
     if len(names) > 1:
         return
-    for delimiter in (";", "\t"):
+    for delimiter in (";", "\t"):  # "image;caption" was read as one long name
         if delimiter in names[0]:
             raise InputError(
                 f"{path} has {delimiter!r} between its columns: save it with commas, or"
@@ -160,7 +153,7 @@ def _refuse_other_delimiter(path: str, names: list[str]) -> None:
 
 
 def _is_utf8(cells: list[str]) -> bool:
-    # `surrogateescape` turns bytes that aren't into U+DC80 to U+DCFF.
+    """Whether the bytes were UTF-8; `surrogateescape` turns others into U+DC80 to U+DCFF."""
     not_ascii = [cell for cell in cells if not cell.isascii()]
     return not any(map(_ESCAPED_BYTE.search, not_ascii))
 
@@ -179,9 +172,7 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 
 
 def cell_of(value: Any) -> Any:
-    """Return a value as it is written in a cell. A text that a spreadsheet would take for a
-    formula, and might execute, gets an apostrophe before it, as users type one there.
-    """
+    """Return a value as a cell; what a spreadsheet might execute gets an apostrophe before it."""
     if isinstance(value, (list, dict)):
         return dump_text(value)
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
@@ -228,9 +219,7 @@ def encodable(value: Any) -> Any:
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file. At most `at_once` of them are in memory, or fewer if they
-    are large.
-    """
+    """Yield the rows of a Parquet file, at most `at_once` of them in memory."""
     with parquet_file(path) as file:
         batch_size = min(at_once, _rows_that_fit(file.metadata))
         for batch in file.iter_batches(batch_size=max(1, batch_size)):
@@ -238,9 +227,10 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    # How many rows may be in memory at once: those that fit at their mean size. But a Parquet file
-    # stores a repeated text once, in a column's dictionary, and each row in memory has a copy. So
-    # rows also have to fit if the largest dictionary is one text, which all of them have.
+    """Return how many rows may be in memory at once."""
+    # They fit at their mean size. But a Parquet file stores a repeated text once, in a column's
+    # dictionary, and each row in memory has a copy: rows also have to fit if all have the text of
+    # the largest dictionary.
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows_by_mean = ROWS_BYTES // max(1, _largest_mean_row(groups))
     rows_by_dictionary = REPEATED_BYTES // max(1, _largest_dictionary(groups))
@@ -248,14 +238,12 @@ def _rows_that_fit(metadata: Any) -> int:
 
 
 def _largest_mean_row(groups: Iterable[Any]) -> int:
-    # Bytes of a row on average, in the group where rows are largest. A group is a part of the
-    # file's rows.
+    """Return the mean bytes of a row in the group where rows are largest."""
     return max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
 
 
 def _largest_dictionary(groups: Iterable[Any]) -> int:
-    # The most bytes that a dictionary may have. The file doesn't state its size, but a dictionary
-    # is a part of its column, whose size is stated.
+    """Return the most bytes that a dictionary may have; only its column's size is stated."""
     most_bytes = 0
     for group in groups:
         for number in range(group.num_columns):

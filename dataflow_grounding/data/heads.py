@@ -16,10 +16,7 @@ _WORDS = {
 
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
-    """Return the noun that says what a phrase names, in the singular and in lower case: the last
-    word before one that relates the thing to others; "" without words. It is "cup" for "two red
-    cups on a table", and "car" for "a lot of cars".
-    """
+    """Return the noun of a phrase in the singular: "cup" for "two red cups on a table"."""
     text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
     words = _WORD.findall(_NUMBERING.sub("", text))
     head = ""  # the last word so far that may be the noun
@@ -36,9 +33,7 @@ def head_of(phrase: str) -> str:
 
 
 def ends_phrase(word: str, after: str) -> bool:
-    """Return whether a word after a noun relates the thing to others: "of", "riding". `after` is
-    the word that follows, "" at the end.
-    """
+    """Whether a word after a noun relates the thing to others: "of", or the verb "riding"."""
     if word in _WORDS["relations"]:
         return True
     may_be_verb = len(word) > 4 and word.endswith("ing") and word not in _WORDS["nouns_in_ing"]

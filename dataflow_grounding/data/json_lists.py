@@ -54,9 +54,7 @@ def read_json(path: str) -> Any:
 
 
 def items_of(file: IO[str]) -> Iterator[str]:
-    """Yield the JSON text of a list's items. Raises ValueError, perhaps after some, where the file
-    isn't a list, or has anything after it.
-    """
+    """Yield the JSON texts of a list's items; ValueError, perhaps late, for a file of no list."""
     json_text = _PartlyReadJson(file, "[")
     for _, item_text in json_text.values(_LIST, _ITEM):
         yield item_text
@@ -89,9 +87,7 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
 
 
 class _PartlyReadJson:
-    """A file's JSON text, of which a part is in memory, and where reading has come to. The text is
-    read from the start on; ValueError where it doesn't begin with `begin`.
-    """
+    """A file's JSON text, which is read from its start on, and of which a part is in memory."""
 
     def __init__(self, file: IO[str], begin: str) -> None:
         self._file = file
@@ -113,19 +109,14 @@ class _PartlyReadJson:
     def values(
         self, opening: re.Pattern[str], between: re.Pattern[str]
     ) -> Iterator[tuple[Any, str]]:
-        """Yield each value of a list, or each key of an object, with its JSON text, until the list
-        or object ends. `opening` matches what comes before the first one, `between` what comes
-        before each other one.
-        """
+        """Yield each value of a list, or key of an object, with its text, up to the end."""
         value_and_text = self.value_after(opening)
         while value_and_text is not None:
             yield value_and_text
             value_and_text = self.value_after(between)
 
     def value_after(self, before: re.Pattern[str]) -> tuple[Any, str] | None:
-        """Read the value that comes after what a pattern matches; return it and its JSON text. None
-        where the pattern's group 1 matches: the list or object ends there.
-        """
+        """Read and return a value and its text; None where `before` matches the list's end."""
         while True:
             match = before.match(self._text, self._at)
             if match and match.lastindex == 1:
@@ -144,9 +135,9 @@ class _PartlyReadJson:
             return value, self._text[start:end]
 
     def _whole_value(self, start: int) -> tuple[Any, int]:
-        # The value that begins at a position, and its end; ValueError where the part in memory
-        # doesn't have it as a whole. A number at the part's end may go on: of 12.5, the part may
-        # have 12. So the character after a value is needed, too.
+        """Return the value at a position, and its end; ValueError if the part is too short."""
+        # A number at the part's end may go on: of 12.5, the part may have 12. So the character
+        # after a value is needed, too.
         value, end = self._decode(self._text, start)
         if not _AFTER_VALUE.match(self._text, end):
             raise ValueError
@@ -158,9 +149,9 @@ class _PartlyReadJson:
             raise ValueError
 
     def _more(self) -> bool:
-        # Adds the next part of the file to what isn't read yet, and drops what is read. Returns
-        # whether there was a next part. Parts double while a value doesn't fit: so decoding a large
-        # value again and again takes linear time in all.
+        """Read the next part of the file, and drop what was read; False at the end."""
+        # Parts double while a value doesn't fit: so decoding a large value again and again takes
+        # linear time in all.
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more
         self._at = 0

@@ -69,10 +69,11 @@ def joined_remarks(remarks: Iterable[str]) -> str:
 
 
 def wordings_of(record: Mapping[str, Any]) -> Wordings:
-    """Return the wordings of a record's remark, one for each sentence. The record's phrases, their
-    nouns and their classes are masked with `…`, and numbers with `N`. Wordings that differ in case,
-    articles, the number of things or the length of a list are one. With the phrases "cup" and
-    "plate", it is {"… is red": "… are red"} for "The cup and the plate are red."
+    """Return the wordings of a record's remark, one for each sentence.
+
+    Those that differ in case, articles, the number of things or the length of a list are one. With
+    the phrases "cup" and "plate", it is {"… is red": "… are red"} for "The cup and the plate are
+    red."
     """
     remark = record.get(REMARK)
     if not isinstance(remark, str) or not remark.strip():
@@ -103,9 +104,7 @@ class _Phrases(NamedTuple):
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
     def masked_unspaced(self, text: str) -> str:
-        """Return a text in which phrases and counts of scripts without spaces are masked. Others
-        are masked later, word by word.
-        """
+        """Mask phrases and counts of scripts without spaces; others are masked word by word."""
         if not _NO_SPACES.search(text):
             return text
         for phrase in self.unspaced:
@@ -120,7 +119,7 @@ def _sentences_of(remark: str, phrases: _Phrases) -> list[str]:
 
 
 def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
-    # The record's phrases and classes without their articles, and the nouns of these.
+    """Return the record's phrases and classes without their articles, and the nouns of these."""
     phrases: set[tuple[str, ...]] = set()
     unspaced: set[str] = set()
     for text in _texts_of(record):
@@ -142,7 +141,7 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
 
 
 def _texts_of(record: Mapping[str, Any]) -> set[str]:
-    # The phrases and classes that a record states.
+    """Return the phrases and classes that a record states."""
     rows = record.get(annotated_column(record))
     if not isinstance(rows, list):
         return set()
@@ -157,7 +156,6 @@ def _texts_of(record: Mapping[str, Any]) -> set[str]:
 
 
 def _longest_first(phrase: Sequence[str]) -> tuple[int, Sequence[str]]:
-    # A key to sort by: of "red cup" and "red", the first that fits is the longer one.
     return -len(phrase), phrase
 
 
@@ -171,8 +169,7 @@ class _Part(NamedTuple):
 
 
 def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
-    # The words of a sentence. In "2 cups are red", 2 is masked by N, and cups by … if "a cup" is a
-    # phrase.
+    """Return a sentence's words; in "2 cups are red", N masks 2, and … the phrase "cups"."""
     spans = [match.span() for match in _WORD.finditer(sentence)]
     words = [_folded(sentence[start:end]) for start, end in spans]
     parts: list[_Part] = []
@@ -195,7 +192,7 @@ def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]
 
 
 def _part_of_word(start: int, end: int, word: str, sentence: str) -> _Part:
-    # Of a word that begins no phrase.
+    """Return a word that begins no phrase, masked if it is a number or means any thing."""
     if word in _NUMBERS or word[0].isdigit():
         return _Part(start, end, _MASK, "N")
     if word in _THINGS:  # such as "objects": it counts as a phrase, but is read as it is
@@ -208,7 +205,7 @@ def _is_article(part: _Part) -> bool:
 
 
 def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
-    # In words; 0 where no phrase begins.
+    """Return the number of words of the phrase there; 0 where none begins."""
     if is_cut and _may_begin_phrase(words[index:], phrases):
         return len(words) - index  # a phrase that is cut off: all words that are left
     for phrase in phrases.by_first.get(words[index], ()):
@@ -219,8 +216,8 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
-    # Whether some phrase begins with these words, of which the last may be cut off: "red cu" of
-    # "red cup". Of a lone "re" the first word isn't known, so all phrases are looked through.
+    """Whether a phrase begins with these words, the last cut off: "red cu" of "red cup"."""
+    # Of a lone "re" the first word isn't known, so all phrases are looked through.
     *whole_words, cut_word = words
     place_of_cut_word = len(whole_words)
     for same_first in phrases.by_first.values():
@@ -238,10 +235,7 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    # What tells a sentence from others. Articles are left out, and a list of masks is one mask,
-    # without the words that join them. With the phrases "cup" and "plate":
-    #   "The cup and the plate are red." -> "… is red"
-    #   "The cup and the fork are red."  -> "… and fork is red"
+    """Return "… and fork is red" for "The cup and the fork are red.", where "cup" is a phrase."""
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:
@@ -258,8 +252,6 @@ def _key_of(parts: Sequence[_Part]) -> str:
 
 
 def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
-    # The sentence with masks, for people. The words come from a model, so what could be markup in a
-    # page or a README is left out.
     pieces: list[str] = []
     end_of_last = 0
     for part in parts:
@@ -269,15 +261,15 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
     pieces.append(sentence[end_of_last:])
     text = _QUOTED.sub(f" {_MASK} ", "".join(pieces))  # "'…'" is read as "…"
     text = _LIST.sub(_MASK, " ".join(text.split()))  # and "…, … and …", too
-    text = _UNSAFE.sub(" ", text)
+    text = _UNSAFE.sub(" ", text)  # the words of a model could be markup in a page or a README
     return " ".join(text.split())[:_MOST_WORDING].strip(" .,:;!?-")
 
 
 class Manners:
     """Counts the wordings of a data set's remarks: which are the model's manner, which are rare.
-    All records are counted before it is asked which remarks are rare: only then is it known what
-    the model says about every picture. Up to `most_kept` different wordings, counts are exact. With
-    more of them, a count may be too high by a share of `2 / most_kept`.
+
+    It is asked for once all records are counted. With more than `most_kept` different wordings, a
+    count may be too high by a share of `2 / most_kept`.
     """
 
     def __init__(self, most_kept: int = _MOST_KEPT) -> None:
@@ -292,9 +284,7 @@ class Manners:
         self._text_by_wording: dict[str, str] = {}
 
     def add(self, wordings: Wordings, watched: bool = True) -> None:
-        """Count a record by its wordings. Every record counts for what is usual. `rare` counts only
-        records that are `watched`, such as those that are written into an export.
-        """
+        """Count a record by its wordings; `rare` counts only those that are `watched`."""
         self.records += 1
         self._forget_manner()
         if not wordings:
@@ -309,7 +299,6 @@ class Manners:
             self._together.add(tuple(sorted(wordings)))
 
     def _forget_texts(self) -> None:
-        # Forgets the texts of wordings that `_by_wording` has dropped.
         texts: dict[str, str] = {}
         for key, text in self._text_by_wording.items():
             if key in self._by_wording.count_of:
@@ -334,12 +323,11 @@ class Manners:
             self._keep_form(key, text)
 
     def _forget_manner(self) -> None:
-        # It is counted again when it is asked for.
         self.__dict__.pop("_manner", None)
 
     @cached_property
     def _manner(self) -> dict[str, int]:
-        # In how many records each usual wording is, the commonest first.
+        """Return in how many records each usual wording is, the commonest first."""
         fewest = max(FEWEST_RECORDS, LEAST_SHARE * self.records)
         counts = self._by_wording.at_least(fewest)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -349,11 +337,8 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
-        # In addition to the manner itself, these are usual:
-        #   "i see no"    if "i see no…>" is: many remarks are cut off after just these words
-        #   "i see no…>"  if any usual wording begins with "i see no"
         is_usual = wording in self._manner
-        is_usual_when_cut = wording + _CUT in self._manner
+        is_usual_when_cut = wording + _CUT in self._manner  # as when cut off just after its words
         if is_usual or is_usual_when_cut:
             return True
         if not wording.endswith(_CUT):

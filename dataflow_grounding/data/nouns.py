@@ -14,7 +14,7 @@ _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 
 
 def _exceptional_singulars() -> dict[str, str]:
-    # "men" → "man". A noun with one form, and a singular in -s, is its own: "sheep", "bus".
+    """Return {"men": "man"}; words of one form, and singulars in -s, are their own."""
     singular_of: dict[str, str] = dict(_PLURALS["irregular"])
     for word in _PLURALS["takes_s"].split():  # "moustache"
         singular_of[word + "s"] = word

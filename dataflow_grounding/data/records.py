@@ -206,8 +206,7 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
-    # A region {"bbox": …, "type": "cup"} becomes {"text": "cup", "instances": [{"bbox": …}]}. What
-    # is no region stays as it is: `read_expressions` says what is wrong with it.
+    """Return [{"bbox": …, "type": "cup"}] as [{"text": "cup", "instances": [{"bbox": …}]}]."""
     if not isinstance(regions, list):
         return regions
     expressions = []
@@ -217,13 +216,12 @@ def _as_expressions(regions: Any) -> Any:
             instances = [{"bbox": region.get("bbox")}]
             expressions.append({"text": text or f"region {number}", "instances": instances})
         else:
-            expressions.append(region)
+            expressions.append(region)  # `read_expressions` says what is wrong with it
     return expressions
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    # Returns an instance with a `bbox` and a `score`. An operator of the user's may have set
-    # NumPy's values: they become Python's. Records in TAO's format call the score `bbox_score`.
+    """Return an instance with `bbox` and `score`, of Python's numbers."""
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):  # its numbers may be NumPy's
@@ -232,7 +230,7 @@ def _read_instance(item: Any, where: str) -> dict[str, Any]:
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     score = instance.get("score")
     if score is None:
-        score = instance.get("bbox_score")
+        score = instance.get("bbox_score")  # as TAO's format calls it
     if score is not None:
         score = _without_numpy(score)
     others = {name: value for name, value in instance.items() if name != "bbox_score"}
@@ -430,7 +428,7 @@ def _finite(text: str) -> float:
 
 
 def _type_name(value: Any) -> str:
-    # In a message, after "not": "should be a list of expressions, not a text".
+    """Return what comes after "not" in "should be a list of expressions, not a text"."""
     if value is None:
         return "missing"
     if isinstance(value, str):

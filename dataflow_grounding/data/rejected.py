@@ -15,11 +15,9 @@ MISSED = "missed"
 
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
-    """Return the boxes of an expression that no person rejected; None where all of it is rejected.
-    If no box states `verified`, the expression's verdict counts for all of them. If any does, each
-    box has its own verdict, and one that states none isn't rejected.
-    """
+    """Return the boxes of an expression that no person rejected; None where all of it is."""
     boxes: list[Any] = expression["instances"]
+    # If any box states `verified`, the expression's verdict counts for none of them.
     do_boxes_state_verdicts = any("verified" in box for box in boxes)
     if not do_boxes_state_verdicts:
         return None if _is_rejected(expression) else boxes
@@ -62,10 +60,8 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
 
 
 def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
-    """Return a record's expressions, with boxes that equal a rejected one rejected, too. A picture
-    may have a phrase twice with the same box, in one row or several (`others`); a person who
-    rejects one means both. A box that has a reviewer keeps its verdict.
-    """
+    """Return expressions whose boxes that equal a rejected one, also of `others`, are rejected."""
+    # A picture may have a phrase twice with the same box; a person who rejects one means both.
     rejections = {**(others or {}), **rejections_in(expressions)}  # own ones count before others
     if not rejections:
         return list(expressions)
@@ -83,11 +79,10 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
 def _boxes_with_verdicts(
     expression: Mapping[str, Any], rejections: Rejections
 ) -> list[dict[str, Any]]:
-    # The boxes of an expression, those that equal a rejected one with its verdict.
     boxes = []
     for box in expression["instances"]:
         verdict = rejections.get(_key_of(expression, box))
-        was_reviewed = bool(_reviewer(expression, box))
+        was_reviewed = bool(_reviewer(expression, box))  # then it keeps its own verdict
         if verdict is None or was_reviewed:
             boxes.append(box)
         else:
@@ -106,12 +101,7 @@ def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
 
 
 class WithoutRejected:
-    """Leaves what a person rejected out of records, and counts the boxes of it in `boxes`.
-
-    A phrase that loses all of its boxes is left out, and so is one without boxes that is rejected.
-    Neither is known to be absent: no detector should learn the record's picture as background.
-    With `keep`, records stay as they are, for a user who wants what was rejected, too.
-    """
+    """Leaves what a person rejected out of records, unless `keep`; counts its boxes in `boxes`."""
 
     def __init__(self, keep: bool = False) -> None:
         self.boxes = 0  # how many were left out
@@ -122,10 +112,7 @@ class WithoutRejected:
             yield record if self._keep else record.updated(self.of(record))
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns of a record that change when what was rejected is left out.
-
-        The boxes that are left out are counted.
-        """
+        """Return the columns of a record that change when what was rejected is left out."""
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}
@@ -141,8 +128,7 @@ class WithoutRejected:
         return columns
 
     def _left_and_missed(self, expressions: Iterable[Any]) -> tuple[list[Any], list[str]]:
-        # The expressions that are left, and the phrases whose thing a person has seen, though it
-        # has no box.
+        """Return what is left, and the phrases of things that a person saw without a box."""
         left: list[Any] = []
         missed: list[str] = []
         for expression in expressions:
@@ -157,8 +143,7 @@ class WithoutRejected:
         return left, missed
 
     def _without_rejected_boxes(self, expression: dict[str, Any]) -> dict[str, Any] | None:
-        # The expression with the boxes that are left; None if all of it is rejected. What is left
-        # out is counted in `boxes`.
+        """Return an expression with the boxes that are left; None if all of it is rejected."""
         boxes = expression.get("instances") or []
         boxes_left = not_rejected({**expression, "instances": boxes})
         if boxes_left is None:
@@ -171,8 +156,7 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    # Whether it is a dict whose boxes are a list of dicts, or are missing. Anything else stays in
-    # the record, and is reported when that is read.
+    """Whether boxes can be looked at; anything else stays, and is reported when it is read."""
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

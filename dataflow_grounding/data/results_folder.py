@@ -63,10 +63,7 @@ def folder_of_results(results: str) -> str:
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """Yield what the blocks of a run's spec state under `part`, its pipeline's block first.
-
-    For "data", and a spec {"autolabel_type": "x", "x": {"data": {…}}}, that is the inner {…}.
-    """
+    """Yield what the blocks of a run's spec have at `part`, its pipeline's block first."""
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so all blocks are looked at. A shipped
     # pipeline's block comes twice, which does no harm: the first one counts.
@@ -76,16 +73,13 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
-    """Return the folders where relative paths of pictures are looked for, in order: `image_root`
-    alone, if there is one, else those that `run.json` states, that of RESULTS, and the current one.
-
-    `run.json` may be a stranger's: folders that a row of a file may not name are left out.
-    """
+    """Return where relative paths of pictures are looked for: `image_root`, or several folders."""
     if image_root:
         return (image_root,)
     stated = run_of(results).get("image_folders")
     if not isinstance(stated, list):
         stated = []
+    # `run.json` may be a stranger's.
     folders = []
     for path in stated:
         if isinstance(path, str) and may_be_named(path, [results]):

@@ -141,7 +141,7 @@ class _CountedLines:
             yield line
 
     def _refuse_utf_16(self, first_line: bytes) -> None:
-        # Without a mark at its beginning, UTF-16 has a zero in each ASCII character: "{" is "{\0".
+        # Without a mark, UTF-16 has a zero in each ASCII character: "{" is "{\0".
         has_zeros = b"\0" in first_line[:4]
         if first_line.startswith(_OF_UTF_16) or has_zeros:
             raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
@@ -155,7 +155,7 @@ def as_line(row: Row) -> str:
 
 
 def _parse_row(number: int, line: str | bytes) -> Row:
-    # A line may state that its row is broken: `as_line` writes such ones.
+    """Return the row of a line, also of one by which `as_line` states that it is broken."""
     try:
         data = parse_line(line)
     except BrokenRow as error:
@@ -168,11 +168,7 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    # A file that ends in .json should be a list:
-    #   [{…}, {…}]          -> its items
-    #   {…}                 -> one row
-    #   {…} {…}, by lines   -> JSON lines under another name
-    #   a list, and then more, or another value -> InputError
+    """Read a list's items, one object as one row, or JSON lines under another name."""
     items_read = 0
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for items_read, item in enumerate(items_of(file), 1):
@@ -248,9 +244,8 @@ class RowWriter:
         self._file.close()
 
     def _convert(self) -> None:
-        # Until here the temporary file holds JSON lines, no matter what its name ends in. They are
-        # read whole, and then overwritten in the wanted type. A table is written by its path, and
-        # so into the same file, which stays open here.
+        """Write the temporary file's JSON lines again, in the wanted type."""
+        # A table is written by its path, and so into the same file, which stays open here.
         rows = read_records(self._part)
         if self.file_type == "json":
             lines = ",\n".join(map(dump_text, rows))

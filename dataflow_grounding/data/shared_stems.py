@@ -6,9 +6,7 @@ from dataflow_grounding._util.terminal import counted_items
 
 
 class SharedStems:
-    """Finds pictures that would share a label file: `a.jpg` and `a.png` both have `a.txt`. Only
-    hashes are kept, as there may be a million pictures.
-    """
+    """Finds pictures that would share a label file, a.jpg and a.png; it keeps hashes alone."""
 
     def __init__(self) -> None:
         self._first_endings: dict[int, str] = {}  # by the hash of the stem
@@ -16,7 +14,6 @@ class SharedStems:
         self._pairs: list[str] = []  # "a.jpg and a.png"
 
     def add(self, path: str) -> None:
-        """Take in the path of a picture; an empty one, and one that came before, change nothing."""
         if not path:
             return
         stem, ending = os.path.splitext(os.path.normpath(path))

@@ -118,7 +118,7 @@ class _WantedPhrase(NamedTuple):
 
 
 def _wanted_phrases(phrases: Sequence[str]) -> list[_WantedPhrase]:
-    # The longest first. Equal phrases are looked for together.
+    """Return phrases, equal ones together, the longest first."""
     wanted_by_words: dict[tuple[str, ...], _WantedPhrase] = {}
     for index, text in enumerate(phrases):
         phrase = _stripped(_fold(text))
@@ -138,9 +138,7 @@ def nearest_place(phrase: str, offset: float, caption: str) -> Span | None:
 
 
 def whole_words(span: Span, caption: str) -> Span:
-    """Return a span [start, end) without blanks at its ends, and with the words that it cuts; its
-    start is its end where it has nothing but blanks.
-    """
+    """Return a span without blanks at its ends, and with the words that it cuts."""
     # The span is one that a label file states: what is outside of the caption is cut off.
     start = max(0, span[0])
     end = max(start, min(span[1], len(caption)))
@@ -170,7 +168,6 @@ class _Folded:
 
     A letter, as a reader sees it, may be several characters before folding (é as e and an accent)
     or after it (ß as ss). `starts` and `ends` say where each character's letter is in the original.
-    `words` are what is between the edges, blanks and signs as well: "a", " " and "cat" of "a cat".
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -179,11 +176,12 @@ class _Folded:
         self.starts = starts
         self.ends = ends
         self.edges = [edge.start() for edge in _EDGES.finditer(kinds)]
+        # blanks and signs as well: "a", " " and "cat" of "a cat"
         self.words = tuple(text[start:end] for start, end in pairwise(self.edges))
 
     @cached_property
     def _places_of(self) -> Mapping[str, Sequence[int]]:
-        # the indices of each word among the words
+        """Return the indices of each word among the words."""
         places_of = defaultdict[str, list[int]](list)
         for place, word in enumerate(self.words):
             places_of[word].append(place)
@@ -225,9 +223,7 @@ class _Folded:
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    # The places of a phrase in a caption. First come those with the phrase's own Markdown marks,
-    # then those that are equal once all marks are taken out. A place that overlaps one of the first
-    # isn't listed twice.
+    """Return the places of a phrase, first those with its own Markdown marks, then any others."""
     with_marks = list(caption.occurrences(phrase))
     plain_phrase = _without_marks(phrase)
     has_no_marks = plain_phrase is phrase and plain_caption is caption
@@ -241,16 +237,16 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 
 def _overlaps_one_of(span: Span, spans: Sequence[Span]) -> bool:
-    # Whether a span shares a character with one of several, which are in order. Only the last of
-    # them that begins before the span's end may share one.
+    """Whether a span shares a character with one of several, which are in order."""
     start, end = span
+    # Only the last of them that begins before the span's end may share one.
     # (end, end) comes before all that begin at `end` or later
     last_before_end = bisect_left(spans, (end, end)) - 1
     return last_before_end >= 0 and spans[last_before_end][1] > start
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    # Without Markdown's marks; the same object where it has none.
+    """Return a text without Markdown's marks; the same object where it has none."""
     ranges_between_marks: list[Span] = []
     end_of_last_mark = 0
     for signs in _MARKS.finditer(folded.text):
@@ -266,11 +262,7 @@ def _without_marks(folded: _Folded) -> _Folded:
 
 
 def _are_signs_of_the_text(folded: _Folded, start: int, end: int) -> bool:
-    # Whether the signs from `start` to `end` belong to the text, though Markdown has such marks:
-    #   within a word                      -> they do: vis_a, 2*3
-    #   between blanks or ends of the text -> they do: "2 * 3", "*"
-    #   with an accent on the last one     -> they do
-    #   else                               -> they are marks: "a **red** car"
+    """Whether signs aren't Markdown's: in a word, vis_a, between blanks, 2 * 3, or accented."""
 
     # the characters next to the signs, "" at an end of the text, and their kinds
     before = folded.text[max(0, start - 1) : start]
@@ -302,8 +294,7 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    # Cuts any text into letters as a reader sees them, of one or several characters, and folds
-    # each.
+    """Fold a text by letters as a reader sees them, each of one or several characters."""
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
@@ -325,12 +316,10 @@ def _fold_letters(text: str) -> _Folded:
 
 
 def _kinds_of(letter: str, original: str, letter_before: str) -> str:
-    # The kind of each character of a folded letter:
-    #   "ss", which was ß -> "wW": the second character goes on with the first
-    #   an accent alone   -> "W": it goes on with the letter before. Folding leaves an accent alone
-    #                        if it was on a character that can't be seen.
+    """Return the kind of each character of a folded letter: "wW" of "ss", which was ß."""
     kind = _WORD if _is_of_word(original, letter[0]) else _SIGN
     continuing_kind = kind.upper()
+    # Folding leaves an accent alone if it was on a character that can't be seen.
     goes_on_with_letter_before = _is_accent(letter[0]) and letter_before != " "
     if goes_on_with_letter_before:
         return continuing_kind * len(letter)
@@ -338,8 +327,7 @@ def _kinds_of(letter: str, original: str, letter_before: str) -> str:
 
 
 def _are_of_one_letter(before: str, after: str) -> bool:
-    # Whether a character goes on with the letter before it, as an accent does, or the rest of a
-    # Hangul syllable or of a joined emoji.
+    """Whether a character goes on with the letter before it, as an accent does."""
     if before.isspace():
         return False
     # Accents begin at U+0300. Characters below it are letters and signs of their own, except after
@@ -366,9 +354,8 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    # The compatibility form, if it is one word or one character; else the canonical form:
-    #   the ligature ﬁ -> "fi"
-    #   ½              -> ½, because "1⁄2" would be cut into several words, as "°C" of ℃ would be
+    """Return the compatibility form if it is one word or character; else the canonical one."""
+    # "fi" of the ligature ﬁ, but not "1⁄2" of ½, which would be cut into several words.
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
     if is_of_one_word or len(compatible) == 1:
@@ -382,10 +369,10 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    # Whether a letter holds a word together, so that no phrase begins or ends next to it within
-    # the word. Signs don't, even if their compatibility form is spelt with letters (™, ㎡).
+    """Whether a letter holds a word together, so that no phrase ends next to it within it."""
     if _is_accent(folded):
         return True
+    # The compatibility form of a sign may be spelt with letters (™, ㎡).
     is_sign = unicodedata.category(letter).startswith("S")
     if is_sign or not (folded.isalnum() or folded == "_"):
         return False

@@ -31,6 +31,7 @@ def find_format(name: str, **options: Any) -> Format:
 
     Raises SpecError: there is no such format or option, or the user's own lacks a part.
     """
+    from dataflow_grounding.formats.format import Carries
     from dataflow_grounding.spec.user_code import in_one_line
 
     format_class = _class_named(name)
@@ -48,12 +49,17 @@ def find_format(name: str, **options: Any) -> Format:
         new_format.class_names = []
         new_format.bad = BadEntries(stops=True)
         if name in FORMATS:  # a user's own class states the rest itself
-            _state_as_in_table(new_format, name)
+            row = FORMATS[name]
+            new_format.name = name
+            new_format.about = row["about"]
+            new_format.data_file = row["file"]
+            abilities = dict.fromkeys(row["says"], True)
+            new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
     return new_format
 
 
 def _class_named(name: str) -> Any:
-    # The class of a format of ours, or what the user's own `module:Class` is.
+    """Return the class of a format of ours, or what the user's own `module:Class` is."""
     from dataflow_grounding.spec.user_code import named
 
     row = FORMATS.get(name)
@@ -62,7 +68,6 @@ def _class_named(name: str) -> Any:
 
 
 def _check_own_class(format_class: Any, name: str) -> None:
-    # Raises SpecError unless what the user's own `module:Class` is can be used as a format.
     from dataflow_grounding.formats.format import Format
 
     if not (isinstance(format_class, type) and issubclass(format_class, Format)):
@@ -76,18 +81,6 @@ def _check_own_class(format_class: Any, name: str) -> None:
     missing += [part for part in ("name", "about", "data_file") if not hasattr(format_class, part)]
     if missing:
         raise SpecError(f"format {name!r} lacks {', '.join(missing)}: docs/extending.md shows one")
-
-
-def _state_as_in_table(new_format: Format, name: str) -> None:
-    # Sets what formats.yaml says of a format of ours.
-    from dataflow_grounding.formats.format import Carries
-
-    row = FORMATS[name]
-    new_format.name = name
-    new_format.about = row["about"]
-    new_format.data_file = row["file"]
-    abilities = dict.fromkeys(row["says"], True)
-    new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
 
 
 def write(
@@ -199,7 +192,7 @@ def read(
 
 
 def _with_input_errors(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    # The rows. A file that can't be opened, or is too large for the memory, is an InputError.
+    """Raise InputError for a file that can't be opened, or is too large for the memory."""
     with errors_as(InputError, f"can't read {path}"):
         yield from rows
 

@@ -69,14 +69,7 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 
 @dataclass
 class Cvat(ReturningFormat):
-    """CVAT's own XML, which it takes as annotations of a task.
-
-    The task needs the labels `object`, `no box` and `picture`. Other labels of boxes, polygons and
-    masks are read as their phrases; other tags, shapes and attributes are counted.
-    What was read comes out as it was, with all of these.
-
-    The items of a Source (see imported.py) are the elements in the <image>, as texts.
-    """
+    """CVAT's XML, as annotations of a task; items of a Source are the elements of an <image>."""
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,8 +87,7 @@ class Cvat(ReturningFormat):
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            # The labels of the imported task, by `class_key`: `new_items`, which `items_of` calls
-            # below, chooses from them. There are none where no task was imported.
+            # `new_items`, which `items_of` calls below, chooses from labels of the imported task.
             task_labels = _labels_in(meta) if meta else ()
             self._label_of_key = {class_key(label): label for label in task_labels}
             for number, sample in enumerate(samples):
@@ -108,7 +100,7 @@ class Cvat(ReturningFormat):
             file.write("</annotations>\n")
 
     def _image_attributes(self, number: int, source: Source) -> str:
-        # An imported <image> keeps its attributes, but for its size, and its name if that is new.
+        """Return those of the imported <image>, but for its size, and its name if that is new."""
         sample = source.sample
         facts = {"id": number, **source.own.get("image", {})}
         name_at_import = source.own.get("picture")
@@ -123,7 +115,6 @@ class Cvat(ReturningFormat):
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return an element as it is now. A changed box without an outline is an upright <box>."""
         element = element_of(item)
-        # An upright box that wasn't moved has another area, too, if somebody has drawn an outline.
         was_upright = element.tag == "box" and not _rotation_of(element)
         has_other_area = mark.has_other_area(was_upright)
         if not has_other_area and not mark.is_renamed:
@@ -135,11 +126,7 @@ class Cvat(ReturningFormat):
         return text_of(element)
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
-        """Yield the element of a new box or phrase.
-
-        A box has the label of another box of its phrase, else its class where the task has that
-        label, else ours. A phrase without boxes is written where the task has our label for it.
-        """
+        """Yield an element, labelled as another box of the phrase, by its class, or as ours."""
         if mark.box is None:
             if class_key(_BOXLESS_LABEL) in self._label_of_key:
                 yield _mark_of_phrase_xml(mark.phrase, NO_BOX, group_id=None)
@@ -154,10 +141,7 @@ class Cvat(ReturningFormat):
             yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each <image>, and keep the <version> and <meta> in `preamble`.
-
-        A file of a video, or without images, is refused.
-        """
+        """Yield a record for each <image>; a file of a video, or without images, is refused."""
         file = file_of(path, self.data_file)
         has_images = False
         for element in read_xml(file):
@@ -175,8 +159,6 @@ class Cvat(ReturningFormat):
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
     def _record(self, image: Element, file: str) -> dict[str, Any]:
-        # The record of an <image>. Its boxes and tags of the same phrase and the same id, or group,
-        # are one expression. So are those of the same phrase that have neither id nor group.
         picture = image.attrib["name"]
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
         elements = self._read_elements(image, size, file)
@@ -205,7 +187,7 @@ class Cvat(ReturningFormat):
     def _add_what_is_said(
         self, elements: "_Elements", element: Element, size: Size, where: str
     ) -> None:
-        # Adds what an element says to `elements`: facts of the picture, or an expression.
+        """Add facts of the picture, or an expression, to `elements`."""
         label = element.get("label", "")
         is_tag = element.tag == "tag"
         facts = _facts(element, self.passed_over)
@@ -221,21 +203,15 @@ class Cvat(ReturningFormat):
             item = len(elements.items)  # the number that the element gets there
             elements.keyed_expressions.append(_keyed_expression(element, area, facts, item))
             return
-        self._count_unread(element)
-        if not is_tag:
-            elements.has_unread_shapes = True
-
-    def _count_unread(self, element: Element) -> None:
-        if element.tag == "tag":
-            self.passed_over[f"tags {element.get('label', '')!r}, kept for CVAT"] += 1
-        elif element.tag not in _AREAS:  # a useless one of these is a bad entry already
+        if is_tag:
+            self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
+            return
+        elements.has_unread_shapes = True
+        if element.tag not in _AREAS:  # a useless one of these is a bad entry already
             self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
 
     def _read_area(self, element: Element, size: Size, where: str) -> dict[str, Any]:
-        # The `bbox` of an element, perhaps with an outline: {"bbox": […], "outline": […]}.
-        # no box, mask or polygon  -> {}
-        # a useless mask, polygon  -> {}, and noted as a bad entry
-        # a useless <box>          -> an error, which the caller notes
+        """Return `bbox`, perhaps an outline; {} for no area, and for a useless mask or polygon."""
         if element.tag not in _AREAS:
             return {}
         if element.tag == "box":
@@ -255,19 +231,12 @@ class Cvat(ReturningFormat):
 
 @dataclass
 class _Elements:
-    """What is in an <image>.
+    """What is in an <image>."""
 
-    Attributes:
-        items: The elements, as texts, without those that can't be read.
-        keyed_expressions: An expression for each box, and each phrase without boxes.
-        facts_of_picture: Perhaps its `caption` and `image_id`.
-        has_unread_shapes: Whether there are shapes of which no box is read.
-    """
-
-    items: list[str] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)  # as texts, without those that can't be read
     keyed_expressions: list[KeyedExpression] = field(default_factory=list)
-    facts_of_picture: dict[str, str] = field(default_factory=dict)
-    has_unread_shapes: bool = False
+    facts_of_picture: dict[str, str] = field(default_factory=dict)  # `caption`, `image_id`
+    has_unread_shapes: bool = False  # whether there are shapes of which no box is read
 
 
 def _points_of(polygon: Element) -> list[float]:
@@ -283,7 +252,7 @@ def _rotation_of(box: Element) -> float:
 
 
 def _task_xml() -> str:
-    # Other readers of CVAT's XML look for this in front of the images.
+    """Return our labels, which other readers of CVAT's XML look for in front of the images."""
     labels = ""
     for name, (kind, attributes) in _LABELS.items():
         fields = "".join(
@@ -309,13 +278,13 @@ def _labels_in(meta: str) -> Iterator[str]:
 
 
 def _first_box_of(phrase: Phrase, source: Source) -> Element | None:
-    # The element of the phrase's first box in the imported file; None for a phrase of new boxes.
+    """Return the element of the phrase's first box in the imported file, if it has one."""
     items = [item for item, mark in source.marks.items() if mark.phrase is phrase and mark.box]
     return element_of(source.items[min(items)]) if items else None
 
 
 def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> None:
-    # Makes an element a <box> or <polygon>, without the attributes of the shape that it was.
+    """Make an element a <box> or <polygon>, without the attributes of the shape that it was."""
     element.tag, area = _area_of(box, outline)
     for name in set(_OF_AREA).difference(area):
         element.attrib.pop(name, None)
@@ -323,8 +292,7 @@ def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> N
 
 
 def _set_phrase(element: Element, phrase: Phrase) -> None:
-    # Writes a phrase where the element had its own: in its attribute `phrase`, or without that in
-    # the label, which is the class where the phrase has one.
+    """Write a phrase in the attribute `phrase`, or without that in the label, as its class."""
     attributes = [each for each in element if each.get("name") == "phrase" and each.text]
     for attribute in attributes:
         attribute.text = phrase.text
@@ -333,7 +301,7 @@ def _set_phrase(element: Element, phrase: Phrase) -> None:
 
 
 def _xml_like(other: Element, mark: Mark) -> str:
-    # A new box with the label, the group and the phrase of another element.
+    """Return a new box with the label, the group and the phrase of another element."""
     assert mark.box is not None
     area = _area_of(mark.box, mark.outline)
     element = _box_element(other.get("label", ""), area, other.get("group_id"))
@@ -342,7 +310,7 @@ def _xml_like(other: Element, mark: Mark) -> str:
 
 
 def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | None) -> Element:
-    # `area` is that of `_area_of`. The attributes are in CVAT's own order.
+    """Return an element whose attributes are in CVAT's own order."""
     tag, place = area
     facts = {"label": label, "source": "manual", "occluded": "0", **place}
     group = {"group_id": group_id} if group_id else {}
@@ -350,8 +318,7 @@ def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | N
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str, str]]:
-    # The tag, and the attributes that tell the area: a <box>, turned where the outline is a rotated
-    # box, or a <polygon> for any other outline.
+    """Return the tag and the area's attributes of a <box>, turned or not, or of a <polygon>."""
     if outline is None:
         return "box", _edges_of(box)
     rotated = rotated_box_of(outline)
@@ -367,8 +334,7 @@ def _edges_of(box: Bbox) -> dict[str, str]:
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:
-    # The elements of a picture that came from no file of CVAT's. Boxes of one phrase have the same
-    # `group_id`. A phrase without boxes has one element, a tag.
+    """Yield the elements of a picture that came from no file of CVAT's."""
     facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
     if any(facts.values()):
         yield _with_attributes(_tag(_PICTURE), facts)
@@ -379,8 +345,7 @@ def _picture_xml(sample: Sample) -> Iterator[str]:
 
 
 def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> str:
-    # An element with a label of ours: the phrase's box of that number, or with NO_BOX the tag of a
-    # phrase without boxes.
+    """Return a box of our label, or with NO_BOX the tag of a phrase without boxes."""
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -409,11 +374,14 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
 def _keyed_expression(
     element: Element, area: Mapping[str, Any], facts: Mapping[str, str], item: int
 ) -> KeyedExpression:
-    # The expression of one element, after its key for `unite`. `area` is what `_read_area` has
-    # read, empty for a tag; `facts` are what `_facts` has read; `item` is the element's number
-    # among its picture's.
+    """`area` is empty for a tag; `item` is the element's number among its picture's."""
     label = element.get("label", "")
-    _check_facts(facts, label)
+    is_ours = label in (_BOX, _BOXLESS_LABEL)
+    if is_ours and "phrase" not in facts:
+        raise BrokenRow(f"what is labelled {label!r} has no phrase")
+    status = facts.get("status")
+    if status is not None and status not in _BOXLESS_STATUSES:
+        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
     text = facts.get("phrase") or label  # our export writes a phrase, other tools only a label
     instances = []
     if area:
@@ -430,20 +398,8 @@ def _keyed_expression(
     return (own_id, text), expression
 
 
-def _check_facts(facts: Mapping[str, str], label: str) -> None:
-    # Raises BrokenRow where an element of ours has lost its phrase, or its status is no status.
-    is_ours = label in (_BOX, _BOXLESS_LABEL)
-    if is_ours and "phrase" not in facts:
-        raise BrokenRow(f"what is labelled {label!r} has no phrase")
-    status = facts.get("status")
-    if status is not None and status not in _BOXLESS_STATUSES:
-        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
-
-
 def _facts(element: Element, passed_over: Counter[str]) -> dict[str, str]:
-    # By name, the texts of attributes that are as the export writes them: {"phrase": "a dog",
-    # "score": "0.9"}. All others are counted in `passed_over`: those of other names, and those
-    # whose text the export wouldn't write, such as the score "high". Empty ones are left out.
+    """Return attributes that are as the export writes them, {"score": "0.9"}; count the others."""
     texts: dict[str, str] = {}
     for attribute in element.iter("attribute"):
         if attribute.text:

@@ -23,16 +23,12 @@ _NO_ITEM = -1
 
 
 class Mark(NamedTuple):
-    """A box that is to be written, or a phrase that has none: then `number` is NO_BOX.
-
-    `number` counts the phrase's boxes from 0. Of one that came from an item, `is_moved` says that
-    the box is another than the item's, and `text` has the words that were read of the item.
-    """
+    """A box that is to be written, or a phrase that has none."""
 
     phrase: Phrase
-    number: int
-    is_moved: bool = False
-    text: str = ""
+    number: int  # of the phrase's box, from 0; NO_BOX for a phrase that has none
+    is_moved: bool = False  # whether the box is another than that of the item that it came from
+    text: str = ""  # the words that were read of that item
 
     @property
     def is_renamed(self) -> bool:
@@ -52,12 +48,9 @@ class Mark(NamedTuple):
         return outline
 
     def has_other_area(self, was_upright: bool) -> bool:
-        """Whether the area is another than the item's, which `was_upright` or had an outline.
-
-        - The box was moved: yes.
-        - It wasn't, but was upright, and somebody has drawn an outline since: yes.
-        - It wasn't, and had an outline: no, because outlines change only with their box.
-        """
+        """Whether the area is another than the item's, which `was_upright` or had an outline."""
+        # Somebody may have drawn an outline of a box that was upright. An outline that was there
+        # changes only with its box.
         return self.is_moved or (was_upright and self.outline is not None)
 
     @property
@@ -67,33 +60,24 @@ class Mark(NamedTuple):
 
 @dataclass
 class Source:
-    """What a source had of a sample's picture, and what became of it.
-
-    `own` is what the import kept in the column `imported`, empty if the sample came from no file of
-    the format. `marks` are by their item's number: what became of the item. `gone` has the numbers
-    of items that aren't written again, because they have lost their box, or an earlier record of
-    the picture has written them. `new` are the boxes of no item.
-    """
+    """What a source had of a sample's picture, and what became of it."""
 
     sample: Sample
-    own: Mapping[str, Any]
+    own: Mapping[str, Any]  # the column `imported`; empty if the sample is of no file of the format
     items: Sequence[Any]
-    marks: dict[int, Mark] = field(default_factory=dict)
+    marks: dict[int, Mark] = field(default_factory=dict)  # by their item's number
+    # Numbers of items that aren't written again: they have lost their box, or an earlier record of
+    # the picture has written them.
     gone: set[int] = field(default_factory=set)
-    new: list[Mark] = field(default_factory=list)
+    new: list[Mark] = field(default_factory=list)  # boxes of no item
 
     def leave_out_items_of_no_box(self) -> None:
-        """Add the items that no box has come from to `gone`: an earlier record of the picture has
-        written them.
-        """
+        """Leave out what no box came from: an earlier record of the picture has written it."""
         self.gone.update(set(range(len(self.items))) - self.marks.keys())
 
 
 class ReturningFormat(Format):
-    """A format whose export gives back what its import has kept.
-
-    Items of the source come first, in their order, without those that have lost their box.
-    """
+    """A format whose export gives back what its import has kept, first and in its order."""
 
     @abstractmethod
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
@@ -104,13 +88,7 @@ class ReturningFormat(Format):
         """Return the items of a box that the source doesn't have."""
 
     def source_of(self, sample: Sample) -> Source:
-        """Return what the source had, and what became of it.
-
-        An item, such as a COCO annotation, is written once. If two phrases have a box of it:
-
-        - the boxes are equal: the first phrase has the item, and the second box isn't written
-        - they differ: the second one is written as a new box
-        """
+        """Return what the source had, and what became of it; an item is written once."""
         own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
         read_items = set(own.get("read", ()))
@@ -122,7 +100,8 @@ class ReturningFormat(Format):
                     source.new.append(mark)
                     continue
                 first_mark = source.marks.setdefault(item, mark)
-                if mark.box != first_mark.box:  # a second phrase has the item, with another box
+                # A second phrase that has the item with the same box isn't written.
+                if mark.box != first_mark.box:
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()  # their boxes aren't in the sample any more
         return source
@@ -141,19 +120,14 @@ class ReturningFormat(Format):
         return any(self.is_rest(source.items[number]) for number in rest)
 
     def goes_back_empty(self, record: Mapping[str, Any], is_without_boxes: bool) -> bool:
-        """Return whether a picture goes back without any box.
-
-        - It came without boxes, and nobody has added one: it goes back.
-        - All of its boxes were taken away: it goes back if something else of it does, such as a
-          crowd.
-
-        `is_without_boxes` says that no box is left: each phrase was rejected, or isn't there.
-        """
+        """Return whether a picture goes back without any box, because it came so or has a rest."""
         own = kept_of(record, self.name)
+        # It came without boxes, and nobody has added one.
         came_empty = bool(own) and not own["read"]
         is_still_empty = came_empty and not record.get("expressions")
         if is_still_empty:
             return True
+        # Its boxes were rejected or taken away, and something else goes back, such as a crowd.
         return is_without_boxes and self.has_rest(record)
 
     def items_of(self, source: Source) -> Iterator[Any]:
@@ -168,14 +142,10 @@ class ReturningFormat(Format):
 
 
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    """Whether an outline fits its box as it is now.
-
-    A box that is as it was read needs to fit only roughly, because sources have boxes that differ
-    from their outlines. A box that was moved has to be the one around the outline: else the outline
-    is still that of the old box.
-    """
+    """Whether an outline fits its box: roughly as it was read, exactly once the box was moved."""
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
+    # Sources have boxes that differ from their outlines.
     if not outlines.fits(outline, box, size):
         return False
     source: Any = instance.get(COLUMN)
@@ -191,10 +161,7 @@ def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
-    """Return an instance, or a phrase without any, with the number of the item it was read of.
-
-    Its column is {"item": 3, "text": "a dog", "bbox": […]}; a phrase has no `bbox` there.
-    """
+    """Return what was read with its item: {"item": 3, "text": "a dog", "bbox": […]}."""
     source = {"item": item, "text": text}
     if "bbox" in read:
         source["bbox"] = read["bbox"]
@@ -217,9 +184,7 @@ def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) 
 
 
 def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
-    """Return what the format's import kept of a record; empty for that of another format, and for a
-    column that somebody has damaged.
-    """
+    """Return what the format's import kept of a record; empty if it is another's, or damaged."""
     own = record.get(COLUMN)
     if not isinstance(own, Mapping) or own.get("format") != format:
         return {}
@@ -241,9 +206,7 @@ def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
 
 
 def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
-    # The number of the item that a box came from, and the box's mark. With NO_BOX for `number` both
-    # are those of a phrase without boxes. The item is _NO_ITEM for what is new, and for a column
-    # that somebody has damaged.
+    """Return a box's item, _NO_ITEM if it is new, and its mark; NO_BOX is the phrase itself."""
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:

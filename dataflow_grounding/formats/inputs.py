@@ -37,13 +37,7 @@ _MAX_ENDINGS = 5  # endings of other files than pictures that are reported
 
 
 def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
-    """Return the input at `path`; None for a plain file of rows, a pipe, and if nothing is there.
-
-    `path` may be a file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`. Pictures
-    in `results_dir` don't belong to the input. Raises InputError where nothing in it could be an
-    input, MissingExtra without Parquet's library. The library of `datasets` is imported only when
-    rows are read.
-    """
+    """Return the input at `path`; None for a plain file of rows, a pipe, or where nothing is."""
     if path.startswith(DATASETS):
         return _of_dataset(path, split)
     path_kind = kind_of(path)  # "" if nothing is there
@@ -63,7 +57,7 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
-    # None for a plain file of rows.
+    """Return None for a plain file of rows."""
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)
@@ -81,7 +75,7 @@ def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _of_folder(folder: str, split: str, results_dir: str) -> Input:
-    # It may be a data set that `datasets` saved, pictures with metadata, or pictures alone.
+    """Return a data set that `datasets` saved, pictures with metadata, or pictures alone."""
     if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
     for name in METADATA:
@@ -117,8 +111,7 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
 def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
-    # `names` are paths of files in `folder`; those of pictures become rows. Files in `results_dir`
-    # are left out, if it isn't "". `if_none` is the text of the error where no picture is left.
+    """Return a row for each picture among `names`; `if_none` is the error where there is none."""
     pictures: list[str] = []
     others: list[str] = []
     for name in _without_own_files(folder, list(names), results_dir):
@@ -141,7 +134,7 @@ def _of_pictures(
 
 
 def _without_own_files(folder: str, names: Sequence[str], results_dir: str) -> Iterator[str]:
-    # The names of files that neither are in the run's results nor belong to a report.
+    """Yield the files that neither are in the run's results nor belong to a report."""
     results = ""
     if results_dir:
         results = os.path.join(absolute(results_dir), "")  # a "/" ends it: out2 isn't in out
@@ -153,9 +146,7 @@ def _without_own_files(folder: str, names: Sequence[str], results_dir: str) -> I
 
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    # Folders with copies of pictures that a report shows: `report_files/` with a README.txt, next
-    # to `report.html`. These two files are looked for on disk, because a pattern such as `**/*.jpg`
-    # leaves them out of `names`.
+    """Return the folders of pictures that reports show: `report_files/` next to `report.html`."""
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -167,6 +158,7 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     report_folders = []
     for candidate in sorted(candidates):
         page = f"{candidate.removesuffix('_files')}.html"
+        # They are looked for on disk: a pattern such as `**/*.jpg` leaves them out of `names`.
         signs = (page, f"{candidate}/README.txt")
         is_of_report = all(kind_of(joined(folder, path)) == "file" for path in signs)
         if is_of_report:
@@ -192,8 +184,7 @@ def _passed_over_in_words(others: Sequence[str], pictures: Sequence[str]) -> str
 
 
 def _may_hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
-    # Whether the other files seem to hold boxes, by their names: a file that is called as a picture
-    # is, a.txt of a.jpg; or one file for all, as COCO's.
+    """Whether one is called as a picture is, a.txt of a.jpg, or as one file for all, as COCO's."""
     stems = {_stem(name) for name in pictures}
     for name in others:
         stem, ending = os.path.splitext(os.path.basename(name.lower()))
@@ -220,8 +211,7 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 
 def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
-    # Rows are numbered from 1 through all shards. A run reads them several times, and `notes_said`
-    # has the notes of earlier times, so that each is said once.
+    """Yield rows, numbered through all shards; those of `notes_said` aren't said again."""
     samples = chain.from_iterable(map(tar_samples, shards))
     for number, sample in enumerate(samples, 1):
         if sample.by_stem and BY_STEM not in notes_said:
@@ -234,8 +224,7 @@ def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    # What is read later replaces what was read before. So a caption in the `.json` wins over that
-    # in the `.txt`, and `image` is the sample's first picture, even if the `.json` has an `image`.
+    """The `.json` wins over the `.txt`, and the sample's picture over an `image` in the `.json`."""
     if sample.error is not None:
         raise sample.error
     row: dict[str, Any] = {}
@@ -253,14 +242,18 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    # The captions of a COCO file, whose file names start from `folders`. None for other JSON, which
-    # may be a list of rows.
+    """Return the captions of a COCO file; None for other JSON, which may be a list of rows."""
     data = _object_in(path)
     images = data.get("images")
     annotations = data.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         return None
-    _refuse_without_captions(path, annotations)
+    if not any(isinstance(item, dict) and "caption" in item for item in annotations):
+        raise InputError(
+            f"{path} is a COCO file without captions: boxes go into the pipeline"
+            " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
+            ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
+        )
     entries = [image for image in images if isinstance(image, dict)]
     file_names = {str(image.get("id")): image.get("file_name") for image in entries}
     counts = f"{len(annotations)} captions of {len(file_names)} pictures"
@@ -274,18 +267,8 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     )
 
 
-def _refuse_without_captions(path: str, annotations: Iterable[Any]) -> None:
-    if not any(isinstance(item, dict) and "caption" in item for item in annotations):
-        raise InputError(
-            f"{path} is a COCO file without captions: boxes go into the pipeline"
-            " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
-            ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
-        )
-
-
 def _object_in(path: str) -> dict[str, Any]:
-    # The object in a JSON file; {} for any other JSON. A file that doesn't begin with "{" isn't
-    # read further: it may be a large list of rows.
+    """Return the object in a JSON file; {} for any other, which may be a large list of rows."""
     with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
         beginning = file.read(64).removeprefix(b"\xef\xbb\xbf")  # UTF-8's mark
         if not beginning.lstrip().startswith(b"{"):
@@ -309,7 +292,7 @@ def _coco_rows(
 
 
 def _load(path: str) -> Any:
-    # A dict of splits; or the split itself, where only one was saved in the folder.
+    """Return a dict of splits; or the split itself, where only one was saved in the folder."""
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()
@@ -328,9 +311,8 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
-    # A saved data set counts as unchanged as long as its `state.json` files are. One of the hub's
-    # has no such files.
     folder = path if os.path.isdir(path) else "."
+    # A saved data set counts as unchanged as long as these are. One of the hub's has none.
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(
         path,
@@ -350,7 +332,7 @@ def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _split_of(splits: Mapping[str, Any], path: str, split: str) -> Any:
-    # The split of that name; for "", the only one that there is.
+    """Return the split of that name; for "", the only one that there is."""
     if not split and len(splits) == 1:
         split = next(iter(splits))
     if split not in splits:

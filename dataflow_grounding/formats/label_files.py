@@ -53,19 +53,12 @@ Labelled: TypeAlias = dict[str, Any]
 
 
 class Label(NamedTuple):
-    """What labels say of a picture.
+    """What labels say of a picture."""
 
-    Attributes:
-        regions: Each says in `line` which of `lines` it is from, by its index.
-        lines: Of the file, without blank ones and those that can't be read.
-        unread: Why entries can't be read, with their places.
-        left_out: Counts of what else isn't taken as it is, in words.
-    """
-
-    regions: list[Labelled]
-    lines: list[str]
-    unread: list[str]
-    left_out: Counter[str] = Counter()
+    regions: list[Labelled]  # each has in `line` the index of its line in `lines`
+    lines: list[str]  # of the file, without blank ones and those that can't be read
+    unread: list[str]  # why entries can't be read, with their places
+    left_out: Counter[str] = Counter()  # by words, what else isn't taken as it is
 
 
 class Names(NamedTuple):
@@ -93,12 +86,7 @@ _BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size
 
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
-    """Return what is in a label file.
-
-    `regions_of` takes the fields of a line. It returns a list of the line's one region, or an empty
-    list. The label's `unread` tells of each line for which it raises BrokenRow, or that is not
-    UTF-8. Raises BrokenRow where the file can't be read at all.
-    """
+    """Return what is in a label file; `regions_of` makes a line's fields one region, or none."""
     label = Label(regions=[], lines=[], unread=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
         data = file.read()
@@ -122,22 +110,15 @@ def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]
 
 
 def read_kitti(path: str) -> Label:
-    """Return what is in a label file of KITTI's. Raises BrokenRow where it can't be read."""
     return read_label_file(path, _kitti_regions)
 
 
 def read_yolo(path: str, names: Names, size: Size) -> Label:
-    """Return what is in a label file of YOLO's, of a picture of that size.
-
-    Raises BrokenRow where it can't be read.
-    """
     return read_label_file(path, partial(_yolo_regions, names, size))
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
-    # The region of a line, in a list; an empty list for a DontCare line, whose area isn't judged.
-    # The box has the numbers as they are written, and may have no area. The fields are: type,
-    # truncated, occluded, alpha, x1, y1, x2, y2, then 7 numbers in space, perhaps a score.
+    """Return the line's region, whose box may have no area; none for a DontCare line."""
     if fields[0].lower() == LEFT_OUT:
         return []
     # 8 fields end with the box, 15 are a whole label, the 16th is a score; some lines have 17.
@@ -155,12 +136,12 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
 
 
 def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # The one region of a line, in pixels. The fields are one of these, in parts of the sides:
-    # class cx cy width height, perhaps a score     -> the box
-    # class x1 y1 x2 y2 x3 y3 and so on             -> the outline, and the box around it
-    # class cx cy width height, and keypoints       -> the box, where `names` says how many follow
+    """Return the line's one region in pixels: a box, perhaps with keypoints, or an outline."""
     if names.keypoints:
-        fields = _without_keypoints(fields, names.keypoints)
+        count = 5 + names.keypoints
+        if len(fields) != count:
+            raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {count}")
+        fields = fields[:5]
     is_outline = _has_outline(fields)
     if len(fields) not in (5, 6) and not is_outline:  # the sixth is a score
         raise BrokenRow(
@@ -169,7 +150,10 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
     class_name = class_in(fields[0], names)
     numbers = [*map(number_in, fields[1:])]
     parts = numbers if is_outline else numbers[:4]  # all but a score
-    _check_parts(parts, fields)
+    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
+        raise BrokenRow(
+            f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
+        )
     if is_outline:
         bbox = in_pixels(outlines.bounds(parts), size, DECIMALS)
         outline = in_pixels(parts, size, DECIMALS_OF_POINTS)
@@ -178,23 +162,8 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
     return [{"type": class_name, "bbox": bbox, **score_among(numbers[4:])}]
 
 
-def _check_parts(parts: Sequence[float], fields: Sequence[str]) -> None:
-    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
-        raise BrokenRow(
-            f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
-        )
-
-
-def _without_keypoints(fields: list[str], keypoints: int) -> list[str]:
-    if len(fields) != 5 + keypoints:
-        raise BrokenRow(
-            f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}"
-        )
-    return fields[:5]
-
-
 def _has_outline(fields: Sequence[str]) -> bool:
-    # A class, then x and y of three points or more: 7 fields, 9, 11 and so on.
+    """Whether there are a class, and x and y of three points or more: 7 fields, 9, 11 and so on."""
     return len(fields) > 6 and len(fields) % 2 == 1
 
 
@@ -204,7 +173,7 @@ def in_pixels(parts: Sequence[float], size: Size, decimals: int) -> list[float]:
 
 
 def class_in(field: str, names: Names) -> str:
-    """Return the class that a field has the number of. Raises BrokenRow."""
+    """Return the class whose number a field is."""
     number = number_in(field)
     if number not in range(len(names.classes)):  # a range has 0.0 too, as NumPy writes it
         raise BrokenRow(f"class {field[:40]!r} is not one of the {len(names.classes)} names")
@@ -217,7 +186,6 @@ def _centred_corners(parts: list[float]) -> Bbox:
 
 
 def number_in(text: str) -> float:
-    """Return the number that a field is. Raises BrokenRow."""
     is_whole = text.lstrip("+-").isdecimal()
     try:
         # A whole number is an int, so that it comes out as it was written.
@@ -230,7 +198,7 @@ def number_in(text: str) -> float:
 
 
 def score_among(further: list[float]) -> dict[str, float]:
-    """Return the score, if that is all that `further` has: numbers after those of each label."""
+    """Return the score, if it is all that is left of a line after the numbers of each label."""
     if len(further) == 1 and 0 <= further[0] <= 1:
         return {"score": further[0]}
     return {}
@@ -266,46 +234,30 @@ def _names_in_yaml(text: str, path: str) -> Names:
     try:
         # every value a text: as YAML has it, `no` is false
         data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-        classes = [_checked_name(name) for name in _in_order(data["names"])]
-        return Names(classes, _count_of_keypoint_numbers(data.get("kpt_shape")))
+        names = data["names"]
+        if isinstance(names, dict):  # {"0": "cat", "1": "dog"}
+            by_number = {int(number): name for number, name in names.items()}
+            names = [by_number[number] for number in range(len(by_number))]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("names should be texts")
+        return Names(names, _count_of_keypoint_numbers(data.get("kpt_shape")))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
         ) from None
 
 
-def _in_order(names: Any) -> list[Any]:
-    # ["cat", "dog"] of this list itself, or of {"0": "cat", "1": "dog"}. Raises an error for
-    # anything else, a KeyError where a number is left out.
-    if isinstance(names, dict):
-        by_number = {int(number): name for number, name in names.items()}
-        return [by_number[number] for number in range(len(by_number))]
-    if not isinstance(names, list):
-        raise TypeError("names should be a list or a mapping")
-    return names
-
-
 def _count_of_keypoint_numbers(kpt_shape: Any) -> int:
-    # Of ["17", "3"], 17 points of 3 numbers each, it is 51. YAML writes null in several ways.
+    """Return 51 for ["17", "3"], 17 points of 3 numbers each."""
+    # YAML writes null in several ways.
     if kpt_shape in (None, "", "null", "~"):
         return 0
     points, numbers_of_point = kpt_shape
     return int(points) * int(numbers_of_point)
 
 
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"{name!r:.40} is no name")
-    return name
-
-
 class LabelFormat(PictureFiles):
-    """Base of KITTI, YOLO, and their kin.
-
-    The items of a Source (see imported.py) are the lines of the label file. A Mark is a box that is
-    to be written. A source that goes back is an imported data set that is exported in its own
-    format.
-    """
+    """Base of KITTI, YOLO, and their kin; the items of a Source are the lines of a label file."""
 
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
@@ -317,10 +269,7 @@ class LabelFormat(PictureFiles):
     measures = True
 
     def head(self, pictures: Mapping[str, str]) -> str:
-        """Return what the file with the names begins with, here nothing.
-
-        `pictures` has the folder of each part's pictures, by the part's name.
-        """
+        """Return the beginning of the file of names; `pictures` has each part's folder."""
         return ""
 
     @abstractmethod
@@ -337,19 +286,11 @@ class LabelFormat(PictureFiles):
 
     @abstractmethod
     def label(self, file: str, size: Size, names: Any) -> Label:
-        """Return what is in a label file, of a picture of that size.
-
-        `names` are what `names_of` read; None where there is no such file. Raises BrokenRow,
-        InputError.
-        """
+        """Return what is in a label file; `names` are None where there is no file of them."""
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        """Write the names of classes once for all parts.
-
-        A class has one number in all of them. The classes of the source that goes back come first,
-        then those of a fixed order. Others follow as their numbers are first asked for.
-        """
+        """Write the names of classes once for all parts; a class has one number in all of them."""
         pictures = {part: f"{part}/{FOLDER}" for part in out.parts} or {"train": FOLDER}
         with super().shared(out), out.file(self.names_files[0]) as names_file:
 
@@ -372,10 +313,8 @@ class LabelFormat(PictureFiles):
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
     def _write_names_back(self, numbers: Numbers, write_entry: Callable[[int, str], None]) -> None:
-        # The classes of the source that goes back keep their numbers. `number_of` would give one
-        # number to several classes that share a name, or have none. So each entry is written here,
-        # and its number is only reserved.
         for number, name in enumerate(self.names_back(), 1):
+            # `number_of` would give one number to several classes that share a name, or have none.
             write_entry(number, name)
             is_blank = not name.strip()  # `_written` would make "object" of it
             numbers.reserve("" if is_blank else self._written(name))
@@ -388,11 +327,7 @@ class LabelFormat(PictureFiles):
         return self._classes.written_class_of({"text": name, "class": name})
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
-        """Return the message on a picture whose label file is that of an earlier one.
-
-        The earlier one is named if only its ending differs, as of a.jpg and a.png. `pictures` has
-        the file names of all so far.
-        """
+        """Return the message on a picture whose label file is that of an earlier one."""
         stem, own_ending = os.path.splitext(file_name)
         earlier = "another picture"  # unless it is found below; `pictures` can't be gone through
         for ending in (*ENDINGS, *map(str.upper, ENDINGS)):
@@ -414,13 +349,7 @@ class LabelFormat(PictureFiles):
         return self.line(number, name, mark, source.sample.size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each picture, sorted in each folder, with or without a label file.
-
-        Label files without a picture are counted. Raises InputError where there is no picture, or
-        where no label file of a folder has one. `remarks` tell of pictures without a label file,
-        which are backgrounds, and of pictures that data.yaml names and that aren't there. With
-        `strict` these are InputErrors, too.
-        """
+        """Yield a record for each picture, sorted in each folder, with or without a label file."""
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)
         names = None  # as the file has them: with their keypoints, or by the words of labels
@@ -450,10 +379,11 @@ class LabelFormat(PictureFiles):
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str
     ) -> None:
-        # Adds the doubts to `remarks`. Raises InputError where there is no picture, and with
-        # `strict` where there is any doubt. `missing` are lines on pictures that the data set's
-        # lists name and that aren't where the lists say.
-        _refuse_without_pictures(folders, missing)
+        """Add doubts to `remarks`, or with `strict` refuse them; `missing` says what lists name."""
+        if not any(folder.pictures for folder in folders):
+            where = " and ".join(dict.fromkeys(folder.image_dir for folder in folders))
+            why = f"no picture in {where}: name the image root"
+            raise InputError("; ".join([why, *missing]))
         doubts = _doubts_on_backgrounds(folders, top)
         # A user who has named an image root knows that the pictures are in another place. CVAT, for
         # one, exports labels without pictures, with lists of them.
@@ -473,8 +403,7 @@ class LabelFormat(PictureFiles):
         return self.bad.marked(row)
 
     def _names_file(self, path: str, top: str) -> str | None:
-        # The file with the names of classes: `path` itself, or the first of `names_files` in it if
-        # it is the data set's folder, `top`. None where there is no such file.
+        """Return the file with the names of classes: `path`, or one in the data set's folder."""
         files = [path]
         if top == path:
             files = [os.path.join(top, name) for name in self.names_files]
@@ -484,7 +413,7 @@ class LabelFormat(PictureFiles):
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        # What a label file says, as columns of its record: regions of one class are one expression.
+        """Return the columns of a label file's record; regions of one class are one expression."""
         try:
             label = self.label(file, size, names)
         except (BrokenRow, OSError) as error:
@@ -501,15 +430,8 @@ class LabelFormat(PictureFiles):
         return columns
 
 
-def _refuse_without_pictures(folders: Sequence[LabelFolder], missing: Sequence[str]) -> None:
-    if not any(folder.pictures for folder in folders):
-        where = " and ".join(dict.fromkeys(folder.image_dir for folder in folders))
-        why = f"no picture in {where}: name the image root"
-        raise InputError("; ".join([why, *missing]))
-
-
 def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str]:
-    # Lines on the pictures that are read as backgrounds because they have no label file.
+    """Return lines on the pictures that are read as backgrounds, without a label file."""
     without_label = []
     for folder in folders:
         names = [image for image in folder.pictures if image not in folder.files]
@@ -523,7 +445,6 @@ def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str
 
 
 def _keyed_expression(region: Labelled) -> KeyedExpression:
-    # A region as an expression, after its class, which is its key for `unite`.
     class_name = region["type"]
     facts = {key: region[key] for key in region if key not in ("type", "line")}
     instance = with_item_number(facts, region["line"], class_name)
@@ -531,10 +452,7 @@ def _keyed_expression(region: Labelled) -> KeyedExpression:
 
 
 class NamedLabels(LabelFormat):
-    """Base of KITTI and DOTA: a label has its class as a word without blanks.
-
-    classes.yaml tells the classes by these words.
-    """
+    """Base of KITTI and DOTA, whose labels have words for classes; classes.yaml explains them."""
 
     class_field: ClassVar[int]  # the number of the field with the class
     box_fields: ClassVar[slice]  # the fields with the box
@@ -553,10 +471,7 @@ class NamedLabels(LabelFormat):
         return name.replace(" ", self.joint)
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return a line with the class and the box as they are now, and its other fields as read.
-
-        The class keeps its capitals, unless it is another one.
-        """
+        """Return a line as it is now; its class keeps its capitals, unless it is another one."""
         fields = item.split()
         name = fields[self.class_field].replace(self.joint, " ")
         is_other_class = class_key(name) != class_key(mark.phrase.text)
@@ -573,10 +488,7 @@ class NamedLabels(LabelFormat):
         return not mark.is_moved
 
     def named(self, label: Label, names: Mapping[str, str] | None) -> Label:
-        """Set the regions' types to their names in classes.yaml, and return the label.
-
-        A type that isn't in there stays.
-        """
+        """Set the regions' types to their names in classes.yaml, where they have one."""
         name_of_type = names or {}
         for region in label.regions:
             region["type"] = name_of_type.get(region["type"], region["type"])
@@ -606,14 +518,9 @@ class Kitti(NamedLabels):
 
 @dataclass
 class Yolo(LabelFormat):
-    """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0.
+    """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0."""
 
-    A picture's lines are polygons where each of its boxes has a polygon of its size. Otherwise all
-    lines are boxes: trainers misread a box among polygons. `preamble` has the `names` of a data set
-    that goes back.
-    """
-
-    preamble: Mapping[str, Any] = field(default_factory=dict)
+    preamble: Mapping[str, Any] = field(default_factory=dict)  # `names` of a source that goes back
 
     names_files = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
     joint = "/"  # between words for one thing
@@ -629,10 +536,7 @@ class Yolo(LabelFormat):
         return f"{folders}names:\n"
 
     def classes_of(self, names: Names) -> list[str]:
-        """Return the names of classes, from class 0, and keep them in `preamble`.
-
-        A remark tells which names several classes share.
-        """
+        """Return the names of classes, from class 0; a remark tells which names are shared."""
         self.preamble = {"names": names.classes}
         self.remarks += remarks_on_shared_names(enumerate(names.classes), self.name)
         return names.classes
@@ -642,9 +546,7 @@ class Yolo(LabelFormat):
         return f"  {number - 1}: {dump_text(name)}"
 
     def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
-        """Return YOLO's line: class from 0, centre, width and height, or the points of an outline;
-        the score is not written.
-        """
+        """Return class from 0, centre, width and height, or the points of an outline; no score."""
         x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
         centred = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
         return yolo_line(number, mark.outline or centred, size)
@@ -661,11 +563,7 @@ class Yolo(LabelFormat):
             self.remarks.append(f"{_RENUMBERED}: {self._renumbered:,}")
 
     def names_back(self) -> Sequence[str]:
-        """Return the names of the imported data.yaml, in their order, which keep their numbers.
-
-        There are none where the export has other classes, or where the user's list of them has
-        another order. Several classes may have one name, which is one class in records.
-        """
+        """Return the names of the imported data.yaml, unless the export has others."""
         if self.classes != "class":  # the user wants others, such as the head nouns of phrases
             return ()
         names = self.preamble.get("names")
@@ -681,9 +579,7 @@ class Yolo(LabelFormat):
         return names if is_same_order else ()
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
-        """Return the report on a picture with outlines, in which some box has no outline of its own
-        size: all of the picture's boxes are written as boxes then.
-        """
+        """Return the report where a box has no outline of its size: all become boxes then."""
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
         if not any(outlines.KEY in box for box in boxes):
             return ""
@@ -692,9 +588,7 @@ class Yolo(LabelFormat):
         return _BESIDE_BOXES
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return all lines of a picture: as boxes where only some are polygons, because trainers
-        would misread those that are boxes.
-        """
+        """Return all lines, as boxes unless all are polygons: trainers misread a mixture."""
         lines = [*earlier, *further]
         is_polygon = [len(line.split()) > 5 for line in lines]  # a box's line has 5 fields
         if any(is_polygon) and not all(is_polygon):
@@ -702,10 +596,7 @@ class Yolo(LabelFormat):
         return lines
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return a line with its class's number now, and new numbers where the box is another.
-
-        A score and keypoints are left out: trainers take no scores, and no boxes among poses.
-        """
+        """Return a line as it is now, without a score and keypoints, which trainers don't take."""
         number, _ = self._numbers.number_of(mark.phrase.text)
         fields = item.split()
         size = source.sample.size
@@ -717,9 +608,8 @@ class Yolo(LabelFormat):
         return " ".join([self._class_back(fields[0], number - 1, mark), *places])
 
     def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
-        # The class's number for a line that came with the number `field`. A line keeps it while
-        # that number still has the line's class. In a data set with "cat" as 0 and as 2,
-        # `class_number` of a cat is always 0, and a line that came with 2 keeps 2.
+        """Return the number that a line came with, `field`, while it has the line's class."""
+        # Where "cat" is class 0 and class 2, the `class_number` of a cat is 0, and 2 is right, too.
         own_number = int(float(field))  # perhaps written as 0.0
         if own_number < len(self._classes_of_source):  # data.yaml has the name of that number again
             is_still_right = self._written(self._classes_of_source[own_number]) == mark.phrase.text
@@ -741,7 +631,6 @@ class Yolo(LabelFormat):
         return []
 
     def label(self, file: str, size: Size, names: Names | None) -> Label:
-        """Return what is in a label file. Raises InputError without the names of classes."""
         if names is None:
             raise ImportRefused(
                 f"{file}: no {' or '.join(self.names_files)} with the names of classes in the"
@@ -765,8 +654,7 @@ def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
-    # Whether the first four numbers of a line, perhaps with keypoints, are the mark's box. In the
-    # line of an outline they are two points, which make another box.
+    """Whether the first four numbers are the mark's box; in an outline's line they are points."""
     corners = _centred_corners([*map(float, fields[1:5])])
     box = mark.phrase.boxes[mark.number]
     return all(
@@ -775,7 +663,7 @@ def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
 
 
 def _box_line(line: str) -> str:
-    # A polygon's line as that of the box around it; a box's line stays.
+    """Return a polygon's line as that of the box around it; a box's line stays."""
     class_number, *numbers = line.split()
     if len(numbers) == 4:
         return line

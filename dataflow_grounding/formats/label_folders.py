@@ -12,23 +12,14 @@ from dataflow_grounding.images.files import ENDINGS
 
 
 class LabelFolder(NamedTuple):
-    """A folder of pictures with its folder of labels: the label of sub/a.jpg is sub/a.txt.
-
-    Attributes:
-        image_dir: The folder of pictures.
-        label_dir: The folder of labels.
-        pictures: The pictures' paths in their folder, in order.
-        files: The label files of the pictures that have one, by the picture's path.
-        of_no_picture: Labels without a picture, sorted, by their paths in the folder of labels.
-        unlisted: How many pictures of the folder the data set's lists leave out.
-    """
+    """A folder of pictures with its folder of labels: the label of sub/a.jpg is sub/a.txt."""
 
     image_dir: str
     label_dir: str
-    pictures: list[str]
-    files: dict[str, str]
-    of_no_picture: list[str]
-    unlisted: int = 0
+    pictures: list[str]  # paths in `image_dir`, in order
+    files: dict[str, str]  # the label files of the pictures that have one, by the picture's path
+    of_no_picture: list[str]  # labels' paths in `label_dir`, sorted
+    unlisted: int = 0  # how many pictures of the folder the data set's lists leave out
 
     def kept(self, pictures: list[str], unlisted: int = 0) -> "LabelFolder":
         """Return the folder with only these of its pictures."""
@@ -42,14 +33,7 @@ class LabelFolder(NamedTuple):
 def label_folder(
     pictures: str, labels: str, keys: tuple[str, str], names_files: Iterable[str] = ()
 ) -> LabelFolder:
-    """Find the labels of pictures. Raises InputError where one of the two is no folder.
-
-    Args:
-        pictures: The folder of pictures.
-        labels: The folder of labels.
-        keys: The settings that name the two, for messages.
-        names_files: Files in the folder of labels that are no labels, such as classes.txt.
-    """
+    """Find the labels of pictures; `keys` are what messages call the two folders."""
     images = files_under(pictures, ENDINGS, keys[0])
     label_files = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
     label_of_image = {image: label_of(image) for image in images}
@@ -72,21 +56,7 @@ def find_label_folders(
     named: NamedPictures,
     other_files: Iterable[str],
 ) -> list[LabelFolder]:
-    """Return the folders of a data set, in which each picture is once.
-
-    They are looked for in `top` and in the folders directly in it, as YOLO, Roboflow and KITTI lay
-    them out. Then come those that only the data set's file names. Without any, the only one is the
-    image root, with labels in `top` itself.
-
-    Raises InputError where all labels of a folder are of other pictures.
-
-    Args:
-        top: The folder of the data set.
-        image_root: That of the pictures; `top` itself unless the user has named one.
-        folder_names: Pairs of what a folder of pictures and that of their labels are called.
-        named: The pictures that the data set's file names.
-        other_files: The names of files among the labels that are no labels.
-    """
+    """Return the folders of a data set, in which each picture is once."""
     pairs = _pairs_in(top, folder_names)
     laid_out = [pair.absolute for pair in pairs]
     for pictures, labels in named.pictures_of_pair:
@@ -100,14 +70,11 @@ def find_label_folders(
 
 
 class _Pair(NamedTuple):
-    """A folder of pictures, which may be missing, and the folder of their labels.
-
-    `is_only_named` says that the two aren't called as such folders usually are: the data set's file
-    names pictures in there.
-    """
+    """A folder of pictures, which may be missing, and the folder of their labels."""
 
     pictures: str
     labels: str
+    # The two aren't called as such folders usually are: the data set's file names pictures there.
     is_only_named: bool = False
 
     @property
@@ -129,9 +96,7 @@ def _pairs_in(top: str, folder_names: Sequence[tuple[str, str]]) -> list[_Pair]:
 def _folder_of(
     pair: _Pair, in_order: list[str], named: NamedPictures, other_files: Iterable[str]
 ) -> LabelFolder:
-    # The pictures of a pair that belong to the data set, with their labels. They are sought in the
-    # folders `in_order`.
-    # A list of pictures, such as train.txt, may be among the labels, and is no label.
+    """Return a pair's pictures that belong to the data set, sought in the folders `in_order`."""
     lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
     folder = _folder_of_labels(in_order, pair.labels, [*other_files, *lists])
     if pair.is_only_named and pair.pictures == pair.labels:
@@ -152,11 +117,7 @@ def _folder_of(
 
 
 def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
-    # Where the pictures of a pair may be, the best first:
-    # the user named no image root                -> the pair's own folder, if it exists
-    # a root inside the own folder, or around it  -> the own folder, then the root and its folders:
-    #                                                it may only say what paths start from
-    # a root apart from the own folder            -> the root and its folders
+    """Return where the pictures of a pair may be, the best first."""
     own_path = os.path.abspath(pictures)
     root = os.path.abspath(image_root)
     is_root_named = root != os.path.abspath(top)
@@ -167,6 +128,7 @@ def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
         folders.append(pictures)
         if not is_root_named:
             return folders
+        # A root inside the own folder, or around it, may only say what paths start from.
     folders.append(image_root)
     # Where the own folder is train/images of the data set, the root may have train/images, or only
     # train.
@@ -178,7 +140,7 @@ def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
 
 
 def _folder_of_labels(in_order: list[str], labels: str, other_files: list[str]) -> LabelFolder:
-    # The first folder that has a picture of one of the labels. If none has, the first of all.
+    """Return the first folder that has a picture of one of the labels, else the first of all."""
     keys = ("pictures", "labels")  # what messages call the two
     folders = []
     for pictures in in_order:
@@ -190,8 +152,7 @@ def _folder_of_labels(in_order: list[str], labels: str, other_files: list[str]) 
 
 
 def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
-    # The pictures of a named image root that belong to the data set: those that its own folder
-    # `pictures` has, too, or that have a label. All of them where that folder has no picture.
+    """Return pictures that the data set's own folder has, too, or that have a label."""
     own = set(files_under(pictures, ENDINGS, "pictures"))
     if not own:
         return folder.pictures
@@ -199,7 +160,7 @@ def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
 
 
 def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) -> LabelFolder:
-    # Only the pictures that the data set names. Those that its lists leave out are counted.
+    """Keep the pictures that the data set names; count those that its lists leave out."""
     wanted = named.pictures_of_pair.get(pair, set())
     kept = []
     for image in folder.pictures:
@@ -210,10 +171,7 @@ def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) 
 
 
 def _each_picture_once(folders: list[LabelFolder]) -> list[LabelFolder]:
-    # Folders of labels may share a folder of pictures, whose pictures then come several times:
-    # it has a label in one of the folders     -> it is kept there, not in those without its label
-    # it has two label files                   -> it is kept with each
-    # it has no label, or the same file twice  -> it is kept in the first folder
+    """Keep a picture with each of its label files, or without any in the first folder."""
     labelled: set[str] = set()
     for folder in folders:
         labelled.update(os.path.abspath(folder.path_of(image)) for image in folder.files)

@@ -5,7 +5,7 @@ Labels are a folder of files, one for each image, or one file for all.
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -58,25 +58,16 @@ class _Labelled(NamedTuple):
 
 @dataclass
 class _Labels:
-    """Images of a folder, and where their labels are.
-
-    Args:
-        image_dir: The folder of images, from which a record's `image_path` starts.
-        images: The images' paths in `image_dir`, in order.
-        keys: By an image's path, what `label_of` finds its label by: the path of the label file, or
-            the image's id in the COCO file. An image without a label has none.
-        label_of: Returns the label of such a key. It also takes the image's size, None if that
-            isn't known. Raises BrokenRow.
-        stated_sizes: Of images, the width and height that the labels say their boxes are in.
-        unread: Why labels of no image can't be read.
-    """
+    """Images of a folder, and how to read their labels."""
 
     image_dir: str
-    images: list[str]
-    keys: Mapping[str, str]
+    images: list[str]  # paths in `image_dir`, in order
+    labelled: Collection[str]  # those that have a label
+    # Takes a labelled image, and its size where that is known. Raises BrokenRow.
     label_of: Callable[[str, Size | None], Label]
+    # Of images, the size that the labels say their boxes are in.
     stated_sizes: Mapping[str, Size] = field(default_factory=dict)
-    unread: Sequence[str] = ()
+    unread: Sequence[str] = ()  # why labels of no image can't be read
 
     def seeds(
         self,
@@ -86,17 +77,15 @@ class _Labels:
         boxless: bool,
         crowds: int = 0,
     ) -> Seeds:
-        """Return the seeds of these labels.
-
-        Args:
-            origin: The file or folder of the labels.
-            files_read: All files that they are read from, each file in a folder of labels, too.
-            of_no_image: Labels without an image, or words on them.
-            boxless: Whether the steps do without regions.
-            crowds: How many crowd regions of a COCO file are left out.
-        """
+        """Return the seeds; `of_no_image` are labels without an image, or words on them."""
         images_and_labels = f"{self.image_dir} with {origin}"
         is_one_file = kind_of(origin) != "folder"
+        without_label = [image for image in self.images if image not in self.labelled]
+        found = Found(
+            places={"images_without_label": without_label, "labels_without_image": of_no_image},
+            counts={"images": len(self.images)},
+        )
+        found.count("crowd_regions_left_out", crowds)
         return Seeds(
             origin=images_and_labels,
             files=[origin] if is_one_file else [],  # what a run must not write over
@@ -105,31 +94,18 @@ class _Labels:
             without=images_and_labels,
             read=self._records,
             depends_on=partial(self._states, files_read),
-            found_before=self._found_before(of_no_image, crowds),
+            found_before=found,
         )
-
-    def _found_before(self, of_no_image: list[str], crowds: int) -> Found:
-        without_label = [image for image in self.images if image not in self.keys]
-        found = Found(
-            places={"images_without_label": without_label, "labels_without_image": of_no_image},
-            counts={"images": len(self.images)},
-        )
-        if crowds:
-            found.counts["crowd_regions_left_out"] = crowds
-        return found
 
     def _states(self, files: list[str]) -> Iterator[Any]:
-        # Yields each file that the records depend on, with its state, such as its size and time.
-        # Threads look at files in a store, which take a while.
         images = (joined(self.image_dir, image) for image in self.images)
         paths = itertools.chain(images, files)
+        # Threads look at files in a store, which take a while.
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
 
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
-        # Yields a record for each image. What can't be read has a record with SEED_ERROR, which
-        # fails in the run as other records do. Where too few entries can be read, `bad` raises an
-        # error.
-        bad = BadEntries()
+        """Yield a record for each image; what can't be read has a record with SEED_ERROR."""
+        bad = BadEntries()  # it raises an error where too few entries can be read
         taken: set[str] = set()  # stems that are an image's id: of a.jpg and a.png the first is "a"
         # Each image is opened, so that all go through the threads that may wait.
         for labelled in side_by_side(self._read, self.images, lambda _: True):
@@ -139,7 +115,6 @@ class _Labels:
             record = self._record_of(labelled, image_id, found)
             unread = labelled.label.unread
             region_count = len(record["regions"])
-            # `bad` compares the entries that can be read with those that can't.
             if labelled.error:
                 bad.note(labelled.error)
             elif region_count == 0 and not unread:  # that nothing is there is an entry, too
@@ -151,68 +126,53 @@ class _Labels:
         yield from _records_of_unread(self.unread, None, bad)
         bad.finish()
 
+    def _read(self, path: str) -> _Labelled:
+        size = upright_size(path, (self.image_dir,))
+        if path not in self.labelled:
+            return _Labelled(path, size, _NO_LABEL)
+        try:
+            return _Labelled(path, size, self.label_of(path, size))
+        except BrokenRow as error:
+            return _Labelled(path, size, _NO_LABEL, str(error))
+
     def _record_of(self, labelled: _Labelled, image_id: str, found: Found) -> dict[str, Any]:
+        path, size, label, error = labelled
         record: dict[str, Any] = {
             "image_id": image_id,
-            "image_path": labelled.path,
-            **size_columns(labelled.size),
+            "image_path": path,
+            **size_columns(size),
             "source": SOURCE,
         }
-        if labelled.error:
-            return {**record, "regions": [], SEED_ERROR: labelled.error}
-        return record | self._columns_of(labelled.label, labelled.path, labelled.size, found)
-
-    def _columns_of(
-        self, label: Label, path: str, size: Size | None, found: Found
-    ) -> dict[str, Any]:
-        # What a label says of its image, as columns of the record. What of it is left out or looks
-        # wrong is added to `found`.
-        columns: dict[str, Any] = {}
+        if error:
+            return {**record, "regions": [], SEED_ERROR: error}
         if label.unread:
-            columns[SKIPPED] = len(label.unread)
-        regions = [*_regions_of_area(label, path, found)]
-        columns["regions"] = regions
+            record[SKIPPED] = len(label.unread)
+        regions = []
+        for region in label.regions:
+            box = region["bbox"]
+            if area(box_of(box)) > 0:
+                regions.append({"bbox": box, "type": region["type"]})
+            else:
+                found.add("boxes_without_an_area", [f"{path}: the box {box} has no area"])
+        record["regions"] = regions
         if size is not None:
             found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))
-        is_opened = size is not None  # an image that can't be opened fails for that
-        if is_opened and regions:
+        # An image that can't be opened fails for that.
+        if size is not None and regions:
             # The size that the labels state replaces the image's own. Where the two differ, the
             # boxes are of another picture, and the record fails in the run: `check_stated_size`.
-            columns |= size_columns(self.stated_sizes.get(path))
+            record |= size_columns(self.stated_sizes.get(path))
         for what, words in _LEFT_OUT.items():
             found.count(what, label.left_out[words])
-        return columns
-
-    def _read(self, path: str) -> _Labelled:
-        # The image at a path in `image_dir`, with its label; an empty one where it has none.
-        size = upright_size(path, (self.image_dir,))
-        label = _NO_LABEL
-        try:
-            if path in self.keys:
-                label = self.label_of(self.keys[path], size)
-        except BrokenRow as error:
-            return _Labelled(path, size, label, str(error))
-        return _Labelled(path, size, label)
+        return record
 
 
 def _records_of_unread(
     reasons: Iterable[str], path: str | None, bad: BadEntries
 ) -> Iterator[dict[str, Any]]:
-    # A record that fails for each entry that can't be read: of the image at `path`, or of none.
     for why in reasons:
         bad.note(why)
         yield {"image_path": path, "regions": [], SEED_ERROR: why}
-
-
-def _regions_of_area(label: Label, path: str, found: Found) -> Iterator[dict[str, Any]]:
-    # The regions that have an area, as a record has them: without score and place in the file.
-    # Those without one are added to `found`.
-    for region in label.regions:
-        box = region["bbox"]
-        if area(box_of(box)) > 0:
-            yield {"bbox": box, "type": region["type"]}
-        else:
-            found.add("boxes_without_an_area", [f"{path}: the box {box} has no area"])
 
 
 def from_label_folder(
@@ -220,25 +180,23 @@ def from_label_folder(
 ) -> Seeds:
     """Return seeds from a folder of KITTI's label files, or of YOLO's.
 
-    Args:
-        image_dir: The folder of images.
-        label_dir: The folder of labels: of the image sub/a.jpg it is sub/a.txt.
-        key: The setting that names `label_dir`, for messages.
-        names_file: None for KITTI. For YOLO the file with the names of classes; empty for the
-            classes.txt in `label_dir`.
-        boxless: Whether the steps do without regions.
-
-    Raises:
-        InputError: A folder or YOLO's names are missing, or no label belongs to an image.
+    The label of the image sub/a.jpg is sub/a.txt in `label_dir`, which the setting `key` names.
+    `names_file` is None for KITTI. For YOLO it has the names of classes; if it is empty, the
+    classes.txt in `label_dir` has them. Raises InputError where a folder or the names are missing,
+    or no label belongs to an image.
     """
-    label_of: Callable[[str, Size | None], Label]
+    names: Names | None = None
     other_files: list[str] = []  # in the folder of labels, that aren't labels
     files_of_names: list[str] = []
-    if names_file is None:
-        label_of = _label_of_kitti
-    else:
-        path_of_names = names_file or _names_file_of(label_dir, key)
-        label_of = partial(_label_of_yolo, read_names(path_of_names))
+    if names_file is not None:
+        path_of_names = names_file or joined(label_dir, "classes.txt")
+        if not names_file and not kind_of(path_of_names):
+            names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")
+            raise InputError(
+                f"{names_key}: name the file with the class names (there is no {path_of_names}"
+                " either)"
+            )
+        names = read_names(path_of_names)
         other_files = ["classes.txt"]
         files_of_names = [path_of_names]
     settings = (setting("data.image_dir"), setting(key))
@@ -246,29 +204,17 @@ def from_label_folder(
     if not folder.files:
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
-    labels = _Labels(image_dir, folder.pictures, keys=folder.files, label_of=label_of)
+
+    def label_of(image: str, size: Size | None) -> Label:
+        if names is None:
+            return read_kitti(folder.files[image])
+        if size is None:  # the image can't be opened, and its record fails for that
+            return _NO_LABEL
+        return read_yolo(folder.files[image], names, size)
+
+    labels = _Labels(image_dir, folder.pictures, labelled=folder.files, label_of=label_of)
     files_read = [*folder.files.values(), *files_of_names]
     return labels.seeds(label_dir, files_read, folder.of_no_picture, boxless)
-
-
-def _label_of_kitti(path: str, size: Size | None) -> Label:
-    return read_kitti(path)
-
-
-def _label_of_yolo(names: Names, path: str, size: Size | None) -> Label:
-    # Where the size isn't known, the image can't be opened, and its record fails for that.
-    return _NO_LABEL if size is None else read_yolo(path, names, size)
-
-
-def _names_file_of(label_dir: str, key: str) -> str:
-    # The classes.txt among the labels. Raises InputError where there is none.
-    file = joined(label_dir, "classes.txt")
-    if not kind_of(file):
-        names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")
-        raise InputError(
-            f"{names_key}: name the file with the class names (there is no {file} either)"
-        )
-    return file
 
 
 def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
@@ -279,52 +225,30 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     coco = CocoFile(path)
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
-    id_of_name, size_of_id = _images_of(coco)
-    _refuse_other_folder(coco, id_of_name, image_dir, images)
-    of_no_image = sorted(id_of_name.keys() - {*images})
-    if left_out[STRAYS]:
-        of_no_image.append(f"{left_out[STRAYS]} annotations of no image")
-    stated_sizes = {
-        name: size_of_id[image_id]
-        for name, image_id in id_of_name.items()
-        if image_id in size_of_id
-    }
-    labels = _Labels(
-        image_dir,
-        images,
-        keys=id_of_name,
-        label_of=partial(_label_of_coco, coco, size_of_id),
-        stated_sizes=stated_sizes,
-        unread=coco.of_no_image,
-    )
-    return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
-
-
-def _refuse_other_folder(
-    coco: CocoFile, id_of_name: Mapping[str, str], image_dir: str, images: Iterable[str]
-) -> None:
-    # Raises InputError where no image of the file is in the folder.
+    id_of_name, stated_sizes = _images_of(coco)
     if coco.of_no_image and not id_of_name:  # why an image can't be read says more than the next
         raise InputError(coco.of_no_image[0])
     if id_of_name.keys().isdisjoint(images):
         raise InputError(
-            f"no image of {coco.path} is in {image_dir}: its file_name should be relative to"
+            f"no image of {path} is in {image_dir}: its file_name should be relative to"
             f" {setting('data.image_dir')}"
         )
+    of_no_image = sorted(id_of_name.keys() - {*images})
+    if left_out[STRAYS]:
+        of_no_image.append(f"{left_out[STRAYS]} annotations of no image")
 
+    def label_of(image: str, own_size: Size | None) -> Label:
+        # The boxes are in a picture of the stated size: the image's own doesn't count.
+        return coco.label(id_of_name[image], stated_sizes.get(image))
 
-def _label_of_coco(
-    coco: CocoFile, size_of_id: Mapping[str, Size], image_id: str, own_size: Size | None
-) -> Label:
-    # The boxes are in a picture of the size that the file states: the image's own doesn't count.
-    return coco.label(image_id, size_of_id.get(image_id))
+    labels = _Labels(image_dir, images, id_of_name, label_of, stated_sizes, coco.of_no_image)
+    return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
 
 
 def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size]]:
-    # Two tables of the file's images: their ids by their paths in the folder of images, and the
-    # sizes that the file states by their ids.
+    """Return images' ids, and the sizes that the file states, by paths in the folder of images."""
     id_of_name: dict[str, str] = {}
-    size_of_id: dict[str, Size] = {}
+    stated_sizes: dict[str, Size] = {}
     for image_id, name, image in coco.images():
         path_in_folder = os.path.normpath(name).replace(os.sep, "/")
         earlier_id = id_of_name.setdefault(path_in_folder, image_id)
@@ -335,31 +259,21 @@ def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size]]:
             )
         size = stated_size(image)
         if size is not None:
-            size_of_id[image_id] = size
-    return id_of_name, size_of_id
+            stated_sizes[path_in_folder] = size
+    return id_of_name, stated_sizes
 
 
 def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
-    """Return a line for each box that reaches out of an image of `size` (width, height).
-
-    A line begins with `where`. A box that reaches out by ROUNDING or less has none. Corners are
-    taken in their order: x1 and y1 may reach out to the left and above, x2 and y2 to the right and
-    below.
-    """
+    """Return a line, which begins with `where`, for each box that reaches out of an image."""
     boxes = [region["bbox"] for region in regions if reaches_beyond(region["bbox"], size)]
     return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in boxes]
 
 
 def size_columns(size: Size | None) -> dict[str, Any]:
-    """Return a record's `width` and `height`; neither where the size isn't known."""
     return {} if size is None else {"width": size[0], "height": size[1]}
 
 
 def upright_size(path: Any, folders: tuple[str, ...]) -> Size | None:
-    """Return the width and height of an image as it is upright; None if it can't be opened.
-
-    Raises MachineBusy, where it may be opened later.
-    """
     try:
         return open_image(Record({"image_path": path}, folders), "image_path").size
     except MachineBusy:

@@ -100,8 +100,7 @@ class LabelStudio(ReturningFormat):
     rotates = True
 
     def __post_init__(self) -> None:
-        # Ids of regions of the task that is written now: `_task_back` sets those that it has, and
-        # `new_items` adds those of new regions.
+        # ids of regions of the task that is written now
         self._taken_ids: set[Any] = set()
         # class_key → the label: of the list, then of others as they come
         self._label_of_class: dict[str, str] = {}
@@ -126,7 +125,7 @@ class LabelStudio(ReturningFormat):
             file.write(self._configuration(used_labels, has_polygons))
 
     def _label_of(self, phrase: Phrase) -> str:
-        # The label of a phrase's class; that of a new class is kept for the configuration.
+        """Return the label of the phrase's class; keep a new class for the configuration."""
         name = safe_for_xml(stated_class_of(phrase.expression))
         return self._label_of_class.setdefault(class_key(name), name) if name else _BOX
 
@@ -146,14 +145,14 @@ class LabelStudio(ReturningFormat):
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
     def _task_back(self, source: Source) -> dict[str, Any]:
-        # The task as it was, with the annotation that was read as it is now.
+        """Return the task as it was, with the annotation that was read as it is now."""
         list_name, number = source.own["place"]  # ["annotations", 2], see _imported_column
         task = {**source.own["task"]}
         has_other_name = source.sample.file_name != _path_of(task["data"][self.image])
         if has_other_name:  # such as that of its copy in the export
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
-        # `items_of` calls `new_items`, which gives ids that aren't among these.
+        # `items_of` calls `new_items`, which gives other ids.
         self._taken_ids = {item.get("id") for item in source.items}
         result = list(self.items_of(source))
         annotations = [*task[list_name]]
@@ -162,13 +161,7 @@ class LabelStudio(ReturningFormat):
         return task
 
     def source_of(self, sample: Sample) -> Source:
-        """Return what the source had, and what became of it.
-
-        The base class knows only the items that were read as a box or phrase. It has set their
-        marks, which say what is written for them, or has put their numbers into `gone`. Here the
-        other parts of a region follow: the text of a box gets the mark of the box, so that both are
-        changed together. Texts and relations of a region that is gone are gone, too.
-        """
+        """Let all parts of a region follow its item, the only one that the base class knows."""
         source = super().source_of(sample)
         items = source.items
         mark_of_region: dict[Any, Mark] = {}  # by the region's id
@@ -185,16 +178,10 @@ class LabelStudio(ReturningFormat):
         return source
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-        """Return a part of a region with its box and words as they are now.
-
-        `mark` says what they are, and whether they differ from those that were read of the part.
-        The part may be a box, or its text, which repeats where the box is. A box that was changed
-        and has no outline is written as an upright rectangle.
-        """
+        """Return a part of a region, such as a box or its text, with the box and words of now."""
         value = item.get("value")
         if not isinstance(value, dict):  # a relation
             return item
-        # A rectangle that wasn't moved has another area, too, if somebody has drawn an outline.
         was_upright = "points" not in value and not value.get("rotation")
         if mark.box and mark.has_other_area(was_upright):
             item = _with_area(item, mark, source)
@@ -203,32 +190,24 @@ class LabelStudio(ReturningFormat):
         return item
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
-        """Yield the regions of a new box or phrase.
-
-        In a task that somebody has configured, a new box takes the form of the task's first box:
-        with a text, or with its class as a label. In a task that our export wrote, and in one
-        without boxes, it takes the form that our export writes.
-        """
+        """Yield the regions of a new box or phrase, in the form of the task's first box or ours."""
         span_id = self._free_span_id()  # p0, p1 and so on, of which a box's id is made: p0b0
         first_box = next((item for item in source.items if _role(item) == "box"), None)
         is_box = mark.box is not None  # else it is a phrase without boxes
         if is_box and first_box is not None and not _is_written_as_ours(first_box):
             regions = _regions_like(first_box, f"{span_id}b0", mark, source)
         else:
-            label = self._label_next_to(first_box, mark.phrase)
+            if first_box is not None and _is_labelled_object(first_box):
+                label = _BOX  # the task may have no other label
+            else:
+                label = self._label_of(mark.phrase)
             regions = self._our_regions(span_id, mark, source, label)
         for region in regions:
             self._taken_ids.add(region.get("id"))
             yield region
 
-    def _label_next_to(self, first_box: Mapping[str, Any] | None, phrase: Phrase) -> str:
-        # Where boxes are labelled `object`, so is a new one: the task may have no other label.
-        if first_box is not None and _is_labelled_object(first_box):
-            return _BOX
-        return self._label_of(phrase)
-
     def _free_span_id(self) -> str:
-        # `p7` for a new phrase's place in the caption, if neither it nor that of its box is taken.
+        """Return "p7", say, if neither it nor "p7b0" is taken."""
         number = 0
         while not self._taken_ids.isdisjoint((f"p{number}", f"p{number}b0")):
             number += 1
@@ -286,14 +265,13 @@ class LabelStudio(ReturningFormat):
                     yield self.bad.marked(record)
 
     def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-        # None for a task without an annotation and without a prediction, which is counted. A
-        # person's annotation wins over a model's prediction.
+        """Return None for a task without an annotation and without a prediction."""
         if "data" not in task:
             raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
         annotations = _written_out(task.get("annotations"))
         latest = _latest(annotations)
         kind = "annotations"
-        if latest is None:
+        if latest is None:  # a person's annotation wins over a model's prediction
             kind = "predictions"
             latest = _latest(_written_out(task.get("predictions")))
         self._count_passed_over(annotations, latest)
@@ -302,16 +280,12 @@ class LabelStudio(ReturningFormat):
         all_parts = [self._with_outline(part, where) for part in latest["result"]]
         parts = self._readable_parts(all_parts, task["data"], where)
         record = self._record(task["data"], {**latest, "result": parts})
-        # The column is for an export: its parts are without the keys that `_with_outline` added.
         parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
         own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
         return {**record, **own}
 
     def _with_outline(self, part: Any, where: str) -> Any:
-        # a polygon                       -> gets its box and its outline in pixels, as `shape`
-        # a brush, or an odd polygon      -> becomes a part of the type _UNREAD, which is no box
-        # any other part                  -> stays as it is
-        # What is changed keeps the part as it is in the file, under _AS_READ.
+        """Add a polygon's box and outline in pixels as `shape`; one of no use becomes _UNREAD."""
         kind = str(part.get("type")) if isinstance(part, dict) else ""
         if kind.startswith(_BRUSH):
             return self._unread(part, BrokenRow("a brush is no polygon"), where)
@@ -345,7 +319,7 @@ class LabelStudio(ReturningFormat):
         )
 
     def _readable_parts(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
-        # The parts of the regions that can be read, and the relations between two such regions.
+        """Return the parts of regions that can be read, and relations between two such regions."""
         caption = data.get(self.caption) or ""
         numbers_of_region = self._readable_regions(result, caption, where)
         readable = set(chain.from_iterable(numbers_of_region.values()))
@@ -358,11 +332,11 @@ class LabelStudio(ReturningFormat):
     def _readable_regions(
         self, result: Sequence[Any], caption: str, where: str
     ) -> dict[Any, list[int]]:
-        # By the id of each region that can be read, the numbers of its parts. Each box is read here
-        # alone, so that one that can't be read doesn't cost the others. It may take its words from
-        # a place in the caption, so it is read together with the places, and these are tried first.
+        """Return the numbers of the parts of each region that can be read, by the region's id."""
         relations = [part for part in result if _is_relation(part)]
-        places: list[dict[str, Any]] = []  # parts of the places that could be read so far
+        # Each region is read alone, so that one that can't be read doesn't cost the others. A box
+        # may take its words from a place in the caption: places come first, and are read with it.
+        places: list[dict[str, Any]] = []
         readable: dict[Any, list[int]] = {}
         for own_id, numbers in self._parts_of_regions(result, where):
             parts = [result[number] for number in numbers]
@@ -378,8 +352,7 @@ class LabelStudio(ReturningFormat):
         return readable
 
     def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
-        # Each region's id, with the numbers of its parts: ("p0b0", [1, 2]) for a box and its text.
-        # Places in the caption come first. A part without an id is called by its number, from 1.
+        """Return each region's id with its parts' numbers, ("p0b0", [1, 2]), places in front."""
         numbers_by_id: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
             if _is_relation(part):
@@ -417,7 +390,7 @@ class LabelStudio(ReturningFormat):
 
 
 def _annotator_of(annotation: Mapping[str, Any]) -> str:
-    # An id, such as 1, or where the export writes out a user, the email. "" for a prediction.
+    """Return an id, or the email where the export writes out a user; "" for a prediction."""
     annotator = annotation.get("completed_by")
     if isinstance(annotator, dict):
         annotator = annotator.get("email") or annotator.get("id")
@@ -444,8 +417,7 @@ def _imported_column(
     latest: Mapping[str, Any],
     parts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    # The column's items are the parts of the annotation that is read, `latest`. Its `task` is the
-    # task without them, and `place` says where in the task they were: ["annotations", 2].
+    """Return the column; `place` in it says where the annotation was: ["annotations", 2]."""
     number = next(index for index, each in enumerate(task[list_name]) if each is latest)
     annotations = [*task[list_name]]
     annotations[number] = {**latest, "result": []}
@@ -454,16 +426,14 @@ def _imported_column(
 
 
 def _gone_regions(source: Source, remaining: Set[Any]) -> set[Any]:
-    # The ids of regions that aren't written again. `remaining` are the regions with an item that is
-    # still a box or phrase. A region of several phrases is among them until it has lost them all.
+    """Return the ids of regions without an item that is still a box or phrase."""
     gone_items = [source.items[number] for number in source.gone]
     gone = {item["id"] for item in gone_items if "id" in item} - remaining
     return gone | _places_of_gone_boxes(source.items, gone)
 
 
 def _places_of_gone_boxes(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
-    # The ids of places in the caption whose relations are all to regions that are gone: their
-    # phrase is gone with its last box. A place without any relation stays.
+    """Return the ids of places in the caption whose relations are all to regions that are gone."""
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
     for item in items:
@@ -486,7 +456,7 @@ def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
 def _regions_like(
     first_box: Mapping[str, Any], own_id: str, mark: Mark, source: Source
 ) -> Iterator[dict[str, Any]]:
-    # A new box as the task's first one is: with a text if that has one, else with its label.
+    """Yield a new box as the task's first one is: with a text if that has one, else a label."""
     assert mark.box is not None
     phrase = mark.phrase
     texts = _texts_of(first_box["id"], source)
@@ -496,8 +466,7 @@ def _regions_like(
         labels = [stated_class_of(phrase.expression) or phrase.text]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
-    # A part names the control that makes such parts, `from_name`. The first box may be a rectangle,
-    # and the new one a polygon: then only `to_name` is the first box's.
+    # The first box may be a rectangle, and the new one a polygon, of another control.
     names = {**_names_of_control(first_box), **_control_of(kind, source)}
     yield {**of_box, **names, "value": {**area, names["type"]: labels}}
     if texts:
@@ -510,7 +479,7 @@ def _names_of_control(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _path_of(address: str) -> str:
-    # `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one.
+    """Return PATH of `/data/local-files/?d=PATH`, a local file, or of `/data/PATH`, an upload."""
     parts = urlsplit(address)
     if parts.path.rstrip("/").endswith("/data/local-files"):
         paths = parse_qs(parts.query).get("d")
@@ -525,8 +494,7 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    # The phrase's place in the caption. Its text is written here only where it has no boxes: boxes
-    # have the text themselves.
+    """Yield the phrase's place in the caption, and its text unless its boxes have that."""
     if not phrase.span:
         return
     start, end = phrase.span
@@ -543,8 +511,11 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 def _box_regions(
     span_id: str, phrase: Phrase, sample: Sample, label: str
 ) -> Iterator[dict[str, Any]]:
-    # For each box its part, its text, and its relation to the phrase's place in the caption.
-    needs_text = _needs_text(phrase, label)
+    """Yield each box's part, its text, and its relation to the phrase's place in the caption."""
+    # Where the label is the phrase, whoever changes it changes the phrase. At a place in the
+    # caption, a box without a text would be read as the words there.
+    label_is_phrase = label == phrase.text and label != _BOX
+    needs_text = not label_is_phrase or phrase.span is not None
     for number, box in enumerate(phrase.boxes):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
         kind, area = _kind_and_area(box, outline, sample.size)
@@ -563,26 +534,17 @@ def _box_regions(
             yield {"type": "relation", **ends, "direction": "right", "labels": []}
 
 
-def _needs_text(phrase: Phrase, label: str) -> bool:
-    # the label is the phrase   -> no text, so that whoever changes the label changes the phrase
-    # the label is another word -> a text
-    # a place in the caption    -> a text always: without it, a box is read as the words there
-    label_is_phrase = label == phrase.text and label != _BOX
-    return not label_is_phrase or phrase.span is not None
-
-
 def _has_polygon(sample: Sample) -> bool:
-    # A rotated box has an outline, too, and is written as a rectangle.
     for phrase in sample.phrases:
         for instance in phrase.expression["instances"]:
             outline = instance.get(outlines.KEY)
+            # A rotated box has an outline, too, and is written as a rectangle.
             if outline is not None and rotated_box_of(outline) is None:
                 return True
     return False
 
 
 def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-    # Return a part of a region with the box that is there now, with its outline if it has one.
     assert mark.box is not None
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
     other_keys = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
@@ -604,7 +566,6 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
 
 
 def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-    # Return a part of a region whose phrase was renamed, with the new words for the old ones.
     is_text = item["type"] == "textarea"
     key = "text" if is_text else item["type"]
     words = item["value"].get(key)
@@ -617,8 +578,7 @@ def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, A
 
 
 def _control_of(kind: str, source: Source) -> dict[str, str]:
-    # Return the name and type of the control of the configuration that makes regions of this kind,
-    # `rectangle` or `polygon`: that of a region of the task, else our own.
+    """Return the name and type of the task's control of rectangles or polygons, else of ours."""
     for item in source.items:
         if str(item.get("type")).startswith(kind) and "from_name" in item:
             return {"from_name": item["from_name"], "type": item["type"]}
@@ -628,7 +588,7 @@ def _control_of(kind: str, source: Source) -> dict[str, str]:
 def _kind_and_area(
     box: Bbox, outline: Sequence[float] | None, size: Size
 ) -> tuple[str, dict[str, Any]]:
-    # The kind of region that a box is, and its area in percents of the sides.
+    """Return the kind of region that a box is, and its area in percents of the sides."""
     if outline is None:
         return "rectangle", area_of(box, size)
     rotated = rotated_box_of(outline)
@@ -644,7 +604,7 @@ def _kind_and_area(
 
 
 def _outline_in(value: Mapping[str, Any], size: Size) -> list[float]:
-    # [[25, 50], …] in percents → [160, 240, …] in pixels, of a picture of 640 x 480
+    """Return [[25, 50], …] in percents as [160, 240, …] in pixels, for 640 x 480."""
     width, height = size
     outline = []
     for x, y in value["points"]:
@@ -678,7 +638,7 @@ def box_facts(own_id: str, size: Size) -> dict[str, Any]:
 
 
 def _written_out(annotations: Any) -> list[dict[str, Any]]:
-    # An export of tasks alone has numbers in their place (label-studio issue 9709).
+    """Return the annotations; an export of tasks alone has numbers there (issue 9709)."""
     if not isinstance(annotations, list):
         return []
     return [each for each in annotations if isinstance(each, dict)]
@@ -693,15 +653,12 @@ def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _time_of(annotation: Mapping[str, Any]) -> str:
-    # "2024-05-01T12:00:00.000000Z": such texts sort as times do. "" is before all.
+    """Return a text such as "2024-05-01T12:00:00.000000Z", which sorts as times do; "" is first."""
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 class _Mention(NamedTuple):
-    """A phrase that a region says, at one place in the caption.
-
-    A region with several texts or related places has several mentions.
-    """
+    """A phrase that a region says, at one place in the caption; a region may have several."""
 
     text: str
     span_id: str  # of the place in the caption; _NO_PLACE for none
@@ -715,8 +672,7 @@ class _Mention(NamedTuple):
 def _expressions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> list[dict[str, Any]]:
-    # Boxes of one text and class that are related to one place in the caption belong to one
-    # expression. `char_span` is left out if it has to be looked for.
+    """Return expressions; boxes of one text, class and place in the caption share one."""
     expressions: list[dict[str, Any]] = []
     # The expressions of a text, each after the id of its place: {"a cup": [("p0", {…})]}.
     placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -732,7 +688,6 @@ def _expressions(
 
 
 def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Counter[str]) -> None:
-    # Put what a mention says into its expression: the class, the place in the caption, the box.
     if mention.class_name:
         expression["class"] = mention.class_name
     if not mention.is_box and not expression["instances"]:
@@ -754,11 +709,11 @@ def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Cou
 def _mentions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> Iterator[_Mention]:
-    # Yields each phrase of a region at each place in the caption that the region is related to: a
-    # box with the text "a cup" and a relation to the place p0 is one mention, of "a cup" at p0.
-    # Texts and relations yield none of their own.
-    texts_by_region = _texts_by_id(result)
-    spans = _spans_by_id(result, caption, passed_over)
+    """Yield each phrase of a region, at each place in the caption that the region is related to."""
+    texts = [part for part in result if part["type"] == "textarea"]
+    texts_by_region = {part["id"]: part["value"]["text"] for part in texts}
+    places = [part for part in result if _role(part) == "span"]
+    spans = {part["id"]: _place_in_caption(part, caption, passed_over) for part in places}
     related = _related_spans(result, spans)
     for number, region in enumerate(result):
         region_id = region.get("id", "")
@@ -774,24 +729,10 @@ def _mentions(
                 yield _Mention(text, span_id, span, region, number, is_box, class_name)
 
 
-def _texts_by_id(result: list[dict[str, Any]]) -> dict[str, Any]:
-    # What is written in a region's text, by the region's id: a text, or a list of texts.
-    return {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
-
-
-def _spans_by_id(
-    result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
-) -> dict[str, list[int]]:
-    # Places in the caption, by the id of their region.
-    places = [part for part in result if _role(part) == "span"]
-    return {part["id"]: _place_in_caption(part, caption, passed_over) for part in places}
-
-
 def _expression_to_join(
     mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any] | None:
-    # `placed` are the expressions of the mention's text, each after the id of its place. A mention
-    # without a place joins an expression at any place.
+    """Return the one of a mention's place and class; without a place, that of any place."""
     for span_id, expression in placed:
         is_of_place = mention.span_id in (_NO_PLACE, span_id)
         stated_classes = {mention.class_name, expression.get("class", _NO_CLASS)} - {_NO_CLASS}
@@ -814,8 +755,7 @@ def _is_written_as_ours(box: Mapping[str, Any]) -> bool:
 
 
 def _class_in(box: Mapping[str, Any]) -> str:
-    # A box's label is its class if our own configuration has made it. In other configurations all
-    # boxes may have one label, such as `region`.
+    """Return a box's label if our configuration made it: in others all boxes may have one label."""
     labels = box["value"].get(box["type"])
     if not _is_of_our_control(box) or not isinstance(labels, list):
         return _NO_CLASS
@@ -824,8 +764,7 @@ def _class_in(box: Mapping[str, Any]) -> str:
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    # By a region's id, the ids of the places that it is related to: {"p0b0": ["p0"], "p0": ["p0"]}
-    # for a box with a relation to the place p0. A region without a relation is left out.
+    """Return the places that each region is related to: {"p0b0": ["p0"], "p0": ["p0"]}."""
     related = {span_id: [span_id] for span_id in spans}  # a place has its words at itself
     relations = [part for part in result if part["type"] == "relation"]
     for relation in relations:
@@ -842,9 +781,7 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
 def _texts_by_span(
     span_ids: list[str], region_id: str, stated: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
-    # Each place that a region is related to, with those of its texts that are there: for the texts
-    # "a cup" and "a dog", [("p0", ["a cup"]), ("p1", ["a dog"])]. `stated` is a text, a list of
-    # texts, or None.
+    """Return places with those of a region's texts that are there: [("p0", ["a cup"]), …]."""
     if len(span_ids) == 1:  # the only place, which may be _NO_PLACE, gets all texts as they are
         return [(span_ids[0], stated)]
     texts = [stated] if isinstance(stated, str) else stated or []
@@ -863,11 +800,7 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # What a part of a region says:
-    # a rectangle or a polygon            -> "box"
-    # a place in the caption              -> "span"
-    # texts of phrases that are nowhere   -> _ABSENT
-    # another text, a relation, and so on -> ""
+    """Return "box", "span" for a place in the caption, _ABSENT for phrases of neither, or ""."""
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
@@ -885,10 +818,7 @@ def _role(part: Mapping[str, Any]) -> str:
 def _phrases(
     part: Mapping[str, Any], role: str, texts: str | list[str] | None, words_there: str | None
 ) -> list[str]:
-    # The phrases that a part says:
-    # it has texts                 -> the texts
-    # it has a place, but no text  -> the words there
-    # it has neither               -> its labels, but for _BOX
+    """Return a part's phrases: its texts, else the words at its place, else its labels."""
     if not role:  # a relation, or the text of a region, which comes with that
         return []
     labels = [] if role == _ABSENT else part["value"].get(part["type"], [])
@@ -911,10 +841,7 @@ def _phrases(
 def _place_in_caption(
     part: Mapping[str, Any], caption: str, passed_over: Counter[str]
 ) -> list[int]:
-    # [start, end) of a region's text in code points:
-    # the text is at the stated offsets                 -> these
-    # it is there if they count UTF-16 units            -> these, converted
-    # it is anywhere else in the caption                -> the nearest such place, which is counted
+    """Return [start, end) of a region's text in code points, at or near the stated offsets."""
     value = part["value"]
     stated = [value["start"], value["end"]]
     text = value.get("text")
@@ -944,8 +871,7 @@ def _place_nearest_to(offset: int, words: str, caption: str) -> list[int] | None
 
 
 def _from_utf16_units(offsets: list[int], text: str) -> list[int]:
-    # Offsets in code points for offsets in UTF-16 units, which tools of JavaScript count: an emoji
-    # has 2 units, and is 1 code point.
+    """Return offsets in code points for those in UTF-16 units, which tools of JavaScript count."""
     units = text.encode("utf-16-le", "surrogatepass")  # of 2 bytes each
     converted = []
     for offset in offsets:
@@ -972,7 +898,7 @@ def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
 
 
 def _box_in_pixels(part: Mapping[str, Any]) -> Bbox:
-    # A rectangle before its rotation.
+    """Return the box of a rectangle, before its rotation."""
     area = part["value"]
     width = part["original_width"]
     height = part["original_height"]

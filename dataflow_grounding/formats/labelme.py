@@ -58,24 +58,14 @@ _NOT_STATED = (None, 0, -1)  # sides, as tools write them that don't know them
 
 
 class LabelMe(ReturningFormat):
-    """A JSON file for each picture, with `shapes` and the picture's name and sides.
-
-    What a shape and a file say besides comes back, and so do shapes that are no areas. The picture
-    itself, `imageData`, is left out.
-
-    The items of a Source (see imported.py) are the shapes. Its `own` is what else `_record` has
-    kept, such as the `file`.
-    """
+    """A JSON file for each picture; the items of a Source (see imported.py) are its `shapes`."""
 
     repeats = True
     shows_upright = True
     rotates = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a JSON file for each picture into `out`.
-
-        Several records may show the same picture: then the later ones add their shapes to its file.
-        """
+        """Write a file for each picture; its later records add their shapes to it."""
         files_with_image_data = 0  # imported files that had the picture itself in them
         for sample in samples:
             source = self.source_of(sample)  # the imported file that the record came from, if any
@@ -89,8 +79,6 @@ class LabelMe(ReturningFormat):
             )
 
     def _write_file(self, source: Source, out: ExportFolder) -> None:
-        # Writes the file of a sample, with the shapes that an earlier record of its picture has put
-        # into it.
         place, image_path = _place_of(source)
         path = out.place(place)
         earlier_shapes: list[Any] = []
@@ -107,15 +95,10 @@ class LabelMe(ReturningFormat):
             file.write(dump_text(data, 2) + "\n")
 
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
-        """Return a shape with its box, outline and words as they are now.
-
-        A shape of another kind, such as a polygon, whose box was changed and has no outline now,
-        becomes a rectangle.
-        """
+        """Return a shape with its box, outline and words as they are now."""
         if not isinstance(item, dict):  # somebody has damaged the record's column
             return item
         shape = {**item}
-        # A rectangle that wasn't moved has another area, too, if somebody has drawn an outline.
         was_upright = _kind_of(item) == _RECTANGLE
         if mark.box and mark.has_other_area(was_upright):
             shape |= _area_back(item, mark.box, mark.outline)
@@ -125,13 +108,10 @@ class LabelMe(ReturningFormat):
         return shape
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
-        """Yield the shape of a new box, if the mark is one; a phrase without boxes has no shape.
-
-        A rectangle has two corners in LabelMe's files, and four in X-AnyLabeling's. A new one has
-        as many as the file's others.
-        """
+        """Yield the shape of a new box; a phrase without boxes has no shape."""
         if mark.box is None:
             return
+        # X-AnyLabeling's have four corners, and LabelMe's two.
         rectangles = [item for item in source.items if _kind_of(item) == _RECTANGLE]
         corners = 4 if any(_has_four_corners(item) for item in rectangles) else 2
         # The keys are in LabelMe's own order: label and points are set below.
@@ -144,10 +124,7 @@ class LabelMe(ReturningFormat):
         yield shape
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each file, sorted by name; `path` is a folder of files, or a file.
-
-        Raises InputError for a folder without any.
-        """
+        """Yield a record for each file, sorted by name; `path` is a folder of files, or a file."""
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
@@ -162,14 +139,16 @@ class LabelMe(ReturningFormat):
     def _record(
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
-        # The record of a file, which is called `name` within the folder that is read.
-        # The shapes are kept as items, and the picture is too large to keep.
+        """Return the record of a file that is called `name` in the folder that is read."""
         file_alone = {**data, "shapes": [], "imageData": None}
         _check_can_be_kept(file_alone)
         sides = _stated_sides(data)
         shapes_read, keyed_expressions = self._read_shapes(data, stated_size(sides), file)
         self._count_kept(data, _READ_OF_FILE, "files")
-        picture, is_by_name = self._find_picture(data, file, name, image_root)
+        stated = data["imagePath"] or _picture_next_to(file)
+        picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
+        if is_by_name:
+            self.passed_over["values of imagePath, of which only the last part is found"] += 1
         own = {  # what an export to LabelMe needs
             "file": file_alone,
             "place": name,
@@ -184,20 +163,10 @@ class LabelMe(ReturningFormat):
             record["background"] = False
         return self.bad.marked(record)
 
-    def _find_picture(
-        self, data: Mapping[str, Any], file: str, name: str, image_root: str
-    ) -> tuple[str, bool]:
-        stated = data["imagePath"] or _picture_next_to(file)
-        picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
-        if is_by_name:
-            self.passed_over["values of imagePath, of which only the last part is found"] += 1
-        return picture, is_by_name
-
     def _read_shapes(
         self, data: Mapping[str, Any], size: Size | None, file: str
     ) -> tuple[list[Any], list[KeyedExpression]]:
-        # The shapes of a file without those that can't be read, and an expression for each of them
-        # that is an area.
+        """Return the shapes that can be read, and an expression for each that is an area."""
         shapes_read: list[Any] = []
         keyed_expressions: list[KeyedExpression] = []
         for number, shape in enumerate(data["shapes"], 1):
@@ -213,7 +182,7 @@ class LabelMe(ReturningFormat):
         return shapes_read, keyed_expressions
 
     def _count_kept(self, holder: Mapping[str, Any], keys_read: Sequence[str], of: str) -> None:
-        # Counts the keys of a shape or a file that records don't say, and that go back to LabelMe.
+        """Count the keys that records don't say, and that go back to LabelMe."""
         for key, value in holder.items():
             is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
             is_read = key in keys_read or is_phrase
@@ -225,8 +194,7 @@ class LabelMe(ReturningFormat):
     def _instance_of(
         self, shape: Mapping[str, Any], size: Size | None, where: str
     ) -> dict[str, Any] | None:
-        # The box around a shape, with its outline and its score if it has them; None for a point, a
-        # line or the like. An outline of no use is counted, and the box is read without it.
+        """Return a shape's box, outline and score; None for a point, a line or the like."""
         kind = _kind_of(shape)
         if kind not in (_RECTANGLE, _MASK, *_OUTLINED):
             self.passed_over[f"shapes {kind!r:.40}, kept for LabelMe"] += 1
@@ -246,7 +214,7 @@ class LabelMe(ReturningFormat):
 
 
 def _mend_keys_of_area(shape: dict[str, Any], item: Mapping[str, Any], mark: Mark) -> None:
-    # Changes the keys of a shape that were said of its old area, which was that of `item`.
+    """Change the keys of a shape that were said of its old area, that of `item`."""
     if shape["shape_type"] != item.get("shape_type"):
         shape.pop("direction", None)  # how far X-AnyLabeling had turned the shape
     if shape.get(_MASK) is not None:  # the shape's pixels
@@ -271,7 +239,6 @@ def _box_around(shape: Mapping[str, Any]) -> list[float]:
 
 
 def _stated_sides(data: Mapping[str, Any]) -> dict[str, Any]:
-    # The columns `width` and `height` of a file's record, as far as the file states them.
     sides = {}
     for side, key in (("width", "imageWidth"), ("height", "imageHeight")):
         if data.get(key) not in _NOT_STATED:
@@ -280,7 +247,7 @@ def _stated_sides(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kind_of(shape: Any) -> str:
-    # LabelMe's first versions had no type, and some tools write it with a capital.
+    """Return a shape's type: LabelMe's first versions had none, and some tools write a capital."""
     kind = shape.get("shape_type") if isinstance(shape, Mapping) else ""
     return str(kind or "polygon").lower()
 
@@ -304,8 +271,7 @@ def _numbers_of(shape: Mapping[str, Any]) -> list[float]:
 def _keyed_expression(
     shape: Mapping[str, Any], instance: dict[str, Any], item: int
 ) -> KeyedExpression:
-    # Returns an expression of one box, after its key: `unite` makes one expression of all shapes
-    # with the same key. `item` is the shape's number among those of its file that are kept.
+    """Return an expression of one box; `item` is its shape's number among those that are kept."""
     label = shape["label"]
     if not isinstance(label, str) or not label.strip():
         raise BrokenRow("a box without a label")
@@ -321,7 +287,7 @@ def _keyed_expression(
 
 
 def _picture_next_to(file: str) -> str:
-    # Some tools leave the picture's name out: then it is called as the file is.
+    """Return the picture that is called as its file: some tools leave its name out."""
     stem, _ = os.path.splitext(file)
     pictures = [stem + ending for ending in ENDINGS if os.path.exists(stem + ending)]
     if len(pictures) != 1:  # of several, nothing says which one is meant
@@ -330,14 +296,13 @@ def _picture_next_to(file: str) -> str:
 
 
 def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
-    # Returns the picture's path from the image root, and whether it was found by its name alone. A
-    # stated path may be one of another machine: then a picture of its name is looked for, as
-    # X-AnyLabeling does. `folder` is the one that the file is in, within the folder that is read.
+    """Return the picture's path from the image root, and whether it was found by its name alone."""
     stated = stated.replace("\\", "/")  # as Windows writes paths
     name = os.path.basename(stated)
     # Folders of pictures may be called as those of files: a/ for labels/a, which is `folder`.
     folder_below_labels = folder.partition("/")[2]
     as_stated = os.path.join(folder, stated)
+    # It may be a path of another machine: X-AnyLabeling, too, takes a picture of its name then.
     by_name = [os.path.join(each, name) for each in (folder, folder_below_labels, "")]
     for candidate in (as_stated, *by_name):
         path = os.path.join(image_root, candidate)
@@ -351,7 +316,7 @@ def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
 
 
 def _file_of(own: Mapping[str, Any]) -> dict[str, Any]:
-    # The source's file without its shapes; empty if there is none.
+    """Return the source's file without its shapes; empty if there is none."""
     file = own.get("file")
     return file if isinstance(file, dict) else {}
 
@@ -370,10 +335,7 @@ def _new_file(sample: Sample) -> dict[str, Any]:
 
 
 def _place_of(source: Source) -> tuple[str, Any]:
-    # Returns where the file goes, and the picture's path in it:
-    # an imported file that still leads to its picture -> its own place, the path that it states
-    # any other, next to a copy `images/a/x.jpg`       -> `images/a/x.json`, `x.jpg`
-    # any other, where the picture isn't copied        -> `labels/a/x.json`, `x.jpg`
+    """Return where the file goes, `images/a/x.json`, and the picture's path in it, `x.jpg`."""
     name = source.sample.name
     is_copied = name != source.sample.file_name  # a copy is images/a.jpg, and its name a.jpg
     folder = FOLDER if is_copied else _LABELS
@@ -387,12 +349,7 @@ def _place_of(source: Source) -> tuple[str, Any]:
 
 
 def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
-    # Whether a file that is put at its old place, such as b/a.json, among the copied pictures leads
-    # to its copy:
-    # it states a.jpg, and the copy is b/a.jpg       -> yes
-    # it states ../a.jpg, and the copy is a.jpg      -> yes
-    # it states /home/me/a.jpg, which wasn't found, and a picture of this name next to it was read
-    #                                                -> yes, if the copy is b/a.jpg
+    """Whether a file at its old place, b/a.json, leads to the picture's copy, b/a.jpg."""
     name = source.sample.name
     path = str(stated or name).replace("\\", "/")
     was_found_by_name = not stated or source.own.get("is_by_name")
@@ -413,9 +370,7 @@ def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
 
 
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
-    # the class is the phrase                   -> it is the label
-    # the class is another word                 -> it is the label, the phrase is the description
-    # the source has a description of its own   -> that stays, the phrase is the label
+    """Set a shape's label to the class; a phrase of other words is the description, if free."""
     if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]
@@ -429,8 +384,7 @@ def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
 def _area_back(
     item: Mapping[str, Any], box: Bbox, outline: Sequence[float] | None
 ) -> dict[str, Any]:
-    # The points and the type of a shape whose box was changed, in the form of the tool that wrote
-    # it. A shape of four corners, such as a "rotation", keeps its type if it was only shifted.
+    """Return the points and type of a changed shape, in the form of the tool that wrote it."""
     kind = _kind_of(item)
     is_of_x_anylabeling = kind in _OF_X and _has_four_corners(item)
     corners = 4 if is_of_x_anylabeling else 2  # of a rectangle
@@ -441,7 +395,7 @@ def _area_back(
 
 
 def _is_shifted(item: Mapping[str, Any], outline: Sequence[float] | None) -> bool:
-    # Whether an outline has the points of a shape, all of them moved by the same pixels.
+    """Whether an outline has the points of a shape, all of them moved by the same pixels."""
     if outline is None:
         return False
     try:
@@ -455,7 +409,7 @@ def _is_shifted(item: Mapping[str, Any], outline: Sequence[float] | None) -> boo
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None, corners: int) -> dict[str, Any]:
-    # A box without an outline is a rectangle of 2 or 4 `corners`.
+    """Return an outline as a polygon, or the box as a rectangle of 2 or 4 `corners`."""
     if outline is not None:
         points = [list(point) for point in zip(outline[::2], outline[1::2], strict=True)]
         return {"points": points, "shape_type": "polygon"}

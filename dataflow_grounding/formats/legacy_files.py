@@ -25,11 +25,7 @@ _REGION_KEYS = ("type", "color", "description")
 
 
 def write_legacy(step: Step) -> None:
-    """Write TAO's old label files into `labels/` next to a step's annotations, all or none.
-
-    They replace what is in that folder. Nothing is written if TAO has no such files for the step,
-    or if the folder has those of these annotations already. Raises StorageFailed.
-    """
+    """Write TAO's old label files into `labels/` next to a step's annotations, all or none."""
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
         return
@@ -49,8 +45,7 @@ def write_legacy(step: Step) -> None:
 
 
 def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
-    # For the image a/x.jpg the first step writes `a/x.txt.step0`, for a second record of it
-    # `a/x~2.txt.step0`.
+    """Write `a/x.txt.step0` for the image a/x.jpg, and `a/x~2.txt.step0` for its second record."""
     records_of_stem: Counter[str] = Counter()
     for row in read_rows(step.storage.output_path):
         if row.data is None:
@@ -106,8 +101,7 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
 
 
 def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    # The box of a region or an instance in 0-1000, cut to the picture. None for a box outside of
-    # the picture, which would become one at its edge.
+    """Return a box in 0-1000, cut to the picture; None for one outside, which would be an edge."""
     size = (int(record["width"]), int(record["height"]))
     box = box_of(item["bbox"])
     x1, y1, x2, y2 = box

@@ -52,15 +52,11 @@ _IS_FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def read_yolo_obb(path: str, names: Names, size: Size) -> Label:
-    """Return what is in a label file of YOLO-OBB's, of a picture of that size.
-
-    Raises BrokenRow where it can't be read.
-    """
     return read_label_file(path, partial(_obb_regions, names, size))
 
 
 def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # The one region of a line, in pixels. Of ten fields the last is a score.
+    """Return the one region of a line, in pixels."""
     if len(fields) not in (9, 10):
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO-OBB label has 9 or 10 (class x1 y1 x2 y2 x3 y3 x4"
@@ -76,7 +72,7 @@ def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
 
 
 def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
-    # The one region of a line; none for a line on the whole picture.
+    """Return the one region of a line; none for a line on the whole picture."""
     if _ON_PICTURE.match(" ".join(fields)):
         return []
     if len(fields) not in (9, 10):
@@ -97,9 +93,7 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
 
 
 def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
-    # The four corners that are written for an outline. Trainers take the smallest rectangle around
-    # them for the whole object. So where the outline is smaller or larger than its box, the box is
-    # written.
+    # Trainers take the smallest rectangle around the corners for the whole object.
     if not outlines.is_around(box, outline, size):
         return Shape(None, _OF_OTHER_SIZE)
     if len(outline) == 8:
@@ -113,10 +107,10 @@ def _corners_of(mark: Mark) -> Sequence[float]:
 
 
 def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
-    # Whether the corners that were read are still the mark's. A box that wasn't moved may have got
-    # another outline from an operator.
+    """Whether the corners that were read are still the mark's."""
     if mark.is_moved:
         return False
+    # An operator may have given a box another outline.
     if mark.outline is None:  # the corners are those of the upright box itself
         return True
     pairs = zip(corners, mark.outline, strict=True)
@@ -165,8 +159,7 @@ class YoloObb(Yolo):
 
 
 def _is_taken(corners: Sequence[float], size: Size) -> bool:
-    # Whether ultralytics reads a rotated box. Where the upright box around it is larger than the
-    # picture, or has its middle outside, it leaves out the picture with all of its boxes.
+    """Whether ultralytics takes a rotated box; else it leaves out the picture and all its boxes."""
     x1, y1, x2, y2 = outlines.bounds(corners)
     width, height = size
     is_middle_inside = 0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height
@@ -174,10 +167,7 @@ def _is_taken(corners: Sequence[float], size: Size) -> bool:
 
 
 class Dota(NamedLabels):
-    """DOTA: rotated boxes by their corners in pixels, in three decimals.
-
-    What is new isn't difficult. Lines on the whole picture go back.
-    """
+    """DOTA: rotated boxes by their corners in pixels, in three decimals."""
 
     joint = "-"
     class_field = 8

@@ -58,10 +58,7 @@ def fits(outline: Any, box: Any, size: Size | None) -> bool:
 
 
 def may_be_around(around: Bbox, box: Bbox, size: Size | None) -> bool:
-    """Whether the upright box around an outline is so near to a box that both may be of one thing.
-
-    Only what of them is in the picture counts.
-    """
+    """Whether a box, and that around an outline, may be of one thing by what the picture shows."""
     if size is not None:
         around = clamp(around, size)
         box = clamp(box, size)

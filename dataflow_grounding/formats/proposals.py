@@ -20,16 +20,8 @@ def find_proposals(
 ) -> Input:
     """Return the input of the records of a file or folder, with a broken row for a bad entry.
 
-    Args:
-        path: The file or folder.
-        format: One of `import`'s formats, or the user's own as `module:Class`.
-        image_root: Where relative paths of pictures start; the data's folder if empty.
-        classes: Phrases, with their classes, that every picture is to have, with boxes or without.
-        unpacked: The folder for pictures that the data hold themselves.
-
-    Raises:
-        InputError: There is no such file or folder.
-        SpecError: There is no such format.
+    `classes` are phrases with their classes, which every picture is to have, with boxes or without.
+    Pictures that the data hold themselves go into the folder `unpacked`.
     """
     kind = kind_of(path)
     if not kind:
@@ -38,7 +30,6 @@ def find_proposals(
     folder = image_root or folder_of(path)
 
     def rows() -> Iterator[Row]:
-        """Yield the rows; each call reads them with a new format object."""
         unread: list[str] = []  # why entries can't be read: reading adds to it
         source = find_format(format)
         source.bad = BadEntries(take=unread.append)
@@ -51,7 +42,6 @@ def find_proposals(
 
 
 def _numbered_rows(records: Iterable[dict[str, Any]], unread: list[str]) -> Iterator[Row]:
-    # A row for each record, and a broken row for each entry that can't be read.
     numbers = itertools.count(1)
     # Each step of this loop reads on to the next record, which adds the bad entries on the way to
     # `unread`. A last step, with None for a record, is for those after the last record.
@@ -65,9 +55,7 @@ def _numbered_rows(records: Iterable[dict[str, Any]], unread: list[str]) -> Iter
 def _with_classes(
     records: Iterable[dict[str, Any]], class_of_phrase: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    # For {"traffic cone": "cone"}:
-    # a record's phrase "Traffic cone", or "cone"  -> it gets the class "cone"
-    # a record without the phrase "traffic cone"   -> it gets that phrase, too, without boxes
+    """Give phrases their classes, and each record the phrases that it doesn't have, boxless."""
     class_of_words = {class_key(name): name for name in class_of_phrase.values()}
     # Phrases win over names of classes: with {"cup": "mug", "bowl": "cup"}, "cup" is a mug.
     class_of_words |= {class_key(phrase): name for phrase, name in class_of_phrase.items()}

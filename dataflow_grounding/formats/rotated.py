@@ -59,12 +59,7 @@ class Rectangle(NamedTuple):
 def turned(
     box: Bbox, degrees: Any, passed_over: Counter[str], *, about_middle: bool
 ) -> dict[str, Any]:
-    """Return what an instance has of a box that is turned about its middle or its top left corner.
-
-    Its `bbox` is the upright box around the turned one, and its outline has the corners; this is
-    counted in `passed_over`. A box of 0 degrees or without an area stays as it is. Raises BrokenRow
-    for degrees of no use.
-    """
+    """Return `bbox` and outline of a box that is turned about its middle or top left corner."""
     if not is_number(degrees) or abs(degrees) > _MOST_DEGREES:
         raise BrokenRow(f"the rotation {degrees!r:.40} should be degrees, from 0 to 360")
     x1, y1, x2, y2 = box
@@ -83,12 +78,7 @@ def turned(
 
 
 def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
-    """Return what an instance has of four corners: the upright box around them, and them as the
-    outline.
-
-    The corners of an upright box, from its top left one on, are the box itself: it has no outline.
-    Raises BrokenRow for corners on one slanting line, or outside of their picture.
-    """
+    """Return `bbox` of four corners, and them as the outline unless they are an upright box."""
     x1, y1, x2, y2 = outlines.bounds(corners)
     if x1 == x2 or y1 == y2:  # an import leaves out boxes without an area, and counts them
         return {"bbox": [x1, y1, x2, y2]}
@@ -107,11 +97,7 @@ def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
 
 
 def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
-    """Return an outline as a rotated box; None unless it has four corners that are a rectangle.
-
-    None, too, for an upright rectangle that begins at its top left corner: it is turned by 0
-    degrees. One that begins at another corner is turned by 90, 180 or 270.
-    """
+    """Return an outline as a rotated box; None where it is no rectangle, or isn't turned."""
     if len(outline) != 8 or max(map(abs, outline)) > _FARTHEST:
         return None
     first, second, third, fourth = _points(outline)
@@ -129,9 +115,8 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
 
 
 def _nearest_rectangle(clockwise: Sequence[complex]) -> Rectangle:
-    # Four corners may be those of a rectangle whose numbers were rounded, so that two opposite
-    # sides aren't quite the same: their mean counts.
     first, second, third, fourth = clockwise
+    # Numbers were rounded, so that two opposite sides may differ a little: their mean counts.
     along = (second - first + third - fourth) / 2  # x and y of the top side, from left to right
     across = (fourth - first + third - second) / 2  # of the left side, downwards
     # Turned back by 90 degrees, `across` has the direction of `along`. The longer of the two counts
@@ -157,5 +142,5 @@ def _points(outline: Sequence[float]) -> list[complex]:
 
 
 def _cross(one: complex, other: complex) -> float:
-    # Above 0 where the way from one to the other is clockwise, because y grows downwards.
+    """Above 0 where the way from one to the other is clockwise, because y grows downwards."""
     return one.real * other.imag - one.imag * other.real

@@ -13,7 +13,6 @@ from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, er
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.data.records import as_json, read_object, stated_size
 from dataflow_grounding.data.rows import read_rows, write_rows, write_text
@@ -64,7 +63,6 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 
 
 def _only_source(data: ReferringData) -> str:
-    # The key of `data` that names labels. Raises SpecError unless there is just one.
     given = [source for source in _LABEL_SOURCES if getattr(data, source)]
     if len(given) == 1:
         return given[0]
@@ -75,8 +73,6 @@ def _only_source(data: ReferringData) -> str:
 
 
 def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: bool) -> Seeds:
-    # Images are looked for first in `image_dir`, then in the file's folder, then in the current
-    # one.
     if kind_of(path) != "file":
         raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
     records = _Annotations(path, image_dir, made, boxless)
@@ -93,11 +89,7 @@ def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: boo
 
 @dataclass
 class _Annotations:
-    """A file of records: ours, with boxes in pixels, or TAO's, which are converted.
-
-    A line that can't be read, or a record of TAO's that can't be converted, becomes a record that
-    fails. `made` and `boxless` are those of `find_seeds`.
-    """
+    """A file of records: ours, with boxes in pixels, or TAO's, which are converted."""
 
     path: str
     image_dir: str | None
@@ -106,10 +98,11 @@ class _Annotations:
 
     @property
     def folders(self) -> tuple[str, ...]:
+        """Return where images are looked for, in this order."""
         return tuple(filter(None, (self.image_dir, os.path.dirname(self.path) or ".", ".")))
 
     def read(self, found: Found) -> Iterator[dict[str, Any]]:
-        """Yield a seed for each line, and add to `found` what isn't as it should be."""
+        """Yield a seed for each line; one that can't be read or converted fails in the run."""
         for row in read_rows(self.path):
             where = f"{self.path}, line {row.line}"
             if row.data is None:
@@ -126,8 +119,6 @@ class _Annotations:
             yield record
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
-        # The path in a record of TAO's may be one in the container that TAO ran in, where no
-        # picture is now: then a picture of that name in `image_dir` is taken.
         path = row.get("image_path")
         if not is_tao(row) or not isinstance(path, str) or not self.image_dir:
             return row
@@ -135,13 +126,19 @@ class _Annotations:
         name = os.path.basename(path)
         if is_at_path or not kind_of(joined(self.image_dir, name)):
             return row
+        # TAO ran in a container, which had the picture at another path.
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
-        # The seed of one row. Raises BrokenRow for a record of TAO's that can't be converted.
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
-            row = _converted_from_tao(row, size, where, found)
+            if size is None:  # which the conversion needs
+                found.add("images_not_opened", [str(row.get("image_path"))])
+                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
+            row, without_area = from_tao(row, size)
+            found.count("converted_from_tao")
+            found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
+            found.add("boxes_beyond_their_image", boxes_beyond(row["regions"], size, where))
         record = self._without_remade(with_status(row))
         # A record with boxes keeps the size that it states, and fails in the run if the image has
         # another one: `check_stated_size`.
@@ -154,8 +151,6 @@ class _Annotations:
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        # The row without the columns that the pipeline's steps will make, and without the names of
-        # these steps in `pipeline_steps`.
         given = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
@@ -165,23 +160,11 @@ class _Annotations:
         return given
 
 
-def _converted_from_tao(
-    row: dict[str, Any], size: Size | None, where: str, found: Found
-) -> dict[str, Any]:
-    if size is None:  # which the conversion needs
-        found.add("images_not_opened", [str(row.get("image_path"))])
-        raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
-    record, without_area = from_tao(row, size)
-    found.count("converted_from_tao")
-    found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
-    found.add("boxes_beyond_their_image", boxes_beyond(record["regions"], size, where))
-    return record
-
-
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
     """Raise InputError if one of these files is TAO's: a run would write over what was paid for."""
     for path in filter(os.path.exists, files):
-        if not is_tao(_first_row(path)):
+        rows = (row.data for row in read_rows(path) if row.data is not None)
+        if not is_tao(next(rows, {})):  # the first row that can be read
             continue
         of_last_step = os.path.join(results_dir, "annotations.jsonl")
         to_go_on_from = of_last_step if os.path.exists(of_last_step) else path
@@ -189,13 +172,6 @@ def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
             f"{results_dir} holds TAO's own results: to go on from them, choose another"
             f" results_dir and give data.input_annotations_jsonl={to_go_on_from}"
         )
-
-
-def _first_row(path: str) -> dict[str, Any]:
-    for row in read_rows(path):
-        if row.data is not None:
-            return row.data
-    return {}
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
@@ -218,7 +194,7 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
 
 def _report_if_written(state_path: str, fingerprint: str, path: str) -> dict[str, Any] | None:
-    # The report of the last time, if the seeds and their file are as they were then; else None.
+    """Return the report of the last time, if the seeds and their file are as they were then."""
     state = unsealed(read_object(state_path))
     if not state:  # there is none, or somebody has edited it
         return None

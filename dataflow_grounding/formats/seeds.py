@@ -33,41 +33,29 @@ _SHOWN = 20  # places that a report lists of each finding
 
 
 class Made(NamedTuple):
-    """What a pipeline's steps make again of annotations that it begins with, now or later.
-
-    Attributes:
-        columns: The columns that are made again.
-        labels: The names of the steps, as `pipeline_steps` has them.
-    """
+    """What a pipeline's steps make again of annotations that it begins with, now or later."""
 
     columns: list[str]
-    labels: list[str]
+    labels: list[str]  # names of the steps, as `pipeline_steps` has them
 
 
 @dataclass
 class Found:
-    """What was found while seeds were read, by keys of `run.json`: places, or a count alone.
-
-    Such as places {"broken_lines": ["labels.jsonl, line 7: …"]}, counts {"converted_from_tao": 3}.
-    """
+    """What was found while seeds were read, by keys of `run.json`."""
 
     places: dict[str, list[str]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # of what is told by its number alone
 
     def add(self, what: str, places: Sequence[str]) -> None:
-        """Take in the places of a finding."""
         if places:
             self.places.setdefault(what, []).extend(places)
 
     def count(self, what: str, more: int = 1) -> None:
-        """Take in more of a finding that is told by its number alone."""
         if more:
             self.counts[what] = self.counts.get(what, 0) + more
 
     def report(self) -> dict[str, Any]:
-        """Return it as `run.json` has it: {"converted_from_tao": 3, "broken_lines": {"count": 1,
-        "first": […]}}. Of the places of a finding it has the first ones.
-        """
+        """Return it for `run.json`: {"converted_from_tao": 3, "broken_lines": {"count": 1, …}}."""
         listed = {}
         for what in _PLACES:  # in this order
             if what in self.places:
@@ -76,7 +64,6 @@ class Found:
         return {**self.counts, **listed}
 
     def remarks(self) -> list[str]:
-        """Return a line for people for each finding."""
         lines: list[str] = []
         for what, words in _PLACES.items():
             heading = words.format(setting("data.image_dir"))  # one of them names this setting
@@ -91,30 +78,18 @@ class Found:
 class Seeds:
     """The records with regions that a pipeline begins with.
 
-    Args:
-        origin: Where they come from, as people call it.
-        files: The user's files that they are read from.
-        folders: The folders of the images.
-        boxless: Whether the steps can do without any box.
-        without: Words for a message that no image has a box.
-        read: Yields the records, and adds what it finds to what it is given.
-        depends_on: Returns all that the records depend on, as JSON.
-        found_before: What is found before any record is read; `found` begins with it.
-
-    Attributes:
-        found: What was found on the way. It is complete once all `records` were read.
-        reading: A version number. It is raised where the same files give other records, so that
-            seeds that were written before are rewritten.
+    `found` is what was found on the way. It is complete once all `records` were read.
     """
 
-    origin: str
-    files: list[str]
-    folders: tuple[str, ...]
-    boxless: bool
-    without: str
-    read: Callable[[Found], Iterator[dict[str, Any]]]
-    depends_on: Callable[[], Iterable[Any]]
-    found_before: Found = field(default_factory=Found)
+    origin: str  # where they come from, as people call it
+    files: list[str]  # the user's files that they are read from
+    folders: tuple[str, ...]  # of the images
+    boxless: bool  # whether the steps can do without any box
+    without: str  # what a message names where no image has a box
+    read: Callable[[Found], Iterator[dict[str, Any]]]  # adds what it finds to what it is given
+    depends_on: Callable[[], Iterable[Any]]  # all that the records depend on, as JSON
+    found_before: Found = field(default_factory=Found)  # before any record is read
+    # Raised where the same files give other records, so that written seeds are rewritten.
     reading: ClassVar[int] = 7
 
     def __post_init__(self) -> None:
@@ -123,11 +98,8 @@ class Seeds:
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
-        On the way `found` is filled, from `found_before` on.
-
-        Raises:
-            InputError: Less than half of the labels can be read. Or, at the end, no record has a
-                box, and the steps need some. Where a record failed, its own reason is told instead.
+        Raises InputError where less than half of the labels can be read, or at the end, where no
+        record has a box or has failed, and the steps need a box.
         """
         # A copy, to which `read` adds: records may be read again. The lists in it aren't copied,
         # because `read` has findings of its own.
@@ -146,7 +118,6 @@ class Seeds:
             raise InputError(f"none of the {count} images has a box: {self.without}")
 
     def fingerprint(self) -> str:
-        """Return a digest of all that the records depend on."""
         digest = hashlib.sha256(f"{__version__} {self.reading}".encode())
         for value in self.depends_on():
             digest.update(json.dumps(value).encode())

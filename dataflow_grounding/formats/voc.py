@@ -46,16 +46,9 @@ _FOLDERS = ("JPEGImages", FOLDER)
 
 @dataclass
 class Voc(PictureFiles):
-    """Pascal VOC.
+    """Pascal VOC; the items of a Source (see imported.py) are the elements of the <annotation>."""
 
-    `offset` is what the first pixel is called, 1 or 0; unless given it is 1 in files of the devkit,
-    and in those that are written, and 0 in files of other tools.
-
-    The items of a Source (see imported.py) are the elements in the <annotation>, as texts. `own` is
-    what `_record` has kept.
-    """
-
-    offset: int | None = None
+    offset: int | None = None  # what the first pixel is called, 1 or 0; None: as the file does
     ending = ".xml"
     last_line = "</annotation>\n"
 
@@ -81,10 +74,7 @@ class Voc(PictureFiles):
         return item.startswith("<object")
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an <object> with its name and its box as they are now.
-
-        A name that differs by capitals or blanks alone stays. A box that was moved is upright.
-        """
+        """Return an <object> as it is now; a name with other capitals or blanks stays."""
         element = element_of(item)
         if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
             _set_children(element, {"name": mark.phrase.text})
@@ -115,10 +105,7 @@ class Voc(PictureFiles):
         return dict(zip(_CORNERS, texts, strict=True))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each XML file, sorted by name.
-
-        In a folder, the files are those of its `Annotations`, or without that its own.
-        """
+        """Yield a record for each XML file of a folder, or of its `Annotations`, sorted by name."""
         if os.path.isdir(path):
             annotations = os.path.join(path, self.data_file)
             folder = annotations if os.path.isdir(annotations) else path
@@ -134,7 +121,7 @@ class Voc(PictureFiles):
                 yield self._record(file, name, image_root)
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
-        # The record of a file, which is called `name` within the folder of annotations.
+        """Return the record of a file that is called `name` in the folder of annotations."""
         items, objects, first_of_tag = self._read_elements(file)
         root_attributes = _attributes_of_root(file)
         # The <source> tells whether pixels are counted from 1 or from 0. It may come after the
@@ -176,15 +163,14 @@ class Voc(PictureFiles):
         return _Elements(items, objects, first_of_tag)
 
     def _offset_of(self, source: Element | None) -> int:
-        # What a file with that element <source>, or without any, calls the first pixel.
+        """Return what a file with that element <source>, or without any, calls the first pixel."""
         if self.offset is not None:
             return self.offset
         database = source.findtext("database") if source is not None else None
         return 1 if "VOC" in (database or "") else 0
 
     def _keyed_expression(self, written: "_ObjectAsWritten", offset: int) -> KeyedExpression:
-        # An object as an expression with one box, whose pixels are counted from 0. Objects of one
-        # name, which is the key, become one expression.
+        """Return an object as an expression with one box, whose pixels are counted from 0."""
         x1, y1, x2, y2 = written.corners
         if written.degrees:  # before its turn a box may reach beyond the picture: 0 is no edge
             box = (x1 - offset, y1 - offset, x2, y2)
@@ -204,10 +190,7 @@ def _attributes_of_root(file: str) -> dict[str, str]:
 
 
 def _from_zero(edge: float, offset: int) -> float:
-    # In a file that counts from 1:
-    # 1   -> 0, the picture's edge
-    # 0   -> 0: a tool that counts from 0 has written it
-    # -3  -> -4, beyond the picture
+    """Return an edge counted from 0; where 1 is the first, a 0 comes of a tool that counts so."""
     return 0.0 if 0 <= edge < offset else edge - offset
 
 
@@ -221,21 +204,15 @@ class _ObjectAsWritten(NamedTuple):
 
 
 class _Elements(NamedTuple):
-    """What is in a file's <annotation>.
+    """What is in a file's <annotation>."""
 
-    Attributes:
-        items: The elements, as texts, without those that can't be read.
-        objects: Those of them that are objects with a box.
-        first_of_tag: By each tag, the first element, such as the <size>.
-    """
-
-    items: list[str]
-    objects: list[_ObjectAsWritten]
-    first_of_tag: dict[str, Element]
+    items: list[str]  # the elements, as texts, without those that can't be read
+    objects: list[_ObjectAsWritten]  # those of them that are objects with a box
+    first_of_tag: dict[str, Element]  # such as the <size>
 
 
 def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
-    # None for an <object> without a box.
+    """Return None for an <object> without a box."""
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -250,7 +227,7 @@ def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
 
 
 def _rotation_in(element: Element) -> Element | None:
-    # The <value> with the degrees, among the <attributes> that CVAT writes.
+    """Return the <value> with the degrees, among the <attributes> that CVAT writes."""
     for attribute in element.iterfind("attributes/attribute"):
         if attribute.findtext("name") == "rotation":
             return attribute.find("value")
@@ -258,8 +235,7 @@ def _rotation_in(element: Element) -> Element | None:
 
 
 def _degrees_of(element: Element) -> float:
-    # The degrees by which CVAT turns the box. Attributes of other tools may mean anything by the
-    # word: what is no number is no turn.
+    """Return the degrees of CVAT's turn; what is no number is another tool's, and no turn."""
     rotation = _rotation_in(element)
     if rotation is None:
         return 0.0
@@ -275,7 +251,7 @@ def _float_or_nan(text: str | None) -> float:
 
 
 def _sides(size: Element | None) -> dict[str, int]:
-    # Some tools leave the size out, or write zeros: then it is that of the picture.
+    """Return none where a tool leaves the size out, or writes zeros: it is that of the picture."""
     if size is None:
         return {}
     sides = {side: int(float(size.findtext(side) or 0)) for side in ("width", "height")}
@@ -283,10 +259,8 @@ def _sides(size: Element | None) -> dict[str, int]:
 
 
 def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
-    # The path of the picture from the image root. The <filename> may be without an ending, or have
-    # a path of another machine: so a file is looked for by several names, in several folders, with
-    # several endings. All folders and endings are tried for the first name, then for the next one.
-    # `file` is data/Annotations/sub/a.xml, and `name` is sub/a.xml.
+    """Return the path of the picture from the image root."""
+    # The <filename> may be without an ending, or have a path of another machine.
     stated = _file_name_in(filename)
     stem = os.path.splitext(name)[0]  # sub/a: tools call the file as its picture
     subfolder = os.path.dirname(name)
@@ -308,14 +282,13 @@ def _picture_of(filename: Element | None, file: str, name: str, image_root: str)
 
 
 def _file_name_in(filename: Element | None) -> str:
-    # The last part of the path in a <filename>, which may be Windows'; "" without one.
+    """Return the last part of the path in a <filename>, which may be Windows'."""
     stated = "" if filename is None else filename.text or ""
     return os.path.basename(stated.strip().replace("\\", "/"))
 
 
 def _with_name_now(item: str, source: Source) -> str:
-    # An item as it is written. Only the <filename> may change: it gets the picture's name in the
-    # export, where that is a new name.
+    """Return an item; a <filename> gets the picture's name in the export, where that is new."""
     element = element_of(item)
     if element.tag != "filename":
         return item
@@ -330,7 +303,7 @@ def _with_name_now(item: str, source: Source) -> str:
 
 
 def _head(sample: Sample) -> Iterator[str]:
-    # The elements that come before the objects, in the devkit's order.
+    """Yield the elements that come before the objects, in the devkit's order."""
     width, height = sample.size
     yield _simple_item("folder", FOLDER)
     yield _simple_item("filename", safe_for_xml(os.path.basename(sample.file_name)))
@@ -350,7 +323,6 @@ def _simple_item(tag: str, text: str) -> str:
 
 
 def _set_children(element: Element, text_of_tag: Mapping[str, Any]) -> None:
-    # Sets the text of each of these children. One that is missing is added.
     for tag, text in text_of_tag.items():
         child = element.find(tag)
         if child is None:
