@@ -168,31 +168,31 @@ class _Bucket:
         """Bring what runs read where it has changed there, also over changes here."""
         synced_states = self._synced_states()
         states_here = self._states_here()
-        folders_here = {posixpath.dirname(path) for path in states_here}
-        versions_there = self._versions_there(folders_here)
+        folders = {posixpath.dirname(path) for path in states_here}
+        folders |= {self.subfolder, posixpath.join(self.subfolder, CKPT)}
         new_states: dict[str, _State] = {}  # by path, of all files that are there
-        paths_to_bring: list[str] = []
-        for path, version in versions_there.items():
+        versions_to_bring: dict[str, str] = {}
+        for path, info in self._files_there(folders):
+            if not self._is_shared(path):
+                continue
+            version = file_version(info)
             is_here = path in states_here
             synced = synced_states.get(path)
             if is_here and synced is not None and synced.there == version:
                 new_states[path] = synced  # it hasn't changed there
             # a copy that is here is renewed, even if no run reads it
             elif is_here or self._is_read_by_runs(path):
-                paths_to_bring.append(path)
-        self._bring(paths_to_bring)
-        for path in paths_to_bring:
-            new_states[path] = _State(state_of(self.here(path)), versions_there[path])
+                versions_to_bring[path] = version
+        # A run is skipped if finished.json says that it was done before, and its outputs are the
+        # same as then. Outputs of another machine take their place now.
+        if any(path.endswith((".json", ".jsonl")) for path in versions_to_bring):
+            Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
+        self.fetch(*versions_to_bring)
+        for path, version in versions_to_bring.items():
+            new_states[path] = _State(state_of(self.here(path)), version)
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             # Files that are gone there have no state any more, so that `send_changes` sends them.
             self._keep_synced_states(new_states)
-
-    def _bring(self, paths: list[str]) -> None:
-        # A run is skipped if finished.json says that it was done before, and its outputs are the
-        # same as then. Outputs of another machine take their place now.
-        if any(path.endswith((".json", ".jsonl")) for path in paths):
-            Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
-        self.fetch(*paths)
 
     def _synced_states(self) -> dict[str, _State]:
         rows = read_object(self.here(_SENT))
@@ -200,11 +200,6 @@ class _Bucket:
 
     def _keep_synced_states(self, states: dict[str, _State]) -> None:
         write_bytes(self.here(_SENT), json.dumps(states).encode())
-
-    def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        """Return by path the versions of files in these folders, in the run's own and in steps'."""
-        files = self._files_there({*folders, self.subfolder, posixpath.join(self.subfolder, CKPT)})
-        return {path: file_version(info) for path, info in files if self._is_shared(path)}
 
     def _files_there(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield path and facts of each file in these folders and in their steps' folders."""
@@ -238,7 +233,13 @@ class _Bucket:
     def bring_shards(self) -> list[str]:
         """Replace the shards' files here, but for replies; return the names of their folders."""
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            self._remove_files_of_shards()
+            for file in Path(self.here(SHARDS)).glob("*/*"):
+                if file.name == CKPT:  # replies stay
+                    continue
+                if file.is_dir():
+                    shutil.rmtree(file)
+                else:
+                    file.unlink()
         with errors_as(InputError, f"can't read {self.address}", again=True):
             names = [name for name in self.listed(SHARDS) if "-of-" in name]  # "2-of-8"
         folders = [f"{SHARDS}/{name}" for name in names]
@@ -249,15 +250,6 @@ class _Bucket:
                 paths_to_bring.append(path)
         self.fetch(*paths_to_bring)
         return names
-
-    def _remove_files_of_shards(self) -> None:
-        for file in Path(self.here(SHARDS)).glob("*/*"):
-            if file.name == CKPT:
-                continue
-            if file.is_dir():
-                shutil.rmtree(file)
-            else:
-                file.unlink()
 
     def send_changes(self, *endings: str) -> None:
         """Send the files of the subfolder that have changed here; `endings` choose among them."""

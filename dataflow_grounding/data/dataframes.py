@@ -133,23 +133,18 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: {_NOT_UTF8}")
-    _refuse_other_delimiter(path, names)
+    if len(names) == 1:
+        for delimiter in (";", "\t"):  # "image;caption" is read as one long name
+            if delimiter in names[0]:
+                raise InputError(
+                    f"{path} has {delimiter!r} between its columns: save it with commas, or"
+                    " as .tsv with tabs"
+                )
     names = [text_of(name) for name in names]
     for name, count in Counter(names).items():
         if count > 1:
             raise InputError(f"{path}, line 1: two columns are called {name!r}")
     return names
-
-
-def _refuse_other_delimiter(path: str, names: list[str]) -> None:
-    if len(names) > 1:
-        return
-    for delimiter in (";", "\t"):  # "image;caption" was read as one long name
-        if delimiter in names[0]:
-            raise InputError(
-                f"{path} has {delimiter!r} between its columns: save it with commas, or"
-                " as .tsv with tabs"
-            )
 
 
 def _is_utf8(cells: list[str]) -> bool:
@@ -232,14 +227,12 @@ def _rows_that_fit(metadata: Any) -> int:
     # dictionary, and each row in memory has a copy: rows also have to fit if all have the text of
     # the largest dictionary.
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    rows_by_mean = ROWS_BYTES // max(1, _largest_mean_row(groups))
+    largest_mean = 0  # bytes of a row
+    for group in groups:
+        largest_mean = max(largest_mean, group.total_byte_size // max(1, group.num_rows))
+    rows_by_mean = ROWS_BYTES // max(1, largest_mean)
     rows_by_dictionary = REPEATED_BYTES // max(1, _largest_dictionary(groups))
     return min(rows_by_mean, rows_by_dictionary)
-
-
-def _largest_mean_row(groups: Iterable[Any]) -> int:
-    """Return the mean bytes of a row in the group where rows are largest."""
-    return max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
 
 
 def _largest_dictionary(groups: Iterable[Any]) -> int:

@@ -178,7 +178,7 @@ def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]
         start, end = spans[index]
         length = _length_of_phrase_at(words, index, phrases, is_cut)
         if length > 0:
-            while parts and _is_article(parts[-1]):
+            while parts and parts[-1].word in _ARTICLES and not parts[-1].mask:
                 start = parts.pop().start  # the article goes with its phrase
             _, end = spans[index + length - 1]
             parts.append(_Part(start, end, _MASK, _MASK))
@@ -198,10 +198,6 @@ def _part_of_word(start: int, end: int, word: str, sentence: str) -> _Part:
     if word in _THINGS:  # such as "objects": it counts as a phrase, but is read as it is
         return _Part(start, end, _MASK, sentence[start:end])
     return _Part(start, end, word)
-
-
-def _is_article(part: _Part) -> bool:
-    return part.word in _ARTICLES and not part.mask
 
 
 def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:

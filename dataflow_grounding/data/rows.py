@@ -137,14 +137,11 @@ class _CountedLines:
         for line in self._file:
             self.number += 1
             if self.number == 1:
-                self._refuse_utf_16(line)
+                # Without a mark, UTF-16 has a zero in each ASCII character: "{" is "{\0".
+                has_zeros = b"\0" in line[:4]
+                if line.startswith(_OF_UTF_16) or has_zeros:
+                    raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
             yield line
-
-    def _refuse_utf_16(self, first_line: bytes) -> None:
-        # Without a mark, UTF-16 has a zero in each ASCII character: "{" is "{\0".
-        has_zeros = b"\0" in first_line[:4]
-        if first_line.startswith(_OF_UTF_16) or has_zeros:
-            raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
 
 
 def as_line(row: Row) -> str:

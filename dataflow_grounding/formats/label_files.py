@@ -240,20 +240,16 @@ def _names_in_yaml(text: str, path: str) -> Names:
             names = [by_number[number] for number in range(len(by_number))]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError("names should be texts")
-        return Names(names, _count_of_keypoint_numbers(data.get("kpt_shape")))
+        keypoints = 0
+        kpt_shape = data.get("kpt_shape")
+        if kpt_shape not in (None, "", "null", "~"):  # YAML writes null in several ways
+            points, numbers_of_point = kpt_shape  # ["17", "3"]
+            keypoints = int(points) * int(numbers_of_point)
+        return Names(names, keypoints)
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
         ) from None
-
-
-def _count_of_keypoint_numbers(kpt_shape: Any) -> int:
-    """Return 51 for ["17", "3"], 17 points of 3 numbers each."""
-    # YAML writes null in several ways.
-    if kpt_shape in (None, "", "null", "~"):
-        return 0
-    points, numbers_of_point = kpt_shape
-    return int(points) * int(numbers_of_point)
 
 
 class LabelFormat(PictureFiles):
@@ -344,8 +340,7 @@ class LabelFormat(PictureFiles):
         yield self._line_of(mark.phrase.text, mark, source)
 
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:
-        # `number_of` also writes the name of a new class into the names' file.
-        number, _ = self._numbers.number_of(name)
+        number, _ = self._numbers.number_of(name)  # it also writes a new name into the names' file
         return self.line(number, name, mark, source.sample.size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
@@ -363,18 +358,13 @@ class LabelFormat(PictureFiles):
         for folder in folders:
             self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
             self.passed_over[_UNLISTED] += folder.unlisted
-            yield from self._rows_of(folder, image_root, names)
-
-    def _rows_of(
-        self, folder: LabelFolder, image_root: str, names: Any
-    ) -> Iterator[dict[str, Any]]:
-        for image in folder.pictures:
-            file = folder.files.get(image)  # None for a picture without a label
-            where = file or os.path.join(folder.label_dir, label_of(image))  # where it would be
-            with entry_errors(where, self.bad):  # at an error the picture is left out
-                size = picture_size(folder.image_dir, image, where)
-                image_path = os.path.relpath(folder.path_of(image), image_root)
-                yield self._row(image_path, size, file, names)
+            for image in folder.pictures:
+                file = folder.files.get(image)  # None for a picture without a label
+                where = file or os.path.join(folder.label_dir, label_of(image))
+                with entry_errors(where, self.bad):  # at an error the picture is left out
+                    size = picture_size(folder.image_dir, image, where)
+                    image_path = os.path.relpath(folder.path_of(image), image_root)
+                    yield self._row(image_path, size, file, names)
 
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str

@@ -109,8 +109,12 @@ def _folder_of(
         raise InputError("; ".join([why, *named.lines_on_missing()]))
     is_in_root = folder.image_dir != pair.pictures
     if is_in_root and os.path.isdir(pair.pictures):
-        # The root may have pictures of other data sets, too.
-        folder = folder.kept(_of_data_set(folder, pair.pictures))
+        # The root may have pictures of other data sets, too. Those that have a label, or are in the
+        # pair's own folder, are of this one.
+        own = set(files_under(pair.pictures, ENDINGS, "pictures"))
+        if own:
+            kept = [image for image in folder.pictures if image in own or image in folder.files]
+            folder = folder.kept(kept)
     if named.are_listed or pair.is_only_named:
         folder = _of_named(folder, pair.absolute, named)
     return folder
@@ -149,14 +153,6 @@ def _folder_of_labels(in_order: list[str], labels: str, other_files: list[str]) 
             return folder
         folders.append(folder)
     return folders[0]
-
-
-def _of_data_set(folder: LabelFolder, pictures: str) -> list[str]:
-    """Return pictures that the data set's own folder has, too, or that have a label."""
-    own = set(files_under(pictures, ENDINGS, "pictures"))
-    if not own:
-        return folder.pictures
-    return [image for image in folder.pictures if image in own or image in folder.files]
 
 
 def _of_named(folder: LabelFolder, pair: tuple[str, str], named: NamedPictures) -> LabelFolder:

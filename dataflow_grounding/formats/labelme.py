@@ -83,7 +83,13 @@ class LabelMe(ReturningFormat):
         path = out.place(place)
         earlier_shapes: list[Any] = []
         if os.path.lexists(path):
-            earlier_shapes = _shapes_so_far(path, image_path, source.sample)
+            earlier = read_whole(path)
+            if earlier["imagePath"] != image_path:  # another picture's: of a.jpg and a.png
+                raise InputError(
+                    f"{source.sample.file_name} and another picture would share"
+                    f" {os.path.basename(path)}: rename one"
+                )
+            earlier_shapes = earlier["shapes"]
             source.leave_out_items_of_no_box()  # such as points, which are in the file already
         # Keys that only the imported file has come back as they were.
         imported_file = _file_of(source.own)
@@ -102,7 +108,12 @@ class LabelMe(ReturningFormat):
         was_upright = _kind_of(item) == _RECTANGLE
         if mark.box and mark.has_other_area(was_upright):
             shape |= _area_back(item, mark.box, mark.outline)
-            _mend_keys_of_area(shape, item, mark)
+            if shape["shape_type"] != item.get("shape_type"):
+                shape.pop("direction", None)  # how far X-AnyLabeling had turned the shape
+            if shape.get(_MASK) is not None:  # the pixels of its old area
+                shape[_MASK] = None
+            if "score" in shape:
+                shape["score"] = mark.score
         if mark.is_renamed:
             shape = _with_words(shape, mark.phrase)
         return shape
@@ -211,16 +222,6 @@ class LabelMe(ReturningFormat):
         if score is not None and is_score(score):
             instance["score"] = score
         return instance
-
-
-def _mend_keys_of_area(shape: dict[str, Any], item: Mapping[str, Any], mark: Mark) -> None:
-    """Change the keys of a shape that were said of its old area, that of `item`."""
-    if shape["shape_type"] != item.get("shape_type"):
-        shape.pop("direction", None)  # how far X-AnyLabeling had turned the shape
-    if shape.get(_MASK) is not None:  # the shape's pixels
-        shape[_MASK] = None
-    if "score" in shape:
-        shape["score"] = mark.score
 
 
 def _box_around(shape: Mapping[str, Any]) -> list[float]:
@@ -356,17 +357,6 @@ def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
     if was_found_by_name:
         path = os.path.basename(path)
     return os.path.normpath(os.path.join(os.path.dirname(place), path)) == name
-
-
-def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
-    data = read_whole(path)
-    if data["imagePath"] != image_path:  # another picture's: of a.jpg and a.png
-        raise InputError(
-            f"{sample.file_name} and another picture would share {os.path.basename(path)}: rename"
-            " one"
-        )
-    shapes: list[Any] = data["shapes"]
-    return shapes
 
 
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:

@@ -123,14 +123,16 @@ class Voc(PictureFiles):
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
         """Return the record of a file that is called `name` in the folder of annotations."""
         items, objects, first_of_tag = self._read_elements(file)
-        root_attributes = _attributes_of_root(file)
+        root = xml_root(file)
+        if root.tag != "annotation":
+            raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
         # The <source> tells whether pixels are counted from 1 or from 0. It may come after the
         # objects, so only now can their numbers be read.
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
         # What an export to VOC needs, next to the items.
-        own = {"offset": offset, "root": root_attributes, "picture": os.path.basename(picture)}
+        own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
             "image_path": picture,
             "caption": None,
@@ -180,13 +182,6 @@ class Voc(PictureFiles):
         name = written.name
         instances = [with_item_number(read, written.item, name)]
         return name, {"text": name, "class": name, "instances": instances}
-
-
-def _attributes_of_root(file: str) -> dict[str, str]:
-    root = xml_root(file)
-    if root.tag != "annotation":
-        raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
-    return dict(root.attrib)
 
 
 def _from_zero(edge: float, offset: int) -> float:
