@@ -53,8 +53,7 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    # A line for each command. If it has more than _MANY options of an earlier one, these are told
-    # by a reference to that one: `(those of check)`.
+    """A line for each; `(those of check)` is for more than _MANY options of an earlier one."""
     # By an earlier command, the options that its line names itself, not by a reference.
     options_on_line: dict[str, set[str]] = {}
     for name, purpose in COMMANDS.items():
@@ -79,8 +78,7 @@ def _arguments_and_options(command: click.Command) -> tuple[list[str], list[str]
 
 
 def _spec_keys() -> list[str]:
-    # The lines of each spec that no earlier spec has. Heads of blocks (`data:`) are repeated:
-    # they say where the lines below them belong.
+    """The lines of each spec that no earlier spec has, and each head of a block (`data:`)."""
     lines: list[str] = []
     earlier_lines = set[str]()
     for name in PIPELINES:
@@ -117,7 +115,7 @@ def _operators() -> Iterator[str]:
 
 
 def _columns(column_of: Mapping[str, str]) -> str:
-    # {"image": "image_path", "expressions": "expressions"} → "image=image_path, expressions"
+    """{"image": "image_path", "expressions": "expressions"} → `image=image_path, expressions`"""
     columns = []
     for role, column in column_of.items():
         columns.append(role if role == column else f"{role}={column}")

@@ -28,12 +28,11 @@ def completed_from(names: Iterable[str]) -> Completed:
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """Return a decorator that gives a command `-e SPEC`, once or several times, as `spec_paths`.
-    Only the command's answer goes to standard output then: a spec may name code that prints.
-    """
+    """Return a decorator that gives a command `-e SPEC`, once or several times: `spec_paths`."""
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
     option = click.option(*names, multiple=True, metavar="SPEC", type=any_path, help=text)
+    # A spec may name code that prints: only the command's answer goes to standard output.
     return lambda command: option(only_answers()(command))
 
 
@@ -58,8 +57,8 @@ pilot_option = click.option(
 
 
 def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
-    # `KEY=` for each key that begins as `typed`, of the pipelines that the line's specs name.
-    # The imports take long, and only a shell that completes needs them.
+    """`KEY=` for each key that begins as `typed`, of the pipelines that the line's specs name."""
+    # These imports take long, and only a shell that completes needs them.
     from dataflow_grounding.jobs.registry import PIPELINES, kind_named
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import SpecHead, spec_with
@@ -75,9 +74,7 @@ def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) 
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    # The names of `shipped` pipelines that some specs are about. If any spec has an
-    # `autolabel_type`, it is the last one's. Else it is all whose blocks the specs have. A spec
-    # that can't be read is passed over. No code of the user's is run.
+    """The last `autolabel_type`, else all whose blocks the specs have. No user's code is run."""
     import yaml
 
     autolabel_type = None
@@ -110,9 +107,7 @@ def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Raise SpecError, before anything is paid for, where a picture can't be written to a path.
-    That is also so if the path is the file `image` itself, or its ending names no kind of picture.
-    """
+    """Raise SpecError, before anything is paid for, where a picture can't be written to a path."""
     from PIL import Image  # only `ground --draw` needs it
 
     both_exist = os.path.exists(path) and os.path.exists(image)
@@ -131,9 +126,7 @@ def check_writable(path: str, image: str = "") -> None:
 
 
 def mention_reviewed_file(results: str) -> None:
-    """Say that a results folder has a reviewed file, or decisions for one, where a command takes
-    the run's own file.
-    """
+    """Say, where a command takes the run's own file, that there are reviewed results."""
     if not os.path.isdir(results):
         return
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
@@ -149,7 +142,7 @@ def mention_reviewed_file(results: str) -> None:
 
 
 def _written_at(path: str) -> int:
-    # in nanoseconds; 0 where there is no such file
+    """In nanoseconds; 0 where there is no such file."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError:
@@ -209,9 +202,7 @@ class Range(click.FloatRange):
     """The type of an option's value: a number between bounds."""
 
     def convert(self, value: Any, *where: Any) -> float:
-        """Read a number. Raises BadParameter for any other value, also NaN, which no bound keeps
-        out.
-        """
+        """Read a number; any other value is refused, also NaN, which no bound keeps out."""
         number: float = super().convert(value, *where)
         if math.isnan(number):
             self.fail(f"{value} is not in {self._describe_range()}.", *where)

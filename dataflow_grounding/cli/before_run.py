@@ -97,8 +97,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _lines_on_method(figures: dict[str, Any]) -> Iterator[str]:
-    # How the table's figures came about: rows of the input times what one row takes. That was
-    # measured if there are stored replies, else it is a mean that the package states.
+    """How the figures came about: rows times what one row takes, measured or stated."""
     if figures["measured"]:
         yield "Rows times what stored replies took. These are taken to be of these rows and words."
         return

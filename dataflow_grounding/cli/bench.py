@@ -36,8 +36,6 @@ from dataflow_grounding.jobs.registry import spec_of_endpoint
 from dataflow_grounding.spec import VlmBlock
 from dataflow_grounding.spec.environment import with_environment
 
-_FILE = "bench.json"
-
 
 def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     if value is None:
@@ -108,7 +106,7 @@ def bench_command(
         ways = ways or USUAL
         most_of_kind = _number_of_pictures(pictures)
     bench = replace(_bench_of(spec_paths, overrides, folder, ways), pictures=most_of_kind, own=own)
-    path = os.path.join(folder, _FILE)
+    path = os.path.join(folder, "bench.json")
     page = os.path.join(folder, "bench.html")
     # Two benches at once would each write a document without the other's ways.
     with only_run(os.path.join(folder, CKPT)):
@@ -121,8 +119,8 @@ def bench_command(
 
 
 def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
-    # Only `ways` count: the document also has those that an earlier call asked. A way that the
-    # endpoint can't answer isn't in it.
+    """Only `ways` count: the document also has those that an earlier call asked."""
+    # A way that the endpoint can't answer isn't in the document.
     asked_ways = [way for way in ways if way in document["ways"]]
     figures_of_asked = [document["ways"][way]["figures"] for way in asked_ways]
     if any(map(failed_all, figures_of_asked)):
@@ -150,7 +148,7 @@ def _number_of_pictures(text: str | None) -> int | None:
 
 
 def _say_choice(document: dict[str, Any], ways: Sequence[str], *, silent: bool) -> None:
-    # The ways are compared with the first of `ways` that could be asked.
+    """Compare the ways with the first of `ways` that could be asked."""
     first = next(way for way in ways if way in document["ways"])
     choice = choice_of(document, first)
     if choice.gains and not silent:
@@ -159,8 +157,7 @@ def _say_choice(document: dict[str, Any], ways: Sequence[str], *, silent: bool) 
 
 
 def _measured(bench: Bench, path: str, page: str) -> dict[str, Any]:
-    # The document of all ways, those that `bench.json` has already and those asked now. `measure`
-    # yields it after each way. It is written then, so that a later stop loses none.
+    """Write the document after each way, so that a later stop loses none."""
     latest: dict[str, Any] = {}
     try:
         for document in measure(bench, read_object(path)):

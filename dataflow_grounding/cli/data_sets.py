@@ -123,9 +123,7 @@ def _say_parts(summary: dict[str, Any], out: str, weights: dict[str, float]) -> 
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    # A sentence that says why parts have other sizes than was asked for; "" where the sizes are
-    # near enough. `alike` is how many pictures are nearly the same as an earlier one, and in its
-    # part.
+    """Why parts have other sizes than were asked for; "" where the sizes are near enough."""
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = _why_not_as_asked(total, alike)
@@ -153,7 +151,7 @@ def _why_not_as_asked(total: int, alike: int) -> str:
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:
-    # "80/20" → {"train": 80.0, "test": 20.0}, which is as good as 0.8/0.2
+    """`80/20` → {"train": 80.0, "test": 20.0}, which is as good as 0.8/0.2."""
     numbers = ratios.split("/")
     are_numbers = all(map(_NUMBER.fullmatch, numbers))
     is_usable = len(numbers) in _PART_NAMES and are_numbers and min(map(float, numbers)) > 0
@@ -195,29 +193,23 @@ def stats_command(
         return
     shown = set(FIGURES)
     if not all_figures:
-        shown = _figures_shown(figures, advice, has_several=len(results) > 1)
+        shown = {name for name in FIGURES if _says_something(name, figures[name])}
+        shown |= {"records", *advice}  # advice may be on an empty figure
+        if len(results) > 1:  # who names several asks for leaks: that there are none is an answer
+            shown.add("leaks")
     for name in FIGURES:
         if name in shown:
             _say_figure(name, figures[name], counts.named.get(name, []), advice.get(name, ""))
     _say_folded([name for name in FIGURES if name not in shown], figures)
 
 
-def _figures_shown(
-    figures: Mapping[str, Any], advice: Mapping[str, str], *, has_several: bool
-) -> set[str]:
-    # Without --all: `records`, and the figures that say something.
-    shown = {name for name in FIGURES if _says_something(name, figures[name])}
-    shown |= {"records", *advice}  # advice may be on an empty figure
-    if has_several:
-        # Who names several data sets asks for leaks: that there are none is an answer.
-        shown.add("leaks")
-    return shown
-
-
 def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
     row = FIGURES[name]
     if row.get("kind") == "table":
-        _say_table(row["about"], figure)
+        if figure:
+            say(f"{row['about']}: {len(figure):,}", err=False)
+        for line in class_lines(figure, _MOST_CLASSES):
+            say(f"  {line}", err=False)
         return
     say(f"{row['about']}: {_shown(figure, row.get('kind'))}", err=False)
     if figure:  # 0, or None with --no-pictures: there are no groups to show
@@ -237,7 +229,7 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # One line for all figures that are empty: "nothing of: …".
+    """Name all figures that are empty on one line."""
     empty = []
     for name in names:
         row = FIGURES[name]
@@ -252,13 +244,6 @@ def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
         say(f"nothing of: {'; '.join(empty)}", err=False)
     if names:
         say("--all prints these, too; --json every figure", err=False)
-
-
-def _say_table(about: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        say(f"{about}: {len(rows):,}", err=False)
-    for line in class_lines(rows, _MOST_CLASSES):
-        say(f"  {line}", err=False)
 
 
 def _alike_pictures(group: Sequence[Place]) -> str:
@@ -288,8 +273,7 @@ def _shown(value: Any, kind: str | None) -> str:
 
 
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    # A letter shows two cells, one above the other, because letters are twice as high as wide. The
-    # grid has an even number of rows.
+    """Show two cells, one above the other, by a letter: letters are twice as high as wide."""
     upper_rows, lower_rows = grid[::2], grid[1::2]
     rows = []
     for upper_row, lower_row in zip(upper_rows, lower_rows, strict=True):
@@ -307,7 +291,7 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
 def _rules_with_prefixes(
     ctx: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
-    # "DG1,dg204" → all rules that begin with DG1 or DG204
+    """`DG1,dg204` → all rules that begin with DG1 or DG204."""
     if not value:
         return ()
     prefixes = tuple(part.strip().upper() for part in value.split(","))

@@ -85,7 +85,7 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    # Whether its reply couldn't be read, or that of one of its `endpoints` where it has several.
+    """Whether its reply, or that of one of its `endpoints`, couldn't be read."""
     endpoints = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(each.get("reply", "")).startswith(NOT_READABLE) for each in endpoints)
 
@@ -181,7 +181,7 @@ def calibrate_command(
 def _serving_to_calibrate(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    # The serving is that of a spec, of the two options, or of the environment.
+    """The serving is that of a spec, of the two options, or of the environment."""
     is_endpoint_named = base_url is not None or model is not None
     if spec_paths and is_endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")

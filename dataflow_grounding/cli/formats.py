@@ -126,7 +126,7 @@ _writing_options = combined(
 def _parse_options(
     ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, Any]:
-    # ("offset=1",) → {"offset": 1}
+    """("offset=1",) → {"offset": 1}"""
     options: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -143,14 +143,13 @@ def _parse_options(
 
 # Options of `_writing_options` that say what is wanted of the records.
 _OF_SELECTION = frozenset(field.name for field in fields(Selection))
-_SET_HELP = "An option of the source format."
 _set_option = click.option(
     "--set",
     "options",
     multiple=True,
     callback=_parse_options,
     metavar="NAME=VALUE",
-    help=_SET_HELP,
+    help="An option of the source format.",
 )
 _ANNOTATIONS_FILE = "annotations.jsonl"
 _RUN_FILE = "run.json"
@@ -205,7 +204,11 @@ def import_(
     """
     annotations = os.path.join(out, _ANNOTATIONS_FILE)
     folder = image_root or folder_of(path)
-    _refuse_existing_files(out)
+    # The folder may be the user's own, with a list of classes that isn't this import's.
+    for name in (_ANNOTATIONS_FILE, _RUN_FILE, CLASSES_FILE):
+        file = os.path.join(out, name)
+        if os.path.exists(file):
+            raise InputError(f"{file} is there already: choose another folder")
     source = _source_format(format, options, strict)
     if not source.pictures:  # else the format names the folder for pictures in the data itself
         source.pictures = out
@@ -227,14 +230,6 @@ def import_(
     return int(source.bad.count > 0)
 
 
-def _refuse_existing_files(out: str) -> None:
-    # The folder may be the user's own, with a list of classes that isn't this import's.
-    for name in (_ANNOTATIONS_FILE, _RUN_FILE, CLASSES_FILE):
-        file = os.path.join(out, name)
-        if os.path.exists(file):
-            raise InputError(f"{file} is there already: choose another folder")
-
-
 def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
     source = find_format(name, **options)
     source.bad = BadEntries(stops=strict)
@@ -245,8 +240,7 @@ def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
 def _import_records(
     path: str, source: Format, folder: str, annotations: str
 ) -> tuple[int, list[str]]:
-    # Writes the records at `path` into the file `annotations`. Returns their number, and remarks on
-    # them. Where it fails, it removes what it made.
+    """Return the number of records in the file `annotations`, and remarks on them."""
     out = os.path.dirname(annotations)
     is_new_folder = not os.path.exists(out)
     # Outside of the `try`: if this fails, another import is at work there, and its folder stays.
@@ -265,12 +259,13 @@ def _import_records(
 
 
 def _write_records(writer: RowWriter, path: str, source: Format, folder: str) -> list[str]:
-    # Returns remarks on the records. With `source.strict` a missing picture is a failure.
+    """Return remarks on the records."""
     # Sizes in records are compared with those of the pictures, unless the format has just read them
     # from these (`measures`).
     doubts = Doubts(compares=not source.measures)
     stems = SharedStems()  # remarks on a.jpg next to a.png: both would have the label file a.txt
-    missing = _MissingPictures(folder)
+    missing_count = 0
+    first_missing = ""
     folders = (folder, source.pictures, ".")  # `source.pictures`: those that came in the data
     records = read(path, source, image_root=folder)
     for record in with_sizes(records, folder, doubts):
@@ -279,41 +274,26 @@ def _write_records(writer: RowWriter, path: str, source: Format, folder: str) ->
         if _is_missing(picture, folders):
             if source.strict:
                 raise InputError(f"no picture {picture} in {folder}: {_ROOT_TO_NAME}")
-            missing.add(picture)
+            missing_count += 1
+            first_missing = first_missing or picture
         writer.write(_with_classes(record, source.class_names))
-    return [*doubts.remarks(), *stems.remarks(), *missing.remarks(writer.count)]
-
-
-class _MissingPictures:
-    """The pictures of an import that aren't found: how many, and the first one."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._count = 0
-        self._first = ""
-
-    def add(self, picture: str) -> None:
-        self._count += 1
-        self._first = self._first or picture
-
-    def remarks(self, record_count: int) -> list[str]:
-        if not self._count:
-            return []
-        return [
-            f"no picture in {self._folder} for {self._count:,} of {record_count:,}, the first is"
-            f" {self._first}: {_ROOT_TO_NAME}"
-        ]
+    remarks = [*doubts.remarks(), *stems.remarks()]
+    if missing_count:
+        remarks.append(
+            f"no picture in {folder} for {missing_count:,} of {writer.count:,}, the first is"
+            f" {first_missing}: {_ROOT_TO_NAME}"
+        )
+    return remarks
 
 
 def _refuse_if_empty(path: str, source: Format, count: int) -> None:
-    # To have no record is all right if the source passed something over, such as tasks without an
-    # annotation: the command prints that.
+    """A source without records is all right if it passed something over: that is printed."""
     if not count and not _positive(source.passed_over):
         raise InputError(f"{path} holds nothing to read: no picture, line or entry of this format")
 
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
-    # Writes run.json, where `export` finds the preamble and the pictures' folder, and the classes.
+    """Write run.json, where `export` finds preamble and pictures' folder, and the classes."""
     imported: dict[str, Any] = {
         "format": format,
         "path": os.path.abspath(path),
@@ -339,7 +319,7 @@ def _is_missing(path: str, folders: Sequence[str]) -> bool:
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    # The record with a class in each phrase that is a class's name, unless it states one already.
+    """Give each phrase that is a class's name that class, unless it states one already."""
     expressions = []
     for expression in record.get("expressions") or ():
         is_class_name = expression.get("text") in names
@@ -404,14 +384,14 @@ def convert(
 
 
 def _is_one_file(out: str, format: str) -> bool:
-    # Whether the export is the data file alone: `out` then has the ending of the format's files.
+    """Whether the export is the data file alone: `out` ends like the format's files."""
     is_users_format = format not in FORMATS  # it may have any ending
     example = out if is_users_format else FORMATS[format]["file"]
     return is_data_file(out, example)
 
 
 def _options_from_source(source: Format, source_name: str, format: str) -> dict[str, Any]:
-    # What the source says of all records, for a target `format` that takes it.
+    """What the source says of all records, for a target `format` that takes it."""
     options: dict[str, Any] = {}
     if has_option(format, "class_list"):
         options["class_list"] = source.class_names
@@ -439,7 +419,12 @@ def export(
     trainer reads; say what is lost in it.
     """
     mention_reviewed_file(results)
-    _mention_split(results)
+    split_folder = split_of(results)
+    if split_folder:
+        say(
+            f"Note: this is one part of a split. `dataflowgrounding export {split_folder}` writes"
+            " all of them in one go."
+        )
     parts = parts_of(results)  # {} where `results` isn't a split
     if has_option(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
@@ -456,17 +441,8 @@ def export(
     return _tell_exported(exported, format, as_json, source=None)
 
 
-def _mention_split(results: str) -> None:
-    split_folder = split_of(results)
-    if split_folder:
-        say(
-            f"Note: this is one part of a split. `dataflowgrounding export {split_folder}` writes"
-            " all of them in one go."
-        )
-
-
 def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
-    # empty where the results weren't imported from this format
+    """Empty where the results weren't imported from this format."""
     imported = run_of(results).get("imported")
     if not isinstance(imported, dict) or imported.get("format") != format:
         return {}
@@ -475,8 +451,7 @@ def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
-    # The classes on the list, then others of the parts of a split. So all parts have the same
-    # classes in the same order.
+    """The list's classes, then others of the parts: so all parts have the same, in one order."""
     classes = ClassList(classes_of(results))
     for path in parts.values():
         for record in records_of(path):
@@ -503,8 +478,7 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    # `settings` are the values of `_writing_options`. Some of them say which records and boxes are
-    # wanted. The others are options of the format.
+    """Split `settings`, those of `_writing_options`, into a selection and the format's options."""
     select = _selection(settings)
     options = {}
     for name, value in settings.items():
@@ -517,7 +491,7 @@ def _exported(
 
 
 def _selection(settings: Mapping[str, Any]) -> Selection:
-    # `--min-score 0.5 --min-score person=0.3` comes as (("", 0.5), ("person", 0.3)).
+    """`--min-score 0.5 --min-score person=0.3` comes as (("", 0.5), ("person", 0.3))."""
     score_of_class: dict[str, float] = dict(settings["min_score"])
     score_of_other_classes = score_of_class.pop("", None)
     return Selection(
@@ -530,8 +504,7 @@ def _selection(settings: Mapping[str, Any]) -> Selection:
 
 
 def _tell_exported(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    # Returns the exit code. `source` is the format that the records were read from, None for
-    # results of a run.
+    """Return the exit code. `source` is None for results of a run."""
     if as_json:
         say_json(_facts_of_export(exported, format, source))
     else:

@@ -116,7 +116,14 @@ def generate(
         say(f"Note: {remark}.")
     if options["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    run = _prepared(spec, pilot, options)
+    run = ready_to_run(
+        spec,
+        pilot=pilot,
+        progress=False if options["no_progress"] else None,  # None: on a terminal
+        budget_usd=options["budget_usd"],
+        retry_failed=options["retry_failed"] or None,  # None: as in the spec
+        shard=options["shard"],
+    )
     if options["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
@@ -131,19 +138,8 @@ def generate(
     return _exit_code(summary, options["max_failed"])
 
 
-def _prepared(spec: Spec, pilot: int | None, options: dict[str, Any]) -> SpecRun:
-    return ready_to_run(
-        spec,
-        pilot=pilot,
-        progress=False if options["no_progress"] else None,  # None: on a terminal
-        budget_usd=options["budget_usd"],
-        retry_failed=options["retry_failed"] or None,  # None: as in the spec
-        shard=options["shard"],
-    )
-
-
 def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
-    # Where there are obstacles nobody is asked; programs read the model in `run.json`.
+    """Where there are obstacles nobody is asked; programs read the model in `run.json`."""
     if not as_json and not run.job.obstacles():
         say(f"{run.spec.autolabel_type} asks {run.who}.")
     for remark in run.remarks:
@@ -151,7 +147,7 @@ def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
 
 
 def _exit_code(summary: Summary, limit: FailedLimit | None) -> int:
-    # `limit` is that of --max-failed. It excuses no run without any record done.
+    """`limit`, that of --max-failed, excuses no run without any record done."""
     if limit is not None and summary.done and limit.allows(summary):
         return 0
     return summary.exit_code
@@ -179,7 +175,7 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
 
 
 def _engine(options: dict[str, Any]) -> MakeRun:
-    # What makes the runs: `Run` in this process, `RayRun` on Ray.
+    """What makes the runs: `Run` in this process, `RayRun` on Ray."""
     on_ray = options["engine"] == "ray"
     if on_ray and options["shard"] is not None:
         raise SpecError("--engine ray makes its own shards: leave --shard out")
@@ -193,8 +189,7 @@ def _engine(options: dict[str, Any]) -> MakeRun:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    # Writes the page and notes its path in `summary`. Where it can't be written, a warning says
-    # why, and the run counts all the same.
+    """Write the page. Where it can't be written, warn: the run counts all the same."""
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):  # this call has added nothing to show
         summary.shown.report = page
@@ -254,8 +249,7 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
 
 
 def _advice_on_failures(summary: Summary) -> str:
-    # Some failures may pass, such as an outage: a run asks again by itself. Others last, such as a
-    # refusal: they are asked about again only with --retry-failed.
+    """A run asks again about what may pass; about what lasts only with --retry-failed."""
     line = "next: see in failures.jsonl why records failed"
     may_some_pass = summary.handover.passing_failures
     if may_some_pass:
@@ -268,8 +262,7 @@ def _advice_on_failures(summary: Summary) -> str:
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    # For --set-from pilot: sets the spec's `max_workers`, and never lowers it. A pilot gets many:
-    # it sees how many requests at once the endpoint sustains. A later run gets as many as that.
+    """For --set-from pilot: a pilot gets many, a later run as many as the endpoint sustained."""
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:
@@ -287,7 +280,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
 
 
 def _sustained_in_pilot(results_dir: str) -> int:
-    # How many requests at once the endpoint sustained, as the pilot noted it in `run.json`.
+    """How many requests at once the endpoint sustained, as the pilot noted it in `run.json`."""
     with bucket.copied(results_dir, "run.json") as folder:
         run = read_object(os.path.join(folder, "run.json"))
     sustained = run.get("sustained_concurrency")

@@ -76,7 +76,7 @@ def _grounder_of(spec_paths: tuple[str, ...]) -> PhraseGrounder:
 
 
 def _cache_of(image: str) -> str | None:
-    # None where the cache folder can't be made: then nothing is kept.
+    """None where the cache folder can't be made: then nothing is kept."""
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)

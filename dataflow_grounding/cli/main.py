@@ -118,7 +118,7 @@ class _LazyGroup(click.Group):
                 formatter.write(f"  {name:{width}}  {purpose}\n")
 
     def _help_rows(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
-        # {"Most used:": [("generate", "Run the pipeline …"), …], …, "Options:": […]}
+        """{"Most used:": [("generate", "Run the pipeline …"), …], …, "Options:": […]}"""
         rows_of_heading = {}
         for group, names in _GROUPS.items():
             rows_of_heading[f"{group}:"] = [(name, COMMANDS[name]) for name in names]
@@ -219,7 +219,9 @@ def as_command() -> Iterator[None]:
         say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
     except (MemoryError, RuntimeError) as error:
-        if not _is_for_want_of_memory(error):
+        # A thread that can't start for want of memory is a RuntimeError, known by its words alone.
+        has_no_thread = "can't start new thread" in str(error)
+        if not (isinstance(error, MemoryError) or has_no_thread):
             raise
         _say_traceback_if_asked()
         say(
@@ -238,19 +240,13 @@ def as_command() -> Iterator[None]:
         raise SystemExit(code)
 
 
-def _is_for_want_of_memory(error: Exception) -> bool:
-    # A thread that can't start for want of memory is a RuntimeError, known by its words alone.
-    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
-
-
 def _say_traceback_if_asked() -> None:
     if "--debug" in sys.argv:
         say(traceback.format_exc())
 
 
 def _run() -> None:
-    # Exits with the code that the command returns, with `as_command`'s after an error, with 2 for
-    # wrong arguments, and with 70 for a defect of ours.
+    """Exit with the command's code or `as_command`'s; 2: wrong arguments, 70: a defect of ours."""
     speaks_of_specs.set(True)  # messages name a setting `vlm.box_format`, not `box_format=`
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -272,7 +268,7 @@ def _run() -> None:
 
 
 def _code_of_unexpected(error: Exception) -> int:
-    # Says what an error is that no other part of the package has expected. Returns the exit code.
+    """Say what an error is that nothing else has expected. Return the exit code."""
     _say_traceback_if_asked()
     # Python holds a time as 64 bits of nanoseconds, which end in the year 2262.
     if isinstance(error, OverflowError) and "timestamp" in str(error):
@@ -305,9 +301,7 @@ class _FailSafeFile(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    # The block ends with a SystemExit. Output that can't be written raises nothing in it. A line
-    # says so afterwards, and an exit code of 0 becomes 130, as where a run's files can't be written
-    # (see RunStopped): the same command can be run again.
+    """Output that can't be written raises nothing in the block, which ends with a SystemExit."""
     has_callers_stream = sys.stdout is not sys.__stdout__
     if has_callers_stream:
         yield
@@ -324,15 +318,16 @@ def _standard_streams() -> Iterator[None]:
         if failed is None or has_reader_gone:
             raise
         say(f"Error: can't write to standard output: {failed.strerror}")
+        # 130, as where a run's files can't be written (RunStopped): it can be run again.
         raise SystemExit(leave.code or 130) from None
 
 
 def _open_closed_streams() -> None:
-    # A stream that was closed before the process began is None, and its number (1 for stdout) is
-    # free. The next file to be opened would get that number, and with it what libraries written in
-    # C print. So the null device is opened first.
+    """Open the null device for each stream that was closed before the process began."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
+            # Its number (1 for stdout) is free. Else the next file to be opened would get it, and
+            # with it what libraries written in C print.
             stream = open(os.devnull, "r+")  # noqa: SIM115
             setattr(sys, name, stream)
             # Held twice: `_redirect_streams` replaces `sys.stdout`, and a stream that nothing holds
@@ -341,8 +336,7 @@ def _open_closed_streams() -> None:
 
 
 def _redirect_streams() -> _FailSafeFile:
-    # Puts streams that never raise in place of sys.stdout and sys.stderr, and returns the file of
-    # the first.
+    """Put streams that never raise in place of stdout and stderr; return the first one's file."""
     stdout: Any = sys.stdout
     stderr: Any = sys.stderr
     stdout_sink = _FailSafeFile(os.dup(stdout.fileno()), "w")
@@ -356,7 +350,7 @@ def _redirect_streams() -> _FailSafeFile:
 
 
 def _text_into(sink: _FailSafeFile, stream: Any) -> TextIO:
-    # Characters that the stream's encoding lacks are escaped, where `stream` would raise.
+    """Characters that the stream's encoding can't hold are escaped, where `stream` would raise."""
     errors = "backslashreplace" if stream.errors == "strict" else stream.errors
     return io.TextIOWrapper(
         io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering

@@ -147,7 +147,7 @@ def _lines_on_applied(applied: dict[str, Any]) -> list[str]:
 
 
 def _share(text: str) -> float:
-    # "3%" or "0.03" → 0.03
+    """`3%` or `0.03` → 0.03"""
     divisor = 100 if text.endswith("%") else 1
     with suppress(ValueError):
         share = float(text.removesuffix("%")) / divisor

@@ -51,7 +51,7 @@ def init(folder: str, force: bool) -> None:
 
 
 def _python_command() -> str:
-    # With pipx or uv, the Python that has this package isn't the one on the path.
+    """With pipx or uv, the Python that has this package isn't the one on the path."""
     python_on_path = shutil.which("python") or ""
     if os.path.dirname(python_on_path) == os.path.dirname(sys.executable):
         return "python"
@@ -59,8 +59,7 @@ def _python_command() -> str:
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
-    # Each file's path, and where it goes in the user's folder: files of `init_template` to the top,
-    # others into folders of their names.
+    """Each file's path, and where it goes: files of `init_template` to the top."""
     for folder in ("api_pipelines", "example_data", "init_template"):
         target_folder = "" if folder == "init_template" else folder
         top = _shipped_folder(folder)
@@ -137,20 +136,18 @@ def _spec_text(name: str, settings: dict[str, Any], every_key: bool) -> str:
 
 
 def _settings_of(backend: str | None) -> dict[str, Any]:
-    # With DF_MODEL=gemini-2.5-pro:
-    #   {"vlm": {"backend": "gemini", "gemini": {"model": "gemini-2.5-pro"}}}
-    # For `openai` no model is written: the template's comment says that a run takes DF_MODEL's.
+    """{"vlm": {"backend": "gemini", "gemini": {"model": "gemini-2.5-pro"}}}"""
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     vlm: dict[str, Any] = {"backend": backend}
+    # For `openai` the template's comment says that a run takes DF_MODEL's.
     if backend == "gemini" and model:
         vlm["gemini"] = {"model": model}
     return {"vlm": vlm}
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    # From "results_dir=DIR" and "autolabel_type=NAME", the folder and the names of the pipelines:
-    # all of them where no NAME is given.
+    """From `results_dir=DIR` and `autolabel_type=NAME`; all pipelines without a NAME."""
     settings = _settings_in(arguments)
     pipeline = settings["autolabel_type"]
     if pipeline and pipeline not in PIPELINES:
@@ -167,7 +164,7 @@ def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[s
 
 
 def _settings_in(arguments: tuple[str, ...]) -> dict[str, str]:
-    # `module_name` may be given, too, as TAO's users do.
+    """`module_name` may be given, too, as TAO's users do."""
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:
         name, equals, value = argument.partition("=")
