@@ -45,10 +45,7 @@ class Habits:
     sends_no_cache: bool = True
 
     def after_refusal(self, refusal: str) -> "Habits | None":
-        """Return what to try next; None when nothing is left, or a content filter has refused. A
-        refusal that names a part of the request changes that part, unless it was changed before;
-        any other one is taken to be about `response_format`.
-        """
+        """Return what to try next; None when nothing is left, or a content filter has refused."""
         if is_about_content(refusal):
             return None
         words = refusal.lower()
@@ -62,6 +59,7 @@ class Habits:
         is_about_roles = "role" in words and ("system" in words or "alternate" in words)
         if self.sends_system_message and is_about_roles:
             return replace(self, sends_system_message=False)
+        # any other refusal is taken to be about response_format
         if self.response_format == _FORMATS[-1]:
             return None
         next_format = _FORMATS[_FORMATS.index(self.response_format) + 1]
@@ -86,11 +84,10 @@ def first_habits(endpoint: str) -> "Habits":
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """Return the limits of NVIDIA's hosted NIMs; no others are known. They are at
-    integrate.api.nvidia.com, ai.api.nvidia.com, …nvcf.nvidia.com and others: data URLs up to 180
-    KB, PNG and JPEG (docs.api.nvidia.com/nim).
-    """
+    """Return the limits of NVIDIA's hosted NIMs (docs.api.nvidia.com/nim); no others are known."""
+    # at integrate.api.nvidia.com, ai.api.nvidia.com, …nvcf.nvidia.com and others
     if _is_under("nvidia.com", endpoint):
+        # data URLs up to 180 KB, PNG and JPEG
         return ImageLimits(
             media_types=("image/jpeg", "image/png"),
             max_side=1024,
@@ -100,20 +97,13 @@ def first_limits(endpoint: str) -> ImageLimits:
 
 
 def _is_under(domain: str, endpoint: str) -> bool:
-    # Whole parts count: evilnvidia.com is not under nvidia.com.
+    """Whole parts count: evilnvidia.com is not under nvidia.com."""
     host = (urlsplit(endpoint).hostname or "").rstrip(".")
     return host == domain or host.endswith(f".{domain}")
 
 
 def completion_in(body: bytes) -> Any:
-    """Return the completion in the body of an answer. The body may be
-
-    - the completion as JSON,
-    - a stream, whose lines `data: {…}` each have a chunk; `_Stream` puts these together,
-    - a single chunk, which counts as a stream of one.
-
-    Raises ValueError or RecursionError for no JSON, or a stream without an end.
-    """
+    """Return a body's completion: the body is JSON, `data: {…}` lines of chunks, or one chunk."""
     stream = _Stream()
     is_event_stream = body.lstrip().startswith((b"data:", b"event:", b":"))
     if is_event_stream:
@@ -130,14 +120,11 @@ def completion_in(body: bytes) -> Any:
 
 
 class _Stream:
-    """The chunks of a streamed answer, put together.
+    """The chunks of a streamed answer: pieces in the first choice's `delta` are joined.
 
-    A chunk's choices have what is new in their `delta`: a piece of text, or of a tool call's
-    arguments. The pieces of the first choice are joined. Of any other key the last value counts.
-
-        {"choices": [{"index": 0, "delta": {"content": "A c"}}]}
-        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function":
-          {"arguments": "{\"capt"}}]}}]}
+    {"choices": [{"index": 0, "delta": {"content": "A c"}}]}
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function":
+      {"arguments": "{\"capt"}}]}}]}
     """
 
     def __init__(self) -> None:
@@ -198,10 +185,7 @@ class _Stream:
 
 
 def error_in(completion: Any) -> dict[str, Any] | None:
-    """Return the error that an answer with status 200 has inside; None without one. Either the
-    answer states it, or the `finish_reason` is that of a server that broke off. The error's `code`,
-    if a whole number, is an HTTP status.
-    """
+    """Return an error inside a 200: a stated one, or the reason of a server that broke off."""
     if not isinstance(completion, dict):
         return None
     choices = completion.get("choices")
@@ -216,9 +200,8 @@ def error_in(completion: Any) -> dict[str, Any] | None:
 def _stated_error(
     completion: Mapping[str, Any], choice: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    # MiniMax states it in the body's `base_resp`: {"status_code": 1004, "status_msg": "…"}.
-    # OpenRouter and gateways state it in the body or in its choice, as an object or a text.
-    of_minimax = completion.get("base_resp")
+    """MiniMax states it in `base_resp`; others in the body or its choice, also as a text."""
+    of_minimax = completion.get("base_resp")  # {"status_code": 1004, "status_msg": "…"}
     if isinstance(of_minimax, dict) and of_minimax.get("status_code"):
         return {"message": str(of_minimax)}
     for error in (completion.get("error"), choice.get("error"), completion.get("errors")):
@@ -253,11 +236,7 @@ def _has_text(message: Any) -> bool:
 
 
 def _is_error(said: Mapping[str, Any]) -> bool:
-    # Some gateways send a code with each answer:
-    #   {"code": 200, "message": "OK"}  no error
-    #   {"code": 0, "message": ""}      no error
-    #   {"code": 0, "message": "busy"}  an error
-    #   {"code": 1301}                  an error
+    """Some gateways send a code with each answer: 200, or 0 without a message, is no error."""
     code = said.get("code")
     if code in (200, "200"):
         return False
@@ -267,8 +246,7 @@ def _is_error(said: Mapping[str, Any]) -> bool:
 
 
 def _first_choice(choices: list[Any]) -> Any:
-    # The first choice is that with index 0, or without an index. Another may come before it in the
-    # list.
+    """That with index 0, or without an index: another may come before it in the list."""
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice
@@ -276,9 +254,7 @@ def _first_choice(choices: list[Any]) -> Any:
 
 
 def reply_in(data: dict[str, Any], hold: float) -> Reply:
-    """Return the reply in a completion. `hold` is for how many seconds the endpoint takes no more
-    requests. Raises KeyError, TypeError, IndexError or AttributeError for what is no completion.
-    """
+    """Raises KeyError, TypeError, IndexError or AttributeError for what is no completion."""
     choice = _first_choice(data["choices"])
     message = choice["message"]
     text = _text_and_arguments(message)
@@ -304,19 +280,19 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
 
 
 def _text_and_arguments(message: dict[str, Any]) -> str:
-    # Some gateways ask for JSON by a tool (BerriAI/litellm#6741). Then the arguments of its one
-    # call are the reply. If there is text, too, both are returned: which one counts isn't known.
+    """Where a gateway asks for JSON by a tool, the call's arguments are the reply."""
     text = _text(message.get("content"))
-    arguments = _arguments_of_call(message)
+    arguments = _arguments_of_call(message)  # BerriAI/litellm#6741
     if not text.strip():
         return arguments
     if not arguments.strip():
         return text
+    # Which one counts isn't known.
     return f"{text}\n\nThe tool call, in other words, has:\n{arguments}"
 
 
 def _arguments_of_call(message: dict[str, Any]) -> str:
-    # The arguments of the tool call, as JSON; "" where there isn't exactly one call.
+    """The arguments as JSON; empty where there isn't exactly one call."""
     calls = [call["function"] for call in message.get("tool_calls") or []]
     if message.get("function_call"):
         calls.append(message["function_call"])
@@ -327,7 +303,7 @@ def _arguments_of_call(message: dict[str, Any]) -> str:
 
 
 def _text(content: Any) -> str:
-    # Some servers answer in parts, of which only the texts count, joined.
+    """Some servers answer in parts, of which only the texts count, joined."""
     if not isinstance(content, list):
         return str(content or "")
     texts = []
@@ -338,9 +314,7 @@ def _text(content: Any) -> str:
 
 
 def usage_in(data: Any) -> Usage:
-    """Return the token counts under any of the names in use; what is missing, or can't be a count,
-    is 0. No more tokens are cached than were sent.
-    """
+    """Return the counts under any of the names in use; 0 for what can't be a count."""
     if not isinstance(data, dict):
         return Usage()
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")

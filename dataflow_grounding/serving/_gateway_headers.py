@@ -40,12 +40,11 @@ def is_litellm(headers: Mapping[str, str]) -> bool:
 
 
 def is_from_cache(headers: Mapping[str, str]) -> bool:
-    """Return whether a gateway answered from its cache. LiteLLM names the cache's key. Others have
-    a header for their cache with `HIT` in it (`cf-aig-cache-status`, `x-portkey-cache-status`,
-    `x-openrouter-cache-status`, `helicone-cache`, `x-cache`, RFC 9211's `cache-status`).
-    """
+    """LiteLLM names its cache's key. Others have a header for their cache with `HIT` in it."""
     if _LITELLM_KEY in headers:
         return True
+    # cf-aig-cache-status, x-portkey-cache-status, x-openrouter-cache-status, helicone-cache,
+    # x-cache, RFC 9211's cache-status
     for name in headers:
         is_of_replies = "cache" in name.lower() and not _OF_PROMPTS.search(name)
         # `"hit.example"; fwd=miss` is no hit: in quotes is the name of a cache

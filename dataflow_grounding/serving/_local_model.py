@@ -38,10 +38,7 @@ class Asked:
 
 
 class LoadedModel:
-    """A model with its processor, as the LocalServing `serving` states. Raises all that
-    transformers raises, and ValueError for a model with parts that no file has weights for, or with
-    an adapter that can't be read.
-    """
+    """A model with its processor. ValueError: weights are missing, or an adapter can't be read."""
 
     def __init__(self, serving: Any) -> None:
         import torch
@@ -67,7 +64,7 @@ class LoadedModel:
         self._special = _special_tokens(tokenizer)
 
     def _system_message_form(self) -> Callable[[str], Any] | None:
-        # The chat template wants a list of parts, or a text, or takes no system messages: None.
+        """The chat template wants a list of parts, or a text, or takes no system messages: None."""
         forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
         for form in forms:
             if self._takes_system_messages_as(form):
@@ -75,16 +72,12 @@ class LoadedModel:
         return None
 
     def answers(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """Return each request's reply, or its error. Requests that fail together are tried in
-        halves, until each that fails does so alone: as ServerFault for want of memory, else as
-        RequestRefused. Where the GPU itself has failed, which nothing mends in this process, all
-        fail at once as EndpointRefused.
-        """
+        """Return each one's reply or error. Requests that fail together are tried in halves."""
         try:
             return [*self._generate(batch)]
         except Exception as error:
             failure = self._failure_of(error)
-        has_gpu_failed = isinstance(failure, EndpointRefused)
+        has_gpu_failed = isinstance(failure, EndpointRefused)  # nothing mends that in this process
         if has_gpu_failed or len(batch) == 1:
             return [failure] * len(batch)
         half = len(batch) // 2
@@ -100,7 +93,14 @@ class LoadedModel:
         return RequestRefused(f"{self.name}: {message_of(error)}")
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
-        inputs = self._inputs(batch)
+        inputs = self.processor.apply_chat_template(
+            [self._conversation(asked) for asked in batch],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True},
+        )
         with self._torch.inference_mode():
             inputs = inputs.to(self.model.device, dtype=self.model.dtype)
             written = self.model.generate(
@@ -117,19 +117,8 @@ class LoadedModel:
             replies.append(self._reply(tokens, input_tokens=sent))
         return replies
 
-    def _inputs(self, batch: "Sequence[Asked]") -> Any:
-        return self.processor.apply_chat_template(
-            [self._conversation(asked) for asked in batch],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={"padding": True},
-        )
-
     def _stop_if_abandoned(self, batch: "Sequence[Asked]", tokens: Any, *_: Any) -> Any:
-        # Transformers calls this after each token. Nobody waits for any reply of the batch where
-        # the run was interrupted.
+        """Called after each token: nobody waits for the batch where the run was interrupted."""
         nobody_waits = all(asked.reply.done() for asked in batch)
         return self._torch.full(
             (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
@@ -152,8 +141,7 @@ class LoadedModel:
         return [system, {"role": "user", "content": content}]
 
     def _takes_system_messages_as(self, form: Callable[[str], Any]) -> bool:
-        # Some templates raise for a system message, leave it out, or print a list of parts as
-        # Python's text: [{'type': 'text', …}].
+        """Some templates raise for one, leave it out, or print a list as Python's text."""
         sample = "of its own"
         messages = [
             {"role": "system", "content": form(sample)},
@@ -163,7 +151,7 @@ class LoadedModel:
             written = str(self.processor.apply_chat_template(messages))
         except Exception:
             return False
-        is_printed_list = "'text'" in written
+        is_printed_list = "'text'" in written  # [{'type': 'text', …}]
         return sample in written and not is_printed_list
 
     def _reply(self, tokens: list[int], input_tokens: int) -> Reply:
@@ -195,7 +183,7 @@ def _sampling(temperature: float) -> dict[str, Any]:
 
 
 def _load(serving: Any) -> tuple[Any, Any]:
-    # The processor and the model.
+    """The processor and the model."""
     import transformers
 
     from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
@@ -230,7 +218,7 @@ def _check_adapter(model: str) -> None:
 
 
 def _check_weights(loading_info: dict[str, Any]) -> None:
-    # transformers fills parts without weights with random numbers, and only warns.
+    """transformers fills parts without weights with random numbers, and only warns."""
     without_weights = [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]
     if without_weights:
         raise ValueError(

@@ -7,9 +7,7 @@ from aiohttp.payload import Payload
 
 
 class PartsPayload(Payload):
-    """The parts of a JSON body. A picture's base64 is a part, so that a waiting request shares it
-    with what is kept of the picture.
-    """
+    """A JSON body in parts: a waiting request shares a picture's with what is kept of it."""
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         super().__init__(parts, content_type="application/json")

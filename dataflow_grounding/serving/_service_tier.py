@@ -25,9 +25,7 @@ _TIER_WORDS = re.compile(r"service[ _-]?tier|\bflex\b", re.IGNORECASE)
 
 
 def timeout_at(tier: str, stated: float | None, usual: float) -> float:
-    """Return the seconds for one request: what the user `stated`, else FLEX_TIMEOUT at flex, else
-    `usual`. Raises SpecError for an unknown tier; "" is the ordinary one.
-    """
+    """Return what the user stated, else what is usual at the tier. SpecError for an unknown one."""
     if tier not in ("", FLEX):
         raise SpecError(f"{setting('vlm.service_tier')} should be {FLEX}, not {tier!r:.40}")
     if stated is not None:
@@ -36,9 +34,7 @@ def timeout_at(tier: str, stated: float | None, usual: float) -> float:
 
 
 def needs_at(tier: str, key: str, timeout: float) -> list[str]:
-    """Return advice if requests at flex have less time than they may take; `key` is the setting of
-    the spec that gives them `timeout` seconds.
-    """
+    """Return advice if requests at flex have less time than they may take; `key` is a spec's."""
     if not tier or timeout >= FLEX_TIMEOUT:
         return []
     return [
@@ -48,15 +44,10 @@ def needs_at(tier: str, key: str, timeout: float) -> list[str]:
 
 
 def error_at_tier(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
-    """Return what an error means for a request at a tier:
-
-    - TierFull where the tier has no room: `is_full` tells that from an endpoint that is busy,
-    - EndpointRefused where the endpoint doesn't know the tier,
-    - else the error itself.
-    """
+    """TierFull where the tier has no room, EndpointRefused where it isn't known, else `error`."""
     if not tier:
         return error
-    if is_full and isinstance(error, ServerOverloaded):
+    if is_full and isinstance(error, ServerOverloaded):  # else the endpoint is busy
         return TierFull(str(error), error.retry_after)
     may_be_about_tier = isinstance(error, RequestRefused) and not is_about_content(str(error))
     if may_be_about_tier and _TIER_WORDS.search(str(error)):

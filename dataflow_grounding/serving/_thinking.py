@@ -11,9 +11,7 @@ from dataflow_grounding._util.lazy import load_table
 
 
 def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
-    """Return the fields of a request that have a model think less: at level `low`, or `off`. None
-    if this model's fields aren't known. `provider` is `openai` or `gemini`.
-    """
+    """Return fields that have a model think less, at level `low` or `off`; None if not known."""
     if level not in ("low", "off"):  # the model's usual level, which needs no field
         return {}
     name = model.rpartition("/")[2].lower()
@@ -25,9 +23,7 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
 
 
 def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a body with further fields, which replace its own of the same name. Objects that both
-    have are joined, one level deep.
-    """
+    """Return a body with further fields; objects that both have are joined, one level deep."""
     whole = dict(body)
     for name, value in fields.items():
         before = whole.get(name)

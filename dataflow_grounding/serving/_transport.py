@@ -42,10 +42,7 @@ _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def checked_address(url: str, block: str, key: str = "base_url") -> str:
-    """Check an address, and return it as it may be shown: without its secrets, which are masked
-    from now on. `block` and `key` name its setting. Raises SpecError if it can't be an address of
-    the web, has a fragment, or shows a name, password or key.
-    """
+    """Return an address without its secrets, which are masked from now on."""
     name = setting(f"{block}.{key}")
     if not url.startswith(("http://", "https://")):
         raise SpecError(f"{name} should begin with http:// or https://")
@@ -82,9 +79,7 @@ class PerLoop(Generic[T]):
 
 
 class LoopInThread:
-    """An event loop in a separate thread, for connections that work in one loop only. Operators
-    that are called in memory, and threads, have loops of their own: all of them send from this one.
-    """
+    """An event loop in a separate thread, for connections that work in one loop only."""
 
     # One lock for all objects. A serving may be copied to another process with its LoopInThread, if
     # that hasn't begun, and a lock can't be copied.
@@ -95,18 +90,16 @@ class LoopInThread:
         self._process = 0  # the id of the process that began the loop
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the work in this loop; if the caller is cancelled, so is the work. Raises
-        EndpointRefused in a process that was forked after the first request: it has its parent's
-        connections, and would read the parent's answers.
-        """
+        """Run the work in this loop; if the caller is cancelled, so is the work."""
         loop = self._begun_loop()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
     def _begun_loop(self) -> asyncio.AbstractEventLoop:
-        # Begins the loop, with its thread, where that hasn't been done.
+        """Begin the loop, with its thread, where that hasn't been done."""
         with self._lock:  # several threads may ask for it at once
             was_forked_since = self._loop is not None and self._process != os.getpid()
             if was_forked_since:
+                # It has its parent's connections, and would read the parent's answers.
                 raise EndpointRefused(
                     "the http_client of this OpenAI client was used before the process was forked:"
                     " make a separate client in each process"
@@ -124,9 +117,7 @@ class LoopInThread:
 
 
 class HttpTransport:
-    """Sends by aiohttp, which takes half the CPU of the SDK's client
-    (docs/measurements/performance.md).
-    """
+    """Sends by aiohttp: half the CPU of the SDK's client (docs/measurements/performance.md)."""
 
     def __init__(
         self, url: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]
@@ -148,22 +139,20 @@ class HttpTransport:
                 total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)
             ),
         )
-        self.proxy = _proxy_of(url)  # looked up once: aiohttp would do it for each request
+        address = urlsplit(url)
+        # looked up once: aiohttp would do it for each request
+        self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpAnswer:
-        """Return the answer, of any status; `headers` are sent with this body alone. Where no
-        answer comes, raises what `fault_of` returns; for one larger than MAX_BODY_BYTES,
-        ServerFault.
-        """
+        """Return the answer, of any status; `headers` are sent with this body alone."""
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
 
         headers = {**self.headers, **headers} if headers else self.headers
         return await self._send("POST", PartsPayload(body), MAX_BODY_BYTES, headers)
 
     async def get(self, max_bytes: int) -> HttpAnswer:
-        """Ask for what is at the address; returns and raises what `post` does."""
         return await self._send("GET", None, max_bytes, self.headers)
 
     async def _send(
@@ -195,24 +184,8 @@ class HttpTransport:
         await self.session.close()
 
 
-def _proxy_of(url: str) -> str | None:
-    address = urlsplit(url)
-    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
-
-
 class ClientTransport:
-    """Sends by a copy of an `openai` client. The copy's retries are off, because the engine tries
-    again, and lets the whole run wait for that. It follows no redirects, because another host
-    shouldn't get the picture or the key.
-
-    Args:
-        client: The client, which may be the user's own.
-        url: The address, for messages.
-        timeout: Seconds for a request.
-        headers: Further headers of each request.
-        http_client: The connections of the copy, in place of the client's; closed by `aclose`.
-        loop: The event loop to send in, in place of the running one.
-    """
+    """Sends by a copy of an `openai` client. Where `loop` is given, it sends in that one."""
 
     def __init__(
         self,
@@ -223,21 +196,20 @@ class ClientTransport:
         http_client: Any = None,
         loop: LoopInThread | None = None,
     ) -> None:
+        # Without retries: the engine tries again, and lets the whole run wait for that.
         self.client = client.with_options(max_retries=0, timeout=timeout, http_client=http_client)
-        # Set on this copy alone, because `create` has no argument for redirects.
+        # Another host shouldn't get the picture or the key. `create` has no argument for redirects.
         self.client.post = partial(_post_without_redirects, self.client.post)
         self.url = url
         self.timeout = timeout
         self.headers = headers
-        self._http_client = http_client
+        self._http_client = http_client  # the copy's own connections, in place of the client's
         self._loop = loop
 
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpAnswer:
-        """Return the answer, of any status; `headers` are sent with this body alone. Raises
-        what `fault_of` returns where no answer comes.
-        """
+        """Return the answer, of any status; `headers` are sent with this body alone."""
         whole = b"".join(body)
         if self._loop is not None:
             return await self._loop.run(partial(self._post, whole, headers))
@@ -284,11 +256,9 @@ class ClientTransport:
 
 
 def has_own_http_client(client: Any) -> bool:
-    """Return whether a user made an openai client with an `http_client`, of proxies say. Otherwise
-    it makes a plain one, which is recognized by its class: if that is renamed one day, all clients
-    count as a user's own.
-    """
+    """Return whether a user made an openai client with an `http_client`, of proxies say."""
     http_client = getattr(client, "_client", None)
+    # The class of a plain one. If that is renamed one day, all clients count as a user's own.
     return type(http_client).__name__ != "AsyncHttpxClientWrapper"
 
 
@@ -307,15 +277,8 @@ Transport: TypeAlias = HttpTransport | ClientTransport
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
-    """Return what an HTTP client's error means:
-
-    - EndpointRefused where the address is none,
-    - EndpointUnreachable or RateLimited where there was no connection,
-    - ServerFault where one broke off, or nothing came in time.
-
-    `where` is the endpoint as messages name it, and `block` the spec's block with its address.
-    Classes are recognized by name, because neither aiohttp nor httpx has to be installed.
-    """
+    """Return what an HTTP client's error means. `block` is the spec's, with the address."""
+    # by name, because neither aiohttp nor httpx has to be installed
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:
         return EndpointRefused(f"{where} is not an address: check {block}.base_url")
@@ -333,9 +296,7 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # Returns EndpointUnreachable. Where this machine itself is short of connections, returns
-    # RateLimited, after which the engine waits. The client's error may be caused by one of `ssl`,
-    # with a `verify_message`, or by one of the system, with an `errno`: these say more.
+    """A cause of the error says more: one of `ssl`, or one of the system with an `errno`."""
     causes = list(with_causes(error))
     ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     why_not_trusted = getattr(ssl_error, "verify_message", None)
@@ -348,7 +309,7 @@ def _no_connection(error: BaseException, where: str) -> ServerFault:
     system_error = next((cause for cause in causes if getattr(cause, "errno", None)), None)
     error_number = getattr(system_error, "errno", None)
     reason = excerpt(getattr(system_error, "strerror", None) or str(error), 200)
-    if error_number in SHORT:  # too many open files, no memory
+    if error_number in SHORT:  # too many open files, no memory: the engine waits
         return RateLimited(f"this machine has no room for another connection: {reason}")
     if error_number == errno.ECONNREFUSED:
         reason = "Connection refused"  # libraries have longer words for it

@@ -61,15 +61,7 @@ LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 
 
 def fault_of_client(error: Exception, where: str) -> GroundingError | None:
-    """Return what an HTTP client's error means:
-
-    - what `error_of` returns, for an answer with the status of an error,
-    - EndpointUnreachable where no connection came about,
-    - ServerFault where one broke off, or nothing came in time,
-    - None for an error that is no HTTP client's.
-
-    `where` is the serving as messages name it.
-    """
+    """Return what an HTTP client's error means; None for an error that is no HTTP client's."""
     status = _status_of(error)
     if status is not None:
         return error_of(status, _headers_of(error), _body_of(error), where=where)
@@ -100,7 +92,7 @@ def _is_broken_off(error: BaseException) -> bool:
 
 
 def _status_of(error: Exception) -> int | None:
-    # The status of an error that the answer had, as 429; None where there is none.
+    """The status of the answer, such as 429; None where there is none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         metadata = response.get("ResponseMetadata")

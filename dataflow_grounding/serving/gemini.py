@@ -187,7 +187,7 @@ class GeminiServing(Serving):
 
     @property
     def _where(self) -> str:
-        # the endpoint as messages name it
+        """The endpoint as messages name it."""
         return f"{self.endpoint} ({self.model})"
 
     async def _send(self, client: Any, task: str, config: Any) -> Any:
@@ -220,7 +220,7 @@ class GeminiServing(Serving):
         return error_at_tier(self.service_tier, fault, is_full=status == 503)
 
     def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
-        # What comes later replaces what comes before: the user's `extra` is last.
+        """What comes later replaces what comes before: the user's `extra` is last."""
         body = {
             "systemInstruction": {"parts": [{"text": request.system}]},
             "contents": contents,
@@ -270,7 +270,7 @@ class GeminiServing(Serving):
 
 
 def _split_version(url: str) -> tuple[str, str]:
-    # `https://host/v1` is the address `https://host` and the version `v1`.
+    """`https://host/v1` → `https://host` and `v1`."""
     address, _, version = url.rpartition("/")
     return (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
 
@@ -300,8 +300,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    # {"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "iVBO…"}},
-    # {"text": "…"}]}; the assistant's role is called `model`.
+    """{"role": "user", "parts": [{"inlineData": {"mimeType": …, "data": …}}, {"text": …}]}"""
     parts: list[dict[str, Any]] = []
     for image in message.images:
         if image.ready:
@@ -311,13 +310,12 @@ async def _content(message: Turn) -> dict[str, Any]:
         media_type, _, data = url.decode("ascii").removeprefix("data:").partition(";base64,")
         parts.append({"inlineData": {"mimeType": media_type, "data": data}})
     parts.append({"text": message.text})
-    role = "user" if message.role == "user" else "model"
+    role = "user" if message.role == "user" else "model"  # the assistant's
     return {"role": role, "parts": parts}
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    # A JSON schema in Gemini's dialect: {"type": ["string", "null"]} becomes {"type": "STRING",
-    # "nullable": true}. A property that is nullable is left out of `required`.
+    """{"type": ["string", "null"]} → {"type": "STRING", "nullable": true}."""
     # Source: ai.google.dev, structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]  # one, with or without null

@@ -110,25 +110,14 @@ LONGEST = 1e8  # seconds that are waited at the most: a server may ask for infin
 
 def error_of(
     status: int,
-    headers: Mapping[str, str],
+    headers: Mapping[str, str],  # their names are in lower case
     body: bytes,
     *,
-    where: str,
-    said: str = "",
-    address: str = "",
+    where: str,  # the endpoint as the message names it
+    said: str = "",  # after the status, such as "inside a 200"
+    address: str = "",  # the message asks whether `/v1` is missing from it
 ) -> errors.GroundingError:
-    """Return the error that an answer means:
-
-    - EndpointRefused where all requests fail like this one, NoCredit for want of money,
-    - RateLimited or ServerOverloaded, with the wait that is asked for, where the endpoint is busy,
-    - ServerFault for a fault that may pass, and for a redirect,
-    - PictureTooLarge where the picture or the body has too many bytes,
-    - else RequestRefused.
-
-    Headers' names are in lower case. `where` is the endpoint as the message names it. `said`, such
-    as "inside a 200", comes after the status. Where a server has nothing at `address`, the message
-    asks whether `/v1` is missing from it.
-    """
+    """Return what an answer means: its words go before what the status alone would mean."""
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     their_words = excerpt(_message(error, details), LONGEST_MESSAGE)  # what the answer says
     our_message = f"{where} answered {status}"  # of the error that is returned, or its beginning
@@ -136,7 +125,6 @@ def error_of(
         our_message += f" {said}"
     if their_words:
         our_message += f": {their_words}"
-    # What the words say goes before what the status alone would mean.
     return (
         _error_by_words(status, our_message, their_words, _codes_of(error))
         or _error_of_all(status, our_message, their_words, address)
@@ -148,7 +136,8 @@ def _error_by_words(
     status: int, our_message: str, their_words: str, codes: str
 ) -> errors.NoCredit | errors.PictureTooLarge | None:
     words_and_codes = f"{their_words} {codes}"
-    if _is_without_credit(status, words_and_codes):
+    is_client_error = 400 <= status < 500
+    if status == 402 or (is_client_error and _NO_CREDIT.search(words_and_codes)):
         smaller_requests_may_do = _FEWER_TOKENS.search(their_words) is not None
         our_message = our_message.rstrip(".")
         return errors.NoCredit(
@@ -165,7 +154,7 @@ def _error_by_words(
 def _error_of_all(
     status: int, our_message: str, their_words: str, address: str
 ) -> errors.EndpointRefused | None:
-    # The error where all requests fail like this one; None where others may succeed.
+    """The error where all requests fail like this one; None where others may succeed."""
     advice = _advice_for_all(status, their_words)
     if advice is None:
         return None
@@ -201,7 +190,7 @@ def _error_by_status(
 def _error_of_fault(
     status: int, our_message: str, their_words: str, wait: float | None
 ) -> errors.ServerFault | errors.EndpointRefused:
-    # The server is at fault, not the request: this mostly passes.
+    """The server is at fault, not the request: this mostly passes."""
     if status >= 500 and wait is not None:  # a server that states a wait is busy, not broken
         return errors.ServerOverloaded(our_message, wait)
     if status >= 500 and takes_no_images(their_words):  # llama.cpp says so with 500
@@ -218,10 +207,7 @@ def _error_of_fault(
 def error_of_success(
     error: Mapping[str, Any], headers: Mapping[str, str], *, where: str, address: str = ""
 ) -> errors.GroundingError:
-    """Return what an error inside an answer with status 200 means. Its `code` counts as the status
-    if it is one of an error, such as 429. Else the error is what its words say, or a fault that may
-    pass (500).
-    """
+    """Return what an error inside a 200 means: by its `code`, its words, else as a 500."""
     code: Any = error.get("code")
     if isinstance(code, str):
         with suppress(ValueError):  # a word, such as "overloaded"
@@ -229,7 +215,12 @@ def error_of_success(
     is_status_of_error = type(code) is int and 400 <= code < 600
     status = code if is_status_of_error else 500
     if status == 500:
-        status = _status_by_words(f"{code} {error.get('message')}")
+        # Two errors don't pass, though they come with 500 or no status.
+        words = f"{code} {error.get('message')}"
+        if is_about_content(words):
+            status = 400
+        elif _NO_SUCH_PATH_WITH_200 in words:
+            status = 404
     body = json.dumps({"error": error}).encode()
     meant = error_of(status, headers, body, where=where, said="inside a 200", address=address)
     if isinstance(meant, errors.ServerFault) and not isinstance(meant, errors.ServerOverloaded):
@@ -237,25 +228,15 @@ def error_of_success(
     return meant
 
 
-def _status_by_words(words: str) -> int:
-    # Two errors don't pass, though they come with 500 or no status: they are known by their words.
-    if is_about_content(words):
-        return 400
-    return 404 if _NO_SUCH_PATH_WITH_200 in words else 500
-
-
 class _Advice(NamedTuple):
-    """What the user can do where all requests fail like this one. Where that isn't certain, the
-    answer may be about this request alone: a run that has had answers stops only after some in a
-    row.
-    """
+    """What to do where all requests fail alike. If not `certain`, a run stops only after some."""
 
     text: str
     certain: bool
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
-    # None where other requests may succeed. A 400 or 422 may mean anything: its words decide.
+    """None where other requests may succeed. A 400 or 422 may mean anything: words decide."""
     is_bad_request = status in (400, 422)
     is_about_key = is_bad_request and _KEY.search(message)
     is_about_model = is_bad_request and _MODEL.search(message)
@@ -270,34 +251,25 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def _question_about(address: str) -> str:
-    # Asks whether `/v1` is missing from an address:
-    #   http://host            -> Is it http://host/v1?
-    #   http://host/api        -> Should it end in /v1? Ollama's isn't at /api/v1, but at /v1.
-    #   http://host/v1         -> nothing: it has a version
-    #   https://host/x?key=1   -> nothing: Azure's addresses have a query, and no /v1
-    parts = urlsplit(address)
+    """http://host → `Is it http://host/v1? `; nothing for one with a version or a query."""
+    parts = urlsplit(address)  # Azure's addresses have a query, and no /v1
     if not address or parts.query or _VERSION.search(parts.path):
         return ""
     if parts.path.strip("/"):
+        # of http://host/api: Ollama's isn't at /api/v1, but at /v1
         return "Should it end in /v1? "
     return f"Is it {address.rstrip('/')}/v1? "
 
 
 def _codes_of(error: Any) -> str:
-    # What an error has for programs, such as "insufficient_quota billing".
+    """What an error has for programs, such as `insufficient_quota billing`."""
     if not isinstance(error, dict):
         return ""
     return f"{error.get('code')} {error.get('type')}"
 
 
-def _is_without_credit(status: int, message: str) -> bool:
-    if status == 402:
-        return True
-    return 400 <= status < 500 and _NO_CREDIT.search(message) is not None
-
-
 def _is_too_large(status: int, message: str) -> bool:
-    # Status 413 says so without words. But Groq sends it with words about too many tokens a minute.
+    """413 says so without words. But Groq sends it with words about tokens a minute."""
     if status not in (400, 404, 413, 422) or _NOT_BYTES.search(message):
         return False
     says_so = _OF_BYTES.search(message) and _TOO_LARGE.search(message)
@@ -305,8 +277,7 @@ def _is_too_large(status: int, message: str) -> bool:
 
 
 def _sizes_in(message: str) -> Iterator[int]:
-    # The counts of bytes that a message names: "5 MB", "134,000 bytes", "5242880". A smaller number
-    # without a unit may be anything.
+    """`5 MB`, `134,000 bytes`, `5242880`. A smaller number without a unit may be anything."""
     for digits, unit in _SIZE.findall(message):
         number = float(digits.replace(",", ""))
         if unit:
@@ -317,9 +288,7 @@ def _sizes_in(message: str) -> Iterator[int]:
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of that and so on: a library's error is often caused by
-    one of the system's. MOST_CAUSES at most, because a user's errors may name each other.
-    """
+    """Yield the error, its cause, the cause of that …: a user's errors may name each other."""
     cause: BaseException | None = error
     for _ in range(MOST_CAUSES):
         if cause is None:
@@ -329,9 +298,7 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def takes_no_images(refusal: str) -> bool:
-    """Return whether a refusal says that the model takes no images, by the words of the servers in
-    docs/endpoints.md.
-    """
+    """Return whether a refusal says so, by the words of the servers in docs/endpoints.md."""
     lowered = refusal.lower()
     return any(words in lowered for words in _NO_IMAGES)
 
@@ -344,8 +311,7 @@ def is_about_content(refusal: str) -> bool:
 def _seconds_to_wait(
     headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    # Google's details may say that a day's quota is used up. Then a shorter wait, which the answer
-    # may ask for all the same, doesn't help.
+    """Where a day's quota is used up, a shorter wait that the answer asks for doesn't help."""
     for detail in details:
         # {"violations": [{"quotaId": "GenerateRequestsPerDay…"}]}
         if "PerDay" in str(detail.get("violations")):
@@ -361,10 +327,7 @@ def _seconds_to_wait(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait, as the first of these headers that can be read says:
-    `retry-after-ms`, `retry-after` (seconds or a date), those of rate limits that are used up. None
-    without any.
-    """
+    """Return the wait of the first readable one of these headers; None without any."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds_in(headers.get(name), unit)
         if seconds is not None:
@@ -391,9 +354,7 @@ def _timestamp_of(date: str | None) -> float | None:
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until all limits of which `x-ratelimit-remaining-*` is 0 are reset, as
-    `x-ratelimit-reset-*` says; None where none is used up.
-    """
+    """Return the seconds until all used-up limits are reset; None where none is used up."""
     waits = []
     for limit in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{limit}") == "0":
@@ -404,11 +365,7 @@ def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_of(text: str) -> float | None:
-    # What OpenAI and vLLM gateways write; None where it can't be read:
-    #   1m30s       -> 90
-    #   120ms       -> 0.12
-    #   7           -> 7
-    #   1790000000  -> the seconds until then: it is a Unix time
+    """`1m30s` → 90, `120ms` → 0.12, `7` → 7; of a Unix time, the seconds until then."""
     if len(text) > LONGEST_TEXT:
         # The patterns try each digit as the first of a number, so a long text would take time that
         # grows with the square of its length.
@@ -427,18 +384,14 @@ def _seconds_of(text: str) -> float | None:
 
 
 def _bounded(seconds: float) -> float | None:
-    # A server may ask for a time that is past, for infinity, or for no number.
+    """A server may ask for a time that is past, for infinity, or for no number."""
     if math.isnan(seconds):
         return None
     return min(max(seconds, 0.0), LONGEST)
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # Returns the error that a body states, and Google's details of it, [] without any:
-    #   {"error": {"code": 429, "details": [{"@type": …}]}}  -> what `error` has, and its details
-    #   {"message": "…"}, or any other JSON                  -> the JSON itself
-    #   a text                                               -> the text
-    #   <html>…                                              -> "": a web page says nothing
+    """The error that a body states, and Google's details of it. A web page says nothing."""
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -462,8 +415,7 @@ def _first_of(data: Any) -> Any:
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    # An error in words, "Quota exceeded (RATE_LIMIT)": its `message` or `detail`, else all of it.
-    # In brackets are the reasons in Google's details, else the error's code if that is a word.
+    """`Quota exceeded (RATE_LIMIT)`: in brackets Google's reasons, else a code that is a word."""
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error
@@ -476,8 +428,7 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _words_of_provider(error: Mapping[str, Any]) -> str | None:
-    # OpenRouter passes on what its provider said, often as JSON: {"message": "Provider returned
-    # error", "metadata": {"raw": "{\"error\": …}"}}. None where there is nothing of that.
+    """What OpenRouter's provider said, in `metadata.raw`, often as JSON."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if not raw:

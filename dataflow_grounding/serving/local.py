@@ -135,8 +135,7 @@ class LocalServing(Serving):
 
     @cached_property
     def _digest(self) -> str:
-        # What tells apart models of the same name: the Hub's commit, or a digest of the files. It
-        # is "" for a folder that holds no model.
+        """The Hub's commit, or a digest of the files; empty for a folder that holds no model."""
         if os.path.isdir(self.model):
             return _digest_of(self.model)
         with needs_extra(f"{setting('vlm.backend')} local", "local"):
@@ -192,8 +191,7 @@ class LocalServing(Serving):
             asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        # Runs in a thread. Loads the model for the first batch. If that fails, all requests of the
-        # batch get EndpointRefused, which stops a run.
+        """Runs in a thread. If the model can't be loaded, all get EndpointRefused: a run stops."""
         with _one_generates:
             try:
                 self._loaded = self._loaded or LoadedModel(self)
@@ -234,7 +232,7 @@ class _Queue:
         self.waiting = self._unanswered()
 
     async def _wait_for_others(self, max_batch: int) -> None:
-        # Waits until no request has joined for LINGER seconds, or a batch is full.
+        """Wait until no request has joined for LINGER seconds, or a batch is full."""
         have_others_joined = True
         while have_others_joined and len(self.waiting) < max_batch:
             count_before = len(self.waiting)
@@ -242,22 +240,18 @@ class _Queue:
             have_others_joined = len(self.waiting) > count_before
 
     def _next_batch(self, max_batch: int) -> list[Asked]:
-        # A model generates at one temperature for a whole batch: that of the first that waits.
+        """A model generates at one temperature for a whole batch: that of the first that waits."""
         unanswered = self._unanswered()
-        batch: list[Asked] = []
-        for asked in unanswered:
-            is_alike = asked.temperature == unanswered[0].temperature
-            if is_alike and len(batch) < max_batch:
-                batch.append(asked)
-        return batch
+        temperature = unanswered[0].temperature
+        alike = [asked for asked in unanswered if asked.temperature == temperature]
+        return alike[:max_batch]
 
     def _unanswered(self) -> list[Asked]:
         return [asked for asked in self.waiting if not asked.reply.done()]
 
 
 def _digest_of(folder: str) -> str:
-    # "" where the folder holds no model. Small files are read as a whole: their samples leave no
-    # gaps. Of a large one about SAMPLES pieces are read, evenly spread.
+    """Read small files whole, samples of large ones; empty where the folder holds no model."""
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()

@@ -189,7 +189,7 @@ class OpenAIServing(Serving):
         self._found_out = _FoundOut(first_habits(self.endpoint))
 
     def _hide_secrets(self, client: Any) -> None:
-        # What these hold is masked from now on in all that is shown or written.
+        """Mask what these hold, from now on, in all that is shown or written."""
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
@@ -204,7 +204,7 @@ class OpenAIServing(Serving):
         return self.timeout if self.service_tier else 0.0
 
     def _address(self, path: str) -> str:
-        # `https://host/v1?api-version=1` with the path `models`: `https://host/v1/models?api-…`
+        """`https://host/v1?api-version=1` with `models`: `https://host/v1/models?api-version=1`."""
         address, mark, query = self._url.partition("?")
         return f"{address}/{path}{mark}{query}"
 
@@ -248,9 +248,7 @@ class OpenAIServing(Serving):
         return await self._answer_as_found_out(request)
 
     async def _answer_as_found_out(self, request: Request[Any]) -> Reply:
-        # Sends a request in the way that was found out. A refusal may be due to one of two things
-        # that few requests have: keys that ask for a reply of one's own, and a lower temperature.
-        # Then the request is sent again without that.
+        """Send; if few requests' keys or lower temperature may be refused, send without these."""
         habits = self._found_out.habits  # while this request is on its way, another may change them
         try:
             reply = await self._send(request, habits)
@@ -264,13 +262,13 @@ class OpenAIServing(Serving):
             # it, so that the request's pictures would stay in memory.
             if self._may_be_about_keys(request, habits, refused):
                 return await self._with_fewer_keys(request, habits, refused)
-            if not _may_be_about_lower_temperature(request, refused):
+            # After a reply that was cut off, the question is asked again at a lower temperature,
+            # which the model may not take.
+            may_be_about_temperature = (
+                request.tries.cut_off and "temperature" in str(refused).lower()
+            )
+            if not may_be_about_temperature:
                 raise
-        # it was refused, perhaps for the lower temperature
-        return await self._send_at_usual_temperature(request)
-
-    async def _send_at_usual_temperature(self, request: Request[Any]) -> Reply:
-        # A request has a lower temperature only where an earlier reply to it was cut off.
         at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
         request.before_another()
         return await self._send(at_usual_temperature, self._found_out.habits)
@@ -278,7 +276,7 @@ class OpenAIServing(Serving):
     def _may_be_about_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> bool:
-        # Whether a refusal may be due to the keys that ask for a reply of one's own.
+        """Whether a refusal may be due to the keys that ask for a reply of one's own."""
         if not _has_keys_against_caches(request, habits) or is_about_content(str(refused)):
             return False
         # An endpoint that has answered a request with these keys takes them. Where the habits have
@@ -290,10 +288,7 @@ class OpenAIServing(Serving):
     async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
-        # Two keys ask for a reply of one's own: `seed`, and LiteLLM's `cache`. A refusal may not
-        # name the one that isn't taken. So the request is sent without `seed`, without `cache`, and
-        # without both, until it is answered. Those habits are noted for later requests. Raises
-        # `refused` if all are refused, too.
+        """Send without `seed`, `cache` or both: a refusal may not name what isn't taken."""
         habits_to_try = [replace(habits, sends_seed=False)]
         sent_cache_key = self._found_out.is_litellm and habits.sends_no_cache
         if sent_cache_key:
@@ -309,9 +304,7 @@ class OpenAIServing(Serving):
         raise refused
 
     async def _find_out(self, request: Request[Any]) -> Reply:
-        # Sends the request in one way after another, until one is answered, and notes that way in
-        # `_found_out`. Raises the first refusal where no way is left to try, and any other error at
-        # once.
+        """Send in one way after another until one is answered; else raise the first refusal."""
         first_refusal: RequestRefused | None = None
         habits = self._found_out.habits
         while True:
@@ -321,7 +314,10 @@ class OpenAIServing(Serving):
             except PictureTooLarge:  # it is too large in any form
                 raise
             except RequestRefused as error:
-                _raise_if_no_images_taken(error)
+                if takes_no_images(str(error)):  # no other form of a request helps then
+                    raise EndpointRefused(
+                        f"{error}. The model takes no images: name one that does"
+                    ) from None
                 first_refusal = first_refusal or error
                 next_habits = habits.after_refusal(str(error))
                 if next_habits is None:
@@ -388,14 +384,13 @@ class OpenAIServing(Serving):
         raise error
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
-        # A request's JSON, {"messages":[…],"model":…}, in parts: so the images' long texts are
-        # neither scanned nor copied before they are sent. Where the endpoint takes no system
-        # message, the first turn begins with the system prompt.
+        """The JSON in parts: the long texts of images are neither scanned nor copied before."""
         parts = [b'{"messages":[']
         beginning_of_first = ""
         if habits.sends_system_message:
             parts.append(_system_message(request.system))
         else:
+            # the first turn begins with the system prompt
             beginning_of_first = f"{request.system}\n\n"
         for number, message in enumerate(request.messages):
             is_first = number == 0
@@ -410,7 +405,7 @@ class OpenAIServing(Serving):
         return parts
 
     def _keys_against_caches(self, seed: int, habits: Habits) -> Iterator[bytes]:
-        # A key that the user states in `extra_body` is sent by `_settings`: not twice.
+        """A key that the user states in `extra_body` is sent by `_settings`: not twice."""
         if habits.sends_seed and "seed" not in self.extra_body:
             yield b'"seed":%d,' % seed
         asks_litellm = self._found_out.is_litellm and habits.sends_no_cache
@@ -418,8 +413,7 @@ class OpenAIServing(Serving):
             yield LITELLM_WANTS_NO_CACHE
 
     def _settings_tail(self, request: Request[Any], habits: Habits) -> bytes:
-        # Returns the body's end: its keys after `messages`, with the closing bracket. Mostly all
-        # requests of a task have the same, so what was written for the last one is kept.
+        """The keys after `messages`. Mostly all of a task have the same: the last ones are kept."""
         last = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
         made_of = (habits, temperature, request.form)
@@ -433,7 +427,7 @@ class OpenAIServing(Serving):
         return json_tail
 
     def _settings(self, request: Request[Any], habits: Habits) -> dict[str, Any]:
-        # What the user states in `extra_body` goes before what this serving would send.
+        """What the user states in `extra_body` goes before what this serving would send."""
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
         temperature = request.temperature(self.temperature)
         if habits.sends_temperature and temperature is not None:
@@ -479,7 +473,7 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # The transport for the running event loop. Connections work in one loop only.
+        """The transport for the running event loop. Connections work in one loop only."""
         import openai
 
         url = self._address("chat/completions")
@@ -498,19 +492,12 @@ class OpenAIServing(Serving):
 
 
 def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
-    # Whether a request is sent with keys that ask gateways for a reply of its own, not a kept one.
+    """Whether keys of the request ask gateways for a reply of its own, not a kept one."""
     return request.wants_own_reply and (habits.sends_seed or habits.sends_no_cache)
 
 
-def _may_be_about_lower_temperature(request: Request[Any], refused: RequestRefused) -> bool:
-    # After a reply that was cut off, the question is asked again at a lower temperature, which the
-    # model may not take.
-    return request.tries.cut_off and "temperature" in str(refused).lower()
-
-
 def _message(message: Turn, beginning: str) -> list[bytes]:
-    # A message's JSON in parts. `beginning` goes before a user's text: the system prompt, where the
-    # endpoint takes no system message, else "".
+    """In parts. `beginning` is the system prompt, where the endpoint takes no system message."""
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
@@ -522,19 +509,13 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
 
 
 def _response_format(request: Request[Any], habits: Habits) -> dict[str, Any] | None:
-    # None where the endpoint takes none, or the prompt's words alone say what form a reply has.
+    """None where the endpoint takes none, or the prompt's words alone say the reply's form."""
     if request.form.is_free or habits.response_format == "none":
         return None
     if habits.response_format == "json_object":
         return {"type": "json_object"}
     schema = {"name": request.task, "strict": True, "schema": request.schema}
     return {"type": "json_schema", "json_schema": schema}
-
-
-def _raise_if_no_images_taken(refused: RequestRefused) -> None:
-    # Raises EndpointRefused: no other form of a request helps then.
-    if takes_no_images(str(refused)):
-        raise EndpointRefused(f"{refused}. The model takes no images: name one that does") from None
 
 
 @lru_cache(maxsize=16)  # there is one for all tasks about an image, and a user's own
@@ -556,7 +537,7 @@ def _check_model_and_client(model_name: str, client: Any) -> None:
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
-    # The key in the variable `name`, else in one of the usual variables; None where none is set.
+    """The key in the variable `name`, else in one of the usual ones."""
     names = [name, "DF_API_KEY"]
     may_be_another_providers = url == os.environ.get("DF_BASE_URL")  # who shouldn't get OpenAI's
     if not may_be_another_providers:
@@ -569,14 +550,14 @@ def _key_in_environment(name: str, url: str) -> str | None:
 
 
 def _base_address(url: str) -> str:
-    # Users also give the whole address of chat completions: its end is added again when it is used.
+    """Users also give the whole address of chat completions: its end is added at each use."""
     address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
     address = address.rstrip("/").removesuffix("/chat/completions")
     return f"{address}{mark}{query}"
 
 
 def _address_of(client: Any, stated: str | None) -> str:
-    # The address of a user's own client. Raises SpecError where another one is stated.
+    """The address of a user's own client. Raises SpecError where another one is stated."""
     url = str(client.base_url)
     if stated and _as_compared(stated) != _as_compared(url):
         name, address = setting("vlm.openai.base_url"), checked_address(url, "vlm.openai")
@@ -585,8 +566,7 @@ def _address_of(client: Any, stated: str | None) -> str:
 
 
 def _as_compared(url: str) -> tuple[Any, ...]:
-    # Addresses count as the same where one states the usual port (https://host:443), or ends in a
-    # slash or in /chat/completions.
+    """Equal for addresses that a usual port, a last slash or /chat/completions tells apart."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
@@ -594,8 +574,7 @@ def _as_compared(url: str) -> tuple[Any, ...]:
 
 
 def _require_address_or_openai_key(key: str | None) -> None:
-    # Without an address, requests go to OpenAI. Unless the key is OpenAI's, pictures that are meant
-    # for a server of the user's own could go to a public one.
+    """Without an address, pictures for the user's own server could go to OpenAI."""
     key_for_openai = os.environ.get("OPENAI_API_KEY", "").strip()
     is_meant_for_openai = key is not None and key == key_for_openai
     if not is_meant_for_openai:

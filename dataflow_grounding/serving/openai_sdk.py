@@ -122,16 +122,12 @@ class OpenAISdkServing(OpenAIServing):
             # The client insists on a key. `Omit` leaves out the headers that would hold it.
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
-        client = self._new_client(settings)
+        if self._azure_version:
+            client: Any = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
+        else:
+            client = openai.AsyncOpenAI(**settings)
         url = self._address("chat/completions")
         return ClientTransport(client, url, self.timeout, headers, http_client=http_client)
-
-    def _new_client(self, settings: dict[str, Any]) -> Any:
-        import openai
-
-        if self._azure_version:
-            return openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
-        return openai.AsyncOpenAI(**settings)
 
     async def _token(self) -> str:
         assert self._provider is not None
@@ -149,7 +145,7 @@ class OpenAISdkServing(OpenAIServing):
 
 
 def _checked_token(token: Any) -> str:
-    # The token, which is masked from now on.
+    """The token, which is masked from now on."""
     if not isinstance(token, str) or not token:
         raise EndpointRefused(
             f"{setting(_PROVIDER)} should return a token, a text that is not empty"
@@ -163,8 +159,7 @@ def _checked_token(token: Any) -> str:
 
 
 def _refuse_token_for(url: str) -> None:
-    # Raises SpecError where a `.env` file names the address: it may be a stranger's. Neither a key
-    # nor a token goes there.
+    """A `.env` file's address may be a stranger's: neither a key nor a token goes there."""
     named_by = names_address(url)
     if named_by:
         variable, file = named_by
@@ -175,8 +170,7 @@ def _refuse_token_for(url: str) -> None:
 
 
 def _address_of_deployment(azure_endpoint: str, model_name: str, api_version: str | None) -> str:
-    # OpenAIServing is given the same address for the deployment, so that both have the same stored
-    # replies.
+    """The same as OpenAIServing is given, so that both have the same stored replies."""
     if not api_version:
         version = setting("vlm.openai.azure.api_version")
         raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")

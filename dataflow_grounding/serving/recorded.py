@@ -9,7 +9,7 @@ has a reply under the key of its request:
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
@@ -70,7 +70,7 @@ class RecordedServing(Serving):
         self.endpoint = self._recorded_at if serving is None else serving.endpoint
 
     def _take_over(self, serving: Serving) -> None:
-        # What the serving says of itself replaces what the file said.
+        """What the serving says of itself replaces what the file said."""
         self._identity = masked(serving.identity())
         if not self._recorded_at:  # the file is yet to be written
             self._recorded_at = str(masked(serving.identity_there())["endpoint"])
@@ -115,7 +115,7 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        # Adds a reply to the file, and returns its line.
+        """Add a reply to the file, and return its line."""
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -132,8 +132,7 @@ class RecordedServing(Serving):
         return line
 
     def _prepare_to_append(self, file: BinaryIO) -> None:
-        # Writes the first line into an empty file. Otherwise ends the last line, if the process
-        # that wrote it was killed.
+        """Write the first line, or end the last one, whose process may have been killed."""
         is_empty = file.tell() == 0  # it is opened at its end
         if is_empty:
             head = head_of_recording(self, self.identity_there(), self.box_format)
@@ -168,7 +167,12 @@ def _read_recording(path: str) -> _Recording:
     try:
         with open(path, encoding="utf-8") as file:
             head = parse_line(file.readline())
-            replies = _replies_in(file)
+            replies = {}
+            for text in file:
+                # A line that isn't whole is no reply: the process was killed while it wrote it.
+                with suppress(ValueError):
+                    line = json.loads(text)
+                    replies[line["key"]] = line
         recorded = dict(head["recorded"])
         recorded_at = str(recorded["endpoint"])
         # Keys of replies are made of the identity, which mostly has no address.
@@ -186,17 +190,6 @@ def _read_recording(path: str) -> _Recording:
         raise InputError(f"no recording {path}") from None
     except Exception:
         raise InputError(f"{path} is not a recording of replies") from None
-
-
-def _replies_in(lines: Iterable[str]) -> dict[str, dict[str, Any]]:
-    # The replies by the keys of their requests.
-    replies = {}
-    for text in lines:
-        # A line that isn't whole is no reply: the process was killed while it wrote it.
-        with suppress(ValueError):
-            line = json.loads(text)
-            replies[line["key"]] = line
-    return replies
 
 
 def head_of_recording(

@@ -40,10 +40,7 @@ class TokenRules:
 
     @property
     def least_cached(self) -> int:
-        """How many equal tokens requests have to begin with to be billed as cached. LEAST_CACHED is
-        what Google's and OpenAI's pages say; any other model is taken to cache any beginning, as
-        vLLM does.
-        """
+        """From how many equal tokens on a beginning is cached; others than these cache any."""
         return LEAST_CACHED if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:
@@ -57,8 +54,7 @@ class TokenRules:
 
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
-        # An image's tokens; None without a rule. The keys of the table's row tell which rule it is;
-        # token_rules.yaml explains them.
+        """An image's tokens; None without a rule. token_rules.yaml explains the keys of a row."""
         width, height = size
         rule = self._rule()
         # Gemini: {"MEDIA_RESOLUTION_LOW": 64, "other": 1120}. Older models have no "other".
@@ -89,7 +85,7 @@ class TokenRules:
 
     @property
     def _name(self) -> str:
-        # `gpt-4o` of `openai/GPT-4o`
+        """`gpt-4o` of `openai/GPT-4o`."""
         return self.model.lower().rsplit("/", 1)[-1]
 
 
@@ -103,7 +99,7 @@ def _tokens_in_crops(size: Size, rule: dict[str, Any]) -> Any:
 
 
 def _tokens_in_tiles(size: Size, rule: dict[str, Any]) -> Any:
-    # The picture is fitted into a square, then by its shorter side; it is never enlarged.
+    """The picture is fitted into a square, then by its shorter side; it is never enlarged."""
     scale = min(1.0, FITTED / max(size))
     shorter_side = min(size) * scale
     scale *= min(1.0, SHORTER / shorter_side)
@@ -112,5 +108,5 @@ def _tokens_in_tiles(size: Size, rule: dict[str, Any]) -> Any:
 
 
 def _cells(size: tuple[float, float], side: int) -> int:
-    # How many squares cover a picture.
+    """How many squares cover a picture."""
     return math.ceil(size[0] / side) * math.ceil(size[1] / side)
