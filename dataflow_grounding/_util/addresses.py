@@ -26,12 +26,8 @@ def is_web(value: object) -> bool:
 
 
 def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Return whether a row, or another file of data, may name this path.
-
-    fsspec knows some forty schemes. To open an address of one may be to connect to any host that
-    the row names. So only two kinds are let through: the schemes of STORE_EXTRAS, and those of
-    `folders`, which the user named.
-    """
+    """Return whether data may name this path: the schemes of STORE_EXTRAS and of `folders`."""
+    # fsspec knows some forty schemes, by some of which a row could connect to any host.
     scheme = scheme_of(path)
     return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)
 

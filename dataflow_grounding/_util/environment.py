@@ -48,11 +48,7 @@ def cache_folder() -> str:
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Set variables from each folder's `.env`, and return the paths of these files.
-
-    A variable that the environment has already stays as it is, and so does one that such a file may
-    not set. Of two files the first counts.
-    """
+    """Set variables that are missing from each folder's `.env`; return the paths of these files."""
     paths = []
     for folder in dict.fromkeys(folders):  # each once
         path = os.path.join(folder, ".env")
@@ -98,15 +94,8 @@ def may_be_in_env_file(name: str) -> bool:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """Return the first variable of a `.env` file that names an address, and that file, else None.
-
-    A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`. So a value
-    names `http://eu.host.org:8000/v1` in one of three ways:
-
-    - it has `eu.host.org:8000` in it
-    - it is a part of the host between dots: `eu`, `host.org`
-    - it is the port: `8000`
-    """
+    """Return the first variable of a `.env` that names an address or a part of it, and the file."""
+    # A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`.
     parts = urlsplit(address)
     host_and_port = parts.netloc
     if not host_and_port:
@@ -130,13 +119,11 @@ def names_address(address: str) -> tuple[str, str] | None:
 def refuse_key_from_another_place(
     address: str, key: str | None, headers: Mapping[str, str]
 ) -> None:
-    """Raise SpecError where a `.env` file names the address and the key is from another place.
-
-    Otherwise a stranger's file could have the user's own key sent to its address.
-    """
+    """Raise SpecError where a `.env` names the address and the key is from another place."""
     variable_and_file = names_address(address)
     if variable_and_file is None:
         return
+    # A stranger's file could have the user's own key sent to its address.
     variable, file = variable_and_file
     # The file may have its own key sent to its address: the values that it set are left out.
     file_values = [os.environ[name] for name in _set_by if _file_of(name) == file]
@@ -153,10 +140,7 @@ def refuse_key_from_another_place(
 
 
 def _key_of_variable_in(texts: list[str]) -> str:
-    # Names the first key of the environment that is in the texts, such as "the key MY_API_KEY"; ""
-    # without one. The value of a variable counts as a key:
-    # as a whole text, `KEY`          -> if it is long, or the variable is named as a secret
-    # within a text, `Bearer KEY`     -> if it is both: a text may hold another value by accident
+    """`the key MY_API_KEY`, the first of the environment that is in the texts; else empty."""
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -165,6 +149,7 @@ def _key_of_variable_in(texts: list[str]) -> str:
             continue
         if value in texts:
             return f"the key {name}"
+        # A text may hold another value by accident.
         if is_secret and is_long and any(value in text for text in texts):
             return f"the key {name}"
     return ""
@@ -173,9 +158,7 @@ def _key_of_variable_in(texts: list[str]) -> str:
 def _secret_of_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], file_values: list[str]
 ) -> str:
-    # Says which secret the spec states itself: "the key", or "what the header NAME holds"; "" for
-    # none. `file_values` are what the `.env` file set, `texts` are the key and the headers' values
-    # without these.
+    """`the key` or `what the header NAME holds`, if the spec states a secret itself; else empty."""
     is_of_file = key not in texts
     # A key that may be a word is no secret: endpoints without keys may want any text, `EMPTY`.
     if key and not is_of_file and is_no_word(key):
@@ -190,8 +173,7 @@ def _secret_of_spec(
 
 
 def _file_of(name: str) -> str:
-    # The `.env` file that set a variable to what it is now. "" if none did, or if something else
-    # has changed the variable since.
+    """The `.env` file that set a variable to what it is now; empty if none did."""
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""
@@ -204,7 +186,7 @@ class _Setting(NamedTuple):
 
 
 def _settings(path: str) -> dict[str, _Setting]:
-    # What a file sets, by variable.
+    """What a file sets, by variable."""
     from dotenv.parser import parse_stream
 
     settings: dict[str, _Setting] = {}
@@ -222,15 +204,14 @@ def _settings(path: str) -> dict[str, _Setting]:
 
 
 def _line_of(original: "Original") -> int:
-    # A binding begins with the empty lines above it, which don't count for its line.
+    """A binding begins with the empty lines above it, which don't count for its line."""
     text = original.string
     blank_beginning = text[: len(text) - len(text.lstrip())]
     return original.line + blank_beginning.count("\n")
 
 
 def _text_of(path: str) -> str:
-    # Bytes that aren't UTF-8, and zeros, are refused: the file is in another encoding then, and a
-    # key would be read wrongly.
+    """A file that isn't UTF-8, or has zeros, is refused: a key would be read wrongly."""
     with errors_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")  # -1 without one

@@ -37,7 +37,7 @@ class GroundingError(Exception):
         super().__init__(*shown_arguments)
 
     def _render_traceback_(self) -> list[str]:
-        # What IPython shows of the error: its text says what to do, hundreds of lines don't.
+        """What IPython shows of the error: its text says what to do, hundreds of lines don't."""
         return [f"{type(self).__name__}: {self}"]
 
 

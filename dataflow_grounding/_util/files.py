@@ -26,11 +26,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\.
 
 
 def within(folder: str, name: object, of: str = "") -> str:
-    """Return the path of a file in a folder by a name that was read somewhere; it may be missing.
-
-    Raises InputError, which names `of` or the folder, where the name could lead out of the folder
-    here or on another system.
-    """
+    """Return a file's path by a name read somewhere. InputError where the name could lead out."""
     if not isinstance(name, str) or not name or _LEADS_OUT.search(name):
         raise InputError(
             f"{of or folder}: {name!r:.200} is not the name of a file in that folder: take it out"
@@ -64,10 +60,7 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
 
 
 def locked_file(path: str) -> IO[str]:
-    """Open a new file to be written, locked where the file system has locks.
-
-    Raises OSError where another process is writing it.
-    """
+    """Open a new file, locked if possible. OSError where another process is writing it."""
     remove_leftover(path)
     file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
     _lock(file, path)
@@ -75,10 +68,7 @@ def locked_file(path: str) -> IO[str]:
 
 
 def remove_leftover(path: str) -> None:
-    """Remove what `locked_file` has left in a run that was killed.
-
-    Raises OSError where another process is writing it.
-    """
+    """Remove what a killed run has left. OSError where another process is writing it."""
     with suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):  # no link, folder or pipe
             # The file is of a run that was killed, or of one at work: that one holds the lock, and
@@ -126,11 +116,7 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """Yield a file that is put at `path`, whole, when the block ends without an error.
-
-    Where not `alone`, several may write it at once: each has a temporary file of its own, and the
-    file of the last one stays.
-    """
+    """Yield a file that is put at `path`, whole, at the end. Unless `alone`, several write it."""
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)
     try:

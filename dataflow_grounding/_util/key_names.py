@@ -29,11 +29,7 @@ def key_variables() -> dict[str, str]:
 
 
 def with_names(value: Any) -> Any:
-    """Return a copy of a value, with the name of its variable for each key of the environment.
-
-    `{"api_key": "abc"}` becomes `{"api_key": "\\0DF_API_KEY\\0"}`. Names of dicts stay. Raises
-    SpecError for a known secret that no variable holds.
-    """
+    """`{"api_key": "abc"}` → `{"api_key": "\\0DF_API_KEY\\0"}`. SpecError if no variable has it."""
     return _with_names_of(value, key_variables())
 
 
@@ -55,10 +51,7 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """Return a text with a reference to its variable in place of each key of `keys`.
-
-    A short key counts only as the whole text. Raises SpecError as `with_names` does.
-    """
+    """Return a text with references for keys; a short key counts only as the whole text."""
     for name, key in keys.items():
         is_within = len(key) >= _SHORTEST_WITHIN and key in text
         is_whole_text = len(key) >= _SHORTEST_KEY and key == text

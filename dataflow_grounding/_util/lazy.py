@@ -16,11 +16,7 @@ if TYPE_CHECKING or sys.version_info >= (3, 12):
 else:
 
     class cached_property:
-        """As functools.cached_property is from Python 3.12 on: without a lock.
-
-        Before, all instances of a class share one lock for each property. Threads wait for each
-        other, for ever where two properties use one another.
-        """
+        """That of Python 3.12: before, all instances share a lock, and threads may deadlock."""
 
         def __init__(self, function):
             self.function = function
@@ -54,10 +50,7 @@ def load_table(package: str, name: str) -> Any:
 
 
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
-    """Return a regular expression that is compiled at its first use.
-
-    The replies' readers have two hundred; a reply that comes as asked needs ten of them.
-    """
+    """Return a pattern that is compiled at its first use: few of the readers' are needed."""
     return cast("re.Pattern[str]", _LazyPattern(text, flags))
 
 

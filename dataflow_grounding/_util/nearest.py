@@ -6,10 +6,7 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
-    """Return the end of a message about an unknown word, `; is it 'WORD'?`, or "" for none near.
-
-    `least` is how similar a known word has to be, from 0 to 1, as difflib counts it.
-    """
+    """Return `; is it 'WORD'?` or nothing; `least` is how similar it has to be, from 0 to 1."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), 1, least)
     return f"; is it {by_lower[close[0]]!r}?" if close else ""

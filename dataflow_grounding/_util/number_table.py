@@ -10,10 +10,7 @@ ALL_BITS = 2**64 - 1
 
 
 class NumberTable:
-    """A hash table in flat arrays: a key is at the slot of its low bits, or at the next free one.
-
-    Keys are taken modulo 2**64. 0 marks a free slot, so the key 0 is stored as 1.
-    """
+    """Flat arrays: a key is at the slot of its low bits, or at the next free one."""
 
     def __init__(self) -> None:
         self.count = 0  # of keys
@@ -50,8 +47,7 @@ class NumberTable:
                 yield key, number
 
     def _slot(self, key: int) -> int:
-        # The slot of a key, or else the free slot where it belongs. The search ends: about a third
-        # of all slots is always free.
+        """The slot of a key, or the free one where it belongs. A third is free: the search ends."""
         keys = self._keys
         mask = self._mask
         slot = key & mask

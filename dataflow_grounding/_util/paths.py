@@ -88,7 +88,7 @@ def path_within(path: str, root: str | None) -> str:
 
 
 def _is_plain(path: str) -> bool:
-    # Whether a path is absolute, and has no `..`, `.` or double slash: `/data/a.jpg`.
+    """Whether a path is absolute, and has no `..`, `.` or double slash: `/data/a.jpg`."""
     starts_once = path.startswith(os.sep) and not path.startswith(os.sep * 2)
     return starts_once and path != os.sep and os.path.normpath(path) == path
 
@@ -108,11 +108,7 @@ def look(path: str) -> State:
 
 
 def state_of(path: str) -> list[int] | None:
-    """Return numbers that change when a file is written to or replaced.
-
-    The first two are its bytes, and its time of change in nanoseconds since 1970. None if there is
-    no such file, and for a local folder or pipe.
-    """
+    """Return numbers that change with a file: bytes, then nanoseconds since 1970; else None."""
     with suppress(OSError, InputError):
         if is_remote(path):
             state = look(path)
@@ -136,11 +132,7 @@ def kind_of(path: str) -> str:
 
 
 def open_input(path: str) -> IO[bytes]:
-    """Open a file to read, here or in a store, which is asked again for what it doesn't send.
-
-    A file of size 0 is taken for empty, without reading it: the kernel's files have that size, and
-    some of them never end (/proc/kmsg).
-    """
+    """Open a file to read. One of size 0 isn't read: the kernel's are so, and some never end."""
     if is_remote(path):
         return stores.open_file(path)
     file = open(plain_path(path), "rb")  # noqa: SIM115
@@ -152,10 +144,7 @@ def open_input(path: str) -> IO[bytes]:
 
 
 def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes]:
-    """Open a file to read its first `size` bytes, unless `check` refuses it by raising.
-
-    Of a file in a store only these are fetched; one of this machine may be read further.
-    """
+    """Open a file for its first `size` bytes, which alone a store sends, unless `check` raises."""
     state = look(path)
     check(state)
     if is_remote(path):
@@ -166,16 +155,13 @@ def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes
 def read_input(
     path: str, most: int, check: Callable[[State], None], size: int | None = None
 ) -> bytes:
-    """Return all bytes of a file, unless `check` refuses it by raising.
-
-    It is checked before it is opened, because opening a device may have an effect. If `size` is
-    given, a store isn't asked for it. A file that grows meanwhile is read up to about `most` bytes.
-    """
+    """Return a file's bytes, unless `check` raises; one that grows is read up to about `most`."""
     if is_remote(path):
         state = look(path) if size is None else State(size, 0, "file")
         check(state)
         return stores.fetched(path, state.size)
     path = plain_path(path)
+    # It is checked before it is opened: opening a device may have an effect.
     state = look(path)
     check(state)
     # A picture is read for each request: this takes half as long as a buffered file.
@@ -195,10 +181,7 @@ def read_input(
 
 
 def names_in(folder: str) -> list[str]:
-    """Return the files at any depth of a folder, relative to it, sorted.
-
-    Hidden files and folders are left out; links to folders are followed, into each folder once.
-    """
+    """Return the files at any depth, relative and sorted, but hidden ones; links are followed."""
     if is_remote(folder):
         return [name for name in stores.names_in(folder) if "/." not in f"/{name}"]
     names = []

@@ -13,9 +13,7 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 
 
 class RowsOnDisk:
-    """A list of rows, of JSON's types, in a temporary file without a name; any thread may read it.
-    InputError where the temporary folder has no room.
-    """
+    """A list of rows, of JSON's types, in a nameless temporary file; any thread may read it."""
 
     def __init__(self) -> None:
         # In memory until it is larger than that.

@@ -54,11 +54,7 @@ _learning = threading.Lock()  # held while `_forms` is changed
 
 
 def learn(*values: object) -> None:
-    """Remember keys and tokens, to be blotted out of texts.
-
-    Those that look like words are blotted only out of an endpoint's error texts. What is no text,
-    too short for a secret, or among _NO_SECRETS, is passed over.
-    """
+    """Remember keys and tokens; those that look like words are blotted only out of error texts."""
     for value in values:
         if not isinstance(value, str):
             continue
@@ -85,34 +81,24 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """Yield the secrets in headers, some perhaps twice.
-
-    A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
-
-    - name of a secret, `Authorization`: the last piece, and all that can't be words
-    - name that holds none, `User-Agent`: nothing
-    - any other name, `X-Tenant`: long pieces that are no word and no address
-    """
+    """Yield the secrets in headers, some perhaps twice."""
     for name, value in headers.items():
         if not isinstance(value, str):
             continue
-        # split at blanks and commas, and at a `=` between two texts
+        # Split at blanks and commas, and at a `=` between two texts: `Basic user=abc` has `Basic`,
+        # `user` and `abc`.
         pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
-        if names_secret(name):
+        if names_secret(name):  # `Authorization`
             yield pieces[-1]
             yield from filter(is_no_word, pieces)
-        elif not _PLAIN_HEADER.search(name):
+        elif not _PLAIN_HEADER.search(name):  # `X-Tenant`
             for piece in pieces:
                 if is_no_word(piece) and len(piece) >= _SHORTEST_KEY and "://" not in piece:
                     yield piece
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of JSON at any depth, each with whether it is under a secret's name.
-
-    `{"api_key": ["abc"], "model": "m"}` has `abc`, True and `m`, False. With `secret`, all of
-    `value` is under such a name.
-    """
+    """Yield the texts of JSON at any depth, each with whether it is under a secret's name."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from texts_in(item, secret or names_secret(str(name)))
@@ -155,7 +141,7 @@ def learn_proxies() -> None:
 
 
 def _learn_user(host: str) -> None:
-    # `host` is `user:password@host`; without an `@` nothing of it is secret.
+    """`user:password@host`; without an `@` nothing of it is secret."""
     credentials, at, _ = host.rpartition("@")
     if not at:
         return
@@ -188,10 +174,7 @@ def _is_secret_parameter(name: str) -> bool:
 
 
 def is_no_word(value: str) -> bool:
-    """Return whether a secret is so odd or long that it can't be a word of a caption or a path.
-
-    `sk-abc123`, `8f3kQ2xz` and `hunter2hunter2` can't; `secret`, `iPhone` and `12345` can.
-    """
+    """Return whether a text can't be a word: `sk-abc123`, but not `secret`, `iPhone`, `12345`."""
     has_key_shape = _KEY_SHAPE.fullmatch(value) is not None
     is_long = len(value) >= _SHORTEST_LONG and " " not in value
     if has_key_shape or is_long:
@@ -208,7 +191,7 @@ def is_no_word(value: str) -> bool:
 
 
 def _without_known(shape: str, text: str) -> str:
-    # Returns the text without the known secrets of a shape, a key of `_forms`.
+    """`shape` is a key of `_forms`."""
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
@@ -229,10 +212,7 @@ def blotted(text: str) -> str:
 
 
 def blotted_message(text: str) -> str:
-    """Return a text for people without known secrets, and without those of addresses in it.
-
-    Secrets that may be words stay, as in `blotted`.
-    """
+    """Return a text for people without known secrets, and without those of addresses in it."""
     text = _without_known("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
@@ -246,10 +226,8 @@ def _blotted_parameter(parameter: re.Match[str]) -> str:
 
 
 def excerpt(text: str, most: int = 300) -> str:
-    """Return the start of what an endpoint or a library said, in one line, without any secret.
-
-    Secrets that may be words are blotted out, too: an error may repeat the key that was sent.
-    """
+    """Return the start of what an endpoint or a library said, in one line, without any secret."""
+    # Also without those that may be words: an error may repeat the key that was sent.
     line = _without_known("word", blotted_message(" ".join(text.split())))
     return line[:most]  # it is cut last: half a key would not be recognised
 
@@ -259,18 +237,12 @@ def words_of(error: BaseException) -> str:
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Return settings as they may be written: with secrets blotted out.
-
-    - References such as `${oc.env:KEY}` are kept: they show nothing.
-    - `secret` says that all of `value` is secret.
-    - `ours` says that this package names the settings: then `api_key` and `extra_headers` are the
-      secrets. In settings of others, each name that sounds like a secret's is one. The user names
-      what is in `extra_body`, `settings` and Gemini's `extra`, so these are settings of others.
-    """
+    """Return settings without secrets; where they aren't `ours`, names that sound secret count."""
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():
             is_secret = secret or _is_secret_setting(str(name), ours)
+            # The user names what is in these.
             is_ours = ours and name not in ("extra", "extra_body", "settings")
             inside[name] = masked(item, is_secret, is_ours)
         return inside
@@ -287,6 +259,7 @@ def _is_secret_setting(name: str, ours: bool) -> bool:
 
 def _masked_secret(value: Any) -> Any:
     if isinstance(value, str):
+        # `${oc.env:KEY}` is kept
         shows_nothing = value == "" or _REFERENCE.fullmatch(value) is not None
         return value if shows_nothing else BLOT
     # A password may be a number; true, false and null are none.

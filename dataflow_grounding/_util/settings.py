@@ -16,10 +16,7 @@ _ARGUMENTS = {
 
 
 def setting(key: str, value: str | None = None) -> str:
-    """Return a setting, and what it is set to, as messages call it.
-
-    Where a spec is read it is `vlm.check_every: null`, else `check_every=None`.
-    """
+    """Return `vlm.check_every: null` where a spec is read, else `check_every=None`."""
     if speaks_of_specs.get():
         return key if value is None else f"{key}: {value}"
     *_, block, name = key.split(".")  # `vlm.openai.base_url`: `openai` and `base_url`

@@ -54,10 +54,7 @@ _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def place_of(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system that an address names, and the path in it.
-
-    Secrets in the address are blotted out of all messages from now on.
-    """
+    """Return the fsspec file system that an address names, and the path in it."""
     scheme = scheme_of(address)
     address = scheme + address[len(scheme) :]  # libraries know a scheme in lower case alone
     learn_address(address)
@@ -74,7 +71,7 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    # Returns the file system and the path in it. Raises what fsspec and its libraries raise.
+    """Raises what fsspec and its libraries raise."""
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class, register_implementation
 
@@ -98,9 +95,7 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(system_class: Callable[..., Any], minute: float) -> Any:
-    # The Hub's file system lists a file's folder to get the facts of the file, and keeps the
-    # listing. So that no listing grows old, a new object is made each minute: `lru_cache` returns
-    # the old one only for the same `minute`, which nothing else uses.
+    """Make a new one each `minute`, so that no listing that it keeps grows old."""
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = system_class(skip_instance_cache=True)
@@ -109,10 +104,7 @@ def _hub_file_system(system_class: Callable[..., Any], minute: float) -> Any:
 
 
 class _InfoFromOneListing:
-    """The facts of the Hub's files, for many threads that ask for them at once.
-
-    The first thread lists the folder, while the others wait; then they find the listing.
-    """
+    """The first thread lists a folder of the Hub; the others wait, then find the listing."""
 
     def __init__(self, system: Any) -> None:
         self._system = system
@@ -134,10 +126,7 @@ class _InfoFromOneListing:
 
 @contextmanager
 def system_errors(address: str) -> Iterator[None]:
-    """Raise what a library raises in the block as the OSError that a local file would raise.
-
-    Errors of this package stay as they are, and so does any error of a path that isn't remote.
-    """
+    """Raise a library's error as the OSError that a local file would raise."""
     try:
         yield
     except Exception as error:
@@ -155,8 +144,7 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _errno_of(error: Exception) -> int:
-    # The errno that the system would give for a library's error. For one that says nothing it is
-    # EIO: only after that does `patiently` ask again.
+    """What the system would give; EIO for an error that says nothing: `patiently` asks again."""
     if "(repository not found)" in f"{error}":  # huggingface_hub says so if one may not see it
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
@@ -194,9 +182,7 @@ def look(path: str) -> State:
 
 
 def _change_time(info: dict[str, Any]) -> float:
-    # In seconds since 1970. Some libraries tell no time, or only a text. Then it is no time, but a
-    # number below 1 made of the file's digest, which changes when the file does: that is all that
-    # callers need.
+    """In seconds since 1970; where none is told, a number below 1 that changes with the digest."""
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()
@@ -221,10 +207,7 @@ def file_version(info: dict[str, Any]) -> str:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the paths of a folder's remote files, relative to it and sorted.
-
-    With a `pattern`, an address with wildcards, only those that match it.
-    """
+    """Return a folder's files, relative to it and sorted; with a pattern, those that match it."""
     system, name = place_of(folder)
     list_files = partial(_listed_again, system, system.find, name)
     if pattern:
@@ -236,7 +219,7 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def _listed_again(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
-    # Files may have come since the library listed the folder.
+    """Files may have come since the library listed the folder."""
     system.invalidate_cache()
     return method(path)
 

@@ -42,10 +42,7 @@ def only_answers() -> Iterator[None]:
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape character.
-
-    Without `lines` it is one line, with `\\n` for a line break.
-    """
+    """Return a text without secrets, `\\x1b` for an escape character; one line without `lines`."""
     text = addressed(blotted_message(text))
     if text.isprintable():
         return text
@@ -57,10 +54,7 @@ def shown(text: str, lines: bool = True) -> str:
 
 
 def show_as(folder: str, address: str) -> None:
-    """Have a folder of this machine, and what is in it, shown as an address from now on.
-
-    Its `.ckpt` keeps its path: that folder is of this machine alone.
-    """
+    """Have a folder of this machine, and what is in it, shown as an address from now on."""
     # Three ways to write the folder: as it is in messages; in JSON, with quotes and backslashes
     # escaped; and in JSON of ASCII alone, with other letters escaped, too.
     in_json = json.dumps(folder, ensure_ascii=False)[1:-1]
@@ -73,7 +67,7 @@ def addressed(text: str) -> str:
     """Return a text in which folders that `show_as` was told of are their addresses."""
     for folder, address in _shown_as.items():
         if folder in text:
-            # The folder stays before `/.ckpt` and `/shards/1-of-2/.ckpt`.
+            # The folder stays before `/.ckpt` and `/shards/1-of-2/.ckpt`, which are this machine's.
             folder_to_replace = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
             # An address is put in as it is: `re.sub` would interpret its backslashes.
             text = address.join(re.split(folder_to_replace, text))
@@ -96,11 +90,7 @@ _LIST_OF_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
-    """Print a JSON value for programs on standard output; dataclasses are objects of their fields.
-
-    Secrets are blotted out of it, but for those that may be words of a caption (`is_no_word` in
-    `secrets.py`). With an indent, a list of numbers still takes only one line.
-    """
+    """Print JSON for programs on standard output; dataclasses are objects of their fields."""
     standard_output = _answers or sys.stdout
     # In another encoding, such as Latin-1, not all characters can be written.
     only_ascii = not str(standard_output.encoding).lower().startswith("utf")
@@ -112,18 +102,19 @@ def say_json(value: Any, indent: int | None = None) -> None:
         _print("")
     else:
         text = _harmless_json(encoder.encode(value))
+        # a list of numbers still takes only one line
         _print(_LIST_OF_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
 
 
 def _harmless_json(text: str) -> str:
+    """Blot out secrets, but none that may be a word of a caption (`is_no_word`)."""
     return _CONTROL_CHARACTERS.sub(
         lambda command: f"\\u{ord(command[0]):04x}", addressed(blotted(text))
     )
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    # Yields the JSON of a value in pieces: a long list in parts, a dict with a long list in it
-    # item by item. No string is cut: a secret in it couldn't be recognised.
+    """Cut long lists, also within a dict, but no string: a secret in it couldn't be recognised."""
     if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():
@@ -186,16 +177,12 @@ _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
-    """Return messages, but at most `most` of each kind.
-
-    Messages of a kind differ only in quoted text and numbers. If there are more of a kind, the last
-    one that is returned says how many: "no image 'c.jpg' … and 5 more like it".
-    """
+    """Return at most `most` messages of each kind; the last one says how many more are like it."""
     counts: Counter[str] = Counter()
     returned: list[str] = []
     index_of_last: dict[str, int] = {}  # by kind, of its last message in `returned`
     for message in messages:
-        kind = _PARTICULARS.sub("", message)
+        kind = _PARTICULARS.sub("", message)  # all but quoted text and numbers
         counts[kind] += 1
         if counts[kind] <= most:
             index_of_last[kind] = len(returned)
@@ -222,11 +209,7 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Show the title and as many parts as there is room for.
-
-        The first `needed` parts matter more than the title: it is left out if it leaves no room for
-        them.
-        """
+        """Show what there is room for; the first `needed` parts matter more than the title."""
         _live[:] = [self]  # so that `_print` clears it before it prints
         columns = _columns_of_terminal()
         text = f"{shown(title, lines=False)} {parts[0]}"
@@ -302,7 +285,7 @@ def _columns_of_terminal() -> int:
 
 
 def _columns_of(text: str) -> int:
-    # How many columns a text takes: a Chinese character two, a combining accent none.
+    """A Chinese character takes two, a combining accent none."""
     if text.isascii():
         return len(text)
     columns = 0

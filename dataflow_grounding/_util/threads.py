@@ -33,8 +33,8 @@ THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's st
 
 @cache
 def _threads(process: int) -> "ThreadPool":
-    # The pool of a `process`, by its id: a forked process can't use its parent's. At its end,
-    # Python doesn't wait for the threads of a ThreadPool, which may be waiting for a store.
+    """The pool of a process, by its id: a forked process can't use its parent's."""
+    # At its end, Python doesn't wait for these threads, which may be waiting for a store.
     from multiprocessing.pool import ThreadPool
 
     try:
@@ -49,7 +49,7 @@ def _threads(process: int) -> "ThreadPool":
 
 
 def _most_threads() -> int:
-    # Where the address space is limited (`ulimit -v`), threads get half of it.
+    """Where the address space is limited (`ulimit -v`), threads get half of it."""
     with suppress(ImportError):  # Windows has no such limits
         import resource
 
@@ -65,14 +65,11 @@ def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """Do `work`, which waits for stores, in one of the pool's threads, and return its result.
-
-    The event loop's own threads are too few. If the caller is cancelled, the work goes on to its
-    end.
-    """
+    """Do `work`, which waits for stores, in a thread; if the caller is cancelled, it goes on."""
     import asyncio
     from concurrent.futures import Future
 
+    # not in the event loop's own threads, which are too few
     future: Future[T] = Future()
     _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
     return await asyncio.shield(asyncio.wrap_future(future))
@@ -81,11 +78,7 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool], *, cores: bool = False
 ) -> Iterator[T]:
-    """Yield what `work` returns for each item, in order.
-
-    Items are done in batches. If any item of a batch `waits` for a store, the pool's threads do the
-    batch. Any other batch is done in this thread or, with `cores`, by a thread for each core.
-    """
+    """Yield results in order; the pool does a batch if any item of it `waits` for a store."""
     remaining = iter(items)
     with ExitStack() as stack:
         map_here: Callable[..., Iterable[T]] = map  # does a batch that waits for no store
@@ -101,11 +94,7 @@ def side_by_side(
 
 
 class Turn:
-    """Lets one thread at a time do a piece of work that several threads need.
-
-    If it fails, the threads that wait for their turn get its error. Otherwise each of them would
-    try, and wait for an endpoint that is down.
-    """
+    """Lets one thread at a time do a piece of work that several threads need."""
 
     def __init__(self) -> None:
         # reentrant: what is done may call what takes the turn itself
@@ -115,14 +104,10 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait for the turn, and have it within the block.
-
-        If the block of another thread failed meanwhile with an error that `concerns_all`, raise a
-        copy of that error instead.
-        """
+        """Wait for the turn; raise a copy of the error of a thread that failed meanwhile."""
         failures_before = self._failures
         with self._lock:
-            # Did another thread fail while this one waited for the turn?
+            # Else each thread that waited would try, and wait for an endpoint that is down.
             if self._failures != failures_before and self._error is not None:
                 raise copy.copy(self._error) from None
             try:

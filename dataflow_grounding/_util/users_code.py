@@ -14,10 +14,7 @@ _PYTHON = sysconfig.get_path("stdlib")
 
 
 async def call_in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a user's function in a thread; return what it returns, raise what it raises.
-
-    A StopIteration becomes a RuntimeError, as in any coroutine.
-    """
+    """Call a user's function in a thread; return what it returns, raise what it raises."""
 
     def outcome() -> tuple[T | None, BaseException | None]:
         try:

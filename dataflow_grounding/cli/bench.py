@@ -111,7 +111,12 @@ def bench_command(
     # Two benches at once would each write a document without the other's ways.
     with only_run(os.path.join(folder, CKPT)):
         document = _measured(bench, path, page)
-    _say_figures(document, as_json)
+    for warning in warnings_of(document):
+        say(f"Warning: {warning}")
+    if as_json:
+        say_json(document)
+    else:
+        say("\n".join(in_columns(list(table_lines(document)))), err=False)
     say(f"figures: {path}; page: {page}")
     if own:
         _say_choice(document, ways, silent=as_json)
@@ -188,12 +193,3 @@ def _bench_of(
     read_env_files()
     vlm = with_environment(VlmBlock(backend="auto"))
     return Bench(vlm, folder, ways)
-
-
-def _say_figures(document: dict[str, Any], as_json: bool) -> None:
-    for warning in warnings_of(document):
-        say(f"Warning: {warning}")
-    if as_json:
-        say_json(document)
-    else:
-        say("\n".join(in_columns(list(table_lines(document)))), err=False)

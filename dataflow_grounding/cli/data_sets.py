@@ -273,7 +273,7 @@ def _shown(value: Any, kind: str | None) -> str:
 
 
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    """Show two cells, one above the other, by a letter: letters are twice as high as wide."""
+    """Show two cells, one above the other, by one letter: letters are twice as high as wide."""
     upper_rows, lower_rows = grid[::2], grid[1::2]
     rows = []
     for upper_row, lower_row in zip(upper_rows, lower_rows, strict=True):

@@ -24,7 +24,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def _of_json(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
-    # {"image_path": "cups.jpg", "phrases": ["a cup"]}; the engine checks the phrases.
+    """{"image_path": "cups.jpg", "phrases": ["a cup"]}; the engine checks the phrases."""
     body = read_json(request)
     pictures = engine.pictures
     picture_by_key: dict[str, Callable[[object], Picture]] = {
@@ -40,7 +40,7 @@ def _of_json(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
 
 
 async def _of_form(request: web.Request) -> tuple[Picture, Any]:
-    # The form has a file `image`; `phrases` may come several times, each time a phrase.
+    """The form has a file `image`; `phrases` may come several times, each time a phrase."""
     picture: Picture | None = None
     phrases: list[str] = []
     try:
@@ -61,8 +61,7 @@ async def _of_form(request: web.Request) -> tuple[Picture, Any]:
 
 
 def _stream_of(body: bytes) -> StreamReader:
-    # The server has read the whole body already. The stream has room for all of it: with less, it
-    # would ask its connection to pause, and it has none.
+    """Room for all of it: with less, it would ask its connection to pause, and it has none."""
     loop = asyncio.get_running_loop()
     stream = StreamReader(BaseProtocol(loop), max(2**16, len(body)), loop=loop)
     stream.feed_data(body)

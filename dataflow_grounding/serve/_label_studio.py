@@ -30,10 +30,7 @@ class _Config(NamedTuple):
     labels: Sequence[str]
 
     def label_of(self, phrase: str) -> str:
-        """Return the label that says the same as a phrase, else the first label.
-
-        Where there are no labels, it is the phrase itself.
-        """
+        """Return the label that says the same as a phrase, else the first, else the phrase."""
         if phrase in self.labels:  # another label may differ from it in case alone
             return phrase
         for label in self.labels:
@@ -89,14 +86,15 @@ class _Backend:
     async def _regions_or_empty(
         self, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
     ) -> list[dict[str, Any]]:
-        # After an error, Label Studio stores no task of its request. So a task that would fail
-        # again gets no boxes instead, and this terminal says why. After an error that may pass,
-        # Label Studio is to ask for all again.
+        """After an error Label Studio stores no task of its request: a failing one has no boxes."""
         try:
             return await self._regions_of_task(request, config, task, params)
         except (RecordError, InputError, WrongRequest) as error:
-            if _may_pass(error):
-                raise
+            # ImageMissing is `passing`, because a later run looks for the picture again. Here it is
+            # taken for lasting.
+            is_passing = bool(getattr(error, "passing", False))
+            if is_passing and not isinstance(error, ImageMissing):
+                raise  # Label Studio is to ask for all again
             say(f"Warning: a task has no boxes: {error}")
             return []
 
@@ -117,16 +115,8 @@ def _prediction(model_version: str, regions: list[dict[str, Any]]) -> dict[str, 
     return {"model_version": model_version, "score": score, "result": regions}
 
 
-def _may_pass(error: Exception) -> bool:
-    # Whether the same task may go well later. ImageMissing is among the `passing` errors, because a
-    # later run looks for the picture again. Here it is taken for lasting.
-    is_of_a_moment = bool(getattr(error, "passing", False))
-    return is_of_a_moment and not isinstance(error, ImageMissing)
-
-
 def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
-    # An uploaded picture has the address /data/ and its path below Label Studio's media folder; one
-    # of a local storage is named in the query's `d`. Both are looked for below --root.
+    """`/data/` begins an upload's path; a local storage's is the query's `d`: both below --root."""
     data = task.get("data")
     address = data.get(config.column) if isinstance(data, Mapping) else None
     if not isinstance(address, str) or not address:
@@ -143,13 +133,11 @@ def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Pi
 
 
 def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    # Yields a region of Label Studio's for each box of the record: {"id": "p0b0", …, "from_name":
-    # "boxes", "to_name": "image", "value": {"x": 12.5, …, "rectanglelabels": ["cup"]}, "score":
-    # 0.9}. A region has one of the labels; where the phrase says something else, `meta` has it.
+    """{"id": "p0b0", …, "from_name": "boxes", "to_name": "image", "value": …, "score": 0.9}"""
     size = record["width"], record["height"]
     names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
     for number, expression in enumerate(record["expressions"]):
-        phrase = expression["text"]
+        phrase = expression["text"]  # where no label says the same, `meta` has it
         label = config.label_of(phrase)
         for place, instance in enumerate(expression["instances"]):
             value = {**area_of(box_of(instance["bbox"]), size), "rectanglelabels": [label]}
@@ -162,8 +150,7 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
-    # A person has just written a text -> that text alone, from the context in `params`
-    # no text in there                 -> all labels, and the texts that the task has stored
+    """Where a person has just written a text, that text alone; else labels and stored texts."""
     try:
         context = (params or {}).get("context")
         stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
@@ -176,8 +163,7 @@ def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]
 
 
 def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
-    # What people wrote about the image, in annotations, drafts or a request's context. Each of
-    # these is {"result": [{"type": "textarea", "to_name": "image", "value": {"text": ["a cup"]}}]}.
+    """Of {"result": [{"type": "textarea", "to_name": "image", "value": {"text": ["a cup"]}}]}."""
     texts: list[str] = []
     for holder in holders:
         regions = holder.get("result") if isinstance(holder, Mapping) else None
@@ -194,8 +180,9 @@ def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
 
 
 def _config_of(text: Any) -> _Config:
-    # Reads <View><Image name="image" value="$image"/><RectangleLabels name="boxes" toName="image">
-    # <Label value="cup"/>…. The first RectangleLabels of an Image counts.
+    """The first RectangleLabels of an Image counts."""
+    # <View><Image name="image" value="$image"/><RectangleLabels name="boxes" toName="image">
+    # <Label value="cup"/>…
     root = _parsed(text)
     column_of_image = {}  # value="$image" is the column `image` of a task's data
     for image_tag in root.iter("Image"):
@@ -210,9 +197,8 @@ def _config_of(text: Any) -> _Config:
 
 
 def _parsed(text: Any) -> ElementTree.Element:
-    if not isinstance(text, str):
-        raise WrongRequest("the labelling configuration can't be read")
-    if "<!DOCTYPE" in text.upper():  # it could define entities that grow without end
+    """A DOCTYPE is refused: it could define entities that grow without end."""
+    if not isinstance(text, str) or "<!DOCTYPE" in text.upper():
         raise WrongRequest("the labelling configuration can't be read")
     try:
         return ElementTree.fromstring(text)

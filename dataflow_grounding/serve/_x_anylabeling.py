@@ -48,7 +48,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def _model_facts(engine: Engine) -> dict[str, Any]:
-    # What the tool is told of the model: its name, its tasks, and what to show for each.
+    """What the tool is told of the model: its name, its tasks, and what to show for each."""
     tasks = []
     for task_id, description in _TASKS.items():
         task = {
@@ -79,7 +79,7 @@ def _phrases(params: Mapping[str, Any]) -> list[str]:
 
 
 def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    # Boxes below the user's threshold are left out; those without a score stay.
+    """Boxes below the user's threshold are left out; those without a score stay."""
     threshold = params.get("conf_threshold")
     least = threshold if isinstance(threshold, (int, float)) else 0
     for expression in record["expressions"]:

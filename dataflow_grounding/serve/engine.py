@@ -32,15 +32,7 @@ from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
 
 class Engine:
-    """Grounds pictures as they come, all with one store of replies, one budget and one limit.
-
-    It is made while the lock of the run's folder is held. Nobody waits longer than `timeout`
-    seconds; work that has begun goes on all the same, and its reply is kept.
-
-    Two things of a run are done here at a request: the box format of the model is settled before
-    the first picture of a size, and an `Asking`, which sends the requests to one serving, is
-    renewed after what stopped it.
-    """
+    """Grounds pictures as they come, all with one store of replies, one budget and one limit."""
 
     def __init__(self, run: SpecRun, pictures: Pictures, timeout: float) -> None:
         self._run = run
@@ -70,10 +62,8 @@ class Engine:
         self._numbers = itertools.count()
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
-        """Put replies on disk until the service ends; then wait for all work, and close all.
-
-        aiohttp runs it up to the `yield` when it starts, and the rest when it ends.
-        """
+        """Put replies on disk until the service ends; then wait for all work, and close all."""
+        # aiohttp runs this up to the `yield` when it starts, and the rest when it ends.
         self._keeping = asyncio.create_task(keep_on_disk(self._store, self._folder))
         yield
         if self._tasks:
@@ -92,11 +82,7 @@ class Engine:
         return f"{self.model} {choice.format.name}"
 
     async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
-        """Return the record of a picture with the boxes of phrases.
-
-        Raises WrongRequest for what are no phrases, RecordError where this picture can't be done,
-        RunStopped where none can be done for now, ServerFault after `timeout` seconds.
-        """
+        """Return the record of a picture with the boxes of phrases; ServerFault after `timeout`."""
         begun = asyncio.Event()  # `_in_turn` sets it: from then on the work goes on to its end
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
         self._tasks.add(task)
@@ -110,7 +96,7 @@ class Engine:
         raise errors.ServerFault(f"{self._no_answer()}: ask again, what comes meanwhile is kept")
 
     def _no_answer(self) -> str:
-        # "no answer in 60 s (429: too many requests)": what the endpoints said last may be why.
+        """`no answer in 60 s (429: too many requests)`: what the endpoints said last may be why."""
         text = f"no answer in {self._timeout:g} s"
         for asking in self._askings.values():
             if asking.last_fault is not None:
@@ -143,8 +129,7 @@ class Engine:
         open_it: Callable[[], Record],
         begun: asyncio.Event,
     ) -> dict[str, Any]:
-        # Opens the picture, and returns the columns that the steps add to its record. Sets `begun`
-        # once the work goes on even if nobody waits for it.
+        """Return the columns of the steps. `begun` is set once the work goes on to its end."""
         record = None
         if is_far:  # it is fetched before its turn: its host may be silent for long
             begun.set()  # a thread that fetches can't be cancelled
@@ -159,8 +144,7 @@ class Engine:
             return await self._through_all_steps(record)
 
     def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
-        # The record of a picture; from any thread. Its image is pinned: if the file changes, all
-        # steps still see the picture as it was read.
+        """The record of a picture, which is pinned: all steps see it as it was read."""
         data = picture.read()
         if not picture.path:  # it came in the request, or from the web
             with errors.errors_as(errors.MachineBusy, "can't write in the results folder"):
@@ -176,8 +160,7 @@ class Engine:
         return record
 
     async def _settle(self, record: Record, size: Size) -> None:
-        # Settles the box format before a picture is asked about. It is done for each size of
-        # pictures: a model that counts pixels may have to be measured for a new one.
+        """Once for each size: a model that counts pixels may have to be measured for a new one."""
         if size in self._settled_sizes:
             return
         async with self._lock_of_settling:  # one at a time: nothing is to be measured twice
@@ -196,8 +179,7 @@ class Engine:
             self._settled_sizes.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
-        # Returns the columns that the steps add to the record; each step sees those of the steps
-        # before it.
+        """The columns that the steps add; each step sees those of the steps before it."""
         began_at = time.monotonic()  # requests of the picture that began first go first
         columns: dict[str, Any] = {}
         for place, step in enumerate(self._run.job.steps):
@@ -225,13 +207,7 @@ class Engine:
 
 
 def _may_pass(stopped: errors.RunStopped) -> bool:
-    # Whether what has stopped an asking, so that it sends nothing more, may be over by now:
-    #
-    #     the store can't be written -> no: replies would be lost
-    #     our own budget is used up  -> no
-    #     the endpoint's quota is    -> yes: it may give more later
-    #     all else                   -> yes: an endpoint that was down may be up
-    #
+    """Whether what stopped an asking may be over: our full disk or used-up budget isn't."""
     # Where the watch of the box format has stopped it, the watch stops the new one again.
     is_of_endpoint = isinstance(stopped, errors.QuotaUsedUp)  # a kind of BudgetExceeded
     is_ours = isinstance(stopped, errors.StorageFailed | errors.BudgetExceeded)
@@ -239,6 +215,6 @@ def _may_pass(stopped: errors.RunStopped) -> bool:
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:
-    # Otherwise asyncio would complain that nobody has looked at the task's error.
+    """Otherwise asyncio would complain that nobody has looked at the task's error."""
     if not task.cancelled():
         task.exception()

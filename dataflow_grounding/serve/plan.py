@@ -25,11 +25,7 @@ FIXED = {
 def served_run(
     paths: Sequence[str], overrides: Sequence[str] = (), results: str | None = None
 ) -> SpecRun:
-    """Return the run of spec files, or without them of what the environment names.
-
-    Replies are kept in `results`, else in the spec's folder; without a spec, in the user's cache.
-    Raises SpecError, InputError, MissingExtra.
-    """
+    """Return the run of spec files, or without them of what the environment names."""
     settings = list(overrides)
     if not paths:  # at the front, so that the user's own override may name another folder
         settings.insert(0, f"results_dir={os.path.join(cache_folder(), 'serve')}")

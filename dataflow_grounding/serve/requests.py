@@ -71,7 +71,7 @@ class Pictures:
         return Picture(name="", read=lambda: data)
 
     def of_path(self, name: object) -> Picture:
-        # Its path is resolved again when it is read: it may be a link by then.
+        """Its path is resolved again when it is read: it may be a link by then."""
         return Picture(str(name), lambda: read_file(self._path_of(name)), self._path_of(name))
 
     def _path_of(self, name: object) -> str:
@@ -121,9 +121,7 @@ def read_json(request: web.Request) -> dict[str, Any]:
 
 
 def phrases_of(value: Any) -> list[str]:
-    """Return phrases as they were sent, without blanks at their ends. Raises WrongRequest, and
-    UnicodeEncodeError for half of a surrogate pair, which no model can be asked.
-    """
+    """Return phrases without blanks at their ends. Raises WrongRequest, UnicodeEncodeError."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not 0 < len(texts) <= MOST_PHRASES:
         raise WrongRequest(f"`phrases` should be a list of 1 to {MOST_PHRASES} texts to look for")
@@ -131,5 +129,5 @@ def phrases_of(value: Any) -> list[str]:
         is_text = isinstance(text, str) and bool(text.strip())
         if not is_text or len(text) > MOST_CHARACTERS:
             raise WrongRequest(f"{text!r:.40} of `phrases` is no text that says what to look for")
-        text.encode()  # for the UnicodeEncodeError
+        text.encode()  # no model can be asked half of a surrogate pair: UnicodeEncodeError
     return [text.strip() for text in texts]

@@ -31,21 +31,16 @@ BODIES = 8  # of the largest size, that all requests together may have in memory
 
 @dataclass
 class Server:
-    """Serves a run over HTTP until it is interrupted; port 0 is a free one.
-
-    Clients have to send the token, where there is one. A body has `timeout` seconds to come, and at
-    most `max_mb` MiB; `queue` requests may then wait, each for `timeout` seconds. Raises SpecError
-    where other machines could reach it without a token, InputError where the port is taken.
-    """
+    """Serves a run over HTTP until it is interrupted; port 0 is a free one."""
 
     spec_run: SpecRun
     pictures: Pictures
     host: str
     port: int
-    token: str
-    queue: int
-    timeout: float
-    max_mb: int
+    token: str  # that clients have to send, if it isn't empty
+    queue: int  # how many requests may wait
+    timeout: float  # seconds that a body has to come, and then that a request may wait
+    max_mb: int  # MiB of a body
 
     def __post_init__(self) -> None:
         if not self.token and not _is_here(self.host):
@@ -62,10 +57,7 @@ class Server:
         self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
 
     def run(self) -> None:
-        """Answer until SIGINT or SIGTERM, then finish what is in flight.
-
-        A second signal ends the process at once, with 130. Raises FolderTaken, StorageFailed.
-        """
+        """Answer until a signal, then finish what is in flight; a second one ends at once."""
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
@@ -88,7 +80,7 @@ class Server:
             )
 
     async def _end(self, _: web.Application) -> None:
-        # Called at the first signal, before aiohttp waits for the requests in flight.
+        """Called at the first signal, before aiohttp waits for the requests in flight."""
         for number in (signal.SIGINT, signal.SIGTERM):
             # `_exit` waits for no thread, and loses no reply: each is stored as soon as it comes.
             # 130 is a shell's code for a process that Ctrl-C has ended.
@@ -99,7 +91,7 @@ class Server:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # What goes wrong becomes one sentence, never a traceback.
+        """What goes wrong becomes one sentence, never a traceback."""
         body = bytearray()  # `_read` fills it; it has only a part if `_read` refuses the rest
         try:
             self._refuse_strangers(request)
@@ -119,11 +111,10 @@ class Server:
             self._bytes_held -= len(body)  # `_read` has added as much
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
-        # Fills `body`, and adds its bytes to `_bytes_held`. It takes none of `_places`: a client
-        # that sends its body slowly, or only half of it, is in nobody's way. To end the wait, the
-        # timer and `_end` set an exception on `content`, which `readany` then raises.
+        """Fill `body`. It takes none of `_places`: who sends slowly is in nobody's way."""
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
+        # `readany` raises the exception that the timer or `_end` sets.
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
         self._bodies_coming.add(content)
         try:
@@ -161,8 +152,7 @@ class Server:
             raise WrongRequest("pages of the web may not ask: set a token for those", 403)
 
     def _has_token(self, request: web.Request) -> bool:
-        # As a bearer's token, as the password of basic auth (Label Studio), or in the header
-        # `Token` (X-AnyLabeling).
+        """As a bearer's, as basic auth's password (Label Studio) or in `Token` (X-AnyLabeling)."""
         header = request.headers.get("Authorization", "")
         _, _, after_scheme = header.partition(" ")  # "Bearer TOKEN"
         sent_tokens = [request.headers.get("Token", ""), after_scheme]
@@ -188,7 +178,7 @@ def _as_wrong_request(error: Exception, path: str) -> WrongRequest:
 
 
 def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Response:
-    # The error is the reason of the status line, too, which the labelling tools show.
+    """The error is the reason of the status line, too, which the labelling tools show."""
     status = status_of(error)
     line = " ".join(str(error).split())
     body: dict[str, object] = {"error": line}
@@ -205,7 +195,7 @@ def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Respon
 
 
 def _is_here(host: str) -> bool:
-    # Whether only this machine can reach a server at that host.
+    """Whether only this machine can reach a server at that host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

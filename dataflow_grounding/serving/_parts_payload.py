@@ -7,7 +7,7 @@ from aiohttp.payload import Payload
 
 
 class PartsPayload(Payload):
-    """A JSON body in parts: a waiting request shares a picture's with what is kept of it."""
+    """A JSON body in parts: a waiting request shares a picture's part with what is kept of it."""
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         super().__init__(parts, content_type="application/json")

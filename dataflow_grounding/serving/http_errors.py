@@ -229,7 +229,7 @@ def error_of_success(
 
 
 class _Advice(NamedTuple):
-    """What to do where all requests fail alike. If not `certain`, a run stops only after some."""
+    """What to do where all requests fail. Unless `certain`, a run stops only after some such."""
 
     text: str
     certain: bool
@@ -288,7 +288,7 @@ def _sizes_in(message: str) -> Iterator[int]:
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error, its cause, the cause of that …: a user's errors may name each other."""
+    """Yield the error and its causes, MOST_CAUSES at most: a user's may name each other."""
     cause: BaseException | None = error
     for _ in range(MOST_CAUSES):
         if cause is None:
@@ -327,7 +327,7 @@ def _seconds_to_wait(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the wait of the first readable one of these headers; None without any."""
+    """Return the seconds to wait, by the first of these headers that can be read, or None."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds_in(headers.get(name), unit)
         if seconds is not None:

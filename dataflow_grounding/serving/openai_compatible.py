@@ -248,7 +248,7 @@ class OpenAIServing(Serving):
         return await self._answer_as_found_out(request)
 
     async def _answer_as_found_out(self, request: Request[Any]) -> Reply:
-        """Send; if few requests' keys or lower temperature may be refused, send without these."""
+        """Send; where keys or temperature of its own may be refused, send again without these."""
         habits = self._found_out.habits  # while this request is on its way, another may change them
         try:
             reply = await self._send(request, habits)

@@ -40,7 +40,7 @@ class TokenRules:
 
     @property
     def least_cached(self) -> int:
-        """From how many equal tokens on a beginning is cached; others than these cache any."""
+        """Equal tokens from which a beginning is billed as cached; 0 for models that cache any."""
         return LEAST_CACHED if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:

@@ -34,10 +34,7 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
 async def read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[Head, bytes]:
-    """Read a request: its head, and its body, which needs a Content-Length. Raises BadRequest for
-    one that is chunked, too long or no HTTP/1 request, and IncompleteReadError where the client has
-    left.
-    """
+    """Raises BadRequest for one that isn't read, IncompleteReadError if the client has left."""
     try:
         head_bytes = await reader.readuntil(b"\r\n\r\n")
         head, version = _head_of(head_bytes)
@@ -57,7 +54,7 @@ async def read_request(
 
 
 def _head_of(data: bytes) -> tuple[Head, str]:
-    # The head and the version of HTTP. Raises ValueError where a line has other parts.
+    """The head and the version of HTTP. Raises ValueError where a line has other parts."""
     text = data.removesuffix(b"\r\n\r\n").decode("latin-1")
     request_line, *lines = text.split("\r\n")
     method, target, version = request_line.split(" ")  # "POST /v1/chat/completions HTTP/1.1"
@@ -76,9 +73,7 @@ def _length_of_body(head: Head) -> int:
 
 
 class Connection(asyncio.StreamReaderProtocol):
-    """Runs `talk(reader, writer)` with a client. When the client leaves, the talk is cancelled;
-    when the talk ends, the connection is closed at once.
-    """
+    """A talk with a client, which is cancelled when the client leaves."""
 
     def __init__(
         self,
@@ -89,8 +84,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._talking: asyncio.Future[None] | None = None  # None before a client has connected
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # When the talk ends, the connection is broken off, with all bytes that wait to be sent. So
-        # the talk awaits `writer.drain()` first. With a limit of 0, that returns when all are sent.
+        """When the talk ends, the connection is broken off, with bytes that wait to be sent."""
+        # So the talk awaits `drain`, which returns with a limit of 0 when all are sent.
         writer.transport.set_write_buffer_limits(high=0)
         self._talking = asyncio.ensure_future(self._talk(reader, writer))
         self._talking.add_done_callback(lambda _: writer.transport.abort())

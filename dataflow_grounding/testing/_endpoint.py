@@ -75,10 +75,6 @@ class Counts:
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
-    def count_served(self, requests: int) -> None:
-        """Take places of the capacity; -1 gives one back."""
-        self.served_now += requests
-
     def count_reply(self, status: int, replies: int) -> None:
         """Count replies as sent; -1 takes back one that did not leave whole after all."""
         self.by_status[status] += replies
@@ -105,9 +101,7 @@ class Endpoint(Counts):
     port: int = 0
 
     def __post_init__(self) -> None:
-        """Settle how much of a request is read: all of it if it is recorded or its body kept, else
-        only what the answers look at.
-        """
+        """Read all of a request if it is recorded or kept, else what the answers look at."""
         super().__init__()
         if self.record or self.keep_bodies:
             self._reads = IMAGES  # the most: input and images
@@ -117,9 +111,7 @@ class Endpoint(Counts):
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
-        """Count a request, and return it with what is sent for it. What the answers or rules raise
-        is kept in `errors`, and a 500 is sent.
-        """
+        """Count a request, and return what is sent: a 500 where the answers or rules raise."""
         request = ReceivedRequest(self.received, time.monotonic(), head.target, head.headers)
         exchange = Exchange(request, DIALECTS[request.dialect])
         asks_for_list = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
@@ -139,8 +131,7 @@ class Endpoint(Counts):
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # Puts the reply into `exchange.wire`, and returns the fault with which it is sent. A fault
-        # with a status is sent in place of a reply: then `wire` stays empty.
+        """Put the reply into `exchange.wire`; it stays empty if the returned fault has a status."""
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:  # it asks for the list of models
@@ -155,21 +146,17 @@ class Endpoint(Counts):
             return self.limit_fault
         nothing_wrong = Fault()
         fault = self._fault_for(exchange.request, pictures) or nothing_wrong
-        self._take_place(exchange)  # sets its `served` and `delay`
+        exchange.served = (
+            True  # until its reply has left: then `LoopbackServer` gives the place back
+        )
+        self.served_now += 1
+        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
         return fault
 
-    def _take_place(self, exchange: Exchange) -> None:
-        # The request takes a place of the capacity, until its reply has left: `LoopbackServer`
-        # gives it back then.
-        exchange.served = True
-        self.count_served(1)
-        exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
-
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        # What goes wrong with the reply: by a rule, or because the endpoint refuses the request.
-        # `pictures` is None where the body was not read.
+        """By a rule, or a refusal; `pictures` is None where the body was not read."""
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None:
@@ -188,7 +175,7 @@ class Endpoint(Counts):
         return self.key in keys
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
-        # Fills in the request from its body, and returns its pictures in base64.
+        """Fill in the request from its body, and return its pictures in base64."""
         request = exchange.request
         try:
             fields = json.loads(body)
@@ -206,7 +193,7 @@ class Endpoint(Counts):
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        # The bytes of the reply: what the answers say, changed by the fault if it has a `change`.
+        """The reply's bytes: what the answers say, changed by the fault's `change`, if any."""
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)
@@ -221,7 +208,7 @@ class Endpoint(Counts):
         return response(200, _dump(reply), headers)
 
     def _as_answer(self, answer: Answer | str | dict[str, Any]) -> Answer:
-        # A dict becomes a text, and a text an Answer. What is neither fails where it is looked at.
+        """What is neither dict nor text nor Answer fails where it is looked at."""
         if isinstance(answer, dict):
             answer = json.dumps(answer, ensure_ascii=False)
             if self.takes.ignores_format:  # then it puts prose around the JSON
@@ -231,9 +218,7 @@ class Endpoint(Counts):
         return Answer(answer) if isinstance(answer, str) else answer
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        # Four characters count as a token. As at real endpoints, the beginning of a request, its
-        # system message and pictures, is cached: its tokens count as such if one of the last
-        # CACHE_WINDOW requests began alike.
+        """Four characters count as a token; the beginning of a request is cached."""
         output_tokens = len(answer.text) // 4
         if pictures is None:  # the body was not read: the input counts as one image
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
@@ -254,7 +239,9 @@ class Endpoint(Counts):
         request = exchange.request
         fault = exchange.fault
         if fault.status == 401 and request.dialect == "gemini":
-            fault = _wrong_key_of_gemini(fault)
+            # For a wrong key, Gemini's service sends a 400.
+            message = "API key not valid. Please pass a valid API key."
+            fault = replace(fault, status=400, message=message, code="API_KEY_INVALID")
         status = fault.status or 500
         message = fault.message
         if self.leaky:
@@ -266,20 +253,14 @@ class Endpoint(Counts):
         exchange.wire = response(status, body, headers)
 
 
-def _wrong_key_of_gemini(fault: Fault) -> Fault:
-    # For a wrong key, Gemini's service sends a 400.
-    message = "API key not valid. Please pass a valid API key."
-    return replace(fault, status=400, message=message, code="API_KEY_INVALID")
-
-
 def _key_or_path(request: ReceivedRequest) -> str:
-    # Where no header has the key, the path may: `…?key=KEY`.
+    """Where no header has the key, the path may: `…?key=KEY`."""
     keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
     return keys[0] if keys else request.path
 
 
 def _headers_on_waiting(fault: Fault) -> dict[str, str]:
-    # When to try again: in seconds, or as a date, next to the date of now.
+    """In seconds, or as a date, next to the date of now."""
     if fault.retry_after is None:
         return {}
     if fault.http_date:
@@ -289,17 +270,14 @@ def _headers_on_waiting(fault: Fault) -> dict[str, str]:
 
 
 def _model_in(head: Head) -> str:
-    # The model that the path names; "" where it names none: then the body names it.
+    """The model that the path names; empty where it names none: then the body names it."""
     target = urlsplit(head.target)
     match = SERVED_PATH.fullmatch(target.path) if head.method == "POST" else None
-    if match is None or _lacks_version_of_azure(match, target.query):
+    if match is not None and match["azure"] and "api-version" not in parse_qs(target.query):
+        match = None  # Azure refuses a request whose address has no `?api-version=…`
+    if match is None:
         raise BadRequest(f"no such path: {head.method} {target.path}", 404)
     return match["azure"] or match["gemini"] or ""
-
-
-def _lacks_version_of_azure(served_path: re.Match[str], query: str) -> bool:
-    # Azure refuses a request whose address has no `?api-version=…`.
-    return bool(served_path["azure"]) and "api-version" not in parse_qs(query)
 
 
 def _dump(value: Any) -> bytes:

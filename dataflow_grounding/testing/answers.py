@@ -114,16 +114,13 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # For given phrases, whose ids the objects have:
-        #     {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}
-        # For a caption, whose phrases are found first, and counted from 1:
-        #     {"cleaned_caption": …, "expressions": […],
-        #      "objects": [{"id": 1, "bbox_2d": […], "score": 0.9}]}
+        """`{"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}`."""
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
                 return probe_answer
             return {"objects": self._objects(request, request.input["phrases"])}
+        # For a caption, phrases are found first, and counted from 1. Its objects have no label.
         reply = extracted(request.input["caption"])
         phrases = []
         for number, expression in enumerate(reply["expressions"], 1):
@@ -136,7 +133,7 @@ class EchoAnswers:
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        # A made-up box for each phrase, in the format of this model's boxes.
+        """A made-up box for each phrase, in the format of this model's boxes."""
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
@@ -301,9 +298,10 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 @lru_cache(maxsize=100)
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
-    # The number of each layout of a size, by the order of its phrases. A run draws its probe
-    # pictures by such numbers: from 0 on, and from INNER on where no rectangle is to be at the
-    # picture's edge. Boxes aren't made here: that would take ten times as long.
+    """The number of each layout of a size, by the order of its phrases."""
+    # A run draws its probe pictures by such numbers: from 0 on, and from INNER on where no
+    # rectangle is to be at the picture's edge. Boxes aren't made here: that would take ten times
+    # as long.
     inner_layouts = range(INNER, INNER + LAYOUTS)
     number_of: dict[tuple[str, ...], int] = {}
     for layout in (*range(LAYOUTS), *inner_layouts):

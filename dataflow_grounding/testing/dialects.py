@@ -210,7 +210,7 @@ class Gemini:
 
 
 def _is_of_user(content: dict[str, Any]) -> bool:
-    # One of Gemini's `contents` without a role is the user's.
+    """One of Gemini's `contents` without a role is the user's."""
     return bool(content.get("role", "user") == "user")
 
 
@@ -241,7 +241,7 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Each part of the messages, after its message's role; a content that is a text is one part.
+    """Each part, after its message's role; a content that is a text is one part."""
     for message in messages:
         content = message.get("content")
         if isinstance(content, str):

@@ -297,7 +297,7 @@ def first_of(rules: Iterable[FaultRule]) -> FaultRule:
 
 
 def _first_fault(rules: Iterable[FaultRule], request: ReceivedRequest) -> Fault | None:
-    # The rules after that one are not asked, and so don't count the request.
+    """The rules after that one are not asked, and so don't count the request."""
     for rule in rules:
         fault = rule(request)
         if fault is not None:

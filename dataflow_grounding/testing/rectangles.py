@@ -31,9 +31,7 @@ FULL = 0.5  # share of a row or column of pixels that is of the color, up to a r
 
 
 def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
-    """Find the rectangles that phrases such as "the red rectangle" name, in a picture's file in
-    base64. Boxes are in its pixels, by phrase; what isn't seen is left out.
-    """
+    """Return the boxes, in pixels, of rectangles that phrases name and that are seen."""
     with open_picture(io.BytesIO(base64.b64decode(encoded))) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(np.int16)
     boxes: dict[str, Bbox] = {}
@@ -49,15 +47,15 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
 
 
 def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
-    # Of each pixel, whether all its channels are near those of the colour.
+    """Of each pixel, whether all its channels are near those of the colour."""
     return np.asarray((np.abs(pixels - color) <= LIKE).all(axis=-1))
 
 
 def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
-    # The largest area of blocks of the colour that fills its box; None without one. One pixel in
-    # `step` rows and columns says of which colour a block is.
+    """The largest area of blocks of the colour that fills its box; None without one."""
     shorter_side = min(pixels.shape[:2])
     step = min(MOST_APART, max(1, shorter_side // FINEST))
+    # One pixel in `step` rows and columns says of which colour a block is.
     is_of_color = _is_like(pixels[::step, ::step], color)
     blocks = {(row, column) for row, column in np.argwhere(is_of_color).tolist()}
     largest: list[Block] = []
@@ -74,7 +72,7 @@ def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
 
 
 def _connected_areas(unseen: set[Block]) -> Iterator[list[Block]]:
-    # Yields the blocks of each area, in which every block has one next to it; empties `unseen`.
+    """Areas in which every block has one next to it; `unseen` is emptied."""
     while unseen:
         area = [unseen.pop()]
         for row, column in area:  # the list grows meanwhile, until none has an unseen neighbor
@@ -95,7 +93,7 @@ def _is_filled(area: Sequence[Block]) -> bool:
 
 
 def _grown_to_edges(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
-    # Moves each edge outwards while the next row or column of pixels is of the colour.
+    """Move each edge outwards while the next row or column of pixels is of the colour."""
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:

@@ -133,8 +133,7 @@ class LoopbackServer(Endpoint):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Answers a client's requests on one connection, one after the other, until the client
-        # leaves or asks to close it, or a reply doesn't leave whole. It is closed after that.
+        """Answer requests in turn, until one side closes or a reply doesn't leave whole."""
         try:
             while True:
                 head, body = await read_request(reader, writer)
@@ -153,9 +152,9 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        # Sends a reply, and counts it as sent or as abandoned. Returns whether it has left whole.
-        # It hasn't if its fault cuts it, or if the client leaves, which cancels one of the awaits.
+        """Send a reply, and count it as sent or abandoned. Return whether it has left whole."""
         is_cut = exchange.fault.sent_share < 1.0
+        # Where the client leaves, one of the awaits is cancelled.
         has_left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
@@ -188,8 +187,7 @@ class LoopbackServer(Endpoint):
         exchange.request.time_sent = None
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # Waits until a reply is due, and returns the bytes to send then: all of them, or those
-        # before its fault cuts it off. Of a reply that drips, only the last drop is left to send.
+        """Wait until a reply is due, and return the bytes to send then; of a drip the last drop."""
         fault = exchange.fault
         wire = exchange.wire
         if fault.stall_for is not None:
@@ -201,22 +199,16 @@ class LoopbackServer(Endpoint):
         if fault.hang or fault.down_for is not None:
             await self._loop.create_future()  # until it is cancelled, as when the client leaves
         await asyncio.sleep(exchange.delay + fault.delay)
-        await self._wait_until_not_stalled()
+        while self._stalled_until > time.monotonic():  # `stall` may be called during the sleep
+            await asyncio.sleep(self._stalled_until - time.monotonic())
         if fault.bytes_per_second:
             return await self._drip(wire, fault.bytes_per_second, writer)
         return wire[: int(len(wire) * fault.sent_share)]
 
-    async def _wait_until_not_stalled(self) -> None:
-        while True:  # `stall` may be called again during the sleep
-            still_stalled = self._stalled_until - time.monotonic()
-            if still_stalled <= 0:
-                return
-            await asyncio.sleep(still_stalled)
-
     async def _drip(
         self, wire: bytes, bytes_per_second: float, writer: asyncio.StreamWriter
     ) -> bytes:
-        # Sends the head at once, then the body in drops, and returns the last drop.
+        """Send the head at once, then the body in drops, and return the last drop."""
         drop_bytes = max(1, round(bytes_per_second * DRIP_PERIOD))
         pause = drop_bytes / bytes_per_second
         sent = wire.index(b"\r\n\r\n") + 4  # the end of the head
@@ -229,19 +221,18 @@ class LoopbackServer(Endpoint):
         return wire[sent:]
 
     def _end(self, exchange: Exchange) -> None:
-        # The request is no longer in flight, and gives back its place of the capacity.
+        """The request is no longer in flight, and gives back its place of the capacity."""
         if exchange.served:
-            self.count_served(-1)
+            self.served_now -= 1
         self.in_flight -= 1
 
     async def _go_down(self, seconds: float) -> None:
-        # Returns once all is dropped; a task of its own listens again later.
+        """Return once all is dropped; a task of its own listens again later."""
         await self._drop_all()
         self._coming_back = self._loop.create_task(self._listen(after=seconds))
 
     async def _drop_all(self) -> None:
-        # Stops listening, and cancels all other tasks of the loop. These are talks, each of which
-        # closes its connection, and perhaps one that waits to listen again.
+        """Stop listening, and end all talks, and perhaps a task that waits to listen again."""
         if self._listener:
             self._listener.close()
         all_but_this = asyncio.all_tasks() - {asyncio.current_task()}

@@ -81,7 +81,7 @@ class Takes:
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
-        # The 400 for the form of reply that a request asks for, and that this model doesn't take.
+        """The 400 for a form of reply that this model doesn't take."""
         type_name = _type_of_format(settings)
         if type_name == "text" or self.ignores_format:
             return None
@@ -102,7 +102,7 @@ class Takes:
 
 
 def _type_of_format(settings: Mapping[str, Any]) -> str:
-    # The form of reply that a request asks for: "text", or a type of OpenAI's `response_format`.
+    """The form that a request asks for: `text`, or a type of OpenAI's `response_format`."""
     if "responseMimeType" in settings:  # a setting of Gemini's
         has_schema = settings.keys() & {"responseSchema", "responseJsonSchema"}
         return "json_schema" if has_schema else "json_object"
@@ -132,8 +132,7 @@ def open_objects(schema: Any, *context: str) -> Iterator[str]:
 
 
 def _schemas_in(schema: dict[str, Any]) -> Iterator[tuple[list[str], Any]]:
-    # The schemas that a schema holds, each after the keys to it. Only these members hold any: a
-    # name or a default value may look like one.
+    """Each after the keys to it. Only these members hold any: a name may look like one."""
     yield ["items"], schema.get("items")
     for key in ("properties", "anyOf", "$defs"):
         parts = schema.get(key)
