@@ -74,10 +74,7 @@ _THOUSANDTHS = (999, 1000)  # scales, at whose end models write a row of nines
 def to_reading(
     parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
 ) -> Reading:
-    """Turn a reply's boxes into pixels of the upright image, which has the size `original`.
-
-    Raises UnreadableReply where nothing can be used, or the numbers are in another format.
-    """
+    """Turn a reply's boxes into pixels of the upright image, which has the size `original`."""
     return _BoxReader(box_format, original, sent, phrases).read(parsed)
 
 
@@ -97,9 +94,7 @@ class _Owner(NamedTuple):
 
 
 class _Phrases(NamedTuple):
-    """The phrases of a request, by their ids: those that have a box in the reply, and those that
-    have neither a box nor a status and aren't said to be absent.
-    """
+    """A request's phrases: those with a box, and those without a box, status or absence."""
 
     found: dict[int, str]
     missing: dict[int, str]
@@ -115,7 +110,6 @@ class _BoxReader:
         self.original = original
         self.sent = sent
         self.phrases = phrases
-        self.cached_limits: tuple[float, float] | None = None  # of `format`
         self.cached_owners: dict[tuple[int | None, str | None], _Owner] = {}  # by id and label
         self.reading = Reading([])
         self.dropped: list[Dropped] = []  # by the parser, and here
@@ -154,10 +148,7 @@ class _BoxReader:
             self.note("dropped", dropped.reason)
 
     def judge_phrases_without_box(self, parsed: ParsedReply) -> None:
-        """Note the phrases without a box that may be in the picture all the same.
-
-        Raises UnreadableReply where the reply neither has a box nor says that nothing is there.
-        """
+        """Note the phrases without a box that may be in the picture all the same."""
         if not self.says_all_absent:
             self.find_unnamed()
         # A phrase without a box is absent, unless its answer may have been lost. Absences are
@@ -191,14 +182,10 @@ class _BoxReader:
                 )
 
     def check_tags(self, parsed: ParsedReply) -> None:
-        """Refuse boxes in tags, as `<box>`, where anything but thousandths was asked for.
-
-        In the tags of every family of models, numbers are thousandths, x first.
-        """
-        # Tags may come where one of these was asked for:
-        # "qwen3-vl", or one that was measured: it was chosen for the model, and its tags are in it
-        # "xyxy_1000": thousandths, x first, were asked for
-        # "xyxy_1": `to_pixels` finds thousandths out of scale
+        """Refuse boxes in tags, as `<box>`, where anything but thousandths was asked for."""
+        # In every family's tags, numbers are thousandths, x first. A family's format, and one that
+        # was measured, are of the model, tags included. With parts of 1, `to_pixels` finds
+        # thousandths out of scale.
         box_format = self.format
         is_general = box_format.name.startswith(f"{box_format.order}_")
         is_thousandths = box_format.scale in _THOUSANDTHS and box_format.order == "xyxy"
@@ -211,27 +198,22 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply with an id that no phrase has: its ids may number the boxes instead.
-
-        A box whose label has no word of any phrase is something that nobody asked for. Its id tells
-        nothing of the other ids, so that box alone is dropped, later.
-        """
+        """Refuse a reply with an id that no phrase has: its ids may number the boxes instead."""
         if not self.phrases:
             return
         for raw in (*parsed.boxes, *parsed.absences):
             if raw.id is None or raw.id in self.phrases:
                 continue  # if its label is another phrase's, `keep` drops this box alone
-            if self.may_be_phrase(raw.label):
+            # A label without a word of any phrase is of something that nobody asked for. Its id
+            # tells nothing of the others, and that box alone is dropped.
+            label = raw.label
+            texts = self.phrases.values()
+            if label is None or any(share_a_word(label, text) for text in texts):
                 why = self.owner_of(raw).why_none  # "id 9 is of no phrase"
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
-    def may_be_phrase(self, label: str | None) -> bool:
-        return label is None or any(share_a_word(label, text) for text in self.phrases.values())
-
     def take_boxes(self, parsed: ParsedReply) -> None:
-        """Add the boxes to the reading; what can't be used comes to `dropped`. Raises
-        UnreadableReply where too many are out of the format's scale.
-        """
+        """Add the boxes to the reading; what can't be used comes to `dropped`."""
         boxes = parsed.boxes
         if self.format.scale == "grid_32":
             boxes = boxes + parsed.points  # two numbers are two cells
@@ -334,9 +316,7 @@ class _BoxReader:
         self.reading.unsure.update(left_out_in(text, phrases.missing, things, is_thinking=True))
 
     def judge_text(self, key_text: KeyText, phrases: _Phrases, asked: Asked) -> bool:
-        """Judge a text under an unknown key: refuse it, take doubts from it, or neither. Return
-        whether it is worth a remark.
-        """
+        """Refuse a text, or take doubts from it. Return whether it is worth a remark."""
         key, text, own_id = key_text
         if own_id is None:  # it is next to the list of boxes, and about any of them
             about = phrases.found
@@ -348,7 +328,8 @@ class _BoxReader:
         self.check_harm(said, things, asked, is_after=True)
         self.add_doubts(text, about, phrases.missing)
         if own_id is not None and has_role(key, "label"):
-            self.doubt_unlike_description(text, own_id)
+            if describes_another(text, self.phrases[own_id]):
+                self.reading.doubts[own_id] = f"the model describes it as {text[:60]!r}"
             if not has_role(key, "kind"):  # "name": "a fox", next to "label": "a cat"
                 self.doubt_unlike_label(text, own_id)
         return not is_plain(text, things, is_of_one=own_id is not None)
@@ -359,10 +340,6 @@ class _BoxReader:
         doubts.update(other_names_in(text, about))
         if not missing:  # else the text may deny one of these
             doubts.update(denials_in(text, about))
-
-    def doubt_unlike_description(self, text: str, phrase_id: int) -> None:
-        if describes_another(text, self.phrases[phrase_id]):
-            self.reading.doubts[phrase_id] = f"the model describes it as {text[:60]!r}"
 
     def check_harm(self, text: str, things: Sequence[str], asked: Asked, *, is_after: bool) -> None:
         harm = harm_in(text, things, asked, is_after=is_after)
@@ -384,22 +361,16 @@ class _BoxReader:
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Note the phrases that are unread, and those that are unsure.
-
-        - found, and said to be absent -> unread, because that is a contradiction
-        - without a box, and something dropped is its own -> unread
-        - without an answer, and something dropped may be its own -> unsure
-        - without an answer, and the reply is cut off -> unsure
-        """
+        """Note the phrases that are unread, and those that are unsure."""
         reading = self.reading
-        found_ids = {box.id for box in reading.boxes}
-        unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
+        found_ids = {box.id for box in reading.boxes if box.id is not None}
+        unread = self.absent & found_ids  # the reply contradicts itself
         whys_without_owner: list[str] = []  # of what may be the box of any phrase
         unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in unused:
             phrase_id, why_none = self.owner_of(item)
             if phrase_id is not None:
-                if phrase_id not in found_ids:
+                if phrase_id not in found_ids:  # else its box is another one
                     unread.add(phrase_id)
             elif item.id in self.phrases:  # its label contradicts its id
                 self.note_unsure(item, why_none, found_ids)
@@ -412,16 +383,14 @@ class _BoxReader:
         elif whys_without_owner:  # "a box without an id or a label"
             self.note_others_unsure(f"{whys_without_owner[0]}: it", answered)
 
-    def note_others_unsure(self, what: str, answered: set[int | None]) -> None:
+    def note_others_unsure(self, what: str, answered: set[int]) -> None:
         """Note as unsure all phrases without an answer: something may be the answer of any."""
         for phrase_id in self.phrases:
             if phrase_id not in answered:
                 self.reading.unsure[phrase_id] = f"{what} may be its own"
 
-    def note_unsure(self, item: RawBox | Dropped, why: str, found_ids: set[int | None]) -> None:
-        """Note as unsure the phrases that an item may be of, whose id and label contradict each
-        other: the phrase with its id, and those that are like its label.
-        """
+    def note_unsure(self, item: RawBox | Dropped, why: str, found_ids: set[int]) -> None:
+        """Note as unsure the phrases of an item's id and of its label, which differ."""
         for phrase_id, phrase in self.phrases.items():
             fits_id = phrase_id == item.id
             fits_label = is_like(item.label, phrase) if item.label else False
@@ -429,9 +398,7 @@ class _BoxReader:
                 self.reading.unsure[phrase_id] = why
 
     def find_runaway(self) -> None:
-        """Note where a model counted on instead of looking: many boxes of one phrase whose left or
-        upper edges come in equal steps.
-        """
+        """Note many boxes of one phrase in equal steps: the model counted on instead of looking."""
         boxes_of_phrase: dict[int | str | None, list[Bbox]] = {}  # by id, else by label
         for box in self.reading.boxes:
             key = box.label if box.id is None else box.id
@@ -445,9 +412,7 @@ class _BoxReader:
                     self.note_once("runaway", f"{len(boxes)} boxes in equal steps")
 
     def check_absence_is_said(self) -> None:
-        """Refuse a reply without boxes, unless it says of every phrase that it isn't there. Where
-        no phrases were given, one absence of anything is enough.
-        """
+        """Refuse a reply without boxes, unless it says of every phrase that it isn't there."""
         if self.dropped:
             raise UnreadableReply(
                 f"no box of the reply can be used: {self.dropped[0].reason}", "no usable box"
@@ -479,12 +444,10 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Return the format that a box's numbers are in: the one asked for, unless its tokens are
-        another family's own, or the names of its coordinates settle another order.
-        """
+        """Return the format that was asked for, unless a box's tokens or names tell of another."""
         asked = self.format
         if raw.family is None and raw.order is None and not raw.corners:
-            return asked  # most boxes are in the format that was asked for
+            return asked
         if raw.family is not None and raw.family != asked.name:
             of_family = known_formats()[raw.family]
             if _reads_tokens_as_asked(asked, of_family):
@@ -497,9 +460,7 @@ class _BoxReader:
         return asked if order == asked.order else replace(asked, order=order)
 
     def to_pixels(self, raw: RawBox) -> Bbox:
-        """Return the box in pixels of the original, inside it. Raises _NoBox, or _NothingThere for
-        [0, 0, 0, 0] and [-1, -1, -1, -1].
-        """
+        """Return the box in pixels of the original, inside it."""
         box_format = self.format_of(raw)
         numbers = self.usable_numbers(raw, box_format)
         as_written = box_format.to_pixels(numbers, original=self.original, sent=self.sent)
@@ -511,27 +472,19 @@ class _BoxReader:
         inside = clamp(upright, self.original)
         if area(inside) <= 0:
             raise _NoBox(f"{in_brackets(raw.numbers)} has no area in the image")
-        if inside != upright and _farthest(inside, upright) > _ROUNDING * max(self.original):
+        moves = [abs(before - after) for before, after in zip(upright, inside, strict=True)]
+        if max(moves) > _ROUNDING * max(self.original):
             self.note("clamped", f"{in_brackets(raw.numbers)} reached outside the image")
         return inside
 
-    def limits_of(self, box_format: BoxFormat) -> tuple[float, float]:
-        if box_format is not self.format:
-            return box_format.limits(self.sent)
-        if self.cached_limits is None:
-            self.cached_limits = box_format.limits(self.sent)
-        return self.cached_limits
-
     def usable_numbers(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
-        """Return the box's numbers, with rows of nines mended. Raises _NoBox where they are out of
-        the format's scale, and counts that; _NothingThere as `to_pixels` says.
-        """
+        """Return a box's numbers, with rows of nines mended."""
         numbers = raw.numbers
         if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
                 raise _NoBox(f"grid cells {in_brackets(numbers)}")
             return numbers
-        # In a family's tokens, [0, 0, 0, 0] is a box without an area.
+        # [0, 0, 0, 0] in a family's tokens is a box without an area.
         if set(numbers) in ({0}, {-1}) and raw.family is None:
             raise _NothingThere(f"{in_brackets(numbers)}, which says that nothing is there")
         if box_format.scale in _THOUSANDTHS and box_format.order in ("xyxy", "yxyx"):
@@ -539,16 +492,14 @@ class _BoxReader:
             if numbers != raw.numbers:
                 shown = in_brackets(raw.numbers)
                 self.note("clamped", f"{shown}: a row of nines means the far edge")
-        if _out_of_scale(to_xyxy(numbers, box_format.order), self.limits_of(box_format)):
+        if _out_of_scale(to_xyxy(numbers, box_format.order), box_format.limits(self.sent)):
             self.out_of_scale.append(numbers)
             shown = in_brackets(raw.numbers)
             raise _NoBox(f"{shown} does not fit the box format {self.format.name}")
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
-        """Add a box to the reading; of a phrase's equal boxes, only the best scored. Raises _NoBox
-        where it is of no phrase.
-        """
+        """Add a box to the reading; of a phrase's equal boxes, only the best scored."""
         boxes = self.reading.boxes
         phrase_id = self.phrase_of(raw) if self.phrases else raw.id
         score = None if raw.score is None else self.score_of(raw.score)
@@ -561,7 +512,6 @@ class _BoxReader:
             self.index_of_box[phrase_id, bbox] = len(boxes)
             boxes.append(box)
             return
-        # The phrase has an equal box already. The one with the higher score stays.
         self.note_once(
             "merged", f"{in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
@@ -629,18 +579,12 @@ class _BoxReader:
         return named
 
     def phrase_like_label(self, raw: RawBox) -> int | None:
-        """Return the phrase that a box without an id is likely of, and doubt it; None without any.
-
-        - "man" -> "the man in blue": the label shortens the phrase.
-        - "red coffee mug" -> "the red mug": the label lengthens it.
-        - "man" of two boxes -> None: nobody knows which man is in blue.
-        - "old cat" next to a box of "cat" -> None: it is another cat.
-        """
+        """Return the phrase that a box without an id is likely of, and doubt it."""
         label = raw.label
         if raw.id is not None or not label or ids_of(label, self.phrases):
             return None
         if self.label_counts[label] > 1:
-            return None
+            return None  # of two boxes of a "man", nobody knows which is "the man in blue"
         if not label.isascii():  # `is_like` knows English
             return None
         candidates = self.phrases_in_other_words(label)
@@ -648,7 +592,7 @@ class _BoxReader:
             return None
         phrase_id = candidates[0]
         phrase = self.phrases[phrase_id]
-        has_own_box = phrase_id in self.named_ids
+        has_own_box = phrase_id in self.named_ids  # an "old cat" next to "cat" is another cat
         if has_own_box or denies(label, phrase) or not is_like(label, phrase):
             return None
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
@@ -656,7 +600,8 @@ class _BoxReader:
         return phrase_id
 
     def phrases_in_other_words(self, label: str) -> list[int]:
-        # "The image shows the mug" is no name of a thing, but the beginning of a caption.
+        # "man" shortens "the man in blue"; "red coffee mug" lengthens "the red mug". "The image
+        # shows the mug" is the beginning of a caption, and no longer name.
         may_be_longer = _SENTENCE.search(label) is None
         candidates = []
         for own_id, phrase in self.phrases.items():
@@ -677,9 +622,7 @@ class _BoxReader:
         return self.cached_owners[key]
 
     def find_owner(self, own_id: int | None, label: str | None) -> _Owner:
-        """Find a box's phrase by its id, else by its label. Where no box of the reply has either,
-        all are of the only phrase.
-        """
+        """Find a box's phrase by its id, else by its label."""
         if own_id is not None:
             return self.find_owner_by_id(own_id, label)
         if label is not None:
@@ -715,7 +658,7 @@ class _BoxReader:
 
 
 def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
-    # 10, 30, 50, 70, … Most steps are about as long as the median one.
+    """Whether most steps, as in 10, 30, 50, 70, are about as long as the median one."""
     steps = [following - edge for edge, following in pairwise(edges)]
     median = sorted(steps)[len(steps) // 2]
     if median == 0:
@@ -726,9 +669,9 @@ def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
 
 
 def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
-    # Whether location tokens that `of_family` writes are read in the format that was asked for,
-    # rather than in the family's own. Several families write `<loc_12>`, and each has its own
-    # scale, so the format that was asked for tells more. `<loc0012>` is always one of 1,024 bins.
+    """Whether `<loc_12>` is in the format that was asked for, not in the family's own."""
+    # Several families write `<loc_12>`, each in its own scale, so the format that was asked for
+    # tells more. `<loc0012>` is always one of 1,024 bins.
     is_shared_token = of_family.name in _SHARED_TOKENS
     asks_for_format_of_family = asked.name in known_formats()
     if asks_for_format_of_family:
@@ -743,10 +686,10 @@ def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
-    # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue
-    # 123). No other family is known to write numbers that far out.
     if max(numbers[2:]) <= 1000:
         return numbers
+    # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue
+    # 123). No other family is known to write numbers that far out.
     repaired = list(numbers)
     for i in range(2, len(repaired)):
         if repaired[i] > 1000 and set(f"{repaired[i]:.0f}") == {"9"}:
@@ -754,12 +697,8 @@ def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(repaired)
 
 
-def _farthest(box: Bbox, moved: Bbox) -> float:
-    return max(abs(before - after) for before, after in zip(box, moved, strict=True))
-
-
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    # The ranges begin at 0 and end at `limits`.
+    """Whether corners can't be in ranges from 0 to `limits`."""
     x1, y1, x2, y2 = corners
     width, height = limits
     # The short way, for nearly every box: it lies inside, and is too large for rules 2 and 3.

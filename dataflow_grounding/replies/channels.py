@@ -66,9 +66,7 @@ class Answer(NamedTuple):
 
 
 def answer_of(reply: str) -> str:
-    """Return a reply's answer: without thinking, code, other messages and a template's tokens.
-    Raises UnreadableReply where the reply is empty, or ends inside the thinking.
-    """
+    """Return a reply's answer: without thinking, code, other messages and a template's tokens."""
     has_headers = "<" in reply  # each header of a message has one
     text = _last_message(reply) if has_headers else reply
     text = _after_code(text)
@@ -93,9 +91,7 @@ def answer_of(reply: str) -> str:
 
 
 def enclosed(text: str) -> Answer:
-    """Return what is in a fence or in GLM's tokens for an answer, else all of the text. Raises
-    UnreadableReply for two that differ.
-    """
+    """Return what is in a fence or in GLM's tokens for an answer, else all of the text."""
     if _GLM_OPENS in text:
         before, _, rest = text.partition(_GLM_OPENS)
         inside, _, after = rest.partition(_GLM_CLOSES)
@@ -130,16 +126,12 @@ def _in_fence(text: str) -> Answer:
 
 
 def _last_message(reply: str) -> str:
-    """Return the last message in the reply that is for the user and isn't empty.
-
-    Each message comes after a header such as `<|im_start|>assistant`; without any header, all of
-    the reply is one. Raises UnreadableReply if none of them is for the user.
-    """
+    """Return the last message in the reply that is for the user and isn't empty."""
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
         return _until_end(reply)
-    # Text before the first header is a message, too. A side message is one to the model itself
-    # (its thinking) or to a tool.
+    # Text before the first header, such as <|im_start|>assistant, is a message, too. A side message
+    # is one to the model itself (its thinking) or to a tool.
     before_all = reply[: headers[0].start()]
     answer = "" if _SIDE.search(before_all) else _until_end(before_all)
     ends = [header.start() for header in headers[1:]] + [len(reply)]
@@ -159,7 +151,7 @@ def _last_message(reply: str) -> str:
 
 
 def _until_end(text: str) -> str:
-    # "Hello<end>…" -> "Hello"; "<end>Hello<end>…" -> "Hello", because nothing is before the first
+    """Return the text up to the first end of a message that has something before it."""
     end = _MESSAGE_END.search(text)
     while end is not None:
         if text[: end.start()].strip():
@@ -170,10 +162,10 @@ def _until_end(text: str) -> str:
 
 
 def _without_thinking(text: str) -> str:
-    # "<think>A cat?</think>[1, 2, 3, 4]" becomes "[1, 2, 3, 4]". What is before all thinking is
-    # left out, too: the answer comes after it.
+    """Return "[1, 2, 3, 4]" of "<think>A cat?</think>[1, 2, 3, 4]"."""
     if _MARK.search(text) is None:
         return text
+    # What is before all thinking is left out, too: the answer comes after it.
     after_thinking = _parts_outside_thinking(text)[1:]
     # The mark between two answers keeps them from being read as one.
     answer = " … ".join(part for part in after_thinking if part.strip())
@@ -183,8 +175,7 @@ def _without_thinking(text: str) -> str:
 
 
 def _parts_outside_thinking(text: str) -> list[str]:
-    # "a<think>b</think>c<think>d</think>e" -> "a", "c", "e"
-    # "a</think>b" -> "", "b": the thinking was opened in the prompt
+    """Return "a", "c" and "e" of "a<think>b</think>c<think>d</think>e"."""
     parts: list[str] = []
     depth = 0  # of thinking within thinking
     start = 0  # of the part outside, while `depth` is 0
@@ -192,7 +183,7 @@ def _parts_outside_thinking(text: str) -> list[str]:
         opens = mark["opens"] is not None
         if depth == 0 and opens:
             parts.append(text[start : mark.start()])
-        elif depth == 0:
+        elif depth == 0:  # "a</think>b": the thinking was opened in the prompt
             parts = [""]
         if opens:
             depth += 1
@@ -206,8 +197,9 @@ def _parts_outside_thinking(text: str) -> list[str]:
 
 
 def _after_code(text: str) -> str:
-    # Gemini runs code: a block of it, then one of its result, and the answer follows the last
-    # result (google-generativeai, `response.text`).
+    """Return what follows the code that Gemini ran, and its last result."""
+    # A block of code, one of its result, and so on, then the answer (google-generativeai,
+    # `response.text`)
     parts = text.split("```")  # in turn outside and inside of a block: blocks have the odd indices
     index_of_answer = 0
     for i in range(1, len(parts) - 3, 2):
@@ -219,9 +211,7 @@ def _after_code(text: str) -> str:
 
 
 def _contents_of_answer_tags(text: str) -> str:
-    # What is in tags such as <answer>, with words around them in lines of their own:
-    # "I look. <answer>[1, 2, 3, 4]</answer> Done." -> "[1, 2, 3, 4]", "Done."
-    # "I see no cup. <answer>none</answer>" -> "I see no cup.", "none"
+    """Return "[1, 2]", then "Done.", of "I look. <answer>[1, 2]</answer> Done."."""
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
     tags = [match for match in _ANSWER.finditer(text) if match[1].strip()]
@@ -233,16 +223,13 @@ def _contents_of_answer_tags(text: str) -> str:
     answer = answers.pop()
     before = text[: tags[0].start()]
     after = text[tags[-1].end() :]
-    if _is_another_answer(before.strip(), answer):
+    draft = before.strip()
+    # `strict_json` returns arrays and objects alone, and null is an answer, too.
+    is_draft_an_answer = draft == "null" or strict_json(draft) is not None
+    if is_draft_an_answer and draft != answer:
         raise UnreadableReply("the reply has several answers", "several answers")
     has_box = any(map(str.isdigit, answer))  # a box's numbers have digits
     if has_box:
         return f"{answer}\n{after}".strip()  # the words before are taken for thinking
     # The answer says that nothing is there. The words before it may contradict that.
     return f"{before}\n{answer}\n{after}".strip()
-
-
-def _is_another_answer(draft: str, answer: str) -> bool:
-    # `strict_json` returns arrays and objects alone, and null is an answer, too.
-    is_an_answer = draft == "null" or strict_json(draft) is not None
-    return is_an_answer and draft != answer

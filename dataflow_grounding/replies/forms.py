@@ -55,7 +55,7 @@ _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and
 _PADDING = 12  # with more characters after JSON, the model surely didn't go on with it
 _EMPTY_ANSWER = lazy_pattern(r"\[\s*\]|\{\s*\}|\bnull\b", re.IGNORECASE)
 _GOES_ON = lazy_pattern(r"\.{2,}|…+")  # which a model writes in place of the rest of a list
-_EMPTY_BEFORE = lazy_pattern(r"\[\s*\]\s*(?=\[)")
+_EMPTY_BEFORE = lazy_pattern(r"\A\[\s*\]\s*(?=\[)")
 _BLANK = " .,;:\r\n\t"  # around words
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 
@@ -69,12 +69,7 @@ def parse_any(
     to_pixels: bool,
     list_key: str = "",
 ) -> ParsedReply:
-    """Parse a reply in whichever known form it has.
-
-    `value` is the reply in strict JSON, or None; `box_key` is the key of a box that was asked for,
-    `to_pixels` whether boxes were asked for in pixels, `list_key` the caller's own key of the list.
-    Raises UnreadableReply, and TruncatedReply where it is cut off before its first whole box.
-    """
+    """Parse a reply in whichever known form it has; `value` is it in strict JSON, or None."""
     parsed = ParsedReply()
     if value is None:
         fenced = _FENCED.fullmatch(reply.strip())
@@ -89,13 +84,9 @@ def parse_any(
 
 
 def is_whole(reply: Any) -> bool:
-    """Whether a reply that its server calls cut off is whole all the same.
-
-    Some servers go on after the answer up to the token limit, with a template's tokens or blanks
-    (vllm-project/vllm issue 8020, jundot/omlx issue 2990). So a reply is whole if it is one closed
-    value of JSON, and only these follow it. The object of one box may be one of several: then
-    more than `_PADDING` characters have to follow, or the model may have gone on.
-    """
+    """Whether a reply that its server calls cut off is whole all the same."""
+    # Some servers go on after the answer up to the token limit, with a template's tokens or blanks
+    # (vllm-project/vllm issue 8020, jundot/omlx issue 2990).
     try:
         answer = enclosed(answer_of(reply))
         found = find_json(answer.text)
@@ -107,6 +98,7 @@ def is_whole(reply: Any) -> bool:
         return False
     if ends_answer(found.values[0]):
         return True
+    # The object of one box may be one of several, and the model may have gone on.
     index_of_end: int = max(reply.rfind("}"), reply.rfind("]"))
     return len(reply) - index_of_end > _PADDING
 
@@ -129,10 +121,7 @@ class _Words(NamedTuple):
 
 
 class _FormReader:
-    """Reads an answer in the first form that fits.
-
-    `box_key` is the key of a box that was asked for, `list_key` the caller's own key of the list.
-    """
+    """Reads an answer in the first form that fits."""
 
     def __init__(
         self,
@@ -166,9 +155,7 @@ class _FormReader:
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
     def read_first_form(self, answer: Answer) -> _Words:
-        """Add the boxes of the first form that fits; return the words next to them. Raises
-        UnreadableReply where none fits.
-        """
+        """Add the boxes of the first form that fits; return the words next to them."""
         inside = answer.text.strip()
         words = self.read_marked(inside)  # [] where there are none; None where another form is
         if words is not None:
@@ -183,7 +170,13 @@ class _FormReader:
             return _Words(f"{answer.before} {table.before}", f"{table.after} {answer.after}")
         if read_bare(inside, self.parsed):
             return _Words(answer.before, answer.after)
-        text = _LANGUAGE.sub("", _without_empty_list(inside, answer))
+        text = inside
+        is_fence_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
+        if is_fence_alone:
+            # Some models write "[] [{…}]", an empty list and then theirs. Next to other words, the
+            # empty list may be an answer.
+            text = _EMPTY_BEFORE.sub("", text)
+        text = _LANGUAGE.sub("", text)
         return self.read_json_form(text, answer)
 
     def read_json_form(self, text: str, answer: Answer) -> _Words:
@@ -197,10 +190,7 @@ class _FormReader:
         return _Words(before, " ".join([*found.comments, after_json, answer.after]))
 
     def read_marked(self, text: str) -> list[str] | None:
-        """Add the boxes of tokens or of a caption, and return the words next to them; None where
-        the text is neither. The words come in order: those before the first box, "" without any,
-        then those after each.
-        """
+        """Add boxes in tokens or a caption; return the words before the first, then after each."""
         if has_tokens(text) and not text.startswith(("{", "[")):
             return read_tokens(text, self.parsed)
         return read_caption(text, self.parsed)
@@ -209,9 +199,7 @@ class _FormReader:
         read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
 
     def check_single(self, before: str, after: str) -> None:
-        """Refuse an answer with another next to it: an empty one, one in tokens, or "There is no
-        cup." next to boxes.
-        """
+        """Refuse an answer with another next to it, which is empty, in tokens, or denies boxes."""
         for text in (before, after):
             if not text.strip():
                 continue
@@ -235,9 +223,7 @@ class _FormReader:
         return len(self.texts) == 1 and tells_place(before, self.texts[0])
 
     def read_json(self, found: JsonText, text: str) -> bool:
-        """Add the boxes of the JSON found in a text, and return whether it is one value. Refuse the
-        reply if there is none.
-        """
+        """Add the boxes of the JSON found in a text, and return whether it is one value."""
         if not found.values:
             begins = " ".join(text[:200].split())[:60]
             raise UnreadableReply(
@@ -256,10 +242,7 @@ class _FormReader:
         return len(values) == 1
 
     def check_words(self, before: str, after: str) -> None:
-        """Refuse words that may turn an answer round, or name another thing than has a box. Next
-        to an addressed answer, keep them in `parsed` for the reader of boxes, which knows the box
-        format.
-        """
+        """Refuse words that may turn an answer round, or name another thing than has a box."""
         # "`[1, 2, 3, 4]`": such a pair says nothing, but `objection` would refuse it.
         has_backticks_around = before.count("`") + after.count("`") == 2
         if has_backticks_around:
@@ -272,7 +255,7 @@ class _FormReader:
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
         if why is None:
             return
-        if self.parsed.addressed:
+        if self.parsed.addressed:  # judged by the reader of boxes, which knows the box format
             self.parsed.words = (before.strip(), after.strip())
             return
         words = " ".join(f"{before} {after}".split())[:60]
@@ -306,12 +289,7 @@ class _FormReader:
         return None if word is None else f"{word!r} may name another thing than was asked for"
 
     def word_of_other_thing(self, before: str, after: str) -> str | None:
-        """Return a word, next to the answer, that may name another thing than the boxes are of.
-
-        With a box of the cup:
-        "Here is the cup:" -> None
-        "The cup on the plate:" -> "on", because the box may be that of the plate
-        """
+        """Return a word, next to the answer, that may name another thing than the boxes are of."""
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
         are_all_labelled = bool(labels) and len(labels) == len(boxes)
@@ -326,7 +304,8 @@ class _FormReader:
         is_one_box_of_one_phrase = len(self.texts) == len(boxes) == 1
         if not labels and is_one_box_of_one_phrase:
             things = self.texts
-        # Words before the boxes may name what the boxes are of; words after them may name nothing.
+        # Words before the boxes may name what the boxes are of: "Here is the cup:". Of "The cup on
+        # the plate:" the box may be that of the plate. Words after them may name nothing.
         return other_thing(before, things) or other_thing(after, [])
 
     def without_box(self, labels: Sequence[str]) -> list[str]:
@@ -335,16 +314,8 @@ class _FormReader:
         return [phrase for phrase_id, phrase in self.phrases.items() if phrase_id not in found]
 
 
-def _without_empty_list(text: str, answer: Answer) -> str:
-    # Some models write "[] [{…}]", an empty list and then theirs, in a fence that is all of the
-    # reply. Next to other words, the empty list may be an answer.
-    is_fence_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
-    empty = _EMPTY_BEFORE.match(text) if is_fence_alone else None
-    return text if empty is None else text[empty.end() :]
-
-
 def _lacks_only_brace(found: JsonText, text: str) -> bool:
-    # {"objects": [{…}, {…}] does; {"objects": [{…}, {… doesn't.
+    """{"objects": [{…}, {…}] does; {"objects": [{…}, {… doesn't."""
     value = found.values[0]
     if not isinstance(value, CutObject) or not value.pairs or not text.rstrip().endswith("]"):
         return False
@@ -361,11 +332,7 @@ def _without_key(before: str) -> str:
 
 
 def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
-    """Return a reply's lines as objects of JSON, or None if no line is as asked.
-
-    Under `box_key` an object has its box's numbers as texts, or None where the line says "none".
-    Raises UnreadableReply for another text that may change them, and for a contradiction.
-    """
+    """Return a reply's lines as objects, or None if no line is as asked."""
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []
     other_texts = [answer.before, answer.after]  # all that is no such line
@@ -381,25 +348,20 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
         why = objection(text)
         if why is not None:
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
-    _check_no_contradiction(objects, box_key)
-    return objects
-
-
-def _check_no_contradiction(objects: Sequence[Mapping[str, Any]], box_key: str) -> None:
     absent = {item["id"] for item in objects if item[box_key] is None}
     found = {item["id"] for item in objects if item[box_key] is not None}
     contradictory = absent & found
     if contradictory:
         raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")
+    return objects
 
 
 def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:
-    # "1. the red cup: [10, 20]" -> {"id": 1, "label": "the red cup", "bbox": ["10", "20"]}: they
-    # are refused later, where objects are read
-    # "2. a dog: none" -> {"id": 2, "label": "a dog", "bbox": None}
-    numbers = None
+    """{"id": 1, "label": "a cup", "bbox": ["10", "20", …]} of "1. a cup: [10, 20, …]"."""
+    numbers = None  # for "2. a dog: none"
     within = line["numbers"] if line["in_round"] is None else line["in_round"]
     if within is not None:
+        # too few are refused later, where objects are read
         numbers = [part for part in re.split(r"[\s,;]+", within) if part]
     fields = {"id": int(line["id"]), "label": line["label"].strip(" *:"), box_key: numbers}
     return {**fields, "score": line["score"]} if line["score"] else fields

@@ -38,19 +38,18 @@ class Boxes(NamedTuple):
     corners: bool = False  # whether they are two corners in any format
 
     def as_corners(self) -> list[tuple[float, ...]]:
-        """Return the boxes as they are compared: as two corners, where the keys settle their order,
-        else as written. They are rounded, because x + width may differ from x2 in the last digit.
-        """
+        """Return the boxes as they are compared: rounded, as corners if keys settle the order."""
         corners: list[tuple[float, ...]] = []
         for numbers in self.numbers:
             in_corners = to_xyxy(numbers, self.order) if self.order else numbers
+            # x + width may differ from x2 in the last digit
             corners.append(tuple(round(value, 4) for value in in_corners))
         return corners
 
 
 @cache
 def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
-    # ("xyxy", ("xmin", "ymin", "xmax", "ymax")), …
+    """Such as ("xyxy", ("xmin", "ymin", "xmax", "ymax"))."""
     sets: list[tuple[Order, tuple[str, ...]]] = []
     for order, lines in load_table(__package__, "grammar.yaml")["corners"].items():
         sets += [(order, tuple(line.split())) for line in lines]
@@ -67,9 +66,7 @@ def is_coordinate(key: str) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """Return a value that is a number, or a string such as "12.5"; None for others, such as a bool,
-    NaN, and what is larger than LARGEST.
-    """
+    """Return a number, also of "12.5"; None for a bool, NaN, or one larger than LARGEST."""
     if isinstance(value, str):
         value = value.strip()
         if _COORDINATE.fullmatch(value) is None or not value.isascii():
@@ -93,9 +90,7 @@ def numbers_in(text: str) -> list[str] | None:
 
 
 def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
-    """Return the boxes that a value is: four numbers in a list or a string, named coordinates, two
-    pairs, or a list of these; with `is_outline` the boxes around outlines. None for other values.
-    """
+    """Return the boxes that a value is, or those around its outlines; None for other values."""
     if isinstance(value, str):
         numbers = numbers_in(value)
         return None if numbers is None else Boxes([_floats(numbers)])
@@ -106,7 +101,7 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
     if is_outline:
         return Boxes(_boxes_around_outlines(value), corners=True)
     has_no_lists = not any(isinstance(item, (list, dict)) for item in value)
-    if has_no_lists:
+    if has_no_lists:  # [1, 2, 3, 4]
         return Boxes([_floats(value)])
     if _are_two_corners(value):  # [[1, 2], [3, 4]]
         return Boxes([_floats(_flat(value))], corners=True)
@@ -114,9 +109,7 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
 
 
 def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool = False) -> None:
-    """Add the boxes or points that a value is, with the label and all else of `box`. What is none
-    is noted as dropped.
-    """
+    """Add the boxes or points that a value is, with all else of `box`, or note that it is none."""
     try:
         boxes = boxes_in(value, is_outline=is_outline)
         if boxes is None:
@@ -125,15 +118,11 @@ def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool 
         parsed.dropped.append(Dropped(str(error), box.label, box.id))
         return
     for numbers in boxes.numbers:
-        found = replace(box, numbers=numbers, corners=box.corners or boxes.corners)
-        if len(numbers) == 4:
-            parsed.boxes.append(found)
-        else:
-            parsed.points.append(found)
+        parsed.add(replace(box, numbers=numbers, corners=box.corners or boxes.corners))
 
 
 def _named_box(fields: dict[str, Any]) -> Boxes:
-    # {"x1": 1, "y1": 2, "x2": 3, "y2": 4}, and nothing else
+    """{"x1": 1, "y1": 2, "x2": 3, "y2": 4}, and nothing else."""
     boxes = boxes_by_name(fields)
     has_other_keys = not all(map(is_coordinate, fields))
     if len(boxes) != 1 or has_other_keys or isinstance(fields, RepeatedKeys):
@@ -142,7 +131,7 @@ def _named_box(fields: dict[str, Any]) -> Boxes:
 
 
 def _boxes_in_list(items: list[Any]) -> Boxes:
-    # [[1, 2, 3, 4], [5, 6, 7, 8]]
+    """Such as [[1, 2, 3, 4], [5, 6, 7, 8]]."""
     all_numbers: list[tuple[float, ...]] = []
     for item in items:
         inner = boxes_in(item, is_outline=False) if isinstance(item, list) else None
@@ -154,9 +143,7 @@ def _boxes_in_list(items: list[Any]) -> Boxes:
 
 
 def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
-    """Return a box for each whole set of names in an object, such as x1, y1, x2 and y2. Raises
-    NoBox where a name is left over, such as x1 alone.
-    """
+    """Return a box for each whole set of names in an object, such as x1, y1, x2 and y2."""
     value_of_name = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
     boxes: list[Boxes] = []
@@ -172,7 +159,7 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
 
 
 def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
-    # [[x, y], …] and [x, y, x, y, …] are one outline. A list of these is several.
+    """[[x, y], …] and [x, y, x, y, …] are one outline; a list of these is several."""
     are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
     items = _flat(value) if are_pairs else value
     is_one_outline = not any(isinstance(item, list) for item in items)
@@ -189,7 +176,6 @@ def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
 
 
 def _floats(values: Sequence[Any], *, is_outline: bool = False) -> tuple[float, ...]:
-    # Raises NoBox where a value is no number, or the count fits no box, point or outline.
     numbers: list[float] = []
     for value in values:
         as_number = number(value)
@@ -210,7 +196,7 @@ def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _are_two_corners(items: Sequence[Any]) -> bool:
-    # [[x1, y1], [x2, y2]]
+    """As [[x1, y1], [x2, y2]] are."""
     if len(items) != 2:
         return False
     for item in items:

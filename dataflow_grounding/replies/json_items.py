@@ -70,7 +70,6 @@ _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens to write them
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _ANYTHING = None  # in place of a list of the things that words may name
-_ROLES_OF_ITEMS = ("point", "label", "id", "found", "absent")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -84,9 +83,10 @@ def _roles() -> dict[str, list[str]]:
 
 
 @cache
-def _preference(role: str) -> dict[str, int]:
-    keys = load_table(__package__, "grammar.yaml")["keys"][role].split()
-    return {key: place for place, key in enumerate(keys)}
+def _label_keys() -> list[str]:
+    """The preferred ones come first."""
+    keys: list[str] = load_table(__package__, "grammar.yaml")["keys"]["label"].split()
+    return keys
 
 
 @cache
@@ -106,9 +106,7 @@ def read_values(
     box_key: str,
     list_key: str = "",
 ) -> None:
-    """Add the boxes of a reply's values to `parsed`. `box_key` is the key of a box that was asked
-    for, `list_key` the caller's own key of the list.
-    """
+    """Add the boxes of a reply's values to `parsed`; both keys are those that were asked for."""
     reader = _Reader(parsed, phrases, plain_key(box_key), plain_key(list_key))
     answer = values[0] if len(values) == 1 else list(values)  # several are items without their list
     reader.read(answer, level=1, label=None)
@@ -117,10 +115,7 @@ def read_values(
 
 
 def only_answer(values: list[Any]) -> list[Any]:
-    """Return what of the values in a row is the reply's one answer.
-
-    Raises UnreadableReply for several whole answers that differ.
-    """
+    """Return the values of the reply's one answer. Refuse several whole answers that differ."""
     if len(values) > 1 and are_parts(values):  # a list for each phrase becomes one list of all
         return [{"objects": [item for value in values for item in _items_of(value)]}]
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
@@ -135,9 +130,7 @@ def only_answer(values: list[Any]) -> list[Any]:
 
 
 def are_parts(values: Sequence[Any]) -> bool:
-    """Whether the values are the parts of one answer, which the model gave phrase by phrase: all
-    their items have ids, and no id comes in two values.
-    """
+    """Whether all items have ids, and no two values share one: one answer, phrase by phrase."""
     seen: set[int] = set()
     for value in values:
         items = _items_of(value)
@@ -154,7 +147,7 @@ def are_parts(values: Sequence[Any]) -> bool:
 
 
 def _items_of(value: Any) -> list[Any]:
-    # of {"objects": [{…}]}, [{…}] and {"id": 1, …}
+    """Return the items of {"objects": [{…}]}, of [{…}] or of {"id": 1, …}."""
     if isinstance(value, (CutArray, CutObject)):
         return []
     if isinstance(value, dict) and "id" in value:
@@ -165,7 +158,7 @@ def _items_of(value: Any) -> list[Any]:
 
 
 def _is_whole_answer(value: Any) -> bool:
-    # [], [{…}] and {"objects": [{…}]} are; a box [1, 2, 3, 4] and an item {"bbox": …} aren't.
+    """[], [{…}] and {"objects": [{…}]} are; a box [1, 2, 3, 4] and {"bbox": …} aren't."""
     if isinstance(value, list):
         return not value or any(isinstance(item, (dict, list)) for item in value)
     if isinstance(value, dict):
@@ -238,14 +231,12 @@ class _Reader:
             self.read_plain_values(items, label)
 
     def read_items(self, items: list[Any], level: int, label: str | None) -> None:
-        """Add the objects and lists in a list. Texts between them are dropped, if they do no harm;
-        an empty list and any other value are refused.
-        """
+        """Add the objects and lists in a list. Harmless texts between them are dropped."""
         count_before = len(self.parsed.boxes)
         for item in items:
             if isinstance(item, (dict, list)) and item != []:
                 self.read(item, level + 1, label)
-            elif not isinstance(item, str):
+            elif not isinstance(item, str):  # an empty list, too
                 raise _no_boxes(item)
         # A text next to a box without a label may be its label, so it may name the phrases alone.
         # Where all boxes have labels, a text may name anything.
@@ -257,9 +248,7 @@ class _Reader:
             self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
     def read_plain_values(self, items: list[Any], label: str | None) -> None:
-        """Add the one box of a list without lists in it: `[1, 2, 3, 4]`, or with its label as in
-        `["cup", 1, 2, 3, 4]`. Further texts are passed over, if they do no harm.
-        """
+        """Add the one box of `[1, 2, 3, 4]` or `["cup", 1, 2, 3, 4]`."""
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
         own_label = texts[0] if texts else label  # the first text is the label
@@ -268,9 +257,7 @@ class _Reader:
         add_boxes(numbers, RawBox((), own_label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
-        """Add what an object says: several items in one, a phrase under each id, one item, or a
-        list under one of its keys.
-        """
+        """Add what an object says: several items, a phrase under each id, one item, or a list."""
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
         # A CutObject is a RepeatedKeys by its class alone: so the keys are counted.
@@ -296,12 +283,11 @@ class _Reader:
             raise _no_list()
 
     def is_key_of_item(self, key: str) -> bool:
-        return self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
+        is_of_box = self.is_box_key(key) or is_coordinate(key)
+        return is_of_box or has_role(key, "point", "label", "id", "found", "absent")
 
     def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
-        """Add what several objects say whose braces the model left out: `{"name": "cup", "bbox": …,
-        "name": "plate", "bbox": …}`. Refuse any other object that has a key twice.
-        """
+        """Add objects without their braces: `{"name": …, "bbox": …, "name": …, "bbox": …}`."""
         parts = _objects_in_a_row(fields)
         if not parts:
             raise _unknown("an object has a key twice")
@@ -310,9 +296,7 @@ class _Reader:
         self.parsed.truncated |= isinstance(fields, CutObject)
 
     def read_by_id(self, fields: dict[str, Any], level: int) -> None:
-        """Add what is under each key, which is a phrase's id, and give it that id. Where it has
-        another id of its own, the reply is refused.
-        """
+        """Add what is under each key, which is a phrase's id, and give it that id."""
         parsed = self.parsed
         parsed.truncated |= isinstance(fields, CutObject)
         lists: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
@@ -353,9 +337,7 @@ class _Reader:
         return has_role(key, "wrapper") or (bool(self.list_key) and plain_key(key) == self.list_key)
 
     def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
-        """Add what an object says that has one key for items, `{"objects": [{…}, {…}]}`, or keys
-        that are phrases, `{"a cup": [10, 20, 30, 40], "a plate": null}`.
-        """
+        """Add `{"objects": [{…}, {…}]}`, or phrases: `{"a cup": [1, 2, 3, 4], "a plate": null}`."""
         phrase_keys = [key for key in fields if self.is_phrase(key)]
         list_keys = self.list_keys_of(fields)
         _check_is_one_answer(phrase_keys, list_keys)
@@ -386,9 +368,7 @@ class _Reader:
     def read_list_under(
         self, key: str, fields: Mapping[str, Any], level: int, label: str | None
     ) -> None:
-        """Add the items under a key. Their labels may be a list under another key:
-        `{"bboxes": [[10, 20, 30, 40]], "labels": ["cup"]}`.
-        """
+        """Add the items under a key. A key such as "labels" may have their labels."""
         labels = next((fields[other] for other in fields if has_role(other, "label_list")), None)
         if labels:
             self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
@@ -420,14 +400,11 @@ class _Reader:
         return kept
 
     def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
-        """Return the keys that hold a list of items.
-
-        Of several, these don't count: `"bbox": []` and `"location": "on the left"`, keys for boxes
-        without a box.
-        """
+        """Return the keys that hold a list of items."""
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
             return keys
+        # Of several, `"bbox": []` and `"location": "on the left"` don't count: they have no box.
         list_keys: list[str] = []
         for key in keys:
             value = fields[key]
@@ -440,9 +417,7 @@ class _Reader:
         return list_keys
 
     def is_list(self, key: str, value: Any) -> bool:
-        """Whether a key is one for items, and its value may be them: a list, one object, a text
-        such as "[1, 2, 3, 4]" or "none", or null.
-        """
+        """Whether a key is for items, and its value may be them: no number, true or false."""
         is_known = self.is_wrapper(key) or self.is_box_key(key)
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
@@ -456,7 +431,7 @@ class _Reader:
             add_boxes(value, RawBox((), label or None), self.parsed, is_outline=is_outline)
 
     def read_statuses(self, entries: Any) -> None:
-        # [{"id": 2, "status": "ambiguous", "reason": "…"}]; entries in no such form are passed over
+        """Keep `[{"id": 2, "status": "ambiguous", "reason": "…"}]`; pass over anything else."""
         if not isinstance(entries, list):
             return
         for entry in entries:
@@ -467,10 +442,7 @@ class _Reader:
                     self.parsed.reasons[phrase_id] = entry["reason"]
 
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
-        """Add an item's boxes, or that its thing is not there; drop it where it can't be used.
-
-        `label` is for an item that has none of its own.
-        """
+        """Add an item, its absence, or that it was dropped. `label` is for one without its own."""
         own = _label_of(fields)
         item = RawBox((), own.text or label)  # its numbers are added below
         try:
@@ -507,21 +479,16 @@ class _Reader:
                 order=found.order,
                 corners=found.corners,
             )
-            if len(numbers) == 4:
-                self.parsed.boxes.append(box)
-            else:
-                self.parsed.points.append(box)
+            self.parsed.add(box)
 
     def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
-        """Return an item's boxes. They are empty if it says that its thing isn't there, and None if
-        it says nothing of a box.
-        """
+        """Return an item's boxes: empty if its thing isn't there, None if it says nothing of it."""
         found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
         keys_with_null: list[str] = []
         for key, value in fields.items():
             if not self.is_box_key(key):
                 continue
-            if _is_null(value):
+            if value in (None, []) or (isinstance(value, str) and says_none(value, ())):
                 keys_with_null.append(plain_key(key))
                 continue
             boxes = self.boxes_under(key, value, is_addressed)
@@ -541,12 +508,11 @@ class _Reader:
         return found[0]
 
     def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
-        """Return the boxes under a key; None where it has words that can't change a box, as in
-        `"location": "on the left"`. Under the key that was asked for, there have to be boxes.
-        """
+        """Return the boxes under a key; None for words such as `"location": "on the left"`."""
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
         if boxes is not None:
             return boxes
+        # Under the key that was asked for, there have to be boxes.
         are_words = isinstance(value, str) and plain_key(key) != self.box_key
         # Words next to an addressed box are judged later.
         if are_words and (is_addressed or objection(value) is None):
@@ -578,23 +544,19 @@ class _Reader:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
     def take_reason(self, key: str, value: Any, item: RawBox) -> bool:
-        """Take a text that says why an item has no box. False for any other value.
-
-        - "not in the picture": the item is an absence, and nothing is kept.
-        - "too blurry": nobody knows whether the thing is there. The phrase's status is "ambiguous",
-          and the text its reason.
-        """
+        """Take a text on why an item has no box: "not in the picture" or "too blurry"."""
         if item.id is None or not isinstance(value, str) or not value.strip():
             return False
         phrase = self.phrases.get(item.id)
         if not phrase:
             return False
         if says_none(value, [phrase]) or says_none(f"it is {value}", [phrase]):
-            return True
+            return True  # an absence, of which nothing else is known
         roles = _roles().get(plain_key(key), [])
         is_key_of_reason = roles in ([], ["thinking"])  # [] for an unknown key, such as "note"
         if not is_key_of_reason or _may_change(key):
             return False
+        # nobody knows whether the thing is there
         self.parsed.statuses[item.id] = "ambiguous"
         self.parsed.reasons[item.id] = f"the reply says {value[:80]!r}"
         self.parsed.texts.append(KeyText(key, value, item.id))
@@ -616,10 +578,7 @@ class _Reader:
     def check_addressed_item(
         self, fields: Mapping[str, Any], phrase_id: int, label_key: str | None, box_count: int
     ) -> None:
-        """Refuse an item with a box, which names a phrase, if its other keys do harm to the box.
-
-        Its texts are kept in `parsed`, to be judged with the box format.
-        """
+        """Refuse an item with a phrase's box if other keys harm the box. Keep its texts."""
         others: dict[str, Any] = {}
         for key, value in fields.items():
             # "location" is a key for boxes, but "on the left" is judged as other texts are.
@@ -650,22 +609,14 @@ class _Reader:
     def harmful_key(
         self, fields: Mapping[str, Any], own_id: int | None, box_count: int | None = None
     ) -> str | None:
-        """Return a key whose value says that the boxes next to it are of no use, or mean something
-        else; None without any. Texts are kept in `parsed`, to be judged with the box format.
-
-        In an item, `own_id` is its phrase. Next to a list, `own_id` is None. Within an inner object
-        `box_count` is None: a count there may be of anything.
-        """
+        """Return a key that makes the boxes next to it useless. Next to a list `own_id` is None."""
         for key, value in fields.items():
             if value not in _EMPTY and self.is_harmful(key, value, own_id, box_count):
                 return key
         return None
 
     def is_harmful(self, key: str, value: Any, own_id: int | None, box_count: int | None) -> bool:
-        """Judge by the key's roles first, then by its words, then by the value: in this order.
-
-        What is judged later, texts and statements of the box format, is kept in `parsed`.
-        """
+        """Judge by the key's roles first, then by its words, then by the value: in this order."""
         is_next_to_list = own_id is None
         if is_next_to_list and self.add_absences(key, value):
             return False  # "not_found": ["a fork"]; if the fork has a box, that is found later
@@ -706,6 +657,7 @@ class _Reader:
         if has_role(key, "size"):
             return self.harmful_key(value, own_id, box_count) is not None
         may_be_box = _count_of_numbers(value) > 1
+        # no `box_count`: a count in an inner object may be of anything
         return may_be_box or self.harmful_key(value, own_id) is not None
 
     def is_harmful_list(
@@ -723,9 +675,7 @@ class _Reader:
         return any(self.is_harmful(key, item, own_id, box_count) for item in items)
 
     def add_absences(self, key: str, value: Any) -> bool:
-        """Add the phrases that a key says not to be there: `"not_found": ["a fork"]`. False where a
-        value is no list of phrases.
-        """
+        """Add the absent phrases of `"not_found": ["a fork"]`. False for any other value."""
         if not has_role(key, "absent") or not isinstance(value, list):
             return False
         ids = [ids_of(str(self.named_phrase(item)), self.phrases) for item in value]
@@ -735,10 +685,9 @@ class _Reader:
         return True
 
     def add_said_of_phrases(self, key: str, value: list[Any]) -> bool:
-        """Keep what a key denies of the phrases that it lists, as a text to be judged later:
-        `"uncertain": ["a dog"]`. False where it denies nothing, or lists something else.
-        """
-        if not _is_denying(key):
+        """Keep `"uncertain": ["a dog"]` as a text to be judged later. False for other values."""
+        begins_with_not = key_words(key)[:1] in (["not"], ["no"])
+        if begins_with_not or not key_denies(key, truth=True):
             return False
         names = [str(self.named_phrase(item)) for item in value]
         if not all(ids_of(name, self.phrases) for name in names):
@@ -753,9 +702,7 @@ class _Reader:
         return value if phrase_id is None else self.phrases.get(phrase_id, value)
 
     def is_harmful_by_role(self, key: str, value: Any, box_count: int | None) -> bool | None:
-        """Judge a key whose role settles it: True for a wrong count, say, False for a right one.
-        Return None for other keys. A size is kept in `parsed`.
-        """
+        """Judge a key whose role settles it; None for other keys. A size is kept in `parsed`."""
         if has_role(key, "idle", "statuses"):  # "iscrowd": 1 is of no matter
             return False
         if has_role(key, "evidence") and value in EVIDENCE:
@@ -774,13 +721,13 @@ class _Reader:
 
     def is_harmful_word(self, key: str, value: Any, own_id: int | None) -> bool:
         """Judge a value that is true, false or a text; texts are kept, to be judged later."""
-        truth = _truth(value)
-        if truth is None and number(value) in (0, 1) and not has_role(key, "score"):
-            truth = bool(number(value))  # "visible": 1
+        truth = _truth(value) if has_role(key, "score") else _flag(value)
         if truth is not None and key_denies(key, truth):
             return True
-        if truth is False and own_id is not None and self.names_own(key, own_id):
-            return True  # "is_cat": false
+        if truth is False and own_id is not None:
+            names_own_thing = share_a_word(" ".join(key_words(key)), self.phrases[own_id])
+            if names_own_thing:  # "is_cat": false
+                return True
         is_flag_or_number = truth is not None or number(value) is not None
         if is_flag_or_number:
             if own_id is None and not _is_known(key, truth):
@@ -794,9 +741,6 @@ class _Reader:
         self.parsed.texts.append(KeyText(key, value, own_id))
         return False
 
-    def names_own(self, key: str, own_id: int) -> bool:
-        return share_a_word(" ".join(key_words(key)), self.phrases[own_id])
-
     def check_name(self, key: str, value: Any, label: str | None) -> None:
         """Refuse an item with a further label that denies it, or that is another phrase."""
         is_score_in_words = isinstance(value, str) and has_role(key, "score")
@@ -806,15 +750,13 @@ class _Reader:
             raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
 
     def names_another_thing(self, key: str, value: Any, label: str | None) -> bool:
-        """Whether a text next to a box is another phrase than its label, or, under a key for
-        labels, has no word of it: "name": "the fox" next to "label": "cat".
-        """
+        """Whether a text is another phrase than the label, or a label without a word of it."""
         if not isinstance(value, str) or label is None:
             return False
         named_ids = ids_of(value, self.phrases)
         if named_ids and set(named_ids).isdisjoint(ids_of(label, self.phrases)):
             return True
-        # a kind, such as "category": "animal", may have no word of the label
+        # "name": "the fox" next to "label": "cat"; a kind, such as "category": "animal", may differ
         is_label = has_role(key, "label") and not has_role(key, "kind")
         return is_label and not share_a_word(value, label)
 
@@ -826,11 +768,7 @@ class _Reader:
     def changing_key(
         self, fields: Mapping[str, Any], box_count: int, things: list[str] | None
     ) -> str | None:
-        """Return a key whose value may change the boxes next to it; None without any. With a
-        `box_count` of 0, it is a key whose value doesn't agree that nothing is there.
-
-        Words may name only `things`. Sizes of the picture are kept in `parsed`.
-        """
+        """Return a key that may change the boxes next to it, or contradict that there are none."""
         for key, value in fields.items():
             if value not in _EMPTY and not self.is_allowed(key, value, box_count, things):
                 return key
@@ -846,9 +784,7 @@ class _Reader:
         return self.agrees_with_no_box(key, value)
 
     def is_allowed_by_role(self, key: str, value: Any, box_count: int) -> bool | None:
-        """Judge a key such as `count`, `found` or `status`, which has to say the same as the number
-        of boxes. Return None for other keys. A size is kept in `parsed`.
-        """
+        """Judge a key that has to agree with the number of boxes; None for other keys."""
         has_boxes = box_count > 0
         if has_role(key, "count"):  # "total": 2
             return number(value) == box_count
@@ -867,9 +803,7 @@ class _Reader:
         return None
 
     def agrees_with_no_box(self, key: str, value: Any) -> bool:
-        """Whether a text says that there is no box, as "note": "There is no cup." does, or tells
-        what is there instead. That is kept in `parsed`.
-        """
+        """Whether a text says that there is no box, or tells what is there instead."""
         may_change = _may_change(key)
         if isinstance(value, str) and says_none(value, self.texts):
             # `"error": "not found"` may be what a server says. A sentence is the model's.
@@ -881,10 +815,7 @@ class _Reader:
         return agrees_with_none(value, self.texts, may_be_neutral=True)
 
     def is_harmless(self, key: str, value: Any, things: list[str] | None) -> bool:
-        """Whether an unknown key has words that can't change the boxes next to it.
-
-        They may name only `things`. Without phrases they may name anything.
-        """
+        """Whether an unknown key has words that can't change its boxes, and name `things` alone."""
         may_change = _may_change(key)
         if may_change or not isinstance(value, str):
             return False
@@ -895,12 +826,8 @@ class _Reader:
         return other_thing(value, things) is None
 
     def add_size(self, key: str, value: Any) -> bool:
-        """Keep a size of the picture in `parsed.sizes`, to be compared with its own. False where a
-        value is neither a size nor words that do no harm.
-
-        It is `"width": 640`, or under one key `[640, 480]` or `{"width": 640, "height": 480}`.
-        """
-        if isinstance(value, list) and len(value) == 2:
+        """Keep a size of the picture. False where a value is neither one nor harmless words."""
+        if isinstance(value, list) and len(value) == 2:  # [640, 480]
             value = {"width": value[0], "height": value[1]}
         if isinstance(value, dict):
             return all(self.add_size(inner_key, inner) for inner_key, inner in value.items())
@@ -915,7 +842,7 @@ class _Reader:
 
 
 def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -> None:
-    # All phrases together are one answer, and each key for a list is another.
+    """All phrases together are one answer, and each key for a list is another."""
     keys_of_answers = [*phrase_keys[:1], *list_keys]
     if not keys_of_answers:
         raise _no_list()
@@ -924,10 +851,7 @@ def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -
 
 
 def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
-    # Qwen3-VL leaves out the braces between objects.
-    # `{"name": …, "bbox": …, "name": …, "bbox": …}` -> two objects
-    # `{"name": …, "bbox": …, "name": …}` -> [], but one object where the text ends there
-    # `{"name": …, "bbox": …, "bbox": …, "name": …}` -> []: the keys come in another order
+    """Return the objects whose keys come in turn, as Qwen3-VL writes them without braces."""
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
     keys_per_object = len(fields)  # how many different keys there are
@@ -935,6 +859,7 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     if keys_per_object < 2 or not are_in_turn:
         return []
     object_count, keys_left = divmod(len(keys), keys_per_object)
+    # Only the text's end may leave the last object without some of its keys.
     if keys_left and not isinstance(fields, CutObject):
         return []
     starts = [index * keys_per_object for index in range(object_count)]
@@ -942,7 +867,7 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
 
 
 def _in_envelope(fields: Mapping[str, Any]) -> Any:
-    # the answer in {"reply": {"objects": [{…}]}}; None for other objects
+    """Return the answer in {"reply": {"objects": [{…}]}}; None for other objects."""
     if len(fields) != 1:
         return None
     key, value = next(iter(fields.items()))
@@ -952,7 +877,7 @@ def _in_envelope(fields: Mapping[str, Any]) -> Any:
 
 
 def _has_items(value: Any) -> bool:
-    # [{"bbox": [1, 2, 3, 4]}] or [["cup", 1, 2, 3, 4]]; [[1, 2, 3, 4]] has bare boxes
+    """[{"bbox": [1, 2, 3, 4]}] and [["cup", 1, 2, 3, 4]] have; [[1, 2, 3, 4]] has bare boxes."""
     if not isinstance(value, list):
         return False
     for item in value:
@@ -972,19 +897,14 @@ def _count_of_numbers(value: Any) -> int:
 
 
 def _check_picture(key: str, value: Any) -> None:
-    # as in "image_index": 0
+    """Refuse `"image_index": 1`."""
     if has_role(key, "zero") and number(value) != 0:
         raise _unknown("the reply has boxes of several pictures")
 
 
 def _has_box_in_words(text: str) -> bool:
-    # "10, 20, 30, 40", or "10" under x1
+    """Whether a text is a box, "10, 20, 30, 40", or one of its coordinates, "10"."""
     return number(text) is not None or boxes_in(text, is_outline=False) is not None
-
-
-def _is_denying(key: str) -> bool:
-    # "hallucinated", "uncertain", "low_confidence"
-    return key_words(key)[:1] not in (["not"], ["no"]) and key_denies(key, truth=True)
 
 
 def _unknown(message: str) -> UnreadableReply:
@@ -1001,15 +921,14 @@ def _no_boxes(value: Any) -> UnreadableReply:
 
 
 class _Label(NamedTuple):
-    """An item's label and the key that it is under; both None without one."""
+    """An item's label and its key; both None without one."""
 
     key: str | None = None
     text: str | None = None
 
 
 def _label_of(fields: Mapping[str, Any]) -> _Label:
-    # Of several keys for labels, the one that grammar.yaml names first. Of keys that differ in
-    # spelling alone, such as "label" and "Label", the first in the alphabet.
+    """Of several labels, return the one whose key grammar.yaml names first."""
     labels: list[_Label] = []
     ranks: list[tuple[int, str]] = []
     for key, value in fields.items():
@@ -1018,12 +937,13 @@ def _label_of(fields: Mapping[str, Any]) -> _Label:
             value = value.get("en", texts[0] if texts else None)
         if has_role(key, "label") and isinstance(value, str) and value.strip():
             labels.append(_Label(key, value.strip()))
-            ranks.append((_preference("label")[plain_key(key)], key))
+            # "label" and "Label" are one key of grammar.yaml: of these, the alphabet's first counts
+            ranks.append((_label_keys().index(plain_key(key)), key))
     return labels[ranks.index(min(ranks))] if labels else _Label()
 
 
 def _may_turn(value: Any) -> bool:
-    # Whether a text, or one of several, has a word that can turn a label round, as "not" does.
+    """Whether a text, or one of several, has a word such as "not", which turns a label round."""
     if value in _EMPTY:
         return False
     if isinstance(value, str):
@@ -1035,7 +955,7 @@ def _may_turn(value: Any) -> bool:
 
 
 def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
-    # "center": [15, 30]
+    """Return points such as `"center": [15, 30]`."""
     points: list[tuple[float, ...]] = []
     for key, value in fields.items():
         if has_role(key, "point") and isinstance(value, list) and len(value) == 2:
@@ -1046,7 +966,6 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
 
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
-    # None without an id. Raises NoBox where an id is no number, or there are two.
     values = [value for key, value in fields.items() if has_role(key, "id")]
     ids = {id_of(value) for value in values if value not in _EMPTY}
     has_bad_id = None in ids
@@ -1064,14 +983,18 @@ def id_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _is_null(value: Any) -> bool:
-    return value in (None, []) or (isinstance(value, str) and says_none(value, ()))
-
-
 def _truth(value: Any) -> bool | None:
     if isinstance(value, str):
         return _TRUTHS.get(value.strip().lower())
     return value if isinstance(value, bool) else None
+
+
+def _flag(value: Any) -> bool | None:
+    """As `_truth`, but 1 and 0 are true and false, too."""
+    truth = _truth(value)
+    if truth is None and number(value) in (0, 1):
+        return bool(number(value))
+    return truth
 
 
 def _may_change(key: str) -> bool:
@@ -1079,17 +1002,15 @@ def _may_change(key: str) -> bool:
 
 
 def _says_cut(key: str, value: Any) -> bool:
-    # "complete": false, "has_more": true, "status": "incomplete"
-    truth = _truth(value)
-    if truth is None and number(value) in (0, 1):
-        truth = bool(number(value))
+    """As "complete": false, "has_more": true and "status": "incomplete" do."""
+    truth = _flag(value)
     if truth is not None:
         return key_says_cut(key, truth)
     return has_role(key, "status") and isinstance(value, str) and key_says_cut(value, True)
 
 
 def _is_known(key: str, truth: bool | None) -> bool:
-    # "success": true, "truncated": false, "id": 7
+    """As "success": true, "truncated": false and "id": 7 are."""
     if has_role(key, "score", "id", "count"):
         return True
     return truth is not None and (key_affirms(key) or key_says_cut(key, not truth))
@@ -1104,7 +1025,7 @@ def _says_nothing(value: Any) -> bool:
 
 
 def _is_absent(fields: Mapping[str, Any]) -> bool:
-    # "found": false, "absent": true, "count": 0, "status": "not_found"
+    """As "found": false, "absent": true, "count": 0 and "status": "not_found" say."""
     for key, value in fields.items():
         if has_role(key, "found") and _truth(value) is False:
             return True

@@ -107,9 +107,7 @@ def plain_key(key: str) -> str:
 
 
 def find_json(text: str) -> JsonText:
-    """Find the first array or object of a text, and those right after it: with only blanks, commas
-    and "and" between they are items of one list.
-    """
+    """Find the first array or object of a text, and those right after it."""
     value = strict_json(text)
     if value is not None:
         return JsonText([value], 0, len(text))
@@ -120,7 +118,7 @@ def find_json(text: str) -> JsonText:
 
 
 def _json_from(text: str, start: int) -> JsonText:
-    # The JSON that begins at `start`, which is not quite strict.
+    """The JSON that begins at `start`, which is not quite strict."""
     scanner = _Scanner(text, start)
     found = scanner.values_in_a_row()
     values = [each.value for each in found]
@@ -131,7 +129,10 @@ def _json_from(text: str, start: int) -> JsonText:
         if joined is not None:
             return JsonText([joined], start, len(text), repaired=True)
     end = found[-1].end
-    closers = _surplus_closers(text, start, end)
+    closers = ""
+    if not _KEY_BEFORE.search(text, 0, start):  # `"rejected": […]}`: the value has a key
+        match = _CLOSERS.fullmatch(text, end)  # as after `{"id": 1, …}, {"id": 2, …}]}`
+        closers = "" if match is None else match[0]
     # A "]" too many after items: the reply lacks the list's opening bracket, which some servers put
     # into the prompt (roboflow/inference issue 2930). Its first objects may be lost as well.
     has_lost_bracket = "]" in closers and not ends_answer(values[0])
@@ -145,23 +146,12 @@ def _json_from(text: str, start: int) -> JsonText:
     )
 
 
-def _surplus_closers(text: str, start: int, end: int) -> str:
-    # The values are between `start` and `end`.
-    # `{"id": 1, …}, {"id": 2, …}]}` -> "]}"
-    # `{"id": 1, …}, {"id": 2, …}]} Done.` -> "": something else follows
-    # `"rejected": […]}` -> "": the value has a key, so it isn't read as if nothing were lost
-    if _KEY_BEFORE.search(text, 0, start):
-        return ""
-    closers = _CLOSERS.fullmatch(text, end)
-    return "" if closers is None else closers[0]
-
-
 def _start_of_json(text: str) -> int | None:
-    # The first bracket may be one of words before the answer: "Coordinates as [x1, y1, x2, y2]:",
-    # "The image is (640, 480)." Then the answer begins with its first object.
     opening = _OPENS.search(text)
     if opening is None:
         return None
+    # The first bracket may be one of words before the answer: "Coordinates as [x1, y1, x2, y2]:",
+    # "The image is (640, 480)." Then the answer begins with its first object.
     first_object = _OBJECT_OPENS.search(text, opening.start())
     if first_object is not None:
         before_object = text[opening.start() : first_object.start()]
@@ -171,7 +161,7 @@ def _start_of_json(text: str) -> int | None:
 
 
 def _are_words(text: str) -> bool:
-    # "[x1, y1, x2, y2]" and "(640, 480)" are; "[10, 20, 30" may be a box, or a part of one.
+    """As "[x1, y1, x2, y2]" and "(640, 480)" are; "[10, 20, 30" may be a box."""
     for piece in _IN_BRACKETS.findall(text):
         if len(_NUMBER_ALONE.findall(piece)) > 2:
             return False
@@ -180,15 +170,11 @@ def _are_words(text: str) -> bool:
 
 
 def ends_answer(value: Any) -> bool:
-    """Whether a value is all of an answer, so that no item can follow it.
-
-    {"objects": […]}, [{…}, {…}] and {"caption": "…"} are. {"id": 1, …}, a box, and a list of bare
-    boxes may be one part of several.
-    """
+    """Whether a value is all of an answer, so that no item can follow it."""
     if isinstance(value, list):
         return any(isinstance(item, dict) for item in value)  # else it may be a box
     is_item = not _KEYS_OF_ITEMS.isdisjoint(map(plain_key, value))
-    if is_item:
+    if is_item:  # {"id": 1, …}
         return False
     lists = [inner for inner in value.values() if isinstance(inner, list)]
     if not lists:
@@ -198,9 +184,9 @@ def ends_answer(value: Any) -> bool:
 
 
 def _without_early_closer(text: str, start: int, end: int) -> Any:
+    """The JSON that a text becomes without one or two brackets right before `end`."""
     # Models close a value too early and go on with it: {"objects": [{…}]}, {…}]}, or {"a": {…}}},
-    # "b": […]} (liustack/modlens issue 45). Take out the bracket right before `end`, or the last
-    # two. Return the strict JSON that the text from `start` on becomes; None if it becomes none.
+    # "b": […]} (liustack/modlens issue 45).
     rest = text[end:].strip()
     if not rest.startswith(",") or not rest.endswith(("}", "]")):
         return None
@@ -223,11 +209,7 @@ class _ValueInText(NamedTuple):
 
 
 class _Scanner:
-    """Reads one value after the other; `at` is the index up to which the text was read.
-
-    Where the text ends inside a value, `cut` is set, and each array and object around the place
-    returns what it has, as a CutArray or CutObject.
-    """
+    """Reads one value after the other; `at` is the index up to which the text was read."""
 
     def __init__(self, text: str, at: int) -> None:
         self.text = text
@@ -263,9 +245,7 @@ class _Scanner:
         return self.value(depth=1)
 
     def value(self, depth: int) -> Any:
-        """Read one value. Where the text ends inside an array or object, return what is whole in
-        it. Where it ends inside any other value, return `_MISSING`.
-        """
+        """Read one value: what is whole in it where the text ends inside, or `_MISSING`."""
         char = self.peek()
         if char in "{[(":
             if depth > MAX_DEPTH:
@@ -301,7 +281,11 @@ class _Scanner:
                 items.append(item)
             if not self.cut:
                 self.separator(closer, item)
-        return _whole_items(items)  # the text ends before the closing bracket
+        # The text ends before the closing bracket.
+        if all(isinstance(item, str) for item in items):
+            return CutArray(items)
+        # Of `["cup", 10, 20` nothing is left: they are a box that is cut off, and its label.
+        return CutArray(item for item in items if _is_nested(item) and not _is_cut_to_nothing(item))
 
     def object(self, depth: int) -> Any:
         """Read the keys and values of an object, after its brace."""
@@ -348,10 +332,7 @@ class _Scanner:
         return key
 
     def separator(self, closer: str, item: Any) -> None:
-        """Pass over the comma after an item.
-
-        It may be missing before the closing bracket, in `[{…} {…}]`, and in `[10 20 30 40]`.
-        """
+        """Pass over the comma after an item; `[{…} {…}]` and `[10 20 30 40]` may lack it."""
         char = self.skip()
         if char in (",", ";"):
             self.at += 1
@@ -363,11 +344,7 @@ class _Scanner:
             raise self.broken()
 
     def string(self, closer: str) -> Any:
-        """Read a string up to the quotation mark that ends it.
-
-        After that mark comes a comma, a bracket or the like. Other marks are within the string: a
-        model forgot to escape those of `"a sign with "STOP" on it"`.
-        """
+        """Read a string up to the quotation mark that ends it."""
         text = self.text
         start = self.at + 1
         after_quote = start
@@ -380,6 +357,8 @@ class _Scanner:
                 backslashes += 1
             is_escaped = backslashes % 2 == 1
             after_quote = quote + 1
+            # A comma, a bracket or the like follows the last mark. Others are within the string: a
+            # model forgot to escape those of `"a sign with "STOP" on it"`.
             if not is_escaped and _AFTER_STRING.match(text, after_quote):
                 self.at = after_quote
                 return _unescaped(text[start:quote])
@@ -431,15 +410,6 @@ class _Scanner:
         return UnreadableReply(f"the JSON is broken near {near!r}", "broken JSON")
 
 
-def _whole_items(items: list[Any]) -> CutArray:
-    # `["cup", "plate"` -> both texts
-    # `[{…}, [1, 2, 3, 4], "no` -> the object and the array
-    # `["cup", 10, 20` -> []: they are a box that is cut off, and its label
-    if all(isinstance(item, str) for item in items):
-        return CutArray(items)
-    return CutArray(item for item in items if _is_nested(item) and not _is_cut_to_nothing(item))
-
-
 def _is_nested(value: Any) -> bool:
     return isinstance(value, (dict, list))
 
@@ -457,8 +427,7 @@ def _unescaped(raw: str) -> str:
 
 
 def _character(match: re.Match[str]) -> str:
-    # The character of an escape: "\u00e9" is é, "\n" a new line, "\"" a quotation mark. An unknown
-    # letter keeps its backslash.
+    """The character of an escape. An unknown letter keeps its backslash."""
     code, char = match.groups()
     if code:
         return chr(int(code, 16))

@@ -35,9 +35,7 @@ def key_affirms(key: str) -> bool:
 
 
 def key_denies(key: str, truth: bool) -> bool:
-    """Whether this truth under a key says that a box is of no use: `visible: false`,
-    `not_visible: true`, `estimated: true`.
-    """
+    """Whether `visible: false`, `not_visible: true` or `estimated: true` makes a box useless."""
     words = key_words(key)
     if not words_listed("degrees").isdisjoint(words):
         return False  # "fully_visible": false

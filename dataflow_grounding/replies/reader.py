@@ -37,7 +37,7 @@ from dataflow_grounding.replies.remarks import harm_without_boxes
 from dataflow_grounding.replies.words import folded
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
-_MOST_INNER = 8  # items of an array or object in which it may be
+_MOST_INNER = 8  # items of an array in which it may be
 # Where an object, or a list of objects or texts, begins. In a task other than grounding, a list of
 # numbers is no answer: "region 1 (2 cars) at [100, 120, 300, 420]".
 _OPENS = lazy_pattern(r"(?:[\[［]\s{0,9}){0,9}[{｛]|(?:[\[［]\s{0,9}){1,9}[\"'“\]］]")
@@ -140,7 +140,7 @@ def _parse(
 
 
 def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
-    # The short way, for a reply in exactly the form that was asked for. Any other gives no boxes.
+    """The boxes of a reply in exactly the form that was asked for; none of any other."""
     if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
         return []
     objects = value.get("objects")
@@ -156,7 +156,7 @@ def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
 
 
 def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
-    # {"id": 1, "label": "a cat", "bbox_2d": [100, 200, 500, 800], "score": 0.9}
+    """Read {"id": 1, "label": "a cat", "bbox_2d": [100, 200, 500, 800], "score": 0.9}."""
     if type(item) is not dict:  # RepeatedKeys is a dict, too
         return None
     numbers = item.get(box_key)
@@ -243,7 +243,7 @@ def object_with_words(reply: str, *, required: str) -> ObjectAnswer:
 
 
 def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
-    # The JSON, and the words before it and after it.
+    """The JSON, and the words before it and after it."""
     value = strict_json(reply)
     if value is not None:  # all of the reply is JSON
         _refuse_repeated_keys([value])
@@ -283,7 +283,7 @@ def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _denies(fields: Mapping[str, Any]) -> bool:
-    # {"matches": false} and {"verdict": "other"}: so a judge says that what it was shown is wrong.
+    """{"matches": false} and {"verdict": "other"} call wrong what a judge was shown."""
     for value in fields.values():
         if value is False or (isinstance(value, str) and folded(value) in _DENIALS):
             return True
@@ -291,9 +291,9 @@ def _denies(fields: Mapping[str, Any]) -> bool:
 
 
 def _refuse_repeated_keys(values: Sequence[Any]) -> None:
-    # {"matches": true, "matches": false}: it isn't known which one is meant.
     for fields in _objects_within(values):
         if isinstance(fields, RepeatedKeys):
+            # {"matches": true, "matches": false}: it isn't known which one is meant.
             value_by_key: dict[str, Any] = {}
             for key, value in fields.pairs:
                 if value_by_key.setdefault(key, value) != value:
@@ -305,9 +305,7 @@ def _repeated(key: str) -> UnreadableReply:
 
 
 def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
-    # Of objects within each other, the outermost that has the key. With "caption":
-    # {"caption": "A cat."} -> itself, on the first level
-    # {"result": [{"caption": "A cat."}]} -> the inner one, on the third
+    """Of objects within each other, the outermost that has the key."""
     plain_required = plain_key(required)
     level = list(values)  # objects and arrays
     for _ in range(_LEVELS):
@@ -319,25 +317,18 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
             return _with_key_as_asked(with_key[0], required)
         next_level: list[Any] = []
         for value in level:
-            next_level += _objects_and_arrays_in(value)
+            items = list(value.values()) if isinstance(value, dict) else value
+            # An object with a single key wraps its value. With several keys it isn't known which
+            # one has the answer.
+            most_items = 1 if isinstance(value, dict) else _MOST_INNER
+            if len(items) <= most_items:
+                next_level += [item for item in items if isinstance(item, (dict, list))]
         level = next_level
     return None
 
 
-def _objects_and_arrays_in(value: dict[str, Any] | list[Any]) -> list[Any]:
-    # An object with a single key wraps its value. With several keys it isn't known which one has
-    # the answer.
-    if isinstance(value, dict) and len(value) > 1:
-        return []
-    items = list(value.values()) if isinstance(value, dict) else value
-    if len(items) > _MOST_INNER:
-        return []
-    return [item for item in items if isinstance(item, (dict, list))]
-
-
 def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
-    # {"Caption": "A cat."} becomes {"caption": "A cat."}. Raises UnreadableReply for
-    # {"Caption": "A cat.", "caption": "A dog."}.
+    """{"Caption": "A cat."} becomes {"caption": "A cat."}."""
     pairs = fields.pairs if isinstance(fields, RepeatedKeys) else fields.items()
     renamed: dict[str, Any] = {}
     for key, value in pairs:
@@ -348,16 +339,14 @@ def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
 
 
 def _items_alone(values: Sequence[Any]) -> list[Any] | None:
-    # Items without the object around them; None where the values are something else.
-    # [{"text": "a cat"}] and ["a cat"] -> that list
-    # {"id": 1, …} {"id": 2, …} -> a list of both
+    """Items without the object around them; None where the values are something else."""
     first = values[0]
-    if len(values) == 1 and isinstance(first, list):
+    if len(values) == 1 and isinstance(first, list):  # [{"text": "a cat"}] and ["a cat"]
         if isinstance(first, CutArray) and not first:
             return None  # the reply is cut off before the first item
         are_items = all(isinstance(item, (dict, str)) for item in first)
         return first if are_items else None
-    for value in values:
+    for value in values:  # {"id": 1, …} {"id": 2, …}
         is_item = isinstance(value, dict) and ("id" in value or "text" in value)
         if not is_item:
             return None

@@ -100,6 +100,13 @@ class ParsedReply:
             phrase_named(box.id, box.label, phrases) is not None for box in self.boxes
         )
 
+    def add(self, found: RawBox) -> None:
+        """Add a box, which has four numbers, or a point, which has two."""
+        if len(found.numbers) == 4:
+            self.boxes.append(found)
+        else:
+            self.points.append(found)
+
     def __bool__(self) -> bool:
         """Whether it says anything of boxes."""
         return bool(self.boxes or self.points or self.absences or self.dropped or self.statuses)

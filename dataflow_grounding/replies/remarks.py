@@ -140,12 +140,7 @@ _DENIAL = lazy_pattern(r"(?:not|absent|missing|nowhere|invisible|never)\b", re.I
 
 
 def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = True) -> str | None:
-    """Return what in words next to an answer may make its boxes wrong, or None.
-
-    That is a further answer, another order, unit, scale or picture than was asked for, invented
-    numbers, something taken back, or a thing with a box denied. `is_after` is whether the words
-    come after the answer. Words before it take nothing of it back.
-    """
+    """Return what in words next to an answer may make its boxes wrong, or None."""
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
     text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
@@ -169,9 +164,9 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
 
 
 def _listed_harm(plain: str, is_after: bool) -> str | None:
-    # The first words of a text that a table of harm in remarks.yaml has.
+    """The first words of a text that a table of harm in remarks.yaml has."""
     tables_of_harm = ["invented", "taken_back", "other_frame"]
-    if is_after:
+    if is_after:  # words before the answer take nothing of it back
         tables_of_harm.append("taken_back_after")
     sentences = _SENTENCES.split(plain)
     for table in tables_of_harm:
@@ -186,7 +181,7 @@ def _listed_harm(plain: str, is_after: bool) -> str | None:
 
 
 def _denial_of_thing(marked: str, things: Sequence[str], is_after: bool) -> str | None:
-    # The words by which a thing with a box is denied.
+    """The words by which a thing with a box is denied."""
     absent = _absent_by_list(marked, things)
     if absent is not None:
         return absent
@@ -198,17 +193,15 @@ def _denial_of_thing(marked: str, things: Sequence[str], is_after: bool) -> str 
 
 
 def _is_harmless(sentence: str, is_after: bool) -> bool:
-    # Whether a sentence only seems to take something back.
-    # "There are no mistakes." -> yes
-    # "Here are the corrected boxes:" -> yes before an answer, no after it
-    sentence = _NOTHING_WRONG.sub(" ", sentence)
-    if not is_after:
+    """Whether a sentence only seems to take something back."""
+    sentence = _NOTHING_WRONG.sub(" ", sentence)  # "There are no mistakes."
+    if not is_after:  # "Here are the corrected boxes:"
         sentence = _ANSWER_CORRECTED.sub(" ", sentence)
     return pattern_listed("taken_back").search(sentence) is None
 
 
 def _absent_by_list(marked: str, things: Sequence[str]) -> str | None:
-    # The words by which a thing with a box is said to be absent.
+    """The words by which a thing with a box is said to be absent."""
     bare = re.sub(r"[ \t]+", " ", re.sub(r"[\"“”*_`]", " ", marked))
     # "Dog: not found", "not visible: the dog", "the second one is not visible", "there are no dogs"
     for pattern in (_STATUS_LINE, _LISTED_ABSENT, _NUMBERED_ABSENT, _NOTHING_THERE):
@@ -228,7 +221,7 @@ def _absent_by_list(marked: str, things: Sequence[str]) -> str | None:
 
 
 def _denied_head(text: str, things: Sequence[str]) -> str | None:
-    # "no cup" where the red cup has a box, but not "no cup holder"
+    """Find "no cup" where the red cup has a box, but not "no cup holder"."""
     for head in {head_of(thing) for thing in things} - {""}:
         absent = re.search(
             rf"\bno {re.escape(head)}(?:e?s)?\b(?= ?(?:\Z|[.!\n,;]|(?:is|are|was|were|in|visible"
@@ -241,14 +234,7 @@ def _denied_head(text: str, things: Sequence[str]) -> str | None:
 
 
 def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -> str | None:
-    """Return what in words next to an answer without boxes may make it wrong, or None.
-
-    That is a further answer, or words that say that the answer is invented or wrong, or that the
-    picture wasn't seen.
-
-    `has_denial` is whether the answer itself says that something is wrong, as a judge's may. Then
-    "the second one is wrong" agrees with it, and only words such as "my mistake" do harm.
-    """
+    """Return what in words next to an answer without boxes may make it wrong, or None."""
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
     text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
@@ -266,16 +252,12 @@ def harm_without_boxes(text: str, *, is_after: bool, has_denial: bool = False) -
         found = pattern_listed(table).search(plain)
         if found is not None:
             return repr(found[0].strip())
+    # An answer may deny something itself, as a judge's does: "the second one is wrong" agrees.
     if is_after and not has_denial:
-        return _taken_back_in(plain)
-    return None
-
-
-def _taken_back_in(plain: str) -> str | None:
-    for sentence in _SENTENCE.split(plain):
-        found = pattern_listed("taken_back").search(_NOTHING_WRONG.sub(" ", sentence))
-        if found is not None:
-            return repr(found[0].strip())
+        for sentence in _SENTENCE.split(plain):
+            found = pattern_listed("taken_back").search(_NOTHING_WRONG.sub(" ", sentence))
+            if found is not None:
+                return repr(found[0].strip())
     return None
 
 
@@ -285,9 +267,7 @@ def says_unseen(text: str) -> bool:
 
 
 def denies_thing(text: str, thing: str) -> bool:
-    """Whether a text names a thing only to say that it isn't this one, or isn't there: "a spoon,
-    not a fork" for "the fork".
-    """
+    """Whether a text names a thing only to deny it: "a spoon, not a fork" for "the fork"."""
     marked = heads_marked(things_marked(with_whole_negations(text), [thing]), [thing])
     if marked.count(THING) != 1:
         return False  # "the red cup, not the cup next to it"
@@ -299,22 +279,13 @@ def denies_thing(text: str, thing: str) -> bool:
 
 def left_out_in(
     text: str,
-    missing: Mapping[int, str],
-    things: Sequence[str],
+    missing: Mapping[int, str],  # phrases without a box
+    things: Sequence[str],  # those with one
     *,
     is_before: bool = False,
     is_thinking: bool = False,
 ) -> dict[int, str]:
-    """Return the ids of phrases that a text lets one expect in the picture, each with why.
-
-    - "The fork is next to the plate." -> the fork
-    - "I left out the fork." -> the fork
-    - "Some were left out." -> all phrases in `missing`
-    - "There is no fork." -> none
-
-    `missing` are the phrases without a box, `things` those with one. `is_before` is whether the
-    text comes before the answer, `is_thinking` whether it is the model's thinking.
-    """
+    """Return the phrases that a text lets one expect in the picture, by their ids, with why."""
     unsure: dict[int, str] = {}
     sentences = _SENTENCE.split(unicodedata.normalize("NFKC", text))
     for sentence in dict.fromkeys(sentences):  # a model in a loop repeats itself
@@ -334,14 +305,18 @@ def _left_out_in_sentence(
     is_before: bool,
     is_thinking: bool,
 ) -> list[int]:
-    # A phrase with a box becomes _BOXED in the sentence, and one without becomes THING.
     with_boxed = things_marked(with_whole_negations(sentence), things)
+    # A phrase with a box becomes _BOXED in the sentence, and one without becomes THING.
     with_boxed = heads_marked(with_boxed, things).replace(THING, _BOXED)
     marked = _missing_marked(with_boxed, list(missing.values()), things)
     clauses = list(_CLAUSE.split(marked))
     if any(map(_says_absent, clauses)):
-        return []
-    named = _missing_named_in(with_boxed, missing, things) if THING in marked else []
+        return []  # "There is no fork."
+    named: list[int] = []
+    if THING in marked:
+        for own_id, phrase in missing.items():
+            if THING in _missing_marked(with_boxed, [phrase], things):
+                named.append(own_id)
     if any(map(_says_left_out, clauses)):
         return named or list(missing)  # "some were left out" may mean any
     if is_thinking:
@@ -351,27 +326,18 @@ def _left_out_in_sentence(
     return named
 
 
-def _missing_named_in(text: str, missing: Mapping[int, str], things: Sequence[str]) -> list[int]:
-    named: list[int] = []
-    for own_id, phrase in missing.items():
-        if THING in _missing_marked(text, [phrase], things):
-            named.append(own_id)
-    return named
-
-
 def _repeats_question(marked: str, *, names_all: bool) -> bool:
-    # Whether a sentence before the answer only lists what was asked for. `names_all` is whether it
-    # names all phrases without a box.
+    """Whether a sentence before the answer only lists what was asked for."""
     lists_all = names_all and _BOXED in marked  # "I look for a cup, a plate and a fork"
     are_names_alone = all(word in (THING, _BOXED) or word.isdigit() for word in words_of(marked))
     return lists_all or are_names_alone  # the latter for "1. fork" on a line of its own
 
 
 def _missing_marked(text: str, phrases: Sequence[str], things: Sequence[str]) -> str:
-    # "A fork" and "fork" become THING where "the silver fork" is one of the phrases. But where
-    # another fork has a box, it isn't known which of them "a fork" is.
+    """Mark "a fork", too, where "the silver fork" is one of the phrases."""
     text = things_marked(text, phrases)
     heads = {head_of(phrase) for phrase in phrases}
+    # where another fork has a box, it isn't known which of them "a fork" is
     heads_with_box = {head_of(thing) for thing in things}
     for head in heads - heads_with_box - {""}:
         word = head
@@ -415,7 +381,7 @@ def hedges_in(text: str, phrases: Mapping[int, str], missing: Mapping[int, str])
 
 
 def _numbered(sentence: str, phrases: Mapping[int, str]) -> list[int]:
-    # The phrases of "the second box", "box 2" and "the boxes".
+    """The phrases of "the second box", "box 2" and "the boxes"."""
     if re.search(r"\bthe boxes\b", sentence, re.IGNORECASE):
         return list(phrases)
     ids: list[int] = []
@@ -425,16 +391,13 @@ def _numbered(sentence: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def _at_number(found: re.Match[str], phrases: Mapping[int, str]) -> list[int]:
-    # The phrase of "box 2" or "the second one", in a list: boxes are in the phrases' order. "Box 9"
-    # of five has none.
+    """The phrase of "box 2" or "the second one": boxes are in the phrases' order."""
     number = int(found["number"] or _ORDINALS.index(found["ordinal"]) + 1)
-    return list(phrases)[number - 1 : number]
+    return list(phrases)[number - 1 : number]  # none for "box 9" of five
 
 
 def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
-    """Return the ids of phrases that a text calls another thing, each with its words: "id 2 is a
-    spoon" for a fork.
-    """
+    """Return the phrases that a text calls another thing: "id 2 is a spoon" for a fork."""
     doubts: dict[int, str] = {}
     for sentence in _SENTENCE.split(unicodedata.normalize("NFKC", text).casefold()):
         for own_id, what in _names_in_sentence(sentence, phrases):
@@ -447,7 +410,7 @@ def other_names_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tuple[int, str]]:
-    # What a sentence calls a phrase's thing, with the phrase's id.
+    """What a sentence calls a phrase's thing, with the phrase's id."""
     by_id = _NAMED_BY_ID.search(sentence)  # "id 2 is a spoon"
     if by_id is not None and int(by_id["id"]) in phrases:
         yield int(by_id["id"]), by_id["what"]
@@ -465,17 +428,14 @@ def _names_in_sentence(sentence: str, phrases: Mapping[int, str]) -> Iterator[tu
 
 
 def _names_next_to(phrase: str, others: Sequence[str], sentence: str) -> Iterator[str]:
-    # What a sentence that names a phrase says its thing is instead.
-    # "The red cup is blue." -> "blue cup"
-    # "The cup is the plate." -> "plate", where `others` have a plate
-    # "The dog is a toy." -> "toy"
+    """What a sentence that names a phrase says its thing is instead."""
     marked = heads_marked(things_marked(sentence, [phrase]), [phrase])
-    color = _COLOR_SAID.search(marked)
+    color = _COLOR_SAID.search(marked)  # "The red cup is blue."
     if color is not None and color["what"] in kind_of_words("color"):
         said = f"{color['what']} {head_of(phrase)}"
         if contradicts(said, phrase):
             yield said
-    by_name = _NAMED_BY_NAME.search(marked)
+    by_name = _NAMED_BY_NAME.search(marked)  # "The dog is a toy.", "The cup is the plate."
     if by_name is not None:
         what = by_name["what"]
         is_likeness = not words_listed("likeness").isdisjoint(words_of(what))
@@ -484,17 +444,14 @@ def _names_next_to(phrase: str, others: Sequence[str], sentence: str) -> Iterato
 
 
 def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
-    """Return the ids of phrases with a box that a model's thinking denies, each with why.
-
-    The last sentence that names a phrase counts, because the model may have changed its mind.
-    Thinking that invents its numbers denies all phrases.
-    """
+    """Return the phrases with a box that a model's thinking denies, by their ids, with why."""
     plain = with_whole_negations(unicodedata.normalize("NFKC", text[:_LONGEST_WORDS]))
     if pattern_listed("invented").search(plain) is not None:
         return dict.fromkeys(phrases, "the model's thinking says that it is invented")
     doubts: dict[int, str] = {}
     for own_id, phrase in phrases.items():
         marked = heads_marked(things_marked(plain, [phrase]), [phrase])
+        # The last sentence that names it counts: the model may have changed its mind.
         sentences = [sentence for sentence in _SENTENCE.split(marked) if THING in sentence]
         clauses_of_last = _CLAUSE.split(sentences[-1]) if sentences else []
         if any(_denies_thing(clause, [phrase]) for clause in clauses_of_last):
@@ -503,9 +460,7 @@ def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def denials_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
-    """Return all phrases, with why, if a text denies something in another language than English:
-    nobody knows which phrase that is.
-    """
+    """Return all phrases, with why, if a text in another language denies any of them."""
     for sentence in _SENTENCE.split(with_whole_negations(unicodedata.normalize("NFKC", text))):
         denial = pattern_listed("denied_abroad").search(sentence)
         if denial is not None and pattern_listed("denies_others").search(sentence) is None:
@@ -519,14 +474,9 @@ def with_its_thing(text: str, phrase: str) -> str:
 
 
 def is_plain(text: str, things: Sequence[str], *, is_of_one: bool) -> bool:
-    """Whether a text isn't worth a remark.
-
-    It is plain if each of its words is neutral or is in the name of a thing. With `is_of_one`, a
-    text of four words or more describes the thing of one box. It is plain unless a word in it is
-    odd, or can turn an answer round.
-    """
+    """Whether a text isn't worth a remark: all its words are neutral, or name a thing."""
     words = words_of(text)
-    is_description = is_of_one and len(text.split()) > 3
+    is_description = is_of_one and len(text.split()) > 3  # of the thing of one box
     if is_description:
         has_odd_word = not words_listed("odd").isdisjoint(words)  # "similar", "supposed"
         return not has_odd_word and turning_word(text, " ".join(things)) is None

@@ -127,9 +127,7 @@ class Asked:
 
 
 def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
-    """Whether a key and its value, such as "unit pixels", state the box format that was asked for.
-    `thing_count` is how many things have a box.
-    """
+    """Whether a key and its value, as "unit pixels", state the format that was asked for."""
     sentence = with_whole_negations(f"coordinates format {text}")
     may_number_boxes = text.startswith("order ")  # "order: 2"
     highest_count = thing_count if may_number_boxes else 0
@@ -137,9 +135,7 @@ def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
 
 
 def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
-    # The words of a sentence that say of coordinates what wasn't asked for, such as "pixels" where
-    # parts of 1000 were. None where all of it was asked for, and where the sentence is about
-    # something else. Numbers up to `highest_count` may count the boxes.
+    """Return the words of a sentence on coordinates that say what wasn't asked for."""
     said_first = _FIRST_AXIS.search(sentence)  # "y first", "y before x"
     if said_first is not None:
         axis = said_first[1] or said_first[2]
@@ -160,7 +156,7 @@ def other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | 
 
 
 def _names_of_numbers(sentence: str) -> list[str]:
-    # "x1, y1, x2, y2" of "The boxes are [x1, y1, x2, y2]."
+    """Such as "x1, y1, x2, y2" of "The boxes are [x1, y1, x2, y2]."."""
     without_corners = _CORNER.sub(" – ", sentence)
     all_names = [match[0] for match in _NAMES.finditer(without_corners)]
     return [names for names in all_names if _are_of_a_box(names, sentence)]
@@ -180,8 +176,7 @@ def _is_of_boxes(sentence: str) -> bool:
 def _other_order_size_or_corner(
     sentence: str, all_names: Sequence[str], asked: Asked
 ) -> str | None:
-    # The first words that name another order of numbers ("y1, x1, y2, x2", "yxyx"), another size of
-    # the picture ("640 x 480"), or corners that no order begins or ends with ("top right").
+    """The first words on another order, size of the picture, or corner than was asked for."""
     for names in all_names:  # "x1, y1, x2, y2"
         if not _is_in_order(names, asked.order):
             return names.strip()
@@ -198,12 +193,12 @@ def _other_order_size_or_corner(
 
 
 def _are_of_a_box(names: str, sentence: str) -> bool:
-    # "x, y", "width, height" and "left, top, right, bottom" are. "left, right" may say where things
-    # are, unless the sentence is about numbers.
+    """As "x, y", "width, height" and "left, top, right, bottom" are."""
     found = _names_in(names)
     has_other_than_edges = any(not match["edge"] for match in found)
     if len(found) == 4 or has_other_than_edges:
         return True
+    # "left, right" may say where things are, unless the sentence is about numbers.
     return "[" in sentence or pattern_listed("of_numbers").search(sentence) is not None
 
 
@@ -212,13 +207,11 @@ def _names_in(names: str) -> list[re.Match[str]]:
 
 
 def _is_in_order(names: str, order: str) -> bool:
-    # With "xyxy", whose template is "ltrb":
-    # "x1, y1, x2, y2" is "ltrb" -> yes
-    # "x2, y2" is "rb" -> yes: two names may be those of the second corner
-    # "y1, x1" is "tl" -> no
+    """Whether "x1, y1, x2, y2", or "x2, y2" of a second corner, come in this order."""
     found = _names_in(names)
     counts_from_0 = any(match["which"] == "0" for match in found)
     letters = "".join(_letter_of(match, counts_from_0) for match in found)
+    # "rb" is in "ltrb": two names may be those of the second corner.
     starts = (0, 2) if len(letters) == 2 else (0,)
     for template in _TEMPLATES[order]:
         for start in starts:
@@ -228,7 +221,7 @@ def _is_in_order(names: str, order: str) -> bool:
 
 
 def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
-    # As _TEMPLATES has it: "l" for "xmin", "b" for "y2", "w" for "width", "X" for "cx".
+    """As _TEMPLATES has it: "l" for "xmin", "b" for "y2", "w" for "width", "X" for "cx"."""
     if name["side"]:
         return "h" if name["side"].casefold() in _HEIGHTS else "w"
     if name["edge"]:
@@ -247,8 +240,7 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
 
 
 def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
-    # The first word of a sentence on coordinates that tells of another scale than was asked for:
-    # "percent" or "1024" where parts of 1000 were. None without any.
+    """The first word on another scale: "percent" where parts of 1000 were asked for."""
     has_size = _SIZE.search(sentence) is not None
     is_of_picture_size = has_size and not _is_of_boxes(sentence)  # "The image has 640 x 480 pixels"
     units = "pixels" if asked.scale == "px" or is_of_picture_size else "parts"
@@ -276,8 +268,7 @@ def _is_right_number(word: str, asked: Asked, highest_count: int) -> bool:
 
 
 def _is_right_word(word: str, asked: Asked, units: str, is_listed: bool) -> bool:
-    # Whether a word agrees with what was asked for. `units` is "pixels" or "parts": remarks.yaml
-    # has the words for either.
+    """Whether a word agrees with what was asked for; `units` is "pixels" or "parts"."""
     if word in words_listed("percents"):
         return bool(asked.scale == 100)
     if word in words_listed("fillers"):  # that say nothing of a scale

@@ -25,9 +25,7 @@ class Table(NamedTuple):
 
 
 def find_table(text: str) -> Table | None:
-    """Return the first table of a text if it has boxes, else None. Raises UnreadableReply where a
-    row of it is broken, or a column is there twice.
-    """
+    """Return the first table of a text if it has boxes, else None."""
     lines = [line.strip() for line in text.splitlines()]
     lines_with_cells = [i for i, line in enumerate(lines) if _has_cells(line)]
     if len(lines_with_cells) < 2:
@@ -47,7 +45,9 @@ def find_table(text: str) -> Table | None:
         rows.pop()
     elif not rows:
         return None  # a table without rows doesn't say that nothing is there
-    _check_rows(rows, header)
+    for row in rows:
+        if not _is_whole(row, header):
+            raise UnreadableReply(f"a row of the table is broken: {row[:40]!r}", "broken table")
     items = [_item(header, _cells(row)) for row in rows]
     before = "\n".join(lines[:first])
     after = "\n".join(lines[end:])
@@ -58,25 +58,18 @@ def _has_cells(line: str) -> bool:
     return line.startswith("|")
 
 
-def _check_rows(rows: Sequence[str], header: Sequence[str]) -> None:
-    for row in rows:
-        if not _is_whole(row, header):
-            raise UnreadableReply(f"a row of the table is broken: {row[:40]!r}", "broken table")
-
-
 def _is_of_boxes(name: str) -> bool:
-    # Whether a column has boxes or coordinates: "bbox", "x1", "Bounding Box (x1, y1, x2, y2)".
+    """Whether a column has coordinates: "bbox", "x1", "Box (x1, y1, x2, y2)"."""
     return bool(_names_in(name)) or is_coordinate(name) or has_role(name, "box")
 
 
 def _item(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    # {"label": "cup", "bbox": "[1, 2, 3, 4]"}. A cell under "Box (x1, y1, x2, y2)" becomes four
-    # keys: {"label": "cup", "x1": "1", "y1": "2", "x2": "3", "y2": "4"}.
+    """Return {"label": "cup", "bbox": "[1, 2, 3, 4]"} of a row."""
     item: dict[str, str] = {}
     for name, cell in zip(header, cells, strict=True):
         names = _names_in(name)
         numbers = numbers_in(cell) or []
-        if names and len(names) == len(numbers):
+        if names and len(names) == len(numbers):  # under "Box (x1, y1, x2, y2)"
             item.update(zip(names, numbers, strict=True))
         else:
             item[name] = cell

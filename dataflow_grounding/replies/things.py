@@ -68,7 +68,7 @@ def is_like(label: str, phrase: str) -> bool:
 
 
 def things_marked(text: str, things: Sequence[str]) -> str:
-    # "The red cups are on a tray." becomes "THING are on a tray." where "a red cup" has a box.
+    """Write "THING are on a tray." for "The red cups are on a tray." and "a red cup"."""
     for thing in sorted(set(things), key=len, reverse=True):
         words = [word for word in re.split(r"\s+", folded(thing)) if word not in ("the", "a", "an")]
         if not words:
@@ -81,7 +81,7 @@ def things_marked(text: str, things: Sequence[str]) -> str:
 
 
 def heads_marked(text: str, things: Sequence[str]) -> str:
-    # "The cup is on a tray." becomes "THING is on a tray." where "a red cup" has a box.
+    """Write "THING is on a tray." for "The cup is on a tray." and "a red cup"."""
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
             word = re.escape(head)
@@ -93,7 +93,7 @@ def heads_marked(text: str, things: Sequence[str]) -> str:
 
 
 def _bare(label: str, *, keeps_number: bool) -> str:
-    # The man of "man (left)", the shelf of "shelf, top", the bike of "bike_1".
+    """The man of "man (left)", the shelf of "shelf, top", the bike of "bike_1"."""
     text = folded(re.split(r"[(\[,]", label)[0])
     if not keeps_number:
         text = re.sub(r"[\s#:]*\d{1,3}$", "", text)
@@ -104,7 +104,7 @@ def _bare(label: str, *, keeps_number: bool) -> str:
 
 
 def _differ(label: str, phrase: str) -> bool:
-    # "glass on the floor" for "the glass on the shelf": each has a word that the other lacks.
+    """As "glass on the floor" and "the glass on the shelf": each has a word of its own."""
     said = {word for word in words_of(label) if not _names_no_thing(word)}
     asked = {word for word in words_of(phrase) if not _names_no_thing(word)}
     return bool(said - asked and asked - said)
@@ -116,7 +116,7 @@ def _names_no_thing(word: str) -> bool:
 
 
 def _are_more(said: set[str], asked: set[str], phrase: str) -> bool:
-    # "all six chairs" for "the chair", but not for "chairs", which asks for several itself
+    """As "all six chairs" for "the chair"; "chairs" asks for several itself."""
     several = kind_of_words("number") - {"one"}
     says_several = not said.isdisjoint(several)
     asks_for_several = not asked.isdisjoint(several)
@@ -134,8 +134,7 @@ def kind_of_words(name: str) -> frozenset[str]:
 
 
 def contradicts(label: str, phrase: str) -> bool:
-    # Whether a label says something of its thing that the phrase rules out, or adds a word that
-    # makes it another thing.
+    """Whether a label says something that the phrase rules out, or makes another thing of it."""
     said = set(re.sub(r"[(),]", " ", with_whole_negations(folded(label))).split())
     asked = set(with_whole_negations(folded(phrase)).replace(",", " ").split())
     said_alone, asked_alone = said - asked, asked - said

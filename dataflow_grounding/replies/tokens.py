@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
@@ -84,19 +84,13 @@ class _Tag(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What is in one tag, or the words between two; "other" is a point or a polygon. A "relation"
-    says only that the boxes after it are repeated.
-    """
+    """What is in one tag, or the words between two."""
 
+    # "other" is a point or a polygon; after a "relation", boxes are repeated
     kind: Literal["label", "box", "other", "relation", "words"]
     text: str
     mention: str = ""  # the label in a box's own tag
     closed: bool = True
-
-
-# The first letter of each part's kind, in order: "wlbb" is words, and a label with two boxes. Only
-# these three kinds are left by then.
-_Layout: TypeAlias = str
 
 
 def has_tokens(text: str) -> bool:
@@ -108,13 +102,15 @@ def has_tokens(text: str) -> bool:
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
-    """Add the boxes of a text's tokens or tags to `parsed`. Returns the words next to them: those
-    before all boxes, then those after each. Raises UnreadableReply where it is unclear to which box
-    a label belongs, or what a tag holds.
-    """
+    """Add the boxes of tokens or tags to `parsed`. Return the words before all, then after each."""
     parsed.truncated = parsed.truncated or _CUT_TAG.search(text) is not None
     if _LOCATION.search(text):
-        return _read_locations(text, parsed)
+        has_element = re.search(r"</[a-z][a-z_]*\d?>|<doctag>", text) is not None
+        if has_element and _DOCTAGS.search(text):
+            return _read_doctags(text, parsed)
+        if "<loc_" in text:
+            return _read_florence(text, parsed)
+        return _read_paligemma(text, parsed)  # whose tokens are <loc0010>
     if _BOX_TAG.search(text):
         return _read_tags(text, parsed)
     if "data-bbox" in text:
@@ -124,9 +120,7 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def read_bare(text: str, parsed: ParsedReply) -> bool:
-    """Add the boxes of a text that has nothing else: labels with lists glued to them, one on each
-    line; four numbers; two pairs; or CogVLM's list of boxes. False where it isn't one of these.
-    """
+    """Add the boxes of a text that has nothing else. False where it is in no such form."""
     in_brackets = _COGVLM.fullmatch(text)  # [[097,514,283,996;300,514,400,996]]
     if in_brackets is not None:
         parsed.boxes += [RawBox(numbers) for numbers in _numbers_of_boxes(in_brackets[1])]
@@ -142,7 +136,7 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
 
 
 def _read_glued(text: str, parsed: ParsedReply) -> bool:
-    # car[[1, 2, 3, 4], [5, 6, 7, 8]], on each line. False, and nothing is added, if one isn't so.
+    """Add car[[1, 2, 3, 4], [5, 6, 7, 8]] of each line. False if one isn't so."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     matches: list[re.Match[str]] = []
     for line in lines:
@@ -157,10 +151,7 @@ def _read_glued(text: str, parsed: ParsedReply) -> bool:
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
-    """Add the boxes of CogVLM's caption, "A dog[[97,514,283,996]] on a sofa[[300,514,400,996]].",
-    in which a thing comes after its article and before its boxes. Returns the words next to them;
-    None where the text is no such caption.
-    """
+    """Add the boxes of CogVLM's caption, "A dog[[1,2,3,4]] on a sofa[[5,6,7,8]]."."""
     boxes = list(_IN_CAPTION.finditer(text))
     if not boxes:
         return None
@@ -192,7 +183,7 @@ class _Thing(NamedTuple):
 
 
 def _things_before(text: str, boxes: Sequence[re.Match[str]]) -> list[_Thing] | None:
-    # The thing right before each box; None where it isn't clear what one of the boxes is of.
+    """The thing right before each box; None where it isn't clear what one of them is of."""
     things: list[_Thing] = []
     end_of_last = 0
     for box in boxes:
@@ -206,7 +197,7 @@ def _things_before(text: str, boxes: Sequence[re.Match[str]]) -> list[_Thing] | 
 
 
 def _numbers_of_boxes(text: str) -> list[tuple[float, ...]]:
-    # "097,514,283,996;300,514,400,996"
+    """Such as "097,514,283,996;300,514,400,996"."""
     return [tuple(float(number) for number in four.split(",")) for four in text.split(";")]
 
 
@@ -216,33 +207,29 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _thing_at_end(text: str) -> str | None:
-    # The words after the last article. The loop looks for it from the end.
-    # "There is a brown dog" -> "brown dog"
-    # "left of the cat" -> "cat"
-    # "the tail of the cat" -> None: the box may be the tail's
-    # "dogs on grass" -> None: no article is near
+    """The words after the last article: "brown dog" of "There is a brown dog"."""
     thing_start = len(text)
-    most_words = _LONGEST_THING + 1  # with the article
+    most_words = _LONGEST_THING + 1  # with the article, which is looked for from the end
     for word in reversed(text.split()[-most_words:]):
         word_start = text.rindex(word, 0, thing_start)
         if word.lower() in _words("determiners"):
             before = text[:word_start].lower().split()
             follows_of = before[-1:] == ["of"]
-            follows_side = before[-2:-1] in _SIDES
+            follows_side = before[-2:-1] in _SIDES  # "left of the cat"
             if follows_of and not follows_side:
-                return None
+                return None  # "the tail of the cat": the box may be the tail's
             return text[thing_start:] or None
         if not _LABEL.fullmatch(word) or word.lower() in _words("not_in_things"):
             return None
         thing_start = word_start
-    return None
+    return None  # "dogs on grass": no article is near
 
 
 def _tags_of(text: str) -> list[_Tag]:
-    # <ref>, <|ref|>, <|ref_start|> and their ends. A mention is a label. <point_box mention="cup">
-    # has one of its box, <collection mention="cups"> one of all boxes up to </collection>.
+    """<ref>, <|ref|>, <|ref_start|> and their ends."""
     tags: list[_Tag] = []
-    collection = ""  # the mention of the collection that isn't closed yet
+    # The mention of <collection mention="cups">, of all boxes up to </collection>
+    collection = ""
     for match in _TAG.finditer(text):
         if len(tags) == _MOST_TAGS:
             raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
@@ -251,23 +238,18 @@ def _tags_of(text: str) -> list[_Tag]:
             continue  # the tag stays among the words, where its "<" makes the reply unreadable
         closes = name.startswith("/") or match["side"] == "end"  # </ref>, <|ref_end|>
         name = name.lstrip("/")
-        mention = _mention_in(match["attributes"] or "")
+        stated = _MENTION.search(match["attributes"] or "")
+        mention = ""  # the cup of <point_box mention="cup">
+        if stated is not None:
+            mention = html.unescape(stated[1] or stated[2] or "").strip()
         if name == "collection":
             collection = "" if closes else mention
         tags.append(_Tag(name, closes, mention or collection, match.start(), match.end()))
     return tags
 
 
-def _mention_in(attributes: str) -> str:
-    # The cup of ` mention="cup"`; "" without any.
-    mention = _MENTION.search(attributes)
-    if mention is None:
-        return ""
-    in_quotes = mention[1] or mention[2] or ""
-    return html.unescape(in_quotes).strip()
-
-
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
+    """Add boxes in tags. Return the words next to them, but those that are labels."""
     # Labels may be in three places:
     # before their boxes, in tags: <ref>cup</ref><box>(10,20),(30,40)</box>
     # after each box, in tags: <|box_start|>…<|box_end|><|ref_start|>cup<|ref_end|> (MinerU)
@@ -296,16 +278,20 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list[_Part]:
-    parts = _without_repeated_boxes(_parts_between(text, tags))
-    parts = _without_other_shapes(parts, parsed)
-    # A label that breaks off has no box yet.
-    parts = [part for part in parts if part.kind != "label" or part.closed]
+    """The words, labels and boxes of a text."""
+    parts: list[_Part] = []
+    for part in _without_repeated_boxes(_parts_between(text, tags)):
+        breaks_off = part.kind == "label" and not part.closed  # it has no box yet
+        if part.kind == "other":
+            parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
+        elif not breaks_off:
+            parts.append(part)
     _check_words_between(parts)
     return parts
 
 
 def _words_next_to_boxes(parts: Sequence[_Part]) -> list[str]:
-    # First the words before all labels and boxes, or "", then all other words.
+    """First the words before all labels and boxes, or "", then all other words."""
     words = [part.text for part in parts if part.kind == "words"]
     begins_with_words = bool(parts) and parts[0].kind == "words"
     return words if begins_with_words else ["", *words]
@@ -315,33 +301,23 @@ def _labels_in_tags(parts: Sequence[_Part]) -> list[str]:
     return [part.text for part in parts if part.kind == "label"]
 
 
-def _layout_of(parts: Sequence[_Part]) -> _Layout:
+def _layout_of(parts: Sequence[_Part]) -> str:
+    """The first letter of each part's kind: "wlbb" is words, and a label with two boxes."""
     return "".join(part.kind[0] for part in parts)
 
 
-def _without_other_shapes(parts: Sequence[_Part], parsed: ParsedReply) -> list[_Part]:
-    parts_to_read: list[_Part] = []
-    for part in parts:
-        if part.kind == "other":
-            parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
-        else:
-            parts_to_read.append(part)
-    return parts_to_read
-
-
 def _drop_label_without_box(parts: Sequence[_Part], parsed: ParsedReply) -> None:
-    # "<ref>cup</ref><box>…</box><ref>plate</ref>": the plate has no box. If no words follow, the
-    # reply is cut off.
+    """The plate of "<ref>cup</ref><box>…</box><ref>plate</ref>" has no box."""
     layout = _layout_of(parts)
     without_words = layout.replace("w", "")
     are_labels_first = without_words.startswith("l")  # else the last label is that of the last box
     if are_labels_first and without_words.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", _labels_in_tags(parts)[-1]))
-        parsed.truncated = parsed.truncated or layout.endswith("l")
+        parsed.truncated = parsed.truncated or layout.endswith("l")  # if no words follow
 
 
 def _check_words_between(parts: Sequence[_Part]) -> None:
-    # Words between a label and its box may say that the box is of something else.
+    """Words between a label and its box may say that the box is of something else."""
     for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
         if (label.kind, words.kind, box.kind) != ("label", "words", "box"):
             continue
@@ -351,9 +327,8 @@ def _check_words_between(parts: Sequence[_Part]) -> None:
             )
 
 
-def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
-    # Seed's model writes <bbox>1 2 3 4</bbox> mug. Returns [] unless such a label follows each box,
-    # and no box has one in its tag.
+def _labels_in_words(layout: str, parts: Sequence[_Part]) -> list[str]:
+    """The labels that follow boxes in words: Seed's <bbox>1 2 3 4</bbox> mug. [] for none."""
     words_follow_each_box = re.fullmatch("w?(?:bw)+", layout)
     if not words_follow_each_box:
         return []
@@ -368,7 +343,7 @@ def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
 
 
 def _may_be_label(words: str) -> bool:
-    # "a mug" and "mug" may be; "is the mug", "here" and "not a mug" aren't.
+    """As "a mug" and "mug" may be, while "is the mug", "here" and "not a mug" aren't."""
     first_word = words.split()[0].lower()  # words without any were left out
     begins_as_name = first_word in _words("determiners") or not is_neutral(first_word)
     names_thing = other_thing(words, []) is not None and turning_word(words) is None
@@ -376,10 +351,9 @@ def _may_be_label(words: str) -> bool:
 
 
 def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
-    # Whether the boxes are the parts of a page: titles, tables and so on. Then the words after a
-    # box are the text in it. DeepSeek-OCR begins that text on a new line; its labels are in tags.
+    """Whether the boxes are a page's parts, such as titles, after which the text in them comes."""
     has_labels = any(part.kind == "label" for part in parts)
-    if has_labels:
+    if has_labels:  # as DeepSeek-OCR's, which begins each text on a new line
         for part in parts[1:]:  # the first part may be words before the page
             if part.kind == "words" and not part.text.startswith("\n"):
                 return False
@@ -387,8 +361,7 @@ def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
 
 
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
-    # "Here: <ref>cup</ref><box>…</box>" is words, a label and a box. A part ends at the next tag,
-    # even if that is of another name.
+    """Words, a label and a box of "Here: <ref>cup</ref><box>…</box>"."""
     parts: list[_Part] = []
     at = 0  # the end of the last part
     end_of_text = _Tag("", closes=False, mention="", start=len(text), end=len(text))
@@ -404,16 +377,16 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
             parts.append(_Part("relation", ""))
         elif not tag.closes and tag.name != "collection":
             parts.append(_part_of(text, tag, following))
+            # a part ends at the next tag, even if that is of another name
             at = following.end if following.closes_part_of(tag) else following.start
     parts.append(_Part("words", text[at:]))
     return [part for part in parts if part.kind != "words" or part.text.strip(_BETWEEN_PARTS)]
 
 
 def _without_repeated_boxes(parts: Sequence[_Part]) -> list[_Part]:
-    # ASMv2 writes <pred>holds</pred><box>…</box><box>…</box> after the two things that are related,
-    # and repeats their boxes. All boxes from such a tag up to the next label are left out.
+    """ASMv2 writes <pred>holds</pred> after two things, and repeats their boxes after it."""
     parts_to_read: list[_Part] = []
-    in_relation = False
+    in_relation = False  # from such a tag up to the next label
     for part in parts:
         if part.kind == "relation":
             in_relation = True
@@ -431,7 +404,6 @@ def _unpaired(text: str) -> UnreadableReply:
 
 
 def _part_of(text: str, tag: _Tag, following: _Tag) -> _Part:
-    # What is between a tag and the following one.
     content = text[tag.end : following.start]
     closed = following.closes_part_of(tag)
     if tag.name in _LABEL_TAGS:
@@ -450,8 +422,7 @@ def _part_of(text: str, tag: _Tag, following: _Tag) -> _Part:
 
 
 def _labels_of_boxes(parts: Sequence[_Part], *, may_follow: bool) -> list[str | None]:
-    # One label for each box; None for each without any label. A label is that of all boxes up to
-    # the next label.
+    """One label for each box, or None. A label is that of all boxes up to the next label."""
     layout = _layout_of(parts)
     without_words = layout.replace("w", "")
     labels = _labels_in_tags(parts)
@@ -488,7 +459,7 @@ def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedRe
 
 
 def _add_patches(content: str, label: str | None, parsed: ParsedReply) -> None:
-    # Kosmos-2's <patch_index_0044><patch_index_0863>, the first and the last cell of a grid
+    """Kosmos-2's <patch_index_0044><patch_index_0863>, the first and last cell of a grid."""
     for piece in content.split(_DELIMITER):
         cells = _PATCHES.fullmatch(piece.strip())
         if cells is not None:
@@ -499,7 +470,7 @@ def _add_patches(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 
 def _add_number_tokens(content: str, label: str | None, parsed: ParsedReply) -> None:
-    # <12><34><56><78>,<20><34><60><78>
+    """Such as <12><34><56><78>,<20><34><60><78>."""
     for group in re.split(r"(?<=>)\s*,\s*(?=<)", content):
         if _NUMBER_TOKENS.fullmatch(group) is None:
             parsed.dropped.append(Dropped(f"a box with other words: {group[:60]!r}", label))
@@ -508,7 +479,7 @@ def _add_number_tokens(content: str, label: str | None, parsed: ParsedReply) -> 
 
 
 def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
-    # A label may come before the list, as Unlimited-OCR writes it: title[[12, 34, 56, 78]]
+    """A label may come first, as Unlimited-OCR writes it: title[[12, 34, 56, 78]]."""
     if numbers_in(content) is not None:
         add_boxes(content, RawBox((), label), parsed)
         return
@@ -526,7 +497,7 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
-    # <div data-bbox="10 20 30 40" data-label="Table">…</div>; what is in an element is passed over
+    """Such as <div data-bbox="10 20 30 40" data-label="Table">…</div>."""
     closes_more_than_opens = len(re.findall("<[a-z]", text)) < text.count("</")
     if closes_more_than_opens:
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
@@ -548,19 +519,8 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
         parsed.dropped.append(Dropped("an element with a broken attribute"))
 
 
-def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
-    # DocTags has elements, <title><loc_10>…</title>. Florence-2 and PaliGemma differ in how they
-    # write a token: <loc_10> and <loc0010>.
-    has_element = re.search(r"</[a-z][a-z_]*\d?>|<doctag>", text) is not None
-    if has_element and _DOCTAGS.search(text):
-        return _read_doctags(text, parsed)
-    if "<loc_" in text:
-        return _read_florence(text, parsed)
-    return _read_paligemma(text, parsed)
-
-
 def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
-    # <doctag><section_header_level_1><loc_10><loc_20><loc_30><loc_40>Text</section_header_level_1>…
+    """Such as <title><loc_10><loc_20><loc_30><loc_40>Text</title>, within <doctag>."""
     parsed.truncated = parsed.truncated or ("<doctag>" in text and "</doctag>" not in text)
     elements = list(_DOCTAGS.finditer(text))
     tokens_inside = sum(len(_locations_in(element[2])) for element in elements)
@@ -590,8 +550,8 @@ class _Locations(NamedTuple):
 
 
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
-    # A row is cup<loc_10><loc_20><loc_30><loc_40>…, with four tokens for each box of a cup. Eight
-    # tokens may be two boxes, or the corners of a quadrangle, which go round.
+    """Such as cup<loc_10><loc_20><loc_30><loc_40>, with four tokens for each box of a cup."""
+    # Eight tokens may be two boxes, or the corners of a quadrangle, which go round.
     are_outlines = "<poly>" in text
     rows = _florence_rows(text.replace("<poly>", "").replace("</poly>", ""))
     if len(rows[-1].numbers) % 4:  # its last box breaks off, or has a token too many
@@ -612,13 +572,12 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _florence_rows(text: str) -> list[_Locations]:
-    # One for each label, or a single one without. Raises UnreadableReply where anything else is in
-    # the text, or only some have a label.
+    """One for each label, or a single one without any."""
     rows: list[_Locations] = []
     end = 0  # of the last match
     for match in _FLORENCE.finditer(text):
         if match.start() != end:
-            break  # something else is between them
+            break  # something else is between them, which is refused below
         label = match[1].strip(" ;,\n")
         rows.append(_Locations(_locations_in(match[2]), label or None))
         end = match.end()
@@ -634,23 +593,20 @@ def _no_boxes(row: _Locations) -> Dropped:
 
 
 def _is_quadrangle(numbers: Sequence[float]) -> bool:
-    # Whether four corners go round from the top left: 1 2
-    #                                                  4 3
-    # In such a shape the diagonals, 1 to 3 and 2 to 4, have about the same middle.
+    """Whether four corners go round from the top left, as those of no two boxes do."""
     if len(numbers) != 8:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = numbers
     xs, ys = numbers[0::2], numbers[1::2]
     tolerance = 0.1 * (max(xs) - min(xs) + max(ys) - min(ys))
     goes_round = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
-    # twice the distance between both middles
+    # The diagonals, 1 to 3 and 2 to 4, have about the same middle. This is twice the distance.
     middles_apart = max(abs(x1 + x3 - x2 - x4), abs(y1 + y3 - y2 - y4))
     return goes_round and middles_apart <= tolerance
 
 
 def _are_boxes(numbers: Sequence[float]) -> bool:
-    # Each four numbers are two corners of a box. The corners of a polygon go round, so they aren't
-    # taken for boxes.
+    """Whether each four numbers are two corners. Those of a polygon go round, and aren't."""
     for i in range(0, len(numbers) - 3, 4):
         x1, y1, x2, y2 = numbers[i : i + 4]
         if x2 <= x1 or y2 <= y1:
@@ -659,7 +615,7 @@ def _are_boxes(numbers: Sequence[float]) -> bool:
 
 
 def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
-    # <loc0102><loc0050><loc0900><loc0601> cup ; <loc0010>…
+    """Such as <loc0102><loc0050><loc0900><loc0601> cup ; <loc0010>…."""
     end = text.find("<loc")  # of what was read
     words_before = text[:end]
     for match in _PALIGEMMA.finditer(text, end):

@@ -35,11 +35,7 @@ _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
 def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that a label equals: more than one where some are alike.
-
-    Case, blanks and marks around a text never count. Where no phrase is equal, articles don't count
-    either: "the cup" is "cup". Where still none is, nor do plurals: "cups" is "cup".
-    """
+    """Return the ids of the phrases that a label equals: more than one where some are alike."""
     if len(label) > _LONGEST:
         return []
     # Comparing is slow, so phrases of quite another length are left out first. An article makes the
@@ -52,6 +48,7 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     }
     if not candidates or not folded(label):
         return []  # a label of marks alone, such as "?", is no phrase
+    # "the cup" is "cup" where no phrase is equal, and then "cups" is.
     for in_form in (folded, _without_articles, _in_singular):
         label_in_form = in_form(label)
         ids: list[int] = []
@@ -64,9 +61,7 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def phrase_named(id: int | None, label: str | None, phrases: Mapping[int, str]) -> int | None:
-    """Return the phrase that a box names: by its id or, if it has none, by a label that is that
-    phrase and no other. None where it names none.
-    """
+    """Return the phrase that a box names by its id or, without one, by its label."""
     if id is not None:
         return id if id in phrases else None
     ids = ids_of(label, phrases) if label else []
@@ -86,8 +81,8 @@ def _without_articles(text: str) -> str:
 
 
 def _but_articles(words: Sequence[str]) -> list[str]:
-    # an "a" at the end is no article: "plan A"
-    return [word for word in words[:-1] if word not in _ARTICLES] + list(words[-1:])
+    without_articles = [word for word in words[:-1] if word not in _ARTICLES]
+    return [*without_articles, *words[-1:]]  # an "a" at the end is no article: "plan A"
 
 
 @lru_cache(maxsize=2048)
@@ -97,9 +92,7 @@ def _in_singular(text: str) -> str:
 
 @lru_cache(maxsize=2048)
 def words_of(text: str) -> tuple[str, ...]:
-    """Return a text's words, folded and in the singular, with the apostrophes and hyphens within
-    them: "isn't", "close-up".
-    """
+    """Return a text's words, folded and in the singular, such as "isn't" and "close-up"."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return tuple(singular(word) for word in _WORD.findall(plain))
 
@@ -110,9 +103,7 @@ def shortens(text: str, longer: str) -> bool:
 
 
 def share_a_word(first: str, second: str) -> bool:
-    """Whether two texts have a word in common, or can't be compared: "cup" and "杯子" may be the
-    same.
-    """
+    """Whether texts have a word in common, or can't be compared, as "cup" and "杯子"."""
     is_first_latin = re.search("[a-z]", folded(first)) is not None
     is_second_latin = re.search("[a-z]", folded(second)) is not None
     if is_first_latin != is_second_latin:
@@ -175,12 +166,7 @@ def _neutral_parts() -> re.Pattern[str]:
 
 
 def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
-    """Return why words next to an answer can't be skipped, or None where they can.
-
-    They can't if they have a digit, a bracket, a quotation mark or a question, or a word that can
-    reverse an answer. `to_pixels` says which unit was asked for, and may be named: True is pixels,
-    False is parts of the picture. With None, no unit may be named.
-    """
+    """Return why words next to an answer can't be skipped, or None where they can."""
     if not text or text.isspace():
         return None
     text = _pattern("polite").sub(" ", text)
@@ -188,7 +174,7 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     if mark is not None:
         return f"{mark[0]!r} is in the words next to it"
     unit = ""  # the words of the unit that was asked for, which turn nothing round
-    if to_pixels is not None:
+    if to_pixels is not None:  # else no unit may be named
         unit = _grammar("units_of_pixels" if to_pixels else "units_of_parts")
     word = turning_word(text, unit)
     return None if word is None else f"{word!r} is in the words next to it"
@@ -200,21 +186,16 @@ def points_back(text: str) -> bool:
 
 
 def other_thing(text: str, things: Sequence[str]) -> str | None:
-    """Return a word of a text that may name another thing than `things`; None without any.
-
-    With a cup and a plate:
-    "Here are the cup and the plate", "Here you are" -> None
-    "Here is the cup" -> "cup": only some of the things are named
-    "The cup on the plate" -> "on": it is about the cup alone
-    "Here are the cup, the plate and a fork" -> "fork"
-    """
+    """Return a word of a text that may name another thing than `things`; None without any."""
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
+    # "Here is the cup" where there is a plate, too: only some of the things are named.
     distinct_things = {_spaced(thing) for thing in things}
     if named and len(named) != len(distinct_things):
         return " ".join(min(named).split())  # `min` only so that the message is always the same
     things_and_ands = {_THING, *_AND_WORDS}
     indices = [index for index, word in enumerate(words) if word == _THING]
+    # "The cup on the plate" is about the cup alone, and "The cup and the plate" about both.
     between_things = words[indices[0] : indices[-1]] if indices else []
     for word in between_things:
         if word not in things_and_ands:
@@ -226,9 +207,7 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
 
 
 def tells_place(text: str, thing: str) -> bool:
-    """Whether a sentence says of a thing only that it is there, or what it is near: "the cup is on
-    the table".
-    """
+    """Whether a sentence says only where a thing is: "the cup is on the table"."""
     words, named = _with_things_marked(_neutral_phrases().sub(" ", text), [thing])
     if words.count(_THING) != 1 or not named:
         return False
@@ -286,14 +265,12 @@ def _with_things_marked(text: str, things: Sequence[str]) -> _MarkedWords:
 
 
 def _spaced(text: str) -> str:
-    # "the red cups" becomes " red  cup ", so that "cup" isn't found within "cupboard".
+    """Write " red  cup " for "the red cups", so that "cup" isn't found within "cupboard"."""
     return "".join(f" {word} " for word in _but_articles(words_of(text)))
 
 
 def turning_word(text: str, phrase: str = "") -> str | None:
-    """Return a word of a text that can turn its meaning round, as "not" does; None without any. A
-    word that the phrase has, too, doesn't count: "the man without a hat".
-    """
+    """Return a word that can turn a text's meaning round, as "not", unless the phrase has it."""
     if "?" in text and "?" not in phrase:
         return "?"
     if _NOT.search(text) and not _NOT.search(phrase):
@@ -310,9 +287,7 @@ def turning_word(text: str, phrase: str = "") -> str | None:
 
 
 def says_none(text: str, phrases: Sequence[str]) -> bool:
-    """Whether a text is a word for none, or a short sentence that says that nothing is there, or
-    none of the phrases.
-    """
+    """Whether a text says that nothing is there, or none of the phrases."""
     sentence = text.strip(_MARKUP)
     if folded(sentence) in _grammar("none_words"):
         return True
@@ -343,9 +318,7 @@ def with_whole_negations(text: str) -> str:
 
 
 def agrees_with_none(text: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
-    """Whether all sentences of a text agree with the answer that nothing is there. Where
-    `may_be_neutral`, those that say nothing do so, too: "Here you are."
-    """
+    """Whether all sentences of a text agree with the answer that nothing is there."""
     for sentence in _SENTENCES.split(text):
         bare = sentence.strip(_MARKUP)
         if bare and not _sentence_agrees(sentence, phrases, may_be_neutral=may_be_neutral):
@@ -354,18 +327,17 @@ def agrees_with_none(text: str, phrases: Sequence[str], *, may_be_neutral: bool)
 
 
 def _sentence_agrees(sentence: str, phrases: Sequence[str], *, may_be_neutral: bool) -> bool:
-    # 1. It says the same, of all phrases or of one.
     if says_none(sentence, phrases) or any(says_none(sentence, [phrase]) for phrase in phrases):
         return True
-    # 2. It says nothing.
+    # It says nothing: "Here you are."
     is_neutral_sentence = objection(sentence) is None and other_thing(sentence, ()) is None
     if may_be_neutral and is_neutral_sentence:
         return True
-    # 3. It says that there is no more to say.
+    # It says that there is no more to say.
     plain = " ".join(sentence.strip(_MARKUP).casefold().split())
     if _pattern("nothing_more").fullmatch(plain) is not None:
         return True
-    # 4. It says what is there instead: "I see a bicycle."
+    # It says what is there instead: "I see a bicycle."
     return tells_picture(plain) and names_any(plain, phrases) is None
 
 
@@ -379,15 +351,14 @@ def tells_picture(text: str) -> bool:
 
 
 def _may_be_sign(plain: str) -> bool:
-    # "no smoking", but not "no objects", which a model may write in capitals, too
+    """As "no smoking", but not "no objects", which a model may write in capitals, too."""
     is_anything = plain.removeprefix("no ") in _grammar("anything")
     return _SIGN.fullmatch(plain) is not None and not is_anything
 
 
 @cache
 def _wordings() -> list[re.Pattern[str]]:
-    # In "there is no THING(?: SEEN)?PLACE", each name in capitals stands for a pattern, which is
-    # under `nothing_parts` in grammar.yaml.
+    """In "there is no THING(?: SEEN)?PLACE", names in capitals are patterns of grammar.yaml."""
     parts = _grammar("nothing_parts")
     patterns: list[re.Pattern[str]] = []
     for text in _grammar("nothing"):
@@ -403,17 +374,14 @@ def _pictures() -> frozenset[str]:
 
 
 def _means_all(things: str, phrases: Sequence[str]) -> bool:
-    # Whether the denied things are all that was asked for. With a cup and a plate:
-    # "There is no cup or plate." -> yes
-    # "Nothing was found." -> yes: `things` is "", or a word for anything
-    # "There is no object." -> no: it denies one object; yes with a cup alone
-    # "There is no image." -> no
-    # "No cup, a plate is there." -> no
+    """Whether the denied things are all that was asked for."""
     things = folded(things)
     if _in_singular(things) in _pictures():
-        return False
+        return False  # "There is no image."
     if not things or things in _grammar("anything"):
+        # "Nothing was found." denies all; "There is no object." denies one
         return len(phrases) < 2 or things not in _grammar("one_thing")
+    # "No cup, a plate is there."
     has_other_clause = "," in things and not re.search(_AND, things)
     if has_other_clause or _AND_ONE.search(things):
         return False
@@ -421,7 +389,7 @@ def _means_all(things: str, phrases: Sequence[str]) -> bool:
 
 
 def _are_all_phrases(things: str, phrases: Sequence[str]) -> bool:
-    # Whether "cup or plate" names all of the phrases, and nothing else.
+    """Whether "cup or plate" names all of the phrases, and nothing else."""
     phrase_at_index = dict(enumerate(phrases))
     if len(phrases) == 1:  # which may have an "and" in it: "salt and pepper"
         return bool(ids_of(things, phrase_at_index))
