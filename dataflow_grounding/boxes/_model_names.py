@@ -36,16 +36,12 @@ def squeezed(name: str) -> str:
 
 
 def bare_names(model: str) -> list[str]:
-    """Return a model's name without its path and what follows a colon or @, squeezed: first as it
-    is, then without each known prefix in front of it.
-    """
+    """Return a model's squeezed name without path and tag, then without each known prefix."""
     return [squeezed(re.split(r"[:@]", name, maxsplit=1)[0]) for name in _without_prefixes(model)]
 
 
 def is_of_family(model: str, family: str) -> bool:
-    """Whether a model's name has nothing after its family's name but sizes, dates, versions,
-    quantization and the like. In the family's name # is one digit.
-    """
+    """Whether a model's name has nothing but sizes, dates and the like after its family's."""
     family_before_digit = squeezed(family).partition("#")[0]
     for unprefixed in _without_prefixes(_without_suffixes(model)):
         name = re.sub(r"(?<=\d)p(?=\d)", ".", unprefixed)  # some write 2p5 for 2.5
@@ -53,51 +49,47 @@ def is_of_family(model: str, family: str) -> bool:
         if not squeezed(name).startswith(family_before_digit):
             continue
         beginning = _pattern(family).match(name)
-        if beginning and _only_known_words(name, beginning.end()):
+        if not beginning:
+            continue
+        end = beginning.end()
+        word = _WORD.match(name, end)
+        while word:  # such as "-7b" and "-instruct"
+            end = word.end()
+            word = _WORD.match(name, end)
+        if _END.match(name, end):
             return True
     return False
 
 
-def _only_known_words(name: str, start: int) -> bool:
-    # Whether known words alone, such as "-7b-instruct", follow up to the end of a name.
-    word = _WORD.match(name, start)
-    while word:
-        start = word.end()
-        word = _WORD.match(name, start)
-    return _END.match(name, start) is not None
-
-
 @lru_cache(maxsize=1024)
 def _pattern(family: str) -> re.Pattern[str]:
-    # The word has to end there: "gpt-5" doesn't match "gpt-50", but it does match "gpt5" and the
-    # beginning of "gpt-5-mini".
+    """In the family's name, # is one digit."""
     characters = []
     for character in squeezed(family):
         characters.append(r"\d" if character == "#" else re.escape(character))
+    # The word has to end there: "gpt-5" doesn't match "gpt-50", but it does match "gpt5" and the
+    # beginning of "gpt-5-mini".
     return re.compile(r"[-_.\s]*".join(characters) + r"(?![a-z\d])")
 
 
 def _without_suffixes(model: str) -> str:
-    # qwen/qwen3-vl:any-word -> qwen/qwen3-vl   A vendor has no other model of this name.
-    # qwen3-vl:free:2        -> qwen3-vl        Routers add known words, and :2 for an instance.
-    # qwen3-vl:any-word      -> as it is        The word may make it another model.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     before_colon, *words = name.split(":")
     path = re.split(r"[/\\]", before_colon)
     is_vendor_named = len(path) > 1 and path[-2] in _VENDORS
     if is_vendor_named and len(words) == 1:
-        return before_colon
-    while words and _is_suffix(words[-1]):
+        return before_colon  # of qwen/qwen3-vl:any-word; the vendor has no other model of this name
+    while words:
+        word = words[-1]
+        is_number_of_instance = word.isdecimal() and len(word) <= 2  # as routers write it
+        if word not in _SUFFIXES and not is_number_of_instance:
+            break  # the word may make it another model
         words.pop()
     return ":".join([before_colon, *words])
 
 
-def _is_suffix(word: str) -> bool:
-    return word in _SUFFIXES or (word.isdecimal() and len(word) <= 2)
-
-
 def _without_prefixes(model: str) -> Iterator[str]:
-    # "us.google.gemma", "google.gemma" and "gemma" for "router/us.google.gemma".
+    """Yield "us.google.gemma", "google.gemma" and "gemma" for "router/us.google.gemma"."""
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

@@ -84,9 +84,7 @@ class ClassTable:
         return self._with_class > self._without_class
 
     def add(self, picture: str, expressions: Sequence[Any]) -> None:
-        """Count a row's expressions. `picture` is what tells its picture from others, such as its
-        path. Negative examples don't count.
-        """
+        """Count a row's expressions. `picture` tells its picture from others, as its path does."""
         of_classes = self._count_stated_classes(expressions)
         if not of_classes:
             return
@@ -108,7 +106,7 @@ class ClassTable:
     def _count_stated_classes(
         self, expressions: Sequence[Any]
     ) -> list[tuple[str, Mapping[str, Any]]]:
-        # Counts which expressions state a class, and returns those, each after its class.
+        """Count which expressions state a class, and return those, each after its class."""
         of_classes: list[tuple[str, Mapping[str, Any]]] = []
         for expression in expressions:
             is_object = isinstance(expression, Mapping)  # rows may be damaged
@@ -125,7 +123,7 @@ class ClassTable:
     def _count_boxes(
         self, counts: ClassCounts, phrases: Sequence[Sequence[Mapping[str, Any]]]
     ) -> None:
-        # Counts the boxes of a class. Where two phrases have found one thing, its best box counts.
+        """Count a class's boxes. Where two phrases have found one thing, its best box counts."""
         for instances, kept_indices in zip(phrases, each_thing_once(phrases), strict=True):
             self.repeated += len(instances) - len(kept_indices)
             counts.boxes += len(kept_indices)
@@ -133,9 +131,7 @@ class ClassTable:
                 counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
-        """Add what a part of the data set has. A picture that has rows in both parts counts once
-        for each class, under its highest state.
-        """
+        """Add what a part of the data set has. A picture with rows in both parts counts once."""
         self.repeated += part.repeated
         self._with_class += part._with_class
         self._without_class += part._without_class
@@ -149,7 +145,7 @@ class ClassTable:
             self._raise_state(digest, ours_by_their_number[their_number], state)
 
     def _all_states(self) -> Iterator[tuple[int, int, int]]:
-        # Yields (the picture's digest, the class's number, the state) for each class of a picture.
+        """Yield a picture's digest, a class's number and its state there."""
         for table_number, table in enumerate(self._states):
             first_class = table_number * _CLASSES_OF_A_TABLE
             for digest, states in table.items():
@@ -159,9 +155,7 @@ class ClassTable:
                         yield digest, first_class + place, state
 
     def _counts_of(self, name: str) -> ClassCounts:
-        # The counts of a class, by any spelling that `class_key` takes for it; the first one is
-        # kept. A new class gets the next number. One table holds 32 classes, so that every 32nd new
-        # class begins another.
+        """The counts of a class, by any spelling that `class_key` takes for it."""
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:
@@ -172,8 +166,7 @@ class ClassTable:
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
-        # Notes the state of a class in a picture, and counts the picture under it. If another
-        # expression has given the class a higher state there, nothing changes.
+        """Note the state of a class in a picture, unless it has a higher one there."""
         table_number, place = divmod(counts.number, _CLASSES_OF_A_TABLE)
         table = self._states[table_number]
         states = table.get(digest) or 0  # of 32 classes in this picture
@@ -188,9 +181,7 @@ class ClassTable:
         counts.count_pictures(state_before, -1)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each class: first those of `order`, then the others, most boxes first.
-        There are none where no more than half of the expressions state a class.
-        """
+        """Return a row for each class, those of `order` first, then by how many boxes they have."""
         if not self.is_of_classes:
             return []
         most_boxes_first = sorted(self._by_key.values(), key=lambda row: (-row.boxes, row.name))
@@ -200,9 +191,7 @@ class ClassTable:
 
 
 def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
-    """Sort names so that those of `listed` come first, in its order; case and spelling are as
-    `class_key` compares them.
-    """
+    """Sort names so that those of `listed` come first, in its order, by `class_key`."""
     rank_of = {class_key(name): rank for rank, name in enumerate(listed)}
     return sorted(names, key=lambda name: rank_of.get(class_key(name), len(listed)))
 
@@ -213,12 +202,12 @@ def _digest_of(picture: str) -> int:
 
 
 def _state_at(place: int, states: int) -> int:
-    # The state of one class of the 32 whose states in a picture are packed into a number.
+    """The state of one class of the 32 whose states are packed into a number."""
     return (states >> (place * _BITS)) & _ALL_BITS
 
 
 def _state_without_boxes(expression: Mapping[str, Any]) -> int:
-    # 0, "not looked for", if the expression's status says nothing about its class.
+    """0, "not looked for", if the status says nothing about the class."""
     status = expression.get("status")
     if status == "none":
         return _NONE

@@ -47,13 +47,11 @@ _FRAME = re.compile(
 
 
 class Canvas(NamedTuple):
-    """The picture that a model's numbers refer to, and where the picture as sent is in it: both in
-    pixels of the first.
-    """
+    """The picture that a model's numbers refer to, in its own pixels."""
 
     width: float
     height: float
-    left: float  # where the picture as sent begins
+    left: float  # where the picture as sent begins in it
     top: float
     image_width: float  # of the picture as sent, there, without padding
     image_height: float
@@ -111,7 +109,7 @@ def frame_of(frame: str, sent: Size) -> Canvas:
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:
-    # The size to which a server resizes the picture, before any padding.
+    """The size to which a server resizes the picture, before any padding."""
     if match["nearest"]:  # round_F
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
     if match["factor"]:  # smart_resize_F_MIN_MAX, whose areas are those of Qwen2.5-VL by default
@@ -128,16 +126,14 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
 
 
 def _smart_resize(sent: Size, factor: int, least_area: int, most_area: float) -> Size:
-    # Sides are the nearest multiples of `factor`, one at the least. A picture that would have too
-    # large an area, in square pixels, is shrunk to the limit, and its sides are rounded down; one
-    # with too small an area is enlarged to the limit, and its sides are rounded up.
+    """Round sides to multiples of `factor`, and keep the area, in square pixels, in its limits."""
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
-    if width * height > most_area:
+    if width * height > most_area:  # shrink it to the limit, and round sides down
         shrink = math.sqrt(math.prod(sent) / most_area)
         width = max(factor, math.floor(sent[0] / shrink / factor) * factor)
         height = max(factor, math.floor(sent[1] / shrink / factor) * factor)
-    elif width * height < least_area:
+    elif width * height < least_area:  # enlarge it to the limit, and round sides up
         grow = math.sqrt(least_area / math.prod(sent))
         width = math.ceil(sent[0] * grow / factor) * factor
         height = math.ceil(sent[1] * grow / factor) * factor
@@ -145,8 +141,7 @@ def _smart_resize(sent: Size, factor: int, least_area: int, most_area: float) ->
 
 
 def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
-    # The picture is reduced until its longer side is `edge` px at most. Unless `patch` is 0, it is
-    # then reduced further, until it takes no more than `patches` squares of `patch` px.
+    """Reduce the longer side to `edge` px, then to no more than `patches` unless `patch` is 0."""
     longest = max(1, min(edge, max(sent)))
     if patch and _count_patches(_reduced(sent, longest), patch) > patches:
         longest = _longest_within(patches, sent, longest, patch)
@@ -165,9 +160,8 @@ def _count_patches(size: Size, patch: int) -> int:
 
 
 def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
-    # By bisection: the longest side below `too_long` at which the picture takes no more than
-    # `patches` patches. 1 px is always taken to be short enough.
-    longest = 1
+    """Find by bisection the longest side below `too_long` with no more than `patches`."""
+    longest = 1  # which is always taken to be short enough
     while too_long - longest > 1:
         middle = (longest + too_long) // 2
         if _count_patches(_reduced(sent, middle), patch) > patches:
@@ -202,9 +196,7 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 
 
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    """Turn two of 32 x 32 cells, numbered from 0 row by row, into corners in parts of the sides, as
-    Kosmos-2 does. Numbers beyond the grid aren't refused; raises ValueError unless there are two.
-    """
+    """Turn two of 32 x 32 cells into corners in parts of the sides, as Kosmos-2 does."""
     first, last = cells
     row1, column1 = divmod(int(first), GRID)
     row2, column2 = divmod(int(last), GRID)
@@ -221,9 +213,7 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
 
 
 def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    """Return the cells that hold a box's corners, of 32 x 32 over an image of `original` size,
-    numbered from 0 row by row. For a corner outside of the image it is the nearest one.
-    """
+    """Return the cells of 32 x 32 that hold a box's corners, numbered from 0 row by row."""
     hair = 1e-9  # of a cell: a corner on an edge stays there when it is rounded down or up
     x1, y1, x2, y2 = bbox
     width, height = original
@@ -264,9 +254,7 @@ class BoxFormat:
     maps: tuple[FrameMap, ...] = ()
 
     def canvas(self, sent: Size) -> Canvas:
-        """Return the picture that the numbers refer to. Raises SpecError if maps were measured, and
-        none for this size.
-        """
+        """Return the picture that the numbers refer to."""
         return _canvas(self.frame, self.maps, sent)
 
     def instructions(self, sent: Size) -> str:
@@ -307,7 +295,7 @@ class BoxFormat:
 
     @property
     def _decimals(self) -> int:
-        # 4 for scales below 10, 3 below 100, 2 for 100; none for others, nor for pixels and a grid.
+        """4 for scales below 10, 3 below 100, 2 for 100; none for any other."""
         if not isinstance(self.scale, int) or self.scale > 100:
             return 0
         return 5 - len(str(self.scale))
@@ -326,10 +314,7 @@ class BoxFormat:
     def to_pixels(
         self, numbers: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> Bbox:
-        """Turn a box's numbers into pixels of the upright original, neither sorted nor cut at its
-        edges. `sent` is None for a picture sent in the original's size. Raises ValueError for
-        another count of numbers, SpecError where maps don't fit the sizes.
-        """
+        """Turn numbers into pixels of the upright original, neither sorted nor cut at its edges."""
         # Maps were measured with padding counted as a part of the picture, so `original` has to
         # include it. A caller that has left it out is told by the shape: it isn't that of `sent`.
         if self.maps and not _has_shape_of(original, sent or original):
@@ -352,10 +337,7 @@ class BoxFormat:
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
     ) -> list[float | int]:
-        """Return the numbers of a box that is in pixels of the upright original. Rounded, they are
-        as a model would write them: inside the range, with a width and a height above 0. A grid has
-        whole cells either way.
-        """
+        """Return a box's numbers; rounded ones are inside the range, and its sides above 0."""
         if self.scale == "grid_32":
             return list(pixels_to_cells(bbox, original))
         across, down = _axes(self.canvas(sent or original), original)
@@ -376,7 +358,7 @@ class BoxFormat:
         return [round(number, decimals) for number in numbers]
 
     def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
-        # A number as a pixel of the original, along one axis.
+        """Turn a number into a pixel of the original, along one axis."""
         if not isinstance(self.scale, int):  # "px": the number is a pixel of the frame
             return (number + self.offset - axis.start) * axis.original / axis.image_side
         if axis.image_side == axis.side:
@@ -387,7 +369,6 @@ class BoxFormat:
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
-        # The reverse of `_to_pixels_on`.
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset
@@ -395,8 +376,9 @@ class BoxFormat:
 
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
-    # Whether both sizes have one shape, but for rounding. One side that is as long as expected is
-    # enough: 1000x52 sent as 100x5 should be 1040x52 or 1000x50, and its height is near 50.
+    """Whether both sizes have one shape, but for rounding."""
+    # One side that is as long as expected is enough: 1000x52 sent as 100x5 should be 1040x52 or
+    # 1000x50, and its height is near 50.
     width, height = original
     expected_width = height * sent[0] / sent[1]
     expected_height = width * sent[1] / sent[0]
@@ -406,8 +388,7 @@ def _has_shape_of(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # Both numbers, put into the range from 0 to `most` and rounded. They are at least one unit of
-    # the last decimal apart: 0.01 with two decimals.
+    """Put both numbers into the range from 0 to `most`, and at least one last unit apart."""
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
@@ -438,7 +419,6 @@ def _axes(canvas: Canvas, original: Size) -> tuple[_Axis, _Axis]:
 
 @lru_cache(maxsize=256)  # for the same reason
 def _canvas(frame: str, maps: tuple[FrameMap, ...], sent: Size) -> Canvas:
-    # By `frame` if nothing was measured; else by the map of pictures of exactly this size.
     if not maps:
         return frame_of(frame, sent)
     for measured in maps:

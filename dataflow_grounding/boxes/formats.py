@@ -38,11 +38,7 @@ def known_formats() -> Mapping[str, BoxFormat]:
 
 
 def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
-    """Return the box format of a name: `auto` (by the model's name), a plain format such as
-    `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the user's own, looked
-    at first. Raises SpecError for an unknown name, and with `auto` for an unknown model: it never
-    guesses.
-    """
+    """Return the format of a name: `auto`, a plain format, or a family. `rows` are the user's."""
     lower_name = name.strip().lower()
     if lower_name == "calibrated":
         raise SpecError(
@@ -61,13 +57,9 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     match = _PLAIN.fullmatch(lower_name)
     if match is None:
         raise _unknown(name, list(format_of_name))
-    return _plain_format(match)
-
-
-def _plain_format(match: re.Match[str]) -> BoxFormat:
     scale = match["scale"] if match["scale"] == "px" else int(match["scale"])
     frame = match["frame"] or "sent"
-    return _format_from_row(match[0], {"order": match["order"], "scale": scale, "frame": frame})
+    return _format_from_row(lower_name, {"order": match["order"], "scale": scale, "frame": frame})
 
 
 def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
@@ -106,10 +98,7 @@ def _unknown(name: str, families: Sequence[str]) -> SpecError:
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """Return the format of a model; it may be one that nobody has confirmed, or of points instead
-    of boxes. The user's rows go before the table. Of several names or patterns that a model falls
-    under, the longest counts.
-    """
+    """Return the format of a model by the longest name or pattern that it falls under."""
     names = bare_names(model)
     of_own_rows: list[_Match] = []
     for own in _own_formats(rows):
@@ -134,8 +123,7 @@ class _Match(NamedTuple):
 
 
 def _longest(matches: Sequence[_Match]) -> BoxFormat:
-    # Of equally long ones, the first.
-    longest = max(matches, key=lambda match: len(match.name))
+    longest = max(matches, key=lambda match: len(match.name))  # of equally long ones, the first
     return longest.format
 
 
@@ -148,7 +136,6 @@ def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
-    # A row states the fields of a BoxFormat, as YAML has them; some may be missing.
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
@@ -172,9 +159,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def map_of(row: Mapping[str, Any]) -> FrameMap:
-    """Return one map of a row's `maps`: the numbers that a model writes for a picture's edges.
-    Raises ValueError or TypeError unless these grow to the right and downwards.
-    """
+    """Return the numbers that a model writes for a picture's edges, by a row of `maps`."""
     if set(row) != {"size", "first", "last", "error"}:
         raise ValueError("a map has size, first, last and error")
     # {"size": [1024, 768], "first": [0, 0], "last": [1000, 1000], "error": 0.002}
@@ -193,9 +178,8 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    # Raises ValueError. A key `ordr` that nobody notices would leave the usual order, and every box
-    # would be silently wrong.
     _check_order_and_scale(row)
+    # A key `ordr` that nobody notices would leave the usual order, and every box would be wrong.
     for key in row:
         if key not in BoxFormat.__dataclass_fields__:
             raise ValueError(

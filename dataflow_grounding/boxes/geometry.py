@@ -160,7 +160,7 @@ def without_duplicates(
 def _indices_without_overlaps(
     boxes: Sequence[Bbox], best_first: Sequence[int], merge_iou: float
 ) -> list[int]:
-    # The indices of the boxes that overlap no better one by `merge_iou`, in the order of the boxes.
+    """The boxes that overlap no better one by `merge_iou`, in the order of the boxes."""
     # A thousand boxes would be half a million pairs. So a box is only compared with those whose
     # left edge is near its own, which are found by bisection.
     boxes_that_stay: list[tuple[float, int]] = []  # left edge and index of each, sorted

@@ -20,9 +20,7 @@ ONE_OF_CLASS = 0.75
 
 
 def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
-    """Return, for each phrase of one class, the indices of its instances that stay if each thing is
-    to have one box: its best, whichever phrase has it.
-    """
+    """Return, for each phrase of one class, the indices of its boxes that are a thing's best."""
     kept_indices: list[list[int]] = [[] for _ in phrases]
     for boxes_of_thing in things_of(phrases):
         phrase_index, index = boxes_of_thing[0]  # of its best box
@@ -31,11 +29,9 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
 
 
 def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple[int, int]]]:
-    """Return the boxes of each thing, the best first, as indices of the phrase and of its instance.
-
-    Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by
-    ONE_OF_CLASS. Of two boxes, the better one has the higher score, or comes first.
-    """
+    """Return the boxes of each thing, the best first, as indices of the phrase and its instance."""
+    # Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by
+    # ONE_OF_CLASS.
     thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
     best_boxes = _BoxesByCell()
     has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
@@ -56,7 +52,7 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
 
 
 def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
-    # The boxes of all phrases, the best first, as indices of the phrase and of its instance.
+    """The boxes of all phrases, the best first, as indices of the phrase and of its instance."""
     places: list[tuple[float, int, int]] = []  # (-score, phrase, index): the best is the least
     for phrase_index, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
@@ -69,19 +65,17 @@ def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[in
 
 
 class _CellOfAxis(NamedTuple):
-    """Where a cell is along one axis. Cells of level 6 are 2**6 = 64 px long, and hold boxes that
-    begin in them and are from 32 to 64 px long. Cells of a level are numbered from 0.
-    """
+    """Where a cell is along one axis."""
 
-    level: int
-    number: int
+    level: int  # on level 6, cells are 2**6 = 64 px long, and hold boxes of 32 to 64 px
+    number: int  # of the cell that a box begins in, from 0
 
 
 class _BoxesByCell:
-    """The best boxes of things, by cells of about their own size. Boxes that overlap by
-    ONE_OF_CLASS are about as large, and in cells next to each other, so that those of a picture
-    with thousands aren't all compared.
-    """
+    """The best boxes of things, by cells of about their own size."""
+
+    # Boxes that overlap by ONE_OF_CLASS are about as large, and in cells next to each other. So
+    # those of a picture with thousands aren't all compared.
 
     def __init__(self) -> None:
         # By the cell's place across and down, then by the number of the phrase.
@@ -113,7 +107,7 @@ def _cell_of(low: float, high: float) -> _CellOfAxis:
 
 
 def _level_of(side: float) -> int:
-    # 6 for a side from 32 px on and below 64 px.
+    """6 for a side from 32 px on and below 64 px."""
     return math.frexp(side)[1]
 
 
@@ -122,9 +116,9 @@ def _number_at(edge: float, level: int) -> int:
 
 
 def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
-    # The cells, along one axis, of the boxes that may overlap this one by ONE_OF_CLASS, 0.75. Such
-    # a box is at least 0.75 times and at most 1 / 0.75 = 1.33 times as long, so that its edges are
-    # at most a third of the side away from this one's.
+    """The cells, along one axis, of boxes that may overlap this one by ONE_OF_CLASS, 0.75."""
+    # Such a box is at least 0.75 times and at most 1 / 0.75 = 1.33 times as long, so that its edges
+    # are at most a third of the side away from this one's.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     lowest_level = _level_of(side * ONE_OF_CLASS)
@@ -148,19 +142,20 @@ class Match(NamedTuple):
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, Match]:
-    """Return the matches of wanted boxes by their indices, with an IoU of at least `threshold`.
-
-    Pairs are made by falling IoU. With `most`, some are then changed so that there are as many
-    pairs as possible, by augmenting paths (Kuhn 1955).
-    """
+    """Return the matches of wanted boxes by their indices, with an IoU of at least `threshold`."""
     best_first = _pairs_best_first(found, wanted, threshold)
     # A pair counts if both of its boxes are free when its turn comes. `wanted_of` has the wanted
     # box by the found one.
     wanted_of = first_free(
         (found_index, wanted_index) for _, wanted_index, found_index in best_first
     )
-    if most:  # changes some pairs in `wanted_of`, and adds others
-        _give_more_partners(wanted_of, _candidates_of_each(best_first, len(wanted)))
+    if most:  # as many pairs as possible, by augmenting paths (Kuhn 1955)
+        candidates_of: list[list[int]] = [[] for _ in wanted]  # the best first
+        for _, wanted_index, found_index in best_first:
+            candidates_of[wanted_index].append(found_index)
+        without_partner = set(range(len(wanted))) - set(wanted_of.values())
+        for wanted_index in sorted(without_partner):
+            _give_partner(wanted_index, wanted_of, candidates_of, tried=set())
     iou_of: dict[tuple[int, int], float] = {}  # by the indices of the found and the wanted box
     for minus_iou, wanted_index, found_index in best_first:
         iou_of[found_index, wanted_index] = -minus_iou
@@ -173,7 +168,7 @@ def match_boxes(
 def _pairs_best_first(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float
 ) -> list[tuple[float, int, int]]:
-    # The pairs that may match, as (-IoU, wanted, found): sorted, the largest IoU comes first.
+    """The pairs that may match, as (-IoU, wanted, found): sorted, the largest IoU comes first."""
     pairs: list[tuple[float, int, int]] = []
     for wanted_index, wanted_box in enumerate(wanted):
         for found_index, found_box in enumerate(found):
@@ -182,16 +177,6 @@ def _pairs_best_first(
                 pairs.append((-overlap, wanted_index, found_index))
     pairs.sort()
     return pairs
-
-
-def _candidates_of_each(
-    best_first: Sequence[tuple[float, int, int]], wanted_count: int
-) -> list[list[int]]:
-    # For each wanted box, the found boxes that it can be paired with, the best first.
-    candidates_of: list[list[int]] = [[] for _ in range(wanted_count)]
-    for _, wanted_index, found_index in best_first:
-        candidates_of[wanted_index].append(found_index)
-    return candidates_of
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
@@ -205,23 +190,13 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
     return partner
 
 
-def _give_more_partners(wanted_of: dict[int, int], candidates_of: Sequence[Sequence[int]]) -> None:
-    # Changes `wanted_of` until no further wanted box can have a partner. Its items are pairs, of a
-    # found box and the wanted one that has it.
-    without_partner = set(range(len(candidates_of))) - set(wanted_of.values())
-    for wanted_index in sorted(without_partner):
-        _give_partner(wanted_index, wanted_of, candidates_of, tried=set())
-
-
 def _give_partner(
     wanted_index: int,
     wanted_of: dict[int, int],
     candidates_of: Sequence[Sequence[int]],
-    tried: set[int],
+    tried: set[int],  # found boxes that were looked at on the way here
 ) -> bool:
-    # Gives a wanted box one of its candidates, in `wanted_of`, and returns whether that was
-    # possible. A candidate that is taken becomes free if the wanted box that has it can be given
-    # another one. `tried` has the found boxes that were looked at on the way here.
+    """Give a wanted box one of its candidates, if need be one that is given up for another."""
     for found_index in candidates_of[wanted_index]:
         if found_index in tried:
             continue
@@ -234,9 +209,7 @@ def _give_partner(
 
 
 def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
-    """Return the mean IoU of two answers' boxes, matched one to one. A box without a partner counts
-    as 0. For two answers without boxes it is 0.
-    """
+    """Return the mean IoU of two answers' boxes; a box without a partner counts as 0."""
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]
     matches = match_boxes(second_boxes, boxes, threshold=0.0)  # partners need no overlap

@@ -42,12 +42,11 @@ def check_labels_were_read(record: Record) -> None:
 
 
 def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
-    """Raise SizeDiffers where a record states another size than the upright image's, `size`: its
-    boxes were drawn in another picture, and would be wrong in this one.
-    """
+    """Raise SizeDiffers where a record states another size than the upright image's, `size`."""
     stated = stated_size(record)
     if stated is None or stated == size:
         return
+    # The boxes were drawn in another picture, and would be wrong in this one.
     differs = (
         f"the boxes are in a picture of {stated[0]} x {stated[1]} px, the file is"
         f" {size[0]} x {size[1]} px"
@@ -79,9 +78,7 @@ def labels_as_stored(path: str, size: Size) -> str:
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
-    """Return by how many pixels boxes reach out of an image at most. A box that reaches out by no
-    more than SLACK was measured loosely, and counts as 0.
-    """
+    """Return by how many pixels boxes reach out of an image; 0 if by no more than SLACK."""
     reach: float = 0
     for x1, y1, x2, y2 in boxes:
         if not _is_within((x1, y1, x2, y2), size):
@@ -90,9 +87,7 @@ def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """Return each region of a column as given, with "" for a `type` that it doesn't state. Raises
-    BrokenRow where the column is no list, or a region has no box with an area.
-    """
+    """Return each region of a column as given, with "" for a `type` that it doesn't state."""
     check_labels_were_read(record)  # its error says more than that there are no regions
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -116,9 +111,7 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
-    """Return the regions' types in their order, with repeated ones. Regions that can't be read and
-    blank types are left out.
-    """
+    """Return the regions' types in their order, with repeated ones; blank ones are left out."""
     regions = record.get(key)
     if not isinstance(regions, list):
         return []
@@ -136,9 +129,9 @@ def instances_on(
     expression_id: str,
     count_of_own: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return an expression's instances on the regions of these indices, from 0. The first
-    `count_of_own` regions are the record's own: instances on them state their `region_id`, from 1.
-    With None, all regions are.
+    """Return an expression's instances on the regions of these indices, from 0.
+
+    Only the first `count_of_own` regions, or all for None, are the record's and have an id.
     """
     if count_of_own is None:
         count_of_own = len(regions)
@@ -150,7 +143,7 @@ def instances_on(
             "score": None,
         }
         if index < count_of_own:
-            instance["region_id"] = index + 1
+            instance["region_id"] = index + 1  # counted from 1
         instances.append(instance)
     return instances
 
@@ -158,10 +151,7 @@ def instances_on(
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """Return the indices, from 0 and each once, of the regions that instances are on: those with
-    the very same boxes. None if an instance has a box that no region has. Where several regions
-    have the box, the instance's `region_id` tells which it is; without one, it is the first.
-    """
+    """Return the indices of the regions with the instances' very boxes; None if one has none."""
     boxes_of_regions = [list(region["bbox"]) for region in regions]
     indices = []
     for instance in instances:
@@ -169,6 +159,7 @@ def places_of(
         with_this_box = [index for index, box in enumerate(boxes_of_regions) if box == bbox]
         if not with_this_box:
             return None
+        # Where several regions have the box, `region_id` tells which it is.
         index = with_this_box[0]
         region_id = instance.get("region_id")  # counted from 1
         if isinstance(region_id, int) and region_id - 1 in with_this_box:
@@ -197,13 +188,7 @@ class GivenBoxes:
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """Look through a row's boxes, `[x, y, width, height]` in pixels: a list of them, or a single
-    one. None where there are none.
-
-    The whole row may be written as `[x1, y1, x2, y2]` by mistake. It is if one box fits the image
-    only when it is read like that, and all others fit it like that, too. Then none of its boxes is
-    used. Otherwise, boxes that reach out of the image are cut.
-    """
+    """Look through a row's boxes, `[x, y, width, height]` in pixels; None where there are none."""
     items = _as_list(value)
     if not items:
         return None
@@ -215,16 +200,18 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
             given.problems.append({"box": number, "bbox": item, "kind": problem, "reason": reason})
             continue
         corners = to_xyxy(item, "xywh")
-        given.boxes.append((number, _with_whole_numbers(clamp(corners, size))))
+        # 30 for 30.0, as a user has probably written it
+        x1, y1, x2, y2 = [
+            int(edge) if float(edge).is_integer() else edge for edge in clamp(corners, size)
+        ]
+        given.boxes.append((number, (x1, y1, x2, y2)))
         if not _is_within(corners, size):
             given.cut += 1
     return given
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    # [[1, 2, 3, 4], [5, 6, 7, 8]] -> as it is
-    # [1, 2, 3, 4]                 -> one box
-    # 7                            -> one box, which will be found wrong
+    """A single box, such as [1, 2, 3, 4], becomes a list of one; so does 7, a wrong one."""
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -236,9 +223,7 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
-    # For each box the kind of its problem, a key of REASONS; None if it has none. First each box is
-    # judged by itself. Then it is decided for the row as a whole whether its boxes are corners by
-    # mistake ("xyxy").
+    """For each box the kind of its problem, a key of REASONS; None if it has none."""
     problems: list[str | None] = []
     readable = []
     for item in items:
@@ -247,16 +232,17 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
             problem = _problem_of(item, size)
             readable.append(item)
         problems.append(problem)
+    # The whole row may be written as [x1, y1, x2, y2] by mistake.
     are_all_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
     if are_all_corners:
         return [problem if problem in _UNREADABLE else "xyxy" for problem in problems]
     # Others in the row can't be corners. So one that looks like corners is x, y, width and height,
-    # too, and reaches out of the image: it is no problem, and is cut.
+    # too, and reaches out of the image: it is cut.
     return [None if problem == "xyxy" else problem for problem in problems]
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    # The kind of problem that a box of four numbers has, a key of REASONS; None if it has none.
+    """The kind of problem of a box of four numbers, a key of REASONS; None if it has none."""
     width, height = item[2:]
     if min(width, height) <= 0:
         return "no_area"
@@ -274,7 +260,7 @@ def _problem_of(item: Sequence[float], size: Size) -> str | None:
 
 
 def _why_unreadable(item: Any) -> str | None:
-    # A kind of _UNREADABLE; None for four numbers.
+    """A kind of _UNREADABLE; None for four numbers."""
     if not isinstance(item, (list, tuple)) or len(item) != 4:
         return "not_numbers"
     if all(map(is_number, item)):
@@ -301,16 +287,8 @@ def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
     return item[0] < item[2] and item[1] < item[3] and _is_within(item, size)
 
 
-def _with_whole_numbers(bbox: Bbox) -> Bbox:
-    # (1, 2, 30, 40.5) for (1.0, 2.0, 30.0, 40.5), as a user has probably written it.
-    x1, y1, x2, y2 = [int(edge) if float(edge).is_integer() else edge for edge in bbox]
-    return x1, y1, x2, y2
-
-
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
-    """Return the `most` largest boxes in the row's order; all for None. Of equally large ones the
-    first are taken.
-    """
+    """Return the `most` largest boxes in the row's order, of equal ones the first; all for None."""
     if most is None or len(boxes) <= most:
         return list(boxes)
     largest_first = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))

@@ -30,20 +30,7 @@ INSIDE = 0.8  # the share of a cut box's area that another box of its phrase cov
 
 
 def tiles_of(size: Size, side: int, overlap: float) -> list[Bbox]:
-    """Return square tiles that cover a picture, row by row; none for one that is no larger.
-
-    They are spread evenly, so that two neighbours share `overlap` of their side or more. A picture
-    that is narrower than a tile has tiles of its own width.
-
-    Args:
-        size: Width and height of the picture.
-        side: Width and height of a tile in pixels.
-        overlap: A share of the side, from 0 and below 1.
-
-    Example:
-        >>> tiles_of((1800, 600), 1024, 0.2)
-        [(0, 0, 1024, 600), (776, 0, 1800, 600)]
-    """
+    """Return tiles that cover a picture, spread evenly, row by row; none for one no larger."""
     if max(size) <= side:
         return []
     columns, rows = (_spans(length, side, overlap) for length in size)
@@ -51,7 +38,7 @@ def tiles_of(size: Size, side: int, overlap: float) -> list[Bbox]:
 
 
 def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
-    # Where the tiles begin and end along one side of the picture.
+    """Where the tiles begin and end along one side of the picture."""
     if length <= side:
         return [(0, length)]
     last_start = length - side
@@ -63,47 +50,33 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class View:
-    """A part of a picture that a model was shown, or all of it, and the boxes that it found there.
-
-    Attributes:
-        region: The part.
-        instances: One dict for each box, with its `bbox`.
-    """
+    """A part of a picture that a model was shown, or all of it, and what it found there."""
 
     region: Bbox
-    instances: Sequence[dict[str, Any]]
+    instances: Sequence[dict[str, Any]]  # one for each box, with its `bbox`
 
 
 @dataclass(frozen=True)
 class _Sight:
-    """A box in a view: of a tile, or of the whole picture. `cut` says of its left, top, right and
-    bottom edge whether it may be the tile's and not the thing's.
-    """
+    """A box in a view: of a tile, or of the whole picture."""
 
     bbox: Bbox
     instance: dict[str, Any]
+    # of its left, top, right and bottom edge, whether it may be the tile's and not the thing's
     cut: tuple[bool, bool, bool, bool]
     is_of_tile: bool
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What the views show of one thing. `is_cut`: how far it reaches, no view shows."""
+    """What the views show of one thing."""
 
     instance: dict[str, Any]
-    is_cut: bool
+    is_cut: bool  # whether no view shows how far it reaches
 
 
 def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
-    """Return the things of one phrase that a whole picture and its tiles show, each once.
-
-    Two views that share a part of the picture should see the same there. Their boxes are of one
-    thing if they overlap at IoU 0.5 or more, both cut to the shared part.
-
-    If tiles show all of a thing, its box is the median of theirs. Otherwise it is what its parts
-    cover; on a side where each part ends with its tile, the whole picture's box says where it ends.
-    A part that lies in another thing's box is left out. The score is the highest stated.
-    """
+    """Return the things of one phrase that a whole picture and its tiles show, each once."""
     views = [whole, *tiles]
     sights_of_view = [_sights_of(view, whole.region) for view in views]
     groups = _groups(sights_of_view, [view.region for view in views])
@@ -111,6 +84,7 @@ def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
     whole_things = []
     for thing in things:
         others = [other for other in things if other is not thing]
+        # A part that lies in another thing's box is left out.
         is_part = thing.is_cut and any(_is_part(thing, other) for other in others)
         if not is_part:
             whole_things.append(thing)
@@ -118,14 +92,14 @@ def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
 
 
 def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
-    # The boxes of a view. An edge that is near to the tile's edge may be cut by it, except at the
-    # edges of the picture: there a thing ends in every view.
+    """The boxes of a view, with the edges that the view may have cut."""
     left, top, right, bottom = view.region
     near = NEAR_EDGE * max(right - left, bottom - top)
     is_of_tile = view.region != picture
     sights = []
     for instance in view.instances:
         x1, y1, x2, y2 = box_of(instance["bbox"])
+        # At the edges of the picture, a thing ends in every view.
         cut = (
             left > picture[0] and x1 <= left + near,
             top > picture[1] and y1 <= top + near,
@@ -139,8 +113,7 @@ def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
 def _groups(
     sights_of_view: Sequence[Sequence[_Sight]], regions: Sequence[Bbox]
 ) -> list[list[_Sight]]:
-    # The sights of each thing. Each sight begins as a group of its own, and groups are joined where
-    # two views show the same thing.
+    """The sights of each thing: groups are joined where two views show the same thing."""
     group_of: dict[int, list[_Sight]] = {}  # by the sight's id(): two sights may be equal
     for sights in sights_of_view:
         for sight in sights:
@@ -148,26 +121,22 @@ def _groups(
     for a, b in itertools.combinations(range(len(regions)), 2):
         pairs = _same_in_both(sights_of_view[a], regions[a], sights_of_view[b], regions[b])
         for sight_a, sight_b in pairs:
-            _join_groups(group_of, sight_a, sight_b)
+            group_of_a = group_of[id(sight_a)]
+            group_of_b = group_of[id(sight_b)]
+            if group_of_a is group_of_b:  # other views have joined them
+                continue
+            group_of_a += group_of_b
+            for sight in group_of_b:
+                group_of[id(sight)] = group_of_a
     # A group is there once for each of its sights.
     distinct_groups = {id(group): group for group in group_of.values()}
     return list(distinct_groups.values())
 
 
-def _join_groups(group_of: dict[int, list[_Sight]], sight_a: _Sight, sight_b: _Sight) -> None:
-    group_of_a = group_of[id(sight_a)]
-    group_of_b = group_of[id(sight_b)]
-    if group_of_a is group_of_b:  # other views have joined them
-        return
-    group_of_a += group_of_b
-    for sight in group_of_b:
-        group_of[id(sight)] = group_of_a
-
-
 def _same_in_both(
     sights_a: Sequence[_Sight], region_a: Bbox, sights_b: Sequence[_Sight], region_b: Bbox
 ) -> list[tuple[_Sight, _Sight]]:
-    # The pairs of sights that are the same thing where both views show it.
+    """The pairs of sights that are the same thing where both views show it."""
     shared = intersection(region_a, region_b)
     if area(shared) == 0:
         return []
@@ -189,8 +158,7 @@ def _longer_side(bbox: Bbox) -> float:
 
 
 def _thing_of(group: Sequence[_Sight]) -> Thing:
-    # The thing that a group of sights shows. Its instance is that of the best sight, with another
-    # box and the highest score.
+    """The thing that a group of sights shows: the best one's instance with another box."""
     in_tiles = [sight for sight in group if sight.is_of_tile]
     in_whole = [sight for sight in group if not sight.is_of_tile]
     entire = [sight for sight in in_tiles if not any(sight.cut)]
@@ -207,20 +175,16 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
     else:
         best = group[0]
         bbox = best.bbox
-    instance = {**best.instance, "bbox": nearest_pixels(bbox), "score": _highest_score(group)}
+    scores = [sight.instance.get("score") for sight in group]
+    highest_score = max((score for score in scores if score is not None), default=None)
+    instance = {**best.instance, "bbox": nearest_pixels(bbox), "score": highest_score}
     return Thing(instance, is_cut)
 
 
-def _highest_score(group: Sequence[_Sight]) -> Any:
-    scores = [sight.instance.get("score") for sight in group]
-    stated_scores = [score for score in scores if score is not None]
-    return max(stated_scores, default=None)
-
-
 def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
-    # The box that the parts cover together. On sides where tiles cut them, it is extended to where
-    # the boxes in the whole picture end.
+    """The box that the parts cover together."""
     bbox = list(around([part.bbox for part in parts]))
+    # On sides where tiles cut them all, the whole picture's box says where it ends.
     for side in _cut_sides(parts):
         farther = min if side < 2 else max  # left and top, or right and bottom
         bbox[side] = farther([bbox[side], *(sight.bbox[side] for sight in in_whole)])
@@ -228,11 +192,11 @@ def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
 
 
 def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
-    # The sides, from 0 for the left to 3 for the bottom, on which no part shows where the thing
-    # ends. Of the parts, only those that reach furthest could: all of these are cut there.
+    """The sides, from 0 for the left to 3, on which no part shows where the thing ends."""
     covered = around([part.bbox for part in parts])
     cut_sides = []
     for side in range(4):
+        # Only the parts that reach furthest could show it.
         furthest = [part for part in parts if part.bbox[side] == covered[side]]
         if all(part.cut[side] for part in furthest):
             cut_sides.append(side)
@@ -240,7 +204,7 @@ def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
 
 
 def _is_part(thing: Thing, other: Thing) -> bool:
-    # Whether a thing that is cut is a piece of the other, larger one.
+    """Whether a thing that is cut is a piece of the other, larger one."""
     bbox = box_of(thing.instance["bbox"])
     other_box = box_of(other.instance["bbox"])
     covered = area(intersection(bbox, other_box))

@@ -183,7 +183,11 @@ class _FormReader:
         found = find_json(text)
         is_one_value = self.read_json(found, text)
         self.parsed.addressed = is_one_value and self.parsed.names_phrases(self.phrases)
-        before = f"{answer.before} {_without_key(text[: found.start])}"
+        before_json = text[: found.start]
+        key = _KEY_BEFORE.search(before_json)  # `bbox_2d: [1, 2, 3, 4]`
+        if key is not None and plain_key(key[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
+            before_json = before_json[: key.start()]
+        before = f"{answer.before} {before_json}"
         after_json = text[found.end :]
         if _GOES_ON.fullmatch(f"{after_json}{answer.after}".strip()) is not None:
             self.parsed.truncated = True  # "[{…}, {…}] ..."
@@ -322,13 +326,6 @@ def _lacks_only_brace(found: JsonText, text: str) -> bool:
     _, last = value.pairs[-1]
     is_whole_list = isinstance(last, list) and not isinstance(last, CutArray)
     return is_whole_list and ends_answer(last)
-
-
-def _without_key(before: str) -> str:
-    match = _KEY_BEFORE.search(before)
-    if match is not None and plain_key(match[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
-        return before[: match.start()]
-    return before
 
 
 def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:

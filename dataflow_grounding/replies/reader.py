@@ -257,18 +257,14 @@ def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
         raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
     before = answer.before + answer.text[: start + found.start]
     after = " ".join([answer.text[start + found.end :], *found.comments, answer.after])
-    _check_words(before, after, found.values)
-    _refuse_repeated_keys(found.values)
-    return found, before, after
-
-
-def _check_words(before: str, after: str, values: Sequence[Any]) -> None:
-    has_denial = any(map(_denies, _objects_within(values)))
+    has_denial = any(map(_denies, _objects_within(found.values)))
     why = harm_without_boxes(before, is_after=False)
     if why is None:
         why = harm_without_boxes(after, is_after=True, has_denial=has_denial)
     if why is not None:
         raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
+    _refuse_repeated_keys(found.values)
+    return found, before, after
 
 
 def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:

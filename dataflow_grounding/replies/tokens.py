@@ -261,7 +261,7 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     parsed.truncated = parsed.truncated or not tags[-1].closes
     parts = _parts_to_read(text, tags, parsed)
     layout = _layout_of(parts)
-    labels_in_words = _labels_in_words(layout, parts)  # [] where they are in tags
+    labels_in_words = _labels_in_words(parts)  # [] where they are in tags
     labels_of_boxes: Sequence[str | None] = labels_in_words
     if not labels_in_words:
         has_tags_as_mineru = all(text.startswith("<|", tag.start) for tag in tags)
@@ -271,7 +271,9 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     for label, box in zip(labels_of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
     _drop_label_without_box(parts, parsed)
-    words = _words_next_to_boxes(parts)
+    words = [part.text for part in parts if part.kind == "words"]
+    if not layout.startswith("w"):
+        words.insert(0, "")  # for those before all labels and boxes
     if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
         return words[:1]  # those after a box are its label, or the text that is in it
     return words
@@ -288,13 +290,6 @@ def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list
             parts.append(part)
     _check_words_between(parts)
     return parts
-
-
-def _words_next_to_boxes(parts: Sequence[_Part]) -> list[str]:
-    """First the words before all labels and boxes, or "", then all other words."""
-    words = [part.text for part in parts if part.kind == "words"]
-    begins_with_words = bool(parts) and parts[0].kind == "words"
-    return words if begins_with_words else ["", *words]
 
 
 def _labels_in_tags(parts: Sequence[_Part]) -> list[str]:
@@ -327,8 +322,9 @@ def _check_words_between(parts: Sequence[_Part]) -> None:
             )
 
 
-def _labels_in_words(layout: str, parts: Sequence[_Part]) -> list[str]:
+def _labels_in_words(parts: Sequence[_Part]) -> list[str]:
     """The labels that follow boxes in words: Seed's <bbox>1 2 3 4</bbox> mug. [] for none."""
+    layout = _layout_of(parts)
     words_follow_each_box = re.fullmatch("w?(?:bw)+", layout)
     if not words_follow_each_box:
         return []
