@@ -37,7 +37,7 @@ SHOWN_AS = {
 
 # The name of a region, <region1>; the group is its number.
 _REGION = lazy_pattern(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
-_MOST_DIGITS = 9  # of a region's number
+_MOST_DIGITS = 9  # of a region's number that count: no request has more regions
 # "- <region1>: " at the beginning of a line, which is no part of what is said of the region
 _HEADING = lazy_pattern(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", re.IGNORECASE)
 
@@ -68,9 +68,7 @@ class RegionCaptions(NamedTuple):
 def region_caption(
     image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
 ) -> Request[RegionCaptions]:
-    """Make the request for what each region shows; they are marked in the image, in a style of
-    SHOWN_AS.
-    """
+    """Make the request for what each region shows; `marks` is a style of SHOWN_AS."""
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
     return request_about(
         "region_caption",
@@ -104,17 +102,12 @@ def _read_region_captions(reply: str, count: int) -> tuple[RegionCaptions, list[
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
-    """Return what a text says of each region that it names, as `<region1>`. A sentence that names
-    none is about the regions that were named last. Numbers above `count` are left out.
-
-    "<region1> is a dog. It runs. <region2> is a ball." with a count of 2 is
-    {1: "<region1> is a dog. It runs.", 2: "<region2> is a ball."}.
-    """
+    """Return what a text says of each region that it names, as `<region1>`, up to `count`."""
     sentences_by_region: dict[int, list[str]] = {}
-    current: list[int] = []  # the regions that were named last
+    current: list[int] = []
     for sentence in _BETWEEN_SENTENCES.split(text):
         numbers = _region_numbers(sentence)
-        if numbers:
+        if numbers:  # else it is about the regions that were named last
             current = [number for number in numbers if 1 <= number <= count]
         statement = _HEADING.sub("", sentence.strip())
         says_nothing = not statement.strip(" *-:")
@@ -126,17 +119,12 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
 
 
 def _region_numbers(sentence: str) -> list[int]:
-    # Only the first `_MOST_DIGITS` digits of a number count: no request has more regions.
     numbers = [int(digits[:_MOST_DIGITS]) for digits in _REGION.findall(sentence)]
     return list(dict.fromkeys(numbers))
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """Return a text about some of a picture's regions in which each has its number among all.
-
-    `places` are the indices of these regions among all, from 0. With (4, 7), <region2> becomes
-    <region8>, and <region3> stays: the text is about two regions only.
-    """
+    """Return a text with <region8> for <region2> where its `places`, from 0, are (4, 7)."""
 
     def renumbered_region(match: re.Match[str]) -> str:
         number = int(match[1][:_MOST_DIGITS])

@@ -76,10 +76,7 @@ class Checked(NamedTuple):
 def box_check(
     image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox], box_format: BoxFormat
 ) -> Request[Checked]:
-    """Make the request whether each phrase's thing is there, and whether each box is right. The
-    boxes are drawn and numbered in the picture; a second one shows the first `MOST_CROPS` small
-    ones enlarged.
-    """
+    """Make the request whether each phrase's thing is there, and whether each box is right."""
     verdict = {"type": "string", "enum": list(FITS)}
     schema = object_of(
         phrases=list_of(object_of(id=INTEGER, there=BOOLEAN, count=INTEGER)),
@@ -107,7 +104,7 @@ def box_check(
 def _with_small_boxes_enlarged(
     request: Request[Checked], image: Image, boxes: Sequence[DrawnBox]
 ) -> Request[Checked]:
-    # The request with a second picture of the small boxes, under their numbers, if there are any.
+    """Add a second picture of the small boxes, under their numbers, if there are any."""
     numbers = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
     if not numbers:
         return request
@@ -124,9 +121,7 @@ def missing_boxes(
     box_format: BoxFormat,
     merge_iou: float | None = MERGE_IOU,
 ) -> Request[list[Found]]:
-    """Make the request for boxes of phrases that haven't been found yet. The known `boxes` are
-    drawn in the picture; the answer has a Found for each phrase, without these.
-    """
+    """Make the request for boxes that haven't been found yet; the known ones are drawn in."""
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     grounding = phrase_grounding(shown, phrases, box_format, merge_iou)
     question = {**grounding.input, "boxes": _box_items(boxes, shown, box_format)}
@@ -173,24 +168,17 @@ def _read_checked(
     verdicts: dict[int, BoxVerdict] = {}
     if boxes and not is_cut_in_phrases:
         box_items = _items(data, "boxes", last_is_cut=is_cut_in_boxes)
-        verdicts = _verdicts_by_id(box_items, boxes, notes)
+        no_verdict = BoxVerdict(fit=None, reason="")
+        verdicts = _answers_by_id(box_items, len(boxes), _verdict, no_verdict, notes)
+        for number, verdict in verdicts.items():
+            if _has_opposite_reason(verdict, boxes[number - 1].text):
+                verdicts[number] = verdict._replace(fit=None)
     # `all_of` raises TruncatedReply where the answers that were cut off are missing.
     checked = Checked(
         all_of(presences, phrase_count, "the answer to the phrase", notes),
         all_of(verdicts, len(boxes), "the verdict", notes),
     )
     return checked, notes
-
-
-def _verdicts_by_id(
-    items: Sequence[Any], boxes: Sequence[DrawnBox], notes: list[Note]
-) -> dict[int, BoxVerdict]:
-    cannot_tell = BoxVerdict(fit=None, reason="")
-    verdicts = _answers_by_id(items, len(boxes), _verdict, cannot_tell, notes)
-    for number, verdict in verdicts.items():
-        if _has_opposite_reason(verdict, boxes[number - 1].text):
-            verdicts[number] = verdict._replace(fit=None)
-    return verdicts
 
 
 def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
@@ -201,9 +189,8 @@ def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
 
 
 def _has_opposite_reason(verdict: BoxVerdict, phrase: str) -> bool:
-    # Such a verdict tells nothing: the judge didn't see the picture, or calls a box of "a fork"
-    # right because it holds "a spoon, not a fork".
-    if says_unseen(verdict.reason):
+    """As where "a fork" has a "right" box because it holds "a spoon, not a fork"."""
+    if says_unseen(verdict.reason):  # the judge didn't see the picture
         return True
     return verdict.fit == "right" and denies_thing(verdict.reason, phrase)
 
@@ -219,23 +206,22 @@ def _answers_by_id(
     cannot_tell: T,
     notes: list[Note],
 ) -> dict[int, T]:
-    # The answers by the ids of their phrases or boxes, from 1 to `count`; `read` makes one of an
-    # item. Notes on what is wrong with them are added to `notes`.
-    # A word that wasn't asked for, such as "maybe", is taken as `cannot_tell`. If that is half of
-    # the answers or more, the reply is refused. With fewer it is kept, because the others are good.
-    numbered_items = _items_asked_for(items, count)
-    for _ in range(len(items) - len(numbered_items)):
-        notes.append(Note("dropped", "an answer to what was not asked"))
+    """The answers by the ids of their phrases or boxes, from 1 to `count`."""
     answers: dict[int, T] = {}
     unknown_words: dict[int, _UnknownWord] = {}
-    for number, item in numbered_items:
+    for item in items:
+        number = whole_number(item.get("id")) if isinstance(item, dict) else None
+        if number is None or not 1 <= number <= count:
+            notes.append(Note("dropped", "an answer to what was not asked"))
+            continue
         try:
             answer = read(item)
-        except _UnknownWord as error:
+        except _UnknownWord as error:  # as "maybe"
             unknown_words[number] = error
             answer = cannot_tell
         if answers.setdefault(number, answer) != answer:
             raise UnreadableReply(f"id {number} is answered twice, in different ways.")
+    # With fewer unknown words, the reply is kept, because the other answers are good.
     are_too_many = 2 * len(unknown_words) >= len(answers)
     if unknown_words and are_too_many:
         raise next(iter(unknown_words.values()))
@@ -244,23 +230,12 @@ def _answers_by_id(
     return answers
 
 
-def _items_asked_for(items: Sequence[Any], count: int) -> list[tuple[int, Mapping[str, Any]]]:
-    # The items that have an id from 1 to `count`, each with it.
-    numbered_items: list[tuple[int, Mapping[str, Any]]] = []
-    for item in items:
-        number = whole_number(item.get("id")) if isinstance(item, dict) else None
-        if number is not None and 1 <= number <= count:
-            numbered_items.append((number, item))
-    return numbered_items
-
-
 def _bare(word: str) -> str:
     return word.strip().removesuffix(".").rstrip().lower()
 
 
 def _is_there(item: Mapping[str, Any]) -> bool | None:
-    # true, "yes" -> True; null, "unsure" -> None
-    # "maybe" -> _UnknownWord; nothing, 3 -> UnreadableReply
+    """Return True for "yes", None for null and "unsure". Raise for anything else."""
     value = item.get("there", "")
     if value is None or isinstance(value, bool):
         return value
@@ -274,8 +249,7 @@ def _is_there(item: Mapping[str, Any]) -> bool | None:
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    # yes + 2, no + 0 -> as they are
-    # yes + 0, no + 2 -> neither is known: they contradict each other
+    """What contradicts itself, as yes and 0 do, is unknown."""
     there = _is_there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
@@ -288,8 +262,7 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
-    # "right." -> "right"; null -> None: the judge can't tell
-    # "maybe" -> _UnknownWord; nothing, 3 -> UnreadableReply
+    """Read "right.", or null: the judge can't tell. Raise for anything else."""
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:

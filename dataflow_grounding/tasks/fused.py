@@ -42,9 +42,7 @@ class Fused(NamedTuple):
 def caption_grounding(
     image: Image, caption: str, box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
 ) -> Request[Fused]:
-    """Make the request for the expressions in a caption and their boxes. Where a reply is cut off,
-    `CaptionGrounder` asks for one after the other.
-    """
+    """Make the request for the expressions in a caption and their boxes."""
     read_texts = expression_extraction(image, caption).read
     reader = _FusedReader(image, box_format, merge_iou, read_texts)
     width, height = image.sent_size
@@ -57,16 +55,14 @@ def caption_grounding(
         _schema(key),
         reader.read,
         box_format,
-        divisible=True,  # into the two tasks
+        divisible=True,  # into the two tasks, which `CaptionGrounder` then asks for
         box_key=key,
     )
 
 
 @dataclass(frozen=True)
 class _FusedReader:
-    """Reads each half of a reply as a reply to its own task: the texts as one to
-    expression_extraction, then the boxes as one to phrase_grounding.
-    """
+    """Reads a reply's texts as expression_extraction's, and its boxes as phrase_grounding's."""
 
     image: Image
     box_format: BoxFormat
@@ -86,10 +82,7 @@ class _FusedReader:
     def read_boxes(
         self, answer: ObjectAnswer, phrases: Sequence[str]
     ) -> tuple[list[Found], list[Note]]:
-        """Read the boxes under "objects", or else those that the expressions have of their own:
-        `{"expressions": [{"id": 1, "text": "a cup", "bbox": […]}]}`. Where a reply has both, they
-        have to be equal.
-        """
+        """Read the boxes under "objects", or else those that the expressions have of their own."""
         items = answer.fields["expressions"]
         objects = answer.fields.get("objects")
         ids = _ids_of(items)
@@ -104,7 +97,9 @@ class _FusedReader:
         if not phrases:
             return [], []
         found, notes = self.read_objects(objects, answer, phrase_by_id)
-        own_boxes_with_value = [own for own in own_boxes if _has_value(own)]
+        own_boxes_with_value = [
+            own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})
+        ]  # {"id": 1, "bbox": null} has none
         if own_boxes_with_value:
             own_found, _ = self.read_objects(own_boxes_with_value, answer, phrase_by_id)
             _check_equal(own_found, found, phrases)
@@ -119,13 +114,9 @@ class _FusedReader:
 
 
 def _ids_of(items: Sequence[Any]) -> list[int]:
-    # The ids of the expressions that have a text, in their order. Boxes name their expressions by
-    # these. Stated ids -> ids:
-    # 1, 2, 3 and none, none, none -> 1, 2, 3
-    # 1, none, 3 -> 1, 2, 3
-    # 0, 1, 2 and 3, 1, 2 -> as stated
-    # 0, none, 2 -> UnreadableReply: one has no id, and the others don't count from 1
+    """The ids of the expressions that have a text, by which boxes name them."""
     stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
+    # As in 1, 2, 3 and 1, none, 3. Other ids, such as 0, 1, 2, are taken as stated, and all needed.
     count_from_1 = all(
         stated is None or id_of(stated) == place for place, stated in enumerate(stated_ids, 1)
     )
@@ -144,8 +135,7 @@ def _ids_of(items: Sequence[Any]) -> list[int]:
 
 
 def _boxes_within(items: Sequence[Any], ids: Sequence[int], box_key: str) -> list[dict[str, Any]]:
-    # The expressions that have a box of their own, as items of "objects". `ids` are those of the
-    # expressions that have a text.
+    """The expressions that have a box of their own, as items of "objects"."""
     objects: list[dict[str, Any]] = []
     items_with_text = [item for item in items if text_of(item)]
     for item, id in zip(items_with_text, ids, strict=True):
@@ -154,11 +144,6 @@ def _boxes_within(items: Sequence[Any], ids: Sequence[int], box_key: str) -> lis
         if boxes:
             objects.append({"id": id, **boxes})
     return objects
-
-
-def _has_value(own_box: Mapping[str, Any]) -> bool:
-    # {"id": 1, "bbox": null} has none.
-    return any(own_box[key] for key in own_box.keys() - {"id"})
 
 
 def _is_box(key: str, value: Any, box_key: str) -> bool:
@@ -172,7 +157,7 @@ def _is_box(key: str, value: Any, box_key: str) -> bool:
 def _check_equal(
     own_found: Sequence[Found], found: Sequence[Found], phrases: Sequence[str]
 ) -> None:
-    # Refuses a reply in which an expression has other boxes of its own than under "objects".
+    """Refuse an expression with other boxes of its own than under "objects"."""
     for phrase, own, under_objects in zip(phrases, own_found, found, strict=True):
         own_boxes = sorted(instance["bbox"] for instance in own.instances)
         boxes_under_objects = sorted(instance["bbox"] for instance in under_objects.instances)
@@ -182,8 +167,7 @@ def _check_equal(
 
 @cache
 def _schema(box_key: str) -> Schema:
-    # A box names its expression by `id` alone. Its text would be paid for twice, and output is what
-    # costs most.
+    """A box names its expression by `id` alone: its text would be paid for twice."""
     expression = object_of(id=INTEGER, text=STRING, noun_chunk=STRING)
     thing = object_of(**{"id": INTEGER, box_key: BOX, "score": NUMBER_OR_NULL})
     return object_of(

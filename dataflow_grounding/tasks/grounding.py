@@ -129,9 +129,8 @@ def read_found(
 def _answers_in(
     reading: Reading, image: Image, phrase_by_id: Mapping[int, str], merge_iou: float | None
 ) -> tuple[list[Found], list[Note]]:
-    # A Found for each phrase. Two kinds of boxes are left out, each with a note, because runs count
-    # notes: boxes in the picture's padding, and boxes of a phrase that nearly equal another.
-    notes: list[Note] = []
+    """A Found for each phrase, without boxes in the picture's padding and nearly equal ones."""
+    notes: list[Note] = []  # on each that is left out, because runs count notes
     boxes: list[FoundBox] = []
     ids_in_padding: set[int | None] = set()  # of phrases with a box there
     for box in reading.boxes:
@@ -156,15 +155,11 @@ def _answers_in(
 def _found(
     number: int, instances: list[dict[str, Any]], reading: Reading, has_box_in_padding: bool
 ) -> Found:
-    # What was found for the phrase `number`.
-    # a box in the picture -> grounded
-    # a status that the reply states, as the embedded grounder does -> that status
-    # a box in the padding alone, or the reply isn't sure -> ambiguous
-    # nothing of these -> none
+    """What was found for the phrase `number`."""
     if instances:
         own_doubt = reading.doubts.get(number, "")
         return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
-    status = reading.statuses.get(number, "none")
+    status = reading.statuses.get(number, "none")  # as the embedded grounder states it
     reason = reading.reasons.get(number)
     if status == "none" and has_box_in_padding:
         status = "ambiguous"
@@ -207,8 +202,7 @@ def _schema(box_key: str) -> Schema:
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
-    # Refuses a reply that has lost a phrase's answer, so that it is asked for again. Else the
-    # phrase's thing would pass for absent.
+    """Refuse a reply that has lost a phrase's answer: its thing would pass for absent."""
     answered_ids = {box.id for box in reading.boxes}
     answered_ids.update(reading.statuses)
     if reading.count("truncated") and len(answered_ids) < count:

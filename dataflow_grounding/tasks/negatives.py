@@ -36,9 +36,7 @@ class Changed(NamedTuple):
 
 
 def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Request[list[Changed]]:
-    """Make the request for phrases that differ in one thing from what is in the picture. The answer
-    has at most `count`. All differ, by `class_key`, from each other and from `phrases`.
-    """
+    """Make the request for at most `count` phrases that differ in one thing from the picture."""
     schema = object_of(
         negatives=list_of(
             object_of(id=INTEGER, change={"type": "string", "enum": list(CHANGES)}, text=STRING)
@@ -76,8 +74,7 @@ def _read_changed(
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
-    # The phrase of an item of the reply, which names one of the `count` right phrases by id; None
-    # where a part of that is missing or wrong.
+    """The phrase of an item that names one of the `count` right ones by id; None for others."""
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
     text = data_phrase(item.get("text"))

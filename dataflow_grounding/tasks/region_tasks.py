@@ -58,11 +58,7 @@ def region_items(
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
-    """Return the objects of the list under `key`, and notes: one on each item that is no object.
-    If the reply is cut off, the last object is left out, because a part of it may be missing.
-
-    Raises UnreadableReply where there is no list, or it has items and none is an object.
-    """
+    """Return the objects of the list under `key`, but not one that may be cut off, and notes."""
     data, notes = read_object(reply, required=key)
     values = data[key]
     if not isinstance(values, list):
@@ -78,12 +74,12 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 
 
 def read_by_id(
-    reply: str, key: str, count: int, other_name: str = "id"
+    reply: str,
+    key: str,
+    count: int,
+    other_name: str = "id",  # a further key under which models write the id
 ) -> tuple[dict[int, dict[str, Any]], list[Note]]:
-    """Return the objects of the list under `key` by their ids, from 1 to `count`, and notes: one on
-    each object with another id. `other_name` is a further key under which models write the id.
-    Raises UnreadableReply where an id has objects that differ.
-    """
+    """Return the objects of the list under `key` by their ids, from 1 to `count`, and notes."""
     items, notes = read_items(reply, key)
     item_by_id: dict[int, dict[str, Any]] = {}
     for item in items:
@@ -98,12 +94,13 @@ def read_by_id(
     return item_by_id, notes
 
 
-def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
-    """Return the answers in the order of their ids, from 1 to `count`.
-
-    Where one is missing, this raises TruncatedReply if `notes` say that the reply is cut off, else
-    UnreadableReply. `what` is an answer's name in the error's text.
-    """
+def all_of(
+    answer_by_id: Mapping[int, T],
+    count: int,
+    what: str,  # an answer's name in the error's text
+    notes: Sequence[Note],
+) -> list[T]:
+    """Return the answers in the order of their ids, from 1 to `count`, unless one is missing."""
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
     if not missing:
@@ -115,9 +112,7 @@ def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence
 
 
 def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """Return the indices of the regions that a reply names by an id or a list of ids, each once,
-    and a note on each id that no region has. The ids [3, 1, 1] are the indices [2, 0].
-    """
+    """Return the indices of the regions that ids name: [2, 0] for [3, 1, 1]; and notes."""
     if value is None:
         return [], []
     items = value if isinstance(value, list) else [value]
@@ -143,9 +138,7 @@ def text_of(value: Any) -> str:
 
 
 def data_text(value: Any) -> str:
-    """Return a text as a column has it, without markup; "" for a value that is no text, such as a
-    refusal.
-    """
+    """Return a text as a column has it, without markup; "" for a value such as a refusal."""
     text = without_markup(text_of(value))
     return "" if is_no_text(text) else text
 
@@ -257,12 +250,12 @@ def _read_merged(reply: str, region_count: int) -> tuple[list[Merged], list[Note
 def _check_no_region_is_lost(
     expressions: Sequence[Merged], item_count: int, region_count: int
 ) -> None:
-    # An item that can't be used may have named any region. Where each region is named by another
-    # item, none is lost.
     if not expressions:
         raise UnreadableReply(
             'no item of "expressions" has a "text" and the id of a region in "region_ids".'
         )
+    # An item that can't be used may have named any region. Where each region is named by another
+    # item, none is lost.
     has_useless_items = len(expressions) < item_count
     named_places = {place for expression in expressions for place in expression.places}
     if has_useless_items and len(named_places) < region_count:
@@ -283,11 +276,9 @@ def double_check(
     expressions: Sequence[Merged],
     regions: Sequence[Region],
     box_format: BoxFormat,
-    texts: Sequence[str] = (),
+    texts: Sequence[str] = (),  # columns of the regions, for a serving that sees no pictures
 ) -> Request[list[Check]]:
-    """Make the request whether each expression is right; the answer has a Check for each, in order.
-    `texts` names columns of the regions, such as "type", for a serving that sees no pictures.
-    """
+    """Make the request whether each expression is right; the answer has a Check for each."""
     items: list[dict[str, Any]] = []
     for number, expression in enumerate(expressions, 1):
         region_ids = [place + 1 for place in expression.places]
@@ -329,7 +320,7 @@ def _read_checks(
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
-    # true, "yes" -> True; null -> None: the model can't tell; "maybe", nothing -> UnreadableReply
+    """True for "yes"; None for null: the model can't tell."""
     value = item.get("matches", "")
     if isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), "")
@@ -354,8 +345,7 @@ def _check_of(
 
 
 def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
-    # Whether the rest of a check denies that the expression matches.
-    # 1. It names other regions. A model that mends nothing may leave ids and text empty.
+    """Whether the rest of a check denies that the expression matches."""
     is_empty = stated_ids == [] and not check.text
     names_regions = stated_ids is not None and not is_empty
     if names_regions and set(check.places) != set(expression.places):
@@ -371,8 +361,7 @@ def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
 def _ids_with_text_of_another(
     check_by_id: Mapping[int, Check], expressions: Sequence[Merged]
 ) -> list[int]:
-    # The ids of checks that mend an expression's text to one that another expression has, too, for
-    # other regions: "the blue car" for each of two cars.
+    """The checks that mend texts to one for other regions: "the blue car" for two cars."""
     places_by_text: dict[str, set[frozenset[int]]] = {}  # of all expressions, once mended
     mended_texts: dict[int, str] = {}
     for number, check in check_by_id.items():

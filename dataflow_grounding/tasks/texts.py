@@ -92,9 +92,7 @@ _REGION_NAMED = lazy_pattern(
 
 
 def is_no_text(text: str) -> bool:
-    """Whether a text says nothing of a picture: signs alone, a placeholder, a word for none, JSON,
-    the name of a region, or a refusal.
-    """
+    """Whether a text says nothing of a picture, such as a placeholder or a refusal."""
     if not any(sign.isalnum() for sign in text):
         return True
     if _PLACEHOLDER.fullmatch(folded(text)) or _IN_BRACKETS.fullmatch(text):
@@ -105,9 +103,7 @@ def is_no_text(text: str) -> bool:
 
 
 def is_no_phrase(text: str) -> bool:
-    """Whether a text is no phrase to train on: no text, a sentence that denies a thing, or one that
-    has a box in it, which gives the answer away.
-    """
+    """Whether a text is no phrase to train on. A box in it gives the answer away."""
     if is_no_text(text) or _BOX.search(text):
         return True
     return _NO_PHRASE.match(_with_whole_words(text)) is not None
@@ -119,16 +115,12 @@ def is_refusal(text: str) -> bool:
 
 
 def saw_no_picture(text: str) -> bool:
-    """Whether a text says at its beginning that the picture wasn't seen: "I can't see the image",
-    but not "I can't see a dog".
-    """
+    """Whether a text begins as "I can't see the image", and not as "I can't see a dog"."""
     return is_refusal(text) and _NO_PICTURE.search(text.casefold()) is not None
 
 
 def without_markup(text: str) -> str:
-    """Return a text without Markdown's list mark and bold, and without regions in parentheses: "the
-    red car" of "1. **the red car** (region 2)".
-    """
+    """Return "the red car" of "1. **the red car** (region 2)"."""
     plain = _BOLD.sub(r"\1", text)
     list_mark = _LIST_MARK.match(plain)
     if list_mark is not None:
@@ -137,6 +129,6 @@ def without_markup(text: str) -> str:
 
 
 def _with_whole_words(text: str) -> str:
-    # The beginning of a text: "I can't" becomes "i can not", "I'm" "i am", "there's" "there is".
+    """The beginning of a text, with "i am" for "I'm" and "there is" for "there's"."""
     plain = with_whole_negations(text[:_LONGEST_BEGINNING])
     return re.sub(r"\bi'm\b", "i am", plain).replace("there's", "there is")

@@ -68,13 +68,11 @@ class AskingForm:
         return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return a request put in this form: the same object if that changes nothing. The reply's
-        form changes only for boxes of phrases; thinking changes for any request.
-        """
+        """Return a request put in this form: the same object if that changes nothing."""
         changes: dict[str, Any] = {}
         if self.thinking != "default":
             changes["form"] = ReplyForm(thinking=self.thinking)
-        if request.task == WITH_FORMS:
+        if request.task == WITH_FORMS:  # other replies keep their form
             form = changes.get("form", request.form)
             changes.update(self._changes_of_reply(request, form))
         if not changes:
@@ -82,8 +80,7 @@ class AskingForm:
         return replace(request, **changes)
 
     def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
-        # The fields of a request for boxes that this form changes. `form` is the form of its reply,
-        # with the thinking that was asked for.
+        """The fields of a request for boxes that this form changes, with its thinking in `form`."""
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
         if self.reply == "lines":
@@ -99,18 +96,13 @@ class AskingForm:
             return changes
         changes.update(self._changes_of_words(request, key))
         changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
-        changes["read"] = self._read_with(request.read, key, usual_key)
-        return changes
-
-    def _read_with(
-        self, read: Callable[[str], ReadReply[T]], key: str, usual_key: str
-    ) -> Callable[[str], ReadReply[T]]:
-        # How a reply in JSON is read that has its boxes under `key`, perhaps in lists.
+        read = request.read
         if key != usual_key:
             read = partial(_read_renamed, read, key, usual_key)
         if self.boxes == "lists":
             read = partial(_read_each_phrase, read)
-        return read
+        changes["read"] = read
+        return changes
 
     def _changes_of_words(self, request: Request[Any], key: str) -> dict[str, Any]:
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
@@ -141,9 +133,7 @@ def forms_with_prompt(prompt_name: str) -> list[str]:
 
 
 def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
-    """Return a form by its name, or by its parts: `{from: json, thinking: off}`. Parts that are
-    left out are those of the form `from`, or of "auto".
-    """
+    """Return a form by its name, or by its parts: `{from: json, thinking: off}`."""
     if isinstance(asking, AskingForm):
         return asking
     if isinstance(asking, str):
@@ -167,8 +157,8 @@ def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    # The words that fill a prompt, with another key for boxes. `BoxFormat.instructions` has written
-    # 'under the key "bbox_2d" ' among them. Lines have no key, so there that is taken out.
+    """The words that fill a prompt, with another key for boxes, or none."""
+    # `BoxFormat.instructions` has written this among the words.
     usual = f'under the key "{words["box_key"]}" '
     own = f'under the key "{key}" ' if is_named else ""
     box_format = words["box_format"].replace(usual, own)
@@ -176,7 +166,7 @@ def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str
 
 
 def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
-    # The schema of a reply whose boxes are under `new_key`, in place of `key`.
+    """The schema of a reply whose boxes are under `new_key`, in place of `key`."""
     if boxes == "lists":  # an object for each phrase, with all its boxes
         item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
         return object_of(objects=list_of(item))
@@ -188,23 +178,21 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _read_renamed(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str, reply: str
 ) -> ReadReply[T]:
-    # `{"label": "box", "box": […]}` becomes `{"label": "box", "bbox_2d": […]}`: only a key has a
-    # colon after it.
+    """`{"label": "box", "box": […]}` becomes `{"label": "box", "bbox_2d": […]}`."""
+    # only a key has a colon after it
     return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
 
 
 def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
-    # Boxes in lines are read as if the reply had them as objects with the usual key. A reply that
-    # isn't in lines is read as usual: the model answered in its own form.
+    """Read boxes in lines as if the reply had them as objects with the usual key."""
     objects = objects_of_lines(reply, key)
     if objects is None:
-        return read(reply)
+        return read(reply)  # the model answered in its own form
     return _read_each_phrase(read, json.dumps({"objects": objects}, ensure_ascii=False))
 
 
 def _read_each_phrase(read: Callable[[str], ReadReply[T]], reply: str) -> ReadReply[T]:
-    # Lines and lists are asked for with one for each phrase, also where its thing isn't there. So a
-    # phrase that the reply doesn't name was forgotten.
+    """Refuse a reply that leaves a phrase out: lines and lists are to name each."""
     answer, notes = read(reply)
     all_found = answer if isinstance(answer, list) else []  # a check's answer is no list
     for number, found in enumerate(all_found, 1):

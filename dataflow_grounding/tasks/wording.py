@@ -66,11 +66,7 @@ class Wording:
         return bool(self.prompts or self.guidance or self.definitions or self.asking)
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return a request as the user has it put: the same object if that changes nothing.
-
-        Definitions go into the data; the sentence on them, then the guidance, follow the
-        instructions.
-        """
+        """Return a request as the user has it put: the same object if that changes nothing."""
         if self.asking:  # first, because it settles which prompt is used
             request = self.asking.of(request)
         changes = self._own_prompts_for(request)
@@ -89,7 +85,7 @@ class Wording:
         return replace(request, **changes)
 
     def _own_prompts_for(self, request: Request[Any]) -> dict[str, Any]:
-        # The fields of the request that the user's own prompts change.
+        """The fields of the request that the user's own prompts change."""
         changes: dict[str, Any] = {}
         prompt = request.prompt
         template = self.prompts.get(prompt.name or request.task)
@@ -117,21 +113,17 @@ class Wording:
 
 
 def ejected(name: str) -> str:
-    """Return a shipped prompt for a user's own file to begin with. Unless it is a system message,
-    it gets the line `<input>`, where the data goes.
-    """
+    """Return a shipped prompt for a user's own file to begin with."""
     if name not in prompt_names():
         raise SpecError(f"no prompt {name!r}{_nearest(name)}")
     text = load_prompt(name)
-    if name not in SYSTEM_PROMPTS:
+    if name not in SYSTEM_PROMPTS:  # a system message has no data
         text += f"\n\n{INPUT}"
     return f"{text}\n"
 
 
 def read_prompts(folder: str) -> dict[str, str]:
-    """Read the prompts in a folder, by the names of their files without ".txt"; other files are
-    passed over.
-    """
+    """Read the prompts in a folder, by the names of their files without ".txt"."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
     except OSError as error:
@@ -170,7 +162,7 @@ def _is_text(value: object) -> bool:
 
 
 def _check_prompt(name: str, text: str) -> None:
-    # Raises SpecError for a user's own prompt without what makes its replies readable.
+    """Refuse a user's own prompt without what makes its replies readable."""
     if name not in prompt_names():
         raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
     if not _is_text(text):
@@ -196,8 +188,7 @@ class _NeededPart(NamedTuple):
 
 
 def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
-    # What of a shipped prompt its replies depend on.
-    # 1. Placeholders, such as {box_format}.
+    """What of a shipped prompt its replies depend on."""
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield _NeededPart(placeholder, re.escape(placeholder))
     _, _, reply = shipped.rpartition(_REPLY)
@@ -211,7 +202,7 @@ def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    # Yields all texts in a JSON value, without the keys.
+    """All texts in a JSON value, without the keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -223,8 +214,7 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _is_word_in(term: str, text: str) -> bool:
-    # "cup" is in "a cup, full", but not in "a cupboard". Where words aren't parted by blanks, as in
-    # Chinese, a term may be anywhere.
+    """Whether a term is in a text as "cup" is in "a cup, full", but not in "a cupboard"."""
     start = text.find(term)
     while start >= 0:
         end = start + len(term)
@@ -237,8 +227,8 @@ def _is_word_in(term: str, text: str) -> bool:
 
 
 def _are_one_word(left: str, right: str) -> bool:
-    # Whether two characters next to each other are of the same word. In scripts such as Chinese,
-    # where blanks don't part words, that can't be seen: then they aren't.
+    """Whether two neighbouring characters are of one word, where blanks part words."""
+    # In scripts such as Chinese, that can't be seen: there a term may be anywhere.
     return all(char.isalnum() and char < _FIRST_CHINESE for char in (left, right))
 
 
