@@ -40,6 +40,7 @@ from dataflow_grounding.formats.imported import (
 )
 from dataflow_grounding.formats.label_files import Label
 from dataflow_grounding.formats.reading import (
+    CountedPlaces,
     KeyedExpression,
     check_expression,
     entry_errors,
@@ -95,9 +96,7 @@ class CocoFile:
         self._largest = {"images": 0, "annotations": 0, "categories": 0}
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
         self.no_json = 0  # how many keys of entries `with_json_keys` has left out
-        # annotations with the id of an earlier one, as where ids begin again with each image
-        self.repeated_id_count = 0
-        self.first_repeated_id = ""
+        self.repeated_ids = CountedPlaces()  # as where ids begin again with each image
         # A database without a name is a temporary file. SQLite removes it at the end.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
@@ -137,7 +136,7 @@ class CocoFile:
         return list_names
 
     def _move_refused_of_no_image(self) -> None:
-        """Tell in `of_no_image` what nobody will ask `refused` for: their image isn't listed."""
+        """Move to `of_no_image` what was refused of unlisted images, which nobody asks for."""
         if not self._refused:
             return
         listed_ids = {own_id for own_id, _, _ in self.images()}
@@ -185,8 +184,7 @@ class CocoFile:
         try:
             self._rows.execute(insert, (unique_id, *facts))
         except sqlite3.IntegrityError:  # an earlier one has the id, which does no harm
-            self.repeated_id_count += 1
-            self.first_repeated_id = self.first_repeated_id or own_id
+            self.repeated_ids.add(_REPEATED_IDS, f"{own_id:.80}")
             self._rows.execute(insert, (None, *facts))
         except UnicodeEncodeError:
             why = self._why_no_text("annotations", own_id)
@@ -338,9 +336,7 @@ class _ReadsCoco(Format):
     def _remarks_on(self, coco: CocoFile) -> list[str]:
         remarks = [*remarks_on_shared_names(coco.categories(), self.name)]
         remarks += counted_items(_OTHER_KEYS, coco.other_keys)
-        if coco.repeated_id_count:
-            first = f"the first is {coco.first_repeated_id:.80}"
-            remarks.append(f"{_REPEATED_IDS}: {coco.repeated_id_count:,}, {first}")
+        remarks += coco.repeated_ids.remarks()
         if self.detects:  # in a file with captions a picture has an entry for each: that is usual
             remarks += counted_items(SHARED_NAMES, coco.shared_names())
         return remarks

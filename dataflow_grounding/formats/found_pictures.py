@@ -10,10 +10,12 @@ from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.paths import joined
 from dataflow_grounding.data.records import path_of
 from dataflow_grounding.formats.imported import COLUMN
+from dataflow_grounding.formats.reading import CountedPlaces
 
 # Where tools put the pictures of their file: next to it; supervision and CVAT in images/ (CVAT's
 # COCO in that of its subset), FiftyOne in data/, VOC's devkit in JPEGImages/.
 _FOLDERS = ("", "images", "images/default", "data", "JPEGImages")
+_RENAMED = "pictures whose names differ in the case of letters or Unicode's form"
 _OF_FILES = "annotations"  # a folder for files alone: the pictures' is next to it, not in it
 
 
@@ -27,8 +29,7 @@ def with_found_pictures(
     only in the case of letters or in Unicode's form, unless there are several.
     """
     subfolders = _subfolders_of_pictures(folder)
-    renamed_count = 0
-    first_renamed = ""
+    renamed = CountedPlaces()
     for row in rows:
         stated = path_of(row)
         found = _found(folder, subfolders, stated)
@@ -37,14 +38,9 @@ def with_found_pictures(
             # `in`, because the stated path may be Windows': "a\\b.jpg" has the name "b.jpg" in it.
             has_other_name = os.path.basename(found) not in stated
             if has_other_name:
-                renamed_count += 1
-                first_renamed = first_renamed or f"{stated}, which is {found}"
+                renamed.add(_RENAMED, f"{stated}, which is {found}")
         yield row
-    if renamed_count:
-        remarks.append(
-            "pictures whose names differ in the case of letters or Unicode's form:"
-            f" {renamed_count:,}, the first is {first_renamed}"
-        )
+    remarks += renamed.remarks()
 
 
 def _subfolders_of_pictures(folder: str) -> list[str]:

@@ -591,7 +591,7 @@ def _is_plain_box(instance: Any) -> bool:
 
 
 def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
-    """Whether a box is a part of the first pixel, as where its numbers are shares of the sides."""
+    """Whether a box is a part of the first pixel: its numbers are then shares of the sides."""
     x1, y1, x2, y2 = bbox
     is_in_first_pixel = 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
     return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)
@@ -739,13 +739,28 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
     return is_left_or_above or x2 > width + ROUNDING or y2 > height + ROUNDING
 
 
-class Doubts:
-    """What of an import can't be right, counted, with the first place of each kind."""
+class CountedPlaces:
+    """Counts of what was found, each with the first place where it was."""
 
-    def __init__(self, compares: bool) -> None:
-        self.compares = compares  # stated sizes with those of the pictures
+    def __init__(self) -> None:
         self._counts = Counter[str]()
         self._first: dict[str, str] = {}
+
+    def add(self, what: str, where: str) -> None:
+        self._first.setdefault(what, where)
+        self._counts[what] += 1
+
+    def remarks(self) -> list[str]:
+        counts = self._counts.items()
+        return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
+
+
+class Doubts(CountedPlaces):
+    """What of an import can't be right."""
+
+    def __init__(self, compares: bool) -> None:
+        super().__init__()
+        self.compares = compares  # stated sizes with those of the pictures
 
     def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
         """Take in a record, the size that it states, and that of its picture, if they are known."""
@@ -755,22 +770,14 @@ class Doubts:
             return
         sides = f"{size[0]} x {size[1]} px"
         if real is not None and real != size:
-            self._add(_OTHER_SIZE, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
+            self.add(_OTHER_SIZE, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
         for expression in record["expressions"]:
             for instance in expression["instances"]:
                 box = box_of(instance["bbox"])
                 is_outside = area(clamp(box, size)) <= 0
                 if is_outside or reaches_beyond(box, size):
                     where = f"{expression['text']!r:.60} {list(box)} in {name} ({sides})"
-                    self._add(_OUTSIDE if is_outside else _BEYOND, where)
-
-    def _add(self, what: str, where: str) -> None:
-        self._first.setdefault(what, where)
-        self._counts[what] += 1
-
-    def remarks(self) -> list[str]:
-        counts = self._counts.items()
-        return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
+                    self.add(_OUTSIDE if is_outside else _BEYOND, where)
 
 
 def with_sizes(

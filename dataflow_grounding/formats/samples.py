@@ -152,11 +152,13 @@ class SampleMaker:
                 records = list(records)
             self._look_at_whole_pictures(records)
         for number, record in enumerate(records, 1):
+            sample: Sample | None = None
             try:
                 sample = self._sample(record)
             except RecordError as error:
-                self._count_left_out(record, f"record {number}: {error}")
-                continue
+                self._exported.left_out += 1
+                if len(self._exported.reasons) < _MAX_REASONS:
+                    self._exported.reasons.append(f"record {number}: {error}")
             # A model may say something next to its answers. What it says of most records is only
             # its manner, so this is counted over all records. What it says of few is a warning: it
             # is watched for on written records that no person has decided on.
@@ -169,13 +171,6 @@ class SampleMaker:
                 self.last_record = sample.record
                 yield sample
         self._add_remarks()
-
-    def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
-        self._exported.left_out += 1
-        # manners are counted over all records, also of those without a sample
-        self._exported.manners.add(wordings_of(record), watched=False)
-        if len(self._exported.reasons) < _MAX_REASONS:
-            self._exported.reasons.append(why)
 
     def _add_remarks(self) -> None:
         remarks = self._exported.remarks
@@ -412,7 +407,7 @@ class SampleMaker:
         return phrases_once
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        """Keep one box for each thing: "a person" and "a human" may each have a box of the same."""
+        """Keep one box for each thing, which "a person" and "a human" may both have."""
         numbers_of_class: dict[str, list[int]] = {}  # of the phrases of each class
         for number, phrase in enumerate(phrases):
             numbers_of_class.setdefault(self._format.thing(phrase), []).append(number)
@@ -567,7 +562,7 @@ def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[
 def _staying_boxes_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
-    """Return the best of a thing's boxes, and what the imported file had of the others with it.
+    """Return a thing's best box, and if it is from the imported file, its others there.
 
     Boxes are (the phrase's number, the box's index), the best first.
     """

@@ -245,8 +245,9 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     expressions = row.get("expressions")
     if not isinstance(expressions, list):
         expressions = []
-    if not _are_readable(expressions):
-        return dict(row)
+    for expression in expressions:
+        if not isinstance(expression, Mapping) or not isinstance(expression.get("text"), str):
+            return dict(row)
     if all("status" in expression for expression in expressions):
         return dict(row)
     caption = row.get("cleaned_caption")
@@ -259,13 +260,6 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
         # Its own status, if it has one, stays.
         completed.append({"status": status, **expression, "char_span": char_span})
     return {**row, "expressions": completed}
-
-
-def _are_readable(expressions: list[Any]) -> bool:
-    for expression in expressions:
-        if not isinstance(expression, Mapping) or not isinstance(expression.get("text"), str):
-            return False
-    return True
 
 
 def _expression_in_pixels(expression: Any, regions: Regions) -> Any:

@@ -24,6 +24,7 @@ from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import (
     BY_STEM,
+    CountedPlaces,
     TarSample,
     entry_errors,
     files_under,
@@ -139,12 +140,12 @@ class WebDataset(Format):
         own path stays.
         """
         self.class_names = classes_of(path)
-        by_stem = _CountWithFirst(BY_STEM)
-        without_picture = _CountWithFirst("samples without a picture, whose records name one")
+        by_stem = CountedPlaces()
+        without_picture = CountedPlaces()
         for file in _files(path, ".tar"):
             for sample in tar_samples(file):
                 if sample.by_stem:
-                    by_stem.add(sample.where)
+                    by_stem.add(BY_STEM, sample.where)
                 with entry_errors(sample.where, self.bad):  # at an error the sample is left out
                     row = _row_in(sample)
                     if row is None:
@@ -153,10 +154,11 @@ class WebDataset(Format):
                         count_with_first(self.passed_over, what, sample.where)
                         continue
                     if not sample.picture:
-                        without_picture.add(sample.where)
+                        what = "samples without a picture, whose records name one"
+                        without_picture.add(what, sample.where)
                     picture = sample.parts.get(sample.picture)  # its bytes, or None
                     yield _record(row, picture, self.pictures)
-        self.remarks += [*by_stem.lines(), *without_picture.lines()]
+        self.remarks += [*by_stem.remarks(), *without_picture.remarks()]
 
 
 def _row_in(sample: TarSample) -> Any:
@@ -165,24 +167,6 @@ def _row_in(sample: TarSample) -> Any:
         raise sample.error
     json_part = sample.part(".json")
     return None if json_part is None else json.loads(json_part)
-
-
-@dataclass
-class _CountWithFirst:
-    """How often something was found, and where first."""
-
-    what: str
-    count: int = 0
-    first: str = ""
-
-    def add(self, where: str) -> None:
-        self.count += 1
-        self.first = self.first or where
-
-    def lines(self) -> list[str]:
-        if not self.count:
-            return []
-        return [f"{self.what}: {self.count:,}, the first is {self.first}"]
 
 
 def _parquet_schema() -> Any:

@@ -273,14 +273,6 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
                 yield x1, y1 + start, x2, y1 + start + dash_length
 
 
-class _Placing(NamedTuple):
-    """A text at a spot. `min` of several is the one that hides least."""
-
-    harm: float
-    text: str
-    spot: Box
-
-
 class _PlacedLabel(NamedTuple):
     text: str
     font: "FreeTypeFont"
@@ -292,20 +284,20 @@ def _place_label(
 ) -> _PlacedLabel | None:
     """Return the first version of the label with a spot that hides little, else the best one."""
     font, versions = _versions(mark, sizes)
-    placings: list[_Placing] = []  # the best of each version
+    placings: list[tuple[float, str, Box]] = []  # the best of each version, after its harm
     for version in versions:
         width = round(font.getlength(version)) + 2 * sizes.padding
         spots = list(_spots(mark.box, width, sizes))
         if not spots:
             continue
         harm, spot = _least_harmful(spots, mark.box, other_boxes, spots_taken)
-        placings.append(_Placing(harm, version, spot))
+        placings.append((harm, version, spot))
         if harm < _LITTLE_HARM:
             break
     if not placings:
         return None
-    best = min(placings)
-    return _PlacedLabel(best.text, font, best.spot)
+    _, text, spot = min(placings)
+    return _PlacedLabel(text, font, spot)
 
 
 def _versions(mark: _DrawnMark, sizes: _Sizes) -> tuple["FreeTypeFont", list[str]]:
@@ -346,47 +338,24 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
         return
-    ring = _ring(box, sizes)
-    # A label may be pushed along the side of its box to be in the picture. It is left out where it
-    # would have to be pushed onto the box.
-    for left, top in _places_above_or_below(ring, width, height, sizes.halo):
-        spot = _pushed_inside(left, top, width, height, sizes)
-        is_pushed_onto_box = spot[1] != top
-        if not is_pushed_onto_box:
-            yield spot
-    for left, top in _places_left_or_right(ring, width, height, sizes.halo):
-        spot = _pushed_inside(left, top, width, height, sizes)
-        is_pushed_onto_box = spot[0] != left
-        if not is_pushed_onto_box:
-            yield spot
-    for left, top in _places_in_corners(ring, width, height, sizes):
-        yield _pushed_inside(left, top, width, height, sizes)
-
-
-# A place is a label's top left corner. A label lies on the halo of its box's outline, so that the
-# two edges are one line.
-
-
-def _places_above_or_below(ring: Box, width: int, height: int, halo: int) -> list[tuple[int, int]]:
-    """Return the places flush with the left or the right side of the outline."""
-    x1, y1, x2, y2 = ring
-    tops = (y1 - height + halo, y2 - halo)
-    return [(left, top) for top in tops for left in (x1, x2 - width)]
-
-
-def _places_left_or_right(ring: Box, width: int, height: int, halo: int) -> list[tuple[int, int]]:
-    """Return the places flush with the upper or the lower side of the outline."""
-    x1, y1, x2, y2 = ring
-    lefts = (x2 - halo, x1 - width + halo)
-    return [(left, top) for left in lefts for top in (y1, y2 - height)]
-
-
-def _places_in_corners(ring: Box, width: int, height: int, sizes: _Sizes) -> list[tuple[int, int]]:
-    x1, y1, x2, y2 = ring
+    x1, y1, x2, y2 = _ring(box, sizes)
+    # A label lies on the halo of its box's outline, so that the two edges are one line. It may be
+    # pushed along the side of its box to be in the picture. It is left out where it would have to
+    # be pushed onto the box.
+    for top in (y1 - height + sizes.halo, y2 - sizes.halo):  # above or below
+        for left in (x1, x2 - width):
+            spot = _pushed_inside(left, top, width, height, sizes)
+            if spot[1] == top:
+                yield spot
+    for left in (x2 - sizes.halo, x1 - width + sizes.halo):  # right or left
+        for top in (y1, y2 - height):
+            spot = _pushed_inside(left, top, width, height, sizes)
+            if spot[0] == left:
+                yield spot
     inset = sizes.ring - sizes.halo
-    lefts = (x1 + inset, x2 - inset - width)
-    tops = (y1 + inset, y2 - inset - height)
-    return [(left, top) for top in tops for left in lefts]
+    for top in (y1 + inset, y2 - inset - height):  # in the corners
+        for left in (x1 + inset, x2 - inset - width):
+            yield _pushed_inside(left, top, width, height, sizes)
 
 
 def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) -> Box:
