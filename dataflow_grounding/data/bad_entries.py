@@ -58,7 +58,7 @@ class BadEntries:
         self.note(why)
 
     def note_picture(self, why: str) -> None:
-        """Take in that a picture is left out with all its objects, also those noted before."""
+        """Take in that a picture is left out, as one entry with the objects noted before."""
         self._objects_left_out = 0
         self.note(why)
 
@@ -91,7 +91,7 @@ class BadEntries:
 
 
 def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
-    """Count what an import leaves out; the text in the report names the first, and counts all."""
+    """Count what an import leaves out, as "outlines of no use, of which the first is a.json: …"."""
     start = f"{what}, of which the first is "
     for text in passed_over:
         if text.startswith(start):

@@ -105,6 +105,7 @@ class _Bucket:
         return within(self.root, name, self.address) if name else self.root
 
     def call(self, path: str, function: Callable[[Any, str], T]) -> T:
+        """Call a function with fsspec's file system and a path in it; return what it returns."""
         with system_errors(self.address):
             return function(self._system, f"{self._path}/{path}".rstrip("/"))
 
@@ -223,7 +224,7 @@ class _Bucket:
             to_list = sorted(step_folders - was_listed)
 
     def _is_read_by_runs(self, path: str) -> bool:
-        if not path.endswith(_ROWS):  # it may be large
+        if not path.endswith(_ROWS):  # other files may be large, and no run needs them
             return False
         path_in_subfolder = posixpath.relpath(path, self.subfolder or ".")
         folder = posixpath.dirname(path_in_subfolder)

@@ -9,7 +9,7 @@ from dataflow_grounding._util.paths import kind_of, open_input
 
 
 def read_class_file(path: str) -> Any:
-    """Return the class names in a file, or what a JSON or YAML of another form holds."""
+    """Return the class names in COCO's JSON, Ultralytics' YAML, or a file with one in each line."""
     ending = splitext(path)[1].lower()
     text = _text_of(path)
     try:

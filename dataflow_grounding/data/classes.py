@@ -128,8 +128,8 @@ def stated_class_of(expression: Mapping[str, Any]) -> str:
 
 
 def classes_of(results: str) -> list[str]:
-    """Return the class names in the order of their numbers, of a file of them or of the run."""
-    # The file is the list of RESULTS itself, else classes.txt next to it.
+    """Return the known class names, in the order of their numbers."""
+    # The file's own list, `train.classes.txt` of `train.jsonl`, else `classes.txt` next to it.
     path = file_of_classes(results)
     names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))
     first_spelling_of: dict[str, str] = {}
@@ -216,7 +216,7 @@ class ClassList:
 
 
 def parts_of(results: str) -> dict[str, str]:
-    """Return the files of a split by part, such as train; {} for a run's folder and any other."""
+    """Return a split's files by part; {} for a run's folder, and for fewer than two parts."""
     if kind_of(results) != "folder":
         return {}
     is_of_run = bool(kind_of(joined(results, "annotations.jsonl")))

@@ -16,7 +16,7 @@ _WORDS = {
 
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
-    """Return the noun of a phrase in the singular: "cup" for "two red cups on a table"."""
+    """Return the noun that says what a phrase names: "cup" for "two red cups on a table"."""
     text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
     words = _WORD.findall(_NUMBERING.sub("", text))
     head = ""  # the last word so far that may be the noun

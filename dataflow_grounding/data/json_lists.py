@@ -54,7 +54,7 @@ def read_json(path: str) -> Any:
 
 
 def items_of(file: IO[str]) -> Iterator[str]:
-    """Yield the JSON texts of a list's items; ValueError, perhaps late, for a file of no list."""
+    """Yield the JSON text of a list's items. Raises ValueError, perhaps after some, for no list."""
     json_text = _PartlyReadJson(file, "[")
     for _, item_text in json_text.values(_LIST, _ITEM):
         yield item_text
@@ -109,7 +109,7 @@ class _PartlyReadJson:
     def values(
         self, opening: re.Pattern[str], between: re.Pattern[str]
     ) -> Iterator[tuple[Any, str]]:
-        """Yield each value of a list, or key of an object, with its text, up to the end."""
+        """Yield each value of a list, or key of an object, with its JSON text, until that ends."""
         value_and_text = self.value_after(opening)
         while value_and_text is not None:
             yield value_and_text

@@ -104,7 +104,7 @@ class _Phrases(NamedTuple):
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
     def masked_unspaced(self, text: str) -> str:
-        """Mask phrases and counts of scripts without spaces; others are masked word by word."""
+        """Return a text whose phrases and counts are masked, where scripts have no spaces."""
         if not _NO_SPACES.search(text):
             return text
         for phrase in self.unspaced:
@@ -169,7 +169,7 @@ class _Part(NamedTuple):
 
 
 def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
-    """Return a sentence's words; in "2 cups are red", N masks 2, and … the phrase "cups"."""
+    """Return the words of a sentence, masked: "N … are red" for "2 cups are red"."""
     spans = [match.span() for match in _WORD.finditer(sentence)]
     words = [_folded(sentence[start:end]) for start, end in spans]
     parts: list[_Part] = []
@@ -192,7 +192,7 @@ def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]
 
 
 def _part_of_word(start: int, end: int, word: str, sentence: str) -> _Part:
-    """Return a word that begins no phrase, masked if it is a number or means any thing."""
+    """Return the part of a word that begins no phrase; numbers and "objects" are masked."""
     if word in _NUMBERS or word[0].isdigit():
         return _Part(start, end, _MASK, "N")
     if word in _THINGS:  # such as "objects": it counts as a phrase, but is read as it is
@@ -231,7 +231,8 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    """Return "… and fork is red" for "The cup and the fork are red.", where "cup" is a phrase."""
+    """Return a sentence's key: "… and fork is red" for "The cup and the fork are red."."""
+    # Articles are left out. A list of masks is one mask, without the words that join them.
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:
@@ -334,7 +335,7 @@ class Manners:
 
     def _is_manner(self, wording: str) -> bool:
         is_usual = wording in self._manner
-        is_usual_when_cut = wording + _CUT in self._manner  # as when cut off just after its words
+        is_usual_when_cut = wording + _CUT in self._manner  # many end just after these words
         if is_usual or is_usual_when_cut:
             return True
         if not wording.endswith(_CUT):

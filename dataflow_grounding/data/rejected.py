@@ -17,7 +17,7 @@ MISSED = "missed"
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     """Return the boxes of an expression that no person rejected; None where all of it is."""
     boxes: list[Any] = expression["instances"]
-    # If any box states `verified`, the expression's verdict counts for none of them.
+    # Once a box states `verified`, each box has its own verdict, and one without isn't rejected.
     do_boxes_state_verdicts = any("verified" in box for box in boxes)
     if not do_boxes_state_verdicts:
         return None if _is_rejected(expression) else boxes
@@ -60,8 +60,9 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
 
 
 def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
-    """Return expressions whose boxes that equal a rejected one, also of `others`, are rejected."""
-    # A picture may have a phrase twice with the same box; a person who rejects one means both.
+    """Return a record's expressions, with boxes that equal a rejected one rejected, too."""
+    # A picture may have a phrase twice with the same box, in one row or several (`others`). Who
+    # rejects one means both.
     rejections = {**(others or {}), **rejections_in(expressions)}  # own ones count before others
     if not rejections:
         return list(expressions)
@@ -156,7 +157,7 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    """Whether boxes can be looked at; anything else stays, and is reported when it is read."""
+    """Whether it is a dict whose boxes, if any, are dicts; else it is reported when it is read."""
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

@@ -73,13 +73,13 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
-    """Return where relative paths of pictures are looked for: `image_root`, or several folders."""
+    """Return the folders where relative paths of pictures are looked for, in order."""
     if image_root:
         return (image_root,)
     stated = run_of(results).get("image_folders")
     if not isinstance(stated, list):
         stated = []
-    # `run.json` may be a stranger's.
+    # `run.json` may be a stranger's: folders that a row of a file may not name are left out.
     folders = []
     for path in stated:
         if isinstance(path, str) and may_be_named(path, [results]):

@@ -39,7 +39,6 @@ FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
     "pickle is not supported, because reading one runs any code that is in it: use jsonl or parquet"
 )
-_OF_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # one of these begins such a file
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # what is between cells, by the type of file
 
 
@@ -138,8 +137,8 @@ class _CountedLines:
             self.number += 1
             if self.number == 1:
                 # Without a mark, UTF-16 has a zero in each ASCII character: "{" is "{\0".
-                has_zeros = b"\0" in line[:4]
-                if line.startswith(_OF_UTF_16) or has_zeros:
+                has_mark = line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                if has_mark or b"\0" in line[:4]:
                     raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
             yield line
 

@@ -118,7 +118,7 @@ class _WantedPhrase(NamedTuple):
 
 
 def _wanted_phrases(phrases: Sequence[str]) -> list[_WantedPhrase]:
-    """Return phrases, equal ones together, the longest first."""
+    """Return the phrases that are looked for, equal ones as one, the longest first."""
     wanted_by_words: dict[tuple[str, ...], _WantedPhrase] = {}
     for index, text in enumerate(phrases):
         phrase = _stripped(_fold(text))
@@ -262,7 +262,7 @@ def _without_marks(folded: _Folded) -> _Folded:
 
 
 def _are_signs_of_the_text(folded: _Folded, start: int, end: int) -> bool:
-    """Whether signs aren't Markdown's: in a word, vis_a, between blanks, 2 * 3, or accented."""
+    """Whether signs belong to the text, though Markdown has such marks: vis_a, "2 * 3"."""
 
     # the characters next to the signs, "" at an end of the text, and their kinds
     before = folded.text[max(0, start - 1) : start]
@@ -369,7 +369,7 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    """Whether a letter holds a word together, so that no phrase ends next to it within it."""
+    """Whether a letter holds a word together: no phrase begins or ends next to it in the word."""
     if _is_accent(folded):
         return True
     # The compatibility form of a sign may be spelt with letters (™, ㎡).

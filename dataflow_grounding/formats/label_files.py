@@ -78,11 +78,6 @@ _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
     " of their folder writes all of them with one data.yaml"
 )
-_OF_NO_PICTURE = "label files without a picture"
-_UNLISTED = "pictures that the data set's lists leave out"
-_BACKGROUNDS = "pictures without a label file, read as backgrounds"
-_RENUMBERED = "boxes whose class has another number than in the data set that they came from"
-_BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size"
 
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
@@ -356,8 +351,8 @@ class LabelFormat(PictureFiles):
         folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
         self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
         for folder in folders:
-            self.passed_over[_OF_NO_PICTURE] += len(folder.of_no_picture)
-            self.passed_over[_UNLISTED] += folder.unlisted
+            self.passed_over["label files without a picture"] += len(folder.of_no_picture)
+            self.passed_over["pictures that the data set's lists leave out"] += folder.unlisted
             for image in folder.pictures:
                 file = folder.files.get(image)  # None for a picture without a label
                 where = file or os.path.join(folder.label_dir, label_of(image))
@@ -369,7 +364,7 @@ class LabelFormat(PictureFiles):
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str
     ) -> None:
-        """Add doubts to `remarks`, or with `strict` refuse them; `missing` says what lists name."""
+        """Add doubts to `remarks`, or with `strict` refuse them; refuse a lack of pictures."""
         if not any(folder.pictures for folder in folders):
             where = " and ".join(dict.fromkeys(folder.image_dir for folder in folders))
             why = f"no picture in {where}: name the image root"
@@ -429,7 +424,7 @@ def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str
     picture_count = sum(len(folder.pictures) for folder in folders)
     has_any_label = len(without_label) < picture_count
     if has_any_label:
-        return counted_items(_BACKGROUNDS, without_label)
+        return counted_items("pictures without a label file, read as backgrounds", without_label)
     backgrounds = f"{counted(picture_count, 'picture')} read as backgrounds, without a box"
     return [f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"]
 
@@ -550,7 +545,10 @@ class Yolo(LabelFormat):
         with super().shared(out):
             yield
         if self._renumbered:
-            self.remarks.append(f"{_RENUMBERED}: {self._renumbered:,}")
+            self.remarks.append(
+                "boxes whose class has another number than in the data set that they came from:"
+                f" {self._renumbered:,}"
+            )
 
     def names_back(self) -> Sequence[str]:
         """Return the names of the imported data.yaml, unless the export has others."""
@@ -575,7 +573,7 @@ class Yolo(LabelFormat):
             return ""
         if all(_is_around_outline(box, size) for box in boxes):
             return ""
-        return _BESIDE_BOXES
+        return "outlines in pictures with a box that has no outline of its size"
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
         """Return all lines, as boxes unless all are polygons: trainers misread a mixture."""
@@ -598,7 +596,7 @@ class Yolo(LabelFormat):
         return " ".join([self._class_back(fields[0], number - 1, mark), *places])
 
     def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
-        """Return the number that a line came with, `field`, while it has the line's class."""
+        """Return a line's class number: `field`, with which it came, while that has its class."""
         # Where "cat" is class 0 and class 2, the `class_number` of a cat is 0, and 2 is right, too.
         own_number = int(float(field))  # perhaps written as 0.0
         if own_number < len(self._classes_of_source):  # data.yaml has the name of that number again

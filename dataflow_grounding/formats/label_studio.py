@@ -63,7 +63,6 @@ _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
 # Beginnings of types of regions that would be lost, such as ellipselabels.
 _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
-_ODD_POLYGON = "its points, original_width and original_height should be numbers"
 _POLYGON = "polygon"  # begins types of regions that are outlines
 _BRUSH = "brush"  # begins types of regions of pixels, which are only given back as they came
 # keys of a region's value that say where it is, of any type
@@ -85,15 +84,11 @@ _DECIMALS = 6  # of a pixel
 
 @dataclass
 class LabelStudio(ReturningFormat):
-    """Label Studio's JSON. `image` and `caption` are what these are called in a task's data.
+    """Label Studio's JSON; of a task the last annotation is read, or without any, prediction."""
 
-    Of a task's annotations only the last is read; without any, its last prediction. `class_list`
-    has classes in the order that their labels get.
-    """
-
-    image: str = "image"
+    image: str = "image"  # what these are called in a task's data
     caption: str = "caption"
-    class_list: Sequence[str] = ()
+    class_list: Sequence[str] = ()  # in the order that their labels get
 
     repeats = True
     shows_upright = True
@@ -167,7 +162,9 @@ class LabelStudio(ReturningFormat):
         mark_of_region: dict[Any, Mark] = {}  # by the region's id
         for number in sorted(source.marks):  # of several items of a region, the last counts
             mark_of_region[items[number].get("id")] = source.marks[number]
-        gone_regions = _gone_regions(source, mark_of_region.keys())
+        gone_items = [items[number] for number in source.gone]
+        gone_regions = {item["id"] for item in gone_items if "id" in item} - mark_of_region.keys()
+        gone_regions |= _places_of_gone_boxes(items, gone_regions)
         for number, item in enumerate(items):
             region = item.get("id")
             ends = {item.get("from_id"), item.get("to_id")}  # of a relation; None in other items
@@ -193,15 +190,13 @@ class LabelStudio(ReturningFormat):
         """Yield the regions of a new box or phrase, in the form of the task's first box or ours."""
         span_id = self._free_span_id()  # p0, p1 and so on, of which a box's id is made: p0b0
         first_box = next((item for item in source.items if _role(item) == "box"), None)
-        is_box = mark.box is not None  # else it is a phrase without boxes
-        if is_box and first_box is not None and not _is_written_as_ours(first_box):
+        if mark.box is not None and first_box is not None and not _is_written_as_ours(first_box):
             regions = _regions_like(first_box, f"{span_id}b0", mark, source)
+        elif first_box is not None and _is_labelled_object(first_box):
+            # The task may have no other label than `object`.
+            regions = self._our_regions(span_id, mark, source, _BOX)
         else:
-            if first_box is not None and _is_labelled_object(first_box):
-                label = _BOX  # the task may have no other label
-            else:
-                label = self._label_of(mark.phrase)
-            regions = self._our_regions(span_id, mark, source, label)
+            regions = self._our_regions(span_id, mark, source, self._label_of(mark.phrase))
         for region in regions:
             self._taken_ids.add(region.get("id"))
             yield region
@@ -297,7 +292,8 @@ class LabelStudio(ReturningFormat):
         except BrokenRow as error:
             return self._unread(part, error, where)
         except (LookupError, TypeError, ValueError, ArithmeticError):
-            return self._unread(part, BrokenRow(_ODD_POLYGON), where)
+            why = "its points, original_width and original_height should be numbers"
+            return self._unread(part, BrokenRow(why), where)
         shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
         return {**part, "shape": shape, _AS_READ: part}
 
@@ -423,13 +419,6 @@ def _imported_column(
     annotations[number] = {**latest, "result": []}
     place = [list_name, number]
     return column(format, parts, task={**task, list_name: annotations}, place=place)
-
-
-def _gone_regions(source: Source, remaining: Set[Any]) -> set[Any]:
-    """Return the ids of regions without an item that is still a box or phrase."""
-    gone_items = [source.items[number] for number in source.gone]
-    gone = {item["id"] for item in gone_items if "id" in item} - remaining
-    return gone | _places_of_gone_boxes(source.items, gone)
 
 
 def _places_of_gone_boxes(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
@@ -672,7 +661,7 @@ class _Mention(NamedTuple):
 def _expressions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> list[dict[str, Any]]:
-    """Return expressions; boxes of one text, class and place in the caption share one."""
+    """Return the expressions of all regions; those of one text, class and place share one."""
     expressions: list[dict[str, Any]] = []
     # The expressions of a text, each after the id of its place: {"a cup": [("p0", {…})]}.
     placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -732,7 +721,7 @@ def _mentions(
 def _expression_to_join(
     mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any] | None:
-    """Return the one of a mention's place and class; without a place, that of any place."""
+    """Return the expression of the mention's place and class; without a place, of any place."""
     for span_id, expression in placed:
         is_of_place = mention.span_id in (_NO_PLACE, span_id)
         stated_classes = {mention.class_name, expression.get("class", _NO_CLASS)} - {_NO_CLASS}

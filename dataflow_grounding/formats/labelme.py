@@ -360,7 +360,7 @@ def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
 
 
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
-    """Set a shape's label to the class; a phrase of other words is the description, if free."""
+    """Set the label to the class, and the description, if free, to a phrase of other words."""
     if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]

@@ -21,7 +21,6 @@ from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.plan import Step
 
 LAYOUT = 2  # raise it when the same annotations give other files: then all are written again
-_REGION_KEYS = ("type", "color", "description")
 
 
 def write_legacy(step: Step) -> None:
@@ -84,7 +83,7 @@ def _regions_text(record: Mapping[str, Any]) -> str:
     for region in record.get("regions") or []:
         bbox = _cut_to_1000(region, record)
         if bbox is not None:
-            facts = {name: region.get(name) or "" for name in _REGION_KEYS}
+            facts = {name: region.get(name) or "" for name in ("type", "color", "description")}
             items.append({"bbox_2d": bbox, **facts})
     return json.dumps(items, ensure_ascii=False)
 

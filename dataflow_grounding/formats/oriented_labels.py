@@ -40,8 +40,6 @@ from dataflow_grounding.formats.label_files import (
 )
 from dataflow_grounding.formats.rotated import of_corners, smallest_around
 
-_SMALLEST = "outlines of other than four corners, written as the smallest rectangles around them"
-_OF_OTHER_SIZE = "outlines of another size than their box, of which the upright box is written"
 _CUT = (
     "rotated boxes that reach so far out of their picture that ultralytics would leave it out, with"
     " corners put to its edge"
@@ -95,10 +93,12 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
 def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
     # Trainers take the smallest rectangle around the corners for the whole object.
     if not outlines.is_around(box, outline, size):
-        return Shape(None, _OF_OTHER_SIZE)
+        lost = "outlines of another size than their box, of which the upright box is written"
+        return Shape(None, lost)
     if len(outline) == 8:
         return Shape(outline)
-    return Shape(smallest_around(outlines.inside(outline, size)), _SMALLEST)
+    lost = "outlines of other than four corners, written as the smallest rectangles around them"
+    return Shape(smallest_around(outlines.inside(outline, size)), lost)
 
 
 def _corners_of(mark: Mark) -> Sequence[float]:

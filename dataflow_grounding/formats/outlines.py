@@ -58,7 +58,7 @@ def fits(outline: Any, box: Any, size: Size | None) -> bool:
 
 
 def may_be_around(around: Bbox, box: Bbox, size: Size | None) -> bool:
-    """Whether a box, and that around an outline, may be of one thing by what the picture shows."""
+    """Whether a box, and that around an outline, may be of one thing, by what is in the picture."""
     if size is not None:
         around = clamp(around, size)
         box = clamp(box, size)

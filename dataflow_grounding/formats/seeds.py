@@ -76,10 +76,7 @@ class Found:
 
 @dataclass
 class Seeds:
-    """The records with regions that a pipeline begins with.
-
-    `found` is what was found on the way. It is complete once all `records` were read.
-    """
+    """The records with regions that a pipeline begins with; `found` is what was found in them."""
 
     origin: str  # where they come from, as people call it
     files: list[str]  # the user's files that they are read from
