@@ -133,7 +133,7 @@ def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     region_lab = lab[inside > 0]
     region_mean = region_lab.mean(axis=0)
     is_of_many_colors = region_lab.std(axis=0).max() > _MAX_SPREAD
-    if is_of_many_colors or not is_band.any():  # it fills the picture
+    if is_of_many_colors or not is_band.any():  # without a band, it fills the picture
         return False
     band_lab = lab[is_band > 0]
     contrast = np.linalg.norm(band_lab.mean(axis=0) - region_mean)

@@ -91,7 +91,7 @@ def _parts_at_top(mask: Array, picture: Picture) -> Array:
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    """Return the first row at which the colour changes all along, by default the height."""
+    """Return the first row at which the region's colour changes all along, else the height."""
     step = 8  # rows above and below, whose colours are compared
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]

@@ -36,6 +36,7 @@ SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own sha
 GROUP = 16 * 2**20  # bytes in memory at a time, for Parquet
 BUFFER = 2**18  # bytes that are written at a time, for tar
 _RECORD_BYTES = 2**14  # counted for each record in addition to its picture
+_WITHOUT_PICTURE = "samples without a picture, whose records name one"
 _BATCH = 100  # rows with their pictures that are read at a time
 # Examples of each column's type: "" for a text, 0 for an int, 0.0 for a float, a list of one item.
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
@@ -123,7 +124,10 @@ class WebDataset(Format):
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     ending = ending.lower() or ".jpg"
                     endings.add(ending)
-                    tar.writelines(_members_of(sample, keys.of(stem), ending))
+                    key = keys.of(stem)
+                    record = dump_text(_row(sample, key + ending)).encode()
+                    tar.writelines(_tar_member(key + ending, sample.data))
+                    tar.writelines(_tar_member(f"{key}.json", record))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         if endings:
             # The README states columns by the values of an example line, `out.line`. `datasets`
@@ -150,12 +154,10 @@ class WebDataset(Format):
                     row = _row_in(sample)
                     if row is None:
                         what = "pictures" if sample.picture else "samples"
-                        what = f"{what} without a record"
-                        count_with_first(self.passed_over, what, sample.where)
+                        count_with_first(self.passed_over, f"{what} without a record", sample.where)
                         continue
                     if not sample.picture:
-                        what = "samples without a picture, whose records name one"
-                        without_picture.add(what, sample.where)
+                        without_picture.add(_WITHOUT_PICTURE, sample.where)
                     picture = sample.parts.get(sample.picture)  # its bytes, or None
                     yield _record(row, picture, self.pictures)
         self.remarks += [*by_stem.remarks(), *without_picture.remarks()]
@@ -218,13 +220,6 @@ def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
     if names:
         with out.file(CLASSES_FILE) as file:
             file.write("".join(f"{name}\n" for name in names))
-
-
-def _members_of(sample: Sample, key: str, ending: str) -> Iterator[bytes]:
-    """Yield the bytes of the picture a/x.jpg, and of the record a/x.json, for the key a/x."""
-    record = dump_text(_row(sample, key + ending)).encode()
-    yield from _tar_member(key + ending, sample.data)
-    yield from _tar_member(key + ".json", record)
 
 
 def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:

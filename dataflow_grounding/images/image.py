@@ -162,7 +162,7 @@ class SizeLimits:
         return min(self._largest_scale(size), max(1.0, enlarging))
 
     def _largest_scale(self, size: Size) -> float:
-        """Return with what no upper limit is passed; 1 or more for a picture within all."""
+        """Return the most to multiply sides with within all upper limits."""
         longest = self.max_side / max(size)
         shortest = (self.max_short_side or math.inf) / min(size)
         area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
