@@ -67,10 +67,7 @@ class ReviewFiles(NamedTuple):
 
 
 def review_files(results: str) -> ReviewFiles:
-    """Return the files of a results folder, or of a file of records, which are next to it.
-
-    Raises InputError where there are no records, or they are what `apply` wrote.
-    """
+    """Return the files of a results folder, or of a file of records, which are next to it."""
     annotations = annotations_of(results)
     if not os.path.exists(annotations):  # it is at an address of a store
         raise InputError(
@@ -88,20 +85,16 @@ def review_files(results: str) -> ReviewFiles:
 
 
 class Decisions:
-    """All decisions in a file, to which other processes may append at the same time.
-
-    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing;
-    `damaged` has the numbers of such lines, from 1. `file` is the digest of the file of records:
-    `standing` is what holds after the decisions on it.
-    """
+    """All decisions in a file, to which other processes may append at the same time."""
 
     def __init__(self, path: str, file: str) -> None:
         self.path = path
-        self.file = file
-        self.standing = Standing()
+        self.file = file  # the digest of the file of records
+        self.standing = Standing()  # what holds after the decisions on that file
         # what holds after the decisions on other files, by the digest of the file
         self._of_others = defaultdict[str, Standing](Standing)
         self.samples: list[dict[str, Any]] = []
+        # The numbers of lines that count for nothing, as a killed process or a full disk left them.
         self.damaged: list[int] = []
         self._line_of_uid: dict[str, dict[str, Any]] = {}
         # how far the file was read; what others append later is read by `refresh`
@@ -114,7 +107,6 @@ class Decisions:
         return self.standing.count
 
     def decided_in_other_files(self) -> DecidedInOtherFiles | None:
-        """Return what was decided on other files; None for nothing."""
         if not self._of_others:
             return None
         decided = DecidedInOtherFiles()
@@ -123,10 +115,7 @@ class Decisions:
         return decided
 
     def take_equal(self, record: Record, key: str, outcome_of_id: Mapping[str, Outcome]) -> None:
-        """Append decisions that were made in another file, on boxes that are equal in this one.
-
-        The caller calls `sync` after the last record.
-        """
+        """Append another file's decisions on what is equal here. The caller calls `sync`."""
         picture = JudgedPicture.of_record(record).to_json()
         with self._locked() as file:
             for id, outcome in outcome_of_id.items():
@@ -139,10 +128,7 @@ class Decisions:
             say(f"Note: {self.path}, line {line} can't be read and counts for nothing.")
 
     def refresh(self) -> None:
-        """Read the lines that were appended since the last call. Raises StorageFailed.
-
-        A last line without its line break waits until it has one, unless it can be read already.
-        """
+        """Read the lines that were appended since the last call. Raises StorageFailed."""
         if not os.path.exists(self.path):
             return
         with storing(self.path), open(self.path, "rb") as file:
@@ -161,7 +147,6 @@ class Decisions:
                     self._lines_read += 1
 
     def _take_raw_line(self, raw_line: bytes) -> bool:
-        # False for a line that is damaged, or neither a decision nor a sample.
         try:
             self._take(parse_line(raw_line))
         except (BrokenRow, KeyError, AttributeError, TypeError):
@@ -169,11 +154,9 @@ class Decisions:
         return True
 
     def _take(self, line: dict[str, Any]) -> None:
-        # Adds a sample to `samples`, a decision to the standing of its file. A line that comes
-        # twice counts once: somebody may have appended a copy of the file to the file itself.
-        who = line.get("who")
         if isinstance(line.get("sample"), dict):
-            sample = {**line["sample"], "who": who, "when": line.get("when")}
+            sample = {**line["sample"], "who": line.get("who"), "when": line.get("when")}
+            # Somebody may have appended a copy of the file to the file itself.
             if sample not in self.samples:
                 self.samples.append(sample)
             return
@@ -188,13 +171,11 @@ class Decisions:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        # Locks the file, reads what other processes appended, and yields its descriptor. On file
-        # systems without locks it goes on without one. An OSError here or in the `with` block
-        # becomes StorageFailed.
+        """Lock the file, read what was appended, yield its descriptor. Raises StorageFailed."""
         import fcntl  # only on POSIX systems
 
         with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:
-            with suppress(OSError):
+            with suppress(OSError):  # of a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
             yield file.fileno()
@@ -205,9 +186,7 @@ class Decisions:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        # If the file ends in a torn line, a line break is written first, so that the new line stays
-        # whole. It is safe from then on if the process is killed, and after `sync` also if the
-        # machine loses power.
+        """Append a whole line; after `sync` it outlasts a loss of power, too."""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size
@@ -224,29 +203,22 @@ class Decisions:
         self.sync()
 
     def decide(
-        self,
-        record: Record,
-        key: str,
-        request: Mapping[str, Any],
-        who: str,
+        self, record: Record, key: str, request: Mapping[str, Any], who: str
     ) -> list[dict[str, Any]]:
         """Check a reviewer's decision, append it to the file and return its changes.
 
-        A page sends a decision again if it got no answer. If its uid is in the file already, the
-        decision is answered, but not appended a second time. After the last decision the caller
-        calls `sync`. `request` has `undoes`, the uid of a decision, or `changes`, each with:
+        After the last decision the caller calls `sync`. `request` has `undoes`, the uid of a
+        decision, or `changes`, each with:
 
         - `id`, the expression's; any text where the expression is `fresh`
         - `version`, as the reviewer saw it
         - `after`, as `reviewed_expression` takes it, None to delete it
 
-        Raises:
-            InputError: The request is not of that form, the picture is another than was shown, or
-                somebody else changed one of the expressions meanwhile.
-            StorageFailed: The file can't be written.
+        Raises InputError and StorageFailed.
         """
         about = _about_decision(request)
         with self._locked() as file:
+            # A page sends a decision again if it got no answer: it is answered, and not appended.
             if about.get("uid") in self._line_of_uid:
                 return self._changes_of(about["uid"], key)
             picture = JudgedPicture.of_record(record)
@@ -261,7 +233,7 @@ class Decisions:
     def _changes_for(
         self, record: Record, key: str, request: Mapping[str, Any], who: str
     ) -> list[dict[str, Any]]:
-        # The changes that a request asks for, checked, as a decision's line has them.
+        """Return the changes that a request asks for, checked, as a decision's line has them."""
         expressions = _ExpressionsInChange(record, self.standing.review_of(key))
         if request.get("undoes"):
             to_undo = self._changes_undoing(request["undoes"], key)
@@ -270,11 +242,9 @@ class Decisions:
         return [expressions.change(wanted, who) for wanted in changes]
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
-        # The changes that undo a decision, the last one first. The `version` of each is that of
-        # what the decision left. So the undo is refused if somebody has changed the expression
-        # since.
         changes: list[Mapping[str, Any]] = []
         for change in reversed(self._changes_of(uid, key)):
+            # The undo is refused if somebody has changed the expression since.
             version = version_of(change["after"])
             changes.append({**change, "version": version, "after": change["before"]})
         return changes
@@ -307,7 +277,10 @@ class _ExpressionsInChange:
         # Taken out of `_current`, which then has only the others, and put back in below.
         before = self._current.pop(id, None)
         if version_of(before) != wanted.get("version"):
-            raise _changed_meanwhile(id, before, self._review)
+            outcomes = self._review.outcomes
+            name = before["text"] if before else id
+            reviewer = outcomes[id].who if id in outcomes else "somebody"
+            raise InputError(f"{name}: {reviewer} changed it meanwhile")
         after = wanted.get("after")
         if after is not None and not is_undo:  # an undo has a whole expression already
             after = reviewed_expression(self._record, id, before, after, who, others=self._current)
@@ -322,23 +295,14 @@ def _change(
     after: Expression | None,
     as_written: Expression | None,
 ) -> dict[str, Any]:
-    # A change as a decision's line has it. `original` is what the pipeline wrote; it is left out
-    # where that is `before`.
     change = {"id": id, "version": version_of(before), "before": before, "after": after}
     if before != as_written:
         change["original"] = as_written
     return change
 
 
-def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) -> InputError:
-    name = now["text"] if now else id
-    reviewer = review.outcomes[id].who if id in review.outcomes else "somebody"
-    return InputError(f"{name}: {reviewer} changed it meanwhile")
-
-
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    # The columns of a decision's line that come after its `changes`, checked. An empty one is left
-    # out, but for an empty comment: it removes the comment that was made before.
+    """Return the columns of a decision's line that come after its `changes`, checked."""
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
@@ -346,7 +310,7 @@ def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = {}
     for name in ("uid", "action", "queue", "comment", "undoes"):
         value = request.get(name)
-        removes_comment = name == "comment" and value == ""
+        removes_comment = name == "comment" and value == ""  # that of an earlier decision
         if value or removes_comment:
             about[name] = value
     for value in about.values():

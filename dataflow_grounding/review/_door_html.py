@@ -73,9 +73,7 @@ def door_html(
 ) -> Iterator[str]:
     """Yield the page in parts; a policy in it lets no script run but its own.
 
-    What comes from data is escaped, and keys are blotted out of the title. A figure that isn't in
-    `counts` is unknown, and not shown. `about` is what the scripts need to begin; `inline` has data
-    as HTML, and is read after the first part was yielded.
+    `about` is what the scripts need to begin; `inline` has data as HTML.
     """
     style = page_file("report.css")
     nonce = secrets.token_urlsafe(16)
@@ -101,8 +99,7 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
-    # Yields HTML for the line below the title: the model, and how long the run took. A run that
-    # found all done already (`already_complete`) took no time worth telling.
+    """Yield HTML for the line below the title: the model, and how long the run took."""
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
@@ -167,19 +164,21 @@ def _status_bar_html(counts: Mapping[str, int]) -> str:
 
 
 def _plots_html(figures: Mapping[str, Any]) -> str:
-    # `figures` are as `FigureCounts` returns them. FIGURES says of each what it is `about`, and of
-    # which `kind` its value is; a figure that is one number has no kind.
     charts = []
     numbers = []
     for name, about_figure in FIGURES.items():
         value = figures.get(name)
         if value is None or value in ({}, []):
             continue
-        kind = about_figure.get("kind")
+        kind = about_figure.get("kind")  # None for one number
         sentence = about_figure["about"]
         title = sentence[0].upper() + sentence[1:]
-        if kind in ("table", "names", "grid"):
-            charts.append(_chart_of(kind, title, value))
+        if kind == "table":
+            charts.append(_class_table(title, value))
+        elif kind == "names":
+            charts.append(_bar_chart(title, value))
+        elif kind == "grid":
+            charts.append(_chart(title, _heat_map(value), _counts_by_ninth(value)))
         else:
             numbers.append((title, _number_text(kind, value)))
     shown = "".join([*charts, _table("Numbers", numbers)])
@@ -187,14 +186,6 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
         '<details class="plots"><summary>Figures of the data'
         f" set</summary>\n<div>{shown}</div></details>"
     )
-
-
-def _chart_of(kind: str, title: str, value: Any) -> str:
-    if kind == "table":
-        return _class_table(title, value)
-    if kind == "names":
-        return _bar_chart(title, value)
-    return _chart(title, _heat_map(value), _counts_by_ninth(value))
 
 
 def _number_text(kind: str | None, value: Any) -> str:
@@ -205,10 +196,8 @@ def _number_text(kind: str | None, value: Any) -> str:
 
 
 def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    # The column of undecided phrases is left out if it has only zeros: a phone's screen has little
-    # room.
     counted_keys = list(_CLASS_COUNTS)
-    if not any(row["undecided"] for row in rows):
+    if not any(row["undecided"] for row in rows):  # a phone's screen has little room
         counted_keys.remove("undecided")
     counted_heads = [_CLASS_COUNTS[key] for key in counted_keys]
     names = ("class", *counted_heads, "mean side")
@@ -231,7 +220,6 @@ def _class_row(row: Mapping[str, Any], counted_keys: Sequence[str]) -> str:
 
 
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
-    # The bar of the largest count would be _BAR_WIDTH long, also if its row isn't shown.
     largest = max(1, *counts.values())  # bars are divided by it
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
@@ -241,7 +229,7 @@ def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
 
 
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
-    # `shown` is HTML, `more` are rows of a table that opens when it is asked for.
+    """Return a chart of HTML, `shown`, and of a table that opens when it is asked for."""
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
     return (
         f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
@@ -249,7 +237,7 @@ def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    # A row is its name, which is escaped, and cells, which are HTML already.
+    """Return a table; a row is its name, which is escaped, and cells, which are HTML already."""
     lines = []
     for name, *cells in rows:
         row = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -261,7 +249,6 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _heat_map(grid: Sequence[Sequence[int]]) -> str:
-    # A square with a cell for each number: the higher the number, the darker.
     most = max(max(row) for row in grid) or 1  # where no cell has anything, nothing is divided by 0
     side = _CELL * len(grid)
     size = f'width="{_CELL}" height="{_CELL}"'
@@ -281,9 +268,8 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
-    # Sums the grid's numbers in three by three parts, for a table that a screen reader can say:
-    # [["top", "1", "0", "2"], ["middle", …], ["bottom", …]]. The grid is a square. One of 32 cells
-    # a side is cut at 0, 11, 21 and 32.
+    """Return sums of three by three parts: [["top", "1", "0", "2"], ["middle", …], …]."""
+    # A screen reader can say these. A grid of 32 cells a side is cut at 0, 11, 21 and 32.
     cuts = [round(third * len(grid) / 3) for third in range(4)]
     rows = []
     for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):

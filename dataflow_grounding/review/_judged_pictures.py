@@ -18,12 +18,9 @@ from dataflow_grounding.review._record_view import file_of_picture
 
 
 class JudgedPicture(NamedTuple):
-    """A picture as it was when somebody decided on it; None for what isn't known.
+    """A picture as it was when somebody decided on it; None for what isn't known."""
 
-    `path` is a digest of the path that its row states, because a path may have a key in it.
-    """
-
-    path: str | None = None
+    path: str | None = None  # a digest of the path that its row states, which may have a key in it
     digest: str | None = None
     size: int | None = None
 
@@ -67,14 +64,11 @@ class JudgedPicture(NamedTuple):
 
 
 def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> list[str]:
-    """Return the names that the picture of the record `key` may have, the surest first.
-
-    They are as `JudgedPicture.name` makes them. Reading the file takes time. So it is read only if
-    a picture of as many bytes was judged: no other can have its content.
-    """
+    """Return names that a picture may have by `JudgedPicture.name`, the surest first."""
     path = path_of(record)
     name_without_content = f"path {short_digest(path)}" if path else f"record {key}"
     file = _file_of(record)
+    # Reading takes time. Only if a picture of as many bytes was judged can it have this content.
     if file is not None and file.file_bytes in judged_sizes:
         with suppress(RecordError):
             return [f"sha256 {file_digest(file)}", name_without_content]
@@ -82,8 +76,7 @@ def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> 
 
 
 def _file_of(record: Record) -> ImageFile | None:
-    # None where it isn't on this machine.
-    if waits(path_of(record), record.folders):  # a store would be asked
+    if waits(path_of(record), record.folders):  # it isn't on this machine: a store would be asked
         return None
     try:
         return file_of_picture(record)

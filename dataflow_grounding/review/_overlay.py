@@ -42,15 +42,12 @@ _JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, a
 
 
 class Outcome(NamedTuple):
-    """An expression as the pipeline wrote it, and as reviewers left it.
+    """An expression as the pipeline wrote it, and as reviewers left it."""
 
-    `after` is None where it was deleted, `before` where it was added. `positions` has for each box
-    of `before` the index of the same box in `after`, None where it was deleted or redrawn. If the
-    first of two boxes was deleted, it is [None, 0].
-    """
-
-    after: Expression | None
-    before: Expression | None
+    after: Expression | None  # None where it was deleted
+    before: Expression | None  # None where it was added
+    # For each box of `before` the index of the same box in `after`, None where it was deleted or
+    # redrawn. If the first of two boxes was deleted, it is [None, 0].
     positions: Sequence[int | None] = ()
     who: str = ""
 
@@ -64,11 +61,7 @@ class Outcome(NamedTuple):
         return cls(after, before, _positions_of_same(old_boxes, new_boxes), who)
 
     def on(self, current: Expression) -> "Outcome":
-        """Rebase this outcome onto `current`, a later version of `before`.
-
-        What the reviewers changed is as they left it; all else is as in `current`. `current` has
-        the text and the boxes of `before`, in the same order; its scores and ids may differ.
-        """
+        """Rebase this outcome onto a later `before` with the same text and boxes, in this order."""
         if self.after is None or self.before is None:  # it was deleted, or added, as a whole
             return self._replace(before=current)
         if current == self.before:  # a later run left it as it was
@@ -101,10 +94,7 @@ class Outcome(NamedTuple):
         return box
 
     def index_after(self, index: int) -> int | None:
-        """Return where in `after` a box of `before` is, or the one drawn in its place.
-
-        None if it was deleted.
-        """
+        """Return where `after` has a box of `before` or its redrawn one; None if deleted."""
         if self.after is None:
             return None
         if index < len(self.positions) and self.positions[index] is not None:
@@ -128,40 +118,29 @@ class Outcome(NamedTuple):
         ]
 
     def is_mended(self) -> bool:
-        """Return whether each rejected box has a right one that a person added.
-
-        Nobody says which added box is for which rejected one, so only their numbers are compared.
-        False where no box is rejected, or a box isn't judged yet.
-        """
+        """Return whether boxes are rejected, and each of them has a right one that was added."""
         boxes = self.after["instances"] if self.after else []
         verdicts = [reviewer_verdict(box) for box in boxes]
         if None in verdicts:
             return False
         has_rejected = False in verdicts
         has_right = True in verdicts  # it has none if all that was added was rejected, too
+        # Nobody says which added box is for which rejected one, so only their numbers are compared.
         return has_rejected and has_right and self.boxes_to_draw() <= 0
 
     def boxes_to_draw(self) -> int:
-        """Return how many of the pipeline's boxes are rejected and have no added one instead.
-
-        With two rejected boxes and one added it is 1, with three added -1. An added box that is
-        rejected itself counts neither way.
-        """
+        """Return the rejected boxes less the added ones: 1 with two rejected and one added."""
         boxes = self.after["instances"] if self.after else []
         rejected = [reviewer_verdict(box) for box in boxes].count(False)
-        added = self.added_boxes()
-        added_and_rejected = [reviewer_verdict(box) for box in added].count(False)
-        rejected_of_pipeline = rejected - added_and_rejected
-        added_and_kept = len(added) - added_and_rejected
-        return rejected_of_pipeline - added_and_kept
+        # An added box that is rejected itself counts as both, and so neither way.
+        return rejected - len(self.added_boxes())
 
 
 def _positions_of_same(
     old_boxes: Sequence[Mapping[str, Any]], new_boxes: Sequence[Mapping[str, Any]]
 ) -> list[int | None]:
-    # For each old box, the index of the same box among the new ones; None where there is none.
-    # Several boxes may have equal corners and no id: they are matched in their order. Corners and
-    # ids are compared as texts, because in a wrong file they may be of any type.
+    """Return for each old box the index of the same box among the new ones, else None."""
+    # Corners and ids are compared as texts, because in a wrong file they may be of any type.
     old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
     # the new boxes that no old box was matched with yet, by corners and id
     free_indices = defaultdict[tuple[str, str], deque[int]](deque)
@@ -174,6 +153,7 @@ def _positions_of_same(
     positions: list[int | None] = []
     for box in old_boxes:
         free = free_indices[str(box["bbox"]), str(box.get("bbox_id"))]
+        # Several boxes may have equal corners and no id: they are matched in their order.
         positions.append(free.popleft() if free else None)
     return positions
 
@@ -181,11 +161,11 @@ def _positions_of_same(
 def _with_change(
     current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
-    # Returns `current` with the change that a reviewer made from `before` to `after`. The columns
-    # of _JUDGEMENT always come from `after`. An earlier decision may have set them in `before`,
-    # too: they are equal then, but a later run has written `current` without them.
+    """Return `current` with the change that a reviewer made from `before` to `after`."""
     changed = dict(current)
     for name in {**before, **after}:
+        # An earlier decision may have set a judgement in `before`, too. It is equal then, but a
+        # later run has written `current` without it.
         if name not in _JUDGEMENT and before.get(name) == after.get(name):
             continue
         if name in after:
@@ -198,8 +178,7 @@ def _with_change(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    # Returns the boxes with ids that are right in `current`. A box of `before` gets the id of the
-    # same box in `current`, which has the same boxes in the same order. A drawn box gets a new id.
+    """Return the boxes with ids of `current`, which has the boxes of `before` in the same order."""
     new_id_of: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
@@ -221,11 +200,8 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
 
 
 def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
-    """Return whether a reviewer found an expression or a box right; None if none judged it.
-
-    It is `verified`, but only next to `reviewed_by`: without that, it is a pipeline's check.
-    """
-    if not row.get("reviewed_by"):
+    """Return whether a reviewer found an expression or a box right; None if none judged it."""
+    if not row.get("reviewed_by"):  # `verified` is of a pipeline's check then
         return None
     verified = row.get("verified")
     return verified if isinstance(verified, bool) else None
@@ -241,11 +217,7 @@ def was_judged(expression: Expression | None) -> bool:
 def as_reviewed(
     record: Record, outcomes: Mapping[str, Outcome], comment: str | None = None
 ) -> Record:
-    """Return the record with what reviewers decided; what nobody judged stays as it is.
-
-    A comment goes into `review_comment`; None leaves that column alone. Raises BrokenRow where the
-    record's expressions can't be read.
-    """
+    """Return the record with what reviewers decided; what nobody judged stays as it is."""
     if not outcomes and comment is None:
         return record
     column = annotated_column(record) or "expressions"
@@ -254,35 +226,25 @@ def as_reviewed(
     item_of_id = dict(zip(expressions, record.get(column) or (), strict=True))
     new_items: list[Any] = []
     for id, row in standing_expressions(record, expressions, outcomes).items():
-        is_undecided = row is expressions.get(id)  # the very same object
         if column != "expressions":
             old_region = item_of_id.get(id, {})  # {} for one that a reviewer added
             new_items.extend(_regions(old_region, column, row))
-        elif is_undecided:
-            new_items.append(_as_written(item_of_id[id], row["expression_id"]))
-        else:
+        elif id in outcomes:
             new_items.append(row)
+        else:  # as the file has it, perhaps as a mere text: "a cup"
+            item = item_of_id[id]
+            columns = item if isinstance(item, dict) else {"text": item}
+            new_items.append({**columns, "expression_id": row["expression_id"]})
     changes: dict[str, Any] = {column: new_items}
     if comment is not None:
         changes["review_comment"] = comment
     return record.updated(changes)
 
 
-def _as_written(item: Any, id: str) -> dict[str, Any]:
-    # An expression of the file, with its id. It may be a mere text: "a cup".
-    columns = item if isinstance(item, dict) else {"text": item}
-    return {**columns, "expression_id": id}
-
-
 def standing_expressions(
     record: Record, expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
 ) -> dict[str, Expression]:
-    """Return a record's expressions with the decisions on them, by id.
-
-    The record's own come first, then those that reviewers added. Those that nobody decided on are
-    the same objects as in `expressions`. One with rejected boxes is verified if a right box was
-    drawn for each of them.
-    """
+    """Return a record's expressions with the decisions on them, by id: added ones come last."""
     rows: dict[str, Expression] = {}
     for id in {**expressions, **outcomes}:
         if id not in outcomes:
@@ -301,8 +263,7 @@ def standing_expressions(
 def _with_right_spans(
     record: Record, expression: Expression, before: Mapping[str, Any]
 ) -> Expression:
-    # Returns a copy whose spans are right for the record's caption. A span that a reviewer set is a
-    # place in the caption as it was then; a later run may have another caption.
+    """Return a copy whose spans are right in the caption, which a later run may have replaced."""
     row = dict(expression)
     text = row["text"]
     caption_as_given = record.get("caption")
@@ -313,21 +274,15 @@ def _with_right_spans(
         span = row.get(name)
         is_set_by_review = span is not None and span != before.get(name)
         if is_set_by_review and not _is_place_of(text, span, caption):
-            row[name] = _only_place_of(text, caption)
+            row[name] = None
+            if caption.count(text) == 1:
+                start = caption.index(text)
+                row[name] = [start, start + len(text)]
     return row
 
 
 def _is_place_of(text: str, span: Any, caption: str) -> bool:
-    # A span is [start, end].
     return is_span(span, len(caption)) and caption[slice(*span)] == text
-
-
-def _only_place_of(text: str, caption: str) -> list[int] | None:
-    # None where the caption has the text never or several times.
-    if caption.count(text) != 1:
-        return None
-    start = caption.index(text)
-    return [start, start + len(text)]
 
 
 def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,8 +300,7 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # Yields the regions that a reviewed expression becomes: one for each of its boxes. The first
-    # keeps the columns of the old region, the others have only text, box and judgement.
+    """Yield a region for each box of a reviewed expression; the first has the old one's columns."""
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     first = dict(old_region)
@@ -403,33 +357,23 @@ def reviewed_expression(
             f"expression {id}: what comes after should be an object or null, not {wanted!r:.40}"
         )
     old: Expression = before or {"expression_id": id, "instances": []}
-    after = _with_wanted_text(record, id, old, wanted, others)
-    _check_verdict(id, wanted)
-    status, wanted_boxes = _status_and_boxes(id, wanted)
-    instances = []
-    for wanted_box in wanted_boxes:
-        _check_verdict(id, wanted_box)
-        old_box = _box_before(id, wanted_box, old, others)
-        instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
-    _add_missing_ids(id, instances)
-    reviewed = {**after, "instances": instances, "status": status}
-    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
-
-
-def _with_wanted_text(
-    record: Record,
-    id: str,
-    old: Expression,
-    wanted: Mapping[str, Any],
-    others: Mapping[str, Expression],
-) -> Expression:
     after = dict(old)
     is_new = "text" not in old
     if "text" in wanted or is_new:  # `_text_and_spans` refuses a new one without a text
         after.update(_text_and_spans(record, id, wanted))
     if after["text"] != old.get("text"):
         _adapt_to_text(after, old, others)
-    return after
+    _check_verdict(id, wanted)
+    status, wanted_boxes = _status_and_boxes(id, wanted)
+    size = _size_of_picture(record)
+    instances = []
+    for wanted_box in wanted_boxes:
+        _check_verdict(id, wanted_box)
+        old_box = _box_before(id, wanted_box, old, others)
+        instances.append(_reviewed_box(id, old_box, wanted_box, who, size))
+    _add_missing_ids(id, instances)
+    reviewed = {**after, "instances": instances, "status": status}
+    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
 
 
 def _status_and_boxes(id: str, wanted: Mapping[str, Any]) -> tuple[str, list[Mapping[str, Any]]]:
@@ -449,14 +393,13 @@ def _status_and_boxes(id: str, wanted: Mapping[str, Any]) -> tuple[str, list[Map
 def _adapt_to_text(
     after: Expression, old_expression: Expression, other_expressions: Mapping[str, Expression]
 ) -> None:
-    # Changes `after`, whose text is new. Columns that hold for the old text are removed, unless the
-    # review has set them. The old class would be a wrong label. If one of `other_expressions` has
-    # the new text, or has it as its class, its class is taken; else there is none.
+    """Remove from `after`, whose text is new, what held for the old one; give it a known class."""
     for column in _TEXT_COLUMNS:
-        if column in after and after[column] == old_expression.get(column):
+        if column in after and after[column] == old_expression.get(column):  # not set by the review
             del after[column]
     after.pop("class", None)
     new_text = class_key(after["text"])
+    # Another expression may have the new text, or have it as its class.
     for other in other_expressions.values():
         name = other.get("class")
         if not isinstance(name, str):
@@ -472,19 +415,14 @@ def _box_before(
     old: Expression,
     other_expressions: Mapping[str, Expression],
 ) -> dict[str, Any]:
-    # The box that `wanted_box` was before: {"from": 0} is the first box of `old`, and
-    # {"of": {"id": "a.jpg#2", "box": 0}} that of one of the `other_expressions`. For one that is
-    # drawn now, a box whose corners are None.
+    """Return a copy of the box that `wanted_box` was; its corners are None if it is drawn now."""
+    boxes = old["instances"]
+    index = wanted_box.get("from")
     place_in_other = wanted_box.get("of")
     if isinstance(place_in_other, Mapping):
         other = other_expressions.get(str(place_in_other.get("id")))
         boxes = [] if other is None else other["instances"]
-        return _box_at(place_in_other.get("box"), boxes, id)
-    return _box_at(wanted_box.get("from"), old["instances"], id)
-
-
-def _box_at(index: Any, boxes: Sequence[Mapping[str, Any]], id: str) -> dict[str, Any]:
-    # A copy of the box at an index that a page sent. Without an index, the box is drawn now.
+        index = place_in_other.get("box")
     if index is None:
         return {"bbox": [None] * 4}
     # type, not isinstance: true and 1.0 are equal to 1, but no index
@@ -494,8 +432,7 @@ def _box_at(index: Any, boxes: Sequence[Mapping[str, Any]], id: str) -> dict[str
 
 
 def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
-    # Gives an id to those of `instances` that have none: the id of the expression and a number
-    # above all others, "a.jpg#2.3" after "a.jpg#2.2".
+    """Number the `instances` without an id above all others: "a.jpg#2.3" after "a.jpg#2.2"."""
     highest = -1
     for instance in instances:
         number = str(instance.get("bbox_id")).rpartition(".")[2]
@@ -508,8 +445,6 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 
 
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
-    # The columns of an expression that a reviewer's new text sets: the text, and its places in the
-    # caption.
     text = wanted.get("text")
     span = wanted.get("char_span")
     caption = caption_of_spans(record)
@@ -528,8 +463,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    # Whether the record's expressions have the column `verified`. Where nothing was checked it is
-    # None; older pipelines left the column out then.
+    """Return whether the record's expressions have `verified`, which older pipelines left out."""
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows
@@ -539,9 +473,7 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # Returns the expression with the verdict that its boxes give it. One without boxes gets
-    # `verdict`. Where nobody has judged it, `states_verdicts` writes None, as the record's other
-    # expressions have it.
+    """Return the expression with the verdict of its boxes; with `verdict` if it has none."""
     instances = after["instances"]
     verified = _verdict_of_boxes(instances) if instances else verdict
     if verified is not None:
@@ -553,13 +485,12 @@ def _with_judgement(
         return dict(after)
     # An earlier review judged it, or it has no boxes: no verdict is on what it is now.
     unjudged = _without_judgement(after)
-    if states_verdicts:
+    if states_verdicts:  # as the record's other expressions do
         unjudged["verified"] = None
     return unjudged
 
 
 def _verdict_of_boxes(instances: Sequence[Mapping[str, Any]]) -> bool | None:
-    # An expression is wrong with a wrong box, and right if all its boxes are.
     verdicts = [reviewer_verdict(instance) for instance in instances]
     if False in verdicts:
         return False
@@ -581,15 +512,17 @@ def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
 def _reviewed_box(
     id: str, old_box: dict[str, Any], wanted_box: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    # The box as the page asks for it. `old_box` is as `_box_before` returns it: with corners of
-    # None if the box is drawn now.
+    """Return the box as the page asks for it; `old_box` is as `_box_before` returns it."""
     bbox: Any = wanted_box.get("bbox")
     is_drawn_now = None in old_box["bbox"]
     if not is_drawn_now and bbox == list(old_box["bbox"]):  # it isn't moved
         verified = wanted_box.get("verified")
         if verified is True:  # a box without an area may be rejected, but not be right
             _check_has_area(id, bbox)
-        return _judged_box(old_box, verified, who)
+        # Who repeats a verdict doesn't take it over: `reviewed_by` is who judged the box first.
+        if verified is None or verified == reviewer_verdict(old_box):
+            return old_box
+        return {**old_box, "verified": verified, "reviewed_by": who}
     _check_has_area(id, bbox)
     if size is not None:
         bbox = _clipped(id, bbox, size)
@@ -609,22 +542,12 @@ def _check_has_area(id: str, bbox: Any) -> None:
         )
 
 
-def _judged_box(box: dict[str, Any], verified: bool | None, who: str) -> dict[str, Any]:
-    # Who repeats a verdict doesn't take it over: `reviewed_by` is who judged the box first.
-    if verified is None or verified == reviewer_verdict(box):
-        return box
-    return {**box, "verified": verified, "reviewed_by": who}
-
-
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # The box `old` with the corners `bbox`. Those of `old` are None if the box is drawn now.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         # An edge that wasn't moved keeps all its digits.
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
     columns = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
-    # Of columns for the old shape only the outline stays, and only if the box was shifted as a
-    # whole.
     outline = _shifted(old.get("outline"), old["bbox"], corners)
     if outline:
         columns["outline"] = outline
@@ -632,8 +555,7 @@ def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
 
 
 def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:
-    # The outline, moved as the corners were from `old` to `new`. None where the box has another
-    # size now, or there is no outline.
+    """Return the outline moved as the corners were; None for none, or where the size changed."""
     if not isinstance(outline, list) or not all(map(is_number, outline)):
         return None
     if not is_box(old):
@@ -650,12 +572,10 @@ def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[f
 
 
 def _size_of_picture(record: Record) -> Size | None:
-    # The file's size comes first: the one that the record states may be of the picture before it
-    # was turned upright.
     try:
         return read_header(file_of_picture(record).path).size
     except GroundingError:
-        return stated_size(record)
+        return stated_size(record)  # it may be of the picture before it was turned upright
 
 
 def _clipped(id: str, bbox: list[float], size: Size) -> list[float]:
@@ -668,7 +588,7 @@ def _clipped(id: str, bbox: list[float], size: Size) -> list[float]:
 
 
 def _rounded(edge: float, old_corners: list[Any]) -> float:
-    # 12.0 becomes 12, but not next to old corners such as 10.5: a box's numbers stay of one kind.
+    """Return 12 for 12.0, unless old corners are floats: a box's numbers stay of one kind."""
     rounded = round(float(edge), 2)
     if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
         return int(rounded)

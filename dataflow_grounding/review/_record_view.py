@@ -44,16 +44,12 @@ BoxPlace: TypeAlias = tuple[str, int]  # an expression's id, and the index of on
 
 
 class Picture(NamedTuple):
-    """A record's picture as a page has it.
+    """A record's picture as a page has it; what doesn't apply is ""."""
 
-    `thumbnail` and `full` are addresses of a small copy and of the file, `missing` says why there
-    is no picture; each may be "". `size` is upright, in pixels, None where it isn't known.
-    """
-
-    size: Size | None = None
-    thumbnail: str = ""
-    full: str = ""
-    missing: str = ""
+    size: Size | None = None  # upright, in pixels; None where it isn't known
+    thumbnail: str = ""  # the address of a small copy
+    full: str = ""  # the address of the file
+    missing: str = ""  # why there is no picture
 
 
 _NO_PICTURE = Picture()
@@ -83,7 +79,7 @@ class PageNames:
         return self._numbers[key]
 
     def _key(self, name: str) -> str:
-        # Spellings of one name have one key. Here each spelling is a name of its own.
+        """Return what the spellings of a name share. Here each spelling is a name of its own."""
         return name
 
 
@@ -139,16 +135,21 @@ def view_of(
 ) -> View:
     """Return a record as `record.js` shows it, and as a review's page changes it.
 
-    It has the record's expressions, else its region captions, else its regions; none, and why in
-    `problem`, where they can't be read. Boxes are in pixels of the upright picture, and a `span` is
-    in UTF-16 units of the caption. Width and height are 0 where they aren't known. Classes that
-    `classes` doesn't have yet are added to it. With `each_thing_once`, a thing that several phrases
-    of a class have is shown once: see `_mark_same_things`.
+    Boxes are in pixels of the upright picture, and a `span` is in UTF-16 units of the caption.
+    Width and height are 0 where they aren't known. New classes are added to `classes`.
     """
     caption = caption_of_spans(record)
     path = blotted_message(path_of(record))
-    rows, problem = _rows_or_problem(record)
-    expressions = _expression_views(rows, caption)
+    rows: dict[str, Expression] = {}
+    problem = ""
+    try:
+        rows = expressions_of(record if isinstance(record, Record) else Record(record))
+    except BrokenRow as error:
+        problem = str(error)
+    spans = Utf16Spans(caption)
+    expressions = []
+    for index, (id, row) in enumerate(rows.items()):
+        expressions.append(_expression_view(index, id, row, spans))
     _set_colors(expressions, classes or PageClasses())
     if each_thing_once:
         _mark_same_things(expressions, rows)
@@ -170,23 +171,8 @@ def view_of(
     }
 
 
-def _rows_or_problem(record: Mapping[str, Any]) -> tuple[dict[str, Expression], str]:
-    if not isinstance(record, Record):
-        record = Record(record)
-    try:
-        return expressions_of(record), ""
-    except BrokenRow as error:
-        return {}, str(error)
-
-
-def _expression_views(rows: Mapping[str, Expression], caption: str) -> list[dict[str, Any]]:
-    spans = Utf16Spans(caption)
-    return [_expression_view(index, id, row, spans) for index, (id, row) in enumerate(rows.items())]
-
-
 def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> None:
-    # Sets `color`, an index in PAGE_PALETTE. Expressions of one class have one colour; those
-    # without a class take the palette's colours in turn. One without boxes keeps None.
+    """Set `color`, an index in PAGE_PALETTE, of those with boxes: one for a class, else in turn."""
     with_boxes = [expression for expression in expressions if expression["instances"]]
     for number, expression in enumerate(with_boxes):
         if "class" in expression:
@@ -196,7 +182,6 @@ def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> 
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    # `size` is the picture's own, where it is known. If the record states another, a note says so.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
@@ -210,16 +195,11 @@ def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
 
 
 def expressions_of(record: Record) -> dict[str, Expression]:
-    """Return the record's expressions, else its region captions or regions, in order, by id.
-
-    If several have the same id, the second has the key `ID~2`, and so on; their `expression_id`
-    stays. Raises BrokenRow.
-    """
+    """Return expressions, else region captions or regions, by id; a second of an id is `ID~2`."""
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
-    # The last number that was put after each id. With thousands of equal ids, trying the numbers
-    # from 2 on for each would take long.
+    # The last number put after each id: with thousands of equal ids, trying all would take long.
     last_number_of = defaultdict[str, int](lambda: 1)
     for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
@@ -234,11 +214,9 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
 ) -> dict[BoxPlace, list[BoxPlace]]:
-    """Return the boxes of each thing that has several, by each of these boxes.
+    """Return the boxes of each thing that has several, the surest first, by each of these boxes.
 
-    Two phrases of a class may name one thing: "a red cup", "the cup on the left". Then each of them
-    has a box of it, and both boxes lead to the same list of two. The surest box comes first:
-    exports have that one. A box that is the only one of its thing isn't in the map.
+    Phrases of one class may name one thing: "a red cup", "the cup on the left".
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
@@ -261,9 +239,7 @@ def boxes_of_same_thing(
 def _mark_same_things(
     expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
 ) -> None:
-    # Changes `expressions`. Of the boxes of one thing, a page shows the surest alone. If expression
-    # 0 has that, and expressions 2 and 3 have the others, it gets "same": [2, 3], and each of the
-    # others gets "shownAs": 0.
+    """Give a thing's surest box "same": [2, 3], the others' expressions, and those "shownAs": 0."""
     index_of_expression = {id: index for index, id in enumerate(rows)}
     for place, (surest, *others) in boxes_of_same_thing(rows).items():
         if place != surest:  # the map has the thing once for each of its boxes
@@ -293,7 +269,7 @@ class Utf16Spans:
 
 
 def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
-    # Columns that are missing, or have a wrong form, get a value that the page can show.
+    """Return an expression; columns that are missing, or wrong, get a value that can be shown."""
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"
@@ -319,13 +295,13 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    # Why an expression has its status, why it is doubtful, and why a check judged it so. A reason
-    # that is only the check's verdict again, such as "verified", is left out.
+    """Return why an expression has its status, why it is doubtful, and why a check judged it so."""
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
     verification = row.get("verification")
     check_reason = verification.get("reason") if isinstance(verification, Mapping) else ""
+    # A reason may be only the check's verdict again, such as "verified".
     return [str(why) for why in (reason, row.get(DOUBT), check_reason) if why and why != check]
 
 

@@ -73,24 +73,19 @@ def write_report(
 ) -> int:
     """Write the report of records and failures, all of it or nothing, and count its records.
 
-    Records and failures are read once; what the page holds of them is kept on disk meanwhile. Data
-    and small pictures are in a folder next to the page, unless it is `single`. With `copies` even
-    small pictures are copied.
-
     - `own_name` is what the records are called next to `versions`.
     - `begins_with` is the flag of the records that the page shows at first.
     - `classes` are those that the data set lists; records add theirs to them.
-    - `manners` has counted what the model said next to its answers, and tells which remarks are
-      rare; without it every remark is.
+    - `manners` tells which remarks are rare; without it every remark is.
     - `figures` is called once all records were read.
-
-    Raises InputError where a single file would be too large, OSError where it can't be written.
+    - With `copies` even small pictures are copied.
     """
     manners = manners or Manners()
     with ExitStack() as stack:
         # Unless `put` was called, closing it removes what was written.
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
-        failure_kinds = _write_failures(files, failures)
+        failure_kinds = Counter[str]()  # how many failures each of the page's filters has
+        files.write_parts("failures", _failure_rows(failures, failure_kinds))
         # a temporary file for each mark that puts a record first, and one for all others
         rank_files = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         written = _Written(rank_files, classes or PageClasses(), manners, own_name)
@@ -114,13 +109,6 @@ def write_report(
         )
         files.put(page)
     return counts["shown"]
-
-
-def _write_failures(files: ReportFiles, failures: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    # Returns how many failures each of the page's filters has.
-    kind_counts = Counter[str]()
-    files.write_parts("failures", _failure_rows(failures, kind_counts))
-    return kind_counts
 
 
 class _Written:
@@ -155,14 +143,11 @@ class _Written:
         self.marked.update(marks)
 
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
-        """Return the figures of the page, once all records were added.
-
-        `failed` is how many images failed by the run's summary. It may be less than `failure_count`
-        is: a failed check is a failure, too, but the image that it was of is done.
-        """
+        """Return the figures of the page; `failed` are the run's images that aren't done."""
         counts = Counter(self.counts)
         counts["changed"] = self.marked["changed"]
         counts["failures"] = failure_count
+        # It may be more than `failed`: of a failed check's image all else is done.
         if isinstance(failed, int) and failed > 0:
             # So far `images` counts the records shown, which were done. With those that failed it
             # is the number of images in the run's summary.
@@ -174,7 +159,7 @@ class _Written:
 def _page_facts(
     written: _Written, failure_kinds: Mapping[str, int], address: str, begins_with: str
 ) -> dict[str, Any]:
-    # `report.js` begins with these.
+    """Return what `report.js` begins with."""
     return {
         "files": address,
         "perFile": PER_FILE,
@@ -196,7 +181,7 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], ImageFile | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    # Yields each record with its picture as the page shows it, in the same order.
+    """Yield each record with its picture as the page shows it, in the same order."""
     with_files: Iterator[_WithFile] = (
         (record, earlier, find_image(record)) for record, earlier in records
     )
@@ -217,9 +202,7 @@ def _with_pictures(
 def _failure_rows(
     failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
 ) -> Iterator[str]:
-    # Yields a row for each failure, [id, message, kind, step, filter] in JSON, with secrets blotted
-    # out. While it is read, it counts each filter in `kind_counts`. A filter is a kind of failure;
-    # kinds beyond the first _MOST_KINDS share the filter "other".
+    """Yield [id, message, kind, step, filter] of each failure in JSON; count the filters."""
     for failure in failures:
         kind_of_filter = str(failure.get("kind") or "unknown")
         if kind_of_filter not in kind_counts and len(kind_counts) >= _MOST_KINDS:
@@ -236,15 +219,14 @@ def _failure_rows(
 def _write_row(
     rank_files: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
-    # The rank is the index in FIRST of the first mark that the record has, or len(FIRST).
-    rank = 0
+    rank = 0  # the index in FIRST of the first mark that the record has, or len(FIRST)
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
     rank_files[rank].write(f"{script_json(index_row)}\n{script_json(view)}\n")
 
 
 def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
-    # One line of each record, _INDEX_LINE or _VIEW_LINE, in the order of ranks.
+    """Yield one line of each record, _INDEX_LINE or _VIEW_LINE, in the order of ranks."""
     for file in rank_files:
         file.seek(0)
         for line in islice(file, first_line, None, 2):
@@ -283,9 +265,11 @@ def _index_row(
     heads: PageNames,
     models: PageNames,
 ) -> list[Any]:
-    # `report.js` reads it in this order: ["a.jpg", 8, [["red cup", 4]], 95, 95, 0, 2560] has the
-    # record's id, a bit for each of FLAGS, the phrases, the lowest and the highest score in
-    # hundredths (-1 without any), the model's number, and the bins of histograms.
+    """Return what `report.js` reads: ["a.jpg", 8, [["red cup", 4]], 95, 95, 0, 2560].
+
+    These are the record's id, a bit for each of FLAGS, the phrases, the lowest and the highest
+    score in hundredths (-1 without any), the model's number, and the bins of histograms.
+    """
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:
@@ -302,9 +286,11 @@ def _index_row(
 
 
 def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[Any]:
-    # ["red cup", 4] are the words of a phrase with one box, and the number of its class.
-    # ["red cups", 4, 2] has two boxes. In ["red cups", 4, 2, [[0, 3]]] the first of them is of a
-    # thing that the record's phrase 3 has a surer box of: that one is shown in its place.
+    """Return ["red cup", 4], words and class, ["red cups", 4, 2] with two boxes, or more.
+
+    In ["red cups", 4, 2, [[0, 3]]] the first box is of a thing that the record's phrase 3 has a
+    surer box of: that one is shown in its place.
+    """
     words = " ".join(expression["text"].lower().split())
     instances = expression["instances"]
     shown_as = []
@@ -319,9 +305,11 @@ def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[An
 
 
 def _bins_of(view: View) -> int:
-    # Has a bit for each bin of the page's histograms, set if a box of the record is in it. The
-    # lowest _SCORE_BINS bits are for scores. The bits above are for sides: below 16 px, from 16 on,
-    # from 32 on. A box with a side of 20 px and a score of 0.95 sets bits 9 and 11.
+    """Return a bit for each bin of the page's histograms, set if a box of the record is in it.
+
+    The lowest _SCORE_BINS bits are for scores, those above for sides: below 16 px, from 16 on, from
+    32 on. A box with a side of 20 px and a score of 0.95 sets bits 9 and 11.
+    """
     bits = 0
     for expression in view["expressions"]:
         for instance in expression["instances"]:
@@ -336,8 +324,7 @@ def _bins_of(view: View) -> int:
 
 
 def _label(expression: Mapping[str, Any], classes: PageClasses, heads: PageNames) -> str | int:
-    # A class is its number among the page's classes: 0, 1, 2. A head noun is -1, -2, -3, so that
-    # the two can't be confused. A name beyond those that are numbered is the name itself.
+    """Return the number of a class, from 0, or of a head noun, from -1 down; else the name."""
     if "class" in expression:
         number = classes.number_of(expression["class"])
         return expression["class"] if number is None else number
@@ -351,9 +338,7 @@ def _hundredths(score: float) -> int:
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
-    # What the record adds to the page's figures. A figure that no record has isn't on the page. So
-    # a record with expressions counts each status, with 0 if none has it: the page then tells that
-    # 0 are `grounded`.
+    """Return what the record adds to the page's figures; without a key, a figure isn't shown."""
     expressions = view["expressions"]
     counts = Counter(images=1)
     for mark in ("doubtful", "unusual", "disputed", "suspect"):
@@ -365,14 +350,12 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     if view["kind"] == "region_captions":
         counts["captions"] = 0
         if expressions:  # else the column is empty, or can't be read
-            counts["captions"] = sum(map(_has_text, record["region_captions"]))
+            for row in record["region_captions"]:
+                if isinstance(row, Mapping) and row.get("text"):
+                    counts["captions"] += 1
     if view["kind"] == "expressions":
         counts["expressions"] = len(expressions)
-        counts.update(dict.fromkeys(STATUSES, 0))
+        counts.update(dict.fromkeys(STATUSES, 0))  # the page tells that 0 are `grounded`, too
         counts.update(expression["status"] for expression in expressions)
     counts.update(expression["check"] for expression in expressions if expression["check"])
     return counts
-
-
-def _has_text(row: Any) -> bool:
-    return isinstance(row, Mapping) and bool(row.get("text"))

@@ -89,11 +89,7 @@ class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
     In that folder, each report has a folder of its own for its data. So an earlier page stays whole
-    until `put` gives the new one its name, and removes what earlier reports left.
-
-    A local picture is shown itself if it is small and of a usual type, unless `copies` are wanted.
-    Any other has a small copy in `thumbnails`, which later reports use again. With `single`, all is
-    in the page. Raises FileExistsError where something else has the page's or the folder's name.
+    until `put` gives the new one its name. With `single`, all is in the page.
     """
 
     def __init__(
@@ -107,7 +103,10 @@ class ReportFiles:
         self._is_first = not os.path.lexists(self.files_folder)  # the folder isn't there yet
         # whether what is in the folder was made by reports, and may be removed
         self._is_ours = self._is_first or _has_marker(self.files_folder)
-        self._refuse_taken_names()
+        if os.path.lexists(self.page) and not _is_page(self.page):
+            raise _name_taken(self.page, "page")
+        if not (self.single or self._is_ours):
+            raise _name_taken(self.files_folder, "folder")
         # The name of the folder of this report's data, within `files_folder`. `address` is where
         # the page finds it; "" if the page itself has the data.
         self._data_folder = secrets.token_hex(4)
@@ -121,12 +120,6 @@ class ReportFiles:
             self._make_folders()
             self._find_copies()
         self.inline = self.spool()
-
-    def _refuse_taken_names(self) -> None:
-        if os.path.lexists(self.page) and not _is_page(self.page):
-            raise _name_taken(self.page, "page")
-        if not (self.single or self._is_ours):
-            raise _name_taken(self.files_folder, "folder")
 
     def _make_folders(self) -> None:
         for folder in (self._data_folder, "thumbnails"):
@@ -147,10 +140,7 @@ class ReportFiles:
         return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self.folder)
 
     def write(self, name: str, rows: Iterable[str]) -> None:
-        """Write a list of rows, each in JSON, into a file of data; if `single`, into `inline`.
-
-        Raises InputError where `inline` has more than MOST_IN_ONE characters then.
-        """
+        """Write a list of rows, each in JSON, into a file of data; if `single`, into `inline`."""
         if self.single:
             self._write_inline(name, rows)
             return
@@ -182,12 +172,7 @@ class ReportFiles:
             self.write(f"{name}-{number}", part)
 
     def picture(self, file: ImageFile | None) -> Picture:
-        """Return how the page shows a picture: itself, or by a small copy; from any thread.
-
-        A copy that an earlier report made is used again, if the file's path, size and time of
-        change are the same. If a picture can't be read, nothing is raised: the page says why it is
-        missing. Raises OSError where the copy can't be written.
-        """
+        """Return how the page shows a picture: itself, or by a small copy; from any thread."""
         if file is None:
             return Picture(missing=why_missing())
         try:
@@ -196,7 +181,10 @@ class ReportFiles:
                 size_shown = _size_if_shown_itself(file)
                 if size_shown is not None:  # it needs no small copy
                     return Picture(size_shown, thumbnail=address, full=address)
-            key = _key_of_copy(address or file.path, file)
+            # With size and times, a file that was replaced has another copy.
+            _, *size_and_times = file
+            identity = os.fsencode(f"{address or file.path}\n{tuple(size_and_times)}")
+            key = hashlib.sha256(identity).hexdigest()[:24]
             earlier_copy = self._earlier_copies.get(key)
             if earlier_copy is not None:
                 return self._with_copy(earlier_copy, address)
@@ -232,22 +220,18 @@ class ReportFiles:
         self._remove_all_but(names_kept)
 
     def close(self) -> None:
-        """Remove what was written next to the page, unless `put` gave the page its name.
-
-        An earlier report stays whole. New small copies of pictures then stay, too: the next report
-        uses them.
-        """
+        """Remove what was written next to the page, unless `put` gave the page its name."""
         self.inline.close()
         if self._has_page or self.single:
             return
         names_kept: set[str] = set()  # the folder was made for this report: it goes as a whole
         if not self._is_first:
+            # An earlier report stays whole; the next one uses the new small copies.
             names_kept = set(os.listdir(self.files_folder)) - {self._data_folder}
         self._remove_all_but(names_kept)
 
     def _remove_all_but(self, names_kept: set[str]) -> None:
-        # What has one of the names stays, with all that is in it. Files of the user stay, too, and
-        # so does what can't be removed.
+        """Remove what reports made, but for what has one of the names, or is in what has one."""
         folder = Path(self.files_folder)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
@@ -262,16 +246,8 @@ class ReportFiles:
                     os.unlink(path)
 
 
-def _key_of_copy(name: str, file: ImageFile) -> str:
-    # An ImageFile is a path, a size and times: with these, a file that was replaced has another
-    # copy.
-    _, *size_and_times = file
-    identity = os.fsencode(f"{name}\n{tuple(size_and_times)}")
-    return hashlib.sha256(identity).hexdigest()[:24]
-
-
 def _separated(rows: Iterable[str]) -> Iterator[str]:
-    # JSON wants commas between the items of a list, and none after the last.
+    """JSON wants commas between the items of a list, and none after the last."""
     separator = ""
     for row in rows:
         yield separator + row
@@ -285,9 +261,8 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 
 def _has_marker(folder: str) -> bool:
-    # Whether a report made the folder. False where it or its thumbnails are a link: what a link
-    # leads to is not a report's to remove.
     try:
+        # What a link leads to is not a report's to remove.
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
             return False
         return Path(folder, _MARKER).read_text(encoding="utf-8") == _MARKER_TEXT
@@ -304,8 +279,7 @@ def _is_page(path: str) -> bool:
 
 
 def _size_if_shown_itself(file: ImageFile) -> Size | None:
-    # The size of a picture that a page can show without a small copy. None where the picture is too
-    # large for that, or of a type that some browsers don't show.
+    """Return the size of a picture that a page can show without a small copy, else None."""
     if file.file_bytes > MOST_BYTES:
         return None
     header = read_header(file.path, whole_png=False)
@@ -327,12 +301,8 @@ def small_copy_of(file: ImageFile) -> tuple[Size, bytes]:
 
 
 def link(path: str, folder: str) -> str:
-    """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
-
-    A page can't link to another machine's file. It doesn't link to a file without the ending of a
-    picture, because a browser could run that. The address is relative where page and picture are in
-    a folder that may be moved as a whole.
-    """
+    """Return the address of a picture for a page in `folder`; "" for one the page can't link to."""
+    # It may be a file of another machine. One without a picture's ending could be run by a browser.
     if not (path.lower().endswith(_SHOWN_BY_BROWSERS) and os.path.exists(path)):
         return ""
     path = os.path.abspath(path)

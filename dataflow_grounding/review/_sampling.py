@@ -41,16 +41,12 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
 
 
 def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
-    # A record is read once for all its items, of which it may have thousands.
     index_of_record = attrgetter("record")
     return groupby(sorted(items, key=index_of_record), index_of_record)
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    # Whether an item was right as the pipeline wrote it: with the text and box that it had then.
-    # it was deleted or redrawn, has another text now, or got its first box  -> False
-    # nobody judged it, or it was shifted and nobody judged it since         -> None
-    # else                                                                   -> the verdict on it
+    """Return whether an item was right as the pipeline wrote it; None if nobody judged it."""
     after = outcome.after
     if after is None or after["text"] != original["text"]:
         return False
@@ -62,7 +58,7 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     if index is None:  # it was deleted
         return False
     verdict = reviewer_verdict(after["instances"][index])
-    if verdict is None:
+    if verdict is None:  # perhaps it was shifted, and nobody judged it since
         return None
     is_redrawn = outcome.box_after(box) is None
     if is_redrawn:  # the verdict is on the new box: this one was wrong
@@ -71,13 +67,7 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
-    """Return for each item whose phrase is in a file of right boxes whether it is right.
-
-    A phrase is in the file if one of the same record and text is. A box is right if its IoU with
-    any of the gold's is GOLD_IOU or more, a phrase without a box if the gold has none for it.
-    Raises InputError where `gold` comes from these reviews, can't be read, or has none of the
-    phrases.
-    """
+    """Return for each item whose record and text are in a file of right boxes if it is right."""
     if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
         raise InputError(
             f"{gold} is what is reviewed, or comes of it: gold has to be somebody else's"
@@ -92,7 +82,11 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
         expressions = expressions_of(reviewable.record(index))
         for item in items_in_gold:
             right_boxes = gold_boxes[key, item.text]
-            answers[item] = _agrees_with_gold(item, expressions[item.id], right_boxes)
+            if item.box is None:
+                answers[item] = not right_boxes
+            else:
+                box = box_of(expressions[item.id]["instances"][item.box]["bbox"])
+                answers[item] = _is_any_like(box, right_boxes)
     if not answers:
         raise InputError(
             f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and"
@@ -101,18 +95,11 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     return answers
 
 
-def _agrees_with_gold(item: Item, expression: Expression, right_boxes: Sequence[Bbox]) -> bool:
-    if item.box is None:
-        return not right_boxes
-    return _is_any_like(box_of(expression["instances"][item.box]["bbox"]), right_boxes)
-
-
 def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
-    # Whether one of the right boxes has an IoU of GOLD_IOU or more with this one. There may be
-    # thousands. They are sorted by their left edges, so only those with an edge near this one's are
-    # looked at. A box with such an IoU is at most 1 / GOLD_IOU times as wide as this one, so its
-    # left edge is at most `reach` away. The 1 px is for rounding.
+    """Return whether any right box, sorted by left edges, has an IoU of GOLD_IOU or more."""
     left, _, right, _ = box
+    # A box with such an IoU is at most 1 / GOLD_IOU times as wide as this one, so its left edge is
+    # at most `reach` away. The 1 px is for rounding. There may be thousands of boxes.
     reach = abs(right - left) * (1 - GOLD_IOU) / GOLD_IOU + 1
     first = bisect_left(right_boxes, left - reach, key=itemgetter(0))
     for other in islice(right_boxes, first, None):
@@ -124,15 +111,12 @@ def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
-    # The right boxes, sorted, by record key and text:
-    # a phrase with boxes                -> those that weren't rejected, perhaps none
-    # no boxes, status `none`            -> an empty list: gold says that there is no such thing
-    # no boxes, any other status         -> left out: gold says nothing of it
+    """Return the right boxes, sorted, by record key and text; no boxes where there is no thing."""
     boxes = defaultdict[tuple[str, str], set[Bbox]](set)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
             says_something = row["instances"] or row.get("status") == "none"
-            if not says_something:
+            if not says_something:  # on this phrase gold has no answer
                 continue
             boxes_of_phrase = boxes[key, row["text"]]
             for instance in row["instances"]:
@@ -142,12 +126,9 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
 
 
 def draw_gold_items(answered: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw items that gold has answers for, to be mixed into a sample: one for ten of its items.
-
-    They are drawn from `answered`, without those that are in the sample already. The same sample
-    gets the same items, so that a certificate finds which were shown.
-    """
-    # Sorted, because the order in a set may be another in the next process.
+    """Draw items that gold has answers for, to be mixed into a sample: one for ten of its items."""
+    # The same sample gets the same items, so that a certificate finds which were shown. The order
+    # in a set may be another in the next process.
     unseen = sorted(set(answered) - set(sample), key=str)
     wanted_count = max(LEAST_MIXED_IN, len(sample) // 10)
     return random.Random(0).sample(unseen, min(len(unseen), wanted_count))
@@ -158,10 +139,8 @@ def groups_of(
 ) -> tuple[dict[Item, dict[str, str]], int]:
     """Return the groups that each item is in, and how many phrases there are.
 
-    Groups of an item: {"size": "large", "status": "grounded", "class": "cup", "model": "gemini-3",
-    "check": "ask: verified"}. A phrase without a box has no size. A record that doesn't name its
-    model is of `run_model`. `check` is what a check of the pipeline said; a phrase that a reviewer
-    judged since has none.
+    An item may be in {"size": "large", "status": "grounded", "class": "cup", "model": "gemini-3",
+    "check": "ask: verified"}. `run_model` is that of records that name none.
     """
     groups: dict[Item, dict[str, str]] = {}
     phrase_count = 0
@@ -198,10 +177,9 @@ def sample_figures(
     settled: Mapping[Item, bool | None],
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """Return the figures of a sample: how many boxes are wrong, and how many phrases were missed.
+    """Return how many boxes of a sample are wrong, and how many phrases were missed.
 
-    `groups` and `phrase_count` are of all that there is, as `groups_of` returns them; `settled` is
-    of the sample. A phrase is missed if it has no box and should have one.
+    `groups` and `phrase_count` are of the whole file; `settled` is of the sample.
     """
     verdicts_on_boxes = {item: right for item, right in settled.items() if item.box is not None}
     verdicts_on_phrases = [right for item, right in settled.items() if item.box is None]
@@ -217,11 +195,9 @@ def sample_figures(
 def _missed(
     verdicts: Sequence[bool | None], without_box: int, phrase_count: int, level: float
 ) -> dict[str, Any]:
-    # Only phrases without a box were looked at: no other can be missed. So `wrong` and `looked_at`
-    # count those, but the share is that of all phrases. If 10% of 50 phrases without a box are
-    # missed, of 400 phrases in all, the share is 1.25%.
-    missed = share_with_bounds(verdicts, without_box, level)
+    missed = share_with_bounds(verdicts, without_box, level)  # no other phrase can be missed
     missed["phrases"] = phrase_count
+    # The share is of all phrases: 1.25% if 10% of 50 without a box are missed, of 400 in all.
     for name in ("share", "low", "high"):
         if missed[name]:  # neither None nor 0
             missed[name] = round(missed[name] * without_box / phrase_count, 6)
@@ -233,7 +209,7 @@ def _figures_by_group(
     verdicts_on_boxes: Mapping[Item, bool | None],
     level: float,
 ) -> dict[str, dict[str, Any]]:
-    # The figures of boxes: {"size": {"large": {…}, "small": {…}}, "class": {…}}.
+    """Return the figures of boxes: {"size": {"large": {…}, "small": {…}}, "class": {…}}."""
     box_counts = Counter[tuple[str, str]]()  # by ("size", "large") and so on
     for item, groups_of_item in groups.items():
         if item.box is not None:
@@ -256,10 +232,8 @@ def share_with_bounds(
     """Return counts of a sample's verdicts, and the share of what is wrong, with exact bounds.
 
     An open verdict, None, counts as wrong in the share and the upper bound, and as right in the
-    lower bound. `total` is the number of all items, of which the sample was drawn. With it, the
-    bounds stay within what is possible. With 2 wrong and 5 right ones of 10, the share is at least
-    20%, if the other three are right, and at most 50%, if they are wrong. `share` is None where
-    nothing was looked at, but 0 where `total` is 0.
+    lower bound. The sample was drawn of `total` items. With 2 wrong and 5 right ones of 10, the
+    share is at least 20%, if the other three are right, and at most 50%, if they are wrong.
     """
     # It loads numpy, which takes a moment, and which a review without a sample does without.
     from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson

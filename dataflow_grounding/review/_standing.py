@@ -22,34 +22,24 @@ from dataflow_grounding.review._record_view import Expression
 
 
 class RecordReview(NamedTuple):
-    """What holds after all decisions on one record: `outcomes` by an expression's id.
+    """What holds after all decisions on one record."""
 
-    An expression that is again as it was, and not judged, is not in it.
-    """
-
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, Outcome]  # by id, of expressions that were changed or judged
     comment: str | None
 
 
 class Standing:
-    """What holds after the decisions on one file.
-
-    `outcomes` are by a record's key and an expression's id; `pictures`, by key, are as they were
-    when somebody last decided on them.
-    """
+    """What holds after the decisions on one file."""
 
     def __init__(self) -> None:
         self.count = 0
+        # By a record's key and an expression's id.
         self.outcomes: defaultdict[str, dict[str, Outcome]] = defaultdict(dict)
-        self.pictures: dict[str, JudgedPicture] = {}
+        self.pictures: dict[str, JudgedPicture] = {}  # by key, as at the last decision on each
         self._comments: dict[str, str] = {}
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Add a decision, a line of the file of decisions.
-
-        Raises BrokenRow, KeyError, TypeError or AttributeError, and adds nothing, for a line that
-        is no decision.
-        """
+        """Add a decision; BrokenRow, KeyError, TypeError or AttributeError for what is none."""
         _check_expressions(line["changes"])
         key = str(line["record"])
         # All changes are read before the first one counts: a line counts as a whole, or not at all.
@@ -72,8 +62,6 @@ class Standing:
 
 
 def _outcome_of(change: Mapping[str, Any], who: str) -> tuple[str, Outcome]:
-    # Of a change in a line, the expression's id and outcome. `original` is the expression as the
-    # pipeline wrote it, where that isn't `before`.
     as_written = change.get("original", change["before"])
     return str(change["id"]), Outcome.between(change["after"], as_written, who)
 
@@ -127,12 +115,7 @@ class DecidedInOtherFiles:
     def outcomes_for(
         self, record: Record, key: str, expressions: Mapping[str, Expression]
     ) -> dict[str, OutcomeHere]:
-        """Return what was decided on phrases and boxes that a record has, by expression id.
-
-        - A phrase gets the outcome of one with the same text and boxes. Of several, it is that of
-          the same record and id, else the last.
-        - Where no phrase is the same, each box gets the verdict on an equal box.
-        """
+        """Return outcomes of equal phrases by expression id, else the verdicts on equal boxes."""
         found: dict[str, OutcomeHere] = {}
         picture_names = names_of(record, key, self._picture_sizes)
         for id, expression in expressions.items():
@@ -158,8 +141,7 @@ class DecidedInOtherFiles:
     def _outcome_of_boxes(
         self, expression: Expression, picture_names: list[str]
     ) -> OutcomeHere | None:
-        # The phrase with the verdicts on those of its boxes that have one; None if none has. The
-        # phrase is judged if all its boxes are, as in a review: by the one who decided last.
+        """Return the phrase with the verdicts on its boxes; None if no box has one."""
         instances = []
         verdicts = []
         for box in expression["instances"]:
@@ -171,7 +153,7 @@ class DecidedInOtherFiles:
                 verdicts.append(verdict)
         if not verdicts:
             return None
-        who = max(verdicts, key=attrgetter("number")).who
+        who = max(verdicts, key=attrgetter("number")).who  # who decided last
         after = {**expression, "instances": instances}
         are_all_judged = len(verdicts) == len(instances)
         if are_all_judged:
@@ -200,14 +182,13 @@ def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # Raises BrokenRow or TypeError for a side of a change that is no expression, with a text and
-    # boxes of four numbers. An expression that was added or deleted has None on one side.
+    """Raise BrokenRow or TypeError for a side of a change that is no expression."""
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):
             if isinstance(side, dict):
                 expressions.append(side)
-            elif side is not None:
+            elif side is not None:  # None where the expression was added or deleted
                 raise TypeError
     # It reads a column of any name, and raises for the first item that is no expression.
     read_expressions(Record({"sides": expressions}), "sides")

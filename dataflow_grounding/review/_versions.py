@@ -22,11 +22,7 @@ _TextKey: TypeAlias = tuple[str, int]
 
 
 class Version:
-    """A file of records as an earlier step or another run wrote them, looked up by record.
-
-    The file stays open until `close`, and in memory is only where each record begins. `is_run` says
-    that another run wrote it: then its records that were not taken are shown, too.
-    """
+    """A file of records as an earlier step, or another run (`is_run`), wrote them."""
 
     def __init__(self, name: str, path: str, is_run: bool = False) -> None:
         self.name = name
@@ -66,10 +62,7 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Return names and files of a run's steps in order: `("prefix_step1", "…/prefix_step1.jsonl")`.
-
-    Empty where the folder has steps of two scripts, because nothing says which are this run's.
-    """
+    """Return names and files of a run's steps: `("prefix_step1", "…/prefix_step1.jsonl")`."""
     steps: list[tuple[int, str, str]] = []  # number, name and file
     prefixes = set()  # of scripts' files; a spec's run has None
     for name in os.listdir(results):
@@ -84,7 +77,7 @@ def steps_of(results: str) -> list[tuple[str, str]]:
             number = int(number_of_folder or number_of_file)
             steps.append((number, name.removesuffix(".jsonl"), path))
             prefixes.add(prefix)
-    if len(prefixes) != 1:
+    if len(prefixes) != 1:  # of two scripts' steps nothing says which are this run's
         return []
     return [(name, path) for _, name, path in sorted(steps)]
 
@@ -96,8 +89,6 @@ def with_versions(
 
     - in earlier steps, or in both runs: `record, [("ground", {…}), ("check", {…})]`
     - only in one of two runs: `record, "run_1"`, the name of that run
-
-    `versions` are the oldest first, and are used up. `own_name` is what `records` are called.
     """
     for record in records:
         earlier: list[tuple[str, Mapping[str, Any]]] = []
@@ -125,13 +116,17 @@ def changes_view(
 
     - {"only": "run_1"} for a record that one run alone has
     - {"changes": [{"version": "check", "text": "a cup", "said": "1 → 2 boxes"}], "versions":
-      [{"name": "ground", "expressions": …}, {"name": "check", …}]} for one with differences: the
-      version that made each, and the versions that differ
+      [{"name": "ground", "expressions": …}, {"name": "check", …}]} for one with differences
     - {} for any other
     """
     if isinstance(earlier, str):  # the name of the run that alone has the record
         return {"only": earlier}
-    versions = [*_comparable_versions(earlier, view, classes), (own_name, view)]
+    versions: list[tuple[str, View]] = []
+    for title, record in earlier:
+        version = view_of(record, classes=classes, each_thing_once=True)
+        if _is_comparable(version, view):
+            versions.append((title, version))
+    versions.append((own_name, view))
     confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}  # of the versions that differ, by title
@@ -151,27 +146,18 @@ def changes_view(
     return {"changes": changes, "versions": rows}
 
 
-def _comparable_versions(
-    earlier: Iterable[tuple[str, Mapping[str, Any]]], view: View, classes: PageClasses | None
-) -> Iterator[tuple[str, View]]:
-    for title, record in earlier:
-        version = view_of(record, classes=classes, each_thing_once=True)
-        if _is_comparable(version, view):
-            yield title, version
-
-
 def _is_comparable(earlier: View, view: View) -> bool:
-    # Two views of one kind are compared, and expressions with anything: a step that makes them of
-    # regions has them in place of these. Region captions aren't compared with regions, because a
-    # page shows both.
-    if view["kind"] not in (earlier["kind"], "expressions"):
+    is_same_kind = view["kind"] == earlier["kind"]
+    # A step that makes expressions of regions has them in place of these. Region captions aren't
+    # compared with regions: a page shows both.
+    if not is_same_kind and view["kind"] != "expressions":
         return False
     # In a version whose expressions are all pending, nothing was looked for yet.
     return any(expression["status"] != "pending" for expression in earlier["expressions"])
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
-    # Yields what differs, and how, as `_differences` does: ("size", "640 x 480 → 320 x 240").
+    """Yield what differs, and how: ("size", "640 x 480 → 320 x 240")."""
     if old["caption"] != new["caption"]:
         yield "caption", f"“{old['caption'] or ''}” → “{new['caption'] or ''}”"
     old_size = (old["width"], old["height"])
@@ -182,9 +168,9 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 
 def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
-    # The expressions that no check had judged at first, and that are verified in the last version:
-    # "", "undecided", "verified". A check may take several steps, each of which leaves some for the
-    # next. What it merely confirmed in the end is no difference to tell.
+    """Return the expressions that no check had judged at first, and that are verified at last."""
+    # A check may take several steps: "", "undecided", "verified". What it merely confirmed in the
+    # end is no difference to tell.
     first_checks: dict[_TextKey, str] = {}  # "" for an expression that no check had judged
     for expressions in versions:
         for key, expression in _by_text(expressions).items():
@@ -200,9 +186,7 @@ def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
 def _differences(
     old_expressions: Expressions, new_expressions: Expressions, confirmed: Collection[_TextKey]
 ) -> Iterator[tuple[str, str]]:
-    # Yields an expression's text and how it differs: ("a cup", "1 → 2 boxes · score 0.9 → 0.8").
-    # Expressions of equal text, up to case, are compared: the first with the first, the second with
-    # the second. What a check said of those in `confirmed` is no difference.
+    """Yield an expression's text and how it differs: ("a cup", "1 → 2 boxes · score 0.9 → 0.8")."""
     old = _by_text(old_expressions)
     new = _by_text(new_expressions)
     for key, expression in old.items():
@@ -210,17 +194,15 @@ def _differences(
             yield expression["text"], "left out"
             continue
         parts = list(_parts_of_difference(expression, new[key]))
-        if key not in confirmed:
-            parts += _difference_of_check(expression["check"], new[key]["check"])
+        old_check = expression["check"]
+        new_check = new[key]["check"]
+        if old_check != new_check and key not in confirmed:
+            parts.append(f"{old_check or 'no check'} → {new_check or 'no check'}")
         if parts:
             yield expression["text"], " · ".join(parts)
     for key, expression in new.items():
         if key not in old:
             yield expression["text"], "added"
-
-
-def _difference_of_check(old: str, new: str) -> list[str]:
-    return [] if old == new else [f"{old or 'no check'} → {new or 'no check'}"]
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -248,7 +230,7 @@ def _score(box: Mapping[str, Any]) -> str:
 
 
 def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
-    # The second expression of a text "Cup" has the key ("cup", 1).
+    """Return expressions by key: ("cup", 1) is the second one of a text "Cup"."""
     text_counts = Counter[str]()
     by_text: dict[_TextKey, dict[str, Any]] = {}
     for expression in expressions:
@@ -259,6 +241,5 @@ def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
 
 
 def _record_key(record: Mapping[str, Any]) -> int:
-    # What tells records apart: the image, and which row of that image it is. Only the hash is kept,
-    # because it takes little memory.
+    """Return a hash, which takes little memory, of an image and of which row of it a record is."""
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.terminal import say
@@ -40,40 +40,36 @@ def apply_decisions(
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
     - `out` is a new file, None for annotations.reviewed.jsonl next to the records.
-    - `downloads` are files of decisions, which a page offers when its server is gone. Their
-      decisions are taken first; one that can't be taken is refused, and the others go on.
+    - `downloads` are files of decisions, which a page offers when its server is gone.
     - With `take_equal`, decisions on equal boxes of other files are taken over, too. Boxes are
-      equal by picture, text and corners. A phrase of which all boxes are equal gets what was drawn
-      there, too.
-
-    Raises InputError where there are no records or decisions, or a file can't be read or written.
+      equal by picture, text and corners.
     """
     files = review_files(results)
     path = out or files.reviewed
     if out:
         _refuse_as_out(out, downloads)
-    taken_over = _take_downloads(results, downloads)
+    new_count, refused = _take_downloads(results, downloads)
     # A file that can't be read has no digest, and no decision is of it.
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
     equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
     if not decisions.count:
-        raise _no_decisions(results, files, taken_over.refused)
+        raise _no_decisions(results, files, refused)
     # Later reviews and pipelines go on from the review's own file. So it always has the rejected
     # boxes, too, even if the user names it as `out` and wants none.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
-    written = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
+    counts, boxes_left_out = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
     if not is_own_file:
         keep_classes(results, path)
     return {
         "reviewed": path,
-        **written.counts,
+        **counts,
         "equal_boxes": equal_boxes,
-        "boxes_left_out": written.boxes_left_out,
+        "boxes_left_out": boxes_left_out,
         "decisions": decisions.count,
-        "taken_over": taken_over.new_count,
-        "refused": taken_over.refused,
+        "taken_over": new_count,
+        "refused": refused,
     }
 
 
@@ -97,24 +93,19 @@ def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> Input
 
 
 def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> None:
-    # The review's own file may be overwritten: each call writes it again.
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
         raise InputError(
             f"{path} would be overwritten: choose another name for the reviewed records"
         )
-    if os.path.lexists(path) and not is_own_file:
+    if os.path.lexists(path) and not is_own_file:  # its own file each call writes again
         raise InputError(f"{path} is there already: remove it, or choose another name")
-
-
-class _Written(NamedTuple):
-    counts: Counter[str]  # what `_count_reviewed` counted
-    boxes_left_out: int  # because they were rejected
 
 
 def _write_reviewed(
     path: str, files: ReviewFiles, decisions: Decisions, keep_rejected: bool
-) -> _Written:
+) -> tuple[Counter[str], int]:
+    """Write the reviewed records; return counts of them, and how many boxes were left out."""
     counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
 
     def counted() -> Iterator[Record]:
@@ -125,19 +116,17 @@ def _write_reviewed(
     with errors_as(InputError, f"can't write {path}"):
         without_rejected = WithoutRejected(keep_rejected)
         write_rows(path, without_rejected(counted()))
-    return _Written(counts, without_rejected.boxes)
+    return counts, without_rejected.boxes
 
 
 def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[Record, Record]]:
-    # Yields each record as the pipeline wrote it, and with all decisions on it.
+    """Yield each record as the pipeline wrote it, and with all decisions on it."""
     for key, record in records_with_keys(files.annotations):
         review = decisions.standing.review_of(key)
         yield record, as_reviewed(record, review.outcomes, review.comment)
 
 
 def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
-    # Adds to `counts`: the record, its phrases or regions that are `verified` or `rejected`, and
-    # in `outlines_left_out` the boxes whose outline the review dropped.
     counts["records"] += 1
     rows = reviewed.get(annotated_column(reviewed))
     if isinstance(rows, list):
@@ -152,9 +141,7 @@ def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> N
 
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    # Tells the user how many boxes here are equal to boxes that were reviewed in other files. With
-    # `take`, the decisions on those are added to `decisions`. Returns of how many boxes decisions
-    # were added: 0 without `take`.
+    """Tell how many boxes equal boxes reviewed in other files; return how many of them it took."""
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
@@ -162,7 +149,12 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
     # Where this file has no decisions at all, 0 equal boxes are told, too: that is why nothing can
     # be applied.
     if equal_boxes or not decisions.count:
-        _say_equal_boxes(equal_boxes, all_boxes, take)
+        how = "taken over" if take else "--take-equal takes these decisions over"
+        share = equal_boxes / all_boxes if all_boxes else 0.0
+        say(
+            f"Note: {equal_boxes:,} of {all_boxes:,} boxes ({share:.0%}) equal boxes that were"
+            f" reviewed in another file, by picture, text and box: {how}"
+        )
     if not take:
         return 0
     decisions.sync()
@@ -172,9 +164,7 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
 def _count_and_take_equal(
     files: ReviewFiles, decisions: Decisions, in_other_files: DecidedInOtherFiles, take: bool
 ) -> tuple[int, int]:
-    # Returns how many boxes are equal to one of `in_other_files`, and how many boxes there are. A
-    # decision on a phrase in this file comes first: boxes of such a phrase don't count as equal.
-    # With `take`, the decisions on equal boxes are added to `decisions`.
+    """Return how many boxes equal one of `in_other_files`, and how many boxes there are."""
     equal_boxes = 0
     all_boxes = 0
     for key, record in records_with_keys(files.annotations):
@@ -185,6 +175,7 @@ def _count_and_take_equal(
         all_boxes += sum(len(expression["instances"]) for expression in expressions.values())
         decided_here = decisions.standing.review_of(key).outcomes
         found = in_other_files.outcomes_for(record, key, expressions)
+        # A decision on a phrase in this file comes first: its boxes don't count as equal.
         undecided = {id: equal for id, equal in found.items() if id not in decided_here}
         equal_boxes += sum(equal.box_count for equal in undecided.values())
         if take and undecided:
@@ -193,17 +184,8 @@ def _count_and_take_equal(
     return equal_boxes, all_boxes
 
 
-def _say_equal_boxes(equal_boxes: int, all_boxes: int, are_taken: bool) -> None:
-    how = "taken over" if are_taken else "--take-equal takes these decisions over"
-    share = equal_boxes / all_boxes if all_boxes else 0.0
-    say(
-        f"Note: {equal_boxes:,} of {all_boxes:,} boxes ({share:.0%}) equal boxes that were"
-        f" reviewed in another file, by picture, text and box: {how}"
-    )
-
-
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
-    # Of each box its id, and whether it has an outline.
+    """Yield of each box its id, and whether it has an outline."""
     for row in _objects_in(record, "expressions"):
         for box in _objects_in(row, "instances"):
             if box.get("bbox_id") is not None:
@@ -218,13 +200,9 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def bring_up_to_date(annotations: str) -> None:
-    """Write `annotations.reviewed.jsonl` again, after a later run has written the annotations.
-
-    Decisions on what is equal in them are taken over. Nothing is written where `apply` has never
-    made that file, or no decision holds.
-    """
+    """Write `annotations.reviewed.jsonl` again, after a later run has written the annotations."""
     files = review_files(annotations)
-    if not os.path.exists(files.reviewed):
+    if not os.path.exists(files.reviewed):  # nobody has applied decisions yet
         return
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     _tell_equal_boxes(files, decisions, take=True)
@@ -234,13 +212,12 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Refuses a file of decisions that `review` itself wrote, here or on another machine. Its
-    # changes have `before`, which those of a page's download don't. `own` is this review's file, as
-    # the message names it.
+    """Refuse decisions that `review` itself wrote, here or on another machine, as in `own`."""
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
             continue
+        # Changes of a page's download don't have `before`.
         if any(isinstance(change, dict) and "before" in change for change in changes):
             raise InputError(
                 f"{path} is what `review` itself wrote: name what a page has downloaded, or copy it"
@@ -248,16 +225,10 @@ def _refuse_log(path: str, own: str) -> None:
             )
 
 
-class _TakenOver(NamedTuple):
-    """What became of the decisions in downloaded files."""
-
-    new_count: int  # of decisions that were not here before
-    refused: list[str]  # a line for each that was refused
-
-
-def _take_downloads(results: str, downloads: tuple[str, ...]) -> _TakenOver:
+def _take_downloads(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
+    """Return how many decisions weren't here before, and a line for each that is refused."""
     if not downloads:
-        return _TakenOver(new_count=0, refused=[])
+        return 0, []
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count
@@ -272,15 +243,14 @@ def _take_downloads(results: str, downloads: tuple[str, ...]) -> _TakenOver:
             except (InputError, BrokenRow) as why:
                 refused.append(f"{path}, line {row.line}: {why}")
     decisions.sync()
-    return _TakenOver(decisions.count - count_before, refused)
+    return decisions.count - count_before, refused
 
 
 class _Download:
-    """Takes one downloaded file of decisions over, line by line.
+    """Takes one downloaded file of decisions over, line by line, with ids and versions from here.
 
     The page that offered it knew no decision that was taken here since, and made up ids for the
-    expressions that it added. So ids and versions of each line are replaced by those here. A change
-    of a line is {"id": …, "version": …, "after": …}, with `fresh` for an expression that is added.
+    expressions that it added, whose changes are `fresh`.
     """
 
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
@@ -318,7 +288,11 @@ class _Download:
         if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.index_of[key])
-        changes_here = [self._as_here(key, change) for change in changes]
+        changes_here = []
+        for change in changes:
+            id = self._id_here(change)
+            version = self._versions.get((key, id), change.get("version"))
+            changes_here.append({**change, "id": id, "version": version})
         who = str(decision.get("who") or "unknown")
         decision_here = {**decision, "record": key, "changes": changes_here}
         changes_made = self._decisions.decide(record, key, decision_here, who)
@@ -329,9 +303,3 @@ class _Download:
                 self._ids[str(change.get("id"))] = made["id"]
         for made in changes_made:
             self._versions[key, made["id"]] = version_of(made["after"])
-
-    def _as_here(self, key: str, change: Mapping[str, Any]) -> dict[str, Any]:
-        # The change with the id and the version that its expression has here.
-        id = self._id_here(change)
-        version = self._versions.get((key, id), change.get("version"))
-        return {**change, "id": id, "version": version}

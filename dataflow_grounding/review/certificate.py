@@ -27,12 +27,10 @@ _NOBODY = "None"  # among the names of reviewers: for items that are not settled
 
 
 class StatedSample(NamedTuple):
-    """A sample that reviews.jsonl states of the file as it is.
+    """A sample that reviews.jsonl states of the file as it is."""
 
-    `about` is what the certificate says of it: {"size": 200, "seed": 1, "when": …, "who": …,
-    "gold": […]}. `gold` are the digests of the files of gold of which items were mixed in.
-    """
-
+    # {"size": 200, "seed": 1, "when": …, "who": …, "gold": […]}: `gold` are the digests of the
+    # files of gold of which items were mixed in.
     about: dict[str, Any]
     items: list[Item]
 
@@ -40,13 +38,7 @@ class StatedSample(NamedTuple):
 def certify(
     results: str, gold: str | None = None, max_error: float | None = None
 ) -> dict[str, Any]:
-    """Return what the reviewed sample says of RESULTS, as JSON.
-
-    All samples that `review --sample` stated for the file as it is count together: none can be left
-    out. With m samples, bounds are at a level of 1 - 0.05 / m: so nobody gains by drawing
-    samples until a figure pleases. Raises InputError where no sample was stated for this file, or
-    one is not what its seed draws.
-    """
+    """Return what all samples that were stated for RESULTS together say of it, as JSON."""
     reviewable = Reviewable(results)
     reviewable.decisions.tell_damaged()
     samples = _samples(reviewable)
@@ -54,7 +46,7 @@ def certify(
     groups, phrase_count = groups_of(reviewable, str(run_model or ""))
     drawn = dict.fromkeys(item for sample in samples for item in sample.items)  # each once
     settled = settled_of(reviewable, drawn)
-    level = 1 - 0.05 / len(samples)
+    level = 1 - 0.05 / len(samples)  # nobody gains by drawing samples until a figure pleases
     certificate = sample_figures(groups, phrase_count, settled, level)
     certificate["samples"] = [sample.about for sample in samples]
     certificate["reviewers"] = _reviewers(reviewable, settled)
@@ -62,19 +54,15 @@ def certify(
     if unsettled:
         certificate["not_settled"] = [reviewable.named(item) for item in unsettled]
     certificate["gold"] = _on_gold(reviewable, gold, samples) if gold else None
-    certificate["target"] = _target(max_error, certificate["boxes"])
+    certificate["target"] = None
+    if max_error is not None:  # even the upper bound has to be within it
+        is_accepted = certificate["boxes"]["high"] <= max_error
+        certificate["target"] = {"max_error": max_error, "accepted": is_accepted}
     return {"sentence": _sentence(certificate), **certificate}
 
 
-def _target(max_error: float | None, boxes: Mapping[str, Any]) -> dict[str, Any] | None:
-    # The file is accepted only if even the upper bound is within what the user allows.
-    if max_error is None:
-        return None
-    return {"max_error": max_error, "accepted": boxes["high"] <= max_error}
-
-
 def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> dict[str, int]:
-    # How many items each reviewer settled, by name.
+    """Return how many items each reviewer settled, by name."""
     counts = Counter[str]()
     for item, is_right in settled.items():
         if is_right is None:
@@ -90,9 +78,7 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
 
 
 def _samples(reviewable: Reviewable) -> list[StatedSample]:
-    # The samples that were stated of this version of the file, each once: size and seed tell them
-    # apart. Each reviewer may have named a folder of pictures: it is put first into
-    # `reviewable.folders`.
+    """Return the samples of this version of the file; put their folders of pictures first."""
     decisions = reviewable.decisions
     samples: dict[tuple[int, int], StatedSample] = {}  # by size and seed
     for stated in decisions.samples:
@@ -116,7 +102,7 @@ def _samples(reviewable: Reviewable) -> list[StatedSample]:
 
 
 def _items_of_sample(reviewable: Reviewable, stated: Mapping[str, Any]) -> list[Item] | None:
-    # None for a damaged line, and for a sample of another version of the file.
+    """Return None for a damaged line, and for a sample of another version of the file."""
     size = stated.get("size")
     seed = stated.get("seed")
     if type(size) is not int or type(seed) is not int or size <= 0:
@@ -148,11 +134,7 @@ def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]])
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # How often reviewers disagree with gold, as `share_with_bounds` returns it:
-    # judged, in a sample or not     -> right if the verdict is gold's answer
-    # mixed into a sample and open   -> None, which counts as wrong: nobody is to look better by
-    #                                   leaving hard items open
-    # open, and not mixed in         -> not counted
+    """Return how often reviewers disagree with gold, as `share_with_bounds` returns it."""
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown_with_gold: set[Item] = set()
@@ -166,13 +148,13 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
         verdict = settled[item]
         if verdict is not None:
             agreements.append(verdict == answer)
-        elif item in shown_with_gold:
+        elif item in shown_with_gold:  # open counts as wrong: it may have been a hard one
             agreements.append(None)
     return share_with_bounds(agreements)
 
 
 def _sentence(certificate: Mapping[str, Any]) -> str:
-    # "2.5% of 812 boxes wrong (…), 1.0% of 400 phrases missed (…); accepted: up to 5.4% …"
+    """Return "2.5% of 812 boxes wrong (…), 1.0% of 400 phrases missed (…); accepted: up to …"."""
     boxes = certificate["boxes"]
     missed = certificate["phrases_missed"]
     gold = certificate["gold"]
@@ -193,10 +175,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
-    """Yield what a terminal shows of a certificate: its sentence, and what is left to do.
-
-    Then comes a line for each kind of groups, with the largest: `by class: 2.5% of cup (…); …`.
-    """
+    """Yield lines for a terminal: the sentence, what is left to do, `by class: 2.5% of cup (…)`."""
     yield certificate["sentence"]
     yield from _ways_to_settle(certificate, results)
     for name, groups in certificate["by"].items():
@@ -208,11 +187,10 @@ def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
-    # "2.5% of 812 boxes wrong (95%: 0.9–5.4%)". Where nobody has judged anything, it has only the
-    # bounds, "not judged: 0.0 to 100.0% of …": a share would look like an answer.
+    """Return "2.5% of 812 boxes wrong (95%: 0.9–5.4%)", or the bounds alone."""
     low, high = _widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
-    if figure["share"] is None or all_unsettled:
+    if figure["share"] is None or all_unsettled:  # a share would look like an answer
         return f"not judged: {low:.1f} to {high:.1f}%{of_what}"
     return f"{100 * figure['share']:.1f}%{of_what} (95%: {low:.1f}–{high:.1f}%)"
 

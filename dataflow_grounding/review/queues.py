@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
@@ -33,7 +33,6 @@ from dataflow_grounding.review._judged_pictures import (
 )
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import (
-    BoxPlace,
     Expression,
     boxes_of_same_thing,
     expressions_of,
@@ -55,46 +54,34 @@ SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
 - `mine`: those that the reviewer of this page has decided
 - `all`: all that nobody has deleted
 """
-_UNDECIDED: Mapping[str, Any] = {}  # columns of an item that nobody has decided on
-
 _RARE_REMARK = 6.0
 """How doubtful a record is by a remark that is rare: more than by all else."""
 _DOUBT_WITHOUT_SCORE = 0.5  # of a box or phrase: the same as with a score of 0.5
 
 
 class Item(NamedTuple):
-    """What is decided on at once: a box, or a phrase that has none.
+    """What is decided on at once: a box, or a phrase that has none."""
 
-    `record` is the index of its record, `id` is its expression's id, and `box` the index of the
-    box, None for a phrase without one. `doubt` says how soon it is to be looked at. `head` is the
-    class, where the phrase states one, else its head noun, "cup" for "a red cup". Other phrases of
-    the class may have boxes of the same thing: `also` are those, each with the expression's id, the
-    index and the phrase. They are judged with this one, the surest.
-    """
-
-    record: int
-    id: str
-    box: int | None
+    record: int  # its index
+    id: str  # of the expression
+    box: int | None  # its index; None for a phrase without a box
     text: str
-    head: str
+    head: str  # the class where the phrase states one, else its head noun: "cup" for "a red cup"
     status: str
     score: float | None
-    doubt: float
+    doubt: float  # how soon it is to be looked at
+    # The boxes of the same thing that other phrases of the class have: id, index and phrase of
+    # each. They are judged with this one, the surest.
     also: tuple[tuple[str, int, str], ...] = ()
 
 
 class Reviewable:
-    """The records of RESULTS and what there is to decide in them.
-
-    All records are read once and kept in a temporary file; in memory are their items. Boxes of one
-    thing, which several phrases of a class have, are one item. `stated_root` is the folder of
-    pictures that the user named, as reviews.jsonl states it: relative to that file, so that file
-    and pictures may be moved together.
-    """
+    """The records of RESULTS, kept in a temporary file, and what there is to decide in them."""
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
         self.files = review_files(results)
         self.decisions = Decisions(self.files.decisions, digest_of(self.files.annotations) or "")
+        # The folder of pictures that the user named, as reviews.jsonl states it.
         self.stated_root = _stated_root(image_root, self.files.decisions) if image_root else None
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []  # what decisions call each record
@@ -151,14 +138,14 @@ class Reviewable:
         )
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """Draw items at random; return what reviews.jsonl states of the sample, and its items.
-
-        The same file, size and seed draw the same items. Raises InputError where the phrases of a
-        record can't be read: none of them could be drawn.
-        """
+        """Draw items by a seed; return what reviews.jsonl states of the sample, and its items."""
         annotations = self.files.annotations
         if self.unread:
-            raise _unread_records(annotations, self.unread)
+            more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
+            raise InputError(
+                f"{annotations}, {self.unread[0]}{more}: mend it or take it out, as no sample can"
+                " be drawn of what can't be seen"
+            )
         if not self.items:
             raise InputError(f"{annotations} has no phrase and no box to draw a sample of")
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
@@ -178,17 +165,10 @@ class Reviewable:
         return [self.keys[item.record], item.id, item.box]
 
 
-def _unread_records(annotations: str, unread: list[str]) -> InputError:
-    more = f" ({len(unread)} such records)" if len(unread) > 1 else ""
-    return InputError(
-        f"{annotations}, {unread[0]}{more}: mend it or take it out, as no sample can"
-        " be drawn of what can't be seen"
-    )
-
-
 def _stated_root(image_root: str, decisions: str) -> str:
     if is_absolute(image_root):
         return absolute(image_root)
+    # Relative to the file of decisions, so that it may be moved together with the pictures.
     return os.path.relpath(image_root, os.path.dirname(decisions) or ".")
 
 
@@ -205,10 +185,7 @@ def digest_of(path: str) -> str | None:
 def records_with_keys(
     annotations: str, folders: Sequence[str] | None = None
 ) -> Iterator[tuple[str, Record]]:
-    """Yield the records of a file, each with its key, which is what decisions call it.
-
-    The key is the image's id, `ID@2` for the second row of that image, and `line N` without an id.
-    """
+    """Yield each record of a file after its key: its id, `ID@2` for a second row, or `line N`."""
     if folders is None:
         folders = image_folders_of(annotations)
     rows_of_image = NumberTable()  # how many rows each image had so far: `identify` counts them
@@ -246,21 +223,14 @@ def _items_of(
                 box=index,
                 score=float(score) if is_number(score) else None,
                 doubt=max(doubts[box] for box in boxes_of_thing),
-                also=_with_phrases(others, expressions),
+                also=tuple((other, place, expressions[other]["text"]) for other, place in others),
             )
-
-
-def _with_phrases(
-    boxes: Iterable[BoxPlace], expressions: Mapping[str, Expression]
-) -> tuple[tuple[str, int, str], ...]:
-    return tuple((id, index, expressions[id]["text"]) for id, index in boxes)
 
 
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
-    # How doubtful each box is, by the expression's id and the box's index: ("a.jpg#0", 1). A phrase
-    # without a box is ("a.jpg#0", None). The numbers only say what is looked at first.
+    """Return doubts by ("a.jpg#0", 1), an expression's id and a box; None for one without a box."""
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -290,7 +260,6 @@ def _doubt_of_phrase(row: Expression) -> float:
 
 
 def _with_one_after_every_four(items: Iterable[T], drawn: Iterable[T]) -> Iterator[T]:
-    # After every four items comes one of those that were drawn, while some are left.
     drawn_left = iter(drawn)
     for count, item in enumerate(items, 1):
         yield item
@@ -299,7 +268,7 @@ def _with_one_after_every_four(items: Iterable[T], drawn: Iterable[T]) -> Iterat
 
 
 class Undecided(NamedTuple):
-    """How many boxes of a queue nobody has decided, of how many; and the same of phrases."""
+    """How many boxes and phrases of a queue nobody has decided, and how many there are."""
 
     boxes: int
     all_boxes: int
@@ -308,17 +277,11 @@ class Undecided(NamedTuple):
 
 
 class Queue:
-    """Items in the order in which a page shows them.
+    """Items in the order in which a page shows them; the decisions at a call tell which are shown.
 
-    Which items it has, and their order, is settled when it is made. Which of them are shown depends
-    on the decisions at each call.
-
-    - `wanted` has `order` and `show`, and the filters `status`, `text`, `head`, `below` (a score)
-      and `record` (a part of the record's id or of its file's name). "" sets no filter.
-    - `why` says of each item how it got its place: it is of the `sample`, or was left by a
-      `filter`, or drawn at `random`, or is in the order of `doubt` or of the `file`.
-
-    Raises ValueError for a score that is no number.
+    `wanted` has `order` and `show`, and the filters `status`, `text`, `head`, `below` (a score; a
+    ValueError for what is no number) and `record` (a part of the record's id or of its file's
+    name). "" sets no filter.
     """
 
     def __init__(
@@ -337,6 +300,7 @@ class Queue:
         self._wanted_records = self._records_named()
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
+        # By item, how it got its place: `sample`, `filter`, `random`, `doubt` or `file`.
         if sample is None:
             self.why = self._reasons_in_order(fitting)
         else:  # a sample keeps its own order
@@ -344,7 +308,7 @@ class Queue:
         self.items = list(self.why)
 
     def _records_named(self) -> set[int] | None:
-        # The records that the filter `record` finds; None where it isn't set.
+        """Return the records that the filter `record` finds; None where it isn't set."""
         words = (self._wanted.get("record") or "").strip().casefold()
         if not words:
             return None
@@ -356,8 +320,7 @@ class Queue:
         return indices
 
     def _reasons_in_order(self, items: list[Item]) -> dict[Item, str]:
-        # Items in the order that is wanted, each with why it is there. One in five is drawn at
-        # random, the same ones each time.
+        """Return items in the order that is wanted, each with why it is there."""
         order = self._wanted["order"]
         why_ordered = order
         why_drawn = "random"
@@ -367,7 +330,7 @@ class Queue:
             # items do that have the reason `random`.
             why_ordered = "filter"
             why_drawn = "filter"
-        shuffled = random.Random("queue").sample(items, len(items))
+        shuffled = random.Random("queue").sample(items, len(items))  # the same each time
         if order == "random":  # all items count as drawn
             return dict.fromkeys(shuffled, why_drawn)
         drawn = shuffled[: len(items) // RANDOM_EVERY]
@@ -396,16 +359,10 @@ class Queue:
         return True
 
     def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
-        """Return up to `most` shown items from an index on, and where the next call starts."""
         return self._next_shown(self.items, start, most)
 
     def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
-        """Return up to `most` shown items for a page of the grid, and where the next one starts.
-
-        Boxes come by their head noun, that with the largest sum of doubts first. After every four
-        of them comes one of any noun, drawn at random. With the show `empty` a page has phrases
-        without a box instead. `start` is an index in the order of pages, not in `items`.
-        """
+        """Return shown items for a page of the grid, and `start` of the next, in pages' order."""
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)
         boxes, next_start = self._next_shown(self._boxes_of_pages, start, most)
@@ -413,8 +370,7 @@ class Queue:
         return sorted(boxes, key=lambda item: item.head), next_start
 
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
-        # Returns up to `most` shown items from `start` on, and where the next call starts: after
-        # the last of them, or at the end if there are none.
+        """Return up to `most` shown items from `start` on, and where the next call starts."""
         shown: list[Item] = []
         next_start = len(items)
         for index in range(start, len(items)):
@@ -429,7 +385,6 @@ class Queue:
         return [{"why": self.why[item], **item._asdict()} for item in items]
 
     def count_undecided(self) -> Undecided:
-        """Count the items that nobody has decided, no matter what is shown."""
         decided = [item for item in self._items_with_decisions() if self._is_decided(item)]
         decided_boxes = sum(item.box is not None for item in decided)
         decided_phrases = len(decided) - decided_boxes
@@ -442,7 +397,6 @@ class Queue:
         )
 
     def count_shown(self) -> int:
-        """Count the items that are shown; only those of records with decisions are looked at."""
         if self._show == "all":
             deleted = sum(not self._is_there(item) for item in self._items_with_decisions())
             return len(self.items) - deleted
@@ -455,12 +409,10 @@ class Queue:
         return sum(map(self._is_shown, self._items_with_decisions()))
 
     def count_to_mend(self) -> int:
-        """Count the items that a reviewer found wrong, and for which nobody drew anything."""
         return sum(map(self._is_to_mend, self._items_with_decisions()))
 
     def _items_with_decisions(self) -> Iterator[Item]:
-        # The items of records with decisions. Nobody has decided the others, which may be millions.
-        for index in self._reviewable.decided_records():
+        for index in self._reviewable.decided_records():  # the others may be millions
             yield from self._items_of_record.get(index, ())
 
     @cached_property
@@ -476,28 +428,20 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        # After every four boxes in the order of nouns comes one that was drawn at random. Each box
-        # has one place: if its turn as a drawn one comes first, it is left out among its noun's.
-        drawn_left = deque(
-            item for item, why in self.why.items() if why == "random" and item.box is not None
-        )
         placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
-        for count, item in enumerate(self._boxes_by_noun, 1):
-            placed.setdefault(id(item), item)
-            is_turn_of_drawn = count % (RANDOM_EVERY - 1) == 0
-            if not is_turn_of_drawn:
-                continue
-            # Those that have come with their noun by now need no turn.
-            while drawn_left and id(drawn_left[0]) in placed:
-                drawn_left.popleft()
-            if drawn_left:
-                drawn_item = drawn_left.popleft()
-                placed[id(drawn_item)] = drawn_item
+        drawn = (
+            item
+            for item, why in self.why.items()
+            # A box that has come with its noun by then needs no turn.
+            if why == "random" and item.box is not None and id(item) not in placed
+        )
+        for item in _with_one_after_every_four(self._boxes_by_noun, drawn):
+            placed.setdefault(id(item), item)  # else its turn as a drawn one came first
         return list(placed.values())
 
     @cached_property
     def _boxes_by_noun(self) -> list[Item]:
-        # The noun whose boxes have the largest sum of doubts comes first.
+        """The boxes of the noun with the largest sum of doubts come first."""
         groups = defaultdict[str, list[Item]](list)
         for item in self.items:
             if item.box is not None:
@@ -533,38 +477,35 @@ class Queue:
         return left is not None and reviewer_verdict(left) is False
 
     def _is_to_mend(self, item: Item) -> bool:
-        # A rejected phrase without a box always needs one. A rejected box needs one drawn while its
-        # phrase has more rejected boxes than added ones.
         outcome = self._outcome_of(item)
         if outcome is None or not self._is_rejected(item):
             return False
+        # A phrase without a box always needs one; a box, while its phrase has more rejected ones
+        # than added ones.
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # Whether all boxes of the item's thing are judged. A review judges them together. But a
-        # later run may find the thing for one more phrase, whose box nobody has judged then.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
-        return all(map(self._is_deleted_or_judged, (item, *others)))
-
-    def _is_deleted_or_judged(self, item: Item) -> bool:
-        left = self._as_reviewers_left(item)
-        return left is None or reviewer_verdict(left) is not None
+        # A review judges all boxes of a thing together. But a later run may find the thing for one
+        # more phrase, whose box nobody has judged then.
+        for box_of_thing in (item, *others):
+            left = self._as_reviewers_left(box_of_thing)
+            if left is not None and reviewer_verdict(left) is None:
+                return False
+        return True
 
     def _is_there(self, item: Item) -> bool:
         return self._as_reviewers_left(item) is not None
 
     def _is_mine(self, item: Item) -> bool:
-        # Whether this reviewer decided last on the item's phrase. If another one judged this box of
-        # it earlier, the box still counts as this reviewer's: an outcome names only the last one.
-        outcome = self._outcome_of(item)
+        outcome = self._outcome_of(item)  # names only who decided last on the phrase
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
     def _as_reviewers_left(self, item: Item) -> Mapping[str, Any] | None:
-        # The item's columns as the decisions leave them. None if it was deleted; _UNDECIDED, which
-        # has no verdict either, if nobody decided on its phrase.
+        """Return the item's columns as the decisions leave them; None if it was deleted."""
         outcome = self._outcome_of(item)
         if outcome is None:
-            return _UNDECIDED
+            return {}  # nobody has decided on its phrase: it has no verdict
         if item.box is None or outcome.after is None:
             return outcome.after
         index = outcome.index_after(item.box)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding.data import bucket
-from dataflow_grounding.data.manners import Manners, manners_of
+from dataflow_grounding.data.manners import manners_of
 from dataflow_grounding.data.records import Record, dump_text, read_object
 from dataflow_grounding.data.results_folder import (
     annotations_of,
@@ -75,7 +75,8 @@ def report_results(
             own_name=own_name,
             begins_with="changed" if is_run else "",
             classes=classes,
-            manners=_manners_of(annotations),
+            # Only the counts of all records tell which remarks are rare, so they are read before.
+            manners=manners_of([annotations] if os.path.exists(annotations) else []),
             single=single,
             copies=copies,
             figures=partial(_figures_of, annotations, counts),
@@ -92,14 +93,8 @@ def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> ImageFile 
         return None
 
 
-def _manners_of(annotations: str) -> Manners:
-    # A remark is rare or not only by the counts of all records. So they are read here, and once
-    # more for the report.
-    return manners_of([annotations] if os.path.exists(annotations) else [])
-
-
 def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
-    # Called once all records were counted. None for a run that has failures alone.
+    """Return the figures once all records were counted; None for a run with failures alone."""
     counts.end_data_set()
     return counts.figures() if os.path.exists(annotations) else None
 
@@ -146,15 +141,6 @@ def _write_run_file(path: str, run_summary: Mapping[str, Any], storage: FileStor
     write_text(path, text + "\n")
 
 
-class _Contents(NamedTuple):
-    """What a report is made of: a folder's files, and what it is compared with."""
-
-    folder: str
-    title: str
-    versions: Sequence[tuple[str, str]]  # names and files, as `report_results` takes them
-    image_folders: tuple[str, ...]
-
-
 def report_folder(
     results_dir: str,
     out_path: str | None = None,
@@ -180,44 +166,37 @@ def report_folder(
     page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
     path = out_path or os.path.join(results_dir, page)
     _refuse_name_for_data(path)
-    if other:
-        contents = _two_runs(results_dir, other, image_root)
+    folder = other or results_dir
+    run = run_of(folder)
+    image_folders = image_folders_of(folder, image_root)
+    if other:  # the page is of this run, and has the first one as its earlier version
+        name, other_name = _distinct_names(results_dir, other)
+        title = f"{name} → {other_name}"
+        versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
+        image_folders += image_folders_of(results_dir, image_root)
     else:
-        contents = _one_run(results_dir, title, image_root)
+        versions = steps_of(results_dir)
+        if title is None:
+            title = _title_of_run(folder, run) or _folder_name(folder)
     if summary is None:
-        summary = _summary_of_run(run_of(contents.folder))
+        summary = _summary_of_run(run)
     # Only the file's name is taken of the path in the summary: the folder may have been moved
     # since.
     failures = os.path.basename(str(summary.get("failures_file") or "failures.jsonl"))
     shown_records = report_results(
-        os.path.join(contents.folder, "annotations.jsonl"),
+        os.path.join(folder, "annotations.jsonl"),
         path,
-        image_folders=contents.image_folders,
-        failures_file=within(contents.folder, failures),
-        versions=contents.versions,
+        image_folders=image_folders,
+        failures_file=within(folder, failures),
+        versions=versions,
         is_run=bool(other),
-        title=contents.title,
+        title=title,
         summary=summary,
         single=single,
         copies=copies,
         on_progress=on_progress,
     )
     return path, shown_records
-
-
-def _one_run(folder: str, title: str | None, image_root: str | None) -> _Contents:
-    # A run is compared with its own steps.
-    if title is None:
-        title = _title_of_run(folder) or _folder_name(folder)
-    return _Contents(folder, title, steps_of(folder), image_folders_of(folder, image_root))
-
-
-def _two_runs(folder: str, other: str, image_root: str | None) -> _Contents:
-    # The page is of the other run, and has `folder` as its earlier version.
-    name, other_name = _distinct_names(folder, other)
-    versions = [(name, annotations_of(folder)), (other_name, annotations_of(other))]
-    image_folders = image_folders_of(other, image_root) + image_folders_of(folder, image_root)
-    return _Contents(other, f"{name} → {other_name}", versions, image_folders)
 
 
 def _check_results(folder: str) -> None:
@@ -239,9 +218,7 @@ def _refuse_name_for_data(path: str) -> None:
 
 
 def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:
-    # /a/old and /a/new                    -> `old`, `new`
-    # /a/run_1/results, /a/run_2/results   -> `run_1/results`, `run_2/results`
-    # equal names on two drives            -> the paths as they were given
+    """Return the folders' names, or paths such as `run_1/results` where these are equal."""
     name_a = _folder_name(folder_a)
     name_b = _folder_name(folder_b)
     if name_a != name_b:
@@ -265,8 +242,7 @@ def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, **about_model} if isinstance(summary, dict) else about_model
 
 
-def _title_of_run(folder: str) -> str:
-    run = run_of(folder)
+def _title_of_run(folder: str, run: Mapping[str, Any]) -> str:
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
     if not isinstance(pipeline, str) or not pipeline:
@@ -279,8 +255,7 @@ def _title_of_run(folder: str) -> str:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    # The title names the pipeline and what the script read: its file of records. If that is in the
-    # results folder, the script made it from a folder of images, and the title names that folder.
+    """Return a title that names the pipeline, and the records or images that the script read."""
     input_path = storage.first_entry_file_name
     input_folder = os.path.dirname(os.path.abspath(input_path))
     is_made_by_script = input_folder == os.path.abspath(storage.cache_path)
@@ -295,13 +270,13 @@ def _title_of_script(annotations: str, storage: FileStorage) -> str:
 
 
 def _pipeline_in(annotations: str) -> str:
-    # A record's column `source` has the name of the pipeline that made it.
+    """Return the name of the pipeline that made the first record."""
     source = next(_objects(annotations), {}).get("source")
     return source if isinstance(source, str) else ""
 
 
 def _title(pipeline: str, input_path: str) -> str:
-    # `image_grounding · captions.jsonl`, without what isn't known.
+    """Return `image_grounding · captions.jsonl`, without what isn't known."""
     parts = [pipeline]
     if input_path:
         parts.append(os.path.basename(os.path.normpath(input_path)))
@@ -314,7 +289,7 @@ def _rows(path: str) -> Iterator[Row]:
 
 
 def _unread(path: str) -> Iterator[dict[str, Any]]:
-    # The rows that can't be read, as lines of failures.jsonl.
+    """Yield the rows that can't be read, as lines of failures.jsonl."""
     for row in _rows(path):
         if row.error is not None:
             yield {

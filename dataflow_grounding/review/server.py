@@ -83,8 +83,7 @@ class ReviewServer:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Answers a request only if it comes from this review's own page. All that goes wrong
-        # becomes an answer.
+        """Answer a request only if it comes from this review's own page."""
         if not self._is_own_page(request):
             return web.Response(
                 status=403, text="Only the page of this review may ask.", headers=_HEADERS
@@ -101,9 +100,10 @@ class ReviewServer:
         return response
 
     def _is_own_page(self, request: web.Request) -> bool:
-        # A site may have its own name lead to this machine: then `Host` is that name. `Origin` and
-        # `Sec-Fetch-Site` say which page asks; clients without a page, such as curl, send neither.
-        is_this_host = request.host == self.origin.removeprefix("http://")
+        own_host = self.origin.removeprefix("http://")
+        # A site may have its own name lead to this machine: then `Host` is that name.
+        is_this_host = request.host == own_host
+        # These say which page asks; clients without a page, such as curl, send neither.
         is_this_origin = request.headers.get("Origin", self.origin) == self.origin
         is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
         return is_this_host and is_this_origin and is_from_here

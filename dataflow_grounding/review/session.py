@@ -60,9 +60,8 @@ def page_files() -> dict[str, str]:
 class Session:
     """What one reviewer is shown of RESULTS, and the decisions that this reviewer hands over.
 
-    `sample` is a size and a seed. With it, only the items that these draw are shown, and some that
-    the file `gold` has answers for are mixed into them. What was drawn is written to reviews.jsonl
-    when the session is made.
+    `sample` is a size and a seed, and `gold` a file of right boxes. Then only the items that these
+    draw are shown, and reviews.jsonl states them.
     """
 
     def __init__(
@@ -103,11 +102,8 @@ class Session:
             random.Random(0).shuffle(items)  # so that nobody sees which ones gold has
         return items
 
-    def _queue_of(self, filters: Mapping[str, str]) -> Queue:
-        return self._cached_queue(*[filters.get(name) or "" for name in _FILTERS])
-
     def _make_queue(self, *values: str) -> Queue:
-        # `values` are those of _FILTERS, in that order.
+        """Make a queue from values of _FILTERS, in that order."""
         wanted = dict(zip(_FILTERS, values, strict=True))
         if wanted["show"] not in SHOW_VALUES:
             names = ", ".join(name for name in SHOW_VALUES if name)
@@ -122,14 +118,19 @@ class Session:
     def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         """Return the next items that are shown, with their records.
 
-        Decisions that others took meanwhile are read first. `wanted` has the `mode` (`grid` for a
-        page of boxes), the filters that a `Queue` takes, and the `place` in the queue that the
-        answer before had. Raises InputError for a value that isn't allowed.
+        `wanted` has the `mode` (`grid` for a page of boxes), the filters that a `Queue` takes, and
+        the `place` in the queue that the answer before had.
         """
-        self.decisions.refresh()
+        self.decisions.refresh()  # others may have decided meanwhile
         order = wanted.get("order") or self.order
-        queue = self._queue_of({**wanted, "order": order})
-        items, next_place = _next_items(queue, wanted)
+        filters = {**wanted, "order": order}
+        queue = self._cached_queue(*[filters.get(name) or "" for name in _FILTERS])
+        place = _number_in(wanted, "place")
+        most = _number_in(wanted, "most")
+        if wanted.get("mode") == "grid":
+            items, next_place = queue.page_after(place, _GRID)
+        else:
+            items, next_place = queue.items_after(place, min(most, _MOST))
         left = queue.count_undecided()
         indices = dict.fromkeys(item.record for item in items)  # each once, in their order
         return {
@@ -147,9 +148,9 @@ class Session:
 
     @cached_property
     def _boxes_by_class(self) -> list[tuple[str, int]]:
-        # The listed classes, each with the number of its boxes: the page offers them to choose
-        # from. The `head` of an item is its class, if it has one.
+        """Return the listed classes, which the page offers, each with the number of its boxes."""
         items = self.reviewable.items if self.sample is None else self.sample
+        # The `head` of an item is its class, if it has one.
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed_classes]
 
@@ -184,7 +185,7 @@ class Session:
         return view
 
     def _view_without_verdicts(self, index: int, record: Record, shown: Record) -> dict[str, Any]:
-        # `shown` is the record with the decisions on its expressions.
+        """Return a view of `shown`, the record with the decisions on its expressions."""
         key = self.reviewable.keys[index]
         digest = JudgedPicture.of_record(record).digest
         view = view_of(shown, self._picture_of(index, digest), self._classes)
@@ -198,14 +199,14 @@ class Session:
         return view
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
-        # Only the header is read. Browsers keep what is at an address: with the digest in it, a
-        # file that was replaced has another address.
         try:
             path = file_of_picture(self.reviewable.record(index)).path
             size = read_header(path).size
         except GroundingError as error:
             return Picture(missing=why_missing(error))
-        version = digest or ""
+        version = (
+            digest or ""
+        )  # browsers keep pictures: a file that was replaced has another address
         small = f"picture/{index}-small.jpg?{version}"
         large = f"picture/{index}-large.jpg?{version}"
         return Picture(size, small, large)
@@ -218,11 +219,10 @@ class Session:
             return small_copy(picture, side, "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Take decisions one by one and put them on disk, all but those that are refused.
+        """Take decisions one by one, and put on disk all but those that are refused.
 
         Each answer has the `error`, "" for none. The last answer on a record has the record's
-        `view` after all decisions; the `view` of the others is None. Raises InputError where there
-        are more than MOST_DECISIONS, StorageFailed.
+        `view` after all decisions; the `view` of the others is None.
         """
         if len(decisions) > MOST_DECISIONS:
             raise InputError(
@@ -243,7 +243,7 @@ class Session:
         return answers
 
     def _take(self, decision: Mapping[str, Any]) -> str:
-        # Takes a decision, or returns why it is refused; "" if it was taken.
+        """Take a decision, or return why it is refused; "" if it was taken."""
         key = str(decision.get("record"))
         index = self.reviewable.index_of.get(key)
         if index is None:
@@ -254,15 +254,6 @@ class Session:
         except (InputError, BrokenRow, StorageFailed) as why:
             return str(why)
         return ""
-
-
-def _next_items(queue: Queue, wanted: Mapping[str, str]) -> tuple[list[Item], int]:
-    # The items, and the place where the next answer begins.
-    place = _number_in(wanted, "place")
-    most = _number_in(wanted, "most")
-    if wanted.get("mode") == "grid":
-        return queue.page_after(place, _GRID)
-    return queue.items_after(place, min(most, _MOST))
 
 
 def _number_in(wanted: Mapping[str, str], name: str) -> int:
@@ -281,8 +272,7 @@ def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    # Sets `box`: the index of a box among those that the pipeline wrote, also for one that was
-    # drawn in place of such a box. A box that a reviewer added gets none.
+    """Set `box`: its index among those of the pipeline; none for one that a reviewer added."""
     if outcome is None:
         for index, box in enumerate(boxes):
             box["box"] = index
@@ -297,7 +287,7 @@ def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> N
 def _name_same_things(
     expression: Mapping[str, Any], same_thing: Mapping[BoxPlace, list[BoxPlace]]
 ) -> None:
-    # `also` becomes the other boxes of each box's thing.
+    """Set `also`: the other boxes of each box's thing."""
     for box in expression["instances"]:
         own_box = (expression["id"], box.get("box"))
         box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
