@@ -38,9 +38,7 @@ def shipped_set(pictures: int | None = None) -> PictureSet:
 
 
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
-    """Return the gold records, in the file's order; with `pictures` only that many of each kind,
-    the first ones. Raises InputError if the set is missing.
-    """
+    """Return gold records in order; with `pictures` only the first that many of each kind."""
     path = os.path.join(folder, "gold.jsonl")
     try:
         with open(path, encoding="utf-8") as file:
@@ -66,9 +64,8 @@ def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row of each picture with its phrases, in alphabetical order. The gold's order would
-    be a hint: phrases that are in the picture come first there.
-    """
+    """Return a row of each picture with its phrases, in alphabetical order."""
+    # The gold's order would be a hint: phrases that are in the picture come first there.
     rows = captions(gold)
     for row, record in zip(rows, gold, strict=True):
         row["expressions"] = sorted(expression["text"] for expression in record["expressions"])

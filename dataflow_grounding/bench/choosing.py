@@ -12,9 +12,7 @@ _ALPHA = 0.05  # how likely any of the intervals may miss
 
 
 class Gain(NamedTuple):
-    """How much better a way is than the first, in mean F1 on the same pictures. The intervals are
-    so wide that all of them together hold with 95%.
-    """
+    """How much better a way is than the first, in mean F1; all intervals together hold with 95%."""
 
     way: str
     value: float
@@ -31,9 +29,7 @@ class Choice(NamedTuple):
 
 
 def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
-    """Return the best way: of those better than `first_way`, the one that gains most; if none is
-    better, `first_way`. A way is better if the whole interval of its gain is above 0.
-    """
+    """Return the way that gains most of those whose whole interval is above 0, or the first."""
     scores_by_way: dict[str, list[float]] = {}  # the mean F1 of each picture, in the same order
     for way, measured in document["ways"].items():
         scores_by_way[way] = measured["figures"]["scores"]
@@ -52,10 +48,8 @@ def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
-    """Return an interval of the mean: the middle 1 - alpha of the means of bootstrap samples. For
-    all arrays of one length, the same samples are drawn.
-    """
-    chance = np.random.default_rng(0)
+    """Return the middle 1 - alpha of the means of bootstrap samples."""
+    chance = np.random.default_rng(0)  # arrays of one length get the same samples
     count = len(values)
     means = []
     for _ in range(_DRAWS):

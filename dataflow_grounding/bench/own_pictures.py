@@ -20,10 +20,7 @@ LEAST = 8
 
 
 def own_set(folder: str, gold: str) -> PictureSet:
-    """Return the pictures of a folder for which `gold`, a file of records or a results folder, has
-    phrases. They are in gold's order. Of several records of a picture, the first counts. Of a
-    reviewed file, what was found right counts. Raises InputError where there are fewer than LEAST.
-    """
+    """Return the pictures of a folder for which `gold` has phrases. Raises InputError for few."""
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
     records, missing = _records_of(folder, gold)
@@ -42,8 +39,7 @@ def own_set(folder: str, gold: str) -> PictureSet:
 
 
 def _records_of(folder: str, gold: str) -> tuple[list[dict[str, Any]], list[str]]:
-    # A record of each picture that is in the folder and has phrases in gold; then what gold calls
-    # the pictures that aren't in the folder.
+    """Return records of the pictures that folder and gold have, and names of those not found."""
     record_by_path: dict[str, dict[str, Any]] = {}
     missing: list[str] = []
     annotations = as_gold(read_annotations(gold, keep_rejected=False))
@@ -67,7 +63,7 @@ def _records_of(folder: str, gold: str) -> tuple[list[dict[str, Any]], list[str]
 
 
 def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    # A record's phrases as the set's gold has them, each text once.
+    """Return a record's phrases as the set's gold has them, each text once."""
     by_text: dict[str, dict[str, Any]] = {}
     for expression in record["expressions"]:
         text = expression["text"]
@@ -80,11 +76,10 @@ def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _found_in(folder: str, name: str) -> str:
-    # The path in the folder of the picture that gold calls `name`; "" where it isn't there. Gold
-    # may have been made with another folder: so the file's name alone is looked for, too.
+    """Return the folder's path of the picture that gold calls `name`; "" where it isn't there."""
     is_absolute = os.path.isabs(name)
     path_in_folder = os.path.relpath(name, folder) if is_absolute else os.path.normpath(name)
-    for path in (path_in_folder, os.path.basename(name)):
+    for path in (path_in_folder, os.path.basename(name)):  # gold may be of another folder
         leads_out = path.split(os.sep)[0] == os.pardir  # ../a.jpg
         if not leads_out and os.path.isfile(os.path.join(folder, path)):
             return path.replace(os.sep, "/")
@@ -92,10 +87,7 @@ def _found_in(folder: str, name: str) -> str:
 
 
 def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
-    """Return the mean F1 of a picture's phrases, at IoU 0.5. A phrase that names nothing in the
-    picture has 1 if it is answered without boxes, else 0. A phrase that isn't answered has 0.
-    Further phrases in the answer don't count.
-    """
+    """Return the mean F1 of a picture's phrases, at IoU 0.5; 0 for one that isn't answered."""
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:
         boxes = boxes_by_text.setdefault(expression["text"], [])

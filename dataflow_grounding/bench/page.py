@@ -88,11 +88,8 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [_HEADS[name], *texts]
     cells_by_way = [_run_cells(measured) for measured in ways.values()]
     for head, *cells in zip(_RUN_HEADS, *cells_by_way, strict=True):
-        yield [head, *map(_cell_in_words, cells)]
-
-
-def _cell_in_words(cell: Cell) -> str:
-    return f"{cell.value}, {cell.below}" if cell.below else cell.value
+        texts = [f"{cell.value}, {cell.below}" if cell.below else cell.value for cell in cells]
+        yield [head, *texts]
 
 
 def failed_all(figures: Mapping[str, Any]) -> bool:
@@ -171,7 +168,7 @@ def _kind_sections(document: Mapping[str, Any]) -> list[str]:
 
 
 def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
-    # What the page's head says of the set and of how it was asked.
+    """Yield what the page's head says of the set and of how it was asked."""
     picture_counts = []
     phrase_counts = []
     formats = set()
@@ -189,7 +186,7 @@ def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figure_names_in(document: Mapping[str, Any]) -> list[str]:
-    # Of the figures that any way has, in the order of _HEADS.
+    """Return the figures that any way has, in the order of _HEADS."""
     names: set[str] = set()
     for measured in document["ways"].values():
         names.update(measured["figures"]["all"])
@@ -203,16 +200,15 @@ def _figure_cell(figure: Mapping[str, Any] | None) -> Cell:
 
 
 def _interval_in_words(interval: Sequence[float] | None) -> str:
-    # There is no dash before a minus sign, as the two would be read as one.
     if interval is None:
         return "-"
     low, high = interval
-    between = "–" if low >= 0 else " to "
+    between = "–" if low >= 0 else " to "  # a dash before a minus sign would be read as one
     return f"{low:.2f}{between}{high:.2f}"
 
 
 def _run_cells(measured: Mapping[str, Any]) -> list[Cell]:
-    # of a way, one for each of _RUN_HEADS
+    """Return a cell for each of _RUN_HEADS."""
     run = measured["run"]
     counts = measured["figures"]["counts"]
     tests = f"{run['tests']:,} tests" if run["tests"] else ""

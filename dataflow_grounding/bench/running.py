@@ -60,9 +60,7 @@ class Bench:
         return self.own or shipped_set(self.pictures)
 
     def answerable_ways(self) -> list[str]:
-        """Return the ways that the endpoint can answer, and say which are left out. Raises
-        SpecError where it can answer none.
-        """
+        """Return the ways that the endpoint can answer; say which are left out."""
         if self.vlm.asking != "auto":
             raise SpecError(
                 "bench has a way for each form of asking: leave out vlm.asking, and"
@@ -83,7 +81,7 @@ class Bench:
         return answerable
 
     def _reason_against(self, way: str) -> _Reason | None:
-        # None if the endpoint can answer the way.
+        """Return why the endpoint can't answer a way; None if it can."""
         try:
             why = _why_unanswerable(self.run_of(way))
         except SpecError as error:
@@ -94,9 +92,7 @@ class Bench:
         return _Reason(why) if why else None
 
     def run_of(self, way: str) -> SpecRun:
-        """Return the run of a way, whose questions are written next to its folder. Raises
-        SpecError, and InputError for a folder that can't be written.
-        """
+        """Return the run of a way, whose questions are written next to its folder."""
         path = within(self.folder, f"{way}.jsonl")
         rows = WAYS[way].rows_of(self.set.records)
         with errors_as(InputError, f"can't write {path}"):
@@ -122,21 +118,14 @@ class Bench:
 
 
 def _why_none_is_answerable(reasons: Iterable[_Reason]) -> SpecError:
-    # An error that was raised tells more, and may be of all ways: a wrong key, say.
     for reason in reasons:
-        if reason.error is not None:
+        if reason.error is not None:  # it tells more, and may be of all ways: a wrong key, say
             return reason.error
     return SpecError("the endpoint can answer none of these ways: name others in --ways")
 
 
 def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Ask in each way, and yield what `bench.json` holds after each.
-
-    Ways that can't be asked are reported before the first request. If the run of a way stops, its
-    error is raised, after the ways before it have been yielded; the next call goes on from there.
-    Figures of the `earlier` document stay if they are of the same model, endpoint, pictures and
-    version. Raises SpecError where the folder has another model's replies.
-    """
+    """Ask in each way, and yield what `bench.json` holds after each; `earlier` is what it held."""
     ways = bench.answerable_ways()
     first = bench.run_of(ways[0])
     for way in ways:
@@ -156,7 +145,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
 
 
 def _begun_document(bench: Bench, first: SpecRun, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    # What `bench.json` holds before any way is measured. `first` is the run of the first way.
+    """Return what `bench.json` holds before any way is measured."""
     document: dict[str, Any] = {
         "version": __version__,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -172,7 +161,7 @@ def _begun_document(bench: Bench, first: SpecRun, earlier: Mapping[str, Any]) ->
 
 
 def _measure_way(bench: Bench, way: str, run: SpecRun, document: dict[str, Any]) -> None:
-    # Asks in a way, and puts its figures into the document.
+    """Ask in a way, and put its figures into the document."""
     say(f"{way}: {WAYS[way].about}, of {run.who}.")
     summary = execute_spec(run)
     _tell_what_to_do_about(way, summary)
@@ -187,7 +176,7 @@ def _measure_way(bench: Bench, way: str, run: SpecRun, document: dict[str, Any])
 
 
 def _measured(bench: Bench, way: str, run: SpecRun, summary: Summary) -> dict[str, Any]:
-    # What `bench.json` holds of a way, after its run.
+    """Return what `bench.json` holds of a way, after its run."""
     box_format = None  # of a way that asks for no boxes
     if run.job.box_format is not None:
         box_format = run.job.box_format.format.name
@@ -211,10 +200,9 @@ def _tell_what_to_do_about(way: str, summary: Summary) -> None:
 
 
 def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
-    # A reply states the model that gave it.
     for path in stores_of(within(bench.folder, way)):
         for line in read_lines(path):
-            other = line.get("model")
+            other = line.get("model")  # which gave the reply
             if isinstance(other, str) and other != model:
                 raise SpecError(
                     f"{bench.folder} has replies of {other}: measure {model} in another folder,"
@@ -238,8 +226,7 @@ def _tell_of_another_address(
 
 
 def _why_unanswerable(run: SpecRun) -> str:
-    # Which tasks of the run its model can't answer, as "m1 can't answer box_check, missing_boxes";
-    # "" for none.
+    """Return "m1 can't answer box_check, missing_boxes", or "" for no such task."""
     answerable = run.serving.tasks
     if answerable is None:  # it answers any
         return ""
@@ -254,7 +241,7 @@ def _why_unanswerable(run: SpecRun) -> str:
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
-    # Requests, tokens and USD of all calls so far, by the stored replies.
+    """Return requests, tokens and USD of all calls so far, by the stored replies."""
     steps = paid_by_step(run.spec.results_dir, run.options.prices)
     costs = [step["cost_usd"] for step in steps]
     tests = 0

@@ -41,11 +41,9 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    # {"all": figures of all pictures, "kinds": {"crowd": figures of these pictures, …}}, without
-    # `kinds` for spans.
-    right = [
-        _with_path_of_id(record) for record in gold
-    ]  # gold whose paths are those of `answered`
+    """Return {"all": figures of all pictures, "kinds": {"crowd": figures of these, …}}."""
+    # Their own paths start from different folders.
+    right = [_with_path_of_id(record) for record in gold]
     answered = [_with_path_of_id(record) for record in records]
     answered += _empty_answers_for_failed(answered, right)
     if issubclass(WAYS[way], Spans):
@@ -62,8 +60,7 @@ def _figures(
 def _empty_answers_for_failed(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    # A picture that failed has no record. With an empty one, its phrases count as not found.
-    answered_paths = {record["image_path"] for record in answered}
+    answered_paths = {record["image_path"] for record in answered}  # one that failed has no record
     empty_answers = []
     for record in gold:
         if record["image_path"] not in answered_paths:
@@ -75,7 +72,11 @@ def _empty_answers_for_failed(
 def _figures_of_spans(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    in_captions = [_with_caption_phrases(record) for record in gold]
+    in_captions = []
+    for record in gold:
+        # A model that reads the caption can't find the other phrases.
+        placed = [expression for expression in record["expressions"] if expression["char_span"]]
+        in_captions.append({**record, "expressions": placed})
     figures = _evaluated(answered, in_captions, OF_SPANS)
     for name in OF_SPANS:
         if figures[name]["value"] is None:
@@ -102,14 +103,7 @@ def _figures_of_own(
 
 
 def _with_path_of_id(record: Mapping[str, Any]) -> dict[str, Any]:
-    # A run and the gold then call a picture the same. Their own paths start from other folders.
     return {**record, "image_path": f"{record['image_id']}.jpg"}
-
-
-def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
-    # Without the phrases that aren't in the caption: a model that reads it can't find these.
-    placed = [expression for expression in record["expressions"] if expression["char_span"]]
-    return {**record, "expressions": placed}
 
 
 def _evaluated(
@@ -123,7 +117,7 @@ def _evaluated(
 
 
 def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, Any]:
-    # {"value": 0.71, "interval": [0.68, 0.74]}
+    """Return {"value": 0.71, "interval": [0.68, 0.74]}."""
     rounded_value = None if value is None else round(value, _DIGITS)
     rounded_ends = None
     # With one picture, or if a figure is 1 in each picture, both ends are equal. Such an interval

@@ -35,9 +35,7 @@ class _NotSent(RecordError, kind="not_sent"):
 
 
 class _Listener(Serving):
-    """Stands in for a step's serving: it notes the tasks that this serving can't answer, and
-    answers nothing itself.
-    """
+    """Stands in for a step's serving, notes the tasks that it can't answer, and answers nothing."""
 
     def __init__(self, serving: Serving) -> None:
         self.model = serving.model
@@ -52,11 +50,7 @@ class _Listener(Serving):
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """Return what steps ask that their servings can't answer, one line each.
-
-    An operator that doesn't state its tasks is tried: it is called on the first TRIED records, up
-    to its first request for each. What earlier steps would have added to the records is made up.
-    """
+    """Return a line for each task that steps ask, or ask when tried, and servings can't answer."""
     lines = run.job.unanswerable()
     if lines:
         return lines
@@ -90,16 +84,14 @@ def _unanswerable_when_tried(run: SpecRun) -> list[str]:
 async def _call_each(
     run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
 ) -> None:
-    # Takes the records through the steps. Their requests come to the listeners: nothing is sent or
-    # stored. So a step that asks gets no reply, and returns no update. Later steps need columns of
-    # that update before they can ask, so it is made up.
+    """Take records through the steps; requests come to the listeners, and updates are made up."""
     memo = ImageMemo(log=None, keeps=False)
     unlimited = Budget(max_requests=None, usd=None, prices=None)
     askings = [Asking(listener, run.options, unlimited) for listener in listeners]
     for record in records:
         for step, asking in zip(run.job.steps, askings, strict=True):
             update, _ = await annotated(step.operator, record, _ask_of(step, asking), memo)
-            if update is None:
+            if update is None:  # nothing was sent, but later steps need columns before they can ask
                 update = _made_up(step, record)
             record = record.updated(update)
 
@@ -115,7 +107,7 @@ def _ask_of(step: Step, asking: Asking) -> StepAsk:
 
 
 def _made_up(step: Step, record: Record) -> Update:
-    # What the step would have added, had it got replies.
+    """Return what the step would have added, had it got replies."""
     width, height = _size_of_picture(step, record)
     text = str(record.get("caption") or "a thing")
     value_by_usual_name = {
@@ -141,7 +133,7 @@ def _size_of_picture(step: Step, record: Record) -> Size:
 
 
 def _expression_of_each_status(text: str, bbox: list[int]) -> list[dict[str, Any]]:
-    # A later step may ask about expressions of some status only.
+    """A later step may ask about expressions of some status only."""
     whole_picture = {"bbox_id": "0", "bbox": bbox, "score": None}
     expressions: list[dict[str, Any]] = []
     for status in STATUSES:

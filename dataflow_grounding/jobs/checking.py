@@ -66,9 +66,7 @@ class Findings:
 
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
-    """Return all that is wrong with a spec and with what it names, and what is good to know.
-    Nothing is sent, and what is written of the input is deleted again, but for fetched pictures.
-    """
+    """Return all that is wrong with a spec and with what it names, and what is good to know."""
     findings = Findings()
     run: SpecRun | None = None
     with findings.taking():
@@ -119,14 +117,13 @@ def _remarks_on_connections(serving: Serving) -> list[str]:
 
 
 def _needs_of(run: SpecRun) -> list[str]:
-    # What servings and operators say that they need, each line once. A part may be a user's own,
-    # whose code may raise anything.
+    """Return what servings and operators say that they need, each line once."""
     lines: list[str] = []
     parts: list[Serving | Operator] = [*run.job.servings, *run.job.operators]
     for part in parts:
         try:
             lines += part.needs()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # of a user's own code
             lines.append(f"needs() of {type(part).__name__} raised {described(error)}")
     return list(dict.fromkeys(lines))
 
@@ -144,9 +141,7 @@ def _remarks_on_unread_words(run: SpecRun) -> list[str]:
 
 @contextmanager
 def _without_traces(run: SpecRun) -> Iterator[None]:
-    # Deletes the folders that are made in the block: one with a `.ckpt` would pass for a run's.
-    # Nothing is deleted if the check fetches pictures, because the run should find them there. Nor
-    # is anything deleted if a run has begun there meanwhile.
+    """Delete the folders that are made in the block, unless a run has begun there meanwhile."""
     results = run.spec.results_dir
     checkpoints = run.job.steps[0].storage.checkpoint_folder
     fetches = getattr(run.spec.block.data, "fetches", False)
@@ -156,8 +151,11 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     try:
         yield
     finally:
-        may_delete = not fetches and not _has_run_begun(checkpoints)
-        if may_delete:
+        files_of_a_run = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
+        has_run_begun = any(os.path.exists(file) for file in files_of_a_run)
+        # A run should find the pictures that a check has fetched. Without these, a folder with a
+        # `.ckpt` would pass for a run's.
+        if not fetches and not has_run_begun:
             for folder in new_inside:
                 shutil.rmtree(folder, ignore_errors=True)
             for folder in new_around:
@@ -165,14 +163,8 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
                     os.rmdir(folder)
 
 
-def _has_run_begun(checkpoints: str) -> bool:
-    files_of_a_run = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
-    return any(os.path.exists(file) for file in files_of_a_run)
-
-
 def _missing_folders_down_to(results: str) -> list[str]:
-    # The results folder and those above it that don't exist yet, such as runs/1 and runs: the
-    # innermost first, which is the order in which they can be deleted.
+    """Return the results folder and those above it that don't exist yet, the innermost first."""
     missing = []
     folder = os.path.abspath(results)
     while not os.path.exists(folder):
@@ -182,25 +174,20 @@ def _missing_folders_down_to(results: str) -> list[str]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    # The spec's run. Where the settings of its model are wrong, it is a run with the embedded
-    # grounder, so that the input is looked over all the same. Raises GroundingError where that
-    # can't be made, either.
-    if not _is_backend_wrong(spec, findings):
+    """Return the spec's run; with the embedded grounder if the model's settings are wrong."""
+    # A wrong key has its default in `spec`, so only the problems tell: "a.yaml, line 6:
+    # image_grounding.vlm.backend should be …".
+    backend_key = f"{spec.autolabel_type}.vlm.backend "
+    is_backend_wrong = any(backend_key in problem for problem in findings.problems)
+    if not is_backend_wrong:
         with findings.taking():  # after an error, which becomes a finding, it goes on below
             run = ready_to_run(spec)
             findings.asks = run.who
             return run
-    embedded = spec.model_copy(deep=True)
+    embedded = spec.model_copy(deep=True)  # so that the input is looked over all the same
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
     return ready_to_run(embedded)
-
-
-def _is_backend_wrong(spec: Spec, findings: Findings) -> bool:
-    # A wrong key has its default in `spec`, so only the problems tell: "a.yaml, line 6:
-    # image_grounding.vlm.backend should be …".
-    backend_key = f"{spec.autolabel_type}.vlm.backend "
-    return any(backend_key in problem for problem in findings.problems)
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
@@ -214,8 +201,7 @@ def _check_folder(folder: str, findings: Findings) -> None:
 
 
 def _free_bytes_at(folder: str) -> int:
-    # Raises InputError where nothing can be written in the folder or, while it doesn't exist, in
-    # the nearest one above it that does.
+    """Raises InputError where nothing can be written in the folder, or the nearest one above it."""
     existing = folder
     while not os.path.exists(existing):
         existing = os.path.dirname(existing) or "."
@@ -243,10 +229,7 @@ class _RowCheck:
         self._line_of_question: dict[int, int] = {}  # hash of a question → the first line with it
 
     def check(self, row: Row) -> str | None:
-        """Look over the next row, and add to the attributes what there is to tell of its image.
-        Return a problem in words: its image_id is an earlier row's, too. None if it isn't. Raises
-        RecordError for a row that a run can't use.
-        """
+        """Look over the next row; return a problem in words, or None. Raises RecordError."""
         record = self.source.record(row)
         check_labels_were_read(record)
         if self._should_have_image(record):
@@ -261,7 +244,7 @@ class _RowCheck:
         return bool(image_column(self._step.operator, record))
 
     def _check_other_columns(self, record: Record) -> None:
-        # All of these are called for their errors alone: they raise for what the step couldn't use.
+        """Raise what the step could not use: all is called for its errors alone."""
         operator = self._step.operator
         if isinstance(operator, Operator):
             _look_over(operator, record)
@@ -287,15 +270,15 @@ class _RowCheck:
         self._note_question(record, path, line)
 
     def _note_question(self, record: Record, path: str, line: int) -> None:
-        # The same picture and texts make the same question, which is paid for once. Only its hash
-        # is kept, since there may be a million rows.
+        """Note a row with the picture and texts of an earlier one: its question is paid once."""
+        # Only a hash is kept, since there may be a million rows.
         question = hash(repr([os.path.realpath(path), *map(record.get, self._text_columns)]))
         first_line = self._line_of_question.setdefault(question, line)
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
     def _note_id(self, image_id: str, row: Row) -> str | None:
-        # Returns a problem in words if an earlier row has the id; else None.
+        """Return a problem in words if an earlier row has the id; else None."""
         first_line = self._line_of_id.setdefault(image_id, row.line)
         if first_line == row.line:  # this row is the first with the id
             return None
@@ -321,7 +304,10 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
     problems_before = tuple(findings.problems)
     for row in run.job.input.rows():
         findings.records += 1
-        problem = _problem_of(row, check)
+        try:
+            problem = check.check(row)
+        except RecordError as error:
+            problem = str(error)
         if problem is None:
             continue
         # `_check_run` has read the columns of the first rows already. If none of these could be
@@ -337,22 +323,14 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
     _tell_of_rows(check, run, findings)
 
 
-def _problem_of(row: Row, check: _RowCheck) -> str | None:
-    try:
-        return check.check(row)
-    except RecordError as error:
-        return str(error)
-
-
 def _begins_with_place(problem: str, where: str) -> bool:
-    # Where the input is a folder of pictures, a row's place is its picture: "photos/a.jpg". The
-    # problem may name it already: "'/data/photos/a.jpg' is not a readable image".
+    """Return whether "'/data/photos/a.jpg' is not a readable image" names "photos/a.jpg"."""
     begin, _, _ = problem.partition("' ")  # "'/data/photos/a.jpg"
     return begin.startswith("'") and begin.endswith(where)
 
 
 def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
-    # Adds remarks to the findings, and advice on the pictures' folder, once all rows are checked.
+    """Add remarks, and advice on the pictures' folder, once all rows are checked."""
     found_count = check.found_in_folder.total()
     most_are_missing = check.missing_count > found_count
     if most_are_missing:  # likely the folder is wrong, not the single names
@@ -373,7 +351,7 @@ def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str, path: str) -> str:
-    # The folder from which the record's relative path leads to `path`; "" for none.
+    """Return the folder from which the record's relative path leads to `path`; "" for none."""
     stated_path = str(record.get(image_key))
     if is_absolute(stated_path):
         return ""

@@ -5,8 +5,9 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
@@ -17,7 +18,6 @@ from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
 from dataflow_grounding.engine.unreadable import has_unreadable_counts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
-from dataflow_grounding.images.image import Image
 from dataflow_grounding.jobs.schema_question import schema_kept
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Reply, Serving
@@ -26,6 +26,8 @@ from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
 from dataflow_grounding.tasks import Request, expression_extraction
 from dataflow_grounding.trust.choice import choice_of
+
+T = TypeVar("T")
 
 # the package's extra → what it installs
 EXTRAS = {
@@ -88,8 +90,7 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
-    # A sentence on the replies of the last run that couldn't be read, where they were many; ""
-    # where they weren't. `run.json` may be damaged: what isn't as a run leaves it is passed over.
+    """Return a sentence on the last run's unreadable replies; "" if they were few."""
     with bucket.copied(spec.results_dir, RUN_JSON) as folder:
         run = read_object(os.path.join(folder, RUN_JSON))
     vlm_then: dict[str, Any] = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
@@ -101,15 +102,12 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
         return ""
     summary = run.get("summary")
     if not isinstance(summary, dict) or not has_unreadable_counts(summary):
-        return ""
+        return ""  # `run.json` may be damaged
     return too_many_unreadable(summary)
 
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
-    """Return facts about a serving: `problems` that keep it from being asked, or how it answered.
-    What keeps one of the `others` from being asked is a problem, too. With `send` it is asked two
-    questions about a small picture.
-    """
+    """Return facts about a serving, and how it answered two questions if `send`; or `problems`."""
     obstacles: list[str] = []
     for checked in (serving, *others):
         obstacles += checked.obstacles()
@@ -139,12 +137,12 @@ def _ask_endpoints(serving: Serving) -> dict[str, Any]:
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
-    # What came of two questions about a small picture: its `problems`, or how it answered.
+    """Return what came of two questions about a small picture: `problems`, or how it answered."""
     image = picture_of_square(serving.image_limits)
     request = expression_extraction(image, "A blue square on a white ground.")
     start = time.monotonic()
     try:
-        reply = _reply_to(serving, request)
+        reply = _asked(serving, lambda: reply_of(serving, request))
     except GroundingError as error:
         return {"problems": [f"{error}{_models_instead(serving, error)}"]}
     seconds = round(time.monotonic() - start, 2)
@@ -154,24 +152,18 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
     if takes is not None:
         facts["takes"] = takes
     if serving.tasks is None:  # it answers any question, also one that isn't a task of ours
-        facts["schema"] = _whether_schema_is_kept(serving, image)
+        facts["schema"] = _asked(serving, lambda: schema_kept(serving, image))
     return {**facts, "reply": _verdict_on(reply, request)}
 
 
-def _reply_to(serving: Serving, request: Request[Any]) -> Reply:
-    async def ask() -> Reply:
+def _asked(serving: Serving, ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what `ask` returns, and close the serving."""
+
+    async def answer() -> T:
         async with aclosing(serving):
-            return await reply_of(serving, request)
+            return await ask()
 
-    return run_blocking(ask)
-
-
-def _whether_schema_is_kept(serving: Serving, image: Image) -> str:
-    async def ask() -> str:
-        async with aclosing(serving):
-            return await schema_kept(serving, image)
-
-    return run_blocking(ask)
+    return run_blocking(answer)
 
 
 def _verdict_on(reply: Reply, request: Request[Any]) -> str:
@@ -187,18 +179,12 @@ def _verdict_on(reply: Reply, request: Request[Any]) -> str:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    # Which models the endpoint has, in words, the most similar name first; "" if the model's name
-    # isn't why it refused.
+    """Return in words which models the endpoint has; "" if the name isn't why it refused."""
     if not isinstance(error, EndpointRefused):
         return ""
     if error.certain:  # it is about another thing, such as the key
         return ""
-
-    async def ask() -> list[str]:
-        async with aclosing(serving):
-            return await serving.list_models()
-
-    names = [excerpt(name, MOST_CHARACTERS) for name in run_blocking(ask)]
+    names = [excerpt(name, MOST_CHARACTERS) for name in _asked(serving, serving.list_models)]
     if not names or serving.model in names:
         return ""
     most_similar = difflib.get_close_matches(serving.model, names, 1)  # one name, or none

@@ -44,9 +44,7 @@ Address = IPv4Address | IPv6Address
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an IP address is one of the open internet. An IPv6 address that leads to an
-    IPv4 one (mapped, NAT64, 6to4) isn't public, whichever that is.
-    """
+    """Return whether an IP address is of the open internet. An IPv6 one for an IPv4 one isn't."""
     if address.is_multicast or not address.is_global:
         return False
     if isinstance(address, IPv4Address):
@@ -130,10 +128,10 @@ class Fetcher:
         return _to_be_tried_again(BrokenRow(f"no picture from {shown_address(url)}: {why}"))
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
-        # Redirects are followed here, rather than by aiohttp, so that each address is checked.
         no_picture = f"no picture from {shown_address(url)}"
         present_url = url
         for _ in range(REDIRECTS + 1):
+            # aiohttp would follow redirects without a check of each address.
             async with session.get(self._checked(present_url), allow_redirects=False) as response:
                 target = response.headers.get("Location")
                 if response.status in _REDIRECTING and target is not None:
@@ -145,12 +143,11 @@ class Fetcher:
         raise BrokenRow(f"{no_picture}: more than {REDIRECTS} redirects")
 
     def _is_named(self, host: str, port: int | None) -> bool:
-        # An IPv6 address is named in brackets.
-        host = f"[{host}]" if ":" in host else host.lower()
+        host = f"[{host}]" if ":" in host else host.lower()  # an IPv6 address is named in brackets
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        # The parsed address. Raises BrokenRow where it isn't allowed.
+        """Return the parsed address. Raises BrokenRow where it isn't allowed."""
         import yarl
 
         parsed = yarl.URL(url)  # parsed once, so that what is checked is what is asked
@@ -177,7 +174,7 @@ class Fetcher:
 
 
 async def _body_of(response: "aiohttp.ClientResponse", no_picture: str) -> bytes:
-    # Stops at MAX_BYTES: a server may send without end. `no_picture` begins the error then.
+    """Return at most MAX_BYTES, because a server may send without end."""
     data = bytearray()
     async for part in response.content.iter_chunked(CHUNK):
         data += part
@@ -211,18 +208,15 @@ class Downloads(Fetcher):
             self._read_index()
 
     def _read_index(self) -> None:
-        # The file may be a stranger's: a path out of the folder of pictures is passed over.
         path_in_pictures = re.compile(rf"{PICTURES}/[^/]+")  # such as pictures/0a1b.jpg
         for row in read_rows(self._index):
             if row.data is not None:
                 path = str(row.data.get("path"))
-                if path_in_pictures.fullmatch(path):
+                if path_in_pictures.fullmatch(path):  # the file may be a stranger's
                     self._path_by_address[str(row.data.get("url"))] = path
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
-        """Return each address's path, relative to `results_dir`, or why there is none. The next run
-        tries again to fetch what has none.
-        """
+        """Return each address's path, relative to `results_dir`, or why there is none this time."""
         distinct_addresses = list(dict.fromkeys(addresses))
         to_fetch = [url for url in distinct_addresses if not self._has_file_of(url)]
         results: dict[str, str | BrokenRow] = {}

@@ -85,9 +85,7 @@ _MEANS = {
 
 
 class _StepEstimate:
-    """What a step sends for a record, by stated means. `rules` say how the model counts tokens;
-    they are None for a model in this process, whose tokens are free.
-    """
+    """What a step sends for a record, by stated means."""
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
@@ -111,10 +109,7 @@ class _StepEstimate:
     async def of_request(
         self, record: Record, column: str | None, was_column_sent: bool, memo: ImageMemo
     ) -> Amount:
-        """Return what one of the step's requests for a record takes. `column` has the record's
-        picture, which an earlier step may have sent. `memo` knows pictures' sizes. Raises
-        RecordError for a broken picture.
-        """
+        """Return what a request takes; `column` has the record's picture. Raises RecordError."""
         sizes = await self._sent_sizes(record, column, memo)  # also raises for a broken picture
         if self.rules is None:  # only requests are counted then
             return Amount(requests=1)
@@ -123,7 +118,9 @@ class _StepEstimate:
         further_tokens += self._phrase_tokens(record, self.rules)
         further_tokens += self._instruction_tokens(self.rules)
         cached_tokens = 0
-        was_beginning_sent = was_column_sent and self._sends_plain_picture(sizes)
+        is_in_tiles = len(sizes) > 1
+        has_boxes_drawn_in = isinstance(self.step.operator, BoxChecker)
+        was_beginning_sent = was_column_sent and not is_in_tiles and not has_boxes_drawn_in
         if was_beginning_sent and beginning_tokens >= self.rules.least_cached:
             cached_tokens = beginning_tokens  # billed as cached, because the endpoint knows it
         return Amount(
@@ -133,25 +130,15 @@ class _StepEstimate:
             output=self.mean.output,
         )
 
-    def _sends_plain_picture(self, sizes: Sequence[Size]) -> bool:
-        # Whether the step's requests show the picture as other steps send it: not in tiles, and
-        # without the boxes that are drawn in for a judge.
-        is_in_tiles = len(sizes) > 1
-        has_boxes_drawn_in = isinstance(self.step.operator, BoxChecker)
-        return not is_in_tiles and not has_boxes_drawn_in
-
     def _beginning_tokens(self, sizes: Sequence[Size], rules: TokenRules) -> int:
-        # A request begins with the system's words and its picture, which all steps have in common.
-        # The task's prompt and the data come after them. Tiles may differ in size: their mean
-        # counts.
+        """Return the tokens that requests of all steps begin with: system's words and picture."""
         tokens = rules.text(load_prompt("system"))
         if sizes:
-            tokens += round(fmean(map(rules.image, sizes)))
+            tokens += round(fmean(map(rules.image, sizes)))  # tiles may differ in size
         return tokens
 
     async def _sent_sizes(self, record: Record, column: str | None, memo: ImageMemo) -> list[Size]:
-        # The size of each picture that the step's requests show: one, or one for each tile. Without
-        # rules no size is needed, but the picture is opened all the same, in case it is broken.
+        """Return the sizes of a request's pictures, perhaps several tiles. Raises RecordError."""
         operator = self.step.operator
         if column is None or operator.serving is None:
             return []
@@ -164,7 +151,7 @@ class _StepEstimate:
         return [picture.sent_size for picture in pictures]
 
     def _instruction_tokens(self, rules: TokenRules) -> int:
-        # How many tokens of a request are the user's guidance and the task's prompt.
+        """Return how many tokens of a request are the user's guidance and the task's prompt."""
         operator = self.step.operator
         tokens = 0
         if operator.wording is not None:
@@ -178,11 +165,10 @@ class _StepEstimate:
         return tokens
 
     def _phrase_tokens(self, record: Record, rules: TokenRules) -> int:
-        # How many tokens of a request are phrases that the user's row states. How long those are
-        # that a model will find isn't known yet: they count within _DATA.
+        """Return how many tokens of a request are phrases that the user's row states."""
         operator = self.step.operator
         if not isinstance(operator, PhraseGrounder) or operator.keys.expressions not in record:
-            return 0
+            return 0  # how long those are that a model will find isn't known: they are in _DATA
         phrases = texts_of(read_expressions(record, operator.keys.expressions))
         # A request has phrases as [{"id": 1, "text": "a dog"}, …].
         items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
@@ -201,7 +187,7 @@ def _mean_of(operator: Any) -> _Mean:
 
 
 def _rules_of(serving: Serving) -> TokenRules | None:
-    # A model in this process is paid for by nobody.
+    """Return how a model counts tokens; None for one in this process, whose tokens are free."""
     if not serving.endpoint.startswith(("http://", "https://")):
         return None
     return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
@@ -216,7 +202,7 @@ class _StoredReplies:
 
 
 def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
-    # By a step's label; a step without replies of its model is left out.
+    """Return replies by a step's label; a step without replies of its model is left out."""
     by_step: dict[str, _StoredReplies] = defaultdict(_StoredReplies)
     if run.options.force_reprocess:  # all is asked again
         return by_step
@@ -232,8 +218,7 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
 
 
 def _stored_replies(run: SpecRun) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Each stored reply to a question of the run's steps, after the label of its step. Replies of
-    # another model and replies to probes are left out.
+    """Yield stored replies of a step's model to the run's questions, after the step's label."""
     model_by_label = {}
     for step in run.job.steps:
         model_by_label[step.label] = (step.operator.serving or run.serving).model
@@ -250,10 +235,10 @@ def _stored_replies(run: SpecRun) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
-    # The lines of the store in a checkpoint folder, and of the stores of the run's other parts:
-    # shards have theirs on this machine, and workers may have theirs in the run's bucket alone. The
-    # bucket's are copied to another folder, because a run may be at work in this one.
+    """Yield the lines of the stores of all the run's parts, here and in its bucket."""
     results_dir = os.path.dirname(os.path.abspath(folder))
+    # Workers may have their stores in the bucket alone. They are copied to another folder, because
+    # a run may be at work in this one.
     with bucket.copied(results_dir, replies=True) as copy_of_results:
         stores_here = other_stores(folder)
         stores_in_bucket = other_stores(os.path.join(copy_of_results, CKPT))
@@ -264,18 +249,17 @@ def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """Return what a run will still send and cost, as one JSON object. `error` is the share of the
-    tokens that the totals may be off by (95%); None where all records were looked at.
-
-    All stored replies count as answers to this run's questions. It isn't looked up whether rows or
-    prompts have changed since.
-    """
+    """Return what a run will still send and cost, as JSON; `error` is of its tokens, at 95%."""
     _refuse_what_cannot_be_estimated(run)
     sample = _look_at_records(run)
+    # All count as answers to this run's questions, even if rows or prompts have changed since.
     stored = _stored_by_step(run)
     amounts_left = _amounts_left(run, sample, stored)
     probes = _probes(run, amounts_left)
     expected = _with_probes_and_cost(run, amounts_left, probes)
+    steps_in_json = []
+    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
+        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
     stored_requests = sum(replies.paid.requests for replies in stored.values())
     return {
         "pipeline": run.spec.autolabel_type,
@@ -287,21 +271,12 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         **sum(expected, Amount()).to_json(),
         "stored": round(stored_requests),
         "probes": sum(probes),
-        "steps": _steps_in_json(run, expected, probes),
+        "steps": steps_in_json,
         "measured": bool(stored),
         "image_rule": _image_rule(run.serving),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
-
-
-def _steps_in_json(
-    run: SpecRun, expected: Sequence[Amount], probes: Sequence[int]
-) -> list[dict[str, Any]]:
-    steps_in_json = []
-    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
-        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
-    return steps_in_json
 
 
 def _refuse_what_cannot_be_estimated(run: SpecRun) -> None:
@@ -314,7 +289,7 @@ def _refuse_what_cannot_be_estimated(run: SpecRun) -> None:
 
 
 def _image_rule(serving: Serving) -> str | None:
-    # How an image's tokens are counted, for people; None where they aren't.
+    """Return how an image's tokens are counted, for people; None where they aren't."""
     rules = _rules_of(serving)
     if rules is None:
         return None
@@ -360,7 +335,6 @@ def _look_at_records(run: SpecRun) -> _Sample:
 async def _amounts_by_record(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[list[Amount]]:
-    # A record is left out if it or its picture can't be read.
     amounts_by_record = []
     for record in records:
         with suppress(RecordError):
@@ -371,7 +345,7 @@ async def _amounts_by_record(
 async def _amounts_by_step(
     record: Record, steps: Sequence[_StepEstimate], memo: ImageMemo
 ) -> list[Amount]:
-    # What each step sends for a record.
+    """Return what each step sends for a record."""
     sent_columns: set[str] = set()  # of the pictures that steps so far send
     amounts = []
     for estimated in steps:
@@ -392,7 +366,7 @@ async def _amounts_by_step(
 
 
 def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
-    # A row that can't be read counts for nothing, and equal ones are asked about once.
+    """Yield the records that can be read; equal rows are asked about once."""
     source = Source(run.job.steps)
     seen = set()
     for row in rows:
@@ -405,7 +379,7 @@ def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
 
 
 def _amounts_left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> list[Amount]:
-    # What each step has left to send, without USD.
+    """Return what each step has left to send, without USD."""
     amounts_left = []
     done_by_step = _rows_done_by_step(run, sample, stored)
     for step, to_send, done in zip(run.job.steps, sample.to_send, done_by_step, strict=True):
@@ -418,11 +392,11 @@ def _amounts_left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplie
 def _rows_done_by_step(
     run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]
 ) -> list[float]:
-    # How many of the run's rows each step has done, as far as stored replies tell. Say that the
-    # store has replies of step 0 about 60 of 100 rows, and of step 1 about 20:
-    #   in a stream      -> [60, 60]: each row goes on to step 1 at once. So all 60 were there, and
-    #                       40 of them had nothing to ask.
-    #   without a stream -> [60, 20]: step 1 begins after step 0, and 40 may still be to come.
+    """Return how many of the run's rows each step has done, as far as stored replies tell.
+
+    With replies of step 0 about 60 rows, and of step 1 about 20, that is [60, 20]: 40 may still be
+    to come. In a stream it is [60, 60]: all 60 were in step 1, and 40 had nothing to ask there.
+    """
     done = sample.rows  # a step before the first one that asks has done all rows
     done_by_step = []
     has_asking_step = False  # among the steps so far
@@ -439,8 +413,7 @@ def _rows_done_by_step(
 
 
 def _left_of_step(by_means: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
-    # What a step has left to send, if `done` of the run's `rows` have been answered. `by_means` is
-    # what all rows take by _MEANS.
+    """Return what is left if `done` of `rows` were answered; all rows take `by_means` by _MEANS."""
     is_measured = stored.paid.requests > 0 and done > 0
     if not is_measured:  # no reply is stored: all rows are left
         return by_means
@@ -471,8 +444,7 @@ def _with_probes_and_cost(
 
 
 def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
-    # A judge has prices of its own; those of the run are the first serving's. All of the amount is
-    # taken to be served in the serving's tier, such as `flex`.
+    """Return the amount with USD, by a judge's own prices, else those of the run's serving."""
     prices = run.judges_prices.get(serving.model, run.options.prices)
     tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
     cost = prices.cost(tokens, serving.service_tier) if prices else nan
@@ -480,7 +452,7 @@ def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
 
 
 def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
-    # How many rows the run takes, and these rows, or a random sample of MOST of them.
+    """Return how many rows the run takes, and these rows, or a random sample of MOST of them."""
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.input.rows())
     places_of_run: Sequence[int] = range(total)
@@ -497,8 +469,7 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
 
 
 def _error(sample: _Sample) -> float | None:
-    # Half of the 95% interval of the sum over all records, as a share of that sum; None where all
-    # records were looked at.
+    """Return half of the sum's 95% interval as a share of it; None where all were looked at."""
     if sample.looked_at == sample.record_count:
         return None
     sent = []  # each record's tokens, or its requests where tokens aren't known
@@ -515,9 +486,7 @@ def _error(sample: _Sample) -> float | None:
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # How many probes each step sends. A run counts requests together for all steps whose boxes are
-    # checked. So a step sends the probes that the requests of all steps up to it need, less those
-    # that earlier steps have sent.
+    """Return how many probes each step sends."""
     pictures = functools.cache(lambda: _pictures(run))  # read once, and only if a step needs them
     checked_requests = 0.0  # of the steps so far
     probes_so_far = 0
@@ -527,6 +496,7 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
         probes_of_step = 0
         if check_every and amount.requests > 0:
             checked_requests += amount.requests
+            # A run counts the requests of all these steps together.
             needed_so_far = _probes_needed(step, checked_requests, check_every, pictures())
             # This step's serving may need fewer than an earlier step's.
             probes_of_step = max(0, needed_so_far - probes_so_far)
@@ -536,8 +506,7 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
 
 
 def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnPictures) -> int:
-    # How many probes a step's serving needs for that many requests. Each check puts its probes to
-    # every endpoint of the serving.
+    """Return how many probes a step's serving needs for that many requests."""
     serving = step.operator.serving
     assert serving is not None  # it is asked something
     limits = serving.image_limits
@@ -545,17 +514,16 @@ def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnP
     probes_of_endpoint = probes_for(
         round(requests), check_every, sent_sizes(pictures, limits), in_frames=has_few_sizes
     )
-    return len(serving.endpoints()) * probes_of_endpoint
+    return len(serving.endpoints()) * probes_of_endpoint  # each check is put to every endpoint
 
 
 def _pictures(run: SpecRun) -> OwnPictures:
-    # The rows are asked for, and not the first step's file, which may not be written yet.
-    _, rows = _count_and_rows_to_look_at(run)
+    _, rows = _count_and_rows_to_look_at(run)  # the first step's file may not be written yet
     return pictures_of(_records(run, rows), run.job.steps[0].image_key or IMAGE_COLUMN)
 
 
 def _check_every(step: Step) -> int | None:
-    # After how many requests the step sends a probe; None for a step that sends none.
+    """Return after how many requests the step sends a probe; None for a step that sends none."""
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes:

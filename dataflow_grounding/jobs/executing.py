@@ -22,9 +22,7 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 
 
 def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
-    """Run a spec, and return what was done. The run leaves `annotations.jsonl`, if a record got
-    through, and `run.json`. One that is stopped or killed leaves only `run.json`.
-    """
+    """Run a spec, and return what was done; one that is stopped leaves only `run.json`."""
     steps = run.job.steps
     run.job.refuse_obstacles()
     _refuse_to_replace_a_models_results(run)
@@ -35,7 +33,10 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
         try:
             run.job.input.prepare()
             if not run.before:
-                _write_first_run_json(run, started)
+                # A run that is killed leaves no other: `cost` reads the spec's prices there. Where
+                # there is no room for it, the run says so once it is short of room itself.
+                with suppress(InputError):
+                    write_run_json(run, started)
             summary = execute(
                 steps, run.options, run.kind.pipeline.name, locked=folder, run=make_run
             )
@@ -48,16 +49,8 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             raise
 
 
-def _write_first_run_json(run: SpecRun, started: float) -> None:
-    # A run that is killed leaves no other: `cost` reads the spec's prices there. Where there is no
-    # room for it, the run says so once it is short of room itself.
-    with suppress(InputError):
-        write_run_json(run, started)
-
-
 def _write_results(run: SpecRun, started: float, summary: Summary) -> None:
-    # What a run writes when its steps have ended. Also completes the summary, which is written in
-    # run.json.
+    """Write what a run leaves when its steps have ended, and complete the summary."""
     classes = summary.shown.classes  # the table that people see, in the order of the spec
     if classes.is_of_classes:
         classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
@@ -71,10 +64,10 @@ def _write_results(run: SpecRun, started: float, summary: Summary) -> None:
 
 
 def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
-    # With `vlm.backend: auto`, the embedded grounder runs if the environment names no endpoint. In
-    # a new terminal that may be by mistake: nobody wants its results in place of a model's.
     earlier_model = run.before.get("model")
     is_of_another_model = earlier_model not in (None, run.serving.model)
+    # With `auto`, the embedded grounder runs if the environment names no endpoint: in a new
+    # terminal that may be by mistake.
     if run.spec.block.vlm.backend == "auto" and is_of_another_model:
         results = f"{run.spec.results_dir} has results of {earlier_model}"
         way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
@@ -82,9 +75,9 @@ def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
 
 
 def _write_annotations(run: SpecRun) -> None:
-    # A copy of the last step's file; a step of another library's operator may have none.
     target = run.annotations_path
     with errors_as(StorageFailed, f"can't write {target}", again=True):
         paths = [step.storage.output_path for step in run.job.steps]
+        # A step of another library's operator may have no file.
         written = [path for path in paths if os.path.exists(path)]
         copy_file(written[-1], target)

@@ -70,7 +70,7 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        # Returns the classes, checked. A text is the path of a file that has them.
+        """Return the classes, checked. A text is the path of a file that has them."""
         classes = value
         try:
             if isinstance(value, str) and value.strip():
@@ -143,8 +143,7 @@ def _steps(
     storage: ResultsStorage,
     source: Input | None = None,
 ) -> list[Step]:
-    # The steps of the pipeline's class. Without `source`, it isn't told the phrases of other
-    # images.
+    """Return the steps of the pipeline's class, told of other images if it has a `source`."""
     workflow = block.workflow
     # The class takes the workflow's own keys, but `verify` as a yes or no.
     settings = {**workflow.own(), "verify": workflow.verify == "reground"}
@@ -160,8 +159,7 @@ def _steps(
 
 
 def _phrases_of_other_images(data: GroundingData, source: Input) -> list[str]:
-    # Phrases of the input's captions, for `workflow.negatives`. There are none if a list of classes
-    # is looked for in every image, or if the input has no captions or can be read only once.
+    """Return phrases of the input's captions, for `workflow.negatives`, if it has any."""
     if data.classes or source.bare or is_pipe(source):
         return []
     column = data.columns.get("caption") or source.columns.get("caption", "caption")
@@ -190,8 +188,7 @@ def _proposals_of(spec: Spec, data: GroundingData) -> Input:
 
 
 def _wanted(workflow: GroundingWorkflow, steps: Sequence[Step]) -> list[str]:
-    # The numbers of the wanted steps, as texts. If the step that finds boxes is wanted, so are the
-    # steps that look at its boxes again.
+    """Return the numbers of the wanted steps, with those that look at found boxes again."""
     if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
         return [str(number) for number in range(len(steps))]
     if str(GROUND) not in workflow.steps:

@@ -76,8 +76,11 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
         refuse_to_overwrite(path, [seed_file])
     first_file = _first_file(all_steps, numbers, block.data, seeds, seed_file)
     _chain_files(steps, first_file.path, seeds.folders)
-    if block.workflow.negatives:
-        _tell_types(steps, first_file)
+    if block.workflow.negatives:  # phrases are made up of things in other images
+        types = tuple(types_in_regions(first_file.records()))
+        for step in steps:
+            if isinstance(step.operator, NegativePhraser):
+                step.operator.phrases = types
     reads_seeds = first_file.path == seed_file
     job_input = _SeedInput(steps, seeds) if reads_seeds else _LaterInput(steps, seeds)
     return Job(servings, all_steps, steps, job_input, seeds.files)
@@ -108,16 +111,15 @@ def _seeds_for(numbers: list[int], all_steps: list[Step], data: ReferringData) -
 
 
 def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]) -> None:
-    # TAO's auto-label writes files of the same names.
     has_run_of_ours = os.path.exists(all_steps[0].storage.checkpoint_folder)
     if not has_run_of_ours:
+        # TAO's auto-label writes files of the same names.
         outputs = [step.storage.output_path for step in all_steps]
         seed_records.refuse_taos_results(results_dir, [seed_file, *outputs])
 
 
 def _wanted(workflow: WorkflowBlock, all_steps: list[Step]) -> list[str]:
-    # The numbers of the wanted steps, as texts. With step 3, the check, all steps after it are
-    # wanted.
+    """Return the numbers of the wanted steps, as texts; with the check, all steps after it."""
     names = list(workflow.steps)
     if not workflow.force_reprocess:  # else a step that wasn't named would be paid for again
         names = _with_stale_caption_step(names, all_steps)
@@ -127,7 +129,7 @@ def _wanted(workflow: WorkflowBlock, all_steps: list[Step]) -> list[str]:
 
 
 def _chain_files(steps: Sequence[Step], path: str, folders: tuple[str, ...]) -> None:
-    # The first step reads `path`, each further one the file of the step before it.
+    """Have the first step read `path`, and each further one the file of the step before it."""
     for step in steps:
         assert isinstance(step.storage, ResultsStorage)
         step.storage.folders = folders
@@ -149,8 +151,7 @@ class _File(NamedTuple):
 def _first_file(
     all_steps: list[Step], numbers: list[int], data: ReferringData, seeds: Seeds, seed_file: str
 ) -> _File:
-    # The file that the first of the steps `numbers` reads: the seeds, if this step may read them
-    # and they have what the steps need; else the file of the step before it.
+    """Return what the first step reads: the seeds, if they will do, else the file before it."""
     of_seeds = _File(seed_file, seeds.records)
     number = numbers[0]
     if number == 0:
@@ -161,15 +162,12 @@ def _first_file(
         return of_seeds
     was_made = os.path.exists(path_before)
     if was_made:
-        of_step_before = _File(path_before, lambda: _data_in(path_before))
+        of_step_before = _File(
+            path_before, lambda: (row.data or {} for row in read_rows(path_before))
+        )
         if _has_what_steps_need(of_step_before, numbers):
             return of_step_before
     raise _no_first_file(number, path_before, was_made)
-
-
-def _data_in(path: str) -> Iterator[dict[str, Any]]:
-    for row in read_rows(path):
-        yield row.data or {}
 
 
 def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
@@ -184,8 +182,7 @@ def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
 
 
 def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -> bool:
-    # Whether step `number`, which isn't 0, may read the seeds in place of `file_before`, the file
-    # of the step before it. Seeds are made of labels, or of the user's own `annotations`.
+    """Return whether a step may read the seeds in place of the file of the step before it."""
     was_made = os.path.exists(file_before)
     if number == CAPTION:  # it needs images alone: `file_before` has them, and descriptions, too
         return not was_made
@@ -200,7 +197,7 @@ def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
-    # Whether a file has what the steps `numbers` read; step 0 isn't among them.
+    """Return whether a file has what the steps read; step 0 isn't among them."""
     if numbers[0] == CHECK:
         first_record: dict[str, Any] = next(file.records(), {})
         return isinstance(first_record.get("expressions"), list)
@@ -210,8 +207,7 @@ def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
 
 
 def _has_what_merge_needs(file: _File, *, makes_captions: bool) -> bool:
-    # Whether regions have descriptions, and records a caption, unless a step makes it first. The
-    # first LOOKED_AT records with regions tell.
+    """Return whether regions have descriptions, and records a caption, unless a step makes it."""
     with_regions = (record for record in file.records() if record.get("regions"))
     first_records = list(itertools.islice(with_regions, LOOKED_AT))
     for record in first_records:
@@ -219,14 +215,6 @@ def _has_what_merge_needs(file: _File, *, makes_captions: bool) -> bool:
         if not gets_caption or not _has_description(record):
             return False
     return bool(first_records)
-
-
-def _tell_types(steps: Sequence[Step], first_file: _File) -> None:
-    # Tells the step that makes up phrases which things are in other images.
-    types = types_in_regions(first_file.records())
-    for step in steps:
-        if isinstance(step.operator, NegativePhraser):
-            step.operator.phrases = tuple(types)
 
 
 class _LaterInput(JobInput):
@@ -269,27 +257,24 @@ class _SeedInput(_LaterInput):
 
 
 def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[str]:
-    # Step 1's file may be of an earlier run without step 0, and then its records have no
-    # descriptions. If step 0 is wanted now, step 1 is added to the names: it has to write its file
-    # again, with stored replies, which cost nothing.
+    """Return the names with step 1, if its file was made without step 0, which is wanted now."""
     describe = all_steps[0].label
     path = all_steps[CAPTION].storage.output_path
     describes_without_caption_step = "0" in names and str(CAPTION) not in names
     if describes_without_caption_step and _was_made_without(path, describe):
+        # It writes its file again, with descriptions, by stored replies, which cost nothing.
         return [*names, str(CAPTION)]
     return names
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # The columns that aren't taken over from the user's annotations, because steps make them: those
-    # of this run, or those that come after them in a later run. Columns that steps only change are
-    # taken over: `regions`, and those that the check and the steps after it write.
+    """Return the columns that steps make: they aren't taken over from the user's annotations."""
     steps_now = [all_steps[number] for number in numbers]
     later_steps = all_steps[numbers[-1] + 1 :]
     making_steps = [*steps_now, *later_steps]
     columns: set[str] = set()
     for step in making_steps:
-        if step.storage.operator_step < CHECK:
+        if step.storage.operator_step < CHECK:  # the check and later steps only change columns
             columns.update(step.operator.writes().values())
     columns.discard("regions")
     return Made(sorted(columns), [step.label for step in making_steps])
@@ -302,8 +287,7 @@ def _has_description(record: dict[str, Any]) -> bool:
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    # Whether a step's file was made without the step of this label. Its first record tells, which
-    # names the steps that made it. False where there is no record.
+    """Return whether the first record of a step's file was made without the step of this label."""
     with suppress(InputError):  # there is no such file
         for row in read_rows(path):
             if row.data:

@@ -52,7 +52,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
 
 
 def _original_name(column: str, taken: Collection[str]) -> str:
-    # "original_caption", or "original_original_caption" where there is such a column already.
+    """Return "original_caption", or "original_original_caption" where that is taken."""
     name = f"original_{column}"
     while name in taken:
         name = f"original_{name}"
@@ -67,10 +67,7 @@ def record_rows(
     fetch: Fetch | None,
     is_wanted: Callable[[int], bool],
 ) -> Iterator[Row]:
-    """Yield the rows as records have them: columns renamed, pictures that are no files made files.
-    `is_wanted` takes a row's number, from 0. No file is made for a row that isn't wanted: its
-    picture is the name that a file of its bytes would have, or stays an address.
-    """
+    """Yield rows with columns renamed, and with files made of the wanted rows' pictures."""
     make_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(_renamed_row(row, sources) for row in rows)
     rows_at_a_time = AT_ONCE if fetch else 1  # pictures of several rows are fetched together
@@ -108,10 +105,7 @@ def _with_file(
     name_of_bytes: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
-    # The row with its picture as the path of a file. By what the row states:
-    #   an address that was fetched -> the path in `fetched`, or a broken row if that failed
-    #   bytes                       -> the path that `name_of_bytes` returns
-    #   a path or any other value   -> as it is
+    """Return the row with its picture as the path of a file, or a broken row."""
     if row.data is None:
         return row
     if image_column not in row.data:
@@ -135,16 +129,14 @@ def _with_file(
 
 
 def _is_of_hugging_face(picture: Any) -> bool:
-    # Its data sets hold pictures as {"bytes": b"…", "path": "a.jpg"}, where one may be None.
+    """Return whether it is {"bytes": b"…", "path": "a.jpg"}, where one may be None."""
     return isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}
 
 
 def guess_column(
     role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()
 ) -> str | None:
-    """Return the column that most likely is the one for a role; None where none looks like it. More
-    than half of its values, without empty ones, have to look right.
-    """
+    """Return the column of which more than half of the values look right for a role, if any."""
     if role not in LOOKS:
         return None
     likely = []
@@ -160,7 +152,7 @@ def guess_column(
 
 
 def _rank(column: str, role: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    # To sort columns by: the likeliest name first; of equally likely ones, the longest captions.
+    """Return what sorts columns: the likeliest name first; of equal ones, the longest captions."""
     usual_names = NAMES[role]
     place = len(usual_names)
     if column.lower() in usual_names:
@@ -172,8 +164,7 @@ def _rank(column: str, role: str, rows: Sequence[Mapping[str, Any]]) -> tuple[in
 
 
 def _is_picture(value: Any) -> bool:
-    # Hugging Face's data sets hold an object with `bytes`.
-    if isinstance(value, dict):
+    if isinstance(value, dict):  # in Hugging Face's data sets
         return "bytes" in value
     return isinstance(value, bytes) or is_web(value) or str(value).lower().endswith(ENDINGS)
 

@@ -132,9 +132,7 @@ class Kind:
 
 
 def put_in_folders(steps: list[Step]) -> list[Step]:
-    """Name the folder of each of a pipeline's steps, which are on a ResultsStorage. The same steps
-    come back; their storages are changed. Raises SpecError for a name that no folder can have.
-    """
+    """Name the folder of each step, and return the steps. Raises SpecError."""
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
         _refuse_as_folder(step.operator.name)
@@ -147,7 +145,7 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
 
 
 def _refuse_as_folder(name: str) -> None:
-    # Raises SpecError for an operator's name that can't be part of a folder's name.
+    """Raises SpecError for an operator's name that can't be part of a folder's name."""
     culprit = ""
     if "/" in name or "\\" in name:
         culprit = "slash"
@@ -168,9 +166,7 @@ def _bring_up_to_date(annotations: str) -> None:
 
 
 def wanted_steps(all_steps: list[Step], wanted: Sequence[str]) -> list[Step]:
-    """Return the steps with these numbers, in the pipeline's order. Raises SpecError for a number
-    that no step has, and where none is wanted.
-    """
+    """Return the steps with these numbers, in order. Raises SpecError for none, or a wrong one."""
     numbers = [str(number) for number in range(len(all_steps))]
     if not wanted or not set(wanted).issubset(numbers):
         raise SpecError(f"workflow.steps {wanted}: the steps are {', '.join(numbers)}")

@@ -26,7 +26,7 @@ def vlms_of(vlm: JudgedVlmBlock, *, judges: bool) -> list[VlmBlock]:
 
 
 def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
-    # `vlm` with what the judge states. No secret of `vlm` goes to another address.
+    """Return `vlm` with what the judge states. No secret of `vlm` goes to another address."""
     backend = judge.backend or vlm.backend
     block = vlm
     if backend != vlm.backend:
@@ -44,7 +44,7 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
 
 
 def _backend_block_of_judge(backend: str, backend_block: Any, judge: JudgeBlock) -> Any:
-    # A shipped backend's block with what the judge states.
+    """Return a shipped backend's block with what the judge states."""
     changes: dict[str, Any] = {}
     for name, value in _stated_access(judge).items():
         own_name = _OWN_NAMES[backend].get(name)
@@ -67,7 +67,7 @@ def _asks_another_address(judge: JudgeBlock, backend_block: Any) -> bool:
 
 
 def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, Any]:
-    # Of a backend's block: leaves out what gives access to the address of `vlm`.
+    """Return what leaves out a block's access to the address of `vlm`."""
     if backend == "openai":
         extra_body = _without_secrets(backend_block.extra_body)
         no_access = {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
@@ -76,10 +76,9 @@ def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, 
 
 
 def _settings_of_judge(backend: str, settings: Any, judge: JudgeBlock) -> dict[str, Any]:
-    # The settings of a serving of the user's own. The embedded grounder has none, nor has `auto`,
-    # which takes all from the environment.
+    """Return the settings of a serving of the user's own, with what the judge states."""
     stated = _stated_access(judge)
-    if backend in ("embedded", "auto") and stated:
+    if backend in ("embedded", "auto") and stated:  # `auto` takes all from the environment
         first_stated = next(iter(stated))
         raise SpecError(f"vlm.judge.{first_stated}: {backend} has none, leave it out")
     if judge.base_url:
@@ -88,7 +87,7 @@ def _settings_of_judge(backend: str, settings: Any, judge: JudgeBlock) -> dict[s
 
 
 def _stated_access(judge: JudgeBlock) -> dict[str, str]:
-    # Which endpoint and model to ask, and by which key, as far as the judge states it.
+    """Return which endpoint and model to ask, and by which key, as far as the judge states it."""
     access = {"base_url": judge.base_url, "model_name": judge.model_name, "api_key": judge.api_key}
     return {name: value for name, value in access.items() if value}
 
@@ -106,10 +105,7 @@ def _without_secrets(value: Any) -> Any:
 
 
 def servings_of(spec: Spec) -> list[Serving]:
-    """Return the serving of each of the block's `vlms`: the spec's, and its judge's if it asks one.
-
-    A SpecError names keys of `vlm.judge`.
-    """
+    """Return the serving of each of the block's `vlms`: the spec's, and that of a judge."""
     vlm, *judges = spec.block.vlms
     servings = [serving_of(vlm, spec.block.workflow, spec.folders)]
     for judge in judges:  # one at the most
@@ -118,7 +114,7 @@ def servings_of(spec: Spec) -> list[Serving]:
 
 
 def _serving_of_judge(spec: Spec, judge: VlmBlock) -> Serving:
-    # `judge` is the block that `_judge_block` has made of `vlm` and its `vlm.judge`.
+    """Return the serving of `judge`, the block that `_judge_block` has made."""
     vlm = spec.block.vlm
     assert isinstance(vlm, JudgedVlmBlock)
     assert vlm.judge is not None

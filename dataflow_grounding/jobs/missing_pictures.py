@@ -36,9 +36,7 @@ def advice_on_folder(job: Job, picture_names: Sequence[str]) -> str:
 
 
 def missing_names(job: Job) -> list[str]:
-    """Return what the first rows call pictures that aren't found; [] where at least half of them
-    are found.
-    """
+    """Return what the first rows call pictures that aren't found; [] if half of them are found."""
     source = Source(job.steps)
     names = []
     record_count = 0
@@ -55,9 +53,7 @@ def missing_names(job: Job) -> list[str]:
 
 
 def folder_with(file_names: Sequence[str], starts: Sequence[str]) -> str:
-    """Return the folder, at or below one of `starts`, that has the most of the files; "" for none.
-    Once a folder at or below one start has any, further starts aren't looked at.
-    """
+    """Return the folder, at or below the first start with any, that has most files; "" for none."""
     names = file_names[:MOST_NAMES]
     best_folder = ""
     most_found = 0
@@ -75,7 +71,7 @@ def folder_with(file_names: Sequence[str], starts: Sequence[str]) -> str:
 
 
 def _folders_under(start: str) -> Iterator[str]:
-    # `start`, then the folders in it, then those in them: the nearest first.
+    """Yield `start`, then the folders in it, then those in them: the nearest first."""
     level = [start]
     for _ in range(DEEPEST + 1):
         below = []

@@ -20,9 +20,7 @@ FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both":
 
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer:
-    """Return what writes an output format's further files, next to those of the steps. It also
-    removes what an earlier run in a legacy format has left, unless this format is legacy, too.
-    """
+    """Return what writes an output format's further files, and removes those of a legacy format."""
     if FORMATS.get(name) == "unified":  # it has no further files
         return _remove_legacy
     if FORMATS.get(name) == "legacy":

@@ -11,10 +11,8 @@ from dataflow_grounding.spec import VlmBlock
 
 
 def pricing_of(stated: Prices | None, serving: Serving) -> tuple[Prices | None, str | None]:
-    """Return what tokens cost, and in words who says so; both None where nobody does. A model on
-    this machine is free even where the spec states prices: nobody bills it.
-    """
-    if serving.free:
+    """Return what tokens cost, and in words who says so; both None where nobody does."""
+    if serving.free:  # even where the spec states prices: nobody bills it
         return FREE, "it runs on this machine"
     if stated is not None:
         return stated, f"vlm.prices{_tier_in_words(stated, serving)}"
@@ -31,9 +29,7 @@ def price_others(
     steps: Sequence[Step],
     budget_usd: float | None,
 ) -> dict[str, Prices | None]:
-    """Set the prices of each serving that a step asks, except the first serving. Return them by
-    model. Raises SpecError for unknown prices where there is a budget.
-    """
+    """Set prices of each serving that a step asks, but for the first; return them by model."""
     prices_by_model: dict[str, Prices | None] = {}
     first_serving, *others = servings
     for vlm, serving in zip(vlms[1:], others, strict=True):

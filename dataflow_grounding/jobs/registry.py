@@ -56,9 +56,7 @@ def load_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """Load a spec; the arguments are as of `look_into_spec`. Raises SpecError with everything that
-    is wrong, one line each.
-    """
+    """Load a spec by `look_into_spec`. Raises SpecError with all that is wrong, one line each."""
     spec, problems = look_into_spec(paths, overrides, whole=whole, fixed=fixed)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
@@ -81,14 +79,11 @@ def look_into_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
-    """Return a spec and everything wrong with it, one line each, as `read_spec` does. Without
-    `whole`, `data` and `results_dir` needn't be there: only the spec's model will be asked. Values
-    of `fixed` count in place of the spec's own.
-    """
+    """Return a spec and what is wrong with it. Only a `whole` one needs data and results_dir."""
     from dataflow_grounding.spec.loading import read_spec  # imports OmegaConf
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
-        # The key and the model of the pipeline's block.
+        """Return the key and the model of the pipeline's block."""
         kind = kind_named(autolabel_type, folders)
         block: type[PipelineBlock] = kind.block
         if not whole:  # the same model, with a `data` that may be anything

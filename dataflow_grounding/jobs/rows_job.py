@@ -52,9 +52,7 @@ def input_of(spec: Spec) -> Input:
 
 
 def storage_of(spec: Spec, source: Input) -> ResultsStorage:
-    """Return a pipeline's storage, whose first file is one of two: the source's own, if that can be
-    read as it is; else a file that `RowsInput` makes, with columns renamed and pictures fetched.
-    """
+    """Return a pipeline's storage, on the source's own file or on rows that `RowsInput` makes."""
     data = _data_of(spec)
     image_folders = (data.image_root,) if data.image_root else source.folders
     is_read_in_place = source.plain and not data.columns and not data.fetches
@@ -66,17 +64,13 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
     storage = ResultsStorage(path_of_made_rows, spec.results_dir, image_root=data.image_root)
     storage.made_of = source.path
     storage.folders = image_folders
-    if data.fetches or _may_hold_bytes(source):
+    # Files of text can't hold pictures as bytes, and rows of a folder of pictures name files.
+    is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
+    may_hold_bytes = not is_text and not source.bare
+    if data.fetches or may_hold_bytes:
         # `RowsInput` puts these pictures into files in the results folder.
         storage.folders = (*image_folders, spec.results_dir)
     return storage
-
-
-def _may_hold_bytes(source: Input) -> bool:
-    # Whether rows may hold pictures as bytes. Files of text can't, and rows of a folder of pictures
-    # name their files.
-    is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
-    return not (is_text or source.bare)
 
 
 def job_on_rows(
@@ -93,27 +87,19 @@ def job_on_rows(
     first = steps[0]
     reads_file_of_step_before = first.storage.operator_step > 0
     if reads_file_of_step_before:
-        _refuse_missing_step_file(first)
+        number = first.storage.operator_step
+        path = first.storage.input_path
+        if not os.path.exists(path):
+            raise InputError(f"step {number} reads {path}: run step {number - 1} first")
         _refuse_gaps(steps)
         return Job(servings, all_steps, steps, JobInput(steps), files)
-    _refuse_missing_source(source)
-    _refuse_gaps(steps)
-    steps = [*_caption_step(spec, servings[0], source, first), *steps]
-    return Job(servings, all_steps, steps, RowsInput(spec, source, first, steps, pilot), files)
-
-
-def _refuse_missing_source(source: Input) -> None:
     # A folder, a pattern or a data set was looked for when the source was made of it.
     if source.plain and not kind_of(source.path):
         near = nearest_file(source.path) or ": check data.input_jsonl"
         raise InputError(f"no input file {source.path}{near}")
-
-
-def _refuse_missing_step_file(first: Step) -> None:
-    number = first.storage.operator_step
-    path = first.storage.input_path
-    if not os.path.exists(path):
-        raise InputError(f"step {number} reads {path}: run step {number - 1} first")
+    _refuse_gaps(steps)
+    steps = [*_caption_step(spec, servings[0], source, first), *steps]
+    return Job(servings, all_steps, steps, RowsInput(spec, source, first, steps, pilot), files)
 
 
 def is_pipe(source: Input) -> bool:
@@ -128,13 +114,12 @@ def _data_of(spec: Spec) -> RowsData:
 
 
 def _roles_of(first: Step) -> dict[str, str]:
-    # Role → the record's column, such as {"image": "image_path", "caption": "caption", …}.
+    """Return columns by role: {"image": "image_path", "caption": "caption", …}."""
     return {"image": IMAGE_COLUMN, **first.operator.reads(), "image_id": "image_id"}
 
 
 def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
-    # The step that writes captions, if the first step reads captions and the input is pictures
-    # alone. `first` is then told to read this step's file.
+    """Return a step that captions pictures, if `first` reads captions and the input has none."""
     needs_captions = "caption" in first.operator.reads()
     if not (source.bare and needs_captions):
         return []
@@ -163,9 +148,7 @@ def _no_captions(spec: Spec, serving: Serving, source: Input) -> SpecError:
 
 
 class RowsInput(JobInput):
-    """The user's rows, read in place, or made into rows of our own. `first` is the first of the
-    pipeline's own steps: it comes after a step that writes captions, if there is one.
-    """
+    """The user's rows, read in place, or made into rows of our own."""
 
     def __init__(
         self, spec: Spec, source: Input, first: Step, steps: list[Step], pilot: int | None
@@ -175,6 +158,7 @@ class RowsInput(JobInput):
         self._data_key = f"{spec.block_name}.data"
         self._results_dir = spec.results_dir
         self._input = source
+        # `first` is the pipeline's own: it comes after a step that writes captions, if any.
         self._operator = first.operator
         self._roles = _roles_of(first)
         self._pilot = pilot  # how many rows a trial run takes; None for all rows
@@ -217,8 +201,7 @@ class RowsInput(JobInput):
         self._ready = True
 
     def _checked_sources(self) -> dict[str, str]:
-        # By a record's column, the user's column that it is taken from: {"image_path": "photo"}.
-        # Raises for what the first rows show to be wrong.
+        """Return the user's columns by the record's: {"image_path": "photo"}. Refuse wrong ones."""
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(chain.from_iterable(rows)))
         self._check_stated_columns(columns)
@@ -254,8 +237,7 @@ class RowsInput(JobInput):
     def _refuse_if_column_is_misnamed(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
     ) -> None:
-        # Raises InputError if a column that the step reads is missing, and another one looks like
-        # it. If none does, the check of the run's plan reports the missing one later.
+        """Refuse rows without a column that is read, if another column looks like it."""
         if self._input.bare:
             return
         present: list[str] = []  # columns that the step reads under their own names
@@ -269,11 +251,11 @@ class RowsInput(JobInput):
                 missing[role] = column
         taken = [*sources.values(), *present]
         candidates = _columns_that_look_like(missing, rows, taken)
-        if candidates:
+        if candidates:  # else the check of the run's plan reports a missing column later
             raise self._misnamed(missing, candidates)
 
     def _misnamed(self, missing: dict[str, str], candidates: dict[str, str]) -> InputError:
-        # Both are by role: the column that is missing, and the one that looks like it.
+        """Return the error on `missing` columns; `candidates` look like them. Both are by role."""
         no_columns = []
         meant = []
         settings = []
@@ -289,13 +271,13 @@ class RowsInput(JobInput):
     def _refuse_unfetched_addresses(
         self, rows: list[dict[str, Any]], sources: dict[str, str]
     ) -> None:
-        # Refuses an input whose pictures are all at addresses, unless some may be fetched. If only
-        # some are at addresses, the run goes on: each of them is a failure of its own record.
+        """Refuse an input whose pictures are all at addresses, unless some may be fetched."""
         if self._data.fetches:
             return
         image = self._roles["image"]
         column = sources.get(image, image)
         pictures = [row[column] for row in rows if row.get(column)]
+        # If only some are at addresses, each of them is a failure of its own record.
         if pictures and all(is_web(picture) for picture in pictures):
             what = (
                 f"{self._input.path} has pictures at http addresses, which are not fetched unasked"
@@ -305,8 +287,7 @@ class RowsInput(JobInput):
             )
 
     def _make_rows(self, sources: dict[str, str]) -> None:
-        # Writes the rows, unless those of an earlier run still hold. The file `input.json` next to
-        # the rows says what they were made of.
+        """Write the rows, unless those of an earlier run still hold, as `input.json` tells."""
         path = self._made_path
         assert path is not None
         state_path = os.path.join(os.path.dirname(path), "input.json")
@@ -341,7 +322,7 @@ class RowsInput(JobInput):
         )
 
     def _what_rows_are_made_of(self, sources: dict[str, str]) -> list[Any] | None:
-        # All that the rows depend on but the pilot; None where changes of the input can't be seen.
+        """Return all that rows depend on but the pilot; None where changes can't be seen."""
         if not self._input.files:
             return None
         states = [state_of(file) for file in self._input.files]
@@ -350,7 +331,7 @@ class RowsInput(JobInput):
     def _do_rows_still_hold(
         self, path: str, before: Mapping[str, Any], made_of: list[Any] | None
     ) -> bool:
-        # `before` is the state that an earlier run wrote; {} for none.
+        """Return whether rows of an earlier run, whose state is `before`, still hold."""
         is_of_same_input = made_of is not None and before.get("known") == made_of
         is_unchanged = before.get("made") == self._state_of_made(path)
         if not is_of_same_input or not is_unchanged:
@@ -360,15 +341,14 @@ class RowsInput(JobInput):
         return before["pilot"] in (None, self._pilot)
 
     def _state_of_made(self, path: str) -> list[Any]:
-        # Of the rows and of the folder of their pictures, which somebody may have removed.
-        return [state_of(path), os.path.isdir(os.path.join(self._results_dir, PICTURES))]
+        has_pictures = os.path.isdir(os.path.join(self._results_dir, PICTURES))
+        return [state_of(path), has_pictures]  # somebody may have removed the folder
 
 
 def _columns_that_look_like(
     missing: Iterable[str], rows: Sequence[Mapping[str, Any]], taken: Sequence[str]
 ) -> dict[str, str]:
-    # Guesses the user's column for each role whose column is missing. A column has one role only:
-    # one that is `taken`, or was guessed for another role, isn't guessed again.
+    """Guess the user's column for each role whose column is missing; one column has one role."""
     candidates: dict[str, str] = {}
     for role in missing:
         candidate = guess_column(role, rows, [*taken, *candidates.values()])
@@ -385,13 +365,12 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Returns how many rows can't be used. Each row is written in the line that it has in the user's
-    # file, so that messages name that line. Lines that have no row there stay empty.
+    """Write rows in the lines that they have in the user's file; return how many are broken."""
     broken_count = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
         for row in rows:
-            skipped_count = row.line - last_line - 1
+            skipped_count = row.line - last_line - 1  # messages name the user's lines
             empty_lines = "\n" * skipped_count
             writer.write_line(empty_lines + as_line(row))
             last_line = row.line

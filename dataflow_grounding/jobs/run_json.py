@@ -15,7 +15,6 @@ from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.limiter import share_of
-from dataflow_grounding.engine.plan import Annotator
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.registry import PIPELINES
@@ -30,9 +29,7 @@ from dataflow_grounding.spec.user_code import described
 def write_run_json(
     run: SpecRun, started: float, summary: Summary | None = None, stopped: RunStopped | None = None
 ) -> None:
-    """Write `run.json`. `summary` is None if the run was stopped before its end, or has only begun;
-    `stopped` is what stopped it.
-    """
+    """Write `run.json`; `summary` is None before the end, and `stopped` is what stopped the run."""
     path = os.path.join(run.spec.results_dir, RUN_JSON)
     before: dict[str, Any] = {}
     nothing_was_to_do = summary is not None and summary.already_complete
@@ -87,7 +84,7 @@ def _facts(
 
 
 def _facts_of_operators(run: SpecRun) -> dict[str, Any]:
-    # By the label of the operator's step.
+    """Return facts by the label of the operator's step."""
     facts_by_label = {}
     for step in run.job.steps:
         if isinstance(step.operator, Operator):
@@ -102,7 +99,7 @@ def _state(summary: Summary | None, stopped: RunStopped | None) -> str:
 
 
 def _time_in_words(seconds: float) -> str:
-    # 2026-01-31T12:00:00.123Z
+    """Return 2026-01-31T12:00:00.123Z."""
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     milliseconds = int(seconds * 1000) % 1000
     return f"{whole_seconds}.{milliseconds:03}Z"
@@ -127,22 +124,20 @@ def _facts_of_serving(serving: Serving, summary: Summary | None) -> dict[str, An
 
 
 def _sustained_concurrency(serving: Serving) -> int:
-    # How many requests the endpoints bore at once in the end, all together. The process knows it of
-    # each endpoint; a share, a serving's part of the endpoint, tells it.
+    """Return how many requests the endpoints bore at once in the end, all together."""
     shares = [share_of(endpoint) for endpoint, _ in serving.endpoints()]
     return sum(share.level for share in shares)
 
 
 def _facts_of(part: Operator | Serving) -> dict[str, Any]:
-    # A part may be a user's own.
     try:
         return part.facts()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # of a user's own code
         return {"error": described(error)}
 
 
 def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> dict[str, Any]:
-    # The input's own report if its job has one, else what the operators say of their boxes.
+    """Return the input's own report if its job has one, else what operators say of their boxes."""
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
     watching = [facts for facts in facts_by_label.values() if "suspect_boxes" in facts]
@@ -158,8 +153,7 @@ def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> di
 
 
 def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:
-    # `merge` tells by these facts whether all shards are of one input, with the same code, and
-    # whether their files are as the shards left them. {} for a run that is no shard.
+    """Return what `merge` needs to tell whether shards fit together; {} for a run that is none."""
     shard = run.options.shard
     if shard is None:
         return {}
@@ -175,7 +169,7 @@ def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:
         "bytes": [bytes_of(path) for path in paths],
         "digests": [digest_of(path) for path in paths],
         "pictures": None,
-        "code": [_digest_of_code(step.operator) for step in run.job.steps],
+        "code": [(step.operator.settings() or {}).get("source") for step in run.job.steps],
     }
     if summary is not None:
         facts["rows_of_all"] = summary.handover.seen
@@ -185,15 +179,8 @@ def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:
     return {"shard": facts}
 
 
-def _digest_of_code(operator: Annotator) -> Any:
-    settings = operator.settings() or {}
-    return settings.get("source")
-
-
 def stated_spec(spec: Spec) -> dict[str, Any]:
-    """Return the spec as `run.json` has it: as the files state it, with their references. Only
-    those in `data.classes` are filled in, because exports number the classes.
-    """
+    """Return the spec as its files state it; classes are filled in, because exports number them."""
     stated = {**spec.as_stated(), "results_dir": spec.results_dir}  # the folder that is worked in
     classes = spec.block.data.model_dump().get("classes")
     if classes:

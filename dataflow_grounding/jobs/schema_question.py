@@ -35,9 +35,7 @@ _LONGEST = 300  # characters of an error
 
 
 async def schema_kept(serving: Serving, image: Image) -> str:
-    """Return in words whether a serving keeps to a schema: KEPT, FREE, OTHER_JSON, or NOT_KNOWN
-    with the reason. One request is sent.
-    """
+    """Ask once; return KEPT, FREE, OTHER_JSON, or NOT_KNOWN with the reason."""
     request = Request(
         task=_TASK,
         input={},
@@ -61,7 +59,7 @@ async def schema_kept(serving: Serving, image: Image) -> str:
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:
-    # What the reply tells of the schema; there are no notes.
+    """Return what the reply tells of the schema; there are no notes."""
     answer = enclosed(answer_of(reply))
     value = strict_json(answer.text)
     text_around = (answer.before + answer.after).strip()

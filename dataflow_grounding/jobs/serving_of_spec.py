@@ -81,30 +81,22 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         why = note_on_unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         return EmbeddedServing(notice=why + NOTICE)
     if vlm.backend == "gemini":
-        return _gemini(vlm, workflow)
+        return servings.GeminiServing(
+            max_workers=workflow.max_workers,
+            box_format=vlm.box_format,
+            **vlm.gemini.model_dump(),
+            service_tier=vlm.service_tier or "",
+        )
     if vlm.backend == "local":
-        return _local(vlm, workflow)
+        return servings.LocalServing(
+            max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
+        )
     if vlm.backend not in BACKENDS:  # module:Class
         return _users_own(vlm, workflow, folders)
     # Only `openai` is left.
     if vlm.openai.endpoints:
         return _several_endpoints(vlm, workflow, folders)
     return _openai(vlm, workflow, folders)
-
-
-def _gemini(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
-    return servings.GeminiServing(
-        max_workers=workflow.max_workers,
-        box_format=vlm.box_format,
-        **vlm.gemini.model_dump(),
-        service_tier=vlm.service_tier or "",
-    )
-
-
-def _local(vlm: VlmBlock, workflow: WorkflowBlock) -> Serving:
-    return servings.LocalServing(
-        max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
-    )
 
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
@@ -130,8 +122,7 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
 
 
 def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
-    # The settings by which stored replies are told apart. Addresses, secrets, time limits and the
-    # like change no reply. Secrets within other settings are masked.
+    """Return the settings by which stored replies are told apart, without secrets."""
     settings_that_count = {}
     # `ours=False`: a user's class names the settings, so a secret is told by how its name sounds.
     for name, value in masked(settings, ours=False).items():
@@ -143,9 +134,9 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Both classes of servings take these settings.
     block = vlm.openai
     azure = block.azure
+    # Both classes of servings take these settings.
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
     settings["api_url"] = block.base_url
     settings["max_workers"] = workflow.max_workers
@@ -161,7 +152,6 @@ def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> S
 
 
 def _openai_sdk(azure: AzureBlock, settings: dict[str, Any], folders: Sequence[str]) -> Serving:
-    # Requests go by OpenAI's own client, which alone can ask Azure.
     token_provider = None  # the user's function that returns a token in place of a key
     if azure.token_provider:
         token_provider = provider_named(azure.token_provider, [*folders, "."])

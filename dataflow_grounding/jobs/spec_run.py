@@ -169,8 +169,7 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
 
 
 def _in_folder_here(spec: Spec, shard: Shard | None) -> Spec:
-    # The spec with the folder of this machine in which to work on its results. For results in a
-    # bucket it gets what the bucket has already.
+    """Return the spec with a folder of this machine, which gets what a bucket has already."""
     folder_of_part = "" if shard is None else shard.folder("")  # such as shards/2-of-8
     folder = bucket.local(spec.results_dir, folder_of_part)
     bucket.fill(folder)
@@ -180,8 +179,7 @@ def _in_folder_here(spec: Spec, shard: Shard | None) -> Spec:
 def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
-    # All shards together keep to the run's limits. Returns the options with the shard's part of
-    # these, and a remark on them, if any. `max_workers` is no option: it is set in the servings.
+    """Return the options with a shard's part of the run's limits, and a remark on them, if any."""
     if shard.of == 1:
         return options, []
     limits: dict[str, Any] = {}  # the shard's part of each limit that is an option
@@ -202,14 +200,13 @@ def _part_of_limits(
 
 
 def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
-    # A shard takes some rows of the input. Another step's file doesn't tell which rows of the input
-    # it was made of, so a shard's first step has to read the input itself.
     path = os.path.relpath(first.storage.input_path, results_dir)
     top_folder = path.split(os.sep)[0]
     is_users_file = top_folder == os.pardir  # ../rows.jsonl
     is_made_of_rows = top_folder == CKPT  # .ckpt/input.jsonl
     is_made_of_labels = os.path.basename(path) == path  # seed_annotations.jsonl, in no folder
-    # else it is a step's file, such as step_0_grounding/annotations.jsonl
+    # A step's file, such as step_0_grounding/annotations.jsonl, doesn't tell which rows of the
+    # input it was made of.
     if not (is_users_file or is_made_of_rows or is_made_of_labels):
         way = "name the steps before in workflow.steps, too: what they were answered is kept"
         raise SpecError(f"a shard begins with the input, not with {path}: {way}")
@@ -218,15 +215,13 @@ def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
 def _remark_on_another_endpoint(
     earlier_run: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
-    # Stored replies are found by the model's name, and not by the address. If two endpoints both
-    # call their model "default", replies of the first count for the second, though it may have
-    # another model.
     model = serving.model
     endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)
     # With a name of the user's own, `vlm.openai.name`, replies are told apart by that.
     may_be_any_model = model.lower() in ANY_MODEL and not vlm.openai.name
     has_same_name = earlier_run.get("model") == model
+    # Stored replies are found by the model's name, and not by the address.
     if has_moved and has_same_name and may_be_any_model:
         yield (
             f"replies of {endpoint} count for {serving.endpoint}, too, as both call their"
@@ -236,8 +231,7 @@ def _remark_on_another_endpoint(
 
 
 def _remark_on_pilot_of_pipe(job: Job, pilot: int | None) -> Iterator[str]:
-    # A pilot's rows are usually spread over the whole input.
-    if pilot is not None and kind_of(job.input.reads) == "pipe":
+    if pilot is not None and kind_of(job.input.reads) == "pipe":  # else rows are spread over it
         yield f"{job.input.reads} can be read once only: the pilot takes its first {pilot} rows"
 
 

@@ -9,48 +9,41 @@ from dataflow_grounding.data.classes import definitions_of
 from dataflow_grounding.operators import BoxChecker, Operator
 from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.serving.serving import Serving, check_can_think
-from dataflow_grounding.spec import Block, PipelineBlock, VlmBlock
+from dataflow_grounding.spec import PipelineBlock, VlmBlock
 from dataflow_grounding.tasks.ways_to_ask import AskingForm, form_of
 from dataflow_grounding.tasks.wording import Wording, read_prompts
 from dataflow_grounding.trust.box_watch import BoxWatch
 
 
 def tell(operators: Sequence[Operator], block: PipelineBlock, servings: Sequence[Serving]) -> None:
-    """Tell operators what a spec's block states; `servings` are those of its `vlms`.
-
-    Words that an operator was given by `with_words` take precedence, and what isn't stated stays.
-    """
+    """Tell operators what a block states, where none of their own words, by `with_words`, do."""
     prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
-    words = Wording(prompts, block.workflow.guidance, _definitions_in(block.data))
+    stated = block.data.model_dump(include={"glossary", "classes"})
+    definitions = {**stated.get("glossary", {}), **definitions_of(stated.get("classes", ()))}
+    words = Wording(prompts, block.workflow.guidance, definitions)
     forms = _forms_of_asking(block.vlms, servings)
     for operator in operators:
         _tell_words(operator, words, forms.get(id(operator.serving)))
         _tell_of_checks(operator, block.vlm)
 
 
-def _definitions_in(data: Block) -> dict[str, str]:
-    stated = data.model_dump(include={"glossary", "classes"})
-    return {**stated.get("glossary", {}), **definitions_of(stated.get("classes", ()))}
-
-
 def _forms_of_asking(
     vlms: Sequence[VlmBlock], servings: Sequence[Serving]
 ) -> dict[int, AskingForm]:
-    # By the id() of a serving. Several entries of `vlms` may share a serving: then the form of the
-    # last entry that states one counts.
+    """Return forms by the id() of a serving."""
     forms = {}
     for serving, vlm in zip(servings, vlms, strict=True):
         if vlm.asking == "auto":
             continue
         try:
-            forms[id(serving)] = form_of(vlm.asking)
+            forms[id(serving)] = form_of(vlm.asking)  # the last one counts for a shared serving
         except SpecError as error:
             raise SpecError(f"vlm.asking: {error}") from None
     return forms
 
 
 def _tell_words(operator: Operator, spec_words: Wording, spec_form: AskingForm | None) -> None:
-    # Sets the operator's wording: its own words, by `with_words`, come before the spec's.
+    """Set the operator's wording: its own words, by `with_words`, come before the spec's."""
     own = operator.wording or Wording()
     wording = Wording(
         prompts={**spec_words.prompts, **own.prompts},
@@ -65,12 +58,11 @@ def _tell_words(operator: Operator, spec_words: Wording, spec_form: AskingForm |
 
 
 def _tell_of_checks(operator: Operator, vlm: VlmBlock) -> None:
-    # What the spec doesn't state stays as the pipeline has set it.
     if isinstance(operator, BoxChecker) and vlm.check_every is None:
         # A judge's own `check_every` says how often it gets a false box. The spec's number says
         # how often a probe is sent, so it isn't taken over. Only null, for no checks, is.
         operator.check_every = None
-    if isinstance(operator, BoxWatching):
+    if isinstance(operator, BoxWatching):  # what isn't stated stays as the pipeline has set it
         on_suspect = operator.watch.on_suspect
         every = operator.watch.every
         if "on_suspect_boxes" in vlm.model_fields_set:

@@ -51,11 +51,10 @@ def job_of_pipeline(
 
 
 def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
-    # The steps are numbered from 0 if each operator was run on a step() of its own of the storage.
-    # Two operators on one step() have the same number, and one on another storage has none.
     numbers = [
         step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
     ]
+    # Two operators on one step() have the same number, and one on another storage has none.
     if not steps or numbers != list(range(len(steps))):
         raise SpecError(
             f"{key}: forward() should run each operator on a step() of its own of the storage that"
@@ -64,8 +63,7 @@ def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    # Raises SpecError where the class can't be made with the settings. It isn't made for that: its
-    # signature tells.
+    """Refuse settings that don't fit the class's signature. It isn't made for that."""
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"
@@ -92,7 +90,7 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
 def _unknown_settings(
     signature: inspect.Signature, settings: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
-    # The settings that the signature doesn't take, and the names of those that it takes.
+    """Return the settings that the signature doesn't take, and the names of those that it takes."""
     names = []
     takes_any = False  # by **settings, say
     parameters = list(signature.parameters.values())

@@ -204,9 +204,8 @@ class Session:
             size = read_header(path).size
         except GroundingError as error:
             return Picture(missing=why_missing(error))
-        version = (
-            digest or ""
-        )  # browsers keep pictures: a file that was replaced has another address
+        # Browsers keep what is at an address: a file that was replaced has another one.
+        version = digest or ""
         small = f"picture/{index}-small.jpg?{version}"
         large = f"picture/{index}-large.jpg?{version}"
         return Picture(size, small, large)
