@@ -108,7 +108,7 @@ def look(path: str) -> State:
 
 
 def state_of(path: str) -> list[int] | None:
-    """Return numbers that change with a file: bytes, then nanoseconds since 1970; else None."""
+    """Return numbers that change with a file, its bytes and time (ns) first; None for no file."""
     with suppress(OSError, InputError):
         if is_remote(path):
             state = look(path)
@@ -181,7 +181,7 @@ def read_input(
 
 
 def names_in(folder: str) -> list[str]:
-    """Return the files at any depth, relative and sorted, but hidden ones; links are followed."""
+    """Return the files at any depth of a folder, relative to it, sorted; no hidden ones."""
     if is_remote(folder):
         return [name for name in stores.names_in(folder) if "/." not in f"/{name}"]
     names = []

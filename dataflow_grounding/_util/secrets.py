@@ -191,7 +191,7 @@ def is_no_word(value: str) -> bool:
 
 
 def _without_known(shape: str, text: str) -> str:
-    """`shape` is a key of `_forms`."""
+    """Replace the known secrets of a shape, `odd` or `word`."""
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)

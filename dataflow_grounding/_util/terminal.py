@@ -114,7 +114,7 @@ def _harmless_json(text: str) -> str:
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    """Cut long lists, also within a dict, but no string: a secret in it couldn't be recognised."""
+    """The JSON in pieces: long lists are cut, strings aren't, because one may hold a secret."""
     if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():

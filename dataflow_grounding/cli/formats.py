@@ -240,7 +240,7 @@ def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
 def _import_records(
     path: str, source: Format, folder: str, annotations: str
 ) -> tuple[int, list[str]]:
-    """Return the number of records in the file `annotations`, and remarks on them."""
+    """Write the records into `annotations`; return their number, and remarks on them."""
     out = os.path.dirname(annotations)
     is_new_folder = not os.path.exists(out)
     # Outside of the `try`: if this fails, another import is at work there, and its folder stays.
@@ -259,7 +259,7 @@ def _import_records(
 
 
 def _write_records(writer: RowWriter, path: str, source: Format, folder: str) -> list[str]:
-    """Return remarks on the records."""
+    """Write the records, and return remarks on them."""
     # Sizes in records are compared with those of the pictures, unless the format has just read them
     # from these (`measures`).
     doubts = Doubts(compares=not source.measures)

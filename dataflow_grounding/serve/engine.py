@@ -144,7 +144,7 @@ class Engine:
             return await self._through_all_steps(record)
 
     def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
-        """The record of a picture, which is pinned: all steps see it as it was read."""
+        """The record of a picture. Its image is pinned: all steps see it as it was read."""
         data = picture.read()
         if not picture.path:  # it came in the request, or from the web
             with errors.errors_as(errors.MachineBusy, "can't write in the results folder"):

@@ -254,7 +254,7 @@ def _first_choice(choices: list[Any]) -> Any:
 
 
 def reply_in(data: dict[str, Any], hold: float) -> Reply:
-    """Raises KeyError, TypeError, IndexError or AttributeError for what is no completion."""
+    """Return a completion's reply. Raises KeyError, TypeError, IndexError or AttributeError."""
     choice = _first_choice(data["choices"])
     message = choice["message"]
     text = _text_and_arguments(message)

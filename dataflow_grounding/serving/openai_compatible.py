@@ -384,7 +384,7 @@ class OpenAIServing(Serving):
         raise error
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
-        """The JSON in parts: the long texts of images are neither scanned nor copied before."""
+        """The JSON in parts, so that the images' long texts are neither scanned nor copied."""
         parts = [b'{"messages":[']
         beginning_of_first = ""
         if habits.sends_system_message:
@@ -509,7 +509,7 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
 
 
 def _response_format(request: Request[Any], habits: Habits) -> dict[str, Any] | None:
-    """None where the endpoint takes none, or the prompt's words alone say the reply's form."""
+    """None where the endpoint takes none, or where the prompt's words alone say the form."""
     if request.form.is_free or habits.response_format == "none":
         return None
     if habits.response_format == "json_object":

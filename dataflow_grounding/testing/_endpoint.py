@@ -146,10 +146,8 @@ class Endpoint(Counts):
             return self.limit_fault
         nothing_wrong = Fault()
         fault = self._fault_for(exchange.request, pictures) or nothing_wrong
-        exchange.served = (
-            True  # until its reply has left: then `LoopbackServer` gives the place back
-        )
-        self.served_now += 1
+        exchange.served = True
+        self.served_now += 1  # until the reply has left: `LoopbackServer` gives the place back
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
@@ -208,7 +206,7 @@ class Endpoint(Counts):
         return response(200, _dump(reply), headers)
 
     def _as_answer(self, answer: Answer | str | dict[str, Any]) -> Answer:
-        """What is neither dict nor text nor Answer fails where it is looked at."""
+        """Text and dict become an Answer; what is none of these fails where it is looked at."""
         if isinstance(answer, dict):
             answer = json.dumps(answer, ensure_ascii=False)
             if self.takes.ignores_format:  # then it puts prose around the JSON
