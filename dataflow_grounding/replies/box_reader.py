@@ -19,6 +19,7 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.replies.json_boxes import NoBox
 from dataflow_grounding.replies.json_items import has_role
 from dataflow_grounding.replies.reading import (
     Dropped,
@@ -76,10 +77,6 @@ def to_reading(
 ) -> Reading:
     """Turn a reply's boxes into pixels of the upright image, which has the size `original`."""
     return _BoxReader(box_format, original, sent, phrases).read(parsed)
-
-
-class _NoBox(Exception):
-    """A box that can't be used; the message says why."""
 
 
 class _NothingThere(Exception):
@@ -226,7 +223,7 @@ class _BoxReader:
                 self.keep(raw, self.to_pixels(raw))
             except _NothingThere as nothing:
                 self.take_box_of_nothing(raw, str(nothing))
-            except _NoBox as error:
+            except NoBox as error:
                 self.dropped.append(Dropped(str(error), raw.label, raw.id))
         if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(boxes):
             raise self.other_scale()
@@ -471,7 +468,7 @@ class _BoxReader:
             )
         inside = clamp(upright, self.original)
         if area(inside) <= 0:
-            raise _NoBox(f"{in_brackets(raw.numbers)} has no area in the image")
+            raise NoBox(f"{in_brackets(raw.numbers)} has no area in the image")
         moves = [abs(before - after) for before, after in zip(upright, inside, strict=True)]
         if max(moves) > _ROUNDING * max(self.original):
             self.note("clamped", f"{in_brackets(raw.numbers)} reached outside the image")
@@ -482,7 +479,7 @@ class _BoxReader:
         numbers = raw.numbers
         if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
-                raise _NoBox(f"grid cells {in_brackets(numbers)}")
+                raise NoBox(f"grid cells {in_brackets(numbers)}")
             return numbers
         # [0, 0, 0, 0] in a family's tokens is a box without an area.
         if set(numbers) in ({0}, {-1}) and raw.family is None:
@@ -495,7 +492,7 @@ class _BoxReader:
         if _out_of_scale(to_xyxy(numbers, box_format.order), box_format.limits(self.sent)):
             self.out_of_scale.append(numbers)
             shown = in_brackets(raw.numbers)
-            raise _NoBox(f"{shown} does not fit the box format {self.format.name}")
+            raise NoBox(f"{shown} does not fit the box format {self.format.name}")
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
@@ -555,7 +552,7 @@ class _BoxReader:
         if phrase_id is None:
             phrase_id = self.phrase_like_label(raw)
         if phrase_id is None:
-            raise _NoBox(why)
+            raise NoBox(why)
         return phrase_id
 
     @cached_property

@@ -27,7 +27,7 @@ _LONGEST_STRING = 200  # characters of a string with a box's numbers
 
 
 class NoBox(Exception):
-    """Something that should be a box and is none; the message says why."""
+    """Something that should be a box and can't be used as one; the message says why."""
 
 
 class Boxes(NamedTuple):

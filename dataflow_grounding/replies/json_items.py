@@ -56,6 +56,7 @@ from dataflow_grounding.replies.things import denies
 from dataflow_grounding.replies.tokens import read_tokens
 from dataflow_grounding.replies.words import (
     agrees_with_none,
+    grammar_words,
     ids_of,
     objection,
     other_thing,
@@ -87,11 +88,6 @@ def _label_keys() -> list[str]:
     """The preferred ones come first."""
     keys: list[str] = load_table(__package__, "grammar.yaml")["keys"]["label"].split()
     return keys
-
-
-@cache
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(load_table(__package__, "grammar.yaml")[name].split())
 
 
 def has_role(key: str, *roles: str) -> bool:
@@ -288,12 +284,21 @@ class _Reader:
 
     def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
         """Add objects without their braces: `{"name": …, "bbox": …, "name": …, "bbox": …}`."""
-        parts = _objects_in_a_row(fields)
-        if not parts:
+        # Qwen3-VL leaves the braces out. Any other object has its keys in another order.
+        keys = [key for key, _ in fields.pairs]
+        keys_per_object = len(fields)  # how many different keys there are
+        are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
+        object_count, keys_left = divmod(len(keys), keys_per_object)
+        # Only the text's end may leave the last object without some of its keys.
+        is_cut = isinstance(fields, CutObject)
+        lacks_keys = keys_left > 0 and not is_cut
+        if keys_per_object < 2 or not are_in_turn or lacks_keys:
             raise _unknown("an object has a key twice")
-        for part in parts:
+        for index in range(object_count):
+            start = index * keys_per_object
+            part = dict(fields.pairs[start : start + keys_per_object])
             self.read_object(part, level, label)
-        self.parsed.truncated |= isinstance(fields, CutObject)
+        self.parsed.truncated |= is_cut
 
     def read_by_id(self, fields: dict[str, Any], level: int) -> None:
         """Add what is under each key, which is a phrase's id, and give it that id."""
@@ -442,7 +447,7 @@ class _Reader:
                     self.parsed.reasons[phrase_id] = entry["reason"]
 
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
-        """Add an item, its absence, or that it was dropped. `label` is for one without its own."""
+        """Add an item or its absence, or drop it. `label` is for one without a label of its own."""
         own = _label_of(fields)
         item = RawBox((), own.text or label)  # its numbers are added below
         try:
@@ -850,22 +855,6 @@ def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -
         raise _unknown(f"boxes are under {' and '.join(keys_of_answers)[:80]}")
 
 
-def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
-    """Return the objects whose keys come in turn, as Qwen3-VL writes them without braces."""
-    pairs = fields.pairs
-    keys = [key for key, _ in pairs]
-    keys_per_object = len(fields)  # how many different keys there are
-    are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
-    if keys_per_object < 2 or not are_in_turn:
-        return []
-    object_count, keys_left = divmod(len(keys), keys_per_object)
-    # Only the text's end may leave the last object without some of its keys.
-    if keys_left and not isinstance(fields, CutObject):
-        return []
-    starts = [index * keys_per_object for index in range(object_count)]
-    return [dict(pairs[start : start + keys_per_object]) for start in starts]
-
-
 def _in_envelope(fields: Mapping[str, Any]) -> Any:
     """Return the answer in {"reply": {"objects": [{…}]}}; None for other objects."""
     if len(fields) != 1:
@@ -998,7 +987,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _may_change(key: str) -> bool:
-    return any(part in plain_key(key) for part in _words("changing_keys"))
+    return any(part in plain_key(key) for part in grammar_words("changing_keys"))
 
 
 def _says_cut(key: str, value: Any) -> bool:
@@ -1017,7 +1006,9 @@ def _is_known(key: str, truth: bool | None) -> bool:
 
 
 def _is_done(value: Any) -> bool:
-    return value is True or (isinstance(value, str) and value.strip().lower() in _words("done"))
+    if isinstance(value, str):
+        return value.strip().lower() in grammar_words("done")
+    return value is True
 
 
 def _says_nothing(value: Any) -> bool:

@@ -163,10 +163,7 @@ class Reading:
 
     def count(self, code: str) -> int:
         """Return how many notes have this code."""
-        count = 0
-        for note in self.notes:
-            count += note.code == code
-        return count
+        return sum(note.code == code for note in self.notes)
 
     @property
     def doubtful(self) -> bool:

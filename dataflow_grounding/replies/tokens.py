@@ -8,15 +8,20 @@ a ParsedReply, and returns the words next to the boxes: the caller judges whethe
 import html
 import re
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal, NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
-from dataflow_grounding.replies.words import is_neutral, objection, other_thing, turning_word
+from dataflow_grounding.replies.words import (
+    grammar_words,
+    is_neutral,
+    objection,
+    other_thing,
+    turning_word,
+)
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;
@@ -201,25 +206,20 @@ def _numbers_of_boxes(text: str) -> list[tuple[float, ...]]:
     return [tuple(float(number) for number in four.split(",")) for four in text.split(";")]
 
 
-@cache
-def _words(name: str) -> frozenset[str]:
-    return frozenset(load_table(__package__, "grammar.yaml")[name].split())
-
-
 def _thing_at_end(text: str) -> str | None:
     """The words after the last article: "brown dog" of "There is a brown dog"."""
     thing_start = len(text)
     most_words = _LONGEST_THING + 1  # with the article, which is looked for from the end
     for word in reversed(text.split()[-most_words:]):
         word_start = text.rindex(word, 0, thing_start)
-        if word.lower() in _words("determiners"):
+        if word.lower() in grammar_words("determiners"):
             before = text[:word_start].lower().split()
             follows_of = before[-1:] == ["of"]
             follows_side = before[-2:-1] in _SIDES  # "left of the cat"
             if follows_of and not follows_side:
                 return None  # "the tail of the cat": the box may be the tail's
             return text[thing_start:] or None
-        if not _LABEL.fullmatch(word) or word.lower() in _words("not_in_things"):
+        if not _LABEL.fullmatch(word) or word.lower() in grammar_words("not_in_things"):
             return None
         thing_start = word_start
     return None  # "dogs on grass": no article is near
@@ -341,7 +341,7 @@ def _labels_in_words(parts: Sequence[_Part]) -> list[str]:
 def _may_be_label(words: str) -> bool:
     """As "a mug" and "mug" may be, while "is the mug", "here" and "not a mug" aren't."""
     first_word = words.split()[0].lower()  # words without any were left out
-    begins_as_name = first_word in _words("determiners") or not is_neutral(first_word)
+    begins_as_name = first_word in grammar_words("determiners") or not is_neutral(first_word)
     names_thing = other_thing(words, []) is not None and turning_word(words) is None
     return begins_as_name and names_thing and _LABEL.fullmatch(words) is not None
 
@@ -353,7 +353,7 @@ def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
         for part in parts[1:]:  # the first part may be words before the page
             if part.kind == "words" and not part.text.startswith("\n"):
                 return False
-    return bool(boxes) and all(box.label in _words("page_parts") for box in boxes)
+    return bool(boxes) and all(box.label in grammar_words("page_parts") for box in boxes)
 
 
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:

@@ -119,9 +119,14 @@ def all_words(texts: Sequence[str]) -> frozenset[str]:
     return frozenset(word for text in texts for word in words_of(text))
 
 
-@cache
 def _grammar(name: str) -> Any:
     return load_table(__package__, "grammar.yaml")[name]
+
+
+@cache
+def grammar_words(name: str) -> frozenset[str]:
+    """Return the words that grammar.yaml lists under a name, with blanks between."""
+    return frozenset(_grammar(name).split())
 
 
 @cache
@@ -220,7 +225,7 @@ def tells_place(text: str, thing: str) -> bool:
         return False  # "in the second image"
     if all(word in _neutral() for word in after):
         return True  # "the cup is here"
-    return after[0] in _grammar("near").split()  # "on the table", "under a tree"
+    return after[0] in grammar_words("near")  # "on the table", "under a tree"
 
 
 def tells_list(text: str) -> bool:

@@ -150,9 +150,6 @@ def _is_small(bbox: Bbox, size: Size) -> bool:
     return (x2 - x1) / width < SMALL and (y2 - y1) / height < SMALL
 
 
-# How a judge's reply is read
-
-
 def _read_checked(
     reply: str, phrase_count: int, boxes: Sequence[DrawnBox]
 ) -> tuple[Checked, list[Note]]:

@@ -116,7 +116,8 @@ class _FusedReader:
 def _ids_of(items: Sequence[Any]) -> list[int]:
     """The ids of the expressions that have a text, by which boxes name them."""
     stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
-    # As in 1, 2, 3 and 1, none, 3. Other ids, such as 0, 1, 2, are taken as stated, and all needed.
+    # As 1, 2, 3 and 1, none, 3 do. Others, such as 0, 1, 2, are taken as stated, and none may be
+    # missing.
     count_from_1 = all(
         stated is None or id_of(stated) == place for place, stated in enumerate(stated_ids, 1)
     )

@@ -346,15 +346,15 @@ def _check_of(
 
 def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
     """Whether the rest of a check denies that the expression matches."""
+    # It names other regions. A model that mends nothing may leave ids and text empty.
     is_empty = stated_ids == [] and not check.text
     names_regions = stated_ids is not None and not is_empty
     if names_regions and set(check.places) != set(expression.places):
         return True
-    # 2. It names another thing.
+    # It names another thing.
     is_same_text = not check.text or folded(check.text) == folded(expression.text)
     if not is_same_text and not is_like(check.text, expression.text):
         return True
-    # 3. The model didn't see the picture.
     return saw_no_picture(check.reason)
 
 

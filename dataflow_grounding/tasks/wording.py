@@ -190,13 +190,13 @@ class _NeededPart(NamedTuple):
 def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
     """What of a shipped prompt its replies depend on."""
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
-        yield _NeededPart(placeholder, re.escape(placeholder))
+        yield _NeededPart(placeholder, re.escape(placeholder))  # such as {box_format}
     _, _, reply = shipped.rpartition(_REPLY)
-    # 2. Keys, as in `Reply: {"objects": [{"id": 1, …}]}`. A key needs a colon after it, because the
+    # Keys, as in `Reply: {"objects": [{"id": 1, …}]}`. A key needs a colon after it, because the
     # instructions may name it, too.
     for key in dict.fromkeys(_KEY.findall(reply)):
         yield _NeededPart(f'"{key}"', rf'"{re.escape(key)}"\s*:')
-    # 3. Values of lines, which have no keys: `[n, n, n, n]` of `1. the red cup: [n, n, n, n]`.
+    # Values of lines, which have no keys: `[n, n, n, n]` of `1. the red cup: [n, n, n, n]`.
     for value in _REPLY_LINE.findall(reply):
         yield _NeededPart(value, re.escape(value))
 
