@@ -130,7 +130,8 @@ def _json_from(text: str, start: int) -> JsonText:
             return JsonText([joined], start, len(text), repaired=True)
     end = found[-1].end
     closers = ""
-    if not _KEY_BEFORE.search(text, 0, start):  # `"rejected": […]}`: the value has a key
+    has_key = _KEY_BEFORE.search(text, 0, start) is not None  # `"rejected": […]}`
+    if not has_key:
         match = _CLOSERS.fullmatch(text, end)  # as after `{"id": 1, …}, {"id": 2, …}]}`
         closers = "" if match is None else match[0]
     # A "]" too many after items: the reply lacks the list's opening bracket, which some servers put
