@@ -323,7 +323,7 @@ def _left_out_in_sentence(
         return []  # a model names phrases while it looks for them
     if is_before and _repeats_question(marked, names_all=len(named) == len(missing)):
         return []
-    return named
+    return named  # "The fork is next to the plate."
 
 
 def _repeats_question(marked: str, *, names_all: bool) -> bool:
