@@ -58,7 +58,7 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
 
 
 def _misspelt_forms(head: str) -> Iterator[str]:
-    # What two spellings of one word may have in common: all but a letter, or all but the ending.
+    """Yield what two spellings of one word may have in common: all but a letter or the ending."""
     may_be_misspelt = _SHORTEST <= len(head) <= _LONGEST
     if not may_be_misspelt or any(letter.isdigit() for letter in head):
         return
@@ -104,10 +104,7 @@ class _PlacedBox(NamedTuple):
 def sharing_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[Expression, Expression, bool]]:
-    """Yield pairs of expressions of different texts that have a box in common (IoU 0.9).
-
-    The third value says whether they have all boxes in common, and the same number of them.
-    """
+    """Yield expressions of different texts with a box in common, and whether they have all."""
     # By the indices of two expressions: their shared boxes, each as (expression, number).
     # {(0, 2): {(0, 0), (2, 1)}}: box 0 of expression 0 is equal to box 1 of expression 2.
     shared = defaultdict[tuple[int, int], set[tuple[int, int]]](set)
@@ -132,9 +129,13 @@ def sharing_boxes(
 def _pairs_of_equal_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
-    # Pairs of boxes of different expressions with IoU MERGE_IOU or more. Each box is compared only
-    # with the next ones from the left, as far as they can overlap so much.
-    boxes = _boxes_from_left(expressions)
+    """Yield pairs of boxes of different expressions with IoU MERGE_IOU or more."""
+    boxes = []
+    for index, expression in enumerate(expressions):
+        for number, box in enumerate(_boxes(expression)):
+            boxes.append(_PlacedBox(box, index, number))
+    boxes.sort()
+    # From the left, each box is compared with the next ones, as far as they can overlap so much.
     compared = 0  # pairs, at most MOST_COMPARED
     for place, left in enumerate(boxes):
         x1, _, x2, _ = left.box
@@ -148,14 +149,6 @@ def _pairs_of_equal_boxes(
             compared += 1
             if left.expression != right.expression and iou(left.box, right.box) >= MERGE_IOU:
                 yield left, right
-
-
-def _boxes_from_left(expressions: Sequence[Expression]) -> list[_PlacedBox]:
-    boxes = []
-    for index, expression in enumerate(expressions):
-        for number, box in enumerate(_boxes(expression)):
-            boxes.append(_PlacedBox(box, index, number))
-    return sorted(boxes)
 
 
 def _compared_text(expression: Expression) -> str:

@@ -32,7 +32,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
     sharing_boxes,
 )
 from dataflow_grounding.evaluation.figures.alike import Place, alike_in
-from dataflow_grounding.evaluation.figures.same_files import DataSet, files_of, short_digest
+from dataflow_grounding.evaluation.figures.same_files import DataSet, find_files, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.formats.selection import status_of
 
@@ -70,15 +70,15 @@ def figures_of(
 class FigureCounts:
     """Counts of what the figures are made of, record by record, one data set after the other.
 
-    Go through `counted` rows, call `end_data_set` after each data set, then `figures`, which sets
-    `named`: by figure, the groups of pictures that it counts as alike.
+    Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
     """
 
     def __init__(self, *, read: bool = False, keep_rejected: bool = False) -> None:
+        # By figure, the groups of pictures that it counts as alike; `figures` sets it.
         self.named: dict[str, list[tuple[Place, ...]]] = {}
         self._read = read
         self._without_rejected = WithoutRejected(keep_rejected)
-        # by figure, how often each value was counted
+        # by figure: how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._classes = ClassTable()
         self._wordings = Manners()
@@ -124,13 +124,10 @@ class FigureCounts:
     def end_data_set(
         self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
     ) -> None:
-        """End a data set: what is added from now on is of the next one.
-
-        `checkpoint` is the folder in which its run remembers pictures; it may be missing.
-        """
+        """End a data set: what is added from now on is of the next one."""
         self._current.name = name
         self._current.folders = tuple(image_folders)
-        self._current.checkpoint = checkpoint
+        self._current.checkpoint = checkpoint  # in which its run remembers pictures
         self._data_sets.append(self._current)
         self._current = DataSet()
 
@@ -165,7 +162,7 @@ class FigureCounts:
         return figures
 
     def _count_words(self) -> None:
-        # Counts for figures that need all words together. A share is the part of True in all.
+        """Count for figures that need all words together; a share is the part of True in all."""
         different = len(set(self._first_words))
         repeated = len(self._first_words) - different
         self._counts["type_token_ratio"] = Counter({True: different, False: repeated})
@@ -176,45 +173,33 @@ class FigureCounts:
         self._counts["look_alikes"].update(look_alikes(self._counts["all_heads"]))
 
     def _count_pictures(self) -> dict[str, int | None]:
-        # The figures of pictures; None for one that takes opening them, where none was opened. This
-        # also sets `named`, and adds to the counts of `phrases_per_image`.
+        """Return the figures of pictures, set `named`, and count phrases by picture."""
         unread = set[str]()
         if self._read:
-            digests, unread = files_of(self._data_sets)
+            unread = find_files(self._data_sets)
         else:  # no picture is opened: one is told from others by its name
-            digests = []
             for data_set in self._data_sets:
-                digests += [short_digest(name) for name in data_set.number_of]
-        repeats, leaks = alike_in(self._data_sets, digests)
+                for name, picture in data_set.pictures.items():
+                    picture.file = short_digest(name)
+        repeats, leaks = alike_in(self._data_sets)
         self.named = {"same_pictures": repeats, "leaks": leaks}
-        phrase_counts = self._phrases_by_picture(digests)
-        self._counts["phrases_per_image"].update(phrase_counts)
+        # A picture that several data sets have under one name, with one file, counts once.
+        phrases_of = Counter[tuple[str, bytes]]()
+        for data_set in self._data_sets:
+            for name, picture in data_set.pictures.items():
+                phrases_of[name, picture.file] += picture.count
+        self._counts["phrases_per_image"].update(phrases_of.values())
         return {
-            "images": len(phrase_counts),
+            "images": len(phrases_of),
             "unread": len(unread) if self._read else None,
             # None where pictures are compared by names: a data set has each name only once
             "same_pictures": len(repeats) if self._read else None,
             "leaks": len(leaks),
         }
 
-    def _phrases_by_picture(self, digests: Sequence[bytes]) -> Sequence[int]:
-        # How many phrases each picture has. `digests` has one for each picture, in the order of the
-        # data sets. A picture that several data sets have under one name, with one digest, counts
-        # once, with the phrases of all.
-        if len(self._data_sets) == 1:  # it has each name once
-            return self._data_sets[0].counts
-        phrases_of = Counter[tuple[str, bytes]]()
-        next_digests = iter(digests)
-        for data_set in self._data_sets:
-            for name, count in zip(data_set.number_of, data_set.counts, strict=True):
-                phrases_of[name, next(next_digests)] += count
-        return list(phrases_of.values())
-
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Pairs of a figure's name and a value. Each pair counts the value once in that figure:
-    # ("statuses", "none") is one more phrase with the status none. In a figure that is a share, the
-    # value is True for what has the property, and False for what hasn't.
+    """Yield (figure, value) for each value to count, as ("statuses", "none"); of shares, a bool."""
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -235,7 +220,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _entries_across_phrases(
     expressions: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, Any]]:
-    # Pairs as of `_record_entries`, by comparing all phrases of a record.
+    """Yield pairs as `_record_entries` does, by comparing all phrases of a record."""
     for _ in said_twice(expressions):
         yield "same_phrase_twice", True
     # Each expression once, by its id(): it may be in several pairs.
@@ -251,15 +236,18 @@ def _entries_across_phrases(
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Pairs as of `_record_entries`, of one phrase. figures.yaml says what each figure is about. Two
-    # names aren't in it, because other figures are made of them: "words", and "all_heads", which
-    # are compared for look-alikes.
+    """Yield pairs as `_record_entries` does, of one phrase."""
+    # figures.yaml says what each figure is about. "words" and "all_heads" aren't in it: they are
+    # what other figures are made of.
     text = expression["text"]
     head = head_of(text)
     box_count = len(expression["instances"])
     status = status_of(expression)
     words = _WORD.findall(text.lower().replace("’", "'"))
-    attributes = _attributes_in(words)
+    attributes = []  # kinds that the phrase has a word of, such as "colour" for "a red cup"
+    for kind, words_of_kind in ATTRIBUTES.items():
+        if not words_of_kind.isdisjoint(words):
+            attributes.append(kind)
     yield "phrases", True
     yield "pairs", box_count > 0
     yield "statuses", status
@@ -280,17 +268,8 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "words", word
 
 
-def _attributes_in(words: Sequence[str]) -> list[str]:
-    # The kinds of attributes that a phrase has a word of, such as "colour" for "a red cup".
-    kinds = []
-    for kind, words_of_kind in ATTRIBUTES.items():
-        if not words_of_kind.isdisjoint(words):
-            kinds.append(kind)
-    return kinds
-
-
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    # Pairs as of `_record_entries`, of one box. Its place needs the picture's size.
+    """Yield pairs as `_record_entries` does, of one box; its place needs the picture's size."""
     size_of_box = coco_size(area(box))
     yield "sizes", size_of_box
     yield "small_share", size_of_box == "small"
@@ -307,14 +286,12 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
 
 
 def _cell(part: float) -> int:
-    # a box may reach beyond its picture
-    return int(min(max(part * _GRID, 0), _GRID - 1))
+    return int(min(max(part * _GRID, 0), _GRID - 1))  # a box may reach beyond its picture
 
 
 def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
-    # Makes a figure of its counts, by its kind in figures.yaml. A figure without a kind is how many
-    # have a property; a share is the part that has it.
-    if kind is None:
+    """Make a figure of its counts, by its kind in figures.yaml."""
+    if kind is None:  # how many have a property; a share is the part that has it
         return count_of_value.get(True, 0)
     if kind == "names":
         return dict(sorted(count_of_value.items(), key=lambda item: -item[1]))
@@ -330,7 +307,6 @@ def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> An
 
 
 def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, float]:
-    # A quantile is a value that was counted, never one between two.
     values = sorted(count_of_value)
     # for each value how many of all counted values are at most as large
     ranks = list(accumulate(count_of_value[value] for value in values))
@@ -338,7 +314,9 @@ def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, 
     spread = {"mean": round(sum_of_values / total_count, 2)}
     for name, part in _QUANTILES.items():
         least_rank = part * total_count
-        first_place = bisect_left(ranks, least_rank)  # of a value with this rank or more
+        # Of a value with this rank or more: a quantile is a value that was counted, never one
+        # between two.
+        first_place = bisect_left(ranks, least_rank)
         spread[name] = values[first_place]
     return spread
 
@@ -348,8 +326,7 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
     advice: dict[str, str] = {}
     for name, row in FIGURES.items():
         figure = figures[name]
-        has_no_number = figure is None or row.get("kind") in ("grid", "table")
-        if has_no_number:
+        if figure is None or row.get("kind") in ("grid", "table"):  # it has no number
             continue
         own_advice = _advice_of_row(figure, row)
         if own_advice:
@@ -358,8 +335,7 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    # What to do about a figure that is beyond a bound of its row in figures.yaml. It is "" within
-    # and exactly at the bounds. Beyond several bounds, the advice of the first one counts.
+    """Return what to do about a figure beyond a bound of its row; "" within its bounds."""
     value = figure
     if isinstance(figure, dict):
         # A spread is compared by its mean, counts by name by how many names there are.
@@ -371,4 +347,4 @@ def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
     if row.get("kind") == "names":
         commonest = list(figure)[:3]
         return f"{advices[0]}: {', '.join(commonest)}"
-    return str(advices[0])
+    return str(advices[0])  # of several, the first counts

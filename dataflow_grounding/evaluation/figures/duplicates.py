@@ -8,12 +8,13 @@ says which of them are alike.
 import hashlib
 import os
 import threading
-from array import array
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate, pairwise
+from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, errors_as
 from dataflow_grounding._util.files import within
@@ -28,9 +29,6 @@ from dataflow_grounding.evaluation.figures.same_files import DataSet, short_dige
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.images.files import decoding, read_file
 from dataflow_grounding.images.image import find_file, waits
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
 # A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
@@ -49,11 +47,8 @@ _DECODED_SIZE = (96, 96)
 _decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
-def looks_of(
-    names: Iterable[str], paths: Iterable[str], folders: tuple[str, ...]
-) -> tuple[list[bytes], set[str]]:
-    """Return a look for each picture, in order, and the names of those that can't be read. `paths`
-    are the pictures' paths, in the order of `names`; relative ones are looked for in `folders`.
+def looks_of(pictures: DataSet, folders: tuple[str, ...]) -> tuple[list[bytes], set[str]]:
+    """Return a look for each picture, in order, and the names of those that can't be read.
 
     A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
     only 8 bytes, a digest of its pixels. One that can't be read has 8 bytes of a digest of its
@@ -61,10 +56,10 @@ def looks_of(
     """
     look = partial(_look, folders=folders)
     # Files here are decoded by a thread for each core; those that stores are asked for by more.
-    looks = side_by_side(look, paths, lambda path: waits(path, folders), cores=True)
+    looks = side_by_side(look, pictures.paths(), lambda path: waits(path, folders), cores=True)
     looks_or_digests: list[bytes] = []
     unread = set[str]()
-    for name, own_look in zip(names, looks, strict=True):
+    for name, own_look in zip(pictures.pictures, looks, strict=True):
         if own_look is None:
             unread.add(name)
             looks_or_digests.append(short_digest(name))
@@ -74,7 +69,7 @@ def looks_of(
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
-    # As `looks_of` says; None for a picture that can't be read.
+    """Return a picture's look, as `looks_of` says; None for one that can't be read."""
     try:
         path = find_file(path, folders).path
         return _look_of(read_file(path), path)
@@ -83,7 +78,7 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
 
 
 def _look_of(data: bytes, path: str) -> bytes:
-    # Raises RecordError for a file that can't be decoded.
+    """Return the look of a picture file. Raises RecordError where it can't be decoded."""
     import numpy as np
     from PIL.Image import Resampling
 
@@ -91,22 +86,17 @@ def _look_of(data: bytes, path: str) -> bytes:
         grey = picture.convert("L")
         small = np.asarray(grey.resize((9, 8)), int)  # 8 rows of 8 steps to the right
         parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
-    is_flat = np.ptp(small) < _FLAT
-    if is_flat:
-        return _digest_of_pixels(data, path)
+    if np.ptp(small) < _FLAT:
+        # Of all pixels, not of a JPEG decoded to a part of its size.
+        with _decoders, decoding(data, path) as picture:
+            pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
+            return short_digest(f"{picture.size} {pixels}")
     # a bit for each step: whether the picture grows brighter there
     brighter = small[:, 1:] > small[:, :-1]
     # a signed byte for each part: how much brighter than the mean it is
     deviations = (parts - parts.mean()) / max(parts.std(), _LEAST_DEVIATION)
     brightness = np.clip(np.rint(deviations * _DEVIATION), -127, 127).astype(np.int8)
     return bytes(np.packbits(brighter)) + bytes(brightness)
-
-
-def _digest_of_pixels(data: bytes, path: str) -> bytes:
-    # Of all pixels, not of a JPEG decoded to a part of its size.
-    with _decoders, decoding(data, path) as picture:
-        pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
-        return short_digest(f"{picture.size} {pixels}")
 
 
 class _Groups:
@@ -116,12 +106,10 @@ class _Groups:
     """
 
     def __init__(self) -> None:
-        self._parent = array("q")  # by a picture's index
+        self._parent: list[int] = []  # by a picture's index
 
     def add(self, parent: int) -> None:
-        """Add the next picture: to the group of the earlier picture `parent`, or to a new group if
-        `parent` is its own index.
-        """
+        """Add the next picture, to the group of `parent`; its own index makes a new group."""
         self._parent.append(parent)
 
     def first_of(self, picture: int) -> int:
@@ -136,17 +124,17 @@ class _Groups:
         earlier, later = sorted((self.first_of(a), self.first_of(b)))
         self._parent[later] = earlier
 
-    def firsts(self) -> Sequence[int]:
-        return array("q", (self.first_of(picture) for picture in range(len(self._parent))))
+    def firsts(self) -> list[int]:
+        return [self.first_of(picture) for picture in range(len(self._parent))]
 
 
-def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
+def first_alike(looks: Sequence[bytes]) -> list[int]:
     """Return for each look the index of the first that is the same, or nearly so: maybe its own.
 
     Two looks that are alike to a third one have the same first look, even if they aren't alike
     themselves.
     """
-    hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
+    hashes = [int.from_bytes(look[:_HASH_BYTES], "little") for look in looks]
     # There is a bucket for each band and value: it has the pictures whose hashes have this value in
     # this band. The list has all buckets of the first band, then all of the next. A dict's keys
     # would take more memory than the pictures.
@@ -157,9 +145,9 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     for index, look in enumerate(looks):
         first_index = first_equal.setdefault(look, index)
         groups.add(first_index)
-        is_repeated = first_index != index  # its first one was compared
-        has_no_parts = len(look) <= _HASH_BYTES  # such a look is only alike to equal ones
-        if is_repeated or has_no_parts:
+        if first_index != index:  # its first one was compared
+            continue
+        if len(look) <= _HASH_BYTES:  # without parts it is only alike to equal ones
             continue
         own_buckets = _buckets_of(hashes[index], buckets)
         candidates = _with_near_hash(hashes[index], own_buckets, hashes)
@@ -171,7 +159,7 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
 
 
 def _buckets_of(own_hash: int, buckets: Sequence[list[int]]) -> list[list[int]]:
-    # The bucket of each band's value in this hash.
+    """Return the bucket of each band's value in a hash."""
     own_buckets = []
     for band, start in enumerate(_BAND_STARTS):
         value = (own_hash >> start) % _BUCKETS_OF_BAND
@@ -182,7 +170,7 @@ def _buckets_of(own_hash: int, buckets: Sequence[list[int]]) -> list[list[int]]:
 def _with_near_hash(
     own_hash: int, own_buckets: Sequence[list[int]], hashes: Sequence[int]
 ) -> list[int]:
-    # The pictures in these buckets whose hashes differ in few bits.
+    """Return the pictures in these buckets whose hashes differ in few bits."""
     near = set[int]()
     for bucket in own_buckets:
         for picture in bucket:
@@ -193,7 +181,7 @@ def _with_near_hash(
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    # The candidates none of whose parts differs in brightness by more than a standard deviation.
+    """Return the candidates of which no part differs by more than a standard deviation."""
     if not candidates:
         return []
     import numpy as np
@@ -202,7 +190,7 @@ def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes])
     their_looks = np.frombuffer(joined, np.int8).reshape(-1, len(look))
     their_parts = their_looks[:, _HASH_BYTES:]
     own_parts = np.frombuffer(look, np.int8)[_HASH_BYTES:]
-    # int8 would overflow.
+    # as int16, because int8 would overflow
     differences = np.abs(their_parts.astype(np.int16) - own_parts).max(axis=1, initial=0)
     near = []
     for candidate, difference in zip(candidates, differences.tolist(), strict=True):
@@ -226,10 +214,8 @@ def split(
     Pictures that are nearly the same are a group. Groups are put in a line, in the order of a
     digest of the seed and of their first picture's path. The line is cut where the parts' shares
     end. So a part has as many pictures as asked for, up to one group, and pictures that are added
-    later move only those next to a cut.
-
-    A group that is larger than the smallest share goes to the front of the line, which is the part
-    with the largest weight. Each part has a group, as far as there are enough.
+    later move only those next to a cut. A group that is larger than the smallest share goes to the
+    front of the line, which is the part with the largest weight.
 
     `parts` has each part's weight by its name. Without `read` pictures aren't compared. Returns how
     many records and pictures each part has; how many pictures are nearly the same as an earlier one
@@ -239,47 +225,39 @@ def split(
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
-    pictures = _pictures_of(results)
-    names = list(pictures.number_of)
+    pictures = DataSet()
+    for record in records_of(results):
+        name, _ = names_of(record, f"record {record.place + 1} of {results}")
+        pictures.add(name, path_of(record), 1)
+    names = list(pictures.pictures)
     if not names:
         raise InputError(f"{results} has no picture to split")
-    first_of_group, unread_count = _grouped(pictures, folders, read)
+    first_of_group: Sequence[int] = range(len(names))  # each picture is a group of its own
+    unread = set[str]()
+    if read:
+        looks, unread = looks_of(pictures, folders)
+        first_of_group = first_alike(looks)
     part_of_picture = _parts_by_share(names, first_of_group, parts, seed)
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
     _write_run_json(results, out, {"seed": seed, "parts": parts}, folders)
+    counts = {part: {"records": 0, "pictures": 0} for part in parts}
+    for name, part in part_of_picture.items():
+        counts[part]["records"] += pictures.pictures[name].count
+        counts[part]["pictures"] += 1
     group_count = len(set(first_of_group))
     return {
-        "parts": _counts_of_parts(parts, part_of_picture, pictures),
+        "parts": counts,
         "alike": len(names) - group_count,  # all but the first of each group
-        "unread": unread_count,
+        "unread": len(unread),
         "rejected": rejected,
     }
-
-
-def _grouped(pictures: DataSet, folders: tuple[str, ...], read: bool) -> tuple[Sequence[int], int]:
-    # For each picture the index of its group's first; and how many pictures can't be read.
-    if not read:  # each picture is a group of its own
-        return range(len(pictures.number_of)), 0
-    looks, unread = looks_of(pictures.number_of, pictures.paths(), folders)
-    return first_alike(looks), len(unread)
-
-
-def _counts_of_parts(
-    parts: Iterable[str], part_of_picture: Mapping[str, str], pictures: DataSet
-) -> dict[str, dict[str, int]]:
-    counts = {part: {"records": 0, "pictures": 0} for part in parts}
-    for picture, part in part_of_picture.items():
-        records_of_picture = pictures.counts[pictures.number_of[picture]]
-        counts[part]["records"] += records_of_picture
-        counts[part]["pictures"] += 1
-    return counts
 
 
 def _write_run_json(
     results: str, out: str, split_settings: dict[str, Any], folders: Iterable[str]
 ) -> None:
-    # For commands that read the parts: where their pictures are, and how they were made.
+    """Write for commands that read the parts where their pictures are, and how they were made."""
     run: dict[str, Any] = {
         "split": split_settings,
         "image_folders": [absolute(folder) for folder in folders],
@@ -290,72 +268,55 @@ def _write_run_json(
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
 
 
-def _pictures_of(results: str) -> DataSet:
-    # The counts are of each picture's records.
-    pictures = DataSet()
-    for record in records_of(results):
-        name, _ = names_of(record, f"record {record.place + 1} of {results}")
-        pictures.add(name, path_of(record), 1)
-    return pictures
-
-
 def _parts_by_share(
     pictures: Sequence[str],
     first_of_group: Sequence[int],
     weight_of_part: Mapping[str, float],
     seed: int,
 ) -> dict[str, str]:
-    # The name of each picture's part. It works with arrays, because there may be millions.
-    import numpy as np
-
+    """Return the name of each picture's part; pictures of a group have the same first index."""
     largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
-    weights = np.array([weight_of_part[name] for name in largest_first], float)
-    shares = weights * (len(pictures) / weights.sum())  # in pictures
-    # Groups are numbered. By group: `first_indices` of their first pictures, and `sizes`. By
-    # picture: `group_of`.
-    first_indices, group_of, sizes = np.unique(
-        first_of_group, return_inverse=True, return_counts=True
-    )
-    first_pictures = [pictures[index] for index in first_indices]
-    line = _line_of_groups(first_pictures, sizes, seed, smallest_share=shares.min())
-    cuts = _cuts_of_line(sizes[line], shares)
-    part_of_group = np.zeros(len(first_indices), int)
-    for number, (begin, end) in enumerate(pairwise([0, *cuts, len(first_indices)])):
-        part_of_group[line[begin:end]] = number
-    part_numbers = part_of_group[group_of].tolist()
-    parts = [largest_first[number] for number in part_numbers]
-    return dict(zip(pictures, parts, strict=True))
+    weights = [weight_of_part[name] for name in largest_first]
+    # Not by `sum`, which rounds otherwise from Python 3.12 on: cuts have to be the same in all.
+    *_, total_weight = accumulate(weights)
+    shares = [weight * (len(pictures) / total_weight) for weight in weights]  # in pictures
+    sizes = Counter(first_of_group)  # of groups, by the index of their first picture
+    line = _line_of_groups(sizes, pictures, seed, smallest_share=min(shares))
+    # A group belongs to the part in whose share its middle is.
+    ends = accumulate(sizes[first] for first in line)
+    middles = [end - sizes[first] / 2 for first, end in zip(line, ends, strict=True)]
+    *ends_of_shares, _ = accumulate(shares)  # the last share has no end to cut at
+    cuts = [bisect_left(middles, end) for end in ends_of_shares]
+    cuts = _with_a_group_for_each_part(cuts, len(line))
+    part_of_group: dict[int, str] = {}
+    for part, (begin, end) in zip(largest_first, pairwise([0, *cuts, len(line)]), strict=True):
+        part_of_group |= dict.fromkeys(line[begin:end], part)
+    return {
+        picture: part_of_group[first]
+        for picture, first in zip(pictures, first_of_group, strict=True)
+    }
 
 
 def _line_of_groups(
-    first_pictures: Iterable[str], sizes: "np.ndarray", seed: int, smallest_share: float
-) -> "np.ndarray":
-    # The groups' numbers. Those larger than the smallest share come first, the largest in front: in
-    # the middle of the line, no cut near them would be near the end of a share. All others are in
-    # the order of chance.
-    import numpy as np
+    sizes: Mapping[int, int], pictures: Sequence[str], seed: int, smallest_share: float
+) -> list[int]:
+    """Return the groups by their first pictures: large ones first, others as if by chance."""
 
-    digests = (short_digest(f"{seed} {picture}") for picture in first_pictures)
-    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
-    size_if_too_large = np.where(sizes > smallest_share, sizes, 0)
-    return np.lexsort((chance, -size_if_too_large))  # the last key counts first
+    def rank(first: int) -> tuple[int, int]:
+        chance = int.from_bytes(short_digest(f"{seed} {pictures[first]}"), "little")
+        # In the middle of the line, no cut near a group that is larger than the smallest share
+        # would be near the end of a share.
+        if sizes[first] > smallest_share:
+            return -sizes[first], chance
+        return 0, chance
 
-
-def _cuts_of_line(sizes: "np.ndarray", shares: "np.ndarray") -> list[int]:
-    # The places in the line at which the second part and each further one begins. A group belongs
-    # to the part in whose share its middle is.
-    import numpy as np
-
-    middles = np.cumsum(sizes) - sizes / 2  # of each group, in pictures of the line
-    ends_of_shares = np.cumsum(shares)[:-1]  # the last share has no end to cut at
-    cuts = np.searchsorted(middles, ends_of_shares).tolist()
-    return _with_a_group_for_each_part(cuts, len(sizes))
+    return sorted(sizes, key=rank)
 
 
 def _with_a_group_for_each_part(cuts: Sequence[int], group_count: int) -> list[int]:
-    # A cut is the place in the line at which the next part begins. Cuts are moved so that each part
-    # has a group: [0, 5] of 5 groups become [1, 4]. Where there are fewer groups than parts, only
-    # the first parts have one.
+    """Move cuts so that each part has a group: [0, 5] of 5 groups become [1, 4]."""
+    # A cut is the place in the line at which the next part begins. Where there are fewer groups
+    # than parts, only the first parts have one.
     moved: list[int] = []
     cut_before = 0
     for index, cut in enumerate(cuts):
@@ -375,8 +336,8 @@ def _write_parts(
     part_of_picture: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    # Writes the parts' files; returns how many rejected boxes are left out. If a record can't be
-    # read, no file is left: a writer that is closed without `commit` leaves none.
+    """Write the parts' files; return how many rejected boxes are left out."""
+    # If a record can't be read, no file is left: a writer closed without `commit` leaves none.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))

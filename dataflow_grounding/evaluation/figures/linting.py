@@ -74,12 +74,9 @@ def lint(
     image_root: str | None = None,
     read: bool = True,
 ) -> Iterator[tuple[int, Finding]]:
-    """Yield each finding with its line (or the place of the row, from 1).
-
-    Pictures are read in threads, if a rule needs their sizes. A row that can't be read is a
-    finding.
-    """
+    """Yield each finding with its line (or the place of the row, from 1)."""
     path = annotations_of(data)
+    # Pictures are read, in threads, only if a rule needs their sizes.
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
     for line, finding in _all_findings(path, image_folders_of(data, image_root), read_sizes):
         if finding.rule in rules:
@@ -101,8 +98,11 @@ def _all_findings(
             yield row.line, finding
         for finding in _repeated_ids(row.data, ids_seen):
             yield row.line, finding
+        # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
+        # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
         here = _PictureBoxes(path_of(row.data), _boxes_of(row.data))
-        if _repeats_boxes(before, here):
+        has_boxes_of_other = here.boxes == before.boxes and here.path != before.path
+        if has_boxes_of_other and len(here.boxes) > 1:
             yield row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}")
         before = here
 
@@ -110,8 +110,7 @@ def _all_findings(
 def _with_facts(
     path: str, folders: tuple[str, ...], reads_pictures: bool
 ) -> Iterator[tuple[Row, FactsOrWhy | None]]:
-    # Each row with the facts of its picture. These are None where pictures aren't read, and for a
-    # row that can't be read itself.
+    """Yield each row with its picture's facts; None if it names none, or none are read."""
     if not reads_pictures:
         for row in read_rows(path):
             yield row, None
@@ -127,7 +126,7 @@ def _with_facts(
 
 
 def _is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
-    # Whether a picture has to be read: a row that can't be read itself names none.
+    """Return whether a picture has to be read: a row that can't be read itself names none."""
     row, facts = row_and_facts
     return facts is None and row.data is not None
 
@@ -142,7 +141,6 @@ def _with_facts_if_unread(
 
 
 def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> Iterator[Finding]:
-    # lint_rules.yaml says what each rule is about
     size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
@@ -180,8 +178,8 @@ def _findings_across_expressions(expressions: Sequence[Mapping[str, Any]]) -> It
 
 
 def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # The texts of the expressions that are in the caption, in the form in which texts are compared.
-    # All are searched at once: searching a long caption for each of many texts would take forever.
+    """Return the texts of expressions that are in the caption, in the form to compare them."""
+    # All at once: searching a long caption for each of many texts would take forever.
     texts = {as_compared(expression["text"]) for expression in expressions}
     spans = find_spans([*texts], caption)
     return {text for text, span in zip(texts, spans, strict=True) if span is not None}
@@ -204,9 +202,7 @@ def _findings_in_picture(
 
 
 def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> ImageFacts | None:
-    # What a run remembers of the row's picture; None if it has to be read here. Only what is
-    # remembered of a JPEG is taken: of other files a run reads the header alone, and what follows
-    # may be broken.
+    """Return what a run remembers of the row's picture; None if it has to be read here."""
     if row.data is None or len(log) == 0:
         return None
     path = path_of(row.data)
@@ -216,6 +212,7 @@ def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> Imag
         facts = remembered(log, find_file(path, folders))
     except RecordError:
         return None
+    # Of other files a run reads the header alone, and what follows may be broken.
     is_jpeg = facts is not None and facts.media_type == "image/jpeg"
     return facts if is_jpeg else None
 
@@ -233,12 +230,6 @@ def _read_facts(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
         return str(error)
 
 
-def _repeats_boxes(before: _PictureBoxes, here: _PictureBoxes) -> bool:
-    # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm issue
-    # 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
-    return len(here.boxes) > 1 and here.boxes == before.boxes and here.path != before.path
-
-
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
     boxes = set[Bbox]()
     with suppress(BrokenRow):
@@ -248,7 +239,7 @@ def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
 
 
 def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
-    # Adds the record's ids to those that were seen so far.
+    """Yield a finding for each id that was seen; the record's ids are added to `ids_seen`."""
     expressions = record.get("expressions")
     if not isinstance(expressions, list):
         return
@@ -290,7 +281,7 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
 
 
 def _is_in_parts(box: Bbox, size: Size | None) -> bool:
-    # Whether all numbers are from 0 to 1, so that they are likely parts of the sides, not pixels.
+    """Return whether all numbers are from 0 to 1: likely parts of the sides, not pixels."""
     if size is not None and min(size) <= 1:
         return False  # in so small a picture, a box in pixels has such numbers, too
     return 0 <= min(box) < max(box) <= 1
@@ -304,6 +295,9 @@ def _findings_in_expression(
     status = expression.get("status")
     boxes = expression["instances"]
     distinct_boxes = list(dict.fromkeys(tuple(instance["bbox"]) for instance in boxes))
+    # without their scores, which don't matter here and may be no numbers
+    unscored = [{"bbox": box} for box in distinct_boxes]
+    any_near = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
         "DG201": span is not None and not is_at_span(text, span, caption),  # a wrong span
@@ -313,15 +307,9 @@ def _findings_in_expression(
         # grounded without boxes, or boxes under another status
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
         "DG104": len(distinct_boxes) < len(boxes),  # equal boxes
-        "DG105": _are_any_near(distinct_boxes),
+        "DG105": any_near,
     }
     where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where)
-
-
-def _are_any_near(boxes: Sequence[Sequence[float]]) -> bool:
-    # Without their scores, which don't matter here and may be no numbers.
-    unscored = [{"bbox": box} for box in boxes]
-    return len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)

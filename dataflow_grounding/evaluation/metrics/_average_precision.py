@@ -21,16 +21,12 @@ class _Phrase(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """A predicted box; the `digest` of its phrase orders equal scores.
-
-    A `score` below 0 is of a box without one. `right` has a bit for each threshold at which the box
-    is right.
-    """
+    """A predicted box; the `digest` of its phrase orders equal scores."""
 
     image: int
     digest: int
-    score: float
-    right: int
+    score: float  # below 0 of a box without one
+    right: int  # a bit for each threshold at which the box is right
 
 
 _BOXES = np.dtype([("image", "u4"), ("digest", "u8"), ("score", "f8"), ("right", "u2")])
@@ -71,9 +67,7 @@ class AveragePrecision:
             self._boxes.append(_Box(image, digest, scores[index], right))
 
     def value(self) -> float | None:
-        """Return the AP of all phrases, in [0, 1]. It is None without gold boxes, and 0 with gold
-        boxes but no predicted ones.
-        """
+        """Return the AP of all phrases, in [0, 1]; None without gold boxes."""
         gold_boxes = sum(phrase.gold_boxes for phrase in self._phrases)
         if not gold_boxes:
             return None
@@ -87,12 +81,8 @@ class AveragePrecision:
         return boxes[np.lexsort((boxes["digest"], -boxes["score"]))]  # the last key counts first
 
     def bootstrap_values(self, images: int) -> np.ndarray:
-        """Return the AP of 200 bootstrap samples of that many images, the same at each call.
-
-        A sample without a gold box has NaN. Where there are gold boxes but no predicted ones, all
-        samples have 0.
-        """
-        values = np.full(_DRAWS, np.nan)
+        """Return the AP of 200 bootstrap samples of that many images, the same at each call."""
+        values = np.full(_DRAWS, np.nan)  # of samples without a gold box
         # `reshape` makes it two columns also if there is no phrase at all.
         image_of_phrase, gold_boxes_of_phrase = np.array(self._phrases, int).reshape(-1, 2).T
         if not gold_boxes_of_phrase.any():
@@ -112,9 +102,9 @@ class AveragePrecision:
 
 
 def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int) -> float:
-    # The AP of the boxes of all phrases, the surest first. `right` has a bit for each threshold.
-    # `times_counted` says how often a box counts: its image may be drawn several times or never.
-    # At least 1, because boxes before the first one that counts have rank 0, which would divide.
+    """Return the AP of all phrases' boxes, the surest first, each counted a number of times."""
+    # The image of a box may be drawn several times, or never. Ranks are at least 1: boxes before
+    # the first one that counts have rank 0, which would divide.
     ranks = np.maximum(np.cumsum(times_counted), 1)
     precisions = []
     for bit in range(len(_THRESHOLDS)):
@@ -138,9 +128,9 @@ def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
 
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
-    # For each predicted box, the bits of the thresholds at which it takes a gold box. As in COCO's
-    # evaluator, the surest predicted box chooses first. Each takes the gold box with the largest
-    # IoU among those that are still free.
+    """Return for each predicted box the bits of the thresholds at which it takes a gold box."""
+    # As in COCO's evaluator, the surest predicted box chooses first. Each takes the gold box with
+    # the largest IoU among those that are still free.
     candidates = [_overlapping(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):
@@ -158,7 +148,7 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
 
 
 def _overlapping(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
-    # Each IoU that reaches the lowest threshold, with the index of the gold box.
+    """Return each IoU that reaches the lowest threshold, with the index of the gold box."""
     candidates = []
     for index, gold_box in enumerate(gold):
         overlap = _iou(predicted, gold_box)
@@ -168,8 +158,7 @@ def _overlapping(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[
 
 
 def _iou(a: ScoredBox, b: ScoredBox) -> float:
-    # COCO's evaluator has x, y, width and height. This takes its steps in its order, so that both
-    # round alike.
+    """Return the IoU as COCO's evaluator does, of x, y, width and height: both round alike."""
     a_x, a_y = a[:2]
     a_width = a[2] - a_x
     a_height = a[3] - a_y

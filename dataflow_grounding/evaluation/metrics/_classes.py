@@ -37,12 +37,10 @@ class _Entry(NamedTuple):
 
 
 class _ClassCounts:
-    """What was counted of a class in all images. Its name is the one that the first of its phrases
-    states: phrases whose names differ in capitals or blanks are of one class.
-    """
+    """What was counted of a class in all images."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = name  # as its first phrase states it: capitals and blanks make no difference
         self.average_precision = AveragePrecision()
         self.found_as = Counter[str]()  # by class_key, how many gold boxes were found as another's
         self.entries: list[_Entry] = []  # one for each image with the class
@@ -52,9 +50,7 @@ class _ClassCounts:
         return sum(entry.gold_boxes for entry in self.entries)
 
     def sums(self, images: int) -> dict[str, np.ndarray]:
-        """Return the columns `right`, `boxes` and `gold_boxes`, with a number for each image from 0
-        to `images`.
-        """
+        """Return the columns `right`, `boxes` and `gold_boxes`, with a number for each image."""
         # An array without rows has to be told how many columns it has.
         table = np.array(self.entries, int).reshape(-1, len(_Entry._fields))
         image_of_entry, *columns = table.T
@@ -66,40 +62,35 @@ class _ClassCounts:
 
 
 class _ClassInImage:
-    """The boxes of each phrase of a class in one image; open if any gold phrase leaves it open."""
+    """The boxes of each phrase of a class in one image."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.gold: list[list[Row]] = []
         self.found: list[list[Row]] = []
-        self.is_open = False
+        self.is_open = False  # whether any gold phrase leaves it open
 
 
 class ClassFigures:
     """Precision, recall, F1 and AP of each class, as of a detector: by image and class alone.
 
-    All gold boxes of a class in an image are matched with all found ones, of any phrase: one file
-    may have a phrase for each box, the other one for all, or other words. If the gold of an image
-    doesn't name a class, found boxes of it are wrong: gold of detectors lists all that is there. If
-    a gold phrase of a class is open, the class isn't judged in that image.
+    All gold boxes of a class in an image are matched with all found ones, of any phrase. If the
+    gold of an image doesn't name a class, found boxes of it are wrong: gold of detectors lists all
+    that is there. If a gold phrase of a class is open, the class isn't judged in that image.
 
     If a gold box has no found box of its class on it, but one of another class, it was found as
-    that class. `repeated` counts found boxes that don't count, because another one of the class is
-    of their thing.
+    that class.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self.repeated = 0
+        self.repeated = 0  # found boxes that don't count: another one is of their thing
         self._by_key: dict[str, _ClassCounts] = {}
         self._image = -1  # the number of the image whose boxes are collected
         self._in_image: dict[str, _ClassInImage] = {}  # these boxes, by class_key
 
     def add(self, record: PairedRecord) -> None:
-        """Take in a record; those of one image have to follow one another.
-
-        A phrase that states no class is of the class of the phrase that it is matched with.
-        """
+        """Take in a record; those of one image have to follow one another."""
         if record.image != self._image:
             self._count_image()
             self._image = record.image
@@ -118,7 +109,7 @@ class ClassFigures:
         return self._in_image.setdefault(class_key(name), _ClassInImage(name))
 
     def _count_image(self) -> None:
-        # Counts the boxes that were collected of an image, and forgets them.
+        """Count the boxes that were collected of an image, and forget them."""
         missed: list[tuple[str, Row]] = []  # gold boxes, each with the name of its class
         wrong: list[tuple[str, Row]] = []  # found ones
         for boxes in self._in_image.values():
@@ -131,12 +122,6 @@ class ClassFigures:
             missed_of_class, wrong_of_class = self._count_class(boxes)
             missed += [(boxes.name, box) for box in missed_of_class]
             wrong += [(boxes.name, box) for box in wrong_of_class]
-        self._count_found_as(missed, wrong)
-        self._in_image = {}
-
-    def _count_found_as(
-        self, missed: Sequence[tuple[str, Row]], wrong: Sequence[tuple[str, Row]]
-    ) -> None:
         # A missed box of one class and a wrong one of another may be on one thing.
         missed_boxes = [box for _, box in missed]
         wrong_boxes = [box for _, box in wrong]
@@ -144,9 +129,10 @@ class ClassFigures:
             gold_class, _ = missed[pair.gold]
             found_class, _ = wrong[pair.found]
             self._counts_of(gold_class).found_as[class_key(found_class)] += 1
+        self._in_image = {}
 
     def _count_class(self, boxes: _ClassInImage) -> tuple[list[Row], list[Row]]:
-        # Counts the boxes of a class in the image. Returns its missed and its wrong boxes.
+        """Count the boxes of a class in the image; return its missed and its wrong boxes."""
         counts = self._counts_of(boxes.name)
         # All phrases of the class are measured as if they were one, with each thing's box once.
         gold = boxes_of_things(boxes.gold)
@@ -164,7 +150,7 @@ class ClassFigures:
         return missed, wrong
 
     def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
-        # Which found box is right, and on which gold box; boxes below the score cut don't count.
+        """Return which found box is right, and on which gold box."""
         # `Rules` and `boxes_of` take phrases, so each side's boxes are made a phrase.
         found_phrase = {"instances": found}
         gold_phrase = {"instances": gold}
@@ -179,15 +165,13 @@ class ClassFigures:
         return self._by_key.setdefault(class_key(name), _ClassCounts(name))
 
     def rows(self, images: int) -> dict[str, dict[str, Any]]:
-        """Return the figures of each class, those with most gold boxes first, at most _MOST.
-
-        Intervals are from bootstrap samples of all `images`, those without the class too.
-        """
+        """Return the figures of each class, those with most gold boxes first, at most _MOST."""
         self._count_image()  # the last one, which no other has followed
         by_size = sorted(
             self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
         )
         classes = by_size[:_MOST]
+        # Intervals are from samples of all `images`, those without the class too.
         # The columns of all classes go into one table, so that samples are drawn only once.
         sums: dict[tuple[int, str], np.ndarray] = {}  # (3, "right") is a column of the fourth class
         for index, counts in enumerate(classes):
@@ -209,8 +193,7 @@ class ClassFigures:
 
 
 def _classes_of_pair(gold: Row, found: Row | None) -> tuple[str, str]:
-    # The class of a gold phrase and of the found one. `class_of` is the class that a phrase states,
-    # else its text.
+    """Return the class of a gold phrase and of the found one, as either of them states it."""
     # both state one    -> each its own
     # one states one    -> that of the one for both
     # none states one   -> the found phrase's text for both
@@ -245,7 +228,7 @@ def _figures_of_class(
 
 
 def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:
-    # A sum may be a number, or an array with a value for each bootstrap sample.
+    """Return the measures of sums, numbers or arrays with a value for each bootstrap sample."""
     boxes_of_both = sums["boxes"] + sums["gold_boxes"]
     return {
         "precision": share(sums["right"], sums["boxes"]),

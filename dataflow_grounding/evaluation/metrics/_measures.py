@@ -60,13 +60,10 @@ _BINS = 10  # of scores, for the calibration error
 def phrase_columns(
     gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
 ) -> tuple[dict[str, float], list[ScoredVerdict]]:
-    """Return what a phrase adds to each sum, and for each scored box whether it is right.
-
-    A phrase that the gold leaves open has 0 where boxes are counted, and no scored boxes.
-    """
+    """Return what a phrase adds to each sum, and for each scored box whether it is right."""
     gold_boxes = boxes_of(gold)
     overlaps = overlaps_of(boxes_of(found), gold_boxes)
-    judged = is_judged(gold)
+    judged = is_judged(gold)  # else it has 0 where boxes are counted, and no scored boxes
     scored: list[ScoredVerdict] = []
     if found and judged:
         scored = _scored_verdicts(found, overlaps, rules)
@@ -97,12 +94,12 @@ def is_judged(phrase: Mapping[str, Any]) -> bool:
 def _scored_verdicts(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[ScoredVerdict]:
-    # Of all boxes with a score, also those below the cut: they show which cut would be good.
     right = set[int]()  # indices of found boxes
     for overlap in one_to_one(overlaps, rules):
         if overlap.iou >= rules.threshold:
             right.add(overlap.found)
     scored = []
+    # Boxes below the cut, too: they show which cut would be good.
     for index, box in enumerate(found["instances"]):
         if box["score"] is not None:
             scored.append((box["score"], index in right))
@@ -110,7 +107,7 @@ def _scored_verdicts(
 
 
 def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
-    # How far scores are off, summed in ten bins by the score: `bin_3` has those from 0.3 up to 0.4.
+    """Return how far scores are off, summed by score: `bin_3` has those from 0.3 up to 0.4."""
     # The expected calibration error is made of the bins' absolute sums (Guo 2017).
     bins = [0.0] * _BINS
     for score, is_right in scored:
@@ -120,10 +117,10 @@ def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
 
 
 def _first_box_columns(overlaps: list[Overlap], has_one_gold_box: bool) -> dict[str, float]:
-    # Columns of the first found box, which is the surest. All but `first_iou` are measures of
-    # phrases for one thing: they are 0 unless there is exactly one gold box.
+    """Return the columns of the first found box, which is the surest."""
     ious_of_first_box = [overlap.iou for overlap in overlaps if overlap.found == 0]
     first_iou = max(ious_of_first_box, default=0.0)
+    # All but `first_iou` are measures of phrases for one thing.
     iou = first_iou if has_one_gold_box else 0.0
     is_right_at = {threshold: iou >= threshold for threshold in THRESHOLDS}
     return {
@@ -138,7 +135,7 @@ def _first_box_columns(overlaps: list[Overlap], has_one_gold_box: bool) -> dict[
 
 
 def _rank_columns(overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
-    # Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
+    """Return Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right."""
     columns: dict[str, float] = {}
     for most in (1, 5, 10):
         first_boxes = [overlap for overlap in overlaps if overlap.found < most]
@@ -149,14 +146,14 @@ def _rank_columns(overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
 def _box_set_columns(
     matched: list[Overlap], gold_count: int, found_count: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
-    # The column of a measure is its numerator. MEASURES_OF says by which column it is divided, once
-    # both are summed. So the columns precision and recall are both the number of right boxes.
     right = [overlap.iou for overlap in matched if overlap.iou >= rules.threshold]
     thresholds_reached = 0  # by all boxes together
     for overlap in matched:
         for threshold in THRESHOLDS:
             if overlap.iou >= threshold:
                 thresholds_reached += 1
+    # Each is a numerator. MEASURES_OF says by which column it is divided, once both are summed: so
+    # precision and recall are both the number of right boxes.
     return {
         "boxes": found_count,
         "gold_boxes": gold_count,
@@ -176,11 +173,8 @@ def _box_set_columns(
 
 
 def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
-    """Return a record's columns: spans of its caption, and their boxes, on both sides.
-
-    All are 0 where the two captions differ. Where nothing was found for the record, the gold's
-    spans count as missed.
-    """
+    """Return a record's columns of its caption's spans, and their boxes, on both sides."""
+    # All are 0 where the two captions differ: their spans can't be compared.
     gold: dict[Span, list[Bbox]] = {}
     found: dict[Span, list[Bbox]] = {}
     if record.found is None or _caption_of(record.found) == _caption_of(record.gold):
@@ -216,11 +210,10 @@ def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
 
 
 def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    # How many pairs of a gold and a found span overlap. No span is in two pairs: the longest
-    # overlap is paired first. Of more than MOST_PAIRS possible pairs, only spans that begin near
-    # each other are compared.
+    """Return how many pairs of spans overlap, the longest overlap first, no span twice."""
     found_spans = sorted(found)
     gold_spans = list(gold)
+    # Of more than MOST_PAIRS possible pairs, only spans that begin near each other are compared.
     most_compared = len(found_spans)
     if len(gold_spans) * len(found_spans) > MOST_PAIRS:
         most_compared = max(MOST_PAIRS // len(gold_spans), 1)
@@ -239,11 +232,8 @@ def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int
 
 
 def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """Return every measure by its name; NaN where there is nothing to divide by.
-
-    A sum may be a number, or an array with a value for each bootstrap sample; so are the measures
-    then.
-    """
+    """Return every measure by its name; NaN where there is nothing to divide by."""
+    # A sum may be a number, or an array with a value for each bootstrap sample.
     figures = {}
     # This order of the sums is also the order in which figures are shown.
     for denominator in sums:
@@ -262,10 +252,8 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
 
 
 def _matthews(sums: Mapping[str, Any]) -> Any:
-    # Matthews' correlation of the gold's and the answer's verdict on whether a phrase is in the
-    # picture:
-    # the gold has no phrase with boxes, or none without -> NaN
-    # all answers are alike                              -> 0
+    """Return Matthews' correlation of both sides' verdicts on whether phrases are there."""
+    # The gold has no phrase with boxes, or none without: NaN. All answers are alike: 0.
     present = sums["boxed"]
     absent = sums["absent"]
     true_positives = sums["t_acc"]

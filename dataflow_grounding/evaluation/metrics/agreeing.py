@@ -22,10 +22,9 @@ _NO_LABEL = {"None", "pending", "failed"}
 def agreement(first: Source, second: Source) -> dict[str, Any]:
     """Measure how far two annotators of the same images agree.
 
-    Boxes of a phrase are matched one to one, the largest IoU first. A record that only one
-    annotator has doesn't count. In a record that both have, a phrase that only one has adds its
-    boxes as unmatched ones. A figure is None if there is nothing to compare. Raises InputError
-    where they have no record in common.
+    Boxes of a phrase are matched one to one, the largest IoU first. A record that only one has
+    doesn't count; a phrase of which only one has boxes adds them as unmatched ones. A figure is
+    None if there is nothing to compare. Raises InputError where they have no record in common.
     """
     phrases = _phrases_of(first, second)
     figures: dict[str, Any] = {
@@ -80,7 +79,7 @@ def _box_figures(phrases: _Phrases) -> dict[str, Any]:
 
 
 def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
-    # Of each phrase that both have labelled in column `name`, such as ("grounded", "none").
+    """Return the labels of each phrase that both have labelled, as ("grounded", "none")."""
     labels = []
     for a, b in phrases:
         both = (str(a.get(name)), str(b.get(name)))
@@ -94,10 +93,8 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
-    """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels.
-
-    Each is None without labels, or where all labels are the same: chance alone would then agree.
-    """
+    """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels."""
+    # Each is None where all labels are the same: chance alone would then agree.
     if not labels:
         return None, None
     phrases = len(labels)

@@ -42,9 +42,7 @@ _OF_RECORD = (
 class Annotations:
     """Records with the columns that figures need; each phrase has its boxes the surest first.
 
-    With `on_disk` records are kept in a temporary file, and each one that is asked for is a new
-    object. `rejected` is how many boxes were left out because a reviewer rejected them;
-    `not_mended`, how many phrases have such a box and aren't settled: as gold they are open.
+    With `on_disk` records are kept in a temporary file, and each that is asked for is a new object.
     """
 
     def __init__(self, name: str = "what was given", *, on_disk: bool = False) -> None:
@@ -54,8 +52,8 @@ class Annotations:
         self.states_spans = False
         self.states_classes = False
         self.classes: Sequence[str] = ()
-        self.rejected = 0
-        self.not_mended = 0
+        self.rejected = 0  # boxes that were left out because a reviewer rejected them
+        self.not_mended = 0  # phrases with such a box that aren't settled: as gold they are open
         self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
         # Whether a record that is asked for has open phrases where no person found them right.
         self._only_settled = False
@@ -75,10 +73,7 @@ class Annotations:
                 self.not_mended += 1
 
     def settled(self) -> "Annotations":
-        """Return a view of these records in which a phrase that no person found right is open.
-
-        An open phrase has no boxes and the status `pending`: nothing is right or wrong for it.
-        """
+        """Return a view of these records in which a phrase that no person found right is open."""
         view = copy(self)
         view._only_settled = True
         return view
@@ -96,6 +91,7 @@ class Annotations:
                 # A confirmed phrase may still have single boxes that were rejected.
                 phrases.append({**phrase, "instances": not_rejected(phrase) or []})
             else:
+                # open: nothing is right or wrong for it
                 phrases.append({**phrase, "instances": [], "status": "pending"})
         return {**record, "expressions": phrases}
 
@@ -109,11 +105,10 @@ def read_annotations(
     *,
     keep_rejected: bool = True,
 ) -> Annotations:
-    """Read and check records with `expressions` and their `instances`.
+    """Read and check records with `expressions`: of a results folder, a data file, or as given.
 
-    `source` is a results folder, a data file, or the records; an `Annotations` comes back as it is.
-    Raises InputError with the line or the record where something can't be read, or where there are
-    regions, but no expressions.
+    An `Annotations` comes back as it is. Raises InputError with the line or the record where
+    something can't be read, or where there are regions, but no expressions.
     """
     if isinstance(source, Annotations):
         return source
@@ -132,7 +127,7 @@ def read_annotations(
 def _read_into(
     annotations: Annotations, rows: Iterable[Record], where: str, keep_rejected: bool
 ) -> None:
-    # Adds the rows. `where` is what a row is called in messages, before its number: "record".
+    """Add the rows. `where` is what a row is called in messages, before its number: "record"."""
     annotated_columns = set[str]()  # that say what is in a picture, such as `regions`
     without_rejected = WithoutRejected(keep_rejected)
     for row in without_rejected(rows):
@@ -144,21 +139,16 @@ def _read_into(
         record = {name: row.get(name) for name in _OF_RECORD}
         annotations.add({**record, "expressions": expressions})
     annotations.rejected = without_rejected.boxes
-    _check_columns(annotated_columns, annotations.name)
-
-
-def _check_columns(annotated_columns: set[str], name: str) -> None:
-    # Raises InputError if records say what is in their pictures, but none in `expressions`.
     stated = annotated_columns - {""}  # "" is of records that say nothing
     if stated and "expressions" not in stated:
         raise InputError(
-            f"{name} has no `expressions`, but `{min(stated)}`; compared are `expressions`"
-            " and their `instances`: write each region as one of these"
+            f"{annotations.name} has no `expressions`, but `{min(stated)}`; compared are"
+            " `expressions` and their `instances`: write each region as one of these"
         )
 
 
 def _checked_expressions(row: Record) -> list[dict[str, Any]]:
-    # A record's expressions as `Annotations` has them. Raises BrokenRow.
+    """Return a record's expressions as `Annotations` has them. Raises BrokenRow."""
     stated = row.get("expressions")
     if not stated:
         return []
@@ -193,10 +183,8 @@ def _records(source: Iterable[Any]) -> Iterator[Record]:
 
 
 def as_gold(truth: Annotations) -> Annotations:
-    """Return what counts as gold: all of it, or in a reviewed file what a person found right.
-
-    A file counts as reviewed from its first reviewed phrase or box on.
-    """
+    """Return what counts as gold: all of it, or in a reviewed file what a person found right."""
+    # A file counts as reviewed from its first reviewed phrase or box on.
     return truth.settled() if truth.reviewed else truth
 
 
@@ -229,9 +217,8 @@ def is_span(value: Any, end: int) -> bool:
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     """Return a record's picture's name and its id, such as ("a.jpg", "7"); the id may be "".
 
-    The name is the path, or the id if no path is stated. Paths are made comparable: without `.` and
-    double slashes, in Unicode NFC. Raises InputError for a record that states neither; its message
-    begins with `where`, such as "record 3 of gold.jsonl".
+    The name is the path, or the id if no path is stated. Raises InputError for a record that states
+    neither; its message begins with `where`, such as "record 3 of gold.jsonl".
     """
     path = path_of(record)
     image_id = record.get("image_id")
@@ -246,4 +233,5 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
         )
     if not path:
         return own_id, own_id
+    # comparable: without `.` and double slashes
     return unicodedata.normalize("NFC", os.path.normpath(path)), own_id

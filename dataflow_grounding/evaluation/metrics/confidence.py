@@ -14,14 +14,11 @@ _WISHED_SHARES = (0.8, 0.9, 0.95, 0.99)  # of right boxes, for which `cuts` look
 
 
 def bootstrap_sums(sums: dict[K, np.ndarray], draws: int = 1000) -> dict[K, np.ndarray]:
-    """Sum columns, a value for each image, over bootstrap samples of the images (Efron 1979).
-
-    A sample has as many images as there are, drawn with replacement: not phrases, since the phrases
-    of one image depend on each other. The same number of images always gives the same samples, so
-    that two runs can be subtracted.
-    """
+    """Sum columns, a value for each image, over bootstrap samples of the images (Efron 1979)."""
     table = np.stack(list(sums.values()), axis=1, dtype=float)
     images = len(table)
+    # Images are drawn, not phrases, since the phrases of one image depend on each other. The same
+    # number of images always gives the same samples, so that two runs can be subtracted.
     chance = np.random.default_rng(0)
     totals = []
     for _ in range(draws):
@@ -57,21 +54,17 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 @lru_cache(4096)
 def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, float]:
-    """Return exact binomial bounds of a share, where `hits` of `draws` had it.
-
-    At `level` 0.95 the share is outside them in at most 5 % of samples. Source: Clopper and Pearson
-    1934.
-    """
+    """Return exact bounds of a share, where `hits` of `draws` had it (Clopper and Pearson 1934)."""
     tail = (1 - level) / 2
     return _lower_bound(hits, draws, tail), 1 - _lower_bound(draws - hits, draws, tail)
 
 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
-    # The share of which a sample of `draws` has `hits` or more with the chance `tail`, found by
-    # bisection: a larger share makes so many hits likelier. It works in logarithms, because
-    # factorials of large samples overflow.
+    """Return the share of which a sample has `hits` or more with the chance `tail`."""
     if not hits:
         return 0.0
+    # By bisection: a larger share makes as many hits likelier. In logarithms, because factorials of
+    # large samples overflow.
     counts = np.arange(hits, draws + 1)
     # lgamma(n + 1) is the logarithm of n!
     log_divisors = [math.lgamma(n + 1) + math.lgamma(draws - n + 1) for n in counts]
@@ -107,11 +100,8 @@ def kept_and_right(boxes: np.ndarray) -> np.ndarray:
 
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
-    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it.
-
-    A cut that is the lowest for several of the shares is returned once.
-    """
-    cut_by_score: dict[float, dict[str, float]] = {}
+    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it."""
+    cut_by_score: dict[float, dict[str, float]] = {}  # one may be the lowest for several shares
     for wished in _WISHED_SHARES:
         rows_with_share = curve[curve[:, 2] >= wished]
         if len(rows_with_share):

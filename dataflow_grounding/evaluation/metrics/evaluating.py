@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -55,32 +55,19 @@ _NO_SCORES = "no scores: boxes are ranked by their order, and R@5 and R@10 then 
 
 @dataclass
 class Evaluation:
-    """One run's figures against gold, and what they are made of.
+    """One run's figures against gold, and what they are made of."""
 
-    Attributes:
-        pairs: The matched records; they are matched again each time one iterates.
-        rules: When a box is right.
-        sums: The columns of phrases and captions, summed for each image.
-        overlaps: For each gold phrase, in the order of `pairs`, the largest overlap of its first
-            box with a gold box.
-        right: For each gold phrase whether its first box is right, or, without gold boxes, whether
-            there is none.
-        curve: What a cut at each score keeps, as `kept_and_right` gives it.
-        figures: The measures by name; None where there is nothing to divide by.
-        classes: The figures of each class by its name; empty where no classes are stated.
-        notes: What a reader of the figures has to know, in sentences.
-        groups: For each kind of group and each group the sums of its gold phrases' columns.
-    """
-
-    pairs: Pairs
+    pairs: Pairs  # the matched records; they are matched again each time one iterates
     rules: Rules
-    sums: Columns
+    sums: Columns  # the columns of phrases and captions, summed for each image
+    # For each gold phrase, in the order of `pairs`: the largest overlap of its first box with a
+    # gold box, and whether that box is right, or, without gold boxes, whether there is none.
     overlaps: np.ndarray
     right: np.ndarray
-    curve: np.ndarray
-    figures: Figures
-    classes: dict[str, dict[str, Any]]
-    notes: list[str]
+    curve: np.ndarray  # what a cut at each score keeps, as `kept_and_right` gives it
+    figures: Figures  # the measures by name; None where there is nothing to divide by
+    classes: dict[str, dict[str, Any]]  # by name; empty where no classes are stated
+    notes: list[str]  # what a reader of the figures has to know, in sentences
     groups: Groups
 
     @cached_property
@@ -89,11 +76,8 @@ class Evaluation:
         return figures_from_sums(bootstrap_sums(self.sums), self.rules)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures, 95 % intervals, groups of phrases, scores to cut at, notes, rules.
-
-        The intervals take 1,000 bootstrap samples, which are drawn at the first call.
-        """
-        intervals = {}
+        """Return the figures, 95 % intervals, groups of phrases, scores to cut at, notes, rules."""
+        intervals = {}  # of 1,000 bootstrap samples, which are drawn at the first call
         for name, values in self.draws.items():
             if self.figures[name] is not None:
                 intervals[name] = interval(values)
@@ -113,7 +97,6 @@ class Evaluation:
         return document
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
-        # The figures of the largest groups of a kind, by their names.
         sums_of_group = self.groups[kind]
         by_size = sorted(sums_of_group, key=lambda name: -sums_of_group[name]["phrases"])
         figures_of_group: dict[str, Figures] = {}
@@ -127,12 +110,7 @@ class Evaluation:
         return figures_of_group
 
     def against(self, other: "Evaluation") -> dict[str, Any]:
-        """Compare another run on the same gold with this one.
-
-        Returns:
-            `difference`, the other's figures less this one's, None where either has none; the 95 %
-            `intervals` of these differences; and `mcnemar`, the test of `right`.
-        """
+        """Compare another run on the same gold with this one: its figures less this one's."""
         differences: dict[str, float | None] = {}
         intervals = {}
         for name in self.draws:
@@ -144,37 +122,26 @@ class Evaluation:
             differences[name] = other_value - own_value
             # Both runs have the same samples of images, so they are subtracted sample by sample.
             intervals[name] = interval(other.draws[name] - self.draws[name])
-        return {
-            "difference": _rounded(differences),
-            "intervals": intervals,
-            "mcnemar": self._tested_against(other),
-        }
-
-    def _tested_against(self, other: "Evaluation") -> dict[str, Any]:
         # phrases that just one of the two runs has right
         only_first = int((self.right & ~other.right).sum())
         only_second = int((other.right & ~self.right).sum())
         return {
-            "only_first_right": only_first,
-            "only_second_right": only_second,
-            "p": mcnemar(only_first, only_second),
+            "difference": _rounded(differences),
+            "intervals": intervals,
+            "mcnemar": {
+                "only_first_right": only_first,
+                "only_second_right": only_second,
+                "p": mcnemar(only_first, only_second),
+            },
         }
 
 
 def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation":  # noqa: B008
     """Compare predictions with gold.
 
-    Predictions for images that the gold doesn't have are in `expressions_of_other_records` alone.
-
-    Args:
-        found, gold: Records, a data file, a results folder, or what `read_annotations` made of
-            them. Boxes of `found` that a reviewer rejected don't count, unless `read_annotations`
-            was told to keep them. A gold phrase with rejected boxes is judged only if a person
-            confirmed the others.
-        rules: When a box is right.
-
-    Raises:
-        InputError: Something can't be read, or there is nothing to compare.
+    Boxes of `found` that a reviewer rejected don't count, unless `read_annotations` was told to
+    keep them. A gold phrase with rejected boxes is judged only if a person confirmed the others.
+    Raises InputError where something can't be read, or there is nothing to compare.
 
     Example:
         >>> expression = {"text": "a dog", "instances": [{"bbox": [0, 0, 10, 10]}]}
@@ -194,7 +161,12 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     for record in pairs:
         counts.add(record)
     sums = counts.sums(spans_stated=truth.states_spans and answers.states_spans)
-    classes = _figures_by_class(counts, listed_classes=truth.classes or answers.classes)
+    classes: dict[str, dict[str, Any]] = {}
+    if counts.classes is not None:  # any phrase states a class
+        rows = counts.classes.rows(counts.image_count)
+        # in the order of the user's list of classes, with the others after it
+        for name in in_order(rows, truth.classes or answers.classes):
+            classes[name] = rows[name]
     figures = _figures(counts, sums, answers.phrase_count, rules)
     if classes:
         figures["map"] = mean_ap(classes)
@@ -210,16 +182,6 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         notes=list(_notes(pairs, answers, truth, counts)),
         groups=counts.groups,
     )
-
-
-def _figures_by_class(
-    counts: "_Counts", listed_classes: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    # In the order of the user's list of classes, with the others after it.
-    if counts.classes is None:  # no phrase states a class
-        return {}
-    rows = counts.classes.rows(counts.image_count)
-    return {name: rows[name] for name in in_order(rows, listed_classes)}
 
 
 def _notes(
@@ -261,7 +223,6 @@ def _notes(
 
 
 def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
-    # `answered_phrases` counts all found phrases, even those of records that the gold doesn't have.
     totals = {name: column.sum() for name, column in sums.items()}
     phrases = len(counts.right)  # of the gold
     # The column of a share is its numerator: here, the number of phrases with a box.
@@ -272,6 +233,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
         "expressions_not_judged": phrases - int(totals["judged"]),
         "expressions_missing": counts.missing,
         "expressions_not_in_gold": counts.extra,
+        # found phrases of records that the gold doesn't have
         "expressions_of_other_records": answered_phrases - counts.found_phrases,
         "grounded": grounded_phrases,
         "boxes": int(totals["boxes"]),
@@ -283,7 +245,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
-    # Whether a phrase counts as right in the test of two runs, by its columns.
+    """Return whether a phrase, by its columns, counts as right in the test of two runs."""
     if columns["boxed"]:  # the gold has boxes
         return columns["first_iou"] >= rules.threshold
     if not columns["judged"]:  # the gold leaves it open
@@ -301,10 +263,7 @@ class _Table:
         self._of_groups: dict[GroupKey, np.ndarray] = {}
 
     def add(self, image: int, row: Mapping[str, float], groups: Iterable[GroupKey] = ()) -> None:
-        """Add a row of an image, which is in groups.
-
-        Its numbers have the names of the first row's, in the same order: this isn't checked.
-        """
+        """Add a row of an image and groups, with the first row's names in the same order."""
         if not self._names:
             self._names = list(row)
         numbers = np.array(list(row.values()), float)
@@ -335,14 +294,7 @@ def _add_to(sums: dict[K, np.ndarray], key: K, numbers: np.ndarray) -> None:
 
 
 class _Counts:
-    """What the figures need of matched records, in numbers alone: the records aren't kept.
-
-    `overlaps`, `right` and `scores` are as `Evaluation` has them; the scores make its curve.
-    `missing` counts gold phrases that were not found. `found_phrases` counts found ones in the
-    records that the gold has, and `extra` those of them that the gold doesn't have. `scaled` counts
-    found records whose boxes were scaled, `by_class` found phrases that were matched by their
-    class.
-    """
+    """What the figures need of matched records, in numbers alone: the records aren't kept."""
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
         self._rules = rules
@@ -354,11 +306,11 @@ class _Counts:
         self.right: list[bool] = []
         self.scores: list[ScoredVerdict] = []
         self.average_precision = AveragePrecision()
-        self.missing = 0
-        self.found_phrases = 0
-        self.extra = 0
-        self.scaled = 0
-        self.by_class = 0
+        self.missing = 0  # gold phrases that were not found
+        self.found_phrases = 0  # in the records that the gold has
+        self.extra = 0  # those of them that the gold doesn't have
+        self.scaled = 0  # found records whose boxes were scaled
+        self.by_class = 0  # found phrases that were matched by their class
         self._repeated = 0
 
     @property
@@ -368,8 +320,7 @@ class _Counts:
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
         self.image_count = record.image + 1  # images are numbered from 0, and come in order
-        # Boxes of phrases that the gold doesn't have are wrong. They only add to `boxes`, the
-        # denominator of precision.
+        # Boxes of phrases that the gold doesn't have add to the denominator of precision alone.
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
@@ -386,8 +337,9 @@ class _Counts:
 
     @property
     def repeated(self) -> int:
-        """How many found boxes don't count, as another one of their class is of their thing."""
-        return self._repeated + (self.classes.repeated if self.classes else 0)
+        if self.classes is None:
+            return self._repeated
+        return self._repeated + self.classes.repeated
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
         groups = []
@@ -411,14 +363,10 @@ class _Counts:
         return kept_and_right(scores_and_verdicts)
 
     def sums(self, spans_stated: bool) -> Columns:
-        """Return the columns of phrases and captions, summed for each image.
-
-        Boxes of phrases that the gold doesn't have are added to `boxes`, and so count as wrong. The
-        columns of captions are 0 unless both sides state spans.
-        """
+        """Return the columns of phrases and captions, summed for each image."""
         sums = self._phrases.sums(self.image_count)
         for name, column in self._records.sums(self.image_count).items():
-            if name == "boxes":
+            if name == "boxes":  # of phrases that the gold doesn't have: they count as wrong
                 sums[name] = sums[name] + column
             else:
                 # Where one side states no spans, there is nothing to compare.
@@ -427,7 +375,7 @@ class _Counts:
 
 
 def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[GroupKey]:
-    # The groups of a gold phrase: by itself, and by the found phrase that is matched with it.
+    """Yield the groups of a gold phrase, by itself and by the found phrase matched with it."""
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
         mean_area = sum(areas) / len(areas)
@@ -449,7 +397,7 @@ def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[G
 
 
 def _rounded(figures: Mapping[str, Any]) -> Figures:
-    # To six decimals, with None for NaN, which JSON doesn't have.
+    """Return figures to six decimals, with None for NaN, which JSON doesn't have."""
     rounded: Figures = {}
     for name, value in figures.items():
         if value is None or math.isnan(value):

@@ -5,7 +5,6 @@ Phrases are matched by image, caption and their words.
 """
 
 import re
-from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from dataflow_grounding.evaluation.metrics.annotations import (
 Row: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[Row, Row | None]
 Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
+Place: TypeAlias = tuple[int, int]  # of a record: its picture's number, and its index in its file
 # an id that only numbers a phrase, such as "7" or the end of "a.jpg#7": in another file it may be
 # another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
@@ -45,30 +45,20 @@ THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 @dataclass
 class PairedRecord:
-    """The gold's record of an image and caption, and what was found there, in the gold's size.
-
-    Several records of the same image and caption are one here, with the phrases of all. `phrases`
-    has each gold phrase with the found one, `extra` the found phrases that the gold doesn't have.
-    `scaled` counts found records that stated another size, `by_class` found phrases that are
-    matched by their class, `repeated` boxes of these that are left out because another one is of
-    their thing.
-    """
+    """The records of an image and caption, all of a side made one; boxes are in the gold's size."""
 
     image: int
     gold: Row
     found: Row | None
-    phrases: list[Pair]
-    extra: list[Row]
-    by_class: int
-    repeated: int
-    scaled: int = 0
+    phrases: list[Pair]  # each gold phrase with the found one
+    extra: list[Row]  # found phrases that the gold doesn't have
+    by_class: int  # how many found phrases are matched by their class
+    repeated: int  # boxes of these that are left out because another one is of their thing
+    scaled: int = 0  # found records that stated another size
 
 
 class Pairs:
-    """Two files' records, matched by image and caption, and phrases by `expression_id`, else text.
-
-    They are matched while one iterates, each time again: only the records of one image are in
-    memory. The order of records makes no difference.
+    """The records of two files, matched by image and caption, and their phrases.
 
     - Images are matched by path. If the other file doesn't have the path, they are matched by id,
       if a single image of each file states it.
@@ -82,37 +72,37 @@ class Pairs:
       words that states this class. If several found phrases state the class of a single gold
       phrase, they become one, with the boxes of all.
 
-    `other_folders` says that one file's paths had to be cut by folders, which an export adds, to be
-    those of the other. Raises InputError where they have no picture in common.
+    Only the records of one image are in memory: they are matched each time one iterates. The order
+    of records makes no difference. Raises InputError where no picture is in both files.
     """
 
     def __init__(self, found: Annotations, gold: Annotations) -> None:
         self._gold = gold
         self._found = found
-        gold_side = _Side(gold)
-        found_side = _Side(found)
-        self._unique_ids = gold_side.unique_ids() & found_side.unique_ids()
-        gold_names = gold_side.names
-        found_names = found_side.names
-        self._gold_records, self._found_records = _by_picture(gold_names, found_names)
-        # Without a path or an id that both files have, their pictures may lie in different folders.
-        self.other_folders = len(self._found_records) == 0
+        gold_names, gold_ids = _names_and_ids(gold)
+        found_names, found_ids = _names_and_ids(found)
+        self._unique_ids = gold_ids & found_ids
+        self._gold_places, self._found_places = _by_picture(gold_names, found_names)
+        # Without a path or an id that both files have, their pictures may lie in different folders,
+        # such as those that an export adds.
+        self.other_folders = not self._found_places
         if self.other_folders:
             # Either file may have the longer paths: each one's are cut to those of the other.
             gold_names = _without_folders(gold_names, found_names)
             found_names = _without_folders(found_names, gold_names)
-            self._gold_records, self._found_records = _by_picture(gold_names, found_names)
-        if len(self._found_records) == 0:
+            self._gold_places, self._found_places = _by_picture(gold_names, found_names)
+        if not self._found_places:
             raise InputError(
                 f"{found.name} and {gold.name} have no record of the same image: give both the"
                 " same `image_path`, or `image_id`"
             )
 
     def __iter__(self) -> Iterator[PairedRecord]:
-        for image in range(self._gold_records.pictures):
-            gold = [self._gold[index] for index in self._gold_records.indices_of(image)]
-            found = [self._found[index] for index in self._found_records.indices_of(image)]
-            yield from self._of_image(image, gold, found)
+        last_picture, _ = self._gold_places[-1]
+        for picture in range(last_picture + 1):
+            gold = [self._gold[index] for index in _indices_of(picture, self._gold_places)]
+            found = [self._found[index] for index in _indices_of(picture, self._found_places)]
+            yield from self._of_image(picture, gold, found)
 
     def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
         sizes = [size for size in map(stated_size, gold) if size]
@@ -125,48 +115,41 @@ class Pairs:
             found_record = _merged(rescaled) if rescaled else None
             record = _match(image, gold_record, found_record, self._unique_ids)
             for before, after in zip(found_pool, rescaled, strict=True):
-                was_scaled = after is not before  # else `_scaled` returns the same object
-                if was_scaled:
+                if after is not before:  # `_scaled` returns the same object otherwise
                     record.scaled += 1
             yield record
 
 
-class _Side:
-    """What matching needs of all records of a file at once: pictures' names, and phrases' ids.
-
-    Ids are kept as hashes, 8 bytes for each: there may be millions.
-    """
-
-    def __init__(self, side: Annotations) -> None:
-        if not side:
-            raise InputError(f"{side.name} has no records")
-        self.names = list[Names]()
-        self._ids = array("q")
-        for place, record in enumerate(side, 1):
-            self.names.append(names_of(record, f"record {place} of {side.name}"))
-            for phrase in record["expressions"]:
-                own_id = str(phrase["expression_id"])
-                if own_id:
-                    self._ids.append(hash(own_id))
-
-    def unique_ids(self) -> set[int]:
-        """Return the hashes of the ids that a single phrase has."""
-        import numpy as np
-
-        ids, counts = np.unique(np.frombuffer(self._ids, np.int64), return_counts=True)
-        return set(ids[counts == 1].tolist())
+def _names_and_ids(side: Annotations) -> tuple[list[Names], set[int]]:
+    """Return each record's picture, and the hashes of the ids that a single phrase has."""
+    if not side:
+        raise InputError(f"{side.name} has no records")
+    names: list[Names] = []
+    ids = set[int]()  # hashes, which are smaller: there may be millions
+    repeated_ids = set[int]()
+    for place, record in enumerate(side, 1):
+        names.append(names_of(record, f"record {place} of {side.name}"))
+        for phrase in record["expressions"]:
+            own_id = str(phrase["expression_id"])
+            if not own_id:
+                continue
+            id_hash = hash(own_id)
+            if id_hash in ids:
+                repeated_ids.add(id_hash)
+            ids.add(id_hash)
+    ids -= repeated_ids
+    return names, ids
 
 
 def _tails_of(path: str) -> Iterator[str]:
-    # "x/train/a.jpg", "train/a.jpg", "a.jpg"
+    """Yield "x/train/a.jpg", "train/a.jpg", "a.jpg"."""
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])
 
 
 def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
-    # Cuts first folders off a path until it is one of the `others`, as "train/a.jpg" to "a.jpg". A
-    # path that never becomes one stays whole. All stay whole if two pictures would get one path.
+    """Cut first folders off paths, as "train/a.jpg" to "a.jpg", to make them paths of `others`."""
     other_paths = {path for path, _ in others}
     names_with_tails: list[Names] = []
     whole_path_of: dict[str, str] = {}  # by the path that it was cut to
@@ -177,69 +160,37 @@ def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
                 shortened = tail
                 break
         first_path = whole_path_of.setdefault(shortened, path)
-        if first_path != path:  # "a/1.jpg" and "b/1.jpg" would both be "1.jpg"
-            return names
+        if first_path != path:
+            return names  # "a/1.jpg" and "b/1.jpg" would both be "1.jpg": no path is cut
         names_with_tails.append((shortened, own_id))
     return names_with_tails
 
 
 def _by_picture(
     gold_names: list[Names], found_names: list[Names]
-) -> tuple["_RecordsByPicture", "_RecordsByPicture"]:
-    # The gold's records, and the found ones. Pictures are numbered by their paths' order in the
-    # gold.
+) -> tuple[list[Place], list[Place]]:
+    """Return the places of the gold's records, and of the found ones, sorted by their pictures."""
     paths = sorted({path for path, _ in gold_names})
     number_of_path = {path: number for number, path in enumerate(paths)}
     path_of_id = _gold_paths_by_id(gold_names, found_names)
-    return (
-        _RecordsByPicture(gold_names, number_of_path, path_of_id),
-        _RecordsByPicture(found_names, number_of_path, path_of_id),
-    )
+    gold_places = [(number_of_path[path], index) for index, (path, _) in enumerate(gold_names)]
+    found_places = []
+    for index, (path, own_id) in enumerate(found_names):
+        if path not in number_of_path:
+            path = path_of_id.get(own_id, path)
+        if path in number_of_path:  # else the gold doesn't have the picture
+            found_places.append((number_of_path[path], index))
+    return sorted(gold_places), sorted(found_places)
 
 
-class _RecordsByPicture:
-    """The indices of a file's records, looked up by the gold's picture that they are of.
-
-    `path_of_id` has the gold's path of a picture by its id, where only the id tells which it is.
-    Records of a picture that the gold doesn't have are left out.
-    """
-
-    def __init__(
-        self,
-        names: list[Names],
-        number_of_path: Mapping[str, int],
-        path_of_id: Mapping[str, str],
-    ) -> None:
-        import numpy as np
-
-        self.pictures = len(number_of_path)
-        numbers = array("q")  # of each record's picture, -1 for none of the gold's
-        for path, own_id in names:
-            gold_path = path
-            if path not in number_of_path:
-                gold_path = path_of_id.get(own_id, "")
-            numbers.append(number_of_path.get(gold_path, -1))
-        # Example: four records are of the pictures 1, -1, 0, 1.
-        pictures = np.frombuffer(numbers, np.int64)
-        order = np.argsort(pictures, kind="stable")  # 1, 2, 0, 3: records of -1 come first
-        without_picture = np.count_nonzero(pictures < 0)
-        self._order = order[without_picture:]  # 2, 0, 3
-        # Where in `_order` the records of each picture begin, and the end of the last: 0, 1, 3.
-        picture_numbers = np.arange(self.pictures + 1)
-        self._begins = np.searchsorted(pictures[self._order], picture_numbers).tolist()
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def indices_of(self, picture: int) -> list[int]:
-        begin, end = self._begins[picture : picture + 2]
-        indices: list[int] = self._order[begin:end].tolist()
-        return indices
+def _indices_of(picture: int, places: list[Place]) -> list[int]:
+    begin = bisect_left(places, (picture, 0))
+    end = bisect_left(places, (picture + 1, 0))
+    return [index for _, index in places[begin:end]]
 
 
 def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # A picture may have another path in the found file. Then its id pairs it, but only if just one
-    # picture on each side states that id. Returns the gold's paths of such pictures, by their ids.
+    """Return the gold's paths of pictures whose id alone is in both files, by these ids."""
     found_paths = {path for path, _ in found}
     ids_to_pair = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not ids_to_pair:
@@ -248,9 +199,8 @@ def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
     found_by_id = _paths_by_id(found, ids_to_pair)
     path_of_id = {}
     for own_id, paths in gold_by_id.items():
-        is_unique_in_gold = len(paths) == 1
-        is_unique_in_found = len(found_by_id[own_id]) == 1
-        if is_unique_in_gold and is_unique_in_found:
+        # An id that several pictures state doesn't say which one is meant.
+        if len(paths) == 1 and len(found_by_id[own_id]) == 1:
             [path] = paths
             path_of_id[own_id] = path
     return path_of_id
@@ -265,9 +215,9 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 
 
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
-    # Pools of gold and found records: one for each caption that both sides have, and one for all
-    # other records, so that they are compared, too. A pool without gold records is left out.
-    # Where nothing was found, there is a pool for each caption of the gold.
+    """Return pools of gold and found records: one for each caption that both sides have."""
+    # All other records are a pool, so that they are compared, too. Where nothing was found, each
+    # caption of the gold has its own.
     gold_captions = [_caption_of(record) for record in gold]
     found_captions = [_caption_of(record) for record in found]
     captions_with_pool = set(gold_captions)
@@ -284,7 +234,7 @@ def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list
 def _pools_by_caption(
     records: list[Row], captions: list[str], captions_with_pool: Collection[str]
 ) -> defaultdict[str, list[Row]]:
-    # Records by their captions; those whose caption has no pool of its own are under "".
+    """Return records by caption; under "" are those whose caption has no pool of its own."""
     pools = defaultdict[str, list[Row]](list)
     for record, caption in zip(records, captions, strict=True):
         pools[caption if caption in captions_with_pool else ""].append(record)
@@ -296,7 +246,7 @@ def _caption_of(record: Row) -> str:
 
 
 def _scaled(record: Row, size: Size | None) -> Row:
-    # The record with its boxes in another size; the same object where there is nothing to scale.
+    """Return a record with its boxes in another size, or the same object if nothing is to scale."""
     own_size = stated_size(record)
     if own_size is None or size is None or own_size == size:
         return record
@@ -314,11 +264,12 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    # One record with the phrases of all. Its other columns are those of the record whose `repr`
-    # sorts first, so that the order of records makes no difference.
+    """Return one record with the phrases of all."""
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]
+    # The other columns are of the record whose `repr` sorts first: so the order of records makes
+    # no difference.
     return {**min(records, key=repr), "expressions": phrases}
 
 
@@ -333,7 +284,7 @@ class _Keyed(NamedTuple):
 
 
 def _keyed(phrase: Row, unique_ids: Collection[int]) -> _Keyed:
-    # `unique_ids` are hashes of ids that are unique: in each file, just one phrase has such an id.
+    """Return a phrase with its keys; `unique_ids` are hashes of ids that one phrase has."""
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     by_id: Hashable = None
@@ -385,36 +336,22 @@ def _match_by_keys(
     pairs_of_keys: Sequence[tuple[str, str]],
     matched_before: Mapping[int, int],
 ) -> dict[int, int]:
-    # `matched_before`, and further matches. The pairs of keys are tried in turn, each for the
-    # phrases that are still unmatched.
+    """Return `matched_before` with further matches: each pair of keys is for what is unmatched."""
     matched = dict(matched_before)
-    for key_names in pairs_of_keys:
-        matched |= _match_by_key(gold, found, key_names, matched)
-    return matched
-
-
-def _match_by_key(
-    gold: Sequence[_Keyed],
-    found: Sequence[_Keyed],
-    key_names: tuple[str, str],
-    found_of_gold: Mapping[int, int],
-) -> dict[int, int]:
-    # Matches to add to `found_of_gold`: of phrases with equal keys that aren't in it yet.
-    gold_key, found_key = key_names
-    matched: dict[int, int] = {}
-    gold_by_key = _unmatched_by_key(gold, gold_key, set(found_of_gold))
-    found_by_key = _unmatched_by_key(found, found_key, set(found_of_gold.values()))
-    for key, gold_indices in gold_by_key.items():
-        gold_phrases = {index: gold[index].phrase for index in gold_indices}
-        found_phrases = {index: found[index].phrase for index in found_by_key.get(key, ())}
-        matched |= _match_by_overlap(gold_phrases, found_phrases)
+    for gold_key, found_key in pairs_of_keys:
+        gold_by_key = _unmatched_by_key(gold, gold_key, matched)
+        found_by_key = _unmatched_by_key(found, found_key, set(matched.values()))
+        for key, gold_indices in gold_by_key.items():
+            gold_phrases = {index: gold[index].phrase for index in gold_indices}
+            found_phrases = {index: found[index].phrase for index in found_by_key.get(key, ())}
+            matched |= _match_by_overlap(gold_phrases, found_phrases)
     return matched
 
 
 def _unmatched_by_key(
     phrases: Sequence[_Keyed], key_name: str, matched: Collection[int]
 ) -> dict[Hashable, list[int]]:
-    # The indices of each key's phrases, without those in `matched`.
+    """Return the indices of the phrases with each key, without those in `matched`."""
     indices_of_key = defaultdict[Hashable, list[int]](list)
     for index, keyed in enumerate(phrases):
         key = getattr(keyed, key_name)
@@ -426,8 +363,9 @@ def _unmatched_by_key(
 def _further_of_class(
     gold: Sequence[_Keyed], found: Sequence[_Keyed], found_of_gold: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    # By a gold phrase's index, further found phrases of its class: if the gold's only "person" is
-    # matched with "a man", then "a woman", which states the class person, is a further match of it.
+    """Return, by a gold phrase's index, further found phrases that state its class."""
+    # If the gold's only "person" is matched with "a man", then "a woman", which states the class
+    # person, is a further match of it.
     gold_by_text = _unmatched_by_key(gold, "text", ())
     taken = set(found_of_gold.values())
     further_of_gold = defaultdict[int, list[int]](list)
@@ -444,8 +382,7 @@ def _further_of_class(
 
 
 def _as_one(phrases: Sequence[Row]) -> tuple[Row, int]:
-    # A phrase with the boxes of several, each thing's once, and how many boxes that leaves out. Its
-    # other columns are those of the first phrase with boxes.
+    """Return a phrase with the boxes of several, each thing's once, and how many are left out."""
     if len(phrases) == 1:
         return phrases[0], 0
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
@@ -465,8 +402,7 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # Matches phrases that all have an equal key: {0: 2} says that gold phrase 0 is found phrase 2.
-    # Those that overlap most come first. Phrases that don't overlap are matched in the end, too.
+    """Match phrases of an equal key, by their indices, those that overlap most first."""
     possible_pairs = len(gold) * len(found)
     if possible_pairs < 2:
         return dict(zip(gold, found, strict=False))  # the one pair, or none
@@ -481,13 +417,13 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
             ranked.append((_distance(gold_area, found_area), gold_index, found_index))
     # The key is the distance alone. The sort is stable, so equal distances keep the areas' order.
     ranked.sort(key=lambda candidate: candidate[0])
+    # Phrases that don't overlap are matched in the end, too.
     return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
 
 
 def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
-    # The box around all boxes of each phrase, by the phrase's index; None without boxes. They are
-    # sorted by the boxes, then by the phrases' columns, so that the file's order makes no
-    # difference.
+    """Return the box around the boxes of each phrase, None without any, by the phrase's index."""
+    # By the boxes, then the phrases' columns: so the file's order makes no difference.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
@@ -500,8 +436,7 @@ def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
 
 
 def _distance(a: Bbox | None, b: Bbox | None) -> float:
-    # The negated IoU, so that the nearest phrases sort first. Two phrases without boxes are as far
-    # as two whose boxes don't overlap; one with boxes and one without are further.
+    """Return the negated IoU; 0 of two areas that are None, 1 where only one is."""
     if a and b:
         return -iou(a, b)
     return 1.0 if a or b else 0.0
@@ -509,16 +444,14 @@ def _distance(a: Bbox | None, b: Bbox | None) -> float:
 
 @dataclass(frozen=True)
 class Rules:
-    """When a box is right.
-
-    Attributes:
-        threshold: The IoU that makes a box right, in [0, 1], for measures without a fixed one.
-        score_cut: The score below which a box doesn't count where boxes are counted, not ranked;
-            None counts all. Boxes without score count.
-    """
+    """When a box is right."""
 
     threshold: float = 0.5
+    """The IoU that makes a box right, in [0, 1], for measures without a fixed one."""
     score_cut: float | None = None
+    """The score below which a box doesn't count where boxes are counted, not ranked; None counts
+    all. Boxes without score count.
+    """
 
     def __post_init__(self) -> None:
         limits = {"threshold": self.threshold, "score_cut": self.score_cut or 0}  # 0 for None
@@ -552,13 +485,9 @@ def boxes_of(phrase: Mapping[str, Any] | None) -> list[Bbox]:
 
 
 def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
-    """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
-
-    Where there are more than MOST_PAIRS possible pairs, a found box is compared only with the gold
-    boxes that begin nearest to it. Of equal gold boxes it is compared with one.
-    """
+    """Return all pairs of a found and a gold box that overlap, in the found ones' order."""
     if len(found) * len(gold) > MOST_PAIRS:
-        return _overlaps_of_nearest(found, gold)
+        return _overlaps_of_nearest(found, gold)  # to compare all would take minutes
     overlaps = []
     for found_index, found_box in enumerate(found):
         for gold_index, gold_box in enumerate(gold):
@@ -569,24 +498,27 @@ def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
 
 
 def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
-    # Boxes sort by their left sides first, so those nearest in the order begin nearest.
+    """Return the overlaps of each found box with the gold boxes that begin nearest to it."""
     indices_of = defaultdict[Bbox, list[int]](list)  # by a distinct gold box: where it occurs
     for index, box in enumerate(gold):
         indices_of[box].append(index)
+    # Boxes sort by their left sides first, so those nearest in the order begin nearest.
     distinct_boxes = sorted(indices_of)
     most_compared = max(MOST_PAIRS // len(found), 1)  # gold boxes, for each found one
-    equal_before = Counter[Bbox]()  # by a found box, how many equal ones came before
+    # Equal found boxes take the equal gold boxes in turn, so that each may be matched with its own:
+    # of three found boxes on two gold ones, the first takes gold 0, the second 1, the third 0.
+    turns = Counter[Bbox]()  # by a found box: how many equal ones came before
     overlaps = []
     for found_index, found_box in enumerate(found):
+        turn = turns[found_box]
+        turns[found_box] += 1
         for place in nearest(distinct_boxes, found_box, most_compared):
-            shared = iou(found_box, distinct_boxes[place])
+            gold_box = distinct_boxes[place]
+            shared = iou(found_box, gold_box)
             if shared:
-                # Of equal found boxes, the first is compared with the first of the equal gold
-                # boxes, the second with the second. So each can be matched with another one.
-                indices = indices_of[distinct_boxes[place]]
-                gold_index = indices[equal_before[found_box] % len(indices)]
+                equal_gold_boxes = indices_of[gold_box]
+                gold_index = equal_gold_boxes[turn % len(equal_gold_boxes)]
                 overlaps.append(Overlap(shared, found_index, gold_index))
-        equal_before[found_box] += 1
     return overlaps
 
 
@@ -602,11 +534,8 @@ def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
-    """Return which box is which: greedily, the largest overlap first, no box twice.
-
-    Overlaps below 0.5, or below the rules' threshold if that is lower, are left out.
-    """
-    # The lowest of the fixed thresholds of measures is 0.5.
+    """Return which box is which: the largest overlap of 0.5 or more first, no box twice."""
+    # The lowest of the fixed thresholds of measures is 0.5; the rules' may be lower.
     lowest = min(rules.threshold, 0.5)
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
     overlap_of_pair: dict[tuple[int, int], Overlap] = {}  # by indices of the found and gold box

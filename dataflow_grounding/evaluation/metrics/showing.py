@@ -45,10 +45,17 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(_comparison(compared, names[0]))
     classes = figures.get("classes", {})
     if len(classes) > 1:
-        parts.append(_classes_table(_largest_classes(classes)))
+        by_size = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])
+        largest = set(by_size[:_MOST_CLASSES])
+        # in their own order, which may be that of the user's list
+        shown = {name: row for name, row in classes.items() if name in largest}
+        parts.append(_classes_table(shown))
         parts.append(_confusion_table(classes, _MOST_CONFUSED))
     else:
-        parts.append(_short_table_of_sizes(figures["groups"].get("size", {})))
+        sizes = {}
+        for size, row in figures["groups"].get("size", {}).items():
+            sizes[size] = {name: row[name] for name in _MAIN_OF_GROUP}
+        parts.append(_groups_table("size", sizes))
     if compared:  # a table of one run says in its last column what each measure is
         parts.append(_legend(main))
     parts += [f"Note: {note}" for note in figures["notes"]]
@@ -58,20 +65,6 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         " the worst cases. What each says: docs/measures.md"
     )
     return "\n\n".join(part for part in parts if part)
-
-
-def _short_table_of_sizes(sizes: Mapping[str, Mapping[str, Any]]) -> str:
-    main_of_size = {}
-    for size, figures in sizes.items():
-        main_of_size[size] = {name: figures[name] for name in _MAIN_OF_GROUP}
-    return _groups_table("size", main_of_size)
-
-
-def _largest_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
-    # In their own order, which may be that of the user's list.
-    by_size = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])
-    largest = set(by_size[:_MOST_CLASSES])
-    return {name: figures for name, figures in classes.items() if name in largest}
 
 
 def _is_main(name: str, value: object) -> bool:
@@ -84,11 +77,7 @@ def _is_main(name: str, value: object) -> bool:
 
 
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return what `Evaluation.to_json` says, as Markdown.
-
-    With `compared`, as `eval` makes it, the second run is next to the first in the first table;
-    classes, groups and notes are of the first alone.
-    """
+    """Return what `Evaluation.to_json` says, as Markdown; classes and groups of the first run."""
     compared = figures.get("compared")
     missing = [name for name, value in figures.items() if value is None]
     parts = [_runs_table(figures, compared, names)]
@@ -114,8 +103,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _legend(figures: Mapping[str, Any]) -> str:
-    # A line for each gloss, under the name of the first measure that has it: `acc_0.5` and
-    # `acc_0.75` have the same one.
+    """Return a line for each gloss, with the first measure of several that it is of."""
     glosses: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
@@ -127,7 +115,7 @@ def _legend(figures: Mapping[str, Any]) -> str:
 
 
 def _gloss_of(name: str) -> str:
-    # What a measure says, in words; "" for one without a gloss.
+    """Return what a measure says, in words; "" for one without a gloss."""
     for key, gloss in _GLOSSES.items():
         if name == key or (key.endswith("_") and name.startswith(key)):
             return gloss
@@ -146,7 +134,7 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
 def _runs_table(
     figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
 ) -> str:
-    # The table of a single run says what each measure is; that of two shows their difference.
+    """Return a table of one run with what each measure says, or of two with their difference."""
     heads = ["measure", names[0], "95 %"]
     runs = [figures]
     if compared:
@@ -198,7 +186,7 @@ def _rows_of_measures(
 
 
 def _is_further_rank(name: str, name_before: str) -> bool:
-    # True for "r10_any" after "r1_any": both are ranks, and of the same kind, "any".
+    """Return whether "r10_any" follows "r1_any": both are ranks of the same kind, "any"."""
     ranks = ("r1", "r5", "r10")
     rank, _, kind = name.partition("_")
     rank_before, _, kind_before = name_before.partition("_")
@@ -220,7 +208,7 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _confusion_table(classes: Mapping[str, Mapping[str, Any]], most: int | None) -> str:
-    # How many gold boxes of a class were found as another, the largest counts first; "" for none.
+    """Return how many gold boxes of a class were found as another, most first; "" for none."""
     confusions = []
     for name, figures in classes.items():
         for other, count in figures["found_as"].items():
@@ -264,10 +252,7 @@ def _shown(value: float | Sequence[float] | None) -> str:
 
 
 def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
-    """Yield records with the `most` phrases that are least right, each followed by what was found.
-
-    They are in the order of `run.pairs`, which are matched again for this.
-    """
+    """Yield records with the `most` phrases that are least right, each before what was found."""
     overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
     # Wrong phrases come first, those with the smallest overlap in front: lexsort sorts by its last
