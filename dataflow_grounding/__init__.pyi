@@ -56,8 +56,10 @@ from .operators import RegionExpressionGenerator as RegionExpressionGenerator
 from .operators import RegionMarker as RegionMarker
 from .operators import RegionOperator as RegionOperator
 from .operators import TileGrounder as TileGrounder
+from .operators import draw_boxes as draw_boxes
 from .operators import facts_of as facts_of
 from .operators import operator as operator
+from .operators import safe_path as safe_path
 from .operators import with_answers as with_answers
 from .pipelines import Pipeline as Pipeline
 from .replies import Note as Note

@@ -1,6 +1,8 @@
 """What `operators` has, and where each stands; nothing is imported before it is used."""
 
 from ._agreement import ask_and_merge as ask_and_merge
+from ._drawing import draw_boxes as draw_boxes
+from ._drawing import safe_path as safe_path
 from ._expressions import any_has_boxes as any_has_boxes
 from ._expressions import boxes_of as boxes_of
 from ._expressions import extracted_expressions as extracted_expressions

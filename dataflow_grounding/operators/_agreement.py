@@ -29,13 +29,10 @@ T = TypeVar("T")
 async def ask_and_merge(
     ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
 ) -> list[Found]:
-    """Ask the same question `samples` times and return the answers merged, phrase by phrase. A
-    score is a share of all answers, also of those that can't be read. An answer that a gateway's
-    cache has repeated doesn't count. Raises UnreadableReply where more than half of the answers
-    can't be read.
-    """
+    """Ask the same question `samples` times and return the answers merged, phrase by phrase."""
     if samples == 1:
         return await ask_once(0)
+    # A score is a share of all answers, also of those that can't be read.
     answers = await _ask_all(ask_once, range(samples))  # without those that a cache repeated
     readable = _readable_answers(answers, len(answers))
     if len(answers) == 1:  # all others were repeated, so there is nothing to merge
@@ -51,13 +48,11 @@ async def ask_and_merge(
 async def ask_until_agreed(
     ask_once: Callable[[int], Awaitable[Found]], samples: int, size: Size
 ) -> Found:
-    """Ask where a thing is that was seen before, and return the answers merged. Just over half of
-    the answers are asked for first: where they agree, others couldn't outvote them. Answers that
-    find nothing have no vote, unless all find nothing.
-    """
+    """Ask where a thing is that was seen before, and return the answers merged."""
     if samples == 1:
         return await ask_once(0)
     least_side = LEAST_SIDE_SHARE * max(size)  # boxes of smaller things are compared enlarged
+    # Just over half of the answers are asked for first: if they agree, no others outvote them.
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))  # without those that a cache repeated
     # Raises only if more than half of all `samples` can't be read: the rest may still be asked for.
@@ -69,25 +64,22 @@ async def ask_until_agreed(
         readable = _readable_answers(answers, samples)
     if len(answers) == 1:  # all others were repeated, so there is nothing to merge
         return _without_scores(readable[0])
-    voters = [answer for answer in readable if answer.instances]
-    if not voters:  # all find nothing
-        voters = readable
+    # Answers that find nothing have no vote, unless all find nothing.
+    voters = [answer for answer in readable if answer.instances] or readable
     return merge_answers(voters, len(voters), least_side)  # scores are shares of the voters
 
 
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    # The answer of each number, or the error in its place. Those that a gateway's cache repeated
-    # (RepeatedReply) are left out. If all are, their errors are returned.
+    """Return each number's answer or error, without those that a gateway's cache repeated."""
     answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
     not_repeated = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
-    return not_repeated or answers
+    return not_repeated or answers  # if all are repeated, their errors
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    # The answers that can be read. Raises the first error if more than half of `samples` can't be
-    # read, or none can; else the first error that isn't an UnreadableReply, if there is one.
+    """Return the answers that can be read; raise where too many can't, or for another error."""
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -103,16 +95,14 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
 
 
 def _without_scores(found: Found) -> Found:
-    # A score is the share of answers that agree, and there is only one.
+    """Return an answer without scores: they are shares of answers, and there is one."""
     return replace(found, instances=[{**item, "score": None} for item in found.instances])
 
 
 def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
-    """Merge several answers about the same phrase into one. Boxes that overlap at IoU 0.5 or more
-    become one: its edges are the medians of theirs, and its score is the share of `samples` answers
-    that have it. It is dropped if fewer than half have it. Where no box is left, the commonest
-    status counts, but `grounded` becomes `ambiguous`: the boxes differ.
-    """
+    """Merge several answers about the same phrase into one, with the boxes that half have."""
+    # Boxes that overlap at IoU 0.5 or more become one: its edges are the medians of theirs, and its
+    # score is the share of `samples` answers that have it.
     clusters: list[_Cluster] = []
     for answer in answers:
         _add_to_clusters(answer, clusters, least_side)
@@ -123,9 +113,12 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
         doubt_about_boxes = _doubt_of_half([answer.own_doubt for answer in answers], samples)
     else:
         merged = _commonest_without_box(answers)
+    any_missing = len(answers) < samples  # it can't be read, and may have said something else
+    have_all_boxes = all(len(cluster) == samples for cluster in clusters)
+    have_one_status = len({answer.status for answer in answers}) == 1
     return replace(
         merged,
-        disagreement=_do_differ(answers, clusters, samples),
+        disagreement=any_missing or not (have_all_boxes and have_one_status),
         doubt=_doubt_of_half([answer.doubt for answer in answers], samples),
         own_doubt=doubt_about_boxes,
         remark=joined_remarks(answer.remark for answer in answers),
@@ -133,6 +126,7 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
 
 
 def _commonest_without_box(answers: Sequence[Found]) -> Found:
+    """Return an answer without boxes, of the commonest status."""
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)  # of several, the first
     first_of_commonest = answers[statuses.index(commonest)]
@@ -141,17 +135,8 @@ def _commonest_without_box(answers: Sequence[Found]) -> Found:
     return Found(status, [], first_of_commonest.reason)
 
 
-def _do_differ(answers: Sequence[Found], clusters: Sequence["_Cluster"], samples: int) -> bool:
-    is_any_missing = len(answers) < samples  # it can't be read, and may have said something else
-    if is_any_missing:
-        return True
-    have_all_boxes = all(len(cluster) == samples for cluster in clusters)
-    have_one_status = len({answer.status for answer in answers}) == 1
-    return not (have_all_boxes and have_one_status)
-
-
 def _doubt_of_half(doubts: Sequence[str], samples: int) -> str:
-    # The first doubt, where at least half of the answers have one, else "".
+    """Return the first doubt, where at least half of the answers have one, else ""."""
     stated = [doubt for doubt in doubts if doubt]
     if not stated or 2 * len(stated) < samples:
         return ""
@@ -168,9 +153,9 @@ _Cluster: TypeAlias = list[_BoxedInstance]
 
 
 def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
-    # Adds each of the answer's boxes to the cluster whose median box it matches, or as a cluster of
-    # its own. Boxes of small things are compared enlarged, see LEAST_SIDE_SHARE.
+    """Add each of an answer's boxes to the cluster whose median box it matches, or to a new one."""
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
+    # Boxes of small things are compared enlarged, see LEAST_SIDE_SHARE.
     enlarged = [enlarged_to(instance.bbox, least_side) for instance in instances]
     medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]
     matched: set[int] = set()  # indices of instances

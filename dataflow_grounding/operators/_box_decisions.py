@@ -59,7 +59,7 @@ def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _raw_rejected_of(expression: Mapping[str, Any]) -> list[Any]:
-    # Items without a box, too: a file may hold anything.
+    """Return what all checks have rejected, also items without a box: a file may hold anything."""
     items = expression.get("rejected")
     return list(items) if isinstance(items, list) else []
 
@@ -85,14 +85,15 @@ def not_checked(expression: Expression, reason: str) -> Expression:
 def decided(
     expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
 ) -> Expression:
-    """Return the expression as the judge's answers decide it. Each of its boxes has a `bbox_id`,
-    and one of the verdicts, in order. Where a box's verdict and its phrase's presence
+    """Return the expression as the judge's answers decide it, a verdict for each box in order.
+
+    Where a box's verdict and its phrase's presence
 
     - both affirm it, it stays,
     - both deny it, it goes into `rejected`,
     - differ, or one is missing, it stays and is doubtful.
 
-    `status`, `verified` and `verification` say what came of it.
+    Each box has a `bbox_id`. `status`, `verified` and `verification` say what came of it.
     """
     instances = expression["instances"]
     judged = _judged_boxes(instances, presence, verdicts)
@@ -106,56 +107,50 @@ def decided(
     result = {**expression, "instances": staying}
     if rejected:
         result["rejected"] = rejected
-    lost_all_boxes = bool(instances) and not staying
-    had_status = expression.get("status") in STATUSES
-    if lost_all_boxes:
+    if instances and not staying:  # it lost all boxes
         result["status"] = "none"
-    elif not had_status:
-        result["status"] = _first_status(staying, presence)
+    elif expression.get("status") not in STATUSES:
+        # No step has looked for its boxes: a run checks the user's own ones (`data.proposals`).
+        if staying:
+            result["status"] = "grounded"
+        else:
+            result["status"] = "none" if presence.there is False else "ambiguous"
     return _with_conclusion(result, presence, judged)
 
 
 def _judged_boxes(
     instances: Sequence[Mapping[str, Any]], presence: Presence, verdicts: Sequence[BoxVerdict]
 ) -> list[dict[str, Any]]:
-    # All boxes as `verification` has them, each with the judge's two answers and the decision.
-    firsts = [_first_answer(verdict) for verdict in verdicts]
+    """Return all boxes as `verification` has them, with the judge's answers and the decision."""
+    # A first answer is whether a box is on its phrase's thing, however well it fits: "loose" and
+    # "part" count, too.
+    firsts: list[bool | None] = []
+    for verdict in verdicts:
+        firsts.append(None if verdict.fit is None else verdict.fit not in ("other", "nothing"))
     second_by_first = _second_answers(firsts, presence)
     judged = []
     for instance, verdict, first in zip(instances, verdicts, firsts, strict=True):
         second = second_by_first[first]
+        decision = "undecided"
+        if first is not None and first == second:
+            decision = "kept" if first else "dropped"
         box = {
             "bbox_id": str(instance.get("bbox_id")),
             "verdict": verdict.fit,
             "reason": verdict.reason or None,
             "presence": second,
             "score": (_WORTH[first] + _WORTH[second]) / 2,
-            "decision": _decision(first, second),
+            "decision": decision,
         }
         judged.append(box)
     return judged
 
 
-def _first_status(instances: Sequence[Mapping[str, Any]], presence: Presence) -> str:
-    # The status of an expression that has none yet, because no step has looked for its boxes. An
-    # example: a run checks the user's own boxes (`data.proposals`), and a class has no box there.
-    if instances:
-        return "grounded"
-    return "none" if presence.there is False else "ambiguous"
-
-
-def _first_answer(verdict: BoxVerdict) -> bool | None:
-    # Whether a box is on its phrase's thing, however well it fits: "loose" and "part" count, too.
-    if verdict.fit is None:
-        return None
-    return verdict.fit not in ("other", "nothing")
-
-
 def _second_answers(
     firsts: Sequence[bool | None], presence: Presence
 ) -> dict[bool | None, bool | None]:
-    # Returns first answer → second: what the presence says of a box with that first answer. True
-    # means that it is right. `firsts` are the first answers about all boxes. Examples:
+    """Return, by a box's first answer, what the presence says of the box; True is for right."""
+    # `firsts` are the first answers about all boxes. Examples:
     #   firsts              presence    {True: …, False: …}
     #   any                 can't tell  None, None
     #   any                 no count    whether the thing is there, in both
@@ -173,21 +168,17 @@ def _second_answers(
     return {True: says_of_affirmed, False: says_of_denied, None: None}
 
 
-def _decision(first: bool | None, second: bool | None) -> str:
-    if first is None or first != second:
-        return "undecided"
-    return "kept" if first else "dropped"
-
-
 def _with_conclusion(
     expression: Expression, presence: Presence, judged: Sequence[dict[str, Any]]
 ) -> Expression:
-    # The expression with its `verification`, and `verified`: None where anything is doubtful or a
-    # box doesn't fit tightly, else true. `judged` are all boxes, as `verification` has them.
+    """Return the expression with its `verification`, and `verified`: true without any doubt."""
     staying = [box for box in judged if box["decision"] != "dropped"]
     rejected = rejected_of(expression)
     doubts = _doubts(staying, rejected, presence)
-    misfits = _misfits(staying)
+    misfits = []  # what is wrong with boxes that are on their thing, in words
+    for box in staying:
+        if box["decision"] == "kept" and box["verdict"] != "right":
+            misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
     verification = {
         "method": METHOD,
@@ -209,7 +200,7 @@ def _with_conclusion(
 def _doubts(
     staying: Sequence[dict[str, Any]], rejected: Sequence[dict[str, Any]], presence: Presence
 ) -> list[str]:
-    # Why somebody should look at an expression, in words. `staying` are judged boxes.
+    """Return why somebody should look at an expression, in words; `staying` are judged boxes."""
     doubts = []
     for box in staying:
         if box["decision"] == "undecided":
@@ -223,22 +214,13 @@ def _doubts(
     return doubts
 
 
-def _misfits(staying: Sequence[dict[str, Any]]) -> list[str]:
-    # What is wrong with boxes that are on their thing, in words.
-    misfits = []
-    for box in staying:
-        if box["decision"] == "kept" and box["verdict"] != "right":
-            misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
-    return misfits
-
-
 def _score(staying: Sequence[dict[str, Any]], presence: Presence) -> float:
-    # The mean of the boxes' scores.
+    """Return the mean of the boxes' scores; without boxes, how sure the thing's absence is."""
     if staying:
         scores: list[float] = [box["score"] for box in staying]
         return round(sum(scores) / len(scores), 2)
-    # Without boxes the expression claims that the thing is absent. This is that claim's score: 1
-    # where the judge says that it isn't there, 0 where it is, 0.5 where the judge can't tell.
+    # Without boxes the expression claims that the thing is absent: 1 where the judge says so, 0
+    # where it is there, 0.5 where the judge can't tell.
     is_absent = None if presence.there is None else not presence.there
     return _WORTH[is_absent]
 
@@ -273,7 +255,9 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     check = check_of(expression)  # there is one: it said that boxes are missing
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
-    ids = _free_bbox_ids(expression)  # without end
+    known_instances = [*instances, *rejected_of(expression)]
+    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
+    ids = free_ids(f"{expression['expression_id']}.", taken_ids)  # "7#0.0", "7#0.1", without end
     for instance, bbox_id in zip(new_instances, ids, strict=False):
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
@@ -288,13 +272,6 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
         "verification": {**check, "boxes": boxes, "reason": reason},
         "doubtful": True,
     }
-
-
-def _free_bbox_ids(expression: Expression) -> Iterator[str]:
-    # "7#0.0", "7#0.1" and so on, without those of its boxes and of those rejected.
-    known_instances = [*expression["instances"], *rejected_of(expression)]
-    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
-    return free_ids(f"{expression['expression_id']}.", taken_ids)
 
 
 def free_ids(beginning: str, taken_ids: Collection[str]) -> Iterator[str]:

@@ -12,20 +12,17 @@ MOST_PHRASES = 40  # in one request
 
 
 class Part(NamedTuple):
-    """Those boxes of an expression, by place and numbers, that one request shows. Without boxes,
-    its phrase alone is asked about.
-    """
+    """Boxes of an expression, by place and numbers, that one request shows; none for its phrase."""
 
     place: int
     boxes: range
 
 
 def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]:
-    """Return the expressions and their boxes in groups, one for each request. An expression with
-    more boxes than a request may show has several parts: of 50 boxes, 0 to 39 and 40 to 49.
-    """
+    """Return the expressions and their boxes in groups, one for each request."""
     groups: list[list[Part]] = [[]]
     for place, expression in expression_by_place.items():
+        # one with 50 boxes has two parts, 0 to 39 and 40 to 49
         for part in _parts_of(place, len(expression["instances"])):
             if not _has_room(groups[-1], part):
                 groups.append([])

@@ -24,24 +24,20 @@ class Columns:
 
 
 def roles_by_role_argument(operator: Any) -> dict[str, str]:
-    """Return the roles of an operator's columns by the arguments that name the roles:
-    `input_caption_key` → `caption`. The argument of an input role `input` is `input_key`, and that
-    of an output role `output` is `output_key`.
-    """
+    """Return the roles by the arguments that name them: `input_caption_key` → `caption`."""
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
         for role in columns:
+            # the argument of an input role `input` is `input_key`
             argument = f"{prefix}_key" if role == prefix else f"{prefix}_{role}_key"
             roles[argument] = role
     return roles
 
 
 def roles_by_column_argument(operator: Any) -> dict[str, str]:
-    """Return the roles by the arguments that name their default columns. For an input role `image`
-    with the default column `image_path`: `input_image_path_key` → `image`.
-    """
+    """Return the roles by the arguments that name their default columns."""
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
         for role, column in columns.items():
-            roles[f"{prefix}_{column}_key"] = role
+            roles[f"{prefix}_{column}_key"] = role  # `input_image_path_key` → `image`
     return roles

@@ -25,11 +25,12 @@ def candidates_of(
     changed: Sequence[Changed],
     texts_of_other_images: Sequence[str],
 ) -> list[Expression]:
-    """Return the candidates as expressions without boxes. The kinds of change take turns, because
-    only the first candidates are kept: each kind should be among these.
-    """
+    """Return the candidates as expressions without boxes."""
     fields_by_change = _fields_by_change(own_expressions, changed, texts_of_other_images)
-    taking_turns = _taking_turns(list(fields_by_change.values()))
+    # The kinds of change take turns, because only the first candidates are kept.
+    taking_turns = []
+    for one_of_each in itertools.zip_longest(*fields_by_change.values()):  # None after a list's end
+        taking_turns += [fields for fields in one_of_each if fields is not None]
     candidates = []
     taken_ids = {expression["expression_id"] for expression in own_expressions}
     ids = free_ids(f"{record.unique_id}#n", taken_ids)  # without end
@@ -44,7 +45,7 @@ def _fields_by_change(
     changed: Sequence[Changed],
     texts_of_other_images: Sequence[str],
 ) -> dict[str, list[dict[str, Any]]]:
-    # {"attribute": [{"text": "a blue cup", "change": "attribute", "changed_from": "7#0"}], …}
+    """Return {"attribute": [{"text": "a blue cup", "change": "attribute", …}], …}."""
     fields_by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
         from_id = own_expressions[place]["expression_id"]
@@ -52,25 +53,15 @@ def _fields_by_change(
         fields_by_change.setdefault(change, []).append(fields)
     keys_of_changed = {class_key(answer.text) for answer in changed}
     for text in texts_of_other_images:
-        is_candidate_already = class_key(text) in keys_of_changed
-        if not is_candidate_already:
+        if class_key(text) not in keys_of_changed:  # else it is a candidate already
             fields = {"text": text, "change": OTHER_IMAGE}
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
     return fields_by_change
 
 
-def _taking_turns(lists: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    # The first of each list, then the second of each, and so on.
-    in_turn = []
-    for one_of_each in itertools.zip_longest(*lists):  # None where a list has no more
-        in_turn += [fields for fields in one_of_each if fields is not None]
-    return in_turn
-
-
 def without_named(image_texts: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
-    """Return the changed phrases without those that occur in a text about the image. What its
-    caption names is there, though nobody boxed it.
-    """
+    """Return the changed phrases without those that occur in a text about the image."""
+    # What its caption names is there, though nobody boxed it.
     text_keys = [class_key(text) for text in image_texts]
     return [answer for answer in changed if not _occurs_in(text_keys, class_key(answer.text))]
 
@@ -82,16 +73,13 @@ def _occurs_in(text_keys: Collection[str], key: str) -> bool:
 def of_other_images(
     record: Record, phrases: Sequence[str], count: int, image_texts: Collection[str]
 ) -> list[str]:
-    """Return up to `count` of the phrases that occur in no text about the record's image.
-
-    They are chosen as if at random: those with the least digests of the record's id and the phrase.
-    So a record always gets the same ones, also if the phrases come in another order.
-    """
+    """Return up to `count` of the phrases that occur in no text about the record's image."""
     text_keys = [class_key(text) for text in image_texts]
     ranked = []
     for phrase in phrases:
         key = class_key(phrase)
         if not _occurs_in(text_keys, key):
+            # As if at random, and the same ones whatever order the phrases come in.
             digest = hashlib.sha256(f"{record.unique_id}\0{key}".encode()).digest()
             ranked.append((digest, phrase))
     return [phrase for _, phrase in sorted(ranked)[:count]]
@@ -106,8 +94,7 @@ def with_reason(negative: Expression) -> Expression:
     """Return a negative that is left out, with the `reason` why."""
     verification = negative.get("verification") or {}
     reason = "it may be there"
-    was_judged = "boxes" in verification
-    if not was_judged:
+    if "boxes" not in verification:  # it wasn't judged
         reason = str(verification.get("reason") or "not checked")
     return {**negative, "reason": reason}
 

@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.regions import boxes_reach_out
 from dataflow_grounding.data.records import DOUBT, Record, expression_id
-from dataflow_grounding.data.spans import Span, find_spans
+from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found
@@ -31,11 +31,10 @@ def any_has_boxes(expressions: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
-    """Return a checked expression, with `verified` false where a box reaches out of the image. A
-    model that is shown such a box sees the part that is inside, and may say that it fits.
-    """
+    """Return a checked expression, `verified` false where a box reaches out of the image."""
     if expression.get("verified") is not True:
         return expression
+    # A model that is shown such a box sees the part that is inside, and may say that it fits.
     reach = boxes_reach_out(boxes_of(expression["instances"]), size)
     if not reach:
         return expression
@@ -50,6 +49,7 @@ def extracted_expressions(
     record: Record, caption: str, extracted: Extracted, ask: Ask
 ) -> list[dict[str, Any]]:
     """Return the expressions of a caption as they go into its record, in the model's order.
+
     `char_span` is [start, end) in the cleaned caption, `caption_span` that in the caption as given.
     Either is None where the text doesn't occur, or equal expressions before it have taken all of
     its occurrences.
@@ -61,8 +61,10 @@ def extracted_expressions(
     for number, (text, noun_chunk) in enumerate(extracted.expressions):
         span = spans[number]
         caption_span = caption_spans[number]
-        if span is None:
-            _note_without_span(caption_span, ask)
+        if span is None and caption_span is None:
+            ask.note("not_in_caption", "an expression that the caption doesn't hold")
+        elif span is None:
+            ask.note("not_in_cleaned_caption", "an expression that only the caption as given holds")
         expressions.append(
             {
                 "expression_id": expression_id(record, number),
@@ -74,14 +76,6 @@ def extracted_expressions(
             }
         )
     return expressions
-
-
-def _note_without_span(caption_span: Span | None, ask: Ask) -> None:
-    # Of an expression that isn't in the cleaned caption.
-    if caption_span is None:
-        ask.note("not_in_caption", "an expression that the caption doesn't hold")
-    else:
-        ask.note("not_in_cleaned_caption", "an expression that only the caption as given holds")
 
 
 def with_answers(

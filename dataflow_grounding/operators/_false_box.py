@@ -38,11 +38,12 @@ def false_box_for(
     expressions: Sequence[Expression],
     size: Size,
 ) -> FalseBox | None:
-    """Return a false box for a record; None for most records, or where no part is empty. It is the
-    same on each call, so that a resumed run asks the same question. It is as large as a box of its
-    phrase, and touches no box of the record.
-    """
-    if every is None or not _is_chosen(record, every):
+    """Return a false box for a record; None for most records, or where no part is empty."""
+    if every is None:
+        return None
+    # About one of `every` records, by its id: a resumed run asks the same question.
+    digest = hashlib.sha256(record.unique_id.encode()).digest()
+    if int.from_bytes(digest[:8], "big") % every != 0:
         return None
     boxes_of_record: list[Bbox] = []
     for expression in expressions:
@@ -50,7 +51,7 @@ def false_box_for(
     for place, expression in asked_by_place.items():
         if not expression["instances"]:
             continue  # no box to move: nothing tells how large one of this phrase would be
-        first_box = boxes_of(expression["instances"])[0]
+        first_box = boxes_of(expression["instances"])[0]  # the false one is as large
         for bbox in _moved_over_picture(first_box, size):
             touches_a_box = any(area(intersection(bbox, other)) for other in boxes_of_record)
             if not touches_a_box:
@@ -58,15 +59,8 @@ def false_box_for(
     return None
 
 
-def _is_chosen(record: Record, every: int) -> bool:
-    # Of `every` records about one, by its id as if at random.
-    digest = hashlib.sha256(record.unique_id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") % every == 0
-
-
 def _moved_over_picture(bbox: Bbox, size: Size) -> list[Bbox]:
-    # Boxes of this size at equal steps over the picture, from its left upper corner to the right
-    # lower one.
+    """Return boxes of this size at equal steps over the picture."""
     x1, y1, x2, y2 = bbox
     width, height = x2 - x1, y2 - y1
     image_width, image_height = size

@@ -34,15 +34,14 @@ MOST_COLUMNS = 12  # that a message names of those that are there
 
 
 class Annotated(list[ShownRecord]):
-    """The records that an operator gives back, in order. `failures` has (place, error) of each row
-    that failed, in this operator or one before it. A place is the row's index, from 0, in the list
-    that the first operator was given.
-    """
+    """The records that an operator gives back, in order."""
 
     def __init__(
         self, records: Iterable[ShownRecord], failures: Sequence[tuple[int, RecordError]]
     ) -> None:
         super().__init__(records)
+        # (place, error) of each row that failed, in this operator or one before it. A place is the
+        # row's index in the list that the first operator was given.
         self.failures = list(failures)
 
     def _repr_html_(self) -> str:
@@ -85,15 +84,19 @@ def check_columns(
     meant_by_role: dict[str, str | None] = {}  # None where no column is like the one needed
     for role in lacking_roles:
         meant_by_role[role] = _column_meant(rows, unused, column_of_role[role], role)
+    more = ", …" if len(columns) > MOST_COLUMNS else ""
+    there = "none"
+    if columns:
+        there = f"only {', '.join(repr(name) for name in columns[:MOST_COLUMNS])}{more}"
     needed = " and ".join(repr(column_of_role[role]) for role in lacking_roles)
     raise error(
-        f"{type(operator).__name__} needs column {needed}, and there is {_in_words(columns)}:"
+        f"{type(operator).__name__} needs column {needed}, and there is {there}:"
         f" {_advice(operator, meant_by_role)}"
     )
 
 
 def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
-    # "name yours with input_expressions_key='phrases'", or "…_key=…" where no column may be meant.
+    """Return "name yours with input_expressions_key='phrases'", or with … if no column is meant."""
     argument_of_role = {}
     for argument, role in roles_by_role_argument(operator).items():
         argument_of_role[role] = argument
@@ -102,8 +105,7 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
         shown_column = "…" if column is None else repr(column)
         arguments.append(f"{argument_of_role[role]}={shown_column}")
     advice = f"name yours with {', '.join(arguments)}"
-    has_no_phrases = "expressions" in meant_by_role and meant_by_role["expressions"] is None
-    if has_no_phrases:
+    if meant_by_role.get("expressions", "") is None:  # it needs phrases, and finds no such column
         advice += _NO_PHRASES.format(operator.reads()["expressions"])
     return advice
 
@@ -111,23 +113,15 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
 def _column_meant(
     rows: Sequence[Mapping[str, Any]], unused: Sequence[str], column: str, role: str
 ) -> str | None:
-    # The column that the user may mean by `column`: one with a similar name. For phrases, it may
-    # also be one that holds lists of texts.
+    """Return the column that the user may mean: of a similar name, or with lists of texts."""
     candidates = difflib.get_close_matches(column, unused, 1)
     if not candidates and role == "expressions":
         candidates = [name for name in unused if _lists_texts(rows, name)]
     return candidates[0] if candidates else None
 
 
-def _in_words(columns: Sequence[str]) -> str:
-    if not columns:
-        return "none"
-    more = ", …" if len(columns) > MOST_COLUMNS else ""
-    return f"only {', '.join(repr(name) for name in columns[:MOST_COLUMNS])}{more}"
-
-
 def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    # Whether each value of a column is a list of texts; missing and empty ones don't count.
+    """Return whether each value of a column, but missing and empty ones, is a list of texts."""
     values = [row[name] for row in rows if row.get(name)]
     for value in values:
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
@@ -148,13 +142,21 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
     is_frame = hasattr(data, "iloc") and hasattr(data, "columns")  # pandas isn't imported
-    rows = _rows_of_frame(data) if is_frame else _rows_of_list(operator, data)
+    rows: list[Mapping[str, Any]]
+    if is_frame:
+        rows = data.rename(columns=str).to_dict("records")
+    else:
+        rows = _rows_of_list(operator, data)
     if rows:
         check_columns(operator, rows, InputError)
     ends_at_first_failure = on_error == "raise"
     # by the rows' numbers: their indices in `rows`
     results = annotate_all(operator, rows, until_failure=ends_at_first_failure)
-    failures = _failures_in(results, _places_in_first_list(data, len(rows)))
+    places = _places_in_first_list(data, len(rows))
+    failures = []
+    for number, (_, error) in results.items():
+        if error is not None:
+            failures.append((places[number], error))
     if failures:
         _raise_or_warn(failures, len(rows), on_error)
     record_by_number = _records_to_return(operator, results, keeps_failed=on_error == "keep")
@@ -164,20 +166,10 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     return Annotated(record_by_number.values(), [*earlier_failures, *failures])
 
 
-def _failures_in(
-    results: Mapping[int, tuple[ShownRecord, RecordError | None]], places: Sequence[int]
-) -> list[tuple[int, RecordError]]:
-    failures = []
-    for number, (_, error) in results.items():
-        if error is not None:
-            failures.append((places[number], error))
-    return failures
-
-
 def _places_in_first_list(data: Any, count: int) -> Sequence[int]:
-    # Each row's index in the list that the first of several operators was given. The operators
-    # before this one may have left rows out; the rows know their places. A row that a caller has
-    # added since knows none, and its index in this list counts.
+    """Return each row's index in the list that the first of several operators was given."""
+    # The operators before this one may have left rows out; the rows know their places. A row that a
+    # caller has added since knows none, and its index in this list counts.
     if isinstance(data, Annotated):
         return [getattr(row, "place", number) for number, row in enumerate(data)]
     return range(count)
@@ -189,7 +181,7 @@ def _records_to_return(
     *,
     keeps_failed: bool,
 ) -> dict[int, ShownRecord]:
-    # By the rows' numbers. A row that failed, if it is kept, has null in the operator's columns.
+    """Return the records by their rows' numbers; a failed one that is kept has nulls."""
     null_by_column = dict.fromkeys(operator.writes().values())  # column → None
     record_by_number = {}
     for number, (record, error) in results.items():
@@ -221,11 +213,6 @@ def _raise_or_warn(
     )
 
 
-def _rows_of_frame(frame: "DataFrame") -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = frame.rename(columns=str).to_dict("records")
-    return rows
-
-
 def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
@@ -246,8 +233,8 @@ def _annotated_frame(
     record_by_number: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
-    # The frame's rows of these numbers, with the columns that the operator has set. Other columns
-    # stay as pandas has them: converted to Python and back, they could change their types.
+    """Return the frame's rows of these numbers, with the columns that the operator has set."""
+    # Other columns stay as pandas has them: converted to Python and back, they could change types.
     result: DataFrame = frame.iloc[list(record_by_number)].copy()
     for name in _columns_set(operator, rows, record_by_number):
         result[name] = _column([record.get(name) for record in record_by_number.values()])
@@ -266,24 +253,22 @@ def _columns_set(
     rows: Sequence[Mapping[str, Any]],
     record_by_number: Mapping[int, ShownRecord],
 ) -> Iterable[str]:
-    # The columns that the operator writes, then others that it has set in any record: those whose
-    # value isn't the very object that the row had.
+    """Return the columns that the operator writes, then others that it has set in any record."""
     columns = dict.fromkeys(operator.writes().values())  # a set that keeps its order
     no_value = object()  # for a column that the row doesn't have: it equals no record's value
     for number, record in record_by_number.items():
         row = rows[number]
         for name, value in record.items():
-            was_set = value is not row.get(name, no_value)
-            if was_set:
+            if value is not row.get(name, no_value):  # no more the very object that the row had
                 columns[name] = None
     return columns
 
 
 def _column(values: list[Any]) -> Any:
-    # Values of several types stay objects: as numbers, 2**53 + 1 next to null would become the
-    # float 2**53.
     import pandas
 
+    # Values of several types stay objects: as numbers, 2**53 + 1 next to null would become the
+    # float 2**53.
     column = pandas.Series(values, dtype=object)
     types = {type(value) for value in values}
     if len(types) == 1:

@@ -21,9 +21,7 @@ class Judgement(NamedTuple):
     errors: dict[int, RecordError]  # of expressions that have no whole answer
 
     def add(self, parts: Sequence[Part], checked: Checked) -> None:
-        """Take in the answer to a request about these parts: a presence for each part, and the
-        verdicts on the boxes of all parts one after the other.
-        """
+        """Take in an answer about these parts: a presence for each, and all boxes' verdicts."""
         remaining_verdicts = iter(checked.verdicts)
         for part, presence in zip(parts, checked.presences, strict=True):
             # Each part's request asks about the phrase, too. Where an expression has several parts,
@@ -36,9 +34,7 @@ class Judgement(NamedTuple):
 async def ask_judge(
     image: Image, expression_by_place: Mapping[int, Expression], box_format: BoxFormat, ask: Ask
 ) -> Judgement:
-    """Ask the judge about expressions and their boxes, mostly in one request. If a request fails,
-    its expressions get its error; the others are still asked about.
-    """
+    """Ask the judge about expressions and their boxes, mostly in one request."""
 
     async def ask_once(parts: list[Part]) -> Checked:
         texts = [expression_by_place[part.place]["text"] for part in parts]
@@ -52,8 +48,8 @@ async def ask_judge(
         try:
             answers = await ask_in_parts(group, ask_once)
         except RecordError as error:
-            # Where an expression's boxes take several requests, an answer to another one of these
-            # doesn't count then.
+            # The others are still asked about. Where an expression's boxes take several requests,
+            # an answer to another one of these doesn't count then.
             judgement.errors.update((part.place, error) for part in group)
             continue
         for parts, checked in answers:

@@ -1,7 +1,6 @@
 """Many regions or texts in several requests: those near each other together, no more than fit."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import TypeVar
 
 from dataflow_grounding._util.errors import RecordError, TruncatedReply
@@ -14,12 +13,11 @@ I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """Return groups of at most `most` boxes that lie near each other, by the boxes' places. The
-    boxes are halved where their middles are spread most, across or down, and so are the halves, as
-    a k-d tree is built (Bentley 1975).
-    """
+    """Return groups of at most `most` boxes that lie near each other, by the boxes' places."""
     if not boxes:
         return []
+    # The boxes are halved where their middles are spread most, across or down, and so are the
+    # halves, as a k-d tree is built (Bentley 1975).
     middles = [middle_of(box) for box in boxes]
     return _split(list(range(len(boxes))), middles, max(1, most))
 
@@ -63,40 +61,38 @@ async def ask_in_parts(
     ask_for: Callable[[list[I]], Awaitable[T]],
     box_of_item: Callable[[I], Bbox] | None = None,
 ) -> list[tuple[list[I], T]]:
-    """Ask about items, and if the reply is cut off, about each half of them in its own request.
-    With `box_of_item`, items near each other come into the same half. TruncatedReply is raised
-    where the reply about a single item is cut off.
-    """
+    """Ask about items, and if the reply is cut off, about each half of them in its own request."""
     try:
         return [(items, await ask_for(items))]
     except TruncatedReply:
         if len(items) < 2:
             raise
     # the reply was cut off: less is asked for at once
+    middle = len(items) // 2
+    halves = [items[:middle], items[middle:]]
+    if box_of_item is not None:  # items near each other come into the same half
+        boxes = [box_of_item(item) for item in items]
+        most = len(items) - middle
+        halves = [[items[place] for place in group] for group in near_groups(boxes, most)]
     answers: list[tuple[list[I], T]] = []
-    for half in _halves(items, box_of_item):
+    for half in halves:
         answers += await ask_in_parts(half, ask_for, box_of_item)
     return answers
-
-
-def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[list[I]]:
-    if box_of_item is None:
-        middle = len(items) // 2
-        return [items[:middle], items[middle:]]
-    most = (len(items) + 1) // 2  # of a half: two groups of as many hold all items
-    halves: list[list[I]] = []
-    for group in near_groups([box_of_item(item) for item in items], most):
-        halves.append([items[place] for place in group])
-    return halves
 
 
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """Ask again where texts are in an image, equal texts once, `at_once` of them in a request.
-    Returns for each text the answer, or the error where there is none.
-    """
-    ground_or_fail = partial(_ground_or_fail, ground)
+    """Ask again where texts are in an image, equal texts once; return answers or errors by text."""
+
+    async def ground_or_fail(some_texts: list[str]) -> Sequence[Found | RecordError]:
+        try:
+            return await ground(some_texts)
+        except RecordError as error:
+            if len(some_texts) > 1 and isinstance(error, TruncatedReply):
+                raise  # `ask_in_parts` asks again in two requests
+            return [error] * len(some_texts)
+
     chunks = batched(list(dict.fromkeys(texts)), at_once)
     answer_by_text: dict[str, Found | RecordError] = {}
     # A chunk is one request, or several where its reply was cut off.
@@ -104,17 +100,3 @@ async def reground(
         for request_texts, answers in requests:
             answer_by_text.update(zip(request_texts, answers, strict=True))
     return answer_by_text
-
-
-async def _ground_or_fail(
-    ground: Callable[[list[str]], Awaitable[list[Found]]], texts: list[str]
-) -> Sequence[Found | RecordError]:
-    # An error counts for each of the texts. A reply that is cut off is raised, so that
-    # `ask_in_parts` asks again in two requests.
-    try:
-        return await ground(texts)
-    except RecordError as error:
-        can_be_divided = len(texts) > 1
-        if can_be_divided and isinstance(error, TruncatedReply):
-            raise
-        return [error] * len(texts)

@@ -40,13 +40,14 @@ class Regrounding:
     asked: dict[int, Verdict]  # what it said, by the expression's number
 
     def texts(self, at_once: int) -> list[str]:
-        """Return the texts to ground again; a request will ask about `at_once` of them. After a
-        DoubleChecker, texts of regions near each other come one after the other.
-        """
+        """Return the texts to ground again; a request will ask about `at_once` of them."""
         verdicts = self._verdicts_in_question()
         if not self.asked:
             return [verdict.text for verdict in verdicts.values()]
-        group_of_place = _group_of_place(boxes_of(self.to_check.regions), at_once)
+        # Texts of regions near each other come one after the other.
+        group_of_place: dict[int, int] = {}
+        for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
+            group_of_place |= dict.fromkeys(places, group)
 
         def group_of_expression(number: int) -> int:
             # DoubleChecker grouped an expression by the first region that it named then.
@@ -59,9 +60,8 @@ class Regrounding:
     def results(
         self, answers: Mapping[str, Found | RecordError], threshold: float
     ) -> dict[int, Result]:
-        """Return what both checks say of each expression, by number; a RecordError where grounding
-        it again has failed. A box that is found counts as on a region from an IoU of `threshold`.
-        """
+        """Return what both checks say of each expression, by number, or why grounding it failed."""
+        # A box that is found counts as on a region from an IoU of `threshold`.
         regions = boxes_of(self.to_check.regions)
         # Expressions that aren't grounded again keep the verdict that DoubleChecker had.
         results: dict[int, Result] = {**self.asked}
@@ -80,11 +80,11 @@ class Regrounding:
         return results
 
     def _verdicts_in_question(self) -> dict[int, Verdict]:
-        # Those of the expressions to ground again. Where DoubleChecker said that one fits several
-        # regions, it took the boxes away: there is nothing to compare an answer with.
+        """Return those of the expressions to ground again, by number."""
         verdicts = {}
         for number, verdict in self.to_check.verdicts.items():
             by_asking = self.asked.get(number)
+            # One that fits several regions has no boxes any more to compare an answer with.
             lost_its_boxes = by_asking is not None and by_asking.kind == "several"
             if not lost_its_boxes:
                 verdicts[number] = verdict
@@ -93,9 +93,8 @@ class Regrounding:
     def checked(
         self, expressions: list[dict[str, Any]], results: Mapping[int, Result], size: Size
     ) -> list[dict[str, Any]]:
-        """Return all expressions, those with a result with `verified` and `verification`. The
-        method of these is `both` for those that DoubleChecker was asked about, else `reground`.
-        """
+        """Return all expressions, those with a result with `verified` and `verification`."""
+        # The method is `both` for those that DoubleChecker was asked about, else `reground`.
         of_both: dict[int, Result] = {}
         of_grounding_alone: dict[int, Result] = {}
         for number, result in results.items():
@@ -107,28 +106,17 @@ class Regrounding:
         return self.to_check.checked(checked, of_grounding_alone, "reground", size)
 
 
-def _group_of_place(boxes: Sequence[Bbox], at_once: int) -> dict[int, int]:
-    # The number of the group that each region is in, by the region's place.
-    group_of_place: dict[int, int] = {}
-    for group, places in enumerate(near_groups(boxes, at_once)):
-        for place in places:
-            group_of_place[place] = group
-    return group_of_place
-
-
 def regrounding_of(
     expressions: Sequence[dict[str, Any]], regions: Sequence[Mapping[str, Any]], size: Size
 ) -> Regrounding:
-    """Return what is to be grounded again of a record's expressions, in an image of that size:
-    those that had boxes before DoubleChecker, unless it got no answer about them.
-    """
+    """Return what is to be grounded again of a record's expressions: those that had boxes."""
     before = [_before_asking(expression, regions) for expression in expressions]
     to_check = expressions_to_check(before, regions)
     now_by_number: dict[int, Verdict] = {}
     asked_by_number: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):
         said = _said_by_asking(expression)
-        had_boxes = number in to_check.before
+        had_boxes = number in to_check.before  # before DoubleChecker
         got_no_answer = said.get("reason") == NOT_CHECKED
         if not had_boxes or got_no_answer:
             continue
@@ -137,14 +125,13 @@ def regrounding_of(
         places = places_of(expression["instances"], to_check.regions) or []
         now = Verdict("unknown", expression["text"], places)
         now_by_number[number] = now
-        was_asked_about = bool(said)
-        if was_asked_about:
+        if said:
             asked_by_number[number] = _verdict_of_asking(expression, said, now, size)
     return Regrounding(replace(to_check, verdicts=now_by_number), asked_by_number)
 
 
 def _said_by_asking(expression: Mapping[str, Any]) -> Mapping[str, Any]:
-    # DoubleChecker's `verification`; {} where there is none.
+    """Return DoubleChecker's `verification`; {} where there is none."""
     said = expression.get("verification")
     return said if isinstance(said, dict) and said.get("method") == ASKED else {}
 
@@ -152,7 +139,7 @@ def _said_by_asking(expression: Mapping[str, Any]) -> Mapping[str, Any]:
 def _verdict_of_asking(
     expression: dict[str, Any], said: Mapping[str, Any], now: Verdict, size: Size
 ) -> Verdict:
-    # The verdict that DoubleChecker had, read back from what it wrote into the expression:
+    """Return the verdict that DoubleChecker had, read back from what it wrote."""
     #   region_ids -> several, before -> mended, verified true -> matches, false -> wrong,
     #   null -> unknown
     reason = str(said.get("reason") or "")
@@ -160,29 +147,23 @@ def _verdict_of_asking(
     if places_that_fit is not None:  # stated only where it fits several regions
         return Verdict("several", now.text, places_that_fit, reason)
     verified = expression.get("verified")
-    was_corrected = "before" in said
-    if was_corrected:
+    if "before" in said:
         kind: Kind = "mended"
     elif verified is None:
         kind = "unknown"
-    elif verified or _was_right(expression, size):
+    elif verified or within_image({**expression, "verified": True}, size) == expression:
+        # In the second case the model said so, and `verified` was made false because a box reaches
+        # out of the image: to do so again gives the same expression.
         kind = "matches"
     else:
         kind = "wrong"
     return replace(now, kind=kind, reason=reason)
 
 
-def _was_right(expression: dict[str, Any], size: Size) -> bool:
-    # Whether DoubleChecker's model said that it is right. `verified` may be false all the same:
-    # `within_image` makes it so where a box reaches out of the image. If it did, doing it again
-    # gives the same expression.
-    return within_image({**expression, "verified": True}, size) == expression
-
-
 def _before_asking(
     expression: Mapping[str, Any], regions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    # The expression as DoubleChecker found it, with the text and the instances that it had then.
+    """Return the expression as DoubleChecker found it, with the text and instances of then."""
     before = _said_by_asking(expression).get("before")
     if not isinstance(before, dict) or not isinstance(before.get("text"), str):
         return expression
@@ -204,7 +185,7 @@ def _has_box(instance: Any) -> bool:
 
 
 def _places_stated(stated: Mapping[str, Any]) -> list[int] | None:
-    # None where `region_ids` isn't a list of numbers from 1.
+    """Return the places of `region_ids`; None where these aren't a list of numbers from 1."""
     ids = stated.get("region_ids")
     if not isinstance(ids, list):
         return None
@@ -219,8 +200,7 @@ def verdict_of_regrounding(
 ) -> Verdict:
     """Return the verdict on an expression from grounding its text again.
 
-    `places` are the indices in `regions` of those that it names. Boxes of the answer are matched
-    one to one with these, then with other regions. The verdict is
+    `places` are the indices in `regions` of those that it names. The verdict is
 
     - `unknown` where the answer can't tell,
     - `matches` if a box is on each region that it names, and no other box was found,
@@ -231,11 +211,11 @@ def verdict_of_regrounding(
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
     boxes = boxes_of(answer.instances)
+    # Boxes are matched one to one with the regions that it names, then with others.
     on_own = _match_regions(boxes, places, regions, threshold)
     is_on_each_own = len(on_own.iou_by_place) == len(places)
     if is_on_each_own and not on_own.unmatched_boxes:
         return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
-    # The boxes that are left may be on regions that the expression doesn't name.
     places_without_box = [
         place for place in range(len(regions)) if place not in on_own.iou_by_place
     ]
@@ -246,27 +226,23 @@ def verdict_of_regrounding(
     reason = "nothing is found"
     if boxes:
         reason = f"{len(stray_boxes)} of {len(boxes)} boxes are on no region"
-    overlap = _mean_best_overlap([regions[place] for place in places], boxes)
+    best_overlaps = []  # of each region that it names
+    for place in places:
+        best_overlaps.append(max((iou(regions[place], box) for box in boxes), default=0.0))
+    overlap = _mean(best_overlaps)
     return Verdict("wrong", text, places, f"grounded again, {reason}", overlap)
 
 
 def _found_on_others(
     text: str, own_places: Sequence[int], iou_by_place: Mapping[int, float]
 ) -> Verdict:
-    # The verdict where all boxes are on regions, not just on those that the expression names.
+    """Return the verdict where boxes are on other regions than those that it names, too."""
     new_places = sorted(iou_by_place)
-    is_meant_for_one = len(own_places) == 1
     kind: Kind = "mended"
-    if is_meant_for_one and len(new_places) > 1:
+    if len(own_places) == 1 and len(new_places) > 1:
         kind = "several"
     reason = f"grounded again, it is found at {_region_numbers(new_places)}"
     return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
-
-
-def _mean_best_overlap(regions: Sequence[Bbox], boxes: Sequence[Bbox]) -> float | None:
-    # Of each region the IoU with the box that overlaps it most, 0 without boxes.
-    best = [max((iou(region, box) for box in boxes), default=0.0) for region in regions]
-    return _mean(best)
 
 
 class _Matched(NamedTuple):
@@ -279,7 +255,7 @@ class _Matched(NamedTuple):
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
 ) -> _Matched:
-    # Matches boxes with the regions at `places` alone, as many as can be.
+    """Match boxes with the regions at `places` alone, as many as can be."""
     regions_at_places = [regions[place] for place in places]
     iou_by_place: dict[int, float] = {}
     matched_boxes: set[int] = set()  # their indices in `boxes`
@@ -323,7 +299,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
 
 
 def _disagreement(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
-    # One affirms what the other denies, or they name different regions.
+    """Return the verdict where one affirms what the other denies, or regions differ."""
     answer = "right" if by_asking.kind == "matches" else "wrong"
     where = "nowhere else"
     is_found_on_regions = by_grounding.kind in ("matches", "mended")

@@ -21,10 +21,7 @@ class CantTell(Exception):
 
 
 def distinct_setting(value: Any) -> Any:
-    """Return a setting as JSON that differs where the setting differs, else raise CantTell.
-    Anything that isn't JSON, and doesn't state itself, is a digest of all that pickle would store
-    of it: a `repr` may show a part alone, as NumPy's does.
-    """
+    """Return a setting as JSON that differs where the setting differs, else raise CantTell."""
     try:
         return _distinct(value)
     except Exception:  # anything that a class of the user's raises when it is asked, or pickled
@@ -32,31 +29,28 @@ def distinct_setting(value: Any) -> Any:
 
 
 def _distinct(value: Any) -> Any:
-    # JSON that differs for different values. A dict becomes pairs, because its keys may be of any
-    # type. A set is put in an order that doesn't depend on hashes.
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
         return [_distinct(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, dict):  # pairs, because its keys may be of any type
         return [[_distinct(key), _distinct(item)] for key, item in value.items()]
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, (set, frozenset)):  # in an order that doesn't depend on hashes
         return sorted((_distinct(item) for item in value), key=repr)
     if hasattr(type(value), "as_setting"):  # a class of ours that states itself
         return value.as_setting()
     stated = _stated_by(value)
     if stated is not None:
         return stated
-    # any other object: a digest of all that pickle would store of it
+    # Of any other object a digest of all that pickle would store of it: a `repr` may show a part
+    # alone, as NumPy's does.
     digest = _Digest()
     _Pickler(digest, protocol=5).dump(value)
     return [type(value).__qualname__, digest.sha.hexdigest()]
 
 
 def function_settings(function: Any) -> dict[str, Any]:
-    """Return what the results of a function depend on, as JSON, else raise CantTell: a digest of
-    its source, the values of the global names that it uses, and its defaults.
-    """
+    """Return what the results of a function depend on, as JSON, else raise CantTell."""
     source = source_digest(function)
     if source is None or not inspect.isfunction(function):
         raise CantTell
@@ -77,17 +71,16 @@ def function_settings(function: Any) -> dict[str, Any]:
 
 
 def _names_in(code: types.CodeType) -> set[str]:
-    # Also the names in functions that are defined within it: their code is among its constants.
+    """Return the names that code uses, also those in functions defined within it."""
     names = set(code.co_names)
-    for constant in code.co_consts:
+    for constant in code.co_consts:  # among them is the code of such functions
         if isinstance(constant, types.CodeType):
             names |= _names_in(constant)
     return names
 
 
 def _stated_by(value: Any) -> Any:
-    # What functions, operators and servings state of themselves; None for other values. Raises
-    # CantTell for those that can't state it.
+    """Return what functions, operators and servings state of themselves; None for other values."""
     if inspect.isfunction(value):
         return function_settings(value)
     if isinstance(value, Operator):
@@ -113,11 +106,11 @@ class _Digest:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes functions, operators and servings as what they state of themselves. By default, pickle
-    stores the name alone of a function, and attributes of the others that change with each run.
-    """
+    """Writes functions, operators and servings as what they state of themselves."""
 
     def reducer_override(self, value: Any) -> Any:
+        # Pickle stores the name alone of a function, and attributes of the others that change with
+        # each run.
         stated = _stated_by(value)
         if stated is None:
             return NotImplemented

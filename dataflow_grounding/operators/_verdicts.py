@@ -44,9 +44,8 @@ Result: TypeAlias = Verdict | RecordError
 
 
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
-    """Return the verdict on an expression from a model that was asked whether it is right. If the
-    model gives no text or no regions, those of the expression stay.
-    """
+    """Return the verdict on an expression from a model that was asked whether it is right."""
+    # If the model gives no text or no regions, those of the expression stay.
     same_text = not check.text or _fold(check.text) == _fold(text)
     gives_other_regions = bool(check.places) and set(check.places) != set(places)
     # "the cup" was meant for one region, and the model names two
@@ -61,8 +60,7 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
         return Verdict("unknown", text, places, check.reason)
     if check.matches:
         return Verdict("matches", text, places, check.reason)
-    is_corrected = not same_text or gives_other_regions
-    if is_corrected:
+    if not same_text or gives_other_regions:
         return Verdict("mended", check.text or text, check.places or places, check.reason)
     return Verdict("wrong", text, places, check.reason)
 
@@ -112,9 +110,7 @@ class AskedTogether:
         ]
 
     def verdicts(self, checks: Sequence[Check]) -> list[Verdict]:
-        """Return the verdict on each expression from the model's answers, which count the regions
-        that the request shows.
-        """
+        """Return the verdict on each expression from the answers, which count the regions shown."""
         verdicts = []
         for check, before in zip(checks, self.before, strict=True):
             places_in_record = [self.places[number_shown] for number_shown in check.places]
@@ -137,9 +133,7 @@ class ExpressionsToCheck:
     first_instances: dict[int, list[dict[str, Any]]]
 
     def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:
-        """Return expressions to be asked about in one request, with the regions that they name and
-        those at the places `near`.
-        """
+        """Return expressions of one request, with their regions and those at the places `near`."""
         before = [self.verdicts[number] for number in numbers]
         shown_places = set(near)
         for verdict in before:
@@ -166,9 +160,14 @@ class ExpressionsToCheck:
     def _with_result(
         self, number: int, expression: dict[str, Any], result: Result, method: str
     ) -> dict[str, Any]:
+        verification: dict[str, Any]
         if isinstance(result, RecordError):
-            return self._without_result(number, expression, method)
-        verification: dict[str, Any] = {
+            # An earlier check may have corrected it. This check was to confirm that and has no
+            # answer, so the correction is taken back.
+            as_before = self._changed(number, expression, self.before[number])
+            verification = {"method": method, "iou": None, "reason": NOT_CHECKED}
+            return {**as_before, "verified": None, "verification": verification}
+        verification = {
             "method": method,
             "iou": result.iou,
             "reason": result.reason or None,
@@ -186,28 +185,17 @@ class ExpressionsToCheck:
         verified = _VERIFIED[result.kind]
         return {**changed, "verified": verified, "verification": verification}
 
-    def _without_result(
-        self, number: int, expression: dict[str, Any], method: str
-    ) -> dict[str, Any]:
-        # An earlier check may have corrected it. This check was to confirm that and has no answer,
-        # so the correction is taken back.
-        as_before = self._changed(number, expression, self.before[number])
-        verification = {"method": method, "iou": None, "reason": NOT_CHECKED}
-        return {**as_before, "verified": None, "verification": verification}
-
     def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
-        # {"text": "the cup", "region_ids": [2]}: the expression before any check. Its instances are
-        # stated, too, where they are lost otherwise: see `first_instances`.
+        """Return {"text": "the cup", "region_ids": [2]}: the expression before any check."""
         before = self.before[number]
         described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
-        has_other_boxes = result.places != before.places
-        if has_other_boxes and number in self.first_instances:
+        if result.places != before.places and number in self.first_instances:
+            # they are lost otherwise
             described["instances"] = self.first_instances[number]
         return described
 
     def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-        # The expression with the verdict's text and with boxes on its regions. Fields that don't
-        # change stay as they are.
+        """Return the expression with the verdict's text and with boxes on its regions."""
         now = self.verdicts[number]  # the text and regions of `expression`
         changed = dict(expression)
         if verdict.text != now.text:
@@ -215,27 +203,29 @@ class ExpressionsToCheck:
                 changed.pop(name, None)
         changed["text"] = verdict.text
         if verdict.places != now.places:
-            own_id = expression["expression_id"]
-            changed["instances"] = self._instances_at(verdict.places, number, own_id)
+            if verdict.places == self.before[number].places and number in self.first_instances:
+                changed["instances"] = self.first_instances[number]  # back at its first places
+            else:
+                changed["instances"] = instances_on(
+                    verdict.places,
+                    self.regions,
+                    expression["expression_id"],
+                    self.count_of_record,
+                )
             changed["status"] = "grounded"
         return changed
-
-    def _instances_at(
-        self, places: list[int], number: int, expression_id: str
-    ) -> list[dict[str, Any]]:
-        # Back at its first places, an expression has its first instances again.
-        if places == self.before[number].places and number in self.first_instances:
-            return self.first_instances[number]
-        return instances_on(places, self.regions, expression_id, self.count_of_record)
 
 
 def expressions_to_check(
     expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> ExpressionsToCheck:
-    """Return the expressions that have boxes, with the regions that the boxes are of. A box belongs
-    to a region with the very same numbers; other boxes become regions without a type.
-    """
-    all_regions = _with_further_regions(regions, expressions)
+    """Return the expressions that have boxes, with the regions that the boxes are of."""
+    # A box belongs to a region with the very same numbers; others become regions without a type.
+    all_regions = list(regions)
+    for expression in expressions:
+        for instance in expression["instances"]:
+            if places_of([instance], all_regions) is None:
+                all_regions.append({"bbox": instance["bbox"], "type": ""})
     verdicts: dict[int, Verdict] = {}
     first_instances: dict[int, list[dict[str, Any]]] = {}
     for number, expression in enumerate(expressions):
@@ -256,27 +246,14 @@ def expressions_to_check(
     )
 
 
-def _with_further_regions(
-    regions: Sequence[Mapping[str, Any]], expressions: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    # The regions, then one for each box that is on none of them.
-    all_regions = list(regions)
-    for expression in expressions:
-        for instance in expression["instances"]:
-            if places_of([instance], all_regions) is None:
-                all_regions.append({"bbox": instance["bbox"], "type": ""})
-    return all_regions
-
-
 def with_spans(
     checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
 ) -> list[dict[str, Any]]:
-    """Return checked expressions. If the check changed any text, all get a new `char_span`: where
-    a text is found depends on the other texts (see `find_spans`).
-    """
+    """Return checked expressions; if the check changed any text, all get a new `char_span`."""
     texts = texts_of(checked)
     if texts == texts_of(before):
         return checked
+    # where a text is found depends on the other texts (see `find_spans`)
     spans = find_spans(texts, caption if isinstance(caption, str) else "")
     return [
         {**expression, "char_span": list(span) if span else None}

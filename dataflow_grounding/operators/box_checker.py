@@ -1,7 +1,7 @@
 """Operator: a judge's word on every box, and on whether each phrase's thing is there."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -113,11 +113,12 @@ class BoxChecker(Operator):
         return bool(self._asked_about(record))
 
     def _asked_about(self, record: Record) -> dict[int, Expression]:
-        # By place, the index in the record. Each box has an id, by which `verification` names it.
+        """Return the expressions to ask about by place, the index in the record."""
         expression_by_place = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
             is_of_kind_asked = not self.only_negatives or is_negative(expression)
             if is_of_kind_asked and not is_settled(expression):  # a person's word stays
+                # each box has an id, by which `verification` names it
                 expression_by_place[place] = identified(expression)
         return expression_by_place
 
@@ -149,8 +150,9 @@ class BoxChecker(Operator):
     async def _judge(
         self, record: Record, image: Image, asked: Mapping[int, Expression], ask: Ask
     ) -> Judgement:
-        # What the judge says of the expressions, by place. For some records it is shown a false
-        # box, too. The verdict on that one is noted, and taken out of the answer.
+        """Return what the judge says of the expressions, by place."""
+        # For some records the judge is shown a false box, too. The verdict on that one is noted,
+        # and taken out of the answer.
         every_expression = read_expressions(record, self.keys.expressions)
         false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
         if false_box is None:
@@ -165,12 +167,12 @@ class BoxChecker(Operator):
     def _update_of(
         self, record: Record, ask: Ask, checked_by_place: Mapping[int, Expression]
     ) -> Update:
-        # The record's expressions with those that were checked in their places. A negative that may
-        # be there is taken out, and goes into the column of candidates.
+        """Return the record's expressions, those that were checked in their places."""
         checked_and_staying = []
         taken_out = {}  # by place
         for place, checked in checked_by_place.items():
-            if _may_be_there(checked):
+            # A negative is a phrase made up to be absent: one that may be there is taken out.
+            if is_negative(checked) and not is_absent(checked):
                 taken_out[place] = with_reason(checked)
             else:
                 checked_and_staying.append(checked)
@@ -178,7 +180,9 @@ class BoxChecker(Operator):
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
             if place not in taken_out:
                 expressions.append(checked_by_place.get(place, expression))
-        _note_negatives(checked_and_staying, ask)
+        for expression in checked_and_staying:
+            if is_negative(expression):
+                ask.note("negatives", f"a negative kept: {expression.get('change')}")
         update: Update = {self.keys.output: expressions}
         if taken_out:
             earlier = candidates_in(record, self.keys.candidates)
@@ -199,14 +203,3 @@ def _checked_by_place(
         result = decided(expression, judgement.presences[place], judgement.verdicts[place])
         checked[place] = within_image(result, size)
     return checked
-
-
-def _may_be_there(checked: Expression) -> bool:
-    # A negative is a phrase made up to be absent. True for one that the judge doesn't call absent.
-    return is_negative(checked) and not is_absent(checked)
-
-
-def _note_negatives(expressions: Sequence[Expression], ask: Ask) -> None:
-    for expression in expressions:
-        if is_negative(expression):
-            ask.note("negatives", f"a negative kept: {expression.get('change')}")

@@ -89,15 +89,15 @@ def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
 
 
 def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
-    # The instance with the box in the answer whose middle is nearest to its own: the crop may show
-    # other things that the phrase fits, too. The instance's own score stays, if it has one.
+    """Return the instance with the answer's box nearest to its own."""
     if not answer.instances:
         return instance
+    # The crop may show other things that the phrase fits, too.
     boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
     own_middle = middle_of(box_of(instance["bbox"]))
     distances = [math.dist(middle_of(box), own_middle) for box in boxes]
     nearest = distances.index(min(distances))  # its index among the answer's boxes
-    score = instance.get("score")
+    score = instance.get("score")  # it stays, if there is one
     if score is None:
         score = answer.instances[nearest].get("score")
     return {
@@ -158,11 +158,12 @@ class BoxRefiner(LooksCloser):
         return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        # Without their ids, which number an expression's boxes: `closer` may merge some of them.
-        before = [_without(instance, "bbox_id") for instance in expression["instances"]]
+        before = []
+        for instance in expression["instances"]:
+            # Ids number an expression's boxes, and `closer` may merge some of these.
+            before.append(_without(instance, "bbox_id"))
         refined = await self.closer(image, expression["text"], before, ask, range(self.samples))
-        nothing_is_new = all(instance in before for instance in refined)
-        if nothing_is_new:
+        if all(instance in before for instance in refined):  # nothing is new
             return expression
         # A verdict, if there is one, is on the former boxes.
         unverified = _without(expression, "verified", "verification")

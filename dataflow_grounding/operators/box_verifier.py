@@ -138,9 +138,13 @@ class BoxVerifier(LooksCloser):
     async def _ground_again(
         self, image: Image, expressions: list[dict[str, Any]], texts: list[str], ask: Ask
     ) -> Mapping[str, Found | RecordError]:
-        # The answer about each text, or the error in its place. Where a box of the text was found
-        # in a crop, the boxes of the answer are looked for in crops, too.
-        texts_found_in_crops = _texts_found_in_crops(expressions)
+        """Return the answer about each text, or the error in its place."""
+        # Where BoxRefiner found a box of a text in a crop, the boxes of the answer are looked for
+        # in crops, too.
+        texts_found_in_crops = set()
+        for expression in expressions:
+            if any(instance.get("zoomed") for instance in expression["instances"]):
+                texts_found_in_crops.add(expression["text"])
         # The number of the answer to ask for. PhraseGrounder has asked for those below
         # `samples`. They are stored, and would agree with themselves: so the next one is asked for.
         sample = self.samples
@@ -158,15 +162,6 @@ class BoxVerifier(LooksCloser):
             return answers
 
         return await reground(ask_once, texts, self.phrases_per_request)
-
-
-def _texts_found_in_crops(expressions: list[dict[str, Any]]) -> set[str]:
-    # Those with a box that BoxRefiner found in a crop.
-    texts = set()
-    for expression in expressions:
-        if any(instance.get("zoomed") for instance in expression["instances"]):
-            texts.add(expression["text"])
-    return texts
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:

@@ -91,8 +91,9 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        # The result of each expression by its number. Expressions whose first regions are near each
-        # other share a request, or several if they are more than `regions_per_request`.
+        """Return the result of each expression by its number."""
+        # Expressions whose first regions are near each other share a request, or several if they
+        # are more than `regions_per_request`.
         results: dict[int, Result] = {}
         for group in near_groups(boxes_of(to_check.regions), self.regions_per_request):
             numbers_in_group = []
@@ -110,8 +111,8 @@ class DoubleChecker(RegionOperator):
         to_check: ExpressionsToCheck,
         ask_once: Callable[[list[int]], Awaitable[list[Verdict]]],
     ) -> dict[int, Result]:
-        # The result of each of these expressions. If the reply is cut off, they are asked about in
-        # parts. If it fails, all have the error.
+        """Return each expression's result; all have the error if the reply fails."""
+
         def first_box(number: int) -> Bbox:
             first_place = to_check.verdicts[number].places[0]
             return box_of(to_check.regions[first_place]["bbox"])
@@ -132,8 +133,8 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
-        # `numbers` are those of the expressions; `group` are places of regions near theirs. All of
-        # these are shown, so that the model sees which others a text may fit.
+        """Ask about expressions by number; `group` are places of regions near theirs."""
+        # All regions near theirs are shown, so that the model sees which others a text may fit.
         asked = to_check.asked_together(numbers, group)
         picture = self.shown(image, asked.regions)
         box_format = self.format_choice.format

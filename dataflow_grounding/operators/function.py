@@ -88,7 +88,7 @@ class FunctionOperator(Operator):
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
-    # How many positional arguments a call has to give.
+    """Return how many positional arguments a call has to give."""
     count = 0
     for parameter in inspect.signature(function).parameters.values():
         is_positional = parameter.kind in (

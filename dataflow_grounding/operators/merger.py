@@ -74,7 +74,8 @@ class Merger(RegionOperator):
     async def _merged(
         self, image: Image, regions: Regions, caption: str | None, ask: Ask
     ) -> list[Merged]:
-        # The model's expressions, with the places of their regions in the record.
+        """Return the model's expressions, with the places of their regions in the record."""
+
         def request(
             picture: Image, some_regions: Regions, box_format: BoxFormat
         ) -> Request[list[Merged]]:

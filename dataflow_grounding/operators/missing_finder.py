@@ -109,13 +109,12 @@ def _with_missing(expression: Expression, answer: Found, ask: Ask) -> Expression
 
 
 def _new_instances(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    # Those of the answer that are unlike each box that is there already, or was rejected.
+    """Return the answer's boxes unlike each that is there already, or was rejected."""
     known_instances = [*expression["instances"], *rejected_of(expression)]
     known_boxes = [box_of(instance["bbox"]) for instance in known_instances]
     new_instances = []
     for instance in answer.instances:
         bbox = box_of(instance["bbox"])
-        is_known = any(iou(bbox, known_box) >= SAME for known_box in known_boxes)
-        if not is_known:
+        if all(iou(bbox, known_box) < SAME for known_box in known_boxes):
             new_instances.append(instance)
     return new_instances

@@ -98,7 +98,7 @@ class NegativePhraser(BoxOperator):
         return 1 + ceil(SPARE * self.count / PHRASES_AT_ONCE)
 
     def _missing_count(self, expressions: Sequence[Expression]) -> int:
-        # How many negatives the record is to have, less those that it has from the input.
+        """Return how many negatives the record is to have, less those from the input."""
         count_in_input = sum(is_negative(expression) for expression in expressions)
         return max(0, self.count - count_in_input)
 
@@ -130,7 +130,10 @@ class NegativePhraser(BoxOperator):
         count: int,
         ask: Ask,
     ) -> "_Made":
-        image_texts = self._texts_about_image(record, own_expressions)
+        caption = str(record.get(self.keys.caption) or "")
+        region_types = types_of(record, self.keys.regions)
+        # What these name is in the picture: no phrase in them can be a negative.
+        image_texts = [*texts_of(own_expressions), *region_types, caption]
         most_from_others = ceil(count / SHARE_OF_OTHERS)
         from_others = of_other_images(record, self.phrases, most_from_others, image_texts)
         changed: list[Changed] = []
@@ -142,14 +145,6 @@ class NegativePhraser(BoxOperator):
             error = why  # other images' phrases are looked for all the same
         changed = without_named(image_texts, changed)
         return _Made(candidates_of(record, own_expressions, changed, from_others), error)
-
-    def _texts_about_image(
-        self, record: Record, own_expressions: Sequence[Expression]
-    ) -> list[str]:
-        # What these name is in the picture: no phrase in them can be a negative.
-        caption = str(record.get(self.keys.caption) or "")
-        region_types = types_of(record, self.keys.regions)
-        return [*texts_of(own_expressions), *region_types, caption]
 
     async def _changed_phrases(
         self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
@@ -165,7 +160,7 @@ class NegativePhraser(BoxOperator):
     async def _look_for(
         self, image: Image, candidates: list[Expression], most: int, ask: Ask
     ) -> "_LookedFor":
-        # At most `most` of those that aren't found become negatives.
+        """Look for candidates; at most `most` of those that aren't found become negatives."""
         negatives: list[Expression] = []
         left_out: list[Expression] = []
         error: RecordError | None = None
@@ -185,7 +180,7 @@ class NegativePhraser(BoxOperator):
     async def _why_left_out(
         self, image: Image, candidates: Sequence[Expression], ask: Ask
     ) -> list[str]:
-        # "" where nothing is found: the candidate may become a negative.
+        """Return why each candidate is no negative; "" where nothing is found of it."""
         answers = await self.ground(image, texts_of(candidates), ask)
         why_of_status = {"none": "", "grounded": "it was found"}
         return [why_of_status.get(answer.status, "it may be there") for answer in answers]
@@ -207,6 +202,6 @@ class _LookedFor(NamedTuple):
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
-    # Only what is in the picture is changed: an expression without boxes may be a negative itself.
     places = [place for place, expression in enumerate(expressions) if expression["instances"]]
+    # Only what is in the picture is changed: an expression without boxes may be a negative itself.
     return places[:MOST_CHANGED]

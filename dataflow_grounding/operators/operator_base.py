@@ -73,8 +73,7 @@ class Registry:
             return self.register
         former = self._classes.get(cls.__name__)
         has_users_class = former is not None and not self._is_shipped(former)
-        would_replace_users_class = has_users_class and self._is_shipped(cls)
-        if not would_replace_users_class:
+        if not (has_users_class and self._is_shipped(cls)):
             self._classes[cls.__name__] = cls
         return cls
 
@@ -235,13 +234,12 @@ class Operator(plan.Annotator, ABC):
         operator = self.bound(**columns)
         self._refuse_records(storage)
         step = plan.Step(operator, FileStorage.like(storage))
-        is_in_pipeline = plan.note_step(step)
-        if not is_in_pipeline:
+        if not plan.note_step(step):  # no `forward()` is running
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 
     def _refuse_records(self, storage: Any) -> None:
-        # Raises InputError for records in memory, which `run` doesn't take.
+        """Raise InputError for records in memory, which `run` doesn't take."""
         is_frame = hasattr(storage, "iloc")  # told so without importing pandas
         if is_frame or isinstance(storage, (Mapping, list, tuple)):
             how = (
@@ -254,8 +252,7 @@ class Operator(plan.Annotator, ABC):
 
     def _run_alone(self, step: plan.Step) -> None:
         summary = execute([step], current_options.get())
-        have_all_failed = summary.failed > 0 and summary.done == 0
-        if have_all_failed:
+        if summary.failed > 0 and summary.done == 0:
             raise NothingDone(
                 f"all {summary.failed} rows failed in {self.name}: {summary.failures_file} says why"
             )
@@ -362,8 +359,8 @@ class Operator(plan.Annotator, ABC):
         )
 
     def _roles_by_role_argument(self) -> dict[str, str]:
-        # {"input_caption_key": "caption", …}. `input_key` also means an only input, and
-        # `output_key` the first output.
+        """Return {"input_caption_key": "caption", …}, with `input_key` and `output_key`."""
+        # `input_key` also means an only input, and `output_key` the first output.
         roles = calling.roles_by_role_argument(self)
         if len(self.input_keys) == 1:
             roles["input_key"] = next(iter(self.input_keys))
@@ -461,8 +458,7 @@ class Operator(plan.Annotator, ABC):
         """
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source_digests = [plan.source_digest(cls) for cls in classes]
-        is_any_source_unreadable = None in source_digests
-        if is_any_source_unreadable:
+        if None in source_digests:  # a source can't be read
             return None
         attributes = _plain_attributes_of(classes)
         for name, value in vars(self).items():
@@ -518,7 +514,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain_attributes_of(classes: list[type[Any]]) -> dict[str, Any]:
-    # By name. The source has these too, but a program may have set them to other values since.
+    """Return plain attributes by name: a program may have set them since the source."""
     values: dict[str, Any] = {}
     for cls in reversed(classes):  # bases first, so that a subclass's value replaces its base's
         for name, value in vars(cls).items():

@@ -17,8 +17,8 @@ from dataflow_grounding.boxes.regions import (
 )
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import marked, numbered_marks
+from dataflow_grounding.operators._drawing import draw_once
 from dataflow_grounding.operators._expressions import boxes_of
-from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
@@ -179,7 +179,7 @@ class RegionMarker(BoxWatching):
     def _columns_of(
         self, row: "_RowBoxes", boxes: list[Bbox], image: Image, path: str
     ) -> dict[str, Any]:
-        # `boxes` are those that are drawn in the picture at `path`.
+        """Return the columns of a row whose `boxes` are drawn in the picture at `path`."""
         return {
             self.keys.image_with_bbox: path,
             self.keys.type: "with_bbox" if row.proposed_by is None else "without_bbox",
@@ -192,7 +192,7 @@ class RegionMarker(BoxWatching):
         }
 
     def _given(self, record: Record, image: Image) -> "_RowBoxes | None":
-        # The boxes that the row has; None where it has none.
+        """Return the boxes that the row has; None where it has none."""
         given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is None:
             return None
@@ -202,7 +202,7 @@ class RegionMarker(BoxWatching):
         return _RowBoxes(given, record[self.keys.bbox], proposed_by=None)
 
     async def _propose(self, image: Image, ask: Ask) -> "_RowBoxes":
-        # The regions that the model or OpenCV proposes for a row without boxes.
+        """Return the regions that the model or OpenCV proposes for a row without boxes."""
         if self.serving is not None and self.format_choice is not None:  # the model does
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
@@ -220,7 +220,7 @@ class RegionMarker(BoxWatching):
     def _over_max_boxes(
         self, row_boxes: GivenBoxes, numbers_of_marked: set[int]
     ) -> list[dict[str, Any]]:
-        # The boxes that could be used, but aren't among the largest, as `bbox_problems` has them.
+        """Return the boxes that aren't among the largest, as `bbox_problems` has them."""
         problems = []
         for number, bbox in row_boxes.boxes:
             if number not in numbers_of_marked:
@@ -268,8 +268,7 @@ def _check_settings(max_boxes: int | None, proposals: str, marks: str) -> None:
 
 
 def _note_problems(row_boxes: GivenBoxes, over_most: int, ask: Ask) -> None:
-    # Notes are counted: one for each box.
-    for _ in row_boxes.problems:
+    for _ in row_boxes.problems:  # notes are counted: one for each box
         ask.note("unusable_bbox", "see bbox_problems")
     for _ in range(row_boxes.cut):
         ask.note("bbox_cut", "a box reached out of the image")

@@ -113,11 +113,16 @@ class TileGrounder(PhraseGrounder):
     def _joined(
         self, image: Image, in_image: Found, tiles: list[ImageTile], in_tiles: list[Found]
     ) -> Found:
-        # The answers about one phrase, from the image and its tiles, made one.
+        """Make the answers about one phrase, from the image and its tiles, one."""
         if not tiles:
             return in_image
         whole_view = View((0, 0, *image.size), in_image.instances)
-        views = [_view_of(tile, found) for tile, found in zip(tiles, in_tiles, strict=True)]
+        views = []
+        for tile, found in zip(tiles, in_tiles, strict=True):
+            instances = []  # with boxes in the image's pixels
+            for instance in found.instances:
+                instances.append({**instance, "bbox": list(tile.to_image(instance["bbox"]))})
+            views.append(View(tile.region, instances))
         things = join_views(whole_view, views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
         # Several phrases may well have the whole of a tile, which is small: that is no doubt.
@@ -141,11 +146,3 @@ class TileGrounder(PhraseGrounder):
 
 def _first_stated(texts: list[str]) -> str:
     return next(filter(None, texts), "")
-
-
-def _view_of(tile: ImageTile, found: Found) -> View:
-    # What a tile shows, its boxes in the image's pixels.
-    instances = []
-    for instance in found.instances:
-        instances.append({**instance, "bbox": list(tile.to_image(instance["bbox"]))})
-    return View(tile.region, instances)
