@@ -5,7 +5,7 @@ Each way is a pipeline that runs on the set's pictures in a separate folder, whi
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -75,7 +75,10 @@ class Bench:
             else:
                 reason_by_way[way] = reason
         if not answerable:
-            raise _why_none_is_answerable(reason_by_way.values())
+            for reason in reason_by_way.values():
+                if reason.error is not None:  # it may be of all ways: a wrong key, say
+                    raise reason.error
+            raise SpecError("the endpoint can answer none of these ways: name others in --ways")
         for way, reason in reason_by_way.items():
             say(f"{way} is left out: {reason.text}.")
         return answerable
@@ -115,13 +118,6 @@ class Bench:
             autolabel_type=f"{pipeline.__module__}:{pipeline.__name__}",
             **block_by_name,
         )
-
-
-def _why_none_is_answerable(reasons: Iterable[_Reason]) -> SpecError:
-    for reason in reasons:
-        if reason.error is not None:  # it tells more, and may be of all ways: a wrong key, say
-            return reason.error
-    return SpecError("the endpoint can answer none of these ways: name others in --ways")
 
 
 def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

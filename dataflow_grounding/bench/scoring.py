@@ -60,7 +60,8 @@ def _figures(
 def _empty_answers_for_failed(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    answered_paths = {record["image_path"] for record in answered}  # one that failed has no record
+    """Return empty records: phrases of pictures that failed then count as not found."""
+    answered_paths = {record["image_path"] for record in answered}
     empty_answers = []
     for record in gold:
         if record["image_path"] not in answered_paths:

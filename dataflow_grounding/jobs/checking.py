@@ -153,8 +153,8 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     finally:
         files_of_a_run = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
         has_run_begun = any(os.path.exists(file) for file in files_of_a_run)
-        # A run should find the pictures that a check has fetched. Without these, a folder with a
-        # `.ckpt` would pass for a run's.
+        # A folder with a `.ckpt` would pass for a run's. But a run should find the pictures that a
+        # check has fetched.
         if not fetches and not has_run_begun:
             for folder in new_inside:
                 shutil.rmtree(folder, ignore_errors=True)

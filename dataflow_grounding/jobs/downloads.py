@@ -128,6 +128,7 @@ class Fetcher:
         return _to_be_tried_again(BrokenRow(f"no picture from {shown_address(url)}: {why}"))
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
+        """Return the bytes at an address, or at the one that its redirects lead to."""
         no_picture = f"no picture from {shown_address(url)}"
         present_url = url
         for _ in range(REDIRECTS + 1):

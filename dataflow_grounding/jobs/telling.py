@@ -58,6 +58,7 @@ def _tell_words(operator: Operator, spec_words: Wording, spec_form: AskingForm |
 
 
 def _tell_of_checks(operator: Operator, vlm: VlmBlock) -> None:
+    """Set how often, and with what consequence, an operator's boxes are checked."""
     if isinstance(operator, BoxChecker) and vlm.check_every is None:
         # A judge's own `check_every` says how often it gets a false box. The spec's number says
         # how often a probe is sent, so it isn't taken over. Only null, for no checks, is.

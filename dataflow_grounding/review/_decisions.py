@@ -134,7 +134,11 @@ class Decisions:
         with storing(self.path), open(self.path, "rb") as file:
             file.seek(self._bytes_read)
             for raw_line in file:
-                is_taken = self._take_raw_line(raw_line)
+                is_taken = True
+                try:
+                    self._take(parse_line(raw_line))
+                except (BrokenRow, KeyError, AttributeError, TypeError):
+                    is_taken = False
                 is_whole = raw_line.endswith(b"\n")
                 if not is_taken and not is_whole:
                     break  # somebody is still writing it: the next call begins with it
@@ -145,13 +149,6 @@ class Decisions:
                 self._bytes_read += len(raw_line)
                 if is_whole:
                     self._lines_read += 1
-
-    def _take_raw_line(self, raw_line: bytes) -> bool:
-        try:
-            self._take(parse_line(raw_line))
-        except (BrokenRow, KeyError, AttributeError, TypeError):
-            return False
-        return True
 
     def _take(self, line: dict[str, Any]) -> None:
         if isinstance(line.get("sample"), dict):
@@ -235,19 +232,16 @@ class Decisions:
     ) -> list[dict[str, Any]]:
         """Return the changes that a request asks for, checked, as a decision's line has them."""
         expressions = _ExpressionsInChange(record, self.standing.review_of(key))
-        if request.get("undoes"):
-            to_undo = self._changes_undoing(request["undoes"], key)
-            return [expressions.change(wanted, who, is_undo=True) for wanted in to_undo]
-        changes = objects_under(request, "changes")
-        return [expressions.change(wanted, who) for wanted in changes]
-
-    def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
-        changes: list[Mapping[str, Any]] = []
-        for change in reversed(self._changes_of(uid, key)):
+        if not request.get("undoes"):
+            changes = objects_under(request, "changes")
+            return [expressions.change(wanted, who) for wanted in changes]
+        undone = []
+        for change in reversed(self._changes_of(request["undoes"], key)):
             # The undo is refused if somebody has changed the expression since.
             version = version_of(change["after"])
-            changes.append({**change, "version": version, "after": change["before"]})
-        return changes
+            wanted = {**change, "version": version, "after": change["before"]}
+            undone.append(expressions.change(wanted, who, is_undo=True))
+        return undone
 
     def _changes_of(self, uid: Any, key: str) -> list[dict[str, Any]]:
         line = self._line_of_uid.get(uid, {})

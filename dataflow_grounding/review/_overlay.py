@@ -445,6 +445,7 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 
 
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
+    """Return the columns that a reviewer's new text sets: the text, and its places in captions."""
     text = wanted.get("text")
     span = wanted.get("char_span")
     caption = caption_of_spans(record)
@@ -543,6 +544,7 @@ def _check_has_area(id: str, bbox: Any) -> None:
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
+    """Return the box `old`, whose corners may be None, with the corners that a person drew."""
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         # An edge that wasn't moved keeps all its digits.

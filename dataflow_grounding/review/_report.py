@@ -147,7 +147,7 @@ class _Written:
         counts = Counter(self.counts)
         counts["changed"] = self.marked["changed"]
         counts["failures"] = failure_count
-        # It may be more than `failed`: of a failed check's image all else is done.
+        # `failed` may be less: a failed check is a failure, too, but its image is done.
         if isinstance(failed, int) and failed > 0:
             # So far `images` counts the records shown, which were done. With those that failed it
             # is the number of images in the run's summary.

@@ -261,6 +261,7 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 
 def _has_marker(folder: str) -> bool:
+    """Return whether a report made the folder."""
     try:
         # What a link leads to is not a report's to remove.
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):

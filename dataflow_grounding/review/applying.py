@@ -127,6 +127,7 @@ def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[R
 
 
 def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
+    """Count the record, its verdicts, and the boxes whose outline the review dropped."""
     counts["records"] += 1
     rows = reviewed.get(annotated_column(reviewed))
     if isinstance(rows, list):

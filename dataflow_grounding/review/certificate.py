@@ -170,7 +170,10 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     if gold:
         text += "; reviewers wrong on " + _in_percent(gold, f" of {gold['looked_at']} gold items")
     if target:
-        text += f"; {_verdict_of(target, boxes)}"
+        _, high = _widened_bounds(boxes)
+        verdict = "accepted" if target["accepted"] else "not accepted"
+        most = f"{100 * target['max_error']:g}%"
+        text += f"; {verdict}: up to {high:.1f}% of boxes may be wrong, {most} are allowed"
     return text
 
 
@@ -220,10 +223,3 @@ def _ways_to_settle(certificate: Mapping[str, Any], results: str) -> Iterator[st
             f"`dataflowgrounding review {results} --sample {sample['size']} --seed"
             f" {sample['seed']}` asks for the open ones of that sample; no model is asked"
         )
-
-
-def _verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
-    _, high = _widened_bounds(boxes)
-    verdict = "accepted" if target["accepted"] else "not accepted"
-    most = f"{100 * target['max_error']:g}%"
-    return f"{verdict}: up to {high:.1f}% of boxes may be wrong, {most} are allowed"
