@@ -79,7 +79,9 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
     if not isinstance(remark, str) or not remark.strip():
         return {}
     phrases = _phrases_of(record)
-    sentences = _sentences_of(remark, phrases)
+    one_line_each = remark.replace(_JOINED, "\n")  # so that a sentence ends with its answer
+    text = phrases.masked_unspaced(unicodedata.normalize("NFKC", one_line_each))
+    sentences = [part for part in _SENTENCE_END.split(text) if part and part.strip()]
     # A long remark without an end was cut where it was stored, perhaps within a word.
     is_cut = len(remark) >= _NEARLY_ALL and not remark.rstrip().endswith(_FINISHED)
     wordings: dict[str, str] = {}
@@ -110,12 +112,6 @@ class _Phrases(NamedTuple):
         for phrase in self.unspaced:
             text = text.replace(phrase, _MASK)
         return _COUNT.sub(_MASK, text)
-
-
-def _sentences_of(remark: str, phrases: _Phrases) -> list[str]:
-    one_line_each = remark.replace(_JOINED, "\n")  # so that a sentence ends with its answer
-    text = phrases.masked_unspaced(unicodedata.normalize("NFKC", one_line_each))
-    return [part for part in _SENTENCE_END.split(text) if part and part.strip()]
 
 
 def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
@@ -290,17 +286,12 @@ class Manners:
             self._by_wording.add(key)
             self._keep_form(key, text)
         if len(self._text_by_wording) > 2 * self._most_kept:
-            self._forget_texts()
+            kept = self._by_wording.count_of
+            texts = self._text_by_wording.items()
+            self._text_by_wording = {key: text for key, text in texts if key in kept}
         if watched:
             self._watched += 1
             self._together.add(tuple(sorted(wordings)))
-
-    def _forget_texts(self) -> None:
-        texts: dict[str, str] = {}
-        for key, text in self._text_by_wording.items():
-            if key in self._by_wording.count_of:
-                texts[key] = text
-        self._text_by_wording = texts
 
     def _keep_form(self, key: str, text: str) -> None:
         longest = self._text_by_wording.get(key, "")

@@ -325,8 +325,8 @@ def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str,
     if rotated is not None:
         edges = _edges_of(rotated.before_turn(about_middle=True))
         return "box", {**edges, "rotation": str(rotated.degrees)}
-    points = zip(outline[::2], outline[1::2], strict=True)
-    return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
+    points = ";".join(f"{x},{y}" for x, y in outlines.points_of(outline))
+    return "polygon", {"points": points}
 
 
 def _edges_of(box: Bbox) -> dict[str, str]:

@@ -586,9 +586,7 @@ def _kind_and_area(
         area = area_of(rotated.before_turn(about_middle=False), size)
         return "rectangle", {**area, "rotation": rotated.degrees}
     width, height = size
-    points = []
-    for x, y in zip(outline[::2], outline[1::2], strict=True):
-        points.append([x / width * 100, y / height * 100])
+    points = [[x / width * 100, y / height * 100] for x, y in outlines.points_of(outline)]
     return _POLYGON, {"points": points, "closed": True}
 
 

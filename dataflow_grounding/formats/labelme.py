@@ -401,7 +401,7 @@ def _is_shifted(item: Mapping[str, Any], outline: Sequence[float] | None) -> boo
 def _area_of(box: Bbox, outline: Sequence[float] | None, corners: int) -> dict[str, Any]:
     """Return an outline as a polygon, or the box as a rectangle of 2 or 4 `corners`."""
     if outline is not None:
-        points = [list(point) for point in zip(outline[::2], outline[1::2], strict=True)]
+        points = [list(point) for point in outlines.points_of(outline)]
         return {"points": points, "shape_type": "polygon"}
     x1, y1, x2, y2 = box
     points = [[x1, y1], [x2, y2]]

@@ -35,6 +35,10 @@ def bounds(outline: Sequence[float]) -> Bbox:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def points_of(outline: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(outline[::2], outline[1::2], strict=True))
+
+
 def inside(outline: Sequence[float], size: Size) -> list[float]:
     """Return an outline with the points beyond its picture put to the edge."""
     return [min(max(number, 0), size[i % 2]) for i, number in enumerate(outline)]

@@ -138,7 +138,7 @@ def smallest_around(outline: Sequence[float]) -> list[float]:
 
 
 def _points(outline: Sequence[float]) -> list[complex]:
-    return [complex(x, y) for x, y in zip(outline[::2], outline[1::2], strict=True)]
+    return [complex(x, y) for x, y in outlines.points_of(outline)]
 
 
 def _cross(one: complex, other: complex) -> float:
