@@ -100,7 +100,7 @@ class ReturningFormat(Format):
                     source.new.append(mark)
                     continue
                 first_mark = source.marks.setdefault(item, mark)
-                # A second phrase that has the item with the same box isn't written.
+                # Of two phrases with one item, the second is written only if its box differs.
                 if mark.box != first_mark.box:
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()  # their boxes aren't in the sample any more

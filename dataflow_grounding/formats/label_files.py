@@ -331,7 +331,6 @@ class LabelFormat(PictureFiles):
         )
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
-        """Yield the line of a new box."""
         yield self._line_of(mark.phrase.text, mark, source)
 
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:

@@ -101,7 +101,6 @@ class LabelMe(ReturningFormat):
             file.write(dump_text(data, 2) + "\n")
 
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
-        """Return a shape with its box, outline and words as they are now."""
         if not isinstance(item, dict):  # somebody has damaged the record's column
             return item
         shape = {**item}

@@ -133,7 +133,6 @@ class YoloObb(Yolo):
             self.remarks.append(f"{_CUT}: {self._count_of_cut:,}")
 
     def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
-        """Return the corners that are written for an outline."""
         return _corners_for(outline, box, size)
 
     def why_outlines_lost(self, *_: object) -> str:
@@ -141,7 +140,6 @@ class YoloObb(Yolo):
         return ""
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return all lines."""
         return [*earlier, *further]
 
     def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
@@ -175,7 +173,6 @@ class Dota(NamedLabels):
     folders = ((FOLDER, "labelTxt"), (FOLDER, "annfiles"))
 
     def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
-        """Return the corners that are written for an outline."""
         return _corners_for(outline, box, size)
 
     def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
@@ -192,5 +189,4 @@ class Dota(NamedLabels):
         return _is_as_read([*map(float, fields[:8])], mark)
 
     def label(self, file: str, size: Size, names: Any) -> Label:
-        """Return what is in a label file, with the names of classes.yaml for types."""
         return self.named(read_label_file(file, partial(_dota_regions, size)), names)
