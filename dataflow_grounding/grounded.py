@@ -280,13 +280,12 @@ async def aground(
 
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:
-    # `process` is this process's id. A forked process needs another pool: it has its parent's, but
-    # none of that pool's threads.
+    # One for each process id: a forked process has its parent's pool, but none of its threads.
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aground")
 
 
 def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> Any:
-    # What operators take: the picture as it is given, or the one that is fetched from its address.
+    """Return what operators take: the picture as given, or as fetched from its address."""
     is_data_frame = hasattr(image, "iloc")
     is_collection = is_data_frame or isinstance(image, (list, tuple, Mapping))
     is_one_picture = is_picture(image)  # such as {"bytes": b"…", "path": "a.jpg"} of a data set

@@ -158,7 +158,6 @@ class ServingForDataFlow:
     def _texts(
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
     ) -> list[str | None]:
-        # `pictures` has an entry for each row, or is None where no row has pictures.
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(
                 f"prompts and pictures should have the same length, not {len(rows)} and"
@@ -181,14 +180,14 @@ def _names_picture(text: str) -> bool:
 
 
 def _refuse(**arguments: Any) -> None:
-    # Raises SpecError for the first argument that asks for something: None and [] don't.
+    """Raise SpecError for the first argument that asks for something: None and [] don't."""
     for name, value in arguments.items():
         if value is not None and value != []:
             raise SpecError(f"{name} is not supported: {WHY_NOT[name]}")
 
 
 def _refuse_entries(**arguments: Sequence[Any] | None) -> None:
-    # Such an argument has an entry for each input.
+    """Raise SpecError as `_refuse` does, for arguments with an entry for each input."""
     for name, entries in arguments.items():
         for entry in entries or []:
             _refuse(**{name: entry})

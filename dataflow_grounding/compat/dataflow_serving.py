@@ -31,7 +31,6 @@ _ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png"}
 class DataFlowServing(Serving):
     """A serving of DataFlow-MM or of DataFlow as ours.
 
-    DataFlow-MM's has `generate_from_input_messages`, DataFlow's `generate_from_input_one_image`.
     It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored
     when it comes. It returns only texts: no tokens are counted, and a reply that was cut off can
     only be recognized by its JSON.
@@ -62,12 +61,7 @@ class DataFlowServing(Serving):
         self.box_format = box_format
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the text that the serving replies with.
-
-        Raises RequestRefused where the serving takes one picture and the request has none or
-        several; the error that an endpoint's status means; ServerFault for anything else that keeps
-        it from a reply.
-        """
+        """Return the text that the serving replies with, or raise what kept it from one."""
         count = len(request.images)
         takes_one_picture = self._method != MESSAGES
         if takes_one_picture and count != 1:
@@ -78,7 +72,6 @@ class DataFlowServing(Serving):
         return Reply(await asyncio.to_thread(self._generate, request))
 
     def _generate(self, request: Request[Any]) -> str:
-        # Files that are made for it are removed afterwards.
         with tempfile.TemporaryDirectory() as folder:
             paths = []
             for number, image in enumerate(request.images):
@@ -94,7 +87,7 @@ class DataFlowServing(Serving):
         return text
 
     def _error_of(self, error: Exception) -> Exception:
-        # a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go by
+        """Return a ServerFault, or what an endpoint's `status_code` of 400 or more means."""
         name = type(error).__name__
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
@@ -103,7 +96,7 @@ class DataFlowServing(Serving):
         return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        # a list of one text if all is well; it may be anything else
+        """Return what the serving returns: a list of one text if all is well, or anything else."""
         if self._method == MESSAGES:
             turns = [_turn_in_both_spellings(message) for message in request.messages]
             generate = self._serving.generate_from_input_messages
@@ -121,22 +114,21 @@ class DataFlowServing(Serving):
 
 
 def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
-    # DataFlow-MM's servings of endpoints read `role` and `content`; those of local models read
-    # `from` and `value`, which begins with an `<image>` for each picture.
-    text_with_marks = "<image>" * len(message.images) + message.text
+    """Return a turn for DataFlow-MM's servings of endpoints, and for those of local models."""
     speaker = "human" if message.role == "user" else "gpt"
     return {
+        # what servings of endpoints read
         "role": message.role,
         "content": message.text,
+        # what those of local models read, with an `<image>` for each picture
         "from": speaker,
-        "value": text_with_marks,
+        "value": "<image>" * len(message.images) + message.text,
     }
 
 
 def _as_file(image: Image, folder: str, number: int) -> str:
-    # The path of a file with the picture as it is sent: the picture's own file, if that is sent as
-    # it is; else a new one in the folder. The ending of its name has to tell its type, by which
-    # servings go.
+    """Return the path of a file with the picture as it is sent, its own or a new one."""
+    # Servings go by the ending of its name.
     ending = _ENDINGS.get(image.sent_media_type, "")  # any ending will do for another type
     if image.as_is and image.path.endswith(ending):
         return image.path

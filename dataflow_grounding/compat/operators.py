@@ -144,16 +144,14 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _reading(self, columns: dict[str, str]) -> "PromptedVQAGenerator":
-        # A copy that reads these columns, so that they don't stay for the next run.
+        """Return a copy that reads these columns, so that they don't stay for the next run."""
         operator = copy.copy(self)
         operator.optional_keys = ()  # type: ignore[misc] # each of them has to be in the rows
         operator.input_keys = columns  # type: ignore[misc]
         return operator
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return [] if a column of prompts or of conversations is among `columns`. Else return the
-        role of the missing one: `prompt`, or `conversation` after a `run` that reads no prompts.
-        """
+        """Return the role of prompts or of conversations, if neither column is among `columns`."""
         columns_by_role = self.reads()  # {"prompt": "question", "image": "picture"}
         columns_by_role.pop("image", None)  # a row may be asked without pictures
         if any(column in columns for column in columns_by_role.values()):
@@ -162,16 +160,11 @@ class PromptedVQAGenerator(Operator):
         return ["prompt"] if reads_prompts else ["conversation"]
 
     def settings(self) -> None:
-        """Return None, so that a finished run isn't taken for done, but worked through again.
-
-        Its replies are stored, and aren't paid for again. It isn't known whether the pictures in a
-        row's list are still the same.
-        """
+        """Return None, so that a finished run is worked through again, with the stored replies."""
+        # It isn't known whether the pictures in a row's list are still the same.
 
     def look_over(self, record: Record) -> None:
-        """Raise BrokenRow for a prompt or conversation that is none, or asks nothing; ImageMissing
-        or MachineBusy where a picture can't be found.
-        """
+        """Raise RecordError where a row asks nothing, or a picture of it can't be found."""
         self._prompt_and_earlier_turns(record)
         for row in self._rows_of_pictures(record):
             find_image(row, self._image_key)
@@ -194,7 +187,7 @@ class PromptedVQAGenerator(Operator):
     def _request(
         self, prompt: str, earlier: list[dict[str, str]], pictures: tuple[Image, ...]
     ) -> Request[str]:
-        # The question, with all earlier turns as a part of its input.
+        """Return the question, with all earlier turns as a part of its input."""
         request_input: dict[str, Any] = {"prompt": prompt}
         if earlier:
             request_input["conversation"] = earlier
@@ -220,9 +213,9 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Earlier turns are sent as turns if their roles are in an order that endpoints take:
+        """Send earlier turns as turns, if their roles are in an order that endpoints take."""
+        # In any other order, they stay a part of the request's input. Endpoints take
         #     system, system, user, assistant, user, assistant
-        # In any other order, they stay a part of the request's input.
         if not earlier or not self.serving.takes_turns:
             return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
@@ -241,8 +234,9 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        # What a row asks, and the turns before that. The conversation goes before the prompt.
+        """Return what a row asks, and the turns before that."""
         columns = self.keys.by_role  # {"conversation": "dialogue", "image": "picture"}
+        # The conversation goes before the prompt.
         column = columns.get("conversation")  # None after a `run` that reads prompts
         has_conversation = column is not None and record.get(column) is not None
         if "prompt" in columns and not has_conversation:
@@ -262,7 +256,7 @@ class PromptedVQAGenerator(Operator):
         return self.keys.by_role.get("image", "")
 
     def _rows_of_pictures(self, record: Record) -> list[Record]:
-        # The record once for each of its pictures: `open_image` takes a record with a single path.
+        """Return the record once for each of its pictures, as `open_image` takes it."""
         cell = record.get(self._image_key)
         paths = cell if isinstance(cell, list) else [cell]
         rows = []
@@ -273,7 +267,7 @@ class PromptedVQAGenerator(Operator):
 
 
 def _turns_in(record: Record, column: str | None) -> list[dict[str, str]]:
-    # The turns of a conversation, one or more. Raises BrokenRow where the column has none.
+    """Return the turns of a conversation, one or more. Raises BrokenRow where there is none."""
     conversation = record.get(str(column))
     turns = []
     if isinstance(conversation, list):
@@ -285,9 +279,10 @@ def _turns_in(record: Record, column: str | None) -> list[dict[str, str]]:
 
 
 def _as_role_and_content(turn: Any) -> dict[str, str]:
-    # {} for what is no object with a text. Of two spellings in one turn, `from` and `value` count.
+    """Return a turn as an endpoint takes it; {} for what is no object with a text."""
     if not isinstance(turn, Mapping):
         return {}
+    # Of two spellings in one turn, `from` and `value` count.
     text = turn.get("value", turn.get("content"))
     if not isinstance(text, str):
         return {}
@@ -297,14 +292,13 @@ def _as_role_and_content(turn: Any) -> dict[str, str]:
 
 
 def _read_answer(reply: str) -> tuple[str, list[Note]]:
-    # An answer that is no text is written as JSON.
     answer, notes = _answer_or_whole_reply(reply)
     if answer is None:
         text = ""
     elif isinstance(answer, str):
         text = answer.strip()
     else:
-        text = dump_text(answer)
+        text = dump_text(answer)  # an answer that is no text
     if not text:
         raise UnreadableReply("there is no text in the answer.")
     return text, notes
@@ -313,9 +307,8 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
 def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
     """Return the answer in a reply: that of the last object whose only key is "answer".
 
-    The object may be in prose, a fence, a list or another object. Without such an object the whole
-    reply is the answer, which is noted as `own_words`. Raises TruncatedReply where it begins as an
-    object or a fence, and is cut off before "answer".
+    The object may be in prose, a fence, a list or another object. Without one the whole reply is
+    the answer. Raises TruncatedReply where it begins as one, and is cut off before "answer".
     """
     try:
         fields, notes = read_object(reply, required="answer")
@@ -334,17 +327,14 @@ def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
 
 @dataclass
 class ExistingBBoxDataGenConfig:
-    """What to draw, and from where to where.
-
-    Attributes:
-        max_boxes: Most boxes of a row; beyond it, the largest are drawn. None keeps all.
-        input_jsonl_path: The file to read; without it, the storage's own.
-        output_jsonl_path: The file to write; without it, the storage's own.
-    """
+    """What to draw, and from where to where."""
 
     max_boxes: int | None = 10
+    """Most boxes of a row; beyond it, the largest are drawn. None keeps all."""
     input_jsonl_path: str | None = None
+    """The file to read; without it, the storage's own."""
     output_jsonl_path: str | None = None
+    """The file to write; without it, the storage's own."""
 
 
 @OPERATOR_REGISTRY.register()

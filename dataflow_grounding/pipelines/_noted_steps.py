@@ -47,43 +47,37 @@ class CheckedSteps(list[Step]):
         can_be_read_now = path not in written and kind_of(path) != "pipe"
         is_of_other_library = isinstance(first.operator, WholeFile)  # it looks at its file itself
         if can_be_read_now and not is_of_other_library:
-            columns = self._columns_of(path, segment)
+            if path not in self._columns_by_path:  # each step of the segment asks for them
+                source = Source(segment)
+                self._columns_by_path[path] = _FileColumns(source.columns(), source.empty_columns)
+            columns = self._columns_by_path[path]
             check(segment, columns.names, columns.empty)  # whether each step has its columns
         super().append(step)
-
-    def _columns_of(self, path: str, segment: Sequence[Step]) -> _FileColumns:
-        # `append` asks for it at each step of the segment: the file is read once.
-        if path not in self._columns_by_path:
-            source = Source(segment)
-            self._columns_by_path[path] = _FileColumns(source.columns(), source.empty_columns)
-        return self._columns_by_path[path]
 
 
 def _written_by(steps: Iterable[Step]) -> set[str]:
     return {step.storage.output_path for step in steps}
 
 
+# No Exception, because a `forward()` that looks at a file has the steps run by that, and may have
+# an `except Exception` around it.
 class NoRecordLeft(BaseException):
-    """No record got through a step, so that the further ones aren't run.
-
-    It is no Exception, because a `forward()` that looks at a file has the steps run by that, and
-    may have an `except Exception` around it.
-    """
+    """No record got through a step, so that the further ones aren't run."""
 
 
 class StepByStep(CheckedSteps):
     """The steps that `forward()` calls, each checked as it is called, and run one by one.
 
-    Steps wait until `forward()` is through, or asks for a file that one of them writes: `run` then
-    runs those that wait. The operators `ahead` settle what they have to know, such as the box
-    format of a model, before the first step of ours runs.
+    Steps wait until `forward()` is through, or asks for a file that one of them writes.
     """
 
     def __init__(self, name: str | None, budget: Budget, ahead: Sequence[Operator]) -> None:
         super().__init__()
         self._name = name
         self._budget = budget
-        self._unsettled = Unsettled(ahead)  # `execute` takes out those whose turn has come
+        # What these have to know, such as the box format of a model, is settled before the first
+        # step of ours runs. `execute` takes out those whose turn has come.
+        self._unsettled = Unsettled(ahead)
         self._started = 0  # how many steps have run, or are running; those after them wait
         # What each step was made of when it was called, as `_parts_of` has it: until it runs, that
         # has to stay.
@@ -118,9 +112,7 @@ class StepByStep(CheckedSteps):
                 )
 
     def run(self) -> None:
-        """Run the steps that haven't run; raise again what has stopped an earlier call. Raises
-        PlanError where `forward()` has changed what a step is made of after it has called it.
-        """
+        """Run the steps that wait; raise again what has stopped an earlier call."""
         if self._stopped is not None:
             raise self._stopped
         try:
@@ -130,8 +122,7 @@ class StepByStep(CheckedSteps):
             raise
 
     def _run_waiting(self) -> None:
-        # Runs the steps that wait, and adds their summaries. Raises NoRecordLeft after a step that
-        # no record got through.
+        """Run the steps that wait, and add their summaries. Raises NoRecordLeft."""
         first_waiting = self._started
         waiting = self[first_waiting:]
         self._started = len(self)  # set first: if one of them fails, none is run a second time
@@ -148,13 +139,11 @@ class StepByStep(CheckedSteps):
             if not summary.annotations:  # an operator of another library, which wrote no file
                 continue
             self.summaries.append(summary)
-            no_record_got_through = summary.failed and not summary.done
-            if no_record_got_through:
+            if summary.failed and not summary.done:
                 raise NoRecordLeft
 
     def _refuse_changed(self, waiting: Sequence[Step], first_waiting: int) -> None:
-        # Raises PlanError where a step isn't what it was when it was called. The first of `waiting`
-        # has the number `first_waiting` among all steps.
+        """Raise PlanError where a step isn't what it was when `forward()` called it."""
         for number, step in enumerate(waiting, first_waiting):
             parts_now = _made_of(step, _written_by(self[:number]))
             for what, part_when_called in self._parts_when_called[number].items():
@@ -167,16 +156,17 @@ class StepByStep(CheckedSteps):
 
 
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # What `_parts_of` returns. It looks at files of a storage. In `forward()`, such a look has the
-    # waiting steps run: so it is made outside. `written` are the files that earlier steps write.
+    """Return what a step is made of, by the names that a message has for its parts.
+
+    As {"grounding's settings": …, "the serving's settings": …, "captions.jsonl": its state}.
+    `written` are the files that earlier steps write: they change when those run, and are no part.
+    """
+    # In `forward()`, a look at a file of a storage has the waiting steps run: not here.
     with outside_forward():
         return _parts_of(step, written)
 
 
 def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # What a step is made of, each part under the name that a message has for it:
-    #     {"grounding's settings": …, "the serving's settings": …, "captions.jsonl": its state}
-    # A file that an earlier step writes is no part: it changes when that step runs.
     operator = step.operator
     parts: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
@@ -197,11 +187,11 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # For each attribute, what shows later whether it has changed: of a plain value its text,
-    # because a list may be changed in place; of any other object its id, which tells whether it was
-    # replaced.
+    """Return for each attribute what shows later whether it has changed."""
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
+        # Of a plain value its text, because a list may be changed in place. Of any other object its
+        # id, which tells whether it was replaced.
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))
         attributes[name] = repr(value)[:MOST_COMPARED] if is_plain else id(value)
     return attributes

@@ -22,10 +22,7 @@ def stand_in_for(value: Any) -> Any:
 
 
 class ForeignOperator:
-    """Replaces an operator of another library while `forward()` is called.
-
-    Its `run` becomes a step of the run; all else is the operator's own.
-    """
+    """Replaces an operator of another library while `forward()` is called: `run` becomes a step."""
 
     # None, too, while a copy is made: `__getattr__` is then asked for before `__init__` has run.
     _operator: Any = None
@@ -40,9 +37,9 @@ class ForeignOperator:
         return self._operator(*arguments, **keys)
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Note a step in which the operator runs on the file of the storage's step, and return what
-        its `run` will return, the name of a column. Where no `forward()` is running, or no storage
-        is among the arguments, the operator runs now.
+        """Note a step in which the operator runs, and return the name of its output column.
+
+        Where no `forward()` is running, or no storage is among the arguments, it runs now.
         """
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
@@ -64,8 +61,9 @@ class ForeignOperator:
 
 
 class ForeignStorage:
-    """Replaces a storage of another library while `forward()` is called. Where it is asked for
-    anything but its next step, such as a file, the steps that were called so far are run first.
+    """Replaces a storage of another library while `forward()` is called.
+
+    Where it is asked for anything but its next step, such as a file, the steps so far are run.
     """
 
     _storage: Any = None  # None, too, while a copy is made, as in ForeignOperator
@@ -94,8 +92,7 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
-    # What the operator's `run` would return: the value of its first argument whose name begins with
-    # `output`, or that argument's default. "" without such an argument.
+    """Return what the operator's `run` would return: its first argument named `output…`."""
     for name, value in _arguments_of_run(operator, arguments, keys).items():
         if name.startswith("output"):
             return value
@@ -105,8 +102,7 @@ def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, An
 def _arguments_of_run(
     operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]
 ) -> dict[str, Any]:
-    # The values of all arguments of the operator's `run` by name, also of those that have their
-    # defaults. Those of `keys` come first. Raises PlanError where `run` doesn't take them.
+    """Return all arguments of the operator's `run` by name, defaults too. Raises PlanError."""
     try:
         signature = inspect.signature(operator.run)
     except ValueError:  # not every callable tells its arguments

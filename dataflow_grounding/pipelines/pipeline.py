@@ -89,21 +89,21 @@ class Pipeline:
         return self._record([])
 
     def _record(self, steps: list[Step]) -> list[Step]:
-        # Adds the steps that `forward()` calls to `steps`, and returns `steps`. None is run: not
-        # even, as in a run, before `forward()` looks at a file.
+        """Add the steps that `forward()` calls to `steps`, and return it."""
+        # None is run: not even, as in a run, before `forward()` looks at a file.
         with holding(noted_steps, steps), holding(before_looking, None):
             self._call_operators()
         return steps
 
     def _call_operators(self) -> None:
-        # Calls `forward()`, whose operators note their steps. Storages begin at their first step.
+        """Call `forward()`, whose operators note their steps."""
         # Only steps that this thread calls are noted. For one that another thread calls, the
-        # storage puts an error's text into `errors_of_threads`.
+        # storage puts an error's text here.
         errors_of_threads: list[str] = []
         replaced: dict[str, Any] = {}  # the attributes to put back in the end
         try:
             for storage in self._storages():
-                storage.reset()
+                storage.reset()  # to its first step
                 bucket.fill(storage.cache_path)  # if that is an address, its files are fetched
                 storage.strays = errors_of_threads
             replaced = self._replace_foreign()
@@ -120,10 +120,9 @@ class Pipeline:
                 storage.strays = None
 
     def _replace_foreign(self) -> dict[str, Any]:
-        # Puts wrappers in place of attributes that belong to other libraries. Thereby their
-        # operators become steps of the run, and it is noticed when `forward()` looks at a file of
-        # their storages. Operators in lists stay as they are. Returns what was replaced, by
-        # attribute.
+        """Put stand-ins in place of what is of other libraries; return that by attribute."""
+        # Their operators become steps of the run, and it is noticed when `forward()` looks at a
+        # file of their storages. Operators in lists stay as they are.
         stand_ins: dict[str, Any] = {}
         for name, value in vars(self).items():
             is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
@@ -135,8 +134,7 @@ class Pipeline:
         return replaced
 
     def _refuse_without_storage(self, error: AttributeError) -> None:
-        # Raises PlanError if the error comes of the commonest mistake: a pipeline without a
-        # storage, or with something else in its place.
+        """Raise PlanError if the error comes of a pipeline without a storage."""
         storage = vars(self).get("storage")
         is_storage = callable(getattr(storage, "step", None))
         # `self.storage` failed, or `self.storage.step`
@@ -221,10 +219,9 @@ class Pipeline:
         return last
 
     def _call_and_run(self, steps: StepByStep) -> None:
-        # Runs the steps that `forward()` calls. Raises NoRecordLeft.
+        """Run the steps that `forward()` calls. Raises NoRecordLeft."""
         try:
-            # Where `forward()` looks at a file of a storage, the steps that it has called so far
-            # are run first.
+            # Where `forward()` looks at a file of a storage, the steps so far are run first.
             with holding(noted_steps, steps), holding(before_looking, steps.run):
                 self._call_operators()
         except FileNotFoundError as error:
@@ -267,8 +264,8 @@ class Pipeline:
 
 
 def _check_plain(returned: Any, name: str) -> None:
-    # Raises PlanError where `forward()` returned something that has yet to be run: then it has
-    # called no operator.
+    """Raise PlanError where `forward()` returned something that has yet to be run."""
+    # Then it has called no operator.
     is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
     if is_waiting:
         returned.close()  # else Python warns that nobody awaits it

@@ -12,35 +12,15 @@ _VERIFIED = "Are the expressions with verified: false wrong, and those with true
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes.
 
-    With `fuse`, both are asked for in one request. Otherwise the model is asked for the boxes of
-    `phrases_per_request` phrases at once, `samples` times.
+    With `fuse`, both are asked for in one request; with `classes`, as PhraseLister takes them, no
+    caption is needed. `tiles` are the `size` and `overlap` of a TileGrounder. Boxes are looked at
+    again with `zoom` by a BoxRefiner, with `verify` by a BoxVerifier, with `check` by a BoxChecker
+    and a MissingFinder. A NegativePhraser makes `negatives` up, and takes phrases of
+    `other_images`. `judge` is the model that judges, and grounds again; None takes `serving`.
 
-    Args:
-        storage: The storage, at its first step.
-        serving: The model that is asked.
-        classes: What to look for in every image, as PhraseLister takes it; then no caption is
-            needed.
-        fuse: Whether expressions and boxes are asked for at once.
-        phrases_per_request: Most phrases of a request for boxes.
-        samples: Answers to each question about boxes, merged to one.
-        tiles: Settings of tiles in which boxes are looked for, too (TileGrounder): `size`,
-            `overlap`. None looks at the whole image alone.
-        zoom: Whether small boxes are looked for again in enlarged crops (BoxRefiner).
-        verify: Whether boxes are grounded once more and compared (BoxVerifier).
-        check: Whether the judge looks at every box, in one request an image, and what is missing is
-            asked for (BoxChecker, MissingFinder).
-        judge: The model that judges, and grounds again; None takes `serving`.
-        negatives: How many negatives each image should have: phrases of what isn't in it, made up
-            from its own phrases and `other_images`, and kept if `serving` finds nothing of them,
-            and the judge calls them absent.
-        other_images: Phrases of other images.
-        proposed: Whether the records have boxes already, such as a detector's: no others are asked
-            for but missing ones, and `check` is on.
-        **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
-
-    Raises:
-        SpecError: `fuse` is next to classes or several samples, `tiles` next to what looks at the
-            whole image alone, or a setting is wrong.
+    With `proposed`, the records have boxes already, such as a detector's: only missing ones are
+    asked for, and all are checked. All operators that ask for boxes have the settings `boxes`.
+    Raises SpecError for settings that are wrong, or don't go together.
     """
 
     name = "image_grounding"
@@ -86,8 +66,11 @@ class ImageGroundingPipeline(Pipeline):
     ) -> None:
         self.storage = storage
         self.proposed = proposed
-        if fuse:
-            _refuse_with_fuse(has_classes=bool(classes), samples=samples)
+        if fuse and (classes or samples > 1):
+            setting = "data.classes" if classes else "workflow.samples"
+            raise SpecError(
+                f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
+            )
         if tiles is not None:
             _refuse_with_tiles(
                 fuse=fuse,
@@ -155,16 +138,8 @@ class ImageGroundingPipeline(Pipeline):
         )
 
 
-def _refuse_with_fuse(*, has_classes: bool, samples: int) -> None:
-    if has_classes or samples > 1:
-        setting = "data.classes" if has_classes else "workflow.samples"
-        raise SpecError(
-            f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
-        )
-
-
 def _refuse_with_tiles(**is_wanted_by_setting: bool) -> None:
-    # Raises SpecError for the first setting of the workflow that is wanted.
+    """Raise SpecError for the first setting of the workflow that is wanted."""
     for name, is_wanted in is_wanted_by_setting.items():
         if is_wanted:
             raise SpecError(
@@ -282,13 +257,11 @@ class ImageRegionCaptionPipeline(Pipeline):
         self.captioner = steps.RegionCaptioner(serving, marks=marks)
 
     def forward(self) -> None:
-        """Run both steps: draw the boxes, then describe them.
-
-        Of the columns with other names, `answer` is the second step's, all others the first's.
-        """
+        """Run both steps: draw the boxes, then describe them."""
         marker_keys: dict[str, str] = {}  # {"output_prompt_key": "region_prompt"}
         captioner_keys: dict[str, str] = {}
         for name, column in self.columns.items():
+            # `answer` is the second step's, all others are the first's
             keys = captioner_keys if name == "answer" else marker_keys
             keys[f"output_{name}_key"] = column
         self.marker.run(
