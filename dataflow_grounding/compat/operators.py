@@ -213,9 +213,9 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        """Send earlier turns as turns, if their roles are in an order that endpoints take."""
-        # In any other order, they stay a part of the request's input. Endpoints take
-        #     system, system, user, assistant, user, assistant
+        """Return a request that sends earlier turns as turns, if their order allows it."""
+        # Endpoints take this order of roles: system, system, user, assistant, user, assistant. In
+        # any other, earlier turns stay a part of the request's input.
         if not earlier or not self.serving.takes_turns:
             return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]

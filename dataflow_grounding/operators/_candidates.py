@@ -79,7 +79,7 @@ def of_other_images(
     for phrase in phrases:
         key = class_key(phrase)
         if not _occurs_in(text_keys, key):
-            # As if at random, and the same ones whatever order the phrases come in.
+            # As if at random, but the same ones in any order of the phrases.
             digest = hashlib.sha256(f"{record.unique_id}\0{key}".encode()).digest()
             ranked.append((digest, phrase))
     return [phrase for _, phrase in sorted(ranked)[:count]]

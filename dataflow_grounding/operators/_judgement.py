@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.operators._box_decisions import Expression
-from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
+from dataflow_grounding.operators._box_groups import Part, groups_of
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.operator_base import Ask, Image
-from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_check
+from dataflow_grounding.tasks.checks import BoxVerdict, Checked, DrawnBox, Presence, box_check
 
 
 class Judgement(NamedTuple):
@@ -40,7 +41,10 @@ async def ask_judge(
         texts = [expression_by_place[part.place]["text"] for part in parts]
         boxes = []
         for part in parts:
-            boxes += drawn(expression_by_place[part.place], part.boxes)
+            expression = expression_by_place[part.place]
+            for number in part.boxes:
+                bbox = box_of(expression["instances"][number]["bbox"])
+                boxes.append(DrawnBox(expression["text"], bbox))
         return await ask(box_check(image, texts, boxes, box_format))
 
     judgement = Judgement({}, {}, {})

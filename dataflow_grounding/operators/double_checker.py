@@ -1,6 +1,5 @@
 """Operator: asks whether each expression means its regions, and corrects what doesn't."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -91,7 +90,12 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        """Return the result of each expression by its number."""
+        """Return the result of each expression, or its request's error, by its number."""
+
+        def first_box(number: int) -> Bbox:
+            first_place = to_check.verdicts[number].places[0]
+            return box_of(to_check.regions[first_place]["bbox"])
+
         # Expressions whose first regions are near each other share a request, or several if they
         # are more than `regions_per_request`.
         results: dict[int, Result] = {}
@@ -102,27 +106,13 @@ class DoubleChecker(RegionOperator):
                     numbers_in_group.append(number)
             ask_once = partial(self._ask_once, image, to_check, group, ask)
             for numbers in batched(numbers_in_group, self.regions_per_request):
-                results |= await self._results_of(numbers, to_check, ask_once)
-        return results
-
-    async def _results_of(
-        self,
-        numbers: list[int],
-        to_check: ExpressionsToCheck,
-        ask_once: Callable[[list[int]], Awaitable[list[Verdict]]],
-    ) -> dict[int, Result]:
-        """Return each expression's result; all have the error if the reply fails."""
-
-        def first_box(number: int) -> Bbox:
-            first_place = to_check.verdicts[number].places[0]
-            return box_of(to_check.regions[first_place]["bbox"])
-
-        results: dict[int, Result] = {}
-        try:
-            for some_numbers, verdicts in await ask_in_parts(numbers, ask_once, first_box):
-                results.update(zip(some_numbers, verdicts, strict=True))
-        except RecordError as error:
-            return dict.fromkeys(numbers, error)
+                try:
+                    answers = await ask_in_parts(numbers, ask_once, first_box)
+                except RecordError as error:
+                    results.update(dict.fromkeys(numbers, error))
+                    continue
+                for some_numbers, verdicts in answers:
+                    results.update(zip(some_numbers, verdicts, strict=True))
         return results
 
     async def _ask_once(

@@ -113,13 +113,15 @@ class NegativePhraser(BoxOperator):
         missing_count = self._missing_count(own_expressions)
         # Some candidates turn out to be in the picture, so more are made than are missing.
         candidate_count = SPARE * missing_count
-        made = await self._make(record, image, own_expressions, candidate_count, ask)
-        looked_for = await self._look_for(image, made.candidates, missing_count, ask)
+        candidates, error_of_making = await self._make(
+            record, image, own_expressions, candidate_count, ask
+        )
+        looked_for = await self._look_for(image, candidates, missing_count, ask)
         update = {
             self.keys.output: [*own_expressions, *looked_for.negatives],
             self.keys.candidates: looked_for.left_out,
         }
-        error = looked_for.error or made.error
+        error = looked_for.error or error_of_making
         return Partial(update, error) if error else update
 
     async def _make(
@@ -129,7 +131,8 @@ class NegativePhraser(BoxOperator):
         own_expressions: Sequence[Expression],
         count: int,
         ask: Ask,
-    ) -> "_Made":
+    ) -> tuple[list[Expression], RecordError | None]:
+        """Return the candidates, and the error where the model gave no changed phrases."""
         caption = str(record.get(self.keys.caption) or "")
         region_types = types_of(record, self.keys.regions)
         # What these name is in the picture: no phrase in them can be a negative.
@@ -144,7 +147,7 @@ class NegativePhraser(BoxOperator):
         except RecordError as why:
             error = why  # other images' phrases are looked for all the same
         changed = without_named(image_texts, changed)
-        return _Made(candidates_of(record, own_expressions, changed, from_others), error)
+        return candidates_of(record, own_expressions, changed, from_others), error
 
     async def _changed_phrases(
         self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
@@ -184,13 +187,6 @@ class NegativePhraser(BoxOperator):
         answers = await self.ground(image, texts_of(candidates), ask)
         why_of_status = {"none": "", "grounded": "it was found"}
         return [why_of_status.get(answer.status, "it may be there") for answer in answers]
-
-
-class _Made(NamedTuple):
-    """The candidates that were made up."""
-
-    candidates: list[Expression]
-    error: RecordError | None  # where the model gave no changed phrases
 
 
 class _LookedFor(NamedTuple):
