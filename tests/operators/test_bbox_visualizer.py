@@ -4,8 +4,10 @@ in their folder.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -30,6 +32,11 @@ def photo(tmp_path: Path) -> Path:
 def drawn(photo: Path, expressions: list[Any], **more: Any) -> Path:
     row = {"image_path": str(photo), "expressions": expressions, "image_id": "p", **more}
     return Path(BBoxVisualizer(photo.parent / "out")(row)["image_with_bbox"])
+
+
+def test_a_copy_of_its_file_needs_names_of_the_door_alone() -> None:
+    source = inspect.getsource(inspect.getmodule(BBoxVisualizer))  # type: ignore[arg-type]
+    assert set(re.findall(r"from (dataflow_grounding\S*) import", source)) == {"dataflow_grounding"}
 
 
 @pytest.mark.slow

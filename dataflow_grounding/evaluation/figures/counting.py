@@ -32,7 +32,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
     sharing_boxes,
 )
 from dataflow_grounding.evaluation.figures.alike import Place, alike_in
-from dataflow_grounding.evaluation.figures.same_files import DataSet, find_files, short_digest
+from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest, tell_apart
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.formats.selection import status_of
 
@@ -176,7 +176,7 @@ class FigureCounts:
         """Return the figures of pictures, set `named`, and count phrases by picture."""
         unread = set[str]()
         if self._read:
-            unread = find_files(self._data_sets)
+            unread = tell_apart(self._data_sets)
         else:  # no picture is opened: one is told from others by its name
             for data_set in self._data_sets:
                 for name, picture in data_set.pictures.items():

@@ -52,7 +52,7 @@ def short_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def find_files(data_sets: Sequence[DataSet]) -> set[str]:
+def tell_apart(data_sets: Sequence[DataSet]) -> set[str]:
     """Set each picture's `file`, and return the names of those that can't be read.
 
     Few files are read. If no other file has a file's size, its bytes are made of its name and size.
