@@ -76,7 +76,7 @@ def to_reading(
     parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
 ) -> Reading:
     """Turn a reply's boxes into pixels of the upright image, which has the size `original`."""
-    return _BoxReader(box_format, original, sent, phrases).read(parsed)
+    return _BoxReader(parsed, box_format, original, sent, phrases).read()
 
 
 class _NothingThere(Exception):
@@ -101,84 +101,76 @@ class _BoxReader:
     """Makes one Reading of one reply: `read` is called once, and the other methods add to it."""
 
     def __init__(
-        self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
+        self,
+        parsed: ParsedReply,
+        box_format: BoxFormat,
+        original: Size,
+        sent: Size,
+        phrases: dict[int, str],
     ) -> None:
+        self.parsed = parsed
         self.format = box_format
         self.original = original
         self.sent = sent
         self.phrases = phrases
         self.cached_owners: dict[tuple[int | None, str | None], _Owner] = {}  # by id and label
         self.reading = Reading([])
-        self.dropped: list[Dropped] = []  # by the parser, and here
+        self.dropped = [*parsed.dropped]  # by the parser, and here
         self.absent: set[int] = set()  # ids of phrases that the reply says aren't there
         self.says_all_absent = False  # an absence without a label and an id, which is of all
         self.says_any_absent = False
-        self.all_boxes: Sequence[RawBox] = ()  # of the reply
         # The place in `reading.boxes` of each box kept, by its phrase's id and its pixels.
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
         self.out_of_scale: list[tuple[float, ...]] = []  # numbers of boxes dropped for their scale
 
-    def read(self, parsed: ParsedReply) -> Reading:
-        self.reading.notes += parsed.notes
-        if parsed.truncated:
+    def read(self) -> Reading:
+        self.reading.notes += self.parsed.notes
+        if self.parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
-        self.all_boxes = parsed.boxes
-        self.dropped += parsed.dropped
         # What makes all numbers or ids doubtful refuses the reply, before any box is taken.
-        self.check_sizes(parsed)
-        self.check_tags(parsed)
-        self.check_ids(parsed)
-        self.take_answers(parsed)
-        self.judge_phrases_without_box(parsed)
-        return self.reading
-
-    def take_answers(self, parsed: ParsedReply) -> None:
-        self.take_statuses(parsed)
-        for absence in parsed.absences:
+        self.check_sizes()
+        self.check_tags()
+        self.check_ids()
+        self.take_statuses()
+        for absence in self.parsed.absences:
             self.take_absence(absence)
-        self.take_boxes(parsed)
-        if any(parsed.words) or parsed.texts or parsed.stated:
-            self.take_words(parsed)
+        self.take_boxes()
+        if any(self.parsed.words) or self.parsed.texts or self.parsed.stated:
+            self.take_words()
         if len(self.reading.boxes) >= _RUNAWAY:
             self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
+        self.judge_phrases_without_box()
+        return self.reading
 
-    def judge_phrases_without_box(self, parsed: ParsedReply) -> None:
+    def judge_phrases_without_box(self) -> None:
         """Note the phrases without a box that may be in the picture all the same."""
+        reading = self.reading
         if not self.says_all_absent:
-            self.find_unnamed()
+            named = {box.id for box in reading.boxes} | self.absent | set(reading.statuses)
+            reading.unnamed += [number for number in self.phrases if number not in named]
         # A phrase without a box is absent, unless its answer may have been lost. Absences are
         # looked at, too: a phrase that is said to be absent may have a box.
-        may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
+        may_have_lost_answers = self.parsed.points or self.parsed.truncated or self.dropped
         if may_have_lost_answers or self.absent:
-            self.find_unread(parsed)
-        if not self.reading.boxes and not self.reading.statuses:
+            self.find_unread()
+        if not reading.boxes and not reading.statuses:
             self.check_absence_is_said()
 
-    def find_unnamed(self) -> None:
-        """Note the phrases that the reply says nothing of."""
-        reading = self.reading
-        named: set[int | None] = {*self.absent, *reading.statuses}
-        for box in reading.boxes:
-            named.add(box.id)
-        for number in self.phrases:
-            if number not in named:
-                reading.unnamed.append(number)
-
-    def check_sizes(self, parsed: ParsedReply) -> None:
+    def check_sizes(self) -> None:
         """Refuse a reply that states a size of the picture, unless it may and the size is right."""
         # Where pixels weren't asked for, numbers next to a size are likely in pixels all the same,
         # unless the answer is addressed: then it is as asked.
-        may_state_size = self.format.scale == "px" or parsed.addressed
-        for axis, side in parsed.sizes:
+        may_state_size = self.format.scale == "px" or self.parsed.addressed
+        for axis, side in self.parsed.sizes:
             is_right = side in (self.original[axis], self.sent[axis])
             if not may_state_size or not is_right:
                 raise UnreadableReply(
                     f"the reply tells of a picture with a side of {side:g} px", "another picture"
                 )
 
-    def check_tags(self, parsed: ParsedReply) -> None:
+    def check_tags(self) -> None:
         """Refuse boxes in tags, as `<box>`, where anything but thousandths was asked for."""
         # In every family's tags, numbers are thousandths, x first. A family's format, and one that
         # was measured, are of the model, tags included. With parts of 1, `to_pixels` finds
@@ -187,18 +179,18 @@ class _BoxReader:
         is_general = box_format.name.startswith(f"{box_format.order}_")
         is_thousandths = box_format.scale in _THOUSANDTHS and box_format.order == "xyxy"
         is_from_0_to_1 = box_format.scale == 1
-        if parsed.tagged and is_general and not is_thousandths and not is_from_0_to_1:
+        if self.parsed.tagged and is_general and not is_thousandths and not is_from_0_to_1:
             raise UnreadableReply(
                 f"the reply has tags whose numbers are thousandths, x first, and {box_format.name}"
                 " was asked for",
                 OTHER_SCALE,
             )
 
-    def check_ids(self, parsed: ParsedReply) -> None:
+    def check_ids(self) -> None:
         """Refuse a reply with an id that no phrase has: its ids may number the boxes instead."""
         if not self.phrases:
             return
-        for raw in (*parsed.boxes, *parsed.absences):
+        for raw in (*self.parsed.boxes, *self.parsed.absences):
             if raw.id is None or raw.id in self.phrases:
                 continue  # if its label is another phrase's, `keep` drops this box alone
             # A label without a word of any phrase is of something that nobody asked for. Its id
@@ -209,15 +201,15 @@ class _BoxReader:
                 why = self.owner_of(raw).why_none  # "id 9 is of no phrase"
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
-    def take_boxes(self, parsed: ParsedReply) -> None:
+    def take_boxes(self) -> None:
         """Add the boxes to the reading; what can't be used comes to `dropped`."""
-        boxes = parsed.boxes
+        boxes = self.parsed.boxes
         if self.format.scale == "grid_32":
-            boxes = boxes + parsed.points  # two numbers are two cells
-        elif parsed.points and not boxes:
+            boxes = boxes + self.parsed.points  # two numbers are two cells
+        elif self.parsed.points and not boxes:
             raise UnreadableReply("the reply has points where boxes were asked for", "points")
-        elif parsed.points:
-            self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
+        elif self.parsed.points:
+            self.note("dropped", f"{len(self.parsed.points)} points, which are not boxes")
         for raw in boxes:
             try:
                 self.keep(raw, self.to_pixels(raw))
@@ -248,15 +240,15 @@ class _BoxReader:
             OTHER_SCALE,
         )
 
-    def take_words(self, parsed: ParsedReply) -> None:
+    def take_words(self) -> None:
         """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
         asked = Asked.of(self.format, self.sent, self.original)
         phrases = self.found_and_missing_phrases()
-        for text in parsed.stated:
+        for text in self.parsed.stated:
             if not states_as_asked(text, asked, thing_count=len(phrases.found)):
                 raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
-        remarks = self.judge_words(parsed, phrases, asked)
-        remarks += self.judge_texts(parsed.texts, phrases, asked)
+        remarks = self.judge_words(phrases, asked)
+        remarks += self.judge_texts(phrases, asked)
         different_remarks = dict.fromkeys(remarks)  # each once, in order
         remark = " … ".join(" ".join(text.split()) for text in different_remarks)
         if remark:
@@ -273,11 +265,11 @@ class _BoxReader:
             },
         )
 
-    def judge_words(self, parsed: ParsedReply, phrases: _Phrases, asked: Asked) -> list[str]:
+    def judge_words(self, phrases: _Phrases, asked: Asked) -> list[str]:
         """Judge the words before and after the answer; return the ones that aren't empty."""
-        labels = [box.label for box in parsed.boxes if box.label]
+        labels = [box.label for box in self.parsed.boxes if box.label]
         things = [*phrases.found.values(), *labels]  # words may use either name of a thing
-        before, after = parsed.words
+        before, after = self.parsed.words
         for words, is_after in ((before, False), (after, True)):
             self.check_harm(words, things, asked, is_after=is_after)
             self.add_doubts(words, phrases.found, phrases.missing)
@@ -285,32 +277,30 @@ class _BoxReader:
             self.reading.unsure.update(left_out)
         return [words for words in (before, after) if words]
 
-    def judge_texts(self, texts: Sequence[KeyText], phrases: _Phrases, asked: Asked) -> list[str]:
+    def judge_texts(self, phrases: _Phrases, asked: Asked) -> list[str]:
         """Judge the texts under unknown keys as words are judged; return those worth a remark."""
         remarks: list[str] = []
         texts_by_key: dict[str, list[str]] = {}  # of keys next to the list of boxes
-        for each in texts:
+        things = list(phrases.found.values())
+        for each in self.parsed.texts:
             is_in_item = each.id is not None
             if not is_in_item and has_role(each.key, "thinking"):
-                self.judge_thinking(each.text, phrases)
+                # What a model thought refuses nothing, and is no remark.
+                self.reading.doubts.update(thought_against(each.text, phrases.found))
+                self.reading.unsure.update(
+                    left_out_in(each.text, phrases.missing, things, is_thinking=True)
+                )
                 continue
             is_worth_remark = self.judge_text(each, phrases, asked)
             if is_worth_remark:
                 remarks.append(f"{each.key}: {each.text}")
             if not is_in_item and each.text not in _FALSE:  # "skipped": 0
                 texts_by_key.setdefault(each.key, []).append(each.text)
-        things = list(phrases.found.values())
         for key, texts_of_key in texts_by_key.items():
             said = f"{key}: {', '.join(texts_of_key)}"  # "left_out: a fork, a cup"
             said = said.replace("_", " ")
             self.reading.unsure.update(left_out_in(said, phrases.missing, things, is_before=True))
         return remarks
-
-    def judge_thinking(self, text: str, phrases: _Phrases) -> None:
-        """Take doubts from what a model thought: it refuses nothing, and is no remark."""
-        things = list(phrases.found.values())
-        self.reading.doubts.update(thought_against(text, phrases.found))
-        self.reading.unsure.update(left_out_in(text, phrases.missing, things, is_thinking=True))
 
     def judge_text(self, key_text: KeyText, phrases: _Phrases, asked: Asked) -> bool:
         """Refuse a text, or take doubts from it. Return whether it is worth a remark."""
@@ -357,13 +347,13 @@ class _BoxReader:
         elif self.phrases:  # without phrases, nobody asked for what is absent
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
-    def find_unread(self, parsed: ParsedReply) -> None:
+    def find_unread(self) -> None:
         """Note the phrases that are unread, and those that are unsure."""
         reading = self.reading
         found_ids = {box.id for box in reading.boxes if box.id is not None}
         unread = self.absent & found_ids  # the reply contradicts itself
         whys_without_owner: list[str] = []  # of what may be the box of any phrase
-        unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
+        unused: list[RawBox | Dropped] = [*self.dropped, *self.parsed.points]
         for item in unused:
             phrase_id, why_none = self.owner_of(item)
             if phrase_id is not None:
@@ -375,7 +365,7 @@ class _BoxReader:
                 whys_without_owner.append(why_none)
         reading.unread = sorted(unread)
         answered = found_ids | unread | self.absent | set(reading.statuses)
-        if parsed.truncated:
+        if self.parsed.truncated:
             self.note_others_unsure("what the reply is cut off before", answered)
         elif whys_without_owner:  # "a box without an id or a label"
             self.note_others_unsure(f"{whys_without_owner[0]}: it", answered)
@@ -427,16 +417,16 @@ class _BoxReader:
         if (code, text) not in self.reading.notes:
             self.note(code, text)
 
-    def take_statuses(self, parsed: ParsedReply) -> None:
+    def take_statuses(self) -> None:
         """Keep the known statuses of the phrases; without phrases, those of all ids."""
         statuses = self.reading.statuses
-        for phrase_id, status in parsed.statuses.items():
+        for phrase_id, status in self.parsed.statuses.items():
             is_id_taken = phrase_id in self.phrases or not self.phrases
             if is_id_taken and status in STATUSES:
                 statuses[phrase_id] = status
             else:
                 self.note("dropped", f"status {status[:40]!r} of phrase {phrase_id}")
-        for phrase_id, reason in parsed.reasons.items():
+        for phrase_id, reason in self.parsed.reasons.items():
             if phrase_id in statuses:
                 self.reading.reasons[phrase_id] = reason
 
@@ -558,17 +548,17 @@ class _BoxReader:
     @cached_property
     def has_names(self) -> bool:
         """Whether any box has an id or a label."""
-        return any(box.label or box.id is not None for box in self.all_boxes)
+        return any(box.label or box.id is not None for box in self.parsed.boxes)
 
     @cached_property
     def label_counts(self) -> Counter[str | None]:
-        return Counter(box.label for box in self.all_boxes)
+        return Counter(box.label for box in self.parsed.boxes)
 
     @cached_property
     def named_ids(self) -> set[int]:
         """Of phrases that a box names by its id or by an equal label."""
         named = set()
-        for box in self.all_boxes:
+        for box in self.parsed.boxes:
             if box.id is not None:
                 named.add(box.id)
             elif box.label:

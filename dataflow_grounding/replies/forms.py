@@ -157,8 +157,11 @@ class _FormReader:
     def read_first_form(self, answer: Answer) -> _Words:
         """Add the boxes of the first form that fits; return the words next to them."""
         inside = answer.text.strip()
-        words = self.read_marked(inside)  # [] where there are none; None where another form is
-        if words is not None:
+        if has_tokens(inside) and not inside.startswith(("{", "[")):
+            words: list[str] | None = read_tokens(inside, self.parsed)
+        else:
+            words = read_caption(inside, self.parsed)
+        if words is not None:  # those before the first box, then those after each
             before_first, after_each = words[:1], words[1:]
             before = " ".join([answer.before, *before_first])
             after = " … ".join([*after_each, answer.after])
@@ -192,12 +195,6 @@ class _FormReader:
         if _GOES_ON.fullmatch(f"{after_json}{answer.after}".strip()) is not None:
             self.parsed.truncated = True  # "[{…}, {…}] ..."
         return _Words(before, " ".join([*found.comments, after_json, answer.after]))
-
-    def read_marked(self, text: str) -> list[str] | None:
-        """Add boxes in tokens or a caption; return the words before the first, then after each."""
-        if has_tokens(text) and not text.startswith(("{", "[")):
-            return read_tokens(text, self.parsed)
-        return read_caption(text, self.parsed)
 
     def read_items(self, values: Sequence[Any]) -> None:
         read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
