@@ -196,7 +196,7 @@ def _give_partner(
     candidates_of: Sequence[Sequence[int]],
     tried: set[int],  # found boxes that were looked at on the way here
 ) -> bool:
-    """Give a wanted box one of its candidates, if need be one that is given up for another."""
+    """Give a wanted box one of its candidates, if need be one whose owner can take another."""
     for found_index in candidates_of[wanted_index]:
         if found_index in tried:
             continue

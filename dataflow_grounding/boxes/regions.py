@@ -211,7 +211,7 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    """A single box, such as [1, 2, 3, 4], becomes a list of one; so does 7, a wrong one."""
+    """Put a single box, such as [1, 2, 3, 4] or a wrong 7, into a list."""
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):

@@ -547,7 +547,6 @@ class _BoxReader:
 
     @cached_property
     def has_names(self) -> bool:
-        """Whether any box has an id or a label."""
         return any(box.label or box.id is not None for box in self.parsed.boxes)
 
     @cached_property

@@ -373,7 +373,7 @@ class _Reader:
     def read_list_under(
         self, key: str, fields: Mapping[str, Any], level: int, label: str | None
     ) -> None:
-        """Add the items under a key. A key such as "labels" may have their labels."""
+        """Add the items under a key, with their labels where another key has a list of these."""
         labels = next((fields[other] for other in fields if has_role(other, "label_list")), None)
         if labels:
             self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
@@ -405,7 +405,6 @@ class _Reader:
         return kept
 
     def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
-        """Return the keys that hold a list of items."""
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
             return keys
@@ -469,7 +468,6 @@ class _Reader:
             self.parsed.absences.append(item)
 
     def add_boxes_of_item(self, fields: Mapping[str, Any], item: RawBox, found: Boxes) -> None:
-        """Add an item's boxes and points, with its label, id, score and evidence."""
         score = next((fields[key] for key in fields if has_role(key, "score")), None)
         evidence = fields.get("evidence")
         if evidence not in EVIDENCE:
@@ -847,7 +845,7 @@ class _Reader:
 
 
 def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -> None:
-    """All phrases together are one answer, and each key for a list is another."""
+    """Take all phrases together for one answer, and each key for a list for another."""
     keys_of_answers = [*phrase_keys[:1], *list_keys]
     if not keys_of_answers:
         raise _no_list()
@@ -886,7 +884,7 @@ def _count_of_numbers(value: Any) -> int:
 
 
 def _check_picture(key: str, value: Any) -> None:
-    """Refuse `"image_index": 1`."""
+    """Refuse boxes of another picture: `"image_index": 1`."""
     if has_role(key, "zero") and number(value) != 0:
         raise _unknown("the reply has boxes of several pictures")
 

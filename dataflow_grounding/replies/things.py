@@ -68,7 +68,7 @@ def is_like(label: str, phrase: str) -> bool:
 
 
 def things_marked(text: str, things: Sequence[str]) -> str:
-    """Write "THING are on a tray." for "The red cups are on a tray." and "a red cup"."""
+    """Mark "The red cups are here." as "THING are here." where "a red cup" has a box."""
     for thing in sorted(set(things), key=len, reverse=True):
         words = [word for word in re.split(r"\s+", folded(thing)) if word not in ("the", "a", "an")]
         if not words:
@@ -81,7 +81,7 @@ def things_marked(text: str, things: Sequence[str]) -> str:
 
 
 def heads_marked(text: str, things: Sequence[str]) -> str:
-    """Write "THING is on a tray." for "The cup is on a tray." and "a red cup"."""
+    """Mark "The cup is here." as "THING is here." where "a red cup" has a box."""
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
             word = re.escape(head)

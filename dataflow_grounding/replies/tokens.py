@@ -156,8 +156,8 @@ def _read_glued(text: str, parsed: ParsedReply) -> bool:
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
-    """Add the boxes of CogVLM's caption, "A dog[[1,2,3,4]] on a sofa[[5,6,7,8]]."."""
-    boxes = list(_IN_CAPTION.finditer(text))
+    """Add the boxes of "A dog[[1,2,3,4]] on a sofa[[5,6,7,8]].", and return the other words."""
+    boxes = list(_IN_CAPTION.finditer(text))  # as CogVLM writes them
     if not boxes:
         return None
     words_follow = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
@@ -188,7 +188,7 @@ class _Thing(NamedTuple):
 
 
 def _things_before(text: str, boxes: Sequence[re.Match[str]]) -> list[_Thing] | None:
-    """The thing right before each box; None where it isn't clear what one of them is of."""
+    """Find the thing right before each box; None where it isn't clear what one of them is of."""
     things: list[_Thing] = []
     end_of_last = 0
     for box in boxes:
@@ -226,7 +226,7 @@ def _thing_at_end(text: str) -> str | None:
 
 
 def _tags_of(text: str) -> list[_Tag]:
-    """<ref>, <|ref|>, <|ref_start|> and their ends."""
+    """Find <ref>, <|ref|>, <|ref_start|> and their ends."""
     tags: list[_Tag] = []
     # The mention of <collection mention="cups">, of all boxes up to </collection>
     collection = ""
@@ -302,7 +302,7 @@ def _layout_of(parts: Sequence[_Part]) -> str:
 
 
 def _drop_label_without_box(parts: Sequence[_Part], parsed: ParsedReply) -> None:
-    """The plate of "<ref>cup</ref><box>…</box><ref>plate</ref>" has no box."""
+    """Drop the plate of "<ref>cup</ref><box>…</box><ref>plate</ref>", which has no box."""
     layout = _layout_of(parts)
     without_words = layout.replace("w", "")
     are_labels_first = without_words.startswith("l")  # else the last label is that of the last box
@@ -312,7 +312,7 @@ def _drop_label_without_box(parts: Sequence[_Part], parsed: ParsedReply) -> None
 
 
 def _check_words_between(parts: Sequence[_Part]) -> None:
-    """Words between a label and its box may say that the box is of something else."""
+    """Refuse words between a label and its box by which the box may be of something else."""
     for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
         if (label.kind, words.kind, box.kind) != ("label", "words", "box"):
             continue

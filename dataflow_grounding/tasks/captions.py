@@ -124,7 +124,7 @@ def _region_numbers(sentence: str) -> list[int]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """Return a text with <region8> for <region2> where its `places`, from 0, are (4, 7)."""
+    """Number a text's regions among all: <region2> is <region8> where `places` are (4, 7)."""
 
     def renumbered_region(match: re.Match[str]) -> str:
         number = int(match[1][:_MOST_DIGITS])

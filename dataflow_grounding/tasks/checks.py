@@ -186,7 +186,7 @@ def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
 
 
 def _has_opposite_reason(verdict: BoxVerdict, phrase: str) -> bool:
-    """As where "a fork" has a "right" box because it holds "a spoon, not a fork"."""
+    """Whether "a fork" has a "right" box because it holds "a spoon, not a fork"."""
     if says_unseen(verdict.reason):  # the judge didn't see the picture
         return True
     return verdict.fit == "right" and denies_thing(verdict.reason, phrase)
@@ -246,7 +246,7 @@ def _is_there(item: Mapping[str, Any]) -> bool | None:
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    """What contradicts itself, as yes and 0 do, is unknown."""
+    """Read whether and how often a thing is there; yes and 0 contradict, and tell neither."""
     there = _is_there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:

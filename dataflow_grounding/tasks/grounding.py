@@ -155,7 +155,6 @@ def _answers_in(
 def _found(
     number: int, instances: list[dict[str, Any]], reading: Reading, has_box_in_padding: bool
 ) -> Found:
-    """What was found for the phrase `number`."""
     if instances:
         own_doubt = reading.doubts.get(number, "")
         return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)

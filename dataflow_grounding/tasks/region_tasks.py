@@ -100,7 +100,7 @@ def all_of(
     what: str,  # an answer's name in the error's text
     notes: Sequence[Note],
 ) -> list[T]:
-    """Return the answers in the order of their ids, from 1 to `count`, unless one is missing."""
+    """Return the answers in the order of their ids, from 1 to `count`. None may be missing."""
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
     if not missing:

@@ -85,7 +85,6 @@ class Wording:
         return replace(request, **changes)
 
     def _own_prompts_for(self, request: Request[Any]) -> dict[str, Any]:
-        """The fields of the request that the user's own prompts change."""
         changes: dict[str, Any] = {}
         prompt = request.prompt
         template = self.prompts.get(prompt.name or request.task)
