@@ -94,6 +94,42 @@ def test_honest_replies_are_rarely_doubted(asked: str, scene: Scene) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("asked", [X, Y, "xywh_1000", "cxcywh_1000"])
+@pytest.mark.parametrize("scene", [Scene(), Scene(level=False)], ids=["photos", "at any height"])
+def test_right_replies_are_rarely_asked_for_again(asked: str, scene: Scene) -> None:
+    runs, replies, first_ones = 8, 200, 50
+    asked_again = 0
+    for seed in range(runs):
+        judge = ReplyJudge(find_box_format(asked, ""))
+        chance = random.Random(seed)
+        for number, (size, seen) in enumerate(scenes(seed, replies, scene)):
+            reply = judged(judge, asked, size, seen)
+            judge.add(reply, "lying")
+            if judge.is_doubtful(reply):
+                asked_again += number >= first_ones
+                again = [(phrase, jittered(chance, bbox, size)) for phrase, bbox in seen]
+                second = judged(judge, asked, size, again)
+                judge.add(second, "lying")
+                judge.compare(reply, second)
+                reply = second
+            judge.learn(reply)
+    assert asked_again <= 0.015 * runs * (replies - first_ones)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", ["xyxy_500", "xyxy_px", Y])
+@pytest.mark.parametrize("scene", [Scene(), Scene(logo=True)], ids=["photos", "a logo"])
+def test_another_format_is_certain_within_140_replies(written: str, scene: Scene) -> None:
+    for seed in range(5):
+        judge = ReplyJudge(find_box_format(X, ""))
+        certain = []
+        for size, seen in scenes(seed, 140, scene):
+            judge.add(judged(judge, written, size, seen), "lying")
+            certain.append(judge.newly_certain("lying"))
+        assert set(certain) == {None, written}
+
+
+@pytest.mark.slow
 def test_two_corners_that_are_written_axis_by_axis_are_told() -> None:
     judge = experienced(X, Scene())
     told = 0
