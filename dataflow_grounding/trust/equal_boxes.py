@@ -2,10 +2,12 @@
 its pictures, or may not look at them.
 """
 
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.trust.reply_judge import JudgedReply
 
-IN_A_ROW = 10  # pictures from which on it is told: a model may not see its pictures
+IN_A_ROW = 10  # pictures from which on it is told
 
 
 class EqualBoxes:
@@ -16,16 +18,17 @@ class EqualBoxes:
         self._paths_in_a_row: set[str] = set()
         self._is_told = False
 
-    def add(self, reply: JudgedReply, path: str) -> str:
-        """Add a reply about the picture at `path`; return what to say, once, or ""."""
+    def add(self, reply: JudgedReply, ask: Ask, path: str) -> None:
+        """Add a reply about the picture at `path`, and warn once."""
         numbers = {box.numbers for box in reply.boxes}
         if not numbers:
-            return ""
+            return
         if numbers != self._last_numbers:
             self._paths_in_a_row.clear()  # a new row begins with this picture
         self._last_numbers = numbers
         self._paths_in_a_row.add(path)
-        if self._is_told or len(self._paths_in_a_row) < IN_A_ROW:
-            return ""
-        self._is_told = True
-        return f"the boxes of {IN_A_ROW} pictures in a row have the same numbers"
+        if len(self._paths_in_a_row) >= IN_A_ROW and not self._is_told:
+            self._is_told = True
+            warning = f"the boxes of {IN_A_ROW} pictures in a row have the same numbers"
+            ask.note("equal_boxes", warning)
+            say(f"Warning: {warning}. See whether the model is shown the pictures.")

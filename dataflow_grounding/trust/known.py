@@ -1,8 +1,7 @@
 """What is known of an endpoint, model and format: by checks, and by the replies themselves.
 
-A check asks about probe pictures, which have rectangles at known places. One that is answered as
-asked vouches for all replies before it. A run has its own `Known`. Records in memory share one for
-the whole process, so that each call doesn't check the same endpoint again.
+A run has its own `Known`. Records in memory share one for the whole process, so that each call
+doesn't check the same endpoint again.
 """
 
 import asyncio
@@ -34,42 +33,6 @@ if TYPE_CHECKING:
 FRESH = 600.0
 
 
-class Pace:
-    """How many requests were sent, and at how many the next check is due.
-
-    Requests come in stretches of `every`, each with one check at a random place.
-    """
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.unchecked = 0  # since the last check
-        self.next_check = 0  # 0 before the first one
-        self._stretch_end = 0  # of the stretch that `next_check` is in
-
-    def note_check(self, every: int) -> None:
-        """Note that a check is made; plan the next one, `every` requests apart on average."""
-        self.unchecked = 0
-        if self.sent < self.next_check:
-            return  # it was made for another reason, and the planned one stays
-        # The next stretch begins where the last one ended. If more than one stretch was sent since
-        # then, it is the stretch that `sent` is in. For `sent` 250 and `every` 100: from 200 on.
-        begin = max(self._stretch_end, self.sent - self.sent % every)
-        # The next check isn't due among the first few requests: the check that is made now covers
-        # these.
-        first = min(AT_THE_END, every // 2) + 1
-        self.next_check = begin + random.SystemRandom().randint(first, every)
-        self._stretch_end = begin + every
-
-
-class Answers:
-    """How many answers there were: now, and at two times before."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.vouched = 0  # the `count` when the last good check began, which vouches for these
-        self.returned = 0  # the `count` when the last call ended that returned its answers
-
-
 class Turns:
     """Lets the records of a run, and runs in other threads, make checks one by one."""
 
@@ -92,8 +55,26 @@ class Turns:
         all who ask the endpoint, raises that.
         """
         my_check: Future[BaseException | None] = Future()
-        if not await self._wait_to_begin(my_check, is_wanted):
-            return
+        while is_wanted():
+            with self._lock:
+                if self._under_way is None:
+                    self._under_way = my_check
+                under_way = self._under_way
+            if under_way is my_check:
+                await self._make(my_check, is_wanted, check)
+                return
+            # shielded, so that cancelling this waiter doesn't cancel the other's check
+            error_for_all = await asyncio.shield(asyncio.wrap_future(under_way))
+            if error_for_all is not None:
+                # Each waiter raises a copy of its own, because raising adds its traceback.
+                raise copy.copy(error_for_all)
+
+    async def _make(
+        self,
+        my_check: Future[BaseException | None],
+        is_wanted: Callable[[], bool],
+        check: Callable[[], Awaitable[None]],
+    ) -> None:
         error_for_all: BaseException | None = None
         try:
             if is_wanted():  # another thread's check may just have ended
@@ -107,32 +88,6 @@ class Turns:
                 self._under_way = None
             my_check.set_result(error_for_all)  # those who wait go on
 
-    async def _wait_to_begin(
-        self, my_check: Future[BaseException | None], is_wanted: Callable[[], bool]
-    ) -> bool:
-        # Waits until `my_check` is the one that is under way. False if it isn't wanted any more,
-        # because another one was made meanwhile. Raises another one's error that concerns all.
-        under_way = self._begin_unless_under_way(my_check)
-        while under_way is not my_check:  # somebody else's turn
-            if not is_wanted():
-                return False
-            # shielded, so that cancelling this waiter doesn't cancel the other's check
-            error_for_all = await asyncio.shield(asyncio.wrap_future(under_way))
-            if error_for_all is not None:
-                # Each waiter raises a copy of its own, because raising adds its traceback.
-                raise copy.copy(error_for_all)
-            under_way = self._begin_unless_under_way(my_check)
-        return True
-
-    def _begin_unless_under_way(
-        self, check: Future[BaseException | None]
-    ) -> Future[BaseException | None]:
-        # Returns the check that is under way: the given one, if there was no other.
-        with self._lock:
-            if self._under_way is None:
-                self._under_way = check
-            return self._under_way
-
 
 class Known:
     """What replies and checks have told of an endpoint, model and format."""
@@ -140,10 +95,21 @@ class Known:
     def __init__(self, asked: BoxFormat) -> None:
         self.judge = ReplyJudge(asked)
         self.probing: Probing | None = None  # from the first check on
-        self.pace = Pace()
-        self.answers = Answers()
         self.turns = Turns()
-        self.checked_at = -math.inf  # when the last check ended, by the monotonic clock
+
+        # Requests. They come in stretches, each with one check at a random place.
+        self.sent = 0
+        self.unchecked = 0  # sent since the last check
+        self.next_check = 0  # how many are sent when the next check is due; 0 before the first one
+        self._stretch_end = 0  # of the stretch that `next_check` is in
+
+        # Answers
+        self.answers = 0
+        self.vouched = 0  # the `answers` when the last good check began, which vouches for these
+        self.returned = 0  # the `answers` when the last call ended that returned its answers
+
+        # Checks
+        self.checked_at = -math.inf  # when the last one ended, by the monotonic clock
         self.kinds: set[PictureKind] = set()  # that were checked
         self.pictures_checked = 0  # sent for checks, without those that confirm a miss
         self.silent_checks = 0  # in a row: they told nothing
@@ -168,14 +134,26 @@ class Known:
             self.probing = Probing(self.judge.asked.format)
         return self.probing
 
-    def restart_counts(self) -> None:
-        """Count from 0 again what came since the last check, once that check holds no more.
+    def plan_next_check(self, every: int) -> None:
+        """Plan the check after one that is made now: `every` requests apart on average."""
+        self.unchecked = 0
+        if self.sent < self.next_check:
+            return  # it is made for another reason, and the planned one stays
+        # The next stretch begins where the last one ended. If more than one stretch was sent since
+        # then, it is the stretch that `sent` is in. For `sent` 250 and `every` 100: from 200 on.
+        begin = max(self._stretch_end, self.sent - self.sent % every)
+        # The next check isn't due among the first few requests: the check that is made now covers
+        # these.
+        first = min(AT_THE_END, every // 2) + 1
+        self.next_check = begin + random.SystemRandom().randint(first, every)
+        self._stretch_end = begin + every
 
-        Without this, an endpoint that left SILENT checks unanswered would never be checked again.
-        And requests of earlier calls would make a check due at the end of this call.
-        """
+    def restart_counts(self) -> None:
+        """Count from 0 again what came since the last check, once that check holds no more."""
+        # Otherwise an endpoint that left `SILENT` checks unanswered would never be checked again.
         self.silent_checks = 0
-        self.pace.unchecked = 0
+        # Requests of earlier calls don't make a check due at the end of this one.
+        self.unchecked = 0
 
     def forget_kinds(self) -> None:
         """Forget which kinds of pictures were checked, before a run's first check."""
@@ -228,14 +206,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
-    """Return what this process knows of an endpoint, model and format: the same object on each call
-    with the same `name`.
-
-    A user's class may state only its model's name, not its endpoint. Two objects of such a class
-    may ask different servers, so each has a `Known` of its own.
-    """
+    """Return what this process knows under a `name` of `name_of`: the same object on each call."""
     if asked.maps:  # its name stays the same when frames are added, but it is another format
         name += f" {hash(asked.maps)}"
+    # A user's class may state only its model's name, not its endpoint. Two objects of such a class
+    # may ask different servers, so each has a `Known` of its own.
     states_only_model = (
         type(serving).identity is Serving.identity and serving.endpoint == Serving.endpoint
     )

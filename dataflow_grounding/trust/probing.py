@@ -136,17 +136,29 @@ class Probing:
         `looks_like` is the format that replies look like, if they are the reason for this check: a
         miss in that very format needs no further copies. Raises RunStopped.
         """
-        targets = _targets(ask, images, addresses)
+        endpoints: list[tuple[int | None, str]] = list(enumerate(addresses))
+        if len(addresses) == 1:
+            endpoints = [(None, "")]  # the serving itself knows where to send
+        targets = [Target(ask, image, *endpoint) for image in images for endpoint in endpoints]
         copies = await asyncio.gather(*[self._copy(target) for target in targets])
         showings = self._showings([[copy] for copy in copies])  # of each copy alone
-        self._count_first(showings)
         first_copies = list(map(_FirstCopy, targets, copies, showings))
-        # `_confirmed_miss` adds to both. The outcome says how many it added in this check.
+        for showing in showings:
+            if showing.kind != "silent":
+                self._answered_pictures += 1
+            if showing.kind == "fits":
+                self.as_asked += 1
+                if showing.rectangles is not None:
+                    self._rectangles.append(showing.rectangles)
+        # `_confirm` adds to both. The outcome says how many it added in this check.
         cleared_before = self.cleared
         clear_before = len(self._clear_misses)
-        missed = await self._confirmed_miss(first_copies, looks_like)
-        if missed is not None:
-            return missed
+        do_others_fit = any(showing.kind == "fits" for showing in showings)
+        for first in first_copies:
+            if first.showing.kind == "misses":
+                missed = await self._confirm(first, looks_like, others_fit=do_others_fit)
+                if missed is not None:
+                    return missed
         drifted = await self._drift(targets[0])
         if drifted is not None:
             return Outcome("misses", drifted)
@@ -157,40 +169,18 @@ class Probing:
             cleared=self.cleared - cleared_before,
         )
 
-    def _count_first(self, showings: Sequence[Showing]) -> None:
-        # Counts what the first copies of a check show. The rectangles of those that fit are kept:
-        # those of further pictures are compared with them.
-        for showing in showings:
-            if showing.kind != "silent":  # it was answered
-                self._answered_pictures += 1
-            if showing.kind == "fits":
-                self.as_asked += 1
-                if showing.rectangles is not None:
-                    self._rectangles.append(showing.rectangles)
-
-    async def _confirmed_miss(
-        self, first_copies: Sequence["_FirstCopy"], looks_like: str | None
-    ) -> Outcome | None:
-        # Returns the first miss that is confirmed. `_confirm` counts those before it as cleared.
-        do_others_fit = any(first.showing.kind == "fits" for first in first_copies)
-        for first in first_copies:
-            if first.showing.kind != "misses":
-                continue
-            fitting = first.showing.fitting
-            if fitting is not None and fitting == looks_like:  # replies have already confirmed it
-                return Outcome("misses", first.showing.why, fitting)
-            missed = await self._confirm(first.target, first.copy, others_fit=do_others_fit)
-            if missed is not None:
-                return missed
-        return None
-
     async def _confirm(
-        self, target: Target, first_copy: ProbedPicture, *, others_fit: bool
+        self, first: _FirstCopy, looks_like: str | None, *, others_fit: bool
     ) -> Outcome | None:
-        # Asks for further copies after a miss, because one may be answered badly by chance:
-        # all copies together miss            -> the miss is confirmed
-        # several formats, in these or lately -> a miss that says so (`_mixture`)
-        # otherwise                           -> None: the miss is cleared
+        """Ask for further copies after a miss: one may be answered badly by chance.
+
+        - All copies together miss: the miss is confirmed.
+        - Several formats, in these copies or lately: a miss that says so (`_mixture`).
+        - Otherwise None: the miss is cleared.
+        """
+        target, first_copy, showing = first
+        if showing.fitting is not None and showing.fitting == looks_like:
+            return Outcome("misses", showing.why, showing.fitting)  # confirmed by the replies
         copies = [first_copy, *await self._further(target)]
         [together] = self._showings([copies])  # judged as if they were one picture
         one_by_one = self._showings([[copy] for copy in copies])
@@ -212,8 +202,7 @@ class Probing:
         return self._mixture(where)
 
     def _mixture(self, where: str) -> Outcome | None:
-        # The miss of an endpoint that answers in several formats: lately, two pictures or more were
-        # clearly answered in other formats than asked. None if there were fewer.
+        """The miss if, lately, two pictures or more were clearly in other formats than asked."""
         lately = self.lately_odd_formats
         if len(lately) < 2:
             return None
@@ -236,9 +225,7 @@ class Probing:
         return self._clear_misses[0].format if self._clear_misses else NO_FORMAT
 
     def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
-        # One format for each copy that misses clearly:
-        # another format explains it            -> that format
-        # it is further off than those that fit -> NO_FORMAT: all boxes may be shifted, say
+        """For each copy that misses clearly, the format that explains it, or NO_FORMAT."""
         usual = self._usual()  # a new list, to which this check's copies are added
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:
@@ -247,13 +234,17 @@ class Probing:
         for copy in copies:
             if copy.kind != "misses" or copy.rectangles is None:
                 continue
-            if copy.fitting or (usual and is_further_off(copy.rectangles.off, usual)):
-                formats.append(copy.fitting or NO_FORMAT)
+            if copy.fitting:
+                formats.append(copy.fitting)
+            elif usual and is_further_off(copy.rectangles.off, usual):
+                formats.append(NO_FORMAT)  # all boxes may be shifted, say
         return formats
 
     async def _drift(self, target: Target) -> str | None:
-        # Says in words how all boxes have moved, if several pictures together show it, though each
-        # one alone fits. Further copies have to confirm it. None if boxes haven't moved.
+        """How all boxes have moved, in words, if the last pictures show it together.
+
+        Each one alone fits. Further copies have to confirm it.
+        """
         last = self._last_rectangles()
         if len(last) < LEAST_POOLED or drift_of(last) is None:
             return None
@@ -268,7 +259,7 @@ class Probing:
         return list(self._rectangles)[-POOLED:]
 
     def _usual(self) -> list[float]:
-        # how far off the worst edges of the last rectangles were, by which others are judged
+        """How far off the worst edge of each of the last rectangles was."""
         return list(chain.from_iterable(rectangles.off for rectangles in self._rectangles))
 
     def _showings(self, groups: Sequence[Sequence[ProbedPicture]]) -> list[Showing]:
@@ -306,22 +297,19 @@ class Probing:
         }
 
 
-def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> list[Target]:
-    if len(addresses) == 1:  # the serving itself knows where to send
-        return [Target(ask, image, endpoint_number=None, address="") for image in images]
-    targets = []
-    for image in images:
-        for number, address in enumerate(addresses):
-            targets.append(Target(ask, image, number, address))
-    return targets
-
-
 def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
-    # The outcome of a check in which no miss was confirmed: it fits if at least one picture fits.
+    """The outcome of a check without a confirmed miss: it fits if at least one picture fits."""
     answered: dict[str, bool] = {}  # by orientation
+    seeing = set[str]()
+    finding_nothing: list[str] = []
     for target, _, showing in first_copies:
+        is_answered = showing.kind != "silent"
         orientation = orientation_of(target.image.sent_size)
-        answered[orientation] = answered.get(orientation, False) or showing.kind != "silent"
+        answered[orientation] = answered.get(orientation, False) or is_answered
+        if is_answered:
+            seeing.add(target.address)
+        if showing.finds_nothing:
+            finding_nothing.append(target.address)
     as_asked = sum(first.showing.kind == "fits" for first in first_copies)
     silent = [first.showing for first in first_copies if first.showing.kind == "silent"]
     return Outcome(
@@ -329,18 +317,7 @@ def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
         why=silent[0].why if silent else "",
         as_asked=as_asked,
         answered_by_orientation=answered,
-        blind=_blind_in(first_copies),
+        # An endpoint is blind if it said of a picture that no rectangle is there, and answered
+        # enough rectangles in none.
+        blind=[address for address in dict.fromkeys(finding_nothing) if address not in seeing],
     )
-
-
-def _blind_in(first_copies: Sequence[_FirstCopy]) -> list[str]:
-    # An endpoint is blind if it said of a picture that no rectangle is there, and answered enough
-    # rectangles in none.
-    finding_nothing: list[str] = []
-    seeing = set[str]()
-    for target, _, showing in first_copies:
-        if showing.finds_nothing:
-            finding_nothing.append(target.address)
-        if showing.kind != "silent":
-            seeing.add(target.address)
-    return [address for address in dict.fromkeys(finding_nothing) if address not in seeing]

@@ -6,7 +6,7 @@ and `stored`, and `read` for each reply; the watch then looks at what the Questi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dataflow_grounding._util.errors import SuspectReply, UnreadableReply
 from dataflow_grounding.boxes.geometry import box_of
@@ -45,7 +45,7 @@ class Question:
         self.proven: str | None = None  # the format of the first reply, as the second one proves
         # The format that the last reply looks like, where it isn't asked for again.
         self.looks_like: str | None = None
-        self._has_boxes = False  # whether the last reply has any, of whatever phrase
+        self._has_boxes = False  # whether the last reply has any, for any phrase
         # the last reply, where it was refused: the next one is compared with it
         self._refused: JudgedReply | None = None
 
@@ -77,7 +77,7 @@ class Question:
         """
         watch = self._watch
         if self._tries == 0:  # a question has one answer, however often it is asked
-            watch.known.answers.count += 1
+            watch.known.answers += 1
         self._tries += 1
         if watch.suspicion is None:
             watch.open.add(self.ask, was_sent=self._was_sent)
@@ -90,91 +90,69 @@ class Question:
         # A stored reply is open, too, if no check of an earlier run has vouched for it.
         is_open = self._was_sent or watch.open.vouching.relied_on
         if is_open and watch.suspicion is None and not self._has_boxes:
-            watch.open.add_empty(self.ask, is_blind=bool(watch.known.blind))
+            watch.open.add_empty(self.ask)
         return read_reply
 
     def _look(self, reply: str) -> None:
-        # Notes what a reply says: sets `judged`, and may set `proven` and `looks_like`. A first
-        # reply that may be in another format is refused by raising SuspectReply: the question is
-        # asked again, and the second reply tells in which format the first one was.
+        """Set `judged` and, where a reply may be in another format, `proven` or `looks_like`.
+
+        A first reply that may be is refused by raising SuspectReply: the question is asked again,
+        and the second reply tells in which format the first one was.
+        """
         was_asked_again = self._was_asked_again
         self._was_asked_again = None  # what it tells holds for this reply alone
         boxes = self._boxes_in(reply)
         self._has_boxes = bool(boxes)
         if boxes is None:
             return
-        judged = self._watch.judge.judge(boxes, self._sent())
+        width, height = self.image.shown_size  # with its padding
+        across, down = self.image.size[0] / width, self.image.size[1] / height
+        judged = self._watch.judge.judge(boxes, Sent(self.image.sent_size, across, down))
         self.judged = judged
-        is_stored = was_asked_again is not None
+        is_vouched_for = False  # by a check of an earlier run
         if was_asked_again is not None and self._are_checks_made:
             # An earlier run found this stored reply doubtful, and asked again. It is refused now,
             # too, so that the second stored reply is read next.
             if self._refused is None and was_asked_again():
-                raise self._noted_refusal(judged)
+                self._refuse(judged)
             is_vouched_for = not self._watch.open.vouching.relied_on
-            if is_vouched_for:  # by a check of an earlier run
-                self._learn(judged)
-                return
-        self._note_if_odd(judged, is_stored=is_stored)
-        self._learn(judged)
-
-    def _note_if_odd(self, judged: JudgedReply, *, is_stored: bool) -> None:
-        # Sets `looks_like` or `proven` by a reply for which no check has vouched. After a refused
-        # reply, this one is the second: it is compared, and a further reply counts as a first one.
-        judge = self._watch.judge
-        judge.add(judged, orientation_of(self.image.sent_size))
-        first = self._refused
-        if first is None:
-            looks_odd = self._looks_odd_at_first(judged)
-        else:
-            self._refused = None
-            self.proven = judge.compare(first, judged)
-            looks_odd = self._looks_odd_again(first, judged, is_stored=is_stored)
-        if looks_odd and self.proven is None:
-            self.looks_like = str(judged.likeliest)
-            judge.odd_twice += 1
-
-    def _looks_odd_at_first(self, judged: JudgedReply) -> bool:
-        # What becomes of a first reply:
-        # it isn't doubtful               -> False
-        # it is, and tries are left       -> SuspectReply is raised: it is asked for again
-        # it is, and all tries were made  -> True
-        if not self._are_checks_made or not self._watch.judge.is_doubtful(judged):
-            return False
-        if self._tries < self._watch.most_tries:
-            raise self._noted_refusal(judged)
-        return True
-
-    def _looks_odd_again(self, first: JudgedReply, second: JudgedReply, *, is_stored: bool) -> bool:
-        # Whether the reply after a refused one looks odd, too.
-        judge = self._watch.judge
-        if judge.shows_other(second):
-            return True
-        # A stored second reply was asked for by a run that knew more of what boxes look like. If it
-        # says the same as the first one, it is as odd as that one was.
-        return is_stored and judge.says_the_same(first, second)
-
-    def _sent(self) -> Sent:
-        image = self.image
-        width, height = image.shown_size  # with its padding
-        return Sent(image.sent_size, across=image.size[0] / width, down=image.size[1] / height)
-
-    def _learn(self, judged: JudgedReply) -> None:
+        if not is_vouched_for:
+            self._note_if_odd(judged, is_stored=was_asked_again is not None)
         # Boxes are learnt from only where checks can tell whether they are right, and the first one
         # was made.
         if self._watch.can_tell(self.image) and not self._watch.awaits_check:
             self._watch.judge.learn(judged)
 
-    def _noted_refusal(self, judged: JudgedReply) -> SuspectReply:
+    def _note_if_odd(self, judged: JudgedReply, *, is_stored: bool) -> None:
+        judge = self._watch.judge
+        judge.add(judged, orientation_of(self.image.sent_size))
+        first = self._refused
+        if first is None:
+            looks_odd = self._are_checks_made and judge.is_doubtful(judged)
+            if looks_odd and self._tries < self._watch.most_tries:
+                self._refuse(judged)
+        else:
+            # This reply is the second: it is compared, and a further one counts as a first one.
+            self._refused = None
+            self.proven = judge.compare(first, judged)
+            # A stored second reply was asked for by a run that knew more of what boxes look like.
+            # If it says the same as the first one, it is as odd as that one was.
+            looks_odd = judge.shows_other(judged) or (
+                is_stored and judge.says_the_same(first, judged)
+            )
+        if looks_odd and self.proven is None:
+            self.looks_like = str(judged.likeliest)
+            judge.odd_twice += 1
+
+    def _refuse(self, judged: JudgedReply) -> NoReturn:
         self._refused = judged
         asked = self._watch.asked.name
-        return SuspectReply(
+        raise SuspectReply(
             f"the numbers look like {judged.likeliest}, where {asked} was asked for."
         )
 
     def _boxes_in(self, reply: str) -> list[SeenBox] | None:
-        # The boxes of a reply; None if it can't be read. A box's phrase is the one of its id, else
-        # its label, else "".
+        """The boxes of a reply, each with the phrase of its id, else its label, else ""."""
         try:
             parsed = parse_reply(reply, self._watch.asked, self._phrase_by_id, in_lines=True)
         except UnreadableReply:

@@ -16,7 +16,7 @@ from dataflow_grounding.trust.choice import (
     SEE_WHETHER_SEVERAL,
     advice_to_calibrate,
 )
-from dataflow_grounding.trust.known import Answers
+from dataflow_grounding.trust.known import Known
 from dataflow_grounding.trust.reply_judge import ReplyJudge
 
 if TYPE_CHECKING:
@@ -83,11 +83,15 @@ def of_replies_alone(asked: BoxFormat, likelier: str, *, unanswered: bool) -> st
     )
 
 
+def of_a_likelier_format(asked: BoxFormat, likelier: str) -> str:
+    return f"the boxes of this run look like {likelier}, where {asked.name} was asked for"
+
+
 def _go_on() -> str:
     return f"go on with {setting('vlm.on_suspect_boxes', 'warn')}"
 
 
-def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
+def of_what_became(known: Known, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
     """Return what became of the answers since the last good check.
 
     `set_aside` says how many of the stored ones were set aside. `are_mixed` says whether some
@@ -95,13 +99,13 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     """
     if set_aside and not in_memory:
         return _of_those_set_aside(set_aside, are_mixed=are_mixed)
-    since = answers.count - answers.vouched
+    since = known.answers - known.vouched
     if not since:
         return "No boxes were asked for"
     if not in_memory:  # they are in the run's store
         return "Every reply so far is kept"
     # This is below 0 if the last good check began after the last call had returned.
-    returned = answers.returned - answers.vouched
+    returned = known.returned - known.vouched
     what_became = "none of them returned"
     if returned > 0:
         what_became = f"{returned} of them already returned: don't use them"
