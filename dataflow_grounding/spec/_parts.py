@@ -32,9 +32,7 @@ _TYPED_TEXT = re.compile(
 
 @dataclass(frozen=True)
 class File:
-    """A spec's file, read: its keys and values, and the same as YAML nodes, which know
-    their lines.
-    """
+    """A spec's file, read: its values, and the same as YAML nodes, which know their lines."""
 
     path: str
     values: Any
@@ -103,8 +101,8 @@ def _read_yaml(path: str) -> File:
 
 
 def _check_events(text: str) -> None:
-    # Raises ValueError for what would take too much time or memory to read. So it looks at the
-    # parser's events, before any value is made of them.
+    """Raise ValueError for what would take too much time or memory to read."""
+    # The parser's events come before any value is made of them.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -118,9 +116,9 @@ def _check_events(text: str) -> None:
 
 
 def _check_scalar(event: yaml.ScalarEvent) -> None:
-    # Only numbers and texts with references take time to read; other texts may be long.
     if len(event.value) <= LONGEST:
         return
+    # Only numbers and texts with references take time to read; other texts may be long.
     line = event.start_mark.line + 1 if event.start_mark else "?"
     if "${" in event.value:
         raise ValueError(
@@ -174,8 +172,7 @@ def _keys_given_whole(overrides: Sequence[str]) -> frozenset[tuple[str, ...]]:
 
 
 def _as_typed(override: str) -> str:
-    # A value is YAML, but some texts should be read as they were typed. `results_dir=set #1`
-    # becomes `results_dir="set #1"`, so that it has no comment; 007 keeps its zeros.
+    """Quote a value that is a text as typed: `results_dir=set #1` has no comment."""
     key, _, value = override.partition("=")
     if _TYPED_TEXT.match(value.strip()):
         return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
@@ -208,9 +205,7 @@ def first_line(error: Exception) -> str:
 
 
 def merge(parts: Parts) -> Any:
-    """Merge the parts of a spec. Raises SpecError as `check_references` does, and what OmegaConf
-    raises.
-    """
+    """Merge the parts of a spec. Raises SpecError as `check_references` does, and OmegaConf's."""
     config: Any = OmegaConf.create()
     all_parts: list[File | Overrides] = [*parts.files, parts.overrides]
     for part in all_parts:
@@ -231,8 +226,7 @@ def merge(parts: Parts) -> Any:
 
 
 def _keys_of_other_kind(before: Any, after: Any, key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    # Of the values `before` and `after` of a key: the keys, by their parts, that have a list in one
-    # and a mapping in the other.
+    """The keys, by their parts, that have a list in one value and a mapping in the other."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
             yield from _keys_of_other_kind(before[name], after[name], (*key, name))

@@ -43,9 +43,10 @@ Place = tuple[str | int, ...]  # as ("image_grounding", "workflow", "steps", 0)
 
 
 def check_references(config: Any) -> None:
-    """Raise SpecError where references would fill in more than MOST characters together, or where
-    one can't be counted: it names neither a key nor a variable, or its key isn't known before it
-    is filled in.
+    """Raise SpecError where references would fill in more than MOST characters together.
+
+    It also raises where one can't be counted: it names neither a key nor a variable, or its key
+    isn't known before it is filled in.
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
@@ -69,9 +70,10 @@ class FilledIn(NamedTuple):
 
 
 def filled_in(config: Any) -> FilledIn:
-    """Fill in a spec's references. Values of secret variables are masked from now on. In `config`,
-    keys that were `???` become null, and references of blocks not in use "". Raises OmegaConf's
-    errors for references that can't be filled in.
+    """Fill in a spec's references. Values of secret variables are masked from now on.
+
+    In `config`, keys that were `???` become null, and references of blocks not in use "". Raises
+    OmegaConf's errors for references that can't be filled in.
     """
     _empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
@@ -79,23 +81,18 @@ def filled_in(config: Any) -> FilledIn:
         OmegaConf.update(config, key, None)
     values: Any = OmegaConf.to_container(config, resolve=True)
     stated: Any = OmegaConf.to_container(config)
-    _mask_variables_in(stated)
+    for text, is_of_secret_key in texts_in(stated):
+        for variable in _VARIABLE_BEGUN.findall(text):
+            # A secret is masked as a whole, of others only what looks like a key in them.
+            is_secret = is_of_secret_key or is_secret_variable(variable)  # `api_key: ${oc.env:X}`
+            learn_fields(os.environ.get(variable), is_secret)
     return FilledIn({str(name): value for name, value in values.items()}, stated, missing)
 
 
-def _mask_variables_in(stated: Any) -> None:
-    # From now on, values of the variables that the spec takes are masked in messages and files: as
-    # a whole if they are secret, else only what looks like a key in them.
-    for text, is_of_secret_key in texts_in(stated):
-        for variable in _VARIABLE_BEGUN.findall(text):
-            is_secret = is_of_secret_key or is_secret_variable(variable)  # `api_key: ${oc.env:X}`
-            learn_fields(os.environ.get(variable), is_secret)
-
-
 def _empty_other_backends(config: Any) -> None:
+    """In blocks of backends not in use, make variables that are empty or not set ""."""
     # A spec may name its server by variables, which needn't be set where `vlm.backend` is
-    # `embedded`. So in blocks of backends not in use, variables that are empty or not set become
-    # "". Nothing is replaced where the backend is `auto`, a user's own or not stated.
+    # `embedded`. Nothing is replaced where the backend is `auto`, a user's own or not stated.
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -115,8 +112,8 @@ def set_at(config: Any, place: Place, value: Any) -> None:
 
 
 def _is_of_other_backend(spec: Any, place: Place) -> bool:
-    # Whether a place is in the block of a backend that isn't in use. Such is that of
-    # `image_grounding.vlm.openai.base_url`, if `image_grounding.vlm.backend` is "gemini".
+    """Whether a place is in the block of a backend that isn't in use."""
+    # `image_grounding.vlm.openai.base_url` is, if `image_grounding.vlm.backend` is "gemini".
     if len(place) < 4:  # it has fewer parts than this one
         return False
     pipeline, vlm, backend_of_block, *_ = place
@@ -127,10 +124,7 @@ def _is_of_other_backend(spec: Any, place: Place) -> bool:
 
 
 def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """Yield a line for each value that is a variable set to nothing. An address that is empty by
-    mistake would be the provider's own, and pictures would go there. `place_of` says in which file
-    and line a key is.
-    """
+    """Yield a line for each value that is a variable set to nothing."""
     for place, text in _texts(stated, ()):
         reference = _VARIABLE_ALONE.fullmatch(text.strip())
         if reference is None:
@@ -138,6 +132,7 @@ def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> It
         variable = reference[1]
         value = os.environ.get(variable)  # None if it isn't set, which OmegaConf refuses
         is_set_to_nothing = value is not None and not value.strip()
+        # An address that is empty by mistake would be the provider's own: pictures would go there.
         if is_set_to_nothing:
             key = [str(part) for part in place]
             yield (
@@ -147,33 +142,29 @@ def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> It
 
 
 class _FilledSizes:
-    """Sizes of a spec's values, in characters, with all that their references fill in. Each value
-    is counted once, however many references name it.
-    """
+    """Sizes of a spec's values, in characters, with all that their references fill in."""
 
     def __init__(self, spec: Any) -> None:
         self._spec = spec
         self._sizes: dict[Place, int] = {}
 
     def size(self, place: Place) -> int:
-        """Return the size of the value at a place, twice MOST at the most. References of a value to
-        itself count 0: OmegaConf refuses them when it fills them in.
-        """
+        """Return the size of the value at a place, twice MOST at the most."""
         if place not in self._sizes:
-            # A reference back to this place, met while `_size_at` counts, finds 0 and ends there.
+            # A reference back to this place, met while `_size_at` counts, finds 0 and ends there:
+            # OmegaConf refuses it when it fills it in.
             self._sizes[place] = 0
             # Without a limit, sums would grow to numbers of a thousand digits.
             self._sizes[place] = min(self._size_at(place), 2 * MOST)
         return self._sizes[place]
 
     def _size_at(self, place: Place) -> int:
-        # The size without the limit. A number, a truth value or null counts as one character.
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)
         if isinstance(value, list):
             return sum(self.size((*place, index)) for index in range(len(value)))
-        if not isinstance(value, str):
+        if not isinstance(value, str):  # a number, a truth value or null
             return 1
         size = len(value)
         if "${" in value:
@@ -183,7 +174,7 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    # Yields each text in a value that is at `place`, with the text's own place.
+    """Each text in a value that is at `place`, with the text's own place."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
@@ -195,7 +186,7 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _keys_in(text: str, place: Place) -> list[str]:
-    # Returns the keys that the references in a text name. Raises SpecError for other references.
+    """The keys that the references in a text name. Raises SpecError for other references."""
     keys: list[str] = []
     # Each round replaces the innermost references, until none is left that can be read. So
     # `${oc.decode:${oc.env:A}}` becomes `${oc.decode:\0}`, and then `\0`.
@@ -215,16 +206,11 @@ def _keys_in(text: str, place: Place) -> list[str]:
 
 
 def _target(spec: Any, place: Place, key: str) -> Place:
-    """Return the place that the key of a reference, which is at `place`, names. With the reference
-    at a.b.c:
-
-        d.e -> d.e, from the top
-        .d  -> a.b.d, from the reference's own block
-        ..d -> a.d, from the block around that
-
-    Where a part of the key already names a value, rather than a block or list, it is the place of
-    that value.
-    """
+    """Return the place that the key of a reference, which is at `place`, names."""
+    # With the reference at a.b.c:
+    #   d.e -> d.e, from the top
+    #   .d  -> a.b.d, from the reference's own block
+    #   ..d -> a.d, from the block around that
     dots = len(key) - len(key.lstrip("."))
     target: Place = ()
     if dots:
@@ -233,14 +219,14 @@ def _target(spec: Any, place: Place, key: str) -> Place:
         if not part:  # before a dot at the beginning, or after a bracket at the end
             continue
         name = _name_in(_value_at(spec, target), part)
-        if name is None:
+        if name is None:  # this part names a value, rather than a block or list
             break
         target = (*target, name)
     return target
 
 
 def _name_in(block: Any, part: str) -> str | int | None:
-    # What a part of a key names in a block or list; None if that is neither.
+    """What a part of a key names in a block or list; None if that is neither."""
     if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
         return int(part)
     if not isinstance(block, dict):
@@ -251,7 +237,7 @@ def _name_in(block: Any, part: str) -> str | int | None:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    # None where a block has no such key, or the place leads into a value that is no block.
+    """None where a block has no such key, or the place leads into a value that is no block."""
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

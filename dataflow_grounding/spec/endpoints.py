@@ -10,9 +10,7 @@ ENDPOINTS: dict[str, dict[str, Any]] = load_table(__package__, "endpoints.yaml")
 
 
 def endpoint_named(name: str) -> dict[str, Any]:
-    """Return an endpoint's settings: `vlm`; where they are needed, also `workflow`, and `first`,
-    which is what to type before a run. Raises SpecError for an unknown name.
-    """
+    """Return an endpoint's settings: a row of endpoints.yaml. Raises SpecError."""
     if name not in ENDPOINTS:
         known = ", ".join(ENDPOINTS)
         raise SpecError(f"endpoint {name!r} is not one of {known}{nearest(name, ENDPOINTS)}")

@@ -29,10 +29,10 @@ def _first_set(*names: str) -> str:
 
 
 def _address_in(*names: str) -> str:
-    # Returns the first address that is set, or "". An error names the variable: a check of the
-    # spec would name the setting, which the user didn't write.
+    """The first address that is set, or ""."""
     for name in names:
         address = _first_set(name)
+        # A check of the spec would name the setting, which the user didn't write.
         if address and not address.startswith(("http://", "https://")):
             raise SpecError(f"{name} should begin with http:// or https://")
         if address:
@@ -41,20 +41,19 @@ def _address_in(*names: str) -> str:
 
 
 def backend_named() -> Backend | None:
-    """Return the backend that our own variables name; None where none of DF_BASE_URL, DF_API_KEY
-    and DF_MODEL is set. A provider's key alone names none: nobody means to pay for a script because
-    a key is set for something else.
-    """
+    """Return the backend that our own variables name, if any of them is set."""
     if _first_set("DF_BASE_URL", "DF_API_KEY"):
         return "openai"
     model = _first_set("DF_MODEL")
     if not model:
+        # A provider's key alone names none: nobody means to pay for a script because a key is set
+        # for something else.
         return None
     # With DF_MODEL alone, the provider whose variables are set is asked.
     has_openai = bool(_first_set(*_OPENAI_NAMES))
     has_gemini = bool(_first_set(*GEMINI_KEYS))
     if has_openai and not has_gemini:
-        return "openai"  # whatever the model: compatible endpoints may serve one called gemini, too
+        return "openai"  # compatible endpoints may serve a model called gemini, too
     if has_gemini and not has_openai:
         return "gemini"
     # If both are set, or neither is, the model's name tells.
@@ -62,9 +61,8 @@ def backend_named() -> Backend | None:
 
 
 def backend_of_keys() -> Backend | None:
-    """Return `backend_named`, else the backend of the provider whose variables are set. It is for a
-    spec that is written, not run, where nothing is paid for by mistake.
-    """
+    """Return `backend_named`, else the backend of the provider whose variables are set."""
+    # This is for a spec that is written, not run: nothing is paid for by mistake.
     backend = backend_named()
     if backend is None and _first_set(*_OPENAI_NAMES):
         backend = "openai"
@@ -74,9 +72,7 @@ def backend_of_keys() -> Backend | None:
 
 
 def note_on_unused_keys() -> str:
-    """Return a sentence, with a space after it, on the providers' keys that are set; "" without
-    any. It is for where no model is named: "OPENAI_API_KEY set, but no model: …".
-    """
+    """Return a sentence on the providers' keys that are set, with a space after it, or ""."""
     keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _first_set(name)]
     if not keys:
         return ""
@@ -84,8 +80,7 @@ def note_on_unused_keys() -> str:
 
 
 def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
-    # The backend whose block the spec fills in; of several, the first in this order. Gemini's model
-    # doesn't count, because it has a default.
+    """The backend whose block the spec fills in; of several, the first in this order."""
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.azure.endpoint:
         return "openai"
@@ -93,15 +88,13 @@ def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
         return "openai"
     if vlm.local.model_name:
         return "local"
-    if vlm.gemini.api_key or vlm.gemini.base_url:
+    if vlm.gemini.api_key or vlm.gemini.base_url:  # its model has a default
         return "gemini"
     return None
 
 
 def with_environment(vlm: VlmBlock) -> VlmBlock:
-    """Return a `vlm` block with what the environment says where the block leaves it open: the
-    backend, its model and address, and the box format.
-    """
+    """Return a `vlm` block with what the environment says where the block leaves it open."""
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
         # the one whose block the spec fills in, else the one that the environment names
@@ -125,16 +118,10 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
                 f"{name} is set to nothing, and the spec names no address: give it the address, or"
                 " unset it where a public service is meant"
             )
-    if is_gemini_by_default:
-        _refuse_if_openai_may_be_meant(vlm)
-
-
-def _refuse_if_openai_may_be_meant(vlm: VlmBlock) -> None:
-    # The spec doesn't say who is asked. The environment doesn't, either, if it has Gemini's key and
-    # also OpenAI's key or address.
+    # The environment may not say, either, who is asked.
     names_of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
     takes_key_of_environment = not vlm.gemini.api_key and bool(_first_set(*GEMINI_KEYS))
-    if names_of_openai and takes_key_of_environment:
+    if is_gemini_by_default and names_of_openai and takes_key_of_environment:
         raise SpecError(
             f"it isn't said who is asked: Gemini's key is set, and so is {names_of_openai[0]}. Set"
             " vlm.backend to gemini or to openai"
@@ -142,7 +129,7 @@ def _refuse_if_openai_may_be_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_gemini_by_default: bool) -> tuple[str, ...]:
-    # The variables that may name the address; () where the spec names one itself.
+    """The variables that may name the address; () where the spec names one itself."""
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:
@@ -156,8 +143,7 @@ def _address_variables(vlm: VlmBlock, is_gemini_by_default: bool) -> tuple[str, 
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    # The block of the backend with the environment's model and address, as a change of `vlm`; {} if
-    # nothing is to be filled in.
+    """The backend's block with the environment's model and address, as a change of `vlm`."""
     model = _first_set("DF_MODEL")
     if backend == "openai":
         openai = vlm.openai

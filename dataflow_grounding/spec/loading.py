@@ -79,7 +79,12 @@ def read_spec(
     read_env_files([*folders, "."])
     parts = read_parts(paths, overrides)
     try:
-        config = _merged(parts, known_blocks, whole, fixed or {})
+        config = merge(parts)
+        if not whole:
+            config = _endpoint_alone(config, known_blocks)
+        # Before references are filled in: a fixed key may be ??? or a variable that isn't set.
+        _set_fixed(config, fixed or {})
+        _name_pipeline(config, known_blocks)
         pipeline = _pipeline_named(config.get("autolabel_type"), block_of, folders)
         passed_over = _take_out_blocks(config, pipeline.model, known_blocks)
         passed_over += _take_out_keys_of_tools(config, known_blocks)
@@ -96,21 +101,8 @@ def read_spec(
     return spec, problems
 
 
-def _merged(
-    parts: Parts, known_blocks: Collection[str], whole: bool, fixed: Mapping[str, Any]
-) -> Any:
-    # The parts as one config, in which the pipeline is named where it can be told.
-    config = merge(parts)
-    if not whole:
-        config = _endpoint_alone(config, known_blocks)
-    _set_fixed(config, fixed)
-    _name_pipeline(config, known_blocks)
-    return config
-
-
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
-    # Returns the config of a spec for commands that only ask the endpoint. They need no `data`, and
-    # no `results_dir`: these may be missing or unfinished (`???`).
+    """The config for commands that only ask the endpoint, without `data`."""
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         # The file names nothing but a model. So that it is a spec, the model is put into the block
@@ -120,23 +112,22 @@ def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
     for block in plain.values():
         if isinstance(block, dict):
             block.pop("data", None)
+    # It may be missing or unfinished, too.
     if plain.get("results_dir") in (None, "", "???"):
         plain["results_dir"] = "."
     return OmegaConf.create(plain)
 
 
 def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
-    # Called before references are filled in: the spec's own value may be ??? or a variable that
-    # isn't set. A key is such as "image_grounding.data.proposals".
-    for key, value in fixed.items():
+    for key, value in fixed.items():  # "image_grounding.data.proposals"
         section, _, _ = key.rpartition(".")  # "image_grounding.data", "" for a key at the top
         if not section or _may_have_keys(config, section):
             OmegaConf.update(config, key, value, force_add=True)
 
 
 def _may_have_keys(config: Any, section: str) -> bool:
-    # Whether a section may get a key: it is a block of keys, or is left out. If it or the block
-    # around it is anything else, such as a text, this is reported later.
+    """Whether a section may get a key: it is a block of keys, or is left out."""
+    # If it or the block around it is anything else, such as a text, this is reported later.
     name_of_block, _, _ = section.partition(".")
     if not OmegaConf.is_dict(config.get(name_of_block)):
         return False
@@ -145,8 +136,7 @@ def _may_have_keys(config: Any, section: str) -> bool:
 
 
 def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
-    # Sets `autolabel_type`, unless it is stated, by the block that is there. It stays unset where
-    # there are blocks for several pipelines, or for none.
+    """Set `autolabel_type`, unless it is stated, by the block that is there."""
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
@@ -155,7 +145,7 @@ def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
         # The block's name may be misspelt: with the right type, this is reported as a wrong key.
         for name in names:
             possible_types += difflib.get_close_matches(name, known_blocks, n=1, cutoff=0.8)
-    if len(possible_types) == 1:
+    if len(possible_types) == 1:  # else it stays unset
         config.update({"autolabel_type": possible_types[0]})
 
 
@@ -180,8 +170,7 @@ def _pipeline_named(autolabel_type: Any, block_of: BlockOf, folders: Sequence[st
 def _take_out_blocks(
     config: Any, model: type[SpecHead], known_blocks: Collection[str]
 ) -> list[str]:
-    # Takes blocks of other pipelines or tools out of `config`, and returns their names. Other
-    # unknown keys stay, to be reported.
+    """Take blocks of other pipelines or tools out of `config`, and return their names."""
     keys_of_spec = {field.alias or name for name, field in model.model_fields.items()}
     is_pipeline_known = model is not SpecHead
     names_taken_out = []
@@ -190,6 +179,7 @@ def _take_out_blocks(
             continue
         is_of_others = name in known_blocks or name in OTHER_KEYS["blocks"]
         may_be_the_pipelines = not is_pipeline_known and OmegaConf.is_dict(config.get(name))
+        # Other unknown keys stay, to be reported.
         if is_of_others:
             names_taken_out.append(name)
             del config[name]
@@ -199,8 +189,7 @@ def _take_out_blocks(
 
 
 def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[str]:
-    # Takes another tool's keys out of the known blocks of `config`, and returns their names: such
-    # is "image_grounding.vlm.gemini.tag".
+    """Take another tool's keys out of the known blocks, and return their names."""
     names_taken_out = []
     for block in known_blocks:
         if block not in config:
@@ -217,8 +206,7 @@ def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[
 
 
 def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec | None, list[str]]:
-    # The spec that the values make, and all that is wrong with it. It is None where a key without a
-    # default is wrong, or the pipeline isn't known.
+    """The spec that the values make, and all that is wrong with it."""
     _make_absolute(filled.values, parts)
     problems = take_out_missing_keys(filled.values, filled.missing, parts.place)
     problems += empty_variables(filled.stated, parts.place)
@@ -233,8 +221,7 @@ def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec 
 
 
 def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
-    # Changes paths in `values`. A path in a file starts from the file's folder, one in an override
-    # from the current folder. A `~` at its beginning is the user's own folder.
+    """Change paths in `values`: one in a file starts from the file's folder."""
     sources: list[tuple[str, Any]] = []  # of each part, the folder and what it states
     for file in parts.files:
         sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
@@ -242,22 +229,17 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
     for block, key, location in _possible_paths(values):
         value = block.get(key)
         if _starts_from_a_folder(value):
-            folder = _folder_of_last_that_states(location, sources)
+            folder = "."
+            for source, stated in sources:
+                if block_with(stated, location) is not None:
+                    folder = source  # that of the last part that states it
             path = joined(folder, os.path.expanduser(plain_path(str(value))))
             block[key] = absolute(path)
 
 
-def _folder_of_last_that_states(location: Sequence[str], sources: Sequence[tuple[str, Any]]) -> str:
-    folder_of_last = "."  # if none states it
-    for folder, stated in sources:
-        if block_with(stated, location) is not None:
-            folder_of_last = folder
-    return folder_of_last
-
-
 def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:
-    # Of each value that may be a path: its block, its key, and its location, such as
-    # ({"input_jsonl": "a.jsonl"}, "input_jsonl", ["image_grounding", "data", "input_jsonl"]).
+    """Of each value that may be a path: its block, its key, and its location."""
+    # ({"input_jsonl": "a.jsonl"}, "input_jsonl", ["image_grounding", "data", "input_jsonl"])
     yield values, "results_dir", ["results_dir"]
     for name, block in values.items():
         if not isinstance(block, dict):
@@ -273,31 +255,26 @@ def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], st
 
 
 def _starts_from_a_folder(value: Any) -> bool:
-    # Addresses (`file://…`), data sets (`datasets:…`) and empty texts start from none.
-    if isinstance(value, str):
+    if isinstance(value, str):  # addresses, data sets and empty texts start from none
         return value != "" and not value.startswith("datasets:") and not has_scheme(value)
     return isinstance(value, int)  # a folder may be called 2024
 
 
 def _why_not_merged(error: Exception, parts: Parts) -> SpecError:
-    # The error of one line, for one of OmegaConf's that may have many.
     variable = _UNSET_VARIABLE.search(str(error))
     if variable:
+        name = variable[1]
         key = str(getattr(error, "full_key", "") or "")
-        return _unset_variable(variable[1], key, parts)
+        ways = f"export {name}=..., "
+        if may_be_in_env_file(name):
+            ways += "write it into a .env file, "
+        ways += f"or write ${{oc.env:{name},''}} where it may be missing"
+        place = parts.place(END_OF_PART.split(key))
+        return SpecError(
+            f"{place}: {key or 'a key'} takes the variable {name}, which is not set: {ways}"
+        )
     hint = ""
     if isinstance(error, TypeError):
         hint = "; an item of a list can't be overridden alone: give the whole list"
     names = ", ".join(file.path for file in parts.files)
-    return SpecError(f"{names}: {first_line(error)}{hint}")
-
-
-def _unset_variable(name: str, key: str, parts: Parts) -> SpecError:
-    ways = f"export {name}=..., "
-    if may_be_in_env_file(name):
-        ways += "write it into a .env file, "
-    ways += f"or write ${{oc.env:{name},''}} where it may be missing"
-    place = parts.place(END_OF_PART.split(key))
-    return SpecError(
-        f"{place}: {key or 'a key'} takes the variable {name}, which is not set: {ways}"
-    )
+    return SpecError(f"{names}: {first_line(error)}{hint}")  # OmegaConf's may have many lines

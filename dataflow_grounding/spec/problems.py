@@ -32,9 +32,10 @@ END_OF_PART = re.compile(r"[.[]")
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Return where a key is, as `FILE, line N`, or as `KEY=…` for an override. `roots` has the YAML
-    node of each file by its path. Of several files that have the key, the last counts. For a key
-    that is missing, it is the line of the innermost block around it that is there.
+    """Return where a key is, as `FILE, line N`, or as `KEY=…` for an override.
+
+    Of several files that have the key, the last counts. For a key that is missing, it is the line
+    of the innermost block around it that is there.
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
@@ -51,9 +52,7 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
 def take_out_missing_keys(
     values: dict[str, Any], keys: Sequence[str], place: Callable[[Location], str]
 ) -> list[str]:
-    """Take the `keys` that are `???` out of values, and return a line for each. OmegaConf writes
-    such keys as `a.b[0]`.
-    """
+    """Take the `keys` that are `???`, such as `a.b[0]`, out; return a line for each."""
     problems = []
     for key in keys:
         location = END_OF_PART.split(key)
@@ -65,8 +64,10 @@ def take_out_missing_keys(
 def validated(
     values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
-    """Return the spec that the values make, and what is wrong with them, one line each. Wrong keys
-    are taken out of `values`: the spec has their defaults, or is None where one has no default.
+    """Return the spec that the values make, and what is wrong with them, one line each.
+
+    Wrong keys are taken out of `values`: the spec has their defaults, or is None where one has no
+    default.
     """
     try:
         return model.model_validate(values), []
@@ -97,9 +98,8 @@ def _place_of_problem(problem: Any, place: Callable[[Location], str]) -> str:
 
 
 def at_place(place: str, explanation: str) -> str:
-    """Return an explanation with its place before it: `spec.yaml, line 3: a.b is missing`. Of an
-    override, the place is the key (`a.b=…`), which isn't named twice.
-    """
+    """Return an explanation with its place before it: `spec.yaml, line 3: a.b is missing`."""
+    # Of an override, the place is the key (`a.b=…`), which isn't named twice.
     key = place.removesuffix(_OF_OVERRIDE)
     if explanation.startswith(f"{key} "):
         return explanation
@@ -107,21 +107,18 @@ def at_place(place: str, explanation: str) -> str:
 
 
 def _without_block_of_another_name(problems: Sequence[str]) -> list[str]:
-    # A misspelt block is told as an unknown key, "…; is it 'image_grounding'?": it isn't told a
-    # second time as a missing block.
     told_twice: list[str] = []
     for problem in problems:
         match = _MISSPELT.search(problem)
-        if match:
+        if match:  # a misspelt block was told as an unknown key, "…; is it 'image_grounding'?"
             told_twice.append(f"there is no block {match[1]}, which the pipeline needs")
     endings = tuple(told_twice)
     return [problem for problem in problems if not problem.endswith(endings)]
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """Return one of `ValidationError.errors()` as a line that names the key. Values are left out of
-    it, as they may be secret keys.
-    """
+    """Return one of `ValidationError.errors()` as a line that names the key."""
+    # Values are left out of it: they may be secret keys.
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
@@ -142,7 +139,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _message_of_pydantic(problem: Any) -> str:
-    # "Input should be 'stop' or 'warn'" becomes "should be 'stop' or 'warn'".
+    """Make "should be 'stop' or 'warn'" of "Input should be 'stop' or 'warn'"."""
     words = problem["msg"]
     message = f"{words[:1].lower()}{words[1:]}".removeprefix("input ")
     if problem["type"] == "literal_error":
@@ -152,12 +149,12 @@ def _message_of_pydantic(problem: Any) -> str:
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    # What to say after "is not a key of the spec". The key may be misspelt: then it is a key of the
-    # same block with a similar name.
+    """What to say after "is not a key of the spec"."""
     key = ".".join(location)
     *_, name = location
     block = key.removesuffix(name)  # "image_grounding.vlm.", "" at the top
-    # More alike than by default: vlm.check isn't vlm.check_every.
+    # A misspelt key is one of the same block with a similar name: more alike than by default, so
+    # that vlm.check isn't vlm.check_every.
     near = nearest(name, _names_in_block(block, model), 0.65)
     if near:
         return near
@@ -171,7 +168,7 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
 
 
 def _names_in_block(block: str, model: type[BaseModel]) -> set[str]:
-    # "openai", say, of the known key "image_grounding.vlm.openai.base_url".
+    """Such as "openai", of the known key "image_grounding.vlm.openai.base_url"."""
     names = set()
     for known in keys_of(model):
         if known.startswith(block):
@@ -181,8 +178,7 @@ def _names_in_block(block: str, model: type[BaseModel]) -> set[str]:
 
 
 def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
-    # Yields `image_grounding.vlm` for `vlm`: it is the beginning of the known key
-    # `image_grounding.vlm.openai.base_url`, up to the end of `vlm`.
+    """`image_grounding.vlm` for `vlm`, of the known `image_grounding.vlm.openai.base_url`."""
     for known in keys_of(model):
         # With dots around both, so that only whole names are found. The first dot moves `known` by
         # one, and `key`, too: so `start` is where the key begins in `known`.
@@ -194,9 +190,10 @@ def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
 def keys_of(
     model: type[BaseModel], key_prefix: str = "", *, in_lists: bool = True
 ) -> Iterator[str]:
-    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`. Without `in_lists`,
-    the keys of a list's blocks (`vlm.openai.endpoints.weight`), which overrides can't set, are left
-    out, and the list's own key is yielded.
+    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`.
+
+    Without `in_lists`, the keys of a list's blocks (`vlm.openai.endpoints.weight`), which overrides
+    can't set, are left out, and the list's own key is yielded.
     """
     for name, field in model.model_fields.items():
         key = f"{key_prefix}{field.alias or name}"
@@ -240,7 +237,7 @@ class _DeepestKey(NamedTuple):
 
 
 def _deepest_key(node: Any, location: Location) -> _DeepestKey:
-    # How much of a location a file has, whose outermost YAML node is given.
+    """How much of a location a file has, whose outermost YAML node is given."""
     keys_there = 0
     line = 0
     for part in location:
@@ -254,8 +251,7 @@ def _deepest_key(node: Any, location: Location) -> _DeepestKey:
 
 
 def _entry_of(node: Any, name: str) -> tuple[Any, Any] | None:
-    # The key `name` of a mapping and its value, or twice the item number `name` of a list; None if
-    # there is none. All are PyYAML's nodes, whose `id` says of which kind they are.
+    """The entry `name` of a YAML node: a mapping's key and value, or a list's item twice."""
     kind = getattr(node, "id", "")
     if kind == "sequence":
         is_index = name.isdecimal() and int(name) < len(node.value)

@@ -57,8 +57,7 @@ def _checked_json(value: Any) -> Any:
 
 
 def _checked_folder(value: Any) -> Any:
-    # TAO's default spec leaves it empty; that isn't taken for the current folder, which nobody
-    # chose.
+    # TAO's default spec leaves it empty: nobody chose the current folder.
     if value in (None, ""):
         raise PydanticCustomError("folder", "give it a folder for the results")
     return value
@@ -75,7 +74,7 @@ def _checked_backend(value: str) -> str:
 
 
 def _checked_host(value: str) -> str:
-    # The form alone is looked at: `images.lan:8080`, `[fe80::1]:8080`.
+    # the form alone: `images.lan:8080`, `[fe80::1]:8080`
     if not re.fullmatch(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?", value):
         wrong = (
             "should be the name or the IP address of a host, perhaps with a port: images.lan:8080"
@@ -106,9 +105,7 @@ class GeminiBlock(Block):
 
 
 class AzureBlock(Block):
-    """`vlm.openai.azure`: a deployment; `token_provider`, `module:function`, gives an
-    Entra token.
-    """
+    """`vlm.openai.azure`: a deployment; `token_provider`, `module:function`, for Entra tokens."""
 
     endpoint: str = ""
     api_version: str = ""
@@ -142,7 +139,7 @@ class OpenAIBlock(Block):
     @field_validator("endpoints", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        # In `endpoints: [http://a/v1]` the text becomes a block with this address.
+        """In `endpoints: [http://a/v1]` the text becomes a block with this address."""
         if not isinstance(value, list):  # pydantic refuses it
             return value
         endpoints = []
@@ -194,8 +191,9 @@ class VlmBlock(Block):
 
 
 class JudgeBlock(Block):
-    """`vlm.judge`: who judges boxes and grounds again, if another model is to. All else is as `vlm`
-    has it, or as the backend's defaults are where backends differ.
+    """`vlm.judge`: who judges boxes and grounds again, if another model is to.
+
+    All else is as `vlm` has it, or as the backend's defaults are where backends differ.
     """
 
     backend: Annotated[str, AfterValidator(_checked_backend)] | None = None
@@ -314,11 +312,10 @@ class SpecHead(Block):
 
 
 class Spec(SpecHead):
-    """A whole spec. `block` is that of the pipeline that is to run, in the YAML under its name.
-    `read_spec` sets the private attributes.
-    """
+    """A whole spec; `block` is that of the pipeline to run, in the YAML under its name."""
 
     block: SerializeAsAny[PipelineBlock]
+    # set by `read_spec`
     _stated: dict[str, Any] = {}
     _folders: list[str] = []
     _passed_over: list[str] = []
@@ -351,8 +348,7 @@ def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
-    # The value, with the stated references in place of what they were filled in with. A list that
-    # has another length than the stated one is left as it is.
+    """The value, with the stated references in place of what they were filled in with."""
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):

@@ -19,10 +19,8 @@ _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: (?!#)(?P<value>.*?))?(?P<comm
 
 
 class _Line(NamedTuple):
-    # A line of a template, and the place of its key in the pipeline's block, as ("vlm", "backend");
-    # () for all other lines.
     text: str
-    place: tuple[str, ...]
+    place: tuple[str, ...]  # of its key in the pipeline's block, ("vlm", "backend"); () without
 
 
 def template_of(pipeline: str) -> str:
@@ -32,9 +30,10 @@ def template_of(pipeline: str) -> str:
 
 
 def with_settings(text: str, settings: Mapping[str, Any]) -> str:
-    """Return a template with the values of `settings` on their keys' lines. A row of endpoints.yaml
-    is such settings: {"vlm": {"backend": "openai", …}, "first": "…"}. `first`, what to type before
-    a run, comes above all lines as comments.
+    """Return a template with the values of `settings` on their keys' lines.
+
+    A row of endpoints.yaml is such settings: {"vlm": {"backend": "openai", …}, "first": "…"}.
+    `first`, what to type before a run, comes above all lines as comments.
     """
     lines = []
     if "first" in settings:
@@ -44,17 +43,17 @@ def with_settings(text: str, settings: Mapping[str, Any]) -> str:
         value = _value_at(settings, place)
         parts = _KEY.fullmatch(line)
         if parts and parts["value"] and value is not None:  # a block's own line has no value
-            lines.append(f"{parts['indent']}{parts['key']}: {_in_yaml(value)}{parts['comment']}")
+            in_yaml = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+            stated = in_yaml.splitlines()[0]
+            lines.append(f"{parts['indent']}{parts['key']}: {stated}{parts['comment']}")
         else:
             lines.append(line)
     return "\n".join(lines) + "\n"
 
 
 def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
-    """Return a template with only the keys that most people set, and those of `settings`; of the
-    backends' blocks it has that of their backend alone. A line says where the other keys are.
-    """
-    backend = settings["vlm"]["backend"]
+    """Return a template with only the keys that most people set, and those of `settings`."""
+    backend = settings["vlm"]["backend"]  # of the backends' blocks, only its own is kept
     short_keys = _SHORT["pipelines"][pipeline] + _SHORT["backends"][backend]  # as "vlm.backend"
     lines = []
     for line, place in _lines(text):
@@ -89,8 +88,3 @@ def _value_at(settings: Any, place: tuple[str, ...]) -> Any:
     for key in place:
         settings = settings.get(key) if isinstance(settings, Mapping) else None
     return settings
-
-
-def _in_yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
-    return text.splitlines()[0]

@@ -12,6 +12,7 @@ import sysconfig
 import traceback
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -47,7 +48,11 @@ def named(
     """
     if group:
         name = targets_of(group).get(name, name)
-    _refuse_other_form(name, key, shipped)
+    if not _MODULE_AND_NAME.fullmatch(name):
+        known = f"one of {', '.join(shipped)}, nor " if shipped else ""
+        raise SpecError(
+            f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
+        )
     module_name, _, attribute = name.partition(":")
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
     sys.path += [folder for folder in folders if folder not in sys.path]
@@ -59,14 +64,6 @@ def named(
             f"{key}: there is no {attribute!r} in {where}{nearest(attribute, vars(module))}"
         )
     return getattr(module, attribute)
-
-
-def _refuse_other_form(name: str, key: str, shipped: Collection[str]) -> None:
-    if not _MODULE_AND_NAME.fullmatch(name):
-        known = f"one of {', '.join(shipped)}, nor " if shipped else ""
-        raise SpecError(
-            f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
-        )
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
@@ -103,7 +100,9 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     if is_of_this_spec:
         return
     # It is from the folder of another spec: do this spec's folders have one of the same name?
-    for candidate in _possible_files(module.__name__, folders):
+    name = module.__name__.replace(".", "/")
+    for folder, suffix in product(folders, (".py", "/__init__.py")):  # a module, or a package
+        candidate = within(folder, f"{name}{suffix}")
         # A copy does the same, whichever of the two is run.
         if os.path.exists(candidate) and not filecmp.cmp(candidate, file, shallow=False):
             raise SpecError(
@@ -112,35 +111,23 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
             )
 
 
-def _possible_files(module_name: str, folders: Sequence[str]) -> Iterator[str]:
-    # "a.b" may be a/b.py, or a/b/__init__.py for a package.
-    name = module_name.replace(".", "/")
-    for folder in folders:
-        yield within(folder, f"{name}.py")
-        yield within(folder, f"{name}/__init__.py")
-
-
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Turn what the user's code raises, SystemExit too, into a SpecError that begins with `what`.
-    Errors of this package, and Ctrl-C, pass through.
-    """
+    """Turn what the user's code raises into a SpecError that begins with `what`."""
     try:
         yield
     except (GroundingError, KeyboardInterrupt):
         raise
-    except BaseException as error:
+    except BaseException as error:  # SystemExit, too
         raise SpecError(f"{what}: {described(error)}") from error
 
 
 def described(error: BaseException, quoting: bool = True) -> str:
-    """Return an error in one line, with the file and line where it was raised. Without `quoting`,
-    its words are left out: they may be secret.
-    """
+    """Return an error in one line, with the file and line where it was raised."""
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):
         return in_words  # these are Python's own, which aren't secret and say where
-    what = in_words if quoting else name
+    what = in_words if quoting else name  # its words may be secret
     *_, innermost = traceback.extract_tb(error.__traceback__)
     return f"{what} ({innermost.filename}, line {innermost.lineno})"

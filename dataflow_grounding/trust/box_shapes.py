@@ -69,9 +69,7 @@ class SeenThings:
             self.squares[number] += step * (value - self.means[number])
 
     def expect(self, prior: Expected, prior_boxes: float) -> Expected:
-        """Return what is expected of the next box, by these boxes and by `prior`, which counts as
-        much as `prior_boxes` boxes.
-        """
+        """Return what to expect of the next box: `prior` counts as much as `prior_boxes` boxes."""
         if self.count < self.refresh_at:
             return self.last_expected
         boxes = prior_boxes + self.count
@@ -95,9 +93,7 @@ class SeenThings:
 
 
 def shape_of(corners: Bbox, log_aspect: float) -> Shape:
-    """Return how a box is compared. `corners` are in parts of the sides; `log_aspect` is of the
-    picture's width to its height.
-    """
+    """Return how a box is compared; `log_aspect` is of the picture's width to its height."""
     x1, y1, x2, y2 = corners
     width = x2 - x1
     height = y2 - y1
@@ -108,8 +104,8 @@ def shape_of(corners: Bbox, log_aspect: float) -> Shape:
 
 
 def _log_density(shape: Shape, of: Expected) -> float:
-    # Each figure is measured in standard deviations from what is expected.
     mean, deviation, log_peak = of
+    # each figure in standard deviations from what is expected
     x = (shape[0] - mean[0]) / deviation[0]
     y = (shape[1] - mean[1]) / deviation[1]
     size = (shape[2] - mean[2]) / deviation[2]

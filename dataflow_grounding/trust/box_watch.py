@@ -28,9 +28,9 @@ CHECK_EVERY = 100  # requests between two checks of the endpoint, on average
 class BoxWatch:
     """Watches the boxes of a run: whether they are in the format that was asked for.
 
-    Where they are not, it stops the run, or warns once. Before a run begins, and where boxes can
-    be in no other format, requests pass unwatched. `every` is how many requests there are between
-    two checks of the endpoint by a probe picture, on average; None for no checks. Raises SpecError.
+    Where they are not, it stops the run, or warns once. Before a run begins, and where boxes can be
+    in no other format, requests pass unwatched. `every` is how many requests there are between two
+    checks of the endpoint, on average; None for no checks. Raises SpecError.
     """
 
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:

@@ -81,15 +81,19 @@ class Calibrated(NamedTuple):
 def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
     """Find out in which box format a model answers; stored replies answer first.
 
-    The first picture is asked for in the format `stated`. The serving's connections are closed
-    afterwards. Raises NoFit, whose message says how to state a format, and RunStopped.
+    The serving's connections are closed afterwards. Raises NoFit, whose message says how to state a
+    format, and RunStopped.
     """
     asker = _Asker(serving, start, start.pictures())
     try:
         return _calibrated(asker, stated)
     except NoFit:
-        if start.replies is None or _was_asked(serving, start.replies):
-            raise  # these were the answers of this very address
+        if start.replies is None:
+            raise
+        with closing(KeyedLog(start.replies, read_only=True)) as store:
+            was_asked_here = store.get(_asked_key_of(serving)) is not None
+        if was_asked_here:
+            raise
     # The stored replies came from another address, because replies are stored without one. This
     # address may answer otherwise, so everything is asked for again, stored or not.
     options = replace(start.options, force_reprocess=True)
@@ -117,12 +121,9 @@ def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
 def shape_of_run(
     serving: Serving, box_format: BoxFormat, start: RunStart, size: Size
 ) -> tuple[Shape, Counter[str]]:
-    """Find out how a run's elongated pictures of a size are sent; return counts of requests and
-    tokens, too.
+    """Find out how a run's elongated pictures of a size are sent; return counts, too.
 
-    In such pictures some models put boxes in the wrong place. A Shape (`padding.py`) has the aspect
-    to pad them to, if that helps, and by how much boxes are off if it doesn't. The serving's
-    connections are closed afterwards. Raises RunStopped.
+    The serving's connections are closed afterwards. Raises RunStopped.
     """
     say(
         f"Some pictures are over {MODERATE} times as long as wide: 1 to {MOST_ASKED}"
@@ -147,15 +148,13 @@ def shape_of_run(
 
 
 class MeasuredFrames(NamedTuple):
-    """What came of measuring further frames, and counts of the requests and tokens that it took.
-
-    The requests that were sent count also where it failed: then `calibration` is None, and
-    `failure` says why. Otherwise `failure` is None.
-    """
+    """What came of measuring further frames: a calibration, or why it failed."""
 
     calibration: Calibration | None
     failure: NoFit | EndpointRefused | None
+    """NoFit where the answers in a frame lie on no line, or aren't in the format."""
     counts: Counter[str]
+    """Of requests and tokens, also where it failed."""
 
 
 def measure_frames_of(
@@ -165,12 +164,10 @@ def measure_frames_of(
     own: OwnPictures,
     missing: Sequence[Size],
 ) -> MeasuredFrames:
-    """Return the `earlier` calibration with the missing frames.
+    """Return the `earlier` calibration with the missing frames, or why it failed.
 
-    Frames that the endpoint refuses are added to `refused`. The serving's connections are closed
-    afterwards. It fails with NoFit where the answers in a frame lie on no line, or aren't in the
-    format, and with EndpointRefused where the endpoint takes no requests at all. Raises RunStopped
-    for other reasons to stop, such as a budget that is used up.
+    The serving's connections are closed afterwards. Raises RunStopped where the reason is not the
+    endpoint, such as a budget that is used up.
     """
     asker = _Asker(serving, start, own)
     try:
@@ -189,7 +186,7 @@ def _extended(
     pictures: Sequence[ProbedPicture],
     frames_asked_for: Sequence[Size],
 ) -> Calibration:
-    # The `earlier` calibration with the frames in which these pictures were answered.
+    """The `earlier` calibration with the frames in which these pictures were answered."""
     answered = list(dict.fromkeys(picture.size for picture in pictures))  # each once
     refused = [size for size in frames_asked_for if size not in answered]
     limits = earlier.limits or SizeLimits()
@@ -226,22 +223,15 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
 
 
 def _asked_key_of(serving: Serving) -> str:
-    # The key under which the store says that this very address was asked. The keys of replies don't
-    # tell: they are without the address, so that a stored reply serves any address.
+    """The key under which the store says that this very address was asked."""
+    # The keys of replies don't tell: they are without the address, so that a stored reply serves
+    # any address.
     parts = ["calibration", serving.identity_there()]
     return key_of(json.dumps(parts, sort_keys=True, default=repr))
 
 
-def _was_asked(serving: Serving, replies: str) -> bool:
-    with closing(KeyedLog(replies, read_only=True)) as store:
-        return store.get(_asked_key_of(serving)) is not None
-
-
 class _Asker:
-    """Asks a serving about probe pictures, as a run sends its requests.
-
-    They have the file types of the run's `own` pictures in turn.
-    """
+    """Asks a serving about probe pictures, as a run sends its requests."""
 
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
@@ -249,7 +239,7 @@ class _Asker:
         self.are_replies_stored = bool(start.replies)
         self.asking = Asking(serving, start.options, start.budget)
         suffixes = _suffixes(own, serving.image_limits)
-        self._suffixes = itertools.cycle(suffixes)
+        self._suffixes = itertools.cycle(suffixes)  # those of the run's own pictures in turn
         # A frame that scales or pads a picture sends it as JPEG, of any file type. So .jpg is added
         # unless all pictures are of one size: their frame has that size, and changes nothing.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
@@ -295,7 +285,10 @@ class _Asker:
     async def _ask(
         self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
     ) -> ProbedPicture:
-        path = within(folder, self._next_name(probe, stated))
+        # Where pixels are asked for, the run's pictures will be sent in frames.
+        suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
+        name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
+        path = within(folder, name)
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
         # One refusal may be an accident, so a refused picture is asked for a second time. It isn't
         # while nothing was answered yet: the endpoint may refuse every size.
@@ -313,11 +306,6 @@ class _Asker:
             say(f"A probe picture of {size_text(size)} px got no answer: {refused}")
             return ProbedPicture(probe, size, [], refused=str(refused))
 
-    def _next_name(self, probe: Probe, stated: BoxFormat) -> str:
-        # Where pixels are asked for, the run's pictures will be sent in frames.
-        suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
-        return f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
-
     async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
         [image] = question.images
         key = (image.sent_digest, question.question)
@@ -333,9 +321,9 @@ class _Asker:
 
 
 def _suffixes(own_pictures: OwnPictures, limits: ImageLimits) -> list[str]:
-    # The file types of the run's pictures, as sent, which probe pictures take in turn. It is JPEG
-    # for pictures that are reduced, for other types, and where the run has no pictures.
+    """The file types of the run's pictures, as sent, which probe pictures take in turn."""
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own_pictures.media_types]
+    # Reduced pictures, and those of other types, are sent as JPEG.
     is_any_reduced = any(limits.sent(size) != size for size in own_pictures.sizes)
     if is_any_reduced or not suffixes:
         suffixes.append(".jpg")

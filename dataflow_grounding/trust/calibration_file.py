@@ -109,7 +109,6 @@ def cache_path(endpoint: str, model: str) -> str:
 
 @cache
 def prompt_version() -> str:
-    """Return a digest of all words that tell a model how to write boxes."""
     # A calibration holds for these words alone: other ones may bring another format.
     words = [load_prompt("system"), load_prompt("phrase_grounding")]
     for order in ORDERS:
@@ -146,7 +145,7 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
 
 
 def _calibration_of(row: dict[str, Any]) -> Calibration:
-    # Raises an error where the row isn't sound: ValueError, or what a wrong type causes.
+    """Raise ValueError, or what a wrong type causes, where the row isn't sound."""
     if row.keys() != Calibration.__dataclass_fields__.keys():
         raise ValueError("another version's calibration")
     row = {**row, "maps": [map_of(stored) for stored in row["maps"]]}
@@ -168,8 +167,7 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
 
 
 def _try_limits(limits: SizeLimits, stored_sizes: Sequence[Size]) -> None:
-    # Raises ValueError where a stored size isn't one of pictures, or the limits make such a size of
-    # SAMPLE_SIZES. The file may have been edited by hand.
+    """Raise ValueError where sizes that are stored, or that the limits make, are no pictures'."""
     sizes = [*SAMPLE_SIZES, *stored_sizes]
     for sample_size in SAMPLE_SIZES:
         sizes += [limits.padded(sample_size), limits.sent(sample_size)]
@@ -182,8 +180,7 @@ def _try_limits(limits: SizeLimits, stored_sizes: Sequence[Size]) -> None:
 
 
 def store_calibration(calibration: Calibration, folder: str | None = None) -> str | None:
-    """Store a calibration in the user's cache and a run's folder; return the cache's file, or None
-    if that can't be written.
+    """Store a calibration in the user's cache and a run's folder; return the cache's file.
 
     If either can't be written, the user is told, and this process keeps the calibration in memory.
     """

@@ -176,8 +176,7 @@ class FormatChoice:
         return counts
 
     def _shape_for(self, size: Size, start: RunStart) -> "tuple[Shape, Counter[str]]":
-        # How pictures as elongated as this are sent, and counts of the requests and tokens that it
-        # took to find out. From now on, they are padded if that helps.
+        """How pictures as elongated as this are sent; counts of what it took to find out."""
         for tried in self._tried_shapes:
             if tried.covers(size):  # it was found out with a picture of another size
                 return tried, Counter()
@@ -186,35 +185,33 @@ class FormatChoice:
 
         shape, counts = shape_of_run(self._serving, self.format, start, size)
         self._tried_shapes.append(shape)
-        self._pad(shape)
+        if shape.aspect is not None:  # padding is needed, and helps
+            # Without limits of a calibration, only the serving's longest side is a limit so far.
+            limits = self.limits or SizeLimits(self._serving.image_limits.max_side)
+            if shape.size[0] > shape.size[1]:
+                self._narrow(replace(limits, max_wide=shape.aspect))
+            else:
+                self._narrow(replace(limits, max_tall=shape.aspect))
         return shape, counts
 
-    def _pad(self, shape: "Shape") -> None:
-        # Has pictures padded that are elongated the same way, wide or tall, as the shape is.
-        if shape.aspect is None:  # no padding is needed, or none helps
-            return
-        # Without limits of a calibration, only the serving's longest side is a limit so far.
-        limits = self.limits or SizeLimits(self._serving.image_limits.max_side)
-        if shape.size[0] > shape.size[1]:
-            self._narrow(replace(limits, max_wide=shape.aspect))
-        else:
-            self._narrow(replace(limits, max_tall=shape.aspect))
-
     def _measure_missing_frames(self, start: RunStart, earlier: "Calibration") -> Counter[str]:
-        # Measures the frames of the run's pictures that the calibration doesn't have. Where it
-        # proves wrong in one of them, the choice is `pending` again.
-
-        # Imported here because it imports Pillow: most runs calibrate nothing.
+        """Measure the frames of the run's pictures that the calibration doesn't have."""
         from dataflow_grounding.trust.calibrating import measure_frames_of
+        from dataflow_grounding.trust.calibration_file import store_calibration
 
         pictures = start.pictures()
         missing = _missing_frames(pictures, earlier)
         if not missing:
             return Counter()
-        _announce(missing, numbers_are_pixels=bool(earlier.maps))
+        what_it_takes = "2 to 8 requests each tell what numbers mean in them"
+        if not earlier.maps:  # parts of the side mean the same in every size
+            what_it_takes = "a request each tells whether they are answered as others are"
+        say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
         measured = measure_frames_of(self._serving, earlier, start, pictures, missing)
         if measured.calibration is not None:
-            self._take_extended(measured.calibration, start.folder)
+            _warn_of_vague_maps(measured.calibration)
+            store_calibration(measured.calibration, start.folder)
+            self._take(measured.calibration)
         elif isinstance(measured.failure, NoFit):
             say(f"The calibration doesn't hold there: {measured.failure}.")
             self._make_pending()
@@ -225,17 +222,10 @@ class FormatChoice:
                 _keep_as_refused(missing, earlier, start.folder)
         return measured.counts
 
-    def _take_extended(self, calibration: "Calibration", folder: str | None) -> None:
-        from dataflow_grounding.trust.calibration_file import store_calibration
-
-        _warn_of_vague_maps(calibration)
-        store_calibration(calibration, folder)
-        self._take(calibration)
-
     def _make_pending(self) -> None:
-        # The serving gets back the limits that it had without the calibration. It keeps what the
-        # endpoint has told meanwhile: how large a picture's file may be (`learnt_bytes`).
         self.pending = True
+        # The serving gets back the limits that it had without the calibration, but keeps what the
+        # endpoint has told meanwhile: how large a picture's file may be.
         learnt = self._serving.image_limits.learnt_bytes
         self._serving.image_limits = replace(self._uncalibrated_limits, learnt_bytes=learnt)
 
@@ -262,7 +252,7 @@ class FormatChoice:
 
 
 def _missing_frames(pictures: OwnPictures, earlier: "Calibration") -> list[Size]:
-    # The frames that a run's pictures need besides those that were measured.
+    """The frames that a run's pictures need besides those that were measured."""
     from dataflow_grounding.trust.frames import missing_frames  # it imports Pillow
 
     # The calibration's other limits hold for new frames, too. Its frames are taken out of the
@@ -276,13 +266,6 @@ def _missing_frames(pictures: OwnPictures, earlier: "Calibration") -> list[Size]
         refused=earlier.refused,
         answered=earlier.sizes,
     )
-
-
-def _announce(missing: Sequence[Size], *, numbers_are_pixels: bool) -> None:
-    what_it_takes = "2 to 8 requests each tell what numbers mean in them"
-    if not numbers_are_pixels:  # parts of the side mean the same in every size
-        what_it_takes = "a request each tells whether they are answered as others are"
-    say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
 
 
 def advice_to_calibrate() -> str:
@@ -315,8 +298,7 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
 
 
 def _check_wanted(serving: Serving, wanted: str | None) -> None:
-    # Raises SpecError where what is stated contradicts the serving, or isn't text: a spec may have
-    # any value there.
+    """Raise SpecError where what is stated contradicts the serving, or isn't text."""
     stated: object = serving.box_format if wanted is None else wanted
     if not isinstance(stated, str):
         raise SpecError(
@@ -343,11 +325,7 @@ def check_calibratable(serving: Serving) -> None:
 
 
 def first_format(serving: Serving) -> BoxFormat:
-    """Return the format in which calibration asks a serving's model first.
-
-    It is the one that the model's name suggests, even if nobody has confirmed it, else
-    DEFAULT_FORMAT.
-    """
+    """Return the format that the model's name suggests, even unconfirmed, else DEFAULT_FORMAT."""
     candidate = format_of_model(serving.model, serving.box_formats)
     if candidate is not None and candidate.boxes:
         return candidate
@@ -355,12 +333,11 @@ def first_format(serving: Serving) -> BoxFormat:
 
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
-    # Without an origin the model has to be calibrated, and the format is the one to ask in first.
     stated = wanted or serving.box_format  # a format's name, "auto" or "calibrated"
     name = stated.strip().lower()
     if name == "auto":
         return _named_by_model(serving)
-    if name == "calibrated":
+    if name == "calibrated":  # the format is only the one to ask in first
         return NamedFormat(first_format(serving), origin=None)
     box_format = find_box_format(stated, serving.model, serving.box_formats)
     if _is_pixels_of_the_table(box_format, name):
@@ -375,7 +352,9 @@ def _named_by_model(serving: Serving) -> NamedFormat:
     by_model_name = format_of_model(serving.model, serving.box_formats)
     if by_model_name is not None:
         draws_no_boxes = not by_model_name.boxes
-        if draws_no_boxes or _is_proof(by_model_name):
+        is_pixels = _is_pixels_of_the_table(by_model_name, by_model_name.name)
+        is_proof = by_model_name.verified and not is_pixels  # somebody has confirmed it
+        if draws_no_boxes or is_proof:
             # For a model that draws no boxes this raises SpecError: calibrating can't help it.
             box_format = find_box_format("auto", serving.model, serving.box_formats)
             return NamedFormat(box_format, "the model's name")
@@ -383,21 +362,15 @@ def _named_by_model(serving: Serving) -> NamedFormat:
 
 
 def _is_pixels_of_the_table(box_format: BoxFormat, name: str) -> bool:
-    # Whether a family's format, named by its name in the table of formats, counts pixels. Such a
-    # name proves nothing: servers reduce pictures as they like, with any model.
+    """Whether a family's format, named by its name in the table of formats, counts pixels."""
+    # Such a name proves nothing: servers reduce pictures as they like, with any model.
     return box_format.scale == "px" and box_format == known_formats().get(name)
 
 
-def _is_proof(candidate: BoxFormat) -> bool:
-    # Whether a model's name is proof of its format: if somebody has confirmed it for that model,
-    # and it isn't a family's format in pixels.
-    return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
-
-
 def _warn_of_vague_maps(calibration: "Calibration") -> None:
-    # Two standard errors hold 95% of the edges.
     vague: list[Size] = []
     for frame_map in calibration.maps:
+        # two standard errors hold 95% of the edges
         if 2 * frame_map.error > PRECISE_ENOUGH:
             vague.append(frame_map.size)
     if vague:
@@ -409,10 +382,10 @@ def _warn_of_vague_maps(calibration: "Calibration") -> None:
 
 
 def _keep_as_refused(missing: Sequence[Size], earlier: "Calibration", folder: str) -> None:
-    # Keeps in a run's folder that the endpoint refused these sizes, so that the resumed run doesn't
-    # ask again. The user's other runs do: only this folder's calibration has them.
+    """Keep in a run's folder that the endpoint refused these sizes."""
     from dataflow_grounding.trust.calibration_file import run_file, utc_timestamp
 
+    # The resumed run doesn't ask again. The user's other runs do.
     refused = [*earlier.refused, *missing]
     extended = replace(earlier, date=utc_timestamp(), refused=refused)  # the latest one counts
     extended.save(run_file(folder))

@@ -102,9 +102,9 @@ class Decision:
 class Deciding:
     """Finds out one model's box format, by asking about probe pictures.
 
-    Long computations run in a thread, because the event loop may have other things to do.
     `own_sizes` are those of the run's pictures, the commonest first; `counts` says how many there
-    are of each.
+    are of each. Long computations run in a thread, because the event loop may have other things to
+    do.
     """
 
     def __init__(
@@ -144,8 +144,7 @@ class Deciding:
             raise NoFit(described(self.pictures, str(why))) from None
 
     async def _ask_first(self, first: Size, small: Size, stated: BoxFormat) -> None:
-        # If the first picture is refused, its size may be the reason, so a small one is tried. What
-        # is answered comes to `pictures`.
+        """Ask about the first picture or, if its size may be refused, a small one."""
         why_refused = await self._ask_for([first], stated)
         if why_refused:
             await self._ask_for([small], stated)
@@ -155,7 +154,7 @@ class Deciding:
             raise NoFit(described(self.pictures, "no box that could be read came back"))
 
     async def _decide_by_parts(self, asked: BoxFormat) -> Decision | None:
-        # None where the numbers aren't parts of the side in all pictures.
+        """None where the numbers aren't parts of the side in all pictures."""
         if await self._fit_parts(asked) is None:
             return None
         await self._ask_further(asked)  # adds to `pictures`, and maybe to `refused`
@@ -170,24 +169,21 @@ class Deciding:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
 
     async def _parts_in_frames(self, asked: BoxFormat) -> Decision | None:
-        # Numbers are parts of the side, but some sizes are refused. Why isn't known: it may be
-        # their area, a side or the shape. So pictures are sent only in sizes that were answered.
-        # None where the answers in these frames are no parts of the side after all.
+        """Send pictures only in sizes that were answered, where others are refused."""
+        # Why a size is refused isn't known: it may be its area, a side or the shape.
         count_before = len(self.pictures)
         pictures_by_frame = await self._answered_frames(asked, layouts=[0])
         # one picture of each frame, because there is one layout
         self.pictures += [picture for [picture] in pictures_by_frame.values()]
         self._leave_out_silent(count_before)
         fit = await self._fit_parts(asked)
-        if fit is None:
+        if fit is None:  # the answers in these frames are no parts of the side after all
             return None
         limits = SizeLimits(self.max_side, frames=tuple(pictures_by_frame))
         return Decision(fit, self.pictures, limits, self.refused)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
-        # Asks about a picture of each size that is new and may be taken. Answered pictures are
-        # added to `pictures`, refused sizes to `refused`. Returns why a size was refused; "" if
-        # none was.
+        """Ask about each size that is new and may be taken; return why one was refused, or ""."""
         sent = [picture.sent for picture in self.pictures]
         new_sizes = [size for size in sizes if not is_near(size, sent)]
         worth_asking = [size for size in new_sizes if may_be_taken(size, self.refused, sent)]
@@ -201,19 +197,19 @@ class Deciding:
         return why_refused
 
     async def _ask_further(self, asked: BoxFormat) -> None:
-        # Asks in sizes of the run's pictures, or in usual shapes. Strips are left out: `padding.py`
-        # finds out how to send these.
+        """Ask in sizes of the run's pictures, or in usual shapes."""
         count_before = len(self.pictures)
         legible_sizes = [
             legible(reduced_to(size, self.max_side), self.max_side) for size in self.own_sizes
         ]
         further = one_of_each_kind(legible_sizes) or USUAL_SHAPES
+        # Strips are left out: `padding.py` finds out how to send these.
         await self._ask_for([size for size in further if not is_elongated(size)], asked)
         self._leave_out_silent(count_before)
 
     def _leave_out_silent(self, count_before: int) -> None:
-        # Leaves out the pictures after the first `count_before` that were hardly answered. The
-        # first ones stay in any case, because they settle the format itself.
+        """Leave out the pictures after the first `count_before` that were hardly answered."""
+        # The first ones stay in any case, because they settle the format itself.
         silent = []
         for picture in self.pictures[count_before:]:
             if sum(answer.usable for answer in picture.answers) < LEAST_ANSWERS:
@@ -237,14 +233,14 @@ class Deciding:
     async def _answered_frames(
         self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
-        # Chooses frames and asks about them until each is answered. A refused frame is added to
-        # `refused`, so that the next round chooses another one in its place.
+        """Choose frames and ask about them until each is answered."""
         sent = [picture.sent for picture in self.pictures]
         pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
         missing = self._frames_to_ask(pictures_by_frame, sent)
         while missing:
             answered = await ask_frames(self.ask, asked, missing, layouts)
             pictures_by_frame |= answered
+            # The next round chooses other frames in place of the refused ones.
             self.refused += [size for size in missing if size not in answered]
             missing = self._frames_to_ask(pictures_by_frame, sent)
         if not pictures_by_frame:
@@ -264,9 +260,7 @@ class Deciding:
 
 
 def is_near(size: Size, known_sizes: Sequence[Size]) -> bool:
-    """Whether both sides are within SAME_SIZE of those of a known size: asking for this size, too,
-    tells nothing new.
-    """
+    """Whether asking for this size tells nothing new: both sides are nearly a known size's."""
     return any(
         abs(size[0] - width) <= SAME_SIZE * width and abs(size[1] - height) <= SAME_SIZE * height
         for width, height in known_sizes
@@ -277,7 +271,7 @@ def is_near(size: Size, known_sizes: Sequence[Size]) -> bool:
 
 
 def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None:
-    """Return the format in parts of the side in which all pictures were answered, if there is one.
+    """Return the format in parts of the side that fits all pictures, if there is one.
 
     It is the `asked` one where that means the same boxes. Raises NoFit where some rectangles were
     answered in a second format.
@@ -299,8 +293,8 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
 def _format_in_parts(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
 ) -> BoxFormat | None:
-    # The format in which the lines of all pictures run from 0 to the same number; None where they
-    # don't. If all answers have one family's special tokens, these name the format already.
+    """The format in which the lines of all pictures run from 0 to the same number."""
+    # If all answers have one family's special tokens, these name the format already.
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
@@ -318,7 +312,7 @@ def _format_in_parts(
 
 
 def _scale_of(lines: "Sequence[_SideLine]", asked: BoxFormat) -> int | None:
-    # The number at which all lines end; None if they fit no scale.
+    """The number at which all lines end; None if they fit no scale."""
     scales = [asked.scale] if isinstance(asked.scale, int) else []
     scales += PARTS
     off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
@@ -339,8 +333,7 @@ class _SideLine(NamedTuple):
 
 
 def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLine] | None:
-    # There are two lines for each picture. The result is None if the answers about any picture lie
-    # on no lines.
+    """Two lines for each picture; None if the answers about any picture lie on no lines."""
     side_lines: list[_SideLine] = []
     for picture in pictures:
         axis_lines = lines_of([picture], order)
@@ -351,9 +344,8 @@ def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLi
 
 
 def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
-    # A line of this scale has the number 0 at one end of the side, and `scale` at the other. The
-    # result is the mean square of how far the ends are off, in standard errors. It is infinite if
-    # an end is off by more than models and chance explain.
+    """How far off the ends of lines of this scale are: the mean square, in standard errors."""
+    # A line of this scale has the number 0 at one end of the side, and `scale` at the other.
     squares = []
     for line, side in side_lines:
         # An end may be off by chance, and by what models are off besides: both errors add up.
@@ -362,13 +354,13 @@ def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
         off_at_end = line.number_at(side) / scale - 1
         for off in (off_at_begin, off_at_end):
             if abs(off) > ONCE_OFF + CHANCE_ERRORS * line.error:
-                return math.inf
+                return math.inf  # more than models and chance explain
             squares.append((off / standard_error) ** 2)
     return sum(squares) / len(squares)
 
 
 def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> None:
-    # Raises NoFit where some of the rectangles that the format misses are found in a second one.
+    """Raise NoFit where rectangles that the format misses are found in a second one."""
     are_missed = [off > NEAR for off in read_in(pictures, box_format).off]
     if sum(are_missed) < LEAST_IN_SECOND:
         return
@@ -387,11 +379,7 @@ def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) 
 
 
 def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """Return the order of the answers' numbers; None if it is unclear.
-
-    If all answers name the same order, with keys such as x1, it is that one. Otherwise it is the
-    order in which the numbers lie on lines.
-    """
+    """Return the order that all answers name, else that in which the numbers lie on lines."""
     named = {answer.order for picture in pictures for answer in picture.answers}
     if len(named) == 1 and None not in named:
         return named.pop()
@@ -399,21 +387,17 @@ def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
 
 
 def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxFormat:
-    # Returns the format for the next questions, as the answers so far suggest it:
-    # the order is unclear     -> the `stated` format
-    # a scale fits             -> the format with this order and scale
-    # no scale fits            -> pixels in this order
+    """The format for the next questions, as the answers so far suggest it."""
     order = order_in(pictures)
     if order is None:
         return stated
+    # no scale may fit: numbers are pixels then
     box_format = _format_in_parts(pictures, stated, order)
     return box_format or find_box_format(f"{order}_px", model="")
 
 
 def fit_of(box_format: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
-    """Return how well a format fits the answers. Its errors are those of the rectangles that were
-    found; the others are only counted.
-    """
+    """Return how well a format fits; its errors are those of rectangles that were found."""
     found_in: list[int] = []
     edges_off_px: list[float] = []
     worst_shares: list[float] = []
@@ -455,9 +439,7 @@ def described(pictures: Sequence[ProbedPicture], why: str) -> str:
 async def ask_frames(
     ask: AskProbes, asked: BoxFormat, frames: Sequence[Size], layouts: Sequence[int]
 ) -> dict[Size, list[ProbedPicture]]:
-    """Ask about each frame in these layouts; return the pictures that weren't refused, by frame.
-    A frame whose pictures were all refused is left out.
-    """
+    """Return the pictures that weren't refused, by frame; without any, a frame is left out."""
     answered: dict[Size, list[ProbedPicture]] = {}
     probes = [probe_of(size, layout) for size in frames for layout in layouts]
     for picture in await ask(probes, asked):
@@ -480,8 +462,11 @@ async def measure_frames(
     while to_measure:
         vague: list[Size] = []
         for frame in to_measure:
-            map_by_frame[frame] = await _measured(pictures_by_frame[frame], asked.order)
-            if _is_vague(map_by_frame[frame], pictures_by_frame[frame]):
+            pictures = pictures_by_frame[frame]
+            frame_map = await _measured(pictures, asked.order)
+            map_by_frame[frame] = frame_map
+            is_vague = frame_map is None or frame_map.error > PRECISE
+            if is_vague and len(pictures) < MOST_PROBES:
                 vague.append(frame)
         # One more picture of each vague frame. The layouts so far are INNER, INNER + 1, …: the
         # count of a frame's pictures gives the next one.
@@ -495,19 +480,12 @@ async def measure_frames(
 
 
 async def _measured(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap | None:
-    # None where the answers lie on no line, but are so few that one more picture may show it.
     try:
         return await asyncio.to_thread(fit_map, pictures, order)
     except NoFit:
         if len(pictures) >= MOST_PROBES:
             raise
-        return None
-
-
-def _is_vague(frame_map: FrameMap | None, pictures: Sequence[ProbedPicture]) -> bool:
-    if len(pictures) >= MOST_PROBES:
-        return False
-    return frame_map is None or frame_map.error > PRECISE
+        return None  # these are so few that one more picture may show a line
 
 
 async def add_frames(
@@ -530,7 +508,7 @@ async def add_frames(
 async def _checked_in_parts(
     ask: AskProbes, box_format: BoxFormat, missing: Sequence[Size]
 ) -> list[ProbedPicture]:
-    # The pictures that were answered; none if all missing frames are refused.
+    """The pictures that were answered; none if all missing frames are refused."""
     answered = await ask_frames(ask, box_format, missing, layouts=[0])
     pictures = list(chain.from_iterable(answered.values()))
     if pictures:

@@ -38,41 +38,31 @@ class Sent(NamedTuple):
 
 
 class View(NamedTuple):
-    """What the numbers of a format mean in a picture: the range of each axis, from `left`, `top`.
-
-    `most` is the largest number that a reply may hold, `log_area` the logarithm of the range's
-    area.
-    """
+    """What the numbers of a format mean in a picture: the range of each axis."""
 
     left: float
     top: float
     width: float
     height: float
-    most: float
-    log_area: float
+    most: float  # the largest number that a reply may hold
+    log_area: float  # the logarithm of the range's area
 
 
 class FormatReading:
-    """One format in which a reply's numbers may be read.
-
-    With `axis_by_axis`, boxes are x1, x2, y1, y2. With `only_together`, all replies of a run
-    together may be taken for it, but no single one.
-    """
+    """One format in which a reply's numbers may be read."""
 
     def __init__(
         self, box_format: BoxFormat, *, axis_by_axis: bool = False, only_together: bool = False
     ) -> None:
-        self.only_together = only_together
+        self.only_together = only_together  # all replies of a run may be in it, but no single one
         self.format = box_format
-        self.axis_by_axis = axis_by_axis
+        self.axis_by_axis = axis_by_axis  # boxes are x1, x2, y1, y2
         self.name = f"x1, x2, y1, y2 of {box_format.scale}" if axis_by_axis else box_format.name
 
     def view(self, sent: Sent) -> View:
-        """Return what numbers mean in a picture, without its padding at the right and the bottom.
-
-        The canvas is the picture that the numbers refer to: the one that was sent or, where the
-        format's frame says so, what a server makes of it.
-        """
+        """Return what numbers mean in a picture, without its padding at right and bottom."""
+        # The numbers refer to the picture that was sent or, where the format's frame says so, to
+        # what a server makes of it.
         canvas = self.format.canvas(sent.size)
         x_numbers_per_pixel, y_numbers_per_pixel = 1.0, 1.0
         if self.format.scale != "px":  # numbers are parts of the whole canvas
@@ -100,11 +90,7 @@ class FormatReading:
         return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
 
     def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
-        """Return all boxes' corners; None if the format can't be theirs.
-
-        It can't if a box ends before it begins, or is further out of the picture than noise
-        explains.
-        """
+        """Return all boxes' corners; None if one is turned, or further out than noise explains."""
         all_corners = []
         for box in boxes:
             corners = self.corners(box, view)
@@ -139,9 +125,9 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
 
 
 def _names_like(order: Order, scale: Scale) -> list[str]:
-    # Every other order at its scale: yxyx_1000 for xyxy_1000.
+    # every other order at its scale: yxyx_1000 for xyxy_1000
     names = [f"{other}_{scale}" for other in ORDERS if other != order]
-    # Every other scale, in its order and with x and y swapped: xyxy_px and yxyx_px.
+    # every other scale, in its order and with x and y swapped: xyxy_px and yxyx_px
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
     orders = [order]
     if order in swapped:

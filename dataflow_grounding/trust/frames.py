@@ -39,32 +39,27 @@ def choose_frames(
     """Choose the frames in which pictures of these sizes, the commonest first, are sent.
 
     `count_of_each` says how many pictures have each size. The frames `measured` come first in the
-    result, because they cost no more probe pictures; at most MOST_FRAMES are added. The endpoint is
-    known to refuse the sizes `refused`, and to take those `answered`. Without `sizes`, the run
-    isn't known: then the usual frames are added.
+    result; at most MOST_FRAMES are added. The endpoint is known to refuse the sizes `refused`, and
+    to take those `answered`. Without `sizes`, the run isn't known: then the usual frames are added.
     """
     taken = [*measured, *answered]  # by the endpoint
     usual_frames = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
     if not sizes:
-        frames = [*measured, *_of_usual_area(usual_frames, limits)]
-        return list(dict.fromkeys(frames))  # each once
+        of_usual_area = _of_area(USUAL_AREA, limits)
+        # all of them, if the endpoint takes none of that area
+        further = [frame for frame in usual_frames if frame in of_usual_area] or usual_frames
+        return list(dict.fromkeys([*measured, *further]))  # each once
     fitted = [limits.fitted(size) for size in sizes]  # as they are sent without frames
     own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
     may_be_own = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
     candidates = list(dict.fromkeys([*may_be_own, *usual_frames]))  # each once
-    # the best frames, as if none was measured yet
-    best = _chosen(fitted, count_of_each, candidates, measured=[], low_enough=0.0)
+    best = _chosen(fitted, count_of_each, candidates, measured=[], cheap_enough=0.0)
     if not measured:
         return best
-    # Frames are added to the measured ones until pictures cost nearly as little as in the best.
-    low_enough = GOOD_ENOUGH * _total(_costs(fitted, best), count_of_each)
-    return _chosen(fitted, count_of_each, candidates, measured, low_enough)
-
-
-def _of_usual_area(usual_frames: list[Size], limits: SizeLimits) -> list[Size]:
-    # Those of the usual area. All of them, if the endpoint takes none of that area.
-    of_usual_area = _of_area(USUAL_AREA, limits)
-    return [frame for frame in usual_frames if frame in of_usual_area] or usual_frames
+    # Measured frames are kept, because they cost no more probe pictures. The best frames only tell
+    # what is cheap enough: others are added until pictures cost nearly as little as in these.
+    cheap_enough = GOOD_ENOUGH * _total(_costs(fitted, best), count_of_each)
+    return _chosen(fitted, count_of_each, candidates, measured, cheap_enough)
 
 
 def _chosen(
@@ -72,15 +67,14 @@ def _chosen(
     count_of_each: Sequence[int],
     candidates: Sequence[Size],
     measured: Sequence[Size],
-    low_enough: float,
+    cheap_enough: float,
 ) -> list[Size]:
-    # Adds, one by one, the frame that saves most, until pictures cost no more than `low_enough`, or
-    # no further frame is worth it.
+    """Add to `measured`, one by one, the frame that saves most, while one is worth it."""
     chosen = list(measured)
     costs = _costs(sizes, chosen)
     for _ in range(MOST_FRAMES):
         total = _total(costs, count_of_each)
-        if total <= low_enough:
+        if total <= cheap_enough:
             break
         further = _cheapest_addition(sizes, count_of_each, candidates, costs)
         if further is None or further.total > (1 - WORTH_IT) * total:
@@ -104,8 +98,7 @@ def _cheapest_addition(
     candidates: Sequence[Size],
     costs: Sequence[float],
 ) -> _Addition | None:
-    # `costs` says what a picture of each size costs in the frames so far. None if no candidate
-    # lowers the total.
+    """The candidate that lowers the total most, if any does. `costs` are those so far."""
     cheapest: _Addition | None = None
     lowest_total = _total(costs, count_of_each)
     for candidate in candidates:
@@ -119,7 +112,7 @@ def _cheapest_addition(
 
 
 def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:
-    # of a picture of each size in the cheapest of the frames; infinite without frames
+    """What a picture of each size costs in the cheapest frame; infinite without frames."""
     costs: list[float] = []
     for size in sizes:
         costs.append(min((frame_cost(size, frame) for frame in frames), default=math.inf))
@@ -164,7 +157,7 @@ def grid(limits: SizeLimits) -> list[Size]:
 
 
 def _of_area(area: float, limits: SizeLimits) -> list[Size]:
-    # one frame of each of SHAPES (width to height), whose sides are multiples of STEP
+    """One frame of each of SHAPES (width to height), whose sides are multiples of STEP."""
     frames: list[Size] = []
     for shape in SHAPES:
         width = round(math.sqrt(area * shape) / STEP) * STEP

@@ -52,12 +52,10 @@ def kind_of(size: Size) -> SizeKind:
 
 
 def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
-    """Return one of these sizes of each kind, MOST_KINDS at the most.
-
-    `sizes` are the commonest first, and so is the result, after those that must not be left out:
-    the first lying and the first upright one, and the most elongated one if it is wide or tall.
-    """
-    first = []  # those that must not be left out
+    """Return one of these sizes, the commonest first, of each kind: MOST_KINDS at the most."""
+    # Those that must not be left out: the first lying and the first upright one, and the most
+    # elongated one if it is wide or tall.
+    first = []
     for shape in ("lying", "upright"):
         of_shape = [size for size in sizes if kind_of(size).shape == shape]
         first += of_shape[:1]  # none, if there is none of the shape
@@ -72,7 +70,7 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
 
 
 def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
-    """Return which of a run's sizes, the commonest first, its first check has a picture of."""
+    """Return of which of a run's sizes, the commonest first, its first check has a picture."""
     # each frame has a different map
     return list(sizes[:MOST_KINDS]) if in_frames else one_of_each_kind(sizes)
 
@@ -90,15 +88,14 @@ def picture_of_each_kind(
 ) -> list[Image]:
     """Return one of a run's pictures of each kind, MOST_KINDS at the most.
 
-    Each has the commonest size of its kind. If boxes are in pixels, without maps, it has the
-    largest one: servers reduce these first. A picture that can't be read is left out: its record
-    fails when its turn comes.
+    A picture that can't be read is left out: its record fails when its turn comes.
     """
     path_by_size: dict[Size, str] = {}  # by size as sent; the commonest picture's path
     for size, path in zip(pictures.sizes, pictures.examples, strict=True):
         path_by_size.setdefault(limits.sent(size), path)
     sizes = list(path_by_size)
     if asked.scale == "px" and not asked.maps:  # with maps, each frame is checked
+        # Servers reduce the largest ones first.
         sizes.sort(key=max, reverse=True)
     images = []
     for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
@@ -138,8 +135,8 @@ def probes_for(
 ) -> int:
     """Estimate how many probe pictures a run asks about, if all are answered as asked.
 
-    `requests` are the run's own, without checks, and `pictures` is as `sent_sizes` returns it.
-    `every` is how many requests there are between two checks; None for no checks.
+    `requests` are the run's own, and `pictures` is as `sent_sizes` returns it. `every` is how many
+    requests there are between two checks; None for no checks.
     """
     if not requests or every is None:
         return 0

@@ -123,13 +123,13 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
 def _check_alike(
     lines_by_picture: Sequence[AxisLines | None], common_lines: AxisLines, size: Size
 ) -> None:
-    # Raises NoFit where a picture's own lines are far from those of all pictures together. A line
-    # of a dozen rectangles may have too small a standard error by chance, so the median error of
-    # all pictures is the least that counts.
+    """Raise NoFit where a picture's own lines are far from those of all pictures together."""
     for axis, common in enumerate(common_lines):
         own_lines = [lines[axis] for lines in lines_by_picture if lines is not None]
         if not own_lines:
             continue
+        # A line of a dozen rectangles may have too small a standard error by chance, so the median
+        # error of all pictures is the least that counts.
         usual_error = statistics.median([line.error for line in own_lines])
         whole_side = common.scale * size[axis]  # in numbers
         for own in own_lines:
@@ -141,11 +141,10 @@ def _check_alike(
 
 
 def _check_other_format(off_lines: "Sequence[_Answer]", count_of_all: int, size: Size) -> None:
-    # Raises NoFit where the answers that are off the lines lie on lines of their own. All orders
-    # are tried, because the second format may have another one.
+    """Raise NoFit where the answers that are off the lines lie on lines of their own."""
     if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * count_of_all):
         return
-    for order in ORDERS:
+    for order in ORDERS:  # the second format may have another one
         in_order = []
         for answer in off_lines:
             in_order.append(answer._replace(written=ordered(to_xyxy(answer.numbers, order))))
@@ -168,9 +167,7 @@ class _Answer(NamedTuple):
 
 
 def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> AxisLines | None:
-    """Return the lines of x and of y in pictures of one size; None where fewer than half of the
-    answers lie on any two.
-    """
+    """Return the lines in pictures of one size; None unless half of the answers are on them."""
     return _common_lines(_answers(pictures, order), pictures[0].sent)
 
 
@@ -182,8 +179,7 @@ def _common_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
 
 
 def _answers(pictures: Sequence[ProbedPicture], order: Order) -> list[_Answer]:
-    # All answers with four numbers. An answer that names its order is read in that one, all others
-    # in `order`.
+    """All answers with four numbers, in the order that they name, else in `order`."""
     answers = []
     for picture in pictures:
         # pixels as sent for one as drawn
@@ -205,7 +201,7 @@ def edges_on(axis: int, box: Bbox) -> tuple[float, float]:
 
 
 def _fit_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
-    # None where the answers lie on no line for x, or on none for y.
+    """None where the answers lie on no line for x, or on none for y."""
     lines = []
     for axis, side in enumerate(size):
         points: list[Point] = []  # two for each answer: where its edges are, and what was written
@@ -219,7 +215,7 @@ def _fit_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
 
 
 def _is_on(lines: AxisLines, answer: _Answer, size: Size) -> bool:
-    # Whether all four edges of an answer are near the lines.
+    """Whether all four edges of an answer are near the lines."""
     for axis, line in enumerate(lines):
         share = min(max(NEAR, NEAR_PER_NOISE * line.noise), MOST_NEAR)
         allowed = share * line.scale * size[axis]  # in numbers
@@ -260,24 +256,21 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
 
 
 def _fit_near(points: Sequence[Point], rough: RoughLine, least_deviation: float) -> "_Fit | None":
-    # A line that may start anywhere or, if its shift from 0 is within noise, one from 0.
+    """A line that may start anywhere or, if its shift from 0 is within noise, one from 0."""
     fit = _reweighted(points, rough, least_deviation, starts_anywhere=True)
     if fit is None or fit.slope <= 0:
         return fit
     is_shift_noise = abs(fit.start) <= SHIFT_ERRORS * fit.start_error
-    return _fit_from_zero(points, least_deviation) if is_shift_noise else fit
-
-
-def _fit_from_zero(points: Sequence[Point], least_deviation: float) -> "_Fit | None":
-    # A rough slope is the median of number / edge over all points. LEAST_EDGE_GAP keeps edges near
-    # 0 from making it huge.
+    if not is_shift_noise:
+        return fit
+    # LEAST_EDGE_GAP keeps edges near 0 from making the slope huge.
     slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
     return _reweighted(points, RoughLine(slope, 0.0), least_deviation, starts_anywhere=False)
 
 
 def _theil_sen(points: Sequence[Point]) -> RoughLine | None:
-    # The slope is the median over all pairs of points, which outliers hardly move. None where the
-    # line doesn't grow, or all points are at one edge.
+    """None where the line doesn't grow, or all points are at one edge."""
+    # Outliers hardly move the median over all pairs of points.
     slopes = []
     for index, (edge, number) in enumerate(points):
         for other_edge, other in points[index + 1 :]:
@@ -317,7 +310,7 @@ class _WeightedSums(NamedTuple):
 
     @property
     def are_at_one_edge(self) -> bool:
-        # then the determinant is 0, but for rounding, and the points name no slope
+        """Whether the determinant is 0, but for rounding: the points name no slope."""
         return self.determinant <= 1e-12 * self.ones * self.xx
 
 
@@ -348,8 +341,7 @@ def _reweighted(
     *,
     starts_anywhere: bool,
 ) -> _Fit | None:
-    # With `starts_anywhere` the start is fitted, too. Without, it stays 0, as the rough line's is.
-    # None where all points that count are at one edge.
+    """The line that fits best near a rough one; its start is fitted if it `starts_anywhere`."""
     settled = _settled(points, rough, least_deviation, starts_anywhere=starts_anywhere)
     if settled is None:
         return None
@@ -360,7 +352,12 @@ def _reweighted(
     parameters = 2 if starts_anywhere else 1
     degrees_of_freedom = max(sums.ones - parameters, 1.0)
     noise = math.sqrt(max(squares / degrees_of_freedom, least_deviation**2))
-    return _with_errors(line, sums, noise, starts_anywhere=starts_anywhere)
+    # The standard errors are those of least squares, with the last round's weights.
+    if not starts_anywhere:
+        return _Fit(line.slope, 0.0, 0.0, noise / math.sqrt(sums.xx))
+    start_error = noise * math.sqrt(sums.xx / sums.determinant)
+    end_error = noise * math.sqrt((sums.ones - 2 * sums.x + sums.xx) / sums.determinant)
+    return _Fit(line.slope, line.start, start_error, end_error)
 
 
 def _settled(
@@ -370,8 +367,7 @@ def _settled(
     *,
     starts_anywhere: bool,
 ) -> _Settled | None:
-    # Fits by least squares in rounds. In each round, points far off the last line weigh less. It
-    # ends when the line hardly changes.
+    """Fit by least squares, in rounds in which points far off the last line weigh less."""
     line = rough
     for _ in range(ROUNDS):
         weights = _weights(_residuals(points, line.slope, line.start), least_deviation)
@@ -393,24 +389,12 @@ def _least_squares(sums: _WeightedSums) -> RoughLine:
     return RoughLine(slope, start)
 
 
-def _with_errors(
-    line: RoughLine, sums: _WeightedSums, noise: float, *, starts_anywhere: bool
-) -> _Fit:
-    # The standard errors are those of least squares, with the last round's weights.
-    if not starts_anywhere:
-        return _Fit(line.slope, 0.0, 0.0, noise / math.sqrt(sums.xx))
-    ones, x, _, xx, _ = sums
-    start_error = noise * math.sqrt(xx / sums.determinant)
-    end_error = noise * math.sqrt((ones - 2 * x + xx) / sums.determinant)
-    return _Fit(line.slope, line.start, start_error, end_error)
-
-
 def _residuals(points: Sequence[Point], slope: float, start: float) -> list[float]:
     return [number - slope * edge - start for edge, number in points]
 
 
 def _weights(off: Sequence[float], least_deviation: float) -> list[float]:
-    # Tukey's bisquare: from 1 for a point on the line down to 0 for one that is too far off
+    """Tukey's bisquare: from 1 for a point on the line to 0 for one that is too far off."""
     deviation = max(DEVIATION_PER_MEDIAN * statistics.median(map(abs, off)), least_deviation)
     furthest_square = (BISQUARE * deviation) ** 2
     squares = [distance * distance / furthest_square for distance in off]
@@ -439,9 +423,6 @@ class _OrderFit(NamedTuple):
 
 
 def _order_fit(pictures: Sequence[ProbedPicture], order: Order) -> _OrderFit:
-    # With normal noise of deviation s, the likelihood of n edges at their best fit is proportional
-    # to s^-n. So the difference of n·log(s) between two orders is the logarithm of how much
-    # likelier one of them is.
     log_noise = 0.0
     shares = []
     for picture in pictures:
@@ -453,6 +434,9 @@ def _order_fit(pictures: Sequence[ProbedPicture], order: Order) -> _OrderFit:
         else:
             noises = [max(line.noise, LEAST_DEVIATION) for line in lines]
             shares.append(_share_on(lines, answers, picture.sent))
-        edges_of_axis = 2 * len(answers)  # the n of the likelihood, for x and for y
+        # With normal noise of deviation s, the likelihood of n edges at their best fit is
+        # proportional to s^-n. So the difference of n·log(s) between two orders is the logarithm of
+        # how much likelier one of them is.
+        edges_of_axis = 2 * len(answers)
         log_noise += edges_of_axis * sum(map(math.log, noises))
     return _OrderFit(log_noise, sum(shares) / max(1, len(shares)))

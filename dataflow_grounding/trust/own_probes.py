@@ -82,11 +82,11 @@ def copy_question(
 
 
 def _copy_to_draw_on(image: Image, original: bytes) -> PIL.Image.Image:
-    # The picture as sent, but without padding, because the copy is padded when it is sent. It is
-    # enlarged only if rectangles in it would be too small to see.
+    """The picture as sent, but without padding: the copy is padded when it is sent."""
     copy = image.as_sent(original)
     if copy.size != image.content_size:
         copy = copy.crop((0, 0, *image.content_size))
+    # It is enlarged only if rectangles in it would be too small to see.
     size = legible(copy.size, image.limits.max_side, NARROWEST)
     if size != copy.size:
         copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
@@ -96,9 +96,8 @@ def _copy_to_draw_on(image: Image, original: bytes) -> PIL.Image.Image:
 def _coded_like(
     copy: PIL.Image.Image, original: bytes | None, suffix: str, max_bytes: int
 ) -> bytes:
-    # The copy as a file, coded as the picture's own file is: a server may treat palettes, alpha,
-    # progressive JPEGs or large files in ways of their own. `original` is that file; None if the
-    # picture is not sent as its own file.
+    """The copy as a file, coded as `original` is: the picture's own file, if that is sent."""
+    # A server may treat palettes, alpha, progressive JPEGs or large files in ways of their own.
     if original is None:
         return encoded(copy, max_bytes)
     out = io.BytesIO()
@@ -106,7 +105,15 @@ def _coded_like(
         if suffix == ".jpg":
             # A file over `max_bytes` would be encoded again when it is sent (`Image.as_is`). So a
             # JPEG is held to the limit here: its rectangles are encoded once, not twice.
-            copy.save(out, "JPEG", **_coding_of(picture))
+            jpeg: Any = picture
+            copy.save(
+                out,
+                "JPEG",
+                # the picture's own tables: they take half the time and bytes of the best quality
+                qtables=jpeg.quantization,
+                subsampling=PIL.JpegImagePlugin.get_sampling(jpeg),
+                progressive=bool(jpeg.info.get("progressive")),
+            )
             return out.getvalue() if out.tell() <= max_bytes else encoded(copy, max_bytes)
         # A gray picture's copy stays in color: rectangles are named by their colors.
         if picture.mode in ("P", "PA"):
@@ -115,16 +122,6 @@ def _coded_like(
             copy = copy.convert("RGBA")
     copy.save(out, suffix[1:].upper())
     return out.getvalue()
-
-
-def _coding_of(jpeg: Any) -> dict[str, Any]:
-    # The copy gets the picture's own tables. That takes half the time and half the bytes of the
-    # best quality.
-    return {
-        "qtables": jpeg.quantization,
-        "subsampling": PIL.JpegImagePlugin.get_sampling(jpeg),
-        "progressive": bool(jpeg.info.get("progressive")),
-    }
 
 
 async def ask_about_copy(

@@ -34,11 +34,9 @@ class Shape:
     off: float | None = None  # share of the side by which boxes are off even so; None if right
 
     def covers(self, size: Size) -> bool:
-        """Whether what was found out holds for pictures of another size, elongated the same way.
-
-        Boxes that are right in one picture are right in less elongated ones, too. Boxes that are
-        off in one are off in more elongated ones.
-        """
+        """Whether what was found out holds for pictures of another size, elongated the same way."""
+        # Boxes that are right in one picture are right in less elongated ones, too. Boxes that are
+        # off in one are off in more elongated ones.
         is_same_way = (self.size[0] > self.size[1]) == (size[0] > size[1])
         own_aspect = max(self.size) / min(self.size)
         other_aspect = max(size) / min(size)
@@ -48,11 +46,7 @@ class Shape:
 
 
 async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxFormat) -> Shape:
-    """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`.
-
-    They are sent as they are unless two probe pictures miss. Then they are sent with the first of
-    PADDINGS in which a probe picture fits; if none does, as they are.
-    """
+    """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`."""
     unpadded = []
     # Two pictures have to miss: by noise alone, one does now and then. The first has rectangles at
     # its edges, the second has them further inside.

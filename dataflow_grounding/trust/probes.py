@@ -207,7 +207,7 @@ def _grid(size: Size) -> _Grid:
 
 
 def _box_in_cell(draw: random.Random, number: int, grid: _Grid, size: Size) -> Bbox:
-    # Cells are numbered from 0, row by row.
+    """The rectangle of a cell; cells are numbered from 0, row by row."""
     column = number % grid.columns
     row = number // grid.columns
     is_last_column = column == grid.columns - 1
@@ -240,8 +240,6 @@ def _shuffled_colors(draw: random.Random) -> list[str]:
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
-    # Moves all boxes towards the middle: an edge at 0 goes to INSET of the side, one at the end of
-    # the side to 1 - INSET.
     inner = 1 - 2 * INSET
     width, height = size
     sides = (width, height, width, height)
@@ -261,14 +259,13 @@ class _InCell(NamedTuple):
 
 
 def _drawn_in_cell(draw: random.Random, *, at_right: bool, at_bottom: bool) -> _InCell:
-    # Half of the rectangles are wide, the others tall. They reach the cell's right edge if
-    # `at_right`, and its lower one if `at_bottom`; they keep away from other edges.
-    if draw.random() < 0.5:
+    if draw.random() < 0.5:  # half of the rectangles are wide, the others tall
         width = draw.uniform(0.6, 0.85)
         height = draw.uniform(0.3, 0.5)
     else:
         width = draw.uniform(0.3, 0.5)
         height = draw.uniform(0.6, 0.85)
+    # Those `at_right` and `at_bottom` reach that edge; all keep away from others.
     left = 1 - width if at_right else draw.uniform(0.05, 0.95 - width)
     top = 1 - height if at_bottom else draw.uniform(0.05, 0.95 - height)
     return _InCell(left, top, width, height)
@@ -323,11 +320,10 @@ def _answered(unanswered: ProbedPicture, reply: str, asked: BoxFormat) -> Probed
 
 
 def _says_none(question: Request[Any], reply: str) -> bool:
-    # Whether a reply says of all phrases that they aren't there, read as a run's replies are. False
-    # if it can't be read so, for example because it has boxes in a frame without a map.
+    """Whether a reply says of all phrases that they aren't there."""
     try:
         answers, _ = question.read(reply)
-    except GroundingError:
+    except GroundingError:  # for example, it has boxes in a frame without a map
         return False
     return all(answer.status == "none" for answer in answers)
 

@@ -92,13 +92,10 @@ class Views(NamedTuple):
 
 
 class ExpectedBox(NamedTuple):
-    """What is expected of a box, and how much it counts.
-
-    Boxes of one phrase are alike: all of them together count as much as one does.
-    """
+    """What is expected of a box, and how much it counts."""
 
     expected: Expected
-    weight: float
+    weight: float  # boxes of one phrase are alike: all of them together count as much as one
 
 
 @dataclass(slots=True)
@@ -204,7 +201,10 @@ class ReplyJudge:
         # Each format is judged twice: by the run's own boxes, and by boxes in general.
         expected = self._expected_of(boxes)
         expected_in_general = [ExpectedBox(ANY, weight) for _, weight in expected]
-        penalty = self._penalty(corners, turned)
+        # Other formats need no penalty for boxes out of the picture or turned: one with such a box
+        # is left out (`FormatReading.proper`).
+        outside = sum(not is_inside(box) for box in corners)
+        penalty = OUTSIDE_COST * outside - turned * math.log(self._turned / self._axes)
         as_asked = _log_likelihood(shapes, expected, asked) - penalty
         as_asked_in_general = _log_likelihood(shapes, expected_in_general, asked) - penalty
         ratios: dict[str, float] = {}
@@ -219,7 +219,7 @@ class ReplyJudge:
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, in_general, likeliest)
 
     def _corners_as_asked(self, boxes: Sequence[SeenBox], view: View) -> tuple[list[Bbox], int]:
-        # The boxes' corners, and on how many axes boxes end before they begin.
+        """The boxes' corners, and on how many axes boxes end before they begin."""
         all_corners = []
         turned = 0
         for box in boxes:
@@ -228,14 +228,6 @@ class ReplyJudge:
             turned += (x1 > x2) + (y1 > y2)
             all_corners.append(ordered(corners))
         return all_corners, turned
-
-    def _penalty(self, corners: Sequence[Bbox], turned: int) -> float:
-        # By how much boxes that are out of the picture or turned lower the log-likelihood of the
-        # format asked for. Other formats need no penalty: one with such a box is left out
-        # (`FormatReading.proper`).
-        outside = sum(not is_inside(box) for box in corners)
-        turned_share = self._turned / self._axes
-        return OUTSIDE_COST * outside - turned * math.log(turned_share)
 
     def views(self, sent: Sent) -> Views:
         views = self._views.get(sent)
@@ -250,7 +242,7 @@ class ReplyJudge:
         return views
 
     def _expected_of(self, boxes: Sequence[SeenBox]) -> list[ExpectedBox]:
-        # A box is expected to be like earlier boxes of its thing or, without any, like all boxes.
+        """What each box should be like: earlier boxes of its thing or, without any, all boxes."""
         of_all = self._all.expect(ANY, ANY_BOXES)
         phrases = [box.phrase for box in boxes]
         expected_boxes = []
@@ -280,14 +272,11 @@ class ReplyJudge:
         return False
 
     def learn(self, reply: JudgedReply) -> None:
-        """Learn what boxes look like, in all and by their thing, from a reply taken for right.
-
-        Boxes out of their picture are left out.
-        """
+        """Learn what boxes look like, in all and by their thing, from a reply taken for right."""
         self._turned += reply.turned
         self._axes += 2 * len(reply.boxes)
         for box, shape, corners in zip(reply.boxes, reply.shapes, reply.corners, strict=True):
-            if not is_inside(corners):
+            if not is_inside(corners):  # it says nothing of what boxes look like
                 continue
             self._all.add(shape)
             thing = head_of(box.phrase)
@@ -305,8 +294,7 @@ class ReplyJudge:
             self._in_general.add(orientation, reply.in_general)
 
     def alarm(self, orientation: str) -> str | None:
-        """Return a format in which replies about such pictures are so much likelier that a check
-        should be made; None if there is none.
+        """Return a format in which replies about such pictures are so likely that a check is due.
 
         The run's own boxes may call for any number of checks. What boxes look like in general calls
         for only one in each orientation: if that goes well, the pictures are just unlike others.
@@ -317,10 +305,7 @@ class ReplyJudge:
         return likeliest
 
     def newly_certain(self, orientation: str) -> str | None:
-        """Return the format in which all replies together are likelier beyond doubt, else None.
-
-        A format is returned only once, so that the user is told once.
-        """
+        """Return the format that all replies together are in beyond doubt: once, else None."""
         if self._has_told:
             return None
         likeliest = self._in_general.likeliest(orientation, TELL_AT)
@@ -328,8 +313,7 @@ class ReplyJudge:
         return likeliest
 
     def alarm_without_check(self, orientation: str, *, others_told: bool) -> str | None:
-        """Return a format in which such replies are so much likelier that no check is needed; None
-        if there is none.
+        """Return a format in which such replies are so likely that no check is needed.
 
         `others_told` says whether checks can tell of pictures of other orientations.
         """
@@ -354,10 +338,10 @@ class ReplyJudge:
         return _agreement(first, first.corners, second) > 0
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """Return the format that the first of two replies to one question is proven to be in, or
-        None. The result is also counted, for `proven`, `mixed` and `shows_other`.
+        """Return the format that the first of two replies to one question is proven to be in.
 
         It is proven if the first reply, read in that format, agrees with the second, read as asked.
+        The result is counted, for `proven`, `mixed` and `shows_other`.
         """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
@@ -384,10 +368,7 @@ class ReplyJudge:
 
     @property
     def mixed(self) -> str | None:
-        """The format that more replies were proven to be in than a slip explains; else None.
-
-        Of several such formats it is the one that was proven first.
-        """
+        """The format that more replies were proven to be in than a slip explains, if any."""
         proofs = self._recent_proofs()
         for name in dict.fromkeys(proof.format for proof in proofs):
             ratios = [proof.ratio for proof in proofs if proof.format == name]
@@ -403,7 +384,7 @@ class ReplyJudge:
 def _shapes_in_others(
     boxes: Sequence[SeenBox], others: Sequence[tuple[FormatReading, View]], log_aspect: float
 ) -> list[tuple[FormatReading, View, list[Shape]]]:
-    # The boxes' shapes in each other format that may be theirs.
+    """The boxes' shapes in each other format that may be theirs."""
     largest = _largest_of(boxes)
     possible = []
     for reading, view in others:
@@ -417,16 +398,16 @@ def _shapes_in_others(
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:
-    # Infinite without boxes, so that no format may be theirs.
+    """Infinite without boxes, so that no format may be theirs."""
     return max([max(box.numbers) for box in boxes], default=math.inf)
 
 
 def _log_likelihood(
     shapes: Sequence[Shape], expected_boxes: Sequence[ExpectedBox], view: View
 ) -> float:
-    # How likely the numbers of a reply are in a format. `log_likelihood` gives the density of a
-    # box's figures, such as its size. Formats have different ranges, so only densities of the
-    # numbers compare. They are worked out in two steps:
+    """How likely the numbers of a reply are in a format."""
+    # `log_likelihood` gives the density of a box's figures, such as its size. Formats have
+    # different ranges, so only densities of the numbers compare. They are worked out in two steps:
     # - density of the edges = density of the figures / the box's area
     # - density of the numbers = density of the edges / the square of the range's area, because two
     #   numbers are across and two down
@@ -439,8 +420,8 @@ def _log_likelihood(
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
-    # The logarithm of how much likelier two replies' boxes are around the same things than around
-    # different ones. `corners` are those of the first reply's boxes, in the format to be tried.
+    """How much likelier two replies put boxes around the same things, as a logarithm."""
+    # `corners` are those of the first reply's boxes, in the format to be tried.
     # Only phrases with exactly one box in each reply count: others don't say which boxes to pair.
     index_in_second = _index_of_single_boxes(second.boxes)
     pairs = []  # a box of each reply, of one phrase
@@ -461,7 +442,7 @@ def _index_of_single_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 
 
 def _nearness(first: Bbox, second: Bbox, deviation: float) -> float:
-    # The logarithm of how much likelier these two boxes are of one thing than of different things.
+    """How much likelier two boxes are of one thing than of different ones, as a logarithm."""
     # - One thing: each edge differs by a normal error of this standard deviation. A MOVED_SHARE of
     #   things has moved, and may be anywhere.
     # - Different things: the second box may be anywhere, with density 1.

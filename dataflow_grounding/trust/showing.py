@@ -46,12 +46,9 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)  # of plain formats, the 
 
 @dataclass(frozen=True)
 class Rectangles:
-    """Rectangles as read in a format, and as drawn.
+    """Rectangles as read in a format, and as drawn: x1, y1, x2, y2 in parts of the sides."""
 
-    Both are x1, y1, x2, y2 in parts of the sides of what the model is shown, padding and all: its
-    errors are parts of these.
-    """
-
+    # The sides are of what the model is shown, padding and all: its errors are parts of these.
     read: Sequence[Bbox]
     drawn: Sequence[Bbox]
 
@@ -104,7 +101,8 @@ def showing_of(
     if better is not None:
         why = f"{seen}, and by {better.off:.0%} in {better.name}"
         return Showing("misses", why, better.name, rectangles)
-    if off_as_asked > MOST_OFF and not _is_usual(off_as_asked, usual):
+    is_usual = len(usual) >= LEAST_USUAL and off_as_asked <= TIMES_USUAL * statistics.median(usual)
+    if off_as_asked > MOST_OFF and not is_usual:
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, rectangles=rectangles)
     moved = shift_of([rectangles])
@@ -115,7 +113,6 @@ def showing_of(
 
 
 def _silent(pictures: Sequence[ProbedPicture], usable: int) -> Showing:
-    # Of pictures with too few answers; `why` has the first trouble with a reply, if there was one.
     total = sum(picture.asked for picture in pictures)
     why = f"{usable} of {total} rectangles were answered"
     troubles = [picture.trouble for picture in pictures if picture.trouble]
@@ -149,10 +146,6 @@ def _better_format(
     return _BetterFormat(name, best)
 
 
-def _is_usual(off: float, usual: Sequence[float]) -> bool:
-    return len(usual) >= LEAST_USUAL and off <= TIMES_USUAL * statistics.median(usual)
-
-
 def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     """Whether rectangles are further off than usual ones, by more than chance explains."""
     # Fisher's exact test: new and usual rectangles are put together, and the furthest fifth is
@@ -176,10 +169,7 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
 
 
 def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectangles:
-    """Read the answered rectangles in a format.
-
-    An answer that can't be read in it counts as an empty box at the origin: far from any rectangle.
-    """
+    """Read the answered rectangles in a format."""
     read: list[Bbox] = []
     drawn: list[Bbox] = []
     for picture in pictures:
@@ -187,7 +177,7 @@ def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectang
             if not answer.usable:
                 continue
             # In a grid format only special tokens name cells. Plain numbers, which have no family,
-            # mean nothing there.
+            # mean nothing there: they count as an empty box, far from any rectangle.
             cant_be_read = box_format.scale == "grid_32" and answer.family is None
             box = (0.0, 0.0, 0.0, 0.0) if cant_be_read else picture.in_pixels(answer, box_format)
             read.append(_as_fractions(ordered(box), picture.shown))
@@ -211,8 +201,7 @@ class _LineEnds(NamedTuple):
 
 
 def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list[_LineEnds]:
-    # Fits a line for x and one for y, from edges as drawn to edges as read. Where boxes are right,
-    # it runs from 0 to 1: the result says how far its ends are off that.
+    """How far off the ends of the lines from edges as drawn to edges as read are."""
     ends = []
     for axis, side in enumerate(("width", "height")):
         points: list[Point] = []
@@ -221,24 +210,19 @@ def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list
                 points += zip(edges_on(axis, drawn), edges_on(axis, read), strict=True)
         line = fit_line(points, 1, near)
         if line is not None:  # else the axis has too few answers
-            off_at_end = line.number_at(1) - 1
+            off_at_end = line.number_at(1) - 1  # where boxes are right, a line runs from 0 to 1
             ends.append(_LineEnds(side, line.start, off_at_end, line.error))
     return ends
 
 
 def drift_of(pictures: Sequence[Rectangles]) -> str | None:
-    """Return what `shift_of` does, for pictures that are each answered as asked.
-
-    Their lines are near the right one, AS_ASKED, so the search begins there, which is quicker.
-    """
+    """Return what `shift_of` does, for pictures that are each answered as asked."""
+    # Their lines are near the right one, so the search begins there, which is quicker.
     return shift_of(pictures, AS_ASKED)
 
 
 def shift_of(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> str | None:
-    """Return in words how all boxes are stretched or shifted; None if that isn't sure.
-
-    `near` is the line at which the search for lines begins; None searches at length.
-    """
+    """Return in words how all boxes are stretched or shifted; None if that isn't sure."""
     for side, first, last, error in _ends(pictures, near):
         if max(abs(first), abs(last)) > GOAL_OFF + STANDARD_ERRORS * error:
             return (

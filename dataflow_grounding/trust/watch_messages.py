@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 
 
 def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
-    """Return what to say of a check that missed: what was seen, and what to do about it.
-
-    `calibrated` says whether the format was measured, so that calibrating again doesn't help.
-    """
+    """Return what to say of a check that missed; `calibrated` if the format was measured."""
     message = f"the boxes don't look like {asked.name}: {outcome.why}"
     if outcome.odd:
         return f"{message}. {ANSWERS_IN_SEVERAL}"
     # Where no format fits and none was measured yet, this is left out: calibrating is the better
-    # advice (see the end).
+    # advice. Where one was measured, calibrating again doesn't help.
     if outcome.shapes_differ and (outcome.fitting or calibrated):
         remedy = f"{outcome.fitting} would fit these" if outcome.fitting else "No format does"
         return (
@@ -66,15 +63,12 @@ def of_many_odd_ones(judge: ReplyJudge, looks_like: str) -> str:
 
 
 def of_replies_alone(asked: BoxFormat, likelier: str, *, unanswered: bool) -> str:
-    """Return that the last replies are far likelier in another format, where no check can tell.
-
-    `unanswered` says that rectangles go unanswered, so that calibrating can't help.
-    """
+    """Return that replies are likelier in another format; `unanswered` are the rectangles."""
     message = (
         f"the boxes don't look like {asked.name}: the last replies are far likelier in another"
         f" format. {likelier} would fit: check {setting('vlm.box_format')}"
     )
-    if not unanswered:
+    if not unanswered:  # else calibrating can't help
         return f"{message}, or {advice_to_calibrate()}"
     return (
         f"{message}. The rectangles of probe pictures go unanswered, so that calibrating can't"
@@ -92,11 +86,7 @@ def _go_on() -> str:
 
 
 def of_what_became(known: Known, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
-    """Return what became of the answers since the last good check.
-
-    `set_aside` says how many of the stored ones were set aside. `are_mixed` says whether some
-    answers came in the format that was asked for, and others in another one.
-    """
+    """Return what became of the answers since the last good check."""
     if set_aside and not in_memory:
         return _of_those_set_aside(set_aside, are_mixed=are_mixed)
     since = known.answers - known.vouched
@@ -125,9 +115,7 @@ def _of_those_set_aside(count: int, *, are_mixed: bool) -> str:
 
 
 def of_the_blind(addresses: Sequence[str]) -> str:
-    """Return that endpoints find no rectangle in probe pictures, and what that makes of phrases
-    for which nothing was found.
-    """
+    """Return that endpoints find no rectangle in probe pictures, and what that makes of phrases."""
     return (
         f"{' and '.join(addresses)} found none of the rectangles in a probe picture, so it may not"
         " see what is there. Phrases of replies without any box since the last good check are"
@@ -137,11 +125,9 @@ def of_the_blind(addresses: Sequence[str]) -> str:
 
 
 def for_an_own_serving(serving: Serving) -> str:
-    """Return what to do if a serving of the user's own writes boxes itself; "" for a shipped one.
-
-    A shipped one has a model.
-    """
+    """Return what to do if a serving of the user's own writes boxes itself; else ""."""
     own = type(serving)
+    # a shipped one has a model
     if own.__module__.startswith("dataflow_grounding."):
         return ""
     return f"If no model writes its boxes, as in a test, add exact_boxes = True to {own.__name__}"
