@@ -459,9 +459,10 @@ class _BoxReader:
         inside = clamp(upright, self.original)
         if area(inside) <= 0:
             raise NoBox(f"{in_brackets(raw.numbers)} has no area in the image")
-        moves = [abs(before - after) for before, after in zip(upright, inside, strict=True)]
-        if max(moves) > _ROUNDING * max(self.original):
-            self.note("clamped", f"{in_brackets(raw.numbers)} reached outside the image")
+        if inside != upright:
+            moves = [abs(before - after) for before, after in zip(upright, inside, strict=True)]
+            if max(moves) > _ROUNDING * max(self.original):
+                self.note("clamped", f"{in_brackets(raw.numbers)} reached outside the image")
         return inside
 
     def usable_numbers(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
