@@ -85,7 +85,7 @@ class Endpoint:
         self.share = share
         self._max_wait = max_wait
         self._longest_answer = serving.longest_answer
-        self._held_refusals = held_refusals
+        self._held_refusals = held_refusals  # of all the run's endpoints
         # All times are by the process's clock.
         self.last_answer: float | None = None  # None before the first answer of this run
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
@@ -108,13 +108,10 @@ class Endpoint:
         return not self.share.allowed
 
     def answered(self, sent_at: float | None = None) -> None:
-        """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
-        just now. The endpoint worked when it was sent. So refusals that came before that were
-        about their records, and are stored. Later ones may be the endpoint's fault, and stay held.
-        Its faults are forgotten, as by `works_again`.
-        """
+        """Note an answer to a request that was sent at a time of the process's clock, or now."""
         worked_at = time.monotonic() if sent_at is None else sent_at
-        # The run's endpoints share `_held_refusals`, which has all of their refusals.
+        # The endpoint worked when the request was sent. So refusals that came before were about
+        # their records, and are stored. Later ones may be the endpoint's fault, and stay held.
         for key, refusal in list(self._held_refusals.items()):
             if refusal.address == self.serving.endpoint and refusal.came <= worked_at:
                 refusal.store.put(key, refusal.line)
@@ -146,16 +143,14 @@ class Endpoint:
         self._refusal_times.clear()
 
     def works_again(self, sent_at: float | None = None) -> None:
-        """Forget the faults: a request was answered that was sent at `sent_at`; None is just now.
-        Its places are open again: after an outage, as many as were found before that.
-        """
+        """Forget the faults, and open all places: a request sent then was answered."""
         worked_at = time.monotonic() if sent_at is None else sent_at
         self.worked_at = max(self.worked_at, worked_at)
         self._faults = _Faults()
         self.rests = 0
         self.misses = 0
         self.given_up = None
-        if self._is_out:
+        if self._is_out:  # after the outage, as many as were found before it
             self._is_out = False
             self.share.resume(self._places_before_faults)
         self.let_in()
@@ -201,12 +196,10 @@ class Endpoint:
     def error_of_refusing_all(
         self, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.RunStopped:
-        """Return what stops the run: `count` requests were refused, and a plain question, too. It
-        is the endpoint's fault, so that its held refusals are left to the next run.
-        """
+        """Return what stops the run after `count` refusals and that of a plain question."""
         if isinstance(error, errors.NoCredit):
             return error
-        self.leave_refusals()
+        self.leave_refusals()  # the endpoint is at fault, and not their records
         return errors.EndpointRefused(
             f"{str(error).rstrip('.')}. {count} requests in a row were refused, and so was a plain"
             " question: check the key, the credit, the model and the settings"
@@ -219,11 +212,7 @@ class Endpoint:
                 refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
-        """Count a fault or a rate limit. Raises QuotaUsedUp where rate limits last longer than the
-        run waits. Raises EndpointRefused for an endpoint that never answered, and is given up:
-        after many faults, after `tries` of this request that all ended in such a fault, or because
-        it `has_failed_often`.
-        """
+        """Count a fault or rate limit; raises what stops the run once no more is to be hoped."""
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
             raise errors.QuotaUsedUp(
@@ -235,13 +224,13 @@ class Endpoint:
             self._count_fault(error, tries, has_failed_often=has_failed_often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
-        # Raises QuotaUsedUp where rate limits have lasted for too long. Requests that were in
-        # flight at the first one may still be answered, as late as the longest answer takes. Until
-        # then, silence is no sign that the quota is used up.
+        """Raise QuotaUsedUp where rate limits have lasted for too long."""
         now = time.monotonic()
         if self._faults.limited_since is None:
             self._faults.limited_since = now
         waited = now - self._faults.limited_since
+        # What was in flight at the first rate limit may still be answered, as late as the longest
+        # answer takes. Until then, silence is no sign that the quota is used up.
         if waited > max(self._max_wait, self._longest_answer):
             raise errors.QuotaUsedUp(
                 f"{error}. No answer came for {duration(waited)}: come back later"
@@ -271,8 +260,7 @@ class Endpoint:
             )
 
     def _is_hopeless(self, error: errors.ServerFault, tries: int, seconds: float) -> bool:
-        # Whether one that has never answered is given up. It has failed for `seconds`, and this
-        # request has had `tries` faults.
+        """Return whether one that never answered is given up, after `tries` of this request."""
         if isinstance(error, errors.Redirected):
             return True
         if isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES:
@@ -282,10 +270,8 @@ class Endpoint:
         return self._faults.no_completions >= NO_COMPLETIONS_AT_THE_START
 
     def rest(self, why: errors.GroundingError) -> None:
-        """Pass it over for 1 s, then 2, 4, …; after that, one request at a time is sent until it
-        answers. The user is told of the first rest, unless it is for a rate limit, which is usual.
-        """
-        if not self.rests and not isinstance(why, errors.RateLimited):
+        """Pass it over for 1 s, then 2, 4, …; then one request at a time is sent."""
+        if not self.rests and not isinstance(why, errors.RateLimited):  # these are usual
             reason = str(why).rstrip(".")
             say(f"Warning: {reason}. It is passed over, and tried again now and then.")
         doublings = min(self.rests, 10)  # more make a number too large for a float at last
@@ -326,19 +312,16 @@ class Endpoints:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
 
     def in_question(self) -> list[InQuestion]:
-        """Return the endpoints whose last refusals may be their own fault. These don't count:
-
-        - refusals of a content filter: they are about their records
-        - `passing` ones: they are left to the next run anyway
-        - all of an endpoint that has never answered: so are these
-        """
+        """Return the endpoints whose last refusals may be their own fault."""
         text_only_by_address: dict[str, bool] = {}
         for refusal in self.held_refusals.values():
+            # a content filter refuses for the record's sake; the next run asks `passing` ones again
             is_of_filter = is_about_content(str(refusal.line["refusal"]))
             if not refusal.passing and not is_of_filter:
                 text_only_by_address[refusal.address] = refusal.text_only  # the last one's
         in_question = []
         for endpoint in self.all:
+            # all of one that has never answered are left to the next run anyway
             has_answered = endpoint.last_answer is not None
             if has_answered and endpoint.serving.endpoint in text_only_by_address:
                 text_only = text_only_by_address[endpoint.serving.endpoint]
@@ -346,10 +329,9 @@ class Endpoints:
         return in_question
 
     def store_held_refusals(self) -> int:
-        """Store the held refusals at the end of a run; return how many the next run asks again. A
-        stored refusal is never asked again. So those of an endpoint that never answered aren't
-        stored: it may be at fault, not the records.
-        """
+        """Store held refusals at a run's end; return how many the next run asks again."""
+        # A stored refusal is never asked again. So those of an endpoint that never answered aren't
+        # stored: it may be at fault, not the records.
         addresses_that_answered = {
             each.serving.endpoint for each in self.all if each.last_answer is not None
         }
@@ -381,10 +363,7 @@ class Endpoints:
     async def acquire(
         self, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> tuple[Endpoint, Sent]:
-        """Wait for room at an endpoint that isn't in `failed`, or at the one with that number;
-        return it and the request, for `release`. Of those who wait, the smallest priority goes
-        first. Raises EndpointUnreachable where the one with that number rests.
-        """
+        """Wait for room; return the endpoint, and the request for `release`."""
         if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
         if endpoint_number is not None and self.all[endpoint_number].resting:
@@ -396,8 +375,7 @@ class Endpoints:
     async def _acquire_one_of_several(
         self, gate: Share, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> tuple[Endpoint, Sent]:
-        # First comes the gate, then an endpoint: a request that waits at the gate holds no
-        # endpoint's room, which another could use.
+        """Pass the gate first: a request that waits there holds no endpoint's room."""
         through_gate = await gate.acquire(priority)
         try:
             while True:
@@ -412,7 +390,7 @@ class Endpoints:
             raise
 
     def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, Sent] | None:
-        # A candidate with room, and the request that took it; None where no candidate has room.
+        """Return a candidate with room, and the request that took it; None if none has room."""
         while True:
             free = [endpoint for endpoint in candidates if endpoint.share.is_free]
             if not free:
@@ -425,8 +403,7 @@ class Endpoints:
     def _candidates(
         self, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> list[Endpoint]:
-        # The endpoints at which a request waits for room. Some may be resting: these have no room
-        # until they have rested.
+        """Return the endpoints at which a request waits, even ones that rest until then."""
         if endpoint_number is not None:
             return [self.all[endpoint_number]]
         if self.askable(failed):
@@ -434,9 +411,9 @@ class Endpoints:
         return self.all  # all have failed or rest: the request waits for any of them
 
     def _drawn_by_weight(self, free: list[Endpoint]) -> Endpoint:
-        # By lot, in proportion to weights. First come those with less than their part of the
-        # requests in flight: else a slow one would come to hold all of them. Of 12 requests, the
-        # parts of two endpoints with the weights 2 and 1 are 8 and 4.
+        """Draw by lot and weights, first of those with less than their part in flight."""
+        # Else a slow one would come to hold all requests in flight. Of 12 requests, the parts of
+        # two endpoints with the weights 2 and 1 are 8 and 4.
         that_do_not_rest = self.askable([])
         requests_per_weight = self.most / sum(endpoint.weight for endpoint in that_do_not_rest)
         below_their_part = []
@@ -461,10 +438,7 @@ class Endpoints:
         error: errors.EndpointRefused | errors.RequestRefused,
         failed: Collection[Endpoint],
     ) -> errors.RecordError:
-        """Return what a refusal means: the record's failure, or EndpointUnreachable where another
-        endpoint is to be asked. `failed` are those that this request has failed at already. Raises
-        EndpointRefused once all are given up.
-        """
+        """Return the record's failure, or EndpointUnreachable to ask another endpoint."""
         try:
             refusal = endpoint.refused(error)
         except errors.EndpointRefused as why:
@@ -484,9 +458,7 @@ class Endpoints:
         return errors.EndpointUnreachable(str(why))
 
     def failed(self, endpoint: Endpoint, error: errors.ServerFault, tries: int) -> None:
-        """Count a fault or rate limit. Of several endpoints, one that is no good now is passed
-        over. Raises what stops the run: once the single endpoint, or all of several, are given up.
-        """
+        """Count a fault or rate limit; raises what stops the run once all are given up."""
         if self._gate is None:  # there is one endpoint
             endpoint.failed(error, tries)
         elif not endpoint.resting:  # else the request was sent before the endpoint was passed over
@@ -509,13 +481,12 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        # Passes the endpoint over. Once all are given up, the run stops: an error with all of their
-        # reasons is raised. If one of them is that no credit is left, the error is a NoCredit: the
-        # user can buy more.
+        """Pass the endpoint over; once all are given up, raise an error with all reasons."""
         endpoint.given_up = why
         reasons = [each.given_up for each in self.all if each.given_up]
         if len(reasons) == len(self.all):
             error_class = type(why)
+            # of all reasons, this is the one that the user can mend: by buying more
             if any(isinstance(reason, errors.NoCredit) for reason in reasons):
                 error_class = errors.NoCredit
             each_once = dict.fromkeys(map(str, reasons))
@@ -525,8 +496,7 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, Sent] | None:
-    # Waits at all of them at once; the first one with room is taken. None if none has room after
-    # LOOK_AGAIN_SECONDS: by then, other endpoints may be askable.
+    """Wait at all of them at once; None if none has room after LOOK_AGAIN_SECONDS."""
     endpoint_by_turn: dict[asyncio.Task[Sent], Endpoint] = {}
     for endpoint in endpoints:
         turn = asyncio.ensure_future(endpoint.share.acquire(priority))
@@ -540,18 +510,14 @@ async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[End
         chosen = next(iter(done))
         return endpoint_by_turn.pop(chosen), chosen.result()
     finally:
-        _give_up_waiting(endpoint_by_turn)
-
-
-def _give_up_waiting(endpoint_by_turn: dict[asyncio.Task[Sent], Endpoint]) -> None:
-    for turn, endpoint in endpoint_by_turn.items():
-        was_waiting = turn.cancel()  # False for a task that is done
-        if not was_waiting:  # it has a place as well, which nobody else would give back
-            endpoint.share.release(turn.result(), answered=False)
+        for turn, endpoint in endpoint_by_turn.items():
+            was_waiting = turn.cancel()  # False for a task that is done
+            if not was_waiting:  # it has a place as well, which nobody else would give back
+                endpoint.share.release(turn.result(), answered=False)
 
 
 def _time_after(seconds: float) -> str:
-    # `at 14:05 on 2025-03-01`
+    """Return the end of a wait: `at 14:05 on 2025-03-01`."""
     if seconds >= LONGEST_DATED_WAIT:
         return "later"
     return time.strftime("at %H:%M on %Y-%m-%d", time.localtime(time.time() + seconds))
@@ -564,9 +530,7 @@ def seconds_asked(error: errors.GroundingError) -> float | None:
 
 
 def most_tries(error: errors.ServerFault, usual: int) -> float:
-    """Return how many tries a request has in all, if each ends in such an error. An endpoint that
-    can't be reached is given up at last, not the request.
-    """
+    """Return a request's tries in all. An endpoint that can't be reached is given up, not it."""
     if isinstance(error, errors.EndpointUnreachable):
         return math.inf
     return OVERLOADED_TRIES if isinstance(error, errors.ServerOverloaded) else usual

@@ -25,14 +25,13 @@ NAME = "finished.json"  # the file's name in a checkpoint folder
 
 
 class Manifest:
-    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state. It
-    is made before the run reads anything, to see at the end whether the input has changed.
-    """
+    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state."""
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, NAME)
         # its key there: "step0_ExpressionExtractor..step1_PhraseGrounder"
         self._entry = f"{steps[0].label}..{steps[-1].label}"
+        # before the run reads anything, to see at the end whether the input has changed
         self._input_before = state_of(source.path)
         self._started = time.time_ns()  # since 1970
         self._steps = steps
@@ -46,8 +45,7 @@ class Manifest:
 
     @cached_property
     def _settings(self) -> str | None:
-        # Operators settle some settings only before the first record. So this is worked out when it
-        # is first asked for, and kept.
+        """A digest, which is kept; operators settle some settings only before the first record."""
         return settings_of(self._steps, self._run_settings)
 
     def finished(self) -> Summary | None:
@@ -80,9 +78,7 @@ class Manifest:
         return Summary(**fields, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run if doing it again would give the same; else forget it. Where the
-        input has changed since the run began, that is noted in `summary`.
-        """
+        """Remember a finished run if doing it again would give the same; else forget it."""
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image: none counts as finished
         else:
@@ -101,7 +97,8 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _would_come_out_the_same(self, summary: Summary) -> bool:
-        # As far as the run itself tells. Without settings, nobody knows what its steps depend on.
+        """Return whether it would, as far as the run itself tells."""
+        # without settings, nobody knows what its steps depend on
         if self._settings is None or not summary.done:
             return False
         noted_codes = {code for code, count in summary.notes.items() if count}
@@ -121,14 +118,13 @@ class Manifest:
         return as_json({**entry, "summary": fields})
 
     def _further_pictures(self) -> str:
-        # A digest of the states of the pictures in the last step's file; "" where there is none to
-        # look at. Pictures that the input names are left out: its fingerprint covers them.
+        """Return a digest of pictures in the last step's file that the input doesn't name."""
         columns = {step.image_key for step in self._steps if step.image_key}
         input_column = self._source.image_key
         written_columns: set[str] = set()
         for step in self._steps:
             written_columns.update(step.operator.writes().values())
-        if input_column not in written_columns:  # it still has the input's own pictures
+        if input_column not in written_columns:  # it has the input's pictures: see `fingerprint`
             columns.discard(input_column)
         path = self._steps[-1].storage.output_path
         if not columns or not os.path.exists(path):

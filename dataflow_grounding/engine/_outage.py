@@ -41,17 +41,13 @@ class Outages:
         self._first_fault_at = math.inf  # when the first fault since the last answer came
         self._last_fault: errors.ServerFault | None = None
         self._recovery: asyncio.Task[int] | None = None  # None while no outage is suspected
-        self._is_out = False
+        # whether only plain questions are sent now, because one of them wasn't answered
+        self.under_way = False
         self.last_answered: Request[Any] | None = None
 
     @property
     def is_suspected(self) -> bool:
         return self.silence >= min(OUTAGE_AFTER, self._longest_silence)
-
-    @property
-    def under_way(self) -> bool:
-        """Whether only plain questions are sent now, because one of them wasn't answered."""
-        return self._is_out
 
     @property
     def silence(self) -> float:
@@ -64,7 +60,7 @@ class Outages:
     def __str__(self) -> str:
         """Return it in words: `no answer for 42 s: 503: upstream down`; "" while there is none."""
         silence = self.silence
-        if not self._is_out or silence < OUTAGE_AFTER:
+        if not self.under_way or silence < OUTAGE_AFTER:
             return ""
         # of "http://host:8000/v1 answered 503: upstream down", what comes after "answered"
         why = str(self._last_fault).rpartition(" answered ")[2]
@@ -77,7 +73,7 @@ class Outages:
 
     async def wait_until_over(self) -> None:
         """Wait for the end of an outage, if one is known. Raises as `questions_until_answered`."""
-        if self._is_out and self._recovery is not None:
+        if self.under_way and self._recovery is not None:
             await asyncio.shield(self._recovery)
 
     async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
@@ -103,37 +99,33 @@ class Outages:
             await asyncio.wait([self._recovery])
 
     async def _recovered(self) -> int:
-        # Returns how many rounds of questions it took. All is reset here, not in a callback of the
-        # task: a callback would run after the requests that the answer lets in, which would still
-        # find an outage under way.
+        """Ask plain questions until one is answered; return how many rounds that took."""
+        rounds = 0
         try:
-            return await self._ask_until_answered()
+            while True:
+                rounds += 1
+                fault = await self._ask_all_endpoints()
+                if fault is None:
+                    return rounds
+                self._last_fault = fault
+                self.under_way = True
+                self._endpoints.note_outage()
+                silence = self.silence
+                if silence > self._longest_silence:
+                    raise errors.OutOfService(
+                        f"{str(fault).rstrip('.')}. Nothing was answered for {duration(silence)}:"
+                        " run again to go on"
+                    )
+                await self._wait(seconds_asked(fault), rounds)
         finally:
+            # Here, and not in a callback of the task: that would run after the requests that the
+            # answer lets in, which would still find an outage under way.
             self._recovery = None
-            self._is_out = False
+            self.under_way = False
             self._first_fault_at = math.inf
 
-    async def _ask_until_answered(self) -> int:
-        # Sets `_is_out` after the first round without an answer; `_recovered` resets it.
-        rounds = 0
-        while True:
-            rounds += 1
-            fault = await self._ask_all_endpoints()
-            if fault is None:
-                return rounds
-            self._last_fault = fault
-            self._is_out = True
-            self._endpoints.note_outage()
-            silence = self.silence
-            if silence > self._longest_silence:
-                raise errors.OutOfService(
-                    f"{str(fault).rstrip('.')}. Nothing was answered for {duration(silence)}: run"
-                    " again to go on"
-                )
-            await self._wait(seconds_asked(fault), rounds)
-
     async def _ask_all_endpoints(self) -> errors.ServerFault | None:
-        # Returns None once an endpoint answers, else the last fault.
+        """Return None once an endpoint answers, else the last fault."""
         fault: errors.ServerFault | None = errors.ServerFault("nothing was asked")
         for question, endpoint in itertools.product(self._questions(), self._endpoints.all):
             fault = await self._fault_of(endpoint, question)
@@ -142,11 +134,10 @@ class Outages:
         return fault
 
     def _questions(self) -> list[Request[Any]]:
-        # A server may fail only at questions without a picture. So the last request that was
-        # answered is asked, too. It is put as a further try after a reply that never came: a
-        # gateway's cache would answer the same words again.
         questions: list[Request[Any]] = [sign_of_life()]
         if self.last_answered is not None:
+            # A server may fail only at questions without a picture. So this one is asked, too, as a
+            # further try after a reply that never came: else a gateway's cache would answer.
             unread_count = self.last_answered.tries.unread + 1
             never_said = f"reply {secrets.token_hex(4)}"
             questions.append(self.last_answered.again(unread_count, never_said))
@@ -155,7 +146,7 @@ class Outages:
     async def _fault_of(
         self, endpoint: Endpoint, question: Request[Any]
     ) -> errors.ServerFault | None:
-        # Asks one endpoint; returns None where it works.
+        """Ask one endpoint; return None where it works."""
         try:
             await self._ask(question, endpoint)
         except errors.EndpointRefused as error:

@@ -32,10 +32,7 @@ SPARE = 0.05
 
 
 class PictureLimit:
-    """What is known of it for one serving of a run. All lengths are characters in base64. `by` is
-    the operator's ask for a record; where it `may_begin_again`, PictureReduced has the operator ask
-    once more, with pictures that are opened within the new limit.
-    """
+    """What is known of the limit for one serving; lengths are characters in base64."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -61,9 +58,7 @@ class PictureLimit:
             self._set(most)
 
     def check(self, request: Request[Any], by: "StepAsk") -> None:
-        """Raise PictureReduced where a picture was opened before the limit was known, and may be
-        over it.
-        """
+        """Raise PictureReduced for a picture that is over a limit told since it was opened."""
         limit_now = self._serving.image_limits.most_base64
         if limit_now is None or not by.may_begin_again:  # no further attempt would follow
             return
@@ -74,9 +69,7 @@ class PictureLimit:
                 raise PictureReduced(why, limit_now)
 
     def refused(self, request: Request[Any], refusal: PictureTooLarge, by: "StepAsk") -> None:
-        """Lower the limit after a refusal, and raise PictureReduced. It returns where that is no
-        use: for small pictures, and if the same record's were reduced MOST_REDUCTIONS times.
-        """
+        """Lower the limit, and raise PictureReduced; return where that is no use."""
         if not by.may_begin_again:  # no further attempt would follow
             return
         lengths = [image.most_characters for image in request.images]
@@ -98,10 +91,7 @@ class PictureLimit:
         raise PictureReduced(str(refusal), lower)
 
     def answered(self, request: Request[Any], by: "StepAsk") -> None:
-        """Note the sizes of pictures that were answered, before the reply is stored. The limit that
-        was learnt is stored as soon as it has proved right: a picture that was made smaller to keep
-        within it was answered.
-        """
+        """Note the sizes of answered pictures; store the limit once a reduced one is answered."""
         learnt_limit = self._serving.image_limits.learnt_bytes
         if len(request.images) == 1:
             alone = request.images[0]
@@ -113,7 +103,7 @@ class PictureLimit:
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:
-        # Returns the new limit. `lengths` are those of the pictures that were refused.
+        """Return the new limit after pictures with these lengths were refused."""
         largest = max(lengths)
         lower = _named_limit(lengths, refusal.numbers)
         if lower is None:
@@ -138,21 +128,19 @@ class PictureLimit:
         )
 
     def _key(self) -> str:
-        # without the address, as the key of a reply
+        """Return the key of its line, without the address, like that of a reply."""
         identity = json.dumps(self._serving.identity(), sort_keys=True, default=repr)
         return key_of(f"picture limit {identity}")
 
 
 def _named_limit(lengths: Sequence[int], numbers: Sequence[int]) -> int | None:
-    # The limit for a picture by the numbers in a refusal, as in "maximum is 5242880 bytes, got
-    # 8388608". A number may be:
-    #   below the largest picture             -> the limit of one picture
-    #   else, below the sum of all pictures   -> the limit of a request, divided among them
-    #   any other                             -> no limit; None if all are such
+    """Return the limit that numbers name, as in "maximum is 5242880 bytes, got 8388608"."""
     largest = max(lengths)
+    # a number below the largest picture: the limit of one picture
     limits_of_one = [number for number in numbers if LEAST <= number < largest]
     if limits_of_one:
         return int(min(limits_of_one) * (1 - SPARE))
+    # a number below the sum of all: the limit of a request, divided among its pictures
     limits_of_all = [number for number in numbers if largest <= number < sum(lengths)]
     if limits_of_all:
         return int(min(limits_of_all) * (1 - SPARE)) // len(lengths)

@@ -49,12 +49,11 @@ class _Remembered(Generic[T]):
 
 
 class SeenReplies:
-    """Tells a further answer to a question from one that came before. A gateway's cache answers
-    equal requests with the same reply, which has the same id. The ids of an endpoint say nothing
-    where one of them comes with different texts.
-    """
+    """Tells a further answer to a question from one that came before, by ids and texts."""
 
     def __init__(self) -> None:
+        # A gateway's cache answers equal requests with the same reply, which has the same id. Ids
+        # say nothing where one of them comes with different texts.
         self._text_hashes = _Remembered[int]()  # by id
         self._common_ids = _Remembered[bool]()  # ids that came with different texts
         self._has_common_ids = False  # whether there was ever one
@@ -69,7 +68,7 @@ class SeenReplies:
         self.gateway_marks_kept = False  # whether it says which replies come from its cache
 
     def needs_comparing(self, request: Request[Any]) -> bool:
-        """Whether it matters what else was answered to the request's question."""
+        """Return whether it matters what else was answered to the request's question."""
         # Most runs ask each question once, and need no key for all of its answers.
         if request.sample > 0:
             self._were_several = True
@@ -94,10 +93,7 @@ class SeenReplies:
         self._text_hashes.set(heard.id, heard.text_hash)
 
     def is_of_another_picture(self, reply: Reply, request: Request[Any]) -> bool:
-        """Return whether a reply with boxes came before, as the answer about other pictures than
-        the request's; note the pictures if it is new. Such a reply is known by its id and its text.
-        Ids tell nothing where all replies have one id, or several texts came with one.
-        """
+        """Return whether a reply with boxes came before, as the answer about other pictures."""
         if not reply.id or not isinstance(reply.text, str):
             return False
         may_have_boxes = len(_NUMBER.findall(reply.text)) >= LEAST_NUMBERS
@@ -111,20 +107,21 @@ class SeenReplies:
         if first_pictures is None:
             self._first_pictures.set(of_reply, pictures)
             return False
+        # they don't where all replies have one id, or several texts came with one
         do_ids_tell = self._do_ids_differ and not self._has_common_ids
         return do_ids_tell and first_pictures != pictures
 
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
-        """Note that a reply answers a sample of a question, and return whether the same reply came
-        before, as the answer to another sample. `question` is the key that all answers to it share.
-        `others` are stored answers to it, as lines.
-        """
+        """Note a sample's answer; return whether the same reply came before, for another one."""
         heard = _heard(reply.id, reply.text)
         # answers to other samples: those that are stored, and those of this run
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
-        sample_by_reply = self._samples_of(question)
+        sample_by_reply = self._samples_by_question.get(question)
+        if sample_by_reply is None:
+            sample_by_reply = {}
+            self._samples_by_question.set(question, sample_by_reply)
         for earlier, earlier_sample in sample_by_reply.items():
             if earlier_sample != sample:
                 heard_before.add(earlier)
@@ -134,13 +131,6 @@ class SeenReplies:
         # equal texts alone are no sign: a model may say the same twice
         does_id_tell = bool(reply.id) and not self._common_ids.get(reply.id)
         return does_id_tell and heard in heard_before
-
-    def _samples_of(self, question: str) -> dict[Heard, int]:
-        sample_by_reply = self._samples_by_question.get(question)
-        if sample_by_reply is None:
-            sample_by_reply = {}
-            self._samples_by_question.set(question, sample_by_reply)
-        return sample_by_reply
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:
@@ -159,10 +149,7 @@ class Answerers:
         self.others: list[str] = []  # that were warned of
 
     def add(self, reply: Reply, address: str) -> None:
-        """Count a reply by its model, and warn once of each model that isn't the one asked for.
-        Another name in the first reply may be an alias of the one asked for, and isn't warned of
-        until a reply has the name that was asked for.
-        """
+        """Count a reply by its model, and warn once of each model that isn't the one asked for."""
         name = blotted(reply.model)
         if reply.by_fallback:  # as the gateway says itself
             name = f"{name or self._asked} (fallback)"
@@ -197,8 +184,7 @@ class Answerers:
         )
 
     def _count(self, name: str) -> None:
-        # A gateway may have any number of names: the first MOST_MODELS are counted each by itself,
-        # as "answered_by gpt-4o"; all others together, as "answered_by others".
+        """Count by name; names after the first MOST_MODELS together, as "answered_by others"."""
         key = f"{ANSWERED_BY}{name}"
         if key not in self._counts:
             name_count = sum(each.startswith(ANSWERED_BY) for each in self._counts)
@@ -208,9 +194,7 @@ class Answerers:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Return whether two names are of one model: `gpt-4o`, say, and `openai/gpt-4o-2024-08-06`.
-    They may differ in the provider, and in a version that only one of them has.
-    """
+    """Return whether names are of one model, as `gpt-4o` and `openai/gpt-4o-2024-08-06`."""
     if one == other:  # as nearly always
         return True
     one = _PROVIDER.sub("", one.lower())

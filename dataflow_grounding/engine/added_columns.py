@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | None") -> Update:
-    """Return the columns that say which picture a record has, and `model` where the serving is no
-    VLM. Where the row states another width or height, that is noted.
-    """
+    """Return the columns that say which picture a record has, and who answers if no VLM does."""
     update: Update = {}
     if record.occurrence:
         update[ROW_OF_IMAGE] = record.occurrence + 1
@@ -41,9 +39,7 @@ def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | No
 
 
 def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
-    """Return the columns `doubtful`, `doubt` (why) and `remark`, as the answers about a record say.
-    A column of which they say nothing is cleared if the record has it from before, else left out.
-    """
+    """Return `doubtful`, `doubt` (why) and `remark`; those of earlier answers are cleared."""
     of_reply = ""  # the first doubt about a whole reply
     of_boxes = ""  # the first one about a phrase's own boxes
     remarks = []
@@ -67,7 +63,7 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
 
 
 def _was_grounded(record: Mapping[str, Any]) -> bool:
-    # whether a step has looked for some expression before: then it has a status
+    """Return whether a step has looked for some expression before: then it has a status."""
     rows = record.get("expressions")
     if not isinstance(rows, list):
         return False

@@ -71,9 +71,7 @@ class RowWork:
     key: "RowKey | None" = None  # with its pictures as they were when it was begun
 
     def back_to(self, before: "RowWork") -> None:
-        """Forget what was noted and read since `before`, because it comes again. Notes in STAYING
-        are kept, and so is `sent`.
-        """
+        """Forget what was noted and read since `before`, because it comes again."""
         staying = {code: self.notes[code] for code in self.notes.keys() & STAYING}
         # in place: the asks of checks hold the same Counter
         self.notes.clear()
@@ -83,9 +81,7 @@ class RowWork:
 
 @dataclass(eq=False)
 class StepAsk:
-    """The `ask` that an operator is given for one record in one step. `Ask`, in plan.py, says what
-    an operator calls; the fields are for the engine.
-    """
+    """The `ask` for one record in one step; `Ask`, in plan.py, says what an operator calls."""
 
     asking: Asking | None  # None where the step has no serving or nothing to ask
     store: KeyedLog
@@ -125,15 +121,13 @@ class StepAsk:
         return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
-        """Put a check: a request about no record, which is sent before all others, and which no
-        stored reply answers. Of what it does, only the notes count for the row.
-        """
+        """Put a check: a request about no record, which is sent before all others."""
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
         if self.wording is not None:
             request = self.wording.of(request)
-        # with the row's notes, but with counts of replies of its own
+        # of what it does, only the notes count for the row
         work = RowWork(self.work.notes)
         # records have priorities from 0 on: checks come before them
         own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, may_begin_again=True)
@@ -175,9 +169,7 @@ async def annotated(
     memo: ImageMemo,
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Have the operator annotate the record; once more if its pictures were too large for the
-    endpoint. Arguments and result are those of `annotated_once`.
-    """
+    """Have the operator annotate the record, until its pictures aren't too large to be sent."""
     if ask.asking is not None:
         # An earlier run may have learnt how many bytes a picture may have: use that from the start.
         ask.asking.picture_limit.recall(ask.store)
@@ -204,26 +196,22 @@ async def annotated_once(
     memo: ImageMemo,
     cancelled: Callable[[], bool],
 ) -> Result:
-    """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
-    A Partial, which is an update that lacks something, has both. Of errors,
-
-    - a RunStopped is raised,
-    - a CancelledError is raised if `cancelled` says that the whole run was cancelled,
-    - a RecordError is returned, and any other error, as OperatorFailed: it is of the operator's own
-      code.
-    """
+    """Have an operator annotate a record; return its columns, as JSON, and what went wrong."""
     try:
         return await _update_of(operator, record, ask, memo)
     except RecordError as error:
         if isinstance(error, ImageChanged):
-            _forget_image(operator, record, ask, memo)
+            image_key = image_column(operator, record)
+            if image_key is not None:
+                ask.note("image_changed", "its facts are read again")
+                memo.forget(record, image_key)
         return None, error
     except (RunStopped, KeyboardInterrupt):
         raise
     except GroundingError as error:  # a SpecError, say: the run goes on with other records
         return None, OperatorFailed(str(error))
     except asyncio.CancelledError:
-        if cancelled():
+        if cancelled():  # the whole run
             raise
         return None, OperatorFailed(
             f"CancelledError in {operator.name}: something that it waited for was cancelled"
@@ -232,15 +220,8 @@ async def annotated_once(
         return None, _failure_of_own_code(operator, error)
 
 
-def _forget_image(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> None:
-    image_key = image_column(operator, record)
-    if image_key is not None:
-        ask.note("image_changed", "its facts are read again")
-        memo.forget(record, image_key)
-
-
 def _failure_of_own_code(operator: Annotator, error: BaseException) -> RecordError:
-    # Returns the record's failure; raises StorageFailed, a RunStopped, where the disk is full.
+    """Return the record's failure; raises StorageFailed where the disk is full."""
     if isinstance(error, MemoryError) and place_of(error):
         # The user's own code asked for too much, and would again: say, for a file that claims to
         # have 10^12 rows. So the machine isn't at fault.
@@ -273,8 +254,7 @@ async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: Im
 async def _size_of_prepared_image(
     operator: Annotator, record: Record, memo: ImageMemo
 ) -> "Size | None":
-    # Makes the facts of the record's one image known, if it has one, before the operator opens it.
-    # Returns its size where the record is to get columns with it; else None.
+    """Make the image's facts known; return its size if the record gets columns of it."""
     image_key = image_column(operator, record)
     if image_key is None:
         return None
@@ -314,14 +294,15 @@ def _with_added_columns(
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
-    # People may have reviewed phrases of the record. Those that they have settled stay as they are,
-    # and are put back at the end if the update leaves them out. Others may change, and then don't
-    # count as reviewed any more.
+    """Leave phrases as they are that people have settled by a review."""
     before = record.get("expressions")
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
         return update
-    reviewed_by_id = _reviewed_rows_by_id(record, before)
+    reviewed_by_id: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(before):
+        if isinstance(row, dict) and row.get("reviewed_by"):
+            reviewed_by_id[_id_of(row, record, number)] = row
     if not reviewed_by_id:
         return update
     return {**update, "expressions": _with_reviewed_rows(record, rows, reviewed_by_id)}
@@ -330,10 +311,7 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
 def _with_reviewed_rows(
     record: Record, rows: Sequence[Any], reviewed_by_id: Mapping[str, dict[str, Any]]
 ) -> list[Any]:
-    # What becomes of the operator's row with the id of a reviewed one:
-    #   settled by the review      -> the reviewed row takes its place
-    #   not settled, and unchanged -> it stays, with `reviewed_by`
-    #   not settled, and changed   -> it stays, without `reviewed_by`
+    """Return the operator's rows, merged with reviewed ones of the same ids."""
     merged = []
     # settled rows that haven't come among `rows` so far
     left_by_id = {row_id: row for row_id, row in reviewed_by_id.items() if is_settled(row)}
@@ -344,21 +322,14 @@ def _with_reviewed_rows(
             row = reviewed
             left_by_id.pop(row_id, None)
         elif reviewed is not None and row != reviewed:
-            row.pop("reviewed_by", None)  # the operator may have copied it
+            # It changed, so nobody has reviewed it as it is. The operator may have copied this.
+            row.pop("reviewed_by", None)
         merged.append(row)
-    return [*merged, *left_by_id.values()]
-
-
-def _reviewed_rows_by_id(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    reviewed_by_id = {}
-    for number, row in enumerate(rows):
-        if isinstance(row, dict) and row.get("reviewed_by"):
-            reviewed_by_id[_id_of(row, record, number)] = row
-    return reviewed_by_id
+    return [*merged, *left_by_id.values()]  # settled ones that the operator left out
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    # a row that states no id has the one that operators give it by its number
+    """Return the id that a row states, else the one that operators give it by its number."""
     stated_id = row.get("expression_id")
     return str(stated_id) if has_id(stated_id) else expression_id(record, number)
 

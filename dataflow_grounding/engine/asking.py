@@ -89,9 +89,7 @@ class _Failure:
 
 @dataclass
 class _Pending:
-    """A request that is to be answered, and what kept it from that so far. An outage, which isn't
-    its fault, clears the counts.
-    """
+    """A request that is to be answered, and what kept it from that. An outage clears the counts."""
 
     request: Request[Any]
     by: "StepAsk"
@@ -101,12 +99,7 @@ class _Pending:
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run, equal ones once. `counts` has requests
-    and tokens by what became of them: `sent`, `answered`, `replayed` (read from the store),
-    `probes` (checks), `rate_limited`, `unreadable`, `input_tokens` … `stop` is called with what
-    stops the run, and sets `stopped`; without it, that stops this serving's requests only. In its
-    methods, `by` is the operator's ask for the record that a request is about.
-    """
+    """Answers a run's requests to one serving, equal ones once; `by` asks for one record."""
 
     def __init__(
         self,
@@ -123,6 +116,8 @@ class Asking:
         self.picture_limit = PictureLimit(serving)
         self.budget = budget
         self.options = options
+        # Requests and tokens by what became of them: "sent", "answered", "replayed" (read from the
+        # store), "probes" (checks), "rate_limited", "unreadable", "input_tokens", …
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
@@ -145,19 +140,14 @@ class Asking:
         self._plain_questions: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
 
     def renewed(self) -> "Asking":
-        """Return one that sends again after this one has stopped, for a service that goes on. It
-        waits for this one's requests in flight, so that none is paid for twice.
-        """
+        """Return one that sends again after this one has stopped, for a service that goes on."""
         self.endpoints.store_held_refusals()  # they would be lost with this one's endpoints
         again = Asking(self.serving, self.options, self.budget, serving_count=self._serving_count)
-        again._in_flight = self._in_flight
+        again._in_flight = self._in_flight  # it waits for these, so that none is paid for twice
         return again
 
     async def aclose(self) -> int:
-        """End the connections, and what asks plain questions, while the store is open. Held
-        refusals are stored where they are the records' own fault. Returns how many others there
-        are: the next run asks these again.
-        """
+        """End connections and plain questions; return how many refusals the next run asks again."""
         await self.outages.aclose()
         if self.stopped is None:  # else nothing more may be sent
             await self._question_last_refusals()
@@ -169,11 +159,8 @@ class Asking:
         return self.endpoints.store_held_refusals()
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
-        """Return what a request's reply says, and notes on reading it. A reply that can't be read
-        is asked for again, up to `max_attempts` tries; stored replies count as tries. A refusal
-        isn't asked for again, nor is a cut-off reply to a `divisible` request. A `check` is never
-        taken from the store. Raises the last try's RecordError, with `attempts` and `reply` set,
-        and RunStopped.
+        """Return what a request's reply says, and notes on reading it. Stored replies count as
+        tries, but answer no `check`. Raises RunStopped, or the last try's RecordError.
         """
         if check:
             for endpoint in self.endpoints.all:
@@ -190,15 +177,16 @@ class Asking:
     async def _read_in_tries(
         self, request: Request[T], by: "StepAsk", check: bool, from_store: bool
     ) -> "ReadReply[T] | _Failure":
-        # Stored tries are read first. From the first try on that isn't stored, all are sent. Stored
-        # ones that come after it don't fit any more: a try tells the model what was wrong with the
-        # reply before, and that reply is a new one.
-        takes_stored = from_store  # up to the first try that isn't stored
         number = 0  # of tries so far
+        # Up to the first try that isn't stored. Stored ones after it don't fit any more: a try says
+        # what was wrong with the reply before, and that reply is a new one.
+        takes_stored = from_store
         error: errors.RecordError | None = None  # of the last try
         first_rule = ""  # the rule that refused the first try's reply; "" for none
         while True:
-            question = _with_last_error(request, number, error)
+            complaint = "" if error is None else str(error)
+            was_cut_off = isinstance(error, errors.TruncatedReply)
+            question = request.again(number, complaint, was_cut_off)
             number += 1
             key = question.key(self.identity)
             lines = self._stored_replies(question, key, by) if takes_stored else []
@@ -221,7 +209,7 @@ class Asking:
                 return failure
 
     def _failure_of_last_try(self, this_try: _Try, error: errors.RecordError) -> _Failure | None:
-        # What the request fails with; None where another try is to be made.
+        """Return what the request fails with; None where another try is to be made."""
         if this_try.request.divisible and isinstance(error, errors.TruncatedReply):
             # The caller divides it into smaller requests, and these are what is asked again.
             return _Failure(error, is_stored=False)
@@ -248,7 +236,7 @@ class Asking:
             self._first_replies.add(this_try.request, this_try.key, error=None, sent=was_sent)
 
     def _note_failed(self, this_try: _Try, error: errors.RecordError) -> None:
-        # Raises NothingUsable after many unreadable replies.
+        """Count and note a reply that could not be read; raises NothingUsable after many."""
         was_sent = not this_try.from_store
         if isinstance(error, errors.RepeatedReply) and not this_try.is_check:
             this_try.by.note(error.kind)  # the summary warns of a gateway's cache
@@ -264,18 +252,18 @@ class Asking:
             self._first_replies.add(this_try.request, this_try.key, error, was_sent)
 
     def _gives_up(self, first_try: _Try, error: errors.RecordError) -> bool:
-        # Returns whether no second try is made, because the same rule would most likely refuse its
-        # reply, too. That is noted in the store, so that later runs give up at once, and don't ask
-        # again until they have seen enough refused replies themselves.
+        """Whether no second try is made, because the same rule would refuse its reply, too."""
         rule = rule_of(error)
         is_to_be_retried = first_try.from_store and self.options.retry_failed
         if not rule or is_to_be_retried:
             return False
         store = first_try.by.store
-        # of the note, a line `{"given_up": rule, …}`, which is no reply
+        # The note of it is a line `{"given_up": rule, …}`, which is no reply. By that, later runs
+        # give up at once, and needn't see enough refused replies themselves.
         given_up_key = key_of(f"given up {first_try.key}")
         if first_try.from_store:
-            if self._is_second_stored(first_try, error):
+            second_try = first_try.request.again(1, str(error))
+            if store.every(second_try.key(self.identity)):
                 return False  # to read the second reply costs nothing
             note = store.get(given_up_key) or {}
             # a note of another rule is from a version that read replies in another way
@@ -286,14 +274,9 @@ class Asking:
         store.put(given_up_key, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
         return True
 
-    def _is_second_stored(self, first_try: _Try, error: errors.RecordError) -> bool:
-        second = first_try.request.again(1, str(error))
-        return bool(first_try.by.store.every(second.key(self.identity)))
-
     def _count_if_unreadable(self, this_try: _Try, error: errors.RecordError) -> None:
-        # A reply with suspect boxes could be read, and isn't counted.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
-            return
+            return  # a reply with suspect boxes could be read
         if this_try.is_check:  # only records' requests stop a run of which no reply can be read
             self._unreadable.count(this_try.request, error)
             return
@@ -303,8 +286,7 @@ class Asking:
     def _stored_replies(
         self, request_now: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # Returns the stored lines of a request. There may be several, because each shard of a run
-        # has a store of its own.
+        """Return a request's stored lines: each shard of a run may have one in its own store."""
         lines = by.store.every(key)
         tell_reader = request_now.sending.stored
         if lines and tell_reader is not None:
@@ -317,12 +299,15 @@ class Asking:
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        # The stored line of the reply. Equal requests that are under way at once are sent once, and
-        # all get that line.
+        """Return the stored line of the reply; equal requests under way at once are sent once."""
         by.work.sent = True
         if request.sending.before_sending is not None:
             await request.sending.before_sending()
-        line = self._answered_in_this_run(key, by, check)
+        line = None
+        if not check:  # a check is asked each time, unless it was refused
+            line = by.store.get(key, since=by.store.first_new)
+        if line is None and key in self.endpoints.held_refusals:
+            line = self.endpoints.held_refusals[key].line
         if line is not None:
             return line
         under_way = self._in_flight.get(key)
@@ -335,7 +320,10 @@ class Asking:
         try:
             line = await self._sent_and_stored(request, key, by, check)
         except BaseException as error:
-            _fail_those_who_wait(future, error)
+            # a waiter would take the CancelledError of this task for one of its own
+            is_own = isinstance(error, Exception)
+            future.set_exception(error if is_own else errors.Interrupted("stopped"))
+            future.exception()  # without a waiter, asyncio would complain that nobody took it
             raise
         finally:
             del self._in_flight[key]
@@ -345,10 +333,10 @@ class Asking:
     async def _sent_and_stored(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        # A refusal is returned as a line, too, but isn't stored yet.
+        """Send, store the reply, and return its line. The line of a refusal isn't stored yet."""
         try:
             reply = await self._reply(request, by)
-            if not check:
+            if reply.repeated and not check:
                 reply = await self._reply_past_cache(reply, request, by)
         except errors.RequestRefused as refused:
             # A stored refusal is asked again only when the user wants it. This one is held back
@@ -364,11 +352,8 @@ class Asking:
         return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
 
     async def _reply_past_cache(self, reply: Reply, request: Request[T], by: "StepAsk") -> Reply:
-        # A gateway's cache may give a reply about another picture. Then this asks again, now with
-        # `own_reply`: the request says that it wants no reply from a cache. A reply that is
-        # repeated in another way, such as a sample that came before, is returned as it is.
-        if not reply.repeated:
-            return reply
+        """Ask again, and ask for a reply of its own, while a cache's is about another picture."""
+        # a reply that is repeated in another way, such as a sample that came before, stays
         own_sending = replace(request.sending, own_reply=True)
         for _ in range(self.options.max_attempts - 1):
             if not self._seen_replies.is_of_another_picture(reply, request):
@@ -377,20 +362,8 @@ class Asking:
             reply = await self._reply(request.replace(sending=own_sending), by)
         return reply
 
-    def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
-        # A line that this run has stored, or a refusal that it holds back. A check is asked each
-        # time, unless it was refused.
-        line = None
-        if not check:
-            line = by.store.get(key, since=by.store.first_new)
-        if line is None and key in self.endpoints.held_refusals:
-            line = self.endpoints.held_refusals[key].line
-        return line
-
     async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
-        # Sends until there is a reply, or the request has had all of its tries. Rate limits and
-        # outages don't count as tries. Where the serving has several endpoints, another one is
-        # tried before waiting.
+        """Send until there is a reply, or the request has had all of its tries."""
         pending = _Pending(request, by)
         while True:
             endpoint, sent = await self._wait_for_room(pending)
@@ -403,8 +376,7 @@ class Asking:
     async def _reply_or_fault(
         self, endpoint: Endpoint, sent: Sent, pending: _Pending
     ) -> Reply | errors.ServerFault:
-        # Sends a request that has room at an endpoint, and gives the room back. Returns a fault if
-        # a further try may help, and raises an error that no try can help.
+        """Send at an endpoint with room; return a fault where a further try may help."""
         is_overloaded = False
         is_answered = False
         try:
@@ -418,7 +390,9 @@ class Asking:
             is_answered = isinstance(error, errors.RequestRefused)
             return await self._fault_of_refusal(error, endpoint, pending)
         except errors.ServerFault as fault:
-            is_overloaded = _is_overload(fault)
+            # a full service tier (`flex`, say) doesn't say how many requests the endpoint takes
+            is_tier_full = isinstance(fault, errors.TierFull)
+            is_overloaded = isinstance(fault, errors.ServerOverloaded) and not is_tier_full
             pending.tries[fault.kind] += 1
             with self._stopping():
                 self.endpoints.failed(endpoint, fault, pending.tries[fault.kind])
@@ -434,8 +408,7 @@ class Asking:
         endpoint: Endpoint,
         pending: _Pending,
     ) -> errors.ServerFault:
-        # Returns a fault where another endpoint may take the request; else raises what the refusal
-        # means for its record.
+        """Return a fault where another endpoint may take the request; else raise what is wrong."""
         if isinstance(error, errors.PictureTooLarge):
             # raises PictureReduced where the operator is to ask again, with smaller pictures
             self.picture_limit.refused(pending.request, error, pending.by)
@@ -449,8 +422,9 @@ class Asking:
         raise refusal from None
 
     async def _wait_until_next_try(self, fault: errors.ServerFault, pending: _Pending) -> None:
-        # Raises the fault where the request has had all of its tries. A rate limit costs none.
-        if not isinstance(fault, errors.RateLimited):
+        """Wait; raises the fault once all tries are made, of which a rate limit costs none."""
+        is_limited = isinstance(fault, errors.RateLimited)
+        if not is_limited:
             tries = pending.tries[fault.kind]
             is_out_of_tries = tries >= most_tries(fault, self.options.max_attempts)
             if await self._wait_out_outage(fault, is_out_of_tries, pending):
@@ -466,22 +440,33 @@ class Asking:
         if may_change_endpoint and self.endpoints.askable(pending.failed_at):
             return
         pending.failed_at.clear()  # after the wait, each of them may be asked again
-        await self._wait_after(fault, pending.tries.total())
+        self.last_fault = fault  # a service tells its clients of it
+        self._tell_of_waiting(fault)
+        self.waiting_for_rate_limit += int(is_limited)
+        try:
+            await self._wait(seconds_asked(fault), wait_number=pending.tries.total())
+        finally:
+            self.waiting_for_rate_limit -= int(is_limited)
 
     async def _wait_out_outage(
         self, fault: errors.ServerFault, is_out_of_tries: bool, pending: _Pending
     ) -> bool:
-        # Returns whether the request may be sent again at once, because the endpoints answer a
-        # plain question. That is put only where an outage is suspected, or the request would fail.
+        """Return whether the request may be sent again at once: the endpoints answer now."""
         pending.first_fault_at = min(pending.first_fault_at, time.monotonic())
         self.outages.failed(fault)
+        # Plain questions are asked only where an outage is suspected, or the request would fail.
         if not (is_out_of_tries or self.outages.is_suspected):
             return False
+        if pending.request.sending.endpoint_number is not None:
+            # The questions go to all endpoints: an answer of another one would tell nothing here.
+            return False
+        self._plain_asker = pending.by
+        with self._stopping():
+            rounds = await self.outages.questions_until_answered(fault, pending.first_fault_at)
         # How many rounds of questions it took tells whose fault it was:
         #   0    -> the request's own: the endpoints answer others
         #   1    -> not known: it is sent again, and the tries so far count
         #   more -> an outage: it is sent again, and the tries so far don't count
-        rounds = await self._rounds_until_answered(fault, pending)
         if rounds == 0:
             return False
         was_outage = rounds > 1
@@ -491,28 +476,6 @@ class Asking:
         pending.failed_at.clear()
         return True
 
-    async def _wait_after(self, fault: errors.ServerFault, wait_number: int) -> None:
-        # `wait_number` counts the request's waits, from 1.
-        self.last_fault = fault  # a service tells its clients of it
-        self._tell_of_waiting(fault)
-        is_limited = isinstance(fault, errors.RateLimited)
-        self.waiting_for_rate_limit += int(is_limited)
-        try:
-            await self._wait(seconds_asked(fault), wait_number)
-        finally:
-            self.waiting_for_rate_limit -= int(is_limited)
-
-    async def _rounds_until_answered(self, fault: errors.ServerFault, pending: _Pending) -> int:
-        # Returns how many rounds of plain questions it took until an endpoint answered. 0 is for a
-        # request that is at fault itself: others were answered, and it needed no question.
-        is_for_one_endpoint = pending.request.sending.endpoint_number is not None
-        if is_for_one_endpoint:
-            # The questions go to all endpoints. An answer from another one would tell nothing here.
-            return 0
-        self._plain_asker = pending.by
-        with self._stopping():
-            return await self.outages.questions_until_answered(fault, pending.first_fault_at)
-
     async def _checked_refusal(
         self,
         record_failure: errors.RecordError,
@@ -520,14 +483,11 @@ class Asking:
         endpoint: Endpoint,
         pending: _Pending,
     ) -> errors.RecordError:
-        # The endpoint has refused many requests in a row, the last one with `error`. A plain
-        # question tells whose fault that is, and what to return:
-        #   answered -> the records': `record_failure`, what `error` means for this record
-        #   refused  -> the endpoint's: it is given up, and the reason is returned
+        """Return what a refusal after many means: a plain question tells whose fault it is."""
         self._plain_asker = pending.by
         count = endpoint.refused_in_a_row  # read now: the plain question may reset it
         plain_refusal = await self._shared_plain_refusal(endpoint, pending.request.text_only)
-        if plain_refusal is None:
+        if plain_refusal is None:  # it was answered: the records are at fault
             return record_failure
         # A record's refusal says more than that of a plain question, but for a lack of credit.
         why = plain_refusal if isinstance(plain_refusal, errors.NoCredit) else error
@@ -536,7 +496,7 @@ class Asking:
     async def _shared_plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.GroundingError | None:
-        # As `_plain_refusal`, but all who are refused meanwhile wait for the same plain question.
+        """As `_plain_refusal`, but all who are refused meanwhile wait for the same question."""
         if endpoint not in self._plain_questions:
             plain_question = asyncio.ensure_future(self._plain_refusal(endpoint, text_only))
             plain_question.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
@@ -544,9 +504,8 @@ class Asking:
         return await asyncio.shield(self._plain_questions[endpoint])
 
     async def _question_last_refusals(self) -> None:
-        # The last refusals of a run may be the endpoint's fault, too, though they are fewer than
-        # REFUSED_IN_A_ROW. An answer to a plain question clears an endpoint: its refusals are
-        # stored, and it is no longer `in_question`. Those of the others are left to the next run.
+        """Ask endpoints whose last refusals, fewer than REFUSED_IN_A_ROW, may be their fault."""
+        # an answer clears an endpoint: its refusals are stored, and it is in question no more
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
                 await self._plain_refusal(endpoint, text_only)
@@ -556,14 +515,11 @@ class Asking:
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
-        # Asks a plain question, and returns how the endpoint refuses it. Else it returns None:
-        #   the model answers           -> the endpoint works, as `_send_once` has noted: the
-        #                                  refused records were at fault
-        #   a cache answers, or a fault -> it isn't known who was at fault
+        """Ask a plain question; return how it is refused, None if it isn't, or nobody knows."""
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
-        tells_nothing = False
+        tells_nothing = False  # whether a cache or a fault leaves open who was at fault
         try:
             reply = await self._ask_plainly(question, endpoint)
             tells_nothing = reply.kept  # a gateway's cache has answered, and not the model
@@ -589,19 +545,18 @@ class Asking:
         return reply
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
-        # Said once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
-        # Rate limits are usual: they are told only after a while.
+        """Say once that there is no answer: nothing else is seen of a run that gets none at all."""
         if self._has_told_of_waiting or self.counts["answered"]:
             return
         waited = time.monotonic() - self._begun_at
+        # rate limits are usual: they are told only after a while
         at_once = not isinstance(fault, errors.RateLimited)
         if at_once or waited > SAID_AFTER:
             self._has_told_of_waiting = True
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
     async def _wait_for_room(self, pending: _Pending) -> tuple[Endpoint, Sent]:
-        # While the request waits for room, an outage may begin. Or a check may come due: then
-        # `may_send` says no. In both cases the room is given back, and the request waits again.
+        """Wait for room, and wait again if meanwhile an outage begins or a check comes due."""
         sending = pending.request.sending
         while True:
             if self.outages.under_way:
@@ -619,8 +574,7 @@ class Asking:
                 await sending.before_sending()  # until the check is done
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
-        # Reserves the worst case of the cost, sends, notes what the reply says of endpoint and
-        # model, and settles what it has cost.
+        """Send within the budget, note what the reply tells of the endpoint, settle the cost."""
         usage: Usage | None = None  # what is billed; None: unknown, so that the worst case counts
         tier = ""
         self._check_stopped()
@@ -629,9 +583,17 @@ class Asking:
             reserved = await self.budget.reserve(request, endpoint.serving)
         try:
             self._check_stopped()  # once more, because the request may have waited for the budget
+            self.counts["sent"] += 1
+            # A serving may send further requests for one answer: in other forms, such as without a
+            # schema, until one isn't refused.
+            refused_forms: list[errors.RequestRefused] = []
+            before_another = partial(self._allow_further_form, endpoint, refused_forms)
+            sending = replace(request.sending, before_another=before_another)
             sent_at = time.monotonic()
-            reply = await self._answered_by(endpoint, request)
-            self._note_models(request, reply, endpoint.serving)
+            reply = await _answered(endpoint.serving, request.replace(sending=sending))
+            self._answerers.add(reply, endpoint.serving.endpoint)
+            for name in self._answerers.others:
+                request.sending.other_model(name)
             reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
             usage = _billed_for(reply, request, endpoint.serving, is_limited=reserved > 0)
@@ -647,8 +609,7 @@ class Asking:
     def _billed_for_error(
         self, error: errors.GroundingError, request: Request[Any], serving: Serving, by: "StepAsk"
     ) -> Usage | None:
-        # Returns the tokens that are billed for a request that got no reply: those that the error
-        # names, else 0; None where it may be billed, and nobody knows how many.
+        """Return what is billed for a request without a reply; None where nobody knows."""
         if isinstance(error, errors.RateLimited):
             self.counts["rate_limited"] += 1
         billed: Usage | None = error.billed  # None where the error names no tokens
@@ -660,16 +621,8 @@ class Asking:
             return None
         return Usage()
 
-    async def _answered_by(self, endpoint: Endpoint, request: Request[T]) -> Reply:
-        self.counts["sent"] += 1
-        # A serving may send further requests for one answer: in other forms, such as without a
-        # schema, until one isn't refused.
-        refused_forms: list[errors.RequestRefused] = []
-        before_another = partial(self._allow_further_form, endpoint, refused_forms)
-        sending = replace(request.sending, before_another=before_another)
-        return await _answered(endpoint.serving, request.replace(sending=sending))
-
     def _note_answer(self, endpoint: Endpoint, reply: Reply, sent_at: float) -> None:
+        self.last_fault = None
         # A reply may ask for a pause before the next request. One that is longer than the run waits
         # is left to the next request, which may stop the run.
         if 0 < reply.hold <= self.options.max_wait:
@@ -678,19 +631,15 @@ class Asking:
             endpoint.let_in()
         else:
             endpoint.answered(sent_at)
-        self.last_fault = None
-        self._count_answer(reply)
-
-    def _note_models(self, request: Request[Any], reply: Reply, serving: Serving) -> None:
-        self._answerers.add(reply, serving.endpoint)
-        for name in self._answerers.others:
-            request.sending.other_model(name)
+        self.counts["answered"] += 1
+        if not reply.kept:  # else its tokens were paid for before
+            for name, tokens in vars(reply.usage).items():  # "input_tokens", …
+                self.counts[name] += tokens
 
     def _marked_if_repeated(
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
-        # Returns the reply. It is marked as `repeated` if a gateway's cache gave it, though another
-        # answer was wanted: about another picture, a further sample, a second try, a check.
+        """Return the reply, marked if it is a cache's though another answer was wanted."""
         self._seen_replies.note(reply)
         is_of_another_picture = self._seen_replies.is_of_another_picture(reply, request)
         was_to_be_new = reply.kept and request.wants_own_reply
@@ -698,7 +647,7 @@ class Asking:
         if not is_repeated and self._seen_replies.needs_comparing(request):
             is_repeated = self._came_before(reply, request, by)
         if is_repeated:
-            # before the reply is counted: it warns if it is the first one
+            # before the reply is counted, because it warns of the first one
             self._tell_of_cache(serving, is_of_another_picture)
             self.counts["repeated"] += 1
             self.counts["of_another_picture"] += int(is_of_another_picture)
@@ -710,16 +659,18 @@ class Asking:
         return reply
 
     def _came_before(self, reply: Reply, request: Request[Any], by: "StepAsk") -> bool:
-        # A question may be asked several times, for samples of its answer. All of these go by one
-        # key: that of the question's first request, the first try for the first sample.
+        """Return whether another sample of the answer to this question was the same reply."""
+        # all samples go by one key: that of the first try for the first of them
         first_request = request.replace(sample=0, tries=Tries())
+        earlier_samples = []  # their stored replies
+        for sample in range(request.sample):
+            lines = by.store.every(first_request.replace(sample=sample).key(self.identity))
+            earlier_samples += [line for line in lines if not line.get("repeated")]
         question_key = first_request.key(self.identity)
-        earlier_samples = self._stored_answers(first_request, request.sample, by)
         return self._seen_replies.came_before(request.sample, reply, question_key, earlier_samples)
 
     def _tell_of_cache(self, serving: Serving, is_of_another_picture: bool) -> None:
-        # Warns of the first repeated reply, and of the first about another picture; it is called
-        # before they are counted.
+        """Warn of the first repeated reply, and of the first about another picture."""
         if is_of_another_picture and not self.counts["of_another_picture"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache, and gave the reply about one"
@@ -734,28 +685,10 @@ class Asking:
                 f" {setting('vlm.openai.extra_headers')}, and run again with --retry-failed."
             )
 
-    def _stored_answers(
-        self, first_request: Request[Any], sample_count: int, by: "StepAsk"
-    ) -> list[dict[str, Any]]:
-        # The stored replies to the first samples of a question.
-        stored = []
-        for sample in range(sample_count):
-            lines = by.store.every(first_request.replace(sample=sample).key(self.identity))
-            stored += [line for line in lines if not line.get("repeated")]
-        return stored
-
-    def _count_answer(self, reply: Reply) -> None:
-        counts = self.counts
-        counts["answered"] += 1
-        if reply.kept:  # its tokens were paid for before
-            return
-        for name, tokens in vars(reply.usage).items():  # "input_tokens", …
-            counts[name] += tokens
-
     def _keep_for_cost(
         self, reply: Reply, request: Request[Any], serving: Serving, by: "StepAsk"
     ) -> None:
-        # What answers no record's request is paid for, too, so `cost` has to know of it.
+        """Store for `cost` what answers no record's request: it is paid for, too."""
         line = line_of(by.step, request, serving, reply, check=True)
         by.store.put(key_of(f"paid {time.time_ns()}"), line)  # no record's request has that key
 
@@ -765,9 +698,7 @@ class Asking:
         refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # A serving calls this before it sends a further request for the same answer: in another
-        # form, if the last one was `refused`. This counts the request, and raises RunStopped if it
-        # may not be sent. `refused_forms` gets all refusals that came for this answer so far.
+        """Count a further request for one answer; raise RunStopped if it may not be sent."""
         if refused is not None:
             refused_forms.append(refused)
             endpoint.refused(refused)
@@ -787,6 +718,7 @@ class Asking:
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
+        """Stop the run if the block raises RunStopped."""
         try:
             yield
         except errors.RunStopped as why:
@@ -794,13 +726,11 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, wait_number: int) -> None:
-        # Each wait of a request is twice as long as the last; `wait_number` counts them from 1. If
-        # an endpoint has `asked_for` a time, that counts instead, but not less than a tenth of the
-        # usual wait.
+        """Wait longer each time, from `wait_number` 1 on; or as long as is `asked_for`."""
         doublings = min(wait_number - 1, 10)  # more make a number too large for a float at last
         seconds = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
         if asked_for is not None:
-            seconds = max(asked_for, seconds * LEAST_OF_PAUSE)
+            seconds = max(asked_for, seconds * LEAST_OF_PAUSE)  # but not much less than usual
         # longer by lot, so that those that wait don't all come back at once
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while True:
@@ -811,15 +741,6 @@ class Asking:
             await asyncio.sleep(min(left, LOOK_SECONDS))
 
 
-def _with_last_error(
-    request: Request[T], tries: int, error: errors.RecordError | None
-) -> Request[T]:
-    # A further try tells the model what was wrong with its last reply.
-    complaint = "" if error is None else str(error)
-    was_cut_off = isinstance(error, errors.TruncatedReply)
-    return request.again(tries, complaint, was_cut_off)
-
-
 async def _line_of_equal(under_way: "asyncio.Future[dict[str, Any]]") -> dict[str, Any]:
     try:
         # Shielded: this record may be cancelled, while the request is another one's and goes on.
@@ -828,35 +749,21 @@ async def _line_of_equal(under_way: "asyncio.Future[dict[str, Any]]") -> dict[st
         raise copy.copy(error) from None  # each record's own: operators may add to it
 
 
-def _fail_those_who_wait(future: "asyncio.Future[dict[str, Any]]", error: BaseException) -> None:
-    if isinstance(error, Exception):
-        future.set_exception(error)
-    else:  # a waiter would take the CancelledError of this task for one of its own
-        future.set_exception(errors.Interrupted("stopped"))
-    future.exception()  # without a waiter, asyncio would complain of an error that nobody took
-
-
-def _is_overload(fault: errors.ServerFault) -> bool:
-    # A service tier without room (`flex`, say) doesn't say how many requests the endpoint takes.
-    return isinstance(fault, errors.ServerOverloaded) and not isinstance(fault, errors.TierFull)
-
-
 def _billed_for(
     reply: Reply, request: Request[Any], serving: Serving, *, is_limited: bool
 ) -> Usage | None:
-    # None where the endpoint reports no tokens. `is_limited` says whether a budget in USD counts
-    # them: then the worst case counts for the part that isn't reported.
+    """Return the tokens that a reply is billed for; None where the endpoint reports none."""
     if reply.kept:  # no model has worked for it
         return Usage()
     if reply.usage == Usage():
         return None
-    if is_limited:
+    if is_limited:  # a budget in USD counts them, with the worst case for what isn't reported
         return with_worst_case(reply.usage, request, serving, reply.text)
     return reply.usage
 
 
 async def _answered(serving: Serving, request: Request[Any]) -> Reply:
-    # A user's own serving may let the errors of its HTTP client through.
+    """Send by a serving; a user's own may let the errors of its HTTP client through."""
     try:
         return await reply_of(serving, request)
     except errors.GroundingError:

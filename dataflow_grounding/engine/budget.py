@@ -133,10 +133,7 @@ class Budget:
         self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """Wait until there is room for a request, then count it as sent and in flight. Returns the
-        USD that are reserved for it, for `settle`. Raises BudgetExceeded if there won't be any
-        room.
-        """
+        """Wait for room, then count a request as in flight; return the USD reserved for it."""
         worst = 0.0
         prices = self._prices_of(serving)
         if prices is not None and self.usd is not None:  # else there is no limit to keep to
@@ -157,9 +154,7 @@ class Budget:
             time.sleep(WAIT_SECONDS)
 
     def take(self, worst: float, answers: int = 1) -> bool:
-        """Count a request if there is room for it now; return whether there was. `answers` is 0 for
-        a further request for an answer.
-        """
+        """Count a request if there is room now, and return whether there was."""
         # Looking and taking are one step: between them another could take the same room.
         with self.lock:
             if not self._has_room(worst):
@@ -170,19 +165,18 @@ class Budget:
             return True
 
     def _has_room(self, worst: float) -> bool:
-        # False where there may be room later: what is in flight may cost less than its worst case.
-        # Raises where waiting can't help: nothing is in flight, or the request costs too much even
-        # if all in flight turns out to cost nothing.
+        """Return whether there is room now; raises BudgetExceeded where waiting can't help."""
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst:  # no limit, or nothing that counts against it
             return True
         if self.spent + self.reserved + worst <= self.usd:
             return True
+        # even if all that is in flight turns out to cost nothing
         is_too_small = self.spent + worst > self.usd
         if is_too_small or not self.in_flight:
             raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
-        return False
+        return False  # for now: what is in flight may cost less than its worst case
 
     def settle(
         self,
@@ -191,11 +185,9 @@ class Budget:
         serving: Serving | None = None,
         tier: str = "",
     ) -> None:
-        """Count what an answer cost, in place of what was reserved for it. Without `usage`, it may
-        be billed all the same, so that its worst case counts.
-        """
+        """Count what an answer cost, in place of what was reserved for it."""
         prices = self._prices_of(serving)
-        if usage is None:
+        if usage is None:  # it may be billed all the same
             cost = reserved
         elif prices is not None:
             cost = prices.cost(usage, tier)

@@ -19,10 +19,7 @@ FILE = "concurrency.json"
 
 @contextmanager
 def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
-    """Begin with the places that the folder's last run left, and leave this one's at the end. An
-    endpoint's places are the requests that may be in flight to it. A process that has been through
-    a run with an endpoint goes by what it knows itself.
-    """
+    """Begin with the places that the folder's last run left, and leave this one's at the end."""
     path = os.path.join(folder, FILE)
     # {"9b1c…": {"places": 48.0, "refused_at": 60.0}}
     found_by_digest = read_object(path)
@@ -30,6 +27,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     for digest, endpoint in endpoint_by_digest.items():
         found_last = _found(found_by_digest.get(digest))
         share = share_of(endpoint)
+        # a process that has been through a run with it knows better itself
         if found_last is not None and not share.limiter.has_had_a_run:
             share.resume(found_last)
         share.limiter.has_had_a_run = True
@@ -43,19 +41,16 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
 
 
 def _remote_endpoints(servings: Iterable[Serving]) -> dict[str, Serving]:
-    # Without those that answer within this process, which have no address.
+    """Return those with an address, by digest; others answer within this process."""
     endpoint_by_digest: dict[str, Serving] = {}
     for serving in servings:
         for endpoint, _ in serving.endpoints():  # each with its weight
             if "://" in endpoint.endpoint:
-                endpoint_by_digest[_digest_of(endpoint)] = endpoint
+                # the digest hides the address, which may be private
+                text = f"{endpoint.endpoint} {endpoint.model} {endpoint.max_workers}"
+                digest = blake2b(text.encode(), digest_size=16).hexdigest()
+                endpoint_by_digest[digest] = endpoint
     return endpoint_by_digest
-
-
-def _digest_of(serving: Serving) -> str:
-    # The digest hides the address, which may be private.
-    text = f"{serving.endpoint} {serving.model} {serving.max_workers}"
-    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _found(entry: Any) -> FoundPlaces | None:

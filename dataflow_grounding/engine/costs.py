@@ -29,13 +29,11 @@ FREE = Prices(0, 0)
 
 @dataclass
 class Amount:
-    """Requests, tokens (`input`, `cached` of these, `output`) and USD. USD are NaN where any part
-    of the amount has no price, or its tokens aren't reported. An estimate may have fractions.
-    """
+    """Requests, tokens and USD, which are NaN where a part has no price or unknown tokens."""
 
-    requests: float = 0.0
+    requests: float = 0.0  # an estimate may have fractions
     input: float = 0.0
-    cached: float = 0.0
+    cached: float = 0.0  # of `input`
     output: float = 0.0
     cost_usd: float = 0.0
 
@@ -65,9 +63,7 @@ class Amount:
 
 
 def costs_of(folder: str) -> dict[str, Any]:
-    """Return what the replies of all runs in `folder` cost at the prices in its run.json. Prices
-    that it doesn't state are the published ones of each reply's model.
-    """
+    """Return what all runs in `folder` cost, at the prices in its run.json, else published ones."""
     run = read_object(os.path.join(folder, "run.json"))
     steps = paid_by_step(folder, stated_prices(run), prices_of_judge(run))
     if not steps:
@@ -84,17 +80,13 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(
     folder: str, prices: Prices | None, judges_prices: Mapping[str, Prices | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Return for each step what its stored replies have cost, in requests, tokens and USD. Some of
-    its replies are also counted apart:
+    """Return for each step what its stored replies have cost. Some are also counted apart:
 
     - `retries`: second and further tries
     - `samples`: second and further answers to one question
     - `checks`: of the endpoint
     - `kept`: replies that a gateway's cache gave, and that weren't paid for again
     - `flex`: replies of that service tier
-
-    If the run's judge is another model, `judges_prices` has its prices, by its name. Where there
-    are no prices, the published ones count.
     """
     steps = []
     for step, bill in sorted(_bills_of(folder, prices, judges_prices or {}).items()):
@@ -109,7 +101,7 @@ def paid_by_step(
 def _bills_of(
     folder: str, prices: Prices | None, judges_prices: Mapping[str, Prices | None]
 ) -> dict[str, dict[str, Amount]]:
-    # By step: the amounts of "all", and of the parts that some reply belongs to.
+    """Return by step the amounts of "all", and of the parts that some reply belongs to."""
     bills: dict[str, dict[str, Amount]] = {}
     for path in stores_of(folder):
         for line in read_lines(path):
@@ -119,8 +111,7 @@ def _bills_of(
                 continue
             step = str(line.get("step") or line.get("task"))
             bill = bills.setdefault(step, defaultdict(Amount))
-            # The judge's own prices for its replies, `prices` for all others. None: the published
-            # ones.
+            # those of the judge, if it is another model; without any, the published ones count
             prices_of_line = judges_prices.get(str(line.get("model")), prices)
             amount = _paid_for(line, prices_of_line)
             for part in _parts_of(line):
@@ -129,7 +120,7 @@ def _bills_of(
 
 
 def _parts_of(line: dict[str, Any]) -> list[str]:
-    # The amounts of its step's bill to which a stored reply is added. A reply may be of several.
+    """Return the parts of its step's bill that a stored reply belongs to."""
     parts = ["all"]
     if line.get("attempt"):  # how many replies before it could not be read
         parts.append("retries")
@@ -145,23 +136,18 @@ def _parts_of(line: dict[str, Any]) -> list[str]:
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    # What one stored reply has cost; without `prices`, at the published ones of its model. If
-    # there are none, either, the USD are NaN.
+    """Return what one stored reply has cost; the USD are NaN where there are no prices."""
     usage = usage_of(line)
     is_free = line.get("free") or line.get("kept")
     has_tokens = usage.input_tokens or usage.output_tokens
     if not has_tokens and not is_free:
         return Amount(1, cost_usd=nan)  # the endpoint doesn't report them
     if prices is None:
-        prices = _published_prices(line)
+        listed = listed_price(str(line.get("model")))
+        prices = listed.prices if listed else None
     price = FREE if is_free else prices
     cost = nan if price is None else price.cost(usage, str(line.get("tier")))
     return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
-
-
-def _published_prices(line: dict[str, Any]) -> Prices | None:
-    listed = listed_price(str(line.get("model")))
-    return listed.prices if listed else None
 
 
 def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:

@@ -62,17 +62,13 @@ MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, Budget, Collectio
 def execute(
     steps: list[Step],
     options: RunOptions,
-    name: str | None = None,
+    name: str | None = None,  # the pipeline's; None where operators run without one
     budget: Budget | None = None,
-    locked: str | None = None,
-    unsettled: "Unsettled | None" = None,
+    locked: str | None = None,  # a checkpoint folder whose lock the caller holds
+    unsettled: "Unsettled | None" = None,  # operators of further runs over what these steps write
     run: MakeRun = Run,
 ) -> Summary:
-    """Run the steps over their storage's files; return the last part's summary, with what the
-    earlier ones sent and lost. `name` is the pipeline's, None where operators run without one.
-    `locked` is a checkpoint folder whose lock the caller holds. `unsettled` has the operators of
-    further runs over what these steps write: they settle before anything is paid for.
-    """
+    """Run the steps over their storage's files; return a summary of what all of them did."""
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
     if unsettled is None:
@@ -101,8 +97,11 @@ def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str
     # wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
         for part in parts:
-            if isinstance(part[0].operator, WholeFile):  # it is alone in its part
-                total = _execute_whole_file(part[0], part[0].operator, of_all, total)
+            operator = part[0].operator
+            if isinstance(operator, WholeFile):  # it is alone in its part
+                with counted_in_run(part[0], of_all.options, of_all.budget) as counted_requests:
+                    operator.work()
+                total = summary_of_whole_file(part[0], counted_requests, total)
                 continue
             folder = part[0].storage.checkpoint_folder
             if folder not in locked_folders:
@@ -115,14 +114,6 @@ def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str
             if total.failed and not total.done:  # no row is left for the next part
                 break
     return total or Summary()
-
-
-def _execute_whole_file(
-    step: Step, operator: WholeFile, of_all: _OfAllParts, earlier: Summary | None
-) -> Summary | None:
-    with counted_in_run(step, of_all.options, of_all.budget) as counted_requests:
-        operator.work()
-    return summary_of_whole_file(step, counted_requests, earlier)
 
 
 class Unsettled:
@@ -150,10 +141,7 @@ class Unsettled:
 
 @contextmanager
 def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
-    """Count what the block sends as a part of the run. The block calls an operator of another
-    library, which may call our servings by itself. Their replies are kept with the run's, and count
-    against its limits. Yields the counts; their `cost_usd` is set at the block's end.
-    """
+    """Count as a part of the run what an operator of another library sends by our servings."""
     folder = step.storage.checkpoint_folder
     with errors_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
@@ -170,12 +158,10 @@ def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[
 def summary_of_whole_file(
     step: Step, side: SideRequests, earlier: Summary | None = None
 ) -> Summary | None:
-    """Return the summary after an operator that has written a whole file. All rows of the file
-    count as done, and what `earlier` steps did is taken in. Without a file, return `earlier`.
-    """
+    """Return the summary after an operator of a whole file, in which all rows are done."""
     path = step.storage.output_path
     if not os.path.exists(path):
-        return earlier
+        return earlier  # what the steps before it did
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
     summary.requests = side.requests
     summary.models = side.models
@@ -220,9 +206,9 @@ def check_budget(options: RunOptions) -> None:
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
-    # Cuts a segment into stages, each done for all records before the next begins. The steps of a
-    # level run side by side, so that one stage has all of them. It also has the steps in between:
-    # the levels [0, 2] and [1] are one stage with three steps.
+    """Cut a segment into stages, each of which is done for all records before the next one."""
+    # The steps of a level run side by side, so that one stage has all of them, and the steps in
+    # between: the levels [0, 2] and [1] are one stage with three steps.
     stages = []
     start = 0  # of the next stage
     end = 0  # after the last step of the levels so far
@@ -235,11 +221,11 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
 
 
 def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
-    # The order matters: nothing is read before it is sure that the run won't overwrite its input,
-    # and nothing is asked before the columns are known to fit.
     options = of_all.options
     storage = steps[0].storage
     storage.begin()
+    # The order matters: nothing is read before it is sure that the run won't overwrite its input,
+    # and nothing is asked before the columns are known to fit.
     source = Source(steps, of_all.name, options.pilot, options.shard)
     outputs = [step.storage.output_path for step in steps]
     refuse_to_overwrite(source.path, [*outputs, storage.failures_path])
@@ -259,7 +245,13 @@ def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
     if summary is None:
         summary = _summary_of_run(steps, source, of_all, prepared)
         manifest.write(summary)
-    _conclude_part(steps, source, summary, options)
+    if options.shard is None:  # a shard would remove what the others are writing
+        remove_unfinished_of_shards(steps)
+    # Shards are merged only if these are the same: then they read the same input. Where nothing was
+    # to be done, the manifest has read all rows.
+    summary.handover.seen = source.seen
+    summary.handover.digest = source.digest
+    note_exit_code(summary.annotations, summary.exit_code)
     return summary
 
 
@@ -270,28 +262,19 @@ def _summary_of_run(
     try:
         summary = run_blocking(run.execute)
     except BudgetExceeded as stopped:
-        asking_count = _count_asking(steps, prepared.idle)
-        raise _with_what_is_left(stopped, run.summary, source.length(), asking_count) from None
+        requests_per_record = 0
+        for index, step in enumerate(steps):
+            if step.operator.serving is not None and index not in prepared.idle:
+                requests_per_record += 1
+        raise _with_what_is_left(
+            stopped, run.summary, source.length(), requests_per_record
+        ) from None
     summary.requests.update(prepared.asked)
     return summary
 
 
-def _conclude_part(
-    steps: list[Step], source: Source, summary: Summary, options: RunOptions
-) -> None:
-    if options.shard is None:  # a shard would remove what the others are writing
-        remove_unfinished_of_shards(steps)
-    # Shards are merged only if these are the same: then they read the same input. Where nothing was
-    # to be done, the manifest has read all rows.
-    summary.handover.seen = source.seen
-    summary.handover.digest = source.digest
-    note_exit_code(summary.annotations, summary.exit_code)
-
-
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
-    """Raise InputError where one of the outputs exists, but not the checkpoint folder. A run of
-    ours leaves that folder next to its outputs, so the file is from another place.
-    """
+    """Raise InputError for an output without its checkpoint folder: no run here made it."""
     if os.path.exists(checkpoint_folder):
         return
     for path in outputs:
@@ -318,7 +301,7 @@ class Prepared(NamedTuple):
 
 
 def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: Source) -> Prepared:
-    # Operators that won't ask anything aren't prepared: that might send requests for nothing.
+    """Prepare the operators that may ask; others might send requests for nothing."""
     asked = Counter[str]()
     idle: set[int] = set()
     made_columns: set[str] = set()  # that the rows get from earlier steps
@@ -335,7 +318,10 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
             idle.add(index)
         does_any_record_get_here = asks is not None
         if does_any_record_get_here:
-            made_columns |= _made_columns(operator, bool(asks))
+            written = set(operator.writes().values())
+            if not asks:  # then a column that it rewrites is taken to stay as the input has it
+                written -= set(operator.reads().values())
+            made_columns |= written
         if operator.sees_all:
             may_have_any_column = True
     unsettled.leave_out(step.operator for step in steps)
@@ -347,28 +333,10 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
     return Prepared(asked, idle)
 
 
-def _made_columns(operator: Annotator, asks: bool) -> set[str]:
-    # The columns that a step makes: later steps find values there that the input doesn't have.
-    written = set(operator.writes().values())
-    if asks:
-        return written
-    # Where it asks nothing, a column that it rewrites is taken to stay as the input has it.
-    return written - set(operator.reads().values())
-
-
-def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
-    asking = 0
-    for index, step in enumerate(steps):
-        if step.operator.serving is not None and index not in idle:
-            asking += 1
-    return asking
-
-
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_per_record: int
 ) -> BudgetExceeded:
-    # The error, which also says what the rest takes, where the `total` of records is known.
-    # Replies that were in the store are replies as well.
+    """Return the error with what the rest takes, where the `total` of records is known."""
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
@@ -384,7 +352,7 @@ def _with_what_is_left(
 
 
 def _with_cost(left: int, done: Summary) -> str:
-    # `12 more requests, 0.0340 USD`: at the mean price of those that were answered
+    """Return `12 more requests, 0.0340 USD`, at the mean price of those that were answered."""
     text = counted(left, "more request")
     if done.cost_usd and done.requests["answered"]:
         cost = done.cost_usd / done.requests["answered"]

@@ -18,7 +18,6 @@ from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE, ODD_BOXES, OF_CHECKS
 from dataflow_grounding.images.image import Image, ImageLimits, is_far, kept_facts
-from dataflow_grounding.serving.serving import Serving
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 
@@ -29,9 +28,7 @@ _ROWS = json.JSONEncoder(default=repr)
 
 
 class RowKey(NamedTuple):
-    """What a row is known by: a digest of all that it is made of, and its pictures as they were
-    found.
-    """
+    """A digest of all that a row is made of, and its pictures as they were found."""
 
     digest: str
     images: Sequence[Image]
@@ -40,7 +37,7 @@ class RowKey(NamedTuple):
 @dataclass
 class FinishedRow:
     """What a finished row got. In the file: `{"columns": [{…}, …], "notes": {"dropped": 1},
-    "replies": 2, "replies_at": [0, 4096]}`, where most rows have no notes.
+    "replies": 2, "replies_at": [0, 4096]}`.
     """
 
     columns: list[Update]  # of each step
@@ -51,9 +48,7 @@ class FinishedRow:
 
 class FinishedRows:
     """Rows that got through all steps without a failure, kept in `.ckpt/finished_rows.jsonl`.
-    Nothing in that file was paid for: without it, the same comes out of the stored replies. A row
-    counts while all that it was made of is as it was: its columns and place, its pictures' paths
-    and content, the steps' settings, this version, and the checks that vouch for its replies.
+    Nothing in that file was paid for: without it, the same comes out of the stored replies.
     """
 
     def __init__(
@@ -77,9 +72,7 @@ class FinishedRows:
         self._step_count = len(steps)
 
     async def key_of(self, record: Record) -> RowKey | None:
-        """Return the key of a row that is about to be done; None where not all that it is made of
-        is known: then it is neither kept nor taken. The row's pictures are looked at for it.
-        """
+        """Return the key of a row; None where not all that it is made of is known."""
         if self._settings is None:
             return None
         images = []
@@ -112,7 +105,7 @@ class FinishedRows:
         return None if is_open else row
 
     def _not_set_aside(self, key: RowKey) -> FinishedRow | None:
-        # The row as the log has it; None where a check has failed replies that it was made of.
+        """Return the row that the log has; None where a check has failed its replies."""
         line = self._log.get(key.digest)
         row = None if line is None else _row_in(line)
         if row is None or len(row.columns) != self._step_count:
@@ -121,9 +114,7 @@ class FinishedRows:
         return None if is_set_aside else row
 
     def would_come_out_the_same(self, work: RowWork) -> bool:
-        """Return whether a row that got this work would get the same, were it done again; as far as
-        its replies tell, not its pictures.
-        """
+        """Return whether a row with this work would get the same again, by its replies."""
         # A replayed reply may be in the store of another part of the run. `replies_at` has offsets
         # in this run's own store alone, so that a check couldn't set such a reply aside.
         may_be_of_others = work.replayed and self._replies.others
@@ -155,7 +146,7 @@ class FinishedRows:
 
 
 def _limits_by_column(steps: Sequence[Step]) -> dict[str, ImageLimits | None]:
-    # By the column of a picture, the limits of the first serving that it is sent to.
+    """Return by picture column the limits of the first serving that it is sent to."""
     limits_by_column: dict[str, ImageLimits | None] = {}
     for step in steps:
         column = step.image_key
@@ -169,19 +160,19 @@ def _limits_by_column(steps: Sequence[Step]) -> dict[str, ImageLimits | None]:
 
 
 def _tells_all(step: Step) -> bool:
-    # Whether the operator's settings tell all that its columns depend on. Of the user's code nobody
-    # knows what else it reads: other files, other modules. An operator that makes files, such as
-    # pictures with boxes drawn in, has to do that again where they are gone.
+    """Return whether the operator's settings tell all that its columns depend on."""
     operator = step.operator
     module = type(operator).__module__
+    # Of the user's code nobody knows what else it reads: other files, other modules. An operator
+    # that makes files, such as pictures with boxes drawn in, has to do that again if they are gone.
     is_ours = module.startswith("dataflow_grounding.operators.") and module != OF_FUNCTIONS
     return is_ours and operator.files_there() is None
 
 
 def _is_surely_unchanged(image: Image) -> bool:
-    # A young file may have changed without a new time. `kept_facts` has what was last read of a
-    # file. If that differs from the image's own facts, another row has found other content by now.
+    """Return whether nothing speaks for another content of the image's file by now."""
     has_other_facts = kept_facts.get(image.file) != image.facts
+    # a young file may have changed without a new time
     return not has_other_facts and not is_young(image.file)
 
 
@@ -201,9 +192,7 @@ def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
 
 
 def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
-    """Return a digest of all that the steps' columns depend on besides rows and replies; None if
-    unknown. It is complete once the operators have settled what they ask before the first record.
-    """
+    """Return a digest of all that the columns depend on besides rows and replies, if known."""
     parts: list[Any] = [extra]
     for step in steps:
         operator = step.operator
@@ -211,20 +200,17 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         if settings is None:
             return None
         serving = operator.serving
-        who_answers = None if serving is None else _who_answers(serving)
+        who_answers: list[Any] | None = None
+        if serving is not None:
+            who_answers = [serving.identity(), repr(serving.image_limits)]
+            # a limit that the user has stated isn't part of the limits' repr
+            if serving.image_limits.picture_bytes is not None:
+                who_answers.append(serving.image_limits.picture_bytes)
         parts.append([step.label, operator.reads(), operator.writes(), settings, who_answers])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except (TypeError, ValueError):  # the settings of a user's operator may be no JSON
         return None
-
-
-def _who_answers(serving: Serving) -> list[Any]:
-    who_answers: list[Any] = [serving.identity(), repr(serving.image_limits)]
-    # a limit that the user has stated isn't part of the limits' repr
-    if serving.image_limits.picture_bytes is not None:
-        who_answers.append(serving.image_limits.picture_bytes)
-    return who_answers
 
 
 @contextmanager

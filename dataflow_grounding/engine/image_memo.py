@@ -33,10 +33,7 @@ _USUAL = {"media_type": "image/jpeg", "plain": True, "stretched": False}
 
 
 class ImageMemo:
-    """Makes images' facts known before an operator asks. Without a `log` they are remembered for
-    this process alone; unless it `keeps`, nothing is added to the log, and no bytes are kept to be
-    sent.
-    """
+    """Makes images' facts known before an operator asks; unless it `keeps`, only reads its log."""
 
     def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
         self._log = log
@@ -47,16 +44,14 @@ class ImageMemo:
     async def prepare(
         self, record: Record, key: str, limits: images.ImageLimits | None
     ) -> images.Image:
-        """Return the record's image, which is looked for once for each record. Its facts come from
-        `kept_facts`, else the log, else the file; what was read from the file is added to the log,
-        unless the file is young.
-        """
+        """Return the record's image, with facts of this process, of the log, or of the file."""
         if images.opened(record, key) is None:  # no earlier step has looked for it
             if images.is_far(record, key):
                 file = await off_loop(images.find_image, record, key)
             else:
                 file = images.find_image(record, key)
-            # `_facts` puts the picture here, as it is sent, if it has to read the whole file
+            # Stays empty unless `_facts` has to read the file: then it puts the bytes here that
+            # will be sent, so that nobody reads them again.
             kept: images.Kept = {}
             facts = images.kept_facts.get(file)
             if facts is None:
@@ -67,9 +62,7 @@ class ImageMemo:
         return images.open_image(record, key, limits)
 
     async def fit(self, image: images.Image) -> None:
-        """Find the size in which an image has no more bytes than may be sent. It is remembered for
-        this process, in `kept_fits`, and in the log: by how many steps the sides are reduced.
-        """
+        """Find the size in which an image has no more bytes than may be sent, and remember it."""
         if image.limits.most_base64 is None:
             return
         fit_key = image.fit_key  # None for a picture that fits as it is
@@ -83,15 +76,14 @@ class ImageMemo:
             images.keep_fit(fit_key, steps)
             return
         find = off_loop if image.file.is_far else asyncio.to_thread
-        steps = await find(image.steps_to_fit)  # puts it into `kept_fits`
+        steps = await find(image.steps_to_fit)  # of reducing its sides; `kept_fits` gets it, too
         if self._log is not None and self._keeps:
             self._log.put(log_key, {"steps": steps})
 
     async def _facts(
         self, file: images.ImageFile, limits: images.ImageLimits | None, kept: images.Kept
     ) -> ImageFacts:
-        # From the log, else from the file. While the file is read, its bytes are put into `kept`
-        # if the picture is sent as it is there.
+        """Return facts of the log, else of the file; `kept` gets its bytes, if these are sent."""
         facts = None
         if self._log is not None and len(self._log):
             facts = remembered(self._log, file)
@@ -103,7 +95,9 @@ class ImageMemo:
             else:
                 facts = await self.of_disk(read)
             if self._log is not None and self._keeps and not is_young(file):
-                self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
+                usual = _usual(file)
+                line = {name: fact for name, fact in vars(facts).items() if usual.get(name) != fact}
+                self._log.put(_key(file.path), {**line, "state": _state(file)})
         return images.keep_facts(file, facts)
 
     def forget(self, record: Record, key: str) -> None:
@@ -116,10 +110,8 @@ class ImageMemo:
                 self._log.put(_key(file.path), {})
 
     async def of_disk(self, read: Callable[[], T]) -> T:
-        """Return what `read` returns. Handing a file to a thread takes longer than to read one from
-        a quick disk. So files are read on the event loop until SLOW_IN_A_ROW were slow, and then by
-        threads for a while.
-        """
+        """Return what `read` returns: by the event loop, or threads while the disk is slow."""
+        # Handing a file to a thread takes longer than reading one from a quick disk.
         if self._for_threads:
             self._for_threads -= 1
             return await asyncio.to_thread(read)
@@ -183,12 +175,7 @@ def _usual(file: images.ImageFile) -> dict[str, Any]:
     return {**_USUAL, "file_bytes": file.file_bytes}
 
 
-def _unusual(facts: ImageFacts, file: images.ImageFile) -> dict[str, Any]:
-    usual = _usual(file)
-    return {name: value for name, value in vars(facts).items() if usual.get(name) != value}
-
-
 def _state(file: images.ImageFile) -> str:
-    # It is only compared, and a digest takes a third of the numbers' place in the log.
     numbers = (file.file_bytes, file.mtime_ns, file.ctime_ns, file.inode)
+    # it is only compared, and a digest takes a third of the numbers' place in the log
     return hashlib.blake2b(repr(numbers).encode(), digest_size=8).hexdigest()

@@ -66,11 +66,7 @@ DEFAULT_WORKERS = 4  # the assumed number of requests in flight, if no step asks
 def annotate_all(
     operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False
 ) -> Results:
-    """Return, by the index of a row, the row with the operator's update, or the row and its error.
-    While the operator works, a picture in memory is a file, and other values are as JSON has them;
-    the rows returned hold the caller's own values. With `until_failure`, no row is begun once one
-    has failed.
-    """
+    """Return, by a row's index, the row with the operator's update, or the row and its error."""
     image_key = operator.reads().get("image")
     records, broken = _as_records(operator, rows)
     errors, will_ask = _check_records(operator, records, broken)
@@ -98,7 +94,7 @@ def annotate_all(
 
 
 def _prepared_asking(operator: Annotator, start: RunStart) -> Asking | None:
-    # Prepares the operator; returns what answers its requests, None where it has no serving.
+    """Prepare the operator; return what answers its requests, None without a serving."""
     with _turn_of(operator).taken():
         operator.prepare(start)
     if operator.serving is None:
@@ -110,7 +106,7 @@ def _prepared_asking(operator: Annotator, start: RunStart) -> Asking | None:
 
 
 def _turn_of(operator: Annotator) -> Turn:
-    # Threads that call at once would all calibrate the same model, and pay for it.
+    """Return a turn: threads that call at once would all calibrate the same model, and pay."""
     serving = operator.serving
     if serving is None:
         return Turn()  # nobody waits, because nothing is asked
@@ -159,8 +155,7 @@ def _as_records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> _Rows
 
 
 def _identified(plain: _PlainRow, index: int, column: str, rows_of_image: NumberTable) -> Record:
-    # The id of a picture in memory comes from its content, not from the file it is in for now: so
-    # the record has the content's name as its path until it is identified.
+    """Identify a record; a picture in memory by its content, not by the file it is in for now."""
     with_content_name = {name: id_of(path) for name, path in plain.picture_file.items()}
     record = Record({**plain.values, **with_content_name}, place=index)
     identify(record, column, None, rows_of_image)
@@ -169,7 +164,6 @@ def _identified(plain: _PlainRow, index: int, column: str, rows_of_image: Number
 
 
 def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
-    # `column` is that of the row's picture, and `needed` says whether it has to have one.
     values: dict[str, Any] = {}
     problem: RecordError | None = None
     try:
@@ -185,16 +179,13 @@ def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    # Returns by column, as "image_path", the file that now holds the row's picture:
-    #   a picture in memory         -> its file
-    #   a path                      -> {}: it is in a file already
-    #   another value or none       -> {}; but `as_path` raises what is wrong if one is needed
+    """Return the file that now holds the row's picture, by column; {} for a path or none."""
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]  # a Path becomes a text, a NaN None
-    if isinstance(value, str):
+    if isinstance(value, str):  # it is in a file already
         return {}
-    if is_picture(value) or (needed and column in row):
+    if is_picture(value) or (needed and column in row):  # for a needed one, this says what is wrong
         return {column: as_path(value, column)}
     return {}
 
@@ -223,9 +214,7 @@ def _image_column(row: Mapping[str, Any]) -> str:
 
 
 class _WorkInMemory:
-    """Annotates pending records side by side, and enters their outcomes by index. A record's
-    priority is `(index,)`: what comes first in the input is asked about first.
-    """
+    """Annotates pending records, the first of the input first, and enters their outcomes."""
 
     def __init__(
         self,
@@ -271,7 +260,7 @@ class _WorkInMemory:
                 await asking.aclose()
 
     def _set_marks(self) -> None:
-        # in the records that the operator's checks have found in doubt
+        """Mark the records that the operator's checks have found in doubt."""
         for (index,) in self._marks[SUSPECT]:
             update, error = self._outcomes[index]
             self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

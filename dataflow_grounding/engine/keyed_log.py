@@ -68,12 +68,11 @@ class Standing:
     is_unanswered: bool = False
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open: no check vouches for them. Lines
-        that speak for themselves aren't open while checks tell nothing, unless they `are_odd`: then
-        they look like another format.
-        """
+        """Return whether no check vouches for some lines between these offsets."""
         if self.none_open or end <= self.vouched_to:
             return False
+        # Lines that speak for themselves aren't open while checks tell nothing, unless they look
+        # like another format.
         may_speak_for_themselves = self.is_unanswered and not are_odd
         if not may_speak_for_themselves:
             return True
@@ -82,8 +81,7 @@ class Standing:
 
 class Vouched:
     """What checks of endpoints have said of a log's lines, by reply group: the endpoint, model and
-    format that were asked, which a line has as `of`. `end` is the byte offset at which the log
-    ended when it was opened.
+    format that were asked, which a line has as `of`.
 
     A mark, which `Vouching.write` puts, is a line such as this, by reply group:
     `{"checks": {"…": {"good": 4096, "void": [[512, 900]], "alone": [[0, 512]]}},
@@ -102,12 +100,11 @@ class Vouched:
         self.trusted_groups: set[str] = set()  # whose set aside lines count, as suspect ones
         # reply groups that have lines in other logs for which no check has vouched
         self.open_in_others: set[str] = set()
-        self._end = end
+        self._end = end  # the byte offset at which the log ended when it was opened
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open, of any reply group. Lines that
-        this run adds don't count: they are of other rows than the one that is asked about.
-        """
+        """Return whether some of these lines may be open, of any reply group."""
+        # lines that this run adds are of other rows than the one that is asked about
         end_before_run = min(end, self._end)
         for standing in self.standings.values():
             if standing.has_open(first, end_before_run, are_odd=are_odd):
@@ -124,9 +121,7 @@ class Vouched:
         return {group for group, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, group_anywhere: str, reply_group: str) -> None:
-        """Set aside the open lines of other reply groups with the same model and format. They came
-        from other addresses: no check at the address of `reply_group` can ever vouch for them.
-        """
+        """Set aside the same model's open lines of other addresses, beyond checks here."""
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
             is_of_same_model = standing.group_anywhere == group_anywhere
@@ -135,9 +130,7 @@ class Vouched:
                 standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
-        """Return a line as checks have judged it: as it is; None if it is set aside, or with
-        `suspect` if it counts all the same, because its group is trusted.
-        """
+        """Return a line as it is, with `suspect`, or None, as checks have judged it."""
         reply_group = line.get("of", "")
         if not isinstance(reply_group, str):  # damaged
             return line
@@ -148,24 +141,20 @@ class Vouched:
         is_set_aside = any(span.meets(offset, offset + 1) for span in spans)
         if not is_set_aside:
             return line
-        if reply_group in self.trusted_groups:
+        if reply_group in self.trusted_groups:  # then it counts all the same
             return {**line, "suspect": True}
         return None
 
 
 class KeyedLog:
-    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. Without a `path` they are
-    kept no longer than the process.
+    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts.
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync`
-    puts all on disk. A line torn by a stop is dropped when the file is opened. Another program,
-    such as a sync client or an editor, may move, replace or remove the file meanwhile: then all
-    lines are put back before the next one is written.
+    puts all on disk. Another program, such as a sync client or an editor, may move, replace or
+    remove the file meanwhile: then all lines are put back before the next one is written.
 
     A `buffered` log is for what can be found out again at no cost. Its lines wait to be written,
-    and each has a checksum: a damaged one counts as lost. `others` are only read, each as its own
-    checks have judged it. Without `finds_new`, lines that are put there now aren't found, which
-    saves memory.
+    and each has a checksum: a damaged one counts as lost. `others` are only read.
     """
 
     def __init__(
@@ -179,7 +168,7 @@ class KeyedLog:
     ) -> None:
         self.path = path
         self._read_only = read_only
-        self._finds_new = finds_new
+        self._finds_new = finds_new  # without, what is put now isn't found, which saves memory
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._has_sums = buffered  # whether each line has a checksum: `{"key":"…",…,"sum":77}`
         self._pending = bytearray()  # lines that wait to be written
@@ -188,7 +177,7 @@ class KeyedLog:
         if buffered:
             self._most_pending = _BUFFER_BYTES
         elif not path:
-            self._most_pending = math.inf  # there is no file to write them to
+            self._most_pending = math.inf  # no file: they are kept no longer than the process
         self._offsets = NumberTable()  # of each key's last line, by the key's first half
         self.unsynced = 0  # writes that aren't known to be on disk
         with storing(path):
@@ -208,22 +197,17 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the last line of `key`, as checks have judged it; None where there is none. If
-        this log has none, or a refusal, the line may be from the `others`: another part of the run
-        may have got an answer. With `since`, only lines of this log count, from that byte offset
-        on.
-        """
+        """Return the last line of `key`, as judged; since an offset, only this log counts."""
         line = self._own_line(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
         counts_here_alone = since is not None or key == MARK
         if is_answer or counts_here_alone:
             return line
+        # another part of the run may have got an answer
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """Return the last line of `key` in this log and in each of `others`, without refusals;
-        where there are only refusals, the first of these.
-        """
+        """Return each log's last line of `key`; a refusal only where there is no answer."""
         answers: list[dict[str, Any]] = []
         refusals: list[dict[str, Any]] = []
         for log in [self, *self.others]:
@@ -234,8 +218,7 @@ class KeyedLog:
         return answers or refusals[:1]
 
     def _own_line(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        # The last line of a key in this log, as checks have judged it; None for one that is damaged
-        # or begins before the byte offset `since`.
+        """Return a key's last line, as judged; None if it is damaged, or from before `since`."""
         offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None
@@ -254,7 +237,7 @@ class KeyedLog:
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line of a key and a value; return it, as checks have judged lines of its kind."""
         line = {"key": key, **value}
-        offset = self.end
+        offset = self._size + len(self._pending)
         if self._has_sums:
             self._pending += _with_sum(_SHORT_LINES.encode(line).encode()) + b"\n"
         else:
@@ -280,9 +263,7 @@ class KeyedLog:
             raise StorageFailed(problem)
 
     def _restore_moved(self) -> str:
-        # Puts the file back where another program has moved or replaced it. Returns "" where the
-        # run can go on. Else the file was changed, or its folder removed: that is returned, in a
-        # sentence for the user.
+        """Put a file back that was moved or replaced; return what the user has to know, or ""."""
         own = os.fstat(self._file)  # of the open file, wherever its name is by now
         if own.st_size != self._size:
             return (
@@ -301,8 +282,7 @@ class KeyedLog:
         return self._put_back()
 
     def _put_back(self) -> str:
-        # Copies all from the open file, which the system keeps though its name is gone. Returns a
-        # problem, as `_restore_moved` does.
+        """Copy all from the open file, which the system keeps; return as `_restore_moved` does."""
         folder = os.path.dirname(self.path)
         was_removed = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)
@@ -372,7 +352,7 @@ class KeyedLog:
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
-        # Indexes all lines; returns how many bytes the whole ones have.
+        """Index all lines; return how many bytes the whole ones have."""
         if self._file < 0:
             return 0
         offset = 0
@@ -389,7 +369,7 @@ class KeyedLog:
         return offset
 
     def _line_at(self, offset: int) -> bytes:
-        # The line that begins at an offset, without its end.
+        """Return the line that begins at an offset, without its end."""
         start = offset - self._size  # where it is in `_pending`, which follows the file
         is_pending = start >= 0
         if is_pending:
@@ -418,9 +398,7 @@ def append(file: int, data: bytes, size: int) -> None:
 
 
 def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log that begin at or after one byte offset and before another. Damaged
-    lines are passed over, also those without a key; a missing file has none.
-    """
+    """Yield a log's undamaged lines that begin from one byte offset on, and before another."""
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:
@@ -438,9 +416,8 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
 
 
 def _index_key_of(line: bytes) -> int | None:
-    # The first half of the line's key, as a number. A line that `put` wrote isn't parsed for it,
-    # which is quicker.
-    for head in _HEADS:
+    """Return the first half of the line's key as a number."""
+    for head in _HEADS:  # a line that `put` wrote isn't parsed, which is quicker
         if line.startswith(head) and line.endswith(b"}\n"):
             with suppress(ValueError):
                 return int(line[len(head) : len(head) + _INDEXED], 16)
@@ -450,8 +427,7 @@ def _index_key_of(line: bytes) -> int | None:
 
 
 def _with_sum(line: bytes) -> bytes:
-    # `{"key":"…","steps":2}` becomes `{"key":"…","steps":2,"sum":77}`: the checksum of what is
-    # before it.
+    """Make `{"key":"…","sum":77}` of `{"key":"…"}`, by the checksum of what is before it."""
     text = line[:-1]
     return b"%b%b%d}" % (text, _SUM, zlib.crc32(text))
 
@@ -471,9 +447,7 @@ def store_path(folder: str) -> str:
 
 
 def stores_of(results_dir: str) -> list[str]:
-    """Return the stores of replies in a results folder: those of the run, of its shards, and of
-    workers that write into a bucket, each its own `.ckpt/replies/….jsonl`.
-    """
+    """Return the stores of replies in a results folder: of the run, its shards, its workers."""
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]
     paths = []
@@ -515,7 +489,7 @@ def _sum(value: Mapping[str, Any]) -> int:
 
 
 def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standing]:
-    # By reply group. `Vouched` shows a mark.
+    """Return the standings by reply group; `Vouched` shows a mark."""
     standings = {}
     anywhere = _mapping_at("anywhere", mark)
     checks = _mapping_at("checks", mark)
@@ -533,23 +507,23 @@ def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standin
 
 
 def _good_in(entry: Mapping[str, Any], end: int) -> int:
-    # The offset up to which a check vouches. It is `good`; in a mark of version 0.2.0, it is where
-    # the first of the `open` spans begins. Without either, no line is open.
+    """Return the offset up to which a check vouches."""
     good = entry.get("good")
     if isinstance(good, int):
         return good
+    # Version 0.2.0 wrote the `open` spans instead. Without either, no line is open.
     starts_of_open = [span.first for span in _spans(entry.get("open"), end)]
     return min(starts_of_open, default=end)
 
 
 def _mapping_at(key: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
-    # {} where the mark is damaged, or there is none.
+    """Return the object under a key; {} where the mark is damaged, or there is none."""
     value = mark.get(key) if mark else None
     return value if isinstance(value, dict) else {}
 
 
 def _spans(spans: Any, end: int) -> list[Span]:
-    # Reads `[[512, 900], [2048, null]]`; null is the end of the log. A mark may be damaged.
+    """Read `[[512, 900], [2048, null]]`, null being the log's end; a mark may be damaged."""
     found: list[Span] = []
     for span in spans if isinstance(spans, list) else ():
         match span:

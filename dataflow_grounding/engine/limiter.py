@@ -33,23 +33,19 @@ MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
 
 class FoundPlaces(NamedTuple):
-    """How many `places` an endpoint was found to have: requests in flight at a time. `refused_at`
-    is how many were in flight when it last refused one; None if it never did.
-    """
+    """How many places an endpoint was found to have."""
 
-    places: float
-    refused_at: float | None = None
+    places: float  # requests in flight at a time
+    refused_at: float | None = None  # in flight when it last refused one; None if it never did
 
 
 class Sent(NamedTuple):
-    """A request that is sent: its `number`, from 1, how many were answered before it, when the last
-    of these was, by the process's clock, and whether it `took_last` of the places.
-    """
+    """A request that is sent."""
 
-    number: int
-    answers: int
-    since: float
-    took_last: bool
+    number: int  # from 1
+    answers: int  # that came before it was sent
+    since: float  # when the last of these came, by the process's clock
+    took_last: bool  # of the places
 
 
 class Level:
@@ -136,9 +132,8 @@ class Level:
             self._cut(in_flight)
 
     def _refused_before_cut(self) -> None:
-        # Lowers the level to what the endpoint has accepted of the flight, if that is less than the
-        # cut left, but not below half of the flight. Of 40 requests in flight, the cut left 34
-        # places. After 10 refusals, there are 30.
+        """Lower the level to what was accepted of the flight, but not below half of it."""
+        # of 40 requests in flight, the cut left 34 places; after 10 refusals, there are 30
         self._refused_of_cut_flight += 1
         flight = self._in_flight_at_cut
         accepted = flight - self._refused_of_cut_flight
@@ -171,17 +166,8 @@ class Level:
         self._in_flight_at_cut = float(in_flight)
         self._refused_of_cut_flight = 1
 
-    def ended(self, sent: Sent, in_flight: int, *, refused: bool, answered: bool) -> None:
-        """Learn from how a request ended, itself among those `in_flight`."""
-        if refused:
-            self.refused(sent, in_flight)
-        elif answered:
-            self.answered(sent, are_taken=in_flight >= self.places)
-
     def answered(self, sent: Sent, *, are_taken: bool = True) -> None:
-        """Raise the level after an answer: quickly until the endpoint has refused a request, and
-        then slowly. `are_taken` says whether all places were taken when the answer came.
-        """
+        """Raise the level; `are_taken` says whether all places were taken when the answer came."""
         if self._refused_at is not None:
             if are_taken:
                 self._grow_warily(sent)
@@ -197,15 +183,15 @@ class Level:
             self._grow(self._value + 1, sent)
 
     def _grow(self, target: float, sent: Sent) -> None:
-        # Raises the level to a target, but not above how many can be answered in time, at the pace
-        # of the answers since this request was sent. It never lowers the level.
+        """Raise the level to a target, but not above how many can be answered in time."""
+        # at the pace of the answers since this request was sent
         seconds = max(self._answered_at - sent.since, 1e-9)
         answers = self._answers - sent.answers
         in_time = answers * IN_TIME * self.timeout / seconds
         self._value = max(self._value, min(target, in_time, self.most))
 
     def _grow_warily(self, sent: Sent) -> None:
-        # After a refusal: in small steps to just under where it came, then by probes.
+        """Grow in small steps to just under where the last refusal came, then by probes."""
         assert self._refused_at is not None
         if sent.number > self._last_sent_before_change:  # it was sent at the present level
             self._answers_since_change += 1
@@ -223,32 +209,27 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        # Lets more in to see whether the endpoint takes them. A refusal takes the level back to
-        # where it is now: a probe before this one was sustained, and stays.
+        """Let more in; a refusal takes the level back to where it is now."""
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._note_change(value_before_probe=before)
 
     def _note_change(self, value_before_probe: float | None = None) -> None:
-        # Called after each change of the level, but not after small steps up. Answers are counted
-        # from 0 again, because what was sent before says nothing about the new level. A probe
-        # passes `value_before_probe`, to which a refusal takes the level back.
-        self._value_before_probe = value_before_probe
+        """Count answers from 0 again: what was sent before says nothing about the new level."""
+        self._value_before_probe = value_before_probe  # to which a refused probe is taken back
         self._in_flight_at_cut = 0.0
         self._answers_since_change = 0
         self._last_sent_before_change = self._sent
 
 
 class Waiter:
-    """A request that waits for a place, in the event loop that runs. `turn` is set in that loop's
-    thread, the other fields with the limiter's lock held.
-    """
+    """A request that waits for a place; all but `turn` is set with the limiter's lock held."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self.turn = self.loop.create_future()  # done when it has a place
+        self.turn = self.loop.create_future()  # done when it has a place; set in the loop's thread
         self.sent: Sent | None = None  # set once a place was counted for it
         self.has_left = False  # whether it was cancelled while it waited
 
@@ -261,8 +242,7 @@ class Waiter:
             self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        # A waiter that was cancelled is done already: `acquire` then gives its place back.
-        if not self.turn.done():
+        if not self.turn.done():  # else it was cancelled, and `acquire` gives its place back
             self.turn.set_result(None)
 
 
@@ -321,9 +301,7 @@ class ServingLoad:
 
 
 class Share:
-    """A serving's part of an endpoint's limiter: of the places there, never more than `most`. Each
-    call that asks the serving has a share; together they have never more than `most`, either.
-    """
+    """A serving's part of an endpoint's places: all its shares have `most` together."""
 
     def __init__(
         self, limiter: Limiter, most: int, serving_load: ServingLoad | None = None
@@ -391,9 +369,7 @@ class Share:
             return self.enter() if self.is_free else None
 
     async def acquire(self, priority: Any) -> Sent:
-        """Wait for a place; return the request, for `release`. Of those who wait, the smallest
-        `priority` goes first.
-        """
+        """Wait for a place, the smallest `priority` first; return the request, for `release`."""
         with self.limiter.lock:
             sent = self.take()
             if sent is not None:
@@ -412,24 +388,23 @@ class Share:
         return waiter.sent
 
     def _get_in_line(self, priority: Any) -> Waiter:
-        # The limiter's lock is held.
+        """Add a waiter; the limiter's lock is held."""
         limiter = self.limiter
         waiter = Waiter()
         heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
         limiter.shares.add(self)
         seconds_held = limiter.held_until - time.monotonic()
         if seconds_held > 0:
-            # Nobody is let in until a hold ends. Then only those loops let others in that `hold`
-            # knew of. This waiter's loop may be newer, so it does that as well.
+            # Nobody is let in until the hold ends. Then `let_in` is called in the event loops of
+            # all who waited when the hold began. This waiter's loop may not be one of these, so
+            # it is called here as well.
             waiter.loop.call_later(seconds_held, limiter.let_in)
         # it may be this waiter's turn at once, before that of others
         limiter.let_in()
         return waiter
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for `seconds`, because the endpoint takes no more until then. At the end,
-        this event loop, and those of all who wait now, let others in.
-        """
+        """Let nobody in for `seconds`; then the loops of all who wait now let others in."""
         limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
@@ -447,7 +422,11 @@ class Share:
         limiter = self.limiter
         with limiter.lock:
             # The level learns first, so that `let_in` below goes by what it has learned.
-            limiter.level.ended(sent, limiter.in_flight, refused=refused, answered=answered)
+            level = limiter.level
+            if refused:
+                level.refused(sent, limiter.in_flight)
+            elif answered:
+                level.answered(sent, are_taken=limiter.in_flight >= level.places)
             self._count(-1)
             limiter.let_in()
 
@@ -456,17 +435,14 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
-    """Return a new share of the limiter that the serving's endpoint and model have in this process.
-    Its `most` is the serving's `max_workers`, or this process's connections divided by
-    `serving_count` servings if that is less. All shares of one serving together have no more than
-    that, either. `shared` says whether other processes send there, too; None leaves that as it is.
-    """
+    """Return a new share of this process's limiter for the serving's endpoint and model."""
+    # the servings of a run divide the connections that this process may open
     most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)
     limiter = _limiters.setdefault(key, Limiter(Level(most)))
     limiter.level.most = max(limiter.level.most, most)
     limiter.level.timeout = serving.timeout
-    if shared is not None:
+    if shared is not None:  # whether other processes send there, too
         limiter.level.shared = shared
     with limiter.lock:
         # all shares of one serving count together

@@ -41,10 +41,7 @@ class Outcome:
 
 
 class Outputs:
-    """Writes one file per step, and `failures.jsonl`, in the order of rows. With `keep_lines`, next
-    to each step's file is written in which lines of the input its rows were: shards are merged by
-    them.
-    """
+    """Writes one file per step, and `failures.jsonl`, in the order of rows."""
 
     def __init__(self, steps: list[Step], summary: Summary, keep_lines: bool = False) -> None:
         self.steps = steps
@@ -54,7 +51,8 @@ class Outputs:
         self._failed_after = Counter[int]()  # failed rows by how many steps they got through
         # for each step, the places of the rows that its file lacks, in order ("q": 64-bit numbers)
         self._missing = [array("q") for _ in steps]
-        # for each step, the input's lines of the rows in its file; [] unless they are kept
+        # For each step, the input's lines of the rows in its file: shards are merged by them. []
+        # unless they are kept.
         self._input_lines: list[array[int]] = []
         if keep_lines:
             self._input_lines = [array("q") for _ in steps]
@@ -67,9 +65,7 @@ class Outputs:
             self._failures = RowWriter(self.failures_path)
 
     def put(self, place: int, outcome: Outcome) -> None:
-        """Take the outcome of the row at a place, and write all rows that have no unfinished row
-        before them.
-        """
+        """Take the outcome of the row at a place; write all rows up to the first unfinished one."""
         self._count(outcome)
         for _, error in outcome.failures:
             name = outcome.image_id or f"line {outcome.line}"
@@ -88,7 +84,7 @@ class Outputs:
                 self.next += 1
 
     def _write(self, row: _WaitingRow) -> None:
-        # The row at the place `next`.
+        """Write the row at the place `next`."""
         for index, writer in enumerate(self._writers):
             has_got_through = index < len(row.records)
             if not has_got_through:  # it failed in this step, or before it
@@ -101,8 +97,7 @@ class Outputs:
             self._failures.write_line(line)
 
     def _set_marks(self) -> None:
-        # Marks the rows whose boxes or phrases are in doubt: in the file of the step that found
-        # them, and in those of later steps. The summary has the count of the last step's file.
+        """Mark rows in doubt in the file of the step that found that, and of later steps."""
         for step, writer in enumerate(self._writers):
             suspects = self._numbers_in_file(SUSPECT, step)
             if suspects:
@@ -110,6 +105,7 @@ class Outputs:
                 self.summary.notes[SUSPECT] = len(suspects)
             unseen = self._numbers_in_file(UNSEEN, step)
             if unseen:
+                # the summary has the count of the last step's file
                 is_last = step == len(self.steps) - 1
                 writer.set_in(unseen, partial(self._with_unseen, is_counted=is_last))
 
@@ -130,34 +126,29 @@ class Outputs:
         return numbers
 
     def _number_in_file(self, step: int, place: int) -> int | None:
-        # At which number, from 0, the row of a place is in a step's file; None where the file lacks
-        # it. If the file lacks the rows at places 1 and 3, the one at place 4 has the number 2.
+        """Return at which number, from 0, a step's file has a row; None where it lacks it."""
         missing = self._missing[step]
+        # a file that lacks the rows at places 1 and 3 has the one at place 4 at the number 2
         missing_before = bisect_left(missing, place)
         is_missing = missing_before < len(missing) and missing[missing_before] == place
         return None if is_missing else place - missing_before
 
     def _count(self, outcome: Outcome) -> None:
-        # A row that is neither done nor has a failure is lost by a defect, which `_check` tells. A
-        # row that is done may have a failure: of what a Partial lacks.
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
             if error.passing:
                 self.summary.handover.passing_failures += 1
         self.summary.records += 1
-        if len(outcome.records) == len(self.steps):
+        if len(outcome.records) == len(self.steps):  # perhaps with a failure: what a Partial lacks
             self.summary.done += 1
             self.summary.count_expressions(outcome.records[-1])
         else:
             self.summary.failed += 1
-            if outcome.failures:
+            if outcome.failures:  # else a defect has lost the row, which `_check` tells
                 self._failed_after[len(outcome.records)] += 1
 
     def commit(self, rows: int) -> None:
-        """Put the files in place, if each of the `rows` is written or among the failures. Where no
-        row got through a step, the step's file of an earlier run stays. But if line numbers are
-        kept, an empty file takes its place, because they have to fit the file.
-        """
+        """Put the files in place, if each of the `rows` is written or among the failures."""
         self._check(rows)
         with storing(self.failures_path):
             # read before the file is replaced: failures of other steps, which aren't run now, stay
@@ -168,6 +159,8 @@ class Outputs:
             keeps_lines = bool(self._input_lines)
             is_input_empty = not self.summary.records
             for index, writer in enumerate(self._writers):
+                # Where no row got through a step, an earlier run's file stays. But line numbers
+                # have to fit the file.
                 may_be_empty = keeps_lines or is_input_empty
                 if writer.count or may_be_empty:
                     writer.commit()
@@ -175,7 +168,7 @@ class Outputs:
                     write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
-        # No defect of ours may lose a row in silence: for each step, rows = written + failed.
+        """Raise RunStopped for a lost row: of each step, rows = written + failed."""
         failed = 0  # in this step, or an earlier one
         for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
             failed += self._failed_after[number]
@@ -220,9 +213,7 @@ def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
 
 
 def remove_unfinished_of_shards(steps: list[Step]) -> None:
-    """Remove the half-written files that killed workers have left in the folders of a run's shards.
-    A worker that takes a shard up again writes these files from their beginning.
-    """
+    """Remove half-written files that killed workers left in shards' folders."""
     results = steps[0].storage.cache_path
     folders = glob.glob(os.path.join(glob.escape(results), SHARDS, "*"))
     for folder in folders:

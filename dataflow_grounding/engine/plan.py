@@ -255,7 +255,7 @@ def may_ask(operator: Annotator, record: Record) -> bool:
 
 
 def _class_with(operator_class: type, name: str) -> type:
-    # the class that defines the method which the operator class has under a name
+    """Return the class that defines the method which the operator class has under a name."""
     for ancestor in operator_class.__mro__:
         if name in vars(ancestor):
             return ancestor
@@ -347,14 +347,13 @@ def outside_forward() -> Iterator[None]:
 
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    # Raises PlanError where the step would replace an earlier step's file, and columns of it would
-    # be lost. None are if the step has the same name, as a second try, or writes all of the other's
-    # columns as well.
+    """Raise PlanError where the step would replace a file, and columns would be lost."""
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
         writes_other_file = other.storage.output_path != path
-        if writes_other_file or other.operator.name == step.operator.name:
+        is_second_try = other.operator.name == step.operator.name
+        if writes_other_file or is_second_try:
             continue
         lost_columns = set(other.operator.writes().values()) - written
         may_lose_any = not written  # it doesn't say which columns it writes
@@ -402,7 +401,7 @@ def _check_writes(step: Step, provider_of: Mapping[str, str], empty: Collection[
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
-    # The error of a step whose column, in this role, isn't `there`.
+    """Return the error of a step whose column, in this role, isn't `there`."""
     if needed_without_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     columns_there = ", ".join(map(repr, there)) or "none"
@@ -432,8 +431,7 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    # Whether the step reads what the one before wrote. Both also have to tell failures in the same
-    # file.
+    """Return whether the step reads what the one before wrote, with the same failures file."""
     if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
         return False
     written = (before.storage.output_path, before.storage.failures_path)
@@ -475,12 +473,10 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def _refuse_thread(storage: FileStorage, name: str) -> None:
-    # Raises PlanError where `forward()` calls a step in a thread: the pipeline wouldn't know that
-    # step. It goes into `strays`, too, from which the pipeline raises it: an error in a thread may
-    # get lost.
+    """Raise PlanError where `forward()` calls a step in a thread, which hides it."""
     if storage.strays is not None:  # a pipeline is calling its `forward()`
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
-        storage.strays.append(problem)
+        storage.strays.append(problem)  # the pipeline raises it: an error in a thread may get lost
         raise PlanError(problem)
 
 

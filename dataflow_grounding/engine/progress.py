@@ -93,7 +93,7 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> _Rate:
-        # Keeps the present state in `_past`, and drops states that are too old.
+        """Return the rate of late; keeps the present state for later rates, and drops old ones."""
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
@@ -105,7 +105,12 @@ class Progress:
         if not past or at - past[-1].at >= LEAST_SECONDS_BETWEEN:
             past.append(_State(at, now.finished, asked))
         # The oldest state is the one to compare with. It goes if the next one is old enough, too.
-        while len(past) > 2 and _is_old_enough(past[1], at, now.finished):
+        while len(past) > 2:
+            next_oldest = past[1]
+            are_enough_seconds = at - next_oldest.at >= LAST_SECONDS
+            are_enough_records = now.finished - next_oldest.finished >= LAST_RECORDS
+            if not (are_enough_seconds and are_enough_records):
+                break
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
@@ -116,15 +121,9 @@ class Progress:
         return _Rate(per_second, tells_time_left)
 
 
-def _is_old_enough(state: _State, at: float, finished: int) -> bool:
-    # Whether the rate since then is that of enough seconds, and enough records.
-    is_long_ago = at - state.at >= LAST_SECONDS
-    return is_long_ago and finished - state.finished >= LAST_RECORDS
-
-
 def _count_of_needed(parts: list[str]) -> int:
-    # On a narrow terminal, parts up to what is stored matter more than the title.
-    needed = 1
+    """Return how many of the parts matter more than the title on a narrow terminal."""
+    needed = 1  # and up to what is stored
     for number, part in enumerate(parts, 1):
         if part.endswith(STORED):
             needed = number

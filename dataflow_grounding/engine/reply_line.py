@@ -69,11 +69,8 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """Return what a request's stored replies say: the first that can be read counts. There may be
-    several, because other shards of the run have asked the same. An UnreadableReply is raised only
-    if none can be read, and is then that of the first. Any other error, such as a SuspectReply, is
-    raised at once. `attempts` is how many tries there were, which the error tells.
-    """
+    """Return what the first of a request's stored replies says that can be read."""
+    # there may be several, because other shards of the run have asked the same
     first_error: UnreadableReply | None = None
     texts_read: list[Any] = []
     for line in lines:
@@ -91,16 +88,14 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
-    """Return what a stored reply says, and notes on reading it. A line is `suspect` where a check
-    of the box format has failed, and the run only warns of that: SUSPECT is then among the notes.
-    Raises RecordError, with `attempts` and `reply` set; a RunStopped of the reader is left as it
-    is.
-    """
+    """Return what a stored reply says, and notes on reading it."""
     error = _failure_in(line)
     if error is None:
         try:
             read_reply = request.read(line["reply"])
-            return _with_suspect_note(read_reply) if line.get("suspect") else read_reply
+            if line.get("suspect"):  # a check of the box format has failed, and the run only warns
+                return read_reply[0], [*read_reply[1], Note(SUSPECT, "")]
+            return read_reply
         except RecordError as failed:
             error = failed
         except GroundingError:  # a RunStopped
@@ -110,12 +105,6 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
     error.attempts = attempts
     error.reply = line.get("reply")
     raise error
-
-
-def _with_suspect_note(read_reply: ReadReply[T]) -> ReadReply[T]:
-    answer = read_reply[0]
-    notes = [*read_reply[1], Note(SUSPECT, "")]
-    return answer, notes
 
 
 def _failure_of_reader(error: Exception) -> RecordError:
@@ -128,7 +117,7 @@ def _failure_of_reader(error: Exception) -> RecordError:
 
 
 def _failure_in(line: dict[str, Any]) -> RecordError | None:
-    # What is wrong with a stored reply before it is read; None where it has a text to read.
+    """Return what is wrong with a stored reply before it is read; None if it has a text."""
     text = line.get("reply")
     if line.get("repeated"):
         return RepeatedReply("a gateway's cache gave a reply that came before, and no further one")

@@ -54,9 +54,7 @@ WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 
 
 async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
-    """Put a store's lines on disk every SYNC_SECONDS, or sooner once there are SYNC_LINES. Raises
-    TakenOver once another run has taken the folder's lock.
-    """
+    """Put a store's lines on disk now and then; raises TakenOver if another run has the folder."""
     while True:
         for _ in range(10):  # looks ten times in SYNC_SECONDS whether many lines have come
             await asyncio.sleep(SYNC_SECONDS / 10)
@@ -90,10 +88,7 @@ class _Stores:
 
 
 class Run:
-    """One pass over a source: workers take row after row, each through all steps in order. A worker
-    whose row is too far ahead of the oldest unfinished one waits, which bounds memory. `idle` has
-    the indices of steps that have nothing to ask about: these can't ask.
-    """
+    """One pass over a source: workers take row after row, each through all steps in order."""
 
     def __init__(
         self,
@@ -111,7 +106,7 @@ class Run:
         )
         self.stopped: RunStopped | None = None  # why nothing more is sent
         self._budget = budget
-        self._idle = idle
+        self._idle = idle  # indices of steps that have nothing to ask about: these can't ask
         self._levels = levels(steps)
         self._rows = _Rows()
         self._workers = Workers(self._interrupt)
@@ -120,10 +115,7 @@ class Run:
         self.begun = False
 
     async def execute(self) -> Summary:
-        """Take all rows through the steps and put the files in place; return what was done. Where
-        RunStopped is raised, no step file has changed, and the error's `summary` says what was done
-        before.
-        """
+        """Return what was done. RunStopped has it, too; no step file has changed then."""
         start = time.monotonic()
         try:
             # with as many requests at once as the folder's last run found the endpoints to take
@@ -143,7 +135,7 @@ class Run:
         return self.steps[0].storage.checkpoint_folder
 
     def _servings(self) -> list[Serving]:
-        # each once, though several steps may ask the same one
+        """Return each serving once, though several steps may ask it."""
         servings_by_id: dict[int, Serving] = {}
         for step in self.steps:
             serving = step.operator.serving
@@ -211,8 +203,7 @@ class Run:
 
     @asynccontextmanager
     async def _with_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        # Runs the helpers next to the block, shows progress, and takes interrupts. The helpers are
-        # cancelled at the block's end. Then what has stopped the run is raised.
+        """Run helpers next to the block, and take interrupts; raise what has stopped the run."""
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
@@ -238,8 +229,7 @@ class Run:
             self._wake()
 
     def _interrupt(self) -> bool:
-        # Returns whether Workers lets what is in flight finish: at the first interrupt. At a second
-        # one, or once the run stops for another reason, all ends at once.
+        """Stop, and return whether what is in flight may finish: only at the first interrupt."""
         is_first = self.stopped is None
         self.stop(
             Interrupted(
@@ -249,11 +239,11 @@ class Run:
         return is_first
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
-        # Does some work; an error of it stops the run. A RunStopped isn't raised here, so that
-        # other workers may finish what is in flight: `_with_helpers` raises it in the end.
+        """Do some work, an error of which stops the run."""
         try:
             await work()
         except RunStopped as why:
+            # `_with_helpers` raises it in the end: others may finish what is in flight until then
             self.stop(why)
         except Exception as error:  # a defect of ours: stop the run rather than lose a row
             self.stop(RunStopped(f"internal error: {type(error).__name__}: {error}"))
@@ -263,7 +253,9 @@ class Run:
         rows = self._rows
         while self.stopped is None:
             if not rows.waiting:
-                await self._read_rows()
+                more = await self.source.take(ROWS_AT_ONCE)
+                rows.taken += len(more)
+                rows.waiting.extend(more)
                 if not rows.waiting:
                     return
                 continue  # the run may have stopped while they were read
@@ -271,24 +263,22 @@ class Run:
             # Nothing is awaited between taking a row and making its record. So no other worker
             # comes in between, and records are made in the order of rows. Their ids need that:
             # the second row of image x is `x@2`.
+            record: Record | RecordError
             try:
-                record: Record | RecordError = self._record(row)
+                record = self.source.record(row)
+                if self.source.shares_stem(record):
+                    # in YOLO and KITTI, both pictures would have one label file
+                    self.summary.notes["shared_stem"] += 1
             except RecordError as error:
                 record = error
-            # waits while the row is too far ahead of the oldest unfinished one
+            # To bound memory, it waits while the row is too far ahead of the oldest unfinished one.
             while self.stopped is None and place - self._outputs.next >= rows.most_ahead:
                 await rows.moved_on.wait()
             await self._take_through_steps(place, row, record)
             # A row with stored replies waits for nothing: without this, others would have no turn.
             await asyncio.sleep(0)
 
-    async def _read_rows(self) -> None:
-        more = await self.source.take(ROWS_AT_ONCE)
-        self._rows.taken += len(more)
-        self._rows.waiting.extend(more)
-
     async def _take_through_steps(self, place: int, row: Row, record: Record | RecordError) -> None:
-        # `record` is the row's RecordError where the row can't be made into one.
         work = RowWork()
         if not isinstance(record, RecordError):
             work.key = await self._stores.finished.key_of(record)
@@ -302,25 +292,15 @@ class Run:
         if was_oldest_unfinished:
             self._wake()
 
-    def _record(self, row: Row) -> Record:
-        # Also counts the rows whose picture differs from an earlier one's by its ending alone. In
-        # YOLO and KITTI, both would have one label file.
-        record = self.source.record(row)
-        if self.source.shares_stem(record):
-            self.summary.notes["shared_stem"] += 1
-        return record
-
     async def _conclude(self) -> None:
-        # All rows are finished. A request's priority begins with a row's place: these requests have
-        # the place after all rows.
-        place_after_all = self._outputs.next
+        place_after_all = self._outputs.next  # requests have the priority of a row's place
         for index, step in enumerate(self.steps):
             work = RowWork()
             await step.operator.conclude(self._ask(index, place_after_all, work))
             self.summary.notes.update(work.notes)
 
     def _wake(self) -> None:
-        # Wakes all workers that wait now; those that wait later wait for the next time.
+        """Wake all workers that wait now; those that wait later wait for the next time."""
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
 
@@ -340,32 +320,32 @@ class Run:
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, work: RowWork
     ) -> Outcome:
-        # Takes a row through all steps; once more where its image was replaced meanwhile.
+        """Take a row through all steps; once more where its image was replaced meanwhile."""
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results = await self._results_of_steps(place, record, work)
-        if _was_image_replaced(results):
-            self._forget(place, work)  # the second time notes, counts and marks all of it again
+        was_image_replaced = False
+        for columns, error in results:
+            if columns is None and isinstance(error, ImageChanged):
+                was_image_replaced = True
+        if was_image_replaced:
+            work.back_to(RowWork())  # the second time notes, counts and marks all of it again
+            for marked in self._outputs.marks.values():
+                marked.difference_update((place, index) for index in range(len(self.steps)))
             work.key = await self._stores.finished.key_of(record)
             results = await self._results_of_steps(place, record, work)
         self.summary.notes.update(work.notes)
         self._keep(place, results, work)
         return self._outcome(row, record, results)
 
-    def _forget(self, place: int, work: RowWork) -> None:
-        work.back_to(RowWork())
-        for index in range(len(self.steps)):
-            for marked in self._outputs.marks.values():
-                marked.discard((place, index))
-
     async def _results_of_steps(self, place: int, record: Record, work: RowWork) -> list[Result]:
-        # The steps of a level, which don't need each other's columns, work side by side. Levels
-        # don't follow the order of steps: step 2 may be on an earlier level than step 1. If step 2
-        # fails, step 1 is done all the same, because it has a file of its own. Step 3 isn't: its
-        # result stays (None, None).
+        """Return each step's result; the steps of a level work side by side."""
         results: list[Result] = [(None, None)] * len(self.steps)
         first_failed = len(self.steps)  # index; none so far
         for level in self._levels:
+            # Levels don't follow the order of steps: step 2 may be on an earlier level than step 1.
+            # If step 2 fails, step 1 is done all the same, because it has a file of its own. Step 3
+            # isn't: its result stays (None, None).
             indices = [index for index in level if index < first_failed]
             record_so_far = record  # with the columns of earlier levels
             for columns, _ in results:
@@ -384,8 +364,7 @@ class Run:
         return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
-        # Keeps a row for later runs, if it got through all steps, and no step has a mark: that its
-        # boxes or phrases are in doubt.
+        """Keep a row for later runs, if it got through all steps, and nothing in it is in doubt."""
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
             if columns is None or error is not None:
@@ -471,7 +450,3 @@ class Run:
             cost_usd=self._budget.spent if self._budget.prices else None,
             outage=outage,
         )
-
-
-def _was_image_replaced(results: Sequence[Result]) -> bool:
-    return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)

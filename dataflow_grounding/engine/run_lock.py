@@ -30,10 +30,7 @@ _lost: set[str] = set()  # checkpoint folders of this process that another run h
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint folder while the block runs; the system releases it however the
-    process ends. On file systems without `flock` (some NFS, FUSE) a file there is touched in place
-    of that. Raises FolderTaken where another run holds it.
-    """
+    """Hold the lock of a checkpoint folder; raises FolderTaken where another run holds it."""
     import fcntl
 
     with errors_as(InputError, f"can't write in {folder}"):
@@ -50,7 +47,7 @@ def only_run(folder: str) -> Iterator[None]:
                 raise FolderTaken(
                     f"another run is working in {results}: wait for it to end"
                 ) from None
-            # any other error: this file system keeps no locks
+            # any other error: this file system, such as NFS or FUSE, keeps no locks
             held.enter_context(_touched(os.path.join(folder, "lock.touched"), lock, folder))
         _lost.discard(folder)  # an earlier run of this process may have lost it
         yield
@@ -75,7 +72,7 @@ def _release(lock: int) -> None:
 
 
 def _close_in_fork() -> None:
-    # A fork that outlives this process would keep its locks.
+    """Close the locks: a fork that outlives this process would keep them."""
     for lock in _handles:
         os.close(lock)
     _handles.clear()
@@ -98,9 +95,7 @@ def check_held(folder: str) -> None:
 
 @contextmanager
 def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
-    # A lock by a file that is touched while the block runs. Each run writes a mark of its own into
-    # the file: the run whose mark is there has the lock. `clock_file` is another open file of the
-    # folder, by which `_refuse_if_young` reads the file system's clock.
+    """Hold a lock by a file that has a mark of this run, and is touched while the block runs."""
     mark = token_hex(8).encode()
     with errors_as(InputError, f"can't write {path}", again=True):
         _refuse_if_young(path, clock_file)
@@ -119,8 +114,9 @@ def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
 
 
 def _refuse_if_young(path: str, clock_file: int) -> None:
-    # Raises FolderTaken where the lock file was touched lately. The clocks of machines differ. So
-    # another open file of the folder is touched now, which tells the file system's time.
+    """Raise FolderTaken where the lock file was touched lately, by the folder's clock."""
+    # The clocks of machines differ. So another open file of the folder is touched now, which tells
+    # the file system's time.
     os.utime(clock_file)
     with suppress(FileNotFoundError):
         age = os.fstat(clock_file).st_mtime - os.stat(path).st_mtime
@@ -132,7 +128,7 @@ def _refuse_if_young(path: str, clock_file: int) -> None:
 
 
 def _touch(path: str, mark: bytes, folder: str, ended: threading.Event) -> None:
-    # Until the block has ended, or another run has put its own mark into the file.
+    """Touch the file until the block has ended, or another run's mark is in it."""
     while not ended.wait(TOUCH_SECONDS):
         with suppress(OSError):  # the next time may get through
             if Path(path).read_bytes() != mark:

@@ -52,14 +52,12 @@ class Shard(NamedTuple):
 
 
 def divide_max_workers(servings: Iterable[Serving], shard: Shard) -> list[tuple[Serving, int]]:
-    """Leave each serving the shard's part of its `max_workers`; return the servings, each with the
-    `max_workers` that it had. A model in this process isn't divided: each shard has its own.
-    """
+    """Leave each serving the shard's part of its `max_workers`; return what they had."""
     with_old_max = []
     each_once = {id(serving): serving for serving in servings}
     for serving in each_once.values():
         is_in_process = "://" not in serving.endpoint
-        if is_in_process:
+        if is_in_process:  # each shard has its own model
             continue
         with_old_max.append((serving, serving.max_workers))
         serving.max_workers = max(1, shard.part_of(serving.max_workers))
@@ -70,10 +68,7 @@ def divide_max_workers(servings: Iterable[Serving], shard: Shard) -> list[tuple[
 
 
 def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:
-    """Return the number, from 1 to `shard_count`, of the shard that a row is in. It depends only on
-    the name of the row's picture, so that rows which are added later leave all others where they
-    are.
-    """
+    """Return a row's shard, from 1, by its picture's name: rows added later move no others."""
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
     # Ids get numbers: `x~2` for another picture of the same name, `x@2` for a further row of a
     # picture. Each shard counts these for itself. So all rows of one name have to be in the same
@@ -84,10 +79,7 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
 
 
 def write_line_numbers(output_path: str, lines: "array[int]") -> None:
-    """Write next to a file of rows in which lines of the input they were: 8 bytes for each number.
-    For a block's input, `lines` has two numbers for each row: its line, and its place among all
-    rows, from 0.
-    """
+    """Write the input's lines next to a file, 8 bytes each; of a block, with their places."""
     write_bytes(lines_path(output_path), lines.tobytes())
 
 

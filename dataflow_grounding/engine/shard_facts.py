@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
@@ -36,10 +36,7 @@ def digest_of(path: str) -> str:
 
 
 def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]:
-    """Return two digests of the local pictures that a step's file at `path` names: of their paths,
-    and of their contents. Pictures in stores, for which one would wait, are left out. The folder
-    `checkpoint` has what the run remembers of pictures.
-    """
+    """Return digests of the paths and the contents of local pictures that a step's file names."""
     paths_digest = hashlib.sha256()
     contents_digest = hashlib.sha256()
     if not os.path.exists(path):
@@ -47,25 +44,22 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
     # `folders` may come from a run.json that was edited
     folder_paths = tuple(folder for folder in folders if isinstance(folder, str))
     paths = (path_of(row.data or {}) for row in read_rows(path))
-    with closing(image_memo.log_of(checkpoint)) as log:
+    with closing(image_memo.log_of(checkpoint)) as log:  # what the run remembers of pictures
         look = partial(_local_picture, folders=folder_paths, log=log)
         # on all cores, because none of these waits for a store
         for picture in side_by_side(look, paths, waits=lambda _: False, cores=True):
             if picture is not None:
-                paths_digest.update(os.fsencode(f"{picture.path}\n"))
-                contents_digest.update(f"{picture.digest}\n".encode())
+                picture_path, digest = picture
+                paths_digest.update(os.fsencode(f"{picture_path}\n"))
+                contents_digest.update(f"{digest}\n".encode())
     return [paths_digest.hexdigest(), contents_digest.hexdigest()]
 
 
-class _Picture(NamedTuple):
-    path: str
-    digest: str  # of the file's content
-
-
-def _local_picture(path: str, folders: tuple[str, ...], log: KeyedLog) -> _Picture | None:
+def _local_picture(path: str, folders: tuple[str, ...], log: KeyedLog) -> tuple[str, str] | None:
+    """Return the path and the digest of a picture; None where one would wait for it."""
     if waits(path, folders):
         return None
     with suppress(RecordError):  # a picture that can't be read tells nothing
         file = find_file(path, folders)
-        return _Picture(file.path, image_memo.digest_of(file, log))
+        return file.path, image_memo.digest_of(file, log)
     return None

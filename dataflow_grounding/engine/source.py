@@ -56,11 +56,7 @@ IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step nam
 def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
-    """Give the record its `image_id`, and its `occurrence`, which tells it apart from earlier rows
-    of the same image: the second row of `x` has the occurrence 1, and is called `x@2`. Records have
-    to come in the order of their rows. `rows_of_image` counts the rows of each id so far, by the
-    id's hash.
-    """
+    """Give a record `image_id` and `occurrence` (1 for `x@2`); call it in the order of rows."""
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
     if image_id is None:
@@ -85,18 +81,16 @@ def identify(
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    # Returns the row's own `image_id`, if it has one. Else the id comes from the path of the
-    # picture, and no two pictures have the same:
-    #   x.jpg, then x.png          -> x, x.png
-    #   /one/x.jpg, /two/x.jpg     -> x, x~2 (paths outside of the root, named by their last part)
+    """Return the row's own id, else one of its picture's path that no other picture has."""
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
     states_id = has_id(record.get("image_id"))
     if image_id is None or states_id or not isinstance(path, str):
         return image_id
     is_name_alone = is_absolute(path) and "/" not in image_id
-    if is_name_alone:  # files of this name may be in many folders
+    if is_name_alone:  # files of this name may be in many folders: /one/x.jpg, then /two/x.jpg
         return _numbered_id(image_id, path, rows_of_image)
+    # x.jpg, then x.png -> x, x.png
     file_name = f"{image_id}{os.path.splitext(path)[1]}"
     for candidate in (image_id, file_name):
         if _owns_or_takes(candidate, file_name, rows_of_image):
@@ -107,8 +101,8 @@ def _distinct_image_id(
 
 
 def _owns_or_takes(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
-    # Returns whether a picture has this id; gives it the id if no picture has it. Next to the
-    # counts of rows, the table has the owner of each id: a hash of the picture's `file_name`.
+    """Return whether a picture has this id; it gets the id if no picture has it."""
+    # next to counts of rows, the table has each id's owner: a hash of the picture's `file_name`
     owner_key = hash((candidate, "whose"))
     own_hash = hash(file_name) & ALL_BITS
     owner = rows_of_image.get(owner_key)
@@ -119,8 +113,7 @@ def _owns_or_takes(candidate: str, file_name: str, rows_of_image: NumberTable) -
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Returns `x` for the first path of this name, `x~2` for the second. Each path keeps its number,
-    # which is in the table, and so is the last number that was given.
+    """Return `x` for the first path of this name, `x~2` for the second; each keeps its number."""
     path_key = hash((image_id, path))
     # a tuple, because `identify` counts rows at the hash of the id itself
     last_number_key = hash((image_id,))
@@ -133,9 +126,7 @@ def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """Return the sizes and types of the first SAMPLE records' pictures, the commonest first. The
-    sizes of strips longer than LONGEST_SHAPE are left out.
-    """
+    """Return the first SAMPLE pictures' sizes, but for long strips, and types, commonest first."""
     sizes: Counter[Size] = Counter()
     media_types: Counter[str] = Counter()
     examples: dict[Size, str] = {}
@@ -162,12 +153,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 
 
 def _readable_data(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    # without rows that can't be read
     return [row.data for row in rows if row.data is not None]
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _path_and_header(image_key: str, record: Record) -> tuple[str, Header] | None:
@@ -183,9 +169,7 @@ def _path_and_header(image_key: str, record: Record) -> tuple[str, Header] | Non
 
 
 def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
-    """Return whether a pilot takes a row by its place; its rows are evenly spread, or the first
-    ones where `total` isn't known.
-    """
+    """Return whether a pilot takes a row: evenly spread, or the first if `total` is unknown."""
     if pilot is None:
         return True
     if total is None:
@@ -207,9 +191,7 @@ def _file_of_image(record: Record, key: str) -> ImageFile | None:
 
 
 class Source:
-    """The rows of the first step's input file, or of one part of it. A row comes after its number:
-    how many rows of this part come before it. Its own `place` is its position in the whole input.
-    """
+    """The rows of the first step's input, or of one part of it, each after its number there."""
 
     def __init__(
         self,
@@ -251,18 +233,17 @@ class Source:
         return next(iter(self._folders), None)
 
     def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
-        # The rows of the pilot and the shard, from the first on, each after its number. The rows of
-        # a pilot are identified only in the iteration from which the run makes its records.
+        """Yield the rows of pilot and shard. `identifies` is for those that become records."""
         numbered = enumerate(read_rows(self.path))
         rows: Iterator[Row] = (row._replace(place=place) for place, row in numbered)
         if self._pilot is not None:
             rows = itertools.islice(self._rows_of_pilot(rows, identifies), self._pilot)
-        return enumerate(self._rows_of_shard(rows))
+        if self._shard is not None:
+            rows = self._rows_of_shard(rows, self._shard)
+        return enumerate(rows)
 
     def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
-        # A pilot's records have the ids that they have in the full run, where a second row of a
-        # picture is `x@2`. For that, rows that the pilot passes over have to be counted, too. So
-        # all rows are identified here. `record` then finds the ids of taken rows in `_identities`.
+        """Yield a pilot's rows. All rows are identified, so that ids are those of a full run."""
         total = self._total
         # Where the total isn't known, the pilot takes the first rows and passes over none: then it
         # is enough that `record` identifies them in order.
@@ -283,14 +264,11 @@ class Source:
             return None
         return sum(1 for _ in read_rows(self.path))
 
-    def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        # The shard's rows, each with the line and place that it has in the whole input. Where the
-        # file has the shard's rows alone, a file next to it has these numbers. A pilot has fewer
-        # `rows` than that file has numbers, hence strict=False.
-        if self._shard is None:
-            yield from rows
-        elif self._shard.rows:  # a block, whose rows were split off into this file
+    def _rows_of_shard(self, rows: Iterator[Row], shard: "Shard") -> Iterator[Row]:
+        """Yield the shard's rows, each with its line and place in the whole input."""
+        if shard.rows:  # a block, whose rows were split off into this file
             positions = read_row_positions(self.path)
+            # strict=False: a pilot has fewer rows than there are positions
             for row, (line, place) in zip(rows, positions, strict=False):
                 yield row._replace(line=line, place=place)
         elif self._keeps_lines():
@@ -299,10 +277,10 @@ class Source:
             for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:
-            yield from self._picked_from_all(rows, self._shard)
+            yield from self._picked_from_all(rows, shard)
 
     def _picked_from_all(self, rows: Iterator[Row], shard: "Shard") -> Iterator[Row]:
-        # The shard's rows of the whole input; sets `seen` and `digest` at its end.
+        """Yield the shard's rows of the whole input; sets `seen` and `digest` at its end."""
         seen = 0
         digest = hashlib.sha256()
         for row in rows:
@@ -315,27 +293,27 @@ class Source:
         self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
-        # Whether the file at `path` has the shard's rows alone: a block's, or an earlier step's
-        # output. Next to it are the numbers of their lines in the input.
+        """Return whether the file has the shard's rows alone, next to a file of their lines."""
         if self._shard is None:
             return False
-        if self._shard.rows:
+        if self._shard.rows:  # a block
             return True
         is_output_of_run = self.path.startswith(os.path.join(self._storage.cache_path, ""))
         return is_output_of_run and os.path.exists(lines_path(self.path))
 
     def columns(self) -> list[str]:
-        """Return the columns of the first rows that can be read, in order, and set `empty_columns`.
-        Call it once, before rows are taken: these rows are put back, to be taken from the first on.
-        Raises InputError where no row can be read.
-        """
+        """Return the columns of the first rows, and set `empty_columns`; call it once, at first."""
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
         ahead = self._first_rows()
         readable = _readable_data(ahead) or self._data_of_other_rows()
         if not readable:
+            storage = self._storage
+            is_first_input = storage.input_path == storage.first_entry_file_name
+            # the first step's rows may be in a file of ours, made of the user's own
+            path = storage.made_of if is_first_input and storage.made_of else self.path
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
-            raise InputError(f"nothing to do in {self._users_own_path}: {why}")
+            raise InputError(f"nothing to do in {path}: {why}")
         # These rows are put back, with their numbers, which count from 0.
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))
@@ -344,17 +322,10 @@ class Source:
                 self.empty_columns.append(column)
         return columns
 
-    @property
-    def _users_own_path(self) -> str:
-        # The first step's rows may be in a file of ours, made of the user's own.
-        storage = self._storage
-        is_first_input = storage.input_path == storage.first_entry_file_name
-        return storage.made_of if is_first_input and storage.made_of else self.path
-
     def _first_rows(self) -> list[Row]:
-        # FIRST_ROWS of them. If none of these can be read, there are further ones, up to the first
-        # that can. A file needs no further ones: `_data_of_other_rows` reads it again.
+        """Return FIRST_ROWS rows; of a pipe, further ones up to the first that can be read."""
         rows = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
+        # a file needs no further ones: `_data_of_other_rows` reads it again
         if kind_of(self.path) != "file" and not _readable_data(rows):
             for _, row in self._numbered_rows:
                 rows.append(row)
@@ -363,9 +334,8 @@ class Source:
         return rows
 
     def _data_of_other_rows(self) -> list[dict[str, Any]]:
-        # Called where none of the first rows can be read. Returns the first row that can, of a file
-        # that is read again from its beginning. Of a pipe, `_first_rows` has looked for that.
-        if kind_of(self.path) == "file":
+        """Return a row to tell the columns by, where none of the first ones can be read."""
+        if kind_of(self.path) == "file":  # of a pipe, `_first_rows` has looked for one
             for _, row in self._rows():
                 if row.data is not None:
                     return [row.data]
@@ -380,7 +350,7 @@ class Source:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """Return the next rows, `most` of them at most, each after its number; [] at the end."""
+        """Return the next rows, each after its number; [] at the end."""
         async with self._read_more:
             try:
                 return await asyncio.to_thread(
@@ -390,9 +360,7 @@ class Source:
                 raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
-        """Return the row as a record with its `image_id`; call it in the order of rows. A further
-        row of an image gets the column ROW_OF_IMAGE, from 2. Raises RecordError.
-        """
+        """Return the row as a record with its `image_id`; call it in the order of rows."""
         if row.data is None:
             assert row.error is not None
             raise row.error
@@ -406,7 +374,8 @@ class Source:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self.name is not None:
             steps = record.get("pipeline_steps")  # to which steps add their labels
-            if steps is not None and not _is_list_of_texts(steps):
+            is_list = isinstance(steps, list) and all(isinstance(step, str) for step in steps)
+            if steps is not None and not is_list:
                 raise BrokenRow("column 'pipeline_steps' should be a list of texts")
             record.setdefault("source", self.name)
         return record
@@ -430,12 +399,10 @@ class Source:
         return pictures_of(self._records(), self._first_image_key)
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
-        """Return whether an operator may ask about any record; None if no record gets that far.
-        `made` are columns that the steps before it write, which the rows here don't have yet.
-        """
+        """Return whether an operator may ask about any record; None if none gets that far."""
         if kind_of(self.path) != "file":  # it can be read only once
             return True
-        # what is in made columns isn't known yet: any record that gets that far may be asked about
+        # what earlier steps put into `made` columns isn't known yet: any record may be asked about
         reads_made = not made.isdisjoint(operator.reads().values())
         gets_that_far = False
         for record in self._records():
@@ -473,30 +440,27 @@ class Source:
         return row_count // self._shard.of  # shards have about as many rows each
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Return a digest of the rows and of the state of their images' files; None where these
-        can't be read. With `unchanged_since` (ns since 1970), it is also None if an image has
-        changed since then: the run may have seen it before or after that.
+        """Return a digest of rows and images' states; None if unreadable, or changed since then.
+
+        Times are in ns since 1970. The run may have seen a changed image before or after that.
         """
+        digest = hashlib.sha256()
         try:
-            return self._fingerprint(unchanged_since)
+            if kind_of(self.path) != "file":
+                return None
+            for block in self._blocks():
+                digest.update(block)
+            for image in files_of_images(self._records(), self.image_key):
+                if image is not None and unchanged_since is not None:
+                    # An image from the future has its time from a wrong clock, and wasn't changed
+                    # during the run. But a second ahead is now: where a system counts whole
+                    # seconds, `changed_ns` is the end of the second.
+                    latest_right = time.time_ns() + SECOND_NS
+                    if unchanged_since <= image.changed_ns <= latest_right:
+                        return None
+                digest.update(repr(image).encode())
         except (OSError, GroundingError):
             return None
-
-    def _fingerprint(self, unchanged_since: int | None) -> str | None:
-        if kind_of(self.path) != "file":
-            return None
-        digest = hashlib.sha256()
-        for block in self._blocks():
-            digest.update(block)
-        for image in files_of_images(self._records(), self.image_key):
-            # A time in the future is a wrong clock's, and no change. But up to a second ahead is
-            # right: where a system counts whole seconds, `changed_ns` is the end of the second.
-            latest_right = time.time_ns() + SECOND_NS
-            if image is not None and unchanged_since is not None:
-                has_changed = unchanged_since <= image.changed_ns <= latest_right
-                if has_changed:
-                    return None
-            digest.update(repr(image).encode())
         return digest.hexdigest()
 
     def _blocks(self) -> Iterator[bytes]:

@@ -199,8 +199,8 @@ class Summary:
             self.shown.classes.add(row["image_id"], unseen)
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
-        # The first SHOWN lines with boxes are shown, in the input's order. Records don't end in
-        # that order: so a record may push out the lines of one that comes later in the input.
+        """Keep the first SHOWN lines with boxes, in the input's order."""
+        # Records don't end in that order: one may push out the lines of one that comes later in it.
         is_full = len(self.shown.boxes) >= SHOWN
         if is_full:
             last_place, _ = self.shown.boxes[-1]
@@ -234,8 +234,7 @@ class Summary:
         self.shown.manners.add_all(part.shown.manners)
 
     def _add(self, other: "Summary", *summed: str) -> None:
-        # Takes in what counts for earlier steps and for other parts alike, and adds the numbers of
-        # the `summed` fields.
+        """Take in what counts for earlier steps and other parts alike; sum the `summed` fields."""
         self.handover.add(other.handover)
         for name in summed:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -314,7 +313,7 @@ class Summary:
         return shown("\n".join(lines))
 
     def _request_line(self) -> str:
-        # `12 requests sent, 3 replies read from the store, 0.0123 USD, in 4.2 s (model gpt-4o)`
+        """Return `12 requests sent, 3 replies read from the store, 0.0123 USD, in 4.2 s`."""
         if self.already_complete:
             line = "nothing to do: this run is complete, 0 requests sent"
         else:
@@ -328,7 +327,7 @@ class Summary:
         return line
 
     def _note_lines(self) -> Iterator[str]:
-        # Warnings, what checks prove, and what is good to know.
+        """Yield warnings, what checks prove, and what is good to know."""
         yield from self._counted_notes("Warning", WARNINGS)
         # Suspect boxes mean that replies came in another format. Then it would be wrong to say how
         # few can be.
@@ -378,7 +377,7 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _expression_line(self) -> str:
-        # `12 expressions: 9 grounded, 3 none; 8 verified, 1 undecided`
+        """Return `12 expressions: 9 grounded, 3 none; 8 verified, 1 undecided`."""
         line = counted(self.expressions["total"], "expression")
         of_statuses = self._counts_of(STATUSES)
         of_verdicts = self._counts_of(VERDICTS)  # "" where nothing was checked
@@ -386,8 +385,7 @@ class Summary:
         return f"{line}: {parts}" if parts else line
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        # Warns of a judge, the model that checks boxes, whose answers tell nothing: one that says
-        # yes to all, or no to all, or guesses.
+        """Warn of a judge, the model that checks boxes, whose answers tell nothing."""
         shown_false_boxes = self.notes["false_boxes"]
         accepted = self.notes["false_boxes_accepted"]
         if _are_more_than_chance(accepted, shown_false_boxes):
@@ -426,10 +424,10 @@ class Summary:
 
 
 def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
-    # Whether a judge who is usually right would hardly ever accept as many of the false boxes that
-    # it was shown. The tail of the binomial distribution says how likely that many or more are.
+    """Return whether a judge who is usually right would hardly ever accept that many."""
     if accepted == 0:
         return False
+    # the tail of the binomial distribution: how likely that many or more are
     likelihood = 0.0
     for count in range(accepted, shown_count + 1):
         ways = math.comb(shown_count, count)
@@ -459,8 +457,8 @@ def most_in_another_format(as_asked: int, missed: int) -> float:
 
 
 def _poisson_at_most(count: int, mean: float) -> float:
-    # How likely a Poisson count of this mean is `count` or less. By logarithms, because powers and
-    # factorials of large counts are too large for floats.
+    """Return how likely a Poisson count of this mean is `count` or less."""
+    # by logarithms, because powers and factorials of large counts are too large for floats
     logs = [n * math.log(mean) - mean - math.lgamma(n + 1) for n in range(count + 1)]
     return sum(math.exp(log) for log in logs)
 
@@ -483,7 +481,7 @@ def what_probes_prove(as_asked: int, missed: int = 0) -> str:
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
-    # a line for each expression with boxes: `photo_1: the cup [12, 30, 80, 96]`
+    """Yield a line for each expression with boxes: `photo_1: the cup [12, 30, 80, 96]`."""
     for expression in expressions:
         instances = expression.get("instances")
         if not isinstance(instances, list):

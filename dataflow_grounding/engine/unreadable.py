@@ -48,12 +48,10 @@ _ANOTHER_FORM = {
 
 
 class UnreadableReplies:
-    """The replies of a run that could not be read, by task; where none can be, the run stops.
-    `counts` is counted up for each: in all, by its reason, and by the form of asking.
-    """
+    """A run's replies that could not be read, by task; where none can be, the run stops."""
 
     def __init__(self, counts: Counter[str]) -> None:
-        self._counts = counts
+        self._counts = counts  # counted up for each, by its reason and by the form of asking
         self._keys: set[str] = set()  # of the requests whose replies were counted
         self._read_tasks: set[str] = set()  # of which some reply could be read
         self._count_by_task: Counter[str] = Counter()  # of replies that could not
@@ -64,10 +62,7 @@ class UnreadableReplies:
     def add(
         self, request: Request[Any], key: str, error: UnreadableReply, kept_in: str = ""
     ) -> None:
-        """Count the reply to a request with this key, once. Raises NothingUsable, with advice, once
-        there are MOST_UNUSABLE replies to a task, and none could be read. `kept_in` is the file
-        that stores them.
-        """
+        """Count a reply; raises NothingUsable after MOST_UNUSABLE to a task, if none is read."""
         if key in self._keys:  # equal requests of several records share a reply
             return
         self._keys.add(key)
@@ -93,9 +88,7 @@ class UnreadableReplies:
         )
 
     def add_no_completions(self, request: Request[Any], error: NoCompletion) -> None:
-        """Count the answers to a request that were no replies at all: one for each of its tries.
-        Raises as `add` does.
-        """
+        """Count answers that were no replies at all, one for each try; raises as `add` does."""
         self._count_by_task[request.task] += error.attempts
         if self._are_of_no_use(request):
             raise NothingUsable(
@@ -103,9 +96,7 @@ class UnreadableReplies:
             )
 
     def count(self, request: Request[Any], error: UnreadableReply) -> None:
-        """Count a reply without its key, as of a check: its replies differ each time. This never
-        raises.
-        """
+        """Count a reply without its key, such as a check's, whose replies differ each time."""
         self._counts["unreadable"] += 1
         self._counts[f"{UNREADABLE_REASON}{error.reason}"] += 1
         if request.task == WITH_FORMS:
@@ -114,8 +105,7 @@ class UnreadableReplies:
 
 class FirstReplies:
     """The last replies to first tries, by task: whether one rule refuses most of them. Then that is
-    the model's manner, to which it mostly keeps when it is asked again, and a second request isn't
-    worth its price. Where second replies can be read after all, it is.
+    the model's manner, and a second request isn't worth its price.
     """
 
     def __init__(self) -> None:
@@ -129,11 +119,7 @@ class FirstReplies:
         self._told_tasks: set[str] = set()
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
-        """Note the reply to the first try of a question; `error` is why it was refused, None if it
-        wasn't. The user is told once if many are refused of those that this run has `sent` for.
-        Stored ones don't count for that: a run that goes on reads only those of failed records, and
-        all of these are refused.
-        """
+        """Note the reply to a first try; tell the user once if many are refused."""
         if error is not None and not isinstance(error, UnreadableReply):
             return  # a refusal, say, which tells nothing of the model's manner
         rule = rule_of(error)
@@ -142,15 +128,15 @@ class FirstReplies:
         if len(rule_by_key) > _LAST_FIRST_REPLIES:
             oldest = next(iter(rule_by_key))
             del rule_by_key[oldest]
+        # Stored ones don't count for that: a run that goes on reads only those of failed records,
+        # and all of these are refused.
         if sent and self._sent[request.task] < _EARLY:
             self._sent[request.task] += 1
             if error is not None and rule:
                 self._tell_if_many(request, error, rule)
 
     def prevails(self, task: str, rule: str) -> bool:
-        """Return whether a rule has refused more than half of a task's last 20 first replies, and
-        asking again hasn't helped in more than half of such cases.
-        """
+        """Return whether a rule refuses most first replies, and asking again doesn't help."""
         were_read = self._second_read.get((task, rule), [])
         does_asking_again_help = were_read.count(True) > len(were_read) / 2
         if does_asking_again_help:
@@ -165,7 +151,7 @@ class FirstReplies:
         del were_read[:-_LAST_FIRST_REPLIES]  # but the last ones
 
     def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
-        # Counts one more reply that a rule has refused. Warns once of a task, if there are many.
+        """Count one more reply that a rule has refused; warn once of a task if there are many."""
         task = request.task
         refused = self._refused.setdefault(task, Counter())
         refused[rule] += 1
@@ -185,9 +171,7 @@ class FirstReplies:
 
 
 def rule_of(error: RecordError | None) -> str:
-    """Return a text that is the same for all replies that one rule has refused; "" where none did.
-    It is the reason that the reader names, or else its whole message.
-    """
+    """Return a text that is the same for all replies that one rule has refused; "" for none."""
     if not isinstance(error, UnreadableReply):
         return ""
     # A cut-off or a suspect reply has no rule: asking again may help, as these come by chance.
@@ -228,9 +212,7 @@ def has_unreadable_counts(facts: Mapping[str, Any]) -> bool:
 
 
 def too_many_unreadable(facts: Mapping[str, Any]) -> str:
-    """Return a sentence if more than 2% of the replies could not be read; else "". Each try of this
-    run counts, also those to calibration and checks.
-    """
+    """Return a sentence if more than 2% of the replies could not be read; else ""."""
     unreadable = facts["unreadable"]
     answered = facts["answered"]
     if unreadable < _FEWEST_TO_TELL or unreadable <= _TOLERATED_SHARE * answered:
@@ -247,7 +229,6 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
 
 
 def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> str:
-    # `count_by_form` has the unreadable replies to questions about boxes, by the form asked for.
     if reason == REPLY_CUT_OFF:
         return "raise max_tokens"
     if reason == OTHER_SCALE:
@@ -261,7 +242,7 @@ def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> s
 
 
 def _form_of(request: Request[Any]) -> str:
-    # The form of asking as `vlm.asking` names it, found out from what it has put into the request.
+    """Return the form of asking as `vlm.asking` names it, by what it has put into the request."""
     is_json_by_words = request.form.is_free
     if request.prompt.name == _LINES:
         return "lines"

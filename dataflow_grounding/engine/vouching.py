@@ -66,9 +66,7 @@ class Vouching:
         self.write("good")
 
     def bad(self) -> int:
-        """Note that a check has failed: all open replies, and those to come, are set aside. Returns
-        how many there are in the store so far.
-        """
+        """Note a failed check: open replies, also later ones, are set aside; return how many."""
         count = self._count(self._mine.vouched_to, None)
         self._mine.set_aside.append(Span(self._mine.vouched_to, None))
         self._mine.none_open = True
@@ -76,9 +74,8 @@ class Vouching:
         return count
 
     def doubt(self) -> None:
-        """Set all replies aside for this run, because signs speak against them, and no check can
-        tell. The store doesn't keep that, because the next run sees the same signs.
-        """
+        """Set all replies aside for this run: signs speak against them, and no check can tell."""
+        # in this run's memory alone: the next run sees the same signs
         self._store.vouched.set_aside_by_group[self._reply_group] = [Span(0, None)]
         if self._mine.speaking_for_themselves:
             # They don't any longer. Else the next run would take finished rows without a look at
@@ -87,9 +84,7 @@ class Vouching:
             self.write("doubtful")
 
     def finished(self) -> None:
-        """Note that the run is done, and no check was due for its open replies: the next run takes
-        them without one.
-        """
+        """Note that the run is done, and no check was due: the next one takes open replies."""
         self._mine.none_open = True
         self.write("finished")
 
@@ -100,9 +95,7 @@ class Vouching:
         self.write("unclear")
 
     def let_speak(self, *, all_read: bool = False) -> None:
-        """Note that this run's replies so far speak for themselves, if its last check has told
-        nothing. With `all_read`, so do those of earlier runs.
-        """
+        """Note that replies of this run, or of all, speak for themselves if checks don't."""
         if not self._mine.is_unanswered:
             return
         first = 0 if all_read else self._store.first_new
@@ -113,10 +106,7 @@ class Vouching:
         self.write("unanswered")
 
     def write(self, verdict: str) -> None:
-        """Append a mark to the store: what checks have said so far, of all kinds of questions.
-        `Vouched` shows one. The `verdict` (good, bad, unclear, unanswered, doubtful or finished) is
-        for people who read it.
-        """
+        """Append a mark, such as `Vouched` shows; its `verdict` is for people who read it."""
         checks: dict[str, dict[str, Any]] = {}
         for reply_group, standing in self._standings.items():
             # None: no reply is open
@@ -129,7 +119,7 @@ class Vouching:
         self._store.put(MARK, mark)
 
     def _count(self, first: int, last: int | None) -> int:
-        # how many replies of the group begin at or after one byte offset and before another
+        """Count the group's replies that begin from one byte offset on, and before another."""
         count = 0
         for line in read_lines(self._store.path, first, last):
             if line.get("of") == self._reply_group and line.get("task") != CHECK:

@@ -28,9 +28,7 @@ CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
 
 
 class Workers:
-    """The tasks of one run. `stop` is called at each interrupt: where it returns True, the tasks
-    have `grace` seconds to end by themselves; else they are cancelled at once.
-    """
+    """The tasks of one run; `stop` says at an interrupt whether they have `grace` seconds left."""
 
     def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
         self._stop = stop
@@ -43,10 +41,7 @@ class Workers:
         self._went_well_at = time.monotonic()
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Begin all coroutines at once, and wait until each has ended. A cancellation from outside
-        counts as an interrupt, and isn't raised. At the end the first error is raised, in the order
-        of the coroutines; those that were cancelled have none.
-        """
+        """Run all to their ends, then raise the first error, but no cancellation."""
         # tasks of earlier calls are done by now
         self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
         while pending := [task for task in self._tasks if not task.done()]:
@@ -73,11 +68,7 @@ class Workers:
             task.cancel()
 
     async def until_done(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what an attempt returns. While that is MachineBusy, try again, for BUSY_SECONDS.
-        After that, MachineBusy is returned, and the record fails: its file alone may be at fault.
-        But if others wait as well, and nothing has gone well in that time, the machine is at its
-        end: RunStopped is raised.
-        """
+        """Return what an attempt returns; while that is MachineBusy, try for BUSY_SECONDS."""
         since = time.monotonic()
         pause = FIRST_PAUSE
         while True:
@@ -86,8 +77,14 @@ class Workers:
                 self._went_well_at = time.monotonic()
                 return columns, error
             if time.monotonic() - since > BUSY_SECONDS:
-                self._stop_if_none_goes_well(since, error)
-                return columns, error
+                do_others_wait = self._waiting > 0
+                has_one_gone_well = self._went_well_at >= since
+                if do_others_wait and not has_one_gone_well:  # the machine is at its end
+                    raise RunStopped(
+                        f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command"
+                        " again"
+                    )
+                return columns, error  # the record fails: its file alone may be at fault
             self._waiting += 1
             try:
                 # by lot, so that those who wait don't all come back at once
@@ -95,14 +92,6 @@ class Workers:
             finally:
                 self._waiting -= 1
             pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _stop_if_none_goes_well(self, since: float, error: MachineBusy) -> None:
-        do_others_wait = self._waiting > 0
-        has_one_gone_well = self._went_well_at >= since
-        if do_others_wait and not has_one_gone_well:
-            raise RunStopped(
-                f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again"
-            )
 
 
 async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
@@ -120,9 +109,7 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
 def in_background(
     work: Callable[[threading.Event], None], wait: float | None = None
 ) -> Iterator[None]:
-    """Have a thread do `work` while the block runs. At its end the event that `work` is given is
-    set, and the thread is waited for, `wait` seconds at most.
-    """
+    """Have a thread do `work` while the block runs, until the event that it is given is set."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=[over], daemon=True)
     thread.start()
@@ -135,11 +122,9 @@ def in_background(
 
 @contextmanager
 def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
-    """Have these signals call `interrupt` while the block runs, if this is the main thread: Python
-    lets no other set them.
-    """
+    """Have these signals call `interrupt` while the block runs, if this is the main thread."""
     before = {}
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread():  # Python lets no other set them
         for number in which:
             before[number] = signal.signal(number, lambda *_: interrupt())
     try:
@@ -150,13 +135,12 @@ def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Itera
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel the tasks, and wait until each has ended; what they raise is passed over. A task that
-    is still there after a while is cancelled again: before Python 3.12 `asyncio.wait_for` drops a
-    cancellation that comes just as what it waits for is done.
-    """
+    """Cancel the tasks, and wait until each has ended; what they raise is passed over."""
     tasks = list(tasks)
     pending = set(tasks)
     while pending:
+        # A task that is still there after a while is cancelled again: before Python 3.12,
+        # `asyncio.wait_for` drops a cancellation that comes just as what it waits for is done.
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
@@ -165,9 +149,7 @@ async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run the coroutine that `work` makes to its end, also where an event loop is running. An
-    interrupt cancels it, and is raised as KeyboardInterrupt once it has ended.
-    """
+    """Run a coroutine to its end; an interrupt cancels it, and is raised afterwards."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -203,7 +185,7 @@ class _OwnLoop(Generic[T]):
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    # Runs the work in a thread, because this one has a loop, which can't run another.
+    """Do the work in a thread, because this one has a loop, which can't run another."""
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
     # Under `asyncio.run`, SIGINT asks this thread's loop to cancel its task. That loop is blocked
