@@ -86,22 +86,7 @@ class SeenInput(NamedTuple):
 
 
 def merge(results_dir: str) -> dict[str, Any]:
-    """Put the shards in `results_dir` together there.
-
-    These are step files, annotations, failures, and `run.json` with the sums.
-
-    Args:
-        results_dir: The folder of which they are shards, or its address.
-
-    Returns:
-        What `run.json` says.
-
-    Raises:
-        InputError: A shard is missing, stopped or at work, or they aren't of one input and one
-            model; or a file is damaged; or the folder has results that should be kept. Nothing is
-            changed then.
-        StorageFailed: The files can't be written.
-    """
+    """Put the shards in a folder, or at its address, together; return what `run.json` says."""
     results_dir = bucket.local(results_dir)  # for an address, its working folder here
     # The lock would make this process the owner of an address, even if there is nothing to merge.
     # So the shards are looked for first.
@@ -118,11 +103,14 @@ def merge(results_dir: str) -> dict[str, Any]:
 def _merge_locked(
     results_dir: str, folders: list[str], runs: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    # Checks everything, then writes everything. `runs` has what the run.json in each folder says.
+    """Check everything, then write everything; `runs` has the folders' run.json files."""
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
-    files = _files_to_join(results_dir, folders, runs[0])
+    # by the file to write, "results/step_0_…/annotations.jsonl", the shards' files of the same step
+    files: dict[str, list[str]] = {}
+    for name in runs[0]["shard"]["files"]:
+        files[within(results_dir, name)] = [within(folder, name) for folder in folders]
     _check_belong_together(folders, runs)
     _warn_of_changed_pictures(folders, runs)
     _refuse_to_replace_newer(run_path, runs)
@@ -142,17 +130,6 @@ def _merge_locked(
     return run
 
 
-def _files_to_join(
-    results_dir: str, folders: list[str], first_run: dict[str, Any]
-) -> dict[str, list[str]]:
-    # {"results/step_0_…/annotations.jsonl": ["…/1-of-2/step_0_…/annotations.jsonl", …]}: the file
-    # to write, and the shards' files of the same step. The first shard's run names the steps.
-    files: dict[str, list[str]] = {}
-    for name in first_run["shard"]["files"]:
-        files[within(results_dir, name)] = [within(folder, name) for folder in folders]
-    return files
-
-
 def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
     merged_formats = {"unified", "jsonl"}  # both are the annotations
@@ -164,8 +141,7 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _folders(results_dir: str, names: list[str]) -> list[str]:
-    # The folders of all shards, in order. `names` are the names of those that exist: "2-of-8".
-    # Raises InputError unless they are all the shards of one split.
+    """Return all shards' folders in order; InputError unless they are those of one split."""
     shard_count = _shard_count(results_dir, names)
     shards = [Shard(number, shard_count) for number in range(1, shard_count + 1)]
     missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
@@ -178,7 +154,7 @@ def _folders(results_dir: str, names: list[str]) -> list[str]:
 
 
 def _shard_count(results_dir: str, names: list[str]) -> int:
-    # The 8 of "2-of-8", which has to be the same in all names.
+    """Return the 8 of "2-of-8", which has to be the same in all names."""
     texts_after_of = [name.partition("-of-")[2] for name in names]
     counts = {int(text) for text in texts_after_of if text.isdecimal()}
     if not counts:
@@ -194,8 +170,7 @@ def _shard_count(results_dir: str, names: list[str]) -> int:
 
 
 def _finished_run_of(folder: str) -> dict[str, Any]:
-    # What a shard's run.json says. Raises InputError where its run hasn't finished, or no run
-    # leaves such a file.
+    """Return what a shard's run.json says; InputError unless its run has finished."""
     path = os.path.join(folder, "run.json")
     run = read_object(path)
     is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
@@ -212,9 +187,8 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
 
 
 def _check_step_files(names: Any, folder: str, path: str) -> None:
-    # `names` are the files that the run.json at `path` lists. It may be a stranger's, so `names`
-    # may be anything. A value that is no list is checked as one name.
-    listed = names if isinstance(names, list) else [names]
+    """Check the names that a run.json, perhaps a stranger's, lists."""
+    listed = names if isinstance(names, list) else [names]  # no list is checked as one name
     for name in listed:
         within(folder, name, path)  # refuses a path out of the folder, and what is no text
         if not _STEP_FILE.fullmatch(name):
@@ -227,8 +201,7 @@ def _check_step_files(names: Any, folder: str, path: str) -> None:
 
 
 def _has_only_known_kinds(run: dict[str, Any]) -> bool:
-    # The file may be a stranger's. What is computed with later has to have the kinds that a run
-    # leaves.
+    """Return whether what is computed with later has the kinds that a run leaves."""
     rows = run["shard"].get("rows_of_all")
     if rows is not None and not _is_count(rows):
         return False
@@ -262,8 +235,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_class_table(rows: Any) -> bool:
-    # Such as [{"class": "cup", "pictures": 3, "boxes": 5, "none": 1, "undecided": 0, "mean_side":
-    # 80.5}]; the mean side is null for a class without boxes.
+    """Return whether it is [{"class": "cup", "pictures": 3, …, "mean_side": 80.5}]."""
     if not isinstance(rows, list):
         return False
     for row in rows:
@@ -278,8 +250,7 @@ def _is_class_table(rows: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    # The kinds are "word" (true, false, null), "number" (from 0 to MOST), "text", "texts" (a list)
-    # and "numbers" (an object); "" for all that no summary holds.
+    """Return "word", "number" (up to MOST), "text", "texts", "numbers" (an object), or ""."""
     if isinstance(value, bool) or value is None:
         return "word"
     if isinstance(value, (int, float)):
@@ -292,9 +263,8 @@ def _kind(value: Any) -> str:
 
 
 def _check_counts_can_be_summed(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # Raise InputError where a shard's counts can't be summed up with the first one's, because they
-    # are of other kinds. A count that is null or missing in either fits any kind.
-    kinds_of_first = _kinds_in(runs[0])
+    """Raise InputError where a shard's counts are of other kinds than the first's."""
+    kinds_of_first = _kinds_in(runs[0])  # what is null or missing fits any kind
     for address, run in zip(folders, runs, strict=True):
         for name, kind in _kinds_in(run).items():
             if kinds_of_first.get(name, kind) != kind:
@@ -309,12 +279,21 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 
 
 def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # Raise InputError unless the shards are whole, have equal settings, and have all rows of one
-    # input.
+    """Raise InputError unless they are whole, and are all shards of one input and run."""
     _check_counts_can_be_summed(folders, runs)
-    newest = _index_of_newest(runs)
+    # The shard that was started last has seen the input as it is now. Of two that were started at
+    # the same moment, it is the one that has seen more rows.
+    starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
+    newest = starts.index(max(starts))
+    seen_last = _input_seen_by(runs[newest])
     for folder, run in zip(folders, runs, strict=True):
-        _check_same_input(folder, run, folders[newest], runs[newest])
+        seen = _input_seen_by(run)
+        if seen != seen_last:
+            raise InputError(
+                f"{folder} has seen another version of the input ({seen.rows} rows) than"
+                f" {folders[newest]} ({seen_last.rows} rows): run both again, then merge; or run"
+                " the same without --shard, which asks nothing again"
+            )
         differing = _differing_settings(run, runs[0])
         if differing:
             raise InputError(
@@ -323,31 +302,10 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
             )
         _check_whole(folder, run)
     rows_of_shards = sum(run["summary"]["images"] for run in runs)
-    rows_of_input = _input_seen_by(runs[newest]).rows
-    if rows_of_shards != rows_of_input:
+    if rows_of_shards != seen_last.rows:
         raise InputError(
-            f"the shards have {rows_of_shards} rows, the input {rows_of_input}: it changed"
+            f"the shards have {rows_of_shards} rows, the input {seen_last.rows}: it changed"
             " meanwhile, so run all again"
-        )
-
-
-def _index_of_newest(runs: list[dict[str, Any]]) -> int:
-    # The shard that was started last has seen the input as it is now. Of two that were started at
-    # the same moment, the one that has seen more rows is the newest.
-    starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
-    return starts.index(max(starts))
-
-
-def _check_same_input(
-    folder: str, run: dict[str, Any], newest_folder: str, newest_run: dict[str, Any]
-) -> None:
-    seen = _input_seen_by(run)
-    seen_last = _input_seen_by(newest_run)
-    if seen != seen_last:
-        raise InputError(
-            f"{folder} has seen another version of the input ({seen.rows} rows) than"
-            f" {newest_folder} ({seen_last.rows} rows): run both again, then merge; or run"
-            " the same without --shard, which asks nothing again"
         )
 
 
@@ -357,8 +315,7 @@ def _input_seen_by(run: dict[str, Any]) -> SeenInput:
 
 
 def _check_whole(folder: str, run: dict[str, Any]) -> None:
-    # Raise InputError where a shard's files are not those that its run left. That shows in their
-    # rows, their sizes and their digests.
+    """Raise InputError where a shard's files are not those that its run left."""
     done = run["summary"]["done"]
     files = [within(folder, name) for name in run["shard"]["files"]]
     # The file of places next to a step's file has 8 bytes for each row.
@@ -384,11 +341,9 @@ def _are_as_left(files: list[str], shard: dict[str, Any]) -> bool:
 
 
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # A run.json may have two digests of the pictures that its shard has seen: one of all their
-    # paths, and one of all their contents.
     for folder, run in zip(folders, runs, strict=True):
         last_file = within(folder, run["shard"]["files"][-1])  # its rows name the pictures
-        seen = run["shard"].get("pictures")
+        seen = run["shard"].get("pictures")  # a digest of all paths, and one of all contents
         image_folders = run.get("image_folders")
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
@@ -403,9 +358,8 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 
 
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
-    # The results' folder may have a `run.json` already, at `path`. Refuse to replace it where its
-    # run began after all shards, or had more rows than they have.
-    run = read_object(path)  # {} where there is no such file
+    """Raise InputError where the run.json is of a later run, or of one with more rows."""
+    run = read_object(path)  # {} where the results' folder has none
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
     rows_of_run = whole_number(summary.get("images")) or 0
     rows = sum(shard_run["summary"]["images"] for shard_run in runs)
@@ -423,7 +377,7 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
 
 
 def _gather_pictures(results_dir: str, folders: list[str]) -> None:
-    # Put the pictures that the shards have unpacked from their input into the results' folder.
+    """Put the pictures that shards have unpacked from their input into the results' folder."""
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
         for shard_folder in folders:
@@ -441,7 +395,6 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
 
 
 def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
-    # Only what should be alike in all shards is compared.
     stated = _alike_in_all(run)
     stated_first = _alike_in_all(first)
     names = stated.keys() | stated_first.keys()
@@ -449,9 +402,7 @@ def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]
 
 
 def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
-    # What was stated for a shard, by a flat name: {"model": "qwen3-vl", "workflow.guidance": "…"}.
-    # Two kinds of settings are left out: absolute paths, because each machine has its own, and the
-    # keys of `_MAY_DIFFER`, which only say how a run goes.
+    """Return what was stated, by a flat name: {"model": "qwen3-vl", "workflow.guidance": "…"}."""
     stated: dict[str, Any] = {}
     for name in _SAME_IN_ALL:
         stated[name] = run.get(name)
@@ -464,22 +415,20 @@ def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and value:
             for name, inner in value.items():
                 pending.append((f"{key}.{name}", inner))
-        elif not (isinstance(value, str) and is_absolute(value)):
+        elif not (isinstance(value, str) and is_absolute(value)):  # each machine has its own paths
             stated[key] = value
     return {key: value for key, value in stated.items() if not _may_differ(key)}
 
 
 def _may_differ(key: str) -> bool:
-    # Whether a key of the spec may differ from shard to shard.
-    # "image_grounding.vlm.timeout" -> yes: `_MAY_DIFFER` has the name "timeout"
-    # "….settings.timeout" -> no: names in an operator's `settings` are the user's own
+    """Return whether a key of the spec may differ from shard to shard."""
+    # "….vlm.timeout" may, but names in an operator's `settings` are the user's own
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 
 
 def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    # What run.json says of all shards together: the first run's facts, with the sums of all, and
-    # the results' folder in place of the shard's. `merge` adds the remarks.
+    """Return what run.json says of all shards: the first one's facts, and the sums of all."""
     first = runs[0]
     endpoints = dict.fromkeys(str(run.get("endpoint")) for run in runs)  # each once
     unsplit = dict(first)
@@ -497,8 +446,8 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[Any]:
-    # Those of the first run. In place of its shard's folder comes the results' folder, where
-    # `_gather_pictures` has put the pictures.
+    """Return the first run's, with the results' folder in place of its shard's."""
+    # `_gather_pictures` has put the shard's pictures there
     shard_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
     image_folders: list[Any] = []
     for folder in runs[0].get("image_folders") or []:
@@ -508,7 +457,7 @@ def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[
 
 
 def _summary_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    # The sums of the shards' counts, without the remarks.
+    """Return the sums of the shards' counts, without the remarks."""
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:
@@ -524,8 +473,7 @@ def _summary_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, A
 
 
 def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[str, Any]:
-    # A wording that is rare in each shard may be common in all of them. So the shards' counts
-    # aren't summed up: the records are counted, but only where a shard has any remarks.
+    """Count remarks in the rows: ones that are rare in each shard may be common in all."""
     summaries = [run["summary"] for run in runs]
     has_remarks = any(name in summary for summary in summaries for name in REMARKS)
     if not has_remarks:
@@ -536,11 +484,10 @@ def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[s
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
-    # One table (see `_is_class_table`) of the shards' ones. The classes that the user has `listed`
-    # keep their order. A picture whose rows are in several shards counts in each of them.
+    """Return one table of the shards' ones; `listed` classes keep their order."""
     row_by_class: dict[str, dict[str, Any]] = {}
     sum_of_sides: dict[str, float] = {}  # by class, of its boxes, in pixels
-    for part in chain.from_iterable(tables):
+    for part in chain.from_iterable(tables):  # a picture counts in each shard that has rows of it
         name = part["class"]
         row = row_by_class.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
         for count in CLASS_COUNTS:
@@ -555,8 +502,7 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
 
 
 def _sum(values: list[Any]) -> Any:
-    # One value for those that the shards' summaries have under a name. All are of one kind:
-    # `_check_counts_can_be_summed` has made sure of that.
+    """Return one value for those that the shards' summaries have under a name, all of one kind."""
     if None in values:
         return None  # such as a cost without prices
     first = values[0]

@@ -36,17 +36,7 @@ PlacedLine: TypeAlias = tuple[int, str]
 
 
 def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
-    """Split an input into `count` shards: write each one's rows into its folder.
-
-    The folders are in `results_dir`. Such a shard, with a file of its rows alone, is a block.
-
-    Returns:
-        The shards, from the first on, and how many rows each has; some may have none.
-
-    Raises:
-        InputError: The input can't be read.
-        StorageFailed: The files can't be written.
-    """
+    """Split an input into `count` blocks, with files of their rows; return how many each has."""
     shards = _blocks(count, tuple(source.columns()), results_dir)
     # Writers that were not committed leave nothing when they are closed.
     with ExitStack() as open_writers, storing(results_dir):
@@ -76,19 +66,7 @@ def _blocks(count: int, columns: tuple[str, ...], results_dir: str) -> list[Shar
 
 
 def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
-    """Put the shards' files together in place of the steps' own, and remove the shards' rows.
-
-    The failures of steps that aren't among `steps` stay in the file of failures.
-
-    Args:
-        steps: The run's.
-        shards: All that have rows.
-        summary: Of all shards together. It says how many rows were done, and which file takes the
-            failures.
-
-    Raises:
-        InputError, RunStopped: See `write_joined`.
-    """
+    """Put the shards' files together in place of the steps' own, and remove the shards' rows."""
     files: dict[str, list[str]] = {}  # by the file to write, the shards' files of a step
     failures_of_shards: list[str] = []
     for step in steps:
@@ -114,29 +92,10 @@ def write_joined(
     files: Mapping[str, list[str]],
     failures: str,
     shard_failures: list[str],
-    done: int,
-    earlier_failures: Iterable[dict[str, Any]] = (),
+    done: int,  # how many rows the last step should have
+    earlier_failures: Iterable[dict[str, Any]] = (),  # which come after the others
 ) -> list[str]:
-    """Write shards' files as one for each step and one for failures.
-
-    Lines are in the order of the input. All files are written before the first is put in its place.
-    A step's file without rows isn't put there, so that of an earlier run stays. The file of
-    failures always is.
-
-    Args:
-        files: The shards' files of each step, by the file to write, in the order of the steps.
-        failures: The file of failures to write.
-        shard_failures: The shards' files of failures.
-        done: How many rows the last step should have.
-        earlier_failures: Failures of an earlier file, which come after the others.
-
-    Returns:
-        The steps' files that were written.
-
-    Raises:
-        InputError: Two shards have the same line of the input, or a file can't be read.
-        RunStopped: The last step's rows are not `done`, or a file can't be written.
-    """
+    """Write shards' files as one for each step and one for failures; return the steps' files."""
     with ExitStack() as open_writers, storing(failures):
         failures_writer = open_writers.enter_context(closing(RowWriter(failures)))
         for _, line in _in_order(map(_failed_lines, shard_failures)):
@@ -151,6 +110,7 @@ def write_joined(
             raise RunStopped(f"internal error: {done} rows were done, and {rows} are in the shards")
         for failure in earlier_failures:
             failures_writer.write(failure)
+        # An earlier run's file of a step stays where no row got through the step now.
         with_rows = [writer for writer in writers if writer.count]
         for writer in (failures_writer, *with_rows):
             writer.commit()
@@ -158,8 +118,7 @@ def write_joined(
 
 
 def _write_step(writer: RowWriter, paths: list[str]) -> None:
-    # Writes the rows of a step, of all shards' files. Raises InputError where two shards have the
-    # same row.
+    """Write the rows of a step, of all shards; InputError where two have the same row."""
     previous_place = 0
     for place, line in _in_order(map(_step_lines, paths)):
         if place <= previous_place:  # an equal one: places come in order
@@ -172,14 +131,13 @@ def _write_step(writer: RowWriter, paths: list[str]) -> None:
 
 
 def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
-    # Lines of the same place come in the order of the parts.
+    """Merge by place; lines of the same place come in the order of the parts."""
     return heapq.merge(*parts, key=itemgetter(0))
 
 
 def _step_lines(path: str) -> Iterator[PlacedLine]:
-    # The rows of a shard's file of a step. The file next to it has the place of each line. Without
-    # that file, no row got as far as this step.
-    if not os.path.exists(lines_path(path)):
+    """Yield a shard's rows of a step, each after its place."""
+    if not os.path.exists(lines_path(path)):  # no row got as far as this step
         return
     with _undamaged(path) as file:
         places = read_line_numbers(path)
@@ -190,7 +148,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
 
 
 def _failed_lines(path: str) -> Iterator[PlacedLine]:
-    # The failures of a shard. A row may have several.
+    """Yield a shard's failures, each after the place of its row, which may have several."""
     with _undamaged(path) as file:
         for line in file:
             yield json.loads(line)["line"], line
@@ -198,7 +156,7 @@ def _failed_lines(path: str) -> Iterator[PlacedLine]:
 
 @contextmanager
 def _undamaged(path: str) -> Iterator[IO[str]]:
-    # Raises InputError where an error in the block shows that the file is damaged, or cut off.
+    """Raise InputError where an error in the block shows that the file is damaged."""
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
             yield file

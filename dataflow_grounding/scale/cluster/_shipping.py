@@ -13,15 +13,7 @@ from dataflow_grounding._util.key_names import key_variables, text_with_keys, te
 
 
 def shipped(thing: Any) -> bytes:
-    """Return an object as bytes: pickled, together with the code of classes of `__main__`.
-
-    In its texts, the name of a key's variable replaces the key.
-
-    Raises:
-        SpecError: For a key that no variable of the environment holds, and for what can't be
-            pickled.
-        MissingExtra: Ray isn't installed.
-    """
+    """Return an object as bytes, with the code of `__main__`'s classes, and without API keys."""
     with needs_extra("Ray", "ray"):
         from ray import cloudpickle
 

@@ -48,32 +48,21 @@ NOTHING = Now(0, 0, 0, 0, 0, 0, 0, None)
 
 
 class Work(NamedTuple):
-    """What all shards have in common.
-
-    Attributes:
-        steps: What is done with each row.
-        options: The run's.
-        name: The run's.
-        results: Their results folder, or its address.
-        of_spec: Whether messages speak of a spec.
-    """
+    """What all shards have in common."""
 
     steps: list[Step]
     options: RunOptions
-    name: str | None
-    results: str
-    of_spec: bool
+    name: str | None  # of the run
+    results: str  # their results folder, or its address
+    of_spec: bool  # whether messages speak of a spec
 
 
 class Home(NamedTuple):
-    """Where the driver runs: its version of this package, its current folder, the user's modules.
+    """Where the driver runs."""
 
-    Each task takes relative paths from that folder, if its machine has it, and reads `.env` there.
-    """
-
-    version: str
-    folder: str
-    modules: list[str]
+    version: str  # of this package
+    folder: str  # for relative paths and `.env` in each task, if its machine has it
+    modules: list[str]  # folders of the user's modules
 
 
 class Grant(NamedTuple):
@@ -84,34 +73,27 @@ class Grant(NamedTuple):
 
 
 class WorkError(NamedTuple):
-    """An error by its class and text, to be raised by the driver.
+    """An error that the driver raises."""
 
-    An exception that was pickled itself would no longer know whether its text speaks of a spec.
-    """
-
+    # An exception that was pickled itself would not know whether its text speaks of a spec.
     error_class: type[GroundingError]
     text: str
 
     def error(self) -> GroundingError:
-        """Return the error."""
         return self.error_class(self.text)
 
 
 class ShardOutcome(NamedTuple):
-    """What became of a shard; `wrong` is what kept it from being finished.
-
-    `now` is how far its rows are, `sent` and `usd` what the task used of its Grant.
-    """
+    """What became of a shard."""
 
     summary: Summary
     now: Now
-    sent: int
-    usd: float
-    wrong: WorkError | None
+    sent: int  # of the task's Grant
+    usd: float  # of its Grant
+    wrong: WorkError | None  # what kept the shard from being finished
 
 
 def progress_path(folder: str) -> str:
-    """Return the file in which a task of a shard's folder says how far it is."""
     return os.path.join(folder, CKPT, "progress.json")
 
 
@@ -131,15 +113,7 @@ def what_is_wrong(work: bytes, home: Home) -> WorkError | None:
 
 
 def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome:
-    """Take a shard's rows through the steps. What was answered before is not asked again.
-
-    Args:
-        work: The shipped Work.
-        home: Where the driver runs.
-        shard: The shard, whose rows the driver has written.
-        lane: Which part of all requests in flight it has.
-        grant: What it may send and spend.
-    """
+    """Take a shard's rows through the steps, with a lane's part of all requests in flight."""
     task = _Task(shard)
     try:
         task.execute(_taken_up(work, home), lane, grant)
@@ -151,8 +125,7 @@ def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) ->
 
 
 def _taken_up(data: bytes, home: Home) -> Work:
-    # Prepares this process, so that the work goes as in the driver's: with its modules, its current
-    # folder and its keys. Raises InputError.
+    """Prepare this process like the driver's: modules, folder, keys. Return the Work."""
     here = socket.gethostname()
     if home.version != __version__:
         raise InputError(
@@ -187,7 +160,9 @@ class _Task:
         """Take the rows through the steps; raises what the run does."""
         part_of_results = self._shard.folder("")  # "shards/block-2-8"
         folder = bucket.local(work.results, part_of_results)
-        shard = self._shard._replace(rows=_rows_here(self._shard, folder))
+        rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
+        bucket.bring(rows, lines_path(rows))  # from the results' address, if they are at one
+        shard = self._shard._replace(rows=rows)
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
         divide_max_workers(servings, lane)
@@ -203,13 +178,14 @@ class _Task:
         self._budget = budget_of(options)
         with in_background(partial(self._write_progress, folder)):
             self._execute_once_free(steps, options, work.name)
-        self._summary.handover.takes = _accepted_by_any(servings)  # for the driver
+        # for the driver, whose own servings have sent nothing
+        self._summary.handover.takes = _accepted_by_any(servings)
         is_copy = folder != self._shard.folder(work.results)
         if is_copy:
             os.remove(shard.rows)  # they have been used
 
     def _execute_once_free(self, steps: list[Step], options: RunOptions, name: str | None) -> None:
-        # A worker that was lost may still hold the shard's folder: this waits until it is free.
+        """Run; waits while a worker that was lost may still hold the shard's folder."""
         until = time.monotonic() + TAKEN_SECONDS
         while True:
             try:
@@ -225,7 +201,7 @@ class _Task:
         return self._run
 
     def _write_progress(self, folder: str, over: threading.Event) -> None:
-        # In a thread, until `over` is set.
+        """Write every TELL_SECONDS how far the run is, until it is `over`."""
         while not over.wait(TELL_SECONDS):
             with suppress(OSError):  # the next time may get through
                 if self._run is not None and self._run.begun:
@@ -253,18 +229,8 @@ class _Task:
         return ShardOutcome(summary, now, sent, usd, wrong)
 
 
-def _rows_here(shard: Shard, folder: str) -> str:
-    # The file of a shard's rows, in its folder on this machine. Where the results are at an
-    # address, this fetches a copy of it and of its file of places.
-    rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
-    bucket.bring(rows, lines_path(rows))
-    return rows
-
-
 def _accepted_by_any(servings: Sequence[Any]) -> str:
-    # Which parameters the endpoint turned out to take, such as "response_format json_schema,
-    # max_tokens"; "" where no serving knows. The driver's own servings have sent nothing, so it
-    # can't find that out itself.
+    """Return what the endpoint takes: "response_format json_schema, max_tokens"; or ""."""
     for serving in servings:
         with suppress(Exception):  # a user's own may raise
             accepted = str(serving.facts().get("takes") or "")

@@ -92,20 +92,7 @@ class WorkerLost(Exception):
 
 
 class RayRun(Run):
-    """One pass over a source by tasks on Ray, which leaves what a Run in this process would.
-
-    No limit is passed: what a task is granted of `max_requests` and `budget_usd` counts as used
-    until the task has ended, and for good if its worker is lost. So Ray may not repeat a task.
-
-    Args:
-        address: Of the cluster; None for a local one, which is started. Where this process is
-            connected to a cluster already, that one is used.
-        workers: How many tasks run at once; None for one for each CPU of the cluster.
-        *arguments: A Run's.
-
-    Raises:
-        SpecError: One of them is wrong, or the steps can't be sent to workers.
-    """
+    """One pass over a source by tasks on Ray, which leaves what a Run in this process would."""
 
     def __init__(self, address: str | None, workers: int | None, *arguments: Any) -> None:
         if not isinstance(address, str | None):
@@ -114,8 +101,8 @@ class RayRun(Run):
         if workers is not None:
             check_counts(workers=workers)
         super().__init__(*arguments)
-        self._address = address
-        self._worker_count = workers
+        self._address = address  # None: a local cluster is started
+        self._worker_count = workers  # None: one for each CPU of the cluster
         # A worker has the GPUs of the step that needs most. Only a serving whose model runs in the
         # worker's own process has `num_gpus`.
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
@@ -159,20 +146,17 @@ class RayRun(Run):
         join(self.steps, list(self._rows_of_shards), self.summary)
 
     def _most_workers(self) -> int:
-        # All workers together have at most `max_workers` requests in flight, and a worker has at
-        # least one. So with more workers than that, some would have nothing to do.
+        """Return how many workers have something to do: each has a request in flight or more."""
+        # all workers together have at most `max_workers` requests in flight
         limits: list[int] = []
         for serving in self._servings():
-            is_at_address = (
-                "://" in serving.endpoint
-            )  # else its model runs in each worker's process
-            if is_at_address:
+            is_at_address = "://" in serving.endpoint
+            if is_at_address:  # else its model runs in each worker's process
                 limits.append(serving.max_workers)
         return min(limits, default=MOST_BLOCKS)
 
     async def _take_through(self) -> None:
-        # Takes all shards through the steps, unless the run is stopped. The helpers go on
-        # meanwhile, and are cancelled at the end.
+        """Take all shards through the steps, while helpers watch."""
         helpers = self._watch_the_start(), self._watch_the_cluster(), self._look_at_progress()
         async with self._with_helpers(*helpers):
             await self._do(self._wait_for_a_worker)
@@ -182,12 +166,11 @@ class RayRun(Run):
             await self._do(self._second_round)
 
     async def _do(self, *work: Callable[[], Any]) -> None:
-        # Does all of it at once. An error of any stops the run.
+        """Do all of it at once; an error of any stops the run."""
         await self._workers.do(self._stopping_run(each) for each in work)
 
     async def _wait_for_a_worker(self) -> None:
-        # Asks one worker what is wrong, such as another version of this package, before any has a
-        # shard. Its error stops the run, because the other workers would have the same.
+        """Ask one worker what is wrong, before any has a shard: all would have the same error."""
         while self.stopped is None and not self._started:
             try:
                 wrong = await self._result_of(None, self._what_is_wrong)
@@ -199,7 +182,7 @@ class RayRun(Run):
                 raise wrong.error()
 
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
-        # Has the shards that wait worked on, one after the other, in a lane.
+        """Have the shards that wait worked on in a lane, one after the other."""
         while self.stopped is None and self._waiting:
             # Shards differ in what they cost, so each may use twice an equal part of the budget
             # that is left. Of 8 shards, each may use a fourth.
@@ -219,8 +202,7 @@ class RayRun(Run):
             self._unfinished.append(shard)
 
     async def _second_round(self) -> None:
-        # Shards whose part of the budget was too small: one after the other gets all that is left,
-        # and all of `max_workers`.
+        """Give shards whose part of the budget was too small all that is left, and all requests."""
         self._waiting.extend(self._unfinished)
         has_no_request_left = self._budget.sent == self._budget.max_requests
         if self._waiting and has_no_request_left:  # a task could send nothing
@@ -228,7 +210,7 @@ class RayRun(Run):
         await self._round(Shard(1, 1), is_last=True)
 
     def _granted(self, parts: int) -> Grant:
-        # One of `parts` equal parts of the budget that is left.
+        """Return one of `parts` equal parts of the budget that is left."""
         budget = self._budget
         requests: int | None = None
         usd: float | None = None
@@ -249,18 +231,26 @@ class RayRun(Run):
         return BudgetExceeded(why)
 
     async def _worked_on(self, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome | None:
-        # Has a task take a shard through the steps, and counts what it has used. Returns None where
-        # the worker was lost: the shard then waits again.
+        """Have a task take a shard through the steps; None where the worker was lost."""
         self._begin_again(shard)
         try:
             outcome = await self._outcome_within(grant, shard, lane)
         except WorkerLost as lost:
             # What it had in flight isn't known, so all that it was granted stays counted.
             self._lost_grants += 1
-            self._count_what_was_told(shard)
+            # The lost task's file tells, up to a second before, how far it was, and what it paid.
+            now = self._progress_of(shard)
+            self._progress[shard] = now
+            sent = Counter(sent=now.sent)
+            self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
             self._note_loss(shard, lost)
             return None
-        self._count_outcome(shard, outcome)
+        self._progress[shard] = outcome.now
+        # The task counts every stored reply that it reads as "replayed", one of an earlier run. But
+        # an earlier task of this run may have stored some of them: these are taken off.
+        requests = outcome.summary.requests
+        requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
+        self._summaries[shard] = outcome.summary
         wrong = outcome.wrong
         was_interrupted = wrong is not None and wrong.error_class is Interrupted
         if was_interrupted and self.stopped is None:  # this run has interrupted nothing
@@ -269,8 +259,7 @@ class RayRun(Run):
         return outcome
 
     async def _outcome_within(self, grant: Grant, shard: Shard, lane: Shard) -> ShardOutcome:
-        # All that is granted counts as used until the task has ended, and for good where its worker
-        # is lost. Raises WorkerLost.
+        """Count the grant as used until the task has ended, for good if its worker is lost."""
         budget = self._budget
         granted_requests = grant.requests or 0
         granted_usd = grant.usd or 0.0
@@ -282,40 +271,22 @@ class RayRun(Run):
         budget.spent += outcome.usd - granted_usd
         return outcome
 
-    def _count_outcome(self, shard: Shard, outcome: ShardOutcome) -> None:
-        self._progress[shard] = outcome.now
-        # The task counts every stored reply that it reads as "replayed", one of an earlier run. But
-        # an earlier task of this run may have stored some of them: these are taken off.
-        requests = outcome.summary.requests
-        requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
-        self._summaries[shard] = outcome.summary
-
-    def _count_what_was_told(self, shard: Shard) -> None:
-        # A task whose worker was lost returns nothing. Its file of progress tells, up to a second
-        # before, how far it was, and what it had sent and paid.
-        now = self._progress_of(shard)
-        sent = Counter(sent=now.sent)
-        self._progress[shard] = now
-        self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
-
     def _begin_again(self, shard: Shard) -> None:
-        # The shard's next task begins at its first row. So how far an earlier task of the shard
-        # came is forgotten. What it has sent and paid stays counted.
+        """Forget how far an earlier task of the shard came, but not what it has sent and paid."""
         with suppress(OSError):
             os.remove(progress_path(shard.folder(self._results)))
         self._progress.pop(shard, None)
         earlier = self._summaries.pop(shard, None)
         if earlier is None:
             return
-        # Its replies are stored, and the next task reads them: see `_count_outcome`.
+        # Its replies are stored, and the next task reads them: see `_worked_on`.
         self._stored_before[shard] += earlier.requests["answered"]
         earlier.requests["replayed"] = 0  # the next task reads and counts these again
         paid = Summary(requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models)
         self.summary.add_part(paid)
 
     async def _result_of(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
-        # Starts a task, and returns what it returns. While it runs, it is in `_at_work`, by which
-        # `stop` cancels it. Raises WorkerLost.
+        """Return what a task returns; `stop` cancels it meanwhile. Raises WorkerLost."""
         reference = task.remote(self._shipped, self._home, *arguments)
         self._at_work[shard] = reference
         try:
@@ -331,7 +302,7 @@ class RayRun(Run):
             del self._at_work[shard]
 
     def _note_loss(self, shard: Shard | None, lost: WorkerLost) -> None:
-        # The shard waits again, before all others. Raises RunStopped after too many losses.
+        """Let the shard wait again, before all others; raises RunStopped after too many losses."""
         if shard is not None:
             self._waiting.appendleft(shard)
         self._losses[shard] += 1
@@ -349,7 +320,7 @@ class RayRun(Run):
                     self._ray.cancel(reference)  # its run takes that as an interrupt
 
     async def _watch_the_start(self) -> None:
-        # Says that no worker has begun, after 8 s, 60 s, 120 s and so on; stops the run in the end.
+        """Say that no worker has begun, after 8 s, 60 s, 120 s and so on; at last stop the run."""
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
         workers = f"{counted(self._worker_count or 1, 'worker')} of 1 CPU{gpus} each"
         most_seconds = START_SECONDS
@@ -370,7 +341,7 @@ class RayRun(Run):
         self.stop(NoRoom(f"no worker has begun: {workers} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        # Stops the run once the head is gone, without which no worker can begin.
+        """Stop the run once the head is gone, without which no worker can begin."""
         address = self._ray.get_runtime_context().gcs_address
         last_listened = time.monotonic()
         while time.monotonic() - last_listened <= HEAD_SECONDS:
@@ -394,11 +365,11 @@ class RayRun(Run):
                         self._progress[shard] = now
 
     def _progress_of(self, shard: Shard) -> Now:
-        # Its file is seen here where workers share a folder with the driver.
+        """Read its file, which is seen here where workers share a folder with the driver."""
         return read_progress(shard.folder(self._results))
 
     def now(self, total: int | None) -> Now:
-        """Return how far all shards are together. `total` isn't heeded: their rows are counted."""
+        """Return how far all shards are together; their rows are counted in place of `total`."""
         nows = list(self._progress.values())
         # `summary` has what earlier tasks of shards that were begun again have sent and paid.
         sent_earlier = self.summary.requests["sent"]
@@ -421,9 +392,8 @@ class RayRun(Run):
 
 
 def _own_modules() -> list[str]:
-    # The folders in which the user's modules may be, next to a spec or a script: those of
-    # `sys.path` that Python's own and the installed modules aren't in.
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    """Return the folders of `sys.path` that have the user's modules, next to a spec or script."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")  # Python's own, and installed ones
     # The empty part adds a slash at the end, so that "/lib/python3" isn't taken for a folder that
     # "/lib/python3.12" is in.
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
@@ -437,8 +407,8 @@ def _own_modules() -> list[str]:
 
 
 def _block_count(workers: int) -> int:
-    # Several for each worker, so that a late one holds up little: 1 worker -> 8, 4 -> 16, 10 -> 40.
-    # All their files are open at once, so there is a limit: 100 -> 256, but 300 -> 300.
+    """Return several for each worker, so that a late one holds up little: 1 -> 8, 4 -> 16."""
+    # all their files are open at once, so there is a limit: 100 -> 256, but 300 -> 300
     several_each = min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS)
     return max(FEWEST_BLOCKS, workers, several_each)
 
@@ -452,8 +422,7 @@ class _Connection(NamedTuple):
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
-    # Afterwards the connection is ended, and with it a local cluster. A process that is connected
-    # already, such as a notebook, keeps its connection; `address` is then not looked at.
+    """Connect to Ray, unless this process is connected already, and end that afterwards."""
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray
@@ -461,7 +430,11 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
     if ray.is_initialized():
         yield _Connection(ray, is_own=False)
         return
-    _silence(ray)
+    # Ray would write its own lines among those of this run.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    worker_module = ray._private.worker
+    if hasattr(worker_module, "print_to_stdstream"):
+        worker_module.print_to_stdstream = lambda *_, **__: None
     _connect(ray, address, workers)
     try:
         yield _Connection(ray, is_own=not address)
@@ -470,10 +443,16 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
-    # Without an address, this starts a local cluster. Raises InputError.
+    """Connect to a cluster, or start a local one; raises InputError."""
     cluster: dict[str, Any] = {"address": address}
     if not address:
-        cluster = _local_cluster(workers or 1)
+        cluster = {
+            "address": "local",
+            # each worker counts as one CPU, even if this machine has fewer
+            "num_cpus": max(workers or 1, os.cpu_count() or 1),
+            "include_dashboard": False,
+            "object_store_memory": 100 * 2**20,  # bytes; all that goes through it is small
+        }
     try:
         if address:
             _try_to_reach(address)
@@ -486,27 +465,8 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         raise InputError(f"can't start Ray: {why}") from None
 
 
-def _silence(ray: Any) -> None:
-    # Ray would write its own lines among those of this run.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    worker_module = ray._private.worker
-    if hasattr(worker_module, "print_to_stdstream"):
-        worker_module.print_to_stdstream = lambda *_, **__: None
-
-
-def _local_cluster(workers: int) -> dict[str, Any]:
-    # The arguments of `ray.init` for a cluster of our own with room for these workers. Each counts
-    # as one CPU, even if this machine has fewer.
-    return {
-        "address": "local",
-        "num_cpus": max(workers, os.cpu_count() or 1),
-        "include_dashboard": False,
-        "object_store_memory": 100 * 2**20,  # bytes; all that goes through it is small
-    }
-
-
 def _try_to_reach(address: str) -> None:
-    # Raises OSError where nobody answers within 5 s. "auto" has no port, and isn't tried.
+    """Raise OSError where nobody answers within 5 s; "auto" has no port, and isn't tried."""
     host_and_port = _HOST_AND_PORT.search(address)
     if host_and_port:
         host, port = host_and_port.groups()
@@ -514,7 +474,7 @@ def _try_to_reach(address: str) -> None:
 
 
 def _leave_cluster(ray: Any) -> None:
-    # Where the head's machine was cut off, `ray.shutdown` never returns. So it runs in a thread.
+    """Shut Ray down in a thread, because that never ends where the head was cut off."""
     leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
     leaving.join(LEAVE_SECONDS)
@@ -523,7 +483,7 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    # False where nobody is reached within LOOK_SECONDS, or the address isn't `host:port`.
+    """Return whether `host:port` is reached within LOOK_SECONDS."""
     host, _, port = address.rpartition(":")
     with suppress(OSError, ValueError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
@@ -535,7 +495,7 @@ async def _listens(address: str) -> bool:
 
 
 def _room(ray: Any) -> str:
-    # GPUs are named where it has any; nodes that are gone don't count.
+    """Return what is free, in words; GPUs are named where there are any."""
     has = ray.cluster_resources()
     free = ray.available_resources()
     parts = []
