@@ -212,7 +212,7 @@ class Endpoint:
                 refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
-        """Count a fault or rate limit; raises what stops the run once no more is to be hoped."""
+        """Count a fault or rate limit; raises what stops a run once it is given up."""
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
             raise errors.QuotaUsedUp(

@@ -170,7 +170,7 @@ def _tells_all(step: Step) -> bool:
 
 
 def _is_surely_unchanged(image: Image) -> bool:
-    """Return whether nothing speaks for another content of the image's file by now."""
+    """Return whether the image's file has the content of its facts for sure."""
     has_other_facts = kept_facts.get(image.file) != image.facts
     # a young file may have changed without a new time
     return not has_other_facts and not is_young(image.file)

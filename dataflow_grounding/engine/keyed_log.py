@@ -121,7 +121,7 @@ class Vouched:
         return {group for group, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, group_anywhere: str, reply_group: str) -> None:
-        """Set aside the same model's open lines of other addresses, beyond checks here."""
+        """Set aside open lines of the same model at addresses that no check here is about."""
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
             is_of_same_model = standing.group_anywhere == group_anywhere

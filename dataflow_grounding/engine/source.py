@@ -440,9 +440,8 @@ class Source:
         return row_count // self._shard.of  # shards have about as many rows each
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Return a digest of rows and images' states; None if unreadable, or changed since then.
-
-        Times are in ns since 1970. The run may have seen a changed image before or after that.
+        """Return a digest of the rows and their images' states; None if one can't be read, or has
+        changed since a time (ns since 1970): then the run may have seen it before or after that.
         """
         digest = hashlib.sha256()
         try:

@@ -95,7 +95,7 @@ class Vouching:
         self.write("unclear")
 
     def let_speak(self, *, all_read: bool = False) -> None:
-        """Note that replies of this run, or of all, speak for themselves if checks don't."""
+        """Where checks told nothing, let replies of this run, or of all, speak for themselves."""
         if not self._mine.is_unanswered:
             return
         first = 0 if all_read else self._store.first_new

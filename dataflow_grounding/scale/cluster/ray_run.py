@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import (
     BudgetExceeded,
@@ -126,9 +126,9 @@ class RayRun(Run):
         self._started = False  # whether any worker has begun
 
     async def _execute(self) -> None:
-        with _connected(self._address, self._worker_count) as connection:
-            self._ray = connection.ray
-            self._is_own_cluster = connection.is_own
+        with _connected(self._address, self._worker_count) as (ray, is_own_cluster):
+            self._ray = ray
+            self._is_own_cluster = is_own_cluster
             # Without retries: a task that Ray repeats could use what it was granted twice.
             needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
             self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
@@ -413,22 +413,15 @@ def _block_count(workers: int) -> int:
     return max(FEWEST_BLOCKS, workers, several_each)
 
 
-class _Connection(NamedTuple):
-    """The module `ray`, connected to a cluster, and whether that is one that we have started."""
-
-    ray: Any
-    is_own: bool
-
-
 @contextmanager
-def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
-    """Connect to Ray, unless this process is connected already, and end that afterwards."""
+def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
+    """Yield Ray, connected to a cluster for the block, and whether we have started that."""
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray
 
-    if ray.is_initialized():
-        yield _Connection(ray, is_own=False)
+    if ray.is_initialized():  # by a notebook, say: then it stays connected as it is
+        yield ray, False
         return
     # Ray would write its own lines among those of this run.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -437,7 +430,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
         worker_module.print_to_stdstream = lambda *_, **__: None
     _connect(ray, address, workers)
     try:
-        yield _Connection(ray, is_own=not address)
+        yield ray, not address
     finally:
         _leave_cluster(ray)
 
