@@ -12,6 +12,7 @@ from dataflow_grounding._util.paths import plain_path
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
+from dataflow_grounding.data.reviewed import are_as_reviewed, reviewed_path
 from dataflow_grounding.data.rows import check_file_type, read_records, write_rows
 
 S = TypeVar("S", bound="FileStorage")
@@ -190,7 +191,7 @@ class FileStorage:
         return (os.path.dirname(self.first_entry_file_name) or ".", ".")
 
     def begin(self) -> None:
-        """Prepare the file that this step reads. By default, nothing is done."""
+        """Look at the file that this step reads before a run of it. By default, do nothing."""
 
     def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
         """Return this step's rows.
@@ -240,8 +241,6 @@ class ResultsStorage(FileStorage):
     """The storage of a `results_dir`, with a folder for each step: `step_0_…/annotations.jsonl`."""
 
     steps: tuple[str, ...] = ()  # the names of the steps' folders
-    # rewrites what a person reviewed of a step's annotations, whose path it is called with
-    bring_up_to_date: Callable[[str], None] | None = None
     reads: str = ""  # another file in `cache_path` that this step reads
 
     @property
@@ -253,17 +252,23 @@ class ResultsStorage(FileStorage):
 
     @property
     def _reviewed(self) -> str | None:
-        path = f"{os.path.splitext(super().input_path)[0]}.reviewed.jsonl"
+        path = reviewed_path(super().input_path)
         return path if self.operator_step > 0 and os.path.exists(path) else None
 
     def begin(self) -> None:
-        """Bring the reviewed file, if any, up to date: the step before may have run again since.
+        """Refuse a reviewed file that was made of other annotations than the step before has now.
 
-        Then the verdicts of the review are put into that step's new annotations.
+        Raises InputError.
         """
-        if self.bring_up_to_date is not None and self._reviewed:
-            annotations = super().input_path  # of the step before, not reviewed
-            self.bring_up_to_date(annotations)
+        annotations = super().input_path  # of the step before, not reviewed
+        if self.input_path != self._reviewed or are_as_reviewed(annotations):
+            return
+        folder = os.path.dirname(annotations)
+        raise InputError(
+            f"{self.input_path} may be of other annotations than {folder} has now:"
+            f" `dataflowgrounding apply --take-equal {folder}` takes the decisions on equal boxes,"
+            f" or delete {os.path.basename(self.input_path)}"
+        )
 
     def path_of(self, step: int) -> str:
         """Return the file that a step reads: `annotations.jsonl` of the step before."""

@@ -138,9 +138,6 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
         _refuse_as_folder(step.operator.name)
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
-        # The step's storage calls this before it reads the file of the step before, if a person
-        # reviewed that file.
-        step.storage.bring_up_to_date = _bring_up_to_date
     return steps
 
 
@@ -157,12 +154,6 @@ def _refuse_as_folder(name: str) -> None:
     if culprit:
         what = f"a name with a {culprit} names no folder: give it another `name`"
         raise SpecError(f"operator {name!r}: {what}")
-
-
-def _bring_up_to_date(annotations: str) -> None:
-    from dataflow_grounding.review.applying import bring_up_to_date  # once a run
-
-    bring_up_to_date(annotations)
 
 
 def wanted_steps(all_steps: list[Step], wanted: Sequence[str]) -> list[Step]:

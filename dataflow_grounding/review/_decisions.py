@@ -27,6 +27,7 @@ from dataflow_grounding.data.records import (
     parse_line,
 )
 from dataflow_grounding.data.results_folder import annotations_of
+from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.review._judged_pictures import JudgedPicture
 from dataflow_grounding.review._overlay import (
@@ -81,7 +82,7 @@ def review_files(results: str) -> ReviewFiles:
         decisions = os.path.join(os.path.dirname(stem), "reviews.jsonl")
     else:  # x.csv and x.jsonl have separate decisions: x.csv.reviews.jsonl, x.reviews.jsonl
         decisions = f"{stem}.reviews.jsonl"
-    return ReviewFiles(annotations, decisions, f"{stem}.reviewed.jsonl")
+    return ReviewFiles(annotations, decisions, reviewed_path(annotations))
 
 
 class Decisions:

@@ -90,14 +90,6 @@ def file_digest(file: ImageFile) -> str:
     return hashlib.sha256(read_file(file.path)).hexdigest()[:16]
 
 
-def whole_digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

@@ -10,6 +10,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.records import Record, annotated_column
 from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.reviewed import digest_of, note_source
 from dataflow_grounding.data.rows import Row, read_rows, write_rows
 from dataflow_grounding.review._decisions import (
     Decisions,
@@ -24,7 +25,7 @@ from dataflow_grounding.review._overlay import (
 )
 from dataflow_grounding.review._record_view import expressions_of
 from dataflow_grounding.review._standing import DecidedInOtherFiles
-from dataflow_grounding.review.queues import Reviewable, digest_of, records_with_keys
+from dataflow_grounding.review.queues import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of the files that reviewed records can be written to."""
@@ -60,7 +61,9 @@ def apply_decisions(
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
     counts, boxes_left_out = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
-    if not is_own_file:
+    if is_own_file:
+        note_source(files.annotations, decisions.file)
+    else:
         keep_classes(results, path)
     return {
         "reviewed": path,
@@ -142,47 +145,54 @@ def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> N
 
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    """Tell how many boxes equal boxes reviewed in other files; return how many of them it took."""
+    """Tell how many boxes equal reviewed ones of other files; return how many of them it took."""
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
-    equal_boxes, all_boxes = _count_and_take_equal(files, decisions, in_other_files, take)
-    # Where this file has no decisions at all, 0 equal boxes are told, too: that is why nothing can
-    # be applied.
-    if equal_boxes or not decisions.count:
-        how = "taken over" if take else "--take-equal takes these decisions over"
-        share = equal_boxes / all_boxes if all_boxes else 0.0
+    counts = _count_and_take_equal(files, decisions, in_other_files, take)
+    equal = counts["equal"]
+    # Nothing is said where all that is equal is decided here, as after --take-equal.
+    if equal or not counts["equal, but decided"]:
+        how = "there is nothing to take over"
+        if equal:
+            how = "taken over" if take else "--take-equal takes these decisions over"
+        things = "boxes or phrases without a box" if counts["phrases"] else "boxes"
+        all_count = counts["boxes"] + counts["phrases"]
+        share = equal / all_count if all_count else 0.0
         say(
-            f"Note: {equal_boxes:,} of {all_boxes:,} boxes ({share:.0%}) equal boxes that were"
-            f" reviewed in another file, by picture, text and box: {how}"
+            f"Note: {equal:,} of {all_count:,} {things} ({share:.0%}) equal what was reviewed in"
+            f" another file, by picture, text and box: {how}"
         )
     if not take:
         return 0
     decisions.sync()
-    return equal_boxes
+    return equal
 
 
 def _count_and_take_equal(
     files: ReviewFiles, decisions: Decisions, in_other_files: DecidedInOtherFiles, take: bool
-) -> tuple[int, int]:
-    """Return how many boxes equal one of `in_other_files`, and how many boxes there are."""
-    equal_boxes = 0
-    all_boxes = 0
+) -> Counter[str]:
+    """Count boxes, phrases without a box, and those that equal one of `in_other_files`."""
+    counts = Counter[str]()
     for key, record in records_with_keys(files.annotations):
         try:
             expressions = expressions_of(record)
         except BrokenRow:  # it has no phrases that a decision could be on
             continue
-        all_boxes += sum(len(expression["instances"]) for expression in expressions.values())
+        for expression in expressions.values():
+            counts["boxes"] += len(expression["instances"])
+            counts["phrases"] += not expression["instances"]
         decided_here = decisions.standing.review_of(key).outcomes
         found = in_other_files.outcomes_for(record, key, expressions)
         # A decision on a phrase in this file comes first: its boxes don't count as equal.
         undecided = {id: equal for id, equal in found.items() if id not in decided_here}
-        equal_boxes += sum(equal.box_count for equal in undecided.values())
+        for id, equal in found.items():
+            name = "equal" if id in undecided else "equal, but decided"
+            counts[name] += equal.box_count or 1  # 0 is of a phrase without a box
         if take and undecided:
             outcomes = {id: equal.outcome for id, equal in undecided.items()}
             decisions.take_equal(record, key, outcomes)
-    return equal_boxes, all_boxes
+    return counts
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
@@ -198,18 +208,6 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     if not isinstance(items, list):
         return []
     return [item for item in items if isinstance(item, dict)]
-
-
-def bring_up_to_date(annotations: str) -> None:
-    """Write `annotations.reviewed.jsonl` again, after a later run has written the annotations."""
-    files = review_files(annotations)
-    if not os.path.exists(files.reviewed):  # nobody has applied decisions yet
-        return
-    decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
-    _tell_equal_boxes(files, decisions, take=True)
-    if decisions.count:
-        records = (reviewed for _, reviewed in _with_reviewed(files, decisions))
-        write_rows(files.reviewed, records)
 
 
 def _refuse_log(path: str, own: str) -> None:

@@ -10,6 +10,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import joined
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.results_folder import run_of
+from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.review._sampling import (
     draw_gold_items,
     gold_answers,
@@ -18,7 +19,7 @@ from dataflow_grounding.review._sampling import (
     settled_of,
     share_with_bounds,
 )
-from dataflow_grounding.review.queues import Item, Reviewable, digest_of
+from dataflow_grounding.review.queues import Item, Reviewable
 
 _MOST_TOLD = 12
 """Groups of a kind, such as classes, that are listed in a line: those with the most boxes."""

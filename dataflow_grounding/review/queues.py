@@ -23,14 +23,12 @@ from dataflow_grounding.data.records import (
     was_checked,
 )
 from dataflow_grounding.data.results_folder import image_folders_of
+from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.review._decisions import Decisions, review_files
-from dataflow_grounding.review._judged_pictures import (
-    file_name,
-    whole_digest,
-)
+from dataflow_grounding.review._judged_pictures import file_name
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import (
     Expression,
@@ -170,16 +168,6 @@ def _stated_root(image_root: str, decisions: str) -> str:
         return absolute(image_root)
     # Relative to the file of decisions, so that it may be moved together with the pictures.
     return os.path.relpath(image_root, os.path.dirname(decisions) or ".")
-
-
-def digest_of(path: str) -> str | None:
-    """Return the SHA-256 of a file's bytes in hex; None for what is no file or can't be read."""
-    if not os.path.isfile(path):  # a pipe may never end
-        return None
-    try:
-        return whole_digest(path)
-    except OSError:
-        return None
 
 
 def records_with_keys(

@@ -16,6 +16,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import Record, annotated_column, has_id
+from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import page_file
@@ -38,7 +39,7 @@ from dataflow_grounding.review._record_view import (
     why_missing,
 )
 from dataflow_grounding.review._sampling import draw_gold_items, gold_answers
-from dataflow_grounding.review.queues import SHOW_VALUES, Item, Queue, Reviewable, digest_of
+from dataflow_grounding.review.queues import SHOW_VALUES, Item, Queue, Reviewable
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""

@@ -99,7 +99,7 @@ def test_the_same_content_under_another_name_is_taken_if_asked_for(folder: Path)
     (folder / "a.png").rename(folder / "z.png")
     write(folder, row("z.png", image_id="z", caption="A cat there."), row("z.png", B))
     done = command(["apply", str(folder)])
-    told = "1 of 2 boxes (50%) equal boxes that were reviewed in another file"
+    told = "1 of 2 boxes (50%) equal what was reviewed in another file"
     assert (done.code, told in done.err, "--take-equal takes" in done.err) == (2, True, True)
     assert page(folder).next({})["left"] == 2
     assert verdicts(folder) == [[True], [None]]
@@ -109,6 +109,17 @@ def test_the_same_content_under_another_name_is_taken_if_asked_for(folder: Path)
     decide(session, verified=False)  # it is a decision on this file as any other
     assert verdicts(folder) == [[False], [None]]
     assert "equal" not in command(["apply", str(folder), "--take-equal"]).err
+
+
+def test_that_no_box_is_equal_is_said_where_another_file_has_decisions(folder: Path) -> None:
+    write(folder, row(image_id="a"))
+    decide(page(folder))
+    assert command(["apply", str(folder)]).err == ""  # this file alone was reviewed
+    write(folder, row("a.png", B, image_id="a"))
+    decide(page(folder))
+    done = command(["apply", str(folder)])
+    told = "0 of 1 boxes (0%) equal what was reviewed in another file, by picture, text and box:"
+    assert (done.code, told in done.err, "nothing to take over" in done.err) == (0, True, True)
 
 
 def test_a_phrase_of_equal_boxes_is_of_who_decided_last(folder: Path) -> None:

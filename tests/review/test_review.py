@@ -380,16 +380,24 @@ def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_perso
     )
     with open(data, "a") as file:
         file.write(json.dumps({"image_path": "a.png", "caption": "A red thing."}) + "\n")
+    log = (step / "reviews.jsonl").read_bytes()
+    refused = run(*generate, code=2).strip().splitlines()[-1]
+    assert f"than {step} has now: `dataflowgrounding apply --take-equal {step}` takes" in refused
+    assert "or delete annotations.reviewed.jsonl" in refused
+    assert (step / "reviews.jsonl").read_bytes() == log, "nothing is taken by itself"
+    serve(step, who="ann").decide_on(0, ([5, 5, 20, 20], None, True), place=1)
+    run(*generate, code=2)  # that decision isn't in the file that `apply` wrote before
+    told = "2 of 3 boxes or phrases without a box (67%) equal what was reviewed in another file"
+    assert told in run("apply", step, "--take-equal")
     run(*generate)
     assert [row["text"] for row in grounded(tmp_path)] == ["red square", "a cat"]
-    assert len((tmp_path / "out" / "annotations.jsonl").read_text().splitlines()) == 2, (
-        "rows that came since go on too"
-    )
+    [thing] = grounded(tmp_path, 1)
+    assert (thing["text"], thing["instances"][0]["bbox"]) == ("A red thing", [5, 5, 20, 20])
 
 
-def grounded(folder: Path) -> list[dict[str, Any]]:
-    line = (folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    rows: list[dict[str, Any]] = json.loads(line)["expressions"]
+def grounded(folder: Path, record: int = 0) -> list[dict[str, Any]]:
+    lines = (folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    rows: list[dict[str, Any]] = json.loads(lines[record])["expressions"]
     return rows
 
 
