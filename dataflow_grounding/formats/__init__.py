@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.bad_entries import BadEntries
 
 if TYPE_CHECKING:
@@ -198,5 +199,5 @@ def _with_input_errors(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[di
 
 
 def folder_of(path: str) -> str:
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    folder = path if kind_of(path) == "folder" else os.path.dirname(path)
     return folder or "."

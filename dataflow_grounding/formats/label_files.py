@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.terminal import counted, counted_items
@@ -339,6 +340,8 @@ class LabelFormat(PictureFiles):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file."""
+        if is_remote(path):
+            raise InputError(f"{path}: {self.name} is read from this machine alone: copy it here")
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names_file = self._names_file(path, top)
         names = None  # as the file has them: with their keypoints, or by the words of labels

@@ -13,6 +13,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.classes import stated_class_of
 from dataflow_grounding.data.records import dump_text, is_score, name_within, stated_size
@@ -135,7 +136,7 @@ class LabelMe(ReturningFormat):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each file, sorted by name; `path` is a folder of files, or a file."""
-        if os.path.isdir(path):
+        if kind_of(path) == "folder":
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
                 raise InputError(f"{path} has no .json files: name the folder of LabelMe's files")
@@ -289,7 +290,7 @@ def _keyed_expression(
 def _picture_next_to(file: str) -> str:
     """Return the picture that is called as its file: some tools leave its name out."""
     stem, _ = os.path.splitext(file)
-    pictures = [stem + ending for ending in ENDINGS if os.path.exists(stem + ending)]
+    pictures = [stem + ending for ending in ENDINGS if kind_of(stem + ending)]
     if len(pictures) != 1:  # of several, nothing says which one is meant
         raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
     return os.path.basename(pictures[0])
@@ -306,7 +307,7 @@ def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
     by_name = [os.path.join(each, name) for each in (folder, folder_below_labels, "")]
     for candidate in (as_stated, *by_name):
         path = os.path.join(image_root, candidate)
-        if not os.path.isfile(path):
+        if kind_of(path) != "file":
             continue
         is_by_name = candidate != as_stated
         if os.path.isabs(candidate):

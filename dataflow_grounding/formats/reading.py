@@ -92,10 +92,10 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
 
 def file_of(path: str, name: str) -> str:
     """Return the data file `name` in a folder `path`; `path` itself where it is no folder."""
-    if not os.path.isdir(path):
+    if kind_of(path) != "folder":
         return path
     inside = os.path.join(path, name)
-    if os.path.exists(inside):
+    if kind_of(inside):
         return inside
     # Other tools have other names for it: the only file with its ending is taken.
     _, ending = os.path.splitext(name)
@@ -206,7 +206,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """Yield the child elements of an XML file's root, each taken out when the next is asked for."""
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
-        with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+        with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
             if b"<!DOCTYPE" in file.read(2**16):
                 # expat itself stops a later DOCTYPE that would fill the memory.
                 raise ValueError(
@@ -227,7 +227,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
 
 def xml_root(path: str) -> ElementTree.Element:
     """Return an XML file's root element, with its attributes and without its children."""
-    with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
+    with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
         _, root = next(ElementTree.iterparse(file, ("start",)))
         return ElementTree.Element(root.tag, dict(root.attrib))
 

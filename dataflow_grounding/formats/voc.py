@@ -19,6 +19,7 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.paths import joined, kind_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_pictures import FOLDER
@@ -106,9 +107,9 @@ class Voc(PictureFiles):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each XML file of a folder, or of its `Annotations`, sorted by name."""
-        if os.path.isdir(path):
+        if kind_of(path) == "folder":
             annotations = os.path.join(path, self.data_file)
-            folder = annotations if os.path.isdir(annotations) else path
+            folder = annotations if kind_of(annotations) == "folder" else path
             names = files_under(folder, (".xml",), "the folder of VOC's files")
             if not names:
                 raise InputError(f"{path} has no .xml files: name the folder of VOC's files")
@@ -270,8 +271,8 @@ def _picture_of(filename: Element | None, file: str, name: str, image_root: str)
     ]
     endings = ("", *ENDINGS)
     for name_of_picture, folder, ending in product(names, folders, endings):
-        path = os.path.join(folder, name_of_picture + ending)
-        if os.path.isfile(path):
+        path = joined(folder, name_of_picture + ending)
+        if kind_of(path) == "file":
             return os.path.relpath(path, image_root)
     return stated or f"{stem}.jpg"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError, needs_extra
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.bad_entries import count_with_first
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
@@ -334,7 +335,7 @@ def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
 
 
 def _files(path: str, ending: str) -> list[str]:
-    if os.path.isfile(path):
+    if kind_of(path) == "file":
         return [path]
     files = [os.path.join(path, name) for name in files_under(path, (ending,), path)]
     if not files:
