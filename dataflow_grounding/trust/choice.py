@@ -196,6 +196,7 @@ class FormatChoice:
 
     def _measure_missing_frames(self, start: RunStart, earlier: "Calibration") -> Counter[str]:
         """Measure the frames of the run's pictures that the calibration doesn't have."""
+        # Imported here because they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import store_calibration
 

@@ -41,7 +41,6 @@ class OpenReplies:
         # By their pictures' orientation. They are kept until a check has shown that pictures of
         # that orientation are answered as asked.
         self.odd_records: dict[str, list[OddRecord]] = {}
-        self.count_set_aside = 0  # replies that `set_aside` has taken out
         self._known = known
         self._spoken = known.answers  # how many have spoken for themselves
         # Records by age, with whether this run has sent requests for any of their boxes. Otherwise
@@ -114,10 +113,6 @@ class OpenReplies:
         if self._known.answers >= self._spoken + ENOUGH and not self.are_unseen:
             self._spoken = self._known.answers
             self.vouching.let_speak()
-
-    def set_aside(self) -> None:
-        """Have the next run ask again for all that is open."""
-        self.count_set_aside = self.vouching.bad()
 
     def mark(self, message: str, *, sent_alone: bool) -> None:
         """Mark all open records as suspect, or, `sent_alone`, those for which this run has sent."""

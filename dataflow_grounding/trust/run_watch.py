@@ -73,13 +73,12 @@ class RunWatch(BoxWatch):
         self._serving = serving
         self._start = start
         self._is_calibrated = calibrated
-        self._in_memory = start.folder is None
         # A check vouches for this format at this model: here, at this endpoint, or anywhere.
         self._name_here = name_of(serving.identity_there(), asked, form)
         self._name_anywhere = name_of(serving.identity(), asked, form)
 
         self.known = Known(asked)
-        if self._in_memory:  # all runs of this process share what they know
+        if start.folder is None:  # in memory, all runs of this process share what they know
             self.known = known_in_process(serving, self._name_here, asked)
             if not self.known.is_fresh:
                 self.known.restart_counts()
@@ -244,6 +243,7 @@ class RunWatch(BoxWatch):
         known.pictures_checked += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
+        # A miss is asked about three more times before it counts.
         outcome = await probing.check(ask, images, addresses, looks_like)
         # Other records went on meanwhile, and their replies may have proven another format.
         if self.suspicion is None:
@@ -254,7 +254,6 @@ class RunWatch(BoxWatch):
         self._has_been_checked = True
         known.note(outcome)
         if outcome.kind == "misses":
-            self.open.set_aside()
             calibrated = self._is_calibrated
             missed = watch_messages.of_a_miss(self.asked, outcome, calibrated=calibrated)
             self._suspect(missed, sent_alone=True)
@@ -269,14 +268,23 @@ class RunWatch(BoxWatch):
             self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)
 
-    def _suspect(self, message: str, *, sent_alone: bool = False) -> None:
-        """Stop the run, or warn and mark open records: with `sent_alone`, those it has sent for."""
+    def _suspect(self, message: str, *, sent_alone: bool = False, is_certain: bool = True) -> None:
+        """Stop the run, or warn and mark open records: with `sent_alone`, those it has sent for.
+
+        If it `is_certain`, the next run asks again for all that is open. Else replies are set aside
+        for this run alone.
+        """
+        set_aside = 0
+        if is_certain:
+            set_aside = self.open.vouching.bad()
+        else:
+            self.open.vouching.doubt()
         self.suspicion = message
         # This comes first: `_is_mixed` needs what `forget_format` forgets.
         what_became = watch_messages.of_what_became(
             self.known,
-            self.open.count_set_aside,
-            in_memory=self._in_memory,
+            set_aside,
+            in_memory=self._start.folder is None,
             are_mixed=self._is_mixed,
         )
         self.known.forget_format()  # so that the next call in this process checks it again
@@ -300,7 +308,6 @@ class RunWatch(BoxWatch):
             if mixed is None:
                 await self._check_now(ask, image, proven)
             else:  # more than slips explain
-                self.open.set_aside()
                 self._suspect(watch_messages.of_a_mixture(judge, mixed))
         elif looks_like is not None:
             ask.note(ODD_BOXES, f"boxes look like {looks_like}, also when asked for again")
@@ -310,7 +317,6 @@ class RunWatch(BoxWatch):
             count = judge.odd_twice
             are_too_many = count >= LEAST_SAME and count > SAME_SHARE * judge.replies
             if self.suspicion is None and are_too_many:
-                self.open.set_aside()
                 self._suspect(watch_messages.of_many_odd_ones(judge, looks_like))
 
     async def _settle_all(self, ask: Ask, image: Image) -> None:
@@ -332,10 +338,10 @@ class RunWatch(BoxWatch):
                 self.open.let_speak()
             else:
                 unanswered = self.known.silent_checks > 0
-                self.open.vouching.doubt()  # sets all replies aside for this run alone
-                self._suspect(
-                    watch_messages.of_replies_alone(self.asked, looks_like, unanswered=unanswered)
+                message = watch_messages.of_replies_alone(
+                    self.asked, looks_like, unanswered=unanswered
                 )
+                self._suspect(message, is_certain=False)
         likelier = self.judge.newly_certain(orientation) if self.suspicion is None else None
         if likelier is not None:
             what = watch_messages.of_a_likelier_format(self.asked, likelier)
