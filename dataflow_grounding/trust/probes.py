@@ -208,18 +208,26 @@ def _grid(size: Size) -> _Grid:
 
 def _box_in_cell(draw: random.Random, number: int, grid: _Grid, size: Size) -> Bbox:
     """The rectangle of a cell; cells are numbered from 0, row by row."""
+    if draw.random() < 0.5:  # half of the rectangles are wide, the others tall
+        width = draw.uniform(0.6, 0.85)  # as all of these, in parts of the cell
+        height = draw.uniform(0.3, 0.5)
+    else:
+        width = draw.uniform(0.3, 0.5)
+        height = draw.uniform(0.6, 0.85)
     column = number % grid.columns
     row = number // grid.columns
+    # Those of the last column and row reach the picture's edge; all keep away from other edges.
     is_last_column = column == grid.columns - 1
     is_last_row = row == grid.rows - 1
-    place = _drawn_in_cell(draw, at_right=is_last_column, at_bottom=is_last_row)
+    left = 1 - width if is_last_column else draw.uniform(0.05, 0.95 - width)
+    top = 1 - height if is_last_row else draw.uniform(0.05, 0.95 - height)
     cell_width = size[0] / grid.columns
     cell_height = size[1] / grid.rows
-    x2 = round((column + place.left + place.width) * cell_width)
-    y2 = round((row + place.top + place.height) * cell_height)
+    x2 = round((column + left + width) * cell_width)
+    y2 = round((row + top + height) * cell_height)
     # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
-    x1 = min(round((column + place.left) * cell_width), x2 - 1)
-    y1 = min(round((row + place.top) * cell_height), y2 - 1)
+    x1 = min(round((column + left) * cell_width), x2 - 1)
+    y1 = min(round((row + top) * cell_height), y2 - 1)
     return x1, y1, x2, y2
 
 
@@ -247,28 +255,6 @@ def _inset(bbox: Bbox, size: Size) -> Bbox:
         round(INSET * side + inner * edge) for edge, side in zip(bbox, sides, strict=True)
     )
     return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)  # with an area, also in a narrow strip
-
-
-class _InCell(NamedTuple):
-    """Where a rectangle is, in parts of its cell."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-
-
-def _drawn_in_cell(draw: random.Random, *, at_right: bool, at_bottom: bool) -> _InCell:
-    if draw.random() < 0.5:  # half of the rectangles are wide, the others tall
-        width = draw.uniform(0.6, 0.85)
-        height = draw.uniform(0.3, 0.5)
-    else:
-        width = draw.uniform(0.3, 0.5)
-        height = draw.uniform(0.6, 0.85)
-    # Those `at_right` and `at_bottom` reach that edge; all keep away from others.
-    left = 1 - width if at_right else draw.uniform(0.05, 0.95 - width)
-    top = 1 - height if at_bottom else draw.uniform(0.05, 0.95 - height)
-    return _InCell(left, top, width, height)
 
 
 def question_of(
