@@ -108,7 +108,7 @@ class Endpoint:
         return not self.share.allowed
 
     def answered(self, sent_at: float | None = None) -> None:
-        """Note an answer to a request that was sent at a time of the process's clock, or now."""
+        """Note an answer to a request sent at `sent_at`, by the process's clock; None is now."""
         worked_at = time.monotonic() if sent_at is None else sent_at
         # The endpoint worked when the request was sent. So refusals that came before were about
         # their records, and are stored. Later ones may be the endpoint's fault, and stay held.
@@ -143,7 +143,7 @@ class Endpoint:
         self._refusal_times.clear()
 
     def works_again(self, sent_at: float | None = None) -> None:
-        """Forget the faults, and open all places: a request sent then was answered."""
+        """Forget the faults, and open all places: a request sent then, or now, was answered."""
         worked_at = time.monotonic() if sent_at is None else sent_at
         self.worked_at = max(self.worked_at, worked_at)
         self._faults = _Faults()
@@ -403,7 +403,7 @@ class Endpoints:
     def _candidates(
         self, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> list[Endpoint]:
-        """Return the endpoints at which a request waits, even ones that rest until then."""
+        """Return the endpoints at which a request waits for room; some may have to rest first."""
         if endpoint_number is not None:
             return [self.all[endpoint_number]]
         if self.askable(failed):

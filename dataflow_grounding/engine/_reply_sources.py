@@ -114,7 +114,7 @@ class SeenReplies:
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
-        """Note a sample's answer; return whether the same reply came before, for another one."""
+        """Note a sample's answer; return whether another sample got the same reply before."""
         heard = _heard(reply.id, reply.text)
         # answers to other samples: those that are stored, and those of this run
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}

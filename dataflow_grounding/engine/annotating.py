@@ -169,7 +169,7 @@ async def annotated(
     memo: ImageMemo,
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Have the operator annotate the record, until its pictures aren't too large to be sent."""
+    """Have the operator annotate the record; again where its pictures were too large."""
     if ask.asking is not None:
         # An earlier run may have learnt how many bytes a picture may have: use that from the start.
         ask.asking.picture_limit.recall(ask.store)

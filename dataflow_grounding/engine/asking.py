@@ -71,7 +71,6 @@ class _Try:
     key: str  # of the reply in the store
     from_store: bool  # whether an earlier run stored the reply; else it was sent for
     is_check: bool
-    first_rule: str  # the rule that refused the first try's reply; "" for none
 
     @property
     def is_first(self) -> bool:
@@ -193,12 +192,17 @@ class Asking:
             if not lines:
                 takes_stored = False
                 lines = [await self._sent(question, key, by, check)]
-            this_try = _Try(request, by, number, key, takes_stored, check, first_rule)
+            this_try = _Try(request, by, number, key, takes_stored, check)
             try:
                 reply = read_lines(question, lines, number)
             except errors.RecordError as failed:
                 error = failed
             else:
+                error = None
+            if first_rule and number == 2:  # tells whether asking again helps
+                is_read = error is None
+                self._first_replies.add_second(request.task, first_rule, is_read)
+            if error is None:
                 self._note_read(this_try)
                 return reply
             self._note_failed(this_try, error)
@@ -227,10 +231,6 @@ class Asking:
             work.replayed += 1
             self.counts["replayed"] += 1
         self._unreadable.note_read(this_try.request)
-        if this_try.first_rule and this_try.number == 2:
-            # after the first reply was refused by this rule, asking again has helped
-            task = this_try.request.task
-            self._first_replies.add_second(task, this_try.first_rule, is_read=True)
         if this_try.is_first:
             was_sent = not this_try.from_store
             self._first_replies.add(this_try.request, this_try.key, error=None, sent=was_sent)
@@ -242,10 +242,6 @@ class Asking:
             this_try.by.note(error.kind)  # the summary warns of a gateway's cache
         if was_sent:
             self._count_if_unreadable(this_try, error)
-        if this_try.first_rule and this_try.number == 2:
-            # after the first reply was refused by this rule, asking again hasn't helped
-            task = this_try.request.task
-            self._first_replies.add_second(task, this_try.first_rule, is_read=False)
         # With `retry_failed`, a stored reply that failed is asked for again: the new one counts.
         is_asked_again = self.options.retry_failed and not was_sent
         if this_try.is_first and not is_asked_again:

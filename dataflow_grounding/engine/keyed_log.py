@@ -130,7 +130,7 @@ class Vouched:
                 standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
-        """Return a line as it is, with `suspect`, or None, as checks have judged it."""
+        """Return a line as it is, or as a `suspect` one; None if it is set aside."""
         reply_group = line.get("of", "")
         if not isinstance(reply_group, str):  # damaged
             return line
@@ -197,7 +197,7 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the last line of `key`, as judged; since an offset, only this log counts."""
+        """Return a key's last line, as judged; with `since`, only this log's from there on."""
         line = self._own_line(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
         counts_here_alone = since is not None or key == MARK

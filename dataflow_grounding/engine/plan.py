@@ -49,9 +49,7 @@ _WHY_UNSEEN = "it may be there: the endpoint found none of the rectangles in a p
 
 
 def no_marks() -> dict[str, set[Any]]:
-    """Return, by their codes, the records that a run marks at its end, if checks doubt them: none
-    yet.
-    """
+    """Return, by code, which records a run marks at its end if checks doubt them: none yet."""
     return {SUSPECT: set(), UNSEEN: set()}
 
 

@@ -286,6 +286,7 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
     starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
     newest = starts.index(max(starts))
     seen_last = _input_seen_by(runs[newest])
+    stated_first = _alike_in_all(runs[0])
     for folder, run in zip(folders, runs, strict=True):
         seen = _input_seen_by(run)
         if seen != seen_last:
@@ -294,7 +295,9 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
                 f" {folders[newest]} ({seen_last.rows} rows): run both again, then merge; or run"
                 " the same without --shard, which asks nothing again"
             )
-        differing = _differing_settings(run, runs[0])
+        stated = _alike_in_all(run)
+        names = stated.keys() | stated_first.keys()
+        differing = [name for name in names if stated.get(name) != stated_first.get(name)]
         if differing:
             raise InputError(
                 f"{folder} was run with another {min(differing)} than {folders[0]}: run"
@@ -392,13 +395,6 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
                     os.link(path, within(target, path.name))
                 except OSError:  # the file system has no hard links
                     copy_file(str(path), within(target, path.name))
-
-
-def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
-    stated = _alike_in_all(run)
-    stated_first = _alike_in_all(first)
-    names = stated.keys() | stated_first.keys()
-    return [name for name in names if stated.get(name) != stated_first.get(name)]
 
 
 def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:

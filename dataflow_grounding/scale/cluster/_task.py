@@ -88,8 +88,8 @@ class ShardOutcome(NamedTuple):
 
     summary: Summary
     now: Now
-    sent: int  # of the task's Grant
-    usd: float  # of its Grant
+    sent: int  # requests, of the task's Grant
+    usd: float  # of its Grant, too
     wrong: WorkError | None  # what kept the shard from being finished
 
 
