@@ -29,8 +29,8 @@ REASONS = {
     "xyxy": "looks like [x1, y1, x2, y2]: give [x, y, width, height]",
     "too_small": "covers less than a pixel of the image",
 }
-
-
+# Columns of a box that are wrong once its corners have changed.
+SHAPE_COLUMNS = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
 _UNREADABLE = ("not_numbers", "not_finite")  # kinds of problems without four numbers
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that files may have
 
@@ -75,6 +75,14 @@ def labels_as_stored(path: str, size: Size) -> str:
         f"the boxes are of {path!r} without its EXIF orientation, {size[0]} x {size[1]} px:"
         f" {without_tag(path)}"
     )
+
+
+def with_corners(instance: Mapping[str, Any], bbox: list[float]) -> dict[str, Any]:
+    """Return a box with these corners, without SHAPE_COLUMNS where they are others."""
+    kept = dict(instance)
+    if list(instance["bbox"]) != bbox:
+        kept = {name: value for name, value in kept.items() if name not in SHAPE_COLUMNS}
+    return {**kept, "bbox": bbox}
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:

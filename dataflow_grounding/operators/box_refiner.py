@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, without_duplicates
-from dataflow_grounding.boxes.regions import check_stated_size
+from dataflow_grounding.boxes.regions import check_stated_size, with_corners
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import ImageCrop, crop_around
@@ -100,12 +100,8 @@ def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) 
     score = instance.get("score")  # it stays, if there is one
     if score is None:
         score = answer.instances[nearest].get("score")
-    return {
-        **instance,
-        "bbox": [int(edge) for edge in boxes[nearest]],
-        "score": score,
-        "zoomed": True,
-    }
+    moved = with_corners(instance, [int(edge) for edge in boxes[nearest]])
+    return {**moved, "score": score, "zoomed": True}
 
 
 @OPERATOR_REGISTRY.register()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, InputError
 from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp
+from dataflow_grounding.boxes.regions import SHAPE_COLUMNS, with_corners
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     STATUSES,
@@ -34,8 +35,6 @@ from dataflow_grounding.review._record_view import (
 
 # Columns of an expression that are wrong once its text has changed.
 _TEXT_COLUMNS = ("noun_chunk", "caption_span")
-# Columns of a box that are wrong once its corners have changed.
-_SHAPE_COLUMNS = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
 _SAME_SIZE = 0.02  # px: corners that a person drew are rounded to hundredths
 _MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
 _JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, and how
@@ -322,7 +321,7 @@ def _region_of_box(
     is_drawn = instance.get("evidence") == "person"
     item = dict(region)
     if is_drawn:
-        for key in (*_SHAPE_COLUMNS, "score"):  # they were of the pipeline's box
+        for key in (*SHAPE_COLUMNS, "score"):  # they were of the pipeline's box
             item.pop(key, None)
     item.update(judgement)
     if is_drawn:
@@ -549,11 +548,11 @@ def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         # An edge that wasn't moved keeps all its digits.
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
-    columns = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
+    columns = with_corners(old, corners)
     outline = _shifted(old.get("outline"), old["bbox"], corners)
     if outline:
         columns["outline"] = outline
-    return {**columns, "bbox": corners, "score": None, "evidence": "person"}
+    return {**columns, "score": None, "evidence": "person"}
 
 
 def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:

@@ -283,6 +283,19 @@ def test_what_the_crop_does_not_show_stays(photo: str) -> None:
     assert "disagreement" not in one
 
 
+@pytest.mark.parametrize(("shift", "is_kept"), [(0, True), (3, False)])
+def test_an_outline_goes_with_the_box_that_it_was_of(photo: str, shift: int, is_kept: bool) -> None:
+    x1, y1, x2, y2 = (edge + shift for edge in TINY)
+    instance = {"bbox": [x1, y1, x2, y2], "outline": [x1, y1, x2, y1, x1, y2]}
+    row = {"image_path": photo, "expressions": [{"text": "the blue box", "instances": [instance]}]}
+    with LoopbackServer(SeeingModel("xyxy_px"), keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        record = BoxRefiner(serving, check_every=None)(row)
+    [refined] = record["expressions"][0]["instances"]
+    assert (refined["bbox"], refined["zoomed"]) == (TINY, True)
+    assert ("outline" in refined) is is_kept
+
+
 def test_of_several_in_the_crop_the_nearest_is_taken(photo: str) -> None:
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         if request.image_sizes == ((1200, 900),):
