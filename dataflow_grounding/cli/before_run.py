@@ -77,6 +77,9 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     records = counted(figures["records"], "record")
     stored = counted(figures["stored"], "reply")
     yield f"A run asks {figures['asks']}: {records}, {stored} stored. Nothing was sent."
+    if figures["not_counted"]:
+        items = [f"{what} ({step})" for step, what in figures["not_counted"].items()]
+        yield f"Not counted before generate --pilot: {', '.join(items)}."
     if figures["probes"]:
         yield (
             f"Of the requests, {figures['probes']:,} check the box format. Replies that can't be"

@@ -1,6 +1,6 @@
 """What a run will send and cost, before it sends anything: rows times what a row takes.
 
-What a row takes is stated for each task (`_MEANS`), and asked of operators (`requests_for`). Once
+What a row takes is asked of operators (`requests_for`) and stated for each task (`_OUTPUT`). Once
 replies are stored, such as a pilot's, it is what these took. A probe is a request of the run's own,
 about drawn rectangles, which checks that the model still writes boxes in the expected format.
 """
@@ -41,7 +41,9 @@ from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator, texts_of
 from dataflow_grounding.operators.box_checker import BoxChecker
-from dataflow_grounding.operators.box_verifier import USUAL_PHRASES, BoxVerifier
+from dataflow_grounding.operators.box_operator import USUAL_PHRASES
+from dataflow_grounding.operators.box_refiner import BoxRefiner
+from dataflow_grounding.operators.box_verifier import BoxVerifier
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.serving.serving import Serving, Usage
@@ -54,33 +56,23 @@ MOST = 20_000
 """How many records are looked at, at most; of more, a random sample of this size."""
 
 
-class _Mean(NamedTuple):
-    """What a step takes on average, before any of its replies is stored."""
-
-    requests: float  # for a record
-    output: int  # tokens of a reply
-
-
-_USUAL = _Mean(1, 60)  # of an operator that isn't listed
+_USUAL = 60  # tokens of a reply to an operator that isn't listed
 _DATA = 60  # tokens of a request's data, which comes after the prompt
-# By the operator's name. Measured on the ten captions and four pictures with boxes of example_data,
-# with replies of the form that each task asks for: 4 phrases a caption. Steps that ask about what
-# an earlier one has found wrong or small ask nothing there.
-_MEANS = {
-    "expression_extraction": _Mean(1, 95),
-    "grounding": _Mean(1, 95),
-    "tile_grounding": _Mean(1, 25),  # most tiles show nothing of most phrases
-    "caption_grounding": _Mean(1, 190),
-    "image_caption": _Mean(1, 25),
-    "region_expr": _Mean(1, 123),
-    "grounding_expr": _Mean(1, 91),
-    "double_check": _Mean(1, 132),
-    "region_caption": _Mean(1, 84),
-    "box_check": _Mean(1, 93),
-    "negative_phrases": _Mean(1, 53),
-    "box_verification": _Mean(1, 25),
-    "box_refinement": _Mean(0, 25),
-    "missing_search": _Mean(0, 25),
+# Mean tokens of a reply, by the operator's name. Measured on the ten captions and four pictures
+# with boxes of example_data, with replies of the form that each task asks for: 4 phrases a caption.
+_OUTPUT = {
+    "expression_extraction": 95,
+    "grounding": 95,
+    "tile_grounding": 25,  # most tiles show nothing of most phrases
+    "caption_grounding": 190,
+    "image_caption": 25,
+    "region_expr": 123,
+    "grounding_expr": 91,
+    "double_check": 132,
+    "region_caption": 84,
+    "box_check": 93,
+    "negative_phrases": 53,
+    "box_verification": 25,
 }
 
 
@@ -89,7 +81,7 @@ class _StepEstimate:
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
-        self.mean = _mean_of(step.operator)
+        self.output = _output_of(step.operator)
         self.rules = _rules_of(step.operator.serving or run.serving)
         box_format = run.job.box_format
         self._box_instructions = ""
@@ -103,8 +95,8 @@ class _StepEstimate:
         if operator.serving is None:
             return 0
         if not isinstance(operator, Operator):  # another library's: it is taken to ask of each
-            return self.mean.requests
-        return self.mean.requests * operator.requests_for(record)
+            return 1
+        return operator.requests_for(record)
 
     async def of_request(
         self, record: Record, column: str | None, was_column_sent: bool, memo: ImageMemo
@@ -127,7 +119,7 @@ class _StepEstimate:
             requests=1,
             input=beginning_tokens + further_tokens,
             cached=cached_tokens,
-            output=self.mean.output,
+            output=self.output,
         )
 
     def _beginning_tokens(self, sizes: Sequence[Size], rules: TokenRules) -> int:
@@ -177,13 +169,16 @@ class _StepEstimate:
         return round(tokens_of_all / requests)
 
 
-def _mean_of(operator: Any) -> _Mean:
-    mean = _MEANS.get(operator.name, _USUAL)
+def _output_of(operator: Any) -> float:
+    output = _OUTPUT.get(operator.name, _USUAL)
     # A verifier's listed mean is of a request about one phrase. If requests may be about several,
     # each is taken to be about all phrases of a usual record: its reply is that many times as long.
     if isinstance(operator, BoxVerifier) and operator.phrases_per_request > 1:
-        return _Mean(1, USUAL_PHRASES * mean.output)
-    return mean
+        return USUAL_PHRASES * output
+    # A grounder's is of a request about all phrases of a usual record.
+    if isinstance(operator, PhraseGrounder):
+        return output * min(1, operator.phrases_per_request / USUAL_PHRASES)
+    return output
 
 
 def _rules_of(serving: Serving) -> TokenRules | None:
@@ -273,10 +268,30 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "probes": sum(probes),
         "steps": steps_in_json,
         "measured": bool(stored),
+        "not_counted": _not_counted(run, stored),
         "image_rule": _image_rule(run.serving),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
+
+
+def _not_counted(run: SpecRun, stored: dict[str, _StoredReplies]) -> dict[str, str]:
+    """Return, by a step's label, what it may send that no stored reply tells of."""
+    not_counted = {}
+    crops_may_come = False  # from a step so far
+    for step in run.job.steps:
+        operator = step.operator
+        if not isinstance(operator, Operator) or operator.serving is None:
+            continue
+        if isinstance(operator, BoxRefiner):
+            crops_may_come = True
+        asks_no_crops = isinstance(operator, BoxVerifier) and not crops_may_come
+        # A step that had nothing to ask about the pilot's rows has a file, but no reply.
+        has_written = bool(stored) and os.path.exists(step.storage.output_path)
+        is_measured = step.label in stored or has_written
+        if operator.uncounted and not asks_no_crops and not is_measured:
+            not_counted[step.label] = operator.uncounted
+    return not_counted
 
 
 def _refuse_what_cannot_be_estimated(run: SpecRun) -> None:
@@ -413,7 +428,7 @@ def _rows_done_by_step(
 
 
 def _left_of_step(by_means: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
-    """Return what is left if `done` of `rows` were answered; all rows take `by_means` by _MEANS."""
+    """Return what is left if `done` of `rows` were answered; all rows take `by_means`."""
     is_measured = stored.paid.requests > 0 and done > 0
     if not is_measured:  # no reply is stored: all rows are left
         return by_means
@@ -424,7 +439,7 @@ def _left_of_step(by_means: Amount, stored: _StoredReplies, rows: float, done: f
     if reports_tokens or not by_means.requests:
         return measured
     # The endpoint reports no tokens. Requests were counted, and each is taken to have as many
-    # tokens as by _MEANS.
+    # tokens as by the means.
     share_left = measured.requests / by_means.requests
     return by_means * share_left
 

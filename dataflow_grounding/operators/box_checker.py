@@ -78,6 +78,7 @@ class BoxChecker(Operator):
 
     name = "box_check"
     tasks = ("box_check",)
+    uncounted = "enlarged pictures of small boxes, and requests about more than 40 boxes"
     input_keys = {"image": "image_path", "expressions": "expressions", "candidates": COLUMN}
     output_keys = {"output": "expressions", "candidates": COLUMN}
     optional_keys = ("candidates",)
@@ -98,6 +99,8 @@ class BoxChecker(Operator):
             raise SpecError("check_every should be 1 or more, or None")
         self.check_every = check_every
         self.only_negatives = only_negatives
+        if only_negatives:  # these have no boxes
+            self.uncounted = ""
 
     @property
     def box_format(self) -> BoxFormat:

@@ -15,6 +15,8 @@ from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 from dataflow_grounding.trust.choice import FormatChoice, choice_of
 
+USUAL_PHRASES = 4  # that a caption has
+
 
 def is_iou(value: Any) -> bool:
     """Return whether boxes can be compared by a value: an IoU above 0."""

@@ -127,6 +127,7 @@ class BoxRefiner(LooksCloser):
     """
 
     name = "box_refinement"
+    uncounted = "requests about small boxes"
     descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
@@ -138,6 +139,10 @@ class BoxRefiner(LooksCloser):
             return False
         size = open_image(record, self.keys.image).size
         return any(_is_small(bbox, size, self.samples) for bbox in boxes)
+
+    def requests_for(self, record: Record) -> int:
+        """Return 0: how many boxes are small is known once a model has found them."""
+        return 0
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions, with `zoomed: true` in `instances` found in a crop.

@@ -14,13 +14,11 @@ from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, w
 from dataflow_grounding.operators._nearness import reground
 from dataflow_grounding.operators._regrounded import regrounding_of
 from dataflow_grounding.operators._verdicts import note_kinds, update_of, with_spans
-from dataflow_grounding.operators.box_operator import is_iou
+from dataflow_grounding.operators.box_operator import USUAL_PHRASES, is_iou
 from dataflow_grounding.operators.box_refiner import LooksCloser
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Image, open_image
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found
-
-USUAL_PHRASES = 4  # that a caption has
 
 
 @OPERATOR_REGISTRY.register()
@@ -52,6 +50,7 @@ class BoxVerifier(LooksCloser):
     """
 
     name = "box_verification"
+    uncounted = "requests about boxes found in crops"
     input_keys = {**LooksCloser.input_keys, "regions": "regions"}
     optional_keys = ("regions",)
     descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}

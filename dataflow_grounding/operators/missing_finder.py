@@ -54,12 +54,17 @@ class MissingFinder(BoxOperator):
 
     name = "missing_search"
     tasks = ("missing_boxes",)
+    uncounted = "requests for missing boxes"
     descriptions = {"zh": "对核对后认为遗漏的目标再查找一次。"}
 
     def asks(self, record: Record) -> bool:
         """Whether boxes of any expression are missing."""
         expressions = read_expressions(record, self.keys.expressions)
         return any(missing_count(expression) for expression in expressions)
+
+    def requests_for(self, record: Record) -> int:
+        """Return 0: what is missing is known once a judge has looked."""
+        return 0
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions, those with missing boxes with what is found for them.

@@ -142,6 +142,8 @@ class Operator(plan.Annotator, ABC):
     """The tasks that it asks a model, which are the names of their prompts."""
     # what it does, by language; in English, as its docstring begins
     descriptions: ClassVar[Mapping[str, str]] = {}
+    uncounted: str = ""
+    """What it may send beyond `requests_for` and `pictures`, by the boxes that a model finds."""
     serving: Any = None
     """The Serving that it asks; None for one that asks nothing.
 

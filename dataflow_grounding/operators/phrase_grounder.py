@@ -17,6 +17,7 @@ from dataflow_grounding import (
 )
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.operators import ask_and_merge, batched, texts_of
+from dataflow_grounding.operators.box_operator import USUAL_PHRASES
 from dataflow_grounding.serving import check_counts
 from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 
@@ -82,11 +83,10 @@ class PhraseGrounder(BoxOperator):
 
     def requests_for(self, record: Record) -> int:
         """Return one for each answer and each `phrases_per_request` phrases of the record."""
-        chunks = 1  # where an earlier step is to find the expressions
+        phrases = USUAL_PHRASES  # where an earlier step is to find the expressions
         if self.keys.expressions in record:
-            expressions = read_expressions(record, self.keys.expressions)
-            chunks = max(1, ceil(len(expressions) / self.phrases_per_request))
-        return self.samples * chunks
+            phrases = len(read_expressions(record, self.keys.expressions))
+        return self.samples * max(1, ceil(phrases / self.phrases_per_request))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions with `instances` and `status`, from several answers `disagreement`.

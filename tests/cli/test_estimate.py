@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.engine.budget import listed_price
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.token_rules import TokenRules
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.answers import Answers
 from tests.support.labelled import Box, Labelled, labelled
+from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.gold import GoldAnswers
+from tests.support.stand_ins.seeing_model import COLORS, draw
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
@@ -196,6 +201,140 @@ def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(
         assert workplace.run().code == 0
         sent = server.count() - before
     assert abs(estimated - sent) <= 0.05 * sent
+
+
+def drawn(place: Workplace, count: int, small_share: float) -> None:
+    """Pictures of two to four boxes of a colour, some of them small, with captions that name them."""
+    chance = random.Random(0)
+    rows = []
+    for number in range(count):
+        boxes: dict[str, list[Bbox]] = {}
+        for cell, color in enumerate(chance.sample(sorted(COLORS), chance.randint(2, 4))):
+            width, height = chance.randint(60, 150), chance.randint(60, 180)
+            if chance.random() < small_share:
+                width, height = 16, 12
+            x1, y1 = 320 * (cell % 2) + chance.randint(2, 165), 240 * (cell // 2)
+            y1 += chance.randint(2, 55)
+            boxes[color] = [(x1, y1, x1 + width, y1 + height)]
+        draw(str(place.folder / f"{number}.png"), (640, 480), boxes)
+        names = ", ".join(f"the {color} box" for color in boxes)
+        rows.append({"image_path": f"{number}.png", "caption": f"Hanging on the wall: {names}"})
+    place.rows(rows)
+
+
+def seen_by(model: ErringModel) -> Answers:
+    """Answers of a model that finds what a caption of `drawn` names."""
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        if request.task != "expression_extraction":
+            return model(request)
+        caption = request.input["caption"]
+        names = caption.partition(": ")[2].split(", ")
+        expressions = [{"text": name, "noun_chunk": name} for name in names]
+        return {"cleaned_caption": caption, "expressions": expressions}
+
+    return answers
+
+
+ZOOM_AND_CHECK = {
+    "vlm.box_format": "xyxy_1000",
+    "vlm.on_suspect_boxes": "warn",
+    "vlm.prices": {"input": 1.0, "cached_input": 0.25, "output": 4.0},
+    "workflow.zoom": True,
+    "workflow.check": True,
+}
+
+
+def is_near(estimated: float, taken: float, share: float = 0.2) -> bool:
+    return abs(estimated - taken) <= share * taken
+
+
+def test_zoom_and_check_are_foreseen_where_nothing_is_small_or_missing(
+    workplace: Workplace,
+) -> None:
+    drawn(workplace, 30, small_share=0)
+    workplace.settings |= ZOOM_AND_CHECK
+    with LoopbackServer(seen_by(ErringModel())) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        before = told(workplace)
+        done = workplace.run("--pilot", "10")
+        assert done.code == 0, done
+        after_pilot = told(workplace)
+        done = workplace.run()
+        assert done.code == 0, done
+    assert len(before["not_counted"]) == 3
+    assert after_pilot["not_counted"] == {}
+    taken = cost(workplace, "--json").summary
+    assert before["requests"] == taken["requests"] == 3 * 30
+    assert after_pilot["requests"] == 3 * 20
+    assert is_near(before["tokens"]["input"], taken["tokens"]["input"])
+    assert 0.5 <= before["tokens"]["output"] / taken["tokens"]["output"] <= 2
+    assert is_near(before["cost_usd"], taken["cost_usd"], 1 / 3)
+
+
+def test_what_depends_on_found_boxes_is_named_before_a_pilot_and_counted_after_it(
+    workplace: Workplace,
+) -> None:
+    drawn(workplace, 60, small_share=0.25)
+    workplace.settings |= ZOOM_AND_CHECK
+    model = ErringModel(Errors(missing=0.1, accuracy=0.92))
+    with LoopbackServer(seen_by(model)) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        before = told(workplace)
+        text = command(["estimate", "-e", str(workplace.spec())]).out
+        assert workplace.run("--pilot", "20").code == 0
+        after_pilot = told(workplace)
+        sent_by_pilot = server.count()
+        done = workplace.run()
+        assert done.code == 0, done
+        sent = server.count() - sent_by_pilot
+    assert before["not_counted"] == {
+        "step2_box_refinement": "requests about small boxes",
+        "step3_box_check": "enlarged pictures of small boxes, and requests about more than 40 boxes",
+        "step4_missing_search": "requests for missing boxes",
+    }
+    assert "Not counted before generate --pilot: requests about small boxes (step2_" in text
+    taken = {step["step"]: step for step in cost(workplace, "--json").summary["steps"]}
+    for step in before["steps"]:
+        of_step = taken[step["step"]]
+        if step["step"] not in before["not_counted"]:
+            assert step["requests"] == of_step["requests"]
+            assert is_near(step["tokens"]["input"], of_step["tokens"]["input"])
+            assert 0.5 <= step["tokens"]["output"] / of_step["tokens"]["output"] <= 2
+            assert is_near(step["cost_usd"], of_step["cost_usd"], 1 / 3)
+    assert taken["step2_box_refinement"]["requests"] > 20
+    assert after_pilot["not_counted"] == {}
+    assert is_near(after_pilot["requests"], sent)
+    for name in ("input", "output"):
+        assert is_near(after_pilot["tokens"][name], done.summary["tokens"][name]), name
+    assert is_near(after_pilot["cost_usd"], done.summary["cost_usd"])
+
+
+def test_a_step_added_after_a_pilot_is_named(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.many(6)
+    assert workplace.run("--pilot", "3").code == 0
+    assert told(workplace)["not_counted"] == {}
+    assert list(told(workplace, **{"workflow.zoom": True})["not_counted"]) == [
+        "step2_box_refinement"
+    ]
+    verified = told(workplace, **{"workflow.verify": "reground"})
+    assert verified["not_counted"] == {}
+    of_negatives = told(workplace, **{"workflow.negatives": 2})  # its check sees no boxes
+    assert of_negatives["not_counted"] == {}
+    both = told(workplace, **{"workflow.verify": "reground", "workflow.zoom": True})
+    assert list(both["not_counted"]) == ["step2_box_refinement", "step3_box_verification"]
+
+
+def test_a_captions_phrases_take_several_requests_where_one_takes_few(workplace: Workplace) -> None:
+    drawn(workplace, 6, small_share=0)
+    workplace.settings |= {**ZOOM_AND_CHECK, "workflow.phrases_per_request": 2}
+    estimated = told(workplace)["steps"][1]
+    with LoopbackServer(seen_by(ErringModel())) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().code == 0
+    taken = cost(workplace, "--json").summary["steps"][1]
+    assert (estimated["requests"], taken["requests"]) == (12, 12)
+    assert 0.5 <= estimated["tokens"]["output"] / taken["tokens"]["output"] <= 2
 
 
 def test_each_listed_class_is_verified_by_a_request(
