@@ -4,8 +4,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from itertools import chain, islice
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import InputError, errors_as
-from dataflow_grounding._util.paths import absolute, joined
+from dataflow_grounding._util.paths import absolute, joined, names_in
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
     Range,
@@ -153,6 +153,7 @@ _set_option = click.option(
 )
 _ANNOTATIONS_FILE = "annotations.jsonl"
 _RUN_FILE = "run.json"
+_UNPACKED = ".unpacked"  # pictures of the data, until all records are read
 _ROOT_TO_NAME = "name the right folder as --image-root"
 
 
@@ -210,8 +211,6 @@ def import_(
         if os.path.exists(file):
             raise InputError(f"{file} is there already: choose another folder")
     source = _source_format(format, options, strict)
-    if not source.pictures:  # else the format names the folder for pictures in the data itself
-        source.pictures = out
     # Reading the records also sets `preamble`, `passed_over`, `bad` and `remarks` of `source`.
     count, remarks_on_records = _import_records(path, source, folder, annotations)
     _write_about_import(path, format, source, folder, out)
@@ -248,14 +247,34 @@ def _import_records(
         writer = RowWriter(annotations)
     try:
         with closing(writer):  # which removes the file, unless it was committed
-            remarks = _write_records(writer, path, source, folder)
-            _refuse_if_empty(path, source, writer.count)
+            with _pictures_at_end(source, out):
+                remarks = _write_records(writer, path, source, folder)
+                _refuse_if_empty(path, source, writer.count)
             writer.commit()
     except BaseException:  # also Ctrl-C
-        if is_new_folder:  # else it may have something of others
-            shutil.rmtree(out, ignore_errors=True)  # with pictures that were unpacked there
+        if is_new_folder:
+            with suppress(OSError):  # it may have something of others by now
+                os.rmdir(out)
         raise
     return writer.count, remarks
+
+
+@contextmanager
+def _pictures_at_end(source: Format, out: str) -> Iterator[None]:
+    """Let `source` unpack pictures into a folder aside, and put them in place after the block."""
+    target = source.pictures or out
+    aside = os.path.join(out, _UNPACKED)
+    shutil.rmtree(aside, ignore_errors=True)  # of an import that was killed
+    source.pictures = aside
+    try:
+        yield
+        with errors_as(InputError, f"can't write into {target}"):
+            for name in names_in(aside):
+                place = os.path.join(target, name)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                shutil.move(os.path.join(aside, name), place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_records(writer: RowWriter, path: str, source: Format, folder: str) -> list[str]:

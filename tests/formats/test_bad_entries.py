@@ -20,8 +20,8 @@ import pytest
 from dataflow_grounding import InputError
 from dataflow_grounding.formats import read
 from tests.formats.data import draw, records_of
-from tests.support.labelled import Box, Labelled, labelled, region
-from tests.support.workplace import Done, command
+from tests.support.labelled import Box, Labelled, labelled, region, saved
+from tests.support.workplace import Done, command, tar_of
 
 SIDES = {"width": 64, "height": 48}
 MOST = 5
@@ -296,6 +296,32 @@ def test_fewer_than_half_are_refused_and_half_are_not(
         assert done.code == code, done
         assert ("3 of 5 entries can't be read: " in done.err) == (code == 2)
         assert (tmp_path / verb).exists() == (code == 1)
+
+
+@pytest.mark.parametrize("earlier", [[], ["pictures/mine.png", "notes.txt"]])
+@pytest.mark.parametrize(("bad", "code"), [(2, 2), (1, 1)])
+def test_a_refused_shard_leaves_nothing_in_a_folder_that_is_there(
+    bad: int, code: int, earlier: list[str], tmp_path: Path
+) -> None:
+    record = {"image_path": "a.png", **SIDES, "expressions": []}
+    draw(tmp_path, [record])
+    rows = [json.dumps(record).encode(), *([b"{}"] * bad)]
+    members = []
+    for number, content in enumerate(rows):
+        members.append((f"{number}.png", (tmp_path / "a.png").read_bytes()))
+        members.append((f"{number}.json", content))
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in earlier:
+        saved(out / name, "mine")
+    done = run("import", "webdataset", tar_of(tmp_path / "a.tar", members), out)
+    assert done.code == code, done
+    expected = {out / name for name in earlier}
+    if code == 1:
+        [record] = records_of(out)
+        expected |= {out / name for name in ("annotations.jsonl", "run.json", record["image_path"])}
+    folders = {path.parent for path in expected} - {out}
+    assert {*out.rglob("*")} == expected | folders
 
 
 @pytest.mark.parametrize(("bad", "code"), [(50, 2), (49, 1)])
