@@ -19,8 +19,8 @@ from dataflow_grounding.cli.arguments import (
     pilot_option,
     spec_option,
 )
-from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import STATUSES, read_object
+from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.data.results_folder import run_in
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -199,7 +199,6 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     try:
         with progress("results are written; making the report", summary.done, silent) as tell:
             page, _ = report_folder(run.spec.results_dir, on_progress=tell)
-            bucket.send(page)
             summary.shown.report = page
     except GroundingError as error:
         say(f"Warning: no report: {error}")
@@ -281,9 +280,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
 
 def _sustained_in_pilot(results_dir: str) -> int:
     """How many requests at once the endpoint sustained, as the pilot noted it in `run.json`."""
-    with bucket.copied(results_dir, "run.json") as folder:
-        run = read_object(os.path.join(folder, "run.json"))
-    sustained = run.get("sustained_concurrency")
+    sustained = run_in(results_dir).get("sustained_concurrency")
     if not isinstance(sustained, int) or not 0 < sustained <= _MOST_WORKERS:
         raise SpecError(
             f"no pilot in {results_dir}: first run generate with --pilot N --set-from pilot"

@@ -1,10 +1,11 @@
 """`merge`: what shards left, put together."""
 
+import os
+
 import click
 
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
-from dataflow_grounding.data import bucket
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.scale.merging import merge as merge_shards
 
@@ -29,8 +30,7 @@ def merge(results: str, no_report: bool, as_json: bool) -> int:
     else:
         lines.append(f"no results were written: see {summary['failures_file']}")
     if summary["done"] and not no_report:
-        page, _ = report_folder(bucket.local(results))
-        bucket.send(page)
+        page, _ = report_folder(os.path.dirname(summary["annotations"]))
         lines.append(f"report: {page}")
     answer(as_json, summary, lines)
     if not summary["failures"]:  # counts by kind, also of records that were written

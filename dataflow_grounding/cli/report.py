@@ -52,6 +52,5 @@ def report(
             copies=copies,
             on_progress=tell,
         )
-        bucket.send(path, ".html", ".js", ".webp", ".jpg", ".txt")
     lines = [f"{path}: {counted(record_count, 'record')}"]
     answer(as_json, {"report": path, "records": record_count}, lines)

@@ -1,9 +1,13 @@
 """The border to buckets (s3://, gs://): results there are worked on in a folder of this machine.
 
-`local` names that folder; `fill` brings what it lacks. While a run is `in_step`, its replies are
-sent every few seconds, and its files at the end, when they are whole. `copied` is for commands that
-only read. All other modules know of folders alone; what they say of the folder is said of the
-address (`show_as`). In the code, here is the folder on this machine, and there is the bucket.
+`local` names that folder; `fill` brings what it lacks. While a run is `in_step`, its replies and
+the files of steps that have ended are sent every few seconds, and all other files at the end.
+`copied` is for commands that only read. Who calls these names a folder or an address, and works on
+a folder of this machine; what is said of that folder is said of the address (`show_as`). In the
+code, here is the folder on this machine, and there is the bucket.
+
+A run puts a claim there: a random id. Where another id is there later, another run has begun since,
+and has taken the bucket over. Then this one sends no file any more.
 
 A log of replies only grows, and a store can't append to a file. So a log is sent in parts: there,
 `.ckpt/replies/{writer}-{offset}.jsonl` holds the lines of a writer's log from an offset in bytes
@@ -86,6 +90,9 @@ class _Bucket:
         self.folder_in_words = f"{os.path.basename(root)} in {os.path.dirname(root)}"
         self._system, self._path = place_of(address)  # fsspec's file system, and the path in it
         self.writer = self._name_as_writer()
+        self._claim_path = posixpath.join(subfolder, CKPT, "claim")
+        # What this process has put there: b"" if it has run nothing there.
+        self._claim: bytes = _buckets[root]._claim if root in _buckets else b""
         _buckets[root] = self
         show_as(root, address)
 
@@ -141,6 +148,23 @@ class _Bucket:
     def remove(self, path: str) -> None:
         self.call(path, lambda system, there: system.rm_file(there))
 
+    def put_claim(self) -> bytes:
+        """Put a new claim there; return the one that was there before."""
+        claim_before = self.read(self._claim_path)
+        claim = f"{self.writer} {token_hex(8)}\n".encode()
+        self.write(self._claim_path, claim)
+        self._claim = claim
+        return claim_before
+
+    def refuse_if_taken_over(self) -> None:
+        """Raise TakenOver where another run has put its claim there."""
+        if not self._claim:
+            return
+        claim_there = self.read(self._claim_path)
+        # Without any claim, somebody has removed the files there, but no other run has begun.
+        if claim_there not in (self._claim, b""):
+            raise TakenOver.of(self.address)
+
     def fetch(self, *paths: str) -> None:
         """Bring files here; one that isn't there is passed over."""
         with errors_as(InputError, f"can't read {self.address}", again=True):
@@ -192,6 +216,8 @@ class _Bucket:
         for path, version in versions_to_bring.items():
             new_states[path] = _State(state_of(self.here(path)), version)
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
+            # Results without it count as somebody else's.
+            os.makedirs(self.here(self.subfolder, CKPT), exist_ok=True)
             # Files that are gone there have no state any more, so that `send_changes` sends them.
             self._keep_synced_states(new_states)
 
@@ -254,12 +280,19 @@ class _Bucket:
 
     def send_changes(self, *endings: str) -> None:
         """Send the files of the subfolder that have changed here; `endings` choose among them."""
+        states: dict[str, list[int]] = {}
+        for path, state in self._states_here().items():
+            if not endings or path.endswith(endings):
+                states[path] = state
+        self.send_changed(states)
+
+    def send_changed(self, states: dict[str, list[int]]) -> None:
+        """Send those of these files that have changed here."""
         synced_states = self._synced_states()
         changed_states: dict[str, list[int]] = {}  # by path
-        for path, state in self._states_here().items():
+        for path, state in states.items():
             is_unchanged = path in synced_states and synced_states[path].here == state
-            has_ending = not endings or path.endswith(endings)
-            if has_ending and not is_unchanged:
+            if not is_unchanged:
                 changed_states[path] = state
         # run.json is sent last: whoever finds it there finds all the files that it names.
         run_file = os.path.join(self.subfolder, "run.json")
@@ -273,9 +306,9 @@ class _Bucket:
             self._keep_synced_states(synced_states)
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; return by path the version of each there."""
-        with self.failing_to_write():
-            return dict(zip(paths, in_threads(self._put, paths), strict=True))
+        """Send files; return by path the version of each there. Raises OSError, TakenOver."""
+        self.refuse_if_taken_over()
+        return dict(zip(paths, in_threads(self._put, paths), strict=True))
 
     def failing_to_write(self) -> errors_as:
         what = f"all is kept in {self.folder_in_words}, but can't write {self.address}"
@@ -287,8 +320,21 @@ class _Bucket:
 
     def _states_here(self) -> dict[str, list[int]]:
         """Return by path the state of each file here that the bucket has or is to have."""
+        return self._states_of(Path(self.here(self.subfolder)).rglob("*"))
+
+    def whole_files_here(self) -> dict[str, list[int]]:
+        """Return by path the state of each file of rows or facts that a run has put in place."""
+        # Their writers put them in place whole. Of other files, such as labels for each picture, a
+        # step that is at work may have written half.
+        folder = Path(self.here(self.subfolder))
+        paths = [folder / CKPT / CALIBRATION]
+        for path in folder.iterdir():
+            paths += path.iterdir() if _STEP.fullmatch(path.name) else [path]
+        return self._states_of(path for path in paths if path.name.endswith(_ROWS))
+
+    def _states_of(self, paths: Iterable[Path]) -> dict[str, list[int]]:
         states: dict[str, list[int]] = {}
-        for path in Path(self.here(self.subfolder)).rglob("*"):
+        for path in paths:
             path_in_root = path.relative_to(self.root).as_posix()
             if self._is_shared(path_in_root):
                 state = state_of(str(path))
@@ -318,17 +364,11 @@ _SizeAtOffset: TypeAlias = dict[int, int]
 
 
 class _Replies:
-    """The replies of a bucket, brought to and sent from its working folder.
-
-    A run that sends puts a claim there first: a random id. If the claim is another one later,
-    another run has begun there since, and has taken the bucket over.
-    """
+    """The replies of a bucket, brought to and sent from its working folder."""
 
     def __init__(self, bucket: _Bucket) -> None:
         self._bucket = bucket
-        self._claim = f"{bucket.writer} {token_hex(8)}\n".encode()
         self._folder = posixpath.join(bucket.subfolder, CKPT)
-        self._claim_path = f"{self._folder}/claim"
         self._log = bucket.here(self._folder, "replies.jsonl")
         # A listing may not show the newest parts yet. Of these writers it is known that they have
         # sent some, so that their parts are also asked for by name.
@@ -341,14 +381,9 @@ class _Replies:
     def claim(self) -> None:
         """Put this run's claim there, and remember whose was there before."""
         with errors_as(InputError, f"can't write {self._bucket.address}", again=True):
-            claim_before = self._bucket.read(self._claim_path).split()  # the writer, a random id
-            if claim_before:
-                self._known_writers.add(claim_before[0].decode(errors="replace"))
-            self._bucket.write(self._claim_path, self._claim)
-
-    def is_taken_over(self) -> bool:
-        claim_there = self._bucket.read(self._claim_path)  # b"" after somebody removed all files
-        return claim_there not in (self._claim, b"")
+            claim_before = self._bucket.put_claim().split()  # the writer, a random id
+        if claim_before:
+            self._known_writers.add(claim_before[0].decode(errors="replace"))
 
     def bring(self) -> None:
         """Add all replies that are stored there to the logs here, which are never replaced."""
@@ -470,45 +505,52 @@ class _Run:
     def _send_now_and_then(self) -> None:
         """Send every SEND_SECONDS; a failure is told once, and followed by longer pauses."""
         wait = SEND_SECONDS
+        sent: dict[str, list[int]] = {}  # the states of whole files that were sent
         while not self._is_over.wait(wait):
             try:
-                if self._replies.is_taken_over():
-                    self._taken_over()
                 # Also after it was taken over: these replies were paid for, and they go into a log
                 # of its own, which no other run writes.
                 self._replies.send()
+                self._bucket.refuse_if_taken_over()
+                states = self._bucket.whole_files_here()
+                if states != sent:
+                    self._bucket.send_changed(states)
+                    sent = states
                 wait = SEND_SECONDS
-            except OSError as error:
+            except TakenOver:
+                self._taken_over()
+            except (OSError, StorageFailed) as error:
                 is_first_failure = wait == SEND_SECONDS
                 if is_first_failure:
                     self._say_that_it_waits(error)
                 wait = min(2 * wait, _WAIT_SECONDS)
 
-    def _say_that_it_waits(self, error: OSError) -> None:
+    def _say_that_it_waits(self, error: OSError | StorageFailed) -> None:
         bucket = self._bucket
-        say(
-            f"Warning: can't write {bucket.address}: {error.strerror or error}; replies are kept in"
-            f" {bucket.folder_in_words} meanwhile"
-        )
+        if isinstance(error, OSError):
+            say(
+                f"Warning: can't write {bucket.address}: {error.strerror or error}; all is kept in"
+                f" {bucket.folder_in_words} meanwhile"
+            )
+        else:
+            say(f"Warning: {error}")
 
     def end(self, stopped: BaseException | None) -> None:
-        """Send what is left: of a run that was stopped replies and `.json` files alone.
+        """Send what is left: of a run that was stopped replies and whole files alone.
 
         Raises TakenOver where another run has the folder now, whose files must stay: only replies
         are sent then. Raises StorageFailed, which is only said where the run was stopped.
         """
-        endings: tuple[str, ...] = ()  # all files
-        if stopped is not None:
-            endings = (".json",)  # other files may be half of a step's
         try:
             with self._bucket.failing_to_write():
-                is_taken_over = self._replies.is_taken_over()
                 self._replies.send()
-            if is_taken_over:
-                self._taken_over()
-                raise TakenOver.of(self._bucket.address)
-            self._bucket.send_changes(*endings)
+                if stopped is None:
+                    self._bucket.send_changes()
+                else:
+                    self._bucket.send_changed(self._bucket.whole_files_here())
         except StorageFailed as error:
+            if isinstance(error, TakenOver):
+                self._taken_over()
             if stopped is None:
                 raise
             was_stopped_by_this = str(error) == str(stopped)  # then the command says it at its end
@@ -642,13 +684,15 @@ def send(path: str, *endings: str) -> None:
     """Send what is new in the working folder that a path is in."""
     bucket = _bucket_of(path)
     if bucket is not None:
-        bucket.send_changes(*endings)
+        with bucket.failing_to_write():
+            bucket.send_changes(*endings)
 
 
 def send_files(*paths: str) -> None:
     bucket = _bucket_of(paths[0])
     if bucket is not None:
-        bucket.send(*[os.path.relpath(path, bucket.root) for path in paths])
+        with bucket.failing_to_write():
+            bucket.send(*[os.path.relpath(path, bucket.root) for path in paths])
 
 
 def bring(*paths: str) -> str:
@@ -664,6 +708,7 @@ def remove(path: str) -> None:
     bucket = _bucket_of(path)
     if bucket is not None:
         with suppress(OSError):
+            bucket.refuse_if_taken_over()
             bucket.remove(os.path.relpath(path, bucket.root))
 
 

@@ -50,11 +50,16 @@ def run_of(results: str) -> dict[str, Any]:
     folder = absolute(joined(folder_of_results(results), ""))
     # A step's folder has no run.json, but the run's folder above it has one.
     for candidate in (folder, os.path.dirname(folder)):
-        path = joined(candidate, RUN_JSON)
-        run = read_object(path) if kind_of(path) else {}
+        run = run_in(candidate)
         if run:
             return run
     return {}
+
+
+def run_in(folder: str) -> dict[str, Any]:
+    """Return what `run.json` in a folder says; else {}."""
+    path = joined(folder, RUN_JSON)
+    return read_object(path) if kind_of(path) else {}
 
 
 def folder_of_results(results: str) -> str:

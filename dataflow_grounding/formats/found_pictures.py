@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.paths import joined
 from dataflow_grounding.data.records import path_of
 from dataflow_grounding.formats.imported import COLUMN
@@ -63,7 +62,7 @@ def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
 
 def _found(folder: str, subfolders: Sequence[str], stated: str) -> str:
     """Return the picture's path from `folder`; the stated one if it is in no subfolder."""
-    if not stated or "://" in stated or is_remote(folder):
+    if not stated or "://" in stated:
         return stated
     with_slashes = stated.replace("\\", "/")
     for name in dict.fromkeys((stated, with_slashes)):

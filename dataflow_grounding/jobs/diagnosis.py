@@ -12,9 +12,7 @@ from typing import Any, TypeVar
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
+from dataflow_grounding.data.results_folder import run_in, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
 from dataflow_grounding.engine.unreadable import has_unreadable_counts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
@@ -91,8 +89,7 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     """Return a sentence on the last run's unreadable replies; "" if they were few."""
-    with bucket.copied(spec.results_dir, RUN_JSON) as folder:
-        run = read_object(os.path.join(folder, RUN_JSON))
+    run = run_in(spec.results_dir)
     vlm_then: dict[str, Any] = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
     asking_then = vlm_then.get("asking") or "auto"
     # A run of another model, or with another form of asking, says nothing of the spec's replies.

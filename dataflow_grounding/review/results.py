@@ -126,7 +126,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         _write_run_file(run_file, run_summary, storage)
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
-    bucket.send(page)  # to the folder's address, where it is in a store
+    bucket.send(page)  # and what else was written, where the folder is of a bucket
     summary.shown.report = page
 
 
@@ -196,6 +196,7 @@ def report_folder(
         copies=copies,
         on_progress=on_progress,
     )
+    bucket.send(path, ".html", ".js", ".webp", ".jpg", ".txt")  # where the folder is of a bucket
     return path, shown_records
 
 

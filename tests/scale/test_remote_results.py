@@ -23,6 +23,9 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
+from dataflow_grounding._util.errors import TakenOver
+from dataflow_grounding.data import bucket
+from dataflow_grounding.review import publish
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
 from tests.support.store import BUCKET, FaultyStore, faulty_store
@@ -306,27 +309,81 @@ def test_a_machine_that_comes_back_leaves_what_it_ran_last(
     assert run.run().summary["already_complete"]
 
 
+class Two(Pipeline):
+    def __init__(self, run: Elsewhere, server: LoopbackServer) -> None:
+        self.storage = FileStorage(str(run.place.input), run.address)
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        self.extractor, self.grounder = ExpressionExtractor(serving), PhraseGrounder(serving)
+
+    def forward(self) -> None:
+        self.extractor.run(self.storage.step(), input_caption_key="caption")
+        self.grounder.run(self.storage.step())
+
+
+STEP_FILES = ["dataflow_cache_step_step1.jsonl", "dataflow_cache_step_step2.jsonl"]
+
+
 def test_a_pipeline_in_python_keeps_its_cache_there(
     run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Two(Pipeline):
-        def __init__(self) -> None:
-            self.storage = FileStorage(str(run.place.input), run.address)
-            serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-            self.extractor, self.grounder = ExpressionExtractor(serving), PhraseGrounder(serving)
-
-        def forward(self) -> None:
-            self.extractor.run(self.storage.step(), input_caption_key="caption")
-            self.grounder.run(self.storage.step())
-
-    first = Two().run()
+    first = Two(run, server).run()
     asked = server.count()
-    there = run.there("dataflow_cache_step_step2.jsonl")
+    there = run.there(STEP_FILES[1])
     assert first.done == there.count(b"\n") == ROWS
     monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
-    assert Two().run(resume_step=1).done == ROWS
+    assert Two(run, server).run(resume_step=1).done == ROWS
     assert server.count() == asked
-    assert run.there("dataflow_cache_step_step2.jsonl") == there
+    assert run.there(STEP_FILES[1]) == there
+
+
+def test_a_steps_file_is_sent_when_the_step_has_ended(
+    run: Elsewhere, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "SEND_SECONDS", 0.2)
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    step_files = [f"{step}/annotations.jsonl" for step in STEPS]
+    in_second_step = ROWS + 5
+    meanwhile(slow, in_second_step, lambda: wait_until(lambda: step_files[0] in run.names()))
+    assert run.run(**{"workflow.stream": False}).code == 0
+    assert {*step_files} <= {*run.names()}
+    assert run.left() == run.alone()
+
+
+def test_a_run_that_is_stopped_sends_the_files_of_steps_that_have_ended(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine goes on with them."""
+    monkeypatch.setattr(bucket, "SEND_SECONDS", HANGING)  # so that nothing is sent before the stop
+    run.place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.stream": False}
+    stopped = run.run(**{"workflow.max_requests": ROWS + 5})
+    assert stopped.code == 3, stopped
+    sent = run.names()
+    assert f"{STEPS[0]}/annotations.jsonl" in sent
+    assert f"{STEPS[1]}/annotations.jsonl" not in sent
+    assert json.loads(run.there("run.json"))["state"] == "stopped"
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    done = run.run(**{"workflow.steps": ["1"]})
+    assert (done.code, server.count()) == (0, 2 * ROWS), done
+    assert run.left() == run.alone()
+
+
+def test_a_run_that_was_taken_over_sends_no_page(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it has ended before another one began. Each publishes what it has of other rows."""
+    first = Two(run, server)
+    summary = first.run()
+    FileStorage(str(run.place.input), run.address)  # the same folder once more
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    run.place.many(4)
+    others = Two(run, server)
+    publish(others.run(), others.storage)
+    files = {name: run.there(name) for name in run.names()}
+    assert files["annotations.jsonl"].count(b"\n") == 4
+    assert "report.html" in files
+    with pytest.raises(TakenOver, match=f"another run has taken over {run.address}"):
+        publish(summary, first.storage)
+    assert {name: run.there(name) for name in run.names()} == files
 
 
 def test_replies_that_only_this_machine_has_stay(
