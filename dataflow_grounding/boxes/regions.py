@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, SizeDiffers
+from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.boxes.coordinates import to_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.data.records import Record, is_box, is_number, path_of, stated_size
+from dataflow_grounding.data.records import Record, is_box, is_number, stated_size
 
 # The column of a record that says why the files that it was made from can't be read.
 SEED_ERROR = "seed_error"
@@ -41,8 +42,8 @@ def check_labels_were_read(record: Record) -> None:
         raise BrokenRow(record[SEED_ERROR])
 
 
-def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
-    """Raise SizeDiffers where a record states another size than the upright image's, `size`."""
+def check_stated_size(record: Mapping[str, Any], size: Size, file: str) -> None:
+    """Raise SizeDiffers where a record states another size than the upright image's in `file`."""
     stated = stated_size(record)
     if stated is None or stated == size:
         return
@@ -52,29 +53,24 @@ def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
         f" {size[0]} x {size[1]} px"
     )
     if stated == size[::-1]:  # as of a picture that EXIF turns by 90 degrees
-        raise SizeDiffers(
-            f"{differs}: if its EXIF orientation turns it, {without_tag(path_of(record))}"
-        )
+        raise SizeDiffers(f"{differs}: if its EXIF orientation turns it, {without_tag(file)}")
     raise SizeDiffers(
         f"{differs}: give the picture that they were drawn in, or its own width and height if they"
         " fit it"
     )
 
 
-def without_tag(path: str) -> str:
+def without_tag(file: str) -> str:
     """Return what to do about boxes of a picture as it is stored, without its EXIF orientation."""
-    return (
-        f"remove that tag with exiftool -Orientation= {shlex.quote(path)} (turning the picture"
-        " makes them wrong)"
-    )
+    command = "exiftool -Orientation= "
+    if file.isprintable():  # else no line can hold it as it is
+        command += shlex.quote(absolute(file))
+    return f"remove that tag, and don't turn the picture: {command}"
 
 
 def labels_as_stored(path: str, size: Size) -> str:
     """Return what is wrong with labels that state the size of a picture as it is stored."""
-    return (
-        f"the boxes are of {path!r} without its EXIF orientation, {size[0]} x {size[1]} px:"
-        f" {without_tag(path)}"
-    )
+    return f"the boxes are of {path!r} without its EXIF orientation, {size[0]} x {size[1]} px"
 
 
 def with_corners(instance: Mapping[str, Any], bbox: list[float]) -> dict[str, Any]:

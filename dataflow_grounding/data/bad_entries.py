@@ -37,12 +37,16 @@ class BadEntries:
         self._read = 0  # entries that aren't bad
         self._objects_left_out = 0  # since `marked` was called last
 
-    def note(self, why: str) -> None:
-        """Take in that an entry is left out. Raises ImportRefused where that ends the import."""
+    def note(self, why: str, remedy: str = "") -> None:
+        """Take in that an entry is left out. Raises ImportRefused where that ends the import.
+
+        `remedy` says what to do. It isn't cut as `why` is.
+        """
+        after = f": {remedy}" if remedy else ""
         if self._stops:
-            raise ImportRefused(why)
+            raise ImportRefused(f"{why}{after}")
         self.count += 1
-        why = " ".join(why.split())[:_MOST_LETTERS]
+        why = " ".join(why.split())[:_MOST_LETTERS] + after
         if len(self.named) < _MOST_NAMED:
             self.named.append(why)
         if self._take:
@@ -57,10 +61,10 @@ class BadEntries:
         self._objects_left_out += 1
         self.note(why)
 
-    def note_picture(self, why: str) -> None:
+    def note_picture(self, why: str, remedy: str = "") -> None:
         """Take in that a picture is left out, as one entry with the objects noted before."""
         self._objects_left_out = 0
-        self.note(why)
+        self.note(why, remedy)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return a record with the number of objects that were left out since the last one."""

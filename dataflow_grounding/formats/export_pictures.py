@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
 from dataflow_grounding._util.paths import is_absolute, path_within
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.boxes.regions import labels_as_stored
+from dataflow_grounding.boxes.regions import labels_as_stored, without_tag
 from dataflow_grounding.data.records import (
     name_within,
     path_of,
@@ -42,10 +42,10 @@ class Picture(NamedTuple):
     header: Header | None = None
 
 
-def _other_size(name: str, stated: Size, header: Header) -> BrokenRow:
+def _other_size(name: str, stated: Size, header: Header, file: str) -> BrokenRow:
     """Return the error for a record that states another size than its picture's."""
     if stated == header.stored_size:  # that is before EXIF turns it
-        return BrokenRow(labels_as_stored(name, stated))
+        return BrokenRow(f"{labels_as_stored(name, stated)}: {without_tag(file)}")
     return BrokenRow(
         f"{name!r} has {header.size} pixels, but the record is about a picture of {stated}"
     )
@@ -106,7 +106,7 @@ class ExportPictures:
                 return Picture(name, stated)
             raise
         if stated is not None and stated != header.size:
-            raise _other_size(name, stated, header)
+            raise _other_size(name, stated, header, path)
         self._refuse_replaced(name, path)
         if self._images != "reference":
             return Picture(name, header.size, path, header)

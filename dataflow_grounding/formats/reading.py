@@ -27,7 +27,7 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_input
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.boxes.regions import labels_as_stored
+from dataflow_grounding.boxes.regions import labels_as_stored, without_tag
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
@@ -470,7 +470,11 @@ def complete_rows(
         entry_place = bad.place
         with entry_errors(where, bad):
             if not format.measures:  # else the sizes come from the pictures
-                _check_sides(record, folder, entry_place or where)
+                as_stored = _labelled_as_stored(record, folder)
+                if as_stored is not None:
+                    why, remedy = as_stored
+                    bad.note_picture(f"{entry_place or where}: {why}", remedy)
+                    continue
             completed, counts = _completed(record, empty_is_background, where, entry_place, bad)
             format.passed_over.update(counts)
             bad.read(_entries_in(completed))
@@ -504,22 +508,21 @@ def _completed(
         return _complete_row(record, empty_is_background)
 
 
-def _check_sides(record: Record, folder: str, where: str) -> None:
-    """Raise InputError where EXIF turns a picture whose sides are stated as before that turn.
-
-    Its boxes are those of the unturned picture then, and would be wrong here.
-    """
+def _labelled_as_stored(record: Record, folder: str) -> tuple[str, str] | None:
+    """Return what is wrong and what to do where sides are stated as before EXIF turns a picture."""
     stated = stated_size(record)
     may_be_remote = waits(path_of(record), (folder,))  # it isn't fetched for that
     if stated is None or may_be_remote:
-        return
+        return None
     try:
-        header = _picture_header(folder, record.get("image_path"), where)
-    except InputError:  # an import does without the picture
-        return
+        file = find_file(record.get("image_path"), (folder,))
+        header = _header_at(file)
+    except (RecordError, InputError):  # an import does without the picture
+        return None
     is_turned = header.stored_size != header.size
     if is_turned and stated == header.stored_size:
-        raise InputError(f"{where}: {labels_as_stored(path_of(record), stated)}")
+        return labels_as_stored(path_of(record), stated), without_tag(file.path)
+    return None
 
 
 def _entries_in(record: Mapping[str, Any]) -> int:

@@ -128,7 +128,8 @@ class BoxChecker(Operator):
     def look_over(self, record: Record) -> None:
         """Raise SizeDiffers where the record's boxes are in a picture of another size."""
         if any_has_boxes(self._asked_about(record).values()):
-            check_stated_size(record, open_image(record, self.keys.image).size)
+            image = open_image(record, self.keys.image)
+            check_stated_size(record, image.size, image.file.path)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions with `verified`, `verification` and, of boxes that go, `rejected`.

@@ -152,7 +152,7 @@ class BoxRefiner(LooksCloser):
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        check_stated_size(record, image.size)
+        check_stated_size(record, image.size, image.file.path)
         refined: list[dict[str, Any]] = []
         for expression in expressions:
             refined.append(await self._refine(expression, image, ask))

@@ -101,7 +101,7 @@ class BoxVerifier(LooksCloser):
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        check_stated_size(record, image.size)
+        check_stated_size(record, image.size, image.file.path)
         if self.region_iou is not None:
             return await self._on_regions(record, image, expressions, self.region_iou, ask)
         with_boxes = [expression for expression in expressions if expression["instances"]]

@@ -47,7 +47,7 @@ class CaptionGenerator(Operator):
         if record.get("regions"):
             # A later step, which describes the regions, would raise the same, but after the caption
             # was paid for.
-            check_stated_size(record, image.size)
+            check_stated_size(record, image.size, image.file.path)
         more_input = {}  # of the request, next to the picture
         if self.serving.needs_labels:  # the embedded one, which makes the caption of the regions
             box_format = find_box_format(self.serving.box_format, self.serving.model)

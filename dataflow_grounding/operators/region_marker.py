@@ -123,10 +123,10 @@ class RegionMarker(BoxWatching):
         That is BrokenRow where any box can't be used, which a run would leave out, and SizeDiffers
         where the boxes are in a picture of another size.
         """
-        size = open_image(record, self.keys.image).size
-        given = read_given_boxes(record.get(self.keys.bbox), size)
+        image = open_image(record, self.keys.image)
+        given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is not None:
-            check_stated_size(record, size)
+            check_stated_size(record, image.size, image.file.path)
             if given.problems:
                 raise BrokenRow(given.report())
 
@@ -196,7 +196,7 @@ class RegionMarker(BoxWatching):
         given = read_given_boxes(record.get(self.keys.bbox), image.size)
         if given is None:
             return None
-        check_stated_size(record, image.size)
+        check_stated_size(record, image.size, image.file.path)
         if not given.boxes:
             raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
         return _RowBoxes(given, record[self.keys.bbox], proposed_by=None)

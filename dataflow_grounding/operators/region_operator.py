@@ -73,7 +73,8 @@ class RegionOperator(Operator):
         Raises BrokenRow where they can't be read.
         """
         if read_regions(record, self.keys.regions):
-            check_stated_size(record, open_image(record, self.keys.image).size)
+            image = open_image(record, self.keys.image)
+            check_stated_size(record, image.size, image.file.path)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds what `described` returns.
@@ -83,7 +84,7 @@ class RegionOperator(Operator):
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         if regions:
-            check_stated_size(record, image.size)
+            check_stated_size(record, image.size, image.file.path)
         return await self.described(record, image, regions, ask)
 
     @abstractmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import PIL.Image
@@ -12,7 +14,7 @@ import pytest
 
 from dataflow_grounding.formats import read
 from tests.formats.data import boxes_of, command, record, records_of, succeeds
-from tests.support.labelled import Box, Labelled, labelled
+from tests.support.labelled import Box, Labelled, labelled, saved
 from tests.support.opened import opened
 
 STORED, UPRIGHT = (64, 48), (48, 64)
@@ -90,6 +92,15 @@ def test_a_trainer_gets_an_upright_copy_or_nothing(images: str, run: Path, tmp_p
     assert boxes_in(tmp_path / "back") == [BOX, BOX]
 
 
+EXIFTOOL = """
+import sys
+import PIL.Image
+_, option, path = sys.argv
+assert option == "-Orientation="
+with PIL.Image.open(path) as picture:
+    picture.save(path, exif=b"", quality=100, subsampling=0)
+"""
+
 OUTLINE = [10.0, 6.0, 34.0, 6.0, 22.0, 20.0]  # whose box is BOX
 
 
@@ -107,25 +118,29 @@ def test_an_outline_is_of_the_upright_picture_too(format: str, run: Path, tmp_pa
     assert (back["width"], back["height"]) == UPRIGHT
 
 
+@pytest.mark.parametrize("name", ["a.jpg", f"{'long ' * 40}/Anna's  {'photo' * 30}.jpg"])
 def test_labels_of_the_picture_as_stored_are_left_out_with_the_line_that_helps(
-    tmp_path: Path,
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
-    photo(data / "a.jpg")
+    photo(data / name)
     photo(data / "b.jpg", orientation=1)  # whose labels are right
-    seen = red_box(data / "a.jpg", as_shown=False)
-    pictures = [Labelled(name, [Box("mug", *seen)], STORED) for name in ("a.jpg", "b.jpg")]
-    path = labelled(data, "coco", pictures, classes=["mug"], drawn=False)
+    seen = red_box(data / name, as_shown=False)
+    pictures = [Labelled(each, [Box("mug", *seen)], STORED) for each in (name, "b.jpg")]
+    path = labelled(data, "coco", pictures, classes=["mug"], drawn=False).relative_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
     done = command("import", path, "--format", "coco", "-o", out)
     assert done.code == 1, done
     [line] = [each for each in (done.out + done.err).splitlines() if "exiftool" in each]
-    assert "remove that tag with exiftool -Orientation= a.jpg (turning the picture makes" in line
+    assert "remove that tag, and don't turn the picture: exiftool -Orientation= " in line
     assert boxes_in(out) == [seen]  # of b.jpg
-    with PIL.Image.open(data / "a.jpg") as picture:  # as exiftool would
-        picture.save(data / "a.jpg", exif=b"", quality=100, subsampling=0)
+    tool = saved(tmp_path / "bin/exiftool", f"#!{sys.executable}\n{EXIFTOOL}")
+    tool.chmod(0o755)
+    pasted = line[line.index("exiftool ") :]
+    subprocess.run(["/bin/sh", "-c", pasted], env={"PATH": str(tool.parent)}, cwd="/", check=True)
     succeeds("import", path, "--format", "coco", "-o", tmp_path / "mended")
     assert boxes_in(tmp_path / "mended") == [seen, seen]
-    assert red_box(data / "a.jpg", as_shown=True) == seen
+    assert red_box(data / name, as_shown=True) == seen
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])

@@ -287,7 +287,7 @@ def sized_coco(place: ReferringPlace, width: int, height: int) -> None:
     ("sides", "why"),
     [
         ((1024, 1024), "the boxes are in a picture of 1024 x 1024 px, the file is 640 x 480 px"),
-        ((480, 640), "remove that tag with exiftool -Orientation= a.png"),
+        ((480, 640), "remove that tag, and don't turn the picture: exiftool -Orientation= /"),
     ],
     ids=["another picture's", "not turned"],
 )
