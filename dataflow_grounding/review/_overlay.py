@@ -364,7 +364,8 @@ def reviewed_expression(
         _adapt_to_text(after, old, others)
     _check_verdict(id, wanted)
     status, wanted_boxes = _status_and_boxes(id, wanted)
-    size = _size_of_picture(record)
+    # Without boxes the picture isn't looked for: others wait for the lock of reviews.jsonl.
+    size = _size_of_picture(record) if wanted_boxes else None
     instances = []
     for wanted_box in wanted_boxes:
         _check_verdict(id, wanted_box)
@@ -463,7 +464,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    """Return whether the record's expressions have `verified`, which older pipelines left out."""
+    """Return whether expressions have `verified`; older pipelines left it out of unchecked ones."""
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.review._decisions import review_files
@@ -17,6 +18,7 @@ from dataflow_grounding.review._overlay import version_of
 from dataflow_grounding.review._record_view import expressions_of
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
+from tests.support.opened import opened
 from tests.support.workplace import command
 
 BOXES = {
@@ -677,6 +679,18 @@ def test_a_file_for_training_has_no_rejected_boxes_and_the_reviewed_one_has_all(
     assert command(["apply", str(folder), "-o", str(both), "--keep-rejected"]).code == 0
     [record] = map(json.loads, both.read_text().splitlines())
     assert len(record["expressions"]) == 2
+
+
+def test_a_decision_without_a_box_reads_no_size_of_the_picture(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("dog", "A"), phrase("cat"), image_path="a.png")
+    Image.new("RGB", (200, 150)).save(folder / "a.png")
+    times_opened = []
+    for id, box in (("a#1", None), ("a#0", "A"), ("a#1", None)):
+        with opened() as names:
+            assert not decided(folder, id, judged(box))["error"]
+        times_opened.append(names["a.png"])
+    _, with_box, without_box = times_opened  # the first one takes the picture's digest, too
+    assert without_box == with_box - 1
 
 
 def test_a_drawn_box_is_cut_to_its_picture(tmp_path: Path) -> None:
