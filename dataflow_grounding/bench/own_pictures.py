@@ -87,7 +87,11 @@ def _found_in(folder: str, name: str) -> str:
 
 
 def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
-    """Return the mean F1 of a picture's phrases, at IoU 0.5; 0 for one that isn't answered."""
+    """Return the mean F1 of a picture's phrases, at IoU 0.5; one that isn't answered has 0.
+
+    A phrase that names nothing in the picture has 1 if it is answered without boxes, else 0.
+    Further phrases in the answer don't count.
+    """
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:
         boxes = boxes_by_text.setdefault(expression["text"], [])

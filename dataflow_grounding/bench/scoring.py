@@ -42,7 +42,7 @@ def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return {"all": figures of all pictures, "kinds": {"crowd": figures of these, …}}."""
-    # Their own paths start from different folders.
+    # Gold and run then have one name for a picture: their own paths start from other folders.
     right = [_with_path_of_id(record) for record in gold]
     answered = [_with_path_of_id(record) for record in records]
     answered += _empty_answers_for_failed(answered, right)

@@ -497,7 +497,7 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    """Split `settings`, those of `_writing_options`, into a selection and the format's options."""
+    """Write an export; the `settings` of `_writing_options` are a selection and format options."""
     select = _selection(settings)
     options = {}
     for name, value in settings.items():

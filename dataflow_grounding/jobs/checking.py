@@ -66,7 +66,7 @@ class Findings:
 
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
-    """Return all that is wrong with a spec and with what it names, and what is good to know."""
+    """Return what is wrong with a spec and what it names, and remarks on both; nothing is sent."""
     findings = Findings()
     run: SpecRun | None = None
     with findings.taking():

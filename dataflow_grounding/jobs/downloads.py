@@ -175,7 +175,7 @@ class Fetcher:
 
 
 async def _body_of(response: "aiohttp.ClientResponse", no_picture: str) -> bytes:
-    """Return at most MAX_BYTES, because a server may send without end."""
+    """Return the body. Raises BrokenRow above MAX_BYTES, because a server may send without end."""
     data = bytearray()
     async for part in response.content.iter_chunked(CHUNK):
         data += part

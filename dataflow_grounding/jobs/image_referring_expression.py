@@ -270,13 +270,13 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
     """Return the columns that steps make: they aren't taken over from the user's annotations."""
     steps_now = [all_steps[number] for number in numbers]
-    later_steps = all_steps[numbers[-1] + 1 :]
+    later_steps = all_steps[numbers[-1] + 1 :]  # a later run may go on with them
     making_steps = [*steps_now, *later_steps]
     columns: set[str] = set()
     for step in making_steps:
         if step.storage.operator_step < CHECK:  # the check and later steps only change columns
             columns.update(step.operator.writes().values())
-    columns.discard("regions")
+    columns.discard("regions")  # steps only change it
     return Made(sorted(columns), [step.label for step in making_steps])
 
 

@@ -20,7 +20,7 @@ FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both":
 
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer:
-    """Return what writes an output format's further files, and removes those of a legacy format."""
+    """Return what writes a format's further files; unless it is legacy, it removes legacy ones."""
     if FORMATS.get(name) == "unified":  # it has no further files
         return _remove_legacy
     if FORMATS.get(name) == "legacy":

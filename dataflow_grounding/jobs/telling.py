@@ -16,7 +16,7 @@ from dataflow_grounding.trust.box_watch import BoxWatch
 
 
 def tell(operators: Sequence[Operator], block: PipelineBlock, servings: Sequence[Serving]) -> None:
-    """Tell operators what a block states, where none of their own words, by `with_words`, do."""
+    """Tell operators what a block states; their own words stay, and all that it doesn't state."""
     prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
     stated = block.data.model_dump(include={"glossary", "classes"})
     definitions = {**stated.get("glossary", {}), **definitions_of(stated.get("classes", ()))}

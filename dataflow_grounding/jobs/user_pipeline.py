@@ -63,7 +63,7 @@ def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    """Refuse settings that don't fit the class's signature. It isn't made for that."""
+    """Refuse settings that don't fit the class's signature; no instance is made to find out."""
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"

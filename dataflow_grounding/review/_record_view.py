@@ -239,7 +239,7 @@ def boxes_of_same_thing(
 def _mark_same_things(
     expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
 ) -> None:
-    """Give a thing's surest box "same": [2, 3], the others' expressions, and those "shownAs": 0."""
+    """Mark the boxes of each thing that has several, because a page shows the surest alone."""
     index_of_expression = {id: index for index, id in enumerate(rows)}
     for place, (surest, *others) in boxes_of_same_thing(rows).items():
         if place != surest:  # the map has the thing once for each of its boxes
@@ -247,6 +247,7 @@ def _mark_same_things(
         id_of_surest, box_index = surest
         index_of_surest = index_of_expression[id_of_surest]
         surest_box = expressions[index_of_surest]["instances"][box_index]
+        # such as [2, 3], if expressions 2 and 3 have the others
         surest_box["same"] = [index_of_expression[id] for id, _ in others]
         for id, box_index in others:
             box = expressions[index_of_expression[id]]["instances"][box_index]

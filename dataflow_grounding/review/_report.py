@@ -143,11 +143,11 @@ class _Written:
         self.marked.update(marks)
 
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
-        """Return the figures of the page; `failed` are the run's images that aren't done."""
+        """Return the figures of the page; `failed` is how many of the run's images aren't done."""
         counts = Counter(self.counts)
         counts["changed"] = self.marked["changed"]
         counts["failures"] = failure_count
-        # `failed` may be less: a failed check is a failure, too, but its image is done.
+        # `failed` may be less than `failure_count`, which counts failed checks of done images, too.
         if isinstance(failed, int) and failed > 0:
             # So far `images` counts the records shown, which were done. With those that failed it
             # is the number of images in the run's summary.
@@ -286,7 +286,7 @@ def _index_row(
 
 
 def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[Any]:
-    """Return ["red cup", 4], words and class, ["red cups", 4, 2] with two boxes, or more.
+    """Return a phrase's words, class and number of boxes: ["red cups", 4, 2]. A last 1 is left out.
 
     In ["red cups", 4, 2, [[0, 3]]] the first box is of a thing that the record's phrase 3 has a
     surer box of: that one is shown in its place.

@@ -42,6 +42,7 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
 
 def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
     index_of_record = attrgetter("record")
+    # A record is then read once for all its items, of which it may have thousands.
     return groupby(sorted(items, key=index_of_record), index_of_record)
 
 

@@ -145,12 +145,12 @@ def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> N
 
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    """Tell how many boxes equal reviewed ones of other files; return how many of them it took."""
+    """Tell how much equals what was reviewed in other files; return how much of it was taken."""
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
     counts = _count_and_take_equal(files, decisions, in_other_files, take)
-    equal = counts["equal"]
+    equal = counts["equal"]  # boxes, and phrases without a box
     # Nothing is said where all that is equal is decided here, as after --take-equal.
     if equal or not counts["equal, but decided"]:
         how = "there is nothing to take over"
@@ -211,8 +211,8 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    """Refuse decisions that `review` itself wrote, here or on another machine, as in `own`."""
-    for row in read_rows(path):
+    """Refuse decisions that `review` itself wrote; `own` is this review's file, for the message."""
+    for row in read_rows(path):  # it may be of a review on another machine
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
             continue

@@ -350,7 +350,11 @@ class Queue:
         return self._next_shown(self.items, start, most)
 
     def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
-        """Return shown items for a page of the grid, and `start` of the next, in pages' order."""
+        """Return up to `most` shown items for a page of the grid, and `start` of the next page.
+
+        `start` is an index in the order of pages, not in `items`. The show `empty` has pages of
+        phrases without a box, all others have pages of boxes.
+        """
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)
         boxes, next_start = self._next_shown(self._boxes_of_pages, start, most)

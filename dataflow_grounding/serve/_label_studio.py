@@ -163,10 +163,11 @@ def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]
 
 
 def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
-    """Of {"result": [{"type": "textarea", "to_name": "image", "value": {"text": ["a cup"]}}]}."""
+    """Return what people wrote about the image in annotations, drafts or a request's context."""
     texts: list[str] = []
     for holder in holders:
         regions = holder.get("result") if isinstance(holder, Mapping) else None
+        # a region: {"type": "textarea", "to_name": "image", "value": {"text": ["a cup"]}}
         for region in regions or []:
             is_of_image = region.get("to_name") == config.image
             if region.get("type") != "textarea" or not is_of_image:

@@ -32,7 +32,10 @@ from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
 
 class Engine:
-    """Grounds pictures as they come, all with one store of replies, one budget and one limit."""
+    """Grounds pictures as they come, all with one store of replies, one budget and one limit.
+
+    It has to be made while the lock of the run's folder is held.
+    """
 
     def __init__(self, run: SpecRun, pictures: Pictures, timeout: float) -> None:
         self._run = run

@@ -34,7 +34,7 @@ def timeout_at(tier: str, stated: float | None, usual: float) -> float:
 
 
 def needs_at(tier: str, key: str, timeout: float) -> list[str]:
-    """Return advice if requests at flex have less time than they may take; `key` is its setting."""
+    """Return advice if `timeout`, of the setting `key`, is less than a request at flex may take."""
     if not tier or timeout >= FLEX_TIMEOUT:
         return []
     return [

@@ -117,7 +117,13 @@ def error_of(
     said: str = "",  # after the status, such as "inside a 200"
     address: str = "",  # the message asks whether `/v1` is missing from it
 ) -> errors.GroundingError:
-    """Return what an answer means: its words go before what the status alone would mean."""
+    """Return what an answer means: its words go before what the status alone would mean.
+
+    - EndpointRefused where all requests fail like this one, NoCredit for want of money
+    - RateLimited or ServerOverloaded, with the wait that is asked for, from a busy endpoint
+    - ServerFault for a fault that may pass, Redirected for a status below 400
+    - PictureTooLarge for too many bytes, else RequestRefused
+    """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     their_words = excerpt(_message(error, details), LONGEST_MESSAGE)  # what the answer says
     our_message = f"{where} answered {status}"  # of the error that is returned, or its beginning
@@ -229,10 +235,10 @@ def error_of_success(
 
 
 class _Advice(NamedTuple):
-    """What to do where all requests fail. Unless `certain`, a run stops only after some such."""
+    """What to do where all requests fail."""
 
     text: str
-    certain: bool
+    certain: bool  # if not, a run that has had answers stops only after some such in a row
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:

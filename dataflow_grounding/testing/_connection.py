@@ -34,7 +34,7 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
 async def read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[Head, bytes]:
-    """Raises BadRequest for one that isn't read, IncompleteReadError if the client has left."""
+    """Return head and body. Raises BadRequest, and IncompleteReadError if the client has left."""
     try:
         head_bytes = await reader.readuntil(b"\r\n\r\n")
         head, version = _head_of(head_bytes)

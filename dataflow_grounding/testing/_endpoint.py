@@ -258,7 +258,7 @@ def _key_or_path(request: ReceivedRequest) -> str:
 
 
 def _headers_on_waiting(fault: Fault) -> dict[str, str]:
-    """In seconds, or as a date, next to the date of now."""
+    """Return when to try again: in seconds, or as a date next to the date of now."""
     if fault.retry_after is None:
         return {}
     if fault.http_date:

@@ -132,7 +132,8 @@ def open_objects(schema: Any, *context: str) -> Iterator[str]:
 
 
 def _schemas_in(schema: dict[str, Any]) -> Iterator[tuple[list[str], Any]]:
-    """Each after the keys to it. Only these members hold any: a name may look like one."""
+    """Yield the schemas that a schema holds, each after the keys to it."""
+    # Only these members hold any: a name or a default value may look like one.
     yield ["items"], schema.get("items")
     for key in ("properties", "anyOf", "$defs"):
         parts = schema.get(key)
