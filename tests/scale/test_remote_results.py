@@ -190,6 +190,18 @@ def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
     assert done.summary["requests"] == whole.summary["requests"] - server.count()
 
 
+def test_a_pilot_on_another_machine_says_how_many_workers_to_set(
+    run: Elsewhere, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    refused = run.run("--set-from", "pilot")
+    assert (refused.code, f"no pilot in {run.address}" in refused.err) == (2, True), refused
+    assert run.run("--pilot", "4", "--set-from", "pilot").code == 0
+    monkeypatch.setenv("DF_WORK_FOLDER", str(run.place.folder / "another machine"))
+    done = run.run("--set-from", "pilot")
+    assert (done.code, "workflow.max_workers: " in done.err) == (0, True), done
+
+
 def test_a_lost_machine_loses_what_it_had_not_rolled(
     run: Elsewhere, store: FaultyStore, slow: LoopbackServer
 ) -> None:
@@ -249,9 +261,10 @@ def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
     merged = command(merge)
     assert (merged.code, "shards/1-of-1 isn't finished" in merged.err) == (2, True), merged
     assert run.run("--shard", "1/1").code == 0
-    merged = command(merge)
+    merged = command(["merge", run.address])
     assert merged.code == 0, merged
     assert run.left() == expected
+    assert run.there("report.html")
     run.delete("shards/1-of-1/run.json")
     assert command(merge).code == 2
 
