@@ -183,23 +183,33 @@ class FigureCounts:
                     picture.file = short_digest(name)
         repeats, leaks = alike_in(self._data_sets)
         self.named = {"same_pictures": repeats, "leaks": leaks}
-        # A picture that several data sets have under one name, with one file, counts once.
-        phrases_of = Counter[tuple[str, bytes]]()
-        for data_set in self._data_sets:
-            for name, picture in data_set.pictures.items():
-                phrases_of[name, picture.file] += picture.count
-        self._counts["phrases_per_image"].update(phrases_of.values())
+        phrase_counts = self._phrases_by_picture()
+        self._counts["phrases_per_image"].update(phrase_counts)
         return {
-            "images": len(phrases_of),
+            "images": len(phrase_counts),
             "unread": len(unread) if self._read else None,
             # None where pictures are compared by names: a data set has each name only once
             "same_pictures": len(repeats) if self._read else None,
             "leaks": len(leaks),
         }
 
+    def _phrases_by_picture(self) -> list[int]:
+        """Return how many phrases each picture has, over all data sets."""
+        if len(self._data_sets) == 1:  # it has each name once, and perhaps millions of them
+            return [picture.count for picture in self._data_sets[0].pictures.values()]
+        # A picture that several data sets have under one name, with one file, counts once.
+        phrases_of = Counter[tuple[str, bytes]]()
+        for data_set in self._data_sets:
+            for name, picture in data_set.pictures.items():
+                phrases_of[name, picture.file] += picture.count
+        return list(phrases_of.values())
+
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (figure, value) for each value to count, as ("statuses", "none"); of shares, a bool."""
+    """Yield (figure, value) for each value to count, as ("statuses", "none").
+
+    A share's value is True for what has the property, and False for what hasn't.
+    """
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -291,7 +301,7 @@ def _cell(part: float) -> int:
 
 def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
     """Make a figure of its counts, by its kind in figures.yaml."""
-    if kind is None:  # how many have a property; a share is the part that has it
+    if kind is None:  # how many have a property
         return count_of_value.get(True, 0)
     if kind == "names":
         return dict(sorted(count_of_value.items(), key=lambda item: -item[1]))
@@ -300,7 +310,7 @@ def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> An
         return None
     if kind == "grid":
         return [[count_of_value.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
-    if kind == "share":
+    if kind == "share":  # the part that has a property
         return round(count_of_value.get(True, 0) / total_count, 4)
     # of kind "spread": mean, median and two percentiles
     return _spread(count_of_value, total_count)

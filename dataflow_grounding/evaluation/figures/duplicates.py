@@ -275,10 +275,13 @@ def _parts_by_share(
     seed: int,
 ) -> dict[str, str]:
     """Return the name of each picture's part; pictures of a group have the same first index."""
+    import numpy as np  # few commands need it
+
     largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
     weights = [weight_of_part[name] for name in largest_first]
-    # Not by `sum`, which rounds otherwise from Python 3.12 on: cuts have to be the same in all.
-    *_, total_weight = accumulate(weights)
+    # Python's sums round otherwise, which moves a cut now and then. A seed has to give the same
+    # parts in every version.
+    total_weight = float(np.array(weights, float).sum())
     shares = [weight * (len(pictures) / total_weight) for weight in weights]  # in pictures
     sizes = Counter(first_of_group)  # of groups, by the index of their first picture
     line = _line_of_groups(sizes, pictures, seed, smallest_share=min(shares))

@@ -79,6 +79,14 @@ def test_the_same_seed_gives_the_same_parts(tmp_path: Path) -> None:
     assert other != first
 
 
+def test_cuts_into_many_parts_stay_where_they_were(tmp_path: Path) -> None:
+    """The parts' shares end in the middle of pictures: the last digit of the weights' sum counts."""
+    data = results(tmp_path / "run", [f"{n}.jpg" for n in range(15)])
+    weights = {str(number): 0.1 for number in range(10)}
+    said = duplicates.split(str(data), str(tmp_path / "out"), weights, read=False)
+    assert [part["pictures"] for part in said["parts"].values()] == [1, 2] * 5
+
+
 @pytest.mark.slow
 def test_added_pictures_move_few_of_those_before() -> None:
     """These are the figures of docs/figures.md: pictures of 1,000 that move, for each seed."""
