@@ -10,10 +10,10 @@ MOST_PHRASES = 40  # in one request
 
 
 class Part(NamedTuple):
-    """Boxes of an expression, by place and numbers, that one request shows; none for its phrase."""
+    """Those boxes of an expression that a request shows; without any, it asks about the phrase."""
 
-    place: int
-    boxes: range
+    place: int  # of the expression
+    boxes: range  # their numbers
 
 
 def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dataflow_grounding.images.drawing import Mark
 
 # Counts changes to how boxes are drawn, so that older pictures are drawn again. A finished run
-# looks at them once its operator's own file has changed, too.
+# looks at them because its operator has a function of this file as an attribute: the operator's
+# settings then have a digest of the file.
 STYLE = 1
 # Of a file's name, and of its path below the folder, both without the ending: most file systems
 # take 255 bytes for a name, endings included.
@@ -30,7 +31,8 @@ MOST_BYTES_OF_PATH = 1000
 def safe_path(folder: str, name: str, ending: str) -> str:
     """Return the path of a file in a folder that is called after a text of the data.
 
-    No text leads out of the folder, and two texts never have the same path.
+    No text leads out of the folder. Two texts have one path only if one of them is the name, with
+    its digest, that the other is given.
 
     Args:
         folder: The folder; it may be missing.

@@ -105,7 +105,8 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
         shown_column = "…" if column is None else repr(column)
         arguments.append(f"{argument_of_role[role]}={shown_column}")
     advice = f"name yours with {', '.join(arguments)}"
-    if meant_by_role.get("expressions", "") is None:  # it needs phrases, and finds no such column
+    has_no_phrases = "expressions" in meant_by_role and meant_by_role["expressions"] is None
+    if has_no_phrases:
         advice += _NO_PHRASES.format(operator.reads()["expressions"])
     return advice
 

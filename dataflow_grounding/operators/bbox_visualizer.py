@@ -38,6 +38,7 @@ class BBoxVisualizer(Operator):
 
     def __init__(self, output_dir: str | os.PathLike[str] = "./images_with_bbox") -> None:
         self.output_dir = os.fspath(output_dir)
+        self.draw = draw_boxes  # a setting: where drawing has changed, a finished run draws again
 
     def files_there(self) -> int:
         """Return how many pictures are in `output_dir`: those that were deleted are drawn again."""
@@ -54,5 +55,5 @@ class BBoxVisualizer(Operator):
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
         path = safe_path(self.output_dir, record.unique_id, ".jpg")
-        await asyncio.to_thread(draw_boxes, image, expressions, path)
+        await asyncio.to_thread(self.draw, image, expressions, path)
         return {self.keys.image_with_bbox: path}

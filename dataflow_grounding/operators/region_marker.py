@@ -96,6 +96,7 @@ class RegionMarker(BoxWatching):
         _check_settings(max_boxes, proposals, marks)
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
+        self.draw = draw_once  # a setting: where drawing has changed, a finished run draws again
         self.serving: Serving | None = None
         # The embedded grounder is no VLM, and can't look for PROPOSED: OpenCV proposes then.
         if serving is not None and self.checked_serving(serving).is_vlm:
@@ -243,7 +244,7 @@ class RegionMarker(BoxWatching):
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
         content = [boxes, self.outlined]  # all that tells one drawing of the image from another
-        jpeg = draw_once(image, lambda: numbered_marks(boxes, self.outlined), content, path)
+        jpeg = self.draw(image, lambda: numbered_marks(boxes, self.outlined), content, path)
         if jpeg is not None and self.next_step_sends_marks:
             # If the next step sends the picture in its full size, it sends these bytes, and needn't
             # draw the marks once more.

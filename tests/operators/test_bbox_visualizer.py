@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import BBoxVisualizer, FileStorage
+from dataflow_grounding import BBoxVisualizer, FileStorage, draw_boxes
 from dataflow_grounding._util.errors import StorageFailed
 
 MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
@@ -60,6 +60,30 @@ def test_pictures_that_were_deleted_are_drawn_again_by_the_next_run(photo: Path)
     assert (out / "p.jpg").stat().st_mtime_ns == before
     shutil.rmtree(out)
     assert run() == [Path("p.jpg"), Path("q/r.jpg")]
+
+
+def test_a_finished_run_draws_again_where_the_style_has_changed(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photo.parent / "in.jsonl").write_text(
+        json.dumps({"image_path": str(photo), "expressions": [MUG], "image_id": "p"})
+    )
+    picture = photo.parent / "out" / "p.jpg"
+
+    def run() -> bytes:
+        storage = FileStorage(str(photo.parent / "in.jsonl"), str(photo.parent / "cache"))
+        BBoxVisualizer(photo.parent / "out").run(storage.step())
+        return picture.read_bytes()
+
+    before = run()
+    assert run() == before
+    drawing: Any = inspect.getmodule(draw_boxes)
+    edited = photo.parent / "edited.py"
+    edited.write_text(inspect.getsource(drawing).replace("\nSTYLE = 1\n", "\nSTYLE = 2\n"))
+    code = draw_boxes.__code__.replace(co_filename=str(edited))
+    monkeypatch.setattr(draw_boxes, "__code__", code)
+    monkeypatch.setattr(drawing, "STYLE", 2)
+    assert run() != before, "a picture's comment has a digest of its style"
 
 
 @pytest.mark.parametrize("turn", [1, 6])
