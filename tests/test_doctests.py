@@ -31,6 +31,7 @@ ROOMS = (
 )
 MODULES = [
     "dataflow_grounding.boxes.geometry",
+    "dataflow_grounding.boxes.tiling",
     "dataflow_grounding.data.spans",
     "dataflow_grounding.data.storage",
 ]

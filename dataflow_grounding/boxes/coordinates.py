@@ -254,7 +254,7 @@ class BoxFormat:
     maps: tuple[FrameMap, ...] = ()
 
     def canvas(self, sent: Size) -> Canvas:
-        """Return the picture that the numbers refer to."""
+        """Return the picture that numbers refer to. Raises SpecError if maps are of other sizes."""
         return _canvas(self.frame, self.maps, sent)
 
     def instructions(self, sent: Size) -> str:
@@ -314,7 +314,11 @@ class BoxFormat:
     def to_pixels(
         self, numbers: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> Bbox:
-        """Turn numbers into pixels of the upright original, neither sorted nor cut at its edges."""
+        """Turn numbers into pixels of the upright original, neither sorted nor cut at its edges.
+
+        `sent` is None for a picture sent in the original's size. Raises ValueError for another
+        count of numbers, SpecError where maps don't fit the sizes.
+        """
         # Maps were measured with padding counted as a part of the picture, so `original` has to
         # include it. A caller that has left it out is told by the shape: it isn't that of `sent`.
         if self.maps and not _has_shape_of(original, sent or original):

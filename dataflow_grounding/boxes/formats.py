@@ -38,7 +38,10 @@ def known_formats() -> Mapping[str, BoxFormat]:
 
 
 def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
-    """Return the format of a name: `auto`, a plain format, or a family. `rows` are the user's."""
+    """Return the format of a name: `auto`, a plain format, or a family; the user's `rows` go first.
+
+    Raises SpecError for an unknown name, and with `auto` for an unknown model: it never guesses.
+    """
     lower_name = name.strip().lower()
     if lower_name == "calibrated":
         raise SpecError(
@@ -98,7 +101,11 @@ def _unknown(name: str, families: Sequence[str]) -> SpecError:
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """Return the format of a model by the longest name or pattern that it falls under."""
+    """Return the format of a model by the longest name or pattern that it falls under.
+
+    The user's rows go before the table. The format may be one that nobody has confirmed, or one of
+    points instead of boxes.
+    """
     names = bare_names(model)
     of_own_rows: list[_Match] = []
     for own in _own_formats(rows):

@@ -30,7 +30,15 @@ INSIDE = 0.8  # the share of a cut box's area that another box of its phrase cov
 
 
 def tiles_of(size: Size, side: int, overlap: float) -> list[Bbox]:
-    """Return tiles that cover a picture, spread evenly, row by row; none for one no larger."""
+    """Return tiles that cover a picture, row by row; none for a picture no larger than a tile.
+
+    They are spread evenly, so that two neighbours share `overlap` of their side or more. A picture
+    that is narrower than a tile has tiles of its own width.
+
+    Example:
+        >>> tiles_of((1800, 600), 1024, 0.2)
+        [(0, 0, 1024, 600), (776, 0, 1800, 600)]
+    """
     if max(size) <= side:
         return []
     columns, rows = (_spans(length, side, overlap) for length in size)

@@ -308,7 +308,8 @@ def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
     """Return the answer in a reply: that of the last object whose only key is "answer".
 
     The object may be in prose, a fence, a list or another object. Without one the whole reply is
-    the answer. Raises TruncatedReply where it begins as one, and is cut off before "answer".
+    the answer, which is noted as `own_words`. Raises TruncatedReply where it begins as an object or
+    a fence, and is cut off before "answer".
     """
     try:
         fields, notes = read_object(reply, required="answer")

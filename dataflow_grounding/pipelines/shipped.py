@@ -12,15 +12,35 @@ _VERIFIED = "Are the expressions with verified: false wrong, and those with true
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes.
 
-    With `fuse`, both are asked for in one request; with `classes`, as PhraseLister takes them, no
-    caption is needed. `tiles` are the `size` and `overlap` of a TileGrounder. Boxes are looked at
-    again with `zoom` by a BoxRefiner, with `verify` by a BoxVerifier, with `check` by a BoxChecker
-    and a MissingFinder. A NegativePhraser makes `negatives` up, and takes phrases of
-    `other_images`. `judge` is the model that judges, and grounds again; None takes `serving`.
+    With `fuse`, both are asked for in one request. Otherwise the model is asked for the boxes of
+    `phrases_per_request` phrases at once, `samples` times.
 
-    With `proposed`, the records have boxes already, such as a detector's: only missing ones are
-    asked for, and all are checked. All operators that ask for boxes have the settings `boxes`.
-    Raises SpecError for settings that are wrong, or don't go together.
+    Args:
+        storage: The storage, at its first step.
+        serving: The model that is asked.
+        classes: What to look for in every image, as PhraseLister takes it; then no caption is
+            needed.
+        fuse: Whether expressions and boxes are asked for at once.
+        phrases_per_request: Most phrases of a request for boxes.
+        samples: Answers to each question about boxes, merged to one.
+        tiles: Settings of tiles in which boxes are looked for, too (TileGrounder): `size`,
+            `overlap`. None looks at the whole image alone.
+        zoom: Whether small boxes are looked for again in enlarged crops (BoxRefiner).
+        verify: Whether boxes are grounded once more and compared (BoxVerifier).
+        check: Whether the judge looks at every box, in one request an image, and what is missing is
+            asked for (BoxChecker, MissingFinder).
+        judge: The model that judges, and grounds again; None takes `serving`.
+        negatives: How many negatives each image should have: phrases of what isn't in it, made up
+            from its own phrases and `other_images`, and kept if `serving` finds nothing of them,
+            and the judge calls them absent.
+        other_images: Phrases of other images.
+        proposed: Whether the records have boxes already, such as a detector's: no others are asked
+            for but missing ones, and `check` is on.
+        **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
+
+    Raises:
+        SpecError: `fuse` is next to classes or several samples, `tiles` next to what looks at the
+            whole image alone, or a setting is wrong.
     """
 
     name = "image_grounding"

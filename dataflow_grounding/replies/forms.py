@@ -69,7 +69,7 @@ def parse_any(
     to_pixels: bool,
     list_key: str = "",
 ) -> ParsedReply:
-    """Parse a reply in whichever known form it has; `value` is it in strict JSON, or None."""
+    """Parse a reply in any known form; `value` is the reply in strict JSON, or None."""
     parsed = ParsedReply()
     if value is None:
         fenced = _FENCED.fullmatch(reply.strip())

@@ -210,7 +210,11 @@ class _ValueInText(NamedTuple):
 
 
 class _Scanner:
-    """Reads one value after the other; `at` is the index up to which the text was read."""
+    """Reads one value after the other; `at` is the index up to which the text was read.
+
+    Where the text ends inside a value, each array and object around the place returns what it has,
+    as a CutArray or CutObject.
+    """
 
     def __init__(self, text: str, at: int) -> None:
         self.text = text

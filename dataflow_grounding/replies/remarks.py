@@ -460,10 +460,11 @@ def thought_against(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def denials_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
-    """Return all phrases, with why, if a text in another language denies any of them."""
+    """Return all phrases, with why, if a text in another language than English denies anything."""
     for sentence in _SENTENCE.split(with_whole_negations(unicodedata.normalize("NFKC", text))):
         denial = pattern_listed("denied_abroad").search(sentence)
         if denial is not None and pattern_listed("denies_others").search(sentence) is None:
+            # nobody knows which phrase it denies
             return dict.fromkeys(phrases, f"the reply says {' '.join(sentence.split())[:80]!r}")
     return {}
 

@@ -186,9 +186,10 @@ def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
 
 
 def _has_opposite_reason(verdict: BoxVerdict, phrase: str) -> bool:
-    """Whether "a fork" has a "right" box because it holds "a spoon, not a fork"."""
+    """Whether a verdict's reason takes it back, so that the verdict tells nothing."""
     if says_unseen(verdict.reason):  # the judge didn't see the picture
         return True
+    # a box of "a fork" that is right because it holds "a spoon, not a fork"
     return verdict.fit == "right" and denies_thing(verdict.reason, phrase)
 
 
@@ -232,7 +233,10 @@ def _bare(word: str) -> str:
 
 
 def _is_there(item: Mapping[str, Any]) -> bool | None:
-    """Return True for "yes", None for null and "unsure". Raise for anything else."""
+    """Return True for true and "yes", False for false and "no", None for null and "unsure".
+
+    "maybe" raises _UnknownWord, which may be forgiven; no answer and 3 raise UnreadableReply.
+    """
     value = item.get("there", "")
     if value is None or isinstance(value, bool):
         return value
@@ -259,7 +263,7 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
-    """Read "right.", or null: the judge can't tell. Raise for anything else."""
+    """Read a word of FITS, or null: the judge can't tell. Raises what `_is_there` raises."""
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:

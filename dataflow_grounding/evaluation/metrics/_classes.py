@@ -74,9 +74,10 @@ class _ClassInImage:
 class ClassFigures:
     """Precision, recall, F1 and AP of each class, as of a detector: by image and class alone.
 
-    All gold boxes of a class in an image are matched with all found ones, of any phrase. If the
-    gold of an image doesn't name a class, found boxes of it are wrong: gold of detectors lists all
-    that is there. If a gold phrase of a class is open, the class isn't judged in that image.
+    All gold boxes of a class in an image are matched with all found ones, of any phrase: one file
+    may have a phrase for each box, the other one for all, or other words. If the gold of an image
+    doesn't name a class, found boxes of it are wrong: gold of detectors lists all that is there. If
+    a gold phrase of a class is open, the class isn't judged in that image.
 
     If a gold box has no found box of its class on it, but one of another class, it was found as
     that class.

@@ -139,6 +139,7 @@ class Evaluation:
 def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation":  # noqa: B008
     """Compare predictions with gold.
 
+    Phrases of images that the gold doesn't have count in `expressions_of_other_records` alone.
     Boxes of `found` that a reviewer rejected don't count, unless `read_annotations` was told to
     keep them. A gold phrase with rejected boxes is judged only if a person confirmed the others.
     Raises InputError where something can't be read, or there is nothing to compare.

@@ -534,8 +534,9 @@ def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
-    """Return which box is which: the largest overlap of 0.5 or more first, no box twice."""
-    # The lowest of the fixed thresholds of measures is 0.5; the rules' may be lower.
+    """Return which box is which: greedily, the largest overlap first, no box twice."""
+    # Overlaps that no measure counts are left out. The lowest of the fixed thresholds is 0.5; the
+    # rules' may be lower.
     lowest = min(rules.threshold, 0.5)
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
     overlap_of_pair: dict[tuple[int, int], Overlap] = {}  # by indices of the found and gold box
