@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import IO, Any, TypeVar, cast
@@ -216,6 +216,17 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
     with errors_as(InputError, f"can't list {folder}"):
         listed = patiently(folder, list_files)
     return sorted(posixpath.relpath(path, name) for path in listed)
+
+
+def files_in(folder: str) -> set[str]:
+    """Return the names of the files directly in a folder; none where it can't be listed."""
+    system, name = place_of(folder)
+    # Whoever may read a store's files may not always list them.
+    not_listed = suppress(FileNotFoundError, PermissionError)
+    with errors_as(InputError, f"can't list {folder}"), not_listed:
+        entries = patiently(folder, lambda: system.ls(name, detail=True))
+        return {posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file"}
+    return set()
 
 
 def _listed_again(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.paths import joined
+from dataflow_grounding._util.stores import files_in
 from dataflow_grounding.data.records import path_of
 from dataflow_grounding.formats.imported import COLUMN
 from dataflow_grounding.formats.reading import CountedPlaces
@@ -16,6 +18,25 @@ from dataflow_grounding.formats.reading import CountedPlaces
 _FOLDERS = ("", "images", "images/default", "data", "JPEGImages")
 _RENAMED = "pictures whose names differ in the case of letters or Unicode's form"
 _OF_FILES = "annotations"  # a folder for files alone: the pictures' is next to it, not in it
+
+
+class PictureFolders:
+    """Looks pictures up; a folder in a store is listed once, or not at all unless `in_stores`."""
+
+    def __init__(self, in_stores: bool) -> None:
+        self._in_stores = in_stores
+        self._names_of_folder: dict[str, set[str]] = {}  # of folders in stores
+
+    def has(self, path: str) -> bool:
+        if not is_remote(path):
+            return os.path.isfile(path)
+        if not self._in_stores:
+            return False
+        folder, _, name = path.rpartition("/")
+        folder = joined(folder, "")  # without `..`, which stores don't follow
+        if folder not in self._names_of_folder:
+            self._names_of_folder[folder] = files_in(folder)
+        return name in self._names_of_folder[folder]
 
 
 def with_found_pictures(

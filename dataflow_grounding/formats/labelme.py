@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import kind_of
@@ -21,6 +22,7 @@ from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import EXACT, Phrase, Sample
+from dataflow_grounding.formats.found_pictures import PictureFolders
 from dataflow_grounding.formats.imported import (
     Mark,
     ReturningFormat,
@@ -143,12 +145,19 @@ class LabelMe(ReturningFormat):
             file_of_name = {name: os.path.join(path, name) for name in names}
         else:
             file_of_name = {os.path.basename(path): path}
+        # Labels of this machine are read without the store that their pictures are in.
+        picture_folders = PictureFolders(in_stores=is_remote(path))
         for name, file in file_of_name.items():
             with entry_errors(file, self.bad):  # at an error the file is left out
-                yield self._record(read_whole(file), file, name, image_root)
+                yield self._record(read_whole(file), file, name, image_root, picture_folders)
 
     def _record(
-        self, data: Mapping[str, Any], file: str, name: str, image_root: str
+        self,
+        data: Mapping[str, Any],
+        file: str,
+        name: str,
+        image_root: str,
+        picture_folders: PictureFolders,
     ) -> dict[str, Any]:
         """Return the record of a file that is called `name` in the folder that is read."""
         file_alone = {**data, "shapes": [], "imageData": None}
@@ -156,8 +165,9 @@ class LabelMe(ReturningFormat):
         sides = _stated_sides(data)
         shapes_read, keyed_expressions = self._read_shapes(data, stated_size(sides), file)
         self._count_kept(data, _READ_OF_FILE, "files")
-        stated = data["imagePath"] or _picture_next_to(file)
-        picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
+        stated = str(data["imagePath"] or _picture_next_to(file, picture_folders))
+        folder = os.path.dirname(name)
+        picture, is_by_name = _picture_of(stated, folder, image_root, picture_folders)
         if is_by_name:
             self.passed_over["values of imagePath, of which only the last part is found"] += 1
         own = {  # what an export to LabelMe needs
@@ -287,16 +297,18 @@ def _keyed_expression(
     return (label, text), expression
 
 
-def _picture_next_to(file: str) -> str:
+def _picture_next_to(file: str, picture_folders: PictureFolders) -> str:
     """Return the picture that is called as its file: some tools leave its name out."""
     stem, _ = os.path.splitext(file)
-    pictures = [stem + ending for ending in ENDINGS if kind_of(stem + ending)]
+    pictures = [stem + ending for ending in ENDINGS if picture_folders.has(stem + ending)]
     if len(pictures) != 1:  # of several, nothing says which one is meant
         raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
     return os.path.basename(pictures[0])
 
 
-def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
+def _picture_of(
+    stated: str, folder: str, image_root: str, picture_folders: PictureFolders
+) -> tuple[str, bool]:
     """Return the picture's path from the image root, and whether it was found by its name alone."""
     stated = stated.replace("\\", "/")  # as Windows writes paths
     name = os.path.basename(stated)
@@ -307,7 +319,7 @@ def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
     by_name = [os.path.join(each, name) for each in (folder, folder_below_labels, "")]
     for candidate in (as_stated, *by_name):
         path = os.path.join(image_root, candidate)
-        if kind_of(path) != "file":
+        if not picture_folders.has(path):
             continue
         is_by_name = candidate != as_stated
         if os.path.isabs(candidate):

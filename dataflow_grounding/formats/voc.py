@@ -13,17 +13,18 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
+from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding._util.paths import joined, kind_of
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Sample
+from dataflow_grounding.formats.found_pictures import PictureFolders
 from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
@@ -116,12 +117,16 @@ class Voc(PictureFiles):
         else:
             folder = os.path.dirname(path) or "."
             names = [os.path.basename(path)]
+        # Labels of this machine are read without the store that their pictures are in.
+        picture_folders = PictureFolders(in_stores=is_remote(path))
         for name in names:
             file = os.path.join(folder, name)
             with entry_errors(file, self.bad):  # at an error the file is left out
-                yield self._record(file, name, image_root)
+                yield self._record(file, name, image_root, picture_folders)
 
-    def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
+    def _record(
+        self, file: str, name: str, image_root: str, picture_folders: PictureFolders
+    ) -> dict[str, Any]:
         """Return the record of a file that is called `name` in the folder of annotations."""
         items, objects, first_of_tag = self._read_elements(file)
         root = xml_root(file)
@@ -131,7 +136,8 @@ class Voc(PictureFiles):
         # objects, so only now can their numbers be read.
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
-        picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
+        stated = _file_name_in(first_of_tag.get("filename"))
+        picture = _picture_of(stated, file, name, image_root, picture_folders)
         # What an export to VOC needs, next to the items.
         own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
@@ -208,7 +214,7 @@ class _Elements(NamedTuple):
 
 
 def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
-    """Return None for an <object> without a box."""
+    """Return an <object> with the numbers of its box; None where it has no box."""
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -247,38 +253,47 @@ def _float_or_nan(text: str | None) -> float:
 
 
 def _sides(size: Element | None) -> dict[str, int]:
-    """Return none where a tool leaves the size out, or writes zeros: it is that of the picture."""
+    """Return a picture's stated width and height; none where a tool leaves them out or writes 0."""
     if size is None:
         return {}
     sides = {side: int(float(size.findtext(side) or 0)) for side in ("width", "height")}
-    return sides if all(sides.values()) else {}
+    return sides if all(sides.values()) else {}  # those of the picture itself count then
 
 
-def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
-    """Return the path of the picture from the image root."""
-    # The <filename> may be without an ending, or have a path of another machine.
-    stated = _file_name_in(filename)
+def _picture_of(
+    stated: str, file: str, name: str, image_root: str, picture_folders: PictureFolders
+) -> str:
+    """Return the path from the image root of the picture of a file.
+
+    `file` is data/Annotations/sub/a.xml, and `name` is sub/a.xml.
+    """
     stem = os.path.splitext(name)[0]  # sub/a: tools call the file as its picture
     subfolder = os.path.dirname(name)
-    in_same_subfolder = os.path.join(subfolder, stated)
-    names = [each for each in (in_same_subfolder, stated, stem) if each]
-    folder_of_annotations = os.path.dirname(file).removesuffix(subfolder) or "."
-    folders = [
-        image_root,
-        *(os.path.join(image_root, folder) for folder in _FOLDERS),
-        *(os.path.join(folder_of_annotations, os.pardir, folder) for folder in _FOLDERS),
-        folder_of_annotations,
-    ]
-    endings = ("", *ENDINGS)
-    for name_of_picture, folder, ending in product(names, folders, endings):
-        path = joined(folder, name_of_picture + ending)
-        if kind_of(path) == "file":
-            return os.path.relpath(path, image_root)
+    names = [stem]
+    if stated:
+        # At the top, the first two are the same.
+        names = list(dict.fromkeys((os.path.join(subfolder, stated), stated, stem)))
+    folders = [image_root, *(os.path.join(image_root, folder) for folder in _FOLDERS)]
+    # From an image root in a store, no path leads to this machine, nor the other way round.
+    if is_remote(file) == is_remote(image_root):
+        folder_of_annotations = os.path.dirname(file).removesuffix(subfolder) or "."
+        parent = os.path.join(folder_of_annotations, os.pardir)
+        folders += [os.path.join(parent, folder) for folder in _FOLDERS]
+        folders.append(folder_of_annotations)
+    for name_of_picture in names:
+        endings = [""]
+        if not name_of_picture.lower().endswith(ENDINGS):  # the <filename> may have no ending
+            endings += ENDINGS
+        for folder in folders:
+            for ending in endings:
+                path = os.path.join(folder, name_of_picture + ending)
+                if picture_folders.has(path):
+                    return os.path.relpath(path, image_root)
     return stated or f"{stem}.jpg"
 
 
 def _file_name_in(filename: Element | None) -> str:
-    """Return the last part of the path in a <filename>, which may be Windows'."""
+    """Return the last part of the path in a <filename>; it may be of another machine, Windows'."""
     stated = "" if filename is None else filename.text or ""
     return os.path.basename(stated.strip().replace("\\", "/"))
 
