@@ -62,7 +62,7 @@ class BadEntries:
         self.note(why)
 
     def note_picture(self, why: str, remedy: str = "") -> None:
-        """Take in that a picture is left out, as one entry with the objects noted before."""
+        """Count a left-out picture as one entry; its objects don't mark the next record."""
         self._objects_left_out = 0
         self.note(why, remedy)
 

@@ -259,6 +259,7 @@ class _Bucket:
 
     def bring_shards(self) -> list[str]:
         """Replace the shards' files here, but for replies; return the names of their folders."""
+        # The shards are merged next, so nothing of an earlier merge may be left among them.
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             for file in Path(self.here(SHARDS)).glob("*/*"):
                 if file.name == CKPT:  # replies stay
@@ -616,7 +617,10 @@ def shards_in(folder: str) -> list[str]:
 
 @contextmanager
 def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
-    """Take over the bucket of a checkpoint folder, and keep both in step while the block runs."""
+    """Take over the bucket of a checkpoint folder, and keep both in step while the block runs.
+
+    `taken_over` is called, from any thread, when another run has claimed the bucket since.
+    """
     bucket = _bucket_of(checkpoint)
     if bucket is None:
         yield

@@ -227,8 +227,11 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    """Return a sentence's key: "… and fork is red" for "The cup and the fork are red."."""
-    # Articles are left out. A list of masks is one mask, without the words that join them.
+    """Return a sentence's key, in which a list of phrases is one mask, "…".
+
+    With the phrases "cup" and "plate", "The cup and the plate are red." becomes "… is red", and
+    "The cup and the fork are red." becomes "… and fork is red".
+    """
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:
@@ -261,8 +264,9 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
 class Manners:
     """Counts the wordings of a data set's remarks: which are the model's manner, which are rare.
 
-    It is asked for once all records are counted. With more than `most_kept` different wordings, a
-    count may be too high by a share of `2 / most_kept`.
+    It is asked once all records are counted: only then is it known what the model says about every
+    picture. With more than `most_kept` different wordings, a count may be too high by a share of
+    `2 / most_kept`.
     """
 
     def __init__(self, most_kept: int = _MOST_KEPT) -> None:

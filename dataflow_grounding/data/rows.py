@@ -241,7 +241,9 @@ class RowWriter:
 
     def _convert(self) -> None:
         """Write the temporary file's JSON lines again, in the wanted type."""
-        # A table is written by its path, and so into the same file, which stays open here.
+        # Until here the file holds JSON lines, no matter what its name ends in. They are read
+        # whole, because the file is overwritten next. A table is written by its path, and so into
+        # the same file, which stays open here.
         rows = read_records(self._part)
         if self.file_type == "json":
             lines = ",\n".join(map(dump_text, rows))

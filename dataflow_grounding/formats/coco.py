@@ -642,7 +642,7 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     width = _sum(x2, -x1)
     height = _sum(y2, -y1)
     instance = phrase.expression["instances"][number]
-    facts = {**phrase.expression, **instance}  # an expression's are those of its boxes
+    facts = {**phrase.expression, **instance}  # the box's own, else those of its expression
     outline = instance.get(outlines.KEY)
     area = width * height if outline is None else outlines.square_pixels(outline)
     keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": area, "iscrowd": 0}
@@ -802,7 +802,10 @@ def _instance(
 def _checked_box(
     stated_box: Any, entry: Mapping[str, Any], passed_over: Counter[str]
 ) -> Bbox | None:
-    """Return the corners of an annotation's box; None where it has none, which is counted."""
+    """Return the corners of an annotation's box, or None.
+
+    An annotation without a box is counted, unless it says that nothing is there.
+    """
     is_nothing_there = _says_nothing_is_there(entry)
     is_without_box = not stated_box and not is_nothing_there
     passed_over[WITHOUT_BOX] += int(is_without_box)  # 0, too, for the order of reports

@@ -543,6 +543,7 @@ def _with_objects(
     _check_objects(turns, phrases, boxes)
     if objects.get("bbox_type") == "norm1":
         box_format = replace(box_format, scale=1)
+    # Each turn takes the next ones, after those that the turns before have taken.
     phrases_left = iter(phrases)
     boxes_left = iter(boxes)
     filled = []
@@ -592,7 +593,10 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 
 
 def _box_format_of(target: str) -> BoxFormat:
-    """Return the box format of a family, a model or a format's name; SpecError if it is no text."""
+    """Return the box format of a family, a model or a format's name.
+
+    Raises SpecError for an unknown target, and where boxes can't be written as text.
+    """
     # "auto" finds the format of a model or family, such as qwen3-vl. After that the target is taken
     # for the name of a format, such as xyxy_1000.
     for name in ("auto", target):

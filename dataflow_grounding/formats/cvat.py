@@ -374,7 +374,7 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
 def _keyed_expression(
     element: Element, area: Mapping[str, Any], facts: Mapping[str, str], item: int
 ) -> KeyedExpression:
-    """`area` is empty for a tag; `item` is the element's number among its picture's."""
+    """Return an element's expression: `area` is {} for a tag, `item` its number in the picture."""
     label = element.get("label", "")
     is_ours = label in (_BOX, _BOXLESS_LABEL)
     if is_ours and "phrase" not in facts:

@@ -141,7 +141,10 @@ class ExportPictures:
             )
 
     def put(self, picture: Picture) -> str:
-        """Copy or link a picture into the export, if it isn't there; return its file name there."""
+        """Copy or link a picture into the export, if it isn't there; return its file name there.
+
+        The name is the same in every export of the same records.
+        """
         header = picture.header
         if header is None:
             return picture.name
@@ -151,7 +154,7 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        is_upright = header.orientation == 1
+        is_upright = header.orientation == 1  # a turned picture is copied even for `link`
         is_on_disk = os.path.exists(picture.path)  # and not in a store, to which no link leads
         if self._images == "link" and is_upright and is_on_disk:
             os.symlink(os.path.abspath(picture.path), target)

@@ -57,7 +57,7 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
-    """Return None for a plain file of rows."""
+    """Return the input of tar samples, COCO captions or Parquet with pictures; None for rows."""
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)

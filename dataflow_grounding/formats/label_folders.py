@@ -56,14 +56,20 @@ def find_label_folders(
     named: NamedPictures,
     other_files: Iterable[str],
 ) -> list[LabelFolder]:
-    """Return the folders of a data set, in which each picture is once."""
+    """Return the folders of a data set, in which each picture is once.
+
+    They are in `top` and the folders directly in it, as YOLO, Roboflow and KITTI lay them out, and
+    where the data set's file names pictures (`named`).
+    """
     pairs = _pairs_in(top, folder_names)
     laid_out = [pair.absolute for pair in pairs]
     for pictures, labels in named.pictures_of_pair:
         if (pictures, labels) not in laid_out:
             pairs.append(_Pair(pictures, labels, is_only_named=True))
     folders = []
-    for pair in pairs or [_Pair(image_root, top)]:
+    if not pairs:  # no folder has such a name: the labels are in `top` itself
+        pairs = [_Pair(image_root, top)]
+    for pair in pairs:
         in_order = _picture_folders(pair.pictures, top, image_root)
         folders.append(_folder_of(pair, in_order, named, other_files))
     return folders if len(folders) == 1 else _each_picture_once(folders)
@@ -97,6 +103,7 @@ def _folder_of(
     pair: _Pair, in_order: list[str], named: NamedPictures, other_files: Iterable[str]
 ) -> LabelFolder:
     """Return a pair's pictures that belong to the data set, sought in the folders `in_order`."""
+    # A list of pictures, such as train.txt, may be among the labels, and is no label.
     lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
     folder = _folder_of_labels(in_order, pair.labels, [*other_files, *lists])
     if pair.is_only_named and pair.pictures == pair.labels:
@@ -121,7 +128,13 @@ def _folder_of(
 
 
 def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
-    """Return where the pictures of a pair may be, the best first."""
+    """Return where the pictures of a pair may be, the best first.
+
+    - The user has named no image root: only the pair's own folder, if it exists.
+    - The root is inside the own folder, or around it: the own folder, then the root and its
+      folders, because the root may only say what paths start from.
+    - The root is apart from the own folder: only the root and its folders.
+    """
     own_path = os.path.abspath(pictures)
     root = os.path.abspath(image_root)
     is_root_named = root != os.path.abspath(top)
@@ -132,7 +145,6 @@ def _picture_folders(pictures: str, top: str, image_root: str) -> list[str]:
         folders.append(pictures)
         if not is_root_named:
             return folders
-        # A root inside the own folder, or around it, may only say what paths start from.
     folders.append(image_root)
     # Where the own folder is train/images of the data set, the root may have train/images, or only
     # train.

@@ -241,7 +241,14 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         # The boxes are in a picture of the stated size: the image's own doesn't count.
         return coco.label(id_of_name[image], stated_sizes.get(image))
 
-    labels = _Labels(image_dir, images, id_of_name, label_of, stated_sizes, coco.of_no_image)
+    labels = _Labels(
+        image_dir,
+        images,
+        labelled=id_of_name,
+        label_of=label_of,
+        stated_sizes=stated_sizes,
+        unread=coco.of_no_image,
+    )
     return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
 
 

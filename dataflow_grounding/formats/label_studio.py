@@ -84,7 +84,7 @@ _DECIMALS = 6  # of a pixel
 
 @dataclass
 class LabelStudio(ReturningFormat):
-    """Label Studio's JSON; of a task the last annotation is read, or without any, prediction."""
+    """Label Studio's JSON; a task's last annotation is read, or without any its last prediction."""
 
     image: str = "image"  # what these are called in a task's data
     caption: str = "caption"
@@ -163,6 +163,7 @@ class LabelStudio(ReturningFormat):
         for number in sorted(source.marks):  # of several items of a region, the last counts
             mark_of_region[items[number].get("id")] = source.marks[number]
         gone_items = [items[number] for number in source.gone]
+        # A region of several phrases stays until it has lost them all.
         gone_regions = {item["id"] for item in gone_items if "id" in item} - mark_of_region.keys()
         gone_regions |= _places_of_gone_boxes(items, gone_regions)
         for number, item in enumerate(items):
@@ -260,7 +261,7 @@ class LabelStudio(ReturningFormat):
                     yield self.bad.marked(record)
 
     def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-        """Return None for a task without an annotation and without a prediction."""
+        """Return a task's record; None, and a count, without an annotation or a prediction."""
         if "data" not in task:
             raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
         annotations = _written_out(task.get("annotations"))
@@ -280,7 +281,10 @@ class LabelStudio(ReturningFormat):
         return {**record, **own}
 
     def _with_outline(self, part: Any, where: str) -> Any:
-        """Add a polygon's box and outline in pixels as `shape`; one of no use becomes _UNREAD."""
+        """Add a polygon's box and outline in pixels as `shape`; leave other parts as they are.
+
+        A brush or an odd polygon becomes a part of the type _UNREAD, which is no box.
+        """
         kind = str(part.get("type")) if isinstance(part, dict) else ""
         if kind.startswith(_BRUSH):
             return self._unread(part, BrokenRow("a brush is no polygon"), where)

@@ -348,7 +348,11 @@ def _new_file(sample: Sample) -> dict[str, Any]:
 
 
 def _place_of(source: Source) -> tuple[str, Any]:
-    """Return where the file goes, `images/a/x.json`, and the picture's path in it, `x.jpg`."""
+    """Return where the file goes, and the picture's path in it.
+
+    An imported file that still leads to its picture keeps its place and path. Any other goes next
+    to the copy, `images/a/x.json`, or into `labels/` where the picture isn't copied.
+    """
     name = source.sample.name
     is_copied = name != source.sample.file_name  # a copy is images/a.jpg, and its name a.jpg
     folder = FOLDER if is_copied else _LABELS
@@ -372,7 +376,10 @@ def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
 
 
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
-    """Set the label to the class, and the description, if free, to a phrase of other words."""
+    """Set the label to the class, and the description to the phrase where it has other words.
+
+    A description that is the source's own stays: the label is the phrase then.
+    """
     if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]
@@ -391,6 +398,7 @@ def _area_back(
     is_of_x_anylabeling = kind in _OF_X and _has_four_corners(item)
     corners = 4 if is_of_x_anylabeling else 2  # of a rectangle
     area = _area_of(box, outline, corners)
+    # Four corners, such as a "rotation", are a polygon after any other change.
     if kind in _FOUR_CORNERS and _is_shifted(item, outline):
         area["shape_type"] = item["shape_type"]
     return area

@@ -81,9 +81,10 @@ _XML_PART = 2**18
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """Return a folder's files with these endings, in lower case, at any depth, relative and sorted.
+    """Return the files at any depth of a folder with these endings, relative to it and sorted.
 
-    Raises InputError, which names the setting `key`.
+    `endings` are in lower case, and match those in capitals, too; "" is that of any file. Raises
+    InputError, which names the setting `key`.
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
@@ -594,7 +595,7 @@ def _is_plain_box(instance: Any) -> bool:
 
 
 def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
-    """Whether a box is a part of the first pixel: its numbers are then shares of the sides."""
+    """Whether a box with an area is a part of the first pixel: its numbers are shares of sides."""
     x1, y1, x2, y2 = bbox
     is_in_first_pixel = 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
     return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)

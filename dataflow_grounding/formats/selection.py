@@ -14,6 +14,7 @@ class Selection:
     """What is asked of an expression, and of each of its boxes.
 
     An expression that loses all of its boxes is left out: that doesn't mean that nothing is there.
+
     Example:
         >>> sure = {"bbox": [0, 0, 9, 9], "score": 0.9}
         >>> unsure = {"bbox": [5, 5, 9, 9], "score": 0.2}

@@ -159,7 +159,7 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     """Return an image file's header, without decoding its pixels.
 
     Unless `whole_png`, a PNG isn't read to its end, where its orientation may be, and is taken for
-    upright. Raises ImageBroken also for a picture with more than twice MAX_PIXELS.
+    upright. Raises what `read_file` does, and ImageBroken for more than twice MAX_PIXELS.
     """
     if data is not None:
         return _header_in(io.BytesIO(data), path, data, whole_png)

@@ -621,7 +621,7 @@ class Image:
         return len(jpeg)
 
     def _limits_at(self, steps: int) -> ImageLimits:
-        """Return the limits with which the area is what `steps` leave of it, or less.
+        """Return the limits that reduce the picture's area by `steps` or more.
 
         Where it has to be sent in one of several frames, those with a larger area are left out, but
         never the smallest one.

@@ -240,6 +240,7 @@ class MarkedImage(Image):
         has_limit = self.limits.most_base64 is not None
         is_too_large = has_limit and len(jpeg) > self.fitted_limits.max_bytes
         if not is_too_large and self.sent_size == self.size:
+            # there it is let go together with what else is kept of the unmarked image
             keep_encoded(unmarked.kept, self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
