@@ -363,7 +363,9 @@ class Endpoints:
     async def acquire(
         self, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> tuple[Endpoint, Sent]:
-        """Wait for room; return the endpoint, and the request for `release`."""
+        """Wait for room at an endpoint that isn't in `failed`, or at the one of `endpoint_number`.
+        Return it, and the request for `release`. Raises EndpointUnreachable where that one rests.
+        """
         if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
         if endpoint_number is not None and self.all[endpoint_number].resting:
@@ -530,7 +532,7 @@ def seconds_asked(error: errors.GroundingError) -> float | None:
 
 
 def most_tries(error: errors.ServerFault, usual: int) -> float:
-    """Return a request's tries in all. An endpoint that can't be reached is given up, not it."""
+    """Return how many tries a request has in all, if each ends in such an error."""
     if isinstance(error, errors.EndpointUnreachable):
-        return math.inf
+        return math.inf  # at last the endpoint is given up, and not the request
     return OVERLOADED_TRIES if isinstance(error, errors.ServerOverloaded) else usual

@@ -121,7 +121,8 @@ class Asking:
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self.last_fault: errors.ServerFault | None = None
-        # called with what stops the run; without a run, `self.stopped` alone is set
+        # Called with what stops the run; it has to set `self.stopped`, by which `_check_stopped`
+        # stops the other requests. Without a run, it does nothing else.
         self._stop = stop or partial(setattr, self, "stopped")
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -159,7 +160,8 @@ class Asking:
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it. Stored replies count as
-        tries, but answer no `check`. Raises RunStopped, or the last try's RecordError.
+        tries, but answer no `check`. There is no second try after a refusal, nor after a cut-off
+        reply to a `divisible` request. Raises RunStopped, or the last try's RecordError.
         """
         if check:
             for endpoint in self.endpoints.all:
@@ -474,8 +476,8 @@ class Asking:
 
     async def _checked_refusal(
         self,
-        record_failure: errors.RecordError,
-        error: errors.EndpointRefused | errors.RequestRefused,
+        record_failure: errors.RecordError,  # what `error` means if the record is at fault
+        error: errors.EndpointRefused | errors.RequestRefused,  # the endpoint's last refusal
         endpoint: Endpoint,
         pending: _Pending,
     ) -> errors.RecordError:
@@ -518,7 +520,9 @@ class Asking:
         tells_nothing = False  # whether a cache or a fault leaves open who was at fault
         try:
             reply = await self._ask_plainly(question, endpoint)
-            tells_nothing = reply.kept  # a gateway's cache has answered, and not the model
+            # If the model has answered, the endpoint works, and `_send_once` has noted that. A
+            # gateway's cache tells nothing of the model.
+            tells_nothing = reply.kept
         except (errors.EndpointRefused, errors.RequestRefused) as again:
             return again
         except errors.RunStopped:

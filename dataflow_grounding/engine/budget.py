@@ -161,7 +161,7 @@ class Budget:
                 return False
             self.sent += 1
             self.reserved += worst
-            self.in_flight += answers
+            self.in_flight += answers  # 0 for a further request of the same answer
             return True
 
     def _has_room(self, worst: float) -> bool:

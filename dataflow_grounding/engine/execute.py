@@ -68,7 +68,7 @@ def execute(
     unsettled: "Unsettled | None" = None,  # operators of further runs over what these steps write
     run: MakeRun = Run,
 ) -> Summary:
-    """Run the steps over their storage's files; return a summary of what all of them did."""
+    """Run the steps over files; return the last part's summary, with what all sent and lost."""
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
     if unsettled is None:
@@ -150,7 +150,7 @@ def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[
     spent_before = budget.spent
     # by these the servings that the block calls know of the run
     with holding(current_options, options_of_block), holding(side_requests, side):
-        yield side
+        yield side  # its `cost_usd` is set at the block's end
     if budget.prices is not None:
         side.cost_usd = budget.spent - spent_before
 

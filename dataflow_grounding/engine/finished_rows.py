@@ -41,14 +41,16 @@ class FinishedRow:
     """
 
     columns: list[Update]  # of each step
-    notes: dict[str, int]  # by code
+    notes: dict[str, int]  # by code; most rows have none, and their lines have no such field
     replies: int  # that were read for it
     replies_at: Sequence[int]  # byte offsets in the store: from, and (exclusive) to
 
 
 class FinishedRows:
     """Rows that got through all steps without a failure, kept in `.ckpt/finished_rows.jsonl`.
-    Nothing in that file was paid for: without it, the same comes out of the stored replies.
+    Nothing in that file was paid for: without it, the same comes out of the stored replies. A row
+    counts while all that it was made of is as it was: its columns and place, its pictures' paths
+    and content, the steps' settings, this version, and the checks that vouch for its replies.
     """
 
     def __init__(
@@ -171,6 +173,8 @@ def _tells_all(step: Step) -> bool:
 
 def _is_surely_unchanged(image: Image) -> bool:
     """Return whether the image's file has the content of its facts for sure."""
+    # `kept_facts` has what was last read of a file. If that differs from the image's own facts,
+    # another row has found other content by now.
     has_other_facts = kept_facts.get(image.file) != image.facts
     # a young file may have changed without a new time
     return not has_other_facts and not is_young(image.file)
@@ -196,6 +200,7 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
     parts: list[Any] = [extra]
     for step in steps:
         operator = step.operator
+        # complete once the operator has settled what it asks, before the first record
         settings = operator.settings()
         if settings is None:
             return None

@@ -66,7 +66,10 @@ DEFAULT_WORKERS = 4  # the assumed number of requests in flight, if no step asks
 def annotate_all(
     operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False
 ) -> Results:
-    """Return, by a row's index, the row with the operator's update, or the row and its error."""
+    """Return, by a row's index, the row with the operator's update, or the row and its error. The
+    rows returned hold the caller's own values, though the operator got pictures as files, and other
+    values as JSON has them. With `until_failure`, no row is begun once one has failed.
+    """
     image_key = operator.reads().get("image")
     records, broken = _as_records(operator, rows)
     errors, will_ask = _check_records(operator, records, broken)

@@ -121,7 +121,8 @@ class Vouched:
         return {group for group, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, group_anywhere: str, reply_group: str) -> None:
-        """Set aside open lines of the same model at addresses that no check here is about."""
+        """Set aside open lines of the same model and format that came from other addresses."""
+        # no check at the address of `reply_group` can ever vouch for them
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
             is_of_same_model = standing.group_anywhere == group_anywhere
@@ -237,7 +238,7 @@ class KeyedLog:
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line of a key and a value; return it, as checks have judged lines of its kind."""
         line = {"key": key, **value}
-        offset = self._size + len(self._pending)
+        offset = self.end
         if self._has_sums:
             self._pending += _with_sum(_SHORT_LINES.encode(line).encode()) + b"\n"
         else:

@@ -110,7 +110,7 @@ class Level:
         return Sent(self._sent, self._answers, self._answered_at, in_flight >= self.places)
 
     def note_answer(self) -> None:
-        """Count an answer, which tells the pace; `ended` raises the level by it."""
+        """Count an answer, which tells the pace; `answered` raises the level by it."""
         self._answers += 1
         self._answered_at = time.monotonic()
 
@@ -210,7 +210,7 @@ class Level:
 
     def _probe(self) -> None:
         """Let more in; a refusal takes the level back to where it is now."""
-        before = self._value
+        before = self._value  # no further back: a probe before this one was sustained
         self._value += self._stride
         self._stride *= 2
         self._note_change(value_before_probe=before)
@@ -301,7 +301,7 @@ class ServingLoad:
 
 
 class Share:
-    """A serving's part of an endpoint's places: all its shares have `most` together."""
+    """A serving's part of an endpoint's places: all the serving's shares have `most` together."""
 
     def __init__(
         self, limiter: Limiter, most: int, serving_load: ServingLoad | None = None

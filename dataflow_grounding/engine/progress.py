@@ -123,9 +123,9 @@ class Progress:
 
 def _count_of_needed(parts: list[str]) -> int:
     """Return how many of the parts matter more than the title on a narrow terminal."""
-    needed = 1  # and up to what is stored
+    needed = 1  # the first always does
     for number, part in enumerate(parts, 1):
-        if part.endswith(STORED):
+        if part.endswith(STORED):  # then all up to this one do
             needed = number
     return needed
 

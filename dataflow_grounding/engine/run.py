@@ -115,7 +115,9 @@ class Run:
         self.begun = False
 
     async def execute(self) -> Summary:
-        """Return what was done. RunStopped has it, too; no step file has changed then."""
+        """Take all rows through the steps, put the files in place, and return what was done. The
+        `summary` of a RunStopped says that, too; no step file has changed then.
+        """
         start = time.monotonic()
         try:
             # with as many requests at once as the folder's last run found the endpoints to take
@@ -293,7 +295,8 @@ class Run:
             self._wake()
 
     async def _conclude(self) -> None:
-        place_after_all = self._outputs.next  # requests have the priority of a row's place
+        # A request's priority begins with its row's place. These requests come after all rows.
+        place_after_all = self._outputs.next
         for index, step in enumerate(self.steps):
             work = RowWork()
             await step.operator.conclude(self._ask(index, place_after_all, work))

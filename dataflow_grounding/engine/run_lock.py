@@ -41,13 +41,15 @@ def only_run(folder: str) -> Iterator[None]:
         _handles.add(lock)  # from here on it is closed, however the block ends
         held.callback(_release, lock)
         try:
+            # the system releases this lock however the process ends
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise FolderTaken(
                     f"another run is working in {results}: wait for it to end"
                 ) from None
-            # any other error: this file system, such as NFS or FUSE, keeps no locks
+            # Any other error: this file system, such as NFS or FUSE, keeps no locks. Then a file
+            # that is touched takes the lock's place.
             held.enter_context(_touched(os.path.join(folder, "lock.touched"), lock, folder))
         _lost.discard(folder)  # an earlier run of this process may have lost it
         yield

@@ -79,7 +79,9 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
 
 
 def write_line_numbers(output_path: str, lines: "array[int]") -> None:
-    """Write the input's lines next to a file, 8 bytes each; of a block, with their places."""
+    """Write, next to a file of rows, the numbers of their lines in the input: 8 bytes a number.
+    For a block's input, `lines` has two numbers for each row: its line, then its place from 0.
+    """
     write_bytes(lines_path(output_path), lines.tobytes())
 
 

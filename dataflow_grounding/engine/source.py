@@ -81,7 +81,7 @@ def identify(
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    """Return the row's own id, else one of its picture's path that no other picture has."""
+    """Return the row's own id, else one from its picture's path that pictures rarely share."""
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
     states_id = has_id(record.get("image_id"))
@@ -191,7 +191,9 @@ def _file_of_image(record: Record, key: str) -> ImageFile | None:
 
 
 class Source:
-    """The rows of the first step's input, or of one part of it, each after its number there."""
+    """The rows of the first step's input, or of one part of it, each after its number: how many
+    rows of this part come before it. Its own `place` is its position in the whole input.
+    """
 
     def __init__(
         self,
@@ -374,8 +376,8 @@ class Source:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self.name is not None:
             steps = record.get("pipeline_steps")  # to which steps add their labels
-            is_list = isinstance(steps, list) and all(isinstance(step, str) for step in steps)
-            if steps is not None and not is_list:
+            are_texts = isinstance(steps, list) and all(isinstance(step, str) for step in steps)
+            if steps is not None and not are_texts:
                 raise BrokenRow("column 'pipeline_steps' should be a list of texts")
             record.setdefault("source", self.name)
         return record

@@ -200,7 +200,7 @@ class Summary:
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
         """Keep the first SHOWN lines with boxes, in the input's order."""
-        # Records don't end in that order: one may push out the lines of one that comes later in it.
+        # Records don't end in that order: a record may push out lines of one that comes after it.
         is_full = len(self.shown.boxes) >= SHOWN
         if is_full:
             last_place, _ = self.shown.boxes[-1]

@@ -213,7 +213,7 @@ def has_unreadable_counts(facts: Mapping[str, Any]) -> bool:
 
 def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     """Return a sentence if more than 2% of the replies could not be read; else ""."""
-    unreadable = facts["unreadable"]
+    unreadable = facts["unreadable"]  # all tries of the run, also those to calibrate and to check
     answered = facts["answered"]
     if unreadable < _FEWEST_TO_TELL or unreadable <= _TOLERATED_SHARE * answered:
         return ""

@@ -84,7 +84,7 @@ class Vouching:
             self.write("doubtful")
 
     def finished(self) -> None:
-        """Note that the run is done, and no check was due: the next one takes open replies."""
+        """Note that a run is done, and the next one is to take open replies without a check."""
         self._mine.none_open = True
         self.write("finished")
 

@@ -110,8 +110,10 @@ def write_joined(
             raise RunStopped(f"internal error: {done} rows were done, and {rows} are in the shards")
         for failure in earlier_failures:
             failures_writer.write(failure)
-        # An earlier run's file of a step stays where no row got through the step now.
+        # An earlier run's file of a step stays where no row got through the step now. The file of
+        # failures is always replaced.
         with_rows = [writer for writer in writers if writer.count]
+        # only now, when all files are written, is the first one put in its place
         for writer in (failures_writer, *with_rows):
             writer.commit()
     return [writer.path for writer in with_rows]
