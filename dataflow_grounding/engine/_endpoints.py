@@ -312,10 +312,11 @@ class Endpoints:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
 
     def in_question(self) -> list[InQuestion]:
-        """Return the endpoints whose last refusals may be their own fault."""
+        """Return the endpoints with refusals that may be their own fault, and would be stored."""
         text_only_by_address: dict[str, bool] = {}
         for refusal in self.held_refusals.values():
-            # a content filter refuses for the record's sake; the next run asks `passing` ones again
+            # A content filter's refusals are about their records. The next run asks again for
+            # `passing` ones anyway.
             is_of_filter = is_about_content(str(refusal.line["refusal"]))
             if not refusal.passing and not is_of_filter:
                 text_only_by_address[refusal.address] = refusal.text_only  # the last one's

@@ -291,12 +291,13 @@ class Step:
 
 
 def image_column(operator: Annotator, record: Record) -> str | None:
-    """Return the column with the path of the record's one image; None where there isn't one, or the
-    operator doesn't look at it.
+    """Return the column with the path of the record's one image.
+
+    None where the operator doesn't look at it, or can do without and there isn't just one.
     """
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
-        return column
+        return column  # a record without the image that is needed fails when it is opened
     path = record.get(column)  # there may be a list of pictures, or none
     has_one_image = isinstance(path, str) and path != ""
     return column if has_one_image else None

@@ -235,14 +235,17 @@ class Source:
         return next(iter(self._folders), None)
 
     def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
-        """Yield the rows of pilot and shard. `identifies` is for those that become records."""
-        numbered = enumerate(read_rows(self.path))
+        """Yield the rows of pilot and shard, each after its number.
+
+        A pilot's rows are identified only in the iteration from which the run makes its records.
+        """
+        numbered = enumerate(read_rows(self.path))  # by their places in the whole input
         rows: Iterator[Row] = (row._replace(place=place) for place, row in numbered)
         if self._pilot is not None:
             rows = itertools.islice(self._rows_of_pilot(rows, identifies), self._pilot)
         if self._shard is not None:
             rows = self._rows_of_shard(rows, self._shard)
-        return enumerate(rows)
+        return enumerate(rows)  # by their numbers in this part
 
     def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
         """Yield a pilot's rows. All rows are identified, so that ids are those of a full run."""

@@ -142,7 +142,7 @@ class ReturningFormat(Format):
 
 
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    """Whether an outline fits its box: roughly as it was read, exactly once the box was moved."""
+    """Whether an outline fits its box: roughly as it was read, closely once the box was moved."""
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
     # Sources have boxes that differ from their outlines.

@@ -107,7 +107,8 @@ def _folder_of(
     lists = [os.path.relpath(file, os.path.abspath(pair.labels)) for file in named.lists]
     folder = _folder_of_labels(in_order, pair.labels, [*other_files, *lists])
     if pair.is_only_named and pair.pictures == pair.labels:
-        # A text next to the pictures may be anything: it isn't taken for a label without a picture.
+        # Pictures and labels share a folder that only the data set's file names. A text in it may
+        # be anything: it isn't taken for a label without a picture.
         folder = folder._replace(of_no_picture=[])
     no_label_has_picture = bool(folder.of_no_picture) and not folder.files
     if no_label_has_picture:
@@ -116,13 +117,14 @@ def _folder_of(
         raise InputError("; ".join([why, *named.lines_on_missing()]))
     is_in_root = folder.image_dir != pair.pictures
     if is_in_root and os.path.isdir(pair.pictures):
-        # The root may have pictures of other data sets, too. Those that have a label, or are in the
-        # pair's own folder, are of this one.
+        # The pictures were found in the image root, which may have those of other data sets, too.
+        # Those that have a label, or are in the pair's own folder, are of this one.
         own = set(files_under(pair.pictures, ENDINGS, "pictures"))
         if own:
             kept = [image for image in folder.pictures if image in own or image in folder.files]
             folder = folder.kept(kept)
     if named.are_listed or pair.is_only_named:
+        # The data set's files name its pictures: others in the folder are of no concern.
         folder = _of_named(folder, pair.absolute, named)
     return folder
 

@@ -398,7 +398,8 @@ def _area_back(
     is_of_x_anylabeling = kind in _OF_X and _has_four_corners(item)
     corners = 4 if is_of_x_anylabeling else 2  # of a rectangle
     area = _area_of(box, outline, corners)
-    # Four corners, such as a "rotation", are a polygon after any other change.
+    # A shape such as a "rotation" keeps its type if all of it was only shifted, else it becomes a
+    # polygon.
     if kind in _FOUR_CORNERS and _is_shifted(item, outline):
         area["shape_type"] = item["shape_type"]
     return area

@@ -140,7 +140,7 @@ class ImageTile(ImageCrop):
         return super().steps_to_fit()  # finds them there
 
     def find_fit(self, whole: "PillowImage") -> None:
-        """Put into `kept_fits` by how many steps the tile, cut out of the image, is reduced."""
+        """Find by how many steps the tile, cut out of `whole`, is reduced, for `kept_fits`."""
         if self.fit_key is None:
             return
         part = whole.crop(self.region)

@@ -236,11 +236,11 @@ def verdict_of_regrounding(
 def _found_on_others(
     text: str, own_places: Sequence[int], iou_by_place: Mapping[int, float]
 ) -> Verdict:
-    """Return the verdict where boxes are on other regions than those that it names, too."""
+    """Return the verdict where each box is on a region, but these aren't just the text's own."""
     new_places = sorted(iou_by_place)
-    kind: Kind = "mended"
+    kind: Kind = "mended"  # the text gets the regions where it is found
     if len(own_places) == 1 and len(new_places) > 1:
-        kind = "several"
+        kind = "several"  # a text about one region fits more than that
     reason = f"grounded again, it is found at {_region_numbers(new_places)}"
     return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
 

@@ -667,7 +667,8 @@ def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
     if not isinstance(asked.scale, int):
         return False  # pixels, or cells of a grid, which no location token counts
     if asked.scale == of_family.scale:
-        # In the same order, the family's own format is more exact, because it may have bins.
+        # In the same order, the family's own format is more exact, because it may have bins. In
+        # another order, the one that was asked for tells more.
         return asked.order != of_family.order
     return is_shared_token
 

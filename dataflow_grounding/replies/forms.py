@@ -147,7 +147,9 @@ class _FormReader:
             return
         before, after = self.read_first_form(answer)
         self.check_single(before, after)
-        is_glm = answer.within == "tokens"  # which says first what its boxes are of
+        # Only GLM puts an answer between tokens. It may say before them what its boxes are of: such
+        # words change nothing, so they aren't checked.
+        is_glm = answer.within == "tokens"
         if is_glm and self.tells_what_boxes_are_of(before):
             before = ""
         self.check_words(before, after)

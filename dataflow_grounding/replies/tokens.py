@@ -369,9 +369,9 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
         at = tag.end
         if tag.closes and tag.name in _LABEL_TAGS:  # "cup</ref>", which was never opened
             raise _unpaired(text[tag.start :])
-        if tag.name == "pred":
+        if tag.name == "pred":  # <pred>holds</pred>: see `_without_repeated_boxes`
             parts.append(_Part("relation", ""))
-        elif not tag.closes and tag.name != "collection":
+        elif not tag.closes and tag.name != "collection":  # whose mention its boxes have already
             parts.append(_part_of(text, tag, following))
             # a part ends at the next tag, even if that is of another name
             at = following.end if following.closes_part_of(tag) else following.start

@@ -171,7 +171,11 @@ def _neutral_parts() -> re.Pattern[str]:
 
 
 def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
-    """Return why words next to an answer can't be skipped, or None where they can."""
+    """Return why words next to an answer can't be skipped, or None where they can.
+
+    They may name the unit that was asked for. `to_pixels` says which: True is pixels, False is
+    parts of the picture. With None, they may name no unit.
+    """
     if not text or text.isspace():
         return None
     text = _pattern("polite").sub(" ", text)
@@ -179,7 +183,7 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     if mark is not None:
         return f"{mark[0]!r} is in the words next to it"
     unit = ""  # the words of the unit that was asked for, which turn nothing round
-    if to_pixels is not None:  # else no unit may be named
+    if to_pixels is not None:
         unit = _grammar("units_of_pixels" if to_pixels else "units_of_parts")
     word = turning_word(text, unit)
     return None if word is None else f"{word!r} is in the words next to it"

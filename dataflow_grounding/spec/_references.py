@@ -219,14 +219,14 @@ def _target(spec: Any, place: Place, key: str) -> Place:
         if not part:  # before a dot at the beginning, or after a bracket at the end
             continue
         name = _name_in(_value_at(spec, target), part)
-        if name is None:  # this part names a value, rather than a block or list
+        if name is None:  # the place so far has a value, or a list without such an item
             break
         target = (*target, name)
     return target
 
 
 def _name_in(block: Any, part: str) -> str | int | None:
-    """What a part of a key names in a block or list; None if that is neither."""
+    """What a part of a key names in a block or list; None if it can name nothing there."""
     if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
         return int(part)
     if not isinstance(block, dict):

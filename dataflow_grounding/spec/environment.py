@@ -118,10 +118,13 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
                 f"{name} is set to nothing, and the spec names no address: give it the address, or"
                 " unset it where a public service is meant"
             )
-    # The environment may not say, either, who is asked.
+    if not is_gemini_by_default:
+        return
+    # The spec doesn't say who is asked. The environment doesn't, either, if it has Gemini's key and
+    # also OpenAI's key or address.
     names_of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
     takes_key_of_environment = not vlm.gemini.api_key and bool(_first_set(*GEMINI_KEYS))
-    if is_gemini_by_default and names_of_openai and takes_key_of_environment:
+    if names_of_openai and takes_key_of_environment:
         raise SpecError(
             f"it isn't said who is asked: Gemini's key is set, and so is {names_of_openai[0]}. Set"
             " vlm.backend to gemini or to openai"

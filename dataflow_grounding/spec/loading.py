@@ -102,17 +102,17 @@ def read_spec(
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
-    """The config for commands that only ask the endpoint, without `data`."""
+    """The config for commands that only ask the endpoint: without `data`."""
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         # The file names nothing but a model. So that it is a spec, the model is put into the block
         # of some pipeline: which one makes no difference, so it is the first.
         first_block = next(iter(known_blocks))
         plain = {first_block: {"vlm": plain["vlm"]}}
+    # These commands need neither `data` nor `results_dir`: both may be missing or unfinished (???).
     for block in plain.values():
         if isinstance(block, dict):
             block.pop("data", None)
-    # It may be missing or unfinished, too.
     if plain.get("results_dir") in (None, "", "???"):
         plain["results_dir"] = "."
     return OmegaConf.create(plain)
@@ -221,7 +221,9 @@ def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec 
 
 
 def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
-    """Change paths in `values`: one in a file starts from the file's folder."""
+    """Change paths in `values`: one in a file starts from the file's folder, one in an override
+    from the current folder. A `~` at its beginning is the user's own folder.
+    """
     sources: list[tuple[str, Any]] = []  # of each part, the folder and what it states
     for file in parts.files:
         sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
@@ -229,12 +231,17 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
     for block, key, location in _possible_paths(values):
         value = block.get(key)
         if _starts_from_a_folder(value):
-            folder = "."
-            for source, stated in sources:
-                if block_with(stated, location) is not None:
-                    folder = source  # that of the last part that states it
+            folder = _folder_of_last_that_states(location, sources)
             path = joined(folder, os.path.expanduser(plain_path(str(value))))
             block[key] = absolute(path)
+
+
+def _folder_of_last_that_states(location: Sequence[str], sources: Sequence[tuple[str, Any]]) -> str:
+    folder_of_last = "."  # if none states it
+    for folder, stated in sources:
+        if block_with(stated, location) is not None:
+            folder_of_last = folder
+    return folder_of_last
 
 
 def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:

@@ -152,7 +152,9 @@ class MeasuredFrames(NamedTuple):
 
     calibration: Calibration | None
     failure: NoFit | EndpointRefused | None
-    """NoFit where the answers in a frame lie on no line, or aren't in the format."""
+    """None where it went well. NoFit: the answers in a frame lie on no line, or aren't in the
+    format. EndpointRefused: the endpoint takes no requests at all.
+    """
     counts: Counter[str]
     """Of requests and tokens, also where it failed."""
 
@@ -166,8 +168,8 @@ def measure_frames_of(
 ) -> MeasuredFrames:
     """Return the `earlier` calibration with the missing frames, or why it failed.
 
-    The serving's connections are closed afterwards. Raises RunStopped where the reason is not the
-    endpoint, such as a budget that is used up.
+    The serving's connections are closed afterwards. Raises RunStopped for other reasons to stop,
+    such as a budget that is used up.
     """
     asker = _Asker(serving, start, own)
     try:

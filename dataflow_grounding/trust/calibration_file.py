@@ -145,7 +145,7 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
 
 
 def _calibration_of(row: dict[str, Any]) -> Calibration:
-    """Raise ValueError, or what a wrong type causes, where the row isn't sound."""
+    """Make a Calibration; raise ValueError, or what a wrong type causes, if the row isn't sound."""
     if row.keys() != Calibration.__dataclass_fields__.keys():
         raise ValueError("another version's calibration")
     row = {**row, "maps": [map_of(stored) for stored in row["maps"]]}
@@ -156,6 +156,7 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     has_map_of_each_frame = bool(measured) and set(measured) == set(limits.frames)
     if box_format.scale == "px" and not has_map_of_each_frame:
         raise ValueError("pixels mean nothing in a size without a map")
+    # Somebody may have edited the file by hand, so its limits are tried on sample sizes.
     _try_limits(limits, [*calibration.sizes, *limits.frames])
     # a size in which numbers mean something: with maps, only their sizes
     sample = measured[0] if measured else SAMPLE_SIZES[0]

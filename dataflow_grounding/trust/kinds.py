@@ -52,9 +52,9 @@ def kind_of(size: Size) -> SizeKind:
 
 
 def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
-    """Return one of these sizes, the commonest first, of each kind: MOST_KINDS at the most."""
-    # Those that must not be left out: the first lying and the first upright one, and the most
-    # elongated one if it is wide or tall.
+    """Return one size of each kind, MOST_KINDS at the most. `sizes` are the commonest first."""
+    # Those that must not be left out come first: the first lying and the first upright one, and the
+    # most elongated one if it is wide or tall.
     first = []
     for shape in ("lying", "upright"):
         of_shape = [size for size in sizes if kind_of(size).shape == shape]

@@ -54,8 +54,8 @@ class Turns:
         Raises what `check` raises. If another check failed meanwhile with an error that concerns
         all who ask the endpoint, raises that.
         """
-        my_check: Future[BaseException | None] = Future()
         while is_wanted():
+            my_check: Future[BaseException | None] = Future()
             with self._lock:
                 if self._under_way is None:
                     self._under_way = my_check
@@ -135,7 +135,7 @@ class Known:
         return self.probing
 
     def plan_next_check(self, every: int) -> None:
-        """Plan the check after one that is made now: `every` requests apart on average."""
+        """Plan the check after one that is made now: one in each stretch of `every` requests."""
         self.unchecked = 0
         if self.sent < self.next_check:
             return  # it is made for another reason, and the planned one stays
@@ -145,6 +145,8 @@ class Known:
         # The next check isn't due among the first few requests: the check that is made now covers
         # these.
         first = min(AT_THE_END, every // 2) + 1
+        # It counts from `begin`, not from `sent`, so that checks are `every` requests apart on
+        # average. Where more than one stretch was sent, the next may be due at once.
         self.next_check = begin + random.SystemRandom().randint(first, every)
         self._stretch_end = begin + every
 

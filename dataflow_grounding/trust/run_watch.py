@@ -8,7 +8,8 @@ The loop, in the order of the functions below:
 - `conclude`: a last check at the end.
 - `_check` asks for rectangles in copies of pictures, and in three more after one that misses. A
   check that is answered as asked vouches for all replies before it: a later run may take them.
-- `_suspect`: a miss stops the run, or warns, and marks what came since the last good check.
+- `_suspect`: once a check or the replies prove another format, boxes are suspect. It stops the run,
+  or warns, and marks what came since the last good check.
 
 A `Question` reads and judges the replies to one request, `Known` is what an endpoint's checks and
 replies have told, `OpenReplies` is what no check has vouched for yet.
@@ -77,8 +78,9 @@ class RunWatch(BoxWatch):
         self._name_here = name_of(serving.identity_there(), asked, form)
         self._name_anywhere = name_of(serving.identity(), asked, form)
 
-        self.known = Known(asked)
-        if start.folder is None:  # in memory, all runs of this process share what they know
+        if start.folder is not None:
+            self.known = Known(asked)
+        else:  # in memory, all runs of this process share what they know
             self.known = known_in_process(serving, self._name_here, asked)
             if not self.known.is_fresh:
                 self.known.restart_counts()

@@ -53,9 +53,11 @@ class Annotations:
         self.states_classes = False
         self.classes: Sequence[str] = ()
         self.rejected = 0  # boxes that were left out because a reviewer rejected them
-        self.not_mended = 0  # phrases with such a box that aren't settled: as gold they are open
+        # Phrases with such a box that no person has found right since then: as gold they are open,
+        # which means that nothing is right or wrong for them.
+        self.not_mended = 0
         self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
-        # Whether a record that is asked for has open phrases where no person found them right.
+        # True in the view of `settled()`: phrases that no person found right are open in it.
         self._only_settled = False
 
     def add(self, record: dict[str, Any]) -> None:

@@ -161,6 +161,7 @@ class RayRun(Run):
         async with self._with_helpers(*helpers):
             await self._do(self._wait_for_a_worker)
             count = min(self._worker_count or 1, len(self._waiting))
+            # A lane's numbers say which part of `max_workers` its tasks have. It has no rows.
             lanes = [Shard(number, count) for number in range(1, count + 1)]
             await self._do(*[partial(self._round, lane) for lane in lanes])
             await self._do(self._second_round)
