@@ -27,6 +27,29 @@ if TYPE_CHECKING:
 OF_RUNS = {"workplace", "server", "served"}
 """Fixtures that a test asks for where it runs `generate`, or a server."""
 
+WAITING = [
+    f"tests/{module}.py"
+    for module in (
+        "serving/test_local",
+        "scale/test_ray",
+        "docs/test_pages_run",
+        "engine/test_outage",
+        "engine/test_faults",
+        "scale/test_remote_results",
+        "engine/test_first_places",
+        "serving/test_who_gets_the_key",
+        "engine/test_concurrency",
+        "docs/test_scale_page",
+        "engine/test_several_endpoints",
+        "pipelines/test_negatives",
+        "bench/test_bench",
+        "serving/test_service_tier",
+        "engine/test_progress",
+        "formats/test_bombs",
+    )
+]
+"""Modules whose tests wait for more than they work, those with the longest tests first."""
+
 _cache_numbers = itertools.count()
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and every process that they
@@ -64,28 +87,54 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what runs `generate`, or asks a server, as slow, and play a tenth of each table that is
-    marked `sampled`, the same at each run.
-
-    A table of simulations is many draws of the same sentence. The cases whose names have the lowest
-    digests are played, at least one. A case that is asked for by its name is alone in its table.
+    """Mark what runs `generate`, or asks a server, as slow; leave out most of the tables that are
+    marked `sampled`; let workers begin with what waits.
     """
     for item in items:
         if isinstance(item, pytest.Function) and OF_RUNS.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-    if config.option.whole:
-        return
+    if not config.option.whole:
+        play_a_tenth_of_tables(config, items)
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    items[:] = with_waiting_first(items, workers)
+
+
+def play_a_tenth_of_tables(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out nine tenths of each table that is marked `sampled`, the same at each run.
+
+    A table of simulations is many draws of the same sentence. The cases whose names have the lowest
+    digests are played, at least one. A case that is asked for by its name is alone in its table.
+    """
     tables = defaultdict(list)
     for item in items:
         if item.get_closest_marker("sampled"):
             tables[item.nodeid.partition("[")[0]].append(item)
-    left_out = set()
+    left_out: set[pytest.Item] = set()
     for cases in tables.values():
         cases.sort(key=digest_of_name)
         tenth = -(-len(cases) // 10)
         left_out.update(cases[tenth:])
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
+
+
+def with_waiting_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Put modules of WAITING where workers begin: others work while these wait, and none is left
+    for the end. Each worker is given a part of neighbours of about the same length, in this order.
+    """
+    by_module = defaultdict(list)
+    for item in items:
+        by_module[item.nodeid.partition("::")[0]].append(item)
+    waiting = [by_module.pop(module) for module in WAITING if module in by_module]
+    others = list(itertools.chain.from_iterable(by_module.values()))
+    part_length = len(items) / workers
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        ordered += itertools.chain.from_iterable(waiting[worker::workers])
+        missing = max(round(part_length * (worker + 1)) - len(ordered), 0)
+        ordered += others[:missing]
+        del others[:missing]
+    return ordered + others
 
 
 def digest_of_name(item: pytest.Item) -> str:
