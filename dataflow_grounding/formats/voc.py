@@ -277,8 +277,7 @@ def _picture_of(
     # From an image root in a store, no path leads to this machine, nor the other way round.
     if is_remote(file) == is_remote(image_root):
         folder_of_annotations = os.path.dirname(file).removesuffix(subfolder) or "."
-        parent = os.path.join(folder_of_annotations, os.pardir)
-        folders += [os.path.join(parent, folder) for folder in _FOLDERS]
+        folders += [os.path.join(folder_of_annotations, os.pardir, name) for name in _FOLDERS]
         folders.append(folder_of_annotations)
     for name_of_picture in names:
         endings = [""]
