@@ -66,7 +66,7 @@ FIGURES = (
     Measured("measurements/calibration", "box_watch --seeds 4 --right 100"),
     Measured("measurements/calibration", "odd_servers"),
     Measured("better_boxes", "box_quality"),
-    Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
+    Measured("better_boxes", "box_quality --part checks --seeds 0 1"),
 )
 """All but `peers`, which installs others in a folder: --install."""
 
