@@ -428,8 +428,9 @@ def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
     It is for errors of libraries: some say only in words what this machine has too little of.
     """
     words = " ".join(message_of(error).split())[:200]
-    # Pillow's decoders raise an OSError that says "out of memory".
-    if isinstance(error, MemoryError) or "out of memory" in words:
+    # Pillow's decoders raise an OSError that says "out of memory", OpenSSL has "malloc failure".
+    by_words = "out of memory" in words or "malloc failure" in words
+    if isinstance(error, MemoryError) or by_words:
         reason = f": {words}" if words else ""
         return MachineBusy(f"there is not enough memory{reason}")
     if isinstance(error, RuntimeError) and "start new thread" in words:  # "can't start new thread"

@@ -25,6 +25,7 @@ BUSY_SECONDS = 60.0
 FIRST_PAUSE = 0.25  # seconds before it is tried again; each further pause is twice as long
 LONGEST_PAUSE = 4.0
 CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
+THREADS_SECONDS = 1.0  # between two looks whether the threads of an event loop live
 
 
 class Workers:
@@ -153,8 +154,45 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work())
+        return asyncio.run(_while_threads_live(work))
     return _in_thread(work)
+
+
+async def _while_threads_live(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do the work, unless memory runs out in a thread of the loop: then raise MemoryError.
+
+    Such a thread may end between taking what it is to do and doing it. Nothing would ever tell the
+    task that waits for that.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    loop.set_default_executor(executor)
+    is_lost = False
+
+    async def watch() -> None:
+        nonlocal is_lost
+        while True:
+            await asyncio.sleep(THREADS_SECONDS)
+            # Until the executor is shut down, no thread of it ends by itself.
+            if all(thread.is_alive() for thread in executor._threads):
+                continue
+            if not is_lost:
+                is_lost = True
+                # what the work does as it ends may need threads
+                loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
+            task.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work()
+    except BaseException:
+        if is_lost:
+            raise MemoryError("a thread ended for want of memory") from None
+        raise
+    finally:
+        watching.cancel()
 
 
 class _OwnLoop(Generic[T]):
@@ -174,7 +212,7 @@ class _OwnLoop(Generic[T]):
         self._loop = asyncio.get_running_loop()  # noted last: `interrupt` needs both
         if self.is_interrupted:
             raise asyncio.CancelledError
-        return await self._work()
+        return await _while_threads_live(self._work)
 
     def interrupt(self) -> None:
         """Cancel the work, now or as soon as it begins; from any thread."""

@@ -12,7 +12,13 @@ import ssl
 from contextlib import suppress
 from typing import Any, TypeGuard
 
-from dataflow_grounding._util.errors import EndpointUnreachable, GroundingError, ServerFault
+from dataflow_grounding._util.errors import (
+    EndpointUnreachable,
+    GroundingError,
+    MachineBusy,
+    ServerFault,
+    machine_fault,
+)
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.serving.http_errors import error_of, with_causes
 
@@ -65,6 +71,8 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
     status = _status_of(error)
     if status is not None:
         return error_of(status, _headers_of(error), _body_of(error), where=where)
+    if isinstance(machine_fault(error), MachineBusy):  # OpenSSL's "malloc failure", say
+        return None
     if not (_is_no_connection(error) or _is_broken_off(error)):
         return None
     message = f"{where}: {type(error).__name__}"

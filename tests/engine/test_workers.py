@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import threading
 from contextlib import suppress
 
-from dataflow_grounding.engine.workers import cancel_all
+import pytest
+
+from dataflow_grounding.engine.workers import cancel_all, run_blocking
 
 
 def test_a_task_whose_cancellation_is_dropped_ends_all_the_same() -> None:
@@ -45,3 +49,34 @@ def test_what_a_cancelled_task_raises_is_passed_over() -> None:
         await cancel_all([])
 
     asyncio.run(ended())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_work_ends_where_memory_runs_out_in_a_thread_before_it_does_what_it_took(
+    in_a_loop: bool,
+) -> None:
+    """A run of six records in 110 MB waited for ever for what such a thread was to do."""
+
+    async def work() -> None:
+        thread = await asyncio.to_thread(threading.get_ident)
+        # Raised as the thread wakes with what it is to do next.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread), ctypes.py_object(MemoryError)
+        )
+        try:
+            await asyncio.to_thread(print)
+        finally:
+            assert await asyncio.to_thread(str, 7) == "7", "what ends the work has threads"
+
+    async def in_loop() -> None:
+        run_blocking(work)
+
+    def run() -> None:
+        if in_a_loop:
+            asyncio.run(in_loop())
+        else:
+            run_blocking(work)
+
+    with pytest.raises(MemoryError):
+        run()

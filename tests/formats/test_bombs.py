@@ -235,13 +235,21 @@ def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
-    """Where memory runs out within Python's own C code, the process may die as if it were killed."""
+    """Where memory runs out within Python's own code, the process may die as if it were killed, or
+    hang: `Thread.start` waits for ever for a thread that ended before it said that it began. A user
+    kills it then.
+    """
     workplace.many(6)
     with LoopbackServer() as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
-        done = ended(interpreter(workplace.arguments(), **at_most(110 / 1024)))
-        died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
-        assert died or done.code in (0, 1, 2, 3, 4, 130), done
+        running = interpreter(workplace.arguments(), **at_most(110 / 1024))
+        try:
+            done = ended(running, 30)
+        except AssertionError:
+            pass  # it hung, and was killed
+        else:
+            died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
+            assert died or done.code in (0, 1, 2, 3, 4, 130), done
         assert workplace.run().code == 0
         assert len(workplace.annotations()) == 6
         assert server.count() <= 12 + 8, "what is under way may be paid for again, nothing else"
