@@ -27,6 +27,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,7 +36,13 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import cache_folder
-from dataflow_grounding._util.errors import InputError, StorageFailed, TakenOver, errors_as
+from dataflow_grounding._util.errors import (
+    GroundingError,
+    InputError,
+    StorageFailed,
+    TakenOver,
+    errors_as,
+)
 from dataflow_grounding._util.files import open_log, whole_file, within
 from dataflow_grounding._util.paths import has_scheme, joined, state_of
 from dataflow_grounding._util.stores import file_version, place_of, system_errors
@@ -330,7 +337,8 @@ class _Bucket:
         folder = Path(self.here(self.subfolder))
         paths = [folder / CKPT / CALIBRATION]
         for path in folder.iterdir():
-            paths += path.iterdir() if _STEP.fullmatch(path.name) else [path]
+            is_of_step = _STEP.fullmatch(path.name) and path.is_dir()
+            paths += path.iterdir() if is_of_step else [path]
         return self._states_of(path for path in paths if path.name.endswith(_ROWS))
 
     def _states_of(self, paths: Iterable[Path]) -> dict[str, list[int]]:
@@ -486,6 +494,7 @@ class _Run:
         self._bucket = bucket
         self._replies = _Replies(bucket)
         self._taken_over = taken_over
+        self._sent: dict[str, list[int]] = {}  # states of whole files that were sent
         self._is_over = threading.Event()  # ends the sender
         self._sender = threading.Thread(target=self._send_now_and_then, daemon=True)
 
@@ -506,27 +515,46 @@ class _Run:
     def _send_now_and_then(self) -> None:
         """Send every SEND_SECONDS; a failure is told once, and followed by longer pauses."""
         wait = SEND_SECONDS
-        sent: dict[str, list[int]] = {}  # the states of whole files that were sent
+        wait_of_files = SEND_SECONDS
+        files_from = 0.0  # when files are sent again, by the process's clock
         while not self._is_over.wait(wait):
             try:
                 # Also after it was taken over: these replies were paid for, and they go into a log
                 # of its own, which no other run writes.
                 self._replies.send()
                 self._bucket.refuse_if_taken_over()
-                states = self._bucket.whole_files_here()
-                if states != sent:
-                    self._bucket.send_changed(states)
-                    sent = states
                 wait = SEND_SECONDS
             except TakenOver:
                 self._taken_over()
+                continue
             except (OSError, StorageFailed) as error:
-                is_first_failure = wait == SEND_SECONDS
-                if is_first_failure:
+                if wait == SEND_SECONDS:  # the first failure
                     self._say_that_it_waits(error)
                 wait = min(2 * wait, _WAIT_SECONDS)
+                continue
+            if time.monotonic() < files_from:
+                continue
+            # A file that can't be sent holds no reply back.
+            try:
+                self._send_whole_files()
+                wait_of_files = SEND_SECONDS
+            except TakenOver:
+                self._taken_over()
+            except (OSError, GroundingError) as error:
+                if wait_of_files == SEND_SECONDS:
+                    self._say_that_it_waits(error)
+                wait_of_files = min(2 * wait_of_files, _WAIT_SECONDS)
+                files_from = time.monotonic() + wait_of_files
 
-    def _say_that_it_waits(self, error: OSError | StorageFailed) -> None:
+    def _send_whole_files(self) -> None:
+        states = self._bucket.whole_files_here()
+        # It says that a run has finished before the run has written its other formats.
+        states.pop(posixpath.join(self._bucket.subfolder, "run.json"), None)
+        if states != self._sent:
+            self._bucket.send_changed(states)
+            self._sent = states
+
+    def _say_that_it_waits(self, error: OSError | GroundingError) -> None:
         bucket = self._bucket
         if isinstance(error, OSError):
             say(

@@ -89,7 +89,7 @@ class _StepEstimate:
             # The picture's size hardly changes how long the instructions are.
             self._box_instructions = box_format.format.instructions((1000, 1000))
 
-    def requests_for(self, record: Record) -> float:
+    def requests_for(self, record: Record) -> int:
         """Return how many requests the step sends for a record; 0 for a step without a model."""
         operator = self.step.operator
         if operator.serving is None:

@@ -15,7 +15,6 @@ from typing import Any, TypeGuard
 from dataflow_grounding._util.errors import (
     EndpointUnreachable,
     GroundingError,
-    MachineBusy,
     ServerFault,
     machine_fault,
 )
@@ -71,8 +70,8 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
     status = _status_of(error)
     if status is not None:
         return error_of(status, _headers_of(error), _body_of(error), where=where)
-    if isinstance(machine_fault(error), MachineBusy):  # OpenSSL's "malloc failure", say
-        return None
+    if isinstance(error, ssl.SSLError) and machine_fault(error) is not None:
+        return None  # OpenSSL's "malloc failure": this machine has too little memory
     if not (_is_no_connection(error) or _is_broken_off(error)):
         return None
     message = f"{where}: {type(error).__name__}"

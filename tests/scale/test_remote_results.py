@@ -362,6 +362,30 @@ def test_a_steps_file_is_sent_when_the_step_has_ended(
     assert run.left() == run.alone()
 
 
+@pytest.mark.parametrize("name", ["step_9_notes.jsonl", "a:b.jsonl"])
+def test_a_file_that_cannot_be_sent_holds_no_reply_back(
+    run: Elsewhere, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The first one is called as a step's folder is."""
+    monkeypatch.setattr(bucket, "SEND_SECONDS", 0.2)
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    file = Path(bucket.local(run.address), name)
+    begun, more_stored = slow.received, Event()
+
+    def rule(request: ReceivedRequest) -> None:
+        if request.index == begun + 10:
+            file.write_text("{}")
+        elif request.index == begun + 50:
+            wait_until(lambda: run.stored() > 25)
+            file.unlink()
+            more_stored.set()
+
+    slow.faults = rule
+    assert run.run(**{"workflow.max_workers": 4}).code == 0
+    assert more_stored.is_set()
+    assert run.left() == run.alone()
+
+
 def test_a_run_that_is_stopped_sends_the_files_of_steps_that_have_ended(
     run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
