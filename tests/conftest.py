@@ -157,25 +157,38 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _surroundings_of_a_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """For runs that several tests of a module look at, which are made before one test begins."""
+    with pytest.MonkeyPatch.context() as patch:
+        surround(patch, request.node.nodeid, tmp_path_factory.getbasetemp())
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrations are kept in the user's cache folder: no test may meet another's, or the user's
-    own. Nor may one rely on the check of a server that listened on the same port before, or on an
-    endpoint that the user's environment names.
+def _surroundings(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    surround(monkeypatch, request.node.nodeid, tmp_path_factory.getbasetemp())
+
+
+def surround(patch: pytest.MonkeyPatch, name: str, base: Path) -> None:
+    """Give a test, or what a module's tests share, a cache and chance of its own.
+
+    Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own.
+    Nor may one rely on the check of a server that listened on the same port before, or on an
+    endpoint that the user's environment names. A run asks about probe pictures at times that nobody
+    can predict: in a test they are the same at each run.
     """
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
+    for variable in NAMES:
+        patch.delenv(variable, raising=False)
     # one that isn't there yet: to make it by `mktemp` takes longer than many a test
-    cache = tmp_path_factory.getbasetemp() / "caches" / str(next(_cache_numbers))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr("dataflow_grounding.trust.known._known", {})
-
-
-@pytest.fixture(autouse=True)
-def _seeded_chance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run asks about probe pictures at times that nobody can predict. In a test they are the same
-    at each run.
-    """
-    random.seed(request.node.nodeid)
-    chance = random.Random(request.node.nodeid)
-    monkeypatch.setattr(random, "SystemRandom", lambda: chance)
+    patch.setenv("XDG_CACHE_HOME", str(base / "caches" / str(next(_cache_numbers))))
+    patch.setattr("dataflow_grounding.trust.known._known", {})
+    random.seed(name)
+    chance = random.Random(name)
+    patch.setattr(random, "SystemRandom", lambda: chance)
