@@ -25,26 +25,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.box_scores import measure
 from benchmarks.check_tables import Table
-from dataflow_grounding._util.errors import GroundingError
-from dataflow_grounding.boxes.geometry import Bbox
-from tests.support.stand_ins.box_scores import SIZE, measure
-from tests.support.stand_ins.check_quality import NOISE
-from tests.support.stand_ins.check_quality import scenes as half_filled_scenes
-from tests.support.stand_ins.erring_model import ErringModel, Errors
-from tests.support.stand_ins.judging_model import JudgingModel
-from tests.support.stand_ins.negative_quality import MOST_FALSE, OTHER_WAYS, kept_of
-from tests.support.stand_ins.pixel_frames import MODEL, SERVERS
-from tests.support.stand_ins.pixel_frames import scenes as frame_scenes
-from tests.support.stand_ins.proposal_quality import (
-    FALSE,
+from benchmarks.negative_quality import MOST_FALSE, OTHER_WAYS, kept_of
+from benchmarks.pixel_frames import SERVERS
+from benchmarks.pixel_frames import scenes as frame_scenes
+from benchmarks.proposal_quality import (
     LEAST_DROPPED,
     LEAST_FOUND,
-    MISSING,
     MOST_REQUESTS,
     verified,
 )
-from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw
+from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding.boxes.geometry import Bbox
+from tests.support.half_filled import FALSE, MISSING, NOISE, SIZE
+from tests.support.half_filled import scenes as half_filled_scenes
+from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.judging_model import JudgingModel
+from tests.support.stand_ins.seeing_model import COLORS, MODEL, SeeingModel, draw
 
 JUDGE = 0.92  # of the judge's answers in part `noise` are right
 PARTS = ("noise", "checks", "proposals", "negatives", "frames")

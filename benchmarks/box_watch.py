@@ -17,12 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 
-from dataflow_grounding.boxes.geometry import Size
-from tests.support.measuring import Row, table
-from tests.support.stand_ins.watched_model import (
-    Scene,
-)
-from tests.support.stand_ins.watched_runs import (
+from benchmarks.watched_runs import (
     BLIND,
     HALF_PORTRAITS,
     IN_FLIGHT,
@@ -33,6 +28,11 @@ from tests.support.stand_ins.watched_runs import (
     SWITCHES,
     Outcome,
     play,
+)
+from dataflow_grounding.boxes.geometry import Size
+from tests.support.measuring import Row, table
+from tests.support.stand_ins.watched_model import (
+    Scene,
 )
 
 # Nothing is held while a doubtful reply is asked for again, or a probe picture is on its way.

@@ -4,10 +4,9 @@ against simulated models.
     python -m benchmarks.calibration [--runs 9] [--formats 6]
 
 First, models that count pixels of a picture that their server has resized, by the rules of
-tests/support/stand_ins/resize_rules.py; rule_runs.py there says what is
-right. Second, models that write in each known order,
-scale and padding (right: within 0.2% of the side; 999 and 1000 differ by 0.1%). Third, models
-without a format, which have to be refused.
+benchmarks/resize_tables.py; rule_runs.py there says what is right. Second, models that write in
+each known order, scale and padding (right: within 0.2% of the side; 999 and 1000 differ by 0.1%).
+Third, models without a format, which have to be refused.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import argparse
 import time
 from collections import Counter
 
+from benchmarks.format_runs import FORMATLESS, NAMES, is_refused, one_format
 from benchmarks.rule_tables import TABLES, resized
 from dataflow_grounding.boxes.formats import find_box_format
-from tests.support.stand_ins.format_runs import FORMATLESS, NAMES, is_refused, one_format
 
 KNOWN = [find_box_format(name, "") for name in NAMES]
 MADE_UP = 40  # rules from a seed

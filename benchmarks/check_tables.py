@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.support.stand_ins.check_quality import (
+from benchmarks.check_quality import (
     CHECK,
-    NOISE,
     OLD_WAYS,
     PLAIN,
     Way,
     Worth,
     mean_of,
-    scenes,
     worth_of,
 )
+from tests.support.half_filled import NOISE, scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 
 HEAD = (

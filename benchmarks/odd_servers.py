@@ -22,8 +22,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from tests.support.measuring import Row, table
-from tests.support.stand_ins.odd_servers import (
+from benchmarks.odd_runs import (
     CORNER_AND_SIZE,
     HEAVY,
     IN_PADDED_SQUARE,
@@ -57,6 +56,7 @@ from tests.support.stand_ins.odd_servers import (
     when,
     xs_before_ys,
 )
+from tests.support.measuring import Row, table
 from tests.support.stand_ins.watched_model import PEOPLE, Scene
 
 MOST_MARKED = 0.02  # of the records of an honest run

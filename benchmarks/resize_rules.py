@@ -2,7 +2,7 @@
 
     python -m benchmarks.resize_rules [--runs 9] [--made-up 40] [--seed 0]
 
-calibrates simulated models with each rule of tests/support/stand_ins/resize_rules.py and
+calibrates simulated models with each rule of benchmarks/resize_tables.py and
 processors.py (rule_runs.py there says how, and what is right). It prints for each rule how many
 were right, refused and wrong. Goals: none wrong, and at most 12% refused of those whose edges are
 off by 1.5% or less. The last figure is how many requests a run takes whose pictures have one size:

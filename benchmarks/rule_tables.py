@@ -10,18 +10,18 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import chain
 
-from dataflow_grounding.boxes.geometry import Size
-from tests.support.stand_ins.processors import PROCESSORS, made_up
-from tests.support.stand_ins.resize_rules import OTHERS, RULES, Placing
-from tests.support.stand_ins.rule_runs import (
+from benchmarks.processors import PROCESSORS, made_up
+from benchmarks.resize_tables import OTHERS, RULES
+from benchmarks.rule_runs import (
     NOISES,
     OUTLIERS,
     QUIET,
     Outcome,
-    decided,
     one_rule,
-    with_rule,
 )
+from dataflow_grounding.boxes.geometry import Size
+from tests.support.stand_ins.resize_rules import Placing
+from tests.support.stand_ins.resized_model import decided, with_rule
 
 MOST_REFUSED = 0.12  # of the models that are off by QUIET or less
 ONE_SIZE: tuple[Size, ...] = ((640, 480), (1920, 1080), (4032, 3024), (480, 640))

@@ -11,8 +11,8 @@ import pytest
 
 from dataflow_grounding.bench.choosing import choice_of
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.half_filled import scenes
 from tests.support.stand_ins.asking_model import AskingModel
-from tests.support.stand_ins.check_quality import scenes
 from tests.support.stand_ins.heeding_model import Heeding
 from tests.support.workplace import Done, command
 

@@ -14,7 +14,7 @@ from tests.support.pages import blocks, marked
 from tests.support.scripts import printed_by
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.limited_model import LimitedModel
-from tests.support.stand_ins.negative_quality import PhrasingModel
+from tests.support.stand_ins.phrasing_model import PhrasingModel
 from tests.support.stand_ins.seeing_model import draw
 from tests.support.workplace import REPOSITORY, Workplace, command
 

@@ -14,7 +14,7 @@ import pytest
 
 from dataflow_grounding.review.queues import Queue, Reviewable
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
-from tests.support.stand_ins.check_quality import scenes
+from tests.support.half_filled import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
 from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.waiting import wait_until

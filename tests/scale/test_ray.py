@@ -30,7 +30,7 @@ from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.scale.cluster._task import read_progress
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
-from tests.support.stand_ins.check_quality import scenes
+from tests.support.half_filled import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.store import BUCKET, FaultyStore, faulty_store

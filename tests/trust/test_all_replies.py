@@ -6,8 +6,7 @@ from typing import Any
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.stand_ins.watched_model import Scene, WatchedModel
-from tests.support.stand_ins.watched_runs import grounding_input
+from tests.support.stand_ins.watched_model import Scene, WatchedModel, grounding_input
 from tests.support.workplace import Done, Workplace
 
 X = "xyxy_1000"

@@ -24,10 +24,9 @@ from dataflow_grounding.trust.calibration_file import (
 from dataflow_grounding.trust.choice import FormatChoice
 from dataflow_grounding.trust.maps import format_in_frames
 from tests.support.seen_boxes import off, scene
-from tests.support.stand_ins.pixel_frames import MODEL
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.stand_ins.resize_rules import reduced
-from tests.support.stand_ins.seeing_model import SeeingModel
+from tests.support.stand_ins.seeing_model import MODEL, SeeingModel
 from tests.support.workplace import Workplace
 
 

@@ -15,8 +15,7 @@ from dataflow_grounding.serving import OpenAIServing, Reply
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.stand_ins.watched_model import Scene, WatchedModel
-from tests.support.stand_ins.watched_runs import grounding_input
+from tests.support.stand_ins.watched_model import Scene, WatchedModel, grounding_input
 from tests.support.workplace import HANGING, Done, Workplace
 
 pytestmark = pytest.mark.slow

@@ -5,6 +5,7 @@ written as done.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from typing import Any
 
@@ -13,10 +14,7 @@ import pytest
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.stand_ins import odd_servers, watched_runs
-from tests.support.stand_ins.odd_servers import OddServer, by_chance, moved, shifted
-from tests.support.stand_ins.watched_model import PEOPLE, Scene, WatchedModel
-from tests.support.stand_ins.watched_runs import HALF_PORTRAITS, RIGHT, grounding_input
+from tests.support.stand_ins.watched_model import PEOPLE, Scene, WatchedModel, grounding_input
 from tests.support.workplace import Done, Workplace
 
 pytestmark = pytest.mark.slow
@@ -24,32 +22,6 @@ pytestmark = pytest.mark.slow
 X, Y = "xyxy_1000", "yxyx_1000"
 SELDOM = 10**6  # requests between two checks: none but the first and the last one come
 ONE_PHRASE = Scene(most_phrases=1, empty=0.0)
-
-
-def turned_if_upright(number: int, size: Size) -> str:
-    return Y if size[1] > size[0] else X
-
-
-def test_x_and_y_swapped_in_portraits_alone_are_found_before_a_second_box_is_asked_for() -> None:
-    scene = Scene(sizes=HALF_PORTRAITS)
-    outcome = watched_runs.play(turned_if_upright, X, scene, records=60, noise=0.02)
-    assert (outcome.code, outcome.answers, outcome.wrote) == (2, 1, False), outcome
-    assert (
-        f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like"
-        in outcome.said
-    )
-    assert "vlm.on_suspect_boxes: warn" in outcome.said
-    assert "dataflowgrounding calibrate" not in outcome.said, "that finds no format for both either"
-
-
-def test_a_tenth_of_the_replies_in_another_format_is_never_written() -> None:
-    """`benchmarks.box_watch` plays other formats, shares and seeds."""
-    outcome = watched_runs.play(
-        lambda number, _: "xywh_1000" if number % 10 == 7 else X, X, Scene(), records=120, seed=3
-    )
-    assert (outcome.code, outcome.wrote) == (2, False), outcome
-    assert "The endpoint answers in more than one format" in outcome.said
-    assert outcome.replied_wrong <= 8
 
 
 @pytest.fixture
@@ -61,6 +33,45 @@ def place(workplace: Workplace) -> Workplace:
 
 def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
     return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+
+
+def turned_if_upright(number: int, size: Size) -> str:
+    return Y if size[1] > size[0] else X
+
+
+def test_x_and_y_swapped_in_portraits_alone_are_found_before_a_second_box_is_asked_for(
+    place: Workplace,
+) -> None:
+    scene = Scene(sizes=((640, 480), (480, 640)))
+    grounding_input(place, scene, 20)
+    model = WatchedModel(turned_if_upright, scene, noise=0.02, outliers=0.05)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"workflow.max_workers": 8})
+    assert (done.code, model.given, place.annotations()) == (2, 1, []), done
+    assert (
+        f"{Y} would fit these, where pictures of other shapes come as asked: leave pictures like"
+        in done.err
+    )
+    assert "vlm.on_suspect_boxes: warn" in done.err
+    assert "dataflowgrounding calibrate" not in done.err, "that finds no format for both either"
+
+
+def test_a_tenth_of_the_replies_in_another_format_is_never_written(place: Workplace) -> None:
+    """`benchmarks.box_watch` plays other formats, shares and seeds."""
+    grounding_input(place, Scene(), 120, 3)
+    model = WatchedModel(
+        lambda number, _: "xywh_1000" if number % 10 == 7 else X,
+        Scene(),
+        seed=3,
+        noise=0.01,
+        outliers=0.05,
+    )
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"workflow.max_workers": 8})
+    assert (done.code, place.annotations()) == (2, []), done
+    assert "The endpoint answers in more than one format" in done.err
+    wrong = sum(any(reply.written != X for reply in replies) for replies in model.replies.values())
+    assert wrong <= 8
 
 
 def boxes(place: Workplace) -> list[Any]:
@@ -170,27 +181,46 @@ def test_a_reply_that_stays_odd_is_marked_unless_a_check_vouches_for_it(
 
 
 @pytest.mark.parametrize(
-    ("kind", "how"),
-    [("one thing always at one place", {"swapped": 0.15}), ("all things", {"noise": 0.06})],
-    ids=str,
+    ("scene", "how"),
+    [
+        pytest.param(Scene(logo=True), {"noise": 0.02, "swapped": 0.15}, id="swapped corners"),
+        pytest.param(Scene(), {"noise": 0.06}, id="noise"),
+    ],
 )
-def test_honest_runs_are_not_stopped_however_odd_they_are(kind: str, how: dict[str, float]) -> None:
-    outcome = watched_runs.play(
-        lambda *_: X, X, RIGHT[kind], records=60, seed=1, **{"noise": 0.02, **how}
-    )
-    assert outcome.code == 0, outcome.said
-    assert outcome.suspects <= 1, "of sixty"
-    assert outcome.again <= 4
+def test_honest_runs_are_not_stopped_however_odd_they_are(
+    place: Workplace, scene: Scene, how: dict[str, float]
+) -> None:
+    grounding_input(place, scene, 60, 1)
+    model = WatchedModel(lambda *_: X, scene, seed=1, outliers=0.05, **how)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"vlm.check_every": 100})
+    assert done.code == 0, done
+    suspects = [record for record in place.annotations() if record.get("suspect_boxes")]
+    assert len(suspects) <= 1, "of sixty"
+    assert model.again <= 4
 
 
-def test_three_replies_in_ten_that_are_shifted_are_found_where_probe_pictures_meet_them() -> None:
-    """No other format explains them, and further copies of the same picture fit.
+class Shifting(WatchedModel):
+    """Three replies in ten are further to the right by a tenth of the width."""
 
-    In one run of twenty too few of the probe pictures meet them: then it is played once more.
-    """
-    shifts = by_chance(0.3, moved(shifted(0.1)))
-    server = OddServer("a third shifted", "", shifts, noise=0.01, outliers=0.05)
-    outcomes = [odd_servers.play(server, 10, "stop")]
-    if outcomes[0].code != 2:
-        outcomes.append(odd_servers.play(server, 10, "stop"))
-    assert (outcomes[-1].code, outcomes[-1].unmarked) == (2, 0), outcomes
+    requests = 0
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = super().__call__(request)
+        self.requests += 1
+        if random.Random(self.requests).random() < 0.3:
+            for found in answer["objects"]:
+                x1, y1, x2, y2 = found["bbox_2d"]
+                found["bbox_2d"] = [min(x1 + 100, 1000), y1, min(x2 + 100, 1000), y2]
+        return answer
+
+
+def test_three_replies_in_ten_that_are_shifted_are_found_where_probe_pictures_meet_them(
+    place: Workplace,
+) -> None:
+    """No other format explains them, and further copies of the same picture fit."""
+    grounding_input(place, ONE_PHRASE, 60)
+    model = Shifting(lambda *_: X, ONE_PHRASE, noise=0.01)
+    with LoopbackServer(model) as server:
+        done = run(place, server, **{"vlm.check_every": 5})
+    assert (done.code, place.annotations()) == (2, []), done

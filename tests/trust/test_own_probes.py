@@ -22,9 +22,8 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequ
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.own_probes import STANDING_OUT, drawn_into
 from dataflow_grounding.trust.probes import COLORS, INSET, LAYOUTS
-from tests.support.stand_ins.pixel_frames import MODEL
 from tests.support.stand_ins.resize_rules import reduced
-from tests.support.stand_ins.seeing_model import SeeingModel
+from tests.support.stand_ins.seeing_model import MODEL, SeeingModel
 from tests.support.workplace import Workplace
 
 X = "xyxy_1000"

@@ -24,29 +24,22 @@ from dataflow_grounding.testing import (
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from tests.support.seen_boxes import off, scene
-from tests.support.stand_ins.box_scores import measure
-from tests.support.stand_ins.pixel_frames import MODEL, SERVERS, scenes
 from tests.support.stand_ins.resize_rules import reduced
-from tests.support.stand_ins.seeing_model import SeeingModel, draw
+from tests.support.stand_ins.seeing_model import MODEL, SeeingModel, draw
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
-MODERATE: tuple[Size, ...] = ((1242, 375), (640, 480), (480, 640))
 
-
-def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(1242, 375), (640, 480)])
+def test_a_family_stated_by_name_is_measured_too(tmp_path: Path, size: Size) -> None:
     """A name says in what a model counts, never of which size it sees a picture here.
     `benchmarks.box_quality` plays all servers, with more pictures.
     """
-    gold = scenes(tmp_path, 2, sizes=MODERATE)
-    found, _ = measure(
-        gold,
-        SeeingModel(resized=SERVERS["long edge 500"]),
-        name="anything",
-        box_format="qwen2.5-vl",
-    )
-    assert found.precision == 1.0
+    with LoopbackServer(SeeingModel(resized=reduced(edge=500))) as server:
+        serving = OpenAIServing(server.base_url, "anything", box_format="qwen2.5-vl")
+        [gap] = ground(serving, [scene(tmp_path, size)])
+    assert gap <= 0.01
 
 
 def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(
@@ -59,9 +52,11 @@ def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(
         scale = chance.uniform(0.7, 1.0)
         return width * scale, height * scale
 
-    gold = scenes(tmp_path, 1, sizes=MODERATE)
-    with pytest.raises((SpecError, SuspectBoxes), match=r"box_format"):
-        measure(gold, SeeingModel(resized=rule, noise=0.002), name=MODEL, box_format="auto")
+    with (
+        LoopbackServer(SeeingModel(resized=rule, noise=0.002)) as server,
+        pytest.raises((SpecError, SuspectBoxes), match=r"box_format"),
+    ):
+        ground(OpenAIServing(server.base_url, MODEL), [scene(tmp_path, (640, 480))])
 
 
 def panorama(folder: Path) -> dict[str, Any]:

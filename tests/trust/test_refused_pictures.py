@@ -24,7 +24,7 @@ from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
 from tests.support.seen_boxes import off, scene
 from tests.support.stand_ins.probe_model import ProbeModel, answered
-from tests.support.stand_ins.rule_runs import decided
+from tests.support.stand_ins.resized_model import decided
 from tests.support.stand_ins.seeing_model import SeeingModel
 from tests.support.workplace import Done, Workplace
 

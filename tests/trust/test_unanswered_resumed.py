@@ -16,8 +16,7 @@ import pytest
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust import open_replies
-from tests.support.stand_ins.watched_model import FormatOf, Scene, WatchedModel
-from tests.support.stand_ins.watched_runs import grounding_input
+from tests.support.stand_ins.watched_model import FormatOf, Scene, WatchedModel, grounding_input
 from tests.support.workplace import LONG_AGO, Done, Workplace
 
 X, Y = "xyxy_1000", "yxyx_1000"

@@ -28,6 +28,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
 }
 GROUND = (128, 128, 128)
+MODEL = "qwen2.5-vl-7b-instruct"  # counts pixels: its frames are measured before a run
 
 
 Resize = Callable[[int, int], tuple[float, float]]

@@ -17,6 +17,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.testing import ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 from tests.support.stand_ins.probe_model import seen
+from tests.support.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -242,3 +243,26 @@ def _objects(
             numbers = numbers[2:] + numbers[:2]
         objects.append({"id": ids[text], "label": text, written.key: numbers})
     return {"objects": objects}
+
+
+def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
+    """What step 0 would have written: records, each with another picture."""
+    draw = random.Random(seed)
+    pictures = {}
+    for width, height in set(scene.sizes):
+        pictures[width, height] = (
+            place.folder / place.picture(f"{width}x{height}.jpg", (width, height))
+        ).read_bytes()
+    rows = []
+    for number in range(records):
+        path = place.folder / f"{number}.jpg"
+        path.write_bytes(pictures[draw.choice(scene.sizes)] + b"%d" % number)
+        phrases = [
+            draw.choice(scene.things).phrase for _ in range(draw.randint(1, scene.most_phrases))
+        ]
+        expressions = [{"text": text} for text in dict.fromkeys(phrases)]
+        rows.append({"image_path": str(path), "caption": "", "expressions": expressions})
+    before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
+    before.parent.mkdir(parents=True)
+    before.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place.rows([])

@@ -10,8 +10,6 @@ another format, given all the right boxes of the run.
 from __future__ import annotations
 
 import hashlib
-import json
-import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ from tests.support.stand_ins.watched_model import (
     GivenReply,
     Scene,
     WatchedModel,
+    grounding_input,
 )
 from tests.support.workplace import Workplace
 
@@ -195,26 +194,3 @@ def judged(judge: ReplyJudge, reply: GivenReply) -> JudgedReply:
     return judge.judge(
         [SeenBox(box_of(numbers), None, text) for text, numbers in reply.numbers], Sent(reply.size)
     )
-
-
-def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0) -> None:
-    """What step 0 would have written: records, each with another picture."""
-    draw = random.Random(seed)
-    pictures = {}
-    for width, height in set(scene.sizes):
-        pictures[width, height] = (
-            place.folder / place.picture(f"{width}x{height}.jpg", (width, height))
-        ).read_bytes()
-    rows = []
-    for number in range(records):
-        path = place.folder / f"{number}.jpg"
-        path.write_bytes(pictures[draw.choice(scene.sizes)] + b"%d" % number)
-        phrases = [
-            draw.choice(scene.things).phrase for _ in range(draw.randint(1, scene.most_phrases))
-        ]
-        expressions = [{"text": text} for text in dict.fromkeys(phrases)]
-        rows.append({"image_path": str(path), "caption": "", "expressions": expressions})
-    before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
-    before.parent.mkdir(parents=True)
-    before.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    place.rows([])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from benchmarks.rule_runs import RIGHT
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
@@ -13,9 +14,8 @@ from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import SIZES as PROBE_SIZES
 from dataflow_grounding.trust.probes import probe_of
 from tests.support.stand_ins.probe_model import answered, anywhere, seen
-from tests.support.stand_ins.rule_runs import (
+from tests.support.stand_ins.resized_model import (
     MAX_SIDE,
-    RIGHT,
     STATED,
     STATED_ERRORS,
     Model,

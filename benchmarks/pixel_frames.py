@@ -1,4 +1,4 @@
-"""Pictures with boxes of many sizes, and servers that reduce what a model that counts pixels sees."""
+"""Pictures with boxes of many sizes, and servers that reduce them for a model counting pixels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from tests.support.stand_ins.resize_rules import RULES, Rule, openai, reduced, smart
+from tests.support.stand_ins.resize_rules import Rule, openai, reduced, smart
 from tests.support.stand_ins.seeing_model import COLORS, draw
 
-MODEL = "qwen2.5-vl-7b-instruct"
 SIZES: tuple[Size, ...] = (
     (2048, 1536),
     (1242, 375),
@@ -24,7 +23,7 @@ SIZES: tuple[Size, ...] = (
     (3000, 760),
 )
 SERVERS: dict[str, Rule] = {
-    "default limits": RULES["multiples of 28, area 3136 to 12845056"],
+    "default limits": smart(28, 3136, 12845056),
     "at most 1,003,520 px": smart(28, 3136, 1003520),
     "at most 2 << 20 px": smart(28, 3136, 2 << 20),
     "long edge 1280": reduced(edge=1280),

@@ -6,10 +6,8 @@ phrases of which a check couldn't tell.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dataflow_grounding import (
@@ -19,15 +17,11 @@ from dataflow_grounding import (
     Operator,
     PhraseGrounder,
 )
-from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing, Serving
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.stand_ins.box_scores import SIZE
 from tests.support.stand_ins.erring_model import ErringModel
-from tests.support.stand_ins.seeing_model import COLORS, draw
 
-NOISE = 0.006
 EXTRACTION = 1.0  # requests a picture of the step before grounding, which is not run here
 
 
@@ -51,32 +45,6 @@ class Worth:
     def times(self, plain: Worth) -> float:
         """Requests as a multiple of those of extraction and one grounding."""
         return (EXTRACTION + self.requests) / (EXTRACTION + plain.requests)
-
-
-def scenes(folder: Path, count: int, seed: int = 0, shrink: int = 1) -> list[dict[str, Any]]:
-    """Gold records of pictures with half of the colours in them; the others have no boxes. Sides
-    are `shrink` times shorter than they are here.
-    """
-    chance = random.Random(seed)
-    records = []
-    for number in range(count):
-        there = chance.sample(sorted(COLORS), len(COLORS) // 2)
-        boxes: dict[str, list[Bbox]] = {}
-        for cell, color in zip(chance.sample(range(8), len(there)), there, strict=True):
-            width, height = chance.randint(60, 260), chance.randint(60, 400)
-            x1 = 300 * (cell % 4) + chance.randint(5, 295 - width)
-            y1 = 450 * (cell // 4) + chance.randint(5, 445 - height)
-            corners = (x1, y1, x1 + width, y1 + height)
-            left, top, right, bottom = (corner // shrink for corner in corners)
-            boxes[color] = [(left, top, right, bottom)]
-        path = folder / f"{seed}-{number}.png"
-        draw(str(path), (SIZE[0] // shrink, SIZE[1] // shrink), boxes)
-        expressions = []
-        for color in sorted(COLORS):
-            instances = [{"bbox": list(bbox)} for bbox in boxes.get(color, [])]
-            expressions.append({"text": f"the {color} box", "instances": instances})
-        records.append({"image_path": str(path), "caption": "", "expressions": expressions})
-    return records
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ that are there have none.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,9 @@ from dataflow_grounding import BoxChecker, MissingFinder
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.stand_ins.check_quality import NOISE
+from tests.support.half_filled import NOISE, proposals_for
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 
-FALSE = 0.3
-MISSING = 0.15
 LEAST_DROPPED = 0.72  # of the false boxes; most others stay in doubt
 LEAST_FOUND = 0.6
 MOST_REQUESTS = 2.0
@@ -48,32 +45,6 @@ class Verified:
         if self.requests > MOST_REQUESTS:
             missed.append("requests")
         return missed
-
-
-def proposals_for(gold: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """A detector's records of the gold's pictures, with `false` in boxes that are."""
-    chance = random.Random(seed)
-    records = []
-    for record in gold:
-        things = {}
-        for expression in record["expressions"]:
-            if expression["instances"]:
-                things[expression["text"]] = expression["instances"][0]["bbox"]
-        expressions = []
-        for expression in record["expressions"]:
-            text = expression["text"]
-            others = [bbox for name, bbox in sorted(things.items()) if name != text]
-            instances = []
-            if text in things and chance.random() >= MISSING:
-                noisy = [edge + chance.gauss(0, 900 * NOISE) for edge in things[text]]
-                instances.append({"bbox": noisy, "score": chance.random(), "false": False})
-            # 4 phrases with things and 4 without: as many false boxes as make 30% of all
-            if chance.random() < (1 - MISSING) / 2 * FALSE / (1 - FALSE):
-                noisy = [edge + chance.gauss(0, 900 * NOISE) for edge in chance.choice(others)]
-                instances.append({"bbox": noisy, "score": chance.random(), "false": True})
-            expressions.append({"text": text, "instances": instances})
-        records.append({**record, "expressions": expressions})
-    return records
 
 
 def verified(gold: Sequence[dict[str, Any]], accuracy: float, seed: int = 0) -> Verified:

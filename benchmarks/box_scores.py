@@ -17,10 +17,9 @@ from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.half_filled import SIZE
 from tests.support.stand_ins.judging_model import JudgingModel
 from tests.support.stand_ins.seeing_model import SeeingModel
-
-SIZE = (1200, 900)
 
 
 @dataclass(frozen=True)

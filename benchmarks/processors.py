@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 
 from tests.support.stand_ins.resize_rules import (
     Placing,
     Rule,
     View,
-    openai_enlarging,
+    at_least,
+    grids_of,
+    halved,
+    letterboxed,
     reduced,
     smart,
 )
+
+
+def openai_enlarging(width: int, height: int) -> tuple[float, float]:
+    """The same as OpenAI words it: fitted into 2048 x 2048, then the shorter side is 768, so that
+    small ones grow.
+    """
+    return 768 * width / min(width, height), 768 * height / min(width, height)
 
 
 def patches(budget: int, edge: float = math.inf) -> Rule:
@@ -82,36 +91,6 @@ def canvas(tile: int, most: int, *, enlarged: bool = False, parts: int = 0) -> R
     return rule
 
 
-def letterboxed(grids: Sequence[tuple[int, int]], parts: int = 0) -> Placing:
-    """LLaVA-NeXT's and DeepSeek-VL2's: the grid that keeps most of the picture, which lies in its
-    middle, enlarged or reduced to touch its edges. Numbers are pixels, or `parts` of the grid's
-    sides.
-    """
-
-    def rule(width: int, height: int) -> View:
-        def kept(grid: tuple[int, int]) -> tuple[float, int]:
-            scale = min(grid[0] / width, grid[1] / height)
-            return min(width * height, width * height * scale**2), -math.prod(grid)
-
-        across, down = max(grids, key=kept)
-        scale = min(across / width, down / height)
-        w, h = width * scale, height * scale
-        x, y = (parts / side if parts else 1.0 for side in (across, down))
-        return w * x, h * y, (across - w) / 2 * x, (down - h) / 2 * y
-
-    return rule
-
-
-def grids_of(tile: int, most: int) -> list[tuple[int, int]]:
-    """All grids of at most `most` tiles, in pixels."""
-    return [
-        (x * tile, y * tile)
-        for x in range(1, most + 1)
-        for y in range(1, most + 1)
-        if x * y <= most
-    ]
-
-
 def padded_up(align: int, low: int, high: int) -> Placing:
     """llama.cpp's: smart_resize gives the canvas, the picture keeps its shape and lies in the
     middle of it.
@@ -167,17 +146,6 @@ def short_long(short: int, long: int, *, enlarged: bool = True) -> Rule:
     return rule
 
 
-def at_least(side: int, edge: float = math.inf) -> Rule:
-    """Small pictures enlarged until the shorter side has this length; a longest side."""
-
-    def rule(width: int, height: int) -> tuple[float, float]:
-        scale = max(1.0, side / min(width, height))
-        scale = min(scale, edge / max(width, height)) if edge < math.inf else scale
-        return width * scale, height * scale
-
-    return rule
-
-
 def area_always(area: int, factor: int) -> Rule:
     """MiniCPM-V's slices: always about this area, sides to the nearest multiple."""
 
@@ -200,13 +168,6 @@ def in_a_square(side: int) -> Placing:
         return w, h, (side - w) / 2, (side - h) / 2
 
     return rule
-
-
-def halved(low: float, high: float) -> Rule:
-    """Pictures of these areas alone are seen at half their sides."""
-    return lambda width, height: (
-        (width / 2, height / 2) if low < width * height < high else (width, height)
-    )
 
 
 def _as_sent(width: int, height: int) -> tuple[float, float]:
