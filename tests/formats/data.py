@@ -5,6 +5,7 @@ turned pictures.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import PIL.Image
 from hypothesis import strategies as st
 
 from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.formats import write
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
+from tests.support.labelled import saved
 from tests.support.workplace import Done
 from tests.support.workplace import command as in_process
 
@@ -77,6 +80,24 @@ def draw(folder: Path, records: Iterable[Mapping[str, Any]], turn: int = 1) -> N
         PIL.Image.new("RGB", size, "#886644").save(path, exif=exif)
 
 
+def run_of(folder: Path, rows: list[dict[str, Any]], turn: int = 1) -> Path:
+    """A folder with annotations and pictures, as an import leaves it."""
+    draw(folder, rows, turn)
+    saved(folder / "annotations.jsonl", rows)
+    return folder
+
+
+def exported(
+    folder: Path, format: str, rows: list[dict[str, Any]], turn: int = 1, **options: Any
+) -> Path:
+    """An export of records, in a folder called as the format is, of `pictures`."""
+    draw(folder / "pictures", rows, turn)
+    out = folder / format
+    shutil.rmtree(out, ignore_errors=True)  # no export replaces what a test has changed
+    write(rows, format, str(out), folders=[str(folder / "pictures")], **options)
+    return out
+
+
 def command(*arguments: object) -> Done:
     """The command line within this process."""
     return in_process([str(argument) for argument in arguments])
@@ -87,6 +108,20 @@ def succeeds(*arguments: object) -> Done:
     done = command(*arguments)
     assert done.code == 0, done
     return done
+
+
+def told(*arguments: object) -> str:
+    """All that a command says that ends well."""
+    done = succeeds(*arguments)
+    return done.out + done.err
+
+
+def refused(*arguments: object) -> str:
+    """The one line of a command that is refused."""
+    done = command(*arguments)
+    assert done.code == 2, done
+    [line] = done.err.splitlines()
+    return line
 
 
 def facts_of(*arguments: object, code: int = 0) -> dict[str, Any]:

@@ -5,7 +5,6 @@ says which file.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import resource
 import signal
@@ -16,14 +15,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding.cli import data_sets
-from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.formats import read
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Labelled, labelled, saved
-from tests.support.workplace import Done, Workplace, command, ended, interpreter, one_after_another
+from tests.support.workplace import (
+    Done,
+    Workplace,
+    command,
+    ended,
+    interpreter,
+    one_after_another,
+    tar_of,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,13 +45,6 @@ def at_most(gigabytes: float) -> dict[str, Any]:
     """What gives a process so much memory."""
     most = int(gigabytes * 2**30)
     return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most))}
-
-
-def bounded(arguments: list[str], gigabytes: float = 3) -> Done:
-    """A command in a process that may have so much memory."""
-    done = ended(interpreter(arguments, **at_most(gigabytes)))
-    assert "Traceback" not in done.err, done
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +112,7 @@ def sparse(name: str, size: int) -> bytes:
 KINDS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.REGTYPE)
 
 
-def test_a_sample_of_a_shard_that_is_too_large_is_a_failure_of_its_own(
-    bombs: dict[str, Done],
-) -> None:
+def test_a_sample_that_is_too_large_is_a_failure_of_its_own(bombs: dict[str, Done]) -> None:
     found = bombs["check of sparse.tar"]
     assert "bomb.png" in found.out + found.err, found
     assert "512 MiB" in found.out + found.err
@@ -124,7 +124,7 @@ def test_a_sample_of_a_shard_that_is_too_large_is_a_failure_of_its_own(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["packed", "lying"])
-def test_what_a_shard_says_of_sizes_is_not_read_on_trust(
+def test_sizes_of_a_shard_are_not_taken_on_trust(
     how: str, kind: bytes, bombs: dict[str, Done]
 ) -> None:
     name = f"{how}_{kind.decode()}.tar"
@@ -145,20 +145,16 @@ def test_aliases_within_aliases_are_refused_in_a_line(name: str, bombs: dict[str
 
 
 def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     column = pyarrow.DictionaryArray.from_arrays(
         pyarrow.array([0] * 700, pyarrow.int32()), ["x" * 10**6]
     )
-    parquet.write_table(pyarrow.table({"caption": column, "text": column}), tmp_path / "a.parquet")
-    assert (tmp_path / "a.parquet").stat().st_size < 200_000
-    code = "import sys; from dataflow_grounding.data.rows import read_rows; print(sum(1 for _ in read_rows(sys.argv[1])))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.parquet")],
-        capture_output=True,
-        text=True,
-        **at_most(1),
-    )
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"caption": column, "text": column}), path)
+    assert path.stat().st_size < 200_000
+    code = "import sys; from dataflow_grounding.data.rows import read_rows; "
+    code += "print(sum(1 for _ in read_rows(sys.argv[1])))"
+    line = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(line, capture_output=True, text=True, **at_most(1))
     assert done.stdout.strip() == "700", done
 
 
@@ -174,11 +170,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if path.exists():
             return path
         if name.endswith("parquet"):
-            pyarrow = pytest.importorskip("pyarrow")
             table = pyarrow.table({"caption": ["x" * size]})
             # what makes reading quick would take seconds for this one text
             plainly = {"use_dictionary": False, "write_statistics": False}
-            pytest.importorskip("pyarrow.parquet").write_table(table, path, **plainly)
+            pyarrow.parquet.write_table(table, path, **plainly)
             return path
         with path.open("wb") as file:
             file.write(starts.get(name, b'{"caption": "'))
@@ -210,12 +205,9 @@ def test_a_file_that_memory_does_not_do_for_is_named(
     large: Callable[[str], Path], name: str, line: list[str]
 ) -> None:
     path = large(name)
-    done = bounded([line[0], str(path), *line[1:]], 0.5)
-    assert done.code == 2, done
-    assert (
-        done.err.strip().splitlines()[-1]
-        == f"Error: can't read {path}: it takes more memory than there is"
-    )
+    done = ended(interpreter([line[0], str(path), *line[1:]], **at_most(0.5)))
+    why = f"Error: can't read {path}: it takes more memory than there is"
+    assert (done.code, done.err.strip().splitlines()[-1]) == (2, why), done
     assert not Path("out").exists()
 
 
@@ -256,16 +248,8 @@ def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
 
 
 def test_rows_of_tar_files_are_as_ever(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name in ("a/" + "x" * 300 + ".json", "b.json"):
-            info = tarfile.TarInfo(name)
-            info.size = len(ROW)
-            tar.addfile(info, io.BytesIO(ROW))
-    done = command(
-        ["import", str(tmp_path / "a.tar"), "--format", "webdataset", "-o", str(tmp_path / "o")]
-    )
-    assert done.code == 0, done
-    assert len([*read_rows(str(tmp_path / "o" / "annotations.jsonl"))]) == 2
+    shard = tar_of(tmp_path / "a.tar", [(f"a/{'x' * 300}.json", ROW), ("b.json", ROW)])
+    assert len([*read(str(shard), "webdataset")]) == 2
 
 
 def nested_aliases(levels: int, key: str) -> str:
@@ -278,10 +262,6 @@ def nested_aliases(levels: int, key: str) -> str:
 
 def test_an_alias_of_a_usual_data_yaml_is_read(tmp_path: Path) -> None:
     labelled(tmp_path, "yolo", [Labelled("a.png", ["0 .5 .5 .2 .2"])])
-    (tmp_path / "data.yaml").write_text(
-        "path: &here .\ntrain: *here\nnames: &all [cup]\nval: *all\n"
-    )
-    out = tmp_path / "out"
-    done = command(["import", str(tmp_path), "--format", "yolo", "-o", str(out)])
-    assert done.code == 0, done
-    assert '"cup"' in (out / "annotations.jsonl").read_text("utf-8")
+    saved(tmp_path / "data.yaml", "path: &here .\ntrain: *here\nnames: &all [cup]\nval: *all\n")
+    (row,) = read(str(tmp_path), "yolo")
+    assert [one["text"] for one in row["expressions"]] == ["cup"]

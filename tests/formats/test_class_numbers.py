@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL.Image
 import pytest
 import yaml
 
 from dataflow_grounding.data.classes import classes_of
-from dataflow_grounding.data.records import dump_line
-from tests.formats.data import command, draw, facts_of, record, review, succeeds
+from dataflow_grounding.data.heads import head_of
+from tests.formats import data
+from tests.formats.data import command, facts_of, record, refused, review, succeeds, told
+from tests.support.labelled import saved
 
 SIZE = (64, 48)
 
@@ -43,15 +45,13 @@ def split(folder: Path, rows: list[dict[str, Any]], classes: object = None) -> P
 
 def run_of(folder: Path, rows: list[dict[str, Any]], classes: object = None) -> Path:
     """A run's folder, or an import's where no classes are named."""
-    draw(folder, rows)
+    data.run_of(folder, rows)
     for number, row in enumerate(rows):  # pictures that differ
         PIL.Image.effect_noise(SIZE, 90 + number).convert("RGB").save(folder / row["image_path"])
-    (folder / "annotations.jsonl").write_text("".join(map(dump_line, rows)), encoding="utf-8")
     spec: dict[str, Any] = {"autolabel_type": "image_grounding"}
     if classes is not None:
         spec["image_grounding"] = {"data": {"classes": classes}}
-    run = {"spec": spec, "image_folders": [str(folder)]}
-    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    saved(folder / "run.json", {"spec": spec, "image_folders": [str(folder)]})
     return folder
 
 
@@ -67,12 +67,26 @@ def names_in(data_yaml: Path) -> list[str]:
     return [names[number] for number in range(len(names))]
 
 
+class Yolo(NamedTuple):
+    """An export as YOLO: the names of its classes, the numbers in its labels, and what it says."""
+
+    names: list[str]
+    numbers: dict[str, list[int]]
+    said: str
+
+
+def yolo_of(results: Path, *options: object) -> Yolo:
+    out = results.parent / f"{results.stem} as yolo"
+    said = told("export", results, "--format", "yolo", "-o", out, *options)
+    return Yolo(names_in(out / "data.yaml"), numbers_in(out / "labels"), said)
+
+
 def test_classes_are_numbered_by_the_runs_list(tmp_path: Path) -> None:
     rows = [with_classes("a.png", "cat"), with_classes("b.png", "tie")]
     run = run_of(tmp_path / "run", rows, ["Tie", "Bird", "cat", "dog"])
-    succeeds("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
-    assert names_in(tmp_path / "yolo/data.yaml") == ["Tie", "Bird", "cat", "dog"]
-    assert numbers_in(tmp_path / "yolo/labels") == {"a": [2], "b": [0]}
+    yolo = yolo_of(run)
+    assert yolo.names == ["Tie", "Bird", "cat", "dog"]
+    assert yolo.numbers == {"a": [2], "b": [0]}
     succeeds("export", run, "--format", "coco", "-o", tmp_path / "coco")
     coco = json.loads((tmp_path / "coco/annotations.json").read_text())
     categories = [(one["id"], one["name"]) for one in coco["categories"]]
@@ -81,20 +95,17 @@ def test_classes_are_numbered_by_the_runs_list(tmp_path: Path) -> None:
 
 
 def test_the_class_of_a_phrase_is_written_and_not_the_phrase(tmp_path: Path) -> None:
-    row = record("a.png", SIZE, [{"text": "a lorry", "instances": [{"bbox": [1, 2, 30, 40]}]}])
-    row["expressions"][0]["class"] = "vehicle"
+    lorry = {"text": "a lorry", "class": "vehicle", "instances": [{"bbox": [1, 2, 30, 40]}]}
     classes = {"a car": "vehicle", "a lorry": "vehicle", "a dog": "dog"}
-    run = run_of(tmp_path / "run", [row], classes)
-    succeeds("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
-    assert names_in(tmp_path / "yolo/data.yaml") == ["vehicle", "dog"]
-    assert numbers_in(tmp_path / "yolo/labels") == {"a": [0]}
+    yolo = yolo_of(run_of(tmp_path / "run", [record("a.png", SIZE, [lorry])], classes))
+    assert (yolo.names, yolo.numbers) == (["vehicle", "dog"], {"a": [0]})
 
 
 def test_a_class_that_is_not_listed_comes_behind_and_is_told(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")], ["tie", "dog"])
-    done = command("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
-    assert names_in(tmp_path / "yolo/data.yaml") == ["tie", "dog", "cat"]
-    assert "classes that aren't in the list, numbered after it: 1" in done.err
+    yolo = yolo_of(run)
+    assert yolo.names == ["tie", "dog", "cat"]
+    assert "classes that aren't in the list, numbered after it: 1" in yolo.said
 
 
 LISTED = ["Tie", "Bird", "cat", "dog"]
@@ -102,20 +113,17 @@ LISTED = ["Tie", "Bird", "cat", "dog"]
 
 def test_a_file_that_was_made_of_a_run_keeps_its_numbers(tmp_path: Path) -> None:
     rows = [with_classes("a.png", "cat"), with_classes("b.png", "dog")]
-    run = run_of(tmp_path / "run", rows, LISTED)
-    made = tmp_path / "elsewhere.jsonl"
+    run, made = run_of(tmp_path / "run", rows, LISTED), tmp_path / "elsewhere.jsonl"
     review(run)
     succeeds("apply", run, "-o", made)
     assert (tmp_path / "elsewhere.classes.txt").read_text().split() == LISTED
-    command("export", made, "--format", "yolo", "-o", tmp_path / "yolo", "--image-root", run)
-    assert names_in(tmp_path / "yolo/data.yaml") == LISTED
+    assert yolo_of(made, "--image-root", run).names == LISTED
 
 
 def test_where_no_list_is_known_that_is_told(tmp_path: Path) -> None:
-    rows = [with_classes("a.png", "cat"), with_classes("b.png", "dog")]
-    run = run_of(tmp_path / "run", rows)
-    done = succeeds("export", run, "--format", "coco", "-o", tmp_path / "coco")
-    assert "classes are numbered as they come" in done.err
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat"), with_classes("b.png", "dog")])
+    said = told("export", run, "--format", "coco", "-o", tmp_path / "coco")
+    assert "classes are numbered as they come" in said
 
 
 @pytest.mark.slow
@@ -194,8 +202,7 @@ def test_what_is_said_twice_of_one_box_goes_out_once(tmp_path: Path) -> None:
         assert (said["boxes"], why in said["remarks"]) == (2, True), name
     said = facts_of("export", run, "--format", "cvat", "-o", tmp_path / "cvat")
     assert said["boxes"] == 4  # for people, who see both
-    linted = command("lint", run)
-    assert linted.out.count("DG207") == 2, linted.out
+    assert command("lint", run).out.count("DG207") == 2
 
 
 IN_SUBFOLDERS = "pictures in subfolders, which supervision and other readers of a single folder"
@@ -207,11 +214,11 @@ def test_pictures_in_subfolders_are_told_with_flat(tmp_path: Path, format: str) 
     names = ("a/x.png", "b/c/x.png", "top.png")
     run = run_of(tmp_path / "run", [with_classes(name, "cat") for name in names])
     export = ("export", run, "--format", format, "-o", tmp_path / "out")
-    told = "leave out without a word: 2 of 3 (--flat puts all pictures into one folder)"
-    done = succeeds(*export)
-    assert f"{IN_SUBFOLDERS} {told}" in done.err
-    assert f"{IN_SUBFOLDERS} {told}" in (tmp_path / "out/README.md").read_text()
-    assert IN_SUBFOLDERS not in succeeds(*export, "--flat").err
+    line = f"{IN_SUBFOLDERS} leave out without a word: 2 of 3"
+    line += " (--flat puts all pictures into one folder)"
+    assert line in told(*export)
+    assert line in (tmp_path / "out/README.md").read_text()
+    assert IN_SUBFOLDERS not in told(*export, "--flat")
     pictures = sorted(path.name for path in (tmp_path / "out/images").iterdir())
     assert pictures == ["a_x.png", "b_c_x.png", "top.png"]
 
@@ -219,9 +226,9 @@ def test_pictures_in_subfolders_are_told_with_flat(tmp_path: Path, format: str) 
 @pytest.mark.slow
 def test_pictures_in_subfolders_of_all_parts_are_told_once(tmp_path: Path) -> None:
     parts = split(tmp_path, twelve("sub/"))
-    done = succeeds("export", parts, "--format", "voc", "-o", tmp_path / "out")
-    assert done.err.count(IN_SUBFOLDERS) == 1
-    assert "leave out without a word: 12 of 12" in done.err
+    said = told("export", parts, "--format", "voc", "-o", tmp_path / "out")
+    assert said.count(f"{IN_SUBFOLDERS} leave out without a word: 12 of 12") == 1
+    assert said.count(IN_SUBFOLDERS) == 1
 
 
 def named(name: str, *classes: str) -> dict[str, Any]:
@@ -235,31 +242,20 @@ def named(name: str, *classes: str) -> dict[str, Any]:
 @pytest.mark.parametrize("order", [("a b", "a_b"), ("a_b", "a b")])
 def test_classes_that_would_be_one_are_refused(tmp_path: Path, order: tuple[str, ...]) -> None:
     run = run_of(tmp_path / "run", [named("a.png", *order), named("b.png", "A  B")])
-    done = command("export", run, "--format", "kitti", "-o", tmp_path / "kitti")
-    assert done.code == 2
-    assert "two classes would be 'a b'" in done.err
-    succeeds("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
-
-
-def test_class_names_that_were_not_changed_count_as_no_changed_texts(tmp_path: Path) -> None:
-    rows = [named("a.png", "cat")]
-    rows[0]["expressions"][0]["text"] = "a small cat"
-    run = run_of(tmp_path / "run", rows, ["cat"])
-    done = command("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
-    assert "texts changed" not in done.out + done.err
+    line = refused("export", run, "--format", "kitti", "-o", tmp_path / "kitti")
+    assert "two classes would be 'a b'" in line
+    yolo_of(run)
 
 
 @pytest.mark.parametrize(("format", "images"), [("yolo", "copy"), ("coco", "reference")])
-def test_a_picture_that_is_named_in_several_ways_is_one(
-    tmp_path: Path, format: str, images: str
-) -> None:
+def test_a_picture_of_several_names_is_one(tmp_path: Path, format: str, images: str) -> None:
     run = run_of(tmp_path / "run", [named("a.png", "cat")])
     absolute = str((run / "a.png").resolve())
     rows = [
         {**named("a.png", name), "image_path": path}
         for name, path in (("cat", "a.png"), ("dog", "./a.png"), ("cup", absolute))
     ]
-    (run / "annotations.jsonl").write_text("".join(map(dump_line, rows)))
+    saved(run / "annotations.jsonl", rows)
     out = tmp_path / "out"
     succeeds("export", run, "--format", format, "-o", out, "--images", images)
     if format == "coco":
@@ -267,18 +263,13 @@ def test_a_picture_that_is_named_in_several_ways_is_one(
         assert len(pictures["images"]) == 1
         assert len({box["category_id"] for box in pictures["annotations"]}) == 3
     else:
-        [labels] = (out / "labels").rglob("*.txt")
-        assert len(labels.read_text().splitlines()) == 3
+        assert [len(numbers) for numbers in numbers_in(out / "labels").values()] == [3]
 
 
 @pytest.mark.parametrize("format", ["yolo", "coco", "kitti", "ms-swift"])
-def test_without_any_record_every_format_writes_an_empty_export(
-    tmp_path: Path, format: str
-) -> None:
-    (tmp_path / "none.jsonl").write_text("")
-    out = tmp_path / "out"
-    done = succeeds("export", tmp_path / "none.jsonl", "--format", format, "-o", out)
-    assert "nothing to write" in done.out + done.err
+def test_without_any_record_an_empty_export_is_written(tmp_path: Path, format: str) -> None:
+    none = saved(tmp_path / "none.jsonl", "")
+    assert "nothing to write" in told("export", none, "--format", format, "-o", tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -290,17 +281,15 @@ def test_classes_and_their_numbers_come_back(tmp_path: Path, format: str) -> Non
     listed = ["zebra", "cat", "dog", "apple"]
     run = run_of(tmp_path / "run", rows, listed)
     there, back = tmp_path / "there", tmp_path / "back"
-    done = command("export", run, "--format", format, "-o", there)
-    assert "classes of phrases" not in done.out + done.err
+    said = told("export", run, "--format", format, "-o", there)
+    assert ("classes of phrases" in said, "texts changed" in said) == (False, False)
     succeeds("import", there, "--format", format, "-o", back)
     assert (back / "classes.txt").read_text().split() == listed
-    yolo = tmp_path / "yolo"
-    succeeds("export", back, "--format", "yolo", "-o", yolo)
-    assert sorted(numbers_in(yolo / "labels").values()) == [[1], [2]]
+    yolo = yolo_of(back)
+    assert sorted(yolo.numbers.values()) == [[1], [2]]
     direct = tmp_path / "direct"
     succeeds("convert", there, "--from", format, "--to", "yolo", "-o", direct)
-    assert numbers_in(direct / "labels").values() != {}
-    assert (direct / "data.yaml").read_text() == (yolo / "data.yaml").read_text()
+    assert names_in(direct / "data.yaml") == yolo.names
 
 
 @pytest.mark.parametrize("format", ["odvg", "tao", "cvat", "ms-swift"])
@@ -309,11 +298,9 @@ def test_classes_that_a_format_can_not_say_are_told(tmp_path: Path, format: str)
     rows[0]["expressions"][0]["text"] = "a small dog"
     for row in rows:
         row["caption"] = "a small dog and a cat"
-        for expression in row["expressions"]:
-            expression.pop("unplaced", None)
     run = run_of(tmp_path / "run", rows, ["cat", "dog"])
-    done = succeeds("export", run, "--format", format, "-o", tmp_path / "out")
-    assert "classes of phrases (1)" in done.out + done.err
+    said = told("export", run, "--format", format, "-o", tmp_path / "out")
+    assert "classes of phrases (1)" in said
 
 
 NOUNS = """
@@ -329,45 +316,29 @@ NOUNS = """
 """
 
 
-@pytest.mark.slow
-def test_several_things_and_one_are_of_one_class(tmp_path: Path) -> None:
-    """With `--classes head`; the figures of `stats` have the same names."""
-    pairs = [pair.split(":") for pair in NOUNS.split()]
-    rows = []
-    for number, (several, one) in enumerate(pairs):
-        expressions = [
-            {"text": f"the {several} on the left", "instances": [{"bbox": [1, 2, 30, 40]}]},
-            {"text": f"a red {one}", "instances": [{"bbox": [5, 5, 40, 44]}]},
-        ]
-        rows.append(record(f"{number}.png", SIZE, expressions, caption=""))
-    run = run_of(tmp_path / "run", rows)
-    out = tmp_path / "out"
-    succeeds("export", run, "--format", "yolo", "--classes", "head", "-o", out)
-    nouns = list(dict.fromkeys(one for _, one in pairs))
-    assert names_in(out / "data.yaml") == nouns
-    figures = facts_of("stats", run, "--no-pictures")
-    assert {noun: count for noun, count in figures["heads"].items() if count != 2} == {}
-    assert sorted(figures["heads"]) == sorted(nouns)
+def test_several_things_and_one_are_of_one_class() -> None:
+    """With `--classes head`, and in the figures of `stats`."""
+    for pair in NOUNS.split():
+        several, one = pair.split(":")
+        found = head_of(f"the {several} on the left"), head_of(f"a red {one}")
+        assert found == (one, one)
 
 
 def test_each_phrase_of_a_caption_as_a_class_is_told(tmp_path: Path) -> None:
     box = {"instances": [{"bbox": [1, 2, 30, 40]}]}
     expressions = [{"text": text, **box} for text in ("a red mug", "a blue mug", "the dog")]
     run = run_of(tmp_path / "run", [record("a.png", SIZE, expressions, caption="")])
-    done = command("export", run, "--format", "yolo", "-o", tmp_path / "phrases")
-    assert "3 classes, each phrase is one: --classes head for nouns" in done.err
-    heads = ("--classes", "head", "-o", tmp_path / "heads")
-    assert "each phrase is one" not in succeeds("export", run, "--format", "yolo", *heads).err
+    assert "3 classes, each phrase is one: --classes head for nouns" in yolo_of(run).said
+    assert "each phrase is one" not in yolo_of(run, "--classes", "head").said
 
 
 def test_the_file_of_classes_that_is_used_is_named(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")])
-    (run / "classes.txt").write_text("person\nsky\n")
-    done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
-    assert f"the list is {run / 'classes.txt'}" in done.err
+    saved(run / "classes.txt", "person\nsky\n")
+    assert f"the list is {run / 'classes.txt'}" in yolo_of(run).said
     listed = run_of(tmp_path / "listed", [with_classes("a.png", "cat")], ["cat", "dog", "tie"])
-    done = succeeds("export", listed, "--format", "yolo", "-o", tmp_path / "out 2")
-    assert not [what for what in ("the list is", "each phrase is one") if what in done.err]
+    said = yolo_of(listed).said
+    assert ("the list is" in said, "each phrase is one" in said) == (False, False)
 
 
 def test_classes_that_are_undecided_in_all_pictures_are_named(tmp_path: Path) -> None:
@@ -379,26 +350,28 @@ def test_classes_that_are_undecided_in_all_pictures_are_named(tmp_path: Path) ->
     run = run_of(tmp_path / "run", rows)
     done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
     assert done.code == 2
-    assert "nothing is written" in done.err
-    assert "car: undecided in 2 of 2 pictures" in done.err
-    assert "take such a class out of data.classes" in done.err
+    for what in (
+        "nothing is written",
+        "car: undecided in 2 of 2 pictures",
+        "take such a class out of data.classes",
+    ):
+        assert what in done.err
     assert "tie: undecided" not in done.err
 
 
 def test_a_list_beside_a_folder_is_of_a_file_that_is_called_like_it(tmp_path: Path) -> None:
-    (tmp_path / "v1.2").mkdir()
-    (tmp_path / "v1.2" / "annotations.jsonl").touch()
-    (tmp_path / "v1.2" / "classes.txt").write_text("cat\ndog\n")
-    (tmp_path / "v1.jsonl").touch()
-    (tmp_path / "v1.classes.txt").write_text("dog\ncat\n")
+    for name, classes in (("v1.2/", "cat\ndog\n"), ("v1.", "dog\ncat\n")):
+        saved(tmp_path / f"{name}classes.txt", classes)
+    saved(tmp_path / "v1.2/annotations.jsonl", "")
+    path = saved(tmp_path / "v1.jsonl", "")
     assert classes_of(str(tmp_path / "v1.2")) == ["cat", "dog"]
-    assert classes_of(str(tmp_path / "v1.jsonl")) == ["dog", "cat"]
+    assert classes_of(str(path)) == ["dog", "cat"]
 
 
 def test_a_web_address_is_exported_as_it_is(tmp_path: Path) -> None:
     address = "https://cdn.example/a/./b.jpg?d=1"
     row = with_classes("a.jpg", "cat") | {"image_path": address}
-    (tmp_path / "rows.jsonl").write_text(dump_line(row))
-    succeeds("export", tmp_path / "rows.jsonl", "--format", "coco", "-o", tmp_path / "x.json")
+    rows = saved(tmp_path / "rows.jsonl", [row])
+    succeeds("export", rows, "--format", "coco", "-o", tmp_path / "x.json")
     [image] = json.loads((tmp_path / "x.json").read_text())["images"]
     assert image["file_name"] == address

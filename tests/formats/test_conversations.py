@@ -15,10 +15,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.formats import find_format, read, write
 from dataflow_grounding.formats.format import Format
-from tests.formats.data import boxes_of, command, draw, hostile, record, records_of, succeeds
+from tests.formats import data
+from tests.formats.data import (
+    boxes_of,
+    draw,
+    hostile,
+    record,
+    records_of,
+    refused,
+    run_of,
+    succeeds,
+)
+from tests.support.labelled import saved
 from tests.support.stand_ins.resize_rules import smart
 
 # of Qwen's process_bbox.ipynb, with what comes out for each model
@@ -33,9 +43,15 @@ CONVERSATIONS += [("sharegpt", {"target": "qwen2.5-vl"}), ("sharegpt", {"target"
 def exported(
     folder: Path, rows: list[dict[str, Any]], name: str, **options: Any
 ) -> list[dict[str, Any]]:
-    draw(folder / "pictures", rows)
-    write(rows, name, str(folder / "out"), folders=[str(folder / "pictures")], **options)
-    return records_of(folder / "out" / find_format(name, **options).data_file)
+    out = data.exported(folder, name, rows, **options)
+    return records_of(out / find_format(name, **options).data_file)
+
+
+def back(
+    folder: Path, rows: list[dict[str, Any]], name: str, **options: Any
+) -> list[dict[str, Any]]:
+    """What is read of an export."""
+    return list(read(str(data.exported(folder, name, rows, **options)), name, **options))
 
 
 def answer(folder: Path, size: tuple[int, int], box: list[float], name: str, **options: Any) -> str:
@@ -51,7 +67,6 @@ def answer(folder: Path, size: tuple[int, int], box: list[float], name: str, **o
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"target": "qwen3-vl"}, '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]'),
         (
             {"target": "Qwen/Qwen3-VL-8B-Instruct"},
             '[{"bbox_2d": [228, 320, 961, 970], "label": "a dog"}]',
@@ -104,16 +119,17 @@ def test_pixels_are_those_of_the_trainer(
 
 
 @pytest.mark.slow
-def test_the_readme_states_limits_and_rule(tmp_path: Path) -> None:
-    exported(tmp_path, list(hostile()), "sharegpt", target="qwen2.5-vl")
-    readme = (tmp_path / "out/README.md").read_text(encoding="utf-8")
-    assert "`image_min_pixels: 1024, image_max_pixels: 589824`" in readme
-    assert "multiples of 28 px" in readme
-    (tmp_path / "2").mkdir()
-    exported(tmp_path / "2", list(hostile()), "llava", target="qwen2.5-vl")
-    readme = (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
-    assert "`smart_resize_28_12544_451584`" in readme
-    assert "`--min_pixels 12544 --max_pixels 451584`" in readme
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("sharegpt", ["`image_min_pixels: 1024, image_max_pixels: 589824`", "multiples of 28 px"]),
+        ("llava", ["`smart_resize_28_12544_451584`", "`--min_pixels 12544 --max_pixels 451584`"]),
+    ],
+)
+def test_the_readme_states_limits_and_rule(name: str, lines: list[str], tmp_path: Path) -> None:
+    out = data.exported(tmp_path, name, list(hostile()), target="qwen2.5-vl")
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert [line for line in lines if line not in readme] == []
 
 
 @pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
@@ -127,12 +143,10 @@ def test_readers_rules(tmp_path: Path, name: str, options: dict[str, Any]) -> No
         turns = line.get("conversations") or line["messages"]
         roles = [turn.get("from") or turn["role"] for turn in turns]
         texts = [turn.get("value") or turn["content"] for turn in turns]
-        assert roles == (["user", "assistant"] if name == "ms-swift" else ["human", "gpt"]) * (
-            len(turns) // 2
-        )
-        assert turns
+        both = ["user", "assistant"] if name == "ms-swift" else ["human", "gpt"]
+        assert roles == both * (len(turns) // 2) != []
         pictures = line.get("images") or [line["image"]]
-        assert all((tmp_path / "out" / picture).is_file() for picture in pictures)
+        assert all((tmp_path / name / picture).is_file() for picture in pictures)
         assert [text.count("<image>") for text in texts] == [1, *[0] * (len(turns) - 1)]
         assert not any(mark in text for text in texts for mark in ("<video>", "<audio>"))
         if name == "ms-swift":
@@ -144,19 +158,25 @@ def test_readers_rules(tmp_path: Path, name: str, options: dict[str, Any]) -> No
             assert not any("<bbox>" in text or "<ref-object>" in text for text in texts)
 
 
+def listed_in(file: Path) -> dict[str, Any]:
+    """The only data set that a trainer's list names."""
+    (entry,) = json.loads(file.read_text(encoding="utf-8")).values()
+    return dict(entry)
+
+
 @pytest.mark.slow
-def test_what_stands_beside(tmp_path: Path) -> None:
-    exported(tmp_path, list(hostile()), "sharegpt", target="qwen3-vl")
-    (entry,) = json.loads((tmp_path / "out/dataset_info.json").read_text(encoding="utf-8")).values()
+def test_the_lists_of_trainers_name_the_data_set(tmp_path: Path) -> None:
+    lines = exported(tmp_path, list(hostile()), "sharegpt", target="qwen3-vl")
+    entry = listed_in(tmp_path / "sharegpt/dataset_info.json")
     assert (entry["file_name"], entry["formatting"]) == ("sharegpt.jsonl", "sharegpt")
-    assert set(entry["columns"].values()) == set(records_of(tmp_path / "out/sharegpt.jsonl")[0])
-    written = exported(tmp_path, list(hostile()), "llava", target="OpenGVLab/InternVL3_5-8B")
-    (entry,) = json.loads((tmp_path / "out/meta.json").read_text(encoding="utf-8")).values()
-    assert entry["length"] == len(written)
-    assert (tmp_path / "out" / entry["root"] / written[0]["image"]).is_file()
-    assert (tmp_path / "out" / entry["annotation"]).is_file()
+    assert set(entry["columns"].values()) == set(lines[0])
+    lines = exported(tmp_path, list(hostile()), "llava", target="OpenGVLab/InternVL3_5-8B")
+    entry = listed_in(tmp_path / "llava/meta.json")
+    assert entry["length"] == len(lines)
+    assert (tmp_path / "llava" / entry["root"] / lines[0]["image"]).is_file()
+    assert (tmp_path / "llava" / entry["annotation"]).is_file()
     # as its evaluator finds a box
-    assert re.findall(r"\[*\[(.*?),(.*?),(.*?),(.*?)\]\]*", written[0]["conversations"][1]["value"])
+    assert re.findall(r"\[*\[(.*?),(.*?),(.*?),(.*?)\]\]*", lines[0]["conversations"][1]["value"])
 
 
 @pytest.mark.parametrize(
@@ -179,22 +199,22 @@ def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
         (line,) = exported(tmp_path, rows, name, **options)
         turns = line.get("conversations") or line["messages"]
         assert "[]" in (turns[1].get("value"), turns[1].get("content"))
-        (row,) = read(str(tmp_path / "out"), name, **options)
+        (row,) = read(str(tmp_path / name), name, **options)
         assert [(one["text"], one["status"]) for one in row["expressions"]] == [("a dog", "none")]
+
+
+TARGETS = "such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, .* the format ms-swift needs no target"
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            {},
-            "such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, .* the format ms-swift needs no target",
-        ),
+        ({}, TARGETS),
         ({"target": "no-such-model"}, "not 'no-such-model'"),
         ({"target": "florence-2"}, "not 'florence-2'"),
     ],
 )
-def test_what_is_refused(options: dict[str, Any], said: str) -> None:
+def test_a_target_that_no_format_is_for_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         find_format("llava", **options)
 
@@ -203,8 +223,7 @@ def read_line(
     folder: Path, line: dict[str, Any], format: str | Format, **options: Any
 ) -> list[dict[str, Any]]:
     draw(folder, [record("a.png", (200, 100), [])])
-    (folder / "data.jsonl").write_text(dump_line(line), encoding="utf-8")
-    return list(read(str(folder / "data.jsonl"), format, **options))
+    return list(read(str(saved(folder / "data.jsonl", [line])), format, **options))
 
 
 def boxes_in_line(*arguments: Any, **options: Any) -> dict[str, list[Any]]:
@@ -265,9 +284,8 @@ def test_ms_swift_by_others(
 @pytest.mark.parametrize("name", ["llava", "sharegpt"])
 def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, said: str) -> None:
     talk = [("system", "Be brief. [1, 2, 3, 4]"), ("human", "Hello [1]"), ("gpt", "Good day.")]
-    turns = [
-        {"from": who, "value": text} for who, text in [*talk, ("human", question), ("gpt", said)]
-    ]
+    talk += [("human", question), ("gpt", said)]
+    turns = [{"from": who, "value": text} for who, text in talk]
     line = {"conversations": turns, "image": "a.png", "more": 1}
     assert boxes_in_line(tmp_path, line, name, target=target) == {"the mug": [pytest.approx(BOX)]}
     del line["image"]
@@ -325,32 +343,26 @@ def test_a_question_in_parts_about_no_box_is_passed_over(tmp_path: Path) -> None
 def test_a_json_list_is_read_too(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (200, 100), [])])
     line = {"image": "a.png", "conversations": turn("[[100, 100, 500, 500]]")}
-    (tmp_path / "data.json").write_text(json.dumps([line] * 2))
-    rows = read(str(tmp_path / "data.json"), "llava", target="qwen3-vl")
+    path = saved(tmp_path / "data.json", [line] * 2)
+    rows = read(str(path), "llava", target="qwen3-vl")
     assert [boxes_of(row) for row in rows] == [{"a mug": [pytest.approx(BOX)]}] * 2
 
 
 @pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
-def test_texts_come_back_letter_by_letter(
-    tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
+def test_texts_come_back_as_they_were(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     texts = ["Tom &amp; Jerry", "none", "no dog", "[1, 2, 3, 4]", "not: in the image", "a\\b"]
     texts += ["{x}", "%s", "` `", "a\u2028b", "a <loc_12> b", '{"a"}', '{"bbox_2d": 1}', "phrase 3"]
     phrases = [{"text": text, "instances": [{"bbox": [1, 2, 30, 40]}]} for text in texts]
-    exported(tmp_path, [record("a.png", (64, 48), phrases)], name, **options)
-    (row,) = read(str(tmp_path / "out"), name, **options)
+    (row,) = back(tmp_path, [record("a.png", (64, 48), phrases)], name, **options)
     found = [(text, len(boxes)) for text, boxes in boxes_of(row).items()]
     assert found == [(text, 1) for text in texts]
 
 
 @pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
-def test_a_box_of_a_pixel_is_no_part_of_the_side(
-    tmp_path: Path, name: str, options: dict[str, Any]
-) -> None:
+def test_a_box_of_a_pixel_is_no_share(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     box = [0.0, 0.0, 1.0, 1.0]
     row = record("a.png", (1000, 1000), [{"text": "a mug", "instances": [{"bbox": box}]}])
-    exported(tmp_path, [row], name, **options)
-    (row,) = read(str(tmp_path / "out"), name, **options)
+    (row,) = back(tmp_path, [row], name, **options)
     assert boxes_of(row) == {"a mug": [pytest.approx(box, abs=1)]}
 
 
@@ -418,21 +430,17 @@ def test_broken_objects_are_named(tmp_path: Path, answer: str, bbox: list[Any], 
 
 @pytest.mark.slow
 def test_in_and_out_as_commands(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    rows = [record("a.png", (640, 428), [{"text": "a dog", "instances": [{"bbox": NOTEBOOK[1]}]}])]
-    draw(run, rows)
-    (run / "annotations.jsonl").write_text(dump_line(rows[0]), encoding="utf-8")
-    done = command("export", run, "--format", "llava", "-o", tmp_path / "out")
-    assert done.code == 2
-    assert "qwen2.5-vl" in done.err
-    out = tmp_path / "out"
-    succeeds("export", run, "--format", "llava", "-o", out, "--target", "qwen2.5-vl")
+    dog = {"text": "a dog", "instances": [{"bbox": NOTEBOOK[1]}]}
+    run, out = run_of(tmp_path / "run", [record("a.png", NOTEBOOK[0], [dog])]), tmp_path / "out"
+    export = ("export", run, "--format", "llava", "-o", out)
+    assert "qwen2.5-vl" in refused(*export)
+    succeeds(*export, "--target", "qwen2.5-vl")
     given = ("--set", "target=qwen2.5-vl")
     succeeds("import", out, "--format", "llava", "-o", tmp_path / "in", *given)
     (row,) = records_of(tmp_path / "in")
     assert boxes_of(row) == {"a dog": [pytest.approx(NOTEBOOK[1], abs=2)]}
     convert = ("convert", out, "--from", "llava", "--to", "odvg", "-o", tmp_path / "odvg")
-    assert command(*convert).code == 2
+    refused(*convert)
     succeeds(*convert, *given)
     (line,) = records_of(tmp_path / "odvg/odvg.jsonl")
     assert line["grounding"]["regions"][0]["bbox"] == pytest.approx(NOTEBOOK[1], abs=2)

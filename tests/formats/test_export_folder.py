@@ -45,9 +45,7 @@ def test_columns_and_fractions_that_come_late_are_stated_too(tmp_path: Path) -> 
     assert first["things"] == [{"x": None}, {"x": 0.5, "y": 2}]
 
 
-def test_an_earlier_export_stays_where_the_new_one_can_not_be_put_in_its_place(
-    tmp_path: Path,
-) -> None:
+def test_an_earlier_export_stays_where_no_new_one_can_be_put(tmp_path: Path) -> None:
     path = tmp_path / "out"
     export(path, {"id": 1})
     with pytest.raises(FileNotFoundError), ExportFolder(str(path)):

@@ -34,9 +34,7 @@ def rows_in(out: Path) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("format", ["yolo", "yolo-obb", "kitti", "dota"])
-def test_pictures_without_a_label_file_are_backgrounds_that_are_told(
-    format: str, tmp_path: Path
-) -> None:
+def test_pictures_without_a_label_file_are_told(format: str, tmp_path: Path) -> None:
     """Ultralytics takes a picture without a label file for a background
     (docs.ultralytics.com/datasets/detect); in a half labelled folder it is none.
     """
@@ -56,122 +54,117 @@ def test_pictures_without_a_label_file_are_backgrounds_that_are_told(
 
 
 class DataSet(NamedTuple):
-    """Pictures, with a label file where one follows, and files; what an import of `src` reads."""
+    """A data set in `src`: its data.yaml, pictures with the label files that follow them, pictures
+    without one, and other files; what an import of it reads and says.
+    """
 
-    pictures: dict[str, str]
-    files: dict[str, str]
+    data: str
+    labelled: dict[str, str]
     read: list[str]
     remarks: list[str] = []
+    bare: list[str] = []
+    files: dict[str, str] = {}
     left_out: dict[str, int] = {}
 
 
-A = {"src/images/train/a.png": "src/labels/train/a.txt"}
-B = {"ds/images/b.png": "ds/labels/b.txt"}
+TRAIN = {"src/images/train/a.png": "src/labels/train/a.txt"}
+OUTSIDE = {"ds/images/b.png": "ds/labels/b.txt"}
+TRAIN_A, OUTSIDE_B = ["images/train/a.png"], ["../ds/images/b.png"]
+NOT_THERE = "named by the data set, but not there: 1"
+BARE = "pictures without a label file, read as backgrounds: 1"
 DATA_SETS = {
-    "path": DataSet(
-        B, {"src/data.yaml": "path: ../ds\ntrain: images\nval: images\n"}, ["../ds/images/b.png"]
-    ),
-    "path of another machine": DataSet(
-        A,
-        {"src/data.yaml": "path: /content/gone\ntrain: images/train\n"},
-        ["images/train/a.png"],
-    ),
+    "path": DataSet("path: ../ds\ntrain: images\nval: images\n", OUTSIDE, OUTSIDE_B),
+    "path of another machine": DataSet("path: /content/gone\ntrain: images/train", TRAIN, TRAIN_A),
     "Roboflow's path": DataSet(
+        "train: ../train/images\nval: null",
         {"src/train/images/a.png": "src/train/labels/a.txt"},
-        {"src/data.yaml": "train: ../train/images\nval: null\n"},
         ["train/images/a.png"],
     ),
     "a folder outside": DataSet(
-        A | B,
-        {"src/data.yaml": "train: [images/train, ../ds/images]\nval: images/train\n"},
-        ["images/train/a.png", "../ds/images/b.png"],
+        "train: [images/train, ../ds/images]\nval: images/train",
+        TRAIN | OUTSIDE,
+        TRAIN_A + OUTSIDE_B,
     ),
     "only what is named outside": DataSet(
-        B | {"ds/images/old/c.png": "ds/labels/old/c.txt"},
-        {"src/data.yaml": "train: ../ds/images/old\n"},
+        "train: ../ds/images/old",
+        OUTSIDE | {"ds/images/old/c.png": "ds/labels/old/c.txt"},
         ["../ds/images/old/c.png"],
     ),
-    "labels next to pictures": DataSet(
-        {"ds/b.png": "ds/b.txt"}, {"src/data.yaml": "train: ../ds\n"}, ["../ds/b.png"]
-    ),
+    "labels next to pictures": DataSet("train: ../ds", {"ds/b.png": "ds/b.txt"}, ["../ds/b.png"]),
     "a list of CVAT": DataSet(
-        A
-        | {
-            "src/images/train/x.png": "src/labels/train/x.txt",
-            "src/images/new/y.png": "",
-        },
-        {
-            "src/data.yaml": "path: ./\ntrain: train.txt\n",
-            "src/train.txt": "images/train/a.png\r\n\n",
-        },
-        ["images/train/a.png"],
+        "path: ./\ntrain: train.txt",
+        TRAIN | {"src/images/train/x.png": "src/labels/train/x.txt"},
+        TRAIN_A,
+        bare=["src/images/new/y.png"],
+        files={"src/train.txt": "images/train/a.png\r\n\n"},
         left_out={"pictures that the data set's lists leave out": 2},
     ),
     "a list in another folder": DataSet(
-        A,
-        {
-            "src/data.yaml": "train: lists/train.txt\n",
-            "src/lists/train.txt": "./../images/train/a.png",
-        },
-        ["images/train/a.png"],
+        "train: lists/train.txt",
+        TRAIN,
+        TRAIN_A,
+        files={"src/lists/train.txt": "./../images/train/a.png"},
     ),
     "labels next to pictures in images/": DataSet(
-        {"ds/images/b.png": "ds/images/b.txt"},
-        {"src/data.yaml": "train: ../ds/images\n"},
-        ["../ds/images/b.png"],
+        "train: ../ds/images", {"ds/images/b.png": "ds/images/b.txt"}, OUTSIDE_B
     ),
     "a list of pictures outside": DataSet(
-        B,
-        {"src/data.yaml": "train: train.txt\n", "src/train.txt": "./../ds/images/b.png"},
-        ["../ds/images/b.png"],
+        "train: train.txt", OUTSIDE, OUTSIDE_B, files={"src/train.txt": "./../ds/images/b.png"}
     ),
     "a list next to labels": DataSet(
+        "train: train.txt",
         {"src/b.png": "src/b.txt"},
-        {"src/data.yaml": "train: train.txt\n", "src/train.txt": "./b.png\n./gone.png\n"},
         ["b.png"],
-        ["named by the data set, but not there: 1 (./gone.png of train.txt)"],
+        [f"{NOT_THERE} (./gone.png of train.txt)"],
+        files={"src/train.txt": "./b.png\n./gone.png\n"},
     ),
     "a list with data/ of Darknet": DataSet(
+        "",
         {"src/obj_train_data/a.png": "src/obj_train_data/a.txt"},
-        {
+        ["obj_train_data/a.png"],
+        files={
             "src/obj.names": "cup\n",
             "src/obj.data": "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\n",
             "src/train.txt": "data/obj_train_data/a.png\n",
         },
-        ["obj_train_data/a.png"],
     ),
     "a part that isn't there": DataSet(
-        A,
-        {"src/data.yaml": "train: images/train\ntest: images/test\n"},
-        ["images/train/a.png"],
-        ["named by the data set, but not there: 1 (test: images/test)"],
+        "train: images/train\ntest: images/test",
+        TRAIN,
+        TRAIN_A,
+        [f"{NOT_THERE} (test: images/test)"],
     ),
     "a part without labels": DataSet(
-        A | {"src/images/test/t.png": ""},
-        {"src/data.yaml": "train: images/train\ntest: images/test\n"},
-        ["images/test/t.png", "images/train/a.png"],
-        ["pictures without a label file, read as backgrounds: 1 (images/test/t.png)"],
+        "train: images/train\ntest: images/test",
+        TRAIN,
+        ["images/test/t.png", *TRAIN_A],
+        [f"{BARE} (images/test/t.png)"],
+        bare=["src/images/test/t.png"],
     ),
     "pictures of other folders next to the parts": DataSet(
-        {"src/train/images/a.png": "src/train/labels/a.txt", "src/train/cover.png": ""},
-        {"src/data.yaml": "train: train\n", "src/train/notes.txt": "of 2024"},
+        "train: train",
+        {"src/train/images/a.png": "src/train/labels/a.txt"},
         ["train/images/a.png", "train/cover.png"],
-        ["pictures without a label file, read as backgrounds: 1 (train/cover.png)"],
+        [f"{BARE} (train/cover.png)"],
+        bare=["src/train/cover.png"],
+        files={"src/train/notes.txt": "of 2024"},
     ),
-    "a class called train": DataSet(
-        A, {"src/data.yaml": "names: [train]\n"}, ["images/train/a.png"]
-    ),
+    "a class called train": DataSet("names: [train]", TRAIN, TRAIN_A),
 }
 
 
 def made(folder: Path, data_set: DataSet) -> Path:
-    for name, label in data_set.pictures.items():
+    for name, label in data_set.labelled.items():
         picture(folder / name)
-        if label:
-            saved(folder / label, YOLO_LINE)
-    for name, text in data_set.files.items():
-        has_names = not name.endswith(".yaml") or "names" in text
-        saved(folder / name, text if has_names else f"{text}names: [cup]\n")
+        saved(folder / label, YOLO_LINE)
+    for name in data_set.bare:
+        picture(folder / name)
+    files = dict(data_set.files)
+    if data_set.data:
+        names = "" if "names" in data_set.data else "\nnames: [cup]\n"
+        files["src/data.yaml"] = data_set.data + names
+    for name, text in files.items():
+        saved(folder / name, text)
     return folder / "src"
 
 
@@ -198,9 +191,7 @@ def test_what_a_yolo_data_set_names_is_read(name: str, tmp_path: Path) -> None:
         ("train: train.txt\n", "no picture in"),
     ],
 )
-def test_a_data_set_whose_pictures_are_not_there_is_refused(
-    data: str, why: str, tmp_path: Path
-) -> None:
+def test_a_data_set_without_its_pictures_is_refused(data: str, why: str, tmp_path: Path) -> None:
     saved(tmp_path / "src/data.yaml", f"{data}names: [cup]\n")
     saved(tmp_path / "src/train.txt", "/old/a.png\n")
     code, said = imported(tmp_path / "src/data.yaml", "yolo", tmp_path / "out")
@@ -215,8 +206,7 @@ def test_a_folder_without_a_picture_is_refused(format: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("format", ["odvg", "odvg-mmdet"])
 def test_a_file_without_a_line_is_refused(format: str, tmp_path: Path) -> None:
-    file = saved(tmp_path / "none.jsonl", "\n")
-    code, said = imported(file, format, tmp_path / "out")
+    code, said = imported(saved(tmp_path / "none.jsonl", "\n"), format, tmp_path / "out")
     assert (code, "holds nothing to read" in said["error"]) == (2, True)
 
 

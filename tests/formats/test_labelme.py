@@ -15,7 +15,18 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import find_format, read
-from tests.formats.data import boxes_of, command, draw, facts_of, record, records_of, succeeds
+from tests.formats.data import (
+    boxes_of,
+    command,
+    facts_of,
+    record,
+    records_of,
+    refused,
+    run_of,
+    succeeds,
+    told,
+)
+from tests.formats.place import Place
 from tests.support.labelled import Labelled, labelled, saved
 
 
@@ -81,29 +92,6 @@ def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> Non
     assert second["expressions"] == []
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("{", "is not JSON"),
-        ("[]", "is not of this format"),
-        ('{"shapes": []}', "no 'imagePath' in it"),
-        (of_version("5.5.0", shape("", [[1, 2], [3, 4]])), "label"),
-        (
-            of_version("5.5.0", shape("cup", [])),
-            "x.json, shape 1: is not of this format (a shape without points)",
-        ),
-        (of_version("5.5.0", shape("cup", [["x", 1]])), "x.json"),
-    ],
-)
-def test_what_is_no_labelme_file_is_told_with_its_name(
-    tmp_path: Path, content: Any, complaint: str
-) -> None:
-    saved(tmp_path / "x.json", content)
-    with pytest.raises(InputError, match=r"x\.json") as caught:
-        list(read(str(tmp_path), find_format("labelme")))
-    assert complaint in str(caught.value)
-
-
 def test_numbers_that_json_cannot_hold_are_bad_entries(tmp_path: Path) -> None:
     """They came into the results, which no file of JSON lines can hold."""
     good = shape("cup", [[1, 2], [3, 4]])
@@ -120,8 +108,8 @@ def test_numbers_that_json_cannot_hold_are_bad_entries(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_files_of_labelmes_is_told(tmp_path: Path) -> None:
-    done = command("import", tmp_path, "--format", "labelme", "-o", tmp_path / "out")
-    assert (done.code, "has no .json files" in done.err) == (2, True)
+    import_ = ("import", tmp_path, "--format", "labelme", "-o", tmp_path / "out")
+    assert "has no .json files" in refused(*import_)
 
 
 # There and back
@@ -145,20 +133,19 @@ PICTURE, MASK = png(64, 48), png(7, 6)
 def of_3(points: Any, kind: str = "polygon", **more: Any) -> dict[str, Any]:
     """A shape of LabelMe 3."""
     colors = {"line_color": None, "fill_color": [0, 0, 255, 128]}
-    return {"label": "cup", **colors, "points": points, "shape_type": kind, "flags": {}, **more}
+    shape = {"label": "cup", **colors, "points": points, "shape_type": kind}
+    return {**shape, "flags": {}, **more}
 
 
 def of_5(points: Any, kind: str = "rectangle", **more: Any) -> dict[str, Any]:
     """A shape of LabelMe 5 and later."""
-    shape = {"label": "cup", "points": points, "group_id": None, "description": ""}
-    return {**shape, "shape_type": kind, "flags": {}, "mask": None, **more}
+    return shape("cup", points, kind, description="", flags={}, mask=None) | more
 
 
 def x_shape(points: Any, kind: str = "rectangle", **more: Any) -> dict[str, Any]:
     """A shape of X-AnyLabeling 2 and later."""
-    shape = {"label": "cup", "score": None, "points": points, "group_id": None}
-    shape |= {"description": None, "difficult": False, "shape_type": kind, "flags": {}}
-    return {**shape, "attributes": {}, "kie_linking": [], **more}
+    own = {"score": None, "description": None, "difficult": False, "flags": {}}
+    return shape("cup", points, kind, **own, attributes={}, kie_linking=[]) | more
 
 
 LINES = {
@@ -293,11 +280,10 @@ def test_what_others_wrote_comes_back_as_it_was(tmp_path: Path, images: str, fol
     source = written(tmp_path / "data", FILES)
     results, out = tmp_path / "results", tmp_path / "out"
     succeeds("import", source, "--format", "labelme", "-o", results)
-    export = ("export", results, "--format", "labelme", "-o", out, "--images", images)
-    done = succeeds(*export)
+    said = told("export", results, "--format", "labelme", "-o", out, "--images", images)
     assert len(FILES) >= 30
     assert files_in(out / folder) == {name: without_picture(FILES[name]) for name in FILES}
-    assert "files that came with it: 2\n" in done.out + done.err
+    assert "files that came with it: 2\n" in said
     for file in (out / "images").rglob("*.json"):
         data = json.loads(file.read_text("utf-8"))
         assert picture_next_to(file, data["imagePath"]).is_file()
@@ -334,33 +320,24 @@ def test_what_is_kept_is_counted(tmp_path: Path) -> None:
 # What was changed
 
 
-@pytest.fixture
-def back(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+def shapes_back(
+    place: Place, data: dict[str, Any], change: Callable[[list[dict[str, Any]]], object]
+) -> list[dict[str, Any]]:
     """The shapes of a file that is imported, changed by a function, and exported again."""
-
-    def there_and_back(
-        data: dict[str, Any], change: Callable[[list[dict[str, Any]]], object]
-    ) -> list[dict[str, Any]]:
-        results = tmp_path / "results"
-        source = written(tmp_path / "data", {"x": data})
-        succeeds("import", source, "--format", "labelme", "-o", results)
-        [row] = records_of(results)
-        change(row["expressions"])
-        saved(results / "annotations.jsonl", row)
-        succeeds("export", results, "--format", "labelme", "-o", tmp_path / "out")
-        shapes: list[dict[str, Any]] = files_in(tmp_path / "out")["x"]["shapes"]
-        return shapes
-
-    return there_and_back
+    source = written(place.folder / "data", {"x": data})
+    place.pictures = source
+    place.back(source, "labelme", lambda records: change(records[0]["expressions"]))
+    shapes: list[dict[str, Any]] = files_in(place.out)["x"]["shapes"]
+    return shapes
 
 
 def moved(expressions: list[dict[str, Any]]) -> None:
     expressions[0]["instances"][0] |= {"bbox": [5, 6, 15, 16.5], "score": None}
 
 
-def test_a_moved_box_keeps_what_its_shape_says(back: Callable[..., Any]) -> None:
-    first, second = back(
-        of_version("5.5.0", of_5(BOX, group_id=7, description="wet"), of_5(BOX)), moved
+def test_a_moved_box_keeps_what_its_shape_says(place: Place) -> None:
+    first, second = shapes_back(
+        place, of_version("5.5.0", of_5(BOX, group_id=7, description="wet"), of_5(BOX)), moved
     )
     assert first == of_5([[5.0, 6.0], [15.0, 16.5]], group_id=7, description="wet")
     assert second == of_5(BOX)
@@ -378,49 +355,49 @@ def test_a_moved_box_keeps_what_its_shape_says(back: Callable[..., Any]) -> None
     ],
 )
 def test_a_resized_box_is_a_rectangle(
-    came: dict[str, Any], becomes: dict[str, Any], back: Callable[..., Any]
+    came: dict[str, Any], becomes: dict[str, Any], place: Place
 ) -> None:
     """Of four corners where X-AnyLabeling drew four, of two where LabelMe did, or others."""
     points = [[5.0, 6.0], [15.0, 16.5]]
     if len(came["points"]) == 4 and came["shape_type"] in ("rectangle", "rotation"):
         points = [[5.0, 6.0], [15.0, 6.0], [15.0, 16.5], [5.0, 16.5]]
-    (shape,) = back(of_version("4.0.2", came), moved)
+    (shape,) = shapes_back(place, of_version("4.0.2", came), moved)
     assert shape == {**becomes, "points": points}
 
 
-def test_a_rotated_box_that_was_shifted_stays_one(back: Callable[..., Any]) -> None:
+def test_a_rotated_box_that_was_shifted_stays_one(place: Place) -> None:
     def shifted(expressions: list[dict[str, Any]]) -> None:
         (box,) = expressions[0]["instances"]
         box["bbox"] = [edge + 3 for edge in box["bbox"]]
         box["outline"] = [number + 3 for number in box["outline"]]
 
     rotation = x_shape(TURNED, "rotation", direction=0.64, group_id=5)
-    (shape,) = back(of_version("4.0.2", rotation), shifted)
+    (shape,) = shapes_back(place, of_version("4.0.2", rotation), shifted)
     assert shape == {**rotation, "points": [[x + 3, y + 3] for x, y in TURNED]}
 
 
-def test_a_box_that_has_an_outline_now_is_a_polygon(back: Callable[..., Any]) -> None:
+def test_a_box_that_has_an_outline_now_is_a_polygon(place: Place) -> None:
     def outlined(expressions: list[dict[str, Any]]) -> None:
         expressions[0]["instances"][0]["outline"] = [3.25, 4, 20.5, 4, 20.5, 30.75]
 
-    (shape,) = back(of_version("5.5.0", of_5(BOX)), outlined)
+    (shape,) = shapes_back(place, of_version("5.5.0", of_5(BOX)), outlined)
     assert shape == of_5([[3.25, 4], [20.5, 4], [20.5, 30.75]], "polygon")
 
 
-def test_a_new_box_is_drawn_as_the_others_of_its_file(back: Callable[..., Any]) -> None:
+def test_a_new_box_is_drawn_as_the_others_of_its_file(place: Place) -> None:
     def added(expressions: list[dict[str, Any]]) -> None:
         new = {"bbox": [1, 2, 9, 8], "score": 0.25}
         expressions.append({**expressions[0], "text": "a red plate", "class": "plate"})
         expressions[-1] |= {"instances": [new], "expression_id": "new"}
 
-    old, new = back(of_version("4.0.2", x_shape(CORNERS)), added)
+    old, new = shapes_back(place, of_version("4.0.2", x_shape(CORNERS)), added)
     assert old == x_shape(CORNERS)
     assert new["points"] == [[1, 2], [9, 2], [9, 8], [1, 8]]
     assert (new["label"], new["description"], new["score"]) == ("plate", "a red plate", 0.25)
 
 
 @pytest.mark.slow
-def test_a_shape_that_is_called_otherwise(back: Callable[..., Any]) -> None:
+def test_a_shape_that_is_called_otherwise(place: Place) -> None:
     """Its class goes with its phrase, as in a review; words of the source are kept."""
 
     def renamed(expressions: list[dict[str, Any]]) -> None:
@@ -431,15 +408,18 @@ def test_a_shape_that_is_called_otherwise(back: Callable[..., Any]) -> None:
 
     plate = of_5(BOX, label="plate", description="wet")
     both = of_version("5.5.0", of_5(BOX), plate)
-    assert back(both, renamed) == [of_5(BOX, label="mug"), {**plate, "label": "the left plate"}]
+    assert shapes_back(place, both, renamed) == [
+        of_5(BOX, label="mug"),
+        {**plate, "label": "the left plate"},
+    ]
 
 
-def test_lines_go_back_without_the_boxes_that_were_rejected(back: Callable[..., Any]) -> None:
+def test_lines_go_back_without_the_boxes_that_were_rejected(place: Place) -> None:
     def rejected(expressions: list[dict[str, Any]]) -> None:
         expressions[0] |= {"verified": False, "reviewed_by": "ann"}
 
     line = of_5(LINES["line"], "line")
-    assert back(of_version("5.5.0", of_5(BOX), line), rejected) == [line]
+    assert shapes_back(place, of_version("5.5.0", of_5(BOX), line), rejected) == [line]
 
 
 # What is new
@@ -457,9 +437,7 @@ def predicted(folder: Path, *names: str) -> Path:
             {"text": "a plate", "instances": [outlined]},
         ]
         rows.append(record(name, (64, 48), phrases))
-    draw(folder, rows)
-    saved(folder / "annotations.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    return folder
+    return run_of(folder, rows)
 
 
 def test_predictions_are_shapes_that_both_tools_read(tmp_path: Path) -> None:
@@ -508,14 +486,10 @@ def test_files_in_a_folder_find_their_pictures_by_the_image_root(tmp_path: Path)
     assert [row["image_path"] for row in rows] == ["a.png", "deep/b.png"]
 
 
-def test_a_file_whose_path_would_be_wrong_is_next_to_its_picture(tmp_path: Path) -> None:
+def test_a_file_whose_path_would_be_wrong_is_next_to_its_picture(place: Place) -> None:
     """Labels and pictures were in two folders, of which only that of the pictures is copied."""
     data = of_version("5.5.0", of_5(BOX), path="../pictures/b.png")
-    source = written(tmp_path, {"labels": data}) / "labels"
-    results, out = tmp_path / "results", tmp_path / "out"
-    root = ("--image-root", tmp_path / "pictures")
-    succeeds("import", source, "--format", "labelme", "-o", results, *root)
-    succeeds("export", results, "--format", "labelme", "-o", out)
+    out = place.back(written(place.folder, {"labels": data}) / "labels", "labelme")
     assert json.loads((out / "images/b.json").read_text()) == {**data, "imagePath": "b.png"}
     assert (out / "images/b.png").is_file()
 
@@ -530,22 +504,21 @@ def test_all_records_of_a_picture_are_in_its_file(tmp_path: Path) -> None:
     assert labels == ["cup", "cup", "a plate", "mug", "mug", "a plate"]
 
 
-def test_further_records_of_a_file_say_nothing_twice(tmp_path: Path) -> None:
+def test_further_records_of_a_file_say_nothing_twice(place: Place) -> None:
     data = of_version("5.5.0", of_5(BOX), of_5(LINES["line"], "line"), of_5(BOX, label="plate"))
-    source, results = written(tmp_path / "data", {"x": data}), tmp_path / "results"
-    succeeds("import", source, "--format", "labelme", "-o", results)
-    [row] = records_of(results)
-    rows = [{**row, "expressions": [one]} for one in row["expressions"]]
-    saved(results / "annotations.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    succeeds("export", results, "--format", "labelme", "-o", tmp_path / "out")
-    assert files_in(tmp_path / "out") == {"x": data}
+
+    def parted(records: list[dict[str, Any]]) -> None:
+        [row] = records
+        records[:] = [{**row, "expressions": [one]} for one in row["expressions"]]
+
+    place.pictures = written(place.folder / "data", {"x": data})
+    assert files_in(place.back(place.pictures, "labelme", parted)) == {"x": data}
 
 
 def test_pictures_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
     run = predicted(tmp_path / "run", "a.jpg", "a.png")
-    done = command("export", run, "--format", "labelme", "-o", tmp_path / "out")
-    said = "images/a.png and another picture would share a.json: rename one"
-    assert (done.code, said in done.err) == (2, True), done
+    line = refused("export", run, "--format", "labelme", "-o", tmp_path / "out")
+    assert "images/a.png and another picture would share a.json: rename one" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -558,15 +531,13 @@ def test_pictures_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
         {"items": [{"shape_type": "rotation", "points": ["ab"]}, None], "read": [0, 1]},
     ],
 )
-def test_a_column_that_somebody_else_wrote_leads_nowhere(
-    tmp_path: Path, column: dict[str, Any]
-) -> None:
+def test_a_column_of_somebody_else_leads_nowhere(tmp_path: Path, column: dict[str, Any]) -> None:
     run, out = predicted(tmp_path / "run", "a.png"), tmp_path / "out"
     [row] = records_of(run)
     row["imported"] = {"format": "labelme", "items": [], "read": [], **column}
     for number, one in enumerate(row["expressions"][1:]):
         one["instances"][0]["imported"] = {"item": number, "bbox": [1, 1, 2, 2], "text": "x"}
-    (run / "annotations.jsonl").write_text(json.dumps(row))
+    saved(run / "annotations.jsonl", row)
     succeeds("export", run, "--format", "labelme", "-o", out)
     [file] = tmp_path.rglob("*.json")
     assert file.is_relative_to(out / "images")

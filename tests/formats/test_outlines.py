@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pytest
 
 from dataflow_grounding.formats import write
-from tests.formats.data import boxes_of, facts_of, records_of, review, succeeds
+from tests.formats.data import boxes_of, succeeds
 from tests.formats.place import Place
 from tests.support.labelled import Labelled, labelled, region, saved
 
 WIDTH, HEIGHT = 64, 48
-REVIEWED = "annotations.reviewed.jsonl"
 SIDES = {"width": WIDTH, "height": HEIGHT}
 TRIANGLE = [1.5, 2.25, 11.0, 2.25, 11.0, 13.5]
+CORNERS = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
 RUNS = {"size": [HEIGHT, WIDTH], "counts": [485, 20, HEIGHT * WIDTH - 505]}
 PARTS = [[20.0, 20.0, 25.0, 20.0, 25.0, 30.0], [30.0, 20.0, 40.0, 20.0, 40.0, 30.0]]
 BOX_OF_PARTS = [20.0, 20.0, 20.0, 10.0]
@@ -48,15 +46,6 @@ BOXES = {
     "dog": [[1.5, 2.25, 11.0, 13.5], [20.0, 20.0, 40.0, 30.0]],
     "mug": [[10.0, 5.0, 40.0, 25.0], [1.5, 2.25, 11.0, 13.5]],
 }
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        PIL.Image.new("RGB", (WIDTH, HEIGHT), "#886644").save(pictures / name)
-    return Place(tmp_path, pictures)
 
 
 def imported_coco(place: Place, *annotations: dict[str, Any]) -> dict[str, Any]:
@@ -110,12 +99,6 @@ def record_with(*instances: dict[str, Any], name: str = "a.png") -> dict[str, An
 # What becomes of outlines of boxes that are moved
 
 
-def reviewed(place: Place, change: Callable[[list[Any]], object]) -> dict[str, Any]:
-    """What `apply` says, once a reviewer has changed the boxes of the first phrase."""
-    review(place.results, change)
-    return facts_of("apply", place.results)
-
-
 def first_moved(boxes: list[Any]) -> None:
     boxes[0]["bbox"] = [3.0, 4.0, 12.0, 14.0]
 
@@ -129,25 +112,23 @@ MOVED = [number + 2 for number in TRIANGLE]
 
 def test_a_box_that_a_reviewer_resizes_loses_its_outline_which_is_said(place: Place) -> None:
     imported_coco(place)
-    assert reviewed(place, first_moved)["outlines_left_out"] == 1
-    said = succeeds("apply", place.results).out
+    results = place.results
+    assert place.reviewed(first_moved)["outlines_left_out"] == 1
+    said = succeeds("apply", results).out
     assert "left out, as their boxes were resized: 1 outline\n" in said
-    (record,) = records_of(place.results / REVIEWED)
+    (record,) = place.records()
     assert outlines_of(record)["dog"] == [None, None]
-    place.exported("coco", results=place.results / REVIEWED)
+    place.exported("coco")
     moved, *others = annotations_of(place)
     assert "segmentation" not in moved
     assert [each["segmentation"] for each in others] == [RUNS, PARTS, [TRIANGLE]]
 
 
 @pytest.mark.parametrize("format", ["coco", "cvat", "label-studio", "labelme", "yolo", "datasets"])
-def test_an_outline_is_shifted_with_its_box(
-    format: str,
-    place: Place,
-) -> None:
+def test_an_outline_is_shifted_with_its_box(format: str, place: Place) -> None:
     imported_coco(place, COCO["annotations"][0])
-    assert reviewed(place, shifted)["outlines_left_out"] == 0
-    place.exported(format, results=place.results / REVIEWED)
+    assert place.reviewed(shifted)["outlines_left_out"] == 0
+    place.exported(format)
     (row,) = place.rows(format)
     [outline] = outlines_of(row)["dog"]
     assert outline == pytest.approx(MOVED, abs=1e-5)
@@ -155,8 +136,8 @@ def test_an_outline_is_shifted_with_its_box(
 
 def test_a_review_that_moves_nothing_keeps_outlines(place: Place) -> None:
     imported_coco(place)
-    assert reviewed(place, len)["outlines_left_out"] == 0
-    (record,) = records_of(place.results / REVIEWED)
+    assert place.reviewed(len)["outlines_left_out"] == 0
+    (record,) = place.records()
     assert outlines_of(record)["dog"] == [TRIANGLE, None]
 
 
@@ -172,8 +153,8 @@ def test_an_outline_that_was_not_moved_with_its_box_is_lost_which_is_counted(
     if source == "coco":
         imported_coco(place, COCO["annotations"][0])
     else:
-        points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
-        place.imported(labelme(place.folder / "source", shape("dog", points, "polygon")), "labelme")
+        source = labelme(place.folder / "source", shape("dog", CORNERS, "polygon"))
+        place.imported(source, "labelme")
     assert STALE not in place.exported("datasets")["lost"]
     (record, *_) = place.records()
     box = record["expressions"][0]["instances"][0]
@@ -337,8 +318,8 @@ def test_outlines_of_cvat(place: Place) -> None:
 def test_a_moved_polygon_of_cvat_is_a_box_with_the_same_attributes(place: Place) -> None:
     place.imported(saved(place.folder / "cvat.xml", CVAT), "cvat")
 
-    assert reviewed(place, first_moved)["outlines_left_out"] == 1
-    place.exported("cvat", results=place.results / REVIEWED)
+    assert place.reviewed(first_moved)["outlines_left_out"] == 1
+    place.exported("cvat")
     xml = (place.out / "annotations.xml").read_text()
     assert "points=" not in xml
     assert (
@@ -361,12 +342,8 @@ def shape(label: str, points: Any, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def test_outlines_of_labelme(place: Place) -> None:
-    points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
-    path = labelme(
-        place.folder / "source",
-        shape("dog", points, "polygon"),
-        shape("mug", [[10, 5], [39, 24]], "mask", mask="AAAA"),
-    )
+    mask = shape("mug", [[10, 5], [39, 24]], "mask", mask="AAAA")
+    path = labelme(place.folder / "source", shape("dog", CORNERS, "polygon"), mask)
     told = "outlines of shapes 'mask', of which the box around is read"
     assert place.imported(path, "labelme")["left_out"] == {told: 1}
     (record,) = place.records()
@@ -403,10 +380,7 @@ def test_outlines_of_label_studio(place: Place) -> None:
 
 
 @pytest.mark.parametrize("format", ["cvat", "label-studio", "coco", "yolo"])
-def test_an_outline_that_is_new_goes_back_with_the_box_that_came(
-    format: str,
-    place: Place,
-) -> None:
+def test_an_outline_that_is_new_goes_back_with_the_box_that_came(format: str, place: Place) -> None:
     """As an operator adds it."""
     rows = [record_with({"bbox": [1.5, 2.25, 11.0, 13.5], "score": None})]
     write(rows, format, str(place.folder / "plain"), folders=[str(place.pictures)])
@@ -428,8 +402,8 @@ def test_a_moved_polygon_of_label_studio_is_a_rectangle(place: Place) -> None:
     def move(boxes: list[Any]) -> None:
         boxes[0]["bbox"] = [16.0, 12.0, 32.0, 24.0]
 
-    assert reviewed(place, move)["outlines_left_out"] == 1
-    place.exported("label-studio", results=place.results / REVIEWED)
+    assert place.reviewed(move)["outlines_left_out"] == 1
+    place.exported("label-studio")
     (only,) = json.loads((place.out / "tasks.json").read_text())
     (moved,) = only["annotations"][0]["result"]
     assert (moved["id"], moved["type"], moved["from_name"]) == ("p", "rectanglelabels", "box")
@@ -458,9 +432,7 @@ BILLIONS = {"counts": [0, 10**12], "size": [10**6, 10**6]}
         7,
     ],
 )
-def test_a_segmentation_of_no_use_is_counted_and_its_box_is_kept(
-    segmentation: Any, place: Place
-) -> None:
+def test_a_segmentation_of_no_use_is_counted(segmentation: Any, place: Place) -> None:
     facts = imported_coco(place, annotation(1, 1, segmentation, bbox=[1, 2, 10, 10]))
     assert facts["left_out"]["segmentations that are no single polygon of their box"] == 1
     (record,) = place.records()

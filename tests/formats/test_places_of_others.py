@@ -2,89 +2,71 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pytest
 
-from tests.formats.data import command, facts_of, records_of, succeeds
+from tests.formats.data import refused
+from tests.formats.place import Place
 from tests.support.labelled import Labelled, labelled
 
 CAPTION = "A red cup and a red cup on a desk"
 TAKEN = "offsets of places in captions that were off, taken from their words"
 WIDENED = "offsets of places in captions that were off, taken to the edges of words"
 NOWHERE = "places in captions that don't have their phrase anywhere"
+WHOLE = "annotations without places in their caption, whose phrase is all of it"
+Found = tuple[list[tuple[str, Any]], dict[str, int]]
+"""Phrases, each with its place, and what an import left out."""
 
 
-def mmdet(phrase: str, *spans: list[int], caption: str = CAPTION) -> dict[str, Any]:
-    region = {"bbox": [[1, 2, 9, 9]], "phrase": phrase, "tokens_positive": spans}
-    line = {"filename": "a.png", "width": 64, "height": 48}
-    return {**line, "grounding": {"caption": caption, "regions": [region]}}
+def region(phrase: str, *spans: list[int]) -> dict[str, Any]:
+    """As mmdetection's converter writes it."""
+    return {"bbox": [[1, 2, 9, 9]], "phrase": phrase, "tokens_positive": [*spans]}
 
 
-def mdetr(phrase: str | None, *spans: list[int], caption: str = CAPTION) -> dict[str, Any]:
+def mdetr(folder: Path, phrase: str, *spans: list[int], caption: str = CAPTION) -> Path:
     """As MDETR's files are: most say the phrase by its place alone."""
-    image = {"id": 1, "file_name": "a.png", "width": 64, "height": 48, "caption": caption}
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 8, 7], "iscrowd": 0}
-    box |= {"tokens_positive": spans} | ({"phrase": phrase} if phrase else {})
-    categories = [{"id": 1, "name": "object"}]
-    return {"images": [image], "annotations": [box], "categories": categories}
+    box = {"bbox": [1, 2, 8, 7], "iscrowd": 0, "tokens_positive": [*spans]}
+    entry = {**box, "phrase": phrase} if phrase else box
+    picture = Labelled("a.png", [entry], caption=caption)
+    return labelled(folder, "coco", [picture], classes=["object"], drawn=False)
 
 
-def imported(folder: Path, format: str, data: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The one expression of a file, and what the command says that it left out."""
-    PIL.Image.new("RGB", (64, 48)).save(folder / "a.png")
-    file = folder / ("x.jsonl" if format == "odvg-mmdet" else "x.json")
-    file.write_text(json.dumps(data) + "\n")
-    said = facts_of("import", file, "--format", format, "-o", folder / "back")
-    [row] = records_of(folder / "back")
-    (expression,) = row["expressions"]
-    return expression, said["left_out"]
+def imported(place: Place, path: Path, format: str) -> Found:
+    left_out = place.imported(path, format)["left_out"]
+    [row] = place.records()
+    return [(one["text"], one["char_span"]) for one in row["expressions"]], left_out
 
 
-@pytest.mark.parametrize(("format", "made"), [("odvg-mmdet", mmdet), ("coco-grounding", mdetr)])
+@pytest.mark.parametrize("format", ["odvg-mmdet", "coco-grounding"])
 @pytest.mark.parametrize(
-    ("spans", "place", "said"),
+    ("phrase", "spans", "expected", "said"),
     [
-        ([[14, 23]], [14, 23], {}),
-        ([[13, 22]], [14, 23], {TAKEN: 1}),
-        ([[16, 25]], [14, 23], {TAKEN: 1}),
-        ([[1, 10]], [0, 9], {TAKEN: 1}),
-        ([[14, 15], [16, 19], [20, 23]], [14, 23], {}),  # a span for each word
-        ([[15, 16], [17, 20], [21, 24]], [14, 23], {TAKEN: 1}),
-        ([[90, 99]], [14, 23], {TAKEN: 1}),
+        ("a red cup", [[14, 23]], [14, 23], {}),
+        ("a red cup", [[13, 22]], [14, 23], {TAKEN: 1}),
+        ("a red cup", [[16, 25]], [14, 23], {TAKEN: 1}),
+        ("a red cup", [[1, 10]], [0, 9], {TAKEN: 1}),
+        ("a red cup", [[14, 15], [16, 19], [20, 23]], [14, 23], {}),  # a span for each word
+        ("a red cup", [[15, 16], [17, 20], [21, 24]], [14, 23], {TAKEN: 1}),
+        ("a red cup", [[90, 99]], [14, 23], {TAKEN: 1}),
+        ("a blue cup", [[14, 23]], None, {NOWHERE: 1}),
+        ("A cup", [[0, 1], [6, 9]], None, {}),  # of two parts
     ],
 )
 def test_the_nearest_place_of_the_words_is_taken(
-    format: str, made: Any, spans: Any, place: list[int], said: dict[str, int], tmp_path: Path
+    format: str, phrase: str, spans: Any, expected: Any, said: dict[str, int], place: Place
 ) -> None:
-    expression, left_out = imported(tmp_path, format, made("a red cup", *spans))
-    assert (expression["text"], expression["char_span"]) == ("a red cup", place)
-    assert left_out == said
-
-
-@pytest.mark.parametrize(("format", "made"), [("odvg-mmdet", mmdet), ("coco-grounding", mdetr)])
-def test_words_that_the_caption_does_not_have_have_no_place(
-    format: str, made: Any, tmp_path: Path
-) -> None:
-    expression, left_out = imported(tmp_path, format, made("a blue cup", [14, 23]))
-    assert (expression["text"], expression["char_span"]) == ("a blue cup", None)
-    assert left_out == {NOWHERE: 1}
-
-
-@pytest.mark.parametrize(("format", "made"), [("odvg-mmdet", mmdet), ("coco-grounding", mdetr)])
-def test_words_of_two_parts_have_no_single_place(format: str, made: Any, tmp_path: Path) -> None:
-    expression, left_out = imported(tmp_path, format, made("A cup", [0, 1], [6, 9]))
-    assert (expression["text"], expression["char_span"], left_out) == ("A cup", None, {})
-
-
-WHOLE = "annotations without places in their caption, whose phrase is all of it"
+    if format == "odvg-mmdet":
+        picture = Labelled("a.png", [region(phrase, *spans)], caption=CAPTION)
+        path = labelled(place.folder, "odvg", [picture], drawn=False)
+    else:
+        path = mdetr(place.folder, phrase, *spans)
+    assert imported(place, path, format) == ([(phrase, expected)], said)
 
 
 @pytest.mark.parametrize(
-    ("spans", "words", "place", "said"),
+    ("spans", "words", "expected", "said"),
     [
         ([[14, 23]], "a red cup", [14, 23], {}),
         ([[0, 7]], "A red cup", [0, 9], {WIDENED: 1}),  # it was "A red c"
@@ -96,49 +78,38 @@ WHOLE = "annotations without places in their caption, whose phrase is all of it"
         ([], CAPTION, [0, len(CAPTION)], {WHOLE: 1}),
     ],
 )
-def test_places_that_alone_say_the_words_are_taken_to_the_edges_of_words(
-    spans: Any, words: str, place: list[int] | None, said: dict[str, int], tmp_path: Path
+def test_places_that_alone_say_the_words_are_taken_to_their_edges(
+    spans: Any, words: str, expected: Any, said: dict[str, int], place: Place
 ) -> None:
-    expression, left_out = imported(tmp_path, "coco-grounding", mdetr(None, *spans))
-    assert (expression["text"], expression["char_span"], left_out) == (words, place, said)
+    path = mdetr(place.folder, "", *spans)
+    assert imported(place, path, "coco-grounding") == ([(words, expected)], said)
 
 
 @pytest.mark.parametrize("span", [[33, 40], [9, 10], [5, 5]])
 def test_a_place_without_words_is_refused(span: list[int], tmp_path: Path) -> None:
     """It made all of the caption a phrase."""
-    (tmp_path / "x.json").write_text(json.dumps(mdetr(None, span)))
-    arguments = ("import", tmp_path / "x.json", "--format", "coco-grounding")
-    done = command(*arguments, "-o", tmp_path / "back")
+    arguments = ("import", mdetr(tmp_path, "", span), "--format", "coco-grounding")
     why = f"annotation 1: is not of this format (no words of its caption are at {span}"
-    assert (done.code, why in done.err, len(done.err.splitlines())) == (2, True, 1)
+    assert why in refused(*arguments, "-o", tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
-def test_places_of_scripts_without_blanks_are_taken_as_they_are(tmp_path: Path) -> None:
-    data = mdetr(None, [3, 8], caption="桌上的红色的杯子")
-    expression, left_out = imported(tmp_path, "coco-grounding", data)
-    assert (expression["text"], expression["char_span"]) == ("红色的杯子", [3, 8])
-    assert left_out == {}
+def test_places_of_scripts_without_blanks_are_taken_as_they_are(place: Place) -> None:
+    path = mdetr(place.folder, "", [3, 8], caption="桌上的红色的杯子")
+    assert imported(place, path, "coco-grounding") == ([("红色的杯子", [3, 8])], {})
 
 
-def test_a_place_that_is_right_stays_next_to_one_that_is_off(tmp_path: Path) -> None:
-    data = mmdet("a red cup", [16, 25])
-    desk = {"bbox": [[1, 2, 9, 9]], "phrase": "a red cup", "tokens_positive": [[0, 9]]}
-    data["grounding"]["regions"].append(desk)
-    (tmp_path / "x.jsonl").write_text(json.dumps(data))
-    out = tmp_path / "back"
-    succeeds("import", tmp_path / "x.jsonl", "--format", "odvg-mmdet", "-o", out)
-    [row] = records_of(out)
-    assert [one["char_span"] for one in row["expressions"]] == [[14, 23], [0, 9]]
+def test_a_place_that_is_right_stays_next_to_one_that_is_off(place: Place) -> None:
+    both = [region("a red cup", [16, 25]), region("a red cup", [0, 9])]
+    path = labelled(place.folder, "odvg", [Labelled("a.png", both, caption=CAPTION)])
+    found, _ = imported(place, path, "odvg-mmdet")
+    assert found == [("a red cup", [14, 23]), ("a red cup", [0, 9])]
 
 
-def test_places_of_cvat_are_mended_too(tmp_path: Path) -> None:
+def test_places_of_cvat_are_mended_too(place: Place) -> None:
     facts = {"phrase": "a red cup", "start": 15, "end": 24}
     attributes = "".join(f'<attribute name="{key}">{facts[key]}</attribute>' for key in facts)
     caption = f'<tag label="picture"><attribute name="caption">{CAPTION}</attribute></tag>'
     box = f'<box label="object" xtl="1" ytl="2" xbr="9" ybr="9">{attributes}</box>'
-    path = labelled(tmp_path, "cvat", [Labelled("a.png", [caption, box])], drawn=False)
-    done = succeeds("import", path, "--format", "cvat", "-o", tmp_path / "back")
-    [row] = records_of(tmp_path / "back")
-    assert row["expressions"][0]["char_span"] == [14, 23]
-    assert f"not read as they are: {TAKEN} (1)" in done.out + done.err
+    path = labelled(place.folder, "cvat", [Labelled("a.png", [caption, box])], drawn=False)
+    assert imported(place, path, "cvat") == ([("a red cup", [14, 23])], {TAKEN: 1})

@@ -15,8 +15,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from dataflow_grounding.data.records import dump_line
 from tests.formats.data import draw, record, succeeds
+from tests.support.labelled import saved
 
 pytestmark = pytest.mark.slow
 
@@ -65,8 +65,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [record_of(name) for name in RUN]
     draw(run, [row for row in rows if row["image_path"] != TURNED])
     draw(run, [row for row in rows if row["image_path"] == TURNED], turn=6)
-    (run / "annotations.jsonl").write_text("".join(map(dump_line, rows)), encoding="utf-8")
-    (run / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    saved(run / "annotations.jsonl", rows)
+    saved(run / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
     for name, (format, *options) in EXPORTS.items():
         succeeds("export", run, "--format", format, *options, "-o", folder / name)
     return folder
@@ -147,9 +147,7 @@ def test_supervision_reads_all_pictures_of_one_folder_upright(exports: Path, nam
 
 
 @pytest.mark.parametrize("name", ["voc", "yolo"])
-def test_supervision_leaves_out_as_many_pictures_as_the_readme_says(
-    exports: Path, name: str
-) -> None:
+def test_supervision_leaves_out_what_the_readme_says(exports: Path, name: str) -> None:
     dataset = read_with_supervision(exports, name)
     readme = (exports / name / "README.md").read_text(encoding="utf-8")
     left_out = f"{len(RUN) - len(dataset)} of {len(RUN)} (--flat puts all pictures into one folder)"

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from dataflow_grounding import InputError
 from dataflow_grounding.formats import read
 from tests.support.labelled import FORMATS, Box, Labelled, labelled, saved
-from tests.support.store import faulty_store
+from tests.support.store import FaultyStore, faulty_store
 
 LOCAL_ALONE = {"yolo", "yolo-obb", "kitti", "dota"}
 PICTURES = [
@@ -40,9 +40,7 @@ def boxes_of(path: str, format: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS.keys() - LOCAL_ALONE))
-def test_labels_in_a_store_are_those_of_local_files(
-    format: str, store: str, tmp_path: Path
-) -> None:
+def test_labels_in_a_store_are_read_as_local_ones(format: str, store: str, tmp_path: Path) -> None:
     path = labelled(tmp_path, format, PICTURES, classes=["cup"])
     put(tmp_path, store)
     local = boxes_of(str(tmp_path), format)
@@ -70,30 +68,35 @@ def test_xml_in_a_store_is_guarded_too(format: str, store: str, tmp_path: Path) 
         boxes_of(f"{store}/annotations.xml", format)
 
 
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[FaultyStore]:
+    with faulty_store() as store:
+        yield store
+
+
 @pytest.mark.parametrize("format", ["labelme", "voc"])
-def test_a_folder_in_a_store_is_listed_once_for_all_of_its_pictures(
-    format: str, tmp_path: Path
+def test_a_folder_in_a_store_is_listed_once(
+    format: str, buckets: FaultyStore, tmp_path: Path
 ) -> None:
     lists = []
-    with faulty_store() as store:
-        for count in (2, 5):
-            names = [f"sub/{number}.png" for number in range(count)]
-            labelled(tmp_path, format, [Labelled(name, []) for name in names])
-            address = store.put_all(tmp_path, "labels")
-            store.heal()  # counts from 0
-            assert [record["image_path"] for record in read(address, format)] == names
-            assert not [key for _, key in store.asked if key.endswith(".png")]
-            lists.append(store.count("LIST"))
+    for count in (2, 5):
+        names = [f"sub/{number}.png" for number in range(count)]
+        labelled(tmp_path, format, [Labelled(name, []) for name in names])
+        address = buckets.put_all(tmp_path, format)
+        buckets.heal()  # counts from 0
+        assert [record["image_path"] for record in read(address, format)] == names
+        assert not [key for _, key in buckets.asked if key.endswith(".png")]
+        lists.append(buckets.count("LIST"))
     assert lists[0] == lists[1]
 
 
 @pytest.mark.parametrize("format", ["labelme", "voc"])
-def test_labels_here_are_read_without_the_store_of_their_pictures(
-    format: str, tmp_path: Path
+def test_labels_here_are_read_without_the_pictures_store(
+    format: str, buckets: FaultyStore, tmp_path: Path
 ) -> None:
     labelled(tmp_path, format, PICTURES[:1])
-    with faulty_store() as store:
-        store.denies = (403, "AccessDenied", "Access Denied")
-        records = list(read(str(tmp_path), format, image_root="s3://bucket/pictures"))
-        assert [record["image_path"] for record in records] == ["a.png"]
-        assert not store.asked
+    buckets.heal()
+    buckets.denies = (403, "AccessDenied", "Access Denied")
+    records = list(read(str(tmp_path), format, image_root="s3://bucket/pictures"))
+    assert [record["image_path"] for record in records] == ["a.png"]
+    assert not buckets.asked

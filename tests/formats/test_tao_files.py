@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.formats import read, write
-from tests.formats.data import draw, hostile, record, records_of
+from dataflow_grounding.formats import read
+from tests.formats.data import draw, exported, hostile, record, records_of
+from tests.support.labelled import saved
 
 RECORD = {
     *("image_id", "image_path", "width", "height", "caption", "cleaned_caption", "regions"),
@@ -23,23 +23,14 @@ def tao(folder: Path, span: Any = (0, 17), **more: Any) -> str:
     """A record as TAO's code writes it."""
     box = {"bbox_id": "box_00000", "bbox": [10, 5, 30, 40], "bbox_score": 0.9}
     one = {"expression_id": "expr_0", "text": "a red mug", "char_span": span, "instances": [box]}
-    row = {
-        "image_id": "a",
-        "image_path": "a.png",
-        "caption": "Beside a red mug.",
-        "cleaned_caption": "Beside a red mug.",
-    }
-    path = folder / "annotations.jsonl"
-    path.write_text(
-        json.dumps({**row, "width": 1920, "height": 1080, "expressions": [one], **more}) + "\n"
-    )
-    return str(path)
+    said = "Beside a red mug."
+    row = {"image_id": "a", "image_path": "a.png", "caption": said, "cleaned_caption": said}
+    row |= {"width": 1920, "height": 1080, "expressions": [one], **more}
+    return str(saved(folder / "annotations.jsonl", [row]))
 
 
 def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
-    draw(tmp_path, hostile())
-    write(hostile(), "tao", str(tmp_path / "out"), folders=[str(tmp_path)])
-    rows = records_of(tmp_path / "out")
+    rows = records_of(exported(tmp_path, "tao", list(hostile())))
     assert len(rows) == 5
     for row in rows:
         assert row.keys() - {"background"} == RECORD
@@ -67,11 +58,8 @@ def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
         del one["expressions"][0]["char_span"]
         rows.append(one)
     rows.append(record("3.png", (64, 48), [], background=True))
-    draw(tmp_path, rows)
-    write(rows, "tao", str(tmp_path / "out"), folders=[str(tmp_path)])
-    data = datasets.load_dataset(
-        str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache")
-    )
+    out, cache = str(exported(tmp_path, "tao", rows)), str(tmp_path / "cache")
+    data = datasets.load_dataset(out, split="train", cache_dir=cache)
     found = [(row["image_id"], row["background"], row["expressions"]) for row in data]
     assert [row[:2] for row in found] == [("7", None), ("x7", None), ("3", True)]
     boxes = [one["instances"][0] for _, _, expressions in found for one in expressions]
@@ -95,18 +83,14 @@ def test_boxes_of_referring_expressions_become_pixels(tmp_path: Path) -> None:
     """They are parts of 1000; the label that a region is gives the exact numbers."""
     draw(tmp_path, [record("a.png", (640, 427), [])])
     box = {"bbox": [100, 200, 500, 700], "bbox_score": 0.9}
-    more = {
-        "source": "image_referring_expression",
-        "expressions": [{"text": "a red mug", "instances": [box]}],
-    }
+    mug = {"text": "a red mug", "instances": [box]}
+    more = {"source": "image_referring_expression", "expressions": [mug]}
     regions = [{"bbox": [100, 200, 500, 700], "type": "Car"}]
     exact = [64.1, 85.5, 320.2, 298.9]
     [row] = read(tao(tmp_path, **more, regions=regions, kitti_bboxes=[[*exact, "Car"]]), "tao")
     assert row["expressions"][0]["instances"][0]["bbox"] == exact
-    with pytest.raises(
-        InputError,
-        match=r"line 1: .*without 'kitti_bboxes', boxes .* may be pixels or parts of 1000",
-    ):
+    why = r"line 1: .*without 'kitti_bboxes', boxes .* may be pixels or parts of 1000"
+    with pytest.raises(InputError, match=why):
         list(read(tao(tmp_path, **more), "tao"))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,85 +11,51 @@ import pytest
 
 from dataflow_grounding.formats import read, write
 from dataflow_grounding.testing import LoopbackServer
-from tests.formats.data import (
-    boxes_of,
-    command,
-    draw,
-    facts_of,
-    hostile,
-    record,
-    records_of,
-    succeeds,
-)
+from tests.formats.data import boxes_of, command, draw, facts_of, hostile, record, succeeds
+from tests.formats.place import Change, Place, Records
 from tests.support.labelled import Box, Labelled, labelled, region, saved
 from tests.support.workplace import Workplace
 
-Records = list[dict[str, Any]]
+IN_PLACE = ("--images", "reference")
 FILES = {"coco": "annotations.json", "cvat": "annotations.xml", "label-studio": "tasks.json"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", FILES)
-def test_what_ours_wrote(format: str, tmp_path: Path, back: Callable[..., Any]) -> None:
-    first = written_by_ours(tmp_path, format)
-    there = first.read_text()
-    out = back(first, format)
-    assert out == (there if format == "cvat" else json.loads(there))
+def back(place: Place, source: Any, format: str, change: Change = len) -> Any:
+    """What the file says that comes of a data set which is imported, changed, and exported."""
+    if not isinstance(source, Path):
+        source = saved(place.folder / "source" / FILES[format], source)
+    place.out = place.folder / FILES[format]
+    text = place.back(source, format, change, *IN_PLACE).read_text()
+    return json.loads(text) if place.out.suffix == ".json" else text
+
+
+def phrase(text: str, *boxes: list[float]) -> dict[str, Any]:
+    """An expression that a person or a model added."""
+    found = [{"bbox": box, "score": None} for box in boxes]
+    new = {"text": text, "class": text, "expression_id": f"new {text}"}
+    return {**new, "status": "grounded", "instances": found}
+
+
+def reject(records: Records) -> None:
+    """A person says of every box that it is wrong."""
+    for row in records:
+        for expression in row["expressions"]:
+            expression |= {"verified": False, "reviewed_by": "ann"}
 
 
 def written_by_ours(folder: Path, format: str) -> Path:
     draw(folder / "pictures", hostile())
     first = folder / "first" / FILES[format]
-    folders = [str(folder / "pictures")]
-    write(list(hostile()), format, str(first), folders=folders)
+    write(list(hostile()), format, str(first), folders=[str(folder / "pictures")])
     return first
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        PIL.Image.new("RGB", (64, 48), "#886644").save(folder / name)
-    return folder
-
-
-@pytest.fixture
-def back(tmp_path: Path, pictures: Path) -> Callable[..., Any]:
-    """What comes of a data set that is imported, changed by a function, and exported again: what
-    its file says, or the `folder` that it is exported to.
-    """
-
-    def there_and_back(
-        source: Any, format: str, change: Callable[[Records], object] = len, folder: str = ""
-    ) -> Any:
-        results, root = tmp_path / "results", ("--image-root", pictures)
-        if not isinstance(source, Path):
-            source = saved(tmp_path / "source" / FILES[format], source)
-        succeeds("import", source, "--format", format, "-o", results, *root)
-        records = records_of(results)
-        change(records)
-        saved(results / "annotations.jsonl", "".join(f"{json.dumps(row)}\n" for row in records))
-        export = ("export", results, "--format", format, *root)
-        if folder:
-            succeeds(*export, "-o", tmp_path / folder)
-            return tmp_path / folder
-        out = tmp_path / FILES[format]
-        succeeds(*export, "-o", out, "--images", "reference")
-        return json.loads(out.read_text()) if out.suffix == ".json" else out.read_text()
-
-    return there_and_back
-
-
-def phrase(text: str, *boxes: list[float]) -> dict[str, Any]:
-    """An expression that a person or a model added."""
-    return {
-        "text": text,
-        "expression_id": f"new {text}",
-        "class": text,
-        "status": "grounded",
-        "instances": [{"bbox": box, "score": None} for box in boxes],
-    }
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FILES)
+def test_what_ours_wrote(format: str, place: Place) -> None:
+    first = written_by_ours(place.folder, format)
+    there = first.read_text()
+    assert back(place, first, format) == (there if format == "cvat" else json.loads(there))
 
 
 # COCO
@@ -123,14 +87,67 @@ COCO: dict[str, Any] = {
 }
 
 
-def test_coco_in_a_folder_names_the_pictures_there(back: Callable[..., Any]) -> None:
-    out = json.loads((back(COCO, "coco", folder="out") / "annotations.json").read_text())
+TWINS = json.loads(json.dumps(COCO))
+TWINS["images"][1]["file_name"] = "b.png"
+CUPS = [{**one, "name": one["name"].replace("unused", "cup")} for one in COCO["categories"]]
+EQUAL = {"image_id": 12, "bbox": [1, 2, 10, 11], "area": 110, "iscrowd": 0}
+SETS: dict[str, dict[str, Any]] = {
+    "two images of one file name": TWINS,
+    "ids that are decimals, as tables of columns with gaps write them": {
+        **COCO,
+        "images": [{**COCO["images"][1], "id": 1.0}],
+        "annotations": [{**COCO["annotations"][4], "image_id": 1.0}],
+    },
+    "ids from 0, as data sets have them that were made of YOLO's": {
+        "images": [
+            {"id": number, "file_name": f"{name}.png", "width": 64, "height": 48}
+            for number, name in enumerate("abc")
+        ],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 10, 11]}
+            for number in range(3)
+        ],
+        "categories": [{"id": number, "name": f"thing {number}"} for number in range(3)],
+    },
+}
+for second in (3, 90):
+    both = [{**EQUAL, "id": 1, "category_id": 3}, {**EQUAL, "id": 2, "category_id": second}]
+    annotations = [*both, *COCO["annotations"]]
+    SETS[f"equal boxes of the categories 3 and {second}, both called cup"] = {
+        **COCO,
+        "categories": CUPS,
+        "annotations": annotations,
+    }
+
+
+def text_of(data: dict[str, Any]) -> str:
+    """What COCO says, in which 1 and 1.0 differ."""
+    annotations = sorted(data["annotations"], key=lambda one: int(one["id"]))
+    return json.dumps({**data, "annotations": annotations}, sort_keys=True)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_data_sets_of_coco_come_back_as_they_were(name: str, place: Place) -> None:
+    data = SETS[name]
+    out = back(place, data, "coco")
+    assert text_of({part: out[part] for part in data}) == text_of(data)
+
+
+def test_images_of_coco_with_one_file_name_are_told(place: Place) -> None:
+    remarks = place.imported(saved(place.folder / "x.json", TWINS), "coco")["remarks"]
+    said = "file names of several images, which stay records of their own: 1 (b.png, of the ids"
+    assert f"{said} 700 and 12)" in remarks
+
+
+def test_coco_in_a_folder_names_the_pictures_there(place: Place) -> None:
+    place.back(saved(place.folder / "x.json", COCO), "coco")
+    out = json.loads((place.out / "annotations.json").read_text())
     for image in out["images"]:
         image["file_name"] = image["file_name"].removeprefix("images/")
     assert out == COCO
 
 
-def test_what_is_changed_of_coco(back: Callable[..., Any]) -> None:
+def test_what_is_changed_of_coco(place: Place) -> None:
     """A box is moved, one deleted, one called otherwise, two are added, one of a new class."""
 
     def change(records: Records) -> None:
@@ -140,7 +157,7 @@ def test_what_is_changed_of_coco(back: Callable[..., Any]) -> None:
         records[0]["expressions"][1] |= {"text": "cup", "class": "cup"}
         records[1]["expressions"] += [phrase("plate", [1, 1, 9, 9]), phrase("cup", [2, 2, 9, 9])]
 
-    out = back(COCO, "coco", change)
+    out = back(place, COCO, "coco", change)
     wanted = json.loads(json.dumps(COCO))
     moved, renamed, _, *others = wanted["annotations"]
     moved |= {"bbox": [2, 3, 10, 10], "area": 100}
@@ -159,65 +176,53 @@ def test_what_is_changed_of_coco(back: Callable[..., Any]) -> None:
     assert out["images"] == COCO["images"]
 
 
-def test_a_second_import_of_coco_has_each_id_once(tmp_path: Path, back: Callable[..., Any]) -> None:
+def test_a_second_import_of_coco_has_each_id_once(place: Place) -> None:
     """A box that was added to a phrase is one of that phrase's then."""
 
     def change(records: Records) -> None:
         records[0]["expressions"][0]["instances"].append({"bbox": [2, 2, 9, 9], "score": None})
 
-    back(COCO, "coco", change)
-    (row, *_) = read(str(tmp_path / "annotations.json"), "coco")
-    assert {one["expression_id"]: len(one["instances"]) for one in row["expressions"]} == {
-        "b#0": 3,
-        "b#1": 1,
-    }
+    back(place, COCO, "coco", change)
+    (row, *_) = place.rows("coco")
+    found = {one["expression_id"]: len(one["instances"]) for one in row["expressions"]}
+    assert found == {"b#0": 3, "b#1": 1}
 
 
-def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(
-    tmp_path: Path, back: Callable[..., Any]
-) -> None:
+def test_coco_of_records_that_are_elsewhere_keeps_what_its_boxes_say(place: Place) -> None:
     """As after a run on what was imported: there is no run.json of the import."""
-    back(COCO, "coco")
-    records = tmp_path / "elsewhere.jsonl"
-    (tmp_path / "results" / "annotations.jsonl").rename(records)
-    (tmp_path / "results" / "classes.txt").rename(tmp_path / "elsewhere.classes.txt")
-    more = ("--images", "reference", "--image-root", tmp_path / "pictures")
-    path = tmp_path / "x" / "annotations.json"
-    done = succeeds("export", records, "--format", "coco", "-o", path, *more)
-    assert "aren't in the list" not in done.err
-    assert "export the results folder of the import" in done.out + done.err
-    out = json.loads(path.read_text())
-    assert out["annotations"] == COCO["annotations"]
-    assert out["images"] == COCO["images"]
+    place.imported(saved(place.folder / "x.json", COCO), "coco")
+    records = place.folder / "elsewhere.jsonl"
+    (place.results / "annotations.jsonl").rename(records)
+    (place.results / "classes.txt").rename(place.folder / "elsewhere.classes.txt")
+    place.results = records
+    remarks = " ".join(place.exported("coco", *IN_PLACE)["remarks"])
+    assert "aren't in the list" not in remarks
+    assert "export the results folder of the import" in remarks
+    out = json.loads((place.out / "annotations.json").read_text())
+    assert (out["annotations"], out["images"]) == (COCO["annotations"], COCO["images"])
     assert sorted(one["id"] for one in out["categories"]) == [3, 18]
 
 
-def reject(records: Records) -> None:
-    """A person says of every box that it is wrong."""
-    for row in records:
-        for expression in row["expressions"]:
-            expression |= {"verified": False, "reviewed_by": "ann"}
-
-
-def test_a_crowd_of_coco_goes_back_without_the_boxes_that_were_rejected(
-    back: Callable[..., Any],
-) -> None:
+def test_a_crowd_of_coco_goes_back_without_the_boxes_that_were_rejected(place: Place) -> None:
     """Pictures of which nothing is left at all, as a.png, stay out, as they may show something."""
-    out = back(COCO, "coco", reject)
+    out = back(place, COCO, "coco", reject)
     assert out["annotations"] == [box for box in COCO["annotations"] if box.get("iscrowd")]
     assert out["images"] == [image for image in COCO["images"] if image["id"] in (700, 13)]
 
 
-def test_two_images_of_coco_with_one_file_name_stay_two(
-    tmp_path: Path, back: Callable[..., Any]
-) -> None:
-    twins = json.loads(json.dumps(COCO))
-    twins["images"][1]["file_name"] = "b.png"
-    file = saved(tmp_path / "x.json", twins)
-    assert back(file, "coco") == twins
-    done = succeeds("import", file, "--format", "coco", "-o", tmp_path / "again")
-    told = "file names of several images, which stay records of their own: 1 (b.png, of the ids"
-    assert f"{told} 700 and 12)" in done.out
+def test_an_equal_box_that_somebody_added_is_written_once(place: Place) -> None:
+    def change(records: Records) -> None:
+        records[1]["expressions"].append(phrase("dog", [0, 0, 64, 48.5]))
+
+    assert back(place, COCO, "coco", change) == COCO
+
+
+def test_keys_that_are_not_cocos_and_shared_names_are_told(place: Place) -> None:
+    data = {**COCO, "type": "instances", "videos": [{"id": 1}]}
+    data["categories"] = [*COCO["categories"], {"id": 4, "name": "Cup"}]
+    remarks = " ".join(place.imported(saved(place.folder / "x.json", data), "coco")["remarks"])
+    assert "keys of the file that aren't COCO's, which are left out: 2 (type; videos)" in remarks
+    assert "only coco tells apart: 1 ('cup' of 3 and 4)" in remarks
 
 
 # CVAT
@@ -270,7 +275,7 @@ def parts_of(xml: str) -> list[str]:
     return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
 
 
-def test_what_is_changed_of_cvat(back: Callable[..., Any]) -> None:
+def test_what_is_changed_of_cvat(place: Place) -> None:
     """A box is moved, one deleted, one called otherwise; three are added: of a class of the task,
     of a phrase with a box, and of something else, which gets a label of ours.
     """
@@ -284,7 +289,7 @@ def test_what_is_changed_of_cvat(back: Callable[..., Any]) -> None:
             "expressions": [phrase("dog", [1, 1, 9, 9]), phrase("red mug", [2, 2, 9, 9])]
         }
 
-    out = back(CVAT, "cvat", change)
+    out = back(place, CVAT, "cvat", change)
     wanted = CVAT.replace(
         'xtl="1.00" ytl="2.50" xbr="10.00" ybr="12.00"', 'xtl="2.0" ytl="3.0" xbr="12.0" ybr="13.0"'
     )
@@ -302,13 +307,19 @@ def test_what_is_changed_of_cvat(back: Callable[..., Any]) -> None:
     assert f'<box label="object" {here.format("2.0")}><attribute name="phrase">red mug<' in last
 
 
-def test_shapes_of_cvat_go_back_without_the_boxes_that_were_rejected(
-    back: Callable[..., Any],
-) -> None:
-    out = back(CVAT, "cvat", reject)
+def test_shapes_of_cvat_go_back_without_the_boxes_that_were_rejected(place: Place) -> None:
+    out = back(place, CVAT, "cvat", reject)
     before, _, behind = CVAT.partition("    <box")
-    wanted = before + behind.rpartition("</box>")[2]
-    assert parts_of(out) == parts_of(wanted)
+    assert parts_of(out) == parts_of(before + behind.rpartition("</box>")[2])
+
+
+def test_the_version_of_cvat_comes_back_and_other_elements_are_counted(place: Place) -> None:
+    other = CVAT.replace("<version>1.1<", "<version>1.0<")
+    other = other.replace("</annotations>", "<links/></annotations>")
+    left_out = place.imported(saved(place.folder / "x.xml", other), "cvat")["left_out"]
+    assert left_out["elements <links>"] == 1
+    place.exported("cvat")
+    assert "<version>1.0</version>" in (place.out / "annotations.xml").read_text()
 
 
 # Label Studio
@@ -352,7 +363,7 @@ TASKS: list[dict[str, Any]] = [
 ]
 
 
-def test_what_is_changed_of_label_studio(back: Callable[..., Any]) -> None:
+def test_what_is_changed_of_label_studio(place: Place) -> None:
     """A box is moved, one deleted, one called otherwise, and one is added as the others are."""
 
     def change(records: Records) -> None:
@@ -362,7 +373,7 @@ def test_what_is_changed_of_label_studio(back: Callable[..., Any]) -> None:
         records[0]["expressions"][1] |= {"text": "cat", "class": "cat"}
         records[1]["expressions"].append(phrase("plate", [0, 0, 32, 24]))
 
-    out = back(TASKS, "label-studio", change)
+    out = back(place, TASKS, "label-studio", change)
     wanted = json.loads(json.dumps(TASKS))
     moved, choice, renamed, _ = wanted[0]["annotations"][1]["result"]
     moved["value"] |= {"x": 25, "y": 25, "width": 25, "height": 25}
@@ -374,7 +385,7 @@ def test_what_is_changed_of_label_studio(back: Callable[..., Any]) -> None:
     assert out == wanted
 
 
-def test_a_moved_box_of_label_studio_has_its_labels_last(back: Callable[..., Any]) -> None:
+def test_a_moved_box_of_label_studio_has_its_labels_last(place: Place) -> None:
     """Also after a key that this package doesn't know."""
 
     def change(records: Records) -> None:
@@ -383,27 +394,26 @@ def test_a_moved_box_of_label_studio_has_its_labels_last(back: Callable[..., Any
     box = region_at("r", "cup", 5)
     box["value"]["note"] = "wet"
     task = {**TASKS[0], "annotations": [{"id": 71, "result": [box]}]}
-    (moved,) = back([task], "label-studio", change)[0]["annotations"][0]["result"]
+    (moved,) = back(place, [task], "label-studio", change)[0]["annotations"][0]["result"]
     assert list(moved["value"])[-2:] == ["note", "rectanglelabels"]
 
 
 @pytest.mark.slow
-def test_a_phrase_of_label_studio_goes_with_all_that_ours_wrote_of_it(
-    tmp_path: Path, back: Callable[..., Any]
-) -> None:
+def test_a_phrase_of_label_studio_goes_with_all_that_ours_wrote_of_it(place: Place) -> None:
     """Its texts, places in the caption and relations."""
 
     def change(records: Records) -> None:
         del records[0]["expressions"][0]
         records[0]["expressions"].append(phrase("a cow", [1, 1, 9, 9]))
 
-    (task, *_) = back(written_by_ours(tmp_path, "label-studio"), "label-studio", change)
+    first = written_by_ours(place.folder, "label-studio")
+    (task, *_) = back(place, first, "label-studio", change)
     result = task["predictions"][0]["result"]
     assert [part["value"].get("text") for part in result] == ["a dog", None, ["a cow"]]
     assert result[1]["value"]["rectanglelabels"] == ["object"]
 
 
-# KITTI and YOLO
+# KITTI
 
 KITTI = """\
 Car 0.50 2 -1.58 5.25 10.5 30 40.0625 1.02 1.64 2.94 3.82 1.29 14.64 -1.6
@@ -420,7 +430,7 @@ def kitti_files(folder: Path) -> Path:
     return labelled(folder / "source", "kitti", pictures, drawn=False)
 
 
-def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Any]) -> None:
+def test_what_is_changed_of_kitti(place: Place) -> None:
     def change(records: Records) -> None:
         car, _ = records[0]["expressions"][0]["instances"]
         car["bbox"] = [1, 2, 30, 40]
@@ -428,17 +438,15 @@ def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Any]) -> N
         records[0]["expressions"][1] |= {"text": "Cyclist", "class": "Cyclist"}
         records[0]["expressions"].append(phrase("tram", [1, 1, 9, 9]))
 
-    out = back(kitti_files(tmp_path), "kitti", change, "out")
+    out = place.back(kitti_files(place.folder), "kitti", change)
     wanted = KITTI.replace("5.25 10.5 30 40.0625", "1.000 2.000 30.000 40.000")
     wanted = wanted.replace("Pedestrian", "Cyclist").rpartition("Car")[0]
     new = "tram 0.00 0 0.00 1.000 1.000 9.000 9.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00\n"
     assert (out / "labels" / "a.txt").read_text() == wanted + new
 
 
-def test_dont_care_lines_of_kitti_go_back_without_the_boxes_that_were_rejected(
-    tmp_path: Path, back: Callable[..., Any]
-) -> None:
-    out = back(kitti_files(tmp_path), "kitti", reject, "out")
+def test_dont_care_lines_of_kitti_go_back_without_rejected_boxes(place: Place) -> None:
+    out = place.back(kitti_files(place.folder), "kitti", reject)
     for name in ("a.txt", "b.txt"):
         assert (out / "labels" / name).read_text() == KITTI.splitlines()[1] + "\n"
 
@@ -446,21 +454,16 @@ def test_dont_care_lines_of_kitti_go_back_without_the_boxes_that_were_rejected(
 @pytest.mark.slow
 def test_what_a_run_has_verified_goes_back(tmp_path: Path) -> None:
     """The run reads the COCO file itself, and its results are exported as COCO."""
-    workplace = Workplace(tmp_path)
-    for image in COCO["images"]:
-        workplace.picture(image["file_name"])
+    file, out = saved(tmp_path / "x.json", COCO), tmp_path / "out" / "annotations.json"
     with LoopbackServer() as server:
-        done = workplace.run(
-            **{
-                "vlm.openai.base_url": server.base_url,
-                "data.proposals": "coco",
-                "data.input_jsonl": str(saved(tmp_path / "x.json", COCO)),
-            }
-        )
+        given = {"data.proposals": "coco", "data.input_jsonl": str(file)}
+        workplace = Workplace(tmp_path, server.base_url, **given)
+        for image in COCO["images"]:
+            workplace.picture(image["file_name"])
+        done = workplace.run()
     assert done.code == 0, done
-    out = tmp_path / "out" / "annotations.json"
-    more = ("--images", "reference", "--image-root", tmp_path)
-    succeeds("export", workplace.results, "--format", "coco", "-o", out, *more)
+    export = ("export", workplace.results, "--format", "coco", "-o", out, *IN_PLACE)
+    succeeds(*export, "--image-root", tmp_path)
     found = json.loads(out.read_text())
     assert found["images"] == COCO["images"]
     there = {box["id"]: box for box in COCO["annotations"]}
@@ -483,105 +486,85 @@ def test_what_a_run_has_verified_goes_back(tmp_path: Path) -> None:
         ("voc", {"root": {"verified": 1}}),
     ],
 )
-def test_a_column_that_somebody_has_changed_is_told(
-    format: str, column: dict[str, Any], tmp_path: Path
+def test_a_column_that_is_changed_is_told(
+    format: str, column: dict[str, Any], place: Place
 ) -> None:
-    row = record("a.png", (64, 48), [{"text": "cup", "instances": [{"bbox": [1, 2, 30, 40]}]}])
-    draw(tmp_path / "pictures", [row])
-    source, results = tmp_path / "source", tmp_path / "results"
-    write([row], format, str(source), folders=[str(tmp_path / "pictures")])
-    succeeds("import", source, "--format", format, "-o", results)
-    [changed] = records_of(results)
+    cup = {"text": "cup", "instances": [{"bbox": [1, 2, 30, 40]}]}
+    place.written(record("a.png", (64, 48), [cup]), format=format)
+    source = place.out.rename(place.folder / "source")
+    succeeds("import", source, "--format", format, "-o", place.results)
+    [changed] = place.records()
     changed["imported"] |= column
-    saved(results / "annotations.jsonl", changed)
-    done = command("export", results, "--format", format, "-o", tmp_path / "out")
+    place.change(changed)
+    done = command("export", place.results, "--format", format, "-o", place.out)
     why = f"its column 'imported' isn't as the import of {format} wrote it"
-    assert (done.code, done.err) == (
-        2,
-        f"Error: images/a.png: {why}: leave the column out, or import again\n",
-    )
-    assert not (tmp_path / "out").exists()
+    said = f"Error: images/a.png: {why}: leave the column out, or import again\n"
+    assert (done.code, done.err) == (2, said)
+    assert not place.out.exists()
 
 
 @pytest.mark.parametrize(("offset", "edge"), [(0, -5), (1, -6)])
-def test_edges_of_voc_before_the_picture_are_told(offset: int, edge: int, tmp_path: Path) -> None:
+def test_edges_of_voc_before_the_picture_are_told(offset: int, edge: int, place: Place) -> None:
     """They were put to 0, so that a box outside "ends before it begins"; 0 itself stays 0 in a file
     that counts from 1.
     """
     found = [Box("cup", -5, 0, 20, 20), Box("cup", -50, 2, -20, 9)]
-    source = labelled(tmp_path / "source", "voc", [Labelled("a.png", found)])
+    source = labelled(place.folder / "source", "voc", [Labelled("a.png", found)])
     arguments = ("import", source, "--format", "voc", "--set", f"offset={offset}")
-    remarks = facts_of(*arguments, "-o", tmp_path / "back")["remarks"]
+    remarks = facts_of(*arguments, "-o", place.results)["remarks"]
     counts = [line.partition(",")[0] for line in remarks]
     assert counts == ["boxes that reach beyond their picture", "boxes outside of their picture"]
-    [row] = records_of(tmp_path / "back")
+    [row] = place.records()
     assert boxes_of(row) == {"cup": [[edge, 0, 20, 20], [-50 - offset, 2 - offset, -20, 9]]}
 
 
-def test_shares_of_sides_are_not_taken_for_pixels(tmp_path: Path) -> None:
+def test_shares_of_sides_are_not_taken_for_pixels(place: Place) -> None:
     """They were a box of 0.3 px, and a record's boxes have 1 px each way at least."""
     found = [Box("cup", 0.125, 0.25, 0.5, 0.75), Box("cup", 1, 2, 30, 40)]
-    source = labelled(tmp_path / "source", "cvat", [Labelled("a.png", found)])
-    done = command("import", source, "--format", "cvat", "-o", tmp_path / "back")
-    why = "the box [0.125, 0.25, 0.5, 0.75] is less than a pixel: are its numbers shares of the sides?"
-    assert (done.code, why in done.out + done.err) == (1, True)
-    [row] = records_of(tmp_path / "back")
+    source = labelled(place.folder / "source", "cvat", [Labelled("a.png", found)])
+    [entry] = place.imported(source, "cvat", 1)["bad"]["entries"]
+    why = "box [0.125, 0.25, 0.5, 0.75] is less than a pixel: are its numbers shares of the sides?"
+    assert why in entry
+    [row] = place.records()
     assert (boxes_of(row), row["skipped_entries"]) == ({"cup": [[1, 2, 30, 40]]}, 1)
 
 
 @pytest.mark.parametrize(
     "corners", [(0, 0, 1, 1), (0, 0, 64, 0.5), (5, 5, 5.25, 5.25), (0.5, 0.5, 30, 40)]
 )
-def test_a_small_box_that_is_not_in_the_first_pixel_is_kept(
-    corners: tuple[float, ...], tmp_path: Path
-) -> None:
+def test_a_small_box_that_is_no_share_is_kept(corners: tuple[float, ...], tmp_path: Path) -> None:
     path = labelled(tmp_path, "voc", [Labelled("a.png", [Box("cup", *corners)])])
     (row,) = read(str(path), "voc")
     assert boxes_of(row) == {"cup": [[*corners]]}
 
 
-def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures: Path) -> None:
+def test_boxes_outside_and_other_sizes_of_coco_are_told(place: Place) -> None:
     of_a = [{"image_id": 2, "bbox": box} for box in ([-9, 1, 9, 5], [9, 40, 9, 9])]
     labels = [
         Labelled("gone.png", [{"bbox": [64, 1, 5, 5]}, {"bbox": [60, 1, 4.5, 5]}]),
         {"id": 2, "file_name": "a.png"},  # of no stated size
         Labelled("b.png", [{"bbox": [600, 400, 9, 9]}, *of_a], (640, 480)),
     ]
-    file = labelled(tmp_path, "coco", labels, drawn=False)
-    root = ("--image-root", pictures)
-    said = facts_of("import", file, "--format", "coco", "-o", tmp_path / "back", *root)
-    assert said["remarks"] == [
+    source = labelled(place.folder, "coco", labels, drawn=False)
+    assert place.imported(source, "coco")["remarks"] == [
         "boxes outside of their picture, which an export leaves out: 2, the first is 'cup' [64, 1,"
         " 69, 6] in gone.png (64 x 48 px)",
         "boxes that reach beyond their picture, which an export cuts: 1, the first is 'cup' [9, 40,"
         " 18, 49] in a.png (64 x 48 px)",
         "pictures of another size than is stated, which no export takes: 1, the first is b.png"
         " (640 x 480 px stated, 64 x 48 px found)",
-        f"no picture in {pictures} for 1 of 3, the first is gone.png: name the right folder as"
-        " --image-root",
+        f"no picture in {place.pictures} for 1 of 3, the first is gone.png: name the right folder"
+        " as --image-root",
     ]
 
 
-# What comes back in silence as it was, or is said
+# YOLO
 
 
-def yolo_set(folder: Path, names: str, **labels: str) -> Path:
-    """A data set of pictures that aren't alike, with these labels."""
+def yolo_set(place: Place, names: str, **labels: str) -> Path:
     pictures = [Labelled(f"{name}.png", text.splitlines()) for name, text in labels.items()]
-    labelled(folder, "yolo", pictures)
-    for name in labels:
-        PIL.Image.effect_noise((64, 48), 90).convert("RGB").save(folder / "images" / f"{name}.png")
-    return saved(folder / "data.yaml", names).parent
-
-
-def yolo_back(folder: Path, out: Path) -> tuple[str, str, str]:
-    """What the import and the export say, data.yaml from `names` on, and the labels."""
-    back = folder.parent / "back"
-    done = succeeds("import", folder, "--format", "yolo", "-o", back)
-    more = succeeds("export", back, "--format", "yolo", "-o", out, "--images", "reference")
-    _, _, names = (out / "data.yaml").read_text().partition("names:\n")
-    labels = [path.read_text() for path in sorted(out.rglob("*.txt"))]
-    return done.out + done.err + more.out + more.err, names, "".join(labels)
+    labelled(place.folder / "set", "yolo", pictures, drawn=False)
+    return saved(place.folder / "set" / "data.yaml", names).parent
 
 
 @pytest.mark.parametrize(
@@ -594,138 +577,68 @@ def yolo_back(folder: Path, out: Path) -> tuple[str, str, str]:
     ],
 )
 def test_classes_of_yolo_keep_their_numbers_and_names(
-    names: str, back_names: str, shared: str, tmp_path: Path
+    names: str, back_names: str, shared: str, place: Place
 ) -> None:
     label = "1 0.2 0.2 0.1 0.1\n0 0.5 0.5 0.2 0.4\n1 0.7 0.7 0.1 0.123456789012\n"
-    folder = yolo_set(tmp_path / "ds", names, a=label)
-    said, names_there, labels = yolo_back(folder, tmp_path / "out")
-    assert (names_there, labels) == (back_names, label)
-    assert ("only yolo tells apart: 1 (" in said, shared in said) == (bool(shared), True)
+    remarks = " ".join(place.imported(yolo_set(place, names, a=label), "yolo")["remarks"])
+    place.exported("yolo")
+    assert (place.out / "data.yaml").read_text().partition("names:\n")[2] == back_names
+    assert (place.out / "labels/a.txt").read_text() == label
+    assert ("only yolo tells apart: 1 (" in remarks, shared in remarks) == (bool(shared), True)
 
 
-def test_a_new_box_of_a_shared_name_is_of_its_first_class(
-    tmp_path: Path, back: Callable[..., Any], pictures: Path
-) -> None:
-    folder = yolo_set(tmp_path / "ds", "names: {0: dog, 1: cat, 2: cat}", a="2 0.5 0.5 0.2 0.4\n")
-
+def test_a_new_box_of_a_shared_name_is_of_its_first_class(place: Place) -> None:
     def change(records: Records) -> None:
-        records[0]["expressions"].append(phrase("cat", [1, 1, 9, 9]))
-        records[0]["expressions"].append(phrase("owl", [2, 2, 9, 9]))
+        records[0]["expressions"] += [phrase("cat", [1, 1, 9, 9]), phrase("owl", [2, 2, 9, 9])]
 
-    shutil.rmtree(pictures)
-    shutil.copytree(folder / "images", pictures / "images")
-    out = back(folder, "yolo", change, "out")
-    (file,) = out.rglob("*.txt")
-    lines = file.read_text().splitlines()
+    source = yolo_set(place, "names: {0: dog, 1: cat, 2: cat}", a="2 0.5 0.5 0.2 0.4\n")
+    out = place.back(source, "yolo", change)
+    lines = (out / "labels/a.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["2", "1", "3"]
-    assert "3: owl" in (out / "data.yaml").read_text().replace('"', "")
+    assert '3: "owl"' in (out / "data.yaml").read_text()
 
 
 @pytest.mark.slow
-def test_classes_of_one_name_stay_two_in_the_parts_of_a_split(tmp_path: Path) -> None:
-    labels = dict.fromkeys("abcdef", "1 0.2 0.2 0.1 0.1\n")
-    folder = yolo_set(tmp_path / "ds", "names: {0: cat, 1: cat}", **labels)
-    back, parts, out = (tmp_path / name for name in ("back", "parts", "out"))
-    succeeds("import", folder, "--format", "yolo", "-o", back)
-    succeeds("split", back, "-o", parts, "--ratios", "0.5/0.5")
-    succeeds("export", parts, "--format", "yolo", "-o", out, "--images", "reference")
-    assert {path.read_text() for path in out.rglob("*.txt")} == {"1 0.2 0.2 0.1 0.1\n"}
+def test_classes_of_one_name_stay_two_in_the_parts_of_a_split(place: Place) -> None:
+    label = "1 0.2 0.2 0.1 0.1\n"
+    source = yolo_set(place, "names: {0: cat, 1: cat}", **dict.fromkeys("abcdef", label))
+    for name in "abcdef":  # equal ones would stay together
+        picture = PIL.Image.effect_noise((64, 48), 90).convert("RGB")
+        picture.save(place.pictures / f"{name}.png")
+    place.imported(source, "yolo")
+    parts, options = place.folder / "parts", ("--ratios", "0.5/0.5", "--no-pictures")
+    succeeds("split", place.results, "-o", parts, *options)
+    place.results = parts
+    place.exported("yolo", *IN_PLACE)
+    assert {path.read_text() for path in place.out.rglob("*.txt")} == {label}
 
 
-def test_boxes_whose_class_gets_another_number_are_counted(tmp_path: Path) -> None:
+def test_boxes_whose_class_gets_another_number_are_counted(place: Place) -> None:
     """As where somebody writes another list of classes."""
-    folder = yolo_set(tmp_path / "ds", "names: [cat, dog]", a="0 0.2 0.2 0.1 0.1\n")
-    succeeds("import", folder, "--format", "yolo", "-o", tmp_path / "back")
-    (tmp_path / "back" / "classes.txt").write_text("dog\ncat\n")
-    export = ("export", tmp_path / "back", "--format", "yolo", "-o", tmp_path / "out")
-    done = succeeds(*export, "--images", "reference")
-    told = "boxes whose class has another number than in the data set that they came from: 1"
-    assert told in done.out + done.err
+    place.imported(yolo_set(place, "names: [cat, dog]", a="0 0.2 0.2 0.1 0.1\n"), "yolo")
+    saved(place.results / "classes.txt", "dog\ncat\n")
+    remarks = " ".join(place.exported("yolo")["remarks"])
+    why = "boxes whose class has another number than in the data set that they came from: 1"
+    assert why in remarks
 
 
-def test_keypoints_of_yolo_are_counted(tmp_path: Path) -> None:
+def test_keypoints_of_yolo_are_counted(place: Place) -> None:
     line = "0 0.5 0.123456789012 0.2 0.1"
-    names = "kpt_shape: [1, 3]\nnames: [cat]"
-    folder = yolo_set(tmp_path / "ds", names, a=f"{line} 0.5 0.5 2\n")
-    said, _, labels = yolo_back(folder, tmp_path / "out")
-    assert ("not read as they are: keypoints of boxes (1)" in said, labels) == (True, f"{line}\n")
+    source = yolo_set(place, "kpt_shape: [1, 3]\nnames: [cat]", a=f"{line} 0.5 0.5 2\n")
+    assert place.imported(source, "yolo")["left_out"] == {"keypoints of boxes": 1}
+    place.exported("yolo")
+    assert (place.out / "labels/a.txt").read_text() == f"{line}\n"
 
 
-EQUAL = {
-    "yolo": "0 0.5 0.5 0.2 0.4\n0 0.5 0.5 0.2 0.4\n",
+EQUAL_LINES = {
+    "yolo": "0 0.5 0.5 0.2 0.4\n" * 2,
     "kitti": "Car 0 0 0 10 20 40 46 0 0 0 0 0 0 0\nCar 0.5 2 0 10 20 40 46 0 0 0 0 0 0 0\n",
 }
 
 
-@pytest.mark.parametrize("format", EQUAL)
-def test_equal_boxes_of_a_label_file_stay_two(format: str, tmp_path: Path) -> None:
-    folder = yolo_set(tmp_path / "ds", "names: [cat]", a=EQUAL[format])
-    if format == "kitti":
-        (folder / "data.yaml").unlink()
-    succeeds("import", folder, "--format", format, "-o", tmp_path / "back")
-    export = ("export", tmp_path / "back", "--format", format, "-o", tmp_path / "out")
-    done = succeeds(*export, "--images", "reference")
-    (file,) = (tmp_path / "out").rglob("*.txt")
-    assert file.read_text() == EQUAL[format]
-    assert "written once" not in done.out + done.err
-
-
-@pytest.mark.parametrize("second", [3, 90])  # the same category, another one of its name
-def test_equal_boxes_of_coco_stay_two(second: int, back: Callable[..., Any]) -> None:
-    data = json.loads(json.dumps(COCO))
-    data["categories"][2]["name"] = "cup"
-    box = {"image_id": 12, "bbox": [1, 2, 10, 11], "area": 110, "iscrowd": 0}
-    data["annotations"] += [{**box, "id": 1, "category_id": 3}]
-    data["annotations"] += [{**box, "id": 2, "category_id": second}]
-    out = back(data, "coco")
-    assert [one for one in out["annotations"] if one["id"] < 9] == data["annotations"][-2:]
-    assert len(out["annotations"]) == len(data["annotations"])
-
-
-def test_an_equal_box_that_somebody_added_is_written_once(back: Callable[..., Any]) -> None:
-    def change(records: Records) -> None:
-        records[1]["expressions"].append(phrase("dog", [0, 0, 64, 48.5]))
-
-    assert back(COCO, "coco", change) == COCO
-
-
-def test_ids_of_coco_that_are_decimals_stay_so(tmp_path: Path, back: Callable[..., Any]) -> None:
-    """As tables of columns with gaps write them."""
-    data = {**COCO, "images": [{**COCO["images"][1], "id": 1.0}]}
-    data["annotations"] = [{**COCO["annotations"][4], "image_id": 1.0}]
-    back(data, "coco")
-    out = (tmp_path / "annotations.json").read_text()
-    assert ('"id": 1.0' in out, '"image_id": 1.0' in out) == (True, True)
-
-
-def test_ids_of_coco_that_begin_with_0_come_back(back: Callable[..., Any]) -> None:
-    """As data sets have them that were made of YOLO's."""
-    data: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
-    for number, name in enumerate(("dog", "cup", "tree")):
-        image = {"file_name": f"{'abc'[number]}.png", "width": 64, "height": 48}
-        data["images"].append({"id": number, **image})
-        box = {"image_id": number, "category_id": number, "bbox": [1, 2, 10, 11]}
-        data["annotations"].append({"id": number, **box})
-        data["categories"].append({"id": number, "name": name})
-    out = back(data, "coco")
-    assert {part: out[part] for part in data} == data
-
-
-def test_keys_that_are_not_cocos_and_shared_names_are_said(tmp_path: Path) -> None:
-    data = {**COCO, "type": "instances", "videos": [{"id": 1}]}
-    data["categories"] = [*COCO["categories"], {"id": 4, "name": "Cup"}]
-    file = saved(tmp_path / "x.json", data)
-    done = succeeds("import", file, "--format", "coco", "-o", tmp_path / "back")
-    said = done.out + done.err
-    assert "keys of the file that aren't COCO's, which are left out: 2 (type; videos)" in said
-    assert "only coco tells apart: 1 ('cup' of 3 and 4)" in said
-
-
-def test_the_version_of_cvat_comes_back_and_other_elements_are_counted(
-    tmp_path: Path, back: Callable[..., Any]
-) -> None:
-    other = CVAT.replace("<version>1.1<", "<version>1.0<")
-    file = saved(tmp_path / "x.xml", other.replace("</annotations>", "<links/></annotations>"))
-    assert "<version>1.0</version>" in back(file, "cvat")
-    done = succeeds("import", file, "--format", "cvat", "-o", tmp_path / "again")
-    assert "elements <links> (1)" in done.out + done.err
+@pytest.mark.parametrize("format", EQUAL_LINES)
+def test_equal_boxes_of_a_label_file_stay_two(format: str, place: Place) -> None:
+    picture = Labelled("a.png", EQUAL_LINES[format].splitlines())
+    place.imported(labelled(place.folder / "set", format, [picture], drawn=False), format)
+    assert "written once" not in " ".join(place.exported(format)["remarks"])
+    assert (place.out / "labels/a.txt").read_text() == EQUAL_LINES[format]

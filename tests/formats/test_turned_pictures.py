@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +46,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     photo(folder / "a.jpg")
     assert red_box(folder / "a.jpg", as_shown=True) == BOX
-    (folder / "annotations.jsonl").write_text(json.dumps(record("a.jpg", UPRIGHT, [MUG])) + "\n")
+    saved(folder / "annotations.jsonl", [record("a.jpg", UPRIGHT, [MUG])])
     return folder
 
 
@@ -77,7 +76,7 @@ def test_a_labelling_tool_gets_it_and_gives_it_back(
 def test_a_trainer_gets_an_upright_copy_or_nothing(images: str, run: Path, tmp_path: Path) -> None:
     photo(run / "b.jpg", orientation=1)
     rows = [record("a.jpg", UPRIGHT, [MUG]), record("b.jpg", STORED, [MUG])]
-    (run / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    saved(run / "annotations.jsonl", rows)
     out = tmp_path / "out"
     done = command("export", run, "--format", "coco", "-o", out, "--images", images)
     if images == "reference":
@@ -108,7 +107,7 @@ OUTLINE = [10.0, 6.0, 34.0, 6.0, 22.0, 20.0]  # whose box is BOX
 def test_an_outline_is_of_the_upright_picture_too(format: str, run: Path, tmp_path: Path) -> None:
     [row] = records_of(run)
     row["expressions"][0]["instances"][0]["outline"] = OUTLINE
-    (run / "annotations.jsonl").write_text(json.dumps(row) + "\n")
+    saved(run / "annotations.jsonl", [row])
     out = tmp_path / "out"
     succeeds("export", run, "--format", format, "-o", out)
     succeeds("import", out, "--format", format, "-o", tmp_path / "back")

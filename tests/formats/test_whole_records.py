@@ -15,18 +15,20 @@ import pyarrow.parquet
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.formats import read, reading, whole_records, write
-from tests.formats.data import command, draw, facts_of, record, records_of, succeeds
+from dataflow_grounding.formats import read, reading, whole_records
+from tests.formats.data import (
+    command,
+    exported,
+    facts_of,
+    record,
+    records_of,
+    refused,
+    run_of,
+    succeeds,
+)
+from tests.support.workplace import tar_of
 
 SIZE = (64, 48)
-
-
-def exported(
-    folder: Path, format: str, rows: list[dict[str, Any]], turn: int = 1, **more: Any
-) -> Path:
-    draw(folder / "pictures", rows, turn)
-    write(rows, format, str(folder / format), folders=[str(folder / "pictures")], **more)
-    return folder / format
 
 
 def numbered(count: int, **more: Any) -> list[dict[str, Any]]:
@@ -83,9 +85,9 @@ def test_a_shard_with_a_damaged_head_of_a_member_is_refused(tmp_path: Path, dama
     if damage == "zeros":
         content[third : third + 512] = bytes(512)
     shard.write_bytes(content)
-    done = command("import", shard, "--format", "webdataset", "-o", tmp_path / "back")
-    why = f"Error: {shard} is not a tar file that can be read: it is damaged after {name!r}\n"
-    assert (done.code, done.err) == (2, why)
+    line = refused("import", shard, "--format", "webdataset", "-o", tmp_path / "back")
+    why = f"{shard} is not a tar file that can be read: it is damaged after {name!r}"
+    assert line == f"Error: {why}"
     assert not (tmp_path / "back").exists()
 
 
@@ -103,18 +105,15 @@ def test_pictures_without_a_record_are_counted(tmp_path: Path) -> None:
 
 def packed(folder: Path, *names: str) -> Path:
     """A shard of members of these names: records that name no picture of theirs, and pictures."""
-    shard = folder / "a.tar"
-    with tarfile.open(shard, "w") as tar:
-        for number, name in enumerate(names):
-            content = json.dumps({"image_path": name, "expressions": []}).encode()
-            if not name.lower().endswith(".json"):
-                buffer = io.BytesIO()
-                PIL.Image.new("RGB", (8 + number, 9)).save(buffer, "png")
-                content = buffer.getvalue()
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return shard
+    members = []
+    for number, name in enumerate(names):
+        content = json.dumps({"image_path": name, "expressions": []}).encode()
+        if not name.lower().endswith(".json"):
+            buffer = io.BytesIO()
+            PIL.Image.new("RGB", (8 + number, 9)).save(buffer, "png")
+            content = buffer.getvalue()
+        members.append((name, content))
+    return tar_of(folder / "a.tar", members)
 
 
 def unpacked(shard: Path) -> tuple[list[tuple[str, int | None]], dict[str, Any]]:
@@ -162,12 +161,9 @@ def test_capitals_of_endings_make_no_difference(tmp_path: Path) -> None:
 
 
 def test_an_error_names_the_sample_and_the_rule(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        tar.addfile(tarfile.TarInfo("x.y.json"))
-        tar.addfile(tarfile.TarInfo("x.y.png"))
-    arguments = ("import", tmp_path / "a.tar", "--format", "webdataset")
-    done = command(*arguments, "-o", tmp_path / "back")
-    where = f"{tmp_path}/a.tar, sample 'x.y' (names up to the last dot): is not of this format"
+    shard = tar_of(tmp_path / "a.tar", [("x.y.json", b""), ("x.y.png", b"")])
+    done = command("import", shard, "--format", "webdataset", "-o", tmp_path / "back")
+    where = f"{shard}, sample 'x.y' (names up to the last dot): is not of this format"
     assert (done.code, where in done.err) == (2, True)
 
 
@@ -245,60 +241,31 @@ def test_nan_of_another_writer_of_parquet_is_nothing(tmp_path: Path) -> None:
 def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
     path = next(exported(tmp_path, "datasets", numbered(1)).rglob("*.parquet"))
     why = f"{path} holds its pictures: make it records first: dataflowgrounding import"
-    commands = (
-        ("split", path, "-o", tmp_path / "x"),
-        ("stats", path),
-        ("eval", path, "--gold", path),
-    )
-    for arguments in commands:
-        done = command(*arguments)
-        assert (done.code, len(done.err.splitlines()), why in done.err) == (2, 1, True), done.err
+    for arguments in (("split", "-o", tmp_path / "x"), ("stats",), ("eval", "--gold", path)):
+        assert why in refused(arguments[0], path, *arguments[1:])
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
-def test_convert_takes_the_pictures_out_whatever_the_folder_is_called(
-    format: str, tmp_path: Path
-) -> None:
+def test_convert_takes_the_pictures_out(format: str, tmp_path: Path) -> None:
     out, to = exported(tmp_path, format, numbered(1)), tmp_path / "train.v1"
     convert = ("convert", out, "--from", format, "--to", "odvg", "-o", to)
     succeeds(*convert)
     assert len(list((to / "images").rglob("*.*"))) == 1
-    done = command(*convert, "--images", "link")
-    why = f"the pictures are in {out} itself: leave --images link out"
-    assert (done.code, why in done.err) == (2, True)
+    line = refused(*convert, "--images", "link")
+    assert f"the pictures are in {out} itself: leave --images link out" in line
     succeeds(*convert, "--images", "link", "--image-root", tmp_path / "pictures")
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_pictures_can_not_be_left_where_they_are(format: str, tmp_path: Path) -> None:
-    draw(tmp_path, numbered(1))
-    (tmp_path / "annotations.jsonl").write_text(json.dumps(numbered(1)[0]))
-    export = ("export", tmp_path, "--format", format, "-o", tmp_path / "out")
-    done = command(*export, "--images", "reference")
-    assert (done.code, len(done.err.splitlines())) == (2, 1)
-    assert "copy or link them" in done.err
+    run = run_of(tmp_path, numbered(1))
+    export = ("export", run, "--format", format, "-o", tmp_path / "out")
+    assert "copy or link them" in refused(*export, "--images", "reference")
     assert not (tmp_path / "out").exists()
     succeeds(*export, "--images", "link")
 
 
-@pytest.mark.parametrize(
-    ("format", "name", "content", "why"),
-    [
-        ("datasets", "a.parquet", b"PAR1", "is not a Parquet file"),
-        ("webdataset", "a.tar", b"no tar", "is not a tar file"),
-        ("webdataset", "a.tar", None, "a.tar.*no 'image_path' in it"),
-        ("datasets", "a.txt", b"", "has no files that end in .parquet"),
-    ],
-)
-def test_files_of_other_kinds_are_named(
-    format: str, name: str, content: bytes | None, why: str, tmp_path: Path
-) -> None:
-    if content is None:
-        (tmp_path / "x.json").write_text("{}")
-        with tarfile.open(tmp_path / name, "w") as tar:
-            tar.add(tmp_path / "x.json", "x.json")
-    else:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=why) as caught:
-        list(read(str(tmp_path), format))
-    assert str(tmp_path) in str(caught.value)
+def test_a_record_that_names_no_picture_is_refused(tmp_path: Path) -> None:
+    shard = tar_of(tmp_path / "a.tar", [("x.json", b"{}")])
+    with pytest.raises(InputError, match=r"a\.tar.*no 'image_path' in it"):
+        list(read(str(shard), "webdataset"))

@@ -54,6 +54,7 @@ class Labelled(NamedTuple):
     name: str
     entries: Sequence[Any] = ()
     size: Size = SIZE
+    caption: str = ""
 
 
 def pictures_of(records: Iterable[dict[str, Any]], size: Size) -> list[Labelled]:
@@ -78,10 +79,20 @@ class Kind(NamedTuple):
 
 
 def saved(path: Path, content: Any) -> Path:
-    """Write a text, or a value as JSON."""
+    """Write a text, a value as JSON, or a list as lines of JSON where the path ends so."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl" and isinstance(content, list):
+        content = "".join(f"{json.dumps(row)}\n" for row in content)
     path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
     return path
+
+
+def each(pictures: list[Any], made: Callable[[int, Labelled], Any]) -> list[Any]:
+    """What is made of each picture and its number; what is none is as it is."""
+    return [
+        made(number, picture) if isinstance(picture, Labelled) else picture
+        for number, picture in enumerate(pictures)
+    ]
 
 
 def scored(entry: dict[str, Any], box: Box) -> dict[str, Any]:
@@ -99,18 +110,17 @@ def coco_annotation(box: Box, _size: Size, classes: Sequence[str]) -> dict[str, 
 
 def coco(folder: Path, pictures: list[Any], classes: Sequence[str]) -> Path:
     """An annotation's keys that are left out are its number, its picture and the first class."""
-    images: list[Any] = []
     annotations: list[dict[str, Any]] = []
-    for number, picture in enumerate(pictures, 1):
-        if not isinstance(picture, Labelled):
-            images.append(picture)
-            continue
-        width, height = picture.size
-        image = {"id": number, "file_name": picture.name, "width": width, "height": height}
-        images.append(image)
+
+    def image(number: int, picture: Labelled) -> dict[str, Any]:
         for entry in picture.entries:
-            keys = {"id": len(annotations) + 1, "image_id": number, "category_id": 1}
+            keys = {"id": len(annotations) + 1, "image_id": number + 1, "category_id": 1}
             annotations.append({**keys, **entry})
+        width, height = picture.size
+        made = {"id": number + 1, "file_name": picture.name, "width": width, "height": height}
+        return {**made, "caption": picture.caption} if picture.caption else made
+
+    images = each(pictures, image)
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
     data = {"images": images, "annotations": annotations, "categories": categories}
     return saved(folder / "annotations.json", data)
@@ -152,17 +162,13 @@ def label_studio_region(box: Box, size: Size, _classes: Sequence[str]) -> dict[s
 
 def label_studio(folder: Path, pictures: list[Any], _classes: Sequence[str]) -> Path:
     """An export as JSON; regions without an id are called r0, r1, … in each task."""
-    tasks: list[Any] = []
-    for number, picture in enumerate(pictures):
-        if not isinstance(picture, Labelled):
-            tasks.append(picture)
-            continue
-        result = []
-        for own_id, entry in enumerate(picture.entries):
-            result.append({"id": f"r{own_id}", **entry})
+
+    def task(number: int, picture: Labelled) -> dict[str, Any]:
+        result = [{"id": f"r{own_id}", **entry} for own_id, entry in enumerate(picture.entries)]
         data = {"image": f"/data/local-files/?d={picture.name}"}
-        tasks.append({"id": number, "data": data, "annotations": [{"id": 1, "result": result}]})
-    return saved(folder / "tasks.json", tasks)
+        return {"id": number, "data": data, "annotations": [{"id": 1, "result": result}]}
+
+    return saved(folder / "tasks.json", each(pictures, task))
 
 
 # CVAT
@@ -176,17 +182,17 @@ def cvat_box(box: Box, _size: Size, _classes: Sequence[str]) -> str:
 
 def cvat(folder: Path, pictures: list[Any], classes: Sequence[str]) -> Path:
     """CVAT for images 1.1."""
-    labels = "".join(f"<label><name>{name}</name></label>" for name in classes)
-    lines = ['<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n']
-    lines.append(f"<meta><task><labels>{labels}</labels></task></meta>\n")
-    for number, picture in enumerate(pictures):
-        if not isinstance(picture, Labelled):
-            lines.append(picture)
-            continue
+
+    def image(number: int, picture: Labelled) -> str:
         width, height = picture.size
         head = f'id="{number}" name="{picture.name}" width="{width}" height="{height}"'
-        lines += [f"<image {head}>\n", *picture.entries, "</image>\n"]
-    return saved(folder / "annotations.xml", "".join([*lines, "</annotations>\n"]))
+        return f"<image {head}>\n{''.join(picture.entries)}</image>\n"
+
+    labels = "".join(f"<label><name>{name}</name></label>" for name in classes)
+    head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
+    head += f"<meta><task><labels>{labels}</labels></task></meta>\n"
+    lines = [head, *each(pictures, image), "</annotations>\n"]
+    return saved(folder / "annotations.xml", "".join(lines))
 
 
 # LabelMe
@@ -291,15 +297,13 @@ def odvg_region(box: Box, _size: Size, _classes: Sequence[str]) -> dict[str, Any
 
 
 def odvg(folder: Path, pictures: list[Any], _classes: Sequence[str]) -> Path:
-    rows: list[Any] = []
-    for picture in pictures:
-        if not isinstance(picture, Labelled):
-            rows.append(picture)
-            continue
-        sides = {"filename": picture.name, "height": picture.size[1], "width": picture.size[0]}
-        grounding = {"caption": "a cup", "regions": [*picture.entries]}
-        rows.append({**sides, "grounding": grounding})
-    return saved(folder / "odvg.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    def row(_number: int, picture: Labelled) -> dict[str, Any]:
+        width, height = picture.size
+        grounding = {"caption": picture.caption or "a cup", "regions": [*picture.entries]}
+        sides = {"filename": picture.name, "height": height, "width": width}
+        return {**sides, "grounding": grounding}
+
+    return saved(folder / "odvg.jsonl", each(pictures, row))
 
 
 FORMATS = {
@@ -331,18 +335,16 @@ def labelled(
     data set's, in their order. Returns what an import is given: a file, or the folder.
     """
     kind = FORMATS[format]
-    written = []
-    for picture in pictures:
-        if not isinstance(picture, Labelled):
-            written.append(picture)
-            continue
-        entries = []
-        for entry in picture.entries:
-            is_box = isinstance(entry, Box)
-            entries.append(kind.entry(entry, picture.size, classes) if is_box else entry)
-        written.append(picture._replace(entries=entries))
+
+    def written(_number: int, picture: Labelled) -> Labelled:
         if drawn:
             path = folder / kind.pictures / picture.name
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("RGB", picture.size, "#886644").save(path)
-    return kind.write(folder, written, classes)
+        entries = []
+        for entry in picture.entries:
+            is_box = isinstance(entry, Box)
+            entries.append(kind.entry(entry, picture.size, classes) if is_box else entry)
+        return picture._replace(entries=entries)
+
+    return kind.write(folder, each([*pictures], written), classes)

@@ -12,7 +12,7 @@ def wait_until(true: Callable[[], object], *running: Running) -> None:
     """Wait for something that happens soon.
 
     Args:
-        true: Whether it has happened; asked a hundred times a second.
+        true: Whether it has happened; asked a few hundred times a second.
         running: The processes that do it. One that ends before is an error.
 
     Raises:
@@ -24,4 +24,4 @@ def wait_until(true: Callable[[], object], *running: Running) -> None:
             if process.poll() is not None and not true():
                 raise AssertionError(f"the process ended before: {ended(process)}")
         assert time.monotonic() < end, f"it hasn't happened after {HANGING:g} s"
-        time.sleep(0.01)
+        time.sleep(0.003)
