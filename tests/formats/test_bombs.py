@@ -72,7 +72,7 @@ def files_of_bombs(folder: Path) -> Iterator[tuple[Path, str]]:
     for kind in KINDS:
         packed, lying = (folder / f"{how}_{kind.decode()}.tar" for how in ("packed", "lying"))
         # files in gzip's format that follow each other are one, of all that they hold
-        packed.write_bytes(gzip.compress(member("a.json", 4 * 2**30, kind)) + zeros * 36)
+        packed.write_bytes(gzip.compress(member("a.json", 4 * 2**30, kind)) + zeros * 4)
         yield packed, "webdataset"
         lying.write_bytes(member("a.json", 2**40, kind) + ROW)
         yield lying, "webdataset"
@@ -128,7 +128,7 @@ def test_sizes_of_a_shard_are_not_taken_on_trust(
     how: str, kind: bytes, bombs: dict[str, Done]
 ) -> None:
     name = f"{how}_{kind.decode()}.tar"
-    refused(bombs[name], name)
+    refused(bombs[name], name, "unexpected end" if kind == tarfile.REGTYPE else "it has notes of")
 
 
 @pytest.mark.parametrize("name", ["attribute.xml", "text.xml"])

@@ -320,106 +320,89 @@ def test_what_is_kept_is_counted(tmp_path: Path) -> None:
 # What was changed
 
 
-def shapes_back(
-    place: Place, data: dict[str, Any], change: Callable[[list[dict[str, Any]]], object]
-) -> list[dict[str, Any]]:
+Expressions = list[dict[str, Any]]
+Shapes = list[dict[str, Any]]
+
+
+def shapes_back(place: Place, change: Callable[[Expressions], object], *shapes: Any) -> Shapes:
     """The shapes of a file that is imported, changed by a function, and exported again."""
-    source = written(place.folder / "data", {"x": data})
-    place.pictures = source
-    place.back(source, "labelme", lambda records: change(records[0]["expressions"]))
-    shapes: list[dict[str, Any]] = files_in(place.out)["x"]["shapes"]
-    return shapes
+    version = "4.0.2" if "kie_linking" in shapes[0] else "5.5.0"
+    place.pictures = written(place.folder / "data", {"x": of_version(version, *shapes)})
+    place.back(place.pictures, "labelme", lambda records: change(records[0]["expressions"]))
+    found: Shapes = files_in(place.out)["x"]["shapes"]
+    return found
 
 
-def moved(expressions: list[dict[str, Any]]) -> None:
+def resized(expressions: Expressions) -> None:
     expressions[0]["instances"][0] |= {"bbox": [5, 6, 15, 16.5], "score": None}
 
 
-def test_a_moved_box_keeps_what_its_shape_says(place: Place) -> None:
-    first, second = shapes_back(
-        place, of_version("5.5.0", of_5(BOX, group_id=7, description="wet"), of_5(BOX)), moved
-    )
-    assert first == of_5([[5.0, 6.0], [15.0, 16.5]], group_id=7, description="wet")
-    assert second == of_5(BOX)
+def shifted(expressions: Expressions) -> None:
+    (box,) = expressions[0]["instances"]
+    box["bbox"] = [edge + 3 for edge in box["bbox"]]
+    box["outline"] = [number + 3 for number in box["outline"]]
 
 
-@pytest.mark.parametrize(
-    ("came", "becomes"),
-    [
-        (x_shape(TURNED, "rotation", direction=0.64, score=0.5), x_shape([], "rectangle")),
-        (x_shape(CORNERS, score=0.5), x_shape([], "rectangle")),
-        (x_shape(TRIANGLE, "polygon", locked=True), x_shape([], "rectangle", locked=True)),
-        (of_5([[3, 4], [9, 9]], "mask", mask=MASK), of_5([], "rectangle")),
-        (of_5(CORNERS, "polygon"), of_5([], "rectangle")),
-        (of_5(TURNED, "oriented_rectangle"), of_5([], "rectangle")),
-    ],
-)
-def test_a_resized_box_is_a_rectangle(
-    came: dict[str, Any], becomes: dict[str, Any], place: Place
+def outlined(expressions: Expressions) -> None:
+    expressions[0]["instances"][0]["outline"] = [3.25, 4, 20.5, 4, 20.5, 30.75]
+
+
+def renamed(expressions: Expressions) -> None:
+    """The class goes with its phrase, as in a review; words of the source are kept."""
+    cup, plate = expressions
+    cup["text"] = "mug"
+    del cup["class"]
+    plate["text"] = "the left plate"
+
+
+def rejected(expressions: Expressions) -> None:
+    expressions[0] |= {"verified": False, "reviewed_by": "ann"}
+
+
+TWO, FOUR = [[5.0, 6.0], [15.0, 16.5]], [[5.0, 6.0], [15.0, 6.0], [15.0, 16.5], [5.0, 16.5]]
+MOVED = [[x + 3, y + 3] for x, y in TURNED]
+LINE, WET = of_5(LINES["line"], "line"), {"group_id": 7, "description": "wet"}
+# of four corners where X-AnyLabeling drew four, of two where LabelMe did, or others
+CHANGED: list[tuple[Callable[[Expressions], None], Shapes, Shapes]] = [
+    (resized, [of_5(BOX, **WET), of_5(BOX)], [of_5(TWO, **WET), of_5(BOX)]),
+    (resized, [x_shape(TURNED, "rotation", direction=0.64, score=0.5)], [x_shape(FOUR)]),
+    (resized, [x_shape(CORNERS, score=0.5)], [x_shape(FOUR)]),
+    (resized, [x_shape(TRIANGLE, "polygon", locked=True)], [x_shape(TWO, locked=True)]),
+    (resized, [of_5([[3, 4], [9, 9]], "mask", mask=MASK)], [of_5(TWO)]),
+    (resized, [of_5(CORNERS, "polygon")], [of_5(TWO)]),
+    (resized, [of_5(TURNED, "oriented_rectangle")], [of_5(TWO)]),
+    (
+        shifted,
+        [x_shape(TURNED, "rotation", direction=0.64, group_id=5)],
+        [x_shape(MOVED, "rotation", direction=0.64, group_id=5)],
+    ),
+    (outlined, [of_5(BOX)], [of_5([[3.25, 4], [20.5, 4], [20.5, 30.75]], "polygon")]),
+    (
+        renamed,
+        [of_5(BOX), of_5(BOX, label="plate", description="wet")],
+        [of_5(BOX, label="mug"), of_5(BOX, label="the left plate", description="wet")],
+    ),
+    (rejected, [of_5(BOX), LINE], [LINE]),
+]
+
+
+@pytest.mark.parametrize(("change", "came", "becomes"), CHANGED)
+def test_what_is_changed_of_shapes(
+    change: Callable[[Expressions], None], came: Shapes, becomes: Shapes, place: Place
 ) -> None:
-    """Of four corners where X-AnyLabeling drew four, of two where LabelMe did, or others."""
-    points = [[5.0, 6.0], [15.0, 16.5]]
-    if len(came["points"]) == 4 and came["shape_type"] in ("rectangle", "rotation"):
-        points = [[5.0, 6.0], [15.0, 6.0], [15.0, 16.5], [5.0, 16.5]]
-    (shape,) = shapes_back(place, of_version("4.0.2", came), moved)
-    assert shape == {**becomes, "points": points}
-
-
-def test_a_rotated_box_that_was_shifted_stays_one(place: Place) -> None:
-    def shifted(expressions: list[dict[str, Any]]) -> None:
-        (box,) = expressions[0]["instances"]
-        box["bbox"] = [edge + 3 for edge in box["bbox"]]
-        box["outline"] = [number + 3 for number in box["outline"]]
-
-    rotation = x_shape(TURNED, "rotation", direction=0.64, group_id=5)
-    (shape,) = shapes_back(place, of_version("4.0.2", rotation), shifted)
-    assert shape == {**rotation, "points": [[x + 3, y + 3] for x, y in TURNED]}
-
-
-def test_a_box_that_has_an_outline_now_is_a_polygon(place: Place) -> None:
-    def outlined(expressions: list[dict[str, Any]]) -> None:
-        expressions[0]["instances"][0]["outline"] = [3.25, 4, 20.5, 4, 20.5, 30.75]
-
-    (shape,) = shapes_back(place, of_version("5.5.0", of_5(BOX)), outlined)
-    assert shape == of_5([[3.25, 4], [20.5, 4], [20.5, 30.75]], "polygon")
+    assert shapes_back(place, change, *came) == becomes
 
 
 def test_a_new_box_is_drawn_as_the_others_of_its_file(place: Place) -> None:
-    def added(expressions: list[dict[str, Any]]) -> None:
+    def added(expressions: Expressions) -> None:
         new = {"bbox": [1, 2, 9, 8], "score": 0.25}
         expressions.append({**expressions[0], "text": "a red plate", "class": "plate"})
         expressions[-1] |= {"instances": [new], "expression_id": "new"}
 
-    old, new = shapes_back(place, of_version("4.0.2", x_shape(CORNERS)), added)
+    old, new = shapes_back(place, added, x_shape(CORNERS))
     assert old == x_shape(CORNERS)
     assert new["points"] == [[1, 2], [9, 2], [9, 8], [1, 8]]
     assert (new["label"], new["description"], new["score"]) == ("plate", "a red plate", 0.25)
-
-
-@pytest.mark.slow
-def test_a_shape_that_is_called_otherwise(place: Place) -> None:
-    """Its class goes with its phrase, as in a review; words of the source are kept."""
-
-    def renamed(expressions: list[dict[str, Any]]) -> None:
-        cup, plate = expressions
-        cup["text"] = "mug"
-        del cup["class"]
-        plate["text"] = "the left plate"
-
-    plate = of_5(BOX, label="plate", description="wet")
-    both = of_version("5.5.0", of_5(BOX), plate)
-    assert shapes_back(place, both, renamed) == [
-        of_5(BOX, label="mug"),
-        {**plate, "label": "the left plate"},
-    ]
-
-
-def test_lines_go_back_without_the_boxes_that_were_rejected(place: Place) -> None:
-    def rejected(expressions: list[dict[str, Any]]) -> None:
-        expressions[0] |= {"verified": False, "reviewed_by": "ann"}
-
-    line = of_5(LINES["line"], "line")
-    assert shapes_back(place, of_version("5.5.0", of_5(BOX), line), rejected) == [line]
 
 
 # What is new
