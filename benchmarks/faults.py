@@ -18,7 +18,7 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.support.fault_cases.every_fault import CASES, SECTIONS
+from benchmarks.fault_cases.every_fault import CASES, SECTIONS
 from tests.support.fault_cases.fault_case import Case, Outcome
 from tests.support.workplace import Workplace
 

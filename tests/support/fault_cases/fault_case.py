@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import operator
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -37,6 +38,9 @@ class Outcome:
     twice: int = 0
     lost: int = 0
     twice_allowed: int = 0
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(*map(operator.add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,6 @@ class Witness:
 
     @property
     def sent(self) -> int:
-        """Requests received."""
         return self.server.count()
 
     @property
@@ -114,7 +117,6 @@ def calm(done: Done) -> None:
 
 @contextmanager
 def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Witness]:
-    """A server, and `count` records for it."""
     place.many(count)
     with Witness(latency=latency) as witness:
         place.settings |= {
@@ -134,16 +136,11 @@ def until(over: Event) -> FaultRule:
 
 
 def reached_by(running: Running, witness: Witness, sent: float) -> None:
-    """Wait until the process has sent this many requests."""
     wait_until(lambda: witness.sent >= sent, running)
 
 
 def goes_on(
-    place: Workplace,
-    witness: Witness,
-    count: int,
-    allowed: int = 0,
-    workers: Iterable[int] = (),
+    place: Workplace, witness: Witness, count: int, allowed: int = 0, workers: Iterable[int] = ()
 ) -> Outcome:
     """The same command again ends it, and the files are those of an undisturbed run.
 

@@ -10,14 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.testing.received import ReceivedRequest
-from tests.support.fault_cases.fault_case import (
-    WHOLE_PARTS,
-    Case,
-    Outcome,
-    at_work,
-    calm,
-    goes_on,
-)
+from tests.support.fault_cases.fault_case import WHOLE_PARTS, Case, Outcome, at_work, calm, goes_on
 from tests.support.workplace import Workplace, caption, command, ended
 
 
@@ -89,7 +82,6 @@ def spoilt_together(whole: str) -> Iterator[str]:
 
 
 def replaced(whole: str, values: Mapping[tuple[Any, ...], Any]) -> str:
-    """The JSON with other values at these places."""
     changed = json.loads(whole)
     for (*outer, last), value in values.items():
         inner = changed
@@ -103,14 +95,9 @@ WRONG = (None, [1, 2], "x", -5, 1e300, {"zzz": 1})
 
 
 def places(value: Any) -> Iterator[tuple[Any, ...]]:
-    """Where all values of a JSON object are, inner ones too."""
-    items: Any = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
+    items: Any = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        items = enumerate(value)
     for name, item in items:
         yield (name,)
         yield from ((name, *inner) for inner in places(item))
@@ -120,17 +107,18 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
     """A file left for later runs is damaged: nothing is asked again; what reads it fails with a
     one-line error.
     """
-    read_it = (["report"], ["cost"], ["cost", "--json"]) if name == "run.json" else ()
+    is_read = name == "run.json"
     with at_work(place, 3) as witness:
         assert place.run().code == 0
         files, path, lost = place.files(), place.results / name, 0
         for text in (spoilt if full else spoilt_together)(path.read_text()):
             path.write_text(text)
-            for arguments in read_it:
+            for arguments in (["report"], ["cost"], ["cost", "--json"]) if is_read else ():
                 done = command([*arguments, str(place.results)])
                 calm(done)
                 assert done.code == 0, (done, text)
-            calm(place.run("--set-from", "pilot", "--dry-run"))
+            if is_read:
+                calm(place.run("--set-from", "pilot", "--dry-run"))
             done = place.run()
             calm(done)
             assert (done.code, place.files()) == (0, files), (done, text)
@@ -165,21 +153,9 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
 CHANGED = "The run warns of it. The same command adds what is new."
 
 FILES: list[Case] = [
-    Case(
-        "damaged: image notes",
-        WHOLE_PARTS,
-        damaged_memory,
-    ),
+    Case("damaged: image notes", WHOLE_PARTS, damaged_memory),
     Case("damaged: finished.json", WHOLE_PARTS, functools.partial(odd_file, ".ckpt/finished.json")),
     Case("damaged: run.json", WHOLE_PARTS, functools.partial(odd_file, "run.json")),
-    Case(
-        "an input, while read: appended to",
-        CHANGED,
-        functools.partial(changed_input, False),
-    ),
-    Case(
-        "an input, while read: replaced",
-        CHANGED,
-        functools.partial(changed_input, True),
-    ),
+    Case("an input, while read: appended to", CHANGED, functools.partial(changed_input, False)),
+    Case("an input, while read: replaced", CHANGED, functools.partial(changed_input, True)),
 ]

@@ -5,11 +5,7 @@ say nothing.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +25,7 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness
-from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, Workplace, rows_of
+from tests.support.workplace import Workplace, rows_of
 
 COUNT = 24
 ODD = 7
@@ -47,7 +42,6 @@ class Custom(Operator):
         self.on_odd = on_odd
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """How many expressions there are."""
         if record["image_id"] in self.on_odd:
             found = self.on_odd[record["image_id"]]()
             return await found if asyncio.isfuture(found) else found  # type: ignore[no-any-return]
@@ -56,7 +50,6 @@ class Custom(Operator):
 
 @operator(reads=["expressions"], writes=["expression_count"])
 def count(record: Record) -> Update:
-    """How many expressions there are."""
     return {"expression_count": len(record["expressions"])}
 
 
@@ -71,7 +64,6 @@ class ByHand(Pipeline):
         self.grounder = PhraseGrounder(serving, check_every=None)
 
     def forward(self) -> None:
-        """All steps."""
         self.extractor.run(self.storage.step())
         if self.between is not None:
             self.between.run(self.storage.step())
@@ -79,7 +71,6 @@ class ByHand(Pipeline):
 
 
 def serving_of(witness: Witness) -> OpenAIServing:
-    """The loopback server's."""
     return OpenAIServing(witness.server.base_url, "loopback", box_format="xyxy_px", max_workers=8)
 
 
@@ -120,8 +111,6 @@ def cancels_itself() -> Any:
 
 
 def raises(error: BaseException) -> Callable[[], Any]:
-    """Raises it."""
-
     def on_odd() -> Any:
         raise error
 
@@ -168,48 +157,6 @@ def no_text(place: Workplace, full: bool) -> Outcome:
     return Outcome()
 
 
-CELL = """
-import asyncio, sys
-sys.path[:0] = {path!r}
-from pathlib import Path
-from tests.support.fault_cases.script_faults import ByHand, OpenAIServing
-
-def cell():
-    serving = OpenAIServing({url!r}, "loopback", box_format="xyxy_px", max_workers=8)
-    pipeline = ByHand(Path("."), serving)
-    pipeline.compile()
-    return pipeline.forward()
-
-async def notebook():
-    for _ in range(2):  # the cell is run, interrupted, and run again
-        try:
-            print(cell().done, flush=True)
-            break
-        except BaseException as error:
-            print(type(error).__name__, flush=True)
-
-asyncio.new_event_loop().run_until_complete(notebook())
-"""
-
-
-def notebook(place: Workplace, full: bool) -> Outcome:
-    """A cell is interrupted while a loop is running, as a notebook's is, and run again at once."""
-    place.many(COUNT)
-    with Witness(latency=0.4) as witness:
-        path = [str(REPOSITORY)]
-        (place.folder / "cell.py").write_text(CELL.format(path=path, url=witness.server.base_url))
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        running = subprocess.Popen([sys.executable, "cell.py"], cwd=place.folder, **pipes)
-        wait_until(lambda: witness.sent >= 12, running)
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
-        assert out.split() == ["Interrupted", str(COUNT)], out + err
-        assert witness.sent == 2 * COUNT, witness.sent
-        done = {row["image_id"] for row in rows_of(place.folder / "cache" / "step_step2.jsonl")}
-        return Outcome(witness.sent, witness.twice, COUNT - len(done))
-
-
-FAILS = "Only the record fails."
 CLUMSY: dict[str, Callable[[], Any]] = {
     "CancelledError": raises(asyncio.CancelledError()),
     "a cancelled task": cancels_itself,
@@ -222,29 +169,11 @@ CLUMSY: dict[str, Callable[[], Any]] = {
 
 
 def play_clumsy(place: Workplace) -> None:
-    """A record for each of them in one run."""
     outcome = clumsy([*CLUMSY.values()], place, False)
     assert (outcome.lost, outcome.twice) == (0, 0)
 
 
 SCRIPTS: list[Case] = [
-    *(
-        Case(f"an operator: {what}", FAILS, functools.partial(clumsy, [way]))
-        for what, way in CLUMSY.items()
-    ),
-    Case(
-        "steps added, removed or renamed",
-        "Nothing is asked again.",
-        steps_changed,
-    ),
-    Case(
-        "a serving without a text",
-        "It counts as an unreadable reply, never as `none`.",
-        no_text,
-    ),
-    Case(
-        "the interrupt of a notebook",
-        "The run ends, and the same cell resumes it.",
-        notebook,
-    ),
+    Case("steps added, removed or renamed", "Nothing is asked again.", steps_changed),
+    Case("a serving without a text", "It counts as an unreadable reply, never as `none`.", no_text),
 ]

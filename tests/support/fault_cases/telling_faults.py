@@ -58,22 +58,16 @@ def play(
 
 
 def a_key(request: ReceivedRequest) -> str:
-    """The run's own."""
     return request.headers["authorization"]
 
 
 def play_all(place: Workplace) -> None:
-    """All of them in one run."""
     lost = play(lambda request: f"{a_key(request)} {COMMANDS}", f"{KEY} {PARTS}", place, False).lost
     assert not lost
 
 
 TELLING: list[Case] = [
-    Case(
-        "in errors and replies: a key",
-        SHOWN,
-        functools.partial(play, a_key, KEY),
-    ),
+    Case("in errors and replies: a key", SHOWN, functools.partial(play, a_key, KEY)),
     Case(
         "in errors and replies: terminal commands",
         SHOWN,

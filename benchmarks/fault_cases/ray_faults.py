@@ -1,4 +1,4 @@
-"""Faults of a cluster: head, workers and driver lost or frozen, and an object store that is full."""
+"""Faults of a cluster: head, workers, driver lost or frozen, and an object store that is full."""
 
 from __future__ import annotations
 
@@ -185,12 +185,7 @@ RESUMES = (
 )
 ON_RAY: list[Case] = [
     Case("Ray: workers and the driver killed", RESUMES, killed, "ray"),
-    Case(
-        "Ray: the head is lost",
-        STOPS,
-        losing("/gcs_server", signal.SIGKILL, "is gone"),
-        "ray",
-    ),
+    Case("Ray: the head is lost", STOPS, losing("/gcs_server", signal.SIGKILL, "is gone"), "ray"),
     Case("Ray: the head doesn't answer", GOES_ON, losing("/gcs_server", signal.SIGSTOP, ""), "ray"),
     Case("Ray: the object store is full", GOES_ON, store_full, "ray"),
 ]

@@ -46,12 +46,10 @@ class Bucket:
         return self.place.start(first=set_up)
 
     def run(self) -> Done:
-        """The same in this process."""
         with mock.patch.multiple("dataflow_grounding.data.bucket", **QUICK):
             return self.place.run()
 
     def objects(self) -> dict[str, bytes]:
-        """What is there, by its name in the results."""
         return {
             name: self.store.data(f"{self.name}/{name}") for name in self.store.names(self.name)
         }
@@ -79,7 +77,6 @@ class Bucket:
 
 @contextmanager
 def bucket(place: Workplace, full: bool) -> Iterator[tuple[Bucket, Witness]]:
-    """An empty bucket, and records for it."""
     count = 100 if full else 30
     work = {"DF_WORK_FOLDER": str(place.folder / "work")}
     with (
@@ -114,6 +111,11 @@ def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], 
             return there.goes_on(witness)
 
     return play
+
+
+SAYS = (
+    "The results stay on this machine, and the run ends with exit 130. The same command sends them."
+)
 
 
 def spoilt(what: str, **faults: Any) -> Callable[[Workplace, bool], Outcome]:
@@ -173,39 +175,19 @@ def killed(place: Workplace, full: bool) -> Outcome:
         return there.goes_on(witness, IN_FLIGHT * len(moments))
 
 
-SAYS = (
-    "The results stay on this machine, and the run ends with exit 130. The same command sends them."
-)
 HIDDEN = "The run tries until it succeeds. Nothing is lost or half-written."
+
+
 KILLED = "Only whole files are there, and the run resumes."
-STORES: list[Case] = [
+EXPIRED = denied(400, "ExpiredToken", "The token has expired.")
+BUCKETS: list[Case] = [
     Case("a bucket: 403", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),
-    Case(
-        "a bucket: an expired token",
-        SAYS,
-        denied(400, "ExpiredToken", "The token has expired."),
-        "moto",
-    ),
+    Case("a bucket: an expired token", SAYS, EXPIRED, "moto"),
     Case("a bucket: deleted", SAYS, denied(404, "NoSuchBucket", "gone"), "moto"),
-    Case(
-        "a bucket: silent until Ctrl-C",
-        SAYS,
-        silent,
-        "moto",
-    ),
+    Case("a bucket: silent until Ctrl-C", SAYS, silent, "moto"),
     Case("a bucket: slow listings", HIDDEN, spoilt("LIST late", late=0.5), "moto"),
-    Case(
-        "a bucket: torn uploads",
-        HIDDEN,
-        spoilt("torn", tear="jsonl|claim|run.json"),
-        "moto",
-    ),
+    Case("a bucket: torn uploads", HIDDEN, spoilt("torn", tear="jsonl|claim|run.json"), "moto"),
     Case("a bucket: lost answers", HIDDEN, spoilt("answers lost", loses=True), "moto"),
-    Case(
-        "a bucket: refusals",
-        HIDDEN,
-        spoilt("refused", refuse_every=4),
-        "moto",
-    ),
+    Case("a bucket: refusals", HIDDEN, spoilt("refused", refuse_every=4), "moto"),
     Case("a bucket: kill -9", KILLED, killed, "moto"),
 ]

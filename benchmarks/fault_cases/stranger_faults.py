@@ -1,5 +1,5 @@
 """Strangers between a run and its endpoint, or in the folder that it runs in: none of them gets a
-key or a picture.
+key or a picture. `tests/serving/test_who_gets_the_key.py` and `tests/spec` show more.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.support.wires import RecordingProxy, TlsFront, certificate
 from tests.support.workplace import Done, Workplace, ended
 
 COUNT = 3
-OWN = "sk-users-own-key-5566778899aabb"
 PROXY = "It gets its own password, never the endpoint's key or headers."
+
+
 REDIRECT = "The run doesn't follow it, and nothing goes to another host."
+
+
 UNTRUSTED = "The run sends nothing and stops with exit 4."
-DOTENV = "It gets no other source's key. The run sends nothing and stops with exit 2."
-ENVIRONMENT = "It is ignored: `.env` sets only keys and endpoints."
-REFERENCES = "The spec is refused before it is expanded, with exit 2."
 
 
 def proxied(kind: str, place: Workplace, full: bool) -> Outcome:
@@ -91,6 +91,21 @@ def _over_tls(place: Workplace, front: TlsFront, trusted: Path) -> Done:
     return ended(place.start(env=env, **KINDS["direct"][1](f"https://127.0.0.1:{front.port}")))
 
 
+OTHER_HOST = functools.partial(untrusted, "models.example", "models.example")
+
+
+OWN = "sk-users-own-key-5566778899aabb"
+
+
+DOTENV = "It gets no other source's key. The run sends nothing and stops with exit 2."
+
+
+ENVIRONMENT = "It is ignored: `.env` sets only keys and endpoints."
+
+
+REFERENCES = "The spec is refused before it is expanded, with exit 2."
+
+
 def strangers_address(place: Workplace, full: bool) -> Outcome:
     """A .env in the spec's folder that names an address and no key; then one with both."""
     place.many(COUNT)
@@ -130,7 +145,6 @@ def strangers_proxy(place: Workplace, full: bool) -> Outcome:
 
 
 def endless_references(place: Workplace, full: bool) -> Outcome:
-    """Twelve keys, each with ten references to the next."""
     levels = "".join(f"  k{level}: {f'${{x.k{level + 1}}}' * 10}\n" for level in range(12))
     spec = place.folder / "bomb.yaml"
     spec.write_text(
@@ -150,11 +164,7 @@ STRANGERS: list[Case] = [
         UNTRUSTED,
         functools.partial(untrusted, "127.0.0.1", "models.example"),
     ),
-    Case(
-        "a certificate: of another host",
-        UNTRUSTED,
-        functools.partial(untrusted, "models.example", "models.example"),
-    ),
+    Case("a certificate: of another host", UNTRUSTED, OTHER_HOST),
     Case("a stranger's .env: an address", DOTENV, strangers_address),
     Case("a stranger's .env: a proxy, a CA file", ENVIRONMENT, strangers_proxy),
     Case("a spec whose references expand to gigabytes", REFERENCES, endless_references),
