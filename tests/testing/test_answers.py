@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 
@@ -21,17 +22,16 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from tests.testing.conftest import Renewed
 
 
 def picture(width: int = 200, height: int = 100, *, shade: int = 90, kind: str = "PNG") -> bytes:
-    """A plain picture as a file's bytes."""
     file = io.BytesIO()
     Image.new("RGB", (width, height), (shade, 120, 40)).save(file, kind)
     return file.getvalue()
 
 
 def text_part(task: str, given: dict[str, Any]) -> str:
-    """The text part of a request."""
     inside = json.dumps({"task": task, **given}).replace("<", "\\u003c").replace(">", "\\u003e")
     return f"Do it. Put nothing between <input> and </input> but data.\n<input>{inside}</input>"
 
@@ -65,14 +65,14 @@ def gemini_body(task: str, given: dict[str, Any], *images: bytes) -> dict[str, A
     }
 
 
-def post(server: LoopbackServer, path: str, body: Any, **headers: str) -> tuple[int, Any]:
-    """Status and JSON of the reply."""
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.request("POST", path, body if isinstance(body, bytes) else json.dumps(body), headers)
-    reply = connection.getresponse()
-    value = json.loads(reply.read())
-    connection.close()
-    return reply.status, value
+def post(
+    server: LoopbackServer, body: Any, path: str = "/v1/chat/completions", **headers: str
+) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        connection.request("POST", path, data, headers)
+        reply = connection.getresponse()
+        return reply.status, json.loads(reply.read())
 
 
 def ask(
@@ -80,25 +80,25 @@ def ask(
 ) -> dict[str, Any]:
     """The answer's JSON over the OpenAI protocol."""
     more.setdefault("response_format", {"type": "json_object"})
-    status, reply = post(server, "/v1/chat/completions", openai_body(task, given, *images, **more))
+    status, reply = post(server, openai_body(task, given, *images, **more))
     assert status == 200, reply
     answer: dict[str, Any] = json.loads(reply["choices"][0]["message"]["content"])
     return answer
 
 
 def grounding(*phrases: str, width: int = 200, height: int = 100) -> dict[str, Any]:
-    """The input of a phrase grounding."""
     listed = [{"id": number, "text": text} for number, text in enumerate(phrases, 1)]
     return {"image": {"width": width, "height": height}, "phrases": listed}
 
 
-def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_again() -> None:
+def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_again(
+    endpoint: Renewed,
+) -> None:
     phrases = [f"thing {number}" for number in range(40)]
-    with LoopbackServer(EchoAnswers(), record=False) as server:
-        first, again = (
-            ask(server, "phrase_grounding", grounding(*phrases, width=9, height=3))
-            for _ in range(2)
-        )
+    server = endpoint(answers=EchoAnswers(), record=False)
+    first, again = (
+        ask(server, "phrase_grounding", grounding(*phrases, width=9, height=3)) for _ in range(2)
+    )
     assert first == again
     assert [found["id"] for found in first["objects"]] == list(range(1, 41))
     for found in first["objects"]:
@@ -107,10 +107,10 @@ def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_a
         assert 0 <= y1 < y2 <= 3
 
 
-def test_echo_makes_negatives_of_phrases_in_colors_that_they_have_not() -> None:
+def test_echo_makes_negatives_of_phrases_in_colors_that_they_have_not(endpoint: Renewed) -> None:
     phrases = [{"id": 1, "text": "the red car"}, {"id": 2, "text": "a dog"}]
-    with LoopbackServer() as server:
-        answer = ask(server, "negative_phrases", {"phrases": phrases, "count": 5}, picture())
+    server = endpoint()
+    answer = ask(server, "negative_phrases", {"phrases": phrases, "count": 5}, picture())
     assert [(negative["id"], negative["text"]) for negative in answer["negatives"]] == [
         (1, "the blue car"),
         (2, "a red dog"),
@@ -120,14 +120,14 @@ def test_echo_makes_negatives_of_phrases_in_colors_that_they_have_not() -> None:
     ]
 
 
-def test_echo_takes_the_telling_words_of_a_caption() -> None:
-    with LoopbackServer() as server:
-        answer = ask(
-            server,
-            "expression_extraction",
-            {"caption": "Ann's dog, a  <poodle>, eats pie"},
-            picture(),
-        )
+def test_echo_takes_the_telling_words_of_a_caption(endpoint: Renewed) -> None:
+    server = endpoint()
+    answer = ask(
+        server,
+        "expression_extraction",
+        {"caption": "Ann's dog, a  <poodle>, eats pie"},
+        picture(),
+    )
     assert answer["cleaned_caption"] == "Ann's dog, a <poodle>, eats pie"
     assert [expression["text"] for expression in answer["expressions"]] == [
         "Ann's",
@@ -136,11 +136,11 @@ def test_echo_takes_the_telling_words_of_a_caption() -> None:
     ]
 
 
-def test_what_was_received_is_kept_small_and_exact() -> None:
+def test_what_was_received_is_kept_small_and_exact(endpoint: Renewed) -> None:
     big = picture(900, 700, shade=3)
-    with LoopbackServer() as server:
-        ask(server, "phrase_grounding", grounding("a"), big, temperature=0.3)
-        (request,) = server.requests
+    server = endpoint()
+    ask(server, "phrase_grounding", grounding("a"), big, temperature=0.3)
+    (request,) = server.requests
     assert request.image_digests == (hashlib.sha256(big).hexdigest(),)
     assert request.image_sizes == ((900, 700),)
     assert (request.task, request.model, request.system) == (
@@ -153,29 +153,22 @@ def test_what_was_received_is_kept_small_and_exact() -> None:
     assert request.status_sent == 200
 
 
-def test_a_caption_that_speaks_of_base64_is_read_like_any_other() -> None:
+def test_a_caption_that_speaks_of_base64_is_read_like_any_other(endpoint: Renewed) -> None:
     caption = "data:image/png;base64," + "A" * 5000 + '" end'
-    with LoopbackServer(keep_bodies=True) as server:
-        answer = ask(server, "expression_extraction", {"caption": caption}, picture())
-        assert server.requests[0].body is not None
+    server = endpoint(keep_bodies=True)
+    answer = ask(server, "expression_extraction", {"caption": caption}, picture())
+    assert server.requests[0].body is not None
     assert answer["cleaned_caption"] == caption
 
 
-def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
-    with LoopbackServer(key="g-key") as server:
-        path = "/v1beta/models/gemini-x:generateContent"
-        status, reply = post(
-            server,
-            path,
-            gemini_body("phrase_grounding", grounding("cup"), picture()),
-            **{"x-goog-api-key": "g-key"},
-        )
-        refused, error = post(
-            server, path, gemini_body("image_caption", {}, picture()), **{"x-goog-api-key": "other"}
-        )
-        assert server.requests[0].model == "gemini-x"
-    with LoopbackServer() as other:
-        expected = ask(other, "phrase_grounding", grounding("cup"), picture())
+def test_gemini_gets_the_same_answer_in_its_own_shape(endpoint: Renewed) -> None:
+    expected = ask(endpoint(), "phrase_grounding", grounding("cup"), picture())
+    server = endpoint(key="g-key")
+    path = "/v1beta/models/gemini-x:generateContent"
+    asked = gemini_body("phrase_grounding", grounding("cup"), picture())
+    status, reply = post(server, asked, path, **{"x-goog-api-key": "g-key"})
+    refused, error = post(server, asked, path, **{"x-goog-api-key": "other"})
+    assert server.requests[0].model == "gemini-x"
     candidate = reply["candidates"][0]
     assert (status, candidate["finishReason"]) == (200, "STOP")
     assert json.loads(candidate["content"]["parts"][0]["text"]) == expected
@@ -185,36 +178,34 @@ def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
 
 
 @pytest.mark.slow
-def test_googles_own_client_may_write_its_base64() -> None:
+def test_googles_own_client_may_write_its_base64(endpoint: Renewed) -> None:
     genai = pytest.importorskip("google.genai")
     # noise, so that both of the letters in which the alphabets differ are in it
     drawn = Image.effect_noise((64, 64), 90)
-    with LoopbackServer(CannedAnswers("Seen."), key="g-key") as server:
-        options = genai.types.HttpOptions(base_url=server.address)
-        client = genai.Client(api_key="g-key", http_options=options)
-        reply = client.models.generate_content(model="gemini-x", contents=["What?", drawn])
-        assert reply.text == "Seen."
-        assert server.requests[0].image_sizes == ((64, 64),)
+    server = endpoint(answers=CannedAnswers("Seen."), key="g-key")
+    options = genai.types.HttpOptions(base_url=server.address)
+    client = genai.Client(api_key="g-key", http_options=options)
+    reply = client.models.generate_content(model="gemini-x", contents=["What?", drawn])
+    assert reply.text == "Seen."
+    assert server.requests[0].image_sizes == ((64, 64),)
 
 
-def test_gemini_tells_a_blocked_prompt_and_a_cut_off_answer() -> None:
+def test_gemini_tells_a_blocked_prompt_and_a_cut_off_answer(endpoint: Renewed) -> None:
     rules = [on(faults.refusal(), indexes={0}), on(faults.truncated(), indexes={1})]
-    with LoopbackServer(faults=rules) as server:
-        path = "/v1beta/models/gemini-x:generateContent"
-        blocked, cut = (
-            post(server, path, gemini_body("image_caption", {}, picture()))[1] for _ in range(2)
-        )
+    server = endpoint(faults=rules)
+    path, body = "/v1beta/models/m:generateContent", gemini_body("image_caption", {}, picture())
+    blocked, cut = (post(server, body, path)[1] for _ in range(2))
     assert blocked["promptFeedback"]["blockReason"] == "SAFETY"
     assert "candidates" not in blocked
     assert cut["candidates"][0]["finishReason"] == "MAX_TOKENS"
 
 
-def test_azure_names_the_model_in_the_path() -> None:
+def test_azure_names_the_model_in_the_path(endpoint: Renewed) -> None:
     body = openai_body("image_caption", {}, picture())
-    with LoopbackServer(key="k") as server:
-        path = "/openai/deployments/mine/chat/completions"
-        status, reply = post(server, f"{path}?api-version=2024-10-21", body, **{"api-key": "k"})
-        without, _ = post(server, path, body, **{"api-key": "k"})
+    server = endpoint(key="k")
+    path = "/openai/deployments/mine/chat/completions"
+    status, reply = post(server, body, f"{path}?api-version=2024-10-21", **{"api-key": "k"})
+    without, _ = post(server, body, path, **{"api-key": "k"})
     assert (status, reply["model"], without) == (200, "mine", 404)
 
 
@@ -229,12 +220,8 @@ NAMED = {"type": {"type": "string"}, "properties": {"type": "string"}}
 
 
 def schema_format(**changes: Any) -> dict[str, Any]:
-    """A strict response format, changed."""
-    schema = {
-        "type": "json_schema",
-        "json_schema": {"name": "t", "strict": True, "schema": {**STRICT, **changes}},
-    }
-    return {"response_format": schema}
+    schema = {"name": "t", "strict": True, "schema": {**STRICT, **changes}}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 TAKEN = {
@@ -270,19 +257,19 @@ TAKEN = {
 
 @pytest.mark.parametrize(("takes", "more", "refused"), TAKEN.values(), ids=TAKEN)
 def test_an_endpoint_takes_what_it_says_it_takes(
-    takes: Takes, more: dict[str, Any], refused: str | None
+    endpoint: Renewed, takes: Takes, more: dict[str, Any], refused: str | None
 ) -> None:
-    with LoopbackServer(takes=takes) as server:
-        body = openai_body("image_caption", {}, picture(), **more)
-        got, reply = post(server, "/v1/chat/completions", body)
+    server = endpoint(takes=takes)
+    body = openai_body("image_caption", {}, picture(), **more)
+    got, reply = post(server, body)
     assert got == (400 if refused else 200)
     assert (reply["error"]["param"] if refused else None) == refused
 
 
-def test_an_endpoint_that_ignores_the_format_wraps_its_answer_in_prose() -> None:
-    with LoopbackServer(takes=Takes(ignores_format=True)) as server:
-        body = openai_body("image_caption", {}, picture(), **schema_format())
-        _, reply = post(server, "/v1/chat/completions", body)
+def test_an_endpoint_that_ignores_the_format_wraps_its_answer_in_prose(endpoint: Renewed) -> None:
+    server = endpoint(takes=Takes(ignores_format=True))
+    body = openai_body("image_caption", {}, picture(), **schema_format())
+    _, reply = post(server, body)
     text = reply["choices"][0]["message"]["content"]
     assert text.count("```") == 2
     assert not text.startswith("{")
@@ -300,18 +287,18 @@ def test_an_endpoint_that_ignores_the_format_wraps_its_answer_in_prose() -> None
         ),
     ],
 )
-def test_a_request_that_breaks_the_wire_contract_is_told_so(body: Any, word: str) -> None:
-    with LoopbackServer() as server:
-        status, reply = post(server, "/v1/chat/completions", body)
+def test_a_request_that_breaks_the_wire_contract_is_told_so(
+    endpoint: Renewed, body: Any, word: str
+) -> None:
+    server = endpoint()
+    status, reply = post(server, body)
     assert status == 400
     assert word in reply["error"]["message"]
 
 
-def test_a_function_of_ones_own_answers() -> None:
-    with LoopbackServer(
-        lambda request: Answer(f"{request.index}", finish_reason="length")
-    ) as server:
-        _, reply = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
+def test_a_function_of_ones_own_answers(endpoint: Renewed) -> None:
+    server = endpoint(answers=lambda request: Answer(f"{request.index}", finish_reason="length"))
+    _, reply = post(server, openai_body("image_caption", {}, picture()))
     assert reply["choices"][0]["message"]["content"] == "0"
     assert reply["choices"][0]["finish_reason"] == "length"
 
@@ -321,31 +308,30 @@ def test_an_error_in_ones_own_answers_is_raised_when_the_server_stops() -> None:
         raise ZeroDivisionError("mine")
 
     server = LoopbackServer(answers).start()
-    status, _ = post(server, "/v1/chat/completions", openai_body("image_caption", {}, picture()))
+    status, _ = post(server, openai_body("image_caption", {}, picture()))
     assert status == 500
     with pytest.raises(ZeroDivisionError, match="mine"):
         server.__exit__(None, None, None)
 
 
-def test_canned_answers_throw_bodies_away_unread() -> None:
-    with LoopbackServer(CannedAnswers("hello"), record=False) as server:
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
-        for size in (3_000_000, 3):
-            # on one connection: what is thrown away ends where the next request begins
-            connection.request("POST", "/v1/chat/completions", b"\0" * size)
-            reply = connection.getresponse()
-            assert reply.status == 200
-            assert json.loads(reply.read())["choices"][0]["message"]["content"] == "hello"
-        connection.close()
-        assert server.bytes_received == 3_000_003
+def test_canned_answers_throw_bodies_away_unread(endpoint: Renewed) -> None:
+    server = endpoint(answers=CannedAnswers("hello"), record=False)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for size in (3_000_000, 3):
+        # on one connection: what is thrown away ends where the next request begins
+        connection.request("POST", "/v1/chat/completions", b"\0" * size)
+        reply = connection.getresponse()
+        assert reply.status == 200
+        assert json.loads(reply.read())["choices"][0]["message"]["content"] == "hello"
+    connection.close()
+    assert server.bytes_received == 3_000_003
 
 
-def test_a_beginning_that_was_seen_lately_counts_as_cached() -> None:
-    with LoopbackServer(record=False) as server:
-        for shade in (1, 2, 1):
-            _, reply = post(
-                server,
-                "/v1/chat/completions",
-                openai_body("image_caption", {}, picture(shade=shade)),
-            )
+def test_a_beginning_that_was_seen_lately_counts_as_cached(endpoint: Renewed) -> None:
+    server = endpoint(record=False)
+    for shade in (1, 2, 1):
+        _, reply = post(
+            server,
+            openai_body("image_caption", {}, picture(shade=shade)),
+        )
     assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 0

@@ -7,10 +7,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -24,14 +22,16 @@ import pytest
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.forking import Forked
 from tests.support.waiting import wait_until
+from tests.support.workplace import HANGING
+from tests.testing.conftest import Renewed
 
 PATH = "/v1/chat/completions"
 CANNED = '{"objects": []}'
 
 
 def question(caption: str = "a cup", task: str = "image_caption") -> bytes:
-    """A request without an image."""
     given = json.dumps({"task": task, "caption": caption})
     messages = [{"role": "user", "content": f"<input>{given}</input>"}]
     return json.dumps({"model": "m", "messages": messages}).encode()
@@ -39,36 +39,41 @@ def question(caption: str = "a cup", task: str = "image_caption") -> bytes:
 
 @dataclass
 class Reply:
-    """A whole reply."""
-
     status: int
     headers: HTTPMessage
     body: bytes
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
         return json.loads(self.body)
 
     @property
     def content(self) -> Any:
-        """The text that the model gave."""
         return self.json["choices"][0]["message"]["content"]
 
 
 def send(
     port: int, body: bytes = b"{}", path: str = PATH, timeout: float = 10, **headers: str
 ) -> Reply:
-    """Post, and read the whole reply."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
         connection.request("POST", path, body, headers)
         with connection.getresponse() as reply:
             return Reply(reply.status, reply.headers, reply.read())
 
 
-def always(fault: Fault) -> LoopbackServer:
-    """A server with one fault for everybody."""
-    return LoopbackServer(CannedAnswers(CANNED), faults=on(fault), record=False)
+@pytest.fixture
+def faulty(endpoint: Renewed) -> Renewed:
+    """The running server, whose requests meet these faults in turn; the last one meets all others."""
+
+    def with_faults(*kinds: Fault) -> LoopbackServer:
+        left = list(kinds)
+
+        def rule(request: ReceivedRequest) -> Fault:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        return endpoint(answers=CannedAnswers(CANNED), faults=rule, record=False)
+
+    return with_faults
 
 
 @pytest.mark.parametrize(
@@ -85,22 +90,24 @@ def always(fault: Fault) -> LoopbackServer:
         pytest.param(faults.server_error(529), 529, "server_error", id="529"),
     ],
 )
-def test_an_error_has_its_status_and_its_code(fault: Fault, status: int, code: str) -> None:
-    with always(fault) as server:
-        reply = send(server.port)
-        assert (reply.status, reply.json["error"]["code"]) == (status, code)
-        assert (server.count(status), server.paid) == (1, 0)
+def test_an_error_has_its_status_and_its_code(
+    faulty: Renewed, fault: Fault, status: int, code: str
+) -> None:
+    server = faulty(fault)
+    reply = send(server.port)
+    assert (reply.status, reply.json["error"]["code"]) == (status, code)
+    assert (server.count(status), server.paid) == (1, 0)
 
 
-def test_a_429_says_when_to_come_back_in_seconds_as_a_date_or_not_at_all() -> None:
-    reset = {"x-ratelimit-reset-requests": "1.5s"}
-    rules = [
-        on(faults.too_many_requests(2.5, headers=reset), indexes={0}),
-        on(faults.too_many_requests(90, http_date=True), indexes={1}),
-        on(faults.too_many_requests(), indexes={2}),
-    ]
-    with LoopbackServer(CannedAnswers(), faults=rules, record=False) as server:
-        seconds, date, none = (send(server.port).headers for _ in range(3))
+def test_a_429_says_when_to_come_back_in_seconds_as_a_date_or_not_at_all(
+    faulty: Renewed,
+) -> None:
+    server = faulty(
+        faults.too_many_requests(2.5, headers={"x-ratelimit-reset-requests": "1.5s"}),
+        faults.too_many_requests(90, http_date=True),
+        faults.too_many_requests(),
+    )
+    seconds, date, none = (send(server.port).headers for _ in range(3))
     assert (seconds["Retry-After"], seconds["x-ratelimit-reset-requests"]) == ("2.5", "1.5s")
     wait = parsedate_to_datetime(date["Retry-After"]) - parsedate_to_datetime(date["Date"])
     assert 89 <= wait.total_seconds() <= 91
@@ -117,31 +124,27 @@ def test_a_429_says_when_to_come_back_in_seconds_as_a_date_or_not_at_all() -> No
         pytest.param(faults.html_error(), b"<!DOCTYPE html>", id="a page"),
     ],
 )
-def test_a_body_that_is_no_reply(fault: Fault, read: bytes) -> None:
-    with always(fault) as server:
-        reply = send(server.port)
-        assert reply.status == fault.status
-        assert reply.body.startswith(read) if read else reply.body == b""
+def test_a_body_that_is_no_reply(faulty: Renewed, fault: Fault, read: bytes) -> None:
+    reply = send(faulty(fault).port)
+    assert reply.status == fault.status
+    assert reply.body.startswith(read) if read else reply.body == b""
 
 
 @pytest.mark.slow
-def test_answers_are_cut_off_refused_filtered_replaced_or_blown_up() -> None:
-    kinds = [
+def test_answers_are_cut_off_refused_filtered_replaced_or_blown_up(
+    faulty: Renewed,
+) -> None:
+    server = faulty(
         faults.truncated(0.5),
         faults.refusal("no"),
         faults.filtered_reply(),
         faults.says("hi"),
         faults.huge_reply(),
-    ]
-    rules = [on(fault, indexes={number}) for number, fault in enumerate(kinds)]
-    with LoopbackServer(CannedAnswers(CANNED), faults=rules, record=False) as server:
-        choices = [send(server.port).json["choices"][0] for _ in kinds]
-        assert server.paid == len(kinds)
-    cut, refused, filtered, other, huge = choices
-    assert (cut["finish_reason"], cut["message"]["content"]) == (
-        "length",
-        CANNED[: len(CANNED) // 2],
     )
+    choices = [send(server.port).json["choices"][0] for _ in range(5)]
+    assert server.paid == 5
+    cut, refused, filtered, other, huge = choices
+    assert (cut["finish_reason"], cut["message"]["content"]) == ("length", CANNED[:7])
     assert (refused["message"]["refusal"], refused["message"]["content"]) == ("no", None)
     assert (filtered["finish_reason"], filtered["message"]["content"]) == ("content_filter", "")
     assert other["message"]["content"] == "hi"
@@ -160,39 +163,41 @@ UNSERVED: dict[str, tuple[Fault, type[Exception]]] = {
 
 @pytest.mark.parametrize(("fault", "seen"), UNSERVED.values(), ids=UNSERVED)
 def test_a_client_that_gets_no_whole_reply_has_not_been_served(
-    fault: Fault, seen: type[Exception]
+    faulty: Renewed, fault: Fault, seen: type[Exception]
 ) -> None:
-    with always(fault) as server:
-        with pytest.raises(seen):
-            send(server.port, timeout=IMPATIENT)
-        wait_until(lambda: server.abandoned == 1)
+    server = faulty(fault)
+    with pytest.raises(seen):
+        send(server.port, timeout=IMPATIENT)
+    wait_until(lambda: server.abandoned == 1)
     assert (server.paid, server.in_flight) == (0, 0)
 
 
-def test_a_dripping_reply_comes_in_pieces() -> None:
-    with always(faults.slow_drip(1000)) as server:
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
-            connection.request("POST", PATH, b"{}")
-            reply = connection.getresponse()
-            first = reply.read1()
-            assert 0 < len(first) < int(reply.headers["Content-Length"])
-            assert json.loads(first + reply.read())["choices"]
-        assert server.paid == 1
+def test_a_dripping_reply_comes_in_pieces(faulty: Renewed) -> None:
+    server = faulty(faults.slow_drip(1000))
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("POST", PATH, b"{}")
+        reply = connection.getresponse()
+        first = reply.read1()
+        assert 0 < len(first) < int(reply.headers["Content-Length"])
+        assert json.loads(first + reply.read())["choices"]
+    assert server.paid == 1
 
 
 @pytest.mark.slow
-def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
-    with always(faults.huge_reply(30_000_000)) as server:
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
-            connection.request("POST", PATH, b"{}")
-            connection.getresponse().read(1000)
-        wait_until(lambda: server.abandoned == 1)
+def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid(
+    faulty: Renewed,
+) -> None:
+    server = faulty(faults.huge_reply(30_000_000))
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("POST", PATH, b"{}")
+        connection.getresponse().read(1000)
+    wait_until(lambda: server.abandoned == 1)
     assert (server.paid, server.in_flight, server.count(200)) == (0, 0, 0)
 
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
-    rule = on(faults.refuse_connections(5.0), times=1)
+    rule = on(faults.refuse_connections(3.0), times=1)
     with LoopbackServer(CannedAnswers(CANNED), faults=rule, record=False) as server:
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             send(server.port)
@@ -208,44 +213,41 @@ def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
 @pytest.mark.slow
 def test_a_stalled_server_answers_everybody_afterwards() -> None:
     with LoopbackServer(CannedAnswers(CANNED), record=False) as server:
-        server.stall(2)
+        server.stall(1)
         with pytest.raises(TimeoutError):
             send(server.port, timeout=0.1)
         assert send(server.port).content == CANNED
 
 
-RULES = {
-    "a burst": (lambda: on(faults.slow(0), indexes=range(1, 3)), [1, 2]),
-    "the first two": (lambda: on(faults.slow(0), times=2), [0, 1]),
-    "each question once": (lambda: on(faults.slow(0), times_each=1), [0, 1]),
-    "one record": (lambda: on(faults.slow(0), containing="cup"), [0, 2, 4]),
-    "one task": (lambda: on(faults.slow(0), task="fly"), [1, 3, 5]),
-    "a function": (lambda: on(faults.slow(0), where=lambda request: request.index == 4), [4]),
-    "all conditions together": (lambda: on(faults.slow(0), task="fly", times=1), [1]),
+def received(number: int) -> ReceivedRequest:
+    text, task = ("a cup", "see") if number % 2 == 0 else ("a dog", "fly")
+    return ReceivedRequest(number, 0.0, PATH, {}, input={"task": task}, text=text)
+
+
+RULES: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "a burst": ({"indexes": range(1, 3)}, [1, 2]),
+    "the first two": ({"times": 2}, [0, 1]),
+    "each question once": ({"times_each": 1}, [0, 1]),
+    "one record": ({"containing": "cup"}, [0, 2, 4]),
+    "one task": ({"task": "fly"}, [1, 3, 5]),
+    "a function": ({"where": lambda request: request.index == 4}, [4]),
+    "all conditions together": ({"task": "fly", "times": 1}, [1]),
 }
 
 
-@pytest.mark.parametrize(("rule", "struck"), RULES.values(), ids=RULES)
+@pytest.mark.parametrize(("conditions", "struck"), RULES.values(), ids=RULES)
 def test_a_rule_strikes_the_requests_that_it_names(
-    rule: Callable[[], Any], struck: list[int]
+    conditions: dict[str, Any], struck: list[int]
 ) -> None:
-    made, hits = rule(), []
-
-    def noted(request: ReceivedRequest) -> None:
-        if made(request):
-            hits.append(request.index)
-
-    with LoopbackServer(lambda request: "{}", faults=noted) as server:
-        for number in range(6):
-            send(server.port, question("a cup") if number % 2 == 0 else question("a dog", "fly"))
-    assert hits == struck
+    rule = on(faults.hang(), **conditions)
+    assert [number for number in range(6) if rule(received(number))] == struck
 
 
 def test_a_share_of_requests_is_the_same_with_the_same_seed() -> None:
-    requests = [ReceivedRequest(number, 0.0, PATH, {}) for number in range(1000)]
     first, again, other = (on(faults.hang(), share=0.2, seed=seed) for seed in (1, 1, 2))
     struck = [
-        [request.index for request in requests if rule(request)] for rule in (first, again, other)
+        [number for number in range(1000) if rule(received(number))]
+        for rule in (first, again, other)
     ]
     assert struck[0] == struck[1] != struck[2]
     assert 150 < len(struck[0]) < 250
@@ -265,7 +267,7 @@ def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -
 
     limit = faults.too_many_requests(0.25)
     with LoopbackServer(
-        CannedAnswers(), capacity=3, latency=2.5, limit_fault=limit, record=False
+        CannedAnswers(), capacity=3, latency=1.5, limit_fault=limit, record=False
     ) as server:
         assert sorted(asyncio.run(burst(server, 8))) == [200] * 3 + [429] * 5
         server.capacity = 6
@@ -274,22 +276,21 @@ def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -
 
 
 @pytest.mark.parametrize("leaky", [False, True])
-def test_only_a_leaky_server_repeats_the_key(leaky: bool) -> None:
-    with LoopbackServer(key="sk-right", leaky=leaky) as server:
-        reply = send(server.port, question(), Authorization="Bearer sk-wrong-one")
-        text = reply.body.decode()
-        right = send(server.port, question(), Authorization="Bearer sk-right")
+def test_only_a_leaky_server_repeats_the_key(endpoint: Renewed, leaky: bool) -> None:
+    server = endpoint(key="sk-right", leaky=leaky)
+    reply = send(server.port, question(), Authorization="Bearer sk-wrong-one")
+    right = send(server.port, question(), Authorization="Bearer sk-right")
     assert (reply.status, right.status) == (401, 200)
-    assert ("sk-wrong-one" in text) is leaky
+    assert ("sk-wrong-one" in reply.body.decode()) is leaky
 
 
-def test_models_are_listed_and_others_are_unknown() -> None:
-    with LoopbackServer(models=["a", "b"], key="k") as server:
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
-            connection.request("GET", "/v1/models", headers={"Authorization": "Bearer k"})
-            listed = json.loads(connection.getresponse().read())
-        unknown = send(server.port, question(), Authorization="Bearer k")
-        assert (unknown.status, server.count(), len(server.requests)) == (404, 1, 1)
+def test_models_are_listed_and_others_are_unknown(endpoint: Renewed) -> None:
+    server = endpoint(models=["a", "b"], key="k")
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("GET", "/v1/models", headers={"Authorization": "Bearer k"})
+        listed = json.loads(connection.getresponse().read())
+    unknown = send(server.port, question(), Authorization="Bearer k")
+    assert (unknown.status, server.count(), len(server.requests)) == (404, 1, 1)
     assert [model["id"] for model in listed["data"]] == ["a", "b"]
 
 
@@ -305,35 +306,34 @@ NOT_TAKEN = {
 
 @pytest.mark.parametrize(("raw", "status"), NOT_TAKEN.values(), ids=NOT_TAKEN)
 def test_a_request_that_it_does_not_take_is_answered_all_the_same(
-    raw: bytes, status: bytes
+    faulty: Renewed, raw: bytes, status: bytes
 ) -> None:
-    with (
-        LoopbackServer(CannedAnswers(), record=False) as server,
-        socket.create_connection(("127.0.0.1", server.port), timeout=60) as client,
-    ):
+    port = faulty(Fault()).port
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(raw)
         assert client.recv(4096).split(b" ")[1] == status
 
 
-def test_requests_in_small_pieces_and_two_at_once_are_read_right() -> None:
+def test_requests_in_small_pieces_and_two_at_once_are_read_right(endpoint: Renewed) -> None:
     body = question("a cup on a table")
     raw = f"POST {PATH} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    with LoopbackServer() as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for start in range(0, len(raw), 7):
-                client.sendall(raw[start : start + 7])
-            client.sendall(raw + raw)
-            received = b""
-            while received.count(b"HTTP/1.1 200") < 3:
-                received += client.recv(65536)
-        assert {request.input["caption"] for request in server.requests} == {"a cup on a table"}
+    server = endpoint()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(raw), 7):
+            client.sendall(raw[start : start + 7])
+        client.sendall(raw + raw)
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 3:
+            received += client.recv(65536)
+    assert {request.input["caption"] for request in server.requests} == {"a cup on a table"}
 
 
-def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
-    with LoopbackServer() as server, pytest.raises(OSError, match="in use"):
-        LoopbackServer(port=server.port).start()
-    assert not [thread for thread in threading.enumerate() if thread.name == "loopback-server"]
+def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread(running: LoopbackServer) -> None:
+    before = threading.active_count()
+    with pytest.raises(OSError, match="in use"):
+        LoopbackServer(port=running.port).start()
+    assert threading.active_count() == before
 
 
 @pytest.mark.slow
@@ -349,7 +349,7 @@ def test_the_server_by_itself_prints_its_address_and_serves_until_it_is_told_to_
         assert own.content == '{"count": 3}'
         assert json.loads(shipped.content)["caption"].startswith("A ")
         running.terminate()
-        assert running.wait(120) == 0
+        assert running.wait(HANGING) == 0
 
 
 @pytest.mark.slow
@@ -364,19 +364,25 @@ def test_the_server_by_itself_answers_shipped_tasks_alone_without_a_text() -> No
     assert json.loads(shipped.content)["caption"].startswith("A ")
 
 
+BY_ITSELF = """
+import runpy, sys
+sys.argv[1:] = {arguments!r}
+runpy.run_module("dataflow_grounding.testing", run_name="__main__")
+sys.exit()
+"""
+
+
 @contextmanager
-def by_itself(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], SplitResult]]:
+def by_itself(*arguments: str) -> Iterator[tuple[Forked, SplitResult]]:
     """The server as a command, and the address that it prints."""
-    command = [sys.executable, "-m", "dataflow_grounding.testing", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout
-        try:
-            yield running, urlsplit(running.stdout.readline().strip())
-        finally:
-            running.terminate()
+    running = Forked([], first=BY_ITSELF.format(arguments=arguments))
+    try:
+        yield running, urlsplit(running.stdout.readline().strip())
+    finally:
+        running.kill()
+        running.communicate()
 
 
 def is_open(port: int) -> bool:
-    """Whether somebody listens."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
