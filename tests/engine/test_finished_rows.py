@@ -29,11 +29,11 @@ from tests.support.workplace import LONG_AGO, Workplace
 
 @pytest.fixture
 def done(workplace: Workplace, server: LoopbackServer) -> Workplace:
-    """Six rows, finished: the endpoint got 12 requests."""
-    workplace.many(6)
+    """Three rows, finished: the endpoint got 6 requests."""
+    workplace.many(3)
     workplace.settings["vlm.openai.base_url"] = server.base_url
     first = workplace.run()
-    assert (first.code, server.count()) == (0, 12), first
+    assert (first.code, server.count()) == (0, 6), first
     (workplace.results / ".ckpt" / "finished.json").unlink()
     return workplace
 
@@ -51,17 +51,14 @@ def test_finished_rows_need_no_reply(done: Workplace, server: LoopbackServer) ->
     before = done.files()
     without_replies(done)
     again = done.run()
-    assert (again.code, server.count()) == (0, 12), again
-    assert again.summary["replayed"] == 12, "the replies that these rows were made of"
+    assert (again.code, server.count()) == (0, 6), again
+    assert again.summary["replayed"] == 6, "the replies that these rows were made of"
     assert done.files() == before
 
 
-def picture_touched(place: Workplace) -> None:
-    os.utime(place.folder / "a.jpg")
-
-
 def picture_copied(place: Workplace) -> None:
-    shutil.copy2(place.folder / "a.jpg", place.folder / "b.jpg")
+    """With a time of its own."""
+    shutil.copy(place.folder / "a.jpg", place.folder / "b.jpg")
     os.replace(place.folder / "b.jpg", place.folder / "a.jpg")
 
 
@@ -75,7 +72,6 @@ def line_damaged(place: Workplace) -> None:
 @pytest.mark.parametrize(
     ("change", "asked"),
     [
-        pytest.param(picture_touched, 0, id="the picture's time"),
         pytest.param(picture_copied, 0, id="a copy of the picture"),
         pytest.param(line_damaged, 1, id="a line of the file"),
     ],
@@ -87,7 +83,7 @@ def test_a_row_counts_while_all_that_it_was_made_of_is_as_it_was(
     without_replies(done)
     change(done)
     again = done.run()
-    assert (again.code, server.count() - 12) == (0, 2 * asked), again
+    assert (again.code, server.count() - 6) == (0, 2 * asked), again
 
 
 def test_a_row_whose_picture_has_just_changed_is_not_kept(
@@ -130,7 +126,7 @@ def test_lines_that_are_no_rows_are_passed_over(done: Workplace, server: Loopbac
         rows_of(done).write_text(f"{whole}{line}\n")
         (done.results / ".ckpt" / "finished.json").unlink(missing_ok=True)
         again = done.run()
-        assert (again.code, server.count()) == (0, 12), (line, again)
+        assert (again.code, server.count()) == (0, 6), (line, again)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
@@ -143,7 +139,7 @@ def test_a_run_does_without_a_file_that_it_can_not_use(
     else:
         rows_of(done).mkdir()
     assert done.run().code == 0
-    assert server.count() == 12
+    assert server.count() == 6
 
 
 def test_steps_of_the_users_code_keep_no_row(workplace: Workplace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from typing import Any
 
 import PIL.Image
@@ -18,7 +19,7 @@ from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequ
 from dataflow_grounding.testing.answers import extracted
 from tests.support.workplace import LONG_AGO, Workplace, caption
 
-ROWS = 25
+ROWS = 20
 AT_WORK = 10  # rows, where two requests may be in flight
 
 
@@ -125,64 +126,66 @@ def test_a_record_in_memory_keeps_its_picture_while_it_is_at_work(
     assert 0 < max(kept) <= AT_WORK
 
 
-@pytest.mark.parametrize("orientation", [1, 6], ids=["sent as it is", "encoded"])
-def test_all_steps_of_a_record_are_shown_one_picture(
-    workplace: Workplace, server: LoopbackServer, orientation: int
-) -> None:
-    """Its file is replaced while the first step waits: the next run asks about the new one."""
-    place = workplace
-    place.picture(orientation=orientation)
-    os.utime(place.folder / "a.jpg", LONG_AGO)
-    place.rows([{"image_path": "a.jpg", "caption": "A red cup"}])
-    place.settings["vlm.openai.base_url"] = server.base_url
+def replaced_at(
+    number: int, place: Workplace, **picture: Any
+) -> Callable[[ReceivedRequest], float]:
+    """Latencies of 0 s; another file is moved to the picture's place before this request is
+    answered, and has its time, as `cp -p` leaves it.
+    """
 
-    def replaced(request: ReceivedRequest) -> float:
-        if request.index == 0:
-            place.picture("other.jpg", color="red", orientation=orientation)
+    def latency(request: ReceivedRequest) -> float:
+        if request.index == number:
+            place.picture("other.jpg", color="red", **picture)
             os.utime(place.folder / "other.jpg", LONG_AGO)
             (place.folder / "other.jpg").replace(place.folder / "a.jpg")
         return 0.0
 
-    server.latency = replaced
-    done = place.run()
+    return latency
+
+
+@pytest.fixture
+def one_row(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    workplace.rows([{"image_path": "a.jpg", "caption": "A red cup"}])
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    return workplace
+
+
+@pytest.mark.parametrize("orientation", [1, 6], ids=["sent as it is", "encoded"])
+@pytest.mark.parametrize("step", [0, 1])
+def test_all_steps_of_a_record_are_shown_one_picture(
+    one_row: Workplace, server: LoopbackServer, orientation: int, step: int
+) -> None:
+    """Its file is replaced while a step waits: the next run asks about the new one."""
+    one_row.picture(orientation=orientation)
+    os.utime(one_row.folder / "a.jpg", LONG_AGO)
+    server.latency = replaced_at(step, one_row, orientation=orientation)
+    done = one_row.run()
     assert (done.code, done.summary["notes"]) == (0, {"image_changed": 1}), done
     first, second = server.requests
     assert first.image_digests == second.image_digests
-    assert place.run().code == 0
-    later = server.requests[2:]
-    assert len({request.image_digests for request in later}) == 1
-    assert len(later) == 2
-    assert later[0].image_digests != first.image_digests
+    assert one_row.run().code == 0
+    third, fourth = server.requests[2:]
+    assert third.image_digests == fourth.image_digests != first.image_digests
 
 
 def test_what_a_row_is_noted_for_counts_once_though_it_is_done_again(
-    workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+    one_row: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its picture is replaced after its first step has noted something. The second step finds that
     out, as there is no room to keep the picture: then the row begins again.
     """
     monkeypatch.setattr(images, "MAX_KEPT_BYTES", 0)
-    place = workplace
-    place.picture(orientation=6)
-    os.utime(place.folder / "a.jpg", LONG_AGO)
-    place.rows([{"image_path": "a.jpg", "caption": "A red cup"}])
-    place.settings["vlm.openai.base_url"] = server.base_url
+    one_row.picture(orientation=6)
+    os.utime(one_row.folder / "a.jpg", LONG_AGO)
 
     def plate_for_a_cup(request: ReceivedRequest) -> Any:
         if request.task == "expression_extraction":
             return {**extracted("A red cup"), "expressions": [{"text": "a plate"}]}
         return EchoAnswers()(request)
 
-    def replaced(request: ReceivedRequest) -> float:
-        if request.index == 0:
-            place.picture("other.jpg", color="red", orientation=6)
-            os.utime(place.folder / "other.jpg", LONG_AGO)
-            (place.folder / "other.jpg").replace(place.folder / "a.jpg")
-        return 0.0
-
     server.answers = plate_for_a_cup
-    server.latency = replaced
-    done = place.run()
+    server.latency = replaced_at(0, one_row, orientation=6)
+    done = one_row.run()
     tasks = [request.task for request in server.requests]
     assert tasks == ["expression_extraction", "expression_extraction", "phrase_grounding"]
     notes = done.summary["notes"]

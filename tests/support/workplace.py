@@ -197,6 +197,12 @@ class Workplace(Place):
         """The store of replies."""
         return self.results / ".ckpt" / "replies.jsonl"
 
+    def forget_all_but_replies(self) -> None:
+        """Remove all files of the results but the store of replies."""
+        for path, _ in list(self.everything()):
+            if path != self.replies:
+                path.unlink()
+
     def files(self) -> Files:
         """The annotations and both step files."""
         found = left(self.results)

@@ -10,10 +10,13 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from dataflow_grounding.testing import LoopbackServer
 
 OF_LITELLM = {"x-litellm-version": "1.108.7", "x-litellm-attempted-fallbacks": "0"}
 
@@ -117,3 +120,15 @@ class Gateway:
         if not self.heeds:
             request.pop("seed", None)
         return json.dumps(request, sort_keys=True)
+
+
+@contextmanager
+def gateway_before(
+    answers: Any, *, kind: type[Gateway] = Gateway, faults: Any = (), **how: Any
+) -> Iterator[Gateway]:
+    """A gateway of these settings, and a model that answers so."""
+    with (
+        LoopbackServer(answers, faults=faults) as upstream,
+        kind(upstream.base_url, **how) as gateway,
+    ):
+        yield gateway
