@@ -1,4 +1,6 @@
-"""Ten refusals in a row: a plain question tells whether they are the endpoint's or the records'."""
+"""Refusals: no credit left, which stops an endpoint, and ten in a row, after which a plain question tells
+whether they are the endpoint's or the records'.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,70 @@ from collections.abc import Callable
 
 import pytest
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
+from dataflow_grounding._util.errors import NoCredit
+from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace
+
+NONE_LEFT: dict[str, tuple[int, dict[str, str]]] = {
+    "402": (402, {"message": "Insufficient credits"}),
+    "OpenAI": (429, {"message": "You exceeded it", "code": "insufficient_quota"}),
+    "billing": (400, {"message": "Billing hard limit", "code": "billing_hard_limit_reached"}),
+    "LiteLLM": (422, {"message": "You are over it", "type": "budget_exceeded", "code": "422"}),
+    "LiteLLM, by a hook": (422, {"message": "Budget has been exceeded! Max budget: 2.0"}),
+    "LiteLLM, of a deployment": (
+        429,
+        {"message": "No deployments available - crossed budget: Exceeded budget for deployment"},
+    ),
+    "LiteLLM, of an hour": (429, {"message": "ExceededBudget: Key over 1h budget"}),
+    "OpenRouter": (403, {"message": "Key limit exceeded (total limit). Manage it using"}),
+    "DashScope": (400, {"message": "Access denied", "code": "Arrearage"}),
+}
+FEWER = "This request requires more credits, or fewer max_tokens. You can only afford 87"
+
+
+@pytest.mark.parametrize(("status", "error"), NONE_LEFT.values(), ids=NONE_LEFT)
+def test_it_is_understood_however_it_is_said(status: int, error: dict[str, str]) -> None:
+    told = error_of(status, {}, json.dumps({"error": error}).encode(), where="here")
+    assert isinstance(told, NoCredit)
+    assert told.certain
+    assert error["message"] in str(told)
+
+
+def test_one_refusal_stops_the_run_and_after_a_top_up_it_goes_on(workplace: Workplace) -> None:
+    workplace.many(12)
+    with endpoint_of(workplace, faults=on(Fault(402, "No credit."), indexes=[9])) as server:
+        done = workplace.run()
+        assert done.code == 3, done
+        assert "Top up the account, and run again to go on" in done.err
+        assert server.received <= 9 + 8
+        assert not workplace.failures()
+        again = workplace.run()
+        assert (again.code, again.summary["done"], server.paid) == (0, 12, 24), again
+
+
+def test_one_request_that_is_too_dear_fails_its_record_until_the_next_run(
+    workplace: Workplace,
+) -> None:
+    workplace.many(12)
+    with endpoint_of(workplace, faults=on(Fault(402, FEWER), indexes=[9])) as server:
+        done = workplace.run()
+        assert (done.code, done.summary["failed"]) == (1, 1), done
+        [failure] = workplace.failures()
+        assert (failure["kind"], failure["retry"]) == ("no_credit", True)
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 12), again
+        assert server.paid == 24
+
+
+def test_two_such_in_a_row_mean_that_no_credit_is_left(workplace: Workplace) -> None:
+    workplace.many(12)
+    with endpoint_of(workplace, faults=on(Fault(402, FEWER), indexes=range(9, 1000))):
+        assert workplace.run().code == 3
+        assert not workplace.failures()
+
 
 FILTERED = "Your request was flagged by our content policy."
 PLAIN = "the blue rectangle"
@@ -30,22 +92,18 @@ def about(numbers: range) -> Callable[[ReceivedRequest], bool]:
     return lambda request: any(text in request.text for text in texts)
 
 
-ALL_REFUSED = [
-    (400, "this month's allowance is spent"),
-    (422, "quota: 25 of 25 used"),
-    (403, FILTERED),  # a content filter that takes nothing
-]
+ALL_REFUSED = [(400, "allowance is spent"), (403, FILTERED)]  # FILTERED: a filter takes nothing
 
 
 def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
     workplace: Workplace,
 ) -> None:
-    """Three times, each after 10 further answers; then one that takes all does the rest."""
-    workplace.many(30)
+    """Twice, each after 10 further answers; then one that takes all does the rest."""
+    workplace.many(24)
     for status, message in ALL_REFUSED:
         rule = on(refusal(status, message), indexes=range(10, 10_000))
-        with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
-            done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        with endpoint_of(workplace, faults=rule, latency=0.02) as server:
+            done = workplace.run()
             assert done.code == 4, done
             assert message in done.err
             assert "requests in a row were refused, and so was a plain question" in done.err
@@ -53,10 +111,10 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
             assert server.received <= 10 + 10 + 8 + 8
             assert server.paid == 10
             assert not workplace.failures()
-    with LoopbackServer(EchoAnswers()) as server:
-        again = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert (again.code, again.summary["done"]) == (0, 30), again
-        assert server.paid == 60 - 10 * len(ALL_REFUSED)
+    with endpoint_of(workplace) as server:
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 24), again
+        assert server.paid == 48 - 10 * len(ALL_REFUSED)
 
 
 def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
@@ -128,15 +186,12 @@ def test_without_an_answer_the_tenth_refusal_and_a_plain_one_stop_the_run(
 
 
 def test_of_several_endpoints_one_that_refuses_all_is_passed_over(workplace: Workplace) -> None:
-    workplace.many(40)
+    workplace.many(24)
     rule = on(refusal(400, "allowance is spent"), indexes=range(10, 10_000))
-    with (
-        LoopbackServer(EchoAnswers(), faults=rule, latency=0.01) as poor,
-        LoopbackServer(EchoAnswers(), latency=0.01) as rich,
-    ):
+    with LoopbackServer(faults=rule, latency=0.01) as poor, LoopbackServer(latency=0.01) as rich:
         del workplace.settings["vlm.openai.base_url"]
         workplace.settings["vlm.openai.endpoints"] = [poor.base_url, rich.base_url]
         done = workplace.run()
         again = workplace.run()
     assert done.code in (0, 1), done
-    assert (again.code, again.summary["done"]) == (0, 40), again
+    assert (again.code, again.summary["done"]) == (0, 24), again
