@@ -15,17 +15,21 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import FileStorage, Pipeline, Serving
-from dataflow_grounding._util.errors import (
-    OperatorFailed,
-    SuspectBoxes,
-    UnreadableReply,
-)
+from dataflow_grounding._util.errors import OperatorFailed, SuspectBoxes, UnreadableReply
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply, Usage
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.testing import (
+    Answer,
+    CannedAnswers,
+    EchoAnswers,
+    LoopbackServer,
+    Takes,
+    faults,
+    on,
+)
 from dataflow_grounding.testing.faults import FaultRule
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.endpoint import endpoint_of
@@ -61,23 +65,20 @@ def x_of(reply: str) -> tuple[Any, list[Note]]:
 
 # --- a reader that takes too much for granted
 
-CLUMSY: list[tuple[str, Read, str, str]] = [
-    ("a missing key", x_of, '{"y": 1}', "reading it raised KeyError: 'x'."),
-    (
-        "nothing to say",
-        lambda reply: (_raise(ValueError()), []),
-        "x",
-        "reading it raised ValueError.",
-    ),
-]
 
+def raising(error: BaseException) -> Read:
+    def read(reply: str) -> None:
+        raise error
 
-def _raise(error: BaseException) -> None:
-    raise error
+    return read
 
 
 @pytest.mark.parametrize(
-    ("read", "reply", "message"), [c[1:] for c in CLUMSY], ids=[c[0] for c in CLUMSY]
+    ("read", "reply", "message"),
+    [
+        pytest.param(x_of, '{"y": 1}', "reading it raised KeyError: 'x'.", id="a missing key"),
+        pytest.param(raising(ValueError()), "x", "reading it raised ValueError.", id="no words"),
+    ],
 )
 def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     row: dict[str, Any], read: Read, reply: str, message: str
@@ -85,12 +86,9 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     serving = Saying(reply)
     with pytest.raises(UnreadableReply) as caught:
         Question(serving, read)(row)
-    assert str(caught.value) == message
-    assert (caught.value.kind, caught.value.attempts, caught.value.reply) == (
-        "unreadable_reply",
-        3,
-        reply,
-    )
+    error = caught.value
+    assert str(error) == message
+    assert (error.kind, error.attempts, error.reply) == ("unreadable_reply", 3, reply)
     assert len(serving.asked) == 3
 
 
@@ -132,7 +130,7 @@ def test_tokens_may_be_counted_in_numbers_that_json_has_not(
 
 def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
     with pytest.raises(UnreadableReply) as caught:
-        Question(Saying("x"), lambda reply: _raise(ValueError("no\nroom " * 500)))(row)
+        Question(Saying("x"), raising(ValueError("no\nroom " * 500)))(row)
     assert len(str(caught.value)) < 260
     assert "\n" not in str(caught.value)
 
@@ -149,10 +147,10 @@ def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
 def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, Any]) -> None:
     serving = Saying("x")
     with pytest.raises(SuspectBoxes, match="the order"):
-        Question(serving, lambda reply: _raise(SuspectBoxes("the order")))(row)
+        Question(serving, raising(SuspectBoxes("the order")))(row)
     assert len(serving.asked) == 1
     with pytest.raises(KeyboardInterrupt):
-        Question(serving, lambda reply: _raise(KeyboardInterrupt()))(row)
+        Question(serving, raising(KeyboardInterrupt()))(row)
 
 
 @pytest.mark.parametrize("answer", [5, "ab", (1, 2), ("x", Note("a", "b"))], ids=repr)
@@ -223,9 +221,8 @@ def test_how_cool(row: dict[str, Any], usual: float | None, sent: list[float | N
 
 
 def test_an_unreadable_reply_is_not_asked_for_cooler(row: dict[str, Any]) -> None:
-    with LoopbackServer(
-        lambda request: "{}", faults=[on(faults.truncated(), indexes=[1])]
-    ) as server:
+    rule = on(faults.truncated(), indexes=[1])
+    with LoopbackServer(lambda request: "{}", faults=rule) as server:
         with pytest.raises(UnreadableReply):
             Question(OpenAIServing(server.base_url, "loopback"), x_of)(row)
         assert temperatures(server) == [0.7, 0.7, 0.2]
@@ -235,13 +232,10 @@ def test_a_model_that_takes_no_temperature_but_its_own_is_asked_again_at_that(
     row: dict[str, Any],
 ) -> None:
     rule = cut(2, where=lambda request: request.settings["temperature"] == 1)
-    with LoopbackServer(
-        lambda request: '{"x": 5}', faults=[rule], takes=Takes(temperature=False)
-    ) as server:
-        assert (
-            Question(OpenAIServing(server.base_url, "loopback", temperature=1.0), x_of)(row)["x"]
-            == 5
-        )
+    answers = CannedAnswers('{"x": 5}')
+    with LoopbackServer(answers, faults=rule, takes=Takes(temperature=False)) as server:
+        serving = OpenAIServing(server.base_url, "loopback", temperature=1.0)
+        assert Question(serving, x_of)(row)["x"] == 5
         assert temperatures(server) == [1.0, 0.5, 1.0, 0.25, 1.0]
 
 
@@ -260,14 +254,6 @@ def looping(request: ReceivedRequest) -> Answer | dict[str, Any]:
     )
 
 
-def names(place: Workplace, *captions: str) -> None:
-    place.picture()
-    place.rows(
-        {"image_path": "a.jpg", "image_id": f"r{n}", "caption": text}
-        for n, text in enumerate(captions)
-    )
-
-
 def sizes(server: LoopbackServer) -> list[int]:
     return [len(r.input["phrases"]) for r in server.requests if r.task == "phrase_grounding"]
 
@@ -275,9 +261,14 @@ def sizes(server: LoopbackServer) -> list[int]:
 def test_a_phrase_that_always_loops_fails_its_record_and_none_of_its_boxes_is_kept(
     workplace: Workplace,
 ) -> None:
-    names(workplace, "Alpha Beta Gamma Delta", "Epsilon Zeta")
-    with LoopbackServer(looping) as server:
-        workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+    captions = {"r0": "Alpha Beta Gamma Delta", "r1": "Epsilon Zeta"}
+    picture = workplace.picture()
+    workplace.rows(
+        {"image_path": picture, "image_id": name, "caption": text}
+        for name, text in captions.items()
+    )
+    workplace.settings["workflow.max_workers"] = 1
+    with endpoint_of(workplace, looping) as server:
         assert workplace.run().code == 1
         # four phrases, two, Alpha, then Beta three times; and the other record's two
         assert sorted(sizes(server)) == sorted([4, 2, 1, 1, 1, 1, 2])

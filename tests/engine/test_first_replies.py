@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, OpenAIServing, Pipeline
+from dataflow_grounding import FileStorage, Pipeline, Serving
 from dataflow_grounding._util.errors import SuspectReply, TruncatedReply, UnreadableReply
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.replies import Note
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
-from dataflow_grounding.testing.dialects import Answer
-from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import Answer, Fault, on
+from tests.support.endpoint import endpoint_of
 from tests.support.question import Question
-from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace, rows_of
+
+pytestmark = pytest.mark.slow
 
 READ = "yes"
 REFUSED = "no"
@@ -51,60 +53,58 @@ class OneStep(Pipeline):
         self.question.run(self.storage.step())
 
 
-@dataclass
-class Runs:
-    """Rows, and runs over them against a server that answers each first try as it is told to.
+@dataclass(eq=False)
+class Runs(Serving):
+    """Rows, and runs over them by a model that answers each first try as it is told to.
 
     Second tries get the same, or READ where the model is `docile`.
     """
 
     folder: Path
     first: list[str] = field(default_factory=list)
-    tasks: list[str] = field(default_factory=list)
+    of_tasks: list[str] = field(default_factory=list)
     docile: bool = False
     sent: list[int] = field(default_factory=list)
     summary: Summary = field(default_factory=Summary)
     not_counted: set[int] = field(default_factory=set)
 
+    model = "told"
+    max_workers = 1
+
     def add(self, replies: Sequence[str], task: str = "mine") -> None:
-        if task not in self.tasks:
+        if task not in self.of_tasks:
             # one that is read, and isn't counted: a task of which nothing is read ends the run
             self.not_counted.add(len(self.first))
             replies = [READ, *replies]
         self.first += replies
-        self.tasks += [task] * len(replies)
+        self.of_tasks += [task] * len(replies)
 
-    def answer(self, request: ReceivedRequest) -> Answer:
+    async def answer(self, request: Request[Any]) -> str:
         found = re.search(r"of r(\d+)\.", request.text)
         assert found
         number = int(found[1])
         if number not in self.not_counted:
             self.sent.append(number)
         is_first_try = "earlier reply" not in request.text
-        return Answer(READ if self.docile and not is_first_try else self.first[number])
+        return READ if self.docile and not is_first_try else self.first[number]
 
     def run(self, options: RunOptions = RUN, read: Read = by_rule) -> int:
-        """Run over all rows, one request at a time; return how many requests that took."""
+        """Run over all rows; return how many requests that took."""
         self.sent.clear()
         picture = str(self.folder / "a.png")
         Image.new("RGB", (64, 48), "navy").save(picture)
         lines = [
             json.dumps({"image_path": picture, "question": f"Say something of r{n}.", "task": task})
-            for n, task in enumerate(self.tasks)
+            for n, task in enumerate(self.of_tasks)
         ]
         (self.folder / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        with LoopbackServer(self.answer) as server:
-            serving = OpenAIServing(server.base_url, "m", max_workers=1)
-            storage = FileStorage(str(self.folder / "in.jsonl"), str(self.folder / "out"))
-            self.summary = OneStep(storage, Question(serving, read)).run(options=options)
+        storage = FileStorage(str(self.folder / "in.jsonl"), str(self.folder / "out"))
+        self.summary = OneStep(storage, Question(self, read)).run(options=options)
         return len(self.sent)
 
     def failures(self) -> list[dict[str, Any]]:
         [path] = (self.folder / "out").rglob("*failures.jsonl")
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-    def times_asked(self, number: int) -> int:
-        return self.sent.count(number)
+        return rows_of(path)
 
 
 @pytest.fixture
@@ -115,17 +115,29 @@ def runs(tmp_path: Path) -> Runs:
 # --- what it costs
 
 
-@pytest.mark.slow
-def test_where_second_replies_can_be_read_a_refused_one_is_always_asked_for_again(
-    runs: Runs,
+COSTS: dict[str, tuple[list[list[str]], int]] = {
+    "exactly half is not most": ([[REFUSED, READ] * 15], 45),
+    "what is cut off or suspect is asked for again": ([["cut off"] * 12, ["odd boxes"] * 12], 48),
+    "each task has its own rule": ([[REFUSED] * 20, [REFUSED] * 5], 20 + 10 + 5 + 5),
+}
+
+
+@pytest.mark.parametrize(("replies", "requests"), COSTS.values(), ids=COSTS)
+def test_a_refused_one_is_asked_for_again_unless_one_rule_refuses_most(
+    runs: Runs, replies: list[list[str]], requests: int
 ) -> None:
+    for number, of_task in enumerate(replies):
+        runs.add(of_task, f"task {number}")
+    assert runs.run() == requests
+
+
+def test_where_second_replies_can_be_read_it_is_always_asked_for_again(runs: Runs) -> None:
     runs.docile = True
     runs.add([REFUSED] * 25)
     assert runs.run() == 50
     assert runs.failures() == []
 
 
-@pytest.mark.slow
 def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
     runs.add([REFUSED, REFUSED, READ] * 10)
     # 11 of the first 16 are refused; the first 10 of these are tried twice
@@ -134,13 +146,6 @@ def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
     assert runs.run() == 0
 
 
-@pytest.mark.slow
-def test_exactly_half_is_not_most(runs: Runs) -> None:
-    runs.add([REFUSED, READ] * 15)
-    assert runs.run() == 45
-
-
-@pytest.mark.slow
 def test_refusals_by_several_rules_are_asked_again_and_counted_by_rule(runs: Runs) -> None:
     runs.add([*["red", "green"] * 12, "red"])
     assert runs.run() == 50
@@ -150,7 +155,6 @@ def test_refusals_by_several_rules_are_asked_again_and_counted_by_rule(runs: Run
     assert "98% of replies could not be read as asked (most: red)" in str(runs.summary)
 
 
-@pytest.mark.slow
 def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
     def read(reply: str) -> tuple[Any, list[Note]]:
         if reply != READ:
@@ -163,24 +167,9 @@ def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
     assert runs.run(read=read) == 20 + 10 + 20 + 20
 
 
-@pytest.mark.slow
-def test_replies_that_are_cut_off_or_suspect_are_asked_for_again(runs: Runs) -> None:
-    runs.add(["cut off"] * 12)
-    runs.add(["odd boxes"] * 12, "another")
-    assert runs.run() == 48
-
-
 # --- when the rule holds
 
 
-@pytest.mark.slow
-def test_each_task_has_its_own_rule(runs: Runs) -> None:
-    runs.add([REFUSED] * 20)
-    runs.add([REFUSED] * 5, "another")
-    assert runs.run() == 20 + 10 + 5 + 5
-
-
-@pytest.mark.slow
 def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
     runs.add([READ] * 9)
@@ -188,19 +177,23 @@ def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
     runs.add([READ] * 9)
     runs.add([REFUSED])  # 3 of the last 20
     assert runs.run() == 40 + 10 + 1
-    assert (runs.times_asked(30), runs.times_asked(40)) == (1, 2)
+    assert (runs.sent.count(30), runs.sent.count(40)) == (1, 2)
 
 
-@pytest.mark.slow
-def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(runs: Runs) -> None:
+def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs.add([REFUSED] * 20)
     assert runs.run() == 30
+    assert len(early_lines(capsys.readouterr().err)) == 1
+    runs.add([READ])
+    assert runs.run() == 1
+    assert early_lines(capsys.readouterr().err) == [], "it isn't told of stored ones again"
     runs.add([REFUSED] * 5)
     assert runs.run() == 5
     assert runs.run() == 0
 
 
-@pytest.mark.slow
 def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) -> None:
     """Nothing was given up: the run was killed, or was told to try once."""
     runs.docile = True
@@ -210,7 +203,6 @@ def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) 
     assert runs.failures() == []
 
 
-@pytest.mark.slow
 def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
     assert runs.run() == 30
@@ -227,21 +219,16 @@ def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> 
 # --- a reader that has become better
 
 
-@pytest.mark.slow
 def test_stored_replies_that_an_earlier_reader_refused_are_read_without_a_request(
     runs: Runs,
 ) -> None:
-    def read_all(reply: str) -> tuple[Any, list[Note]]:
-        return reply, []
-
     runs.add([REFUSED] * 20)
     assert runs.run() == 30
     assert len(runs.failures()) == 20
-    assert runs.run(read=read_all) == 0
+    assert runs.run(read=lambda reply: (reply, [])) == 0
     assert runs.failures() == []
 
 
-@pytest.mark.slow
 def test_a_reply_that_another_rule_refuses_is_asked_for_again(runs: Runs) -> None:
     def read_by_another_rule(reply: str) -> tuple[Any, list[Note]]:
         if reply != READ:
@@ -263,7 +250,6 @@ def early_lines(said: str) -> list[str]:
     return [line for line in said.splitlines() if "of the first" in line]
 
 
-@pytest.mark.slow
 def test_a_run_says_at_once_which_rule_refuses_its_replies(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,7 +261,6 @@ def test_a_run_says_at_once_which_rule_refuses_its_replies(
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "replies",
     [
@@ -293,27 +278,13 @@ def test_what_is_less_is_not_said(
     assert early_lines(capsys.readouterr().err) == []
 
 
-@pytest.mark.slow
-def test_stored_replies_are_not_told_of_again(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """All replies that are read again are of failed records."""
-    runs.add([REFUSED] * 20)
-    runs.run()
-    assert len(early_lines(capsys.readouterr().err)) == 1
-    runs.add([READ])
-    assert runs.run() == 1
-    assert early_lines(capsys.readouterr().err) == []
-
-
 def test_the_reply_is_shown_in_one_line_and_without_keys(workplace: Workplace) -> None:
-    workplace.many(20)
+    workplace.many(12)
     secret = "sk-3141592653589793"
+    workplace.settings["vlm.openai.api_key"] = secret
     said = Fault(change=lambda answer: Answer(f"Your key\nis {secret}.\x07 " + "more " * 99))
-    rule = on(said, task="phrase_grounding")
-    with LoopbackServer(faults=[rule]) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
-        done = workplace.run(**settings)
+    with endpoint_of(workplace, faults=on(said, task="phrase_grounding")):
+        done = workplace.run()
     assert len(early_lines(done.err)) == 1, done
     [line] = early_lines(done.err)
     assert line.startswith("Warning: 5 of the first 5 replies to phrase_grounding were refused: ")

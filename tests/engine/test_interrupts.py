@@ -65,7 +65,7 @@ sys.exit()
 
 def later(request: ReceivedRequest) -> float:
     """All but the first answers take so long that an interrupt comes meanwhile."""
-    return 0.7 if request.index >= 10 else 0.0
+    return 0.4 if request.index >= 10 else 0.0
 
 
 @pytest.fixture
@@ -124,16 +124,11 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
             for code in NOTEBOOK.values()
         ]
         notebook = nbformat.v4.new_notebook(cells=cells)
-        notebook.metadata["kernelspec"] = {
-            "name": "python3",
-            "display_name": "",
-            "language": "python",
-        }
+        kernel = {"name": "python3", "display_name": "", "language": "python"}
+        notebook.metadata["kernelspec"] = kernel
+        there = {"metadata": {"path": str(folder)}}
         client = nbclient.NotebookClient(
-            notebook,
-            timeout=HANGING,
-            allow_errors=True,
-            resources={"metadata": {"path": str(folder)}},
+            notebook, timeout=HANGING, allow_errors=True, resources=there
         )
 
         def interrupt() -> None:  # once: a second one ends it without a word
@@ -150,10 +145,8 @@ def test_an_interrupted_cell_of_a_notebook_has_ended_and_can_be_run_again(
     assert finished(folder) == COUNT
 
 
-def test_a_cancelled_task_ends_a_call_in_memory(tmp_path: Path) -> None:
-    """The run is in a thread of its own while the loop that called it stands still: there is
-    nothing that goes on after it.
-    """
+def test_a_cancelled_task_ends_a_call_in_memory(folder: Path) -> None:
+    """The run is in a thread of its own while the loop that called it stands still."""
     script = """
 import asyncio, sys
 from dataflow_grounding import OpenAIServing, PhraseGrounder
@@ -169,11 +162,8 @@ except KeyboardInterrupt:
     print("interrupted")
 sys.exit()
 """
-    from PIL import Image
-
-    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
     with LoopbackServer(latency=later) as server:
-        running = Forked([], tmp_path, first=script.format(url=server.base_url))
+        running = Forked([], folder, first=script.format(url=server.base_url))
         wait_until(lambda: server.count() > 10, running)
         running.send_signal(signal.SIGINT)
         stopped = ended(running)

@@ -123,7 +123,7 @@ def test_a_line_of_columns_is_no_record(
     workplace.input = workplace.folder / "rows.csv"
     workplace.input.write_text("\n".join(lines) + end)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.1)
-    with LoopbackServer(latency=0.3) as server:
+    with LoopbackServer(latency=0.15) as server:
         arguments = workplace.arguments(
             **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
         )

@@ -6,8 +6,6 @@ import errno
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,19 +16,20 @@ import pytest
 from dataflow_grounding._util.errors import FolderTaken, InputError, TakenOver
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import check_held, only_run
+from tests.support.forking import Forked
 from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY
 
 HOLDER = """
 import os, sys, time
 from dataflow_grounding.engine.run_lock import only_run
-with only_run(sys.argv[1]):
-    fork = os.fork() if sys.argv[2] else None
-    if fork == 0 and sys.argv[2] == "a fork stays":
+how = {how!r}
+with only_run({folder!r}):
+    fork = os.fork() if how else None
+    if fork == 0 and how == "a fork stays":
         time.sleep(600)
     if fork == 0:
-        sys.exit()
-    if sys.argv[2] == "a fork ends":
+        os._exit(0)
+    if how == "a fork ends":
         os.waitpid(fork, 0)
     print(fork, flush=True)
     time.sleep(600)
@@ -54,13 +53,8 @@ def touched(folder: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(folder, "lock.touched")
 
 
-def holder(folder: str, how: str = "") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", HOLDER, folder, how],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
+def holder(folder: str, how: str = "") -> Forked:
+    return Forked([], first=HOLDER.format(folder=folder, how=how))
 
 
 def is_free(folder: str) -> bool:
@@ -80,7 +74,7 @@ def aged(path: Path, seconds: float) -> None:
 def test_a_second_process_is_refused_until_the_first_is_killed_whenever_that_is(
     folder: str,
 ) -> None:
-    for moment in (0.0, 0.1, 0.2, 0.4):  # also before it has begun
+    for moment in (0.0, 0.01, 0.02, 0.05):  # also before it has begun
         first = holder(folder)
         time.sleep(moment)
         is_free(folder)
@@ -88,7 +82,6 @@ def test_a_second_process_is_refused_until_the_first_is_killed_whenever_that_is(
         first.communicate()
         assert is_free(folder)
     first = holder(folder)
-    assert first.stdout
     assert first.stdout.readline()
     with pytest.raises(FolderTaken, match="another run is working in"), only_run(folder):
         pass
@@ -99,7 +92,6 @@ def test_a_second_process_is_refused_until_the_first_is_killed_whenever_that_is(
 @pytest.mark.slow
 def test_a_fork_that_outlives_the_run_keeps_nobody_out(folder: str) -> None:
     first = holder(folder, "a fork stays")
-    assert first.stdout
     fork = int(first.stdout.readline())
     assert not is_free(folder)
     first.kill()
@@ -113,7 +105,6 @@ def test_a_fork_that_outlives_the_run_keeps_nobody_out(folder: str) -> None:
 @pytest.mark.slow
 def test_a_fork_that_ends_frees_nothing(folder: str) -> None:
     first = holder(folder, "a fork ends")
-    assert first.stdout
     assert first.stdout.readline()
     assert not is_free(folder)
     first.kill()

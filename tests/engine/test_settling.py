@@ -29,6 +29,8 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.workplace import Workplace
 
+QUIET = RunOptions(progress=False)
+
 
 def blind(request: ReceivedRequest) -> dict[str, Any]:
     """A model that finds no rectangle, so that its format can't be settled."""
@@ -36,8 +38,12 @@ def blind(request: ReceivedRequest) -> dict[str, Any]:
 
 
 class TwoSteps(Pipeline):
-    def __init__(self, path: Path, server: LoopbackServer) -> None:
-        self.storage = FileStorage(str(path), str(path.parent / "cache"))
+    """Over one row."""
+
+    def __init__(self, folder: Path, server: LoopbackServer, row: dict[str, Any]) -> None:
+        path = folder / "in.jsonl"
+        path.write_text(json.dumps(row) + "\n")
+        self.storage = FileStorage(str(path), str(folder / "cache"))
         serving = OpenAIServing(server.base_url, "odd")
         self.extractor, self.grounder = ExpressionExtractor(serving), PhraseGrounder(serving)
 
@@ -49,8 +55,8 @@ class TwoSteps(Pipeline):
 class AfterAnIdleStep(TwoSteps):
     """Its first step has no region to ask about."""
 
-    def __init__(self, path: Path, server: LoopbackServer) -> None:
-        super().__init__(path, server)
+    def __init__(self, folder: Path, server: LoopbackServer, row: dict[str, Any]) -> None:
+        super().__init__(folder, server, row)
         self.captioner = RegionCaptioner(self.grounder.serving)
 
     def forward(self) -> None:
@@ -59,10 +65,9 @@ class AfterAnIdleStep(TwoSteps):
 
 
 @pytest.fixture
-def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def picture(tmp_path: Path) -> str:
     from PIL import Image
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache_home"))
     Image.new("RGB", (640, 480), "navy").save(tmp_path / "a.jpg")
     return str(tmp_path / "a.jpg")
 
@@ -75,19 +80,18 @@ def tasks(server: LoopbackServer) -> Counter[str]:
 def test_a_script_settles_the_format_before_its_first_step_is_paid_for(
     tmp_path: Path, picture: str
 ) -> None:
-    (tmp_path / "in.jsonl").write_text(
-        json.dumps({"image_path": picture, "caption": "A dog runs."}) + "\n"
-    )
+    row = {"image_path": picture, "caption": "A dog runs."}
     with LoopbackServer(blind) as server:
         with pytest.raises(SpecError, match="can't tell how 'odd' writes boxes"):
-            TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False))
+            TwoSteps(tmp_path, server, row).run(options=QUIET)
         assert tasks(server) == {"phrase_grounding": 1}
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        done = TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False))
-        assert done.exit_code == 0
-        assert tasks(server) == {"phrase_grounding": 4 + 1 + 1, "expression_extraction": 1}, (
-            "calibrated, checked, asked"
-        )
+        assert TwoSteps(tmp_path, server, row).run(options=QUIET).exit_code == 0
+        calibrated, checked, asked = 4, 1, 1
+        assert tasks(server) == {
+            "phrase_grounding": calibrated + checked + asked,
+            "expression_extraction": 1,
+        }
 
 
 @pytest.mark.slow
@@ -96,9 +100,8 @@ def test_the_format_is_settled_before_the_first_step_that_asks(
     tmp_path: Path, picture: str, is_compiled: bool
 ) -> None:
     row = {"image": picture, "image_path": picture, "regions": [], "caption": "A dog runs."}
-    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
     with LoopbackServer(blind) as server:
-        pipeline = AfterAnIdleStep(tmp_path / "in.jsonl", server)
+        pipeline = AfterAnIdleStep(tmp_path, server, row)
         if is_compiled:
             pipeline.compile()
         with pytest.raises(SpecError, match="can't tell how 'odd' writes boxes"):
@@ -109,10 +112,7 @@ def test_the_format_is_settled_before_the_first_step_that_asks(
 def test_probes_are_paid_for_once_though_the_run_is_tried_again(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer(blind) as server:
-        settings = {
-            "vlm.openai.base_url": server.base_url,
-            "vlm.box_format": "auto",
-        }
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"}
         first, second = workplace.run(**settings), workplace.run(**settings)
         assert (first.code, second.code) == (2, 2), first
         assert tasks(server) == {"phrase_grounding": 1}, "one probe, and nothing of step 0"
@@ -131,13 +131,8 @@ def test_where_nothing_would_be_asked_nothing_is_sent(tmp_path: Path, picture: s
             assert [place for place, _ in operator(rows).failures] == [1, 2]
         assert BoxRefiner(serving)({"image_path": picture, "expressions": large})["expressions"]
         assert RegionCaptioner(serving)({"image": picture, "regions": []})["region_captions"] == []
-        (tmp_path / "in.jsonl").write_text(
-            json.dumps({"image_path": picture, "caption": ""}) + "\n"
-        )
-        assert (
-            TwoSteps(tmp_path / "in.jsonl", server).run(options=RunOptions(progress=False)).failed
-            == 1
-        )
+        pipeline = TwoSteps(tmp_path, server, {"image_path": picture, "caption": ""})
+        assert pipeline.run(options=QUIET).failed == 1
         assert server.count() == 0
 
 

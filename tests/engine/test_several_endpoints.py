@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
 from dataflow_grounding._util.errors import RateLimited, SpecError
-from dataflow_grounding.engine._endpoints import Endpoint, Endpoints
+from dataflow_grounding.engine._endpoints import Endpoints
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.testing import (
     CannedAnswers,
@@ -26,9 +25,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
-from tests.support.forking import Forked
-from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, Workplace
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -56,17 +53,14 @@ def address_of(one: str | LoopbackServer) -> str:
 
 def test_requests_go_by_weight(workplace: Workplace, servers: list[LoopbackServer]) -> None:
     light, heavy, _ = servers
-    workplace.many(40)
-    endpoints = [
-        {"base_url": light.base_url, "weight": 1},
-        {"base_url": heavy.base_url, "weight": 3},
-    ]
+    workplace.many(30)
+    endpoints = [{"base_url": light.base_url}, {"base_url": heavy.base_url, "weight": 3}]
     done = several(workplace, *endpoints).run(**{"workflow.max_workers": 1})
     assert done.code == 0, done
-    assert light.paid + heavy.paid == 80
-    # 20 where each request is drawn by weight, 40 where by chance alone; and fewer where one's first
+    assert light.paid + heavy.paid == 60
+    # 15 where each request is drawn by weight, 30 where by chance alone; and fewer where one's first
     # answer comes late, as on a busy machine: until then it is asked one request at a time.
-    assert 2 <= light.paid <= 30
+    assert 2 <= light.paid <= 23
     assert max(light.max_in_flight, heavy.max_in_flight) == 1
     assert workplace.run_json()["endpoint"] == f"{light.base_url} + {heavy.base_url}"
 
@@ -112,8 +106,7 @@ BROKEN = [
     # tried again after 1 s, 2 s, 4 s, …
     ("server errors", {"faults": on(faults.server_error())}, 9, "500"),
     ("answers to nothing", {"faults": on(faults.slow(30))}, 7, "did not answer within 2 s"),
-    ("another model", {"models": ["other"]}, 9, "404"),
-    ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 7, "429"),
+    ("a used-up quota", {"faults": on(faults.too_many_requests(90_000))}, 7, ""),
     ("no credit", {"faults": on(Fault(402, "No credit."))}, 7, "402"),
 ]
 
@@ -129,23 +122,27 @@ def test_one_that_is_no_use(
     said: str,
 ) -> None:
     timeout = 2 if "did not answer" in said else 60
-    workplace.many(20)
+    workplace.many(12)
     with LoopbackServer(**settings) as broken:
         endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-key9371"}, servers[0]]
         done = several(workplace, *endpoints, **{"vlm.openai.timeout": timeout}).run()
         assert done.code == 0, done
         assert broken.received <= most
-    assert servers[0].paid >= 40
-    assert servers[0].paid == 40 or timeout < 60  # a busy machine may be as slow as that
-    assert said in done.err or said == "429"
+    assert servers[0].paid >= 24
+    assert servers[0].paid == 24 or timeout < 60  # a busy machine may be as slow as that
+    assert said in done.err
     assert "key9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
 
 
-def test_two_at_once_find_room_at_two() -> None:
-    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (8, 9)]
+def two_endpoints() -> Endpoints:
+    """They are in this process alone: nothing listens there."""
+    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
+    return Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
 
+
+def test_two_at_once_find_room_at_two() -> None:
     async def taken() -> None:
-        endpoints = Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
+        endpoints = two_endpoints()
         for number in range(20):  # each endpoint takes one until it has answered
             both = [endpoints.acquire((number, part), [], None) for part in range(2)]
             for place, _ in await asyncio.wait_for(asyncio.gather(*both), 120):
@@ -155,65 +152,47 @@ def test_two_at_once_find_room_at_two() -> None:
 
 
 def test_none_waits_only_where_nobody_is_let_in() -> None:
-    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
-
-    async def taken() -> Endpoint:
-        endpoints = Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
+    async def is_taken() -> bool:
+        endpoints = two_endpoints()
         one, other = endpoints.all
         other.share.take()
         waiting = asyncio.ensure_future(endpoints.acquire((0,), [one], None))
         await asyncio.sleep(0.1)  # by now it waits at the other, as it failed at this one
         other.rest(RateLimited("busy", retry_after=60.0))
-        return (await asyncio.wait_for(waiting, 120))[0]
+        return (await asyncio.wait_for(waiting, 120))[0] is one
 
-    assert asyncio.run(taken()).serving is servings[0]
+    assert asyncio.run(is_taken())
 
 
 def test_one_that_stays_dead_is_passed_over_for_days() -> None:
-    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
-
-    async def passed_over() -> Endpoint:
-        dead = Endpoints(SeveralEndpoints(servings), RunOptions(), 1).all[0]
+    async def is_passed_over() -> bool:
+        dead = two_endpoints().all[0]
         for _ in range(1100):  # a rest of a minute each
             dead.rest(RateLimited("busy"))
-        return dead
+        return dead.resting
 
-    assert asyncio.run(passed_over()).resting
-
-
-SERVER_OF_ITS_OWN = """
-import sys
-from dataflow_grounding.testing.__main__ import main
-sys.argv[1:] = ["--latency", "0.1"]
-main()
-"""
+    assert asyncio.run(is_passed_over())
 
 
 def test_one_that_dies_and_one_that_comes_back(
     workplace: Workplace, servers: list[LoopbackServer]
 ) -> None:
-    stays, away, _ = servers
-    dies = Forked([], first=SERVER_OF_ITS_OWN)
-    try:
-        first = dies.stdout.readline()
-        address = next(word for word in first.split() if word.startswith("http"))
-        stays.latency = away.latency = 0.1
-        workplace.many(200)
-        running = several(workplace, stays, address.rstrip("/"), away).start(
-            **{"workflow.max_workers": 12}
-        )
-        wait_until(lambda: stays.paid > 20)
-        dies.kill()
-        away.refuse_connections(0.7)
-        before = away.paid
-        out, err = running.communicate(timeout=HANGING)
-    finally:
-        dies.kill()
-        dies.wait()
-    assert running.returncode == 0, err
-    assert json.loads(out)["done"] == 200
-    assert away.paid > before + 30
-    assert json.loads(out)["requests"] <= 400 + 12 + 12
+    stays, dies, away = servers
+    before: list[int] = []
+
+    def strike(request: ReceivedRequest) -> None:
+        if request.index == 20:
+            before.append(away.paid)
+            dies.stop()
+            away.refuse_connections(0.7)
+
+    stays.faults = strike
+    stays.latency = dies.latency = away.latency = 0.1
+    workplace.many(120)
+    done = several(workplace, stays, dies, away).run(**{"workflow.max_workers": 12})
+    assert (done.code, done.summary["done"]) == (0, 120), done
+    assert away.paid > before[0] + 20
+    assert done.summary["requests"] <= 240 + 12 + 12
 
 
 def test_all_dead_stops_the_run(workplace: Workplace) -> None:
@@ -227,11 +206,9 @@ def test_all_dead_stops_the_run(workplace: Workplace) -> None:
 
 
 def test_a_retry_goes_to_another(workplace: Workplace, servers: list[LoopbackServer]) -> None:
-    often = LoopbackServer(
-        faults=lambda request: faults.server_error() if request.index % 2 else None
-    )
+    every_other = on(faults.server_error(), where=lambda request: request.index % 2 == 1)
     workplace.many(24)
-    with often:
+    with LoopbackServer(faults=every_other) as often:
         done = several(workplace, often, servers[0]).run(**{"workflow.max_attempts": 2})
     assert done.code == 0, done  # at one endpoint, two attempts would not do for each
     assert often.count(500) > 2
@@ -263,25 +240,20 @@ def test_boxes_in_another_format_from_one_of_them(
 
 
 WRONG = [
-    (
-        {"vlm.openai.base_url": "http://a/v1"},
-        [{"base_url": "http://b/v1"}],
-        "leave one of them out",
-    ),
-    ({}, [{"base_url": "http://b/v1", "weight": 0}], "weight"),
-    ({}, ["http://b/v1", {"base_url": "http://b/v1/"}], "each once"),
-    ({}, [3], "should be a block of keys"),
+    ("http://a/v1", [{"base_url": "http://b/v1"}], "leave one of them out"),
+    ("", [{"base_url": "http://b/v1", "weight": 0}], "weight"),
+    ("", ["http://b/v1", {"base_url": "http://b/v1/"}], "each once"),
+    ("", [3], "should be a block of keys"),
 ]
 
 
-@pytest.mark.parametrize(("settings", "endpoints", "said"), WRONG)
+@pytest.mark.parametrize(("base_url", "endpoints", "said"), WRONG)
 def test_what_is_wrong_is_said(
-    workplace: Workplace, settings: dict[str, Any], endpoints: Any, said: str
+    workplace: Workplace, base_url: str, endpoints: Any, said: str
 ) -> None:
     workplace.many(1)
-    done = workplace.run(
-        **{"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints, **settings}
-    )
+    settings = {"vlm.openai.base_url": base_url, "vlm.openai.endpoints": endpoints}
+    done = workplace.run(**settings)
     assert done.code == 2, done
     assert said in done.err
 
@@ -294,11 +266,8 @@ def test_in_python(servers: list[LoopbackServer], workplace: Workplace) -> None:
     parts = [OpenAIServing(server.base_url, "any", max_workers=3) for server in servers]
     serving = SeveralEndpoints(parts, weights=[1, 1, 2])
     assert CaptionGenerator(serving)(row)["caption"] == "A cat."
-    inside = RecordedServing(
-        workplace.folder / "replies.jsonl", SeveralEndpoints([OpenAIServing(DEAD, "any"), parts[0]])
-    )
-    assert [CaptionGenerator(inside)({**row, "n": n})["caption"] for n in range(2)] == [
-        "A cat."
-    ] * 2
+    one_dead = SeveralEndpoints([OpenAIServing(DEAD, "any"), parts[0]])
+    inside = CaptionGenerator(RecordedServing(workplace.folder / "replies.jsonl", one_dead))
+    assert [inside({**row, "n": n})["caption"] for n in range(2)] == ["A cat."] * 2
     with pytest.raises(SpecError, match="not alike"):
         SeveralEndpoints([parts[0], OpenAIServing(servers[1].base_url, "other")])

@@ -12,25 +12,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import (
-    ExpressionExtractor,
-    OpenAIServing,
-    RunOptions,
-)
+from dataflow_grounding import ExpressionExtractor, OpenAIServing, RunOptions
 from dataflow_grounding._util.errors import OTHER_SCALE, NothingUsable
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.engine.unreadable import too_many_unreadable
 from dataflow_grounding.testing import (
+    Answer,
     CannedAnswers,
+    Fault,
+    FaultRule,
     LoopbackServer,
     ReceivedRequest,
     faults,
     on,
 )
-from dataflow_grounding.testing.dialects import Answer
-from dataflow_grounding.testing.faults import Fault, FaultRule
 from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace, command
 
@@ -81,9 +78,8 @@ def place(workplace: Workplace) -> Workplace:
 def test_a_run_says_which_share_of_replies_could_not_be_read_and_what_to_try(
     place: Workplace,
 ) -> None:
-    with LoopbackServer(faults=[of_first(3, "phrase_grounding")]) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.asking": "lists"}
-        said, stated = said_and_stated(place, **settings)
+    with endpoint_of(place, faults=[of_first(3, "phrase_grounding")]) as server:
+        said, stated = said_and_stated(place, **{"vlm.asking": "lists"})
         assert server.count() == stated["answered"] == 23
     assert stated["unreadable"] == 3
     assert sum(stated["unreadable_reasons"].values()) == 3
@@ -161,25 +157,24 @@ def test_a_run_none_of_whose_replies_can_be_used_stops(workplace: Workplace) -> 
 def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(place: Workplace) -> None:
     """vllm-project/vllm#8020, #38696: blanks or tokens up to the limit, in 23% of the calls."""
     rules = []
-    for number, end in enumerate(
-        ["", "\n", "\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]
-    ):
+    ends = ["", "\n", "\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]
+    for number, end in enumerate(ends):
         start = "```json\n" if "`" in end else ""
 
         def padded(answer: Answer, start: str = start, end: str = end) -> Answer:
             return replace(answer, text=start + answer.text + end, finish_reason="length")
 
         rules.append(on(Fault(change=padded), containing=caption_word(number)))
-    with LoopbackServer(faults=rules) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url})
+    with endpoint_of(place, faults=rules) as server:
+        done = place.run()
         assert (done.code, server.count()) == (0, 20), done
 
 
 def test_a_run_whose_answers_to_one_task_are_no_replies_stops_too(workplace: Workplace) -> None:
     rows(workplace, 60)
     page = on(Fault(200, body=b"<html>busy</html>"), task="phrase_grounding")
-    with LoopbackServer(faults=[page]) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    with endpoint_of(workplace, faults=[page]) as server:
+        done = workplace.run()
         assert (done.code, server.count() < 150) == (4, True), done
     assert "replies to phrase_grounding could be used" in done.err
     assert "'<html>busy</html>'; the same command asks again" in done.err
@@ -189,9 +184,9 @@ def test_a_run_whose_answers_to_one_task_are_no_replies_stops_too(workplace: Wor
 def test_a_run_that_stops_shows_a_reply_and_names_the_file_that_has_them(
     workplace: Workplace,
 ) -> None:
-    rows(workplace, 60)
-    with LoopbackServer(CannedAnswers("All is well.")) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    rows(workplace, 40)
+    with endpoint_of(workplace, CannedAnswers("All is well.")):
+        done = workplace.run()
     assert done.code == 4, done
     assert f'The last one begins "All is well."; see all in {workplace.replies}. ' in done.err
     assert workplace.replies.read_text().count('"reply": "All is well."') >= 30
@@ -202,7 +197,7 @@ def test_a_run_that_stops_states_no_file_of_an_earlier_run(workplace: Workplace)
     rows(workplace, 1)
     with endpoint_of(workplace) as server:
         assert workplace.run().summary["failures_file"] == str(workplace.results / "failures.jsonl")
-        rows(workplace, 60)
+        rows(workplace, 2)
         server.key = "another"
         done = workplace.run()
     assert done.code == 4, done
@@ -217,7 +212,7 @@ def test_replies_in_memory_are_shown_without_a_file_unless_one_keeps_them(
 ) -> None:
     Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
     picture = str(tmp_path / "a.png")
-    records = [{"image_path": picture, "caption": caption_word(n)} for n in range(60)]
+    records = [{"image_path": picture, "caption": caption_word(n)} for n in range(40)]
     kept = tmp_path / "replies.jsonl"
     options = RunOptions(replies=str(kept) if is_kept else None)
     with LoopbackServer(CannedAnswers("All is well.")) as server:
@@ -245,8 +240,8 @@ def test_json_that_ends_at_the_limit_may_lack_what_would_have_come(
 
         rule = {"task": "phrase_grounding", "times_each": 1, "containing": caption_word(number)}
         rules.append(on(Fault(change=first_alone), **rule))
-    with LoopbackServer(faults=rules) as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    with endpoint_of(place, faults=rules):
+        assert place.run().code == 0
     statuses = {one["status"] for row in place.annotations() for one in row["expressions"]}
     assert statuses == {"grounded"}
 
