@@ -98,15 +98,23 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.kill()
 
 
+# A page of the grid waits for half a second, in which nobody has seen it.
+HURRIED = "const later = setTimeout; window.setTimeout = (what, after) => later(what, after / 10);"
+
+
 @pytest.fixture
 def show(new_page: Any) -> Iterator[Any]:
-    """Opens a page of a review. None of them may have an error at the end, but those that are said
-    to, because their server goes away.
+    """Opens a page of a review, whose waits are a tenth unless it is not `hurried`. None of them
+    may have an error at the end, but those that are said to, because their server goes away.
     """
     pages: dict[Any, list[str]] = {}
 
-    def open_page(address: str, may_fail: bool = False, **options: Any) -> Any:
+    def open_page(
+        address: str, may_fail: bool = False, hurried: bool = True, **options: Any
+    ) -> Any:
         page = new_page(**options)
+        if hurried:
+            page.add_init_script(HURRIED)
         problems: list[str] = []
         pages[page] = [] if may_fail else problems
         page.on("pageerror", lambda error: problems.append(str(error)))

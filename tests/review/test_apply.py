@@ -4,7 +4,6 @@ is made up.
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dataflow_grounding.review._record_view import expressions_of
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.opened import opened
-from tests.support.workplace import command
+from tests.support.workplace import command, rows_of, write_rows
 
 BOXES = {
     "A": [0, 0, 40, 40],
@@ -35,16 +34,8 @@ def phrase(text: str, box: str | None = None, **more: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, *rows: dict[str, Any], **more: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    record = {
-        "image_id": "a",
-        "caption": "A dog and a dog.",
-        "width": 200,
-        "height": 150,
-        "expressions": rows,
-        **more,
-    }
-    (folder / "annotations.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    record = {"image_id": "a", "caption": "A dog and a dog.", "width": 200, "height": 150}
+    write_rows(folder / "annotations.jsonl", {**record, "expressions": rows, **more})
     return folder
 
 
@@ -59,12 +50,15 @@ def decided(
     """The session's answer to a decision on an expression, by the id that it has now."""
     session = Session(Reviewable(str(folder)), "ann")
     versions = {e["id"]: e["version"] for e in session.view(0)["expressions"]}
-    uid = f"{len((folder / 'reviews.jsonl').read_text()) if (folder / 'reviews.jsonl').exists() else 0}"
     change = {"id": id, "version": versions.get(id, ""), "after": after}
-    [answer] = session.decide(
-        [{"uid": uid, "record": "a", "action": action, "changes": [change], **more}]
-    )
+    uid = str(len(rows_of(folder / "reviews.jsonl")))
+    [answer] = session.decide([line(uid, change, action=action, **more)])
     return answer
+
+
+def line(uid: str, *changes: Any, record: str = "a", **more: Any) -> dict[str, Any]:
+    """A decision, as the page sends it."""
+    return {"uid": uid, "record": record, "action": "accept", "changes": [*changes], **more}
 
 
 def found(*boxes: Any) -> dict[str, Any]:
@@ -82,10 +76,7 @@ def judged(box: str | None, verified: bool | None = True) -> dict[str, Any]:
 def applied(folder: Path, code: int = 0, *options: str) -> list[dict[str, Any]]:
     done = command(["apply", str(folder), *options])
     assert done.code == code, done
-    [record] = [
-        json.loads(line)
-        for line in (folder / "annotations.reviewed.jsonl").read_text().splitlines()
-    ]
+    [record] = rows_of(folder / "annotations.reviewed.jsonl")
     rows = record["expressions"] or record.get("regions") or record.get("region_captions") or []
     assert isinstance(rows, list)
     return rows
@@ -94,20 +85,16 @@ def applied(folder: Path, code: int = 0, *options: str) -> list[dict[str, Any]]:
 def what_stands(folder: Path, *options: str) -> list[tuple[str, Any, Any]]:
     """Of each phrase its text, the name of its box, and what a reviewer said."""
     names = {str(box): name for name, box in BOXES.items()}
-    return [
-        (
-            row["text"],
-            names.get(str(row["instances"][0]["bbox"])) if row["instances"] else None,
-            row.get("verified"),
-        )
-        for row in applied(folder, 0, *options)
-    ]
+    said = []
+    for row in applied(folder, 0, *options):
+        [name] = [names[str(box["bbox"])] for box in row["instances"]] or [None]
+        said.append((row["text"], name, row.get("verified")))
+    return said
 
 
 def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
-    folder = write(
-        tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e")
-    )
+    rows = (phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="e"))
+    folder = write(tmp_path, *rows)
     decided(folder, "e", judged("A"))
     assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
     decided(folder, "e", None, "delete")
@@ -124,20 +111,13 @@ def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
     decided(folder, "a#0", judged("A"))
     decided(folder, "a#1", {**judged("B"), "text": "cat", "char_span": [2, 5]})
     decided(folder, "a#2", judged("C"))
-    write(
-        folder,
-        dog | {"char_span": [5, 10], "caption_span": [6, 11]},
-        cat | {"char_span": [12, 17]},
-        caption="Two,  a dog, A cat.",
-        cleaned_caption="Two, a dog, A cat.",
-    )
-    assert [
-        (e["text"], e["char_span"], e.get("caption_span"))
-        for e in applied(folder, 0, "--take-equal")
-    ] == [
-        ("a dog", [5, 10], [6, 11]),
-        ("cat", [14, 17], [15, 18]),
-    ]
+    dog |= {"char_span": [5, 10], "caption_span": [6, 11]}
+    cat |= {"char_span": [12, 17]}
+    captions = {"caption": "Two,  a dog, A cat.", "cleaned_caption": "Two, a dog, A cat."}
+    write(folder, dog, cat, **captions)
+    dog, cat = applied(folder, 0, "--take-equal")
+    assert (dog["char_span"], dog["caption_span"]) == ([5, 10], [6, 11])
+    assert (cat["text"], cat["char_span"], cat["caption_span"]) == ("cat", [14, 17], [15, 18])
 
 
 @pytest.mark.parametrize("caption", [None, 21])
@@ -201,11 +181,9 @@ def test_other_words_are_of_another_class(tmp_path: Path, words: str, expected: 
 
 def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) -> None:
     own = {"track_id": 7, "label": "pet", "bbox_id": "b7"}
-    folder = write(
-        tmp_path,
-        phrase("a dog", "A")
-        | {"instances": [{"bbox": BOXES["A"], "score": 0.5, "area": 1600, **own}]},
-    )
+    dog = phrase("a dog", "A")
+    dog["instances"][0] |= {"area": 1600, **own}
+    folder = write(tmp_path, dog)
     moved = found({"bbox": BOXES["B"], "from": 0, "verified": True})
     assert not decided(folder, "a#0", moved)["error"]
     [row] = applied(folder)
@@ -215,18 +193,13 @@ def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) ->
 
 def test_what_nobody_judged_stays_as_it_was_written(tmp_path: Path) -> None:
     bare = {"text": "a cat", "own": {"n": 1.50}}
-    folder = write(
-        tmp_path,
-        phrase("a dog", "A"),
-        bare,
-        "a bare text",
-        {**bare, "instances": [{"bbox": [1, 2, 3, 4]}]},
-    )
+    with_box = {**bare, "instances": [{"bbox": [1, 2, 3, 4]}]}
+    folder = write(tmp_path, phrase("a dog", "A"), bare, "a bare text", with_box)
     decided(folder, "a#0", judged("A"))
     assert applied(folder)[1:] == [
         {**bare, "expression_id": "a#1"},
         {"text": "a bare text", "expression_id": "a#2"},
-        {**bare, "expression_id": "a#3", "instances": [{"bbox": [1, 2, 3, 4]}]},
+        {**with_box, "expression_id": "a#3"},
     ]
 
 
@@ -246,10 +219,9 @@ def test_a_phrase_nobody_looked_for_yet_is_none_once_a_person_found_nothing(
     tmp_path: Path, verified: bool, left: str
 ) -> None:
     folder = write(tmp_path, phrase("a dog", status="pending"), "a cat")
+    after = {"instances": [], "status": "pending", "verified": verified}
     for id in ("a#0", "a#1"):
-        assert not decided(
-            folder, id, {"instances": [], "status": "pending", "verified": verified}
-        )["error"]
+        assert not decided(folder, id, after)["error"]
     assert [(row["status"], row["verified"]) for row in applied(folder)] == [(left, verified)] * 2
 
 
@@ -338,100 +310,72 @@ def test_lines_that_can_not_be_read_and_decisions_on_another_file_are_told(tmp_p
 
 
 def test_a_damaged_line_changes_nothing_at_all(tmp_path: Path) -> None:
-    folder = write(
-        tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="f")
-    )
+    rows = (phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="f"))
+    folder = write(tmp_path, *rows)
     decided(folder, "e", judged("A"))
     log = folder / "reviews.jsonl"
-    line = json.loads(log.read_text())
-    [change] = line["changes"]
+    [first] = rows_of(log)
+    [change] = first["changes"]
     other = phrases_of(folder)["f"]
     damaged = [
         [{**change, "after": None}, {"before": other, "after": None}],  # the second has no id
         [{**change, "before": change["after"], "after": {"text": "a bus"}}],  # no instances
     ]
-    for number, changes in enumerate(damaged):
-        row = {**line, "uid": f"damaged {number}", "changes": changes}
-        log.write_text(log.read_text() + json.dumps(row) + "\n")
-    assert f"{log}, line 2 can't be read" in command(["apply", str(folder)]).err
-    assert f"{log}, line 3 can't be read" in command(["apply", str(folder)]).err
+    write_rows(log, first, *({**first, "uid": str(c), "changes": c} for c in damaged))
+    done = command(["apply", str(folder)])
+    for number in (2, 3):
+        assert f"{log}, line {number} can't be read" in done.err
     assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
 
 
 def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_the_others_away(
     tmp_path: Path,
 ) -> None:
-    folder, other = (
-        write(tmp_path, phrase("a dog", "A")),
-        write(tmp_path / "other", phrase("a dog"), image_id="b"),
-    )
+    folder = write(tmp_path, phrase("a dog", "A"))
     version = version_of(phrases_of(folder)["a#0"])
-    broken = (
-        (other / "annotations.jsonl")
-        .read_text()
-        .replace('"instances": []', '"instances": [{"bbox": 1}]')
-    )
-    with (folder / "annotations.jsonl").open("a") as file:
-        file.write(broken)
-    on_b = {
-        "uid": "1",
-        "record": "b",
-        "action": "accept",
-        "changes": [{"id": "b#0", "after": judged(None)}],
-    }
-    on_a = {"uid": "2", "record": "a", "action": "accept"}
-    on_a |= {"changes": [{"id": "a#0", "version": version, "after": judged("A")}]}
-    (folder / "decisions.jsonl").write_text(f"{json.dumps(on_b)}\n{json.dumps(on_a)}\n")
-    done = command(["apply", str(folder), str(folder / "decisions.jsonl")])
+    [good] = rows_of(folder / "annotations.jsonl")
+    broken = {**good, "image_id": "b", "expressions": [{"text": "a", "instances": [{"bbox": 1}]}]}
+    write_rows(folder / "annotations.jsonl", good, broken)
+    on_b = line("1", {"id": "b#0", "after": judged(None)}, record="b")
+    on_a = line("2", {"id": "a#0", "version": version, "after": judged("A")})
+    downloaded = write_rows(folder / "decisions.jsonl", on_b, on_a)
+    done = command(["apply", str(folder), str(downloaded)])
     assert (done.code, "line 1: column 'expressions'" in done.err) == (1, True), done
-    first, second = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
-    assert (json.loads(first)["expressions"][0]["verified"], json.loads(second)) == (
-        True,
-        json.loads(broken),
-    )
+    first, second = rows_of(folder / "annotations.reviewed.jsonl")
+    assert (first["expressions"][0]["verified"], second) == (True, broken)
 
 
 def test_what_builds_on_a_refused_decision_is_refused_also_where_the_id_is_another_here(
     tmp_path: Path,
 ) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
-    new = {"text": "a cat", "char_span": None, "status": "grounded"}
-    new["instances"] = [{"bbox": BOXES["B"], "from": None}]
+    new = {"text": "a cat", "char_span": None, **found({"bbox": BOXES["B"], "from": None})}
     added = {"fresh": True, "version": "", "after": new}
     decided(folder, "", {}, "add", changes=[added])  # it is a#1 here
-    lines = [
-        ("add", {**added, "id": "a#1"}),
-        ("accept", {"id": "a#1", "version": "x", "after": {"instances": [{"bbox": 1}]}}),
-        ("reject", {"id": "a#1", "version": "x", "after": judged("B", False)}),
-    ]
-    decisions = ""
-    for number, (action, change) in enumerate(lines):
-        line = {"uid": f"own{number}", "record": "a", "action": action, "changes": [change]}
-        decisions += json.dumps(line) + "\n"
-    (folder / "decisions.jsonl").write_text(decisions)
-    done = command(["apply", str(folder), str(folder / "decisions.jsonl")])
+    downloaded = write_rows(
+        folder / "decisions.jsonl",
+        line("own0", {**added, "id": "a#1"}, action="add"),
+        line("own1", {"id": "a#1", "version": "x", "after": {"instances": [{"bbox": 1}]}}),
+        line("own2", {"id": "a#1", "version": "x", "after": judged("B", False)}, action="reject"),
+    )
+    done = command(["apply", str(folder), str(downloaded)])
     assert done.code == 1, done
     assert ("line 2: " in done.err, "line 3: " in done.err) == (True, True), done
-    [record] = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
-    texts = [expression["text"] for expression in json.loads(record)["expressions"]]
-    assert texts == ["a dog", "a cat", "a cat"]
+    [record] = rows_of(folder / "annotations.reviewed.jsonl")
+    assert [row["text"] for row in record["expressions"]] == ["a dog", "a cat", "a cat"]
 
 
 def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(
     tmp_path: Path,
 ) -> None:
-    folder, copy = (
-        write(tmp_path / name, phrase("a dog", "A"), phrase("a cat", "B"))
-        for name in ("one", "copy")
-    )
+    rows = (phrase("a dog", "A"), phrase("a cat", "B"))
+    folder, copy = (write(tmp_path / name, *rows) for name in ("one", "copy"))
     decided(copy, "a#0", judged("A", False), "reject")
     log, own = copy / "reviews.jsonl", folder / "reviews.jsonl"
     done = command(["apply", str(folder), str(log)])
     assert (done.code, len(done.err.splitlines())) == (2, 1)
-    assert (
-        f"{log} is what `review` itself wrote: name what a page has downloaded, or copy it to {own}"
-        in done.err
-    )
+    told = "is what `review` itself wrote: name what a page has downloaded, or copy it to"
+    assert f"{log} {told} {own}" in done.err
     assert not own.exists()
     own.write_bytes(log.read_bytes())
     assert what_stands(folder) == [("a dog", "A", False), ("a cat", "B", None)]
@@ -447,12 +391,12 @@ def test_apply_writes_over_no_file_that_is_there(tmp_path: Path) -> None:
         assert (done.code, (folder / name).read_bytes()) == (2, b"the user's")
     assert "is there already" in done.err
     assert command(["apply", str(folder), str(log), "-o", str(log)]).code == 2
-    assert len(log.read_text().splitlines()) == 1
+    assert len(rows_of(log)) == 1
     own = folder / "annotations.reviewed.jsonl"
     for _ in range(2):
         assert command(["apply", str(folder), "-o", str(own)]).code == 0
-        [line] = own.read_text().splitlines()
-        assert len(json.loads(line)["expressions"]) == 1, "all boxes, whoever names the file"
+        [record] = rows_of(own)
+        assert len(record["expressions"]) == 1, "all boxes, whoever names the file"
 
 
 BOX = "a box should be [x1, y1, x2, y2]"
@@ -502,7 +446,7 @@ def test_a_decision_that_is_sent_twice_counts_once(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     assert "'uid'" in decided(folder, "a#0", judged("A"), uid=[1])["error"]
     assert [decided(folder, "a#0", judged("A"), uid="same")["error"] for _ in range(2)] == ["", ""]
-    assert len((folder / "reviews.jsonl").read_text().splitlines()) == 1
+    assert len(rows_of(folder / "reviews.jsonl")) == 1
 
 
 def test_a_box_id_of_more_digits_than_a_number_may_have_is_left_as_it_is(tmp_path: Path) -> None:
@@ -511,8 +455,7 @@ def test_a_box_id_of_more_digits_than_a_number_may_have_is_left_as_it_is(tmp_pat
     row["instances"][0]["bbox_id"] = id
     folder = write(tmp_path, row)
     drawn = {"bbox": BOXES["B"], "verified": True}
-    items = [*judged("A")["instances"], drawn]
-    assert not decided(folder, "e", {"instances": items, "status": "grounded"})["error"]
+    assert not decided(folder, "e", found(*judged("A")["instances"], drawn))["error"]
     assert [box["bbox_id"] for box in applied(folder)[0]["instances"]] == [id, "e.0"]
 
 
@@ -520,13 +463,8 @@ def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     [row] = phrases_of(folder).values()
     forged = {**row, "text": "a cat", "verified": True, "reviewed_by": "bob"}
-    change = {
-        "id": "a#0",
-        "version": version_of(row),
-        "after": judged("A"),
-        "exact": forged,
-        "before": forged,
-    }
+    change = {"id": "a#0", "version": version_of(row), "after": judged("A")}
+    change |= {"exact": forged, "before": forged}
     assert decided(folder, "a#0", None, changes=[change])["error"] == ""
     assert [(row["text"], row["reviewed_by"]) for row in applied(folder)] == [("a dog", "ann")]
 
@@ -539,23 +477,17 @@ def test_a_second_apply_at_the_same_time_touches_nothing(tmp_path: Path) -> None
         done = command(["apply", str(folder)])
         assert (done.code, "another process is writing it" in done.err) == (2, True)
         first.commit()
-    assert json.loads((folder / "annotations.reviewed.jsonl").read_text()) == {
-        "image_id": "of the first"
-    }
+    assert rows_of(folder / "annotations.reviewed.jsonl") == [{"image_id": "of the first"}]
     assert applied(folder)[0]["verified"] is True
 
 
 def test_why_no_decision_counts_is_told(tmp_path: Path) -> None:
-    folder, other = write(tmp_path / "a", phrase("a dog", "A")), tmp_path / "other.jsonl"
-    other.write_text(json.dumps({"uid": "1", "record": "another", "changes": []}) + "\n")
+    folder = write(tmp_path / "a", phrase("a dog", "A"))
+    other = write_rows(tmp_path / "other.jsonl", line("1", record="another"))
     done = command(["apply", str(folder), str(other)])
     assert (done.code, "there is no record 'another' here" in done.err) == (2, True)
-    line = {
-        "uid": "1",
-        "record": "a",
-        "changes": [{"id": "a#0", "version": "", "before": None, "after": "x"}],
-    }
-    (folder / "reviews.jsonl").write_text(json.dumps(line) + "\n")
+    change = {"id": "a#0", "version": "", "before": None, "after": "x"}
+    write_rows(folder / "reviews.jsonl", line("1", change))
     done = command(["apply", str(folder)])
     assert (done.code, "reviews.jsonl, line 1 can't be read" in done.err) == (2, True)
 
@@ -566,52 +498,34 @@ def test_export_says_that_reviewers_left_another_file(tmp_path: Path) -> None:
     assert "reviewers" not in command([*export, str(tmp_path / "one")]).err
     decided(folder, "a#0", judged("A"))
     applied(folder)
-    assert (
-        f"name {folder / 'annotations.reviewed.jsonl'}"
-        in command([*export, str(tmp_path / "other")]).err
-    )
+    told = command([*export, str(tmp_path / "other")]).err
+    assert f"name {folder / 'annotations.reviewed.jsonl'}" in told
 
 
 def test_files_of_one_stem_have_decisions_of_their_own(tmp_path: Path) -> None:
-    rows = [{"image_id": "a", "expressions": [phrase("a dog", "A")]}]
-    (tmp_path / "x.json").write_text(json.dumps(rows))
-    (tmp_path / "x.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    found = {name: review_files(str(tmp_path / name)) for name in ("x.json", "x.jsonl")}
-    assert not {*found["x.json"]} & {*found["x.jsonl"]}
-    assert found["x.jsonl"].decisions == str(tmp_path / "x.reviews.jsonl")
+    files = [write_rows(tmp_path / name) for name in ("x.json", "x.jsonl")]
+    of_json, of_lines = (review_files(str(path)) for path in files)
+    assert not {*of_json} & {*of_lines}
+    assert of_lines.decisions == str(tmp_path / "x.reviews.jsonl")
 
 
 def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"), phrase("a cat", "B"))
     session = Session(Reviewable(str(folder)), "ann")
     first, second = expressions_of(session.reviewable.record(0)).values()
-    boxes = [
-        {"bbox": BOXES["A"], "from": 0, "verified": None},
-        {"bbox": BOXES["B"], "from": None, "verified": None},
-    ]
-    boxes[1]["of"] = {"id": "a#1", "box": 0}
-    changes = [
-        {
-            "id": "a#0",
-            "version": version_of(first),
-            "after": {"status": "grounded", "instances": boxes},
-        },
-        {"id": "a#1", "version": version_of(second), "after": None},
-    ]
-    decision = {"uid": "u", "record": "a", "action": "join", "changes": changes}
-    [answer] = session.decide([decision])
+    own = {"bbox": BOXES["A"], "from": 0, "verified": None}
+    other = {"bbox": BOXES["B"], "from": None, "verified": None, "of": {"id": "a#1", "box": 0}}
+    joined = {"id": "a#0", "version": version_of(first), "after": found(own, other)}
+    gone = {"id": "a#1", "version": version_of(second), "after": None}
+    [answer] = session.decide([line("u", joined, gone, action="join")])
     assert answer["error"] == ""
     [row] = applied(folder)
-    assert [(box["bbox"], box["score"], box.get("evidence")) for box in row["instances"]] == [
-        (BOXES["A"], 0.5, None),
-        (BOXES["B"], 0.5, None),
-    ]
+    said = [(box["bbox"], box["score"], box.get("evidence")) for box in row["instances"]]
+    assert said == [(BOXES["A"], 0.5, None), (BOXES["B"], 0.5, None)]
     assert not {"verified", "reviewed_by"} & {*row, *row["instances"][1]}
-    boxes[1]["of"] = {"id": "a#7", "box": 0}
-    version = session.view(0)["expressions"][0]["version"]
-    [answer] = session.decide(
-        [{**decision, "uid": "w", "changes": [{**changes[0], "version": version}]}]
-    )
+    other["of"] = {"id": "a#7", "box": 0}
+    joined["version"] = session.view(0)["expressions"][0]["version"]
+    [answer] = session.decide([line("w", joined, action="join")])
     assert "there is no box" in answer["error"]
 
 
@@ -652,11 +566,8 @@ def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: 
     decided(folder, "a#1", judged("bus"))
     # the car has another box now
     write(tmp_path, phrase("a dog", "C"), phrase("a car", "B"), phrase("a bus", "bus"))
-    assert what_stands(folder, "--take-equal") == [
-        ("a dog", "C", None),
-        ("a car", "B", None),
-        ("a bus", "bus", True),
-    ]
+    stands = [("a dog", "C", None), ("a car", "B", None), ("a bus", "bus", True)]
+    assert what_stands(folder, "--take-equal") == stands
     assert len({row["expression_id"] for row in applied(folder)}) == 3
 
 
@@ -664,20 +575,18 @@ def test_a_file_for_training_has_no_rejected_boxes_and_the_reviewed_one_has_all(
     tmp_path: Path,
 ) -> None:
     """Pipelines and later reviews go on from the reviewed one."""
-    names = list(BOXES)[:2]
-    folder = write(tmp_path / "run", phrase("A dog", names[0]), phrase("a dog", names[1]))
-    ids = list(phrases_of(folder))
-    decided(folder, ids[0], judged(names[0], True))
-    decided(folder, ids[1], judged(names[1], False))
+    folder = write(tmp_path / "run", phrase("A dog", "A"), phrase("a dog", "B"))
+    decided(folder, "a#0", judged("A", True))
+    decided(folder, "a#1", judged("B", False))
     assert [row["text"] for row in applied(folder)] == ["A dog", "a dog"]
     training = tmp_path / "train.jsonl"
     done = command(["apply", str(folder), "-o", str(training)])
     assert "left out, as they were rejected (--keep-rejected): 1 box" in done.out
-    [record] = map(json.loads, training.read_text().splitlines())
+    [record] = rows_of(training)
     assert [row["text"] for row in record["expressions"]] == ["A dog"]
     both = tmp_path / "both.jsonl"
     assert command(["apply", str(folder), "-o", str(both), "--keep-rejected"]).code == 0
-    [record] = map(json.loads, both.read_text().splitlines())
+    [record] = rows_of(both)
     assert len(record["expressions"]) == 2
 
 
@@ -713,11 +622,8 @@ def test_a_phrase_whose_right_box_was_drawn_beside_the_rejected_one_is_right(
     assert not decided(folder, "e", after, "reject")["error"]
     [row] = applied(folder)
     assert (row["verified"], row["reviewed_by"]) == (verified, "ann")
-    done = command(["eval", str(folder), "--gold", str(folder / "annotations.reviewed.jsonl")])
-    assert done.code == 0, done
-    as_gold = command(
-        ["eval", str(folder), "--gold", str(folder / "annotations.reviewed.jsonl"), "--json"]
-    ).summary
+    gold = folder / "annotations.reviewed.jsonl"
+    as_gold = command(["eval", str(folder), "--gold", str(gold), "--json"]).summary
     assert as_gold["gold_boxes"] == drawn  # the rejected one is none
 
 

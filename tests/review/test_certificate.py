@@ -16,7 +16,7 @@ from PIL import Image
 from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
-from tests.support.workplace import command
+from tests.support.workplace import command, rows_of, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -38,24 +38,17 @@ def record(n: int) -> dict[str, Any]:
     """Three boxes, of which one is small and one checked and rejected, and a phrase without any."""
     name = f"r{n}"
     large, small = [10, 10, 190, 140], [5.5, 5, 25, 25]
+    two = [box(f"{name}#0.0", large), box(f"{name}#0.1", small)]
+    one = [box(f"{name}#1.0", large)]
     rows: list[dict[str, Any]] = [
-        {
-            "text": "two mugs",
-            "status": "ambiguous",
-            "instances": [box(f"{name}#0.0", large), box(f"{name}#0.1", small)],
-        },
-        {
-            "text": "a dog",
-            "status": "grounded",
-            "instances": [box(f"{name}#1.0", large)],
-            "verified": n % 4 > 0,
-            "verification": METHOD,
-        },
+        {"text": "two mugs", "status": "ambiguous", "instances": two},
+        {"text": "a dog", "status": "grounded", "instances": one, "verified": n % 4 > 0},
         {"text": "grass", "status": "none", "instances": []},
     ]
-    phrases = [
-        {"expression_id": f"{name}#{i}", "char_span": None, **row} for i, row in enumerate(rows)
-    ]
+    rows[1]["verification"] = METHOD
+    phrases = []
+    for number, row in enumerate(rows):
+        phrases.append({"expression_id": f"{name}#{number}", "char_span": None, **row})
     made = {"model": "seer", "width": 200, "height": 150, "caption": "", "image_path": "a.png"}
     return {"image_id": name, **made, "expressions": phrases}
 
@@ -64,16 +57,9 @@ def record(n: int) -> dict[str, Any]:
 def results(tmp_path: Path) -> Path:
     Image.new("RGB", (200, 150)).save(tmp_path / "a.png")
     folder = tmp_path / "out"
-    folder.mkdir()
-    write(folder / "annotations.jsonl", [record(n) for n in range(20)])
-    run = {
-        "model": "seer",
-        "box_format": {"name": "xyxy_px"},
-        "version": "0.1.0",
-        "image_folders": [str(tmp_path)],
-        "summary": {"notes": {"bbox_cut": 3}},
-    }
-    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    write_rows(folder / "annotations.jsonl", *map(record, range(20)))
+    run = {"model": "seer", "box_format": {"name": "xyxy_px"}, "image_folders": [str(tmp_path)]}
+    write_rows(folder / "run.json", run)
     return folder
 
 
@@ -84,12 +70,7 @@ def apart(results: Path) -> None:
     for n in range(20):
         rows.append({**record(n), "image_path": f"r{n}.png"})
         Image.new("RGB", (200, 150), (n, n, n)).save(results.parent / f"r{n}.png")
-    write(results / "annotations.jsonl", rows)
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    write_rows(results / "annotations.jsonl", *rows)
 
 
 class Review:
@@ -159,12 +140,7 @@ def review(results: Path) -> Callable[..., Review]:
 
 
 def lines(results: Path) -> list[Any]:
-    path = results / "reviews.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if path.exists()
-        else []
-    )
+    return rows_of(results / "reviews.jsonl")
 
 
 def certified(results: Path, *options: str, code: int = 0) -> dict[str, Any]:
@@ -190,11 +166,8 @@ def test_bounds_are_those_at_which_what_was_found_has_a_chance_of_one_in_forty(
 ) -> None:
     low, high = clopper_pearson(found, of)
     assert low == 0 if not found else chance_of(found, of, low) == pytest.approx(0.025, rel=1e-4)
-    assert (
-        high == 1
-        if found == of
-        else 1 - chance_of(found + 1, of, high) == pytest.approx(0.025, rel=1e-4)
-    )
+    above = 0 if found == of else 1 - chance_of(found + 1, of, high)
+    assert high == 1 if found == of else above == pytest.approx(0.025, rel=1e-4)
     if not found:
         assert high == pytest.approx(1 - 0.025 ** (1 / of), abs=1e-8)
 
@@ -309,10 +282,8 @@ def test_what_is_done_to_an_item_decides_whether_it_was_right(
     part = 1 if boxes else 1 / 3
     assert (found["wrong"], found["unsettled"]) == (right is False, right is None)
     assert found["share"] == pytest.approx(part * (not right) / found["looked_at"], abs=1e-6)
-    least, most = (
-        part * (right is False) / found["of"],
-        part * clopper_pearson(int(not right), found["looked_at"])[1],
-    )
+    least = part * (right is False) / found["of"]
+    most = part * clopper_pearson(int(not right), found["looked_at"])[1]
     assert found["low"] >= round(least, 6)
     assert (found["low"] == 0) is (right is not False), "what is open is not known to be wrong"
     assert found["high"] == pytest.approx(most, abs=1e-6), "nor known to be right"
@@ -332,27 +303,19 @@ def test_no_sample_no_certificate(results: Path, review: Any) -> None:
     whole, records = log.read_text(encoding="utf-8"), annotations.read_text(encoding="utf-8")
     [stated, *decisions] = whole.splitlines(keepends=True)
     sample = json.loads(stated)
-    sample["sample"]["items"][0] = next(
-        i for i in (["r0", "r0#1", 0], ["r1", "r1#1", 0]) if i not in sample["sample"]["items"]
-    )
-    for edited, why in (
-        ("".join(decisions), "has none"),
-        (
-            json.dumps(sample) + "\n" + "".join(decisions),
-            "the sample of seed 0 is not what it draws",
-        ),
-        (
-            stated.replace('"seed": 0', '"seed": 7') + "".join(decisions),
-            "the sample of seed 7 is not what it draws",
-        ),
-        ('{"sample": {"size": "all"}}\n' + "".join(decisions), "has changed since one was stated"),
+    items = sample["sample"]["items"]
+    items[0] = next(item for item in (["r0", "r0#1", 0], ["r1", "r1#1", 0]) if item not in items)
+    for first, why in (
+        ("", "has none"),
+        (json.dumps(sample) + "\n", "the sample of seed 0 is not what it draws"),
+        (stated.replace('"seed": 0', '"seed": 7'), "the sample of seed 7 is not what it draws"),
+        ('{"sample": {"size": "all"}}\n', "has changed since one was stated"),
     ):
-        log.write_text(edited, encoding="utf-8")
+        log.write_text(first + "".join(decisions), encoding="utf-8")
         refused(why)
     log.write_text(whole, encoding="utf-8")
-    annotations.write_text(
-        records.replace("[10, 10, 190, 140]", "[10, 10, 190, 141]", 1), encoding="utf-8"
-    )
+    moved = records.replace("[10, 10, 190, 140]", "[10, 10, 190, 141]", 1)
+    annotations.write_text(moved, encoding="utf-8")
     refused("has changed since one was stated")
     review(5)
     assert certified(results)["samples"][0]["size"] == 5
@@ -393,7 +356,7 @@ def test_classes_and_the_runs_model_are_groups(results: Path, review: Any) -> No
         del made["model"]  # as records of an endpoint's run have it
         for row, name in zip(made["expressions"], ("mug", "dog", "grass"), strict=True):
             row["class"] = name
-    write(results / "annotations.jsonl", records)
+    write_rows(results / "annotations.jsonl", *records)
     reviewer = review(80)
     dogs = {item for item in boxes_of(reviewer.items) if item[1].endswith("#1")}
     reviewer.judge_all(dogs)
@@ -422,13 +385,10 @@ def test_samples_stated_in_turn_count_as_one_with_wider_bounds(results: Path, re
 def test_a_stale_decision_on_other_boxes_says_nothing(results: Path, review: Any) -> None:
     reviewer = review()
     reviewer.judge_all()
-    rows = [
-        json.loads(line)
-        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    rows = rows_of(results / "annotations.jsonl")
     for row in rows:
         row["expressions"][1]["instances"][0]["bbox"] = [0, 0, 50, 50]  # another run
-    write(results / "annotations.jsonl", rows)
+    write_rows(results / "annotations.jsonl", *rows)
     assert command(["apply", str(results), "--take-equal"]).code == 0
     review()
     found = certified(results)["boxes"]
@@ -444,10 +404,10 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
     reviewer = review(80)
     reviewer.judge_all()
     path = results / "annotations.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = rows_of(path)
     for row in rows[:2]:
         row["expressions"][0]["instances"][1]["bbox"] = [0, 0, 50, 50]  # another run
-    write(path, rows)
+    write_rows(path, *rows)
     done = command(["certify", str(results)])
     assert (done.code, done.err.count("\n")) == (2, 1)
     again = f"dataflowgrounding review {path} --sample 80`: what was judged and is as it was"
@@ -502,7 +462,7 @@ def test_boxes_without_ids_of_their_own_are_told_apart(
         (results / "reviews.jsonl").unlink(missing_ok=True)
         boxes = [{"bbox": [10, 10, 60, 60], **own}, {"bbox": second, **own}]
         phrase = {"text": "a dog", "instances": boxes}
-        write(results / "annotations.jsonl", [{**record(0), "expressions": [phrase]}])
+        write_rows(results / "annotations.jsonl", {**record(0), "expressions": [phrase]})
         reviewer = review()
         [seen] = reviewer.session.view(0)["expressions"]
         instances = [
@@ -536,7 +496,7 @@ BROKEN = {"image_id": "b", "expressions": ["a dog", {"text": "a mug", "instances
 def test_what_can_not_be_drawn_is_refused(
     tmp_path: Path, rows: list[Any], options: list[str], said: str
 ) -> None:
-    path = write(tmp_path / "x.jsonl", rows)
+    path = write_rows(tmp_path / "x.jsonl", *rows)
     done = command(["review", str(path), "--no-open", *options])
     assert (done.code, said in done.err) == (2, True), done
 
@@ -548,10 +508,10 @@ def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
     right = [record(n) for n in range(20)]
     for row in right[:10]:  # in ten of them other boxes are right, by somebody else's word
         row["expressions"][1]["instances"] = [box("x", [150, 100, 190, 140])]
-    gold = write(tmp_path / "gold.jsonl", right)
+    gold = write_rows(tmp_path / "gold.jsonl", *right)
     for row in right:
         del row["expressions"][0]
-    write(gold, right)
+    write_rows(gold, *right)
     reviewer = review(gold=str(gold))
     asked = reviewer.left()
     assert {item["why"] for item in asked} == {"sample"}
@@ -568,18 +528,13 @@ def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
     found = certified(results, "--gold", str(gold))
     assert (found["gold"]["wrong"], found["gold"]["looked_at"]) == (len(wrong), len(known))
     assert len(wrong) > 0
-    assert found["gold"]["high"] == pytest.approx(
-        clopper_pearson(len(wrong), len(known))[1], abs=1e-6
-    )
-    assert found["boxes"]["looked_at"] == len(boxes_of(reviewer.items)), (
-        "gold is no part of the sample"
-    )
-    assert (
-        f"reviewers wrong on {100 * len(wrong) / len(known):.1f}% of {len(known)} gold items (95%: "
-        in found["sentence"]
-    )
+    high = clopper_pearson(len(wrong), len(known))[1]
+    assert found["gold"]["high"] == pytest.approx(high, abs=1e-6)
+    assert found["boxes"]["looked_at"] == len(boxes_of(reviewer.items)), "gold is no part of it"
+    share = f"{100 * len(wrong) / len(known):.1f}% of {len(known)}"
+    assert f"reviewers wrong on {share} gold items (95%: " in found["sentence"]
     command(["apply", str(results)])
-    of_others = write(tmp_path / "x.jsonl", [{"image_id": "z", "expressions": []}])
+    of_others = write_rows(tmp_path / "x.jsonl", {"image_id": "z", "expressions": []})
     for own, why in (
         (results / "annotations.reviewed.jsonl", "somebody else's"),
         (of_others, "none of the phrases"),
@@ -598,7 +553,7 @@ def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
     ids=["without boxes", "of regions", "phrases with one id"],
 )
 def test_boxes_of_any_file_are_drawn(tmp_path: Path, rows: list[Any], boxes: int) -> None:
-    path = write(tmp_path / "x.jsonl", [*rows, {"image_id": "b", "expressions": ["nothing"]}])
+    path = write_rows(tmp_path / "x.jsonl", *rows, {"image_id": "b", "expressions": ["nothing"]})
     Review(path, who="ann", sample=(9, 0))
     done = command(["certify", str(path)])
     assert done.code == 0, done
@@ -613,7 +568,7 @@ def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: A
         for line in rows[1:]:
             for instance in line["changes"][0]["after"]["instances"]:
                 instance["verified"] = said
-        write(results / "reviews.jsonl", rows)
+        write_rows(results / "reviews.jsonl", *rows)
         assert certified(results)["boxes"]["unsettled"] > 0, said
         assert review().left(), "they can be judged once more"
 

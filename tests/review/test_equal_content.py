@@ -4,7 +4,6 @@ and box.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
-from tests.support.workplace import command
+from tests.support.workplace import command, rows_of, write_rows
 
 A, B, C = [1, 1, 50, 50], [70, 70, 90, 90], [100, 100, 120, 120]
 
@@ -26,10 +25,8 @@ def row(name: str = "a.png", *boxes: list[int], text: str = "cat", **more: Any) 
     return {"image_path": name, "expressions": [expression], **more}
 
 
-def write(folder: Path, *rows: dict[str, Any]) -> Path:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "annotations.jsonl").write_text(text, encoding="utf-8")
-    return folder
+def write(folder: Path, *rows: dict[str, Any]) -> None:
+    write_rows(folder / "annotations.jsonl", *rows)
 
 
 def drawn(folder: Path, name: str, color: str) -> None:
@@ -44,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def decide(
     session: Session, place: int = 0, verified: Any = True, id: str = "", **after: Any
-) -> dict[str, Any]:
+) -> None:
     """Judge an expression of a record, the first unless named; as the page does."""
     view = session.view(place)
     rows = view["expressions"]
@@ -53,31 +50,22 @@ def decide(
         {"from": n, "bbox": box["bbox"], "verified": verified}
         for n, box in enumerate(seen["instances"])
     ]
-    change = {
-        "id": seen["id"],
-        "version": seen["version"],
-        "after": {"status": seen["status"], "instances": boxes, "verified": verified, **after},
-    }
-    return sent(session, view["key"], change)
-
-
-def sent(session: Session, key: str, *changes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    uid = f"{session.decisions.count} {session.decisions.file[:9]} {more}"
-    decision = {"uid": uid, "record": key, "action": "accept", "changes": [*changes], **more}
+    after = {"status": seen["status"], "instances": boxes, "verified": verified, **after}
+    change = {"id": seen["id"], "version": seen["version"], "after": after}
+    uid = f"{session.decisions.count} {session.decisions.file[:9]}"
+    decision = {"uid": uid, "record": view["key"], "action": "accept", "changes": [change]}
     [answer] = session.decide([decision])
     assert not answer["error"]
-    return answer
 
 
-def page(folder: Path, who: str = "ann", **more: Any) -> Session:
-    return Session(Reviewable(str(folder)), who, **more)
+def page(folder: Path, who: str = "ann") -> Session:
+    return Session(Reviewable(str(folder)), who)
 
 
 def applied(folder: Path) -> list[dict[str, Any]]:
     done = command(["apply", str(folder), "--take-equal"])
     assert done.code == 0, done
-    lines = (folder / "annotations.reviewed.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return rows_of(folder / "annotations.reviewed.jsonl")
 
 
 def verdicts(folder: Path) -> list[Any]:
@@ -202,10 +190,10 @@ def test_decisions_of_earlier_versions_are_taken_if_asked_for(folder: Path) -> N
     decide(page(folder))
     decide(page(folder), verified=False)
     log = folder / "reviews.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = rows_of(log)
     for line in lines:
         del line["file"]
-    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_rows(log, *lines)
     assert command(["apply", str(folder)]).code == 2
     assert verdicts(folder) == [[False]]
 

@@ -4,7 +4,6 @@ runs, nothing is wide.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.review.notebook import show
-from tests.support.review_page import Server, select
-from tests.support.workplace import command
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
+from tests.support.review_page import decisions, select, write
+from tests.support.workplace import command, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -52,32 +53,15 @@ HARMLESS = [False, None, 0]
 
 
 def record(text: str, number: int = 0) -> dict[str, Any]:
-    caption, box = (
-        f"A cup, {text} and a dog",
-        {"bbox": [10, 10, 100, 100], "score": 0.9, "evidence": text[:3000]},
-    )
+    caption = f"A cup, {text} and a dog"
+    box = {"bbox": [10, 10, 100, 100], "score": 0.9, "evidence": text[:3000]}
     row = {"text": text, "char_span": [7, 7 + len(text)], "instances": [box], "status": "grounded"}
     checked = {"verified": False, "verification": {"method": text, "reason": text}}
-    absent = {
-        "text": f"not {text}",
-        "char_span": None,
-        "instances": [],
-        "status": "none",
-        "reason": text,
-    }
-    named = {
-        "image_id": text,
-        "image_path": NAMES[number % len(NAMES)],
-        "model": text,
-        "width": 300,
-        "height": 200,
-    }
-    return {
-        **named,
-        "caption": caption,
-        "cleaned_caption": caption,
-        "expressions": [{**row, **checked}, absent],
-    }
+    absent = {"text": f"not {text}", "char_span": None, "instances": []}
+    absent |= {"status": "none", "reason": text}
+    made = {"image_id": text, "image_path": NAMES[number % len(NAMES)], "model": text}
+    made |= {"width": 300, "height": 200, "caption": caption, "cleaned_caption": caption}
+    return {**made, "expressions": [{**row, **checked}, absent]}
 
 
 @pytest.fixture
@@ -87,21 +71,11 @@ def results(tmp_path: Path) -> Path:
     for name in NAMES:
         Image.new("RGB", (300, 200), (90, 120, 60)).save(folder / name, "PNG")
     rows = [record(text, number) for number, text in enumerate(TEXTS.values())]
-    failures = [
-        {"id": text, "step": text, "kind": text, "message": text} for text in TEXTS.values()
-    ]
-    run = {
-        "model": TEXTS["a long word"],
-        "summary": {"models": [TEXTS["a script"]], "seconds": 1.0},
-    }
-    for name, written in (
-        ("annotations.jsonl", rows),
-        ("failures.jsonl", failures),
-        ("run.json", [run]),
-    ):
-        (folder / name).write_text(
-            "".join(json.dumps(row) + "\n" for row in written), encoding="utf-8"
-        )
+    write_rows(folder / "annotations.jsonl", *rows)
+    names = ("id", "step", "kind", "message")
+    write_rows(folder / "failures.jsonl", *(dict.fromkeys(names, text) for text in TEXTS.values()))
+    summary = {"models": [TEXTS["a script"]], "seconds": 1.0}
+    write_rows(folder / "run.json", {"model": TEXTS["a long word"], "summary": summary})
     return folder
 
 
@@ -122,6 +96,9 @@ def opened(new_page: Any) -> Iterator[Callable[[str], Any]]:
         page.close()
 
 
+HIGHEST_CELL = "Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))"
+
+
 def test_a_report_of_hostile_records_shows_all_of_them(
     results: Path, opened: Callable[[str], Any]
 ) -> None:
@@ -135,83 +112,53 @@ def test_a_report_of_hostile_records_shows_all_of_them(
     page.locator(".views a").last.click()
     page.locator(".grid .cell").first.wait_for()
     assert page.evaluate(STATE) == HARMLESS
-    assert (
-        page.evaluate(
-            "Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))"
-        )
-        < 600
-    )
-    assert (
-        page.locator("label", has=page.get_by_text("toString", exact=True)).first.get_attribute(
-            "title"
-        )
-        is None
-    )
+    assert page.evaluate(HIGHEST_CELL) < 600
+    label = page.locator("label", has=page.get_by_text("toString", exact=True)).first
+    assert label.get_attribute("title") is None
     assert page.said == []
 
 
 def test_a_review_of_hostile_records_can_be_worked_on(
-    results: Path, opened: Callable[[str], Any]
+    results: Path, opened: Callable[[str], Any], serve: Any
 ) -> None:
-    server = Server(results)
-    try:
-        page = opened(server.address + "#order=file")
-        page.locator(".cells:not([aria-busy])").wait_for()
+    page = opened(serve(results).address + "#order=file")
+    page.locator(".cells:not([aria-busy])").wait_for()
+    assert page.evaluate(STATE) == HARMLESS
+    assert page.evaluate(HIGHEST_CELL) < 600
+    page.get_by_role("button", name="One by one").click()
+    for _ in TEXTS:
+        page.locator(".stage").wait_for()
         assert page.evaluate(STATE) == HARMLESS
-        assert (
-            page.evaluate(
-                "Math.max(...[...document.querySelectorAll('.cell')].map(e => e.offsetHeight))"
-            )
-            < 600
-        )
-        page.get_by_role("button", name="One by one").click()
-        for _ in TEXTS:
-            page.locator(".stage").wait_for()
-            assert page.evaluate(STATE) == HARMLESS
-            page.keyboard.press("]")
-        assert page.said == []
-    finally:
-        server.kill()
+        page.keyboard.press("]")
+    assert page.said == []
 
 
 def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
-    tmp_path: Path, opened: Callable[[str], Any], expect: Any
+    tmp_path: Path, opened: Callable[[str], Any], serve: Any, expect: Any
 ) -> None:
     """What is selected is found in the caption, though the page has not all of it."""
-    letter = "\U0001f600"
-    Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
+    letter = "\U0001f600"  # two units in JavaScript
     caption = "a cup " + letter * 30_000 + " the end"
     rows = [
         {"text": "a cup", "char_span": [0, 5], "instances": []},
         {"text": "the end", "char_span": [30_007, 30_014], "instances": []},
     ]
     one = {"image_id": "a", "image_path": "a.png", "caption": caption, "expressions": rows}
-    (tmp_path / "annotations.jsonl").write_text(json.dumps(one) + "\n", encoding="utf-8")
-    server = Server(tmp_path)
-    try:
-        page = opened(server.address + "#mode=single")
-        page.locator(".stage").wait_for()
-        shown = page.locator(".caption").evaluate("e => e.textContent")
-        assert caption.startswith(shown)
-        assert 9_000 < len(shown) <= 20_000
-        more = page.locator(".caption").evaluate("e => getComputedStyle(e, '::after').content")
-        assert (
-            more
-            == f'"… ({30_014 + 30_000 * (len(letter.encode("utf-16-le")) // 2 - 1):,} characters)"'
-        )
-        select(page, "cup " + 3 * letter)
-        page.keyboard.press("n")
-        expect(page.locator(".expressions li")).to_have_count(3)
-        expect(page.locator("#saved")).to_contain_text("all saved")
-        [decision] = [
-            json.loads(line)
-            for line in (tmp_path / "reviews.jsonl").read_text("utf-8").splitlines()
-        ]
-        assert decision["changes"][0]["after"]["char_span"] == [2, 9]
-        page.reload()  # what the review makes of it, though the phrase ends within a word
-        expect(page.locator(".expressions li")).to_have_count(3)
-    finally:
-        server.kill()
+    page = opened(serve(write(tmp_path, one)).address + "#mode=single")
+    page.locator(".stage").wait_for()
+    shown = page.locator(".caption").evaluate("e => e.textContent")
+    assert caption.startswith(shown)
+    assert 9_000 < len(shown) <= 20_000
+    more = page.locator(".caption").evaluate("e => getComputedStyle(e, '::after').content")
+    assert more == '"… (60,014 characters)"'
+    select(page, "cup " + 3 * letter)
+    page.keyboard.press("n")
+    expect(page.locator(".expressions li")).to_have_count(3)
+    expect(page.locator("#saved")).to_contain_text("all saved")
+    [decision] = decisions(tmp_path)
+    assert decision["changes"][0]["after"]["char_span"] == [2, 9]
+    page.reload()  # what the review makes of it, though the phrase ends within a word
+    expect(page.locator(".expressions li")).to_have_count(3)
 
 
 def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
@@ -219,11 +166,8 @@ def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
     forged = "m\n0.0% of 56 boxes wrong (95%: 0.0-0.1%); accepted"
     rows = [{**record(text), "model": forged} for text in list(TEXTS.values())[:8]]
     rows[0]["expressions"][0]["verification"]["method"] = TEXTS["a long word"]
-    (results / "annotations.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
-    )
-    server = Server(results, sample=(8, 0))
-    server.kill()
+    write_rows(results / "annotations.jsonl", *rows)
+    Session(Reviewable(str(results)), "ann", sample=(8, 0))
     done = command(["certify", str(results)])
     assert done.code == 0, done
     assert not [line for line in done.out.splitlines() if line.startswith("0.0%")]

@@ -104,10 +104,7 @@ def test_a_box_can_be_hidden_and_locked(results: Path, serve: Any, show: Any) ->
     page.keyboard.press("h")
     assert drawn.count() == 2
     hide, lock = page.locator("li.picked .switch").all()
-    assert (hide.get_attribute("aria-pressed"), lock.get_attribute("aria-pressed")) == (
-        "true",
-        "false",
-    )
+    assert [switch.get_attribute("aria-pressed") for switch in (hide, lock)] == ["true", "false"]
     hide.click()
     assert drawn.count() == 3
     lock.click()
@@ -117,7 +114,7 @@ def test_a_box_can_be_hidden_and_locked(results: Path, serve: Any, show: Any) ->
         page.keyboard.press(key)
         assert page.locator("#hint").inner_text() == "This box is locked: l unlocks it.", key
     assert page.locator("#saved").inner_text() == "all saved"
-    assert not (results / "reviews.jsonl").exists() or decisions(results) == []
+    assert decisions(results) == []
     page.keyboard.press("2")  # two dogs: all of their boxes
     page.keyboard.press("h")
     assert drawn.count() == 1
@@ -143,12 +140,9 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     press(page, "ArrowDown", "ArrowUp", "Enter")
     saved(page)
     assert page.locator("li.picked .phrase").text_content() == "dog"
-    after = applied(folder)[0]
-    by_class = {
-        row["class"]: [box["bbox"] for box in row["instances"]] for row in after["expressions"]
-    }
-    assert by_class["dog"] == [[80, 80, 120, 120]]
-    assert by_class["cat"] == [[10, 10, 60, 60]]
+    [after] = applied(folder)
+    assert boxes(after, 0) == [[10, 10, 60, 60]]
+    assert boxes(after, 2) == [[80, 80, 120, 120]]
     dog = after["expressions"][2]
     assert (dog["status"], dog["verified"], dog["reviewed_by"]) == ("grounded", True, "ann")
     page.keyboard.press("z")
@@ -258,24 +252,3 @@ def test_marked_in_the_grid_they_are_mended_one_by_one(
     rows = applied(results)[0]["expressions"]
     assert [row.get("verified") for row in rows] == [True, True, None]
     assert [len(row["instances"]) for row in rows] == [1, 2, 0]
-
-
-def test_a_grid_whose_first_page_has_no_picture_goes_on(
-    results: Path, serve: Any, show: Any
-) -> None:
-    dogs = [phrase(f"dog {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(60)]
-    # doubtful, so that they come first
-    lost = {**RECORD, "image_path": "gone.png", "suspect_boxes": True, "expressions": dogs}
-    cats = [phrase(f"cat {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(10)]
-    there = {**RECORD, "image_id": "b", "expressions": cats}
-    write(results, lost, there)
-    page = show(serve(results).address + "#mode=grid&order=file")
-    page.keyboard.press("Enter")
-    seen(page, 10)
-    page.keyboard.press("Enter")
-    seen(page, 60)
-    assert page.locator(".cell img").count() == 0, "what was passed over comes again"
-    saved(page)
-    first, second = applied(results)
-    assert {row.get("verified") for row in first["expressions"]} == {None}
-    assert {row.get("verified") for row in second["expressions"]} == {True}

@@ -1,4 +1,4 @@
-"""Records in a notebook: in a real kernel."""
+"""Records in a notebook."""
 
 from __future__ import annotations
 
@@ -9,26 +9,12 @@ import pytest
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.review.notebook import show
 from tests.support.review_page import RECORD
-from tests.support.workplace import HANGING, REPOSITORY
-
-pytestmark = pytest.mark.slow
-
-CELL = (
-    "import json\nfrom dataflow_grounding.review.notebook import show\n"
-    "show(json.loads(open('out/annotations.jsonl').readline()), image_root='out')"
-)
 
 
-def test_a_kernel_shows_a_record(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
-    where = {"metadata": {"path": str(results.parent)}}
-    nbclient.NotebookClient(notebook, timeout=HANGING, resources=where).execute()
-    shown = notebook.cells[0].outputs[-1]
-    assert "<img" in shown["data"]["text/html"]
-    assert "<td>two dogs</td>" in shown["data"]["text/html"]
+def test_a_record_is_shown_with_its_picture_and_phrases(results: Path) -> None:
+    page = show(RECORD, image_root=str(results))._repr_html_() or ""
+    assert "<img" in page
+    assert "<td>two dogs</td>" in page
 
 
 def test_show_takes_any_record() -> None:
@@ -37,6 +23,7 @@ def test_show_takes_any_record() -> None:
     assert show({})._repr_html_() is not None
 
 
+@pytest.mark.slow
 def test_show_takes_a_row_of_a_table_and_refuses_a_table() -> None:
     import pandas as pd
 

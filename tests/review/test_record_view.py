@@ -12,7 +12,7 @@ import pytest
 from dataflow_grounding.review._record_view import Picture, Utf16Spans, view_of
 from dataflow_grounding.review._report import FLAGS, marks_of
 from dataflow_grounding.review._versions import changes_view
-from tests.support.workplace import command
+from tests.support.workplace import command, write_rows
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ def test_spans_go_to_utf16_units(text: str, span: tuple[int, int], units: list[i
 @pytest.mark.slow
 def test_thousands_of_spans_of_a_long_caption() -> None:
     """To go through the caption for each phrase would take longer than any test may."""
-    caption = "\U0001f600" * 2_000_000
-    row = {"text": "mug", "char_span": [1_999_998, 2_000_000], "instances": []}
-    view = view_of({"caption": caption, "expressions": [row] * 12_000})
-    assert {tuple(each["span"]) for each in view["expressions"]} == {(3_999_996, 4_000_000)}
+    caption = "\U0001f600" * 1_000_000
+    row = {"text": "mug", "char_span": [999_998, 1_000_000], "instances": []}
+    view = view_of({"caption": caption, "expressions": [row] * 4_000})
+    assert {tuple(each["span"]) for each in view["expressions"]} == {(1_999_996, 2_000_000)}
 
 
 def test_what_a_record_says_reaches_the_page_as_json() -> None:
@@ -68,16 +68,11 @@ def test_a_span_that_is_none_leaves_the_phrase_in_the_list() -> None:
 
 
 def run_folder(path: Path, model: str, **instance: Any) -> Path:
-    path.mkdir()
     row = {"text": "a mug", "instances": [{"bbox": [1, 2, 30, 40], **instance}]}
-    records = [
-        {"image_id": "both", "expressions": [row]},
-        {"image_id": f"only {model}", "expressions": [row]},
-    ]
-    (path / "annotations.jsonl").write_text(
-        "".join(json.dumps(record) + "\n" for record in records)
-    )
-    (path / "run.json").write_text(json.dumps({"model": model}))
+    names = ("both", f"only {model}")
+    records = [{"image_id": name, "expressions": [row]} for name in names]
+    write_rows(path / "annotations.jsonl", *records)
+    write_rows(path / "run.json", {"model": model})
     return path
 
 
@@ -86,10 +81,8 @@ def test_a_picture_of_another_size_than_the_record_says_is_told(
     size: tuple[int, int] | None, told: int
 ) -> None:
     notes = view_of({"width": 640, "height": 480, "expressions": []}, Picture(size))["notes"]
-    assert [
-        note for note in notes if "640 x 480 pixels, and this one has 320 x 240" in note
-    ] == notes
     assert len(notes) == told
+    assert all("640 x 480 pixels, and this one has 320 x 240" in note for note in notes)
 
 
 @pytest.mark.slow
@@ -105,14 +98,12 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     assert (first["id"], first["only"]) == ("only m1", "a")
     (index,) = a.glob("report_with_b_files/*/index.js")
     rows = json.loads(index.read_text().partition(", ")[2].removesuffix(");\n"))
-    assert all(bits & 1 << FLAGS.index("changed") for _, bits, *_ in rows), (
-        "what one run alone has is changed, too"
-    )
+    # what one run alone has is changed, too
+    assert all(bits & 1 << FLAGS.index("changed") for _, bits, *_ in rows)
     door = (a / "report_with_b.html").read_text()
     figures = dict(re.findall(r"<dt>(\w+)</dt><dd>(\d+)</dd>", door))
-    assert [figures[name] for name in ("images", "expressions", "changed")] == ["2", "2", "3"], (
-        "those of the second run"
-    )
+    of_second = [figures[name] for name in ("images", "expressions", "changed")]
+    assert of_second == ["2", "2", "3"]
     done = command(["report", "--json", str(a), "--single-file"])
     assert done.summary["report"] == str(a / "report.html")
     assert not (a / "report_files").exists()
@@ -121,6 +112,7 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
 OLD: dict[str, Any] = {"text": "a pet", "class": "cat", "status": "grounded"}
 OLD["instances"] = [{"bbox": [10, 10, 50, 50], "score": 0.9}]
 WITHOUT_CLASS = {name: value for name, value in OLD.items() if name != "class"}
+GONE = {**OLD, "instances": [], "status": "none"}
 BUS = {**OLD, "text": "a bus", "class": "bus", "instances": [{"bbox": [90, 90, 150, 140]}]}
 
 
@@ -149,11 +141,7 @@ CAPTION = {"region_id": 1, "text": "A red mug.", "bbox": [40, 30, 200, 150]}
         ({}, of({**OLD, "verified": True}), []),
         (of(OLD, BUS), of(OLD), [("a bus", "left out")]),
         (of(OLD), of(OLD, BUS), [("a bus", "added")]),
-        (
-            {},
-            of({**OLD, "instances": [], "status": "none"}),
-            [("a pet", "grounded → none · 1 → 0 boxes")],
-        ),
+        ({}, of(GONE), [("a pet", "grounded → none · 1 → 0 boxes")]),
         (of({"text": "a pet", "class": "cat", "instances": []}), of(OLD), []),  # pending
         (REGION, {**REGION, "region_captions": [CAPTION]}, []),
         ({"caption": "a cat"}, {}, [("caption", "“a cat” → “a pet”")]),

@@ -23,6 +23,7 @@ from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review import _report_files as report_files
 from dataflow_grounding.review._report import FLAGS, write_report
 from dataflow_grounding.review._versions import Version
+from tests.support.workplace import write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -31,13 +32,9 @@ def expression(
     caption: str, text: str, *instances: dict[str, Any], status: str | None = None, **more: Any
 ) -> dict[str, Any]:
     start = caption.find(text)
-    return {
-        "text": text,
-        "char_span": [start, start + len(text)] if start >= 0 else None,
-        "instances": list(instances),
-        "status": status or ("grounded" if instances else "none"),
-        **more,
-    }
+    row = {"text": text, "char_span": [start, start + len(text)] if start >= 0 else None}
+    status = status or ("grounded" if instances else "none")
+    return {**row, "instances": list(instances), "status": status, **more}
 
 
 def box(*bbox: float, score: float | None = 0.9, evidence: str = "seen") -> dict[str, Any]:
@@ -78,11 +75,8 @@ def report(folder: Path, records: Any, name: str = "report.html", **options: Any
         return file_at(str(path)) if path.exists() else None
 
     out = folder / name
-    write_report(
-        records,
-        out_path=out,
-        **{"find_image": find_image, "title": "Run", "summary": {}, **options},
-    )
+    usual = {"find_image": find_image, "title": "Run", "summary": {}}
+    write_report(records, out_path=out, **{**usual, **options})
     return out
 
 
@@ -113,8 +107,7 @@ def facts_of(page: Path) -> str:
 def version(folder: Path, records: list[Any], name: str) -> Version:
     """An earlier version of records, as a step's file."""
     path = folder / f"earlier_{len(list(folder.iterdir()))}.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return Version(name, str(path))
+    return Version(name, str(write_rows(path, *records)))
 
 
 def load(page: Any, path: Path, more: str = "") -> None:
@@ -139,12 +132,9 @@ def show(new_page: Any) -> Iterator[Any]:
 
 def opacity(page: Any, selector: str) -> list[float]:
     page.wait_for_timeout(250)  # let the fading end
-    return [
-        float(v)
-        for v in page.locator(selector).evaluate_all(
-            "all => all.map(e => getComputedStyle(e).opacity)"
-        )
-    ]
+    opacities = "all => all.map(e => Number(getComputedStyle(e).opacity))"
+    values: list[float] = page.locator(selector).evaluate_all(opacities)
+    return values
 
 
 # Where each box is on its picture as shown, and how large that is. From the geometry: the line's
@@ -231,28 +221,16 @@ def test_text_stays_text_wherever_it_stands(folder: Path, show: Any) -> None:
     record = {"image_id": text, "image_path": text, "width": 40, "height": 30}
     record |= {"cleaned_caption": caption, "expressions": rows}
     before = {**record, "expressions": [expression(caption, "more", box(1, 1, 2, 2))]}
-    options = {
-        "title": text,
-        "summary": {"model": text},
-        "failures": [{"id": text, "step": text, "kind": text, "message": text}, {}],
-        "versions": [version(folder, [before], text)],
-        "own_name": text,
-    }
-    path = report(folder, [record], find_image=lambda _: None, **options)
-    page = show(path)
+    names = ("id", "step", "kind", "message")
+    options = {"title": text, "summary": {"model": text}, "own_name": text}
+    options |= {"failures": [dict.fromkeys(names, text), {}]}
+    options |= {"versions": [version(folder, [before], text)]}
+    page = show(report(folder, [record], find_image=lambda _: None, **options))
     assert page.title() == text
     assert page.locator(".caption").evaluate("e => e.textContent") == caption
-    for selector in (
-        "h1",
-        "article h2",
-        ".expressions .phrase",
-        ".reason",
-        "td",
-        "label[for=kind-0] bdi",
-        ".version h3",
-        ".changes b",
-        "header .facts",
-    ):
+    selectors = ["h1", "article h2", ".expressions .phrase", ".reason", "td"]
+    selectors += ["label[for=kind-0] bdi", ".version h3", ".changes b", "header .facts"]
+    for selector in selectors:
         assert page.locator(selector).first.evaluate("e => e.textContent") == text
     assert page.locator("article").first.is_visible()
     foreign = "article script, #report style, [onerror], [onload]"
@@ -279,17 +257,15 @@ STATUSES_OF_MUG = {"grounded": "3", "ambiguous": "1", "unsupported": "1"}
 CHECKED: list[dict[str, Any]] = []
 for each in MUG_ON_TABLE["expressions"]:  # type: ignore[attr-defined]
     CHECKED.append({**each, "verified": each["text"] != "two spoons"})
-OF_CHECKED = {"expressions": "5", **STATUSES_OF_MUG, "verified": "4", "not verified": "1"}
+OF_ALL = {**MUG_ON_TABLE, "regions": REGIONS, "expressions": CHECKED}
+COUNTS = {"regions": "2", "expressions": "5", **STATUSES_OF_MUG}
 CAPTIONS = [{"bbox": REGIONS[0]["bbox"], "text": "A mug."}, REGIONS[1]]  # one without text
 
 
 @pytest.mark.parametrize(
     ("record", "counts"),
     [
-        (
-            {**MUG_ON_TABLE, "regions": REGIONS, "expressions": CHECKED},
-            {"regions": "2", **OF_CHECKED},
-        ),
+        (OF_ALL, {**COUNTS, "verified": "4", "not verified": "1"}),
         ({"regions": REGIONS, "region_captions": CAPTIONS}, {"regions": "2", "captions": "1"}),
         ({"caption": "A mug."}, {}),
     ],
@@ -306,13 +282,8 @@ def test_the_figures_are_those_of_the_pipeline_shown(
 
 def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path) -> None:
     """The counts are those of the records and of the failures, not what the summary says."""
-    summary = {
-        "images": 1234,
-        "failed": 7,
-        "seconds": 754.2,
-        "model": "embedded-opencv",
-        "api_key": "sk-secret",
-    }
+    summary = {"images": 1234, "failed": 7, "seconds": 754.2, "model": "embedded-opencv"}
+    summary["api_key"] = "sk-secret"
     path = report(folder, [MUG_ON_TABLE], summary=summary)
     assert "sk-secret" not in path.read_text()
     assert facts_of(path) == "embedded-opencv · 12 min 34 s"
@@ -326,15 +297,8 @@ def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path) 
 
 
 def failure(n: int, kind: str = "refused", message: str = "no") -> dict[str, Any]:
-    step = "step_1_grounding"
-    return {
-        "id": f"street/{n}",
-        "line": n,
-        "step": step,
-        "kind": kind,
-        "message": message,
-        "reply": "long",
-    }
+    row = {"id": f"street/{n}", "line": n, "step": "step_1_grounding", "reply": "long"}
+    return {**row, "kind": kind, "message": message}
 
 
 def test_secrets_in_messages_do_not_reach_the_page(folder: Path) -> None:
@@ -367,37 +331,33 @@ def test_all_records_and_failures_are_reached_from_page_to_page(
 ) -> None:
     monkeypatch.setattr(report_files, "PER_FILE", 7)
     monkeypatch.setattr("dataflow_grounding.review._report.PER_FILE", 7)
-    none = {
-        "image_id": "37",
-        "caption": "a cat",
-        "expressions": [expression("a cat", "a cat", status="none")],
-    }
-    records = [
-        *({"image_id": str(n), "image_path": "mug.png", "expressions": []} for n in range(37)),
-        none,
-    ]
-    out = report(
-        folder, records, name="a # b?.html", failures=map(failure, range(23)), single=single
-    )
+    records: list[dict[str, Any]] = []
+    for number in range(37):
+        records.append({"image_id": str(number), "image_path": "mug.png", "expressions": []})
+    rows = [expression("a cat", "a cat", status="none")]
+    records.append({"image_id": "37", "caption": "a cat", "expressions": rows})
+    failures = map(failure, range(23))
+    out = report(folder, records, name="a # b?.html", failures=failures, single=single)
     if single:
         assert sorted(os.listdir(folder)) == ["a # b?.html", "mug.png"]
         out = out.rename(folder.parent / "elsewhere.html")
     page = show(out)
     assert page.title() == "Run · page 1 of 2"
     found = page.locator("article h2").all_inner_texts()
-    assert page.locator("article img").first.evaluate(
-        "e => e.decode().then(() => e.naturalWidth)"
-    ) == (320 if single else 400)
+    picture = page.locator("article img").first
+    width = picture.evaluate("e => e.decode().then(() => e.naturalWidth)")
+    assert width == (320 if single else 400)
+
+    def next_of(name: str) -> None:
+        pages = page.get_by_role("navigation", name=name, exact=True).first
+        pages.get_by_role("link", name="Next").click()
+
     page.locator(".failures summary").click()
     failed = page.locator(".failures td:first-child").all_inner_texts()
-    page.get_by_role("navigation", name="Pages of failures").get_by_role(
-        "link", name="Next"
-    ).click()
+    next_of("Pages of failures")
     page.locator(".failures td", has_text="street/22").wait_for()
     failed += page.locator(".failures td:first-child").all_inner_texts()
-    page.get_by_role("navigation", name="Pages", exact=True).first.get_by_role(
-        "link", name="Next"
-    ).click()
+    next_of("Pages")
     page.locator("[role=status]", has_text="Images 21 to 38 of 38").wait_for()
     found += page.locator("article h2").all_inner_texts()
     assert found == [str(n) for n in range(38)]
@@ -428,9 +388,8 @@ def test_what_earlier_reports_left_goes_and_files_of_the_user_stay(folder: Path)
     assert small.stat().st_mtime_ns == made, "the picture is the same"
     Image.new("RGB", (40, 30)).save(folder / "mug.png")
     report(folder, [MUG_ON_TABLE], copies=True)
-    assert [path.name.split("-")[1] for path in folder.glob("report_files/thumbnails/*")] == [
-        "40x30.jpg"
-    ]
+    (small,) = folder.glob("report_files/thumbnails/*")
+    assert small.name.endswith("-40x30.jpg")
     (first.parent / "notes.txt").unlink()
     first.parent.rmdir()
     report(folder, [MUG_ON_TABLE], single=True)
@@ -442,10 +401,8 @@ def test_a_report_takes_no_place_of_the_users_files(folder: Path, name: str) -> 
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("the user's own")
     before = sorted(folder.rglob("*"))
-    with pytest.raises(
-        FileExistsError,
-        match=r"report(\.html|_files) is not the (page|folder) of a report: move it",
-    ):
+    said = r"report(\.html|_files) is not the (page|folder) of a report: move it"
+    with pytest.raises(FileExistsError, match=said):
         report(folder, [MUG_ON_TABLE])
     assert (folder / name).read_text() == "the user's own"
     assert sorted(folder.rglob("*")) == before
@@ -566,25 +523,24 @@ def test_each_phrase_is_marked_exactly_whatever_overlaps(folder: Path, show: Any
     caption = "abc \U0001f600 <b>&amp;</b> e\u0301 xyz 12"
     records = []
     for name, spans in SPANS.items():
-        rows = [
-            {"text": caption[s:e], "char_span": [s, e], "instances": [box(1, 1, 9, 9)]}
-            for s, e in spans
-        ]
+        rows = []
+        for s, e in spans:
+            one = {"text": caption[s:e], "char_span": [s, e]}
+            rows.append({**one, "instances": [box(1, 1, 9, 9)]})
         one = {"image_id": name, "caption": caption, "width": 9, "height": 9}
         records.append({**one, "expressions": rows})
-    many = [
-        {"text": f"mug {n}", "instances": [box(4 + 19 * x, 4 + 25 * y, 20 + 19 * x, 24 + 25 * y)]}
-        for n, (y, x) in enumerate(itertools.product(range(11), range(20)))
-    ]
+    many = []
+    for n, (y, x) in enumerate(itertools.product(range(11), range(20))):
+        mug = box(4 + 19 * x, 4 + 25 * y, 20 + 19 * x, 24 + 25 * y)
+        many.append({"text": f"mug {n}", "instances": [mug]})
     records.append({**MUG_ON_TABLE, "image_id": "many", "expressions": many})
     page = show(report(folder, records))
     for name, spans in SPANS.items():
         article = article_of(page, name)
         assert article.locator(".caption").evaluate("e => e.textContent") == caption
         for n, (start, end) in enumerate(spans):
-            parts = article.locator(f".mark.m{n}").evaluate_all(
-                "all => all.map(e => e.textContent)"
-            )
+            texts = "all => all.map(e => e.textContent)"
+            parts = article.locator(f".mark.m{n}").evaluate_all(texts)
             assert "".join(parts) == caption[start:end], name
             assert article.locator(f'.mark.m{n}[data-n="{n + 1}"]').count() == 1
     # more boxes than that are one canvas, in which what is pointed at lights up
@@ -740,13 +696,9 @@ def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
     assert high.is_checked()  # and the histograms are open
     page.goto(path.as_uri() + "#head=zebra")
     expect(names).to_have_text(["zebra"])
+    later = [*records[1:], {**zebra, "image_id": "none"}, {**zebra, "image_id": "new"}]
     compared = {"versions": [version(folder, records, "a")], "own_name": "b"}
-    begins = report(
-        folder,
-        [*records[1:], {**zebra, "image_id": "none"}, {**zebra, "image_id": "new"}],
-        **compared,
-        begins_with="changed",
-    )
+    begins = report(folder, later, **compared, begins_with="changed")
     assert figures_of(begins)["changed"] == "1"
     load(page, begins)
     expect(names).to_have_text(["none"])
@@ -755,12 +707,9 @@ def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
 def test_failures_are_first_with_reasons_and_a_filter_by_kind(
     folder: Path, show: Any, expect: Any
 ) -> None:
-    failures = [
-        failure(0),
-        failure(1, "image_missing", "no image 'a.jpg'"),
-        {**failure(2, "broken_row"), "id": None},
-        *(failure(n, f"kind {n}") for n in range(3, 30)),
-    ]
+    failures = [failure(0), failure(1, "image_missing", "no image 'a.jpg'")]
+    failures.append({**failure(2, "broken_row"), "id": None})
+    failures += [failure(n, f"kind {n}") for n in range(3, 30)]
     path = report(folder, [MUG_ON_TABLE], failures=iter(failures))
     page = show(path)
     cells = page.locator(".failures td")
@@ -798,16 +747,10 @@ def test_nothing_is_cut_on_a_narrow_dark_screen_and_anyone_can_read_it(
     records += [{**MUG_ON_TABLE, "expressions": []}] * 17  # on two pages
     records = [{**record, "image_id": str(n)} for n, record in enumerate(records)]
     kinds = ["refused", "image_missing", "unreadable_reply", "truncated_reply", "server_overloaded"]
-    failures = [
-        failure(n, kind, "a_word_without_any_break_in_it_" * 3) for n, kind in enumerate(kinds)
-    ]
-    size = {"width": 400, "height": 860}
-    page = show(
-        report(folder, records[:4], failures=failures[:3]),
-        color_scheme="dark",
-        bypass_csp=True,
-        viewport=size,
-    )
+    word = "a_word_without_any_break_in_it_" * 3
+    failures = [failure(n, kind, word) for n, kind in enumerate(kinds)]
+    narrow = {"color_scheme": "dark", "viewport": {"width": 400, "height": 860}}
+    page = show(report(folder, records[:4], failures=failures[:3]), bypass_csp=True, **narrow)
     picture = page.locator("article .picture").first.bounding_box()
     assert picture["y"] <= 480  # on the first screen
     assert picture["y"] + picture["height"] <= 860
@@ -821,10 +764,8 @@ def test_nothing_is_cut_on_a_narrow_dark_screen_and_anyone_can_read_it(
         page.get_by_role("cell", name="server_overloaded").scroll_into_view_if_needed()
         boxes = page.locator("html, fieldset, table, tr, .failures div, .text")
         assert boxes.evaluate_all(cut) == [], width
-        right = page.locator("label, td, h2").evaluate_all(
-            "all => all.map(e => e.getBoundingClientRect().right)"
-        )
-        assert max(right) <= width
+        ends = "all => all.map(e => e.getBoundingClientRect().right)"
+        assert max(page.locator("label, td, h2").evaluate_all(ends)) <= width
     earlier = {**records[0], "expressions": MUG_ON_TABLE["expressions"][1:]}  # type: ignore[index]
     versions = [version(folder, [earlier], "step 1")]
     compared = report(folder, records, "compared.html", versions=versions, own_name="step 2")
@@ -949,33 +890,27 @@ def flags_of(page: Path) -> list[set[str]]:
 
 
 def test_doubtful_and_unverified_images_come_first_each_with_a_filter(folder: Path) -> None:
-    caption = "a mug"
-    checks = {
+    differ = {"method": "check", "boxes": [], "reason": "the answers differ"}
+    checks: dict[str, dict[str, Any]] = {
         "wrong": {"verified": False, "verification": {"reason": "it fits 2 regions"}},
         "unchecked": {"verified": None, "verification": {"reason": "not checked"}},
         "right": {"verified": True, "verification": {"reason": None}},
         "several": {"disagreement": True},
-        "differ": {
-            "verified": None,
-            "doubtful": True,
-            "verification": {"method": "check", "boxes": [], "reason": "the answers differ"},
-        },
+        "differ": {"verified": None, "doubtful": True, "verification": differ},
         "plain": {},
     }
-    records = [
-        {
-            "image_id": name,
-            "caption": caption,
-            "expressions": [expression(caption, caption, box(1, 1, 9, 9), **check)],
-            **({"doubtful": True} if check.get("doubtful") else {}),
-        }
-        for name, check in checks.items()
-    ]
-    records += [{**records[-1], "image_id": "much dropped", "doubtful": True}]
-    records += [
-        {**records[-2], "image_id": "everywhere", "doubtful": True, "doubt": "each has all"}
-    ]
-    records += [{"image_id": "broken", "caption": caption, "expressions": "a mug"}]
+
+    def checked(name: str, check: dict[str, Any], **more: Any) -> dict[str, Any]:
+        rows = [expression("a mug", "a mug", box(1, 1, 9, 9), **check)]
+        return {"image_id": name, "caption": "a mug", "expressions": rows, **more}
+
+    records = []
+    for name, check in checks.items():
+        of_record = {"doubtful": True} if check.get("doubtful") else {}
+        records.append(checked(name, check, **of_record))
+    records.append(checked("much dropped", {}, doubtful=True))
+    records.append(checked("everywhere", {}, doubtful=True, doubt="each has all"))
+    records.append({"image_id": "broken", "caption": "a mug", "expressions": "a mug"})
     path = report(folder, records)
     marked = {
         "unreadable": ["broken"],

@@ -23,14 +23,14 @@ from dataflow_grounding.images.image import find_image
 from dataflow_grounding.review import publish, report_folder
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.stand_ins.probe_model import ProbeModel
-from tests.support.workplace import Workplace, command
+from tests.support.workplace import Workplace, command, write_rows
 
 RECORD = {"image_id": "a", "caption": "a mug", "expressions": []}
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    (tmp_path / "annotations.jsonl").write_text(json.dumps(RECORD) + "\n")
+    write_rows(tmp_path / "annotations.jsonl", RECORD)
     return tmp_path
 
 
@@ -41,9 +41,8 @@ def title_of(page: str | os.PathLike[str]) -> str:
 
 
 def data_of(page: str | os.PathLike[str]) -> str:
-    return "".join(
-        path.read_text(encoding="utf-8") for path in Path(page).parent.glob("report_files/*/*.js")
-    )
+    files = Path(page).parent.glob("report_files/*/*.js")
+    return "".join(path.read_text(encoding="utf-8") for path in files)
 
 
 def spec(pipeline: Any, data: Any) -> dict[str, Any]:
@@ -51,26 +50,20 @@ def spec(pipeline: Any, data: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("run", "title"),
+    ("pipeline", "data", "title"),
     [
-        (
-            spec("image_grounding", {"input_jsonl": "../data/captions.jsonl"}),
-            "image_grounding · captions.jsonl",
-        ),
-        (
-            spec("image_grounding", {"image_dir": "", "coco_json": "a/<b>.json"}),
-            "image_grounding · &lt;b&gt;.json",
-        ),
-        (spec("image_grounding", {"image_dir": "photos/"}), "image_grounding · photos"),
-        (spec("my_module:Mugs", {"input_jsonl": "mugs.csv"}), "my_module:Mugs · mugs.csv"),
-        (spec(["odd"], 3), "{folder}"),
-        ({}, "{folder}"),
+        ("grounding", {"input_jsonl": "../data/captions.jsonl"}, "grounding · captions.jsonl"),
+        ("grounding", {"image_dir": "", "coco_json": "a/<b>.json"}, "grounding · &lt;b&gt;.json"),
+        ("grounding", {"image_dir": "photos/"}, "grounding · photos"),
+        ("my_module:Mugs", {"input_jsonl": "mugs.csv"}, "my_module:Mugs · mugs.csv"),
+        (["odd"], 3, "{folder}"),
+        (None, None, "{folder}"),
     ],
 )
 def test_the_title_says_the_pipeline_and_the_data(
-    results: Path, run: dict[str, Any], title: str
+    results: Path, pipeline: Any, data: Any, title: str
 ) -> None:
-    (results / "run.json").write_text(json.dumps(run))
+    write_rows(results / "run.json", spec(pipeline, data) if pipeline else {})
     page, shown = report_folder(str(results))
     assert shown == 1
     assert title_of(page) == title.format(folder=results.name)
@@ -78,18 +71,13 @@ def test_the_title_says_the_pipeline_and_the_data(
 
 @pytest.mark.slow
 def test_the_report_of_a_steps_folder_says_what_ran(results: Path) -> None:
-    (results / "run.json").write_text(
-        json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
-    )
+    write_rows(results / "run.json", spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
     step = results / "step_1_grounding"
-    step.mkdir()
-    (step / "annotations.jsonl").write_text(json.dumps(RECORD) + "\n")
+    write_rows(step / "annotations.jsonl", RECORD)
     assert title_of(report_folder(str(step))[0]) == "image_grounding · captions.jsonl"
     (results / "run.json").unlink()
     assert title_of(report_folder(str(step))[0]) == "step_1_grounding"
-    (step / "annotations.jsonl").write_text(
-        json.dumps({**RECORD, "source": "image_grounding"}) + "\n"
-    )
+    write_rows(step / "annotations.jsonl", {**RECORD, "source": "image_grounding"})
     assert title_of(report_folder(str(step))[0]) == "image_grounding"
 
 
@@ -134,9 +122,8 @@ def test_a_script_leaves_what_the_command_does(results: Path) -> None:
     """Failures were in the script's report alone, and `run.json` named a step's file."""
     storage = FileStorage(str(results / "captions.jsonl"), str(results), "mugs")
     failure = {"id": "b", "step": "step1", "kind": "refused", "message": "not for us"}
-    Path(storage.failures_path).write_text(json.dumps(failure) + "\n")
-    step = results / "mugs_step3.jsonl"
-    step.write_text(json.dumps(RECORD) + "\n")
+    write_rows(Path(storage.failures_path), failure)
+    step = write_rows(results / "mugs_step3.jsonl", RECORD)
     summary = Summary(done=1, annotations=str(step), failures_file=storage.failures_path)
     publish(summary, storage)
     assert "not for us" in data_of(summary.shown.report)
@@ -160,21 +147,20 @@ def test_commands_find_the_pictures_of_a_scripts_run(results: Path, tmp_path: Pa
     (tmp_path / "data").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "data" / "mug.png")
     record = {**RECORD, "image_path": "mug.png", "width": 40, "height": 30, "caption": "a mug"}
-    (results / "step1.jsonl").write_text(json.dumps(record) + "\n")
+    step = write_rows(results / "step1.jsonl", record)
     storage = FileStorage(str(tmp_path / "data" / "captions.jsonl"), str(results))
-    publish(Summary(done=1, annotations=str(results / "step1.jsonl")), storage)
-    assert read_header(
-        find_image(Record(record, image_folders_of(str(results))), "image_path").path
-    ).size == (40, 30)
+    publish(Summary(done=1, annotations=str(step)), storage)
+    found = find_image(Record(record, image_folders_of(str(results))), "image_path")
+    assert read_header(found.path).size == (40, 30)
     of_a_spec = json.dumps(spec("image_grounding", {"input_jsonl": "captions.jsonl"}))
     (results / "run.json").write_text(of_a_spec)
-    publish(Summary(done=1, annotations=str(results / "step1.jsonl")), storage)
+    publish(Summary(done=1, annotations=str(step)), storage)
     assert (results / "run.json").read_text() == of_a_spec
 
 
 def test_a_run_without_any_record_done_shows_its_failures(tmp_path: Path) -> None:
     failure = {"id": "a", "step": "step0", "kind": "refused", "message": "not for us"}
-    (tmp_path / "failures.jsonl").write_text(json.dumps(failure) + "\n")
+    write_rows(tmp_path / "failures.jsonl", failure)
     page, shown = report_folder(str(tmp_path))
     assert shown == 0
     assert "not for us" in data_of(page)
@@ -194,6 +180,6 @@ def test_a_score_of_any_size_ends_no_report(tmp_path: Path) -> None:
         boxes = [{"bbox": [1, 2, 30, 40], "score": score}]
         cup = {"text": "a cup", "status": "grounded", "instances": boxes}
         rows.append({"image_path": "a.jpg", "caption": "a cup", "expressions": [cup]})
-    (tmp_path / "annotations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "annotations.jsonl", *rows)
     done = command(["report", str(tmp_path)])
     assert done.code == 0, done

@@ -35,7 +35,7 @@ from tests.support.review_page import (
     select,
     write,
 )
-from tests.support.workplace import HANGING
+from tests.support.workplace import HANGING, rows_of, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +44,11 @@ def four_points(page: Any) -> None:
     press(page, "3", "f")
     for x, y in ((10, 200), (150, 180), (390, 240), (200, 290)):
         page.mouse.click(*point(page, x, y))
+
+
+def zoomed_in(page: Any) -> None:
+    page.keyboard.press("+")
+    drag(page, (120, 90), (130, 70))
 
 
 ACTS: dict[str, tuple[Callable[[Any], Any], int, list[list[float]]]] = {
@@ -56,11 +61,7 @@ ACTS: dict[str, tuple[Callable[[Any], Any], int, list[list[float]]]] = {
     "10 px": (lambda p: p.keyboard.press("Shift+ArrowDown"), 0, [[40, 40.5, 200, 160]]),
     "one edge by 1 px": (lambda p: p.keyboard.press("Alt+ArrowRight"), 0, [[40, 30.5, 201, 150]]),
     "delete the second box": (lambda p: press(p, *"222", "Delete"), 1, [[220, 60, 250, 200]]),
-    "zoomed in": (
-        lambda p: (p.keyboard.press("+"), drag(p, (120, 90), (130, 70))),
-        0,
-        [[50, 10.5, 210, 130]],
-    ),
+    "zoomed in": (zoomed_in, 0, [[50, 10.5, 210, 130]]),
 }
 
 
@@ -166,10 +167,8 @@ def test_two_reviewers_on_one_phrase_the_second_is_refused_and_shown_what_stands
     saved(pages[0])
     pages[1].keyboard.press("a")
     saved(pages[1])
-    assert (
-        "Not taken: A red mug: ann changed it meanwhile"
-        in pages[1].locator("#refused").inner_text()
-    )
+    refused = pages[1].locator("#refused").inner_text()
+    assert "Not taken: A red mug: ann changed it meanwhile" in refused
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
     pages[1].keyboard.press("]")
     assert pages[1].locator("li.picked .phrase").text_content() == "A red mug", "it comes again"
@@ -205,16 +204,11 @@ def test_a_server_killed_in_the_middle_loses_no_decision_and_the_page_keeps_what
     said = run("apply", results, kept, code=1)
     assert said.count("Not taken: ") == 3
     assert f"{kept}, line 1: 'changes' should be a list of objects" in said
-    assert near(
-        [[42, 30.5, 202, 150]],
-        boxes(json.loads((results / "annotations.reviewed.jsonl").read_text()), 0),
-    )
+    [record] = rows_of(results / "annotations.reviewed.jsonl")
+    assert near([[42, 30.5, 202, 150]], boxes(record, 0))
     kept.write_text(whole, encoding="utf-8")
     assert near([[42, 30.5, 202, 150]], boxes(applied(results, kept)[0], 0)), "taken over once"
-    again = serve(results)
-    assert near(
-        [[42, 30.5, 202, 150]], [again.ask("record/0")["expressions"][0]["instances"][0]["bbox"]]
-    )
+    assert near([[42, 30.5, 202, 150]], boxes(serve(results).ask("record/0"), 0))
 
 
 def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, serve: Any) -> None:
@@ -229,6 +223,7 @@ def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, ser
     assert {line["who"] for line in decisions(results)} == {"eve"}
 
 
+NONE: dict[str, Any] = {"decisions": []}
 ASKED: dict[str, tuple[str, dict[str, str], Any, int]] = {
     "the page itself": ("", {}, None, 200),
     "another name for this machine": ("", {"Host": "evil.example"}, None, 403),
@@ -236,13 +231,8 @@ ASKED: dict[str, tuple[str, dict[str, str], Any, int]] = {
     "another origin": ("next?mode=grid", {"Origin": "https://evil.example"}, None, 403),
     "a page without an origin": ("next?mode=grid", {"Origin": "null"}, None, 403),
     "another site's script": ("next?mode=grid", {"Sec-Fetch-Site": "cross-site"}, None, 403),
-    "a decision from elsewhere": (
-        "decide",
-        {"Origin": "https://evil.example"},
-        {"decisions": []},
-        403,
-    ),
-    "a form's decision": ("decide", {"Content-Type": "text/plain"}, {"decisions": []}, 403),
+    "a decision from elsewhere": ("decide", {"Origin": "https://evil.example"}, NONE, 403),
+    "a form's decision": ("decide", {"Content-Type": "text/plain"}, NONE, 403),
     "another token": ("../wrong/", {}, None, 404),
     "a way up": ("..%2f", {}, None, 404),
     "a picture by path": ("picture/../../a.png", {}, None, 404),
@@ -272,17 +262,14 @@ def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(
     results: Path, serve: Any
 ) -> None:
     server = serve(results)
-    many = [
-        {"uid": f"{n}", "record": "a", "action": "comment", "comment": "x", "changes": []}
-        for n in range(20_000)
-    ]
+    comment = {"record": "a", "action": "comment", "comment": "x", "changes": []}
+    many = [{"uid": f"{n}", **comment} for n in range(20_000)]
     for count in (20_000, 1001):
         with pytest.raises(HTTPError) as refused:
             server.ask("decide", {"decisions": many[:count]})
         assert refused.value.code in (400, 413)
-    assert (
-        json.loads(refused.value.read())["error"] == "1,001 decisions at once: send at most 1,000"
-    )
+    said = json.loads(refused.value.read())["error"]
+    assert said == "1,001 decisions at once: send at most 1,000"
     assert not (results / "reviews.jsonl").exists(), "all are taken, or none"
     assert len(server.ask("decide", {"decisions": many[:1000]})["answers"]) == 1000
 
@@ -354,8 +341,7 @@ def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_perso
 ) -> None:
     data = tmp_path / "captions.jsonl"
     Image.new("RGB", (400, 300), (200, 30, 30)).save(tmp_path / "a.png")
-    rows = [{"image_path": "a.png", "caption": "A red square and a cat."}]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(data, {"image_path": "a.png", "caption": "A red square and a cat."})
     keys = ["vlm.backend=embedded", f"data.input_jsonl={data}"]
     spec = [*(f"image_grounding.{key}" for key in keys), f"results_dir={tmp_path / 'out'}"]
     run("default_specs", f"results_dir={tmp_path}")
@@ -370,14 +356,10 @@ def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_perso
     run("apply", step)
     run(*generate)
     square, cat = grounded(tmp_path)
-    assert (square["text"], "reviewed_by" in square) == ("red square", False), (
-        "nobody reviewed its boxes"
-    )
-    assert (cat["instances"][0]["bbox"], cat["reviewed_by"], cat["verified"]) == (
-        [1, 2, 30, 40],
-        "ann",
-        True,
-    )
+    assert square["text"] == "red square"
+    assert "reviewed_by" not in square, "nobody reviewed its boxes"
+    assert (cat["reviewed_by"], cat["verified"]) == ("ann", True)
+    assert cat["instances"][0]["bbox"] == [1, 2, 30, 40]
     with open(data, "a") as file:
         file.write(json.dumps({"image_path": "a.png", "caption": "A red thing."}) + "\n")
     log = (step / "reviews.jsonl").read_bytes()
@@ -396,8 +378,7 @@ def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_perso
 
 
 def grounded(folder: Path, record: int = 0) -> list[dict[str, Any]]:
-    lines = (folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
-    rows: list[dict[str, Any]] = json.loads(lines[record])["expressions"]
+    rows: list[dict[str, Any]] = rows_of(folder / "out/annotations.jsonl")[record]["expressions"]
     return rows
 
 
@@ -429,10 +410,10 @@ SERIOUS = ("serious", "critical")
 
 
 def test_many_boxes_in_one_picture_stay_smooth(results: Path, serve: Any, show: Any) -> None:
-    corners = [(4 + n % 20 * 19, 4 + n // 20 * 19) for n in range(300)]
-    rows = [
-        phrase(f"dog {n}", n, [x, y, x + 16, y + 8], caption="") for n, (x, y) in enumerate(corners)
-    ]
+    rows = []
+    for n in range(300):
+        x, y = 4 + n % 20 * 19, 4 + n // 20 * 19
+        rows.append(phrase(f"dog {n}", n, [x, y, x + 16, y + 8], caption=""))
     write(results, {**RECORD, "expressions": rows})
     page = show(serve(results).address + SINGLE)
     assert page.locator(".stage .box").count() == 1, "the others are on a canvas"

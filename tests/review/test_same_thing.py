@@ -9,51 +9,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from tests.support.review_page import applied, decisions, drag, near, run, saved, seen
+from tests.support.review_page import applied, decisions, drag, near, run, saved, seen, write
+from tests.support.workplace import write_rows
 
 pytestmark = pytest.mark.slow
 
 
 def phrase(number: int, text: str, *boxes: list[Any]) -> dict[str, Any]:
     """A phrase of the class "person"; of each box its corners and its score."""
-    instances = [
-        {"bbox_id": f"a#{number}.{n}", "bbox": box, "score": score}
-        for n, (*box, score) in enumerate(boxes)
-    ]
-    return {
-        "expression_id": f"a#{number}",
-        "text": text,
-        "class": "person",
-        "status": "grounded",
-        "instances": instances,
-    }
+    instances = []
+    for n, (*box, score) in enumerate(boxes):
+        instances.append({"bbox_id": f"a#{number}.{n}", "bbox": box, "score": score})
+    row = {"expression_id": f"a#{number}", "text": text, "class": "person"}
+    return {**row, "status": "grounded", "instances": instances}
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A picture with two persons: both phrases have one of them, "a person" has the other, too."""
-    Image.new("RGB", (400, 300), "green").save(tmp_path / "a.png")
-    record = {
-        "image_id": "a",
-        "image_path": "a.png",
-        "expressions": [
-            phrase(0, "a person", [10, 10, 110, 210, 0.7], [200, 10, 300, 210, 0.9]),
-            phrase(1, "a human", [11, 10, 110, 210, 0.8]),
-        ],
-    }
-    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    return tmp_path
+    return with_phrases(
+        tmp_path,
+        phrase(0, "a person", [10, 10, 110, 210, 0.7], [200, 10, 300, 210, 0.9]),
+        phrase(1, "a human", [11, 10, 110, 210, 0.8]),
+    )
+
+
+def with_phrases(folder: Path, *phrases: dict[str, Any]) -> Path:
+    return write(folder, {"image_id": "a", "image_path": "a.png", "expressions": phrases})
 
 
 def verdicts(results: Path) -> dict[str, list[Any]]:
     """By phrase the verdicts on its boxes, as `apply` writes them."""
     [record] = applied(results)
-    said = {}
-    for row in record["expressions"]:
-        said[row["text"]] = [box.get("verified") for box in row["instances"]]
-    return said
+    rows = record["expressions"]
+    return {row["text"]: [box.get("verified") for box in row["instances"]] for row in rows}
 
 
 def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(results: Path, serve: Any) -> None:
@@ -98,10 +88,9 @@ def test_a_sample_of_all_boxes_that_an_earlier_version_stated_is_drawn_again(
     results: Path, serve: Any
 ) -> None:
     serve(results, sample=(9, 0)).kill()
-    log = results / "reviews.jsonl"
     [line] = decisions(results)
     line["sample"]["of"]["boxes"] = 3
-    log.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    write_rows(results / "reviews.jsonl", line)
     told = run("certify", results, code=2)
     assert "no sample to certify" in told
     assert "only the rest is asked for" in told
@@ -144,14 +133,10 @@ def test_what_is_done_to_a_box_is_done_to_each_of_its_thing(
 
 def test_a_thing_is_shown_until_all_its_boxes_are_judged(tmp_path: Path, serve: Any) -> None:
     """A phrase that came later has a box of a thing that was judged before."""
-    Image.new("RGB", (400, 300), "green").save(tmp_path / "a.png")
     human = phrase(0, "a human", [11, 10, 110, 210, 0.8])
-    record: dict[str, Any] = {"image_id": "a", "image_path": "a.png", "expressions": [human]}
-    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
-    server = serve(tmp_path, who="ann")
+    server = serve(with_phrases(tmp_path, human), who="ann")
     server.judge(0, False)
     server.kill()
-    record["expressions"].append(phrase(1, "a person", [10, 10, 110, 210, 0.7]))
-    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    with_phrases(tmp_path, human, phrase(1, "a person", [10, 10, 110, 210, 0.7]))
     left = serve(tmp_path, who="ann").ask("next?mode=grid&order=file")
     assert len(left["items"]) == 1, left

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pytest
 from aiohttp import web
 from PIL import Image
 
@@ -20,7 +21,7 @@ from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
 from tests.support.forking import Forked
-from tests.support.workplace import HANGING, command
+from tests.support.workplace import HANGING, command, rows_of, write_rows
 
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
 
@@ -34,15 +35,8 @@ def phrase(
         for n, b in enumerate(boxes)
     ]
     span = [start, start + len(text)] if start >= 0 else None
-    status = "grounded" if boxes else "none"
-    return {
-        "expression_id": f"a#{number}",
-        "text": text,
-        "char_span": span,
-        "status": status,
-        "instances": instances,
-        **more,
-    }
+    row = {"expression_id": f"a#{number}", "text": text, "char_span": span}
+    return {**row, "status": "grounded" if boxes else "none", "instances": instances, **more}
 
 
 RECORD = {
@@ -64,10 +58,7 @@ OF_ANOTHER_PICTURE = {**RECORD, "image_id": "b", "image_path": "b.png"}
 
 
 def write(folder: Path, *records: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "annotations.jsonl").write_text(
-        "".join(json.dumps(r) + "\n" for r in records), encoding="utf-8"
-    )
+    write_rows(folder / "annotations.jsonl", *records)
     for name, color in (("a.png", (90, 120, 60)), ("b.png", (60, 120, 90))):
         if not (folder / name).exists():
             Image.new("RGB", (400, 300), color).save(folder / name)
@@ -82,15 +73,11 @@ def run(*arguments: Any, code: int = 0) -> str:
 
 def applied(results: Path, *more: Any, code: int = 0) -> list[dict[str, Any]]:
     run("apply", results, *more, code=code)
-    lines = (results / "annotations.reviewed.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return rows_of(results / "annotations.reviewed.jsonl")
 
 
 def decisions(results: Path) -> list[dict[str, Any]]:
-    return [
-        json.loads(line)
-        for line in (results / "reviews.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    return rows_of(results / "reviews.jsonl")
 
 
 class Server:
@@ -101,31 +88,22 @@ class Server:
         self.address, self.origin = self._server.address, self._server.origin
 
     def ask(self, path: str, body: Any = None, **headers: str) -> Any:
-        given = (
-            {"Content-Type": "application/json", "Origin": self.origin} if body is not None else {}
-        )
-        data = None if body is None else json.dumps(body).encode()
+        given, data = {}, None
+        if body is not None:
+            given = {"Content-Type": "application/json", "Origin": self.origin}
+            data = json.dumps(body).encode()
         request = Request(self.address + path, data, {**given, **headers})
         with urlopen(request, timeout=30) as response:
             said = response.read()
-        return (
-            json.loads(said)
-            if response.headers["Content-Type"].startswith("application/json")
-            else said
-        )
+        is_json = response.headers["Content-Type"].startswith("application/json")
+        return json.loads(said) if is_json else said
 
     def decide(
         self, change: dict[str, Any] | None = None, record: str = "a", **more: Any
     ) -> dict[str, Any]:
-        decision = {
-            "uid": os.urandom(6).hex(),
-            "record": record,
-            "action": "accept",
-            "changes": [change] if change else [],
-        }
-        answer: dict[str, Any] = self.ask("decide", {"decisions": [{**decision, **more}]})[
-            "answers"
-        ][0]
+        decision = {"uid": os.urandom(6).hex(), "record": record, "action": "accept"}
+        decision |= {"changes": [change] if change else [], **more}
+        answer: dict[str, Any] = self.ask("decide", {"decisions": [decision]})["answers"][0]
         return answer
 
     def decide_on(self, number: int, *boxes: Any, place: int = 0, **more: Any) -> None:
@@ -250,11 +228,7 @@ def seen(page: Any, cells: int) -> None:
 
 
 def near(expected: list[list[float]], got: list[list[float]]) -> bool:
-    return len(got) == len(expected) and all(
-        abs(a - b) <= 1
-        for x, y in zip(expected, got, strict=True)
-        for a, b in zip(x, y, strict=True)
-    )
+    return got == [pytest.approx(box, abs=1) for box in expected]
 
 
 def grid(results: Path, count: int) -> None:

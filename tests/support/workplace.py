@@ -348,3 +348,11 @@ def tar_of(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 def rows_of(path: Path) -> Rows:
     """The rows of a file of JSON lines; none where it isn't there."""
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def write_rows(path: Path, *rows: Mapping[str, Any] | str) -> Path:
+    """Write a file of JSON lines, and the folder that it is in; a text is a line as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
