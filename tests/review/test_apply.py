@@ -51,8 +51,9 @@ def decided(
     session = Session(Reviewable(str(folder)), "ann")
     versions = {e["id"]: e["version"] for e in session.view(0)["expressions"]}
     change = {"id": id, "version": versions.get(id, ""), "after": after}
-    uid = str(len(rows_of(folder / "reviews.jsonl")))
-    [answer] = session.decide([line(uid, change, action=action, **more)])
+    log = folder / "reviews.jsonl"
+    uid = str(log.stat().st_size if log.exists() else 0)
+    [answer] = session.decide([{**line(uid, change, action=action), **more}])
     return answer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,22 @@ from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.bytecode import steps_of
 from tests.support.reviewing import look_at_all
-from tests.support.workplace import command
+from tests.support.workplace import command, write_rows
 
 
 def expressions(same: str, count: int) -> list[dict[str, Any]]:
     """All of one box and one id, or all of one text, or with nothing in common."""
-    boxes = [
-        [1, 2, 30, 40] if same == "box" else [n % 600, n // 600, n % 600 + 9, n // 600 + 9]
-        for n in range(count)
-    ]
-    return [
-        {
-            "text": "a cup" if same == "text" else f"the thing {n}",
-            **({"expression_id": "e"} if same == "box" else {}),
-            "instances": [{"bbox": box, "score": 0.5}],
-        }
-        for n, box in enumerate(boxes)
-    ]
+    made = []
+    for n in range(count):
+        x, y = n % 600, n // 600
+        one: dict[str, Any] = {"text": f"the thing {n}"}
+        one["instances"] = [{"bbox": [x, y, x + 9, y + 9], "score": 0.5}]
+        if same == "box":
+            one |= {"expression_id": "e", "instances": [{"bbox": [1, 2, 30, 40], "score": 0.5}]}
+        if same == "text":
+            one["text"] = "a cup"
+        made.append(one)
+    return made
 
 
 @pytest.mark.slow
@@ -57,7 +55,7 @@ def test_a_record_of_hundreds_of_expressions(
 
     def steps(count: int) -> int:
         record = {**row, "expressions": expressions(same, count)}
-        Path("annotations.jsonl").write_text(json.dumps(record) + "\n")
+        write_rows(Path("annotations.jsonl"), record)
         return steps_of(lambda: looked_at(count))
 
     def looked_at(count: int) -> None:
@@ -90,7 +88,7 @@ def test_lint_of_a_caption_that_has_all_phrases(
             for each in many:
                 each["char_span"] = [0, len(caption)] if has_span else None
             rows.append({"image_path": "a.jpg", "cleaned_caption": caption, "expressions": many})
-    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(Path("rows.jsonl"), *rows)
     done = command(["lint", "rows.jsonl", "--no-pictures", "--select", "DG2", "--json"])
     assert done.code == 1, done.err
     assert [done.summary["counts"][rule] for rule in ("DG201", "DG202")] == [8500, 8500]
@@ -108,9 +106,8 @@ def test_boxes_are_compared_up_to_a_bound_and_below_it_all(monkeypatch: pytest.M
 
 def test_numbers_and_endless_words_are_not_misspelt() -> None:
     """To compare the two long ones, letter by letter, would take days."""
-    assert (
-        look_alikes(Counter({"x" * 10**6: 40, "x" * (10**6 - 1): 1, "12345": 40, "12346": 1})) == {}
-    )
+    endless = {"x" * 10**6: 40, "x" * (10**6 - 1): 1}
+    assert look_alikes(Counter({**endless, "12345": 40, "12346": 1})) == {}
     assert len(look_alikes(Counter({"bottle": 40, "bottel": 1, "bottles": 3}))) >= 1
 
 
@@ -120,6 +117,6 @@ def test_a_box_without_end_and_height_is_counted(
     monkeypatch.chdir(tmp_path)
     endless = {"text": "a cup", "instances": [{"bbox": [-1e308, 5, 1e308, 5]}]}
     row = {"image_path": "a.jpg", "width": 64, "height": 48, "expressions": [endless]}
-    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    write_rows(Path("rows.jsonl"), row)
     done = command(["stats", "rows.jsonl", "--no-pictures"])
     assert done.code == 0, done

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from dataflow_grounding.evaluation.figures.linting import RULES
 from tests.formats.data import draw, record
-from tests.support.workplace import REPOSITORY, Done, command
+from tests.support.workplace import REPOSITORY, Done, command, write_rows
 
 SIZE = (64, 48)
 Row = dict[str, Any]
@@ -53,12 +52,7 @@ CASES: dict[str, Callable[[Row, Row], object]] = {
     "DG201": lambda row, one: one.update(char_span=[2, 11]),
     "DG202": lambda row, one: one.update(char_span=None),
     "DG204": lambda row, one: row["expressions"].append(
-        {
-            "text": "A  red mug",
-            "char_span": [0, 9],
-            "status": "grounded",
-            "instances": [{"bbox": [9, 2, 30, 40]}],
-        }
+        {**one, "text": "A  red mug", "instances": [{"bbox": [9, 2, 30, 40]}]}
     ),
     "DG205": lambda row, one: row["expressions"][1].update(
         status="grounded", instances=[{"bbox": [1, 2, 30, 40.2], "score": 1}]
@@ -70,15 +64,14 @@ CASES: dict[str, Callable[[Row, Row], object]] = {
 }
 
 
-def lines(path: Path, *rows: Row | str) -> Path:
-    path.write_text(
-        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8"
-    )
-    return path
-
-
 def lint(data: Path, *options: object) -> Done:
     return command(["lint", str(data), *map(str, options)])
+
+
+def found_in(folder: Path, *rows: Row, options: Sequence[str] = ()) -> list[str]:
+    """The rules that find something in these rows, without their pictures."""
+    data = write_rows(folder / "a.jsonl", *rows)
+    return rules_of(lint(data, "--no-pictures", *options))
 
 
 def rules_of(done: Done) -> list[str]:
@@ -88,7 +81,7 @@ def rules_of(done: Done) -> list[str]:
 
 @pytest.mark.parametrize("rule", CASES)
 def test_a_rule_finds_its_case_alone(tmp_path: Path, rule: str) -> None:
-    data = lines(tmp_path / "a.jsonl", good("b.jpg"), changed(CASES[rule]))
+    data = write_rows(tmp_path / "a.jsonl", good("b.jpg"), changed(CASES[rule]))
     done = lint(data, "--no-pictures")
     assert (done.code, rules_of(done)) == (1, [rule]), done
     assert done.out.startswith(f"{data}:2: {rule} ")
@@ -104,24 +97,22 @@ def test_parts_of_sides_are_found_also_where_nothing_says_how_large_the_picture_
     for bbox, found in (([0, 0, 1, 1], ["DG107"]), ([0, 0, 1, 2], [])):
         row = changed(lambda row, _: row.update(width=None))
         box(row, bbox)
-        assert rules_of(lint(lines(tmp_path / "a.jsonl", row), "--no-pictures")) == found
+        assert found_in(tmp_path, row) == found
 
 
 @pytest.mark.parametrize("others", [["a red mug", "a dog"], ["a dog", "a red mug"]])
 def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(
     tmp_path: Path, others: list[str]
 ) -> None:
-    near_far = {
-        "a dog": [[1, 1, 40, 40], [50, 1, 60, 40]],
-        "a red mug": [[1, 1, 40, 40], [1, 1, 40, 41]],
-    }
-    said = [
-        {"text": text, "instances": [{"bbox": box} for box in near_far[text]]} for text in others
-    ]
+    second = {"a dog": [50, 1, 60, 40], "a red mug": [1, 1, 40, 41]}
+    said = []
+    for text in others:
+        boxes = [{"bbox": [1, 1, 40, 40]}, {"bbox": second[text]}]
+        said.append({"text": text, "instances": boxes})
     same = [*said[:1], {"text": "a cat", "instances": said[0]["instances"][::-1]}]
     for found, some in (([], said), (["DG205"], same)):
-        data = lines(tmp_path / "a.jsonl", record("a.jpg", SIZE, copy.deepcopy(some)))
-        assert rules_of(lint(data, "--no-pictures", "--select", "DG205")) == found
+        row = record("a.jpg", SIZE, copy.deepcopy(some))
+        assert found_in(tmp_path, row, options=["--select", "DG205"]) == found
 
 
 def test_two_words_of_one_class_may_have_the_same_boxes(tmp_path: Path) -> None:
@@ -129,16 +120,14 @@ def test_two_words_of_one_class_may_have_the_same_boxes(tmp_path: Path) -> None:
     for text, name in (("a person", "person"), ("a cyclist", "person"), ("a dog", "dog")):
         words.append({"text": text, "class": name, "instances": [{"bbox": [1, 1, 40, 40]}]})
     for some, count in ((words[:2], 0), (words, 2)):
-        data = lines(tmp_path / "a.jsonl", record("a.jpg", SIZE, copy.deepcopy(some)))
-        found = rules_of(lint(data, "--no-pictures", "--select", "DG205"))
-        assert found == ["DG205"] * count
+        row = record("a.jpg", SIZE, copy.deepcopy(some))
+        assert found_in(tmp_path, row, options=["--select", "DG205"]) == ["DG205"] * count
 
 
 def test_rules_of_several_lines_and_whole_records(tmp_path: Path) -> None:
-    parts = record(
-        "p.jpg", SIZE, [{"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}]
-    )
-    data = lines(tmp_path / "a.jsonl", good(), "{", "[1]", good(), parts)
+    dog = {"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}
+    parts = record("p.jpg", SIZE, [dog])
+    data = write_rows(tmp_path / "a.jsonl", good(), "{", "[1]", good(), parts)
     said = lint(data, "--no-pictures", "--json")
     assert said.code == 1
     found = [(one["line"], one["rule"]) for one in said.summary["findings"]]
@@ -155,7 +144,7 @@ def test_pictures(tmp_path: Path) -> None:
     draw(tmp_path, rows[3:], turn=6)
     (tmp_path / "b.jpg").unlink()
     PIL.Image.new("RGB", (48, 64)).save(tmp_path / "c.jpg")
-    done = lint(lines(tmp_path / "a.jsonl", *rows))
+    done = lint(write_rows(tmp_path / "a.jsonl", *rows))
     assert rules_of(done) == ["DG401", "DG402", "DG101"]  # and so a box ends outside
     assert "48x64 is stated as 64x48" in done.out
 
@@ -169,21 +158,20 @@ def test_the_same_boxes_in_two_pictures_in_a_row(tmp_path: Path) -> None:
         moved = [[x1 + shift, *rest] for x1, *rest in boxes]
         row["expressions"][0]["instances"] = [{"bbox": box, "score": None} for box in moved]
         rows.append(row)
-    done = lint(lines(tmp_path / "a.jsonl", *rows, rows[-1]), "--no-pictures", "--json")
-    assert [(f["line"], f["rule"]) for f in done.summary["findings"] if f["rule"] == "DG108"] == [
-        (2, "DG108")
-    ]
+    done = lint(write_rows(tmp_path / "a.jsonl", *rows, rows[-1]), "--no-pictures", "--json")
+    findings = done.summary["findings"]
+    assert [found["line"] for found in findings if found["rule"] == "DG108"] == [2]
 
 
 def test_a_picture_that_is_sent_stretched(tmp_path: Path) -> None:
     PIL.Image.frombytes("I;16", (2, 1), b"\0\0\xf0\x0f").resize((64, 48)).save(tmp_path / "a.png")
-    assert rules_of(lint(lines(tmp_path / "a.jsonl", good("a.png")))) == ["DG403"]
+    assert rules_of(lint(write_rows(tmp_path / "a.jsonl", good("a.png")))) == ["DG403"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif"])
 def test_a_picture_that_lost_its_end_can_not_be_read(tmp_path: Path, name: str) -> None:
     PIL.Image.effect_noise((64, 48), 80).save(tmp_path / name)
-    data = lines(tmp_path / "a.jsonl", good(name))
+    data = write_rows(tmp_path / "a.jsonl", good(name))
     assert rules_of(lint(data)) == []
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
     assert rules_of(lint(data)) == ["DG401"]
@@ -205,8 +193,7 @@ def test_a_span_could_be_there_if_the_caption_has_the_words(
     for one, words in zip(row["expressions"], given, strict=True):
         one["char_span"] = [0, 5] if words == "A dog" else None
         one["text"] = "a cat" if words == "a cat" else "a dog"
-    done = lint(lines(tmp_path / "a.jsonl", row), "--no-pictures", "--ignore", "DG207")
-    assert rules_of(done) == found
+    assert found_in(tmp_path, row, options=["--ignore", "DG207"]) == found
 
 
 @pytest.mark.parametrize(
@@ -214,53 +201,34 @@ def test_a_span_could_be_there_if_the_caption_has_the_words(
 )
 def test_words_that_some_trainer_takes_for_something_else(tmp_path: Path, word: str) -> None:
     text = f"a dog {word} b"
-    row = {
-        "image_path": "a.jpg",
-        "caption": text,
-        "expressions": [{"text": "a dog", "char_span": [0, 5]}],
-    }
-    assert rules_of(lint(lines(tmp_path / "a.jsonl", row), "--no-pictures")) == ["DG206"]
+    row: Row = {"image_path": "a.jpg", "caption": text}
+    row["expressions"] = [{"text": "a dog", "char_span": [0, 5]}]
+    assert found_in(tmp_path, row) == ["DG206"]
     row["expressions"] = [{"text": text, "char_span": [0, len(text)]}]
-    assert rules_of(lint(lines(tmp_path / "b.jsonl", row), "--no-pictures")) == ["DG206", "DG206"]
+    assert found_in(tmp_path, row) == ["DG206", "DG206"]
 
 
 def test_what_is_anything_but_annotations(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4], "score": ""}
-    one = {
-        "text": "a",
-        "status": ["x"],
-        "char_span": {"a": 1},
-        "expression_id": [1],
-        "instances": [box, box],
-    }
-    rows = [
-        {"image_path": 7, "caption": ["a"], "width": "x", "expressions": [one, "b"]},
-        {"regions": 7},
-        {},
-    ]
-    data = lines(tmp_path / "a.jsonl", *(json.dumps(row) for row in rows))
-    done = lint(data)
+    one = {"text": "a", "status": ["x"], "char_span": {"a": 1}, "expression_id": [1]}
+    one["instances"] = [box, box]
+    odd = {"image_path": 7, "caption": ["a"], "width": "x", "expressions": [one, "b"]}
+    done = lint(write_rows(tmp_path / "a.jsonl", odd, {"regions": 7}, {}))
     assert (done.code, "Traceback" in done.err) == (1, False)
     assert {"DG002", "DG201", "DG301", "DG303", "DG104", "DG401"} == {*rules_of(done)}
 
 
 def test_a_width_beyond_all_numbers_is_none(tmp_path: Path) -> None:
     one = {"text": "a", "instances": [{"bbox": [1, 2, 30, 40]}]}
-    row = {
-        "image_path": "a.png",
-        "width": 10**400,
-        "height": 48,
-        "caption": "a",
-        "expressions": [one],
-    }
-    data = lines(tmp_path / "a.jsonl", json.dumps(row))
+    row = {"image_path": "a.png", "width": 10**400, "height": 48, "caption": "a"}
+    data = write_rows(tmp_path / "a.jsonl", {**row, "expressions": [one]})
     for name in ("lint", "stats"):
         done = command([name, str(data), "--no-pictures"])
         assert (done.code, "rror" in done.err) == (int(name == "lint"), False), done
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    data = lines(tmp_path / "a.jsonl", good())
+    data = write_rows(tmp_path / "a.jsonl", good())
     for options, said in (
         (["--select", "DG9"], "no rule begins with 'DG9'"),
         (["--ignore", "DG1,,"], "no rule begins with ''"),
@@ -271,14 +239,12 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 
 
 def test_a_finding_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines(tmp_path / "annotations.jsonl", changed(CASES["DG303"]))
+    write_rows(tmp_path / "annotations.jsonl", changed(CASES["DG303"]))
     monkeypatch.chdir(tmp_path)
     done = command(["lint", ".", "--no-pictures"])
-    assert (done.code, done.out) == (
-        1,
-        f"./annotations.jsonl:1: DG303 {RULES['DG303']['finds']}: 'a red mug', [1, 2, 30, 40] in 64x48, score 90\n",
-    )
-    assert done.err == "1 finding\n"
+    found = f"{RULES['DG303']['finds']}: 'a red mug', [1, 2, 30, 40] in 64x48, score 90"
+    assert done.out == f"./annotations.jsonl:1: DG303 {found}\n"
+    assert (done.code, done.err) == (1, "1 finding\n")
 
 
 def test_every_rule_is_in_the_docs() -> None:

@@ -17,10 +17,8 @@ def figures(found: list[Any], gold: list[Any], **rules: Any) -> Evaluation:
 def approx(**expected: float | None) -> dict[str, Any]:
     """Figures as they should be, to the four decimals that are kept."""
     names = {name.replace("__", "."): value for name, value in expected.items()}
-    return {
-        name: value if value is None else pytest.approx(value, abs=6e-5)
-        for name, value in names.items()
-    }
+    # None is approximately None alone
+    return {name: pytest.approx(value, abs=6e-5) for name, value in names.items()}
 
 
 def check(run: Evaluation, **expected: float | None) -> None:
@@ -35,9 +33,8 @@ THREE = ([record(a=[LEFT], b=[HALF], c=[])], [record(a=[LEFT], b=[LEFT], c=[LEFT
 def test_rec() -> None:
     # At 0.5: 2 of 3; at each of the other nine thresholds: 1 of 3; so mAcc = (2/3 + 9/3) / 10 =
     # 11/30.
-    check(
-        figures(*THREE), acc_0__5=2 / 3, acc_0__75=1 / 3, acc_0__9=1 / 3, macc=11 / 30, miou=1.5 / 3
-    )
+    run = figures(*THREE)
+    check(run, acc_0__5=2 / 3, acc_0__75=1 / 3, acc_0__9=1 / 3, macc=11 / 30, miou=1.5 / 3)
 
 
 def test_of_several_answers_rec_takes_the_surest_and_of_equal_ones_the_first() -> None:
@@ -52,9 +49,8 @@ def test_of_several_answers_rec_takes_the_surest_and_of_equal_ones_the_first() -
 def test_rec_leaves_out_phrases_with_several_or_no_gold_boxes() -> None:
     gold = [record(a=[LEFT], b=[LEFT, RIGHT], c=[])]
     check(figures([record(a=[LEFT], b=[], c=[LEFT])], gold), acc_0__5=1.0, miou=1.0)
-    check(
-        figures([record(b=[LEFT])], [record(b=[LEFT, RIGHT])]), acc_0__5=None, macc=None, miou=None
-    )
+    none = figures([record(b=[LEFT])], [record(b=[LEFT, RIGHT])])
+    check(none, acc_0__5=None, macc=None, miou=None)
 
 
 def test_recall_of_the_first_k() -> None:
@@ -79,11 +75,8 @@ def test_generalised_rec() -> None:
     # Two boxes where one is right: F1 = 2 · 1 / 3.
     check(figures([record(a=[LEFT, FAR])], [record(a=[LEFT])]), gprec_f1=0.0)
     # One box can't be two: LEFT twice for LEFT and a gold box of which it covers a third.
-    check(
-        figures([record(a=[LEFT, LEFT])], [record(a=[LEFT, MIDDLE])]),
-        gprec_f1=0.0,
-        recall_at_iou_0__5=0.5,
-    )
+    twice = figures([record(a=[LEFT, LEFT])], [record(a=[LEFT, MIDDLE])])
+    check(twice, gprec_f1=0.0, recall_at_iou_0__5=0.5)
 
 
 @pytest.mark.parametrize("status", ["ambiguous", "unsupported", "pending", "failed"])
@@ -91,19 +84,13 @@ def test_gold_that_leaves_open_what_is_there_judges_nothing(status: str) -> None
     gold = [record(a=[LEFT], b=[], open=[])]
     gold[0]["expressions"][2]["status"] = status
     plain = figures([record(a=[(LEFT, 0.5)], b=[])], [record(a=[LEFT], b=[])])
-    for found in (
-        record(a=[(LEFT, 0.5)], b=[], open=[(FAR, 0.9)]),
-        record(a=[(LEFT, 0.5)], b=[], open=[]),
-    ):
-        run = figures([found], gold)
+    for said in ([(FAR, 0.9)], []):
+        run = figures([record(a=[(LEFT, 0.5)], b=[], open=said)], gold)
         counts = {"expressions": 3, "expressions_not_judged": 1}
         assert run.figures == {**plain.figures, **counts}
         assert run.right.all()
-    check(
-        figures([record(open=[LEFT])], [record(open=[LEFT])]),
-        expressions_not_judged=0,
-        acc_0__5=1.0,
-    )
+    same = [record(open=[LEFT])]
+    check(figures(same, same), expressions_not_judged=0, acc_0__5=1.0)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +99,11 @@ def test_gold_that_leaves_open_what_is_there_judges_nothing(status: str) -> None
 def test_no_answer_is_not_there_is_none(status: str) -> None:
     said = phrase("b", [], status=status)
     [found] = [record(a=[LEFT])]
-    found["expressions"].append(
-        {"no key": {"text": "b"}, "not stated": phrase("b", [])}.get(status, said)
-    )
+    odd = {"no key": {"text": "b"}, "not stated": phrase("b", [])}
+    found["expressions"].append(odd.get(status, said))
     right = status in ("none", "not stated")
-    check(
-        figures([found], [record(a=[LEFT], b=[])]), n_acc=float(right), gprec_f1=0.5 + 0.5 * right
-    )
+    run = figures([found], [record(a=[LEFT], b=[])])
+    check(run, n_acc=float(right), gprec_f1=0.5 + 0.5 * right)
 
 
 def test_cgf1() -> None:
@@ -128,9 +113,8 @@ def test_cgf1() -> None:
     check(figures(*FIVE), il_mcc=1 / 6, pmf1=2 / 3, cgf1=1 / 9)
     # HALF is right at the first of the ten thresholds alone: pmF1 = 1/10. Both kinds told apart:
     # MCC 1.
-    check(
-        figures([record(a=[HALF], b=[])], [record(a=[LEFT], b=[])]), pmf1=0.1, il_mcc=1.0, cgf1=0.1
-    )
+    half = figures([record(a=[HALF], b=[])], [record(a=[LEFT], b=[])])
+    check(half, pmf1=0.1, il_mcc=1.0, cgf1=0.1)
     # All said to be there: no correlation.
     check(figures([record(a=[LEFT], b=[FAR])], [record(a=[LEFT], b=[])]), il_mcc=0.0, cgf1=0.0)
     # All told the wrong way round.
@@ -143,38 +127,18 @@ def test_a_score_cut_counts_where_boxes_are_counted_not_where_they_are_ranked() 
     found, gold = [record(a=[(LEFT, 0.4)], b=[(FAR, 0.6), LEFT])], [record(a=[LEFT], b=[])]
     check(figures(found, gold), gprec_f1=0.5, acc_0__5=1.0, boxes=3, grounded=2)
     # 0.4 goes, and what has no score stays.
-    check(
-        figures(found, gold, score_cut=0.5),
-        gprec_f1=0.0,
-        acc_0__5=1.0,
-        boxes=2,
-        grounded=1,
-        r1_any=1.0,
-    )
+    cut = figures(found, gold, score_cut=0.5)
+    check(cut, gprec_f1=0.0, acc_0__5=1.0, boxes=2, grounded=1, r1_any=1.0)
     check(figures(found, gold, score_cut=0.6), boxes=2)  # at the cut it counts
 
 
 def test_precision_and_recall_count_phrases_that_the_gold_does_not_have() -> None:
-    run = figures(
-        [record(a=[LEFT, RIGHT], z=[FAR]), record("other.png", a=[LEFT])],
-        [record(a=[LEFT], b=[RIGHT])],
-    )
+    found = [record(a=[LEFT, RIGHT], z=[FAR]), record("other.png", a=[LEFT])]
+    run = figures(found, [record(a=[LEFT], b=[RIGHT])])
     # Right: 1. Found: 2 for a, 1 for z; what is of another image isn't compared. Gold: 2.
-    check(
-        run,
-        precision_at_iou_0__5=1 / 3,
-        recall_at_iou_0__5=1 / 2,
-        mean_iou_of_right_boxes=1.0,
-        boxes=3,
-        gold_boxes=2,
-    )
-    check(
-        run,
-        expressions=2,
-        expressions_missing=1,
-        expressions_not_in_gold=1,
-        expressions_of_other_records=1,
-    )
+    check(run, precision_at_iou_0__5=1 / 3, recall_at_iou_0__5=1 / 2, boxes=3, gold_boxes=2)
+    check(run, mean_iou_of_right_boxes=1.0, expressions=2, expressions_missing=1)
+    check(run, expressions_not_in_gold=1, expressions_of_other_records=1)
     check(run, grounded=1, grounded_share=0.5, images=1)
 
 
@@ -184,10 +148,8 @@ def test_the_largest_overlap_is_matched_first() -> None:
         run = figures([record(a=found)], [record(a=[LEFT])])
         check(run, mean_iou_of_right_boxes=1.0, precision_at_iou_0__5=0.5)
     # Crossed, each meets its own.
-    check(
-        figures([record(a=[LEFT, [0, 0, 10, 9]])], [record(a=[[0, 0, 10, 9], LEFT])]),
-        mean_iou_of_right_boxes=1.0,
-    )
+    crossed = figures([record(a=[LEFT, [0, 0, 10, 9]])], [record(a=[[0, 0, 10, 9], LEFT])])
+    check(crossed, mean_iou_of_right_boxes=1.0)
 
 
 RED, BLUE = [0, 9], [14, 24]  # of "a red cup and a blue cup"
@@ -200,18 +162,10 @@ def caption_of(
 
 
 def test_spans_and_joint() -> None:
-    gold = [
-        caption_of(
-            phrase("a red cup", [LEFT], char_span=RED),
-            phrase("a blue cup", [RIGHT], char_span=BLUE),
-        )
-    ]
-    found = [
-        caption_of(
-            phrase("a red cup", [LEFT], char_span=RED),
-            phrase("blue cup", [RIGHT], char_span=[16, 24]),
-        )
-    ]
+    red, later_red = (phrase("a red cup", [box], char_span=RED) for box in (LEFT, FAR))
+    blue = phrase("blue cup", [RIGHT], char_span=[16, 24])
+    gold = [caption_of(red, phrase("a blue cup", [RIGHT], char_span=BLUE))]
+    found = [caption_of(red, blue)]
     run = figures(found, gold)
     # Equal: 1 of 2 and 2. Overlapping: both.
     check(run, span_exact_f1=0.5, span_overlap_f1=1.0)
@@ -219,13 +173,7 @@ def test_spans_and_joint() -> None:
     check(run, joint=2 / 4)
     begins = [caption_of(phrase("a red", [LEFT], char_span=[0, 5]))]
     check(figures(begins, gold), span_exact_f1=0.0, span_overlap_f1=2 / 3, joint=0.0)
-    wrong = [
-        caption_of(
-            phrase("a red cup", [FAR], char_span=RED),
-            phrase("blue cup", [RIGHT], char_span=[16, 24]),
-        )
-    ]
-    check(figures(wrong, gold), joint=0.0)
+    check(figures([caption_of(later_red, blue)], gold), joint=0.0)
 
 
 def test_boxes_of_one_span_are_one_answer_in_any_order() -> None:
@@ -254,26 +202,18 @@ def test_a_text_that_is_equal_but_elsewhere_is_another_span() -> None:
 def test_spans_of_captions_that_differ_are_left_out_and_without_spans_there_is_no_figure() -> None:
     spans = [phrase("a red cup", [LEFT], char_span=RED)]
     [gold], [found] = ([caption_of(*spans)] for _ in range(2))
-    check(
-        figures([{**found, "cleaned_caption": "A RED CUP."}], [gold]),
-        span_exact_f1=None,
-        acc_0__5=1.0,
-    )
-    check(
-        figures([record(caption=gold["caption"], a_red_cup=[LEFT])], [gold]),
-        span_exact_f1=None,
-        joint=None,
-    )
+    other = figures([{**found, "cleaned_caption": "A RED CUP."}], [gold])
+    check(other, span_exact_f1=None, acc_0__5=1.0)
+    without = figures([record(caption=gold["caption"], a_red_cup=[LEFT])], [gold])
+    check(without, span_exact_f1=None, joint=None)
 
 
 @pytest.mark.slow
 def test_confidence() -> None:
     # Right with 0.9 and 0.8, wrong with 0.9 and 0.3. Bins by 0.1: [0.9, 0.9] is right half the
     # time, said 0.9; [0.8] always; [0.3] never. ECE = 2/4 · 0.4 + 1/4 · 0.2 + 1/4 · 0.3 = 0.325.
-    found = [
-        record(a=[(LEFT, 0.9)], b=[(FAR, 0.9)], c=[(LEFT, 0.8)], d=[(FAR, 0.3), FAR], z=[(FAR, 1)])
-    ]
-    run = figures(found, [record(a=[LEFT], b=[LEFT], c=[LEFT], d=[LEFT])])
+    four = {"a": [(LEFT, 0.9)], "b": [(FAR, 0.9)], "c": [(LEFT, 0.8)], "d": [(FAR, 0.3), FAR]}
+    run = figures([record(**four, z=[(FAR, 1)])], [record(**{name: [LEFT] for name in four})])
     check(run, ece=0.325, scored_boxes=4)
     assert run.to_json()["cuts"] == []  # no score keeps boxes of which 80 % are right
     none = figures(*THREE)
@@ -284,43 +224,27 @@ def test_confidence() -> None:
 def test_the_score_to_cut_at_is_the_lowest_that_is_right_often_enough() -> None:
     # From 0.9 on: 1 of 1; from 0.8 on: 1 of 2; from 0.7 on: 2 of 3; from 0.6 on: 4 of 5 (two have
     # 0.6); from 0.5 on: 4 of 6.
-    scores = {
-        "a": (LEFT, 0.9),
-        "b": (FAR, 0.8),
-        "c": (LEFT, 0.7),
-        "d": (LEFT, 0.6),
-        "e": (LEFT, 0.6),
-        "f": (FAR, 0.5),
-    }
-    run = figures(
-        [record(**{n: [b] for n, b in scores.items()})], [record(**{n: [LEFT] for n in scores})]
-    )
+    scored = [(LEFT, 0.9), (FAR, 0.8), (LEFT, 0.7), (LEFT, 0.6), (LEFT, 0.6), (FAR, 0.5)]
+    found = record(**{name: [box] for name, box in zip("abcdef", scored, strict=True)})
+    run = figures([found], [record(**{name: [LEFT] for name in "abcdef"})])
     at_80, at_90 = run.to_json()["cuts"]
-    assert at_80 == {
-        "score": 0.6,
-        "kept": pytest.approx(5 / 6, abs=6e-5),
-        "right": pytest.approx(0.8),
-    }
+    kept = pytest.approx(5 / 6, abs=6e-5)
+    assert at_80 == {"score": 0.6, "kept": kept, "right": pytest.approx(0.8)}
     assert at_90 == {"score": 0.9, "kept": pytest.approx(1 / 6, abs=6e-5), "right": 1.0}
 
 
 @pytest.mark.slow
 def test_groups() -> None:
-    gold = [
-        record(a_cup=[[0, 0, 31, 31]], a_very_big_red_dog=[[0, 0, 100, 100]]),
-        record("y.png", tall_lightning_towers=[]),
-    ]
+    small, large = [0, 0, 31, 31], [0, 0, 100, 100]
+    towers = record("y.png", tall_lightning_towers=[])
+    gold = [record(a_cup=[small], a_very_big_red_dog=[large]), towers]
     gold[0]["expressions"][0]["type"] = ["drinking", "kitchen"]
-    found = [
-        {**record(a_cup=[[0, 0, 31, 31]]), "model": "m"},
-        record("y.png", tall_lightning_towers=[]),
-    ]
+    found = [{**record(a_cup=[small]), "model": "m"}, record("y.png", tall_lightning_towers=[])]
     found[1]["expressions"][0]["status"] = "none"
     groups = figures(found, gold).to_json()["groups"]
-    names = {
-        kind: {name: row["expressions"] for name, row in table.items()}
-        for kind, table in groups.items()
-    }
+    names = {}
+    for kind, table in groups.items():
+        names[kind] = {name: row["expressions"] for name, row in table.items()}
     assert names == {
         "size": {"small, < 32² px": 1, "large": 1},
         "words": {"1-3": 2, "4-6": 1},
@@ -345,9 +269,8 @@ def test_intervals_are_of_images() -> None:
     assert even["intervals"]["acc_0.5"] == [0.5, 0.5]
     # 400 images of which 80 % are right: 0.8 ± 1.96 · √(0.8 · 0.2 / 400) = 0.8 ± 0.039.
     gold = [record(f"{n}.png", a=[LEFT]) for n in range(400)]
-    many = figures(
-        [record(f"{n}.png", a=[FAR if n % 5 == 0 else LEFT]) for n in range(400)], gold
-    ).to_json()
+    found = [record(f"{n}.png", a=[FAR if n % 5 == 0 else LEFT]) for n in range(400)]
+    many = figures(found, gold).to_json()
     assert many["intervals"]["acc_0.5"] == pytest.approx([0.761, 0.839], abs=0.006)
     assert "ap" not in many["intervals"]
 
@@ -359,19 +282,13 @@ def test_two_runs() -> None:
     second = figures([record(f"{n}.png", a=[FAR if n < 1 else LEFT]) for n in range(6)], gold)
     said = first.against(second)
     # 1 right and 5 wrong against 5 right and 1 wrong, never both: p = 2 · (1 + 6) / 2⁶ = 0.21875.
-    assert said["mcnemar"] == {
-        "only_first_right": 1,
-        "only_second_right": 5,
-        "p": pytest.approx(0.21875),
-    }
+    counts = {"only_first_right": 1, "only_second_right": 5}
+    assert said["mcnemar"] == {**counts, "p": pytest.approx(0.21875)}
     assert said["difference"]["acc_0.5"] == pytest.approx(4 / 6, abs=2e-4)
     low, high = said["intervals"]["acc_0.5"]
     assert -0.4 < low < 4 / 6 < high <= 1
     same = first.against(first)
-    assert (same["mcnemar"]["p"], same["intervals"]["acc_0.5"], same["difference"]["acc_0.5"]) == (
-        1.0,
-        [0, 0],
-        0,
-    )
+    assert (same["mcnemar"]["p"], same["difference"]["acc_0.5"]) == (1.0, 0)
+    assert same["intervals"]["acc_0.5"] == [0, 0]
     absent = figures([record(a=[LEFT], b=[])], [record(a=[], b=[])])
     assert absent.right.tolist() == [False, True]  # no box where nothing is: right

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from dataflow_grounding.evaluation.metrics import (
 )
 from dataflow_grounding.evaluation.metrics.pairs import Pairs
 from tests.evaluation.metrics.cases import LEFT, RIGHT, phrase, record
-from tests.support.workplace import command
+from tests.support.workplace import command, write_rows
 
 
 def partners(found: list[Any], gold: list[Any]) -> list[int]:
@@ -33,33 +34,24 @@ def partners(found: list[Any], gold: list[Any]) -> list[int]:
 
 
 def with_ids(*given: tuple[Any, str]) -> dict[str, Any]:
-    return {
-        **record(),
-        "expressions": [phrase(text, [], expression_id=own_id) for own_id, text in given],
-    }
+    phrases = [phrase(text, [], expression_id=own_id) for own_id, text in given]
+    return {**record(), "expressions": phrases}
 
 
 def test_phrases_by_text_up_to_case_and_spacing() -> None:
-    assert partners([record(The__Dog=[], cat=[])], [record(cat=[], the_dog=[], fox=[])]) == [
-        1,
-        0,
-        -1,
-    ]
+    gold = [record(cat=[], the_dog=[], fox=[])]
+    assert partners([record(The__Dog=[], cat=[])], gold) == [1, 0, -1]
 
 
 def test_a_repeated_phrase_is_its_own_occurrence() -> None:
-    both = {
-        **record(),
-        "expressions": [phrase("a dog", []), phrase("a cat", []), phrase("a dog", [])],
-    }
+    both = {**record(), "expressions": [phrase(text, []) for text in ("a dog", "a cat", "a dog")]}
     assert partners([both], [both]) == [0, 1, 2]
     assert partners([{**both, "expressions": both["expressions"][:2]}], [both]) == [0, 1, -1]
 
 
 def test_phrases_by_id_where_both_have_one() -> None:
-    assert partners(
-        [with_ids(("e1", "dog"), ("e2", "dog"))], [with_ids(("e2", "dog"), ("e1", "a dog"))]
-    ) == [1, 0]
+    found, gold = with_ids(("e1", "dog"), ("e2", "dog")), with_ids(("e2", "dog"), ("e1", "a dog"))
+    assert partners([found], [gold]) == [1, 0]
     assert partners([with_ids(("e7", "a dog"))], [with_ids(("e7", "the dog"))]) == [0]
     # a place, for all that is known
     assert partners([with_ids((7, "a dog"))], [with_ids(("7", "a cat"))]) == [-1]
@@ -70,27 +62,22 @@ def test_phrases_by_id_where_both_have_one() -> None:
 
 
 def test_ids_that_say_a_place_do_not_join_other_texts() -> None:
-    assert partners(
-        [with_ids(("x#0", "dog"), ("x#1", "cat"))], [with_ids(("x#0", "cat"), ("x#1", "dog"))]
-    ) == [1, 0]
+    found, gold = with_ids(("x#0", "dog"), ("x#1", "cat")), with_ids(("x#0", "cat"), ("x#1", "dog"))
+    assert partners([found], [gold]) == [1, 0]
     assert partners([with_ids(("x#0", "dog"))], [with_ids(("x#0", "cat"))]) == [-1]
     same = with_ids(("x#0", "dog"), ("x#1", "dog"))
     assert partners([same], [with_ids(("x#1", "dog"))]) == [1]
 
 
 def test_records_by_image_and_caption() -> None:
-    gold = [
-        record("a.png", "one", dog=[]),
-        record("a.png", "two", dog=[]),
-        record("b.png", "one", dog=[]),
-    ]
+    places = (("a.png", "one"), ("a.png", "two"), ("b.png", "one"))
+    gold = [record(path, caption, dog=[]) for path, caption in places]
     assert partners(gold[::-1], gold) == [2, 1, 0]
     assert partners([record("./a.png", "two", dog=[])], gold) == [-1, 0, -1]
     with pytest.raises(InputError, match="have no record of the same image"):
         partners([record("c.png", "one", dog=[])], gold)
-    assert partners(
-        [record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])], gold
-    ) == [0, -1, 1]
+    found = [record("a.png", "  three", dog=[]), record("b.png", " one", dog=[])]
+    assert partners(found, gold) == [0, -1, 1]
     # the same image and caption in two rows: by their boxes
     twice = [record(dog=[LEFT]), record(dog=[])]
     assert (partners(twice, twice), partners(twice[::-1], twice)) == ([0, 1], [1, 0])
@@ -105,46 +92,32 @@ def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(
     chance = random.Random(0)
     lines, whole = [], []
     for image in range(9):
-        own: dict[str, Any] = {
-            "image_id": image,
-            "image_path": None if owner == "id" else f"{image}.png",
-        }
+        own: dict[str, Any] = {"image_id": image}
+        own["image_path"] = None if owner == "id" else f"{image}.png"
         texts = [chance.choice(["man", "a dog", "the cat", "caf\u00e9"]) for _ in range(5)]
         said = [phrase(text, [[n, n, n + 5, n + 9]]) for n, text in enumerate(texts)]
         if owner == "own":
             said = [{**one, "expression_id": f"e{image}.{n}"} for n, one in enumerate(said)]
-        lines += [
-            {**own, "caption": one["text"] if captioned else None, "expressions": [one]}
-            for one in said
-        ]
+        for one in said:
+            caption = one["text"] if captioned else None
+            lines.append({**own, "caption": caption, "expressions": [one]})
         whole.append({**own, "caption": None, "expressions": said})
     gold = chance.sample(lines, len(lines))
     right = evaluate(gold, gold).to_json()
     assert (right["acc_0.5"], right["ap"]) == (1.0, 1.0)
-    nfd = [
-        {
-            **row,
-            "expressions": [
-                {**one, "text": one["text"].replace("\u00e9", "e\u0301")}
-                for one in row["expressions"]
-            ],
-        }
-        for row in lines
-    ]
+    nfd = []
+    for row in lines:
+        [one] = row["expressions"]
+        one = {**one, "text": one["text"].replace("\u00e9", "e\u0301")}
+        nfd.append({**row, "expressions": [one]})
     for found, truth in ((lines, gold), (whole, gold), (gold, whole), (nfd, lines)):
         run = evaluate(found, truth).to_json()
-        assert (run["acc_0.5"], run["expressions_missing"], run["intervals"]) == (
-            1.0,
-            0,
-            right["intervals"],
-        )
+        assert (run["acc_0.5"], run["expressions_missing"]) == (1.0, 0)
+        assert run["intervals"] == right["intervals"]
 
 
-FIRST, SECOND, NONE = (
-    phrase("a man", [LEFT]),
-    phrase("a man", [RIGHT]),
-    phrase("a man", [], status="none"),
-)
+FIRST, SECOND = phrase("a man", [LEFT]), phrase("a man", [RIGHT])
+NONE = phrase("a man", [], status="none")
 
 
 @pytest.mark.parametrize("found", [[FIRST, NONE], [NONE, SECOND]], ids=["first", "second"])
@@ -158,11 +131,8 @@ def test_equal_phrases_are_one_by_their_boxes_whether_a_line_is_an_image_or_a_ph
         files.append(([{**record(), "expressions": said}], lines, lines[::-1]))
     for given, truth in itertools.product(*files):
         run = evaluate(given, truth).figures
-        assert (run["acc_0.5"], run["precision_at_iou_0.5"], agreement(given, truth)["f1_0.5"]) == (
-            0.5,
-            1.0,
-            0.6667,
-        )
+        assert (run["acc_0.5"], run["precision_at_iou_0.5"]) == (0.5, 1.0)
+        assert agreement(given, truth)["f1_0.5"] == 0.6667
 
 
 def test_equal_phrases_are_one_by_their_spans() -> None:
@@ -177,32 +147,22 @@ def test_equal_phrases_are_one_by_their_spans() -> None:
 
 @pytest.mark.slow
 def test_very_many_equal_phrases_are_paired_in_time() -> None:
-    whole = [{**record(), "expressions": [phrase("leaf", [[n, 0, n + 5, 5]]) for n in range(3000)]}]
-    assert (
-        evaluate(whole, [{**whole[0], "expressions": whole[0]["expressions"][::-1]}]).figures[
-            "acc_0.5"
-        ]
-        == 1.0
-    )
+    leaves = [phrase("leaf", [[n, 0, n + 5, 5]]) for n in range(3000)]
+    found, gold = ({**record(), "expressions": each} for each in (leaves, leaves[::-1]))
+    assert evaluate([found], [gold]).figures["acc_0.5"] == 1.0
 
 
 def test_a_file_without_records_or_pictures_is_named(tmp_path: Path) -> None:
-    (tmp_path / "gold.jsonl").write_text(
-        '{"image": "x.png", "expressions": [{"text": "a", "instances": []}]}\n'
-    )
+    found, gold = str(tmp_path / "found.jsonl"), str(tmp_path / "gold.jsonl")
+    write_rows(Path(gold), {"image": "x.png", "expressions": ["a"]})
     cases = {
         "": "has no records",
         '{"images": [], "annotations": []}': "names no picture: `dataflowgrounding import`",
     }
     for text, said in cases.items():
-        (tmp_path / "found.jsonl").write_text(text)
-        for words in (
-            ["eval", "found.jsonl", "--gold", "gold.jsonl"],
-            ["agree", "found.jsonl", "gold.jsonl"],
-        ):
-            done = command(
-                [word if word[-5:] != "jsonl" else str(tmp_path / word) for word in words]
-            )
+        Path(found).write_text(text)
+        for words in (["eval", found, "--gold", gold], ["agree", found, gold]):
+            done = command(words)
             assert (done.code, f"found.jsonl {said}" in done.err) == (2, True), done
 
 
@@ -214,10 +174,8 @@ def test_boxes_of_a_resized_picture_are_scaled_and_it_is_said(of: Callable[[int]
     run = evaluate([found], [gold]).to_json()
     assert run["acc_0.5"] == 0.5
     assert run["miou"] == 0.5
-    assert (
-        "boxes of 1 records of what was given are scaled to the size that what was given states"
-        in run["notes"]
-    )
+    told = "boxes of 1 records of what was given are scaled to the size that what was given states"
+    assert told in run["notes"]
     assert found["expressions"][0]["instances"][0]["bbox"] == [5, 40, 15, 120]
     assert agreement([found], [gold])["mean_iou"] == 1.0
 
@@ -231,28 +189,26 @@ def test_images_by_id_and_records_without_caption() -> None:
     assert partners([record("a.png", "one", dog=[])], [record("a.png", None, dog=[])]) == [0]
 
 
-STATED = [
-    {**record("1/0.jpg", dog=[]), "image_id": "v"},
-    {**record("2/0.jpg", dog=[]), "image_id": "v"},
-]
+def at(path: str | None, **more: Any) -> dict[str, Any]:
+    """A dog in the picture at this path."""
+    return {**record(dog=[]), "image_path": path, **more}
+
+
+STATED = [at("1/0.jpg", image_id="v"), at("2/0.jpg", image_id="v")]
 
 
 @pytest.mark.parametrize(
     ("found", "gold", "same"),
     [
-        (
-            [record("/1/0.jpg", dog=[]), record("/2/0.jpg", dog=[])],
-            [record("/1/0.jpg", dog=[])],
-            True,
-        ),
-        ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.png", dog=[])], True),
+        ([at("/1/0.jpg"), at("/2/0.jpg")], [at("/1/0.jpg")], True),
+        ([at("0.png"), at("0.jpg")], [at("0.png")], True),
         (STATED, STATED[:1], True),  # two frames of what is called v
-        (STATED[1:], [STATED[0], record("3/0.jpg", dog=[])], True),
+        (STATED[1:], [STATED[0], at("3/0.jpg")], True),
         # whose path both have is found by that alone
-        ([record("2/0.jpg", dog=[]), STATED[0]], STATED[1:], True),
-        ([record("/1/0.jpg", dog=[])], [record("/2/0.jpg", dog=[])], False),
-        ([record("0.png", dog=[]), record("0.jpg", dog=[])], [record("0.webp", dog=[])], False),
-        (STATED, [{**STATED[0], "image_path": None}], False),
+        ([at("2/0.jpg"), STATED[0]], STATED[1:], True),
+        ([at("/1/0.jpg")], [at("/2/0.jpg")], False),
+        ([at("0.png"), at("0.jpg")], [at("0.webp")], False),
+        (STATED, [at(None, image_id="v")], False),
     ],
 )
 def test_a_picture_of_another_path_is_another_but_where_one_of_each_file_states_the_same_id(
@@ -273,12 +229,8 @@ def test_texts_for_expressions_and_bbox_score_are_read() -> None:
     cat = {"text": "cat", "instances": [{"bbox": LEFT, "bbox_score": 1}]}
     rows = [{"image_path": "x", "expressions": ["dog", cat]}]
     run = evaluate(rows, rows).figures
-    assert (run["scored_boxes"], run["acc_0.5"], run["n_acc"], run["expressions_not_judged"]) == (
-        1,
-        1.0,
-        None,
-        1,
-    )
+    assert (run["scored_boxes"], run["expressions_not_judged"]) == (1, 1)
+    assert (run["acc_0.5"], run["n_acc"]) == (1.0, None)
 
 
 @pytest.mark.parametrize("of", [np.array, np.float32, np.int64, tuple])
@@ -292,10 +244,8 @@ def test_boxes_and_scores_of_numpy_are_read(of: Callable[[Any], Any]) -> None:
     "given", [record(a=[LEFT]), ["gold.jsonl"]], ids=["one record", "a list of paths"]
 )
 def test_what_is_no_list_of_records_is_named(given: Any) -> None:
-    with pytest.raises(
-        InputError,
-        match=r"record 1 should be an object, not '.*': give a path or a list of records",
-    ):
+    said = r"record 1 should be an object, not '.*': give a path or a list of records"
+    with pytest.raises(InputError, match=said):
         evaluate([record(a=[LEFT])], given)
 
 
@@ -307,12 +257,16 @@ def test_rules_that_nothing_can_pass_are_refused(wrong: dict[str, Any]) -> None:
         Rules(**wrong)
 
 
+def with_instance(**instance: Any) -> str:
+    return json.dumps({"expressions": [{"text": "a", "instances": [instance]}]})
+
+
 BROKEN = {
     '{"expressions": "dog"}': "should be a list of expressions",
     '{"expressions": [{}]}': "no 'text' in it",
-    '{"expressions": [{"text": "a", "instances": [{"bbox": [1]}]}]}': "an instance needs 'bbox'",
-    '{"expressions": [{"text": "a", "instances": [{"bbox": [0, 0, 1, 1], "score": "high"}]}]}': "'score' should be",
-    '{"expressions": [{"text": "a", "instances": [{"bbox": [0, 0, 1, 1], "score": 1.5}]}]}': "'score' should be",
+    with_instance(bbox=[1]): "an instance needs 'bbox'",
+    with_instance(bbox=[0, 0, 1, 1], score="high"): "'score' should be",
+    with_instance(bbox=[0, 0, 1, 1], score=1.5): "'score' should be",
     '{"expressions": [{"text": "a", "char_span": [3, 3]}]}': "'char_span' should be",
     '{"expressions": [{"text": "a", "char_span": 3}]}': "'char_span' should be",
     '{"caption": "a", "expressions": [{"text": "a", "char_span": [0, 2]}]}': "'char_span' should be",
@@ -358,22 +312,12 @@ def test_empty_predictions_are_wrong_everywhere() -> None:
 
 
 def test_odd_values_of_other_tools_are_no_crash() -> None:
-    row = {
-        **record(a=[LEFT]),
-        "caption": ["c"],
-        "width": "wide",
-        "height": None,
-        "model": ["m"],
-        "image_path": {"x": 1},
-        "image_id": 0,
-    }
-    row["expressions"][0] |= {
-        "status": ["s"],
-        "verified": {},
-        "type": {"t": 1},
-        "expression_id": ["i"],
-    }
+    row = {**record(a=[LEFT]), "caption": ["c"], "width": "wide", "height": None}
+    row |= {"model": ["m"], "image_path": {"x": 1}, "image_id": 0}
+    odd = {"status": ["s"], "verified": {}, "type": {"t": 1}, "expression_id": ["i"]}
+    row["expressions"][0] |= odd
     run = evaluate([row], [row])
     assert run.figures["acc_0.5"] == 1.0
-    assert run.to_json()["groups"]["status"] == {"['s']": run.to_json()["groups"]["model"]["['m']"]}
+    groups = run.to_json()["groups"]
+    assert groups["status"] == {"['s']": groups["model"]["['m']"]}
     assert agreement([row], [row])["alpha_status"] is None
