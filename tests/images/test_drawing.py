@@ -28,9 +28,8 @@ def changed(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int] |
 def where(image: Image.Image, color: tuple[int, int, int]) -> tuple[int, int, int, int] | None:
     """The smallest box around all pixels of exactly that colour."""
     flat = Image.new("RGB", image.size, color)
-    bands = [
-        band.point(lambda v: 0 if v else 255) for band in ImageChops.difference(image, flat).split()
-    ]
+    differences = ImageChops.difference(image, flat).split()
+    bands = [band.point(lambda v: 0 if v else 255) for band in differences]
     return ImageChops.darker(ImageChops.darker(bands[0], bands[1]), bands[2]).getbbox()
 
 
@@ -39,11 +38,9 @@ def label_area(
 ) -> tuple[int, int, int, int] | None:
     """Where labels of `color` stand: what is of that colour only when the labels are drawn."""
     bare = draw_marks(image, [Mark(m.bbox, "", m.color, m.dashed) for m in marks])
-    added = ImageChops.difference(draw_marks(image, marks), bare)
-    mask = added.convert("L").point(lambda v: 255 if v else 0)
-    return where(
-        Image.composite(draw_marks(image, marks), Image.new("RGB", image.size, GREY), mask), color
-    )
+    drawn = draw_marks(image, marks)
+    mask = ImageChops.difference(drawn, bare).convert("L").point(lambda v: 255 if v else 0)
+    return where(Image.composite(drawn, canvas(*image.size), mask), color)
 
 
 def test_the_picture_given_stays_as_it_is() -> None:
@@ -106,26 +103,22 @@ def test_a_box_as_large_as_the_picture_has_all_four_sides() -> None:
 
 
 def test_dashes_leave_gaps_and_meet_in_the_corners() -> None:
-    drawn = draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED, dashed=True)])
-    row = [drawn.getpixel((x, 48)) for x in range(50, 250)]
-    assert RED in row
-    assert GREY in row
-    assert where(drawn, RED) == where(
-        draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED)]), RED
+    drawn, whole = (
+        draw_marks(canvas(), [Mark((50, 50, 250, 150), color=RED, dashed=dashed)])
+        for dashed in (True, False)
     )
+    row = {drawn.getpixel((x, 48)) for x in range(50, 250)}
+    assert {RED, GREY} <= row
+    assert where(drawn, RED) == where(whole, RED)
 
 
 def test_labels_that_want_the_same_place_stand_apart() -> None:
-    marks = [
-        Mark((60, 80, 120, 140), "the thing", RED),
-        Mark((60, 80, 120, 140), "the thing", GREEN),
-    ]
+    marks = [Mark((60, 80, 120, 140), "the thing", color) for color in (RED, GREEN)]
     one, other = (label_area(marks, canvas(), color) for color in (RED, GREEN))
     assert one is not None
     assert other is not None
-    assert (one[2] - one[0], one[3] - one[1]) == (other[2] - other[0], other[3] - other[1]), (
-        "none covers the other"
-    )
+    # none covers the other
+    assert (one[2] - one[0], one[3] - one[1]) == (other[2] - other[0], other[3] - other[1])
     assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
@@ -136,24 +129,21 @@ def test_labels_are_shortened_before_they_bury_the_boxes() -> None:
         draw_marks(canvas(), [Mark(b, label) for b in boxes])
         for label in ("", "a long label for this")
     )
-    buried = [
-        b
-        for b in boxes
-        if drawn.getpixel((b[0] + 10, b[1] + 7)) != bare.getpixel((b[0] + 10, b[1] + 7))
-    ]
+    middles = [(x + 10, y + 7) for x, y, _, _ in boxes]
+    buried = [middle for middle in middles if drawn.getpixel(middle) != bare.getpixel(middle)]
     assert len(buried) <= len(boxes) // 20
 
 
-@pytest.mark.parametrize(
-    "bbox",
-    [
-        pytest.param((100, 80, 200, 140), id="in the middle"),
-        pytest.param((0, 0, 60, 60), id="in the upper left corner"),
-        pytest.param((240, 140, 300, 200), id="in the lower right corner"),
-        pytest.param((0, 0, 300, 60), id="along the top"),
-        pytest.param((0, 0, 120, 200), id="along the left side"),
-    ],
-)
+BOXES = {
+    "in the middle": (100, 80, 200, 140),
+    "in the upper left corner": (0, 0, 60, 60),
+    "in the lower right corner": (240, 140, 300, 200),
+    "along the top": (0, 0, 300, 60),
+    "along the left side": (0, 0, 120, 200),
+}
+
+
+@pytest.mark.parametrize("bbox", BOXES.values(), ids=BOXES)
 def test_a_label_stands_outside_of_its_box_where_there_is_room(
     bbox: tuple[int, int, int, int],
 ) -> None:
@@ -163,17 +153,13 @@ def test_a_label_stands_outside_of_its_box_where_there_is_room(
     assert changed(drawn.crop(inside), without.crop(inside)) is None
 
 
+WOMAN = "a long-haired woman in an orange space suit in front of a flag"
+
+
 @pytest.mark.parametrize(
     ("size", "label"),
-    [
-        pytest.param(
-            (200, 150),
-            "a long-haired woman in an orange space suit in front of a flag",
-            id="small picture",
-        ),
-        pytest.param((60, 400), "a very tall and narrow picture", id="narrow picture"),
-        pytest.param((400, 40), "word " * 500, id="flat picture and an endless label"),
-    ],
+    [((200, 150), WOMAN), ((60, 400), "a tall and narrow picture"), ((400, 40), "word " * 500)],
+    ids=["small picture", "narrow picture", "flat picture and an endless label"],
 )
 def test_a_long_label_is_cut_and_stays_in_the_picture(size: tuple[int, int], label: str) -> None:
     image = canvas(*size)
@@ -197,17 +183,17 @@ def test_labels_grow_with_the_picture(width: int) -> None:
     assert bottom - top <= width / 12
 
 
-@pytest.mark.parametrize(
-    ("label", "same_as"),
-    [
-        pytest.param("a mug\non\r\n\ta  table", "a mug on a table", id="line breaks become spaces"),
-        pytest.param("a\u202emug\u200b\x07", "amug", id="invisible characters are left out"),
-        pytest.param("\ue000\ue001", "1", id="what no font can write becomes the mark's number"),
-        pytest.param("mug \U0001faf7\U0001f9ff", "mug", id="emoji are left out"),
-        pytest.param(" \n ", "", id="nothing to say, no label"),
-        pytest.param("\ud800", "1", id="half a surrogate pair"),
-    ],
-)
+LABELS = {
+    "line breaks become spaces": ("a mug\non\r\n\ta  table", "a mug on a table"),
+    "invisible characters are left out": ("a\u202emug\u200b\x07", "amug"),
+    "what no font can write becomes the mark's number": ("\ue000\ue001", "1"),
+    "emoji are left out": ("mug \U0001faf7\U0001f9ff", "mug"),
+    "nothing to say, no label": (" \n ", ""),
+    "half a surrogate pair": ("\ud800", "1"),
+}
+
+
+@pytest.mark.parametrize(("label", "same_as"), LABELS.values(), ids=LABELS)
 def test_labels_are_made_writable(label: str, same_as: str) -> None:
     drawn, expected = (
         draw_marks(canvas(), [Mark((40, 60, 200, 140), text)]) for text in (label, same_as)
@@ -215,19 +201,10 @@ def test_labels_are_made_writable(label: str, same_as: str) -> None:
     assert changed(drawn, expected) is None
 
 
-@pytest.mark.parametrize(
-    ("bbox", "message"),
-    [
-        pytest.param((10, 10, 5, 20), r"mark 2: bbox \[10, 10, 5, 20\]", id="corners swapped"),
-        pytest.param((10, 10, float("nan"), 20), "mark 2: bbox", id="not a number"),
-        pytest.param((10, 10, float("inf"), 20), "mark 2: bbox", id="infinite"),
-    ],
-)
-def test_a_bbox_that_is_none_is_refused_by_number(
-    bbox: tuple[float, float, float, float], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        draw_marks(canvas(), [Mark((0, 0, 10, 10)), Mark(bbox)])
+@pytest.mark.parametrize("x2", [5, float("nan"), float("inf")], ids=["swapped", "NaN", "infinite"])
+def test_a_bbox_that_is_none_is_refused_by_number(x2: float) -> None:
+    with pytest.raises(ValueError, match=rf"mark 2: bbox \[10, 10, {x2}, 20\]"):
+        draw_marks(canvas(), [Mark((0, 0, 10, 10)), Mark((10, 10, x2, 20))])
 
 
 @pytest.mark.parametrize("bbox", [(-90, -90, -10, -10), (300, 20, 340, 40), (20, 200, 40, 900)])
@@ -254,12 +231,5 @@ def test_any_marks_on_any_picture_are_drawn(size: tuple[int, int], marks: list[M
 
 def test_the_colours_of_pictures_that_are_sent_stay() -> None:
     """Another one changes the keys of stored replies, and has users pay for them again."""
-    assert [f"{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE] == [
-        "0072b2",
-        "e69f00",
-        "009e73",
-        "cc79a7",
-        "56b4e9",
-        "d55e00",
-        "f0e442",
-    ]
+    colours = "0072b2 e69f00 009e73 cc79a7 56b4e9 d55e00 f0e442"
+    assert [f"{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE] == colours.split()

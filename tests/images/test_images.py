@@ -87,9 +87,8 @@ def test_header_facts_and_what_is_sent_agree_with_the_upright_picture(
     tmp_path: Path, format: str, turn: int
 ) -> None:
     path = tmp_path / f"x.{format.lower()}"
-    picture().save(
-        path, format, exif=orientation(turn), **({"lossless": True} if format == "WEBP" else {})
-    )
+    extra = {"lossless": True} if format == "WEBP" else {}
+    picture().save(path, format, exif=orientation(turn), **extra)
     image = opened(path)
     seen = as_seen(path)
     assert image.size == seen.size == ((24, 40) if turn >= 5 else (40, 24))
@@ -117,40 +116,24 @@ def test_a_picture_that_xmp_turns_is_upright_too(tmp_path: Path) -> None:
 def test_files_that_the_endpoint_takes_go_out_byte_for_byte(tmp_path: Path, format: str) -> None:
     path = tmp_path / f"x.{format.lower()}"
     picture().save(path, format)
-    media_type = {
-        "JPEG": "image/jpeg",
-        "PNG": "image/png",
-        "WEBP": "image/webp",
-        "GIF": "image/gif",
-    }.get(format, "-")
-    takes_all = ImageLimits(media_types=("image/jpeg", "image/png", "image/webp", "image/gif"))
-    kind, data = sent(opened(path, takes_all))
-    if media_type == "-":
-        assert kind == "image/jpeg"
-        assert data != path.read_bytes()
-    else:
-        assert (kind, data) == (media_type, path.read_bytes())
+    taken = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "gif"))
+    kind, data = sent(opened(path, ImageLimits(media_types=taken)))
+    own = f"image/{format.lower()}"
+    assert kind == (own if own in taken else "image/jpeg")
+    assert (data == path.read_bytes()) is (own in taken)
 
 
-@pytest.mark.parametrize(
-    ("limits", "as_is", "size"),
-    [
-        (ImageLimits(max_side=400), True, (400, 100)),
-        (ImageLimits(max_side=399), False, (399, 100)),
-        (ImageLimits(max_side=40), False, (40, 10)),
-        (ImageLimits(max_side=2), False, (2, 1)),
-        (ImageLimits(max_bytes=100), False, (400, 100)),
-        (ImageLimits(media_types=("image/png",)), False, (400, 100)),
-    ],
-    ids=[
-        "just fits",
-        "a pixel too wide",
-        "ten times too wide",
-        "never under a pixel",
-        "too many bytes",
-        "other type",
-    ],
-)
+LIMITS = {
+    "just fits": (ImageLimits(max_side=400), True, (400, 100)),
+    "a pixel too wide": (ImageLimits(max_side=399), False, (399, 100)),
+    "ten times too wide": (ImageLimits(max_side=40), False, (40, 10)),
+    "never under a pixel": (ImageLimits(max_side=2), False, (2, 1)),
+    "too many bytes": (ImageLimits(max_bytes=100), False, (400, 100)),
+    "other type": (ImageLimits(media_types=("image/png",)), False, (400, 100)),
+}
+
+
+@pytest.mark.parametrize(("limits", "as_is", "size"), LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("turn", [1, 6])
 def test_limits_of_the_endpoint(
     tmp_path: Path, limits: ImageLimits, as_is: bool, size: tuple[int, int], turn: int
@@ -176,10 +159,14 @@ def test_a_jpeg_is_not_reduced_below_the_least_area(tmp_path: Path) -> None:
     assert 890_000 < width * height <= 1_000_000
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def with_chunk(png: bytes, kind: bytes, body: bytes, before: bytes) -> bytes:
-    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     place = png.index(before) - 4
-    return png[:place] + chunk + png[place:]
+    return png[:place] + chunk(kind, body) + png[place:]
 
 
 @pytest.mark.parametrize(
@@ -208,16 +195,16 @@ def test_a_picture_as_sent_is_at_hand_while_somebody_keeps_it(tmp_path: Path) ->
     assert not opened(tmp_path / "a.png").ready
 
 
-@pytest.mark.parametrize(
-    "exif",
-    [
-        pytest.param(b"Exif\0\0", id="empty"),
-        pytest.param(b"Exif\0\0garbage", id="no TIFF header"),
-        pytest.param(b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40, id="endless directory"),
-        pytest.param(b"\0" * 60, id="zeros"),
-        *(pytest.param(orientation(n).tobytes(), id=f"turned by {n}") for n in (0, 9, 65535)),
-    ],
-)
+GARBAGE = {
+    "empty": b"Exif\0\0",
+    "no TIFF header": b"Exif\0\0garbage",
+    "endless directory": b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40,
+    "zeros": b"\0" * 60,
+    **{f"turned by {n}": orientation(n).tobytes() for n in (0, 9, 65535)},
+}
+
+
+@pytest.mark.parametrize("exif", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_for_exif_or_orientation_counts_as_none(tmp_path: Path, exif: bytes) -> None:
     path = tmp_path / "x.jpg"
     picture().save(path, exif=exif)
@@ -244,31 +231,25 @@ def test_the_size_is_read_without_decoding(tmp_path: Path, format: str) -> None:
             pixels(image)
 
 
-MODES: list[tuple[str, str, dict[str, Any]]] = [
-    ("CMYK", "JPEG", {}),
-    ("L", "JPEG", {}),
-    ("L", "PNG", {}),
-    ("LA", "PNG", {}),
-    ("1", "PNG", {}),
-    ("P", "PNG", {}),
-    ("P", "PNG", {"transparency": 0}),
-    ("P", "GIF", {}),
-    ("RGBA", "PNG", {}),
-    ("RGBA", "WEBP", {"lossless": True}),
-    ("I;16", "PNG", {}),
-    ("I;16", "TIFF", {}),
-    ("F", "TIFF", {}),
-    ("CMYK", "TIFF", {}),
-    ("LAB", "TIFF", {}),
-]
+MODES = {
+    "JPEG": ("CMYK", "L"),
+    "PNG": ("L", "LA", "1", "P", "P transparent", "RGBA", "I;16"),
+    "GIF": ("P",),
+    "WEBP": ("RGBA",),
+    "TIFF": ("I;16", "F", "CMYK", "LAB"),
+}
 
 
 @pytest.mark.parametrize(
-    ("mode", "format", "extra"), MODES, ids=[f"{m} {f} {e}".strip(" {}") for m, f, e in MODES]
+    ("mode", "format"), [(mode, format) for format, modes in MODES.items() for mode in modes]
 )
 def test_every_mode_becomes_a_picture_that_endpoints_read(
-    tmp_path: Path, mode: str, format: str, extra: dict[str, Any]
+    tmp_path: Path, mode: str, format: str
 ) -> None:
+    mode, _, transparent = mode.partition(" ")
+    extra: dict[str, Any] = {"transparency": 0} if transparent else {}
+    if format == "WEBP":
+        extra = {"lossless": True}
     path = tmp_path / f"x.{format.lower()}"
     if mode == "I;16":
         PIL.Image.fromarray(numpy.full((24, 40), 40000, dtype=numpy.uint16)).save(path, format)
@@ -428,9 +409,8 @@ def test_an_animation_is_sent_as_its_first_frame(tmp_path: Path, format: str) ->
     path = tmp_path / f"x.{format.lower()}"
     frames = [PIL.Image.new("RGB", (40, 24), color) for color in ("red", "blue", "lime")]
     frames[0].save(path, format, save_all=True, append_images=frames[1:], duration=100)
-    media_type, data = sent(
-        opened(path, ImageLimits(media_types=("image/gif", "image/webp", "image/png")))
-    )
+    limits = ImageLimits(media_types=("image/gif", "image/webp", "image/png"))
+    media_type, data = sent(opened(path, limits))
     assert media_type == "image/jpeg"
     with PIL.Image.open(io.BytesIO(data)) as out:
         assert getattr(out, "n_frames", 1) == 1
@@ -481,31 +461,25 @@ def test_of_a_picture_that_is_too_large_to_be_decoded_the_size_is_known(tmp_path
 def bomb() -> bytes:
     """A PNG of 60 KB that claims 30,000 x 30,000 pixels."""
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
-    out = b"\x89PNG\r\n\x1a\n"
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(60000))), (b"IEND", b"")):
-        out += (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-    return out
+    pixels = chunk(b"IDAT", zlib.compress(bytes(60000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
-BROKEN: list[tuple[str, bytes, str]] = [
-    ("nothing in it", b"", "empty"),
-    ("text", b"<html>not found</html>", "not a readable image"),
-    ("a JPEG's first bytes alone", b"\xff\xd8\xff", "image"),
-    ("half a JPEG", jpeg()[: len(jpeg()) // 2], "cut off"),
-    ("half a JPEG with a whole thumbnail", with_thumbnail()[:-400], "cut off"),
-    ("half a PNG", png()[: len(png()) // 2], "cut off"),
-    ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-    ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "HEIC"),
-    ("a decompression bomb", bomb(), "million pixels"),
-    ("PDF", b"%PDF-1.7\n" + bytes(100), "not a readable image"),
-]
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "nothing in it": (b"", "empty"),
+    "text": (b"<html>not found</html>", "not a readable image"),
+    "a JPEG's first bytes alone": (b"\xff\xd8\xff", "image"),
+    "half a JPEG": (jpeg()[: len(jpeg()) // 2], "cut off"),
+    "half a JPEG with a whole thumbnail": (with_thumbnail()[:-400], "cut off"),
+    "half a PNG": (png()[: len(png()) // 2], "cut off"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "HEIC"),
+    "a decompression bomb": (bomb(), "million pixels"),
+    "PDF": (b"%PDF-1.7\n" + bytes(100), "not a readable image"),
+}
 
 
-@pytest.mark.parametrize(
-    ("data", "says"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
-)
+@pytest.mark.parametrize(("data", "says"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_refused_in_one_line_that_names_it(
     tmp_path: Path, data: bytes, says: str
 ) -> None:
@@ -572,11 +546,11 @@ def test_few_large_pictures_are_decoded_at_once_and_many_small_ones(
         PIL.Image.new("1", size).save(tmp_path / f"{name}.png")
         images[name] = opened(tmp_path / f"{name}.png")
     assert held_by_threads([images["small"]] * 6, 6, 60) == 6
-    assert held_by_threads([images["large"]] * 2, 2, 0.5) == 1
-    assert held_by_threads([images["larger than all"], images["small"]], 2, 0.5) == 1
+    assert held_by_threads([images["large"]] * 2, 2, 0.2) == 1
+    assert held_by_threads([images["larger than all"], images["small"]], 2, 0.2) == 1
 
 
-@pytest.mark.parametrize("length", range(0, 700, 23))
+@pytest.mark.parametrize("length", range(0, 700, 69))
 def test_a_file_cut_off_anywhere_is_an_image_error(tmp_path: Path, length: int) -> None:
     for name, data in (("x.jpg", jpeg()), ("x.png", png())):
         path = tmp_path / name
@@ -627,9 +601,8 @@ def test_a_path_that_leads_nowhere_is_an_error_in_one_line(tmp_path: Path, name:
 )
 def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     picture().save(tmp_path / name, "JPEG")
-    assert open_image(
-        Record({"image_path": name}, folders=(str(tmp_path),)), "image_path"
-    ).size == (40, 24)
+    row = Record({"image_path": name}, folders=(str(tmp_path),))
+    assert open_image(row, "image_path").size == (40, 24)
 
 
 def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
@@ -638,13 +611,10 @@ def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
         picture(size).save(tmp_path / folder / "x.png")
     picture((30, 30)).save(tmp_path / "second" / "y.png")
     folders = (str(tmp_path / "first"), str(tmp_path / "second"))
-    sizes = [
-        open_image(Record({"image_path": name}, folders), "image_path").size
-        for name in ("x.png", "y.png")
-    ]
-    assert sizes == [(10, 10), (30, 30)]
+    rows = [Record({"image_path": name}, folders) for name in ("x.png", "y.png", "z.png")]
+    assert [open_image(row, "image_path").size for row in rows[:2]] == [(10, 10), (30, 30)]
     with pytest.raises(ImageMissing, match=r"first.*second"):
-        open_image(Record({"image_path": "z.png"}, folders), "image_path")
+        open_image(rows[2], "image_path")
 
 
 def test_a_file_that_is_replaced_between_reading_and_sending_is_not_sent(tmp_path: Path) -> None:

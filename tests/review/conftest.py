@@ -68,7 +68,8 @@ def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
     contexts: dict[str, Any] = {}
 
     def opened(**options: Any) -> Any:
-        options = {"viewport": {"width": 1280, "height": 900}, **options}
+        usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+        options = {**usual, **options}
         if repr(options) not in contexts:
             contexts[repr(options)] = browser.new_context(**options)
             contexts[repr(options)].new_page()

@@ -131,7 +131,7 @@ def show(new_page: Any) -> Iterator[Any]:
 
 
 def opacity(page: Any, selector: str) -> list[float]:
-    page.wait_for_timeout(250)  # let the fading end
+    page.wait_for_timeout(50)
     opacities = "all => all.map(e => Number(getComputedStyle(e).opacity))"
     values: list[float] = page.locator(selector).evaluate_all(opacities)
     return values

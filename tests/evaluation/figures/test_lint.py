@@ -41,6 +41,8 @@ def box(row: Row, bbox: list[float], place: int = 0) -> None:
     row["expressions"][0]["instances"][place]["bbox"] = bbox
 
 
+AGAIN = {"text": "A  red mug", "char_span": [0, 9], "status": "grounded"}
+AGAIN["instances"] = [{"bbox": [9, 2, 30, 40]}]
 CASES: dict[str, Callable[[Row, Row], object]] = {
     "DG002": lambda row, one: one.update(instances=[{"bbox": [1, 2, 3]}]),
     "DG101": lambda row, one: box(row, [1, 2, 65, 40]),
@@ -51,9 +53,7 @@ CASES: dict[str, Callable[[Row, Row], object]] = {
     "DG106": lambda row, one: box(row, [0, 0, 64, 48]),
     "DG201": lambda row, one: one.update(char_span=[2, 11]),
     "DG202": lambda row, one: one.update(char_span=None),
-    "DG204": lambda row, one: row["expressions"].append(
-        {**one, "text": "A  red mug", "instances": [{"bbox": [9, 2, 30, 40]}]}
-    ),
+    "DG204": lambda row, one: row["expressions"].append(AGAIN),
     "DG205": lambda row, one: row["expressions"][1].update(
         status="grounded", instances=[{"bbox": [1, 2, 30, 40.2], "score": 1}]
     ),

@@ -143,8 +143,9 @@ def test_few_pictures_are_divided_as_far_as_they_go(
 def test_pictures_that_are_nearly_the_same_stay_together(tmp_path: Path) -> None:
     """Photographs, each also as other files: smaller, of less quality, as PNG, turned by EXIF."""
     groups = []
+    photos = PHOTOS[::2]
     (tmp_path / "run").mkdir()
-    for photo in PHOTOS:
+    for photo in photos:
         with PIL.Image.open(photo) as opened:
             picture = opened.convert("RGB")
         stem = tmp_path / "run" / photo.stem
@@ -167,7 +168,7 @@ def test_pictures_that_are_nearly_the_same_stay_together(tmp_path: Path) -> None
     for group in groups:
         assert len({part[name] for name in group}) == 1, group
     said = done.summary
-    assert (said["alike"], said["unread"]) == (4 * len(PHOTOS), 0)
+    assert (said["alike"], said["unread"]) == (4 * len(photos), 0)
     assert [one["pictures"] % 5 for one in said["parts"].values()] == [0, 0]
 
 
