@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import random
 import tempfile
@@ -423,10 +422,7 @@ def write_input(place: Workplace, server: OddServer, seed: int) -> Questions:
         questions[tuple(things)] = Question(size, {} if is_empty else boxes)
         expressions = [{"text": phrase} for phrase in things]
         rows.append({"image_path": str(path), "caption": "", "expressions": expressions})
-    before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
-    before.parent.mkdir(parents=True)
-    before.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    place.rows([])
+    place.after_step_0(rows)
     return questions
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from tests.support.workplace import Workplace
+from dataflow_grounding.testing._endpoint import Counts
+from tests.support.workplace import Workplace, command
 
 
 @contextmanager
@@ -18,3 +20,31 @@ def endpoint_of(
     with LoopbackServer(answers or EchoAnswers(), **settings) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         yield server
+
+
+SELDOM = 10**6
+"""Requests between two checks: none but the first and the last one come."""
+
+
+def seldom_checked(folder: Path, server: LoopbackServer, **settings: Any) -> Workplace:
+    """A folder whose runs ask for xyxy_1000, and check the endpoint at their beginning and end."""
+    usual = {"vlm.box_format": "xyxy_1000", "vlm.check_every": SELDOM}
+    return Workplace(folder, server.base_url, **{**usual, **settings})
+
+
+def calibrate(server: LoopbackServer, model: str = "loopback") -> None:
+    """Calibrate a model of a server by the command."""
+    done = command(["calibrate", "--base-url", server.base_url, "--model", model])
+    assert done.code == 0, done
+
+
+@contextmanager
+def as_new(server: LoopbackServer) -> Iterator[LoopbackServer]:
+    """A running server that has its first settings, and has received nothing so far."""
+    server.answers, server.faults, server.latency = EchoAnswers(), (), 0.0
+    server.key = None
+    server.requests.clear()
+    Counts.__init__(server)
+    yield server
+    if server.errors:
+        raise server.errors[0]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.serving import Serving
 from tests.support.stand_ins.seeing_model import draw
 
 PARTS = {"red": (0.1, 0.4), "blue": (0.6, 0.9)}
@@ -33,3 +35,8 @@ def off(record: Mapping[str, Any]) -> float:
         gaps = zip(expression["instances"][0]["bbox"], part_of(size, *part), size * 2, strict=True)
         worst = max(worst, *(abs(a - b) / side for a, b, side in gaps))
     return worst
+
+
+def offs(serving: Serving, rows: list[dict[str, Any]], **options: Any) -> list[float]:
+    """How far the boxes that are found in scenes are off, each as `off` has it."""
+    return [off(record) for record in PhraseGrounder(serving, **options)(rows)]

@@ -157,6 +157,14 @@ class Workplace(Place):
             for n in range(count)
         )
 
+    def after_step_0(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write what step 0 would have left, for runs of step 1 alone."""
+        before = self.results / LEFT[2]
+        before.parent.mkdir(parents=True, exist_ok=True)
+        before.write_text("".join(json.dumps(record) + "\n" for record in records))
+        self.rows([])
+        self.settings["workflow.steps"] = ["1"]
+
     def spec(self, **settings: Any) -> Path:
         """Write the spec; returns its path."""
         return self.written({"data.input_jsonl": str(self.input), **self.settings, **settings})

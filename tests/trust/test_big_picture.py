@@ -41,7 +41,7 @@ def scene(path: Path, size: Size) -> None:
     ],
 )
 def test_boxes_are_within_the_precision_that_is_stated(
-    tmp_path: Path, name: str, size: Size
+    tmp_path: Path, name: str, size: Size, server: LoopbackServer
 ) -> None:
     scene(tmp_path / name, size)
     row = {
@@ -49,9 +49,9 @@ def test_boxes_are_within_the_precision_that_is_stated(
         "expressions": [f"the {color} box" for color in PARTS],
     }
     model = SeeingModel(resized=reduced(edge=800))
-    with LoopbackServer(model, keep_bodies=True) as server:
-        record = PhraseGrounder(OpenAIServing(server.base_url, "counts-pixels"))(row)
-        stored = json.loads(Path(cache_path(server.base_url, "counts-pixels")).read_text())
+    server.answers = model
+    record = PhraseGrounder(OpenAIServing(server.base_url, "counts-pixels"))(row)
+    stored = json.loads(Path(cache_path(server.base_url, "counts-pixels")).read_text())
     # As "maps precise to" says it: two standard errors of the least exact map.
     precision = 2 * max(one["error"] for one in stored["maps"])
     assert precision < 0.01

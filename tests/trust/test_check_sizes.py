@@ -17,22 +17,18 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind, sizes_to_check
+from tests.support.endpoint import calibrate
 from tests.support.workplace import Workplace, caption, command
-
-pytestmark = pytest.mark.slow
 
 X, PX, REDUCED = "xyxy_1000", "xyxy_px", "xyxy_px@long_edge_1000"
 SMALL, LARGE = (640, 480), (1200, 700)
-SELDOM = 10**6  # requests between two checks: none but the first and the last one come
 
 
-class Server:
-    """Answers as EchoAnswers do, in the format that `chosen` names for the n-th
-    answer with boxes.
-    """
+class Sized:
+    """Answers as EchoAnswers do, in the format that `chosen` names for the n-th answer with boxes."""
 
-    def __init__(self, chosen: Callable[[int], str]) -> None:
-        self.chosen = chosen
+    def __init__(self) -> None:
+        self.chosen: Callable[[int], str] = lambda _: X
         self.boxes = 0
         self.probed: list[Size] = []
         self.asked: list[tuple[bool, Size]] = []
@@ -48,25 +44,32 @@ class Server:
         return answer
 
 
+@pytest.fixture
+def model(server: LoopbackServer) -> Sized:
+    """Who answers."""
+    sized = Sized()
+    server.answers = sized
+    return sized
+
+
+@pytest.fixture
+def place(place: Workplace) -> Workplace:
+    place.settings |= {"vlm.box_format": PX, "workflow.max_workers": 2}
+    return place
+
+
 def pictures(place: Workplace, sizes: Sequence[Size]) -> None:
     names = {size: place.picture(f"{size[0]}x{size[1]}.jpg", size) for size in set(sizes)}
     place.rows({"image_path": names[size], "caption": caption(n)} for n, size in enumerate(sizes))
 
 
-def run(place: Workplace, server: LoopbackServer, asked: str, **settings: Any) -> Any:
-    place.settings |= {"vlm.check_every": SELDOM, "workflow.max_workers": 2}
-    return place.run(
-        **{"vlm.openai.base_url": server.base_url, "vlm.box_format": asked, **settings}
-    )
-
-
 @pytest.mark.parametrize("largest", [LARGE, (1340, 200)])
 def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
-    workplace: Workplace, largest: Size
+    place: Workplace, largest: Size, model: Sized
 ) -> None:
-    pictures(workplace, [SMALL] * 4 + [largest] + [SMALL] * 4)
-    with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
-        done = run(workplace, server, PX)
+    pictures(place, [SMALL] * 4 + [largest] + [SMALL] * 4)
+    model.chosen = lambda _: REDUCED
+    done = place.run()
     assert (done.code, model.boxes) == (2, 1), done
     assert sorted(model.probed) == sorted([SMALL, *[largest] * 4]), (
         "a miss, and three to confirm it"
@@ -75,51 +78,49 @@ def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
 
 
 def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
-    workplace: Workplace,
+    place: Workplace, model: Sized
 ) -> None:
-    pictures(workplace, [SMALL, SMALL, (2100, 700)])
-    with LoopbackServer(model := Server(lambda _: PX)) as server:
-        assert run(workplace, server, PX).code == 0
+    pictures(place, [SMALL, SMALL, (2100, 700)])
+    model.chosen = lambda _: PX
+    assert place.run().code == 0
     assert sorted(model.probed) == [SMALL, (2048, 683)]
 
 
 def test_a_server_that_begins_to_reduce_is_found_by_a_check_with_a_large_one(
-    workplace: Workplace,
+    place: Workplace, model: Sized
 ) -> None:
-    pictures(workplace, [SMALL, LARGE] * 4 + [LARGE] * 20)
-    with LoopbackServer(model := Server(lambda n: PX if n < 8 else REDUCED)) as server:
-        done = run(workplace, server, PX, **{"vlm.check_every": 8})
-    assert (done.code, (workplace.results / "annotations.jsonl").exists()) == (2, False), done
+    pictures(place, [SMALL, LARGE] * 4 + [LARGE] * 14)
+    model.chosen = lambda n: PX if n < 8 else REDUCED
+    done = place.run(**{"vlm.check_every": 8})
+    assert (done.code, (place.results / "annotations.jsonl").exists()) == (2, False), done
     assert sorted(model.probed[:2]) == [SMALL, LARGE]
     assert LARGE in model.probed[2:]
 
 
 def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer, model: Sized
 ) -> None:
-    paths = [
-        str(workplace.folder / workplace.picture(f"{w}.jpg", (w, h)))
-        for w, h in (SMALL, (620, 480), LARGE)
-    ]
-    with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format=PX)
-        for path in paths[:2]:
-            assert PhraseGrounder(serving)({"image_path": path, "expressions": ["a mug"]})[
-                "expressions"
-            ][0]["instances"]
-        with pytest.raises(SuspectBoxes, match="1200x700"):
-            PhraseGrounder(serving)({"image_path": paths[2], "expressions": ["a mug"]})
+    model.chosen = lambda _: REDUCED
+    serving = OpenAIServing(server.base_url, "loopback", box_format=PX)
+
+    def grounded(width: int, height: int) -> Any:
+        path = str(place.folder / place.picture(f"{width}.jpg", (width, height)))
+        return PhraseGrounder(serving)({"image_path": path, "expressions": ["a mug"]})
+
+    for size in (SMALL, (620, 480)):
+        assert grounded(*size)["expressions"][0]["instances"]
+    with pytest.raises(SuspectBoxes, match="1200x700"):
+        grounded(*LARGE)
     assert model.probed.count(SMALL) <= 2
 
 
 def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_kind(
-    workplace: Workplace,
+    place: Workplace, model: Sized
 ) -> None:
     kinds = [(400, 400), LARGE, (1300, 700), (1300, 700), SMALL, SMALL, (700, 500)]
     kinds += [(1100, 400), (480, 640), (300, 800), (64, 48), (64, 64)]
-    pictures(workplace, kinds)
-    with LoopbackServer(model := Server(lambda _: X)) as server:
-        assert run(workplace, server, X).code == 0
+    pictures(place, kinds)
+    assert place.run(**{"vlm.box_format": X}).code == 0
     left_out = [LARGE, (700, 500)]
     commonest = set(kinds) - set(left_out) - {(64, 48), (64, 64)}
     enlarged = {(128, 96), (96, 96)}
@@ -130,17 +131,16 @@ def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_kind(
 
 
 def test_a_kind_that_comes_later_is_checked_before_it_is_asked_about(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer, model: Sized
 ) -> None:
     """A pipeline by hand sees one record after the other: nobody can know what will come."""
     sizes = [SMALL, (620, 480), (480, 640), SMALL, (1100, 400), (300, 300), (300, 300), (480, 600)]
-    paths = [workplace.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
-    with LoopbackServer(model := Server(lambda _: X)) as server:
-        grounder = PhraseGrounder(
-            OpenAIServing(server.base_url, "kinds that come later", box_format=X, max_workers=1)
-        )
-        for path in paths:
-            grounder({"image_path": str(workplace.folder / path), "expressions": ["a mug"]})
+    paths = [place.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
+    grounder = PhraseGrounder(
+        OpenAIServing(server.base_url, "kinds that come later", box_format=X, max_workers=1)
+    )
+    for path in paths:
+        grounder({"image_path": str(place.folder / path), "expressions": ["a mug"]})
     probed = {kind_of(sizes[0])}  # together with the first request
     for is_probe, size in model.asked:
         if is_probe:
@@ -183,50 +183,48 @@ def test_of_frames_each_is_checked() -> None:
 
 
 def test_a_file_type_that_comes_late_is_checked_before_it_is_asked_about(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
     for n in range(8):
-        workplace.picture(f"p{n}.jpg", SMALL)
-    Image.new("RGB", SMALL, "navy").save(workplace.folder / "p5.png")
+        place.picture(f"p{n}.jpg", SMALL)
+    Image.new("RGB", SMALL, "navy").save(place.folder / "p5.png")
     names = [f"p{n}.png" if n == 5 else f"p{n}.jpg" for n in range(8)]
-    workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
+    place.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
 
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         is_png = request.encoded_images and request.encoded_images[0].startswith("iVBOR")
         return EchoAnswers("yxyx_1000" if is_png else X)(request)
 
-    with LoopbackServer(answers, keep_bodies=True) as server:
-        done = run(workplace, server, X)
+    server.answers = answers
+    done = place.run(**{"vlm.box_format": X})
     assert (done.code, "yxyx_1000 would fit" in done.err) == (2, True), done
 
 
-def test_what_a_calibration_did_not_see_leads_to_no_second_one(workplace: Workplace) -> None:
+def test_what_a_calibration_did_not_see_leads_to_no_second_one(
+    place: Workplace, server: LoopbackServer
+) -> None:
     """The server pads a size that those which were calibrated seem to stand for."""
-    pictures(workplace, [SMALL, SMALL, (480, 640)] * 4)
+    pictures(place, [SMALL, SMALL, (480, 640)] * 4)
 
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         padded = request.image_sizes and request.image_sizes[0] == (480, 640)
         return EchoAnswers("xyxy_1000@pad_square" if padded else "xyxy_1000")(request)
 
-    with LoopbackServer(answers) as server:
-        stated = run(workplace, server, "xyxy_1000")
-        assert (stated.code, "then set vlm.box_format: calibrated" in stated.err) == (2, True), (
-            stated
-        )
-        assert (
-            command(["calibrate", "--base-url", server.base_url, "--model", "loopback"]).code == 0
-        )
-        done = run(workplace, server, "calibrated")
+    server.answers = answers
+    stated = place.run(**{"vlm.box_format": X})
+    assert (stated.code, "then set vlm.box_format: calibrated" in stated.err) == (2, True), stated
+    calibrate(server)
+    done = place.run(**{"vlm.box_format": "calibrated"})
     assert (done.code, "dataflowgrounding calibrate" in done.err) == (2, False), done
     assert "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn" in done.err
 
 
-def test_a_calibration_of_pictures_that_disagree_says_what_helps(workplace: Workplace) -> None:
+def test_a_calibration_of_pictures_that_disagree_says_what_helps(server: LoopbackServer) -> None:
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         [(width, height)] = request.image_sizes
         return EchoAnswers("yxyx_1000" if height > width else "xyxy_1000")(request)
 
-    with LoopbackServer(answers) as server:
-        done = command(["calibrate", "--base-url", server.base_url, "--model", "loopback"])
+    server.answers = answers
+    done = command(["calibrate", "--base-url", server.base_url, "--model", "loopback"])
     assert (done.code, "lie on no line" in done.err) == (2, True), done
     assert "If some pictures alone are answered otherwise, leave these out" in done.err

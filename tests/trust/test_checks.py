@@ -21,22 +21,23 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
-from tests.support.workplace import Done, Workplace, caption
+from tests.support.workplace import Workplace, caption
 
 pytestmark = pytest.mark.slow
 
 X, Y = "xyxy_1000", "yxyx_1000"
-SELDOM = 10**6  # requests between two checks: none but the first and the last one come
-Answers = Callable[[ReceivedRequest], Any]
 
 
-def run(place: Workplace, answers: Answers, **settings: Any) -> tuple[Done, list[bool]]:
-    """A run; also, of each request for boxes, whether it is a probe."""
-    with LoopbackServer(answers) as server:
-        settings = {"vlm.box_format": X, "workflow.max_workers": 1, **settings}
-        done = place.run(**{"vlm.openai.base_url": server.base_url, **settings})
-        asked = [asks_for_rectangles(r) for r in server.requests if r.task == "phrase_grounding"]
-    return done, asked
+@pytest.fixture
+def place(place: Workplace) -> Workplace:
+    """One request after the other, so that it is known what came before what."""
+    place.settings["workflow.max_workers"] = 1
+    return place
+
+
+def asked_of(server: LoopbackServer) -> list[bool]:
+    """Of each request for boxes, whether it is a probe."""
+    return [asks_for_rectangles(r) for r in server.requests if r.task == "phrase_grounding"]
 
 
 def photograph(path: Path, size: Size = (208, 156)) -> str:
@@ -55,46 +56,52 @@ def box_checks(place: Workplace) -> dict[str, Any]:
     return found
 
 
-def test_probes_come_at_places_that_differ_from_run_to_run(workplace: Workplace) -> None:
-    picture = str(workplace.folder / workplace.picture())
-    rows = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(45)]
-    places = set()
-    for number in range(3):
-        with LoopbackServer(EchoAnswers(X)) as server:
-            serving = OpenAIServing(server.base_url, f"run {number}", box_format=X, max_workers=1)
-            assert len(PhraseGrounder(serving, check_every=20)(rows)) == 45
-        asked = [asks_for_rectangles(request) for request in server.requests]
-        assert any(asked[:2]), "the first check comes before the second request for boxes"
-        places.add(tuple(n for n, is_probe in enumerate(asked) if is_probe))
-    # that two of three pairs agree in two places of twenty and twenty is a chance in thousands
-    assert len(places) >= 2
+def gaps_of(
+    server: LoopbackServer, places: Workplace, name: str, every: int, rows: int
+) -> list[int]:
+    """How many requests lie before the first probe, between each two, and after the last one, where
+    a script asks about one picture after the other and waits for each check.
+    """
+    picture = photograph(places.folder / "a.png")
+    before = len(server.requests)
+    serving = OpenAIServing(server.base_url, name, box_format=X)
+    grounder = PhraseGrounder(serving, check_every=every)
+    for number in range(rows):
+        grounder({"image_path": picture, "expressions": [f"a mug {number}"]})
+    asked = map(asks_for_rectangles, server.requests[before:])
+    return [len(gap) for gap in "".join("P" if is_probe else "." for is_probe in asked).split("P")]
 
 
 @pytest.mark.parametrize("every", [2, 6])
-def test_each_stretch_has_a_check(workplace: Workplace, every: int) -> None:
-    """A script that asks about one picture after the other waits for each check."""
-    picture = photograph(workplace.folder / "a.png")
-    with LoopbackServer(EchoAnswers(X)) as server:
-        serving = OpenAIServing(server.base_url, f"stretches of {every}", box_format=X)
-        grounder = PhraseGrounder(serving, check_every=every)
-        for number in range(10 + 2 * every):
-            grounder({"image_path": picture, "expressions": [f"a mug {number}"]})
-        asked = [asks_for_rectangles(request) for request in server.requests]
-    gaps = "".join("P" if is_probe else "." for is_probe in asked).split("P")
+def test_each_stretch_has_a_check(place: Workplace, server: LoopbackServer, every: int) -> None:
+    server.answers = EchoAnswers(X)
+    gaps = gaps_of(server, place, "one run", every, 10 + 2 * every)
     # from the beginning of one stretch to the end of the next one, and one that is asked again
-    assert max(map(len, gaps)) <= 2 * every + 1
+    assert max(gaps) <= 2 * every + 1
 
 
-def test_operators_with_settings_of_their_own_check_no_more_often(workplace: Workplace) -> None:
-    picture = photograph(workplace.folder / "a.png")
-    with LoopbackServer(EchoAnswers(X)) as server:
-        serving = OpenAIServing(server.base_url, "two settings", box_format=X)
-        seldom = PhraseGrounder(serving, check_every=40)
-        more_often = PhraseGrounder(serving, check_every=20)
-        for number in range(18):
-            seldom({"image_path": picture, "expressions": [f"a mug {number}"]})
-            more_often({"image_path": picture, "expressions": [f"a cup {number}"]})
-        probes = sum(map(asks_for_rectangles, server.requests))
+def test_probes_come_at_places_that_differ_from_run_to_run(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    server.answers = EchoAnswers(X)
+    runs = [gaps_of(server, place, f"run {number}", 20, 45) for number in range(3)]
+    assert all(first <= 1 for first, *_ in runs), "before the second request for boxes"
+    # that two of three pairs agree in two places of twenty and twenty is a chance in thousands
+    assert len(set(map(tuple, runs))) >= 2
+
+
+def test_operators_with_settings_of_their_own_check_no_more_often(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    picture = photograph(place.folder / "a.png")
+    server.answers = EchoAnswers(X)
+    serving = OpenAIServing(server.base_url, "two settings", box_format=X)
+    seldom = PhraseGrounder(serving, check_every=40)
+    more_often = PhraseGrounder(serving, check_every=20)
+    for number in range(18):
+        seldom({"image_path": picture, "expressions": [f"a mug {number}"]})
+        more_often({"image_path": picture, "expressions": [f"a cup {number}"]})
+    probes = sum(map(asks_for_rectangles, server.requests))
     assert probes <= 1 + 3 + 4, "three for the stretches, and perhaps some for odd boxes"
 
 
@@ -118,25 +125,26 @@ def is_photograph(picture: Image.Image) -> bool:
 
 
 def test_a_server_that_reads_photographs_otherwise_than_drawings_is_noticed(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    photograph(workplace.folder / "a.png")
-    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(8))
-    done, asked = run(workplace, Choosing(is_photograph), **{"vlm.check_every": SELDOM})
-    assert (done.code, workplace.annotations()) == (2, []), done
+    photograph(place.folder / "a.png")
+    place.rows({"image_path": "a.png", "caption": caption(n)} for n in range(8))
+    server.answers = Choosing(is_photograph)
+    done = place.run()
+    assert (done.code, place.annotations()) == (2, []), done
     assert "don't look like" in done.err
     assert f"{Y} would fit" in done.err
-    assert asked.count(False) == 1, "before the second request for boxes"
+    assert asked_of(server).count(False) == 1, "before the second request for boxes"
 
 
 def test_a_calibration_just_made_leaves_the_first_check_to_the_runs_own_pictures(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    picture = photograph(workplace.folder / "a.png")
-    with LoopbackServer(Choosing(is_photograph)) as server:
-        serving = OpenAIServing(server.base_url, "just calibrated", box_format="auto")
-        with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
-            PhraseGrounder(serving)({"image_path": picture, "expressions": ["a mug"]})
+    picture = photograph(place.folder / "a.png")
+    server.answers = Choosing(is_photograph)
+    serving = OpenAIServing(server.base_url, "just calibrated", box_format="auto")
+    with pytest.raises(SuspectBoxes, match=f"{Y} would fit"):
+        PhraseGrounder(serving)({"image_path": picture, "expressions": ["a mug"]})
 
 
 class Drifting:
@@ -161,37 +169,30 @@ class Drifting:
         return {"objects": objects}
 
 
-def test_boxes_that_are_shifted_a_little_are_noticed(workplace: Workplace) -> None:
-    photograph(workplace.folder / "a.png")
-    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(30))
-    done, _ = run(workplace, Drifting(), **{"vlm.check_every": 3})
-    assert (done.code, workplace.annotations()) == (2, []), done
+def test_boxes_that_are_shifted_a_little_are_noticed(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    photograph(place.folder / "a.png")
+    place.rows({"image_path": "a.png", "caption": caption(n)} for n in range(20))
+    server.answers = Drifting()
+    done = place.run(**{"vlm.check_every": 3})
+    assert (done.code, place.annotations()) == (2, []), done
     assert "all boxes are off by" in done.err
     assert "of the width at its beginning" in done.err
 
 
-def test_run_json_says_what_the_checks_prove(workplace: Workplace) -> None:
+def test_run_json_says_what_the_checks_prove(place: Workplace, server: LoopbackServer) -> None:
     sizes = {"a.png": (208, 156), "b.png": (156, 208), "c.png": (180, 180)}
     for name, size in sizes.items():
-        photograph(workplace.folder / name, size)
+        photograph(place.folder / name, size)
     names = [*sizes] * 7
-    workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
-    done, asked = run(workplace, EchoAnswers(X), **{"vlm.check_every": 4})
-    good = sum(asked)
+    place.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
+    server.answers = EchoAnswers(X)
+    done = place.run(**{"vlm.check_every": 4})
+    good = sum(asked_of(server))
     assert (done.code, done.summary["probes"]) == (0, good), done
-    facts = box_checks(workplace)
+    facts = box_checks(place)
     assert (facts["as_asked"], facts["odd"]) == (good, 0)
     assert good >= len(sizes) + 1, "one of each kind, and one at the end"
     assert facts["at_most"] == pytest.approx(3 / good, abs=2e-3), "the rule of three"
     assert 0.01 <= facts["least_shift"] < 0.02
-
-
-def test_run_json_says_where_they_prove_nothing(workplace: Workplace) -> None:
-    def blind(request: ReceivedRequest) -> Any:
-        is_probe = asks_for_rectangles(request)
-        return {"objects": []} if is_probe else EchoAnswers(X)(request)
-
-    workplace.many(8)
-    assert run(workplace, blind, **{"vlm.check_every": SELDOM})[0].code == 0
-    run_json = workplace.run_json()
-    assert "box_checks" not in run_json

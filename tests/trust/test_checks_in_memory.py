@@ -8,6 +8,7 @@ import os
 import random
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,12 +26,12 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support.endpoint import SELDOM
 from tests.support.stand_ins.watched_model import Scene, WatchedModel
 from tests.support.workplace import HANGING, Workplace, ended, process
 
 X, Y = "xyxy_1000", "yxyx_1000"
 TAKEN_BACK = r"(\d+) answers came since the last good check, (\d+) of them already returned"
-SELDOM = 10**6  # requests between two checks: none but the first and the last one come
 
 
 def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
@@ -43,26 +44,24 @@ def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("at_once", [1, 12])  # a call alone is another way through the engine
+@pytest.mark.parametrize("rows_at_once", [1, 12])  # a call alone is another way through the engine
 def test_a_change_shows_in_the_numbers_from_call_to_call(
-    workplace: Workplace, at_once: int
+    place: Workplace, rows_at_once: int, server: LoopbackServer
 ) -> None:
-    rows, returned = photos(workplace, 240), 0
+    rows, returned = photos(place, 72), 0
     model = WatchedModel(lambda n, _: X if n < 40 else Y, Scene(), noise=0.01)
-    with LoopbackServer(model) as server:
-        grounder = PhraseGrounder(
-            OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1),
-            check_every=SELDOM,
-        )
+    server.answers = model
+    serving = OpenAIServing(server.base_url, "loopback", box_format=X, max_workers=1)
+    grounder = PhraseGrounder(serving, check_every=SELDOM)
 
-        def call_by_call() -> None:
-            nonlocal returned
-            for start in range(0, len(rows), at_once):
-                grounder(rows[start] if at_once == 1 else rows[start : start + at_once])
-                returned += at_once
+    def call_by_call() -> None:
+        nonlocal returned
+        for start in range(0, len(rows), rows_at_once):
+            grounder(rows[start] if rows_at_once == 1 else rows[start : start + rows_at_once])
+            returned += rows_at_once
 
-        with pytest.raises(SuspectBoxes, match=f"{Y} would fit") as stopped:
-            call_by_call()
+    with pytest.raises(SuspectBoxes, match=f"{Y} would fit") as stopped:
+        call_by_call()
     assert 40 < model.answered <= 40 + 25
     counted = re.search(TAKEN_BACK, str(stopped.value))
     assert counted is not None
@@ -73,101 +72,125 @@ def test_a_change_shows_in_the_numbers_from_call_to_call(
     assert "don't use them" in str(stopped.value)
 
 
-def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
-    rows, written = photos(workplace, 24), X
+def test_it_is_said_again_until_a_check_is_good(place: Workplace, server: LoopbackServer) -> None:
+    rows, written = photos(place, 24), X
 
-    with LoopbackServer(WatchedModel(lambda *_: written, Scene())) as server:
-        serving = OpenAIServing(server.base_url, "said again", box_format=X, max_workers=1)
-        seldom_checked = PhraseGrounder(serving, check_every=SELDOM)
-        often_checked = PhraseGrounder(serving, check_every=4)
-        seldom_checked(rows[:6])
-        written = Y
-        for _ in range(2):
-            with pytest.raises(SuspectBoxes, match=TAKEN_BACK) as stopped:
-                often_checked(rows[6:14])
-            assert "came since the last good check, 6 of them" in str(stopped.value)
-        written = X
-        assert len(seldom_checked(rows[6:12])) == 6
-        written = Y
+    server.answers = WatchedModel(lambda *_: written, Scene())
+    serving = OpenAIServing(server.base_url, "said again", box_format=X, max_workers=1)
+    seldom_checked = PhraseGrounder(serving, check_every=SELDOM)
+    often_checked = PhraseGrounder(serving, check_every=4)
+    seldom_checked(rows[:6])
+    written = Y
+    for _ in range(2):
         with pytest.raises(SuspectBoxes, match=TAKEN_BACK) as stopped:
-            often_checked(rows[12:])
+            often_checked(rows[6:14])
         assert "came since the last good check, 6 of them" in str(stopped.value)
+    written = X
+    assert len(seldom_checked(rows[6:12])) == 6
+    written = Y
+    with pytest.raises(SuspectBoxes, match=TAKEN_BACK) as stopped:
+        often_checked(rows[12:])
+    assert "came since the last good check, 6 of them" in str(stopped.value)
 
 
 def test_the_first_call_of_all_returns_nothing_that_is_to_be_taken_back(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    with LoopbackServer(EchoAnswers(Y)) as server:
-        grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X))
-        with pytest.raises(SuspectBoxes, match=r"1 answer came .* none of them returned"):
-            grounder(photos(workplace, 1))
+    server.answers = EchoAnswers(Y)
+    grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X))
+    with pytest.raises(SuspectBoxes, match=r"1 answer came .* none of them returned"):
+        grounder(photos(place, 1))
 
 
 def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
     def blind(request: ReceivedRequest) -> Any:
         return {"objects": []} if asks_for_rectangles(request) else EchoAnswers(X)(request)
 
-    with LoopbackServer(blind) as server:
-        grounder = PhraseGrounder(
-            OpenAIServing(server.base_url, "blind", box_format=X), check_every=5
-        )
-        for row in photos(workplace, 30):
-            grounder(row)
-        assert sum(map(asks_for_rectangles, server.requests)) == 2
+    server.answers = blind
+    grounder = PhraseGrounder(OpenAIServing(server.base_url, "blind", box_format=X), check_every=5)
+    for row in photos(place, 30):
+        grounder(row)
+    assert sum(map(asks_for_rectangles, server.requests)) == 2
 
 
-def _by_threads(rows: list[dict[str, Any]], grounders: list[PhraseGrounder]) -> list[Any]:
-    """Ground each row with a grounder, each in a thread of its own, all begun at once."""
-    begin = threading.Barrier(len(rows))
+def at_once(calls: int, call: Callable[[], Any]) -> list[Any]:
+    """What calls return that begin at once, each in a thread of its own."""
+    begin = threading.Barrier(calls)
 
-    def grounded(row: dict[str, Any], grounder: PhraseGrounder) -> Any:
+    def called(_: int) -> Any:
         begin.wait()
-        return grounder(row)
+        return call()
 
-    with ThreadPoolExecutor(len(rows)) as threads:
-        return list(threads.map(grounded, rows, grounders))
+    with ThreadPoolExecutor(calls) as threads:
+        return list(threads.map(called, range(calls)))
 
 
 @pytest.mark.parametrize(
-    ("box_format", "objects"), [("auto", "a serving each"), ("xyxy_px", "one serving")]
+    ("box_format", "is_shared"), [("auto", False), ("xyxy_px", True)], ids=["each its own", "one"]
 )
 def test_calls_at_once_calibrate_and_check_as_one_call_does(
-    workplace: Workplace, box_format: str, objects: str
+    place: Workplace, server: LoopbackServer, box_format: str, is_shared: bool
 ) -> None:
-    def probes_asked(model: str, calls: int) -> int:
-        with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.01) as server:
+    [row] = photos(place, 1)
+    server.answers = EchoAnswers("xyxy_px")
+    server.latency = 0.01
 
-            def grounder() -> PhraseGrounder:
-                serving = OpenAIServing(server.base_url, model, box_format=box_format)
-                return PhraseGrounder(serving, check_every=SELDOM)
+    def probes_of(calls: int) -> int:
+        before = len(server.requests)
 
-            one = grounder()
-            every = [one if objects == "one serving" else grounder() for _ in range(calls)]
-            results = _by_threads(photos(workplace, calls), every)
-            assert all(row["expressions"] for row in results)
-            return sum(map(asks_for_rectangles, server.requests))
+        def grounder() -> PhraseGrounder:
+            serving = OpenAIServing(server.base_url, f"asked by {calls}", box_format=box_format)
+            return PhraseGrounder(serving, check_every=SELDOM)
 
-    model = f"asked at once {box_format} {objects}"
-    alone = probes_asked(f"{model}, one call", 1)
+        one = grounder()
+        found = at_once(calls, lambda: (one if is_shared else grounder())(row)["expressions"])
+        assert all(found)
+        return sum(map(asks_for_rectangles, server.requests[before:]))
+
+    alone = probes_of(1)
     assert alone >= 1
-    assert probes_asked(f"{model}, six calls", 6) == alone
+    assert probes_of(6) == alone
+
+
+@pytest.mark.parametrize("box_format", ["auto", X])
+def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
+    place: Workplace, server: LoopbackServer, box_format: str
+) -> None:
+    [row] = photos(place, 1)
+    server.faults = on(faults.server_error(500))
+
+    def probes_of(calls: int) -> int:
+        before = len(server.requests)
+        serving = OpenAIServing(server.base_url, f"asked by {calls}", box_format=box_format)
+        grounder = PhraseGrounder(serving, check_every=SELDOM)
+
+        def told() -> str:
+            with pytest.raises(GroundingError) as caught:
+                grounder(row)
+            return str(caught.value)
+
+        assert all("500" in message for message in at_once(calls, told))
+        return sum(map(asks_for_rectangles, server.requests[before:]))
+
+    alone = probes_of(1)
+    assert alone
+    # those who wait for the first one learn from it, and don't ask for themselves
+    assert probes_of(6) == alone
 
 
 def test_many_questions_that_wait_for_a_check_keep_no_other_one_from_its_end(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    rows = photos(workplace, 80)
+    rows = photos(place, 80)
+    server.answers = EchoAnswers(X)
     grounded = []
 
     def ground_often() -> None:
-        with LoopbackServer(EchoAnswers(X)) as server:  # answers while others still wait
-            for number in range(2):
-                serving = OpenAIServing(
-                    server.base_url, f"busy {number}", box_format=X, max_workers=64
-                )
-                grounded.append(len(PhraseGrounder(serving, check_every=10)(rows)))
+        for number in range(2):
+            serving = OpenAIServing(server.base_url, f"busy {number}", box_format=X, max_workers=64)
+            grounded.append(len(PhraseGrounder(serving, check_every=20)(rows)))
 
     work = threading.Thread(target=ground_often, daemon=True)
     work.start()
@@ -176,7 +199,7 @@ def test_many_questions_that_wait_for_a_check_keep_no_other_one_from_its_end(
 
 
 def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
     class MyServing(Serving):
         """As users write one: the model's name, and where its server is."""
@@ -193,65 +216,27 @@ def test_a_check_of_one_object_says_nothing_of_another_without_an_address(
         async def aclose(self) -> None:
             await self._endpoint.aclose()
 
-    with LoopbackServer(EchoAnswers(X)) as right, LoopbackServer(EchoAnswers(Y)) as wrong:
-        first = MyServing(right.base_url)
-        for _ in range(3):
-            assert PhraseGrounder(first, check_every=SELDOM)(photos(workplace, 1)[0])["expressions"]
-        assert sum(map(asks_for_rectangles, right.requests)) == 1
-        with pytest.raises(SuspectBoxes):
-            PhraseGrounder(MyServing(wrong.base_url))(photos(workplace, 1)[0])
+    [row] = photos(place, 1)
+    server.answers = EchoAnswers(X)
+    first = MyServing(server.base_url)
+    for _ in range(3):
+        assert PhraseGrounder(first, check_every=SELDOM)(row)["expressions"]
+    assert sum(map(asks_for_rectangles, server.requests)) == 1
+    server.answers = EchoAnswers(Y)
+    with pytest.raises(SuspectBoxes):
+        PhraseGrounder(MyServing(server.base_url))(row)
 
 
-@pytest.mark.parametrize("box_format", ["auto", X])
-def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
-    workplace: Workplace, box_format: str
-) -> None:
-    with LoopbackServer(faults=on(faults.server_error(500))) as server:
-        row = photos(workplace, 1)[0]
-
-        def probes_of(calls: int, model: str) -> int:
-            before = sum(map(asks_for_rectangles, server.requests))
-            serving = OpenAIServing(server.base_url, model, box_format=box_format)
-            grounder = PhraseGrounder(serving, check_every=SELDOM)
-            begin = threading.Barrier(calls)
-
-            def fails(_: int) -> str:
-                begin.wait()
-                with pytest.raises(GroundingError) as caught:
-                    grounder(row)
-                return str(caught.value)
-
-            with ThreadPoolExecutor(calls) as threads:
-                assert all("500" in told for told in threads.map(fails, range(calls)))
-            return sum(map(asks_for_rectangles, server.requests)) - before
-
-        alone = probes_of(1, f"down {box_format}, one call")
-        assert alone
-        # those who wait for the first one learn from it, and don't ask for themselves
-        assert probes_of(6, f"down {box_format}, six calls") == alone
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_process_forked_amid_a_check_waits_for_nobody(workplace: Workplace) -> None:
-    def slow_at_first(request: ReceivedRequest) -> float:
-        asked = workplace.folder / request.model
-        if asked.exists():
-            return 0.0
-        asked.touch()
-        return 1.0
-
-    with LoopbackServer(EchoAnswers(X), latency=slow_at_first) as server:
-        script = f"""
+FORKING = """
 import os, sys, threading, time
 from dataflow_grounding import OpenAIServing, PhraseGrounder
-row = {photos(workplace, 1)[0]!r}
 def ground(box_format):
-    serving = OpenAIServing({server.base_url!r}, "of " + box_format, box_format=box_format)
-    return PhraseGrounder(serving)(row)["expressions"]
-for box_format in ("auto", {X!r}):
+    serving = OpenAIServing({url!r}, "of " + box_format, box_format=box_format)
+    return PhraseGrounder(serving)({row!r})["expressions"]
+for box_format in ("auto", "xyxy_1000"):
     thread = threading.Thread(target=ground, args=[box_format])
     thread.start()
-    asked = os.path.join({str(workplace.folder)!r}, "of " + box_format)
+    asked = os.path.join({folder!r}, "of " + box_format)
     while not os.path.exists(asked):  # then it is amid its first request
         time.sleep(0.01)
     child = os.fork()
@@ -260,5 +245,22 @@ for box_format in ("auto", {X!r}):
     thread.join()
     print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-        done = ended(process(["--version"], first=script))
-        assert done.out.splitlines()[:-1] == ["child 0"] * 2, done
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_process_forked_amid_a_check_waits_for_nobody(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    def slow_at_first(request: ReceivedRequest) -> float:
+        asked = place.folder / request.model
+        if asked.exists():
+            return 0.0
+        asked.touch()
+        return 0.5
+
+    server.answers = EchoAnswers(X)
+    server.latency = slow_at_first
+    [row] = photos(place, 1)
+    script = FORKING.format(url=server.base_url, row=row, folder=str(place.folder))
+    done = ended(process(["--version"], first=script))
+    assert done.out.splitlines()[:-1] == ["child 0"] * 2, done

@@ -23,48 +23,44 @@ from dataflow_grounding.trust.calibration_file import (
 )
 from dataflow_grounding.trust.choice import FormatChoice
 from dataflow_grounding.trust.maps import format_in_frames
-from tests.support.seen_boxes import off, scene
+from tests.support.seen_boxes import off, offs, scene
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.stand_ins.resize_rules import reduced
 from tests.support.stand_ins.seeing_model import MODEL, SeeingModel
-from tests.support.workplace import Workplace
+from tests.support.workplace import ORIENTATION, Workplace
 
 
-@pytest.mark.slow
-def test_strips_large_and_turned_pictures_are_mapped_within_the_precision(tmp_path: Path) -> None:
-    sizes = [(2000, 100), (120, 2400), (2100, 1000), (640, 480), (300, 300)]
+def test_strips_large_and_turned_pictures_are_mapped_within_the_precision(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
+    sizes = [(1600, 100), (120, 1800), (2100, 1000), (640, 480), (300, 300)]
     rows = [scene(tmp_path, size) for size in sizes]
     with Image.open(rows[3]["image_path"]) as picture:  # the same turned, as cameras write it
         turned = picture.transpose(Image.Transpose.ROTATE_90).convert("RGB")
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[ORIENTATION] = 6
     turned.save(tmp_path / "turned.jpg", quality=95, exif=exif)
     rows.append({**rows[3], "image_path": str(tmp_path / "turned.jpg")})
-    with LoopbackServer(SeeingModel(resized=reduced(edge=800)), keep_bodies=True) as server:
-        records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
-        frames = {
-            tuple(one["size"])
-            for one in json.loads(Path(cache_path(server.base_url, MODEL)).read_text())["maps"]
-        }
-        assert {size for r in server.requests[-len(rows) :] for size in r.image_sizes} <= frames
+    server.answers = SeeingModel(resized=reduced(edge=800))
+    records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+    stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
+    frames = {tuple(one["size"]) for one in stored["maps"]}
+    assert {size for r in server.requests[-len(rows) :] for size in r.image_sizes} <= frames
     for record, size in zip(records, [*sizes, sizes[3]], strict=True):
         assert (record["width"], record["height"]) == size
         assert off(record) <= 0.03, size
 
 
-def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
-    workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
-    with LoopbackServer(ProbeModel("xyxy_px", noise=0.06, outliers=0)) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.model_name": MODEL}
-        settings |= {"vlm.box_format": "auto", "vlm.check_every": None}
-        done = workplace.run(**settings)
+def test_noise_that_leaves_a_map_vague_is_told(place: Workplace, server: LoopbackServer) -> None:
+    place.rows([{"image_path": place.picture(size=(640, 480)), "caption": "A mug."}])
+    server.answers = ProbeModel("xyxy_px", noise=0.06, outliers=0)
+    place.settings |= {"vlm.openai.model_name": MODEL, "vlm.box_format": "auto"}
+    done = place.run(**{"vlm.check_every": None})
     assert done.code == 0, done
     assert "may be off by 1." in done.err
-    state = workplace.run_json()
-    assert "maps precise to 1." in state["box_format"]["from"]
+    assert "maps precise to 1." in place.run_json()["box_format"]["from"]
 
 
-@pytest.mark.slow
 def test_a_stored_calibration_of_pixels_without_maps_is_measured_again(tmp_path: Path) -> None:
     serving = OpenAIServing("http://127.0.0.1:9/v1", MODEL)
     facts = (serving.endpoint, MODEL, prompt_version(), "xyxy_px@round_28", 3.0, 0.01, 30, 36, 12)
@@ -88,30 +84,25 @@ class ByType(SeeingModel):
         return super().__call__(request)
 
 
-@pytest.mark.slow
-def test_what_a_frame_pads_goes_out_as_jpeg_and_is_probed_so(tmp_path: Path) -> None:
+def test_what_a_frame_pads_goes_out_as_jpeg_and_is_probed_so(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     rows = [scene(tmp_path, size) for size in ((640, 480), (639, 479), (600, 450))]
-    with (
-        LoopbackServer(ByType("xyxy_px"), keep_bodies=True) as server,
-        pytest.raises(SpecError, match=r"box_format"),
-    ):
-        PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
+    server.answers = ByType("xyxy_px")
+    with pytest.raises(SpecError, match=r"box_format"):
+        offs(OpenAIServing(server.base_url, MODEL), rows)
 
 
-@pytest.mark.slow
-def test_a_frame_that_is_refused_is_remembered(tmp_path: Path) -> None:
-    tall = on(
+def test_a_frame_that_is_refused_is_remembered(tmp_path: Path, server: LoopbackServer) -> None:
+    rows = [scene(tmp_path, size) for size in ((480, 640), (640, 480))]
+    server.answers = SeeingModel(resized=reduced(edge=800))
+    server.faults = on(
         faults.bad_request("no"), where=lambda request: any(w < h for w, h in request.image_sizes)
     )
-    rows = [scene(tmp_path, size) for size in ((480, 640), (640, 480))]
-    with LoopbackServer(
-        SeeingModel(resized=reduced(edge=800)), faults=[tall], keep_bodies=True
-    ) as server:
-        for again in (False, True):
-            asked = server.count()
-            records = PhraseGrounder(OpenAIServing(server.base_url, MODEL))(rows)
-            assert max(map(off, records)) <= 0.01
-            assert not again or server.count() == asked + 2
+    assert max(offs(OpenAIServing(server.base_url, MODEL), rows)) <= 0.01
+    asked = server.count()
+    assert max(offs(OpenAIServing(server.base_url, MODEL), rows)) <= 0.01
+    assert server.count() == asked + 2
 
 
 def test_a_picture_that_is_not_of_the_shape_sent_is_refused() -> None:

@@ -15,23 +15,11 @@ from dataflow_grounding.serving import OpenAIServing, Reply
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.stand_ins.watched_model import Scene, WatchedModel, grounding_input
-from tests.support.workplace import HANGING, Done, Workplace
-
-pytestmark = pytest.mark.slow
+from tests.support.stand_ins.watched_model import Scene, WatchedModel, watched
+from tests.support.workplace import HANGING, Workplace
 
 X, Y = "xyxy_1000", "yxyx_1000"
 IN_FLIGHT = 2
-
-
-@pytest.fixture
-def place(workplace: Workplace) -> Workplace:
-    workplace.settings |= {"vlm.box_format": X, "vlm.check_every": 100, "workflow.steps": ["1"]}
-    return workplace
-
-
-def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
-    return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
 
 
 class PatientProbes(OpenAIServing):
@@ -63,13 +51,13 @@ class PatientProbes(OpenAIServing):
 
 
 def test_the_run_goes_on_while_a_check_is_under_way_but_for_the_first_one(
-    place: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
     picture = str(place.folder / place.picture(size=(640, 480)))
     rows = [{"image_path": picture, "expressions": [f"a mug {n}"]} for n in range(45)]
-    with LoopbackServer(EchoAnswers(X)) as server:
-        serving = PatientProbes(server.base_url, "patient", box_format=X, max_workers=IN_FLIGHT)
-        found = PhraseGrounder(serving, check_every=20)(rows)
+    server.answers = EchoAnswers(X)
+    serving = PatientProbes(server.base_url, "patient", box_format=X, max_workers=IN_FLIGHT)
+    found = PhraseGrounder(serving, check_every=20)(rows)
     assert serving.boxes_before_the_first_answer == 1
     assert serving.were_enough
     assert len(found) == 45
@@ -92,25 +80,29 @@ class SilentOnSquares(WatchedModel):
 MANY_SQUARES = Scene(sizes=((640, 480), (480, 640), (700, 700)), most_phrases=4)
 
 
-def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(place: Workplace) -> None:
-    grounding_input(place, MANY_SQUARES, 70)
-    model = SilentOnSquares(
-        lambda _, size: Y if size[0] == size[1] else X, MANY_SQUARES, noise=0.01
+def test_probe_pictures_that_are_answered_vouch_for_no_shape_that_is_not(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    watched(
+        place,
+        server,
+        lambda _, size: Y if size[0] == size[1] else X,
+        MANY_SQUARES,
+        70,
+        kind=SilentOnSquares,
+        noise=0.01,
     )
-    with LoopbackServer(model) as server:
-        done = run(place, server)
+    done = place.run(**{"vlm.check_every": 100})
     assert (done.code, place.annotations()) == (2, []), done
     assert f"{Y} would fit" in done.err
 
 
 @pytest.mark.parametrize("asked", [X, "auto"])
 def test_a_shape_whose_probe_pictures_go_unanswered_is_noted_and_ends_no_run(
-    place: Workplace, asked: str
+    place: Workplace, server: LoopbackServer, asked: str
 ) -> None:
-    grounding_input(place, MANY_SQUARES, 6)
-    model = SilentOnSquares(lambda *_: X, MANY_SQUARES, noise=0.01)
-    with LoopbackServer(model) as server:
-        done = run(place, server, **{"vlm.box_format": asked})
+    watched(place, server, lambda *_: X, MANY_SQUARES, 6, kind=SilentOnSquares, noise=0.01)
+    done = place.run(**{"vlm.box_format": asked})
     assert (done.code, done.summary["failed"]) == (0, 0), done
     assert done.summary["notes"]["unanswered_check"]
     assert ("The rectangles in pictures of 700x700 px were not answered" in done.err) is (

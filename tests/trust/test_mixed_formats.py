@@ -13,12 +13,9 @@ import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.workplace import Done, Workplace, command
-
-pytestmark = pytest.mark.slow
+from tests.support.workplace import Workplace, command
 
 X, Y = "xyxy_1000", "yxyx_1000"
-SELDOM = 10**6  # requests between two checks: none but the first and the last one come
 
 
 class Balanced:
@@ -38,57 +35,60 @@ class Balanced:
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Workplace:
-    workplace.settings |= {
-        "vlm.check_every": SELDOM,
-        "vlm.box_format": X,
-        "workflow.max_workers": 1,
-    }
-    return workplace
+def place(place: Workplace) -> Workplace:
+    place.settings["workflow.max_workers"] = 1
+    return place
 
 
-def run(place: Workplace, model: Any, **settings: Any) -> Done:
-    with LoopbackServer(model) as server:
-        return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+@pytest.fixture
+def model(server: LoopbackServer) -> Balanced:
+    """Who answers."""
+    balanced = Balanced(lambda n: X)
+    server.answers = balanced
+    return balanced
 
 
 @pytest.mark.parametrize("second", [2, 4])
 def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
-    place: Workplace, second: int
+    place: Workplace, model: Balanced, second: int
 ) -> None:
     place.many(12)
-    done = run(place, model := Balanced(lambda n: Y if n in (1, second) else X))
+    model.of_probe = lambda n: Y if n in (1, second) else X
+    done = place.run()
     assert (done.code, model.probes) == (2, 1 + 3), done
     assert f"probe pictures were answered in {Y}, and others were not" in done.err
     assert "The endpoint answers in more than one format: see whether several servers" in done.err
     assert "The reply since the last good check is set aside" in done.err
 
 
-def test_one_in_each_of_two_checks_stops_it_too(place: Workplace) -> None:
+def test_one_in_each_of_two_checks_stops_it_too(place: Workplace, model: Balanced) -> None:
     place.many(22)
     # four at the start, and one at the end
-    done = run(place, model := Balanced(lambda n: Y if n in (1, 5) else X))
+    model.of_probe = lambda n: Y if n in (1, 5) else X
+    done = place.run()
     assert (done.code, model.probes) == (2, 4 + 4), done
     assert f"probe pictures were answered in {Y}, and others were not" in done.err
     aside = re.search(r"The (\d+) replies since the last good check are set aside", done.err)
     assert aside is not None
     assert int(aside[1]) == 22, "no check vouches for a mixture"
     assert "workflow.force_reprocess asks for all again" in done.err
-    again = run(place, Balanced(lambda n: X))
+    again = place.run()
     assert (again.code, len(place.annotations())) == (0, 22)
 
 
-def test_two_formats_in_two_checks_are_both_named(place: Workplace) -> None:
+def test_two_formats_in_two_checks_are_both_named(place: Workplace, model: Balanced) -> None:
     place.many(22)
     formats = {1: Y, 5: "xyxy_px"}
-    done = run(place, Balanced(lambda n: formats.get(n, X)))
+    model.of_probe = lambda n: formats.get(n, X)
+    done = place.run()
     assert done.code == 2, done
     assert f"probe pictures were answered in {Y} and xyxy_px, and others were not" in done.err
 
 
-def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
+def test_one_alone_is_a_warning_at_the_end(place: Workplace, model: Balanced) -> None:
     place.many(22)
-    done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
+    model.of_probe = lambda n: Y if n == 1 else X
+    done = place.run()
     assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 4 + 1), done
     assert (done.summary["done"], done.summary["notes"].get("suspect_boxes", 0)) == (22, 0)
     warned = f"Warning: 1 probe picture was answered in {Y}, others in {X} as asked"
@@ -110,30 +110,29 @@ def anywhere(request: ReceivedRequest) -> dict[str, Any]:
     return {"objects": objects}
 
 
-def test_a_miss_that_fits_no_format_stays_in_the_figures(place: Workplace) -> None:
+def test_a_miss_that_fits_no_format_stays_in_the_figures(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.many(32)
-    model = Balanced(lambda n: X)
     probes = 0
 
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         nonlocal probes
         probes += asks_for_rectangles(request)
-        return anywhere(request) if probes == 3 and asks_for_rectangles(request) else model(request)
+        is_missed = probes == 3 and asks_for_rectangles(request)
+        return anywhere(request) if is_missed else EchoAnswers(X)(request)
 
-    done = run(place, answers, **{"vlm.check_every": 4})
+    server.answers = answers
+    done = place.run(**{"vlm.check_every": 4})
     assert done.code == 0, done
     checks = place.run_json()["box_checks"]
     assert (checks["odd"], done.summary["notes"]["probe_cleared"]) == (1, 1)
     assert checks["as_asked"] == done.summary["notes"]["probe_as_asked"] > 5
     assert checks["at_most"] == pytest.approx(4.744 / (checks["as_asked"] + 1), abs=1e-3)
     assert done.err.count("Warning: 1 probe picture was answered in no known format") == 1
-    assert "came as asked, 1 did not: at most" in summary_lines(place)
-
-
-def summary_lines(place: Workplace) -> str:
-    """What the same command shows a second time."""
-    done = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
-    return done.out + done.err
+    # what the same command shows a second time
+    shown = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
+    assert "came as asked, 1 did not: at most" in shown.out + shown.err
 
 
 class Slipping:
@@ -163,9 +162,13 @@ class Slipping:
         return {"objects": objects}
 
 
-def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) -> None:
+def test_boxes_that_can_not_be_in_the_format_call_for_a_check(
+    place: Workplace, server: LoopbackServer
+) -> None:
     place.many(22)
-    done = run(place, model := Slipping())
+    model = Slipping()
+    server.answers = model
+    done = place.run()
     assert done.code == 0, done
     first, *called = model.probed_at
     assert first <= 2, "the phrases of the first request"

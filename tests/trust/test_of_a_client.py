@@ -47,48 +47,38 @@ def client_of(server: LoopbackServer) -> Callable[[str, bytes], str]:
     return ask
 
 
-@pytest.mark.slow
-def test_a_clients_format_is_found_out_and_reads_its_replies() -> None:
-    with LoopbackServer(ProbeModel("xywh_100")) as server:
-        found = calibrate(client_of(server))
-        assert (found.name, found.sizes) == ("xywh_100", None)
-        assert found.requests == server.count()
+def test_a_clients_format_is_found_out_and_reads_its_replies(server: LoopbackServer) -> None:
+    server.answers = ProbeModel("xywh_100")
+    found = calibrate(client_of(server))
+    assert (found.name, found.sizes) == ("xywh_100", None)
+    assert found.requests == server.count()
     numbers = found.from_pixels((10, 20, 110, 220), original=(640, 480))
     reply = json.dumps([{"label": "cat", "box": numbers}])
     [box] = read_boxes(reply, format=found, image_size=(640, 480)).boxes
     assert box.bbox == pytest.approx((10, 20, 110, 220), abs=4)
 
 
-@pytest.mark.slow
-def test_an_async_client_and_a_serving_are_clients_too() -> None:
-    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
-        ask = client_of(server)
+def test_an_async_client_and_a_serving_are_clients_too(server: LoopbackServer) -> None:
+    server.answers = ProbeModel("yxyx_1000")
+    ask = client_of(server)
 
-        async def later(prompt: str, jpeg: bytes) -> str:
-            return await asyncio.to_thread(ask, prompt, jpeg)
+    async def later(prompt: str, jpeg: bytes) -> str:
+        return await asyncio.to_thread(ask, prompt, jpeg)
 
-        assert calibrate(later).name == "yxyx_1000"
-        assert calibrate(OpenAIServing(server.base_url, "mine")).name == "yxyx_1000"
-
-
-@pytest.mark.slow
-def test_where_pixels_are_counted_the_sizes_for_which_that_holds_come_along() -> None:
-    # without noise: with it, squares of one size may be all that can be proven
-    with LoopbackServer(ProbeModel("xyxy_px", noise=0.0, outliers=0.0)) as server:
-        found = calibrate(client_of(server))
-    assert found.scale == "px"
-    assert found.sizes is not None
-    assert found.sizes.fitted((400, 300)) == (400, 300)
+    assert calibrate(later).name == "yxyx_1000"
+    assert calibrate(OpenAIServing(server.base_url, "mine")).name == "yxyx_1000"
 
 
-@pytest.mark.slow
-def test_boxes_of_pictures_of_other_sizes_are_refused_and_never_read_wrong() -> None:
+def test_boxes_of_pictures_of_other_sizes_are_refused_and_never_read_wrong(
+    server: LoopbackServer,
+) -> None:
     """As by Qwen2.5-VL behind a server with limits of its own."""
     name = "xyxy_px@smart_resize_28_200704_1003520"
-    with LoopbackServer(ProbeModel(name, noise=0.0, outliers=0.0)) as server:
-        found = calibrate(client_of(server))
+    server.answers = ProbeModel(name, noise=0.0, outliers=0.0)
+    found = calibrate(client_of(server))
     sizes = found.sizes
-    assert sizes is not None
+    assert found.scale == "px"
+    assert sizes is not None, "those for which that holds come along"
     right = find_box_format(name, "")
     refused = 0
     shapes = [(3000, 120), (1600, 100), (60, 900), (1170, 2532), (640, 480), (1, 1), (9000, 9000)]
@@ -127,11 +117,9 @@ def test_a_calibrated_format_is_no_name_and_an_async_clients_loop_is_its_own() -
         calibrate(elsewhere)
 
 
-def test_what_the_client_raises_is_told_in_one_line() -> None:
-    with (
-        LoopbackServer(ProbeModel("xyxy_1000"), faults=on(faults.unauthorized())) as server,
-        pytest.raises(EndpointRefused, match="the client raised HTTPError: HTTP Error 401"),
-    ):
+def test_what_the_client_raises_is_told_in_one_line(server: LoopbackServer) -> None:
+    server.faults = on(faults.unauthorized())
+    with pytest.raises(EndpointRefused, match="the client raised HTTPError: HTTP Error 401"):
         calibrate(client_of(server))
     assert server.count() == 1
 
@@ -144,12 +132,9 @@ def test_a_client_that_has_no_further_reply_is_told_too() -> None:
         calibrate(without_reply)
 
 
-@pytest.mark.slow
-def test_a_model_that_sees_nothing_has_no_format() -> None:
-    with (
-        LoopbackServer(CannedAnswers('{"objects": []}')) as server,
-        pytest.raises(NoFit, match="can't tell how"),
-    ):
+def test_a_model_that_sees_nothing_has_no_format(server: LoopbackServer) -> None:
+    server.answers = CannedAnswers('{"objects": []}')
+    with pytest.raises(NoFit, match="can't tell how"):
         calibrate(client_of(server))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,10 @@ from dataflow_grounding.trust.own_probes import STANDING_OUT, drawn_into
 from dataflow_grounding.trust.probes import COLORS, INSET, LAYOUTS
 from tests.support.stand_ins.resize_rules import reduced
 from tests.support.stand_ins.seeing_model import MODEL, SeeingModel
-from tests.support.workplace import Workplace
+from tests.support.workplace import ORIENTATION, Workplace
 
 X = "xyxy_1000"
 TURNED = 6  # the EXIF orientation of a picture that is to be turned by 90 degrees
-ORIENTATION = 0x0112
 
 
 def photograph(size: Size) -> Image.Image:
@@ -60,20 +60,29 @@ class Looking:
         return answer
 
 
-def sent(path: Path, name: str) -> tuple[Image.Image, Image.Image]:
-    """A picture as it is sent, and the run's probe picture, of which all rectangles were found."""
-    with LoopbackServer(model := Looking()) as server:
-        serving = OpenAIServing(server.base_url, name, box_format=X)
+Sent = Callable[[Path], tuple[Image.Image, Image.Image]]
+
+
+@pytest.fixture
+def sent(server: LoopbackServer) -> Sent:
+    """Gives a picture as it is sent, and the run's probe picture, of which all rectangles are found."""
+
+    def sent_of(path: Path) -> tuple[Image.Image, Image.Image]:
+        model = Looking()
+        server.answers = model
+        serving = OpenAIServing(server.base_url, "loopback", box_format=X)
         [found] = PhraseGrounder(serving)([{"image_path": str(path), "expressions": ["a mug"]}])
-    assert found["expressions"]
-    assert model.found == [len(STANDING_OUT)] * len(model.probes)
-    return model.own[-1], model.probes[0]
+        assert found["expressions"]
+        assert model.found == [len(STANDING_OUT)] * len(model.probes)
+        return model.own[-1], model.probes[0]
+
+    return sent_of
 
 
 def saved(folder: Path, kind: str) -> Path:
     """A picture's file of one kind."""
     path = folder / f"picture.{kind.rpartition(' ')[2]}"
-    picture = photograph((2100, 300) if kind.startswith("large") else (320, 240))
+    picture = photograph((2100, 200) if kind.startswith("large") else (320, 240))
     if kind.startswith("transparent"):
         picture = picture.convert("RGBA")
         picture.putalpha(Image.linear_gradient("L").resize(picture.size))
@@ -92,12 +101,11 @@ def saved(folder: Path, kind: str) -> Path:
 KINDS = ("png", "jpg", "webp", "gif", "transparent png", "16-bit png", "turned jpg", "large png")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_probe_has_the_type_the_size_and_the_content_of_the_picture(
-    tmp_path: Path, kind: str
+    tmp_path: Path, kind: str, sent: Sent
 ) -> None:
-    own, probe = sent(saved(tmp_path, kind), f"probes of {kind}")
+    own, probe = sent(saved(tmp_path, kind))
     assert (probe.format, probe.size) == (own.format, own.size)
     if kind in ("png", "jpg", "webp"):
         assert probe.format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[kind]
@@ -109,9 +117,8 @@ def test_a_probe_has_the_type_the_size_and_the_content_of_the_picture(
     assert (apart <= 24).mean() > 0.4, "it is the picture itself, but for the rectangles"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "progressive"])
-def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
+def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str, sent: Sent) -> None:
     """A server may read palettes, alpha and progressive JPEGs in ways of its own."""
     picture = photograph((320, 240))
     if mode == "progressive":
@@ -120,7 +127,7 @@ def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
     else:
         path = tmp_path / "a.png"
         picture.convert(mode).save(path)
-    own, probe = sent(path, f"probes of {mode}")
+    own, probe = sent(path)
     assert (
         own.info.get("progressive")
         == probe.info.get("progressive")
@@ -129,12 +136,11 @@ def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
     assert probe.mode == ("RGBA" if mode == "LA" else own.mode)
 
 
-@pytest.mark.slow
-def test_a_copy_of_a_jpeg_has_its_tables_and_about_its_bytes(tmp_path: Path) -> None:
+def test_a_copy_of_a_jpeg_has_its_tables_and_about_its_bytes(tmp_path: Path, sent: Sent) -> None:
     """A gateway may treat files over some number of bytes in a way of its own."""
     path = tmp_path / "a.jpg"
     photograph((640, 480)).save(path, quality=60, subsampling="4:2:2")
-    own, probe = sent(path, "probes of small files")
+    own, probe = sent(path)
     assert isinstance(own, JpegImageFile)
     assert isinstance(probe, JpegImageFile)
     assert own.quantization == probe.quantization
@@ -149,7 +155,6 @@ def as_numbers(picture: Image.Image) -> Any:
     return np.asarray(picture.convert("RGB")).astype(int)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "probed"),
     [
@@ -160,16 +165,17 @@ def as_numbers(picture: Image.Image) -> Any:
     ],
 )
 def test_a_picture_too_small_for_rectangles_is_enlarged(
-    tmp_path: Path, size: Size, probed: Size
+    tmp_path: Path, size: Size, probed: Size, sent: Sent
 ) -> None:
     photograph(size).save(tmp_path / "small.png")
-    own, probe = sent(tmp_path / "small.png", f"probes of {size}")
+    own, probe = sent(tmp_path / "small.png")
     assert (own.size, probe.size) == (size, probed)
     assert probe.format == "PNG"
 
 
-@pytest.mark.slow
-def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(tmp_path: Path) -> None:
+def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(
+    tmp_path: Path, server: LoopbackServer, place: Workplace
+) -> None:
     """What is padded in a measured frame is read in that frame, in probes as in pictures."""
     probes: list[Image.Image] = []
     boxes: list[Size] = []
@@ -183,20 +189,15 @@ def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(tmp_path: Path)
             probes[-1].load()
         return model(request)
 
-    with LoopbackServer(answers, keep_bodies=True) as server:
-        for size in ((1600, 1200), (1520, 1200)):
-            place = Workplace(tmp_path / str(size[0]), server.base_url)
-            photograph(size).save(place.folder / "a.jpg")
-            expressions = [{"text": "the red box"}]
-            row = {"image_path": "a.jpg", "caption": "A red box.", "expressions": expressions}
-            place.rows([row])
-            settings = {"vlm.box_format": "auto", "vlm.openai.model_name": MODEL}
-            settings |= {"vlm.check_every": 100, "workflow.steps": ["1"]}
-            before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
-            before.parent.mkdir(parents=True)
-            before.write_text(place.input.read_text().replace("a.jpg", str(place.folder / "a.jpg")))
-            done = place.run(**settings)
-            assert done.code == 0, done
+    server.answers = answers
+    place.settings |= {"vlm.box_format": "auto", "vlm.openai.model_name": MODEL}
+    for size in ((1600, 1200), (1520, 1200)):
+        picture = place.folder / f"{size[0]}.jpg"
+        photograph(size).save(picture)
+        place.results = place.folder / str(size[0])
+        place.after_step_0([{"image_path": str(picture), "expressions": [{"text": "the red box"}]}])
+        done = place.run(**{"vlm.check_every": 100})
+        assert done.code == 0, done
     assert boxes == [(1600, 1200)] * 2
     assert {probe.size for probe in probes} == {(1600, 1200)}
     at_the_right = as_numbers(probes[-1])[:, 1530:]
@@ -225,7 +226,6 @@ def test_rectangles_keep_apart_and_away_from_the_edges(size: Size) -> None:
         assert covered.max() == 1
 
 
-@pytest.mark.slow
 def test_layouts_differ() -> None:
     probes = [drawn_into(photograph((320, 240)), layout) for layout in range(40)]
     assert len({str(probe.boxes) for probe in probes}) == 40

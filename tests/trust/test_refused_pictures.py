@@ -26,7 +26,7 @@ from tests.support.seen_boxes import off, scene
 from tests.support.stand_ins.probe_model import ProbeModel, answered
 from tests.support.stand_ins.resized_model import decided
 from tests.support.stand_ins.seeing_model import SeeingModel
-from tests.support.workplace import Done, Workplace
+from tests.support.workplace import Workplace
 
 
 def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
@@ -56,27 +56,25 @@ REFUSALS: dict[str, tuple[str, Callable[[Size], bool], Fault]] = {
 """What is refused → the scale that the model writes in, the sizes, and how they are refused."""
 
 
-def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) -> Done:
-    settings = {
-        "vlm.openai.base_url": server.base_url,
-        "vlm.box_format": "auto",
-        "vlm.openai.timeout": timeout,
-    }
-    workplace.rows([{"image_path": workplace.picture(size=(640, 480)), "caption": "A mug."}])
-    return workplace.run(**settings)
+@pytest.fixture
+def place(place: Workplace) -> Workplace:
+    """One picture, and a model that is to be calibrated."""
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": None}
+    place.rows([{"image_path": place.picture(size=(640, 480)), "caption": "A mug."}])
+    return place
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str) -> None:
+def test_a_size_that_is_refused_is_a_limit(
+    place: Workplace, what: str, server: LoopbackServer
+) -> None:
     scale, test, fault = REFUSALS[what]
-    model = ProbeModel(scale, noise=0.003, outliers=0)
-    with LoopbackServer(model, faults=[on(fault, where=too_much(test))]) as server:
-        done = generate(workplace, server, timeout=2 if what == "never answered" else 60)
-        assert done.code == 0, done
-        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
-        refused = Counter(
-            r.image_sizes for r in server.requests if r.status_sent != 200 and r.images
-        )
+    server.answers = ProbeModel(scale, noise=0.003, outliers=0)
+    server.faults = on(fault, where=too_much(test))
+    done = place.run(**{"vlm.openai.timeout": 2 if what == "never answered" else 60})
+    assert done.code == 0, done
+    stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+    refused = Counter(r.image_sizes for r in server.requests if r.status_sent != 200 and r.images)
     assert stored["box_format"] == (f"{scale}@measured" if scale == "xyxy_px" else scale)
     assert not any(test((width, height)) for width, height in stored["sizes"])
     probes = [size for size in refused if test(size[0])]
@@ -87,18 +85,20 @@ def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str) -> N
 
 
 def test_where_nothing_is_answered_the_run_stops_and_says_what_was_refused(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    fault = on(faults.bad_request("no pictures today"), task="phrase_grounding")
-    with LoopbackServer(ProbeModel("xyxy_px"), faults=[fault]) as server:
-        done = generate(workplace, server)
-        assert done.code == 4, done
-        assert len({r.image_sizes for r in server.requests}) == 2
+    server.answers = ProbeModel("xyxy_px")
+    server.faults = on(faults.bad_request("no pictures today"), task="phrase_grounding")
+    done = place.run()
+    assert done.code == 4, done
+    assert len({r.image_sizes for r in server.requests}) == 2
     assert "no pictures today" in done.err
     assert "vlm.box_format" in done.err
 
 
-def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(workplace: Workplace) -> None:
+def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
+    place: Workplace, server: LoopbackServer
+) -> None:
     """Aspects above 1.7 are refused, which no limit that is tried says, and large ones as well:
     the same few sizes were asked for without end.
     """
@@ -108,11 +108,12 @@ def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(workplace: Workpl
 
     fault = on(faults.bad_request("no"), where=too_much(is_refused), task="phrase_grounding")
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
-    with LoopbackServer(model, faults=[fault]) as server:
-        done = generate(workplace, server)
-        sizes = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
-        assert max(sizes.values()) <= 3
-        assert len(server.requests) < 60
+    server.answers = model
+    server.faults = [fault]
+    done = place.run()
+    sizes = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
+    assert max(sizes.values()) <= 3
+    assert len(server.requests) < 60
     assert done.code in (0, 2, 4), done
     if done.code:
         assert "vlm.box_format" in done.err
@@ -122,7 +123,7 @@ def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(workplace: Workpl
     "fault", [Fault(413, "Payload too large"), faults.bad_request("no such shape")]
 )
 def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
-    workplace: Workplace, fault: Fault
+    place: Workplace, fault: Fault, server: LoopbackServer
 ) -> None:
     def is_square_probe(request: ReceivedRequest) -> bool:
         return asks_for_rectangles(request) and any(
@@ -130,47 +131,47 @@ def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
         )
 
     sizes = ((640, 480), (700, 700))
-    workplace.rows(
-        {"image_path": workplace.picture(f"{n}.jpg", size), "caption": "A mug."}
+    place.rows(
+        {"image_path": place.picture(f"{n}.jpg", size), "caption": "A mug."}
         for n, size in enumerate(sizes)
     )
-    with LoopbackServer(
-        ProbeModel("xyxy_1000"), faults=[on(fault, where=is_square_probe)]
-    ) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
-        refused = sum(r.status_sent != 200 for r in server.requests)
-        stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
+    server.answers = ProbeModel("xyxy_1000")
+    server.faults = [on(fault, where=is_square_probe)]
+    done = place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
+    refused = sum(r.status_sent != 200 for r in server.requests)
+    stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
     assert (done.code, done.summary["done"]) == (0, 2), done
     # that size and another square, twice each, and once without a seed, which may be the reason
     assert refused <= 5
     assert [700, 700] not in stored["limits"]["frames"]
 
 
-@pytest.mark.slow
-def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(tmp_path: Path) -> None:
+def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     """For any reason why others aren't: here a side of 1000 px."""
     refuse = on(faults.bad_request("no"), where=too_much(lambda size: max(size) > 1000))
     sizes = [(640, 480), (1200, 900), (300, 1050)]
     rows = [scene(tmp_path, size) for size in sizes]
-    with LoopbackServer(SeeingModel(), faults=[refuse], keep_bodies=True) as server:
-        serving = OpenAIServing(server.base_url, "somebody")
-        assert max(map(off, PhraseGrounder(serving)(rows))) <= 0.01
-        asked = [r for r in server.requests if not asks_for_rectangles(r)]
-        assert [r.status_sent for r in asked] == [200] * 3
-        assert asked[0].image_sizes == ((640, 480),)
-        own_file = Path(rows[0]["image_path"]).read_bytes()
-        assert asked[0].image_digests == (hashlib.sha256(own_file).hexdigest(),)
-        sent = server.count()
-        PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)  # of another process
-        assert server.count() == sent + 3
-        # Other pictures of a later run have sizes of their own, as far as these are taken.
-        larger = scene(tmp_path, (900, 900))
-        [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([larger])
-        assert off(record) <= 0.01
-        assert server.requests[-1].image_sizes == ((900, 900),)
+    server.answers = SeeingModel()
+    server.faults = [refuse]
+    serving = OpenAIServing(server.base_url, "somebody")
+    assert max(map(off, PhraseGrounder(serving)(rows))) <= 0.01
+    asked = [r for r in server.requests if not asks_for_rectangles(r)]
+    assert [r.status_sent for r in asked] == [200] * 3
+    assert asked[0].image_sizes == ((640, 480),)
+    own_file = Path(rows[0]["image_path"]).read_bytes()
+    assert asked[0].image_digests == (hashlib.sha256(own_file).hexdigest(),)
+    sent = server.count()
+    PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)  # of another process
+    assert server.count() == sent + 3
+    # Other pictures of a later run have sizes of their own, as far as these are taken.
+    larger = scene(tmp_path, (900, 900))
+    [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([larger])
+    assert off(record) <= 0.01
+    assert server.requests[-1].image_sizes == ((900, 900),)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xyxy_px", "xyxy_1000"])
 def test_what_is_as_large_as_refused_pictures_is_not_tried(name: str) -> None:
     """Of a run whose dozen sizes are all too large."""
@@ -190,15 +191,17 @@ def test_what_is_as_large_as_refused_pictures_is_not_tried(name: str) -> None:
     assert len(set(refused)) <= 8  # 24 without what is known of those before
 
 
-@pytest.mark.slow
-def test_a_refusal_by_accident_changes_nothing_of_what_is_sent(tmp_path: Path) -> None:
+def test_a_refusal_by_accident_changes_nothing_of_what_is_sent(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     row = scene(tmp_path, (640, 480))
     once = on(
         faults.bad_request("no"),
         where=lambda request: (1134, 2016) in request.image_sizes,
         times=1,
     )
-    with LoopbackServer(SeeingModel(), faults=[once], keep_bodies=True) as server:
-        PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([row])
-        stored = json.loads(Path(cache_path(server.base_url, "somebody")).read_text())
+    server.answers = SeeingModel()
+    server.faults = [once]
+    PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([row])
+    stored = json.loads(Path(cache_path(server.base_url, "somebody")).read_text())
     assert (stored["limits"], stored["refused"]) == (None, [])

@@ -12,6 +12,7 @@ import pytest
 
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
@@ -22,38 +23,43 @@ from dataflow_grounding.trust.calibration_file import (
     load_calibration,
     prompt_version,
 )
-from tests.support.endpoint import endpoint_of
+from tests.support.endpoint import calibrate
 from tests.support.seen_boxes import PARTS, scene
 from tests.support.stand_ins.probe_model import ProbeModel
-from tests.support.stand_ins.seeing_model import SeeingModel
-from tests.support.workplace import Workplace, caption, command
+from tests.support.stand_ins.seeing_model import MODEL, SeeingModel
+from tests.support.workplace import Workplace, caption
 
-MODEL = "qwen2.5-vl-7b-instruct"
+
+@pytest.fixture
+def place(place: Workplace) -> Workplace:
+    """One lying picture, and a model that is to be calibrated."""
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
+    place.rows([{"image_path": place.picture("lying.jpg", (640, 480)), "caption": caption(0)}])
+    return place
+
+
+def later(place: Workplace, *sizes: Size) -> Workplace:
+    """Another data set with one picture of each size."""
+    later = Workplace(place.folder / "later", **place.settings)
+    paths = [later.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
+    later.rows({"image_path": path, "caption": caption(1 + n)} for n, path in enumerate(paths))
+    return later
 
 
 def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    place = workplace
-    place.settings |= {
-        "vlm.openai.model_name": MODEL,
-        "vlm.box_format": "auto",
-        "vlm.check_every": 100,
-    }
-    with endpoint_of(place, EchoAnswers("xyxy_px")) as server:
-        place.rows([{"image_path": place.picture("one.jpg", (640, 480)), "caption": caption(0)}])
-        assert place.run().code == 0
-        later = Workplace(place.folder / "later", **place.settings)
-        sizes = [(300 + 120 * n, 1100 - 110 * n) for n in range(6)]
-        paths = [later.picture(f"{n}.jpg", size) for n, size in enumerate(sizes)]
-        later.rows([{"image_path": path, "caption": caption(n)} for n, path in enumerate(paths)])
-        done = later.run()
-        assert (done.code, "Pictures are sent in further sizes" in done.err) == (0, True), done
-        sent = server.count()
-        assert later.run().code == 0
-        (later.results / ".ckpt" / "finished.json").unlink()
-        assert later.run().code == 0
-        assert server.count() == sent
+    place.settings["vlm.openai.model_name"] = MODEL
+    server.answers = EchoAnswers("xyxy_px")
+    assert place.run().code == 0
+    another = later(place, *[(300 + 120 * n, 1100 - 110 * n) for n in range(6)])
+    done = another.run()
+    assert (done.code, "Pictures are sent in further sizes" in done.err) == (0, True), done
+    sent = server.count()
+    assert another.run().code == 0
+    (another.results / ".ckpt" / "finished.json").unlink()
+    assert another.run().code == 0
+    assert server.count() == sent
 
 
 @pytest.mark.parametrize(
@@ -64,60 +70,46 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
     ],
 )
 def test_requests_for_further_sizes_are_counted_though_measuring_these_fails(
-    workplace: Workplace, later_format: str, refusal: Fault | None, message: str
+    place: Workplace, server: LoopbackServer, later_format: str, refusal: Fault | None, message: str
 ) -> None:
-    place = workplace
-    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
-    place.rows([{"image_path": place.picture("lying.jpg", (640, 480)), "caption": caption(0)}])
-    too_long = on(
-        faults.bad_request("no"),
-        where=lambda request: any(max(size) > 1000 for size in request.image_sizes),
-    )
-    with LoopbackServer(ProbeModel("xyxy_1000"), faults=[too_long]) as server:
-        address = server.base_url
-        assert place.run(**{"vlm.openai.base_url": address}).code == 0
-    later = Workplace(place.folder / "later", **place.settings)
-    later.rows([{"image_path": later.picture("square.jpg", (700, 700)), "caption": caption(1)}])
-
     def is_square_probe(request: ReceivedRequest) -> bool:
         return asks_for_rectangles(request) and (700, 700) in request.image_sizes
 
-    refusals = [] if refusal is None else [on(refusal, where=is_square_probe, times=1)]
-    port = int(address.split(":")[2].split("/")[0])
-    with LoopbackServer(ProbeModel(later_format), port=port, faults=refusals) as server:
-        done = later.run(**{"vlm.openai.base_url": address})
-        sent = server.count()
+    server.answers = ProbeModel("xyxy_1000")
+    server.faults = on(
+        faults.bad_request("no"),
+        where=lambda request: any(max(size) > 1000 for size in request.image_sizes),
+    )
+    assert place.run().code == 0
+    sent = server.count()
+    server.answers = ProbeModel(later_format)
+    server.faults = () if refusal is None else on(refusal, where=is_square_probe, times=1)
+    done = later(place, (700, 700)).run()
     assert (done.code, message in done.err) == (0, True), done
-    assert done.summary["requests"] == sent
+    assert done.summary["requests"] == server.count() - sent
 
 
-@pytest.mark.slow
 def test_a_shape_of_a_later_run_that_is_seen_otherwise_is_measured_by_calibrating_again(
-    tmp_path: Path,
+    tmp_path: Path, server: LoopbackServer
 ) -> None:
-    model = SeeingModel(
+    server.answers = SeeingModel(
         "xyxy_px", resized=lambda w, h: (1000, 900 if 1.2 < h / w < 1.5 else 1000), noise=0.01
     )
-    lying = [scene(tmp_path, size) for size in ((640, 480), (800, 600))]
-    upright = [scene(tmp_path, size) for size in ((480, 640), (600, 800))]
-    with LoopbackServer(model, keep_bodies=True) as server:
+    lying, upright = [scene(tmp_path, (640, 480))], [scene(tmp_path, (480, 640))]
 
-        def grounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)
+    def bottom_of_red(rows: list[dict[str, Any]]) -> float:
+        [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)
+        [box] = record["expressions"][0]["instances"]
+        return box["bbox"][3]
 
-        [box] = grounded(lying)[0]["expressions"][0]["instances"]
-        assert box["bbox"][3] == pytest.approx(PARTS["red"][1] * 480, abs=20)
-        sent = server.count()
-        grounded(lying)
-        assert server.count() <= sent + 2 + 1  # two questions, and one standing check
-        with pytest.raises(SuspectBoxes, match="calibrate"):
-            grounded(upright)
-        assert (
-            command(["calibrate", "--base-url", server.base_url, "--model", "somebody"]).code == 0
-        )
-        for record, height in zip(grounded(upright), (640, 800), strict=True):
-            [box] = record["expressions"][0]["instances"]
-            assert box["bbox"][3] == pytest.approx(PARTS["red"][1] * height, abs=20)
+    assert bottom_of_red(lying) == pytest.approx(PARTS["red"][1] * 480, abs=20)
+    sent = server.count()
+    bottom_of_red(lying)
+    assert server.count() <= sent + 1 + 1  # a question, and one standing check
+    with pytest.raises(SuspectBoxes, match="calibrate"):
+        bottom_of_red(upright)
+    calibrate(server, "somebody")
+    assert bottom_of_red(upright) == pytest.approx(PARTS["red"][1] * 640, abs=20)
 
 
 @pytest.mark.parametrize(

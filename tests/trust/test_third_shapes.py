@@ -204,17 +204,17 @@ def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:
 
 @pytest.mark.slow
 def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], server: LoopbackServer
 ) -> None:
-    with LoopbackServer(SeeingModel(resized=reduced(edge=1280)), keep_bodies=True) as server:
-        assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
-        asked = server.count()
-        new = scene(tmp_path, (520, 700))
-        assert ask_for(server, new) <= 0.01
-        # two probes of the new frame, a check with the picture itself, one answer
-        assert server.count() == asked + 4
-        assert "520x700" in capsys.readouterr().err
-        stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
-        assert [520, 700] in stored["sizes"]
-        assert ask_for(server, new) <= 0.01
-        assert server.count() == asked + 5  # its map is known by now
+    server.answers = SeeingModel(resized=reduced(edge=1280))
+    assert ask_for(server, scene(tmp_path, (640, 480))) <= 0.01
+    asked = server.count()
+    new = scene(tmp_path, (520, 700))
+    assert ask_for(server, new) <= 0.01
+    # two probes of the new frame, a check with the picture itself, one answer
+    assert server.count() == asked + 4
+    assert "520x700" in capsys.readouterr().err
+    stored = json.loads(Path(cache_path(server.base_url, MODEL)).read_text())
+    assert [520, 700] in stored["sizes"]
+    assert ask_for(server, new) <= 0.01
+    assert server.count() == asked + 5  # its map is known by now

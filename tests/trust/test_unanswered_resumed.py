@@ -16,8 +16,9 @@ import pytest
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust import open_replies
+from tests.support.endpoint import as_new, seldom_checked
 from tests.support.stand_ins.watched_model import FormatOf, Scene, WatchedModel, grounding_input
-from tests.support.workplace import LONG_AGO, Done, Workplace
+from tests.support.workplace import LONG_AGO, Workplace
 
 X, Y = "xyxy_1000", "yxyx_1000"
 ENOUGH = 40  # replies that may speak for themselves; without these tests 200
@@ -50,10 +51,9 @@ def wrong(number: int, size: tuple[int, int]) -> str:
     return Y
 
 
-def place_in(folder: Path) -> Workplace:
-    place = Workplace(folder, **{"vlm.box_format": X, "vlm.check_every": 100})
-    place.settings |= {"workflow.steps": ["1"], "workflow.max_workers": IN_FLIGHT}
-    return place
+def place_in(folder: Path, server: LoopbackServer) -> Workplace:
+    settings = {"vlm.check_every": 100, "workflow.max_workers": IN_FLIGHT}
+    return seldom_checked(folder, server, **settings, **{"workflow.steps": ["1"]})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,38 +64,34 @@ def _few_are_enough() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stopped_run(tmp_path_factory: pytest.TempPathFactory, server: LoopbackServer) -> Workplace:
+def stopped_run(tmp_path_factory: pytest.TempPathFactory, running: LoopbackServer) -> Workplace:
     """A run whose probe pictures go unanswered, and which is stopped before its end."""
-    place = place_in(tmp_path_factory.mktemp("stopped"))
+    place = place_in(tmp_path_factory.mktemp("stopped"), running)
     input_of(place, SCENE, RECORDS)
-    server.answers = Silent(right)
-    assert run(place, server, **{"workflow.max_requests": BEFORE_THE_STOP}).code == 3
+    with as_new(running):
+        running.answers = Silent(right)
+        assert place.run(**{"workflow.max_requests": BEFORE_THE_STOP}).code == 3
     return place
 
 
 @pytest.fixture
-def place(stopped_run: Workplace, tmp_path: Path) -> Workplace:
+def stopped(stopped_run: Workplace, tmp_path: Path, server: LoopbackServer) -> Workplace:
     """The pictures of that run, and a copy of its results."""
-    place = place_in(stopped_run.folder)
+    place = place_in(stopped_run.folder, server)
     place.results = tmp_path / "results"
     shutil.copytree(stopped_run.results, place.results)
     return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: LoopbackServer) -> Workplace:
+    return place_in(tmp_path, server)
 
 
 def input_of(place: Workplace, scene: Scene, records: int) -> None:
     grounding_input(place, scene, records)
     for picture in place.folder.glob("*.jpg"):
         os.utime(picture, LONG_AGO)
-
-
-def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
-    return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
 
 
 def lose_replies(place: Workplace) -> None:
@@ -108,74 +104,72 @@ def lose_replies(place: Workplace) -> None:
 
 
 def test_finished_rows_of_a_run_that_was_stopped_are_taken_as_they_are(
-    place: Workplace, server: LoopbackServer
+    stopped: Workplace, server: LoopbackServer
 ) -> None:
-    lose_replies(place)
+    lose_replies(stopped)
     server.answers = model = Silent(right)
-    again = run(place, server)
+    again = stopped.run()
     assert again.code == 0, again
     assert model.given >= RECORDS - BEFORE_THE_STOP
     assert model.given <= RECORDS - ENOUGH + 2 * ROWS_THAT_WAIT
     assert model.probes > 0, "no row is taken before the run's own check"
-    assert all(record["expressions"][0]["status"] == "grounded" for record in place.annotations())
+    assert all(record["expressions"][0]["status"] == "grounded" for record in stopped.annotations())
 
 
 @pytest.mark.parametrize("on_suspect", ["stop", "warn"])
 def test_a_later_check_that_fails_sets_finished_rows_aside(
-    place: Workplace, server: LoopbackServer, on_suspect: str
+    stopped: Workplace, server: LoopbackServer, on_suspect: str
 ) -> None:
-    place.settings["vlm.on_suspect_boxes"] = on_suspect
+    stopped.settings["vlm.on_suspect_boxes"] = on_suspect
     server.answers = model = Silent(wrong)
     model.sees_rectangles = True
-    done = run(place, server)
+    done = stopped.run()
     if on_suspect == "warn":
         assert done.code == 0, done
-        marked = [record for record in place.annotations() if record.get("suspect_boxes")]
+        marked = [record for record in stopped.annotations() if record.get("suspect_boxes")]
         assert len(marked) == RECORDS
         return
     assert (done.code, model.given) == (2, 0), done
     assert "are set aside: the next run asks for them again" in done.err
     model.format_of = right
     # of the first rows, which would be taken
-    assert run(place, server, **{"workflow.max_requests": 30}).code == 3
+    assert stopped.run(**{"workflow.max_requests": 30}).code == 3
     assert model.given >= 25
 
 
-@pytest.mark.slow
-def test_rows_are_not_taken_once_replies_speak_against_each_other(tmp_path: Path) -> None:
+def test_rows_are_not_taken_once_replies_speak_against_each_other(
+    tmp_path: Path, server: LoopbackServer, place: Workplace
+) -> None:
     """What the run has said of the first of them doesn't count any more."""
-    place = place_in(tmp_path)
     place.settings["vlm.on_suspect_boxes"] = "warn"
     scene = Scene(empty=0.0, most_phrases=8)
     input_of(place, scene, 100)
     wrong_from = ENOUGH + 4
-    with LoopbackServer(Silent(lambda n, _: X if n < wrong_from else Y, scene)) as server:
-        warned = run(place, server)
-        assert (warned.code, f"{Y} would fit" in warned.err) == (0, True), warned
-        before = place.files()
-        assert all(record.get("suspect_boxes") for record in place.annotations())
-        (place.results / ".ckpt" / "finished.json").unlink()
-        again = run(place, server)
+    server.answers = Silent(lambda n, _: X if n < wrong_from else Y, scene)
+    warned = place.run()
+    assert (warned.code, f"{Y} would fit" in warned.err) == (0, True), warned
+    before = place.files()
+    assert all(record.get("suspect_boxes") for record in place.annotations())
+    (place.results / ".ckpt" / "finished.json").unlink()
+    again = place.run()
     assert (again.code, place.files()) == (0, before), again
 
 
-@pytest.mark.slow
-def test_rows_with_odd_boxes_are_marked_again(tmp_path: Path) -> None:
-    place = place_in(tmp_path)
+def test_rows_with_odd_boxes_are_marked_again(place: Workplace, server: LoopbackServer) -> None:
     odd_size, records = (652, 480), 90
     scene = Scene(sizes=(*[(640, 480)] * 19, odd_size), empty=0.0, most_phrases=12)
     input_of(place, scene, records)
     model = Silent(lambda _, size: Y if size == odd_size else X, scene)
-    with LoopbackServer(model) as server:
-        assert run(place, server).code == 0
-        given = model.given
-        before = place.files()
-        marked = [record for record in place.annotations() if record.get("suspect_boxes")]
-        assert 1 <= len(marked) <= records / 15
-        (place.results / ".ckpt" / "finished.json").unlink()
-        again = run(place, server)
-        assert (again.code, model.given, place.files()) == (0, given, before), again
-        (place.results / ".ckpt" / "finished.json").unlink()
-        lose_replies(place)
-        assert run(place, server).code == 0
-        assert model.given - given <= len(marked) * 2 + ROWS_THAT_WAIT, "the others were taken"
+    server.answers = model
+    assert place.run().code == 0
+    given = model.given
+    before = place.files()
+    marked = [record for record in place.annotations() if record.get("suspect_boxes")]
+    assert 1 <= len(marked) <= records / 15
+    (place.results / ".ckpt" / "finished.json").unlink()
+    again = place.run()
+    assert (again.code, model.given, place.files()) == (0, given, before), again
+    (place.results / ".ckpt" / "finished.json").unlink()
+    lose_replies(place)
+    assert place.run().code == 0
+    assert model.given - given <= len(marked) * 2 + ROWS_THAT_WAIT, "the others were taken"

@@ -14,7 +14,7 @@ from typing import Any
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.testing import ReceivedRequest
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
 from tests.support.stand_ins.probe_model import seen
 from tests.support.workplace import Workplace
@@ -262,7 +262,21 @@ def grounding_input(place: Workplace, scene: Scene, records: int, seed: int = 0)
         ]
         expressions = [{"text": text} for text in dict.fromkeys(phrases)]
         rows.append({"image_path": str(path), "caption": "", "expressions": expressions})
-    before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
-    before.parent.mkdir(parents=True)
-    before.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    place.rows([])
+    place.after_step_0(rows)
+
+
+def watched(
+    place: Workplace,
+    server: LoopbackServer,
+    format_of: FormatOf,
+    scene: Scene = Scene(),
+    records: int = 40,
+    *,
+    seed: int = 0,
+    kind: type[WatchedModel] = WatchedModel,
+    **errors: float,
+) -> Any:
+    """Have a model answer a server's requests about a scene, which runs of the place ask for."""
+    grounding_input(place, scene, records, seed)
+    server.answers = kind(format_of, scene, seed=seed, **errors)
+    return server.answers
