@@ -94,7 +94,6 @@ def in_two_formats(what: str, draw: random.Random) -> Model:
     return model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["boxes anywhere", "a third of the boxes in pixels", "large pictures with y first"]
 )
@@ -113,7 +112,6 @@ def test_rectangles_that_are_not_found_count(kept: float) -> None:
     assert is_refused(model) is (kept < 1 / 2)
 
 
-@pytest.mark.slow
 def test_a_picture_without_answers_proves_no_parts_of_the_side() -> None:
     pictures = [answered(probe, lambda _: STATED, dict(probe.boxes)) for probe in PROBES]
     assert fit_parts(pictures, STATED) is not None
@@ -122,7 +120,6 @@ def test_a_picture_without_answers_proves_no_parts_of_the_side() -> None:
         assert fit_parts([*pictures[:place], silent, *pictures[place + 1 :]], STATED) is None
 
 
-@pytest.mark.slow
 def test_noise_makes_a_map_less_precise_and_says_so() -> None:
     errors = []
     for noise in (0.005, 0.03, 0.06):

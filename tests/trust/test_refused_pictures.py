@@ -10,10 +10,10 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
@@ -22,7 +22,7 @@ from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
-from tests.support.seen_boxes import off, scene
+from tests.support.seen_boxes import offs, scene
 from tests.support.stand_ins.probe_model import ProbeModel, answered
 from tests.support.stand_ins.resized_model import decided
 from tests.support.stand_ins.seeing_model import SeeingModel
@@ -106,10 +106,10 @@ def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
     def is_refused(size: Size) -> bool:
         return max(size) > 1.7 * min(size) or math.prod(size) > 600_000
 
-    fault = on(faults.bad_request("no"), where=too_much(is_refused), task="phrase_grounding")
-    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
-    server.answers = model
-    server.faults = [fault]
+    server.answers = ProbeModel("xyxy_px", noise=0.003, outliers=0)
+    server.faults = on(
+        faults.bad_request("no"), where=too_much(is_refused), task="phrase_grounding"
+    )
     done = place.run()
     sizes = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
     assert max(sizes.values()) <= 3
@@ -130,14 +130,11 @@ def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
             width == height for width, height in request.image_sizes
         )
 
-    sizes = ((640, 480), (700, 700))
-    place.rows(
-        {"image_path": place.picture(f"{n}.jpg", size), "caption": "A mug."}
-        for n, size in enumerate(sizes)
-    )
+    names = [place.picture(size=(640, 480)), place.picture("b.jpg", (700, 700))]
+    place.rows({"image_path": name, "caption": "A mug."} for name in names)
     server.answers = ProbeModel("xyxy_1000")
     server.faults = [on(fault, where=is_square_probe)]
-    done = place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": "auto"})
+    done = place.run()
     refused = sum(r.status_sent != 200 for r in server.requests)
     stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
     assert (done.code, done.summary["done"]) == (0, 2), done
@@ -150,25 +147,26 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
     """For any reason why others aren't: here a side of 1000 px."""
-    refuse = on(faults.bad_request("no"), where=too_much(lambda size: max(size) > 1000))
     sizes = [(640, 480), (1200, 900), (300, 1050)]
     rows = [scene(tmp_path, size) for size in sizes]
     server.answers = SeeingModel()
-    server.faults = [refuse]
-    serving = OpenAIServing(server.base_url, "somebody")
-    assert max(map(off, PhraseGrounder(serving)(rows))) <= 0.01
+    server.faults = on(faults.bad_request("no"), where=too_much(lambda size: max(size) > 1000))
+
+    def found(rows: list[dict[str, Any]]) -> float:
+        """How far boxes are off at the most, of a serving of its own, as in another process."""
+        return max(offs(OpenAIServing(server.base_url, "somebody"), rows))
+
+    assert found(rows) <= 0.01
     asked = [r for r in server.requests if not asks_for_rectangles(r)]
     assert [r.status_sent for r in asked] == [200] * 3
     assert asked[0].image_sizes == ((640, 480),)
     own_file = Path(rows[0]["image_path"]).read_bytes()
     assert asked[0].image_digests == (hashlib.sha256(own_file).hexdigest(),)
     sent = server.count()
-    PhraseGrounder(OpenAIServing(server.base_url, "somebody"))(rows)  # of another process
+    assert found(rows) <= 0.01
     assert server.count() == sent + 3
     # Other pictures of a later run have sizes of their own, as far as these are taken.
-    larger = scene(tmp_path, (900, 900))
-    [record] = PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([larger])
-    assert off(record) <= 0.01
+    assert found([scene(tmp_path, (900, 900))]) <= 0.01
     assert server.requests[-1].image_sizes == ((900, 900),)
 
 
@@ -194,14 +192,12 @@ def test_what_is_as_large_as_refused_pictures_is_not_tried(name: str) -> None:
 def test_a_refusal_by_accident_changes_nothing_of_what_is_sent(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
-    row = scene(tmp_path, (640, 480))
-    once = on(
+    server.answers = SeeingModel()
+    server.faults = on(
         faults.bad_request("no"),
         where=lambda request: (1134, 2016) in request.image_sizes,
         times=1,
     )
-    server.answers = SeeingModel()
-    server.faults = [once]
-    PhraseGrounder(OpenAIServing(server.base_url, "somebody"))([row])
+    offs(OpenAIServing(server.base_url, "somebody"), [scene(tmp_path, (640, 480))])
     stored = json.loads(Path(cache_path(server.base_url, "somebody")).read_text())
     assert (stored["limits"], stored["refused"]) == (None, [])

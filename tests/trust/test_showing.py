@@ -34,8 +34,8 @@ SIZES: list[Size] = [
     (299, 224),
     (800, 800),
 ]
-SEEDS = range(20)
-FEW_SEEDS = range(8)
+SEEDS = range(12)
+FEW_SEEDS = range(6)
 COPIES = 4  # of a picture that is missed: the first, and three to confirm it
 
 
@@ -65,7 +65,6 @@ def showing(asked: str, found: list[ProbedPicture]) -> Showing:
     return showing_of(found, find_box_format(asked, ""))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "noise", "outliers"),
     [
@@ -76,19 +75,15 @@ def showing(asked: str, found: list[ProbedPicture]) -> Showing:
     ],
 )
 def test_the_right_format_fits(name: str, noise: float, outliers: float) -> None:
-    alone = []
-    together = []
-    for seed in SEEDS:
-        alone.append(showing(name, pictures(name, seed, noise, outliers)))
-        together.append(showing(name, pictures(name, seed, noise, outliers, copies=COPIES)))
-    assert [found.kind for found in alone].count("fits") >= 0.85 * len(SEEDS)
+    alone = [showing(name, pictures(name, seed, noise, outliers)) for seed in SEEDS]
+    assert [found.kind for found in alone].count("fits") >= 0.8 * len(SEEDS)
     # what counts in a run are all copies of one that missed
-    missed = [found for found in together if found.kind != "fits"]
+    copies = [showing(name, pictures(name, n, noise, outliers, copies=COPIES)) for n in SEEDS]
+    missed = [found for found in copies if found.kind != "fits"]
     assert len(missed) <= (noise > 0.05), missed
-    assert not any(found.fitting for found in missed)
+    assert not any(found.fitting for found in copies)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "written", "noise", "outliers"),
     [
@@ -111,7 +106,6 @@ def test_another_format_is_missed_and_named(
     assert named >= 0.9 * len(FEW_SEEDS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "written", "size"),
     [
@@ -166,14 +160,12 @@ def test_a_slow_drift_shows_in_several_pictures_together_only() -> None:
     assert 0.01 < all_of_them < one
 
 
-@pytest.mark.slow
 def test_what_is_a_hair_off_fits() -> None:
     for seed in FEW_SEEDS:
         found = showing("xyxy_1000", pictures("xyxy_999", seed, 0.01, 0.1, copies=COPIES))
         assert found.kind == "fits"
 
 
-@pytest.mark.slow
 def test_random_boxes_are_missed_and_no_format_is_named() -> None:
     known = find_box_format("xyxy_1000", "")
     for seed in FEW_SEEDS:
@@ -203,8 +195,7 @@ def test_few_answers_say_nothing() -> None:
 def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names() -> None:
     probe = probe_of((640, 480), 3)
     family, named = known_formats()["paligemma"], find_box_format("xyxy_1000", "")
-    tokens = []
-    keys = []
+    tokens, keys = [], []
     for phrase, box in probe.boxes.items():
         numbers = tuple(family.from_pixels(box, original=probe.size))
         tokens.append(ProbeBox(phrase, box, numbers, family="paligemma"))
@@ -220,18 +211,17 @@ def off_of(written: str, seed: int, noise: float, outliers: float) -> list[float
     return [] if found.rectangles is None else found.rectangles.off
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "outliers"), [(0.003, 0.0), (0.01, 0.05), (0.06, 0.2)])
 def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
     noise: float, outliers: float
 ) -> None:
     draw = np.random.default_rng(1)
     further = 0
-    for _ in range(500):
+    for _ in range(300):
         off = np.abs(draw.normal(0, noise, (287, 4))).max(axis=1)
         off = np.where(draw.random(287) < outliers, draw.uniform(0, 0.8, 287), off)
         further += is_further_off(off[:7], off[7:])
-    assert further <= 4 * LEAST_CHANCE * 500
+    assert further <= 4 * LEAST_CHANCE * 300
     assert not is_further_off(np.full(7, 0.2), np.full(280, 0.2)), "all alike"
 
 
@@ -247,21 +237,19 @@ def test_a_picture_that_is_shifted_among_right_ones_is_clear() -> None:
     assert is_further_off(found.rectangles.off, usual)
 
 
-@pytest.mark.slow
 def test_a_model_whose_boxes_are_always_so_inexact_fits() -> None:
     """Its median rectangle is off by about a sixth of the side."""
     known = find_box_format("xyxy_1000", "")
     usual = np.concatenate([off_of("xyxy_1000", seed, 0.1, 0.0) for seed in range(20)])
     alone = compared = 0
-    for seed in range(100, 150):
+    for seed in range(100, 140):
         found = pictures("xyxy_1000", seed, 0.1, 0.0, (640, 480))
         alone += showing_of(found, known).kind == "misses"
         compared += showing_of(found, known, usual).kind == "misses"
-    assert alone >= 8
+    assert alone >= 6
     assert compared <= alone / 4
 
 
-@pytest.mark.slow
 def test_outliers_in_earlier_pictures_excuse_no_picture_that_is_wrong() -> None:
     """A server that mirrors JPEGs is off by more of the side the further things are from the
     middle.
@@ -269,7 +257,7 @@ def test_outliers_in_earlier_pictures_excuse_no_picture_that_is_wrong() -> None:
     known = find_box_format("xyxy_1000", "")
     usual = np.concatenate([off_of("xyxy_1000", seed, 0.01, 0.0) for seed in range(6)])
     usual = np.concatenate([usual[:-3], [0.5, 0.6, 0.7]])
-    for seed in range(20):
+    for seed in range(10):
         [picture] = pictures("xyxy_1000", seed, 0.01, 0.0, (640, 480))
         for answer in picture.answers:
             x1, y1, x2, y2 = answer.numbers

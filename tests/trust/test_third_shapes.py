@@ -53,7 +53,6 @@ OWN: tuple[Size, ...] = ((640, 480), (1242, 375), (1000, 1000), (600, 900))
 USUAL = tuple(size for size in SIZES if max(size) <= 3 * min(size))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "noise", "outliers", "own"),
     [
@@ -80,7 +79,6 @@ def test_pixels_are_read_right_whatever_the_server_does_to_pictures(
     assert furthest_off(rule, decision, own or USUAL)[0] <= 0.01
 
 
-@pytest.mark.slow
 def test_a_padded_square_is_measured_in_frames() -> None:
     known = find_box_format("xyxy_1000@pad_square", "")
     decision, _ = decided(lambda probe: answered(probe, lambda _: known, dict(probe.boxes)))
@@ -92,7 +90,6 @@ def test_a_padded_square_is_measured_in_frames() -> None:
             assert read == pytest.approx(bbox, abs=0.005 * max(frame_map.size))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "shapes"),
     [
@@ -126,7 +123,6 @@ ODD_IN_PARTS: dict[str, Placing] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "what"), list(enumerate(ODD_IN_PARTS)))
 def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frames(
     what: str, seed: int
@@ -139,7 +135,6 @@ def test_parts_of_the_side_that_are_other_in_some_pictures_are_measured_in_frame
     assert furthest_off(rule, decision, own)[0] <= 0.01
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", [drifting(0.05), tiled(448, 12)], ids=["growing with the size", "tiles"]
 )
@@ -202,7 +197,6 @@ def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:
     return off(record)
 
 
-@pytest.mark.slow
 def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], server: LoopbackServer
 ) -> None:
