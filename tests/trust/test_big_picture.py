@@ -32,7 +32,6 @@ def scene(path: Path, size: Size) -> None:
     picture.save(path, quality=90)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -48,8 +47,7 @@ def test_boxes_are_within_the_precision_that_is_stated(
         "image_path": str(tmp_path / name),
         "expressions": [f"the {color} box" for color in PARTS],
     }
-    model = SeeingModel(resized=reduced(edge=800))
-    server.answers = model
+    server.answers = SeeingModel(resized=reduced(edge=800))
     record = PhraseGrounder(OpenAIServing(server.base_url, "counts-pixels"))(row)
     stored = json.loads(Path(cache_path(server.base_url, "counts-pixels")).read_text())
     # As "maps precise to" says it: two standard errors of the least exact map.

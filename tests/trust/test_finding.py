@@ -20,19 +20,13 @@ from tests.support.stand_ins.probe_model import answered, anywhere, seen
 from tests.support.stand_ins.resize_rules import reduced
 from tests.support.stand_ins.resized_model import (
     MAX_SIDE,
-    SIZES,
     STATED,
     Model,
     decided,
-    furthest_off,
     with_rule,
 )
 
 PROBES = [probe_of(size) for size in PROBE_SIZES]
-
-
-def written_in(known: BoxFormat, draw: random.Random, noise: float, outliers: float = 0) -> Model:
-    return lambda probe: answered(probe, lambda _: known, seen(probe, draw, noise, outliers))
 
 
 @pytest.mark.parametrize(
@@ -52,20 +46,6 @@ def test_a_noisy_model_is_told_right(name: str, rounded: bool) -> None:
             numbers = known.from_pixels(bbox, original=probe.size, rounded=False)
             read = found.to_pixels(numbers, original=probe.size)
             assert read == pytest.approx(bbox, abs=allowed * max(probe.size))
-
-
-def square(width: int, height: int) -> tuple[float, float]:
-    """Thousandths of a square of the longer side, with the picture in its corner."""
-    return 1000 * width / max(width, height), 1000 * height / max(width, height)
-
-
-@pytest.mark.parametrize("noise", [0.001, 0.015])
-def test_sides_that_pixels_would_explain_too_are_told_right(noise: float) -> None:
-    """A long edge of about the same number in every picture: the same boxes at any noise."""
-    known = find_box_format("xyxy_1000@pad_square_corner", "")
-    decision, _ = decided(written_in(known, random.Random(1), noise))
-    usual = [size for size in SIZES if max(size) <= 3 * min(size)]
-    assert furthest_off(square, decision, usual)[0] <= 0.01
 
 
 def is_refused(model: Model) -> bool:
