@@ -27,6 +27,7 @@ from typing import Any
 
 from benchmarks.box_scores import measure
 from benchmarks.check_tables import Table
+from benchmarks.judging_model import JudgingModel
 from benchmarks.negative_quality import MOST_FALSE, OTHER_WAYS, kept_of
 from benchmarks.pixel_frames import SERVERS
 from benchmarks.pixel_frames import scenes as frame_scenes
@@ -41,7 +42,6 @@ from dataflow_grounding.boxes.geometry import Bbox
 from tests.support.half_filled import FALSE, MISSING, NOISE, SIZE
 from tests.support.half_filled import scenes as half_filled_scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
-from tests.support.stand_ins.judging_model import JudgingModel
 from tests.support.stand_ins.seeing_model import COLORS, MODEL, SeeingModel, draw
 
 JUDGE = 0.92  # of the judge's answers in part `noise` are right

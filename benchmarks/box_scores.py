@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.judging_model import JudgingModel
 from dataflow_grounding import (
     BoxChecker,
     BoxRefiner,
@@ -18,7 +19,6 @@ from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.half_filled import SIZE
-from tests.support.stand_ins.judging_model import JudgingModel
 from tests.support.stand_ins.seeing_model import SeeingModel
 
 
