@@ -170,7 +170,7 @@ def test_one_blind_endpoint_of_two_is_named(place: Workplace, server: LoopbackSe
     with LoopbackServer(BLIND) as blind:
         both = [{"base_url": server.base_url}, {"base_url": blind.base_url}]
         settings = {"vlm.check_every": 22, "workflow.max_workers": 1}
-        done = place.run(**settings, **{"vlm.openai.endpoints": both})
+        done = place.run(**settings, **{"vlm.openai.base_url": "", "vlm.openai.endpoints": both})
     assert done.summary["probes"] >= 4, "a check of both that comes after many replies"
     [warning] = [line for line in done.err.splitlines() if "found none of the rec" in line]
     assert blind.base_url in warning

@@ -181,7 +181,7 @@ def test_a_script_that_is_stopped_sends_no_more(
     with pytest.raises(SuspectBoxes):
         PhraseGrounder(serving, check_every=5)(rows)
     sent = server.count()
-    time.sleep(0.2)
+    time.sleep(0.1)
     assert server.count() == sent
     assert model.boxes < 120
 
@@ -246,7 +246,8 @@ def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
 
     def latency(request: ReceivedRequest) -> float:
         """Checks are quick, so that they end within their stretch, also on a busy machine."""
-        return 0.0 if asks_for_rectangles(request) or model.boxes < 16 else 0.3
+        is_right = model.chosen == X or model.boxes < 16
+        return 0.0 if asks_for_rectangles(request) or is_right else 0.2
 
     server.latency = latency
     settings = {"vlm.check_every": 8, "workflow.max_workers": 2}
@@ -318,16 +319,16 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
 ) -> None:
     store = finished.replies
     lines = store.read_text().splitlines(keepends=True)
-    assert json.loads(lines[-1])["verdict"] == "finished"
-    store.write_text("".join(lines[:-1]))
+    # without its last check, and without its end
+    assert [json.loads(line)["verdict"] for line in lines[-2:]] == ["good", "finished"]
+    store.write_text("".join(lines[:-2]))
     (finished.results / ".ckpt" / "finished.json").unlink()
     model.chosen = Y
     assert finished.run().code == 2
     assert model.boxes == 0
     model.chosen = X
     assert finished.run().code == 0
-    # the first check vouches at most for the first reply, and the last one for those of its stretch
-    assert 1 <= model.boxes <= 36
+    assert model.boxes in (35, 36), "the first check vouches at most for the first reply"
 
 
 def test_after_a_stop_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(
