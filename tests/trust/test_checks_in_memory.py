@@ -159,7 +159,7 @@ def test_calls_at_once_of_an_endpoint_that_is_down_fail_at_once(
     place: Workplace, server: LoopbackServer, box_format: str
 ) -> None:
     [row] = photos(place, 1)
-    server.faults = on(faults.server_error(500, retry_after=0.1))
+    server.faults = on(faults.server_error(500))
 
     def probes_of(calls: int) -> int:
         before = len(server.requests)
