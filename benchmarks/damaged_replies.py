@@ -2,7 +2,7 @@
 
     python -m benchmarks.damaged_replies [--replies 100000] [--seed 0]
 
-Draws replies and damages of tests/support/damaged_replies.py, which says what is wrong. Then 1 MB
+Draws replies and damages of reply_damages.py, which says what is wrong. Then 1 MB
 of each of some kinds of text is read: how much processor time it takes. It exits with 1 if anything
 is wrong, or takes longer than 2 s.
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 
-from tests.support.damaged_replies import (
+from benchmarks.reply_damages import (
     AROUND,
     DAMAGES,
     KINDS,

@@ -8,6 +8,7 @@ import json
 import re
 import runpy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -17,9 +18,11 @@ import PIL.Image
 import pytest
 
 from dataflow_grounding import read_boxes
-from dataflow_grounding._util.errors import InputError, UnreadableReply
+from dataflow_grounding._util.errors import ImageBroken, InputError, UnreadableReply
 from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.formats import find_format, read, write
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.faults import Fault
 from tests.support.streams import streamed
@@ -264,11 +267,10 @@ def test_a_file(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", cases("caption"))
-def test_a_caption(workplace: Workplace, case: Case) -> None:
+def test_a_caption(workplace: Workplace, server: LoopbackServer, case: Case) -> None:
     workplace.picture()
     workplace.rows([{"image_path": "a.jpg", "caption": case["input"]["caption"]}])
-    with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    done = workplace.run(**{"vlm.openai.base_url": server.base_url})
     assert done.code == 0, done
     (row,) = workplace.annotations()
     spans = [expression["char_span"] for expression in row["expressions"]]
@@ -310,67 +312,37 @@ def save_frames(path: Path) -> None:
 RED = (200, 0, 0)
 BLUE = (0, 0, 200)
 WHITE = (255, 255, 255)
-SAVED: dict[str, list[tuple[str, Callable[[Path], object], dict[tuple[int, int], Any]]]] = {
+Save = Callable[[Path], object]
+
+
+def array(most: float, kind: str) -> Save:
+    return lambda path: PIL.Image.fromarray(ramp(most, kind)).save(path)
+
+
+def plain(mode: str = "RGB", color: Any = RED, format: str | None = None) -> Save:
+    return lambda path: PIL.Image.new("RGB", (640, 480), color).convert(mode).save(path, format)
+
+
+SAVED: dict[str, list[tuple[str, Save, dict[tuple[int, int], Any]]]] = {
     "p01": [("a.png", save_transparent, {(100, 100): BLUE, (500, 100): WHITE})],
-    "p02": [
-        (name, lambda path: PIL.Image.fromarray(ramp(4080, "uint16")).save(path), {(639, 9): WHITE})
-        for name in ("a.png", "a.tiff")
-    ],
-    "p02b": [
-        (
-            "a.tiff",
-            lambda path: PIL.Image.fromarray(ramp(1, "float32")).save(path),
-            {(639, 9): WHITE},
-        )
-    ],
+    "p02": [(name, array(4080, "uint16"), {(639, 9): WHITE}) for name in ("a.png", "a.tiff")],
+    "p02b": [("a.tiff", array(1, "float32"), {(639, 9): WHITE})],
     "p02e": [
-        (
-            "a.png",
-            lambda path: PIL.Image.fromarray(ramp(65535, "uint16")).save(path),
-            {(639, 9): WHITE, (320, 9): (127, 127, 127)},
-        ),
-        (
-            "b.tiff",
-            lambda path: PIL.Image.fromarray(ramp(2**31 - 1, "int32")).save(path),
-            {(639, 9): WHITE},
-        ),
+        ("a.png", array(65535, "uint16"), {(639, 9): WHITE, (320, 9): (127, 127, 127)}),
+        ("b.tiff", array(2**31 - 1, "int32"), {(639, 9): WHITE}),
     ],
     "p06": [
-        (f"{kind}{turn}.{kind}", lambda path, turn=turn: save_turned(path, turn), {(100, 100): RED})
+        (f"{kind}{turn}.{kind}", partial(save_turned, orientation=turn), {(100, 100): RED})
         for kind in ("jpg", "png", "webp")
         for turn in (0, 6, 9)
     ],
     "p08": [
         *((f"a.{kind}", save_frames, {(9, 9): RED}) for kind in ("gif", "webp", "png", "tiff")),
-        (
-            "cmyk.jpg",
-            lambda path: PIL.Image.new("RGB", (640, 480), RED).convert("CMYK").save(path),
-            {(9, 9): RED},
-        ),
-        (
-            "named.jpg",
-            lambda path: PIL.Image.new("RGB", (640, 480), RED).save(path, "PNG"),
-            {(9, 9): RED},
-        ),
-        ("one.png", lambda path: PIL.Image.new("1", (640, 480), 1).save(path), {(9, 9): WHITE}),
+        ("cmyk.jpg", plain("CMYK"), {(9, 9): RED}),
+        ("named.jpg", plain(format="PNG"), {(9, 9): RED}),
+        ("one.png", plain("1", WHITE), {(9, 9): WHITE}),
     ],
 }
-
-
-def sent_picture(folder: Path, name: str) -> tuple[Any, Any]:
-    """The picture that a server gets of a run on a file, and how the run ended."""
-    workplace = Workplace(folder)
-    workplace.rows([{"image_path": name, "caption": "A red cup."}])
-    sent = []
-
-    def answer(request: ReceivedRequest) -> Any:
-        sent.extend(request.encoded_images)
-        return EchoAnswers("xyxy_px")(request)
-
-    with LoopbackServer(answers=answer) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-    picture = PIL.Image.open(io.BytesIO(base64.b64decode(sent[-1]))) if sent else None
-    return picture, done
 
 
 @pytest.mark.slow
@@ -380,15 +352,14 @@ def test_a_picture(case: Case, tmp_path: Path) -> None:
         path = tmp_path / "a.jpg"
         PIL.Image.effect_noise((640, 480), 90).convert("RGB").save(path)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
-        _, done = sent_picture(tmp_path, "a.jpg")
-        assert done.summary["failures"] == {"image_broken": 1}, done
+        with pytest.raises(ImageBroken):
+            open_image(Record({"image": str(path)}), "image").encoded()
         return
-    for number, (name, save, pixels) in enumerate(SAVED[case["id"]]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        save(folder / name)
-        picture, done = sent_picture(folder, name)
-        assert done.code == 0, (name, done)
+    for name, save, pixels in SAVED[case["id"]]:
+        path = tmp_path / name
+        save(path)
+        sent = open_image(Record({"image": str(path)}), "image").encoded()
+        picture = PIL.Image.open(io.BytesIO(base64.b64decode(sent)))
         turned = case["id"] == "p06" and "6" in name
         assert picture.size == ((480, 640) if turned else (640, 480))
         assert picture.mode in ("RGB", "L", "1")
@@ -401,15 +372,14 @@ def test_a_picture(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", cases("spec"))
-def test_a_spec(workplace: Workplace, case: Case) -> None:
+def test_a_spec(workplace: Workplace, server: LoopbackServer, case: Case) -> None:
     workplace.picture()
     workplace.rows([{"image_path": "a.jpg", "caption": "A red cup."}])
     ((key, text),) = case["input"].items()
     key = "data.classes" if key == "classes" else key
-    with LoopbackServer() as server:
-        path = workplace.spec(**{"vlm.openai.base_url": server.base_url, key: "§"})
-        path.write_text(path.read_text().replace('"§"', text).replace('"\\u00a7"', text))
-        done = command(["generate", "-e", str(path), "--json", "--no-report"])
+    path = workplace.spec(**{"vlm.openai.base_url": server.base_url, key: "§"})
+    path.write_text(path.read_text().replace('"§"', text).replace('"\\u00a7"', text))
+    done = command(["generate", "-e", str(path), "--json", "--no-report"])
     if case["id"] == "s01":
         assert (done.code, "true is not a text" in done.err) == (2, True), done
     else:

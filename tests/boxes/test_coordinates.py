@@ -107,38 +107,18 @@ def test_grid_cells_survive_the_way_in_and_back(
 MEANINGS = {
     "Gemini: y first, 0 to 1000": ("gemini", [250, 500, 750, 1000], (200, 100), (100, 25, 200, 75)),
     "Qwen3-VL: 0 to 1000": ("qwen3-vl", [250, 500, 750, 1000], (200, 100), (50, 50, 150, 100)),
-    "Qwen2.5-VL: resized": (
-        "qwen2.5-vl",
-        [504, 770, 1008, 1540],
-        (1014, 1532),
-        (507, 766, 1014, 1532),
-    ),
-    "DeepSeek-VL2: 999 is the edge": (
-        "deepseek-vl2",
-        [0, 0, 999, 999],
-        (200, 100),
-        (0, 0, 200, 100),
-    ),
+    "Qwen2.5-VL: resized": ("qwen2.5-vl", [504, 770, 1008, 1540], (1014, 1532), (507, 766, 1014, 1532)),
+    "DeepSeek-VL2: 999 is the edge": ("deepseek-vl2", [0, 0, 999, 999], (200, 100), (0, 0, 200, 100)),
     "PaliGemma: 1024 bins": ("paligemma", [256, 512, 512, 768], (200, 100), (100, 25, 150, 50)),
-    "Florence-2: bin centres": (
-        "florence-2",
-        [0, 0, 999, 499],
-        (1000, 1000),
-        (0.5, 0.5, 999.5, 499.5),
-    ),
+    "Florence-2: bin centres": ("florence-2", [0, 0, 999, 499], (1000, 1000), (0.5, 0.5, 999.5, 499.5)),
     "Moondream: fractions": ("moondream", [0.25, 0.5, 0.75, 1], (200, 100), (50, 50, 150, 100)),
     "Kosmos-2: from centre to centre": ("kosmos-2", [0, 33], (320, 320), (5, 5, 15, 15)),
     "Kosmos-2: whole cells in one row": ("kosmos-2", [0, 1], (320, 320), (0, 0, 20, 10)),
-    "Claude: long edge 1568": (
-        "claude",
-        [784, 784, 1568, 784],
-        (3136, 1568),
-        (1568, 1568, 3136, 1568),
-    ),
+    "Claude: long edge 1568": ("claude", [784, 784, 1568, 784], (3136, 1568), (1568, 1568, 3136, 1568)),
     "corner and size": ("xywh_px", [10, 20, 30, 40], (100, 100), (10, 20, 40, 60)),
     "middle and size": ("cxcywh_1", [0.5, 0.5, 0.2, 0.4], (100, 100), (40, 30, 60, 70)),
     "padded all round": ("xyxy_1@pad_square", [0, 0.25, 1, 0.75], (200, 100), (0, 0, 200, 100)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -191,16 +171,8 @@ def test_a_box_too_small_for_the_scale_keeps_a_width_and_a_height() -> None:
 
 
 FRAME_SIZES = {
-    "sides to multiples of 28, as recorded for a receipt": (
-        "smart_resize_28",
-        (870, 1398),
-        (868, 1400),
-    ),
-    "sides to multiples of 28, as recorded for a page": (
-        "smart_resize_28",
-        (1014, 1532),
-        (1008, 1540),
-    ),
+    "sides to multiples of 28, as recorded for a receipt": ("smart_resize_28", (870, 1398), (868, 1400)),
+    "sides to multiples of 28, as recorded for a page": ("smart_resize_28", (1014, 1532), (1008, 1540)),
     "small pictures grow to the least area": ("smart_resize_28", (20, 20), (56, 56)),
     "large pictures shrink to the largest area": ("smart_resize_28", (8000, 8000), (3584, 3584)),
     "long edge reduced": ("long_edge_2048", (4096, 1024), (2048, 512)),
@@ -208,7 +180,7 @@ FRAME_SIZES = {
     "within the patches": ("long_edge_1568_patch_28_1568", (1000, 1000), (1000, 1000)),
     "as many patches as fit": ("long_edge_1568_patch_28_1568", (3000, 3000), (1092, 1092)),
     "padded to a square": ("pad_square", (200, 100), (200, 200)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("frame", "sent", "width_height"), FRAME_SIZES.values(), ids=FRAME_SIZES)

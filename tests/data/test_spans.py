@@ -63,11 +63,7 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
     "a hyphen ends a word": ("a car-park", ["car"], ["car"]),
     "an apostrophe ends a word": ("the dog's ball", ["the dog"], ["the dog"]),
     "quotation marks": ('a sign "STOP"!', ['"stop"'], ['"STOP"']),
-    "regular expression characters": (
-        "a (red) [car]* a.b $5 ^_^ \\d",
-        ["(red)", "[car]*", "a.b", "$5", "\\d"],
-        [],
-    ),
+    "regular expression characters": ("a (red) [car]* a.b $5 ^_^ \\d", ["(red)", "[car]*", "a.b", "$5", "\\d"], []),
     "a dot is a dot": ("axb", ["a.b"], [None]),
     "sharp s": ("Die Straße", ["DIE STRASSE"], ["Die Straße"]),
     "sharp s the other way": ("DIE STRASSE", ["die straße"], ["DIE STRASSE"]),
@@ -91,16 +87,8 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
     "a skin tone belongs to its hand": ("a 👍🏽", ["👍"], [None]),
     "more often than it stands there": ("a car", ["car", "Car", "CAR"], ["car", None, None]),
     "a typographic apostrophe": ("the dog’s ball", ["the dog's ball"], ["the dog’s ball"]),
-    "a plain apostrophe": (
-        "the dog's ball",
-        ["the dog’s ball", "the dog"],
-        ["the dog's ball", "the dog"],
-    ),
-    "a modifier letter for an apostrophe": (
-        "the dogʼs ball",
-        ["the dog's ball", "ball"],
-        ["the dogʼs ball", "ball"],
-    ),
+    "a plain apostrophe": ("the dog's ball", ["the dog’s ball", "the dog"], ["the dog's ball", "the dog"]),
+    "a modifier letter for an apostrophe": ("the dogʼs ball", ["the dog's ball", "ball"], ["the dogʼs ball", "ball"]),
     "typographic quotation marks": ("a sign “STOP” „x“", ['"stop"', '"x"'], ["“STOP”", "„x“"]),
     "dashes": (
         "well‑known, 10–12 m, t-shirt",
@@ -108,30 +96,14 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
         ["well‑known", "10–12 m", "t-shirt"],
     ),
     "an em dash": ("a dog — a beagle", ["dog - a beagle"], ["dog — a beagle"]),
-    "decomposed in the caption": (
-        "a cafe\u0301 in cre\u0301me",
-        ["café", "créme"],
-        ["cafe\u0301", "cre\u0301me"],
-    ),
+    "decomposed in the caption": ("a cafe\u0301 in cre\u0301me", ["café", "créme"], ["cafe\u0301", "cre\u0301me"]),
     "decomposed in the phrase": ("a café", ["cafe\u0301"], ["café"]),
-    "two accents in either order": (
-        "a\u0323\u0302 ậ",
-        ["a\u0302\u0323", "ậ"],
-        ["a\u0323\u0302", "ậ"],
-    ),
+    "two accents in either order": ("a\u0323\u0302 ậ", ["a\u0302\u0323", "ậ"], ["a\u0323\u0302", "ậ"]),
     "half of a decomposed accent": ("cafe\u0301s", ["cafe", "caf", "s"], [None, None, None]),
-    "a Hangul syllable, decomposed": (
-        "\u1112\u1161\u11ab 글",
-        ["하", "한"],
-        [None, "\u1112\u1161\u11ab"],
-    ),
+    "a Hangul syllable, decomposed": ("\u1112\u1161\u11ab 글", ["하", "한"], [None, "\u1112\u1161\u11ab"]),
     "a voiced kana, decomposed": ("か\u3099く", ["か", "が"], [None, "か\u3099"]),
     "an Ångström sign": ("10 \u212b", ["10 å"], ["10 \u212b"]),
-    "a soft hyphen": (
-        "a play\u00adground",
-        ["playground", "play", "ground"],
-        ["play\u00adground", None, None],
-    ),
+    "a soft hyphen": ("a play\u00adground", ["playground", "play", "ground"], ["play\u00adground", None, None]),
     "a soft hyphen in the phrase": ("a playground", ["play\u00adground"], ["playground"]),
     "not seen, beside the phrase": ("\ufeffa\u200b car\u00ad.", ["a car"], ["a\u200b car"]),
     "blanks with something not seen between": ("a red \u00ad car", ["red car"], ["red \u00ad car"]),
@@ -142,11 +114,7 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
         ["red** car", "the* _dog", "a cat"],
     ),
     "emphasis of the whole phrase": ("beside a _red mug_.", ["red mug", "mug"], ["red mug", "mug"]),
-    "emphasis begun in the phrase": (
-        "a **red car** and",
-        ["a red", "car and"],
-        ["a **red", "car** and"],
-    ),
+    "emphasis begun in the phrase": ("a **red car** and", ["a red", "car and"], ["a **red", "car** and"]),
     "struck out": ("an ~~old~~ new car", ["an old new"], ["an ~~old~~ new"]),
     "code": ("the `STOP` sign", ["the stop sign", "stop"], ["the `STOP` sign", "STOP"]),
     "a link": (
@@ -157,17 +125,9 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
     "brackets": ("the [red] car", ["the red car"], ["the [red] car"]),
     "marks and signs": ("(**red**) car", ["(red) car"], ["(**red**) car"]),
     "marks in Chinese": ("**红色**的车", ["红色的车", "车"], ["红色**的车", "车"]),
-    "marks beside what can't be seen": (
-        "a *\u200bred\ufeff* car",
-        ["a red car"],
-        ["a *\u200bred\ufeff* car"],
-    ),
+    "marks beside what can't be seen": ("a *\u200bred\ufeff* car", ["a red car"], ["a *\u200bred\ufeff* car"]),
     "marks in the phrase alone": ("a red car", ["**red** car"], ["red car"]),
-    "as it is written goes first": (
-        "red car, **red** car",
-        ["**red** car", "red car"],
-        ["**red** car", "red car"],
-    ),
+    "as it is written goes first": ("red car, **red** car", ["**red** car", "red car"], ["**red** car", "red car"]),
     "low lines in a word": (
         "vis_a and snake_case",
         ["vis", "case", "vis a", "snake_case"],
@@ -177,29 +137,13 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
     "a sign between blanks": ("a * b _ c", ["a b", "b c"], [None, None]),
     "half a word with marks": ("**re**d **car**s", ["red", "cars", "car"], [None, None, "car"]),
     "an accent on a mark": ("a red*\u0301 car", ["red car"], [None]),
-    "full-width digits": (
-        "３ cars and １２ dogs",
-        ["3 cars", "12 dogs", "2 dogs"],
-        ["３ cars", "１２ dogs", None],
-    ),
+    "full-width digits": ("３ cars and １２ dogs", ["3 cars", "12 dogs", "2 dogs"], ["３ cars", "１２ dogs", None]),
     "full-width digits in the phrase": ("3 cars", ["３ cars"], ["3 cars"]),
-    "full-width letters": (
-        "ａ ＲＥＤ ｃａｒ",
-        ["a red car", "car"],
-        ["ａ ＲＥＤ ｃａｒ", "ｃａｒ"],
-    ),
+    "full-width letters": ("ａ ＲＥＤ ｃａｒ", ["a red car", "car"], ["ａ ＲＥＤ ｃａｒ", "ｃａｒ"]),
     "half-width kana": ("ｶﾞｲﾄﾞ", ["ガイド", "カ"], ["ｶﾞｲﾄﾞ", None]),
     "ligatures": ("an oﬃce ﬂoor ĳs", ["office floor", "ijs", "of"], ["oﬃce ﬂoor", "ĳs", None]),
-    "a letter that is several": (
-        "a ㎡ and 10 ℃",
-        ["a m2", "m", "10 ℃", "c"],
-        ["a ㎡", None, "10 ℃", None],
-    ),
-    "a trade mark ends a word": (
-        "a Lego™ car",
-        ["lego", "lego™", "lego tm"],
-        ["Lego", "Lego™", None],
-    ),
+    "a letter that is several": ("a ㎡ and 10 ℃", ["a m2", "m", "10 ℃", "c"], ["a ㎡", None, "10 ℃", None]),
+    "a trade mark ends a word": ("a Lego™ car", ["lego", "lego™", "lego tm"], ["Lego", "Lego™", None]),
     "a fraction is one letter": ("½ of 1/2", ["½", "1", "2"], ["½", "1", "2"]),
     "guillemets": ("a sign «STOP» ‹go›", ['"stop"', "'go'"], ["«STOP»", "‹go›"]),
     "corner brackets": ("看板「止まれ」", ['"止まれ"', "止まれ"], ["「止まれ」", "止まれ"]),
@@ -212,7 +156,7 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
     "an acute accent for an apostrophe": ("the dog´s ball", ["the dog's ball"], ["the dog´s ball"]),
     "half of a surrogate pair": ("a \ud83d car", ["car"], ["car"]),
     "NUL": ("a\0car", ["car"], ["car"]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("caption", "phrases", "texts"), PLACES.values(), ids=PLACES)
@@ -229,22 +173,14 @@ SPANS: dict[str, tuple[str, list[str], list[tuple[int, int] | None]]] = {
         ["a man in a hat", "a man"],
         [(0, 14), (19, 24)],
     ),
-    "the same, named first": (
-        "a man in a hat and a man",
-        ["a man", "a man in a hat"],
-        [(19, 24), (0, 14)],
-    ),
+    "the same, named first": ("a man in a hat and a man", ["a man", "a man in a hat"], [(19, 24), (0, 14)]),
     "inside where there is no outside": ("the red car", ["the red car", "car"], [(0, 11), (8, 11)]),
     "both, in order": ("a red car, a car", ["a red car", "car", "car"], [(0, 9), (6, 9), (13, 16)]),
     "three deep": ("a b c b c c", ["a b c", "b c", "c"], [(0, 5), (6, 9), (10, 11)]),
     "without overlap": ("no no no", ["no no", "no no"], [(0, 5), None]),
-    "without overlap between marks": (
-        "a a b a a *a*",
-        ["a a", "a a", "a a"],
-        [(0, 3), (6, 9), None],
-    ),
+    "without overlap between marks": ("a a b a a *a*", ["a a", "a a", "a a"], [(0, 3), (6, 9), None]),
     "code points, not bytes": ("🚗🚗 é 狗 dog", ["dog"], [(7, 10)]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("caption", "phrases", "spans"), SPANS.values(), ids=SPANS)

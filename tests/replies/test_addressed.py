@@ -8,7 +8,6 @@ They are ordinary sentences, labels and keys, and a hundred replies that want a 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies import Reading
+from tests.support import reading as usual
 
 CUP, FORK = [100, 120, 300, 420], [400, 120, 600, 420]
 PHRASES = ["the red cup", "a fork"]
@@ -62,8 +62,7 @@ def test_a_reply(row: dict[str, Any]) -> None:
 
 
 def read_reply(reply: str, **asked: Any) -> Reading:
-    usual = {"format": "xyxy_1000", "image_size": (1000, 1000), "phrases": PHRASES}
-    return read_boxes(reply, **{**usual, **asked})
+    return usual.read(reply, **{"phrases": PHRASES, **asked})
 
 
 def item(number: int | None, label: str = "", **keys: Any) -> dict[str, Any]:
@@ -214,7 +213,7 @@ REFUSED = [
 @pytest.mark.parametrize("words", REFUSED)
 def test_words_that_do_harm_are_refused(words: str) -> None:
     for reply in each_way(words):
-        with pytest.raises(UnreadableReply, match="may change it|several answers"):
+        with pytest.raises(UnreadableReply, match=r"may change it|several answers"):
             read_reply(reply)
 
 
@@ -593,13 +592,6 @@ def test_what_keys_next_to_the_list_say_of_boxes_is_judged(
     keys: dict[str, Any], outcome: str
 ) -> None:
     assert outcome_of(json.dumps({"objects": json.loads(LABELLED), **keys})) == outcome
-
-
-@pytest.mark.slow
-def test_words_again_and_again_take_no_longer_than_they_are() -> None:
-    for words in ("box 1 is a ", "the second one is a ", "missing: ", "only found the fork "):
-        with suppress(UnreadableReply):
-            read(after=words * (6_000 // len(words)))
 
 
 def test_a_thing_may_be_seen_in_part() -> None:

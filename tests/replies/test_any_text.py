@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import tracemalloc
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,22 +20,12 @@ from hypothesis import strategies as st
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.replies import read_boxes, read_object
-from dataflow_grounding.replies.channels import answer_of
-from tests.support.damaged_replies import draw_reply
-from tests.support.reply_forms import FORMS
 
 pytestmark = pytest.mark.slow
 
 TEXTS = int(os.environ.get("FUZZ_TEXTS", "200"))
-BOX_FORMATS = [
-    "xyxy_1000",
-    "yxyx_1000",
-    "xyxy_1",
-    "xyxy_100",
-    "xywh_px",
-    "cxcywh_1",
-    "xyxy_px@pad_square",
-]
+BOX_FORMATS = ["xyxy_1000", "yxyx_1000", "xyxy_1", "xyxy_100", "xywh_px", "cxcywh_1"]
+BOX_FORMATS += ["xyxy_px@pad_square"]
 BOX_FORMATS += [name for name, known in known_formats().items() if known.boxes]
 PHRASES: list[Any] = [
     [],
@@ -44,26 +35,19 @@ PHRASES: list[Any] = [
     {7: "猫", 9: "the cat"},
 ]
 
+ODD_NUMBERS: list[Any] = [
+    10**308,
+    10**309,
+    -(10**400),
+    10**4000,
+    1e308,
+    "10",
+    "٣",
+    "1e999",
+    "9" * 50,
+]
 NUMBERS = (
-    st.integers(-50, 1200)
-    | st.floats()
-    | st.sampled_from(
-        [
-            10**308,
-            10**309,
-            -(10**400),
-            10**4000,
-            1e308,
-            "10",
-            "٣",
-            "1e999",
-            "9" * 50,
-            "",
-            None,
-            True,
-            "NaN",
-        ]
-    )
+    st.integers(-50, 1200) | st.floats() | st.sampled_from([*ODD_NUMBERS, "", None, True, "NaN"])
 )
 NAMES = """
     bbox_2d box_2d bbox boxes xywh quad polygon segmentation mask corners point_2d points x1 y1
@@ -71,26 +55,10 @@ NAMES = """
     evidence statuses status objects found error thinking answer message cat dog 1 0 <OD> image
 """
 KEYS = st.sampled_from([*NAMES.split(), ""])
-WORDS = st.sampled_from(
-    [
-        "cat",
-        "red mug",
-        "猫",
-        "not found",
-        "[1, 2, 3, 4]",
-        "10,20,30,40",
-        "<loc_1><loc_2><loc_3><loc_4>",
-        '{"bbox": [1, 2, 3, 4]}',
-        "&amp;",
-        "&#xD800;",
-        "&#99999999;",
-        "\ud800",
-        "\x00",
-        "seen",
-        "95%",
-        "a\nb",
-    ]
-)
+WORDS = st.sampled_from([
+    "cat", "red mug", "猫", "not found", "[1, 2, 3, 4]", "10,20,30,40", "<loc_1><loc_2><loc_3><loc_4>",
+    '{"bbox": [1, 2, 3, 4]}', "&amp;", "&#xD800;", "&#99999999;", "\ud800", "\x00", "seen", "95%", "a\nb",
+])  # fmt: skip
 VALUES = st.recursive(
     NUMBERS | WORDS | st.none() | st.booleans() | st.lists(NUMBERS, max_size=9),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
@@ -104,29 +72,20 @@ TOKENS = """
     <|im_end|> <|im_start|>user <|turn>user <|start_header_id|>assistant<|end_header_id|> analysisI
     assistantfinal 等等， none 没有找到 &lt; &amp; </input> <tool_call> </tool_call> <|"|> \\boxed{
 """
-PIECES = st.sampled_from(
-    [
-        *TOKENS.split(),
-        "\n",
-        "```json\n",
-        "\x00",
-        "\ud800",
-        "9" * 5000,
-        '{"a":' * 60,
-        "[1," * 40,
-        "click(x=1, y=2)",
-        "Assistant: ",
-        "Wait, ",
-        "I can't see the image.",
-        "not ",
-    ]
-)
+PIECES = st.sampled_from([
+    *TOKENS.split(), "\n", "```json\n", "\x00", "\ud800", "9" * 5000, '{"a":' * 60, "[1," * 40, "click(x=1, y=2)",
+    "Assistant: ", "Wait, ", "I can't see the image.", "not ",
+])  # fmt: skip
+RECORDED = [
+    json.loads(line)["reply"]
+    for line in Path(__file__).with_name("forms.jsonl").read_text("utf-8").splitlines()
+]
 
 
 def part_of_reply(seed: int) -> str:
     """Any part of a reply in any of the forms that models write boxes in."""
     dice = random.Random(seed)
-    text = draw_reply(dice.choice([*FORMS.values()]), dice).text
+    text = dice.choice(RECORDED)
     start, end = sorted(dice.choices(range(len(text) + 1), k=2))
     return text[start:end]
 
@@ -175,13 +134,10 @@ def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadabl
         assert box.id in ids or not phrases
         assert box.score is None or 0 <= box.score <= 1
         json.dumps([box.label, box.evidence, box.numbers])
-    try:
+    with suppress(UnreadableReply):
         read_object(reply, required="objects")
-    except UnreadableReply:
-        pass
 
 
-@pytest.mark.parametrize("digits", [308, 309, 400, 4000, 5000])
 @pytest.mark.parametrize(
     "reply",
     [
@@ -198,20 +154,9 @@ def test_whatever_stands_in_a_reply_gives_boxes_inside_the_image_or_is_unreadabl
         "<patch_index_%s><patch_index_1>",
     ],
 )
-def test_a_number_of_any_length_is_a_number_or_none(reply: str, digits: int) -> None:
-    try:
-        boxes = read_boxes(
-            reply % ("9" * digits), format="xyxy_1000", image_size=(640, 480), phrases=["cat"]
-        ).boxes
-    except UnreadableReply:
-        return
-    assert [box.bbox for box in boxes] in ([], [(0.0, 0.0, 320.0, 240.0)])
-
-
-def test_an_answer_of_unclosed_tags_is_read_in_little_memory() -> None:
-    tracemalloc.start()
-    try:
-        assert answer_of("<answer>" + "<a" * 100_000).startswith("<a<a")
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    finally:
-        tracemalloc.stop()
+def test_a_number_of_any_length_is_a_number_or_none(reply: str) -> None:
+    for digits in (308, 309, 400, 4000, 5000):
+        text = reply % ("9" * digits)
+        with suppress(UnreadableReply):
+            reading = read_boxes(text, format="xyxy_1000", image_size=(640, 480), phrases=["cat"])
+            assert [box.bbox for box in reading.boxes] in ([], [(0.0, 0.0, 320.0, 240.0)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.replies import read_boxes
+from tests.support.reading import read
 
 ANSWER = '[{"label": "cat", "bbox_2d": [100, 200, 300, 400]}]'
 DRAFT = '[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}]'
@@ -13,8 +13,7 @@ BOX = (100, 200, 300, 400)
 
 
 def boxes_of(reply: str) -> list[tuple[float, ...]]:
-    reading = read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=["cat"])
-    return [box.bbox for box in reading.boxes]
+    return [box.bbox for box in read(reply, ["cat"]).boxes]
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,15 @@ from typing import Any
 import pytest
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies import Reading
 from dataflow_grounding.replies.forms import is_whole
+from tests.support.reading import read, refused
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)
 
 
-def read(reply: str, **settings: Any) -> Reading:
-    return read_boxes(reply, **{"format": "xyxy_1000", "image_size": (1000, 1000), **settings})
-
-
 def found(reading: Reading) -> list[tuple[str | None, tuple[float, ...]]]:
     return [(box.label, box.bbox) for box in reading.boxes]
-
-
-def refused(reply: str, **settings: Any) -> str:
-    with pytest.raises(UnreadableReply) as error:
-        read(reply, **settings)
-    return str(error.value)
 
 
 WAYS = {
@@ -103,10 +94,8 @@ def test_a_list_without_its_beginning_may_lack_objects() -> None:
     ],
 )
 def test_phrases_may_be_the_keys(reply: str) -> None:
-    assert [(box.id, box.bbox) for box in read(reply, phrases=["cat", "dog"]).boxes] == [
-        (1, CAT),
-        (2, DOG),
-    ]
+    boxes = read(reply, phrases=["cat", "dog"]).boxes
+    assert [(box.id, box.bbox) for box in boxes] == [(1, CAT), (2, DOG)]
     assert "known" in refused(reply)  # without phrases such a key is none that is known
 
 
@@ -141,13 +130,12 @@ def test_a_phrase_without_a_box_is_absent(value: str) -> None:
         "candidates", "excluded", "previous", "input", "prompt", "discarded", "negatives", "drafts", "considered",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("value", ['[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}]', "[[1, 2, 3, 4]]"])
-def test_only_known_keys_hold_answers(key: str, value: str) -> None:
-    assert key in refused(
-        f'{{"objects": [{{"label": "cat", "bbox_2d": [10,20,30,40]}}], "{key}": {value}}}'
-    )
-    refused(f'{{"{key}": {value}}}', phrases=["cat"])
-    refused(f'{{"objects": [], "{key}": {value}}}', phrases=["cat"])
+def test_only_known_keys_hold_answers(key: str) -> None:
+    cat = '{"label": "cat", "bbox_2d": [10,20,30,40]}'
+    for value in ('[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}]', "[[1, 2, 3, 4]]"):
+        assert key in refused(f'{{"objects": [{cat}], "{key}": {value}}}')
+        refused(f'{{"{key}": {value}}}', phrases=["cat"])
+        refused(f'{{"objects": [], "{key}": {value}}}', phrases=["cat"])
 
 
 @pytest.mark.parametrize(
@@ -271,17 +259,11 @@ def test_numbers_that_are_no_box_in_the_format_are_refused(box: str, told: str) 
 
 
 def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
-    for reply in (
-        "[1.100, 1.200, 2.300, 2.400]",
-        '{"label": "cat", "bbox": [1.100, 200, 1.300, 900]}',
-    ):
-        refused(reply, format="xyxy_px", image_size=(4000, 3000), phrases=["cat"])
-    assert read("[1, 2, 3, 4]", format="xyxy_px", image_size=(4000, 3000)).boxes[0].bbox == (
-        1,
-        2,
-        3,
-        4,
-    )
+    pixels: dict[str, Any] = {"format": "xyxy_px", "image_size": (4000, 3000)}
+    for numbers in ("[1.100, 1.200, 2.300, 2.400]", "[1.100, 200, 1.300, 900]"):
+        refused(f'{{"label": "cat", "bbox": {numbers}}}', phrases=["cat"], **pixels)
+    [box] = read("[1, 2, 3, 4]", **pixels).boxes
+    assert box.bbox == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +282,8 @@ def test_decimals_far_too_small_for_a_range_are_of_another_one() -> None:
         ("10, 20, 30, 40", None),
         ("10 20 30 40", None),
         ("10_20_30_40", None),  # VideoLLaMA3
-        (
-            '"{\\"bbox\\":[10,20,30,40],\\"errors\\":[]}"',
-            None,
-        ),  # doubao-vision in a GUI agent's log
+        # doubao-vision in a GUI agent's log
+        ('"{\\"bbox\\":[10,20,30,40],\\"errors\\":[]}"', None),
         ('[{"bbox_2d": [10,20,30,40], "points": [[15, 25], [18, 30]]}]', None),  # VisionReasoner
     ],
 )
@@ -359,7 +339,7 @@ def test_a_cut_off_reply_keeps_its_whole_boxes_and_says_so() -> None:
     assert list(reading.unsure) == [2]
     for short in (
         '{"objects": [',
-        '{"objects": [{"id": 1, "bbox_2d": [10, 20, 30, 4',
+        f'{{"objects": [{ITEM[:-6]}',
         '```json\n[{"label": "cat", "bbox',
     ):
         with pytest.raises(TruncatedReply):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies import Reading
+from tests.support.reading import read
 
 MUG = (1, (100.0, 120.0, 300.0, 420.0))
 FORK = (2, (400.0, 120.0, 600.0, 420.0))
 ITEMS = '[{"label": "mug", "bbox_2d": [100, 120, 300, 420]}]'
-
-
-def read(reply: str, phrases: dict[int, str] | list[str], format: str = "xyxy_1000") -> Reading:
-    return read_boxes(reply, format=format, image_size=(1000, 1000), phrases=phrases)
 
 
 def found(reading: Reading) -> list[tuple[int | None, tuple[float, ...]]]:
@@ -153,13 +150,7 @@ def test_keys_that_may_count_boxes_are_refused(reply: str) -> None:
 
 def test_a_callers_own_list_key_holds_the_answer() -> None:
     for reply in (f'{{"cards": {ITEMS}}}', f'```json\n{{"Cards": {ITEMS}, "count": 1}}\n```'):
-        reading = read_boxes(
-            reply,
-            format="xyxy_1000",
-            image_size=(1000, 1000),
-            phrases=["mug"],
-            list_key="cards",
-        )
+        reading = read(reply, ["mug"], list_key="cards")
         assert found(reading) == [MUG]
         with pytest.raises(UnreadableReply):
             read(reply, ["mug"])

@@ -6,17 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
+from tests.support.reading import read
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)
-
-
-def read(reply: str, **settings: Any) -> Reading:
-    return read_boxes(reply, **{"format": "xyxy_1000", "image_size": (1000, 1000), **settings})
+ITEM = '{"label": "cat", "bbox": [10, 20, 30, 40]}'
 
 
 def found(reading: Reading) -> list[tuple[str | None, tuple[float, ...]]]:
@@ -30,19 +26,11 @@ def found(reading: Reading) -> list[tuple[str | None, tuple[float, ...]]]:
         ("[{'label': 'cat', 'bbox': [-50, 20, 30, 1100]}]", (0, 20, 30, 1000), "clamped"),
         ("[{'label': 'cat', 'bbox': [10, 20, 30, 99999]}]", (10, 20, 30, 999), "clamped"),
         ("[{'label': 'cat', 'bbox': [10, 20, 30, 40]}]", CAT, "repaired_json"),
-        (
-            '[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cat", "bbox": [10, 20, 30, 40]}]',
-            CAT,
-            "merged",
-        ),
+        (f"[{ITEM}, {ITEM}]", CAT, "merged"),
         ('[{"label": "the cat", "bbox": [10, 20, 30, 40]}]', CAT, "matched_by_label"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40], "score": 7}]', CAT, "score_ignored"),
         ('[{"label": "cat", "bbox": [10, 20, 30, 40], "score": ""}]', CAT, "score_ignored"),
-        (
-            '[{"label": "cat", "bbox": [10, 20, 30, 40]}, {"label": "cow", "bbox": [1, 2, 3, 4]}]',
-            CAT,
-            "dropped",
-        ),
+        (f'[{ITEM}, {{"label": "cow", "bbox": [1, 2, 3, 4]}}]', CAT, "dropped"),
     ],
 )
 def test_what_is_done_to_a_box_is_noted(reply: str, bbox: tuple[float, ...], code: str) -> None:
@@ -95,14 +83,12 @@ def test_a_box_belongs_to_the_phrase_that_it_names(
     entry: dict[str, Any], phrases: list[str], phrase_id: int | None
 ) -> None:
     other = [phrase for number, phrase in enumerate(phrases, 1) if number != phrase_id][:1]
-    reply = json.dumps(
-        [{**entry, "bbox_2d": CAT}, *({"label": text, "bbox_2d": DOG} for text in other)]
-    )
     if phrase_id is None and len(phrases) == 1:
-        reply = json.dumps([{**entry, "bbox_2d": CAT}])
         with pytest.raises(UnreadableReply):
-            read(reply, phrases=phrases)
+            read(json.dumps([{**entry, "bbox_2d": CAT}]), phrases=phrases)
         return
+    others = [{"label": text, "bbox_2d": DOG} for text in other]
+    reply = json.dumps([{**entry, "bbox_2d": CAT}, *others])
     reading = read(reply, phrases=phrases)
     ids = [box.id for box in reading.boxes if box.bbox == CAT]
     assert ids == ([phrase_id] if phrase_id else [])
@@ -195,125 +181,6 @@ def test_named_corners_keep_their_meaning_whatever_the_order_of_the_format() -> 
     reply = '{"label": "cat", "x_min": 10, "y_min": 20, "x_max": 30, "y_max": 40}'
 
     assert found(read(reply, format="gemini")) == [("cat", CAT)]
-
-
-@pytest.mark.slow
-def test_a_loop_of_one_box_is_one_box() -> None:
-    reading = read(
-        '[{"label": "cat", "bbox": [10, 20, 30, 40]}'
-        + ', {"label": "cat", "bbox": [10, 20, 30, 40]}' * 500,
-        phrases=["cat"],
-    )
-
-    assert len(reading.boxes) == 1
-    assert len(reading.notes) < 10
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "Memory: a\nReason: b\n" * 15_000,
-        "Memory: " + "x\nReason: y\nAction: z\n" * 12_000,
-        "Memory: x\nReason: y\n" + " \n" * 150_000,
-    ],
-    ids=["reasons", "actions", "blank lines"],
-)
-def test_an_agent_s_long_turn_comes_to_an_end(reply: str) -> None:
-    """With a pattern whose work grows by the square of the length, 2 MB take a quarter of an hour."""
-    with pytest.raises(UnreadableReply):
-        read(reply * 7, phrases=["cat"])
-
-
-@pytest.mark.sampled
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "{",
-        "(",
-        "<box ",
-        "<|det|>",
-        "<patch_index_1>",
-        '"a "a ',
-        '[{"a":"',
-        "[1,",
-        "\\",
-        "//",
-        "/*",
-        "[/*/",
-        "{}",
-        "<points ",
-        "x1=",
-        "1_2_",
-        "<|im_end|>",
-        "<zorb>",
-        "</zorb>",
-        "<|zorb|>",
-        "Wait, 5 ",
-        "no cat or ",
-        "Assistant: ",
-        "“",
-        "“”，1",
-        'é\\"',
-        "~~a",
-        "~~",
-        "- ",
-        "a ",
-        "cat if it is wrong ",
-        "not a cat ",
-        "x, y, ",
-        "x   ",
-        "the cat is at 1, 2, 3, 4\n",
-        "图中没有，",
-        "# [1,2,3,4]\n",
-        "a,b,c,d\n",
-        '"bbox1": [1,2,3,4],',
-        '{"id":1,"bbox_2d":[1,2,3,4]}\n',
-    ],
-)
-def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
-    for head in ("", '[{"a":[', "- cat: "):
-        reply = head + piece * (100_000 // len(piece))
-        try:
-            read(reply, phrases=["cat", "dog"])
-        except UnreadableReply:
-            pass
-
-
-@pytest.mark.slow
-@given(
-    st.lists(
-        st.fixed_dictionaries(
-            {
-                "id": st.integers(-1, 4),
-                "label": st.sampled_from(["a cat", "A  Cat", "dog", " the dog ", "mouse"]),
-                "bbox_2d": st.lists(
-                    st.integers(-50, 1200) | st.floats(0, 1000), min_size=3, max_size=5
-                ),
-            },
-            optional={
-                "score": st.none() | st.floats(-1, 2) | st.just("0.5"),
-                "evidence": st.sampled_from(["seen", "x"]),
-            },
-        ),
-        max_size=5,
-    )
-)
-def test_a_reply_to_the_letter_is_read_as_the_same_in_a_fence(
-    objects: list[dict[str, Any]],
-) -> None:
-    reply = json.dumps({"objects": objects})
-    readings = []
-    for text in (reply, f"```json\n{reply}\n```"):
-        try:
-            reading = read_boxes(
-                text, format="xyxy_1000", image_size=(640, 480), phrases=["a cat", "the dog"]
-            )
-            readings.append((reading.boxes, reading.notes, reading.unread))
-        except UnreadableReply as error:
-            readings.append(str(error))
-    assert readings[0] == readings[1]
 
 
 def test_a_message_without_text_says_nothing() -> None:

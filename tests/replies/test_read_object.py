@@ -9,18 +9,12 @@ from dataflow_grounding.replies import read_object
 
 FOUND = {
     "the object": ('{"expressions": [{"text": "a cat"}]}', [{"text": "a cat"}]),
-    "fenced": (
-        'Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone.',
-        [{"text": "a cat"}],
-    ),
+    "fenced": ('Sure:\n```json\n{"expressions": [{"text": "a cat"}]}\n```\nDone.', [{"text": "a cat"}]),
     "after thinking": (
         "<think>{'expressions': []}</think>{'expressions': [{'text': 'a cat'}],}",
         [{"text": "a cat"}],
     ),
-    "within another object": (
-        '{"result": {"expressions": [{"text": "a cat"}]}}',
-        [{"text": "a cat"}],
-    ),
+    "within another object": ('{"result": {"expressions": [{"text": "a cat"}]}}', [{"text": "a cat"}]),
     "in a list of one": ('[{"expressions": [{"text": "a cat"}]}]', [{"text": "a cat"}]),
     "the key in other letters": ('{"Expressions": [{"text": "a cat"}]}', [{"text": "a cat"}]),
     "a bare list": ('[{"text": "a cat"}]', [{"text": "a cat"}]),
@@ -34,10 +28,7 @@ FOUND = {
         'Region 1 (2 cats) at [100, 120, 300, 420].\n{"expressions": [{"text": "a cat"}]}',
         [{"text": "a cat"}],
     ),
-    "in tags, with words after them": (
-        '<answer>{"expressions": []}</answer>\nNo corrections were needed.',
-        [],
-    ),
+    "in tags, with words after them": ('<answer>{"expressions": []}</answer>\nNo corrections were needed.', []),
     "a key twice, with the same value": (
         '{"expressions": [{"id": 1, "id": 1}], "expressions": [{"id": 1, "id": 1}]}',
         [{"id": 1}],
@@ -52,7 +43,7 @@ FOUND = {
         '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
         [{"text": 'a “cat”, the "red" one'}],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("reply", "value"), FOUND.values(), ids=FOUND)

@@ -21,9 +21,9 @@ FOLDER = Path(__file__).parents[2].parent / "shared" / "replies"
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     path = FOLDER / name
-    return (
-        [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    )
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 # Recorded replies that were read once and are refused: in none of the forms, or in one that may be
@@ -69,10 +69,7 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
         [(20, 11.25, 200, 112.5), (100, 67.5, 220, 135)],
         "boxes without a label again; the object without a box is noted as dropped",
     ),
-    "h078": (
-        [(10.01, 20.02, 30.03, 40.04)],
-        "a box without a label again; the source's parser wants one before it",
-    ),
+    "h078": ([(10.01, 20.02, 30.03, 40.04)], "a box without a label again; the source's parser wants one before it"),
     "h090": (
         None,
         "one box of four reaches out of the picture by a quarter of its height, which is more than an eighth: the source cuts it off",
@@ -90,10 +87,7 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
         [(100, 100, 500, 500)],
         "corners the wrong way round: the source leaves the box out, ours is turned and noted",
     ),
-    "h134": (
-        None,
-        "boxes that reach out of the picture by more than an eighth are in another scale",
-    ),
+    "h134": (None, "boxes that reach out of the picture by more than an eighth are in another scale"),
     "h147": (None, "the same"),
     "h168": (None, "the same"),
     "h198": (None, "the same"),
@@ -105,7 +99,7 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
     "h118": (None, "boxes of several frames of a video"),
     "h121": (None, "comments with numbers, from a page of documentation"),
     "h171": (None, "two boxes in one object, which differ"),
-}
+}  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not ROWS, reason="the recorded replies are not here")
 
@@ -157,20 +151,19 @@ def test_grid_cells_give_the_fractions_that_their_source_states(row: dict[str, A
 
 
 @pytest.mark.parametrize("row", cases(WITH_BOXES))
-def test_with_its_labels_as_phrases_every_box_of_a_recorded_reply_finds_its_phrase(
+def test_every_box_of_a_recorded_reply_finds_the_phrase_that_is_its_label(
     row: dict[str, Any],
 ) -> None:
     # GLM's names the beer in words, and nothing else would do
     unnamed = "the second bottle of beer from the right on the table"
-    phrases = list(dict.fromkeys(e["label"] or unnamed for e in row["expected"]))
+    labels = [expected["label"] or unnamed for expected in row["expected"]]
+    phrases = list(dict.fromkeys(labels))
     reading = read_boxes(
         row["reply"], format=format_of(row), image_size=size_of(row), phrases=phrases
     )
-
-    expected = {
-        (phrases.index(e["label"] or unnamed) + 1, tuple(e["box_raw"])) for e in row["expected"]
-    }
-    assert {(box.id, box.numbers) for box in reading.boxes} == expected
+    ids = [phrases.index(label) + 1 for label in labels]
+    numbers = [tuple(expected["box_raw"]) for expected in row["expected"]]
+    assert {(box.id, box.numbers) for box in reading.boxes} == {*zip(ids, numbers, strict=True)}
 
 
 @pytest.mark.parametrize("row", cases(WITH_POINTS))

@@ -7,15 +7,11 @@ import json
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes
+from tests.support.reading import read
 
 ONE = '[{"label": "cat", "bbox_2d": [100, 200, 300, 400]}]'
 OTHER = '[{"label": "cat", "bbox_2d": [500, 200, 700, 400]}]'
 ADDRESSED = '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [100, 200, 300, 400]}]}'
-
-
-def read(reply: str, phrases: list[str]) -> Reading:
-    return read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases)
 
 
 @pytest.mark.parametrize(

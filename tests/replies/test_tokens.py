@@ -18,58 +18,18 @@ def ids_and_boxes(reading: Reading) -> list[tuple[int | None, tuple[float, ...]]
     return [(box.id, tuple(round(value) for value in box.bbox)) for box in reading.boxes]
 
 
-BOTH = [
-    (
-        "Qwen-VL",
-        "<ref>cat</ref><box>(10,20),(30,40)</box> and <ref>dog</ref><box>(50,60),(70,80)</box>",
-    ),
-    (
-        "Qwen2-VL",
-        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|>(50,60),(70,80)<|box_end|><|im_end|>",
-    ),
-    (
-        "InternVL",
-        "<ref>cat</ref><box>[[10, 20, 30, 40]]</box>\n<ref>dog</ref><box>[[50, 60, 70, 80]]</box>",
-    ),
-    ("Qwen2-VL without its tags", "cat(10,20),(30,40)\ndog(50,60),(70,80)"),
-    (
-        "Qwen2-VL without its last token",
-        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|><|object_ref_start|>dog<|object_ref_end|><|box_start|>(50,60),(70,80)",
-    ),
-    ("InternVL without its tags", "cat[[10, 20, 30, 40]]\ndog[[50, 60, 70, 80]]"),
-    ("MiniCPM-V", "<ref>cat</ref><box>10 20 30 40</box><ref>dog</ref><box>50 60 70 80</box>"),
-    (
-        "DeepSeek-VL2",
-        "<|ref|>cat<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|><|ref|>dog<|/ref|><|det|>[[50, 60, 70, 80]]<|/det|><｜end▁of▁sentence｜>",
-    ),
-    (
-        "Unlimited-OCR",
-        "<|det|>cat [10, 20, 30, 40]<|/det|>text\n<|det|>dog [50, 60, 70, 80]<|/det|>",
-    ),
-    (
-        "GLM",
-        'Here: <|begin_of_box|>[{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]<|end_of_box|>.',
-    ),
-    (
-        "Isaac",
-        '<point_box mention="cat"> (10,20) (30,40) </point_box> by <point_box mention="dog"> (50,60) (70,80) </point_box>',
-    ),
-    (
-        "Rex-Omni",
-        "<|object_ref_start|>cat<|object_ref_end|><|box_start|><10><20><30><40><|box_end|>, <|object_ref_start|>dog<|object_ref_end|><|box_start|><50><60><70><80><|box_end|>",
-    ),
-    (
-        "MinerU",
-        "<|box_start|>010 020 030 040<|box_end|><|ref_start|>cat<|ref_end|><|box_start|>050 060 070 080<|box_end|><|ref_start|>dog<|ref_end|>",
-    ),
-    (
-        "Seed, in JSON",
-        '[{"category": "cat", "bbox": "<bbox>10 20 30 40</bbox>"}, {"category": "dog", "bbox": "<bbox>50 60 70 80</bbox>"}]',
-    ),
-]
+CAT_TOKENS = "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(10,20),(30,40)<|box_end|>"
+DOG_TOKENS = "<|object_ref_start|>dog<|object_ref_end|><|box_start|>(50,60),(70,80)"
+# forms.jsonl has the forms with all of their tags.
+BOTH = {
+    "with its tags": f"{CAT_TOKENS}{DOG_TOKENS}<|box_end|><|im_end|>",
+    "without its last token": CAT_TOKENS + DOG_TOKENS,
+    "without its tags": "cat(10,20),(30,40)\ndog(50,60),(70,80)",
+    "with words between": "<ref>cat</ref><box>(10,20),(30,40)</box> and <ref>dog</ref><box>(50,60),(70,80)</box>",
+}
 
 
-@pytest.mark.parametrize("reply", [pytest.param(reply, id=family) for family, reply in BOTH])
+@pytest.mark.parametrize("reply", BOTH.values(), ids=BOTH)
 def test_tags_are_read_with_their_labels(reply: str) -> None:
     assert ids_and_boxes(read(reply, phrases=["cat", "dog"])) == [(1, CAT), (2, DOG)]
     assert ids_and_boxes(read(reply, phrases=["dog", "cat"])) == [(2, CAT), (1, DOG)]

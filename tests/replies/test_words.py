@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.replies import Reading, read_boxes
+from tests.support.reading import read
 
 ADDRESSED = '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [100, 200, 300, 400]}]}'
 ANSWERS = [
@@ -18,10 +18,6 @@ ANSWERS = [
     "<|begin_of_box|>[[100, 200, 300, 400]]<|end_of_box|>",
 ]
 BARE = [answer.replace('"label": "cat", ', "") for answer in ANSWERS]  # whose boxes name no phrase
-
-
-def read(reply: str, phrases: list[str], format: str = "xyxy_1000") -> Reading:
-    return read_boxes(reply, format=format, image_size=(1000, 1000), phrases=phrases)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +107,8 @@ def test_a_thing_is_named_whole_or_not_at_all(words: str) -> None:
 def test_a_caption_with_tags_may_not_name_a_phrase_that_has_no_box(reply: str) -> None:
     with pytest.raises(UnreadableReply, match="cat"):
         read(reply, ["the cat", "the dog"])
-    assert [box.id for box in read(reply.replace("cat", "hat"), ["the cat", "the dog"]).boxes] == [
-        2
-    ]
+    [box] = read(reply.replace("cat", "hat"), ["the cat", "the dog"]).boxes
+    assert box.id == 2
 
 
 @pytest.mark.parametrize("name", ["example", "draft", "schema", "before", "wrong"])
@@ -144,14 +139,8 @@ def test_after_an_answer_no_words_may_name_or_point_at_anything(words: str) -> N
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        "The dog is at",
-        "The dog next to the cat is at",
-        "To the left of the cat:",
-        "The cat's bowl:",
-    ],
-)
+    "words", ["The dog is at", "The dog next to the cat is at", "To the left of the cat:", "The cat's bowl:"]
+)  # fmt: skip
 def test_words_before_a_box_without_a_label_may_not_name_another_thing(words: str) -> None:
     for answer in (ANSWERS[2], ANSWERS[4]):
         with pytest.raises(UnreadableReply):
@@ -182,10 +171,10 @@ def test_the_unit_may_be_said_that_was_asked_for() -> None:
         "The box is [x1, y1, x2, y2].", "There is a cat on the left.", "I'm sorry, I can't help with that.", "cat",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("phrases", [["cat"], ["cat", "dog"], ["dog"]])
-def test_prose_and_tables_are_no_form(reply: str, phrases: list[str]) -> None:
-    with pytest.raises(UnreadableReply):
-        read(reply, phrases)
+def test_prose_and_tables_are_no_form(reply: str) -> None:
+    for phrases in (["cat"], ["cat", "dog"], ["dog"]):
+        with pytest.raises(UnreadableReply):
+            read(reply, phrases)
 
 
 NONE = [
@@ -223,13 +212,8 @@ def test_anything_else_without_a_box_is_refused_and_never_none(reply: str) -> No
 
 
 def test_a_sentence_about_one_of_several_phrases_says_nothing_of_the_others() -> None:
-    for reply in (
-        "There is no cat in the image.",
-        "No cat, a dog.",
-        "No cat and a dog.",
-        "It is not in the image.",
-        "No - the cat in the image and the dog",
-    ):
+    one_alone = ["There is no cat in the image.", "No cat, a dog.", "No cat and a dog."]
+    for reply in (*one_alone, "It is not in the image.", "No - the cat in the image and the dog"):
         with pytest.raises(UnreadableReply):
             read(reply, ["cat", "dog"])
     assert read("There is no cat or dog in the image.", ["cat", "dog"]).boxes == []
@@ -240,15 +224,9 @@ def test_a_sentence_about_one_of_several_phrases_says_nothing_of_the_others() ->
 def test_boxes_that_nobody_gave_say_nothing_of_the_picture() -> None:
     things = ("bounding box", "boxes", "coordinates", "bbox", "detections", "annotations")
     verbs = ("provided", "given", "available", "returned", "supplied")
-    for frame in (
-        "No {} {}.",
-        "No {} was {}.",
-        "The {} is not {}.",
-        "No {} {} for cat.",
-        "{} not {}",
-    ):
-        for thing, verb in product(things, verbs):
-            sentence = frame.format(thing, verb)
-            for reply in (sentence, f'{{"answer": "{sentence}"}}', f"<box>{sentence}</box>"):
-                with pytest.raises(UnreadableReply):
-                    read(reply, ["cat"])
+    frames = ("No {} {}.", "No {} was {}.", "The {} is not {}.", "No {} {} for cat.", "{} not {}")
+    for frame, thing, verb in product(frames, things, verbs):
+        sentence = frame.format(thing, verb)
+        for reply in (sentence, f'{{"answer": "{sentence}"}}', f"<box>{sentence}</box>"):
+            with pytest.raises(UnreadableReply):
+                read(reply, ["cat"])

@@ -10,16 +10,23 @@ from dataflow_grounding.tasks import Request
 
 
 class Answering(Serving):
-    """Gives its texts in turn, again and again; boxes are in pixels."""
+    """Gives its texts in turn, again and again, and keeps what was asked; boxes are in pixels
+    unless another format is named.
+    """
 
     model = "answering"
-    box_format = "xyxy_px"
     takes_probes = False
 
-    def __init__(self, *texts: str) -> None:
+    def __init__(self, *texts: str, box_format: str = "xyxy_px") -> None:
         self.texts = texts
-        self.given = 0
+        self.box_format = box_format
+        self.requests: list[Request[Any]] = []
+
+    @property
+    def given(self) -> int:
+        """How many texts it has given."""
+        return len(self.requests)
 
     async def answer(self, request: Request[Any]) -> Reply:
-        self.given += 1
+        self.requests.append(request)
         return Reply(self.texts[(self.given - 1) % len(self.texts)])

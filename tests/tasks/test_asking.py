@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,19 @@ from hypothesis import strategies as st
 from dataflow_grounding import GeminiServing, OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding.tasks.ways_to_ask import objects_of_lines
-from dataflow_grounding.testing import (
-    EchoAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-)
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.answering import Answering
 from tests.support.stand_ins.heeding_model import Heeding
 from tests.support.workplace import Workplace, command
 
 FORMS = ["json", "lines", "lists", "json_lists", "bbox_2d", "box_2d", "bbox"]
 ROW = {"image_path": "square.png", "expressions": ["the red square", "a dog"]}
+CHECKED = {"vlm.box_format": "xyxy_1000", "vlm.check_every": 2}
 URL = "http://127.0.0.1:9/v1"
 BOX = [375, 333, 625, 667]
+SQUARE = {"id": 1, "label": "the red square", "bbox_2d": BOX}
+SQUARES = {**SQUARE, "bbox_2d": [BOX]}
+NO_DOG = {"id": 2, "label": "a dog", "bbox_2d": []}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +43,7 @@ def _picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(workplace: Workplace) -> Workplace:
     workplace.many(4)
-    workplace.settings.update({"vlm.box_format": "xyxy_1000", "vlm.check_every": 2})
+    workplace.settings.update(CHECKED)
     return workplace
 
 
@@ -52,48 +55,69 @@ def boxes_of(place: Workplace) -> list[Any]:
     ]
 
 
-@pytest.mark.slow
-def test_every_form_leaves_the_same_boxes(place: Workplace) -> None:
-    heeding = Heeding()
-    with LoopbackServer(heeding) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
+class Asked:
+    """A run with the usual form, whose boxes and requests are known, and its server."""
+
+    def __init__(self, place: Workplace, server: LoopbackServer) -> None:
+        self.place, self.server = place, server
+        self.of_forms: dict[str, list[ReceivedRequest]] = {}
         done = place.run()
         assert done.code == 0, done
-        usual = boxes_of(place)
-        assert all(any(boxes) for boxes in usual)
-        for name in FORMS:
-            place.results = place.folder / name
-            before, first = server.received, len(server.requests)
-            done = place.run(**{"vlm.asking": name})
-            assert done.code == 0, done
-            assert done.summary["failed"] == 0
-            assert boxes_of(place) == usual, name
-            assert server.received > before
-            if name == "lines":
-                new = server.requests[first:]
-                probes = [request for request in new if "rectangle" in request.text]
-                assert probes
-                assert all("without JSON" in probe.text for probe in probes)
-        before = server.received
-        assert place.run(**{"vlm.asking": name}).code == 0
-        assert server.received == before  # all is stored
+        self.usual = boxes_of(place)
+        self.first = list(server.requests)
+
+    def again(self, asking: Any) -> list[ReceivedRequest]:
+        """Run again with a form, which leaves the same boxes; return what is asked."""
+        before = len(self.server.requests)
+        done = self.place.run(**{"vlm.asking": asking})
+        assert (done.code, done.summary["failed"]) == (0, 0), done
+        assert boxes_of(self.place) == self.usual
+        new = self.server.requests[before:]
+        self.of_forms.setdefault(str(asking), new)
+        return new
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    with LoopbackServer(Heeding()) as server:
+        place = Workplace(tmp_path_factory.mktemp("asked"), server.base_url)
+        place.many(4)
+        place.settings.update(CHECKED)
+        yield Asked(place, server)
 
 
 @pytest.mark.slow
-def test_auto_is_asked_as_before_to_the_last_byte(place: Workplace) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        place.settings["vlm.openai.base_url"] = server.base_url
-        assert place.run().code == 0
-        before = server.received
-        assert place.run(**{"vlm.asking": "auto"}).code == 0
-        assert place.run(**{"vlm.asking": {"reply": "schema"}}).code == 0
-        assert server.received == before
-        # another form asks again for boxes, and for nothing else
-        assert place.run(**{"vlm.asking": "json"}).code == 0
-        new = server.requests[before:]
-        assert {request.task for request in new} == {"phrase_grounding"}
-        assert all("response_format" not in request.settings for request in new)
-        assert all("response_format" in request.settings for request in server.requests[:before])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_leaves_the_same_boxes_and_its_replies_are_stored(
+    asked: Asked, form: str
+) -> None:
+    assert all(any(boxes) for boxes in asked.usual)
+    asked.again(form)
+    assert asked.of_forms[form] or form == "bbox_2d"  # which is json, with the usual key
+    asked.again("auto")
+    assert not asked.again(form)
+
+
+@pytest.mark.slow
+def test_probes_are_asked_in_the_form_too(asked: Asked) -> None:
+    asked.again("lines")
+    probes = [new for new in asked.of_forms["lines"] if "rectangle" in new.text]
+    assert probes
+    assert all("without JSON" in probe.text for probe in probes)
+
+
+@pytest.mark.slow
+def test_auto_is_asked_as_before_to_the_last_byte(asked: Asked) -> None:
+    assert not asked.again("auto")
+    assert not asked.again({"reply": "schema"})
+    assert all("response_format" in request.settings for request in asked.first)
+
+
+@pytest.mark.slow
+def test_another_form_asks_again_for_boxes_and_for_nothing_else(asked: Asked) -> None:
+    new = asked.again({"reply": "json", "key": "rect"})
+    assert {request.task for request in new} == {"phrase_grounding"}
+    assert all("response_format" not in request.settings for request in new)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +132,9 @@ def test_auto_is_asked_as_before_to_the_last_byte(place: Workplace) -> None:
 def test_how_much_a_model_thinks_is_said_in_its_own_fields(
     model: str, level: str, field: dict[str, Any]
 ) -> None:
-    reply = json.dumps({"objects": [{"id": 1, "label": "the red square", "bbox_2d": BOX}]})
-    with LoopbackServer(lambda request: reply) as server:
-        serving = OpenAIServing(
-            server.base_url,
-            model,
-            box_format="xyxy_1000",
-            extra_body={"chat_template_kwargs": {"custom": 1}},
-        )
+    with LoopbackServer(lambda request: {"objects": [SQUARE]}) as server:
+        given = {"chat_template_kwargs": {"custom": 1}}
+        serving = OpenAIServing(server.base_url, model, box_format="xyxy_1000", extra_body=given)
         grounder = PhraseGrounder(serving, check_every=None)
         grounder.with_words(asking={"from": "json", "thinking": level})(ROW)
         grounder(ROW)
@@ -131,31 +150,38 @@ def test_how_much_a_model_thinks_is_said_in_its_own_fields(
 
 
 @pytest.mark.slow
-def test_gemini_is_told_in_its_fields_and_asked_without_a_schema() -> None:
-    pytest.importorskip("google.genai")
-    reply = json.dumps({"objects": [{"id": 1, "label": "the red square", "box_2d": BOX}]})
-    for model, level, config in [
+@pytest.mark.parametrize(
+    ("model", "level", "config"),
+    [
         ("gemini-2.5-flash", "off", {"thinkingBudget": 0}),
         ("gemini-3.1-flash-lite-preview", "off", {"thinkingLevel": "minimal"}),
         ("gemini-3-pro-preview", "low", {"thinkingLevel": "low"}),
-    ]:
-        with LoopbackServer(lambda request: reply) as server:
-            serving = GeminiServing(model, base_url=server.address, api_key="any key")
-            grounder = PhraseGrounder(serving, check_every=None)
-            grounder.with_words(asking={"reply": "json", "thinking": level})(ROW)
-            settings = server.requests[0].settings
-        assert settings["thinkingConfig"] == config, model
-        assert "responseSchema" not in settings
-        assert "responseMimeType" not in settings
+    ],
+)
+def test_gemini_is_told_in_its_fields_and_asked_without_a_schema(
+    model: str, level: str, config: dict[str, Any]
+) -> None:
+    pytest.importorskip("google.genai")
+    square = {"id": 1, "label": "the red square", "box_2d": BOX}
+    with LoopbackServer(lambda request: {"objects": [square]}) as server:
+        serving = GeminiServing(model, base_url=server.address, api_key="any key")
+        grounder = PhraseGrounder(serving, check_every=None)
+        grounder.with_words(asking={"reply": "json", "thinking": level})(ROW)
+        settings = server.requests[0].settings
+    assert settings["thinkingConfig"] == config
+    assert not {"responseSchema", "responseMimeType"} & set(settings)
 
 
-def grounded(server: LoopbackServer, asking: str, *phrases: str) -> list[dict[str, Any]]:
+def saying(*replies: str) -> Answering:
+    """A model that gives these replies in turn, whose boxes are in thousandths."""
+    return Answering(*replies, box_format="xyxy_1000")
+
+
+def grounded(serving: Answering, asking: str, *phrases: str) -> list[dict[str, Any]]:
     """The expressions, where boxes are asked for in a form."""
-    serving = OpenAIServing(server.base_url, "any", box_format="xyxy_1000")
     grounder = PhraseGrounder(serving, check_every=None).with_words(asking=asking)
-    expressions: list[dict[str, Any]] = grounder(
-        {**ROW, "expressions": list(phrases) or ROW["expressions"]}
-    )["expressions"]
+    row = {**ROW, "expressions": list(phrases) or ROW["expressions"]}
+    expressions: list[dict[str, Any]] = grounder(row)["expressions"]
     return expressions
 
 
@@ -177,16 +203,14 @@ def grounded(server: LoopbackServer, asking: str, *phrases: str) -> list[dict[st
     ],
 )
 def test_lines_as_models_write_them(reply: str) -> None:
-    with LoopbackServer(lambda request: reply) as server:
-        square, dog = grounded(server, "lines")
+    square, dog = grounded(saying(reply), "lines")
     assert [box["bbox"] for box in square["instances"]] == [[300, 200, 500, 400]]
     assert (dog["instances"], dog["status"]) == ([], "none")
 
 
 def test_zero_is_a_number_and_several_boxes_are_several_lines() -> None:
     reply = "1. the red square: [0, 0, 10, 10]\n1. the red square: [0, 500, 1000, 1000]"
-    with LoopbackServer(lambda request: f"{reply}\n2. a dog: none") as server:
-        square, _ = grounded(server, "lines")
+    square, _ = grounded(saying(f"{reply}\n2. a dog: none"), "lines")
     first, second = square["instances"]
     assert (first["bbox"][:2], second["bbox"][0]) == ([0, 0], 0)
 
@@ -209,43 +233,28 @@ def test_zero_is_a_number_and_several_boxes_are_several_lines() -> None:
     ],
 )
 def test_a_line_that_is_not_as_asked_is_no_answer_and_asked_again(reply: str) -> None:
-    good = "1. the red square: [375, 333, 625, 667]\n2. a dog: none"
-
-    def answer(request: ReceivedRequest) -> str:
-        return good if request.index else reply
-
-    with LoopbackServer(answer) as server:
-        square, _ = grounded(server, "lines")
-        again = server.requests[1].text
+    serving = saying(reply, "1. the red square: [375, 333, 625, 667]\n2. a dog: none")
+    square, _ = grounded(serving, "lines")
     assert square["instances"][0]["bbox"] == [300, 200, 500, 400]
-    assert again.endswith("Reply with these lines alone.")
-
-
-SQUARE = {"id": 1, "label": "the red square", "bbox_2d": [BOX]}
+    assert serving.requests[1].text.endswith("Reply with these lines alone.")
 
 
 @pytest.mark.parametrize(
     ("objects", "requests", "found"),
     [
-        ([SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}], 1, ["grounded", "none"]),
-        ([SQUARE, {"label": "dog", "bbox_2d": None}], 1, ["grounded", "none"]),
+        ([SQUARES, NO_DOG], 1, ["grounded", "none"]),
+        ([SQUARES, {"label": "dog", "bbox_2d": None}], 1, ["grounded", "none"]),
         ([], 1, ["none", "none"]),
         # what is left out isn't there in no other form
-        ([SQUARE], 2, ["grounded", "none"]),
+        ([SQUARES], 2, ["grounded", "none"]),
     ],
 )
 def test_a_phrase_that_lists_leave_out_is_asked_for_again(
     objects: Any, requests: int, found: list[str]
 ) -> None:
-    good = [SQUARE, {"id": 2, "label": "a dog", "bbox_2d": []}]
-
-    def answer(request: ReceivedRequest) -> Any:
-        return {"objects": good if request.index else objects}
-
-    with LoopbackServer(answer) as server:
-        expressions = grounded(server, "lists")
-        assert server.count() == requests
-    assert [one["status"] for one in expressions] == found
+    serving = saying(*(json.dumps({"objects": each}) for each in (objects, [SQUARES, NO_DOG])))
+    assert [one["status"] for one in grounded(serving, "lists")] == found
+    assert serving.given == requests
 
 
 @pytest.mark.slow
@@ -263,8 +272,8 @@ def test_a_label_that_names_the_key_stays_a_label() -> None:
         {"id": 2, "label": "the red square", "bbox": BOX, "score": None},
         {"id": 1, "label": "bbox", "bbox": [0, 0, 100, 100], "score": None},
     ]
-    with LoopbackServer(lambda request: {"objects": boxes}) as server:
-        first, second = grounded(server, "bbox", "bbox", "the red square")
+    serving = saying(json.dumps({"objects": boxes}))
+    first, second = grounded(serving, "bbox", "bbox", "the red square")
     assert first["instances"][0]["bbox"][:2] == [0, 0]
     assert second["instances"][0]["bbox"] == [300, 200, 500, 400]
 
@@ -312,15 +321,7 @@ def test_a_model_that_writes_other_boxes_in_a_form_is_noticed(place: Workplace) 
             reply = super().__call__(request)
             if not isinstance(reply, str) or reply.startswith("{"):
                 return reply
-            lines = []
-            for line in reply.splitlines():
-                label, _, numbers = line.rpartition(": ")
-                if numbers == "none":
-                    lines.append(line)
-                    continue
-                x1, y1, x2, y2 = json.loads(numbers)
-                lines.append(f"{label}: {[y1, x1, y2, x2]}")
-            return "\n".join(lines)
+            return re.sub(r"\[(.+), (.+), (.+), (.+)\]", r"[\2, \1, \4, \3]", reply)
 
     with LoopbackServer(Turned()) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
@@ -331,11 +332,10 @@ def test_a_model_that_writes_other_boxes_in_a_form_is_noticed(place: Workplace) 
 
 
 def test_estimate_reckons_with_a_form(place: Workplace) -> None:
-    place.settings["vlm.openai.base_url"] = URL
     counts = []
     for form in ("auto", "lines"):
-        spec = str(place.spec(**{"vlm.asking": form}))
-        done = command(["estimate", "-e", spec, "--json"])
+        spec = place.spec(**{"vlm.asking": form, "vlm.openai.base_url": URL})
+        done = command(["estimate", "-e", str(spec), "--json"])
         assert done.code == 0, done
         counts.append(done.summary["requests"])
     assert counts[0] == counts[1]

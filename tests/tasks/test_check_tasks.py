@@ -14,7 +14,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.images.sheet import CropSheet
 from dataflow_grounding.tasks import Request, box_check, missing_boxes
-from dataflow_grounding.tasks.checks import FITS, BoxVerdict, DrawnBox, Presence
+from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Checked, DrawnBox, Presence
 from tests.support.json_values import any_json
 
 PIXELS = find_box_format("xyxy_px", "")
@@ -24,6 +24,11 @@ BOXES = [DrawnBox("a dog", (10, 20, 110, 220)), DrawnBox("a dog", (300, 40, 310,
 
 def reply_of(phrases: Any, boxes: Any) -> str:
     return json.dumps({"phrases": phrases, "boxes": boxes})
+
+
+def checked(image: Image, phrases: Any, boxes: Any) -> Checked:
+    """What is read of a reply about PHRASES and BOXES."""
+    return box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(phrases, boxes))[0]
 
 
 THERE = [{"id": 1, "there": True, "count": 2}, {"id": 2, "there": False, "count": 0}]
@@ -83,7 +88,7 @@ def test_what_was_not_asked_for_is_no_answer(
     image: Image, phrases: Any, boxes: Any, complaint: str
 ) -> None:
     with pytest.raises(UnreadableReply, match=complaint):
-        box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(phrases, boxes))
+        checked(image, phrases, boxes)
 
 
 def test_an_answer_that_contradicts_itself_is_none(image: Image) -> None:
@@ -99,9 +104,9 @@ def test_an_answer_that_contradicts_itself_is_none(image: Image) -> None:
 def test_a_full_stop_behind_a_word_is_no_other_word(image: Image) -> None:
     boxes = [{"id": 1, "verdict": "Right."}, {"id": 2, "verdict": " other. "}]
     said = [{"id": 1, "there": "Yes."}, {"id": 2, "there": "no.", "count": 0}]
-    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(said, boxes))
-    assert [verdict.fit for verdict in checked.verdicts] == ["right", "other"]
-    assert [presence.there for presence in checked.presences] == [True, False]
+    read = checked(image, said, boxes)
+    assert [verdict.fit for verdict in read.verdicts] == ["right", "other"]
+    assert [presence.there for presence in read.presences] == [True, False]
 
 
 def test_one_unknown_word_among_answers_leaves_the_others(image: Image) -> None:
@@ -127,12 +132,10 @@ def test_an_answer_that_lacks_is_no_unknown_word(image: Image, lacking: dict[str
 
 def test_a_judge_may_not_know(image: Image) -> None:
     boxes = [{"id": 1, "verdict": None}, {"id": 2, "verdict": "nothing", "reason": "x" * 999}]
-    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, boxes))
-    assert checked.verdicts[0].fit is None
-    assert len(checked.verdicts[1].reason) == 200
+    first, second = checked(image, THERE, boxes).verdicts
+    assert (first.fit, len(second.reason)) == (None, 200)
 
 
-@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     "reason",
     [
@@ -145,11 +148,12 @@ def test_a_judge_may_not_know(image: Image) -> None:
         "无法查看图片",
     ],
 )
-def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, fit: str, reason: str) -> None:
+def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, reason: str) -> None:
     """A refusal is never "none" (docs/replies.md): it would cost the box."""
-    said = [{"id": 1, "verdict": fit, "reason": reason}, RIGHT[1]]
-    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, said))
-    assert checked.verdicts == [BoxVerdict(None, reason), BoxVerdict("loose", "")]
+    for fit in FITS:
+        said = [{"id": 1, "verdict": fit, "reason": reason}, RIGHT[1]]
+        verdicts = checked(image, THERE, said).verdicts
+        assert verdicts == [BoxVerdict(None, reason), BoxVerdict("loose", "")]
 
 
 @pytest.mark.parametrize(
@@ -167,8 +171,7 @@ def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, fit: str, rea
 )
 def test_a_verdict_with_a_reason_that_fits_stays(image: Image, reason: str) -> None:
     said = [{"id": 1, "verdict": "nothing", "reason": reason}, RIGHT[1]]
-    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, said))
-    assert checked.verdicts[0].fit == "nothing"
+    assert checked(image, THERE, said).verdicts[0].fit == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -190,8 +193,7 @@ def test_a_box_is_not_right_for_a_reason_that_denies_its_thing(
 ) -> None:
     """As with "there" and a count of 0, an answer that contradicts itself tells nothing."""
     said = [{"id": 1, "verdict": "right", "reason": reason}, RIGHT[1]]
-    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, said))
-    assert checked.verdicts[0] == BoxVerdict(fit, reason)
+    assert checked(image, THERE, said).verdicts[0] == BoxVerdict(fit, reason)
 
 
 @pytest.mark.parametrize(

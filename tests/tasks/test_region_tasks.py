@@ -80,22 +80,10 @@ DESCRIBED = [Described("car", "red", "a car"), Described("", "", "x")]
 READ: list[tuple[str, str, Any]] = [
     ("region_expression", f'{{"regions": [{ONE}, {TWO}]}}', DESCRIBED),
     ("region_expression", f"```json\n[{TWO}, {ONE}]\n```", DESCRIBED),
-    (
-        "region_expression",
-        f'Sure!\n{{"regions": [{ONE}, {TWO}, {{"id": 3, "description": "y"}}, {ONE}]}}',
-        DESCRIBED,
-    ),
+    ("region_expression", f'Sure!\n{{"regions": [{ONE}, {TWO}, {{"id": 3, "description": "y"}}, {ONE}]}}', DESCRIBED),
     ("image_caption", '{"caption": " A  car.\\n"}', "A car."),
-    (
-        "grounding_expression",
-        '{"expressions": [{"text": "it", "region_ids": 2}]}',
-        [Merged("it", [1])],
-    ),
-    (
-        "grounding_expression",
-        '[{"text": "it", "region_ids": ["1", 2.0, 1, 7]}]',
-        [Merged("it", [0, 1])],
-    ),
+    ("grounding_expression", '{"expressions": [{"text": "it", "region_ids": 2}]}', [Merged("it", [1])]),
+    ("grounding_expression", '[{"text": "it", "region_ids": ["1", 2.0, 1, 7]}]', [Merged("it", [0, 1])]),
     (
         "double_check",
         '{"checks": [{"id": 2, "matches": "no", "region_ids": [2], "text": " the  bus", "reason": "r"},'
@@ -118,7 +106,7 @@ READ: list[tuple[str, str, Any]] = [
         ' {"text": "that", "region_id": 2}]}',
         [Merged("it", [0, 1]), Merged("that", [1])],
     ),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("task", "reply", "expected"), READ)
@@ -242,16 +230,10 @@ def test_what_can_not_be_read_says_what_is_wrong(
         ("region_expression", f'{{"regions": [{ONE}, {{"id": 2, "descr'),
         ("region_expression", f'{{"regions": [{ONE}, {{"id": 2, "description": "the re'),
         ("image_caption", '{"caption": "A red car on the le'),
-        (
-            "grounding_expression",
-            '{"expressions": [{"text": "it", "region_ids": [1]}, {"text": "the',
-        ),
-        (
-            "double_check",
-            '{"checks": [{"id": 1, "matches": true, "region_ids": [1]}, {"id": 2, "ma',
-        ),
+        ("grounding_expression", '{"expressions": [{"text": "it", "region_ids": [1]}, {"text": "the'),
+        ("double_check", '{"checks": [{"id": 1, "matches": true, "region_ids": [1]}, {"id": 2, "ma'),
     ],
-)
+)  # fmt: skip
 def test_the_rest_of_a_reply_that_is_cut_off_is_not_taken_for_none(
     image: Image, task: str, reply: str
 ) -> None:

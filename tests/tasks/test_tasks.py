@@ -156,18 +156,10 @@ EXTRACTIONS: list[tuple[str, Any, list[tuple[str, str | None]]]] = [
         [("a dog", None), ("a cat", None)],
     ),
     ("blanks", {"expressions": [{"text": " a dog\n", "noun_chunk": " dog "}]}, [("a dog", "dog")]),
-    (
-        "odd noun chunks",
-        {"expressions": [{"text": "a", "noun_chunk": n} for n in (None, "", 5)]},
-        [("a", None)] * 3,
-    ),
-    (
-        "one without text",
-        {"expressions": [{"text": ""}, {}, None, 5, {"text": "a"}]},
-        [("a", None)],
-    ),
+    ("odd noun chunks", {"expressions": [{"text": "a", "noun_chunk": n} for n in (None, "", 5)]}, [("a", None)] * 3),
+    ("one without text", {"expressions": [{"text": ""}, {}, None, 5, {"text": "a"}]}, [("a", None)]),
     ("none", {"cleaned_caption": "a capton", "expressions": []}, []),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from dataflow_grounding import (
     CaptionGenerator,
     ExpressionExtractor,
     NegativePhraser,
-    OpenAIServing,
     Operator,
     PhraseGrounder,
 )
@@ -25,51 +24,58 @@ from dataflow_grounding.tasks.prompts import prompt_names
 from dataflow_grounding.tasks.wording import Wording, ejected
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.answering import Answering
 from tests.support.workplace import Workplace, command
 
 GUIDANCE = "Write Chinese. Use the terms forklift, pallet jack."
 
 
-@pytest.fixture
-def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
-    workplace.settings["vlm.openai.base_url"] = server.base_url
-    workplace.many(3)
-    return workplace
+class Ran:
+    """A run in the library's own words, and its server."""
+
+    def __init__(self, place: Workplace, server: LoopbackServer) -> None:
+        self.place, self.server = place, server
+        place.many(3)
+        assert place.run().code == 0
+
+    def again(self, **settings: Any) -> list[ReceivedRequest]:
+        """Run again with these settings; return what is asked."""
+        before = len(self.server.requests)
+        done = self.place.run(**settings)
+        assert done.code == 0, done
+        return self.server.requests[before:]
 
 
-def asked(server: LoopbackServer, task: str) -> list[ReceivedRequest]:
-    return [request for request in server.requests if request.task == task]
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    with LoopbackServer() as server:
+        yield Ran(Workplace(tmp_path_factory.mktemp("wording"), server.base_url), server)
 
 
-def test_prompts_as_written_out_ask_the_same_questions(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    assert place.run().code == 0
-    before = server.received
-    folder = place.folder / "prompts"
+def of_task(requests: Iterable[ReceivedRequest], task: str) -> list[ReceivedRequest]:
+    return [request for request in requests if request.task == task]
+
+
+@pytest.mark.slow
+def test_prompts_as_written_out_ask_the_same_questions(ran: Ran) -> None:
+    folder = ran.place.folder / "prompts"
     done = command(["prompts", "eject", str(folder)])
     assert done.code == 0, done
-    names = {path.stem for path in folder.iterdir()}
-    assert names == set(prompt_names())
-    assert place.run(**{"prompts.dir": str(folder)}).code == 0
-    assert server.received == before
+    assert {path.stem for path in folder.iterdir()} == set(prompt_names())
+    assert ran.again(**{"prompts.dir": str(folder)}) == []
 
 
-def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    assert place.run().code == 0
-    folder = place.folder / "prompts"
+@pytest.mark.slow
+def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(ran: Ran) -> None:
+    folder = ran.place.folder / "own"
     assert command(["prompts", "eject", str(folder), "phrase_grounding"]).code == 0
     prompt = folder / "phrase_grounding.txt"
     text = prompt.read_text().replace("Task: find", "Task: look closely, and find")
     # the data need not come last
     prompt.write_text(text.replace("\n<input>", "") + "\n<input>\nThat is all.")
     (folder / "system.txt").write_text("You are a warehouse inspector.\n")
-    settings = {"prompts.dir": "prompts"}  # next to the spec
-    before = len(server.requests)
-    assert place.run(**settings).code == 0
-    new = server.requests[before:]
+    settings = {"prompts.dir": "own"}  # next to the spec
+    new = ran.again(**settings)
     assert {request.system for request in new} == {"You are a warehouse inspector."}
     new = [request for request in new if request.task == "phrase_grounding"]
     assert len(new) == 3
@@ -77,23 +83,18 @@ def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
         assert request.text.startswith("Task: look closely, and find the boxes")
         assert request.text.endswith("</input>\n\nThat is all.")
         assert "{" not in request.text.partition("Reply:")[0]  # the placeholders are filled
-    assert place.run(**settings).summary["already_complete"]
+    assert ran.place.run(**settings).summary["already_complete"]
 
 
-def test_guidance_is_in_every_question_and_part_of_its_key(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    assert place.run(**{"workflow.guidance": GUIDANCE}).code == 0
-    questions = [request for request in server.requests if request.task]
+@pytest.mark.slow
+def test_guidance_is_in_every_question_and_part_of_its_key(ran: Ran) -> None:
+    questions = ran.again(**{"workflow.guidance": GUIDANCE})
     assert len(questions) == 6
     for request in questions:
         instructions, _, _ = request.text.partition("<input>")
         assert instructions.rstrip().endswith(GUIDANCE)
-    before = server.received
-    assert place.run(**{"workflow.guidance": "Write English."}).code == 0
-    assert server.received == before + 6
-    assert place.run(**{"workflow.guidance": GUIDANCE}).code == 0
-    assert server.received == before + 6  # what was paid for is kept
+    assert len(ran.again(**{"workflow.guidance": "Write English."})) == 6
+    assert ran.again(**{"workflow.guidance": GUIDANCE}) == []  # what was paid for is kept
 
 
 def test_checks_of_the_endpoint_are_put_in_the_same_words(workplace: Workplace) -> None:
@@ -103,9 +104,9 @@ def test_checks_of_the_endpoint_are_put_in_the_same_words(workplace: Workplace) 
         settings = {"vlm.check_every": 1, "vlm.box_format": "xyxy_1000"}
         done = workplace.run(**settings, **{"workflow.guidance": GUIDANCE})
         assert done.code == 0, done
-        boxes = asked(server, "phrase_grounding")
-        assert len(boxes) > 3
-        assert all(GUIDANCE in request.text for request in boxes)
+        boxes = of_task(server.requests, "phrase_grounding")
+    assert len(boxes) > 3
+    assert all(GUIDANCE in request.text for request in boxes)
 
 
 CLASSES = {
@@ -115,21 +116,20 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 def test_definitions_are_data_of_the_questions_whose_words_they_define(
-    place: Workplace, server: LoopbackServer, tmp_path: Path
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = place.run(
-        **{"data.classes": CLASSES, "data.glossary": {"lorry": "also a pickup", "cat": "no toys"}}
-    )
-    assert done.code == 0, done
-    [first, *_] = asked(server, "phrase_grounding")
+    monkeypatch.setattr(ran.place, "results", tmp_path / "results")
+    glossary = {"lorry": "also a pickup", "cat": "no toys"}
+    [first, *_] = ran.again(**{"data.classes": CLASSES, "data.glossary": glossary})
     assert first.input["definitions"] == {
         "lorry": "also a pickup",
         "a man": "people, not on posters",
         "a woman": "people, not on posters",
     }
     assert '"definitions"' in first.text.partition("<input>")[0]
-    [record, *_] = map(json.loads, (place.results / "annotations.jsonl").open())
+    [record, *_] = ran.place.annotations()
     found = [(phrase["text"], phrase["class"]) for phrase in record["expressions"]]
     assert found == [
         ("a man", "person"),
@@ -138,10 +138,15 @@ def test_definitions_are_data_of_the_questions_whose_words_they_define(
         ("dog", "dog"),
     ]
     out = tmp_path / "yolo"
-    done = command(["export", str(place.results), "--format", "yolo", "-o", str(out)])
+    done = command(["export", str(ran.place.results), "--format", "yolo", "-o", str(out)])
     assert done.code == 0, done
     names = [line.split(": ")[1] for line in (out / "data.yaml").read_text().splitlines()[-3:]]
     assert [name.strip("'\"") for name in names] == ["person", "vehicle", "dog"]
+
+
+@pytest.fixture
+def row(workplace: Workplace) -> dict[str, Any]:
+    return {"image_path": str(workplace.folder / workplace.picture()), "caption": "A cup."}
 
 
 @pytest.mark.parametrize(
@@ -157,13 +162,12 @@ def test_definitions_are_data_of_the_questions_whose_words_they_define(
     ],
 )
 def test_a_term_is_defined_where_it_stands_as_words(
-    workplace: Workplace, server: LoopbackServer, term: str, caption: str, is_defined: bool
+    row: dict[str, Any], term: str, caption: str, is_defined: bool
 ) -> None:
-    path = workplace.folder / workplace.picture()
-    extractor = ExpressionExtractor(OpenAIServing(server.base_url, "loopback"))
-    worded = extractor.with_words(definitions={term: "what it is"})
-    worded({"image_path": str(path), "caption": caption})
-    [request] = asked(server, "expression_extraction")
+    serving = Answering('{"cleaned_caption": "x", "expressions": []}')
+    worded = ExpressionExtractor(serving).with_words(definitions={term: "what it is"})
+    worded({**row, "caption": caption})
+    [request] = serving.requests
     assert ("definitions" in request.input) is is_defined
 
 
@@ -200,66 +204,75 @@ def test_a_prompt_without_the_form_of_its_reply_is_refused(name: str) -> None:
     Wording(prompts={name: ejected(name).replace('":', '" :')})
 
 
-def test_files_that_are_no_prompts_are_refused(place: Workplace, server: LoopbackServer) -> None:
-    folder = place.folder / "prompts"
+def refusal(workplace: Workplace, **settings: Any) -> str:
+    """Why a run with these settings is refused before it asks anything."""
+    workplace.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
+    done = workplace.run(**settings)
+    assert done.code == 2, done
+    return done.err
+
+
+def test_files_that_are_no_prompts_are_refused(workplace: Workplace) -> None:
+    workplace.many(1)
+    folder = workplace.folder / "prompts"
+    settings = {"prompts.dir": str(folder)}
+    assert "can't read the prompts in" in refusal(workplace, **settings)
     folder.mkdir()
     wrong = folder / "phrase_groundin.txt"
     wrong.write_text("x")
-    done = place.run(**{"prompts.dir": str(folder)})
-    assert done.code == 2
-    assert "did you mean phrase_grounding?" in done.err
+    assert "did you mean phrase_grounding?" in refusal(workplace, **settings)
     wrong.unlink()
     path = folder / "phrase_grounding.txt"
     path.write_text(ejected("phrase_grounding").replace("<input>", ""))
-    for done in (
-        place.run(**{"prompts.dir": str(folder)}),
-        command(["check", "-e", str(place.spec(**{"prompts.dir": str(folder)}))]),
-    ):
-        assert done.code == 2, done
-        [line] = (done.err or done.out).strip().splitlines()
-        assert f"{path}: the prompt phrase_grounding lacks <input>" in line
+    [line] = refusal(workplace, **settings).strip().splitlines()
+    assert f"{path}: the prompt phrase_grounding lacks <input>" in line
+    checked = command(["check", "-e", str(workplace.spec(**settings))])
+    [line] = (checked.err or checked.out).strip().splitlines()
+    assert f"{path}: the prompt phrase_grounding lacks <input>" in line
     path.unlink()
     (folder / "system.txt").write_bytes(b"\xff\xfe\x00a")
-    done = place.run(**{"prompts.dir": str(folder)})
-    assert done.code == 2
-    assert "system.txt: it is not UTF-8" in done.err
-    done = place.run(**{"prompts.dir": str(folder / "nothing")})
-    assert done.code == 2
-    assert "can't read the prompts in" in done.err
-    done = place.run(**{"workflow.guidance": "put it in <input>"})
-    assert done.code == 2
-    assert "guidance can't hold <input>" in done.err
-    assert server.received == 0
+    assert "system.txt: it is not UTF-8" in refusal(workplace, **settings)
 
 
-def test_operators_take_words_of_their_own(
-    server: LoopbackServer, tmp_path: Path, workplace: Workplace
-) -> None:
-    workplace.picture()
-    row: dict[str, Any] = {"image_path": str(workplace.folder / "a.jpg"), "caption": "A cup."}
-    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+def test_guidance_with_the_place_of_the_data_is_refused(workplace: Workplace) -> None:
+    workplace.many(1)
+    told = refusal(workplace, **{"workflow.guidance": "put it in <input>"})
+    assert "guidance can't hold <input>" in told
+
+
+def test_operators_take_words_of_their_own(row: dict[str, Any]) -> None:
+    serving = Answering('{"caption": "A cup."}')
     captioner = CaptionGenerator(serving)
     own = ejected("image_caption").replace("Task: write", "Task: in one word, write")
     captioner.with_words(prompt=own)(row)
     captioner(row)
-    texts = [request.text for request in asked(server, "image_caption")]
-    assert texts[0].startswith("Task: in one word, write")
-    assert texts[1].startswith("Task: write")
+    first, second = (request.text for request in serving.requests)
+    assert first.startswith("Task: in one word, write")
+    assert second.startswith("Task: write")
+
+
+def test_words_of_an_operator_are_added_to_one_another(row: dict[str, Any]) -> None:
+    serving = Answering('{"objects": []}')
     grounder = PhraseGrounder(serving, check_every=None).with_words(guidance=GUIDANCE)
     grounder.with_words(definitions={"cup": "no mugs"})({**row, "expressions": ["the cup"]})
-    [request] = asked(server, "phrase_grounding")
+    [request] = serving.requests
     assert GUIDANCE in request.text
     assert request.input["definitions"] == {"cup": "no mugs"}
+
+
+def test_words_for_a_prompt_that_an_operator_does_not_ask_are_refused() -> None:
     with pytest.raises(SpecError, match="asks negative_phrases and phrase_grounding: name"):
-        NegativePhraser(serving).with_words(prompt="x")
+        NegativePhraser(Answering()).with_words(prompt="x")
     with pytest.raises(SpecError, match="did you mean phrase_grounding"):
-        BoxVerifier(serving).with_words(prompts={"phrase_groundings": "x"})
+        BoxVerifier(Answering()).with_words(prompts={"phrase_groundings": "x"})
 
 
 def test_words_of_an_operator_go_before_those_of_the_spec(
-    place: Workplace, server: LoopbackServer
+    workplace: Workplace, server: LoopbackServer
 ) -> None:
-    (place.folder / "worded.py").write_text(
+    workplace.many(1)
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    (workplace.folder / "worded.py").write_text(
         "from dataflow_grounding import Pipeline, PhraseLister, PhraseGrounder\n"
         "class Mine(Pipeline):\n"
         "    name = 'mine'\n"
@@ -271,16 +284,15 @@ def test_words_of_an_operator_go_before_those_of_the_spec(
         "        self.lister.run(self.storage.step())\n"
         "        self.grounder.run(self.storage.step())\n"
     )
-    spec = json.loads(place.spec(**{"workflow.guidance": "The spec's."}).read_text())
+    spec = json.loads(workplace.spec(**{"workflow.guidance": "The spec's."}).read_text())
     block = spec.pop("image_grounding")
-    spec |= {"autolabel_type": "worded:Mine", "mine": block}
-    path = place.folder / "own.yaml"
-    path.write_text(json.dumps(spec))
+    path = workplace.folder / "own.yaml"
+    path.write_text(json.dumps({**spec, "autolabel_type": "worded:Mine", "mine": block}))
     done = command(["generate", "-e", str(path), "--json", "--no-progress", "--no-report"])
     assert done.code == 0, done
-    boxes = asked(server, "phrase_grounding")
-    assert boxes
-    assert all("Mine." in request.text and "spec's" not in request.text for request in boxes)
+    [request] = of_task(server.requests, "phrase_grounding")
+    assert "Mine." in request.text
+    assert "spec's" not in request.text
 
 
 def test_a_serving_that_reads_no_words_is_told_of(workplace: Workplace) -> None:
@@ -329,12 +341,16 @@ def test_prompts_written_out_never_replace_changed_ones(tmp_path: Path) -> None:
 
 
 def test_a_spec_says_how_many_phrases_are_asked_for_at_once(
-    place: Workplace, server: LoopbackServer
+    workplace: Workplace, server: LoopbackServer
 ) -> None:
-    place.rows([{"image_path": "a.jpg"}])
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg"}])
     settings = {"data.classes": list("abcde"), "workflow.phrases_per_request": 2}
-    estimated = command(["estimate", "-e", str(place.spec(**settings)), "--json"]).summary
-    assert place.run(**settings).code == 0
-    counts = [len(request.input["phrases"]) for request in asked(server, "phrase_grounding")]
+    estimated = command(["estimate", "-e", str(workplace.spec(**settings)), "--json"]).summary
+    assert workplace.run(**settings).code == 0
+    counts = [
+        len(request.input["phrases"]) for request in of_task(server.requests, "phrase_grounding")
+    ]
     assert sorted(counts) == [1, 2, 2]
     assert estimated["requests"] == 3

@@ -1,6 +1,6 @@
 """A writer of replies: made-up items in every form that models write boxes in.
 
-    from tests.support.reply_forms import FORMS, draw_items, write
+    from benchmarks.reply_forms import FORMS, draw_items, write
 
     items = draw_items(FORMS["PaliGemma"], random.Random(0))
     reply = write(FORMS["PaliGemma"], items)

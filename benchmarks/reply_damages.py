@@ -16,12 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.replies import Reading, read_boxes
-from dataflow_grounding.replies.box_reader import to_reading
-from dataflow_grounding.replies.reader import parse_reply
-from tests.support.reply_forms import (
+from benchmarks.reply_forms import (
     FORMS,
     GRAMMAR,
     SIZE,
@@ -34,6 +29,11 @@ from tests.support.reply_forms import (
     truth_of,
     write,
 )
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.box_reader import to_reading
+from dataflow_grounding.replies.reader import parse_reply
 
 UNTELLABLE = {
     "underscored": "nothing follows its last number, which may be cut to another one",
