@@ -19,29 +19,22 @@ def found(reading: Reading) -> list[tuple[str | None, tuple[float, ...]]]:
     return [(box.label, box.bbox) for box in reading.boxes]
 
 
+# forms.jsonl has further ones.
 WAYS = {
     "an object with a list": '{"objects": [{"label": "cat", "bbox_2d": [10,20,30,40]}, {"label": "dog", "bbox_2d": [50,60,70,80]}]}',
-    "a bare list": '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]',
-    "an object a line": '{"label": "cat", "box": [10,20,30,40]}\n{"label": "dog", "box": [50,60,70,80]}',
-    "objects joined by commas": '{"label": "cat", "box": [10,20,30,40]}, {"label": "dog", "box": [50,60,70,80]}',
-    "fenced": 'Sure!\n```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```',
     "polite words after it": '```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]\n```\nLet me know if you need anything else.',
     "a list without its end": '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}',
     "trailing commas": '[{"label": "cat", "bbox": [10,20,30,40],}, {"label": "dog", "bbox": [50,60,70,80],},]',
     "no comma between objects": '[{"label": "cat", "bbox": [10,20,30,40]} {"label": "dog", "bbox": [50,60,70,80]}]',
     "Python literals": "[{'label': 'cat', 'bbox': (10, 20, 30, 40), 'score': None}, {'label': 'dog', 'bbox': (50, 60, 70, 80)}]",
-    "bare keys, leading zeros": '[{label: "cat", bbox: [10,20,30,40]}, {label: "dog", bbox: [050,060,070,080]}]',
     "comments": '[ // found\n{"label": "cat", /* box */ "bbox": [10,20,30,40]}, # box\n{"label": "dog", "bbox": [50,60,70,80]}]',
     # google-cloud generative-ai, intro_agentic_vision.ipynb
     "all of it a comment": '# [{box_2d: [10, 20, 30, 40], label: "cat"},\n#  {box_2d: [50, 60, 70, 80], label: "dog"}]',
-    "numbers as strings": '[{"label": "cat", "bbox": ["10","20","30","40"]}, {"label": "dog", "bbox": "50, 60, 70, 80"}]',
     "nested lists": '[{"label": "cat", "bbox": [[10,20],[30,40]]}, {"label": "dog", "bbox": [[50,60,70,80]]}]',
     # Qwen3-VL, recorded as h098
     "the braces between left out": '{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,60,70,80]}',
     "a brace twice": '[{{"label": "cat", "bbox": [10,20,30,40]},{"label": "dog", "bbox": [50,60,70,80]}]',
-    "lists side by side": '{"bboxes": [[10,20,30,40],[50,60,70,80]], "labels": ["cat", "dog"]}',
     "no commas between numbers": '[{"label": "cat", "bbox": [10 20 30 40]}, {"label": "dog", "bbox": [50 60 70 80]}]',
-    "rows": '[["cat", 10, 20, 30, 40], ["dog", 50, 60, 70, 80]]',
     "named corners": '[{"label":"cat","xmin":10,"xmax":30,"ymin":20,"ymax":40},{"label":"dog","bbox":{"x1":50,"y1":60,"x2":70,"y2":80}}]',
     "named sizes and corner pairs": '[{"label":"cat","x":10,"y":20,"width":20,"height":20},{"label":"dog","left":50,"top":60,"right":70,"bottom":80}]',
     "JSON in a string": '{"name": "mark", "arguments": "{\\"objects\\": [{\\"label\\": \\"cat\\", \\"bbox\\": [10,20,30,40]}, {\\"label\\": \\"dog\\", \\"bbox\\": [50,60,70,80]}]}"}',
@@ -51,7 +44,6 @@ WAYS = {
     "brackets too many": '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]}\n]}\n',
     "a fenced brace too many": '```json\n[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,80]}]}\n```',
     "closed too early": '{"objects": [{"label": "cat", "bbox": [10,20,30,40]}\n]\n}, {"label": "dog", "bbox": [50,60,70,80]}]}',
-    "full-width punctuation": '｛"objects"：［｛“label”：“cat”，“bbox”：［10，20，30，40］｝，｛“label”：“dog”，“bbox”：［50，60，70，80］｝］｝',
 }
 
 

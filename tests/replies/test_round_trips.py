@@ -1,10 +1,10 @@
 """Replies in every form that models write boxes in: whole, they are read to the last box; damaged, they
 never have a box that nobody stated, and say which phrase has lost one.
 
-`forms.jsonl` has made-up replies, whose boxes were told by a formula and not by the package, and what
-was made of them by damage: what of each still counts was looked at once, and stays. Whoever mends a
-reader may read a refused one. `benchmarks/reply_forms.py` and `reply_damages.py` wrote them;
-`python -m benchmarks.damaged_replies` reads a hundred thousand of their kind.
+`forms.jsonl` has made-up replies of `benchmarks/reply_forms.py`, which tells their boxes by a formula
+and not by the package, and what the damages of `benchmarks/reply_damages.py` made of some. What is
+read of each was right by these two when it was written down. Whoever mends a reader may read a
+refused one: then its row changes. `python -m benchmarks.damaged_replies` reads a hundred thousand.
 """
 
 from __future__ import annotations
