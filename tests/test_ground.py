@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import json
 import pickle
 import threading
 import traceback
@@ -40,39 +41,45 @@ OBJECTS = {
 }
 
 
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "warehouse.png"
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("warehouse") / "warehouse.png"
     Image.new("RGB", (1920, 1080), "navy").save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def found(picture: Path) -> Grounded:
+    with LoopbackServer(lambda request: OBJECTS) as server:
+        return ground(picture, ["a", "b", "c"], serving=serving(server))
 
 
 def serving(server: LoopbackServer, **settings: Any) -> Serving:
     return OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", timeout=60, **settings)
 
 
-@pytest.mark.slow
-def test_with_zoom_small_boxes_are_looked_for_again(picture: Path) -> None:
-    def answers(request: Any) -> dict[str, Any]:
-        whole = request.image_sizes == ((1920, 1080),)
-        return {
-            "objects": [{"id": 1, "bbox_2d": [960, 540, 990, 560] if whole else [0, 0, 30, 30]}]
-        }
+class Zoomed(Serving):
+    """Finds a small box in the whole picture, and another one in a part of it."""
 
-    with LoopbackServer(answers) as server:
-        ways = {"serving": serving(server), "samples": 2, "check_every": None}
-        [plain], [zoomed] = (ground(picture, "a", **ways, zoom=zoom) for zoom in (False, True))
-        assert server.count() == 2 + 2 + 2
+    model = "zoomed"
+    box_format = "xyxy_px"
+    takes_probes = False
+    asked = 0
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        self.asked += 1
+        whole = request.images[0].sent_size == (1920, 1080)
+        box = [960, 540, 990, 560] if whole else [0, 0, 30, 30]
+        return Reply(json.dumps({"objects": [{"id": 1, "bbox_2d": box}]}))
+
+
+def test_with_zoom_small_boxes_are_looked_for_again(picture: Path) -> None:
+    model = Zoomed()
+    ways: dict[str, Any] = {"serving": model, "samples": 2, "check_every": None}
+    [plain], [zoomed] = (ground(picture, "a", **ways, zoom=zoom) for zoom in (False, True))
+    assert model.asked == 2 + 2 + 2
     assert plain.bbox == (960, 540, 990, 560)
     assert zoomed.bbox != plain.bbox
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Grounded:
-    path = tmp_path_factory.mktemp("found") / "warehouse.png"
-    Image.new("RGB", (1920, 1080), "navy").save(path)
-    with LoopbackServer(lambda request: OBJECTS) as server:
-        return ground(path, ["a", "b", "c"], serving=serving(server))
 
 
 @pytest.mark.slow
