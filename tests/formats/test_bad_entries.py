@@ -184,7 +184,6 @@ class Imported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Imported]:
-    """Each data set is imported once."""
 
     @cache
     def of_format(format: str) -> Imported:

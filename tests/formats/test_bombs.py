@@ -42,7 +42,6 @@ ROW = json.dumps({"caption": "a cup", "image_path": "a.png", "expressions": []})
 
 
 def at_most(gigabytes: float) -> dict[str, Any]:
-    """What gives a process so much memory."""
     most = int(gigabytes * 2**30)
     return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most))}
 
@@ -63,7 +62,6 @@ def bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 
 
 def files_of_bombs(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Write them; yield each with its format."""
     good = b"".join(member(f"{name}.json", len(ROW)) + ROW.ljust(512, b"\0") for name in "xy")
     path = folder / "sparse.tar"
     path.write_bytes(good[:1024] + sparse("bomb.png", 2**33 - 1) + good[1024:] + bytes(1024))

@@ -32,12 +32,10 @@ FOUND = ("cat", "tie", "dog")
 
 
 def twelve(folder: str = "") -> list[dict[str, Any]]:
-    """Records of pictures 0.png to 11.png, of which each shows one thing."""
     return [with_classes(f"{folder}{number}.png", FOUND[number % 3]) for number in range(12)]
 
 
 def split(folder: Path, rows: list[dict[str, Any]], classes: object = None) -> Path:
-    """The three parts of a run."""
     run = run_of(folder / "run", rows, classes)
     succeeds("split", run, "-o", folder / "parts", "--ratios", "0.4/0.3/0.3")
     return folder / "parts"

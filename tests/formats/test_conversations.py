@@ -50,7 +50,6 @@ def exported(
 def back(
     folder: Path, rows: list[dict[str, Any]], name: str, **options: Any
 ) -> list[dict[str, Any]]:
-    """What is read of an export."""
     return list(read(str(data.exported(folder, name, rows, **options)), name, **options))
 
 

@@ -25,7 +25,7 @@ from tests.formats.data import (
     refused,
     succeeds,
 )
-from tests.support.labelled import Box, Labelled, labelled, saved
+from tests.support.labelled import Labelled, labelled, saved
 
 SIZE = (64, 48)
 BOX = [1.5, 2.25, 40.0, 30.0]
@@ -423,13 +423,6 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
             [],
         ]
         assert rows[0]["expressions"][0]["instances"][0]["score"] == 0.25
-
-
-def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
-    labelled(tmp_path, "kitti", [Labelled("a.png", [Box("Car", 1, 2, 3, 4)])])
-    (tmp_path / "labels" / "a.txt").rename(tmp_path / "labels" / "b.txt")
-    with pytest.raises(InputError, match=r"b\.txt: no such picture in"):
-        list(read(str(tmp_path), "kitti"))
 
 
 @pytest.mark.parametrize("format", ["coco", "coco-grounding"])

@@ -51,7 +51,6 @@ def mug(name: str = "a.jpg", **more: Any) -> dict[str, Any]:
 
 
 def exported(run: Path, format: str, out: Path, *options: object) -> str:
-    """What an export says that ends well."""
     return told("export", run, "--format", format, "-o", out, *options)
 
 

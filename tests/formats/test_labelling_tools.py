@@ -362,7 +362,6 @@ def cvat(tmp_path: Path, inside: str, format: Any = "cvat") -> list[dict[str, An
 
 
 def boxes_in(row: dict[str, Any]) -> list[tuple[str, int]]:
-    """The phrases, and how many boxes each has."""
     return [(one["text"], len(one["instances"])) for one in row["expressions"]]
 
 

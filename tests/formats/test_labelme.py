@@ -264,7 +264,6 @@ def written(folder: Path, files: dict[str, dict[str, Any]]) -> Path:
 
 
 def files_in(folder: Path) -> dict[str, Any]:
-    """The data of files that were written in folders of their own."""
     files = sorted(folder.rglob("*.json"))
     return {file.parent.name: json.loads(file.read_text("utf-8")) for file in files}
 

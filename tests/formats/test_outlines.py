@@ -54,7 +54,6 @@ def imported_coco(place: Place, *annotations: dict[str, Any]) -> dict[str, Any]:
 
 
 def annotations_of(place: Place) -> list[dict[str, Any]]:
-    """What COCO's file says that was exported."""
     found: dict[str, Any] = json.loads((place.out / "annotations.json").read_text())
     return list(found["annotations"])
 
@@ -241,19 +240,6 @@ def test_an_outline_is_cut_to_the_picture_as_its_box_is(format: str, place: Plac
     assert [*map(float, box["outline"])] == pytest.approx(outline, abs=1e-6)
 
 
-def test_a_moved_outline_of_yolo_has_no_outline(place: Place) -> None:
-    place.imported(yolo(place.folder / "yolo", a=LINES["a"], c=LINES["c"]), "yolo")
-    records = place.records()
-    records[0]["expressions"][0]["instances"][0]["bbox"] = [1, 1, 20, 20]
-    place.change(*records)
-    facts = place.exported("yolo")
-    assert facts["lost"] == {STALE: 1, BESIDE_BOXES: 1}
-    labels = {path.stem: path.read_text() for path in (place.out / "labels").iterdir()}
-    assert labels["b"] == ""  # nothing is there
-    assert labels["c"] == LINES["c"]
-    assert [len(line.split()) for line in labels["a"].splitlines()] == [5, 5]
-
-
 # CVAT
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -359,7 +345,6 @@ def test_outlines_of_label_studio(place: Place) -> None:
 
 @pytest.mark.parametrize("format", ["cvat", "label-studio", "coco", "yolo"])
 def test_an_outline_that_is_new_goes_back_with_the_box_that_came(format: str, place: Place) -> None:
-    """As an operator adds it."""
     rows = [record_with({"bbox": [1.5, 2.25, 11.0, 13.5], "score": None})]
     write(rows, format, str(place.folder / "plain"), folders=[str(place.pictures)])
     place.imported(place.folder / "plain", format)

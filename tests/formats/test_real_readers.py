@@ -49,7 +49,6 @@ Found = dict[str, list[tuple[str, list[float]]]]
 
 
 def record_of(name: str) -> dict[str, Any]:
-    """The record of a picture, which was asked for every class."""
     expressions = []
     for class_name in CLASSES:
         boxes = [{"bbox": box, "score": 0.5} for found, box in RUN[name] if found == class_name]
@@ -59,7 +58,6 @@ def record_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an export of the run in each format."""
     folder = tmp_path_factory.mktemp("exports")
     run = folder / "run"
     rows = [record_of(name) for name in RUN]
@@ -197,7 +195,6 @@ def test_datasets_reads_records_and_upright_pictures_as_the_readme_says(
 def test_datasets_reads_conversations_as_the_readme_says(
     exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the order of the run."""
     data = data_of_readme(exports / "messages", monkeypatch, tmp_path)
     for name, row in zip(RUN, data, strict=True):
         [picture] = row["images"]

@@ -93,7 +93,6 @@ def source_of(place: Place, format: str, *made: Turned) -> Path:
 
 
 def content_of(path: Path) -> Any:
-    """What a file, or a folder of label files, says."""
     if path.is_dir():
         files = [*path.glob("label*/*.txt"), *path.rglob("*.json")]
         return {each.name: each.read_text() for each in files}
@@ -121,7 +120,6 @@ def instances_of(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def boxes_in(place: Place, format: str, source: Path | None = None) -> list[dict[str, Any]]:
-    """The boxes of the export, or of a source."""
     return [box for row in place.rows(format, source) for box in instances_of(row)]
 
 
@@ -232,7 +230,6 @@ def test_a_box_that_is_another_one_goes_back_upright(format: str, place: Place) 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_upright_box_with_an_outline_goes_back_rotated(format: str, place: Place) -> None:
-    """As an operator adds it."""
     x1, y1, x2, y2 = SHIP.box
     middle = ((x1 + x2) / 2, (y1 + y2) / 2)
     upright = SHIP._replace(x=middle[0], y=middle[1], width=x2 - x1, height=y2 - y1, degrees=0)

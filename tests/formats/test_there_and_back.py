@@ -30,7 +30,6 @@ def back(place: Place, source: Any, format: str, change: Change = len) -> Any:
 
 
 def phrase(text: str, *boxes: list[float]) -> dict[str, Any]:
-    """An expression that a person or a model added."""
     found = [{"bbox": box, "score": None} for box in boxes]
     new = {"text": text, "class": text, "expression_id": f"new {text}"}
     return {**new, "status": "grounded", "instances": found}
@@ -424,7 +423,6 @@ Car 0.00 0 0.00 40 10 50 20 0 0 0 0 0 0 0
 
 
 def kitti_files(folder: Path) -> Path:
-    """Two label files, of the pictures a and b."""
     lines = KITTI.splitlines()
     pictures = [Labelled("a.png", lines), Labelled("b.png", [lines[1]])]
     return labelled(folder / "source", "kitti", pictures, drawn=False)

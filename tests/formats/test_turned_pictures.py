@@ -100,22 +100,6 @@ with PIL.Image.open(path) as picture:
     picture.save(path, exif=b"", quality=100, subsampling=0)
 """
 
-OUTLINE = [10.0, 6.0, 34.0, 6.0, 22.0, 20.0]  # whose box is BOX
-
-
-@pytest.mark.parametrize("format", ["cvat", "yolo"])
-def test_an_outline_is_of_the_upright_picture_too(format: str, run: Path, tmp_path: Path) -> None:
-    [row] = records_of(run)
-    row["expressions"][0]["instances"][0]["outline"] = OUTLINE
-    saved(run / "annotations.jsonl", [row])
-    out = tmp_path / "out"
-    succeeds("export", run, "--format", format, "-o", out)
-    succeeds("import", out, "--format", format, "-o", tmp_path / "back")
-    [back] = records_of(tmp_path / "back")
-    [box] = back["expressions"][0]["instances"]
-    assert (box["bbox"], box["outline"]) == (pytest.approx(BOX), pytest.approx(OUTLINE))
-    assert (back["width"], back["height"]) == UPRIGHT
-
 
 @pytest.mark.parametrize("name", ["a.jpg", f"{'long ' * 40}/Anna's  {'photo' * 30}.jpg"])
 def test_labels_of_the_picture_as_stored_are_left_out_with_the_line_that_helps(
