@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import json
 import resource
-import signal
 import subprocess
 import sys
 import tarfile
@@ -22,7 +21,6 @@ import pytest
 from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding.cli import data_sets
 from dataflow_grounding.formats import read
-from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Labelled, labelled, saved
 from tests.support.workplace import (
     Done,
@@ -222,27 +220,6 @@ def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_
         errors_as(InputError, "can't write x"),
     ):
         fails()
-
-
-def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
-    """Where memory runs out within Python's own code, the process may die as if it were killed, or
-    hang: `Thread.start` waits for ever for a thread that ended before it said that it began. A user
-    kills it then.
-    """
-    workplace.many(6)
-    with LoopbackServer() as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        running = interpreter(workplace.arguments(), **at_most(110 / 1024))
-        try:
-            done = ended(running, 30)
-        except AssertionError:
-            pass  # it hung, and was killed
-        else:
-            died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
-            assert died or done.code in (0, 1, 2, 3, 4, 130), done
-        assert workplace.run().code == 0
-        assert len(workplace.annotations()) == 6
-        assert server.count() <= 12 + 8, "what is under way may be paid for again, nothing else"
 
 
 def test_rows_of_tar_files_are_as_ever(tmp_path: Path) -> None:
