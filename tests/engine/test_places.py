@@ -124,7 +124,7 @@ def test_a_server_that_answers_one_by_one_is_asked_nothing_twice(workplace: Work
 
 
 def test_a_server_with_8_places_refuses_one_request_in_eleven_at_most(workplace: Workplace) -> None:
-    with LoopbackServer(latency=0.2, capacity=8) as server:
+    with LoopbackServer(latency=0.2, capacity=8, record=False) as server:
         found = grounder(server)(rows(workplace, 400))
         assert len(found) == 400
         assert server.count(429) > 0
