@@ -14,11 +14,15 @@ from tests.support.fault_cases.endpoint_faults import (
     NO_TIME,
     ONE,
     QUOTA,
+    REDIRECTED,
     REFUSED,
+    STANDS,
     STOPS,
+    UNREADABLE,
     Weather,
     always,
     of_all,
+    of_one,
 )
 
 EARLY = range(8, 10_000)
@@ -53,6 +57,25 @@ AT_THE_START = [  # which tests/serving/test_openai_compatible.py tells apart
     of_all("at the start: 405", Fault(405, "Method Not Allowed")),
     of_all("at the start: 407", Fault(407, "Proxy Authentication Required")),
     of_all("for all records: 422", Fault(422, "Top up first."), REFUSED, most=15),
+]
+# tests/engine/test_resume.py counts what each costs
+OF_ONE = [
+    of_one(
+        "402 for one record (fewer max_tokens)",
+        "Only the record fails, and the next run tries it again. After two in a row"
+        " the run stops with exit 3.",
+        Fault(402, "Add credits, or fewer max_tokens."),
+        final=False,
+    ),
+    of_one("a content filter: 400", STANDS, faults.content_filter()),
+    of_one("for one record: 403", REFUSED, Fault(403, "Your input was flagged.")),
+    of_one("for one record: 404", REFUSED, Fault(404, "No such image.")),
+    of_one("errors: 500 for one record", AGAIN, faults.server_error(500), final=False),
+    REDIRECTED,
+    of_one("replies: unreadable", UNREADABLE, faults.says("It's a cup.")),
+    of_one("replies: truncated", UNREADABLE, faults.truncated(), task="expression_extraction"),
+    of_one("refused replies", STANDS, faults.refusal()),
+    of_one("a content filter: replies", STANDS, faults.filtered_reply()),
 ]
 OF_ROOMS = [  # of tests/engine: test_refusals.py, test_limits.py, test_outage.py
     Weather("later: 401", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.fault_cases.bucket_faults import BUCKETS
-from benchmarks.fault_cases.endpoint_faults import AT_THE_START, OF_ROOMS
+from benchmarks.fault_cases.endpoint_faults import AT_THE_START, OF_ONE, OF_ROOMS
 from benchmarks.fault_cases.machine_faults import OF_MACHINE, OF_PICTURES, OF_SCRIPTS
 from benchmarks.fault_cases.ray_faults import ON_RAY
 from benchmarks.fault_cases.shard_faults import OF_SHARDS
@@ -11,7 +11,6 @@ from benchmarks.fault_cases.stranger_faults import STRANGERS
 from tests.support.fault_cases.endpoint_faults import (
     ALONE,
     OF_ALL,
-    OF_ONE,
     PASSING,
     REACHING,
     WAITS,

@@ -49,7 +49,6 @@ def test_it_is_survived(workplace: Workplace, case: Case) -> None:
     "play",
     [
         endpoint_faults.play_passing,
-        endpoint_faults.play_of_one,
         endpoint_faults.play_of_all,
         endpoint_faults.play_waits,
         telling_faults.play_all,

@@ -175,23 +175,6 @@ PASSING = [
     passing("rate-limit headers naming a day", NAMING_A_DAY, "The run doesn't wait for it."),
     passing("slow bodies", faults.slow_drip(2000), ACCEPTED),
 ]
-OF_ONE = [
-    of_one(
-        "402 for one record (fewer max_tokens)",
-        "Only the record fails, and the next run tries it again. After two in a row the run stops with exit 3.",
-        Fault(402, "Add credits, or fewer max_tokens."),
-        final=False,
-    ),
-    of_one("a content filter: 400", STANDS, faults.content_filter()),
-    of_one("for one record: 403", REFUSED, Fault(403, "Your input was flagged.")),
-    of_one("for one record: 404", REFUSED, Fault(404, "No such image.")),
-    of_one("errors: 500 for one record", AGAIN, faults.server_error(500), final=False),
-    of_one("a redirect", AGAIN, replace(faults.bad_request(), status=302), final=False),
-    of_one("replies: unreadable", UNREADABLE, faults.says("It's a cup.")),
-    of_one("replies: truncated", UNREADABLE, faults.truncated(), task="expression_extraction"),
-    of_one("refused replies", STANDS, faults.refusal()),
-    of_one("a content filter: replies", STANDS, faults.filtered_reply()),
-]
 OF_ALL = [
     of_all("at the start: 401", faults.unauthorized()),
     of_all("a redirect for all records", Fault(307, "moved"), most=1),
@@ -202,13 +185,16 @@ OF_ALL = [
 ]
 
 
+REDIRECTED = of_one("a redirect", AGAIN, replace(faults.bad_request(), status=302), final=False)
+
+
 def play_passing(place: Workplace) -> None:
     """One run in which the captions of several records meet a fault each; all questions for boxes,
     which hold no caption, meet one.
     """
     place.many(COUNT)
     rules, more = [], 0
-    for number, weather in enumerate(PASSING):
+    for number, weather in enumerate([*PASSING, REDIRECTED]):
         assert weather.fault
         is_of_boxes = weather.where == GROUNDING
         text = None if is_of_boxes else f"Cup {number} "
@@ -222,37 +208,6 @@ def play_passing(place: Workplace) -> None:
         assert witness.sent >= 2 * COUNT + more
         assert witness.twice == 0
     assert place.files() == undisturbed(COUNT)
-
-
-def play_of_one(place: Workplace) -> None:
-    """One run in which every other record meets a fault; then what the same command tries again,
-    and what it leaves to --retry-failed.
-    """
-    place.many(COUNT)
-    rules = [
-        on(weather.fault, containing=f"Cup {2 * number} ", **weather.where)
-        for number, weather in enumerate(OF_ONE)
-        if weather.fault
-    ]
-    with Witness(rules) as witness:
-        place.settings["vlm.openai.base_url"] = witness.server.base_url
-        done = place.run()
-        calm(done)
-        assert (done.code, lost_rows(place, COUNT)) == (1, 0), done
-        assert witness.sent <= 2 * COUNT + 8, "three tries at the most"
-        assert [failure["id"] for failure in place.failures()] == [
-            f"r{2 * number}" for number in range(len(OF_ONE))
-        ]
-        witness.rules.clear()
-        again = place.run()
-        assert (again.code, lost_rows(place, COUNT)) == (1, 0), again
-        assert [failure["id"] for failure in place.failures()] == [
-            f"r{2 * number}" for number, weather in enumerate(OF_ONE) if weather.final
-        ]
-        assert place.run("--retry-failed").code == 0
-        assert place.files() == undisturbed(COUNT)
-        assert place.failures() == []
-        assert witness.twice == 0
 
 
 def play_of_all(place: Workplace) -> None:
