@@ -174,17 +174,6 @@ def test_bad_records_at_the_start_of_a_run_do_not_stop_it(workplace: Workplace) 
     assert (done.summary["done"], done.summary["failed"]) == (18, 12)
 
 
-def test_without_an_answer_the_tenth_refusal_and_a_plain_one_stop_the_run(
-    workplace: Workplace,
-) -> None:
-    workplace.many(30)
-    with endpoint_of(workplace, faults=on(refusal(400, "no such setting"))) as server:
-        done = workplace.run()
-        assert done.code == 4, done
-        assert server.received <= 10 + 4 + 3
-    assert not workplace.failures()
-
-
 def test_of_several_endpoints_one_that_refuses_all_is_passed_over(workplace: Workplace) -> None:
     workplace.many(24)
     rule = on(refusal(400, "allowance is spent"), indexes=range(10, 10_000))

@@ -188,11 +188,11 @@ def test_one_that_dies_and_one_that_comes_back(
 
     stays.faults = strike
     stays.latency = dies.latency = away.latency = 0.1
-    workplace.many(120)
+    workplace.many(160)
     done = several(workplace, stays, dies, away).run(**{"workflow.max_workers": 12})
-    assert (done.code, done.summary["done"]) == (0, 120), done
+    assert (done.code, done.summary["done"]) == (0, 160), done
     assert away.paid > before[0] + 20
-    assert done.summary["requests"] <= 240 + 12 + 12
+    assert done.summary["requests"] <= 320 + 12 + 12
 
 
 def test_all_dead_stops_the_run(workplace: Workplace) -> None:
