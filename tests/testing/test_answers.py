@@ -122,18 +122,10 @@ def test_echo_makes_negatives_of_phrases_in_colors_that_they_have_not(endpoint: 
 
 def test_echo_takes_the_telling_words_of_a_caption(endpoint: Renewed) -> None:
     server = endpoint()
-    answer = ask(
-        server,
-        "expression_extraction",
-        {"caption": "Ann's dog, a  <poodle>, eats pie"},
-        picture(),
-    )
+    caption = "Ann's dog, a  <poodle>, eats pie"
+    answer = ask(server, "expression_extraction", {"caption": caption}, picture())
     assert answer["cleaned_caption"] == "Ann's dog, a <poodle>, eats pie"
-    assert [expression["text"] for expression in answer["expressions"]] == [
-        "Ann's",
-        "poodle",
-        "eats",
-    ]
+    assert [each["text"] for each in answer["expressions"]] == ["Ann's", "poodle", "eats"]
 
 
 def test_what_was_received_is_kept_small_and_exact(endpoint: Renewed) -> None:
@@ -143,11 +135,8 @@ def test_what_was_received_is_kept_small_and_exact(endpoint: Renewed) -> None:
     (request,) = server.requests
     assert request.image_digests == (hashlib.sha256(big).hexdigest(),)
     assert request.image_sizes == ((900, 700),)
-    assert (request.task, request.model, request.system) == (
-        "phrase_grounding",
-        "m",
-        "Answer with JSON.",
-    )
+    assert (request.task, request.model) == ("phrase_grounding", "m")
+    assert request.system == "Answer with JSON."
     assert request.settings["temperature"] == 0.3
     assert request.body is None
     assert request.status_sent == 200
@@ -217,6 +206,7 @@ STRICT = {
     "additionalProperties": False,
 }
 NAMED = {"type": {"type": "string"}, "properties": {"type": "string"}}
+VALUES = {"enum": [STRICT, NAMED]}
 
 
 def schema_format(**changes: Any) -> dict[str, Any]:
@@ -224,28 +214,17 @@ def schema_format(**changes: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-TAKEN = {
+FORMAT = "response_format"
+TAKEN: dict[str, tuple[Takes, dict[str, Any], str | None]] = {
     "a closed schema is taken": (Takes(), schema_format(), None),
-    "an optional property is not": (Takes(), schema_format(required=[]), "response_format"),
-    "nor an open object": (Takes(), schema_format(additionalProperties=True), "response_format"),
-    "nor one inside a list": (
-        Takes(),
-        schema_format(properties={"a": OPEN_INSIDE}),
-        "response_format",
-    ),
-    "nor one without a type": (Takes(), schema_format(items={"properties": {}}), "response_format"),
+    "an optional property is not": (Takes(), schema_format(required=[]), FORMAT),
+    "nor an open object": (Takes(), schema_format(additionalProperties=True), FORMAT),
+    "nor one inside a list": (Takes(), schema_format(properties={"a": OPEN_INSIDE}), FORMAT),
+    "nor one without a type": (Takes(), schema_format(items={"properties": {}}), FORMAT),
     "names are no keywords": (Takes(), schema_format(properties=NAMED, required=[*NAMED]), None),
-    "and values no schemas": (
-        Takes(),
-        schema_format(properties={"a": {"enum": [STRICT, NAMED]}}),
-        None,
-    ),
-    "no schemas": (Takes(("json_object",)), schema_format(), "response_format"),
-    "no format at all": (
-        Takes(()),
-        {"response_format": {"type": "json_object"}},
-        "response_format",
-    ),
+    "and values no schemas": (Takes(), schema_format(properties={"a": VALUES}), None),
+    "no schemas": (Takes(("json_object",)), schema_format(), FORMAT),
+    "no format at all": (Takes(()), {FORMAT: {"type": "json_object"}}, FORMAT),
     "no format asked for": (Takes(()), {}, None),
     "max_completion_tokens instead": (Takes(max_completion_tokens=True), {}, "max_tokens"),
     "no system message": (Takes(system_messages=False), {}, "messages[0].role"),
@@ -282,9 +261,7 @@ def test_an_endpoint_that_ignores_the_format_wraps_its_answer_in_prose(endpoint:
         pytest.param({"model": "m", "messages": []}, "messages", id="no messages"),
         pytest.param(openai_body("fly", {}, picture()), "task", id="an unknown task"),
         pytest.param(openai_body("image_caption", {}, b"no picture"), "image", id="no picture"),
-        pytest.param(
-            openai_body("image_caption", {}, picture()[:60]), "image", id="half a picture's head"
-        ),
+        pytest.param(openai_body("image_caption", {}, picture()[:60]), "image", id="half a head"),
     ],
 )
 def test_a_request_that_breaks_the_wire_contract_is_told_so(
@@ -330,8 +307,5 @@ def test_canned_answers_throw_bodies_away_unread(endpoint: Renewed) -> None:
 def test_a_beginning_that_was_seen_lately_counts_as_cached(endpoint: Renewed) -> None:
     server = endpoint(record=False)
     for shade in (1, 2, 1):
-        _, reply = post(
-            server,
-            openai_body("image_caption", {}, picture(shade=shade)),
-        )
+        _, reply = post(server, openai_body("image_caption", {}, picture(shade=shade)))
     assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
