@@ -17,7 +17,6 @@ from tests.support.fault_cases.endpoint_faults import (
     REDIRECTED,
     REFUSED,
     STANDS,
-    STOPS,
     UNREADABLE,
     Weather,
     always,
@@ -50,7 +49,6 @@ def down(seconds: float) -> Callable[[ReceivedRequest], bool]:
 
 
 AT_THE_START = [  # which tests/serving/test_openai_compatible.py tells apart
-    of_all("at the start: 403", faults.forbidden()),
     of_all("at the start: 404", faults.model_not_found()),
     of_all("at the start: 400 (key)", faults.bad_request("Incorrect API key provided.")),
     of_all("at the start: 400 (model)", faults.bad_request("Invalid model: foo")),
@@ -78,7 +76,6 @@ OF_ONE = [
     of_one("a content filter: replies", STANDS, faults.filtered_reply()),
 ]
 OF_ROOMS = [  # of tests/engine: test_refusals.py, test_limits.py, test_outage.py
-    Weather("later: 401", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
     Weather(
         "no credit: 429", NO_CREDIT, always(on(faults.quota_exceeded(), indexes=MIDDLE)), 3, most=33
     ),

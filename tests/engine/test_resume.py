@@ -273,13 +273,6 @@ FAILURES: dict[str, tuple[Fault, str, int, int, int]] = {
     "a refused request stands": (faults.content_filter(), "refused", 1, 0, 1),
     "so does a flagged one": (Fault(403, "Your input was flagged."), "refused", 1, 0, 1),
     "and one about no image": (Fault(404, "No such image."), "refused", 1, 0, 1),
-    "one that is too dear is tried again": (
-        Fault(402, "Use fewer max_tokens."),
-        "no_credit",
-        1,
-        1,
-        1,
-    ),
     "an unreadable reply stands": (faults.says("I see a cup."), "unreadable_reply", 3, 0, 3),
     "a truncated caption reply stands": (faults.truncated(), "truncated_reply", 3, 0, 3),
 }

@@ -177,6 +177,7 @@ PASSING = [
 ]
 OF_ALL = [
     of_all("at the start: 401", faults.unauthorized()),
+    of_all("at the start: 403", faults.forbidden()),
     of_all("a redirect for all records", Fault(307, "moved"), most=1),
     of_all("for all records: 400", faults.bad_request(), REFUSED, most=15),
     of_all("for all records: 413", Fault(413, "Too large."), REFUSED, most=15),
@@ -258,6 +259,7 @@ def play_waits(place: Workplace) -> None:
 
 
 ALONE = [  # each in a run of its own
+    Weather("later: 401", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
     Weather(
         "a day's quota used up: a JSON list",
         QUOTA,
