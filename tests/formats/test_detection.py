@@ -271,6 +271,14 @@ def test_ids_of_annotations_that_begin_again_with_each_image(format: str, tmp_pa
     assert len({item["id"] for item in back["annotations"]}) == len(places)
 
 
+def test_ids_of_phrases_that_come_twice_differ(tmp_path: Path) -> None:
+    box = {"bbox": [1, 2, 3, 4]}
+    ids = {"a cup": "7", "a mug": "7", "a dog": "7~2"}
+    entries = [{**box, "phrase": text, "expression_id": ids[text]} for text in ids]
+    (row,) = read(str(labelled(tmp_path, "coco", [Labelled("a.png", entries)])), "coco")
+    assert [one["expression_id"] for one in row["expressions"]] == ["7", "7~3", "7~2"]
+
+
 CATEGORY, IMAGE = {"id": 7, "name": "a cat"}, {"id": "x", "file_name": "süß.jpg"}
 ANNOTATION = {"id": 1, "image_id": "x", "category_id": 7, "bbox": [1, 2, 3, 4], "rle": "x" * 70_000}
 DATA = {"images": [IMAGE], "annotations": [ANNOTATION], "categories": [CATEGORY]}
