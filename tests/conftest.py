@@ -24,7 +24,7 @@ from tests.support.workplace import Workplace
 if TYPE_CHECKING:
     from dataflow_grounding.testing import LoopbackServer
 
-OF_RUNS = {"workplace", "server", "served"}
+OF_RUNS = {"workplace", "server", "endpoint", "served"}
 """Fixtures that a test asks for where it runs `generate`, or a server."""
 
 WAITING = [
@@ -40,7 +40,6 @@ WAITING = [
         "serving/test_who_gets_the_key",
         "docs/test_scale_page",
         "engine/test_several_endpoints",
-        "pipelines/test_negatives",
         "bench/test_bench",
         "serving/test_service_tier",
         "engine/test_progress",

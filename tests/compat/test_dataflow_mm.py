@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.operators import Operator, RegionMarker
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.steps import storage_in
 from tests.support.workplace import REPOSITORY, command
 
 
@@ -50,11 +50,8 @@ class TheirPromptedVQAGenerator:
         system_prompt: str = "You are a helpful assistant.",
         prompt_template: Any = None,
     ):
-        self.serving, self.system_prompt, self.prompt_template = (
-            serving,
-            system_prompt,
-            prompt_template,
-        )
+        self.serving, self.system_prompt = serving, system_prompt
+        self.prompt_template = prompt_template
 
     def run(
         self,
@@ -135,11 +132,10 @@ def told(request: ReceivedRequest) -> str:
     return f"{[image.width for image in request.images]} {earlier} {request.input['prompt']}"
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
+@pytest.fixture(autouse=True)
+def _answers(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DF_API_KEY", "k")
-    with LoopbackServer(told) as running:
-        yield running
+    server.answers = told
 
 
 def ours_at(server: LoopbackServer) -> APIVLMServing_openai:
@@ -148,13 +144,15 @@ def ours_at(server: LoopbackServer) -> APIVLMServing_openai:
     )
 
 
+def picture(path: Path, width: int = 60) -> str:
+    Image.new("RGB", (width, 40), "navy").save(path)
+    return str(path)
+
+
 @pytest.fixture
 def storage(tmp_path: Path) -> FileStorage:
     """Rows with one picture, two and none, each with a prompt, a conversation and a word."""
-    paths = [tmp_path / f"{n}.png" for n in range(3)]
-    for n, path in enumerate(paths):
-        Image.new("RGB", (60 + n, 40), "navy").save(path)
-    one, two, three = map(str, paths)
+    one, two, three = (picture(tmp_path / f"{n}.png", 60 + n) for n in range(3))
     asked = {"from": "human", "value": "<image>\nWhat is it?"}
     talk = [
         {"from": "human", "value": "hi"},
@@ -166,10 +164,10 @@ def storage(tmp_path: Path) -> FileStorage:
         {"image": [two, three], "prompt": "Second?", "conversation": talk, "word": "a cat"},
         {"image": None, "prompt": "Third?", "conversation": [asked], "word": "a dog"},
     ]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    return storage_in(tmp_path, *rows)
 
 
+WITH_PROMPTS = ("conversation", "prompt", "image")
 PROMPTS = ["[60] [] First?", "[61, 62] [] Second?", "[] [] Third?"]
 TALKS = ["[60] [] What is it?", "[61, 62] ['hi', 'Hello.'] Go on.", "[] [] What is it?"]
 TEXTS = ["[] [] What is it?", "[] ['hi', 'Hello.'] Go on.", "[] [] What is it?"]
@@ -179,7 +177,7 @@ TEXTS = ["[] [] What is it?", "[] ['hi', 'Hello.'] Go on.", "[] [] What is it?"]
 @pytest.mark.parametrize(
     ("keys", "wanted"),
     [
-        (("conversation", "prompt", "image"), PROMPTS),
+        (WITH_PROMPTS, PROMPTS),
         (("conversation", None, "image"), TALKS),
         ((), TEXTS),
     ],
@@ -212,11 +210,12 @@ def test_what_our_serving_answers_its_operator_is_paid_for_once(
         def forward(self) -> None:
             self.asker.run(self.storage.step(), input_prompt_key="prompt", input_image_key="image")
 
+    options = RunOptions(progress=False, prices=Prices(input=1, output=1))
     for asked, replayed in ((3, 0), (0, 3)):
         pipeline = Theirs()
         if compiled:
             pipeline.compile()
-        summary = pipeline.run(options=RunOptions(progress=False, prices=Prices(input=1, output=1)))
+        summary = pipeline.run(options=options)
         assert (summary.done, server.count()) == (3, 3)
         assert (summary.requests["sent"], summary.requests["replayed"]) == (asked, replayed)
         assert (summary.models, bool(summary.cost_usd)) == (["loopback"], asked > 0)
@@ -243,9 +242,8 @@ def test_a_wrong_key_after_its_drawing_operator_is_refused_before_anything_is_as
     assert server.count() == 0
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 def test_a_runs_limits_hold_for_its_operators_on_our_serving(
-    server: LoopbackServer, storage: FileStorage, compiled: bool
+    server: LoopbackServer, storage: FileStorage
 ) -> None:
     """However often they call it: the third of three calls is the one too many."""
 
@@ -267,13 +265,11 @@ def test_a_runs_limits_hold_for_its_operators_on_our_serving(
         def forward(self) -> None:
             self.asker.run(self.storage.step())
 
-    pipeline = Theirs()
-    if compiled:
-        pipeline.compile()
+    options = RunOptions(progress=False, max_requests=2)
     with pytest.raises(BudgetExceeded):
-        pipeline.run(options=RunOptions(progress=False, max_requests=2))
+        Theirs().run(options=options)
     assert server.count() == 2
-    again = Theirs().run(options=RunOptions(progress=False, max_requests=2))
+    again = Theirs().run(options=options)
     assert (again.done, again.requests["sent"], server.count()) == (3, 1, 3)
 
 
@@ -284,16 +280,10 @@ def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:
             for kind in (PromptedVQAGenerator, TheirPromptedVQAGenerator)
         )
         assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
-    names = [
-        "api_url",
-        "key_name_of_api_key",
-        "model_name",
-        "image_io",
-        "send_request_stream",
-        "max_workers",
-        "timeout",
-    ]
-    assert list(inspect.signature(APIVLMServing_openai).parameters)[:7] == names
+    names = (
+        "api_url key_name_of_api_key model_name image_io send_request_stream max_workers timeout"
+    )
+    assert list(inspect.signature(APIVLMServing_openai).parameters)[:7] == names.split()
     arguments = list(inspect.signature(ImageBboxGenerator.run).parameters)
     assert arguments[1:4] == ["storage", "input_image_key", "input_bbox_key"]
 
@@ -302,9 +292,8 @@ def test_ours_takes_the_arguments_of_its_operator_in_their_order() -> None:
 def test_a_template_gives_the_first_turn(
     server: LoopbackServer, storage: FileStorage, kind: type
 ) -> None:
-    kind(ours_at(server), prompt_template=TheirTemplate()).run(
-        storage.step(), input_image_key="image"
-    )
+    asker = kind(ours_at(server), prompt_template=TheirTemplate())
+    asker.run(storage.step(), input_image_key="image")
     answers = [row["answer"] for row in storage.step().read("dict")]
     assert answers == [
         "[60] [] Templated?",
@@ -345,9 +334,7 @@ def test_the_request_for_one_prompt_and_one_picture_is_as_it_always_was(
     server: LoopbackServer, storage: FileStorage
 ) -> None:
     """Else a folder of results begun before would be paid for again."""
-    PromptedVQAGenerator(ours_at(server)).run(
-        storage.step(), input_prompt_key="prompt", input_image_key="image"
-    )
+    PromptedVQAGenerator(ours_at(server)).run(storage.step(), *WITH_PROMPTS)
     [first] = [request for request in server.requests if len(request.images) == 1]
     assert first.input == {"task": "prompted_vqa", "prompt": "First?"}
     assert first.text.startswith(
@@ -372,9 +359,7 @@ def test_a_picture_that_is_missing_is_no_row_without_one(
     server: LoopbackServer, storage: FileStorage, tmp_path: Path
 ) -> None:
     (tmp_path / "2.png").unlink()
-    PromptedVQAGenerator(ours_at(server)).run(
-        storage.step(), input_prompt_key="prompt", input_image_key="image"
-    )
+    PromptedVQAGenerator(ours_at(server)).run(storage.step(), *WITH_PROMPTS)
     [failure] = read_records(storage.failures_path)
     assert (failure["line"], failure["kind"]) == (2, "image_missing")
     with pytest.raises(GroundingError, match="no image"):
@@ -409,8 +394,7 @@ def test_a_conversation_that_asks_nothing_fails_alone(
 
 
 def test_what_it_calls_of_a_serving_besides(server: LoopbackServer, tmp_path: Path) -> None:
-    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
-    serving, path = ours_at(server), str(tmp_path / "a.png")
+    serving, path = ours_at(server), picture(tmp_path / "a.png")
     assert serving.generate_from_input(["One?", "Two?"], "s", [[path], None]) == [
         "[60] [] One?",
         "[] [] Two?",
@@ -460,9 +444,7 @@ def test_an_answer_in_json_of_its_own_stays_whole(server: LoopbackServer) -> Non
 @pytest.mark.slow
 def test_our_operators_ask_its_servings_with_any_number_of_pictures(storage: FileStorage) -> None:
     theirs = TheirServing("A cup.")
-    PromptedVQAGenerator(theirs).run(
-        storage.step(), input_prompt_key="prompt", input_image_key="image"
-    )
+    PromptedVQAGenerator(theirs).run(storage.step(), *WITH_PROMPTS)
     assert [row["answer"] for row in storage.step().read("dict")] == ["A cup."] * 3
     assert sorted(sizes for _, sizes, _ in theirs.seen) == [[], [(60, 40)], [(61, 40), (62, 40)]]
     for turn, sizes, system in theirs.seen:
@@ -473,25 +455,18 @@ def test_our_operators_ask_its_servings_with_any_number_of_pictures(storage: Fil
 
 @pytest.mark.parametrize("kind", [TheirPromptedVQAGenerator, PromptedVQAGenerator])
 def test_nothing_is_sent_for_a_picture_without_regions(
-    server: LoopbackServer, tmp_path: Path, kind: type, capsys: pytest.CaptureFixture[str]
+    server: LoopbackServer, tmp_path: Path, kind: type
 ) -> None:
-    Image.new("RGB", (60, 40), "white").save(tmp_path / "empty.png")
-    (tmp_path / "in.jsonl").write_text('{"image": "empty.png"}\n')
-    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    storage = storage_in(tmp_path, {"image": picture(tmp_path / "a.png")})
     ImageBboxGenerator().run(storage.step())
-    kind(ours_at(server)).run(
-        storage.step(), input_prompt_key="prompt", input_image_key="image_with_bbox"
-    )
+    kind(ours_at(server)).run(storage.step(), "conversation", "prompt", "image_with_bbox")
     [row] = storage.step().read("dict")
     assert (row["valid_bboxes_num"], row["answer"], server.count()) == (0, None, 0)
 
 
 def test_its_own_prompt_column_may_go_by_another_name(tmp_path: Path) -> None:
-    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
-    (tmp_path / "in.jsonl").write_text(
-        '{"image": "a.png", "bbox": [[1, 1, 9, 9]], "prompt": "mine"}\n'
-    )
-    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+    row = {"image": picture(tmp_path / "a.png"), "bbox": [[1, 1, 9, 9]], "prompt": "mine"}
+    storage = storage_in(tmp_path, row)
     with pytest.raises(PlanError, match="give it another name with output_prompt_key"):
         ImageBboxGenerator().run(storage.step())
     ImageBboxGenerator().run(storage.reset().step(), "image", "bbox", output_prompt_key="asked")
@@ -555,28 +530,28 @@ TALK = [
 SYSTEM_TURN = {"from": "system", "value": "Answer in Dutch."}
 
 
-def asked(dialect: str, folder: Path, conversation: list[dict[str, str]]) -> ReceivedRequest:
+def asked(
+    server: LoopbackServer, dialect: str, folder: Path, conversation: list[dict[str, str]]
+) -> ReceivedRequest:
     """The request for a row with a picture and this conversation."""
-    Image.new("RGB", (60, 40), "navy").save(folder / "a.png")
-    with LoopbackServer(told, keep_bodies=True) as server:
-        serving: Any = OpenAIServing(server.base_url, "loopback")
-        if dialect == "gemini":
-            serving = GeminiServing(base_url=server.address, api_key="k")
-        row = {"image": str(folder / "a.png"), "conversation": conversation}
-        answer = PromptedVQAGenerator(serving)(row)["answer"]
-        [request] = server.requests
+    serving: Any = OpenAIServing(server.base_url, "loopback")
+    if dialect == "gemini":
+        serving = GeminiServing(base_url=server.address, api_key="k")
+    row = {"image": picture(folder / "a.png"), "conversation": conversation}
+    answer = PromptedVQAGenerator(serving)(row)["answer"]
+    [request] = server.requests
     assert answer == told(request)
     assert [image.width for image in request.images] == [60]
     assert request.input["prompt"] == conversation[-1]["value"]
-    assert request.body is not None
     assert "conversation" not in request.input
     return request
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
-def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) -> None:
-    request = asked(dialect, tmp_path, TALK)
+def test_the_turns_of_a_conversation_are_messages(
+    server: LoopbackServer, tmp_path: Path, dialect: str
+) -> None:
+    request = asked(server, dialect, tmp_path, TALK)
     assert request.turns == [("user", "What is it?"), ("assistant", "A cat.")]
     body: Any = request.body
     if dialect == "openai":
@@ -590,13 +565,12 @@ def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) 
         assert "inlineData" in body["contents"][0]["parts"][0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
 @pytest.mark.parametrize("talk", [TALK, TALK[-1:]], ids=["a talk", "one question"])
 def test_a_system_turn_joins_the_system_message(
-    tmp_path: Path, dialect: str, talk: list[dict[str, str]]
+    server: LoopbackServer, tmp_path: Path, dialect: str, talk: list[dict[str, str]]
 ) -> None:
-    request = asked(dialect, tmp_path, [SYSTEM_TURN, *talk])
+    request = asked(server, dialect, tmp_path, [SYSTEM_TURN, *talk])
     assert "Answer in Dutch." in request.system
     assert "Reply with one JSON object" in request.system
     assert [role for role, _ in request.turns] == ["user", "assistant"][: len(talk) - 1]

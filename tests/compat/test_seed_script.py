@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +24,17 @@ from dataflow_grounding.compat import (
 )
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.steps import storage_in
 
-SEED_PAGE = (
-    Path(__file__).resolve().parents[3]
-    / "shared"
-    / "seeds"
-    / "dataflow_mm_image_region_caption.txt"
-)
+SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
+SEED_PAGE = SEEDS / "dataflow_mm_image_region_caption.txt"
 SERVICE = "https://dashscope.aliyuncs.com/compatible-mode/v1"
-NINE = [
-    "image",
-    "type",
-    "bbox",
-    "normalized_bbox",
-    "result_file",
-    "image_with_bbox",
-    "valid_bboxes_num",
-    "prompt",
-    "answer",
-]
 ANSWER = "In <region1>, the focus is on the lower half of a person wearing high-heeled shoes."
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DF_API_KEY", "k")
-    with LoopbackServer() as running:
-        yield running
 
 
 def indented(page: str) -> str:
@@ -97,7 +80,7 @@ def test_the_script_of_dataflows_page_runs_with_its_imports_changed(
     server.answers = lambda request: ANSWER
     runpy.run_path(str(folder / "script.py"), run_name="__main__")
     [record] = read_records("../cache/image_region_caption/region_caption_step1.jsonl")
-    assert {name: record[name] for name in NINE} == {
+    nine = {
         "image": "../example_data/image_region_caption/20.png",
         "type": "with_bbox",
         "bbox": [[196, 104, 310, 495]],
@@ -108,6 +91,7 @@ def test_the_script_of_dataflows_page_runs_with_its_imports_changed(
         "prompt": "Describe the content of each marked region in the image. There are 1 regions: <region1> to <region1>.",
         "answer": ANSWER,
     }
+    assert {name: record[name] for name in nine} == nine
     [request] = server.requests
     assert request.input["prompt"] == record["prompt"]
     assert "You are a helpful assistant." in request.text
@@ -173,12 +157,9 @@ def test_rows_without_boxes_and_the_storages_own_files(tmp_path: Path) -> None:
     scene = Image.new("RGB", (300, 200), "white")
     scene.paste("red", (50, 50, 120, 150))
     scene.save(tmp_path / "scene.png")
-    (tmp_path / "in.jsonl").write_text('{"image": "scene.png"}\n')
-    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x")
-    assert (
-        ImageBboxGenerator(ExistingBBoxDataGenConfig(max_boxes=3)).run(storage.step())
-        == "image_with_bbox"
-    )
+    storage = storage_in(tmp_path, {"image": "scene.png"})
+    marker = ImageBboxGenerator(ExistingBBoxDataGenConfig(max_boxes=3))
+    assert marker.run(storage.step()) == "image_with_bbox"
     [record] = read_records(str(tmp_path / "cache" / "x_step1.jsonl"))
     assert record["type"] == "without_bbox"
     assert len(record["normalized_bbox"]) == 3
@@ -209,9 +190,6 @@ def test_a_script_without_a_pipeline_is_told_of_rows_that_fail(
 ) -> None:
     [name] = pictures(tmp_path, 1)
     rows = [{"image": name, "bbox": [[1, 1, 9, 9]]}, {"image": "no.png", "bbox": [[1, 1, 9, 9]]}]
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ImageBboxGenerator().run(
-        FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x").step()
-    )
+    ImageBboxGenerator().run(storage_in(tmp_path, *rows).step())
     assert "1 of 2 rows failed in image_bbox: see" in capsys.readouterr().err
     assert len(read_records(str(tmp_path / "cache" / "x_step1.jsonl"))) == 1

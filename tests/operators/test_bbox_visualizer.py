@@ -5,7 +5,6 @@ in their folder.
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import re
 import resource
@@ -16,8 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import BBoxVisualizer, FileStorage, draw_boxes
+from dataflow_grounding import BBoxVisualizer, draw_boxes
 from dataflow_grounding._util.errors import StorageFailed
+from tests.support.steps import storage_in
 
 MUG = {"text": "a mug", "instances": [{"bbox": [5, 5, 30, 20]}]}
 
@@ -43,13 +43,10 @@ def test_a_copy_of_its_file_needs_names_of_the_door_alone() -> None:
 def test_pictures_that_were_deleted_are_drawn_again_by_the_next_run(photo: Path) -> None:
     row = {"image_path": str(photo), "expressions": [MUG]}
     rows = [{**row, "image_id": name} for name in ("p", "q/r")]
-    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
-    (photo.parent / "in.jsonl").write_text(lines)
     out = photo.parent / "out"
 
     def run() -> list[Path]:
-        storage = FileStorage(str(photo.parent / "in.jsonl"), str(photo.parent / "cache"))
-        BBoxVisualizer(out).run(storage.step())
+        BBoxVisualizer(out).run(storage_in(photo.parent, *rows).step())
         return sorted(path.relative_to(out) for path in out.rglob("*.jpg"))
 
     assert run() == [Path("p.jpg"), Path("q/r.jpg")]
@@ -65,14 +62,11 @@ def test_pictures_that_were_deleted_are_drawn_again_by_the_next_run(photo: Path)
 def test_a_finished_run_draws_again_where_the_style_has_changed(
     photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (photo.parent / "in.jsonl").write_text(
-        json.dumps({"image_path": str(photo), "expressions": [MUG], "image_id": "p"})
-    )
+    row = {"image_path": str(photo), "expressions": [MUG], "image_id": "p"}
     picture = photo.parent / "out" / "p.jpg"
 
     def run() -> bytes:
-        storage = FileStorage(str(photo.parent / "in.jsonl"), str(photo.parent / "cache"))
-        BBoxVisualizer(photo.parent / "out").run(storage.step())
+        BBoxVisualizer(photo.parent / "out").run(storage_in(photo.parent, row).step())
         return picture.read_bytes()
 
     before = run()
@@ -129,24 +123,9 @@ def test_a_wrecked_picture_is_drawn_again(photo: Path, wreck: bytes) -> None:
 
 
 HOSTILE = [
-    "../../etc/passwd",
-    "/etc/passwd",
-    "..",
-    ".",
-    "/",
-    "a/../../b",
-    "a\0b",
-    "C:\\Windows\\x",
-    "x" * 5000,
-    "图" * 100,
-    "/".join(["deep"] * 400),
-    "\ud800",
-    "a\nb",
-    "con?<>|*",
-    "a//b",
-    " ",
-    7,
-    0,
+    *("../../etc/passwd", "/etc/passwd", "..", ".", "/", "a/../../b", "a\0b", "C:\\Windows\\x"),
+    *("x" * 5000, "图" * 100, "/".join(["deep"] * 400), "\ud800", "a\nb", "con?<>|*", "a//b", " "),
+    *(7, 0),
 ]
 
 
@@ -163,23 +142,11 @@ def test_a_hostile_image_id_stays_in_the_folder(photo: Path, image_id: Any) -> N
 @pytest.mark.slow
 def test_ids_that_look_alike_have_pictures_of_their_own(photo: Path) -> None:
     ids = [
-        "street/süß 1",
-        "a:b",
-        "a?b",
-        "a_b",
-        "a//b",
-        "a/b",
-        "a/./b",
-        "/a/b",
-        "x" * 300 + "1",
-        "x" * 300 + "2",
-        "图" * 100,
-        "图" * 101,
+        *("street/süß 1", "a:b", "a?b", "a_b", "a//b", "a/b", "a/./b", "/a/b"),
+        *("x" * 300 + "1", "x" * 300 + "2", "图" * 100, "图" * 101),
     ]
-    rows = [
-        {"image_path": str(photo), "expressions": [MUG], "image_id": image_id}
-        for image_id in [*ids, *ids]
-    ]
+    row = {"image_path": str(photo), "expressions": [MUG]}
+    rows = [{**row, "image_id": image_id} for image_id in [*ids, *ids]]
     done = BBoxVisualizer(photo.parent / "out")(rows)
     assert not done.failures
     paths = [record["image_with_bbox"] for record in done]

@@ -5,7 +5,6 @@ next to their answers.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,31 +17,26 @@ from dataflow_grounding.tasks.checks import BoxVerdict, Presence
 from dataflow_grounding.tasks.grounding import Found
 from tests.support.answering import Answering
 
-
-@pytest.fixture
-def row(tmp_path: Path) -> dict[str, Any]:
-    Image.new("RGB", (200, 100), "white").save(tmp_path / "a.png")
-    return {"image_path": str(tmp_path / "a.png"), "expressions": ["a cat", "a dog"]}
+PICTURE = Image.new("RGB", (200, 100), "white")
+ROW: dict[str, Any] = {"image_path": PICTURE, "expressions": ["a cat", "a dog"]}
 
 
-def test_a_row_of_the_users_own_settles_how_an_unknown_model_writes_boxes(
-    row: dict[str, Any],
-) -> None:
+def test_a_row_of_the_users_own_settles_how_an_unknown_model_writes_boxes() -> None:
     serving = Answering('{"objects": [{"id": 1, "label": "a cat", "box": [100, 200, 500, 600]}]}')
     serving.model, serving.box_format = "our-own-vlm-7b", "auto"
     serving.box_formats = [{"models": ["our-own-*"], "order": "yxyx", "scale": 1000, "key": "box"}]
-    record = PhraseGrounder(serving)(row)
+    record = PhraseGrounder(serving)(ROW)
     assert record["expressions"][0]["instances"][0]["bbox"] == [40, 10, 120, 50]
     assert "doubtful" not in record
 
 
-def test_a_record_whose_boxes_were_mostly_moved_is_marked_doubtful(row: dict[str, Any]) -> None:
+def test_a_record_whose_boxes_were_mostly_moved_is_marked_doubtful() -> None:
     cat, dog = (
         '"label": "a cat", "bbox_2d": [900, 10, 1060, 400]',
         '"label": "a dog", "bbox_2d": [10, 900, 400, 1080]',
     )
     far = f'{{"objects": [{{"id": 1, {cat}}}, {{"id": 2, {dog}}}]}}'
-    record = PhraseGrounder(Answering(far), box_format="xyxy_1000")(row)
+    record = PhraseGrounder(Answering(far), box_format="xyxy_1000")(ROW)
     assert (record["doubtful"], record["doubt"]) == (True, "much was dropped or moved")
     near = far.replace("1060", "990").replace("1080", "990")
     assert PhraseGrounder(Answering(near), box_format="xyxy_1000")(record)["doubtful"] is False
@@ -60,9 +54,9 @@ def grounded(row: dict[str, Any], *texts: str, **settings: Any) -> dict[str, Any
 
 
 @pytest.mark.slow
-def test_a_record_keeps_what_its_reply_says_next_to_the_answer(row: dict[str, Any]) -> None:
-    plain = grounded(row, ANSWER)
-    record = grounded(row, f"I found 2 objects.\n{ANSWER}")
+def test_a_record_keeps_what_its_reply_says_next_to_the_answer() -> None:
+    plain = grounded(ROW, ANSWER)
+    record = grounded(ROW, f"I found 2 objects.\n{ANSWER}")
     assert record == {**plain, "remark": "I found 2 objects."}
     assert "remark" not in plain
     again = grounded(record, ANSWER)
@@ -70,13 +64,13 @@ def test_a_record_keeps_what_its_reply_says_next_to_the_answer(row: dict[str, An
     assert again == plain
 
 
-def test_a_user_s_own_column_of_that_name_stays(row: dict[str, Any]) -> None:
-    assert grounded({**row, "remark": "taken at night"}, ANSWER)["remark"] == "taken at night"
+def test_a_user_s_own_column_of_that_name_stays() -> None:
+    assert grounded({**ROW, "remark": "taken at night"}, ANSWER)["remark"] == "taken at night"
 
 
 @pytest.mark.slow
-def test_remarks_of_several_answers_are_kept_once_each(row: dict[str, Any]) -> None:
-    many = {**row, "expressions": [f"cat number {number}" for number in range(32)]}
+def test_remarks_of_several_answers_are_kept_once_each() -> None:
+    many = {**ROW, "expressions": [f"cat number {number}" for number in range(32)]}
     objects = [{"id": number, "bbox_2d": [number, 2, number + 30, 40]} for number in range(1, 17)]
     answers = [
         f"{said}\n{json.dumps(objects)}" for said in ("All are cats.", "I found 16 objects.")
@@ -84,14 +78,12 @@ def test_remarks_of_several_answers_are_kept_once_each(row: dict[str, Any]) -> N
     record = grounded(many, *answers)
     assert record["remark"] == "All are cats. … I found 16 objects."
     texts = ("I found 2 objects.", "Both are there.", "I found 2 objects.")
-    sampled = grounded(row, *[f"{text}\n{ANSWER}" for text in texts], samples=3)
+    sampled = grounded(ROW, *[f"{text}\n{ANSWER}" for text in texts], samples=3)
     assert sampled["remark"] == "I found 2 objects. … Both are there."
 
 
-def test_a_phrase_of_which_the_reply_is_not_sure_is_doubtful_and_so_is_its_record(
-    row: dict[str, Any],
-) -> None:
-    record = grounded(row, f"The dog could be a wolf.\n{ANSWER}")
+def test_a_phrase_of_which_the_reply_is_not_sure_is_doubtful_and_so_is_its_record() -> None:
+    record = grounded(ROW, f"The dog could be a wolf.\n{ANSWER}")
     cat, dog = record["expressions"]
     assert not {"doubtful", "doubt"} & set(cat)
     assert (dog["doubtful"], dog["doubt"]) == (True, record["doubt"])
@@ -102,10 +94,10 @@ def test_a_phrase_of_which_the_reply_is_not_sure_is_doubtful_and_so_is_its_recor
     assert (again["doubtful"], again["doubt"]) == (False, None)
 
 
-def test_the_doubt_about_a_whole_reply_goes_before_that_about_a_phrase(row: dict[str, Any]) -> None:
+def test_the_doubt_about_a_whole_reply_goes_before_that_about_a_phrase() -> None:
     everywhere = ANSWER.replace("[1, 2, 30, 40]", "[0, 0, 200, 100]")
     everywhere = everywhere.replace("[50, 2, 90, 40]", "[0, 0, 200, 100]")
-    record = grounded(row, f"The dog could be a wolf.\n{everywhere}")
+    record = grounded(ROW, f"The dog could be a wolf.\n{everywhere}")
     assert record["doubt"] == "several phrases have the whole picture"
     assert "could be" in record["expressions"][1]["doubt"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import runpy
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataflow_grounding import FileStorage, Operator, Pipeline
+from dataflow_grounding import Operator
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.engine.summary import Summary
-from tests.support.workplace import ended, process
+from tests.support.steps import Steps, storage_in
 
 SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -26,24 +25,17 @@ class Rule:
 
 
 class Keep(Operator):
-    """Says which scores are above the limit, in whatever way that is given."""
+    """Says which scores are above the limit of its rule."""
 
     name, needs_image = "keep", False
     input_keys, output_keys = {"score": "score"}, {"keep": "keep"}
-    limit: Any = 0.1
+    factor = 1.0
 
     def __init__(self, rule: Any = None) -> None:
         self.rule = rule
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        limit = self.limit
-        if isinstance(self.rule, np.ndarray):
-            limit = float(self.rule[len(self.rule) // 2])
-        elif isinstance(self.rule, (Keep, Rule)):
-            limit = self.rule.limit
-        elif isinstance(self.rule, dict):
-            limit = self.rule["at"]["limit"]
-        return {self.keys.keep: bool(record[self.keys.score] > limit)}
+        return {self.keys.keep: bool(record[self.keys.score] > self.factor * self.rule.limit)}
 
 
 class Unhelpful:
@@ -56,33 +48,21 @@ class Unhelpful:
         raise ValueError("not today")
 
 
-class Keeping(Pipeline):
+class Keeping(Steps):
+    """The step over SCORES."""
+
     def __init__(self, folder: Path, keep: Keep) -> None:
-        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"), "x")
-        self.keep = keep
+        super().__init__(storage_in(folder, *({"score": score} for score in SCORES)), keep)
 
-    def forward(self) -> None:
-        self.keep.run(self.storage.step())
+    def is_done_again(self) -> bool:
+        return not self.run().already_complete
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    lines = [json.dumps({"score": score}) for score in SCORES]
-    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-def kept(folder: Path) -> list[bool]:
-    lines = (folder / "cache" / "x_step1.jsonl").read_text().splitlines()
-    return [json.loads(line)["keep"] for line in lines]
+    def kept(self) -> list[bool]:
+        return [row["keep"] for row in self.records()]
 
 
 def above(limit: float) -> list[bool]:
     return [score > limit for score in SCORES]
-
-
-def run(folder: Path, keep: Keep) -> Summary:
-    return Keeping(folder, keep).run()
 
 
 def long_array(limit: float) -> Any:
@@ -92,60 +72,26 @@ def long_array(limit: float) -> Any:
     return array
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "rule_of",
-    [
-        pytest.param(long_array, id="a long array"),
-        pytest.param(Rule, id="an object"),
-        pytest.param(lambda limit: {"at": {"limit": limit}}, id="a dict"),
-    ],
-)
-def test_a_changed_setting_is_seen(folder: Path, rule_of: Callable[[float], Any]) -> None:
-    run(folder, Keep(rule_of(0.1)))
-    assert kept(folder) == above(0.1)
-    assert run(folder, Keep(rule_of(0.1))).already_complete
-    assert not run(folder, Keep(rule_of(0.9))).already_complete
-    assert kept(folder) == above(0.9)
+RULES: dict[str, Callable[[float], Any]] = {
+    "a long array": long_array,
+    "digits that are not shown": lambda limit: np.array([0.25 + limit * 1e-10]),
+    "an object": Rule,
+    "a dict": lambda limit: {"at": {"limit": limit}},
+    "another operator": lambda limit: Keep(Rule(limit)),
+}
 
 
-def test_a_digit_that_is_not_shown_counts(folder: Path) -> None:
-    run(folder, Keep(np.array([0.25])))
-    assert kept(folder) == above(0.25)
-    run(folder, Keep(np.array([0.2499999999])))
-    assert kept(folder) == above(0.2499999999) != above(0.25)
+@pytest.mark.parametrize("rule_of", RULES.values(), ids=RULES)
+def test_a_changed_setting_is_seen(rule_of: Callable[[float], Any]) -> None:
+    settings, same, other = (Keep(rule_of(limit)).settings() for limit in (0.1, 0.1, 0.9))
+    assert settings is not None
+    assert settings == same != other
 
 
-@pytest.mark.slow
-def test_what_is_changed_in_place_is_seen(folder: Path) -> None:
-    rule = Rule(0.1)
-    inner = Keep()
-    for setting, change in ((rule, rule), (inner, inner)):
-        keep = Keep(setting)
-        run(folder, keep)
-        change.limit = 0.9
-        run(folder, keep)
-        assert kept(folder) == above(0.9)
-
-
-@pytest.mark.slow
-def test_an_attribute_of_the_class_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(folder, Keep())
-    assert run(folder, Keep()).already_complete
-    monkeypatch.setattr(Keep, "limit", 0.9)
-    run(folder, Keep())
-    assert kept(folder) == above(0.9)
-
-
-@pytest.mark.slow
-def test_what_can_not_be_compared_is_done_again(folder: Path) -> None:
-    holds_itself: list[Any] = []
-    holds_itself.append(holds_itself)
-    lock = threading.Lock()
-    for rule in (lock, {"at": {"limit": 0.1}, "lock": lock}, holds_itself, Unhelpful()):
-        keep = Keep(rule)
-        for _ in range(2):
-            assert not run(folder, keep).already_complete
+def test_an_attribute_of_the_class_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Keep(0.1).settings()
+    monkeypatch.setattr(Keep, "factor", 0.9)
+    assert Keep(0.1).settings() != before
 
 
 def test_an_attribute_of_any_name_leaves_the_source_alone() -> None:
@@ -156,26 +102,37 @@ def test_an_attribute_of_any_name_leaves_the_source_alone() -> None:
     assert keep.settings() != plain
 
 
-@pytest.mark.slow
+def test_what_can_not_be_compared_states_nothing_and_is_done_again(tmp_path: Path) -> None:
+    holds_itself: list[Any] = []
+    holds_itself.append(holds_itself)
+    lock = threading.Lock()
+    for rule in (lock, {"at": {"limit": 0.1}, "lock": lock}, holds_itself, Unhelpful()):
+        assert Keep(rule).settings() is None
+    locked: Any = Rule(0.1)
+    locked.lock = lock
+    pipeline = Keeping(tmp_path, Keep(locked))
+    assert [pipeline.is_done_again() for _ in range(2)] == [True, True]
+
+
 @pytest.mark.parametrize("is_compiled", [False, True])
-def test_an_operator_may_be_changed_or_exchanged(folder: Path, is_compiled: bool) -> None:
-    pipeline = Keeping(folder, Keep(Rule(0.1)))
+def test_an_operator_may_be_changed_or_exchanged(tmp_path: Path, is_compiled: bool) -> None:
+    rule = Rule(0.1)
+    pipeline = Keeping(tmp_path, Keep(rule))
     if is_compiled:
         pipeline.compile()
-    pipeline.run()
-    assert kept(folder) == above(0.1)
-    pipeline.keep.rule = Rule(0.5)
-    assert not pipeline.run().already_complete
-    assert kept(folder) == above(0.5)
-    pipeline.keep = Keep(Rule(0.9))
-    assert not pipeline.run().already_complete
-    assert kept(folder) == above(0.9)
-    assert pipeline.run().already_complete
+    assert pipeline.is_done_again()
+    assert pipeline.kept() == above(0.1)
+    rule.limit = 0.5
+    assert pipeline.is_done_again()
+    assert pipeline.kept() == above(0.5)
+    pipeline.steps = [Keep(Rule(0.9))]
+    assert pipeline.is_done_again()
+    assert pipeline.kept() == above(0.9)
+    assert not pipeline.is_done_again()
 
 
-SCRIPT = """
-from config import LIMIT
-from dataflow_grounding import FileStorage, operator
+FUNCTIONS = """
+from dataflow_grounding import operator
 
 @operator(reads=["scores"], writes=["n"])
 def in_a_loop(record):
@@ -196,27 +153,15 @@ def in_a_list(record):
 @operator(reads=["scores"], writes=["n"])
 def in_a_lambda(record):
     return {"n": len(list(filter(lambda score: score > LIMIT, record["scores"])))}
-
-for number, step in enumerate([in_a_loop, in_a_generator, in_a_list, in_a_lambda]):
-    step.run(FileStorage("in.jsonl", f"cache_{number}", "x").step())
 """
 
 
-OWN_PROCESS = """
-import runpy, sys
-sys.dont_write_bytecode = True
-runpy.run_path("script.py", run_name="__main__")
-raise SystemExit
-"""
-
-
-@pytest.mark.slow
-def test_a_global_counts_wherever_in_a_function_it_is_used(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"scores": [0.2, 0.5, 0.8]}) + "\n")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    for limit, count in ((0.1, 3), (0.6, 1)):
-        (tmp_path / "config.py").write_text(f"LIMIT = {limit}\n")
-        assert ended(process([], first=OWN_PROCESS, cwd=tmp_path)).code == 0
-        for number in range(4):
-            text = (tmp_path / f"cache_{number}" / "x_step1.jsonl").read_text()
-            assert json.loads(text)["n"] == count, number
+@pytest.mark.parametrize("name", ["in_a_loop", "in_a_generator", "in_a_list", "in_a_lambda"])
+def test_a_global_counts_wherever_in_a_function_it_is_used(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(FUNCTIONS)
+    one, same, other = (
+        runpy.run_path(str(path), {"LIMIT": limit})[name].settings() for limit in (0.1, 0.1, 0.6)
+    )
+    assert one is not None
+    assert one == same != other

@@ -10,7 +10,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
 from dataflow_grounding.compat import PromptedVQAGenerator
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
-from tests.support.stand_ins.probe_model import ProbeModel
+from tests.support.shared_endpoint import serving_of
 
 PIXELS = numpy.arange(30 * 40 * 3, dtype=numpy.uint8).reshape(30, 40, 3)
 DIGEST = "1bf7c41ce23237b58666f5017826d163"  # of PIXELS
@@ -49,18 +49,14 @@ class Seeing:
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         self.sizes += request.image_sizes
-        return {
-            "objects": [
-                {"id": p["id"], "bbox_2d": [0, 0, 500, 1000]} for p in request.input["phrases"]
-            ]
-        }
+        phrases = request.input["phrases"]
+        return {"objects": [{"id": p["id"], "bbox_2d": [0, 0, 500, 1000]} for p in phrases]}
 
 
 @pytest.fixture
-def model() -> Iterator[tuple[Serving, Seeing]]:
-    seeing = Seeing()
-    with LoopbackServer(seeing) as server:
-        yield OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000"), seeing
+def model(server: LoopbackServer) -> tuple[Serving, Seeing]:
+    server.answers = seeing = Seeing()
+    return serving_of(server), seeing
 
 
 def file_of(picture: Image.Image, format: str = "PNG", **settings: Any) -> bytes:
@@ -82,27 +78,26 @@ def closed() -> Image.Image:
     return picture
 
 
-GIVEN: list[tuple[str, Callable[[], Any]]] = [
-    ("bytes", lambda: file_of(Image.fromarray(PIXELS))),
-    ("a PIL image", lambda: Image.fromarray(PIXELS)),
-    ("a PIL image that EXIF turns", turned),
-    ("CMYK", lambda: Image.fromarray(PIXELS).convert("CMYK")),
-    ("16 bits", lambda: Image.new("I;16", (40, 30), 9)),
-    ("an array", lambda: PIXELS),
-    ("a grey array", lambda: PIXELS[..., 0]),
-    ("an array with alpha", lambda: numpy.full((30, 40, 4), 128, "uint8")),
-    ("what datasets stores", lambda: {"bytes": file_of(Image.fromarray(PIXELS)), "path": "a.png"}),
-]
+GIVEN: dict[str, Callable[[], Any]] = {
+    "bytes": lambda: file_of(Image.fromarray(PIXELS)),
+    "a PIL image": lambda: Image.fromarray(PIXELS),
+    "a PIL image that EXIF turns": turned,
+    "CMYK": lambda: Image.fromarray(PIXELS).convert("CMYK"),
+    "16 bits": lambda: Image.new("I;16", (40, 30), 9),
+    "an array": lambda: PIXELS,
+    "a grey array": lambda: PIXELS[..., 0],
+    "an array with alpha": lambda: numpy.full((30, 40, 4), 128, "uint8"),
+    "what datasets stores": lambda: {"bytes": file_of(Image.fromarray(PIXELS)), "path": "a.png"},
+}
 
 
-@pytest.mark.parametrize("given", [case[1] for case in GIVEN], ids=[case[0] for case in GIVEN])
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_a_picture_in_memory_is_asked_about_and_given_back(
     given: Any, model: tuple[Serving, Seeing]
 ) -> None:
     picture = given()
-    record = PhraseGrounder(model[0], check_every=None)(
-        {"image_path": picture, "expressions": ["a mug"]}
-    )
+    row = {"image_path": picture, "expressions": ["a mug"]}
+    record = PhraseGrounder(model[0], check_every=None)(row)
     assert record["image_path"] is picture
     assert model[1].sizes == [(40, 30)]
     assert (record["width"], record["height"]) == (40, 30)
@@ -110,7 +105,6 @@ def test_a_picture_in_memory_is_asked_about_and_given_back(
     assert record.draw().size == (40, 30)
 
 
-@pytest.mark.slow
 def test_operators_chain_on_a_picture_in_memory(
     model: tuple[Serving, Seeing], tmp_path: Path
 ) -> None:
@@ -135,25 +129,16 @@ def test_exact_pixels_reach_the_operator_and_ids_are_the_same_everywhere() -> No
             seen.append(numpy.array(picture))
         return {"name": Path(record["image_path"]).name}
 
-    from_array, from_image, from_bytes = look(
-        [
-            {"image_path": p}
-            for p in (PIXELS, Image.fromarray(PIXELS), file_of(Image.fromarray(PIXELS)))
-        ]
-    )
+    pictures = (PIXELS, Image.fromarray(PIXELS), file_of(Image.fromarray(PIXELS)))
+    from_array, from_image, from_bytes = look([{"image_path": picture} for picture in pictures])
     assert all((pixels == PIXELS).all() for pixels in seen)
     assert from_array["name"] == from_image["name"] == f"{DIGEST}.png"
     assert from_bytes["name"] != from_array["name"], "of a file, its bytes count"
     grounder = PhraseGrounder(EmbeddedServing())
-    records = grounder([{"image_path": PIXELS, "expressions": ["the sky"]}] * 2)
-    assert [record["expressions"][0]["expression_id"] for record in records] == [
-        f"{DIGEST}#0",
-        f"{DIGEST}@2#0",
-    ]
-    assert (
-        grounder({"image_path": PIXELS, "image_id": "mine", "expressions": ["the sky"]})["image_id"]
-        == "mine"
-    )
+    row = {"image_path": PIXELS, "expressions": ["the sky"]}
+    ids = [record["expressions"][0]["expression_id"] for record in grounder([row, row])]
+    assert ids == [f"{DIGEST}#0", f"{DIGEST}@2#0"]
+    assert grounder({**row, "image_id": "mine"})["image_id"] == "mine"
 
 
 @pytest.mark.slow
@@ -178,45 +163,34 @@ print(os.path.exists(path), path)
     assert list(tmp_path.iterdir()) == []
 
 
-BAD: list[tuple[str, Any, str]] = [
-    (
-        "nothing",
-        None,
-        "should be a path, the bytes of an image file, a PIL image or a NumPy array of uint8, not None",
-    ),
-    ("a number", 5, "not int"),
-    ("a list", ["a.png"], "not list"),
-    ("a folder", "/", "is a folder"),
-    ("an empty text", "", "should be the path"),
-    ("no bytes", b"", "of 0 bytes' is empty"),
-    ("bytes of nothing", b"no picture", "of 10 bytes' is not a readable image"),
-    ("a truncated JPEG", file_of(Image.effect_noise((200, 200), 90), "JPEG")[:-90], "is cut off"),
-    ("a closed picture", closed(), "JpegImageFile can't be read: Operation on closed image"),
-    ("floating-point pixels", Image.new("F", (4, 4)), "convert it to RGB"),
-    ("an empty picture", Image.new("RGB", (0, 4)), "0×4 pixels is empty"),
-    ("floats", numpy.zeros((4, 4)), "array of float64 is not a picture: give uint8, 0 to 255"),
-    ("objects", numpy.array([object()]), "array of object is not a picture"),
-    ("an empty array", numpy.zeros((0, 4), "uint8"), r"shape \(0, 4\) is not a picture: give H×W"),
-    (
-        "colors first",
-        numpy.zeros((3, 8, 9), "uint8"),
-        r"\(3, 8, 9\) has its colors first: transpose\(1, 2, 0\)",
-    ),
-    ("two colors", numpy.zeros((8, 9, 2), "uint8"), r"H×W×3 \(RGB\) or H×W×4 \(RGBA\)"),
-]
+WANTED = "should be a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
+BAD: dict[str, tuple[Any, str]] = {
+    "nothing": (None, f"{WANTED}, not None"),
+    "a number": (5, "not int"),
+    "a list": (["a.png"], "not list"),
+    "a folder": ("/", "is a folder"),
+    "an empty text": ("", "should be the path"),
+    "no bytes": (b"", "of 0 bytes' is empty"),
+    "bytes of nothing": (b"no picture", "of 10 bytes' is not a readable image"),
+    "a truncated JPEG": (file_of(Image.effect_noise((200, 200), 90), "JPEG")[:-90], "is cut off"),
+    "a closed picture": (closed(), "JpegImageFile can't be read: Operation on closed image"),
+    "floating-point pixels": (Image.new("F", (4, 4)), "convert it to RGB"),
+    "an empty picture": (Image.new("RGB", (0, 4)), "0×4 pixels is empty"),
+    "floats": (numpy.zeros((4, 4)), "array of float64 is not a picture: give uint8, 0 to 255"),
+    "objects": (numpy.array([object()]), "array of object is not a picture"),
+    "an empty array": (numpy.zeros((0, 4), "uint8"), r"\(0, 4\) is not a picture: give H×W"),
+    "colors first": (numpy.zeros((3, 8, 9), "uint8"), r"its colors first: transpose\(1, 2, 0\)"),
+    "two colors": (numpy.zeros((8, 9, 2), "uint8"), r"H×W×3 \(RGB\) or H×W×4 \(RGBA\)"),
+}
 
 
-@pytest.mark.parametrize(
-    ("given", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
-)
+@pytest.mark.parametrize(("given", "says"), BAD.values(), ids=BAD)
 def test_what_is_not_a_picture_is_said_in_one_sentence(given: Any, says: str) -> None:
     grounder = PhraseGrounder(EmbeddedServing())
     with pytest.raises(RecordError, match=says) as caught:
         grounder({"image_path": given, "expressions": ["the sky"]})
     assert "\n" not in str(caught.value)
-    rows = [
-        {"image_path": picture, "expressions": ["the sky"]} for picture in (PIXELS, given, PIXELS)
-    ]
+    rows = [{"image_path": one, "expressions": ["the sky"]} for one in (PIXELS, given, PIXELS)]
     done = grounder(rows)
     assert [place for place, _ in done.failures] == [1]
     assert len(done) == 2
@@ -290,16 +264,15 @@ def test_the_first_that_fails_is_raised_and_no_other_row_begun() -> None:
         picky([], on_error="skip")  # type: ignore[call-overload]
 
 
-INDEXES = [
-    pytest.param(["x", "x", "y", "z"], id="texts, one of them twice"),
-    pytest.param([7, 5, 3, 1], id="numbers"),
-    pytest.param(pandas.MultiIndex.from_product([["a", "b"], [1, 2]]), id="two levels"),
-]
+TWICE = ["x", "x", "y", "z"]
+LEVELS = pandas.MultiIndex.from_product([["a", "b"], [1, 2]])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("index", INDEXES)
-@pytest.mark.parametrize("on_error", ["drop", "keep"])
+@pytest.mark.parametrize(
+    ("index", "on_error"),
+    [(TWICE, "drop"), (TWICE, "keep"), ([7, 5, 3, 1], "drop"), (LEVELS, "drop")],
+    ids=["texts, one of them twice", "failed ones are kept", "numbers", "two levels"],
+)
 def test_a_dataframe_keeps_index_order_and_types(
     rows: list[dict[str, Any]], index: Any, on_error: Any
 ) -> None:
@@ -372,95 +345,87 @@ def test_a_dataframe_may_hold_pictures() -> None:
     assert done["width"].dtype == "int64"
 
 
-def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_path: Path) -> None:
+def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
     given = {"image_path": str(tmp_path / "a.png"), "expressions": ["a cat"]}
-    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
-        operator = PhraseGrounder(OpenAIServing(server.base_url, "a-model-nobody-knows"))
-        with pytest.raises(RecordError, match=r"gone\.png"):
-            operator({"image_path": "gone.png", "expressions": ["a cat"]})
-        gone = [{**given, "image_path": f"gone{number}.png"} for number in range(2)]
-        assert len(operator(gone, on_error="keep").failures) == 2
-        assert server.count() == 0
+    operator = PhraseGrounder(OpenAIServing(server.base_url, "a-model-nobody-knows"))
+    with pytest.raises(RecordError, match=r"gone\.png"):
+        operator({"image_path": "gone.png", "expressions": ["a cat"]})
+    gone = [{**given, "image_path": f"gone{number}.png"} for number in range(2)]
+    assert len(operator(gone, on_error="keep").failures) == 2
+    assert server.count() == 0
 
 
 def frame_of(row: dict[str, Any]) -> Any:
     return pandas.DataFrame([row, row])
 
 
-SHAPES = [
-    pytest.param(frame_of, id="a DataFrame"),
-    pytest.param(lambda row: [row, dict(row)], id="a list"),
-    pytest.param(lambda row: [pandas.Series(row)], id="a list of a DataFrame's rows"),
-    pytest.param(lambda row: row, id="a record"),
-    pytest.param(pandas.Series, id="a row of a DataFrame"),
-]
+SHAPES: dict[str, Any] = {
+    "a DataFrame": frame_of,
+    "a list": lambda row: [row, dict(row)],
+    "a list of a DataFrame's rows": lambda row: [pandas.Series(row)],
+    "a record": lambda row: row,
+    "a row of a DataFrame": pandas.Series,
+}
+A_LIST = SHAPES["a list"]
 CAPTIONED = {"image_path": "a.png", "capton": "A cat."}
-LACKING = [
-    (
-        CAPTIONED,
-        {},
-        r"needs column 'caption', and there is only 'image_path', 'capton': .* input_caption_key='capton'$",
-    ),
-    (
-        {"file": "a.png", "words": "A cat."},
-        {},
-        "needs column 'image_path' and 'caption'.* input_image_key=…, input_cap",
-    ),
-    (
-        {"image": "a.png", "caption": "A cat."},
-        {},
-        "there is only 'image', 'caption': .* input_image_key='image'$",
-    ),
-    (
-        CAPTIONED,
-        {"input_caption_key": "captain"},
-        "needs column 'captain', .* input_caption_key='capton'$",
-    ),
+MEANT = r"needs column 'caption', and there is only 'image_path', 'capton': .* input_caption_key='capton'$"
+UNNAMED = {"file": "a.png", "words": "A cat."}
+OTHER_IMAGE = {"image": "a.png", "caption": "A cat."}
+CAPTAIN = {"input_caption_key": "captain"}
+LACKING: list[tuple[Any, dict[str, str], dict[str, str], str]] = [
+    *((shaped, CAPTIONED, {}, MEANT) for shaped in SHAPES.values()),
+    (A_LIST, UNNAMED, {}, "needs column 'image_path' and 'caption'.* input_image_key=…, input_cap"),
+    (A_LIST, OTHER_IMAGE, {}, "is only 'image', 'caption': .* input_image_key='image'$"),
+    (A_LIST, CAPTIONED, CAPTAIN, "needs column 'captain', .* input_caption_key='capton'$"),
 ]
 
 
-@pytest.mark.parametrize("shaped", SHAPES)
-@pytest.mark.parametrize(("row", "columns", "says"), LACKING)
+@pytest.mark.parametrize(("shaped", "row", "columns", "says"), LACKING)
 def test_a_column_that_no_row_has_is_named_before_anything_is_sent(
-    shaped: Any, row: dict[str, Any], columns: dict[str, str], says: str, tmp_path: Path
+    shaped: Any,
+    row: dict[str, str],
+    columns: dict[str, str],
+    says: str,
+    tmp_path: Path,
+    server: LoopbackServer,
 ) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     row = {name: value.replace("a.png", str(tmp_path / "a.png")) for name, value in row.items()}
-    with LoopbackServer(ProbeModel("xyxy_1000")) as server:
-        operator = ExpressionExtractor(OpenAIServing(server.base_url, "a-model-nobody-knows"))
-        with pytest.raises(GroundingError, match=says) as caught:
-            operator(shaped(row), **columns)
-        assert server.count() == 0
+    operator = ExpressionExtractor(OpenAIServing(server.base_url, "a-model-nobody-knows"))
+    with pytest.raises(GroundingError, match=says) as caught:
+        operator(shaped(row), **columns)
+    assert server.count() == 0
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_columns_that_one_row_has_or_that_are_not_needed_may_lack(tmp_path: Path) -> None:
     rows = [{"image_path": PIXELS, "expressions": ["the sky"]}, {"image_path": PIXELS}]
-    assert [place for place, _ in PhraseGrounder(EmbeddedServing())(rows).failures] == [1]
-    assert PhraseGrounder(EmbeddedServing())([]) == []
-    assert operator(reads=["doubtful"])(lambda record: {"sure": not record.get("doubtful")})({})[
-        "sure"
-    ]
+    grounder = PhraseGrounder(EmbeddedServing())
+    assert [place for place, _ in grounder(rows).failures] == [1]
+    assert grounder([]) == []
+    assert len(grounder(pandas.DataFrame())) == 0
+    is_sure = operator(reads=["doubtful"])(lambda record: {"sure": not record.get("doubtful")})
+    assert is_sure({})["sure"]
     assert dict(operator(lambda record: {})({7: "a"})) == {"7": "a"}
-    assert len(PhraseGrounder(EmbeddedServing())(pandas.DataFrame())) == 0
     region = {"bbox": [1, 2, 20, 20], "type": "mug", "description": "the mug"}
-    assert Merger(EmbeddedServing())([{"image_path": PIXELS, "regions": [region]}])[0][
-        "expressions"
-    ]
+    [merged] = Merger(EmbeddedServing())([{"image_path": PIXELS, "regions": [region]}])
+    assert merged["expressions"]
     assert RegionMarker(str(tmp_path))({"image": PIXELS})["type"] == "without_bbox"
-    with LoopbackServer(CannedAnswers("It is red.")) as server:
-        asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "any-model"))
-        for row in ({"prompt": "What?"}, {"conversation": [{"from": "human", "value": "What?"}]}):
-            assert asker([row])[0]["answer"] == "It is red."
-        before = server.count()
-        with pytest.raises(
-            GroundingError,
-            match=r"needs column 'prompt', .*: name yours with input_prompt_key='promt'",
-        ):
-            asker([{"image": PIXELS, "promt": "What?"}])
-        assert server.count() == before
+
+
+def test_a_prompt_or_a_conversation_is_needed(server: LoopbackServer) -> None:
+    server.answers = CannedAnswers("It is red.")
+    asker = PromptedVQAGenerator(serving_of(server))
+    for row in ({"prompt": "What?"}, {"conversation": [{"from": "human", "value": "What?"}]}):
+        assert asker([row])[0]["answer"] == "It is red."
+    before = server.count()
+    meant = r"needs column 'prompt', .*: name yours with input_prompt_key='promt'"
+    with pytest.raises(GroundingError, match=meant):
+        asker([{"image": PIXELS, "promt": "What?"}])
+    assert server.count() == before
 
 
 def test_who_lacks_phrases_is_told_which_column_has_them_or_what_to_call() -> None:
@@ -471,12 +436,14 @@ def test_who_lacks_phrases_is_told_which_column_has_them_or_what_to_call() -> No
         grounder([{"image_path": PIXELS, "caption": "The sky."}])
 
 
-MISSING = [float("nan"), pandas.NaT, pandas.NA, numpy.datetime64("NaT"), None]
+NAN = float("nan")
+MARKS = (NAN, pandas.NaT, pandas.NA, numpy.datetime64("NaT"), None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("missing", MISSING, ids=lambda mark: f"{type(mark).__name__} {mark}")
-@pytest.mark.parametrize("shaped", SHAPES)
+@pytest.mark.parametrize(
+    ("missing", "shaped"),
+    [*((mark, frame_of) for mark in MARKS), *((NAN, shaped) for shaped in SHAPES.values())],
+)
 def test_pandas_marks_for_a_missing_value_are_no_text(
     missing: Any, shaped: Any, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,10 +32,10 @@ def objects(*boxes: tuple[int, list[int], float | None]) -> str:
     return json.dumps({"objects": listed})
 
 
-@pytest.fixture
-def row(tmp_path: Path) -> dict[str, Any]:
-    Image.new("RGB", (1000, 800), "white").save(tmp_path / "a.png")
-    return {"image_path": str(tmp_path / "a.png"), "expressions": ["a cat", "a dog"]}
+ROW: dict[str, Any] = {
+    "image_path": Image.new("RGB", (1000, 800), "white"),
+    "expressions": ["a cat", "a dog"],
+}
 
 
 def boxes_of(record: dict[str, Any], place: int = 0) -> list[tuple[list[int], float | None]]:
@@ -46,37 +45,29 @@ def boxes_of(record: dict[str, Any], place: int = 0) -> list[tuple[list[int], fl
     ]
 
 
-MERGED: list[
-    tuple[str, list[tuple[int, list[int], float | None]], list[tuple[list[int], float | None]]]
-] = [
-    ("the higher score stays", [(1, CAT, 0.4), (1, NEAR_CAT, 0.9)], [(NEAR_CAT, 0.9)]),
-    ("the first of equal ones", [(1, CAT, 0.5), (1, NEAR_CAT, 0.5)], [(CAT, 0.5)]),
-    ("the first without scores", [(1, CAT, None), (1, NEAR_CAT, None)], [(CAT, None)]),
-    ("a score before none", [(1, CAT, None), (1, NEAR_CAT, 0.0)], [(NEAR_CAT, 0.0)]),
-    ("below 0.9 both stay", [(1, CAT, 0.4), (1, LOOSE_CAT, 0.9)], [(CAT, 0.4), (LOOSE_CAT, 0.9)]),
-    ("another phrase's is another thing", [(1, CAT, 0.4), (2, NEAR_CAT, 0.9)], [(CAT, 0.4)]),
-    (
-        "the reply's order stays",
-        [(1, DOG, 0.1), (1, CAT, 0.4), (1, NEAR_CAT, 0.9)],
-        [(DOG, 0.1), (NEAR_CAT, 0.9)],
-    ),
-]
+Said = list[tuple[int, list[int], float | None]]
+Kept = list[tuple[list[int], float | None]]
+TWO = [(DOG, 0.1), (NEAR_CAT, 0.9)]
+MERGED: dict[str, tuple[Said, Kept]] = {
+    "the higher score stays": ([(1, CAT, 0.4), (1, NEAR_CAT, 0.9)], [(NEAR_CAT, 0.9)]),
+    "the first of equal ones": ([(1, CAT, 0.5), (1, NEAR_CAT, 0.5)], [(CAT, 0.5)]),
+    "the first without scores": ([(1, CAT, None), (1, NEAR_CAT, None)], [(CAT, None)]),
+    "a score before none": ([(1, CAT, None), (1, NEAR_CAT, 0.0)], [(NEAR_CAT, 0.0)]),
+    "two below 0.9": ([(1, CAT, 0.4), (1, LOOSE_CAT, 0.9)], [(CAT, 0.4), (LOOSE_CAT, 0.9)]),
+    "another phrase's is another thing": ([(1, CAT, 0.4), (2, NEAR_CAT, 0.9)], [(CAT, 0.4)]),
+    "the reply's order stays": ([(1, DOG, 0.1), (1, CAT, 0.4), (1, NEAR_CAT, 0.9)], TWO),
+}
 
 
-@pytest.mark.parametrize(("said", "kept"), [m[1:] for m in MERGED], ids=[m[0] for m in MERGED])
-def test_near_duplicates_of_a_phrase_are_one(
-    row: dict[str, Any],
-    said: list[tuple[int, list[int], float | None]],
-    kept: list[tuple[list[int], float | None]],
-) -> None:
-    assert boxes_of(PhraseGrounder(Answering(objects(*said)))(row)) == kept
+@pytest.mark.parametrize(("said", "kept"), MERGED.values(), ids=MERGED)
+def test_near_duplicates_of_a_phrase_are_one(said: Said, kept: Kept) -> None:
+    assert boxes_of(PhraseGrounder(Answering(objects(*said)))(ROW)) == kept
 
 
-@pytest.mark.slow
-def test_merge_iou_is_the_users(row: dict[str, Any]) -> None:
+def test_merge_iou_is_the_users() -> None:
     reply = objects((1, CAT, None), (1, NEAR_CAT, None), (1, LOOSE_CAT, None))
     counts = {
-        at: len(boxes_of(PhraseGrounder(Answering(reply), merge_iou=at)(row)))
+        at: len(boxes_of(PhraseGrounder(Answering(reply), merge_iou=at)(ROW)))
         for at in (None, 1.0, 0.97, 0.9, 0.8)
     }
     assert counts == {None: 3, 1.0: 3, 0.97: 3, 0.9: 2, 0.8: 1}
@@ -85,27 +76,24 @@ def test_merge_iou_is_the_users(row: dict[str, Any]) -> None:
             PhraseGrounder(Answering(reply), merge_iou=wrong)
 
 
-def test_each_of_several_answers_is_merged_before_they_are_compared(row: dict[str, Any]) -> None:
+def test_each_of_several_answers_is_merged_before_they_are_compared() -> None:
     twice, once = objects((1, CAT, None), (1, NEAR_CAT, None)), objects((1, CAT, None))
-    record = PhraseGrounder(Answering(twice, once, twice), samples=3)(row)
+    record = PhraseGrounder(Answering(twice, once, twice), samples=3)(ROW)
     assert boxes_of(record) == [(CAT, 1.0)]
     assert record["expressions"][0]["disagreement"] is False
 
 
 @pytest.mark.slow
-def test_small_boxes_that_are_one_from_closer_by_are_merged(row: dict[str, Any]) -> None:
+def test_small_boxes_that_are_one_from_closer_by_are_merged() -> None:
     small, beside = [100, 100, 112, 112], [106, 100, 118, 112]
     whole = objects((1, small, None), (1, beside, None))
     crops = [objects((1, [400, 400, 480, 480], None)), objects((1, [361, 400, 441, 480], None))]
-    row["expressions"] = ["a cat"]
+    row = {**ROW, "expressions": ["a cat"]}
 
-    def refined(merge_iou: float | None) -> list[tuple[list[int], float | None]]:
+    def refined(merge_iou: float | None) -> Kept:
         serving = Answering(whole, *crops)
-        return boxes_of(
-            BoxRefiner(serving, merge_iou=merge_iou)(
-                PhraseGrounder(serving, merge_iou=merge_iou)(row)
-            )
-        )
+        record = PhraseGrounder(serving, merge_iou=merge_iou)(row)
+        return boxes_of(BoxRefiner(serving, merge_iou=merge_iou)(record))
 
     kept, apart = refined(0.9), refined(None)
     assert (len(kept), len(apart)) == (1, 2)
@@ -147,11 +135,7 @@ def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
 def test_ten_thousand_boxes() -> None:
     """What takes time in the square of that would never end."""
     boxes = [{"bbox": [5 * n, 0, 5 * n + 40, 40], "score": None} for n in range(10_000)]
-    assert (
-        len(without_duplicates([*boxes, *boxes], 0.9))
-        == len(without_duplicates(boxes, 0.9))
-        == 10_000
-    )
+    assert len(without_duplicates([*boxes, *boxes], 0.9)) == 10_000
 
 
 # --- boxes over the whole picture
@@ -169,29 +153,29 @@ WHOLE, NEARLY = [0, 0, 1000, 800], [0, 0, 1000, 780]  # 100%, 97.5%
     ],
 )
 def test_a_record_in_whose_reply_several_phrases_have_the_whole_picture_is_doubtful(
-    row: dict[str, Any], said: list[tuple[int, list[int], float | None]], doubtful: bool | None
+    said: Said, doubtful: bool | None
 ) -> None:
-    record = PhraseGrounder(Answering(objects(*said)))(row)
+    record = PhraseGrounder(Answering(objects(*said)))(ROW)
     assert record.get("doubtful") is doubtful
     assert len(boxes_of(record)) == 1, "it stays, to be looked at"
 
 
-def test_equal_phrases_are_one_thing(row: dict[str, Any]) -> None:
-    row["expressions"] = ["the sky", "The sky"]
-    reply = json.dumps(
-        {"objects": [{"id": n, "label": "the sky", "bbox_2d": WHOLE} for n in (1, 2)]}
-    )
+def test_equal_phrases_are_one_thing() -> None:
+    found = [{"id": n, "label": "the sky", "bbox_2d": WHOLE} for n in (1, 2)]
+    reply = json.dumps({"objects": found})
+    row = {**ROW, "expressions": ["the sky", "The sky"]}
     assert "doubtful" not in PhraseGrounder(Answering(reply))(row)
 
 
-@pytest.mark.slow
-def test_samples_are_doubtful_when_half_of_the_answers_are(row: dict[str, Any]) -> None:
+def test_samples_are_doubtful_when_half_of_the_answers_are() -> None:
     fine, odd = objects((1, CAT, None), (2, DOG, None)), objects((1, WHOLE, None), (2, WHOLE, None))
-    assert PhraseGrounder(Answering(odd, odd, fine), samples=3)(row)["doubtful"] is True
-    assert "doubtful" not in PhraseGrounder(Answering(odd, fine, fine), samples=3)(row)
+    assert PhraseGrounder(Answering(odd, odd, fine), samples=3)(ROW)["doubtful"] is True
+    assert "doubtful" not in PhraseGrounder(Answering(odd, fine, fine), samples=3)(ROW)
 
 
-def test_a_run_counts_both_and_null_keeps_all_at_no_cost(workplace: Workplace) -> None:
+def test_a_run_counts_both_and_null_keeps_all_at_no_cost(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.picture(size=(1000, 800))
     workplace.rows([{"image_path": "a.jpg", "caption": "Alpha Beta"}])
 
@@ -206,19 +190,14 @@ def test_a_run_counts_both_and_null_keeps_all_at_no_cost(workplace: Workplace) -
             "objects": [{"id": 1, "label": "Alpha", "bbox_2d": box, "score": None} for box in boxes]
         }
 
-    with LoopbackServer(answer) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        notes = done.summary["notes"]
-        assert (notes["merged"], notes["whole_picture"]) == (2, 1), notes
-        [record] = workplace.annotations()
-        assert [i["bbox"] for i in record["expressions"][0]["instances"]] == [CAT, WHOLE]
-        sent = server.count()
-        assert (
-            workplace.run(
-                **{"vlm.openai.base_url": server.base_url, "workflow.merge_iou": None}
-            ).code
-            == 0
-        )
-        assert server.count() == sent
+    server.answers = answer
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    notes = workplace.run().summary["notes"]
+    assert (notes["merged"], notes["whole_picture"]) == (2, 1), notes
+    [record] = workplace.annotations()
+    assert [i["bbox"] for i in record["expressions"][0]["instances"]] == [CAT, WHOLE]
+    sent = server.count()
+    assert workplace.run(**{"workflow.merge_iou": None}).code == 0
+    assert server.count() == sent
     [record] = workplace.annotations()
     assert len(record["expressions"][0]["instances"]) == 4

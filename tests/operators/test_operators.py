@@ -21,7 +21,6 @@ from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
     GroundingError,
-    OpenAIServing,
     Operator,
     PhraseGrounder,
     Serving,
@@ -37,10 +36,13 @@ from dataflow_grounding._util.errors import (
     PlanError,
     RecordError,
 )
+from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.tasks import Found, Request
+from dataflow_grounding.tasks import Found, Request, expression_extraction
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.shared_endpoint import serving_of
+from tests.support.steps import storage_in
 
 
 class Small(Serving):
@@ -51,15 +53,10 @@ class Small(Serving):
 
     async def answer(self, request: Request[Any]) -> str:
         if request.task == "expression_extraction":
-            return json.dumps(
-                {
-                    "cleaned_caption": "A red mug.",
-                    "expressions": [{"text": "a red mug", "noun_chunk": "mug"}],
-                }
-            )
-        return json.dumps(
-            {"objects": [{"id": 1, "label": "a red mug", "bbox_2d": [1, 2, 30, 20], "score": 0.5}]}
-        )
+            mug = {"text": "a red mug", "noun_chunk": "mug"}
+            return json.dumps({"cleaned_caption": "A red mug.", "expressions": [mug]})
+        box = {"id": 1, "label": "a red mug", "bbox_2d": [1, 2, 30, 20], "score": 0.5}
+        return json.dumps({"objects": [box]})
 
 
 @pytest.fixture
@@ -72,9 +69,8 @@ def photo(tmp_path: Path) -> str:
 def test_one_record_gets_the_update_merged_in(photo: str) -> None:
     given = {"image_path": photo, "caption": "A red   mug.", "mine": [1]}
     record = PhraseGrounder(Small())(ExpressionExtractor(Small())(given))
-    assert given == {"image_path": photo, "caption": "A red   mug.", "mine": [1]}, (
-        "what was given stays as it was"
-    )
+    given_still = {"image_path": photo, "caption": "A red   mug.", "mine": [1]}
+    assert given == given_still
     assert record["mine"] == [1]
     assert (record["width"], record["height"], record["cleaned_caption"]) == (40, 30, "A red mug.")
     # the folder says nothing on another machine
@@ -218,35 +214,27 @@ async def later(record: dict[str, Any]) -> dict[str, Any]:
     return {"later": True}
 
 
-CUSTOM: list[tuple[str, Any, dict[str, str], dict[str, Any]]] = [
-    ("decorated", shout, {}, {"loud": "AB"}),
-    ("a class", Length(), {}, {"length": 2}),
-    (
-        "a class with other columns",
-        Length(),
-        {"input_caption_key": "text", "output_key": "n"},
-        {"n": 3},
-    ),
-    ("an async function", operator(later), {}, {"later": True}),
-    ("a function with a default", operator(with_default), {}, {"limit": 3}),
-    ("a partial", operator(functools.partial(with_default, limit=9)), {}, {"limit": 9}),
-    ("an object", operator(Plus()), {}, {"plus": 1}),
-    ("an async object", operator(Later()), {}, {"later": 2}),
-    ("a function that returns a coroutine", operator(lambda r: later(r)), {}, {"later": True}),
-]
+OTHER_COLUMNS = {"input_caption_key": "text", "output_key": "n"}
+CUSTOM: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {
+    "decorated": (shout, {}, {"loud": "AB"}),
+    "a class": (Length(), {}, {"length": 2}),
+    "a class with other columns": (Length(), OTHER_COLUMNS, {"n": 3}),
+    "an async function": (operator(later), {}, {"later": True}),
+    "a function with a default": (operator(with_default), {}, {"limit": 3}),
+    "a partial": (operator(functools.partial(with_default, limit=9)), {}, {"limit": 9}),
+    "an object": (operator(Plus()), {}, {"plus": 1}),
+    "an async object": (operator(Later()), {}, {"later": 2}),
+    "a function that returns a coroutine": (operator(lambda r: later(r)), {}, {"later": True}),
+}
 
 
-@pytest.mark.parametrize(
-    ("custom", "keys", "update"), [case[1:] for case in CUSTOM], ids=[case[0] for case in CUSTOM]
-)
+@pytest.mark.parametrize(("custom", "keys", "update"), CUSTOM.values(), ids=CUSTOM)
 def test_custom_operators(
     custom: Any, keys: dict[str, str], update: dict[str, Any], tmp_path: Path
 ) -> None:
     row = {"caption": "ab", "text": "abc"}
     assert custom(row, **keys) == {**row, **update}
-    path = tmp_path / "in.jsonl"
-    path.write_text(json.dumps(row) + "\n")
-    storage = FileStorage(str(path), str(tmp_path / "cache"))
+    storage = storage_in(tmp_path, row)
     column = custom.run(storage.step(), **keys)
     assert column == keys.get("output_key", column)
     assert storage.step().read("dict") == [{**row, **update}]
@@ -261,42 +249,31 @@ def test_an_operator_without_a_serving_can_not_ask() -> None:
         without_serving({})
 
 
-@pytest.mark.slow
 def test_a_function_asks_the_serving_that_its_decorator_is_given(
-    photo: str, tmp_path: Path
+    photo: str, tmp_path: Path, server: LoopbackServer
 ) -> None:
-    from dataflow_grounding.images.image import open_image
-    from dataflow_grounding.tasks import expression_extraction
+    serving = serving_of(server)
 
-    with LoopbackServer() as server:
-        serving = OpenAIServing(server.base_url, "loopback")
+    @operator(reads=["image_path", "caption"], writes=["seen"], serving=serving)
+    async def see(record: Any, ask: Any) -> dict[str, Any]:
+        image = open_image(record, "image_path", serving.image_limits)
+        answer = await ask(expression_extraction(image, record["caption"]))
+        return {"seen": [text for text, _ in answer.expressions]}
 
-        @operator(reads=["image_path", "caption"], writes=["seen"], serving=serving)
-        async def see(record: Any, ask: Any) -> dict[str, Any]:
-            image = open_image(record, "image_path", serving.image_limits)
-            answer = await ask(expression_extraction(image, record["caption"]))
-            return {"seen": [text for text, _ in answer.expressions]}
+    assert see({"image_path": photo, "caption": "A red mug"})["seen"]
+    assert server.count() == 1
+    rows = [{"image_path": photo, "caption": f"A red mug {letter}"} for letter in "abcd"]
 
-        assert see({"image_path": photo, "caption": "A red mug"})["seen"]
-        assert server.count() == 1
-        rows = [{"image_path": photo, "caption": f"A red mug {letter}"} for letter in "abcd"]
-        path = tmp_path / "in.jsonl"
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    def run() -> int:
+        """Run the step over the file; return how many requests the endpoint had so far."""
+        see.run(storage_in(tmp_path, *rows).step())
+        return server.count()
 
-        def run() -> int:
-            """Run the step over the file; return how many requests the endpoint had so far."""
-            storage = FileStorage(str(path), str(tmp_path / "cache"))
-            see.run(storage.step())
-            return server.count()
-
-        with (
-            holding(current_options, RunOptions(max_requests=2)),
-            pytest.raises(BudgetExceeded),
-        ):
-            run()
-        assert server.count() == 3
-        assert run() == 5  # the other two, and none of what is stored
-        assert run() == 5
+    with holding(current_options, RunOptions(max_requests=2)), pytest.raises(BudgetExceeded):
+        run()
+    assert server.count() == 3
+    assert run() == 5  # the other two, and none of what is stored
+    assert run() == 5
 
 
 class Ending(BaseException):
@@ -307,21 +284,19 @@ def ends(record: Any) -> Any:
     raise Ending("over")
 
 
-BAD: list[tuple[str, Any, str]] = [
-    ("raises", lambda record: 1 / 0, "ZeroDivisionError"),
-    ("raises in two lines", lambda record: {}["a\nb"], "KeyError"),
-    ("raises what is no Exception", ends, "Ending in ends: over"),
-    ("returns nothing", lambda record: None, "should return a dict"),
-    ("returns a list", lambda record: [1], "should return a dict"),
-    ("returns NaN", lambda record: {"x": float("nan")}, "JSON"),
-    ("returns a set", lambda record: {"x": {1}}, "set"),
-    ("returns itself", lambda record: (record.update(me=record), record)[1], "ircular"),
-]
+BAD: dict[str, tuple[Any, str]] = {
+    "raises": (lambda record: 1 / 0, "ZeroDivisionError"),
+    "raises in two lines": (lambda record: {}["a\nb"], "KeyError"),
+    "raises what is no Exception": (ends, "Ending in ends: over"),
+    "returns nothing": (lambda record: None, "should return a dict"),
+    "returns a list": (lambda record: [1], "should return a dict"),
+    "returns NaN": (lambda record: {"x": float("nan")}, "JSON"),
+    "returns a set": (lambda record: {"x": {1}}, "set"),
+    "returns itself": (lambda record: (record.update(me=record), record)[1], "ircular"),
+}
 
 
-@pytest.mark.parametrize(
-    ("function", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
-)
+@pytest.mark.parametrize(("function", "says"), BAD.values(), ids=BAD)
 def test_a_custom_operator_that_fails_fails_its_record_in_one_line(
     function: Any, says: str
 ) -> None:
@@ -387,19 +362,15 @@ RAISED = [StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, MemoryEr
 
 
 def _raises_for_two(error: type[BaseException], is_async: bool) -> Any:
-    @operator(reads=["n"], writes=["half"])
     def half(record: dict[str, Any]) -> dict[str, Any]:
         if record["n"] == 2:
             raise error
         return {"half": record["n"] / 2}
 
-    @operator(reads=["n"], writes=["half"])
     async def later(record: dict[str, Any]) -> dict[str, Any]:
-        if record["n"] == 2:
-            raise error
-        return {"half": record["n"] / 2}
+        return half(record)
 
-    return later if is_async else half
+    return operator(reads=["n"], writes=["half"])(later if is_async else half)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
@@ -416,41 +387,43 @@ def test_an_error_that_no_future_carries_fails_its_record_alone(
     assert error.__name__ in str(failure)
     assert f"{__file__}:" in str(failure)
 
-    path = tmp_path / "in.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    storage = FileStorage(str(path), str(tmp_path / "cache"), "demo")
+    storage = storage_in(tmp_path, *rows)
     half.run(storage.step())
     assert [row["n"] for row in storage.step().read("dict")] == [0, 1, 3]
-    [line] = (tmp_path / "cache" / "demo_failures.jsonl").read_text().splitlines()
-    assert json.loads(line)["kind"] == "operator_failed"
+    [line] = read_records(storage.failures_path)
+    assert line["kind"] == "operator_failed"
 
 
-COLUMNS: list[tuple[str, dict[str, Any], str]] = [
-    # docs/extending.md: "Any other column fails the record"
-    ("the user's own", {"count": 1, "caption": "mine"}, "count_words returned column 'caption'"),
-    ("a new one", {"count": 1, "other": 2}, "count_words returned column 'other'"),
-    ("none", {}, "count_words returned no column 'count'"),
-    ("what the engine fills in, too", {"count": 1, "width": 5}, ""),
-]
+# docs/extending.md: "Any other column fails the record"
+COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
+    "the user's own": ({"count": 1, "caption": "mine"}, "returned column 'caption'"),
+    "a new one": ({"count": 1, "other": 2}, "returned column 'other'"),
+    "none": ({}, "returned no column 'count'"),
+}
 
 
-@pytest.mark.parametrize(
-    ("update", "says"), [case[1:] for case in COLUMNS], ids=[case[0] for case in COLUMNS]
-)
-def test_a_function_returns_the_columns_that_it_declares(update: dict[str, Any], says: str) -> None:
+def counting(update: dict[str, Any]) -> Any:
+    """What a step gives for a row that declares `count`, and returns this."""
+
     @operator(reads=["caption"], writes=["count"])
     def count_words(record: dict[str, Any]) -> dict[str, Any]:
         return update
 
-    done = count_words([{"caption": "theirs"}], on_error="keep")
+    return count_words([{"caption": "theirs"}], on_error="keep")
+
+
+@pytest.mark.parametrize(("update", "says"), COLUMNS.values(), ids=COLUMNS)
+def test_a_function_returns_the_columns_that_it_declares(update: dict[str, Any], says: str) -> None:
+    done = counting(update)
     assert done[0]["caption"] == "theirs"
-    if not says:
-        assert done[0]["count"] == 1
-        assert not done.failures
-        return
     [(_, failure)] = done.failures
     assert isinstance(failure, OperatorFailed)
-    assert says in str(failure)
+    assert f"count_words {says}" in str(failure)
+
+
+def test_a_function_may_return_what_the_engine_fills_in() -> None:
+    done = counting({"count": 1, "width": 5})
+    assert (done[0]["count"], done.failures) == (1, [])
 
 
 def test_a_column_that_the_record_has_may_be_left_as_it_is() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from dataflow_grounding import (
     BoxVerifier,
     DoubleChecker,
     Merger,
-    OpenAIServing,
     PhraseGrounder,
     RegionCaptioner,
     RegionExpressionGenerator,
@@ -28,8 +26,7 @@ from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.operators._nearness import near_groups
-from dataflow_grounding.serving import Serving
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer
+from tests.support.answering import Answering
 
 numbers = st.integers(0, 40)
 box = st.tuples(numbers, numbers, st.integers(1, 20), st.integers(1, 20)).map(
@@ -108,25 +105,18 @@ def test_what_is_no_region_is_refused(value: Any) -> None:
         read_regions(Record({"regions": value}), "regions")
 
 
-class Silent(Serving):
-    model, box_format = "none", "xyxy_px"
-
-    async def answer(self, request: Any) -> str:
-        raise NotImplementedError
-
-
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: DoubleChecker(Silent(), marks="circles"),  # type: ignore[arg-type]
-        lambda: BoxVerifier(Silent(), region_iou=0),
-        lambda: BoxVerifier(Silent(), region_iou=1.5),
-        lambda: BoxVerifier(Silent(), region_iou="0.5"),  # type: ignore[arg-type]
-        lambda: BoxVerifier(Silent(), region_iou=True),
-        lambda: PhraseGrounder(Silent(), phrases_per_request=0),
-        lambda: BoxVerifier(Silent(), phrases_per_request=0),
-        lambda: Merger(Silent(), marks="circles"),  # type: ignore[arg-type]
-        lambda: RegionExpressionGenerator(Silent(), regions_per_request=0),
+        lambda: DoubleChecker(Answering(), marks="circles"),  # type: ignore[arg-type]
+        lambda: BoxVerifier(Answering(), region_iou=0),
+        lambda: BoxVerifier(Answering(), region_iou=1.5),
+        lambda: BoxVerifier(Answering(), region_iou="0.5"),  # type: ignore[arg-type]
+        lambda: BoxVerifier(Answering(), region_iou=True),
+        lambda: PhraseGrounder(Answering(), phrases_per_request=0),
+        lambda: BoxVerifier(Answering(), phrases_per_request=0),
+        lambda: Merger(Answering(), marks="circles"),  # type: ignore[arg-type]
+        lambda: RegionExpressionGenerator(Answering(), regions_per_request=0),
     ],
 )
 def test_settings_that_can_not_be_are_refused(make: Any) -> None:
@@ -149,17 +139,11 @@ def test_settings_that_can_not_be_are_refused(make: Any) -> None:
         RegionExpressionGenerator,
     ],
 )
-def test_without_regions_or_expressions_nothing_is_sent(tmp_path: Path, make: Any) -> None:
-    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
-    row = {
-        "image_path": str(tmp_path / "a.png"),
-        "image": str(tmp_path / "a.png"),
-        "regions": [],
-        "expressions": [],
-    }
-    with LoopbackServer() as server:
-        make(OpenAIServing(server.base_url, "loopback", api_key="k", box_format="xyxy_px"))(row)
-        assert server.count() == 0
+def test_without_regions_or_expressions_nothing_is_sent(make: Any) -> None:
+    picture = Image.new("RGB", (60, 40), "white")
+    serving = Answering("{}")
+    make(serving)({"image_path": picture, "image": picture, "regions": [], "expressions": []})
+    assert serving.given == 0
 
 
 # what is said of "the car", which means region 2 of three → text, status, verified
@@ -179,19 +163,15 @@ CHECKS: dict[str, tuple[dict[str, Any], tuple[str, str, bool | None]]] = {
 
 @pytest.mark.parametrize(("said", "expected"), CHECKS.values(), ids=CHECKS)
 def test_a_check_verifies_and_mends_only_what_it_is_sure_of(
-    tmp_path: Path, said: dict[str, Any], expected: tuple[str, str, bool | None]
+    said: dict[str, Any], expected: tuple[str, str, bool | None]
 ) -> None:
-    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
     boxes = [[1, 1, 9, 9], [20, 1, 29, 9], [40, 1, 49, 9]]
+    instances = [{"bbox": boxes[1]}]
     row = {
-        "image_path": str(tmp_path / "a.png"),
+        "image_path": Image.new("RGB", (60, 40), "white"),
         "regions": [{"bbox": bbox} for bbox in boxes],
-        "expressions": [
-            {"text": "the car", "status": "grounded", "instances": [{"bbox": boxes[1]}]}
-        ],
+        "expressions": [{"text": "the car", "status": "grounded", "instances": instances}],
     }
-    reply = json.dumps({"checks": [{"id": 1, **said}]})
-    with LoopbackServer(CannedAnswers(reply)) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-        [checked] = DoubleChecker(serving)(row)["expressions"]
+    serving = Answering(json.dumps({"checks": [{"id": 1, **said}]}))
+    [checked] = DoubleChecker(serving)(row)["expressions"]
     assert (checked["text"], checked["status"], checked["verified"]) == expected

@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,15 @@ from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.operators._calling import roles_by_role_argument
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.shared_endpoint import serving_of
 from tests.support.stand_ins.probe_model import ProbeModel
+from tests.support.steps import Steps, storage_in
 from tests.support.workplace import REPOSITORY, Workplace
 
 PIXELS = numpy.full((30, 40, 3), 200, "uint8")
+BOX = {"bbox": [1, 2, 30, 20], "score": 0.5}
 EXPRESSIONS = [
-    {
-        "text": "a <b>mug</b>",
-        "status": "grounded",
-        "instances": [{"bbox": [1, 2, 30, 20], "score": 0.5}],
-    },
+    {"text": "a <b>mug</b>", "status": "grounded", "instances": [BOX]},
     {"text": "a dog", "status": "unsupported", "reason": "no <dogs>", "instances": []},
 ]
 
@@ -77,32 +77,26 @@ def count(record: Any) -> dict[str, Any]:
     "made", [PhraseGrounder(EmbeddedServing()), Own(), count], ids=["ours", "own", "function"]
 )
 def test_run_takes_a_name_for_each_column(made: Any, tmp_path: Path) -> None:
-    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
-    (tmp_path / "in.jsonl").write_text("")
+    storage = storage_in(tmp_path)
     for name in roles_by_role_argument(made):
         with pytest.raises(GroundingError, match="it has no rows"):
             made.run(storage.reset().step(), **{name: "other"})
 
 
 def test_servings_and_operators_show_how_they_are_made() -> None:
-    serving = OpenAIServing(
-        "http://host:8000/v1?api-version=3&sig=s3cr3t-t0ken",
-        "qwen3-vl",
-        api_key="sk-1234567890abcdef",
-    )
+    address = "http://host:8000/v1?api-version=3&sig=s3cr3t-t0ken"
+    serving = OpenAIServing(address, "qwen3-vl", api_key="sk-1234567890abcdef")
     assert repr(serving) == "OpenAIServing('qwen3-vl', 'http://host:8000/v1')"
-    shown = repr(PhraseGrounder(serving, box_format="xyxy_1000", samples=3, merge_iou=0.9))
-    assert shown == f"PhraseGrounder(serving={serving!r}, samples=3)"
-    assert repr(BoxRefiner(serving, box_format="qwen3-vl").bound(output_key="x")).startswith(
-        "BoxRefiner(serving=OpenAI"
-    )
+    grounder = PhraseGrounder(serving, box_format="xyxy_1000", samples=3, merge_iou=0.9)
+    assert repr(grounder) == f"PhraseGrounder(serving={serving!r}, samples=3)"
+    refiner = BoxRefiner(serving, box_format="qwen3-vl").bound(output_key="x")
+    assert repr(refiner).startswith("BoxRefiner(serving=OpenAI")
     assert repr(BBoxVisualizer()) == "BBoxVisualizer()"
     assert repr(count) == "operator(count, reads=['expressions'], writes=['count'])"
     assert repr(Own(level=4, tone="warm")) == "Own(level=4)"
     assert "hunter2" not in repr(Own(api_key="hunter2"))
-    assert repr(pickle.loads(pickle.dumps(PhraseGrounder(EmbeddedServing())))).startswith(
-        "PhraseGrounder(serving=Emb"
-    )
+    copied = pickle.loads(pickle.dumps(PhraseGrounder(EmbeddedServing())))
+    assert repr(copied).startswith("PhraseGrounder(serving=Emb")
     assert repr(type("Mine", (Serving,), {"model": "m", "answer": None})()) == "Mine('m')"
 
 
@@ -113,33 +107,25 @@ def test_storages_pipelines_and_what_they_give_show_themselves_in_a_line(tmp_pat
 
     class Mine(Pipeline):
         def __init__(self, storage: Any) -> None:
-            self.storage, self.count, self.more = (
-                storage,
-                count,
-                [PhraseGrounder(EmbeddedServing())],
-            )
+            self.storage, self.count = storage, count
+            self.more = [PhraseGrounder(EmbeddedServing())]
 
         def forward(self) -> None:
             self.count.run(self.storage.step())
 
-    pipeline = Mine(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")))
-    assert repr(pipeline).endswith("/cache'): FunctionOperator, PhraseGrounder)")
+    pipeline = Mine(storage_in(tmp_path, {"expressions": []}, {}))
+    assert repr(pipeline).endswith("/cache', 'x'): FunctionOperator, PhraseGrounder)")
     assert repr(Mine(None)).startswith("Mine(None: ")
-    (tmp_path / "in.jsonl").write_text('{"expressions": []}\n{}\n')
     told = repr(pipeline.run())
     assert told.startswith("Summary(2 images: 1 done, 1 failed, 0 requests, ")
-    assert told.endswith(f" s: {tmp_path}/cache/dataflow_cache_step_step1.jsonl)")
+    assert told.endswith(f" s: {tmp_path}/cache/x_step1.jsonl)")
     found = ground(PIXELS, ["a <dog>", "x" * 99, "the sky", "a cat"], serving=EmbeddedServing())
-    assert repr(found).startswith(
-        "Grounded(None, 40×30 px, embedded-opencv: 'a <dog>' unsupported; 'xxx"
-    )
+    told = "Grounded(None, 40×30 px, embedded-opencv: 'a <dog>' unsupported; 'xxx"
+    assert repr(found).startswith(told)
     assert repr(found).endswith("; 4 phrases)")
     secret = "https://me:hunter2@example.org/in.jsonl"
-    for one in (
-        FileStorage(secret, "cache"),
-        Mine(FileStorage(secret, "cache")),
-        Summary(annotations=secret),
-    ):
+    storage = FileStorage(secret, "cache")
+    for one in (storage, Mine(storage), Summary(annotations=secret)):
         assert "hunter2" not in repr(one)
     for one in (pipeline, found, Summary(annotations="a" * 999), FileStorage("a" * 999, "b")):
         assert len(repr(one)) <= 300
@@ -174,20 +160,18 @@ def test_region_captions_and_renamed_expressions_are_drawn_too() -> None:
         assert "mug" in (record._repr_html_() or "")
 
 
-@pytest.mark.parametrize(
-    ("spoilt", "shows"),
-    [
-        pytest.param({"image_path": "gone.png"}, "<td>a dog</td>", id="no picture: the table"),
-        pytest.param({"expressions": [{"text": 5, "instances": 3}]}, None, id="no boxes: repr()"),
-        pytest.param({"expressions": None}, None, id="null"),
-        pytest.param({}, "<img", id="nothing wrong"),
-    ],
-)
+SPOILT: dict[str, tuple[dict[str, Any], str | None]] = {
+    "no picture: the table": ({"image_path": "gone.png"}, "<td>a dog</td>"),
+    "no boxes: repr()": ({"expressions": [{"text": 5, "instances": 3}]}, None),
+    "null": ({"expressions": None}, None),
+    "nothing wrong": ({}, "<img"),
+}
+
+
+@pytest.mark.parametrize(("spoilt", "shows"), SPOILT.values(), ids=SPOILT)
 def test_showing_never_fails(spoilt: dict[str, Any], shows: str | None) -> None:
-    record = operator(lambda record: {})(
-        {"image_path": PIXELS, "expressions": EXPRESSIONS, **spoilt}
-    )
-    page = record._repr_html_()
+    row = {"image_path": PIXELS, "expressions": EXPRESSIONS, **spoilt}
+    page = operator(lambda record: {})(row)._repr_html_()
     assert page is None if shows is None else shows in (page or "")
 
 
@@ -200,82 +184,57 @@ def test_a_list_shows_its_records_and_its_failures() -> None:
     assert "<td>a</td><td>2</td><td>1</td>" in counted._repr_html_()
 
 
-def test_what_was_grounded_draws_and_shows_itself_and_is_plain_json(tmp_path: Path) -> None:
+def test_what_was_grounded_draws_and_shows_itself_and_is_plain_json(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    with LoopbackServer(
-        lambda request: {"objects": [{"id": 1, "bbox_2d": [1, 2, 30, 20], "score": 0.5}]}
-    ) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-        for picture, path in ((PIXELS, None), (tmp_path / "a.png", str(tmp_path / "a.png"))):
-            found = ground(
-                picture, (text for text in ["a <mug>", "a dog"]), serving=serving, check_every=None
-            )
-            boxes = [{"bbox": [1, 2, 30, 20], "score": 0.5}]
-            phrases = [
-                {"text": "a <mug>", "status": "grounded", "boxes": boxes, "reason": None},
-                {"text": "a dog", "status": "none", "boxes": [], "reason": None},
-            ]
-            said = {
-                "image_path": path,
-                "width": 40,
-                "height": 30,
-                "model": "loopback",
-                "phrases": phrases,
-            }
-            assert json.loads(json.dumps(found.to_dict())) == said
-            assert found.image_path == path
-            assert (numpy.array(found.draw()) != PIXELS).any()
-            page = found._repr_html_() or ""
-            assert "<img" in page
-            assert "a &lt;mug&gt;" in page
-            assert repr(found).endswith(
-                "40×30 px, loopback: 'a <mug>' [1, 2, 30, 20]; 'a dog' none)"
-            )
+    server.answers = lambda request: {"objects": [{"id": 1, "bbox_2d": BOX["bbox"], "score": 0.5}]}
+    serving = serving_of(server, "xyxy_px")
+    phrases = [
+        {"text": "a <mug>", "status": "grounded", "boxes": [BOX], "reason": None},
+        {"text": "a dog", "status": "none", "boxes": [], "reason": None},
+    ]
+    known = {"width": 40, "height": 30, "model": "loopback", "phrases": phrases}
+    for picture, path in ((PIXELS, None), (tmp_path / "a.png", str(tmp_path / "a.png"))):
+        texts = (text for text in ["a <mug>", "a dog"])
+        found = ground(picture, texts, serving=serving, check_every=None)
+        assert json.loads(json.dumps(found.to_dict())) == {"image_path": path, **known}
+        assert found.image_path == path
+        assert (numpy.array(found.draw()) != PIXELS).any()
+        page = found._repr_html_() or ""
+        assert "<img" in page
+        assert "a &lt;mug&gt;" in page
+        told = "40×30 px, loopback: 'a <mug>' [1, 2, 30, 20]; 'a dog' none)"
+        assert repr(found).endswith(told)
     (tmp_path / "a.png").unlink()
-    assert "<img" not in (found._repr_html_() or "")
-    assert "a dog" in (found._repr_html_() or "")
+    page = found._repr_html_() or ""
+    assert "<img" not in page
+    assert "a dog" in page
 
 
 SERVING = EmbeddedServing()
-SENTENCES: list[tuple[str, Any, str]] = [
-    (
-        "a text",
-        lambda: PhraseGrounder("x"),
-        r"PhraseGrounder needs a serving, such as OpenAIServing\(.*not 'x'",
-    ),  # type: ignore[arg-type]
-    ("None", lambda: PhraseGrounder(None), "needs a serving, .*not None"),  # type: ignore[arg-type]
-    ("a dict", lambda: ExpressionExtractor({}), "ExpressionExtractor needs a serving, .*not dict"),  # type: ignore[arg-type]
-    ("in ground()", lambda: ground(PIXELS, "x", serving=5), "needs a serving, .*not int"),  # type: ignore[arg-type]
-    (
-        "a record",
-        lambda: count.run({}),
-        r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself",
-    ),
-    ("records", lambda: count.run([{}]), "not list: call the operator itself"),
-    ("a table", lambda: count.run(pandas.DataFrame()), "not DataFrame: call the operator itself"),
-    ("phrases: None", lambda: ground(PIXELS, None, serving=SERVING), "a text or several, not None"),  # type: ignore[arg-type]
-    ("bytes", lambda: ground(PIXELS, b"x", serving=SERVING), "several, not bytes"),  # type: ignore[arg-type]
-    (
-        "a setting",
-        lambda: ground(PIXELS, "a", serving=SERVING, zooom=1),
-        r"takes no zooom: it has zoom, box_format",
-    ),
-    (
-        "of a wrong type",
-        lambda: ground(PIXELS, "a", serving=SERVING, samples="x"),
-        "samples should be 1 or more",
-    ),
-    (
-        "box_format",
-        lambda: ground(PIXELS, "a", serving=SERVING, box_format=5),
-        "box_format should be a name, such as xyxy_1000",
-    ),
-]
+NEEDED = r"PhraseGrounder needs a serving, such as OpenAIServing\(.*not 'x'"
+NO_STEP = r"run\(\) takes a FileStorage's step\(\), not dict: call the operator itself"
+NO_SETTING = "takes no zooom: it has zoom, box_format"
+NO_FORMAT = "box_format should be a name, such as xyxy_1000"
+grounding: Any = partial(ground, PIXELS)
+SENTENCES: dict[str, tuple[Any, str]] = {
+    "a text": (lambda: PhraseGrounder("x"), NEEDED),  # type: ignore[arg-type]
+    "None": (lambda: PhraseGrounder(None), "needs a serving, .*not None"),  # type: ignore[arg-type]
+    "a dict": (lambda: ExpressionExtractor({}), "ExpressionExtractor needs a .*not dict"),  # type: ignore[arg-type]
+    "in ground()": (lambda: grounding("x", serving=5), "needs a serving, .*not int"),
+    "a record": (lambda: count.run({}), NO_STEP),
+    "records": (lambda: count.run([{}]), "not list: call the operator itself"),
+    "a table": (lambda: count.run(pandas.DataFrame()), "not DataFrame: call the operator itself"),
+    "phrases: None": (lambda: grounding(None, serving=SERVING), "a text or several, not None"),
+    "bytes": (lambda: grounding(b"x", serving=SERVING), "several, not bytes"),
+    "a setting": (lambda: grounding("a", serving=SERVING, zooom=1), NO_SETTING),
+    "a type": (lambda: grounding("a", serving=SERVING, samples="x"), "samples should be 1 or more"),
+    "box_format": (lambda: grounding("a", serving=SERVING, box_format=5), NO_FORMAT),
+}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "says"), [case[1:] for case in SENTENCES], ids=[case[0] for case in SENTENCES]
-)
+@pytest.mark.parametrize(("wrong", "says"), SENTENCES.values(), ids=SENTENCES)
 def test_one_sentence_says_what_is_wanted(wrong: Any, says: str) -> None:
     with pytest.raises(GroundingError, match=says) as caught:
         wrong()
@@ -307,32 +266,24 @@ def test_a_pipeline_without_a_storage_says_so(storage: Any) -> None:
 
 
 def test_run_is_forward_with_a_type(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text('{"expressions": []}\n')
+    storage = storage_in(tmp_path, {"expressions": []})
+    assert Steps(storage, count).run().done == 1
+    assert Steps(storage.reset(), count).forward(resume_step=0).done == 1  # type: ignore[call-arg]
 
-    class Mine(Pipeline):
-        def __init__(self) -> None:
-            self.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
-
-        def forward(self) -> None:
-            count.run(self.storage.step())
-
-    assert Mine().run().done == 1
-    assert Mine().forward(resume_step=0).done == 1  # type: ignore[call-arg]
-
-    class Own(Mine):
+    class Own(Steps):
         def run(self, *given: Any, **settings: Any) -> Any:
             return self.forward(*given, **settings)
 
-    assert Own().run().done == 1, "a user's own run() may call forward()"
+    assert Own(storage.reset(), count).run().done == 1, "a user's own run() may call forward()"
 
 
 FACE = (180, 60, 280, 190)  # of astronaut.jpg, in pixels
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000"])
 def test_the_operator_of_the_page_works_in_the_servings_own_format(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], box_format: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    server: LoopbackServer,
 ) -> None:
     page = (REPOSITORY / "docs" / "pipelines.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```python\n(.*?class FaceFinder.*?)```", page, re.DOTALL)
@@ -347,17 +298,12 @@ def test_the_operator_of_the_page_works_in_the_servings_own_format(
     photo = REPOSITORY / "example_data" / "images" / "astronaut.jpg"
     with Image.open(photo) as picture:
         size = picture.size
-    written = [
-        n if box_format.endswith("px") else n * 1000 / size[place % 2]
-        for place, n in enumerate(FACE)
-    ]
-    if box_format.startswith("yxyx"):
-        written = [written[place] for place in (1, 0, 3, 2)]
-    key = "box_2d" if box_format.startswith("yxyx") else "bbox_2d"
-    with LoopbackServer(lambda request: {"objects": [{"id": 1, key: written}]}) as server:
-        # by its name, the model would write 0-1000 in another order
-        serving = OpenAIServing(server.base_url, "Qwen/Qwen3-VL-8B-Instruct", box_format=box_format)
-        record = operator_class(serving, check_every=None)({"image_path": str(photo)})
+    shares = [edge / size[place % 2] for place, edge in enumerate(FACE)]
+    written = [1000 * shares[place] for place in (1, 0, 3, 2)]
+    server.answers = lambda request: {"objects": [{"id": 1, "box_2d": written}]}
+    # by its name, the model would write 0-1000 in another order
+    serving = OpenAIServing(server.base_url, "Qwen/Qwen3-VL-8B-Instruct", box_format="yxyx_1000")
+    record = operator_class(serving, check_every=None)({"image_path": str(photo)})
     assert record["faces"] == [pytest.approx(FACE, abs=1)]
 
 
@@ -405,28 +351,29 @@ NAMED: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ids=[c[0] for c in NAMED],
 )
 def test_settings_are_called_as_their_reader_does(
-    call: Any, settings: dict[str, Any], in_python: str, in_a_spec: str, workplace: Workplace
+    call: Any,
+    settings: dict[str, Any],
+    in_python: str,
+    in_a_spec: str,
+    workplace: Workplace,
+    server: LoopbackServer,
 ) -> None:
     workplace.many(2)
-    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
-        with pytest.raises(GroundingError) as caught:
-            call(server.base_url)
-        assert in_python in str(caught.value)
-        assert "vlm." not in str(caught.value)
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, **settings})
-        assert in_a_spec in done.err
-        with pytest.raises(GroundingError) as caught:
-            call(server.base_url)
-        assert in_python in str(caught.value), "also after a command in the same process"
+    server.answers = ProbeModel("yxyx_1000")
+    with pytest.raises(GroundingError) as caught:
+        call(server.base_url)
+    assert in_python in str(caught.value)
+    assert "vlm." not in str(caught.value)
+    done = workplace.run(**{"vlm.openai.base_url": server.base_url, **settings})
+    assert in_a_spec in done.err
+    with pytest.raises(GroundingError) as caught:
+        call(server.base_url)
+    assert in_python in str(caught.value), "also after a command in the same process"
 
 
 def test_limits_are_called_as_in_python(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(
-        json.dumps({"image_path": "a.png", "expressions": []}) + "\n"
-    )
-    pipeline = ImageGroundingPipeline(
-        FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")), SERVING
-    )
+    storage = storage_in(tmp_path, {"image_path": "a.png", "expressions": []})
+    pipeline = ImageGroundingPipeline(storage, SERVING)
     with pytest.raises(
         GroundingError,
         match=r"^budget_usd needs the model's prices: set prices \(input and output\)$",

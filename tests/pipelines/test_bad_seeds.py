@@ -108,21 +108,20 @@ class OddCoco(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def odd_coco(tmp_path_factory: pytest.TempPathFactory) -> OddCoco:
-    with LoopbackServer() as server:
-        place = ReferringPlace(tmp_path_factory.mktemp("odd"), server.base_url)
-        pictures = []
-        for number, (keys, _, _) in enumerate(ODD_ENTRIES.values(), 1):
-            pictures.append(Labelled(f"{number:02}.png", [keys], SIZE))
-        path = labelled(place.images, "coco", pictures)
-        data = json.loads(path.read_text())
-        data["categories"] += [{"name": "jug"}, {"id": 2}, {"name": "pot"}]
-        saved(path, data)
-        seeds = seed_file(str(place.folder / "s"), str(place.images), coco=str(path))
-        out = place.folder / "imported"
-        imported = command(["import", str(path), "--format", "coco", "-o", str(out)])
-        place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
-        told = place.run("--pilot", "2")
+def odd_coco(tmp_path_factory: pytest.TempPathFactory, endpoint: LoopbackServer) -> OddCoco:
+    place = ReferringPlace(tmp_path_factory.mktemp("odd"), endpoint.base_url)
+    pictures = []
+    for number, (keys, _, _) in enumerate(ODD_ENTRIES.values(), 1):
+        pictures.append(Labelled(f"{number:02}.png", [keys], SIZE))
+    path = labelled(place.images, "coco", pictures)
+    data = json.loads(path.read_text())
+    data["categories"] += [{"name": "jug"}, {"id": 2}, {"name": "pot"}]
+    saved(path, data)
+    seeds = seed_file(str(place.folder / "s"), str(place.images), coco=str(path))
+    out = place.folder / "imported"
+    imported = command(["import", str(path), "--format", "coco", "-o", str(out)])
+    place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
+    told = place.run("--pilot", "2")
     return OddCoco(
         read_records(seeds),
         told.err,
@@ -208,7 +207,7 @@ def test_label_files_are_read_by_one_rule_in_a_run_and_in_an_import(
     place.label("b.txt", [ODD_LINES[f"{kind}: a box"][1]] * MOST)
     (place.labels / "classes.txt").write_text("cup\n")
     seeds = seed_file(str(place.folder / "s"), str(place.images), **{kind: str(place.labels)})
-    rows = [json.loads(line) for line in Path(seeds).read_text().splitlines()]
+    rows = read_records(seeds)
     (place.folder / "data.yaml").write_text("names: [cup]\n")
     source = find_format(kind)
     source.bad = BadEntries()
@@ -224,11 +223,13 @@ def test_label_files_are_read_by_one_rule_in_a_run_and_in_an_import(
 
 
 Maker = Callable[[ReferringPlace], list[str]]
-MAKERS = [of_kitti, of_yolo, of_coco]
 
 
-@pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("negatives", [None, 1])  # which looks for the types of all regions first
+@pytest.mark.parametrize(
+    ("maker", "negatives"),
+    # negatives look for the types of all regions first
+    [(of_kitti, None), (of_kitti, 1), (of_yolo, None), (of_coco, None)],
+)
 def test_each_is_a_failure_and_all_else_goes_on(
     maker: Maker, negatives: int | None, place: ReferringPlace
 ) -> None:

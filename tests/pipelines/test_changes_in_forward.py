@@ -17,6 +17,8 @@ from dataflow_grounding import (
     RunOptions,
 )
 from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding.data.rows import read_records
+from tests.support.steps import storage_in
 
 QUIET = RunOptions(progress=False)
 
@@ -37,7 +39,7 @@ class Adding(Operator):
 
 class ChangingOperator(Pipeline):
     def __init__(self, folder: Path) -> None:
-        self.storage = FileStorage(str(folder / "in.jsonl"), str(folder / "cache"))
+        self.storage = storage_in(folder, {"caption": "a", "image_path": "a.jpg"})
         self.add = Adding("one")
 
     def forward(self) -> None:
@@ -71,7 +73,6 @@ class ChangingServing(ChangingOperator):
 def test_what_changes_between_a_steps_call_and_its_run_is_refused(
     tmp_path: Path, pipeline: type[ChangingOperator]
 ) -> None:
-    (tmp_path / "in.jsonl").write_text('{"caption": "a", "image_path": "a.jpg"}\n')
     with pytest.raises(PlanError, match=r"forward\(\) changes .* after it has called"):
         pipeline(tmp_path).run(options=QUIET)
     assert not list(tmp_path.rglob("*_step1.jsonl"))
@@ -85,10 +86,9 @@ def test_a_look_between_the_calls_runs_each_with_what_it_had(tmp_path: Path) -> 
             self.add.words.append("two")
             self.add.run(self.storage.step(), output_key="more")
 
-    (tmp_path / "in.jsonl").write_text('{"caption": "a", "image_path": "a.jpg"}\n')
     pipeline = Looking(tmp_path)
     pipeline.run(options=QUIET)
-    [record] = map(json.loads, Path(pipeline.storage.path_of(2)).read_text().splitlines())
+    [record] = read_records(pipeline.storage.path_of(2))
     assert (record["out"], record["more"]) == ("one", "one two")
 
 
@@ -110,8 +110,7 @@ def test_what_is_set_on_another_librarys_operator_is_set(tmp_path: Path) -> None
             self.foreign.prompt = "B"
             self.foreign.run(self.storage.step())
 
-    (tmp_path / "in.jsonl").write_text('{"caption": "a", "image_path": "a.jpg"}\n')
     pipeline = Setting(tmp_path)
     pipeline.run(options=QUIET)
-    [record] = map(json.loads, Path(pipeline.storage.path_of(1)).read_text().splitlines())
+    [record] = read_records(pipeline.storage.path_of(1))
     assert (record["out"], pipeline.foreign.prompt) == ("B", "B")

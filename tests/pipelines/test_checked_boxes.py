@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,8 +14,7 @@ from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, 
 from tests.support.half_filled import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
 from tests.support.stand_ins.seeing_model import COLORS
-from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, Workplace, command
+from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow  # each is one or several runs with a judge
 
@@ -28,41 +24,37 @@ ERRORS = Errors(absent=0.9, loose=0.2, accuracy=1.0)
 
 
 class Model(ErringModel):
-    """Errs as it is told to, in pixels; counts requests by model and task."""
+    """Errs as it is told to, in pixels."""
 
     def __init__(self, errors: Errors = ERRORS) -> None:
         super().__init__(errors, box_format="xyxy_px", seed=5)
-        self.asked: Counter[tuple[str, str]] = Counter()
-        self.of_records = 0
-        """Requests about the pictures of records, not of known content."""
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        assert request.body is not None
         if not request.images:  # whether the endpoint answers at all
             return {"ok": True}
-        self.asked[request.body["model"], request.task] += 1
-        self.of_records += not about_probes(request)
         return super().__call__(request)
 
 
-class Played(LoopbackServer):
-    """An endpoint with such a model."""
-
-    def __init__(self) -> None:
-        self.model = Model()
-        super().__init__(self.model, keep_bodies=True)
+Asked = set[tuple[str, str]]
 
 
-@pytest.fixture
-def grounder() -> Iterator[Played]:
-    with Played() as running:
+def asked(server: LoopbackServer) -> Asked:
+    """The models that were asked, and for which tasks."""
+    return {(request.model, request.task) for request in server.requests if request.images}
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[LoopbackServer]:
+    with LoopbackServer(keep_bodies=True) as running:
         yield running
 
 
 @pytest.fixture
-def judge() -> Iterator[Played]:
-    with Played() as running:
-        yield running
+def judge(second: LoopbackServer) -> LoopbackServer:
+    """Another endpoint."""
+    second.answers, second.received = Model(), 0
+    second.requests.clear()
+    return second
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +66,18 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def place(drawn: Path, tmp_path: Path, grounder: Played) -> Workplace:
+def place_in(drawn: Path, results: Path, server: LoopbackServer) -> Workplace:
     """All colours are looked for, and checked."""
-    place = Workplace(drawn, grounder.base_url)
+    server.answers = Model()
+    place = Workplace(drawn, server.base_url)
     place.settings |= {"data.classes": CLASSES, "vlm.check_every": 100, "workflow.check": True}
-    place.results = tmp_path / "results"
+    place.results = results
     return place
+
+
+@pytest.fixture
+def place(drawn: Path, tmp_path: Path, server: LoopbackServer) -> Workplace:
+    return place_in(drawn, tmp_path / "results", server)
 
 
 def checked(place: Workplace, **settings: Any) -> None:
@@ -109,19 +106,16 @@ def expressions(place: Workplace) -> list[dict[str, Any]]:
     return [row for record in place.annotations() for row in record["expressions"]]
 
 
-def test_a_second_run_sends_nothing_and_writes_the_same(place: Workplace, grounder: Played) -> None:
+def test_a_second_run_sends_nothing_and_writes_the_same(
+    place: Workplace, server: LoopbackServer
+) -> None:
     checked(place, **{"workflow.check": "fast"})  # as specs of 0.2.0 have it
-    assert grounder.model.requests["box_check"] == PICTURES
-    assert grounder.model.requests["missing_boxes"] == 0
-    annotations = (place.results / "annotations.jsonl").read_bytes()
-    sent = grounder.count()
+    assert (server.by_task["box_check"], server.by_task["missing_boxes"]) == (PICTURES, 0)
+    before, sent = place.annotations(), server.count()
+    for path in place.results.rglob("annotations.jsonl"):
+        path.unlink()
     checked(place)
-    (place.results / "annotations.jsonl").unlink()
-    for step in place.results.glob("step_*/annotations.jsonl"):
-        step.unlink()
-    checked(place)
-    assert grounder.count() == sent
-    assert (place.results / "annotations.jsonl").read_bytes() == annotations
+    assert (place.annotations(), server.count()) == (before, sent)
 
 
 def test_the_report_says_why_a_box_was_dropped(place: Workplace) -> None:
@@ -140,34 +134,76 @@ def test_the_report_says_why_a_box_was_dropped(place: Workplace) -> None:
     assert "dropped: on another thing; presence: no" in page.read_text("utf-8")
 
 
-def judged_at(judge: Played, **more: Any) -> dict[str, Any]:
+def judged_at(judge: LoopbackServer, **more: Any) -> dict[str, Any]:
     """A spec's judge at this address, which is known to answer in pixels."""
     judges = {"base_url": judge.base_url, "model_name": "judge", "box_format": "xyxy_px"}
     return {"vlm.judge": {**judges, **more}}
 
 
-def test_another_judge_is_asked_at_its_address_and_billed_apart(
-    place: Workplace, grounder: Played, judge: Played
-) -> None:
+class Apart(NamedTuple):
+    """A run with a judge at another address than the model's, which wants a key."""
+
+    place: Workplace
+    of_model: Asked
+    of_judge: list[ReceivedRequest]
+
+
+@pytest.fixture(scope="module")
+def apart(
+    drawn: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    endpoint: LoopbackServer,
+    second: LoopbackServer,
+) -> Apart:
+    place = place_in(drawn, tmp_path_factory.mktemp("apart") / "results", endpoint)
     repeat_rows(place, 2)
-    place.settings |= judged_at(judge, prices={"input": 100.0, "output": 100.0})
-    checked(place, **{"vlm.prices": {"input": 1.0, "output": 1.0}})
-    assert {model for model, _ in grounder.model.asked} == {"loopback"}
-    assert set(judge.model.asked) == {("judge", "box_check")}
-    assert "box_check" not in {task for _, task in grounder.model.asked}
-    bill = command(["cost", str(place.results), "--json"]).summary
+    second.answers, endpoint.key = Model(), "sk-mine"
+    for server in (endpoint, second):
+        server.requests.clear()
+    place.settings |= judged_at(second, prices={"input": 100.0, "output": 100.0})
+    place.settings |= {
+        "vlm.prices": {"input": 1.0, "output": 1.0},
+        "vlm.openai.api_key": "sk-mine",
+        "vlm.openai.extra_headers": {"X-Token": "sk-header"},
+        "vlm.openai.extra_body": {"top_k": 7, "more": {"api_key": "sk-body", "seed": 1}},
+    }
+    checked(place)
+    return Apart(place, asked(endpoint), [*second.requests])
+
+
+def test_another_judge_is_asked_at_its_address(apart: Apart) -> None:
+    assert {request.model for request in apart.of_judge if request.task} == {"judge"}
+    assert {request.task for request in apart.of_judge} <= {"box_check", ""}
+    assert {model for model, _ in apart.of_model} == {"loopback"}
+    assert "box_check" not in {task for _, task in apart.of_model}
+
+
+def test_another_judge_is_billed_apart(apart: Apart) -> None:
+    bill = command(["cost", str(apart.place.results), "--json"]).summary
     for step in bill["steps"]:
         tokens = step["tokens"]["input"] + step["tokens"]["output"]
         price = 100.0 if step["step"].endswith("box_check") else 1.0
         assert step["cost_usd"] == pytest.approx(price * tokens / 1e6, rel=1e-3), step
 
 
-@pytest.mark.parametrize("denies_all", [True, False])
+def test_nothing_secret_goes_to_another_address_and_all_else_does(apart: Apart) -> None:
+    for request in apart.of_judge:
+        assert "sk-" not in f"{dict(request.headers)} {request.body}"
+    bodies = [request.body for request in apart.of_judge if request.task]
+    assert bodies
+    for body in bodies:
+        assert body is not None
+        assert (body["top_k"], body["more"]) == (7, {"seed": 1})
+
+
+@pytest.mark.parametrize(("denies_all", "runs"), [(True, 2), (False, 1)])
 def test_a_judge_that_denies_all_boxes_is_told_of(
-    place: Workplace, grounder: Played, denies_all: bool
+    place: Workplace, server: LoopbackServer, denies_all: bool, runs: int
 ) -> None:
+    model = Model()
+
     def says(request: ReceivedRequest) -> Any:
-        answer = grounder.model(request)
+        answer = model(request)
         if request.task == "box_check" and denies_all:
             for box in answer["boxes"]:
                 box["verdict"] = "nothing"
@@ -176,30 +212,30 @@ def test_a_judge_that_denies_all_boxes_is_told_of(
         return answer
 
     repeat_rows(place, 10)
-    grounder.answers = says
-    for _ in range(2):
+    server.answers = says
+    for _ in range(runs):
         assert ("it may say no to anything" in told(place)) is denies_all
 
 
 def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(
-    place: Workplace, grounder: Played
+    place: Workplace, server: LoopbackServer
 ) -> None:
     repeat_rows(place, 2)
     place.settings["workflow.max_attempts"] = 1
-    grounder.faults = on(faults.server_error(), task="box_check")
+    server.faults = on(faults.server_error(), task="box_check")
     assert "the same command tries again what may pass" in told(place, code=1)
-    grounder.faults = []
+    server.faults = []
     told(place)
     assert any(row["verified"] for row in expressions(place))
 
 
 def test_where_the_answers_differ_a_box_is_first_in_review(
-    place: Workplace, grounder: Played
+    place: Workplace, server: LoopbackServer
 ) -> None:
     large = scenes(place.results.parent, PICTURES, seed=5)
     place.input = place.results.with_name("large.jsonl")
     place.rows({"image_path": record["image_path"]} for record in large)
-    grounder.answers = Model(Errors(accuracy=0.9))
+    server.answers = Model(Errors(accuracy=0.9))
     checked(place)
     doubtful = {row["text"] for row in expressions(place) if row.get("doubtful")}
     assert 0 < len(doubtful) < len(CLASSES)
@@ -239,34 +275,13 @@ def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None
     assert steps[-4:] == ["box_refinement", "box_verification", "box_check", "missing_search"]
 
 
-def test_nothing_secret_goes_to_another_address(
-    place: Workplace, grounder: Played, judge: Played
-) -> None:
+def test_a_judge_at_the_same_address_has_its_key(place: Workplace, server: LoopbackServer) -> None:
     repeat_rows(place, 2)
-    grounder.key = "sk-mine"
-    place.settings |= {
-        "vlm.openai.api_key": "sk-mine",
-        "vlm.openai.extra_headers": {"X-Token": "sk-header"},
-        "vlm.openai.extra_body": {"top_k": 7, "more": {"api_key": "sk-body", "seed": 1}},
-    }
-    checked(place, **{"vlm.judge": {"base_url": judge.base_url, "model_name": "judge"}})
-    sent = [f"{dict(request.headers)} {request.body}" for request in judge.requests]
-    bodies = [request.body for request in judge.requests if request.task]
-    assert bodies
-    assert not any("sk-" in text for text in sent)
-    for body in bodies:
-        assert body is not None
-        assert (body["top_k"], body["more"]) == (7, {"seed": 1})  # all else is as in vlm
-
-
-def test_a_judge_at_the_same_address_has_its_key(place: Workplace, grounder: Played) -> None:
-    repeat_rows(place, 2)
-    grounder.key = "sk-mine"
+    server.key = "sk-mine"
     place.settings |= {"vlm.openai.api_key": "sk-mine", "vlm.judge": {"model_name": "judge"}}
     checked(place, **{"workflow.verify": "reground"})
-    asked = grounder.model.asked
-    assert {task for name, task in asked if name == "judge"} >= {"box_check", "phrase_grounding"}
-    assert ("loopback", "box_check") not in asked
+    assert {("judge", "box_check"), ("judge", "phrase_grounding")} <= asked(server)
+    assert ("loopback", "box_check") not in asked(server)
 
 
 def test_a_budget_in_usd_wants_the_judges_prices_too(place: Workplace) -> None:
@@ -281,7 +296,9 @@ def test_a_budget_in_usd_wants_the_judges_prices_too(place: Workplace) -> None:
     assert "vlm.judge.prices" in done.err
 
 
-def test_shards_ask_the_judge_too(place: Workplace, grounder: Played, judge: Played) -> None:
+def test_shards_ask_the_judge_too(
+    place: Workplace, server: LoopbackServer, judge: LoopbackServer
+) -> None:
     place.settings |= judged_at(judge)
     for number in (1, 2):
         done = place.run("--shard", f"{number}/2")
@@ -289,14 +306,14 @@ def test_shards_ask_the_judge_too(place: Workplace, grounder: Played, judge: Pla
     done = command(["merge", str(place.results)])
     assert done.code == 0, done
     merged = place.run_json()["summary"]["classes"]
-    sent = grounder.count() + judge.count()
+    sent = server.count() + judge.count()
     checked(place)
-    assert grounder.count() + judge.count() == sent
+    assert server.count() + judge.count() == sent
     whole = place.run_json()["summary"]["classes"]
     for row, expected in zip(merged, whole, strict=True):
         assert row == {**expected, "mean_side": pytest.approx(expected["mean_side"], abs=0.1)}
-    assert judge.model.of_records == PICTURES
-    assert set(judge.model.asked) == {("judge", "box_check")}
+    assert sum(not about_probes(request) for request in judge.requests) == PICTURES
+    assert asked(judge) == {("judge", "box_check")}
     assert all(row["verification"]["there"] is not None for row in expressions(place))
 
 
@@ -308,42 +325,38 @@ class Judge(OpenAIServing):
 """
 
 
-def test_a_judge_of_another_backend_is_asked(place: Workplace, judge: Played) -> None:
+def test_a_judge_of_another_backend_is_asked(place: Workplace, judge: LoopbackServer) -> None:
     repeat_rows(place, 2)
     (place.folder / "own_judge.py").write_text(OWN_JUDGE)
     check = {"backend": "own_judge:Judge", "base_url": judge.base_url}
     checked(place, **{"vlm.judge": check})
-    assert set(judge.model.asked) == {("of another backend", "box_check")}
+    assert asked(judge) == {("of another backend", "box_check")}
 
 
-def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(
-    place: Workplace, judge: Played
+def test_a_run_that_stops_amid_the_check_goes_on_and_pays_for_nothing_twice(
+    place: Workplace, judge: LoopbackServer
 ) -> None:
-    # the third answer is under way at the kill, however long that takes to come
-    judge.latency = lambda _: HANGING * (judge.model.of_records == 2)
-    place.settings |= {**judged_at(judge), "workflow.max_workers": 1}
-    running = place.start()
-    wait_until(lambda: judge.model.of_records == 3, running)
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate(timeout=HANGING)
-    assert running.returncode == -signal.SIGKILL
-    assert judge.model.of_records == 3 < PICTURES
+    place.settings |= {**judged_at(judge), "vlm.check_every": None}
+    place.settings["workflow.max_requests"] = PICTURES + 2
+    assert place.run().code == 3
+    assert 0 < judge.count() < PICTURES
+    place.settings["workflow.max_requests"] = None
     checked(place)
-    # one worker: of what was answered, the one request under way at the kill alone is sent again
-    assert judge.model.of_records <= PICTURES + 1
-    assert len(place.annotations()) == PICTURES
+    assert judge.count() == PICTURES
     assert all(row["verification"]["there"] is not None for row in expressions(place))
 
 
-def test_a_judge_whose_answers_differ_is_told_of(place: Workplace, grounder: Played) -> None:
+def test_a_judge_whose_answers_differ_is_told_of(place: Workplace, server: LoopbackServer) -> None:
+    model = Model()
+
     def says(request: ReceivedRequest) -> Any:
-        answer = grounder.model(request)
+        answer = model(request)
         if request.task == "box_check" and not about_probes(request):
             for box in answer["boxes"]:
                 box["verdict"] = "other" if box["verdict"] == "right" else "right"
         return answer
 
-    grounder.answers = says
+    server.answers = says
     said = told(place)
     rows = expressions(place)
     undecided = [row for row in rows if row["verified"] is None]

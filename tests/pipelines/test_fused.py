@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import pytest
 from PIL import Image as Picture
 
-from dataflow_grounding import CaptionGrounder, OpenAIServing
+from dataflow_grounding import CaptionGrounder
 from dataflow_grounding.errors import UnreadableReply
-from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.answering import Answering
 from tests.support.workplace import Workplace, command
 
 PICTURES = 3
@@ -23,47 +23,30 @@ CAPTIONS = (
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Workplace:
+def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
     rows = []
-    for number in range(PICTURES):
+    for number, caption in enumerate(CAPTIONS):
         path = workplace.picture(f"{number}.jpg", size=(64 + number, 48))
-        caption = f"{CAPTIONS[number % 3]} Number {number}."
-        rows.append({"image_path": str(path), "image_id": f"r{number}", "caption": caption})
+        rows.append({"image_path": path, "image_id": f"r{number}", "caption": caption})
     workplace.rows(rows)
-    workplace.settings.update({"vlm.on_suspect_boxes": "warn", "vlm.box_format": "xyxy_px"})
+    workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.fuse": True}
     return workplace
 
 
-def tasks_of(server: LoopbackServer) -> Counter[str]:
-    """The tasks of all requests but those about probe pictures."""
-    asked = [request for request in server.requests if "rectangle" not in request.text]
-    return Counter(request.task for request in asked)
-
-
-def fused(server: LoopbackServer, **more: Any) -> dict[str, Any]:
-    return {"vlm.openai.base_url": server.base_url, "workflow.fuse": True, **more}
-
-
-@pytest.mark.slow
-def test_one_request_a_picture_leaves_what_two_do(place: Workplace) -> None:
-    with LoopbackServer(EchoAnswers()) as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-        two = place.annotations()
-        place.results = place.folder / "fused"
-        done = place.run(**fused(server))
-        assert done.code == 0, done
-        asked = tasks_of(server)
-        request = next(one for one in server.requests if one.task == "caption_grounding")
+def test_one_request_a_picture_leaves_what_two_do(place: Workplace, server: LoopbackServer) -> None:
+    assert place.run(**{"workflow.fuse": False}).code == 0
+    two = place.annotations()
+    place.results = place.folder / "fused"
+    done = place.run()
+    assert done.code == 0, done
+    tasks = ("expression_extraction", "phrase_grounding", "caption_grounding")
+    assert server.by_task == dict.fromkeys(tasks, PICTURES)
+    request = next(one for one in server.requests if one.task == "caption_grounding")
     schema = request.settings["response_format"]["json_schema"]["schema"]["properties"]
     assert "text" in schema["expressions"]["items"]["properties"]
     assert "bbox_2d" in schema["objects"]["items"]["properties"]
-    assert asked["caption_grounding"] == PICTURES
-    assert asked["expression_extraction"] == asked["phrase_grounding"] == PICTURES
     for before, after in zip(two, place.annotations(), strict=True):
-        steps = ("pipeline_steps",)
-        assert {n: v for n, v in before.items() if n not in steps} == {
-            n: v for n, v in after.items() if n not in steps
-        }
+        assert {**before, "pipeline_steps": 0} == {**after, "pipeline_steps": 0}
         assert after["expressions"][0]["instances"]
         assert after["expressions"][0]["caption_span"]
 
@@ -78,27 +61,24 @@ class Cutting(EchoAnswers):
         return json.dumps(reply)[:-25]
 
 
-def test_a_reply_that_is_cut_off_is_made_up_for_by_two(place: Workplace) -> None:
-    with LoopbackServer(Cutting()) as server:
-        done = place.run(**fused(server))
-        assert done.code == 0, done
-        asked = tasks_of(server)
-    assert asked == dict.fromkeys(
-        ("caption_grounding", "expression_extraction", "phrase_grounding"), PICTURES
-    )
+def test_a_reply_that_is_cut_off_is_made_up_for_by_two(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    server.answers = Cutting()
+    done = place.run()
+    assert done.code == 0, done
+    tasks = ("caption_grounding", "expression_extraction", "phrase_grounding")
+    assert server.by_task == dict.fromkeys(tasks, PICTURES)
     assert all(record["expressions"][0]["instances"] for record in place.annotations())
 
 
-@pytest.mark.slow
-def test_checks_follow_as_the_estimate_says(place: Workplace) -> None:
-    with LoopbackServer(EchoAnswers()) as server:
-        settings = fused(server, **{"workflow.check": True})
-        estimate = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
-        assert estimate.code == 0, estimate
-        assert server.count() == 0
-        done = place.run(**settings)
-        assert done.code == 0, done
-        assert tasks_of(server)["box_check"] >= PICTURES
+def test_checks_follow_as_the_estimate_says(place: Workplace, server: LoopbackServer) -> None:
+    place.settings["workflow.check"] = True
+    estimate = command(["estimate", "-e", str(place.spec()), "--json"])
+    assert (estimate.code, server.count()) == (0, 0), estimate
+    done = place.run()
+    assert done.code == 0, done
+    assert server.by_task["box_check"] == PICTURES
     first, second, *_ = estimate.summary["steps"]
     assert first["step"].endswith("caption_grounding")
     assert first["requests"] == PICTURES
@@ -121,8 +101,7 @@ def test_checks_follow_as_the_estimate_says(place: Workplace) -> None:
 def test_what_does_not_go_with_it_is_told(
     place: Workplace, settings: dict[str, Any], message: str
 ) -> None:
-    spec = place.spec(**{"workflow.fuse": True, **settings})
-    done = command(["check", "-e", str(spec)])
+    done = command(["check", "-e", str(place.spec(**settings))])
     assert done.code == 2, done
     assert message in done.err
 
@@ -208,11 +187,8 @@ UNREADABLE: dict[str, tuple[Any, str | None]] = {
 def grounded(reply: dict[str, Any], words: str = "") -> dict[str, Any]:
     """The boxes of each expression of a reply, which may have words next to it."""
     text = json.dumps({"cleaned_caption": "a cup and a dog", **reply}) + words
-    with LoopbackServer(CannedAnswers(text)) as server:
-        serving = OpenAIServing(server.base_url, "any", box_format="xyxy_px")
-        grounder = CaptionGrounder(serving, check_every=None)
-        record = {"image_path": Picture.new("RGB", (64, 48)), "caption": "a cup and a dog"}
-        done: dict[str, Any] = grounder(record)
+    record = {"image_path": Picture.new("RGB", (64, 48)), "caption": "a cup and a dog"}
+    done: dict[str, Any] = CaptionGrounder(Answering(text))(record)
     return {row["text"]: [one["bbox"] for one in row["instances"]] for row in done["expressions"]}
 
 

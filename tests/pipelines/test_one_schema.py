@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from dataflow_grounding import FileStorage, PhraseGrounder, PhraseLister, Pipeline
 from dataflow_grounding import OpenAIServing as Serving
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, command
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.support.workplace import Workplace, command, rows_of
 
 
 def block(workplace: Workplace, name: str, **settings: Any) -> Path:
@@ -27,42 +21,24 @@ def block(workplace: Workplace, name: str, **settings: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_image_grounding(workplace: Workplace, server: LoopbackServer, stream: bool) -> None:
+def test_image_grounding(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.settings["vlm.openai.base_url"] = server.base_url
-    workplace.many(3)
-    done = workplace.run(**{"workflow.stream": stream})
+    workplace.picture()
+    region = {"bbox": [1, 2, 9, 9], "type": "cup", "mine": 7}
+    row = {"image_path": "a.jpg", "caption": "A cup."}
+    workplace.rows([row, {**row, "caption": "A cat.", "regions": [region]}])
+    done = workplace.run(**{"workflow.stream": False})
     assert done.code == 0, done
     assert "not checked" not in done.out
     for step in ("step_0_expression_extraction", "step_1_grounding", "."):
-        for record in lines(workplace.results / step / "annotations.jsonl"):
-            assert record["regions"] == []
+        records = rows_of(workplace.results / step / "annotations.jsonl")
+        # what the user brings stays
+        assert [record["regions"] for record in records] == [[], [region]]
+        for record in records:
             assert record["expressions"]
             assert all(row["verified"] is None for row in record["expressions"])
     assert command(["report", str(workplace.results)]).code == 0
     assert "<dt>unverified</dt>" not in (workplace.results / "report.html").read_text()
-
-
-def test_region_captions(workplace: Workplace, server: LoopbackServer) -> None:
-    workplace.settings["vlm.openai.base_url"] = server.base_url
-    workplace.picture()
-    workplace.rows([{"image": "a.jpg", "bbox": [[5, 5, 20, 20]]}])
-    done = command(
-        ["generate", "-e", str(block(workplace, "image_region_caption")), "--no-progress", "--json"]
-    )
-    assert done.code == 0, done
-    [record] = lines(workplace.results / "annotations.jsonl")
-    assert [region["bbox"] for region in record["regions"]] == [[5, 5, 25, 25]]
-    assert [row["verified"] for row in record["region_captions"]] == [None]
-
-
-def test_what_the_user_brings_stays(workplace: Workplace, server: LoopbackServer) -> None:
-    workplace.settings["vlm.openai.base_url"] = server.base_url
-    workplace.picture()
-    region = {"bbox": [1, 2, 9, 9], "type": "cup", "mine": 7}
-    workplace.rows([{"image_path": "a.jpg", "caption": "A cup.", "regions": [region]}])
-    assert workplace.run().code == 0
-    assert lines(workplace.results / "annotations.jsonl")[0]["regions"] == [region]
 
 
 MINE = """
@@ -95,19 +71,17 @@ def test_a_later_step_may_fill_in_regions(workplace: Workplace, server: Loopback
     assert command([*run, "mine.workflow.steps=['0']"]).code == 0
     done = command([*run, "mine.workflow.steps=['1']"])
     assert done.code == 0, done
-    for record in lines(workplace.results / "annotations.jsonl"):
+    for record in rows_of(workplace.results / "annotations.jsonl"):
         assert record["regions"] == [{"bbox": [1, 2, 9, 9]}]
         assert [row["verified"] for row in record["expressions"]] == [None]
     assert command(["check", "-e", str(spec), "mine.workflow.steps=['1']"]).code == 0
 
 
-def test_an_operator_alone_adds_no_keys_of_pipelines(
-    workplace: Workplace, server: LoopbackServer
-) -> None:
+def test_an_operator_alone_adds_no_keys_of_pipelines(workplace: Workplace) -> None:
     workplace.many(1)
     storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
     PhraseLister(["a cup"]).run(storage.step())
-    [record] = lines(Path(storage.output_path))
+    [record] = rows_of(Path(storage.output_path))
     assert "regions" not in record
 
 
@@ -127,15 +101,10 @@ class Named(Pipeline):
         self.grounder.run(self.storage.step())
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_pipelines_by_hand_that_have_a_name(
-    workplace: Workplace, server: LoopbackServer, compiled: bool
-) -> None:
+def test_pipelines_by_hand_that_have_a_name(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.many(2)
     pipeline = Named(workplace, server.base_url)
-    if compiled:
-        pipeline.compile()
     assert pipeline.run().exit_code == 0
-    for record in lines(Path(pipeline.storage.output_path)):
+    for record in rows_of(Path(pipeline.storage.output_path)):
         assert record["regions"] == []
         assert [row["verified"] for row in record["expressions"]] == [None]

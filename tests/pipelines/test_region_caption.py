@@ -4,30 +4,27 @@ out.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
 import os
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
 
-from dataflow_grounding import (
-    EmbeddedServing,
-    GroundingError,
-    OpenAIServing,
-    RegionCaptioner,
-    RegionMarker,
-)
+from dataflow_grounding import EmbeddedServing, GroundingError, RegionCaptioner, RegionMarker
 from dataflow_grounding.data.rows import read_records
+from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.tasks.captions import read_marked_text
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.bytecode import instructions_of
 from tests.support.labelled import Labelled, labelled
-from tests.support.workplace import LONG_AGO, REPOSITORY, command
+from tests.support.shared_endpoint import serving_of
+from tests.support.workplace import LONG_AGO, REPOSITORY, Done, Place, Rows, command, rows_of
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
 PROMPT = "Describe the content of each marked region in the image. There are {0} regions: <region1> to <region{0}>."
@@ -41,7 +38,44 @@ def picture(
     return name
 
 
-@pytest.mark.slow
+class CaptionPlace(Place):
+    """A folder with pictures with boxes."""
+
+    kind = "image_region_caption"
+
+    def run(self, *rows: dict[str, Any], **settings: Any) -> Done:
+        """A run over these rows."""
+        lines = [json.dumps(row) + "\n" for row in rows]
+        (self.folder / "in.jsonl").write_text("".join(lines))
+        self.settings["data.input_jsonl"] = str(self.folder / "in.jsonl")
+        spec = self.written({**self.settings, **settings})
+        return command(["generate", "-e", str(spec), "--json", "--no-progress"])
+
+    def captioned(self, row: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """The record that a run makes of a row."""
+        done = self.run(row, **settings)
+        assert done.code == 0, done
+        [record] = self.annotations()
+        return record
+
+    def annotations(self) -> Rows:
+        return rows_of(self.results / "annotations.jsonl")
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: LoopbackServer) -> CaptionPlace:
+    server.answers = by_box
+    return CaptionPlace(tmp_path, server.base_url)
+
+
+def by_box(request: ReceivedRequest) -> Any:
+    """A text that tells which box it is about."""
+    if request.task != "region_caption":
+        return EchoAnswers()(request)
+    regions = request.input["regions"]
+    return {"captions": [{"id": r["id"], "text": f"box {r['bbox_2d']}"} for r in regions]}
+
+
 def test_a_coco_file_becomes_lines_as_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,130 +88,159 @@ def test_a_coco_file_becomes_lines_as_the_page_shows(
     [block] = [part for part in page.split("```python\n")[1:] if "annotations.json" in part]
     monkeypatch.chdir(tmp_path)
     exec(block.split("```")[0], {})
-    rows = read_records("boxes.jsonl")
-    assert rows == [
-        {"image": "1.png", "bbox": boxes[:2]},
-        {"image": "2.png", "bbox": boxes[2:]},
-    ]
-    with LoopbackServer() as server:
-        code, summary = generate(tmp_path, server.base_url, rows)
-    assert (code, summary["done"]) == (0, 2)
-    captioned = read_records("out/annotations.jsonl")
-    assert [row["type"] for row in captioned] == ["with_bbox", "with_bbox"]
-    assert [len(row["region_captions"]) for row in captioned] == [2, 1]
+    one, two = ({"image": f"{n}.png", "bbox": b} for n, b in ((1, boxes[:2]), (2, boxes[2:])))
+    assert read_records("boxes.jsonl") == [one, two]
 
 
-def generate(
-    folder: Path, url: str, rows: list[dict[str, Any]], *overrides: str
-) -> tuple[int, dict[str, Any]]:
-    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    vlm = {
-        "backend": "openai",
-        "box_format": "xyxy_px",
-        "openai": {"base_url": url, "model_name": "loopback", "api_key": "k"},
-    }
-    spec = {
-        "results_dir": "out",
-        "autolabel_type": "image_region_caption",
-        "image_region_caption": {"vlm": vlm, "data": {"input_jsonl": "in.jsonl"}},
-    }
-    (folder / "spec.yaml").write_text(json.dumps(spec))
-    keys = [f"image_region_caption.{key}" for key in overrides]
-    done = command(["generate", "-e", str(folder / "spec.yaml"), "--json", "--no-progress", *keys])
-    return done.code, done.summary
+class Ran(NamedTuple):
+    """A run over several pictures: how it ended, what was asked, its records by their pictures."""
+
+    place: CaptionPlace
+    done: Done
+    asked: dict[str, int]
+    records: dict[str, dict[str, Any]]
 
 
-def annotations(folder: Path) -> list[dict[str, Any]]:
-    return read_records(str(folder / "out" / "annotations.jsonl"))
+EXAMPLE = {"image": "20.png", "bbox": [[196, 104, 310, 495]]}
+MANY = [[10, 10, 5 + n % 7, 20] for n in range(14)]
+ROWS: list[dict[str, Any]] = [
+    EXAMPLE,
+    {"image": "none.png"},
+    {"image": "none.png", "bbox": []},
+    {"image": "many.png", "bbox": MANY},
+    {"image": "small.png", "bbox": [[50, 60, 70, 80], [9999, 1, 5, 5]]},
+]
 
 
-def captioned(
-    folder: Path, server: LoopbackServer, row: dict[str, Any], *overrides: str
-) -> dict[str, Any]:
-    """The record that a run makes of a row."""
-    code, _ = generate(folder, server.base_url, [row], *overrides)
-    assert code == 0
-    [record] = annotations(folder)
-    return record
+@pytest.fixture(scope="module")
+def ran(endpoint: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    place = CaptionPlace(tmp_path_factory.mktemp("ran"), endpoint.base_url)
+    picture(place.folder, size=SIZE)
+    picture(place.folder, "small.png", (300, 200))
+    for name, color in (("none.png", "navy"), ("many.png", "maroon")):
+        picture(place.folder, name, color=color)
+    endpoint.answers = by_box
+    endpoint.by_task.clear()
+    done = place.run(*ROWS)
+    assert done.code == 0, done
+    records = {record["image"]: record for record in place.annotations()}
+    return Ran(place, done, dict(endpoint.by_task), records)
 
 
-def by_box(request: ReceivedRequest) -> dict[str, Any]:
-    """A text that tells which box it is about."""
-    return {
-        "captions": [
-            {"id": r["id"], "text": f"box {r['bbox_2d']}"} for r in request.input["regions"]
-        ]
-    }
-
-
-def test_the_seeds_example_row_gives_its_nine_fields(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    picture(tmp_path, size=SIZE)
-    record = captioned(tmp_path, server, {"image": "20.png", "bbox": [[196, 104, 310, 495]]})
+def test_the_seeds_example_row_gives_its_nine_fields(ran: Ran) -> None:
+    record, results = ran.records["20.png"], ran.place.results
+    text = "box [196, 104, 506, 599]"
     nine = {
-        "image": "20.png",
+        **EXAMPLE,
         "type": "with_bbox",
-        "bbox": [[196, 104, 310, 495]],
         "normalized_bbox": [[0.128, 0.125, 0.329, 0.72], *[[0.0, 0.0, 0.0, 0.0]] * 9],
-        "result_file": str(tmp_path / "out"),
-        "image_with_bbox": str(tmp_path / "out" / "1_bbox_vis.jpg"),
+        "result_file": str(results),
+        "image_with_bbox": str(results / "1_bbox_vis.jpg"),
         "valid_bboxes_num": 1,
         "prompt": PROMPT.format(1),
-        "answer": record["answer"],
+        "answer": f"<region1>: {text}",
     }
     assert {name: record[name] for name in nine} == nine
     [caption] = record["region_captions"]
-    assert caption["bbox"] == [196, 104, 506, 599]
-    assert caption["text"]
-    assert record["answer"] == f"<region1>: {caption['text']}"
-    assert Image.open(record["image_with_bbox"]).size == SIZE
+    assert (caption["bbox"], caption["text"]) == ([196, 104, 506, 599], text)
+    with Image.open(record["image_with_bbox"]) as drawn:
+        assert drawn.size == SIZE
 
 
-@pytest.mark.parametrize(
-    ("boxes", "kinds"),
-    [
-        pytest.param([[9, 9, 0, 5]], ["no_area"], id="without width"),
-        pytest.param([[9, 9, -4, 5]], ["no_area"], id="negative width"),
-        pytest.param([[200, 9, 4, 5]], ["outside"], id="beside the image"),
-        pytest.param([[9, 9, 5, None]], ["not_finite"], id="NaN, as tables have it"),
-        pytest.param([[9, 9, 5, "x"]], ["not_numbers"], id="a word for a number"),
-        pytest.param([[9, 9, True, 5]], ["not_numbers"], id="true for a number"),
-        pytest.param([[9, 9, 5]], ["not_numbers"], id="three numbers"),
-        pytest.param([["NaN", 9, 5, 5]], ["not_finite"], id="NaN, as CSV files have it"),
-        pytest.param([[10**400, 9, 5, 5]], ["not_finite"], id="beyond a double"),
-        pytest.param([[60, 40, 95, 79]], ["xyxy"], id="corners that leave the image as a size"),
-        pytest.param(
-            [[60, 40, 95, 79], [1, 1, 20, 20]],
-            ["xyxy", "xyxy"],
-            id="a row of corners, some of which would fit",
-        ),
-        pytest.param(
-            [[60, 40, 95, 79], [50, 40, 10, 10]],
-            [],
-            id="cut, where another box of the row is no corners",
-        ),
-        pytest.param([[50, 40, 51, 41]], [], id="a little over the edge: cut"),
-        pytest.param([9, 9, 5, 5], [], id="one box without its list"),
-    ],
-)
-def test_what_is_wrong_with_a_box_is_told_apart(
-    tmp_path: Path, boxes: list[Any], kinds: list[str]
+def test_its_records_have_regions_and_nobody_verified_captions(ran: Ran) -> None:
+    record = ran.records["20.png"]
+    assert [region["bbox"] for region in record["regions"]] == [[196, 104, 506, 599]]
+    assert [caption["verified"] for caption in record["region_captions"]] == [None]
+
+
+def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(ran: Ran) -> None:
+    assert ran.done.summary["notes"]["over_max_boxes"] == 4
+    record = ran.records["many.png"]
+    kept = [caption["bbox"][2] - 10 for caption in record["region_captions"]]
+    assert kept == [7, 8, 9, 10, 11, 7, 8, 9, 10, 11]
+    assert len(record["normalized_bbox"]) == record["valid_bboxes_num"] == 10
+    left_out = {p["box"] for p in record["bbox_problems"] if p["kind"] == "over_max_boxes"}
+    assert left_out == {0, 1, 7, 8}
+    assert record["bbox"] == MANY
+
+
+def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(ran: Ran) -> None:
+    assert ran.asked["phrase_grounding"] == 1, "two equal rows are paid for once"
+    without = [record for record in ran.place.annotations() if record["image"] == "none.png"]
+    assert len(without) == 2
+    for record in without:
+        [caption] = record["region_captions"]
+        [[x, y, w, h]] = record["bbox"]
+        assert record["type"] == "without_bbox"
+        assert caption["bbox"] == [x, y, x + w, y + h]
+        assert caption["proposed_by"] == "loopback"
+
+
+def test_the_report_shows_pictures_and_texts(ran: Ran) -> None:
+    assert command(["report", str(ran.place.results)]).code == 0
+    [data] = (ran.place.results / "report_files").glob("*/records-1.js")
+    shown = data.read_text(encoding="utf-8")
+    assert "box [50, 60, 120, 140]" in shown
+    # a small picture is shown itself
+    assert '"thumbnail":"../small.png"' in shown
+    assert "not there" not in shown
+
+
+def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
+    ran: Ran, server: LoopbackServer
 ) -> None:
+    again = ran.place.run(*ROWS).summary
+    assert (server.count(), again["already_complete"]) == (0, True)
+    checked = command(["check", "-e", str(ran.place.folder / "spec.yaml")])
+    assert checked.code == 2
+    assert "line 5: box 1 lies outside of the image" in checked.out + checked.err
+
+
+BAD_BOXES: dict[str, tuple[Any, list[str]]] = {
+    "without width": ([[9, 9, 0, 5]], ["no_area"]),
+    "negative width": ([[9, 9, -4, 5]], ["no_area"]),
+    "beside the image": ([[200, 9, 4, 5]], ["outside"]),
+    "NaN, as tables have it": ([[9, 9, 5, None]], ["not_finite"]),
+    "a word for a number": ([[9, 9, 5, "x"]], ["not_numbers"]),
+    "true for a number": ([[9, 9, True, 5]], ["not_numbers"]),
+    "three numbers": ([[9, 9, 5]], ["not_numbers"]),
+    "NaN, as CSV files have it": ([["NaN", 9, 5, 5]], ["not_finite"]),
+    "beyond a double": ([[10**400, 9, 5, 5]], ["not_finite"]),
+    "cut, where another box of the row is no corners": ([[60, 40, 95, 79], [50, 40, 10, 10]], []),
+    "a little over the edge: cut": ([[50, 40, 51, 41]], []),
+}
+CORNERS: dict[str, Any] = {
+    "corners that leave the image as a size": [[60, 40, 95, 79]],
+    "a row of corners, some of which would fit": [[60, 40, 95, 79], [1, 1, 20, 20]],
+}
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> Any:
+    """Marks boxes of a picture of 100 x 80."""
     name = str(tmp_path / picture(tmp_path, size=(100, 80)))
-    good = [2, 3, 30, 40]
-    marker = RegionMarker(tmp_path)
-    if "xyxy" not in kinds and isinstance(boxes[0], list):
-        record = marker({"image": name, "bbox": [good, *boxes]})
-        assert [problem["kind"] for problem in record.get("bbox_problems", [])] == kinds
-        assert record["valid_bboxes_num"] == 1 + len(boxes) - len(kinds)
-        assert record["regions"][0]["bbox"] == [2, 3, 32, 43]
-        assert all(0 <= n <= 1 for bbox in record["normalized_bbox"] for n in bbox)
-    elif kinds:
-        with pytest.raises(GroundingError, match=r"x1, y1, x2, y2"):
-            marker({"image": name, "bbox": boxes})
-    else:
-        assert marker({"image": name, "bbox": boxes})["valid_bboxes_num"] == 1
+    return lambda boxes: RegionMarker(tmp_path)({"image": name, "bbox": boxes})
+
+
+@pytest.mark.parametrize(("boxes", "kinds"), BAD_BOXES.values(), ids=BAD_BOXES)
+def test_what_is_wrong_with_a_box_is_told_apart(
+    marked: Any, boxes: list[Any], kinds: list[str]
+) -> None:
+    record = marked([[2, 3, 30, 40], *boxes])
+    assert [problem["kind"] for problem in record.get("bbox_problems", [])] == kinds
+    assert record["valid_bboxes_num"] == 1 + len(boxes) - len(kinds)
+    assert record["regions"][0]["bbox"] == [2, 3, 32, 43]
+    assert all(0 <= n <= 1 for bbox in record["normalized_bbox"] for n in bbox)
+
+
+@pytest.mark.parametrize("boxes", CORNERS.values(), ids=CORNERS)
+def test_corners_in_place_of_sides_are_told(marked: Any, boxes: list[Any]) -> None:
+    with pytest.raises(GroundingError, match=r"x1, y1, x2, y2"):
+        marked(boxes)
+
+
+def test_one_box_needs_no_list_around_it(marked: Any) -> None:
+    assert marked([9, 9, 5, 5])["valid_bboxes_num"] == 1
 
 
 def test_nan_in_python_fails_its_row_alone(tmp_path: Path) -> None:
@@ -189,110 +252,60 @@ def test_nan_in_python_fails_its_row_alone(tmp_path: Path) -> None:
     assert [place for place, _ in done.failures] == [0]
 
 
-def test_of_more_boxes_than_max_boxes_the_largest_stay_in_their_order(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    picture(tmp_path)
-    rows = [{"image": "20.png", "bbox": [[10, 10, 5 + n % 7, 20] for n in range(14)]}]
-    server.answers = by_box
-    code, summary = generate(tmp_path, server.base_url, rows, "workflow.max_boxes=4")
-    assert code == 0
-    assert summary["notes"]["over_max_boxes"] == 10
-    [record] = annotations(tmp_path)
-    # boxes 5, 6, 12, 13
-    assert [c["bbox"][2] for c in record["region_captions"]] == [20, 21, 20, 21]
-    assert len(record["normalized_bbox"]) == record["valid_bboxes_num"] == 4
-    assert {p["box"] for p in record["bbox_problems"]} == set(range(14)) - {5, 6, 12, 13}
-    assert len(record["bbox"]) == 14
-
-
 def test_all_boxes_go_out_in_several_requests_and_each_text_comes_back_to_its_box(
-    tmp_path: Path, server: LoopbackServer
+    place: CaptionPlace, server: LoopbackServer
 ) -> None:
-    picture(tmp_path, size=SIZE)
+    picture(place.folder, size=SIZE)
     boxes = [[(37 * n) % 1400, (91 * n) % 700, 40 + n, 50] for n in range(40)]
-    server.answers = by_box
-    row = {"image": "20.png", "bbox": boxes}
-    record = captioned(tmp_path, server, row, "workflow.max_boxes=null")
+    record = place.captioned({"image": "20.png", "bbox": boxes}, **{"workflow.max_boxes": None})
     assert server.by_task["region_caption"] >= 3
     expected = [[x, y, x + w, y + h] for x, y, w, h in boxes]
     assert [c["bbox"] for c in record["region_captions"]] == expected
     assert [c["text"] for c in record["region_captions"]] == [f"box {bbox}" for bbox in expected]
-    assert sorted(record["answer"].splitlines()) == sorted(
-        f"<region{n}>: box {b}" for n, b in enumerate(expected, 1)
-    )
+    lines = [f"<region{number}>: box {box}" for number, box in enumerate(expected, 1)]
+    assert sorted(record["answer"].splitlines()) == sorted(lines)
 
 
-def test_rows_without_boxes_get_the_models_proposals_labelled_as_such(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    picture(tmp_path)
-    code, _ = generate(
-        tmp_path, server.base_url, [{"image": "20.png"}, {"image": "20.png", "bbox": []}]
-    )
-    assert code == 0
-    # the check; two equal rows are paid for once
-    assert server.by_task["phrase_grounding"] == 1 + 1
-    for record in annotations(tmp_path):
-        [caption] = record["region_captions"]
-        [[x, y, w, h]] = record["bbox"]
-        assert record["type"] == "without_bbox"
-        assert caption["bbox"] == [x, y, x + w, y + h]
-        assert caption["proposed_by"] == "loopback"
-
-
-def test_opencv_proposes_what_stands_out(tmp_path: Path, server: LoopbackServer) -> None:
+def test_opencv_proposes_what_stands_out(place: CaptionPlace, server: LoopbackServer) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
     scene.paste("blue", (250, 100, 350, 250))
-    scene.save(tmp_path / "scene.png")
-    record = captioned(tmp_path, server, {"image": "scene.png"}, "workflow.proposals=opencv")
+    scene.save(place.folder / "scene.png")
+    record = place.captioned({"image": "scene.png"}, **{"workflow.proposals": "opencv"})
     assert server.by_task["phrase_grounding"] == 0
     assert {caption["proposed_by"] for caption in record["region_captions"]} == {"opencv"}
     found = [caption["bbox"] for caption in record["region_captions"]]
     for known in ([50, 60, 150, 160], [250, 100, 350, 250]):
-        assert any(
-            max(abs(a - b) for a, b in zip(known, bbox, strict=True)) <= 4 for bbox in found
-        ), found
+        assert any(bbox == pytest.approx(known, abs=4) for bbox in found), found
 
 
-@pytest.mark.slow
 def test_nothing_to_propose_is_no_invention(tmp_path: Path) -> None:
     name = str(tmp_path / picture(tmp_path, size=(200, 200)))
     record = RegionCaptioner(EmbeddedServing())(RegionMarker(tmp_path)({"image": name}))
-    assert (record["type"], record["bbox"], record["region_captions"], record["answer"]) == (
-        "without_bbox",
-        [],
-        [],
-        None,
-    )
+    assert (record["type"], record["answer"]) == ("without_bbox", None)
+    assert record["bbox"] == record["region_captions"] == []
 
 
 IN_WORDS = "In <region1>, there is a cup on a table. It is white.\nIn <region2>, the lower half of a person is visible."
+IN_TURN = "<region1>: a thing\n<region2>: a thing"
+REGIONS = [{"bbox": [10, 10, 60, 60], "type": ""}, {"bbox": [800, 500, 900, 600], "type": ""}]
 
 
 @pytest.mark.parametrize(
     ("at_once", "said", "answer", "texts"),
     [
-        pytest.param(16, IN_WORDS, IN_WORDS, IN_WORDS.splitlines(), id="one request"),
-        pytest.param(
-            1,
-            "<region1>: a thing",
-            "<region1>: a thing\n<region2>: a thing",
-            ["a thing", "a thing"],
-            id="a later request names the row's region",
-        ),
+        (16, IN_WORDS, IN_WORDS, IN_WORDS.splitlines()),
+        (1, "<region1>: a thing", IN_TURN, ["a thing", "a thing"]),
     ],
+    ids=["one request", "a later request names the row's region"],
 )
 def test_an_answer_in_the_models_own_words_is_kept_and_divided(
     tmp_path: Path, server: LoopbackServer, at_once: int, said: str, answer: str, texts: list[str]
 ) -> None:
     name = str(tmp_path / picture(tmp_path, size=SIZE))
     server.answers = lambda request: said
-    regions = [{"bbox": [10, 10, 60, 60], "type": ""}, {"bbox": [800, 500, 900, 600], "type": ""}]
-    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-    captioner = RegionCaptioner(serving, regions_per_request=at_once)
-    record = captioner({"image": name, "regions": regions})
+    captioner = RegionCaptioner(serving_of(server, "xyxy_px"), regions_per_request=at_once)
+    record = captioner({"image": name, "regions": REGIONS})
     assert record["answer"] == answer
     assert [caption["text"] for caption in record["region_captions"]] == texts
 
@@ -300,21 +313,15 @@ def test_an_answer_in_the_models_own_words_is_kept_and_divided(
 def test_a_reply_that_leaves_a_region_out_is_asked_again_and_then_fails(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
-    picture(tmp_path)
+    name = str(tmp_path / picture(tmp_path, size=SIZE))
     server.answers = lambda request: {"captions": [{"id": 1, "text": "a cup"}]}
-    code, summary = generate(
-        tmp_path, server.base_url, [{"image": "20.png", "bbox": [[1, 1, 9, 9], [20, 20, 9, 9]]}]
-    )
-    assert code == 4
-    assert summary["requests"] == 3
-    [failure] = read_records(str(tmp_path / "out" / "failures.jsonl"))
-    assert "missing for id 2" in failure["message"]
+    with pytest.raises(UnreadableReply, match="missing for id 2"):
+        RegionCaptioner(serving_of(server, "xyxy_px"))({"image": name, "regions": REGIONS})
+    assert server.count() == 3
 
 
 def sent(request: ReceivedRequest) -> Image.Image:
     """The picture that a request carried."""
-    import base64
-
     parts = request.body["messages"][-1]["content"]
     [url] = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
@@ -325,20 +332,28 @@ def differs(shown: Image.Image, area: tuple[int, int, int, int]) -> bool:
     return any(high - low > 40 for low, high in shown.crop(area).getextrema())
 
 
-@pytest.mark.slow
+def captioned(
+    folder: Path, server: LoopbackServer, row: dict[str, Any], marks: str = "outline"
+) -> dict[str, Any]:
+    """The record that the two operators make of a row, in memory."""
+    server.answers = by_box
+    record = RegionMarker(folder / "marked", marks=marks)(row)
+    done: dict[str, Any] = RegionCaptioner(serving_of(server, "xyxy_px"), marks=marks)(record)  # type: ignore[arg-type]
+    return done
+
+
 @pytest.mark.parametrize(
     ("size", "marks"),
     [(SIZE, "outline"), (SIZE, "tag"), ((2200, 1000), "outline"), ((96, 64), "tag")],
     ids=["seed's", "seed's, tags", "reduced before it is sent", "tiny"],
 )
 def test_marks_stand_beside_the_region_and_not_in_it(
-    tmp_path: Path, marks: str, size: tuple[int, int]
+    tmp_path: Path, server: LoopbackServer, marks: str, size: tuple[int, int]
 ) -> None:
-    picture(tmp_path, size=size)
-    with LoopbackServer(by_box, keep_bodies=True) as server:
-        box = [size[0] // 2, size[1] // 2, size[0] // 4, size[1] // 4]
-        captioned(tmp_path, server, {"image": "20.png", "bbox": [box]}, f"workflow.marks={marks}")
-        shown = sent(server.requests[0])
+    box = [size[0] // 2, size[1] // 2, size[0] // 4, size[1] // 4]
+    row = {"image": str(tmp_path / picture(tmp_path, size=size)), "bbox": [box]}
+    captioned(tmp_path, server, row, marks)
+    shown = sent(server.requests[0])
     w, h = shown.size
     assert max(w, h) <= 2048
     assert not differs(shown, (w // 2 + 3, h // 2 + 3, w * 3 // 4 - 3, h * 3 // 4 - 3))
@@ -348,38 +363,33 @@ def test_marks_stand_beside_the_region_and_not_in_it(
     assert number
 
 
-@pytest.mark.slow
-def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
+def test_the_picture_that_is_sent_is_the_one_in_the_folder(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
+    name = str(tmp_path / picture(tmp_path, size=(300, 200)))
+    record = captioned(tmp_path, server, {"image": name, "bbox": [[50, 60, 70, 80]]})
+    shown = sent(server.requests[0])
+    with Image.open(record["image_with_bbox"]) as drawn:
+        assert shown.tobytes() == drawn.convert("RGB").tobytes()
+
+
+def test_crops_are_pictures_of_their_own(place: CaptionPlace, server: LoopbackServer) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
-    scene.save(tmp_path / "scene.png")
-    Image.new("RGB", (2300, 600), "blue").save(tmp_path / "large.png")
+    scene.save(place.folder / "scene.png")
+    Image.new("RGB", (2300, 600), "blue").save(place.folder / "large.png")
     rows = [
         {"image": "scene.png", "bbox": [[50, 60, 100, 100], [300, 200, 50, 80]]},
         {"image": "large.png", "bbox": [[0, 0, 2200, 550]]},
     ]
-    with LoopbackServer(keep_bodies=True) as server:
-        code, _ = generate(tmp_path, server.base_url, rows, "workflow.marks=crop")
-        assert code == 0
-        pictures = {str(r.input["regions"]): sent(r) for r in server.requests}
-    sizes = sorted(shown.size for shown in pictures.values())
+    done = place.run(*rows, **{"workflow.marks": "crop"})
+    assert done.code == 0, done
+    pictures = [sent(request) for request in server.requests]
+    sizes = sorted(shown.size for shown in pictures)
     assert [w / h for w, h in sizes] == pytest.approx([50 / 80, 1.0, 4.0], rel=0.01)
     assert max(side for size in sizes for side in size) <= 2048
-    square = next(shown for shown in pictures.values() if shown.width == shown.height)
-    assert all(abs(a - b) < 12 for a, b in zip(square.getpixel((5, 5)), (255, 0, 0), strict=True))
-
-
-def test_a_second_run_sends_nothing_and_check_names_each_bad_box(
-    tmp_path: Path, server: LoopbackServer
-) -> None:
-    picture(tmp_path)
-    rows = [{"image": "20.png", "bbox": [[1, 1, 90, 90], [9999, 1, 5, 5]]}, {"image": "20.png"}]
-    assert generate(tmp_path, server.base_url, rows)[0] == 0
-    _, again = generate(tmp_path, server.base_url, rows)
-    assert (again["requests"], again["already_complete"]) == (0, True)
-    checked = command(["check", "-e", str(tmp_path / "spec.yaml")])
-    assert checked.code == 2
-    assert "line 1: box 1 lies outside of the image" in checked.out + checked.err
+    square = next(shown for shown in pictures if shown.width == shown.height)
+    assert square.getpixel((5, 5)) == pytest.approx((255, 0, 0), abs=11)
 
 
 def test_the_script_takes_the_seeds_arguments(
@@ -409,31 +419,19 @@ def test_the_script_takes_the_seeds_arguments(
     assert record["image_with_bbox"] == str(tmp_path / "cache" / "1_bbox_vis.jpg")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param(
-            "<region1>: a cup; <region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="one line"
-        ),
-        pytest.param(
-            "- <region 1>: a cup\n- <Region2>: a spoon", {1: "a cup", 2: "a spoon"}, id="a list"
-        ),
-        pytest.param(
-            "1. <region1> a cup.\nIt is red.",
-            {1: "<region1> a cup. It is red."},
-            id="a sentence more",
-        ),
-        pytest.param(
-            "<region1> and <region2> are cups.",
-            dict.fromkeys((1, 2), "<region1> and <region2> are cups."),
-            id="both",
-        ),
-        pytest.param(
-            "<region3>: not asked for\nand more of it", {}, id="a region that is not there"
-        ),
-        pytest.param("A kitchen with cups.", {}, id="no region named"),
-    ],
-)
+CUP_AND_SPOON = {1: "a cup", 2: "a spoon"}
+BOTH = "<region1> and <region2> are cups."
+DIVIDED: dict[str, tuple[str, dict[int, str]]] = {
+    "one line": ("<region1>: a cup; <region2>: a spoon", CUP_AND_SPOON),
+    "a list": ("- <region 1>: a cup\n- <Region2>: a spoon", CUP_AND_SPOON),
+    "a sentence more": ("1. <region1> a cup.\nIt is red.", {1: "<region1> a cup. It is red."}),
+    "both": (BOTH, {1: BOTH, 2: BOTH}),
+    "a region that is not there": ("<region3>: not asked for\nand more of it", {}),
+    "no region named": ("A kitchen with cups.", {}),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), DIVIDED.values(), ids=DIVIDED)
 def test_a_text_is_divided_among_the_regions_that_it_names(
     text: str, expected: dict[int, str]
 ) -> None:
@@ -452,79 +450,43 @@ def test_a_runaway_text_about_many_regions_is_divided_in_linear_time() -> None:
     assert instructions(800) < 10 * instructions(100)
 
 
-@pytest.mark.slow
-def test_the_picture_that_is_sent_is_the_one_in_the_folder(tmp_path: Path) -> None:
-    picture(tmp_path, size=(300, 200))
-    with LoopbackServer(by_box, keep_bodies=True) as server:
-        record = captioned(tmp_path, server, {"image": "20.png", "bbox": [[50, 60, 70, 80]]})
-        shown = sent(server.requests[0])
-    assert shown.tobytes() == Image.open(record["image_with_bbox"]).convert("RGB").tobytes()
-
-
-def test_the_report_shows_pictures_and_texts(tmp_path: Path, server: LoopbackServer) -> None:
-    picture(tmp_path, size=(300, 200))
-    server.answers = by_box
-    captioned(tmp_path, server, {"image": "20.png", "bbox": [[50, 60, 70, 80]]})
-    assert command(["report", str(tmp_path / "out")]).code == 0
-    (data,) = (tmp_path / "out" / "report_files").glob("*/records-1.js")
-    assert "box [50, 60, 120, 140]" in data.read_text(encoding="utf-8")
-    # a small picture is shown itself
-    assert '"thumbnail":"../20.png"' in data.read_text(encoding="utf-8")
-    assert "not there" not in data.read_text(encoding="utf-8")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("on_suspect", "code"), [("stop", 2), ("warn", 0)])
-def test_proposed_boxes_in_another_format_stop_the_run(
-    tmp_path: Path, on_suspect: str, code: int
+def test_proposed_boxes_in_another_format_are_told_and_may_go_on(
+    place: CaptionPlace, server: LoopbackServer
 ) -> None:
+    server.answers = EchoAnswers("yxyx_1000")
     colors = ("teal", "navy", "maroon")
-    rows = [{"image": picture(tmp_path, f"{c}.png", (320, 200), c)} for c in colors]
-    with LoopbackServer(EchoAnswers("yxyx_1000")) as server:
-        settings = ("vlm.box_format=xyxy_1000", f"vlm.on_suspect_boxes={on_suspect}")
-        assert generate(tmp_path, server.base_url, rows, *settings)[0] == code
-    run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert "yxyx_1000 would fit" in run["suspect_boxes"]
+    rows = [{"image": picture(place.folder, f"{c}.png", (320, 200), c)} for c in colors]
+    settings = {"vlm.box_format": "xyxy_1000", "vlm.check_every": 100}
+    assert place.run(*rows, **settings, **{"vlm.on_suspect_boxes": "warn"}).code == 0
+    assert "yxyx_1000 would fit" in place.run_json()["suspect_boxes"]
 
 
-def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: LoopbackServer) -> None:
-    row = {"image": picture(tmp_path), "bbox": [[9, 9, 90, 90]]}
-    spec = tmp_path / "spec.yaml"
-    with pytest.raises(json.JSONDecodeError):  # nothing ran, so there is no summary
-        captioned(tmp_path, server, {**row, "prompt": "mine"})
-    refused = command(["check", "-e", str(spec)])
-    assert "column 'prompt' of the input: give it another name with output_prompt_key" in (
-        refused.err
-    )
+def test_rows_with_a_prompt_of_their_own_keep_it(place: CaptionPlace) -> None:
+    row = {"image": picture(place.folder), "bbox": [[9, 9, 90, 90]], "prompt": "mine"}
+    refused = place.run(row)
+    assert refused.code == 2, refused
+    said = "column 'prompt' of the input: give it another name with output_prompt_key"
+    assert said in refused.err
     assert "workflow.output_columns.prompt" in refused.err
-    columns = "workflow.output_columns"
-    record = captioned(
-        tmp_path, server, {**row, "prompt": "mine"}, f"{columns}.prompt=region_prompt"
-    )
-    assert (record["prompt"], record["region_prompt"]) == ("mine", PROMPT.format(1))
-    record = captioned(
-        tmp_path, server, {**row, "answer": "mine"}, f"{columns}.answer=region_answer"
-    )
-    assert record["answer"] == "mine"
-    assert record["region_answer"]
-    wrong = command(
-        ["check", "-e", str(spec), "image_region_caption.workflow.output_columns.promt=x"]
-    )
+    place.settings["workflow.output_columns"] = {"prompt": "asked", "answer": "said"}
+    record = place.captioned({**row, "answer": "mine"})
+    assert (record["prompt"], record["asked"]) == ("mine", PROMPT.format(1))
+    assert (record["answer"], record["said"]) == ("mine", "<region1>: box [9, 9, 99, 99]")
+    place.settings["workflow.output_columns"] = {"promt": "x"}
+    wrong = place.run(row)
     assert "'promt' is not one of" in wrong.err
     assert "is it 'prompt'?" in wrong.err
 
 
-@pytest.mark.slow
-def test_a_picture_that_comes_back_has_its_own_marked_picture_again(tmp_path: Path) -> None:
-    row = {"image": "20.png", "bbox": [[50, 60, 70, 80]]}
-    marked = tmp_path / "out" / "1_bbox_vis.jpg"
+def test_a_picture_that_comes_back_has_its_own_marked_picture_again(
+    place: CaptionPlace, server: LoopbackServer
+) -> None:
     corners = []
-    with LoopbackServer(answers=EchoAnswers()) as server:
-        for color in ("teal", "maroon", "teal"):
-            picture(tmp_path, color=color)
-            os.utime(tmp_path / "20.png", LONG_AGO)
-            captioned(tmp_path, server, row)
-            with Image.open(marked) as drawn:
-                corners.append(drawn.getpixel((5, 5)))
+    for color in ("teal", "maroon", "teal"):
+        picture(place.folder, color=color)
+        os.utime(place.folder / "20.png", LONG_AGO)
+        place.captioned({"image": "20.png", "bbox": [[50, 60, 70, 80]]})
+        with Image.open(place.results / "1_bbox_vis.jpg") as drawn:
+            corners.append(drawn.getpixel((5, 5)))
     assert corners[0] == corners[2] != corners[1]
     assert server.count() == 2

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from dataflow_grounding import seed_file
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.formats.seed_records import find_seeds, write_seeds
 from dataflow_grounding.formats.seeds import Made
 from dataflow_grounding.spec.schema import ReferringData
@@ -25,10 +27,14 @@ def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
     return made
 
 
-def regions(place: ReferringPlace) -> dict[str, list[tuple[str, list[float]]]]:
-    return {
-        r["image_path"]: [(x["type"], x["bbox"]) for x in r["regions"]] for r in place.annotations()
-    }
+def seeds_of(place: ReferringPlace, **labels: Path) -> list[dict[str, Any]]:
+    """The records that a run would begin from."""
+    named: Any = {kind: str(path) for kind, path in labels.items()}
+    return read_records(seed_file(str(place.results), str(place.images), **named))
+
+
+def regions(rows: list[dict[str, Any]]) -> dict[str, list[tuple[str, list[float]]]]:
+    return {row["image_path"]: [(r["type"], r["bbox"]) for r in row["regions"]] for row in rows}
 
 
 # --- KITTI
@@ -40,8 +46,7 @@ def test_seeds_are_sorted_by_path_and_have_size_and_source(place: ReferringPlace
     (place.images / ".hidden.png").write_bytes(b"")
     for name in ("a", "A", "sub/b"):
         place.label(f"{name}.txt", [kitti("Car", 1, 2, 30, 40.50)])
-    assert place.run().code == 0
-    seeds = place.seeds()
+    seeds = seeds_of(place, kitti=place.labels)
     assert [(s["image_id"], s["image_path"], s["width"], s["height"]) for s in seeds] == [
         ("A", "A.png", 640, 480),
         ("a", "a.png", 200, 100),
@@ -81,8 +86,7 @@ def test_boxes_are_those_of_the_upright_image(
 def test_labels_may_lie_beside_the_images(place: ReferringPlace) -> None:
     for name in ("a", "sub/b"):
         (place.images / f"{name}.txt").write_text(kitti("Car", 1, 2, 30, 40))
-    assert place.run(**{"data.kitti_label_dir": str(place.images)}).code == 0
-    assert regions(place) == {
+    assert regions(seeds_of(place, kitti=place.images)) == {
         "a.png": [("Car", [1, 2, 30, 40])],
         "sub/b.JPG": [("Car", [1, 2, 30, 40])],
     }
@@ -91,16 +95,19 @@ def test_labels_may_lie_beside_the_images(place: ReferringPlace) -> None:
 # --- COCO
 
 
+IMAGES = [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "sub/b.JPG"}]
+
+
 def coco(
     place: ReferringPlace,
     annotations: list[dict[str, Any]],
-    images: list[dict[str, Any]] | None = None,
-) -> None:
-    given = images or [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "sub/b.JPG"}]
+    images: list[dict[str, Any]] = IMAGES,
+) -> Path:
     names = [{"id": 3, "name": "traffic light"}, {"id": 4, "name": "car"}]
-    data = {"images": given, "annotations": annotations, "categories": names}
+    data = {"images": images, "annotations": annotations, "categories": names}
     path = saved(place.folder / "instances.json", data)
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
+    return path
 
 
 def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -> None:
@@ -115,7 +122,7 @@ def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -
     )
     done = place.run()
     assert done.code == 0, done
-    assert regions(place) == {
+    assert regions(place.annotations()) == {
         "a.png": [("traffic light", [0.1, 0.2, 0.3, 50.3])],
         "sub/b.JPG": [("car", [10, 20, 40, 60])],
     }
@@ -129,43 +136,37 @@ def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -
     }
 
 
-def test_what_is_no_coco_file_is_refused(place: ReferringPlace) -> None:
-    coco(place, [])
-    for text, expected in (
-        ("[1]", "is not a COCO file"),
-        ('{"images": [{"id": 1}], "annotations": []}', "without 'id' and 'file_name'"),
-        ('{"images": [{"id": 1, "file_name": "z.png"}], "annotations": []}', "no image of"),
-    ):
-        (place.folder / "instances.json").write_text(text)
-        done = place.run()
-        assert done.code == 2
-        assert expected in done.err
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ([1], "is not a COCO file"),
+        ({"images": [{"id": 1}], "annotations": []}, "without 'id' and 'file_name'"),
+        ({"images": [{"id": 1, "file_name": "z.png"}], "annotations": []}, "no image of"),
+    ],
+)
+def test_what_is_no_coco_file_is_refused(place: ReferringPlace, content: Any, why: str) -> None:
+    path = saved(place.folder / "instances.json", content)
+    with pytest.raises(InputError, match=why):
+        seeds_of(place, coco=path)
 
 
 def test_two_images_of_coco_with_one_file_name_are_refused(place: ReferringPlace) -> None:
     """The boxes of the first one were lost without a word."""
     twins = [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "./a.png"}]
     boxes = [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]}]
-    coco(place, boxes, twins)
-    done = place.run()
-    assert done.code == 2
-    assert "instances.json: the images 7 and 9 have one file_name, './a.png': give" in done.err
+    said = r"instances\.json: the images 7 and 9 have one file_name, '\./a\.png': give"
+    with pytest.raises(InputError, match=said):
+        seeds_of(place, coco=coco(place, boxes, twins))
 
 
 # --- YOLO
 
 
-def yolo(
-    place: ReferringPlace, lines: list[str], names: str = "person\ntraffic light\n", **settings: Any
-) -> None:
+def yolo(place: ReferringPlace, lines: list[str], names: str = "person\ntraffic light\n") -> None:
     for name in ("a", "sub/b"):
         place.label(f"{name}.txt", lines)
     (place.labels / "classes.txt").write_text(names)
-    place.settings |= {
-        "data.kitti_label_dir": None,
-        "data.yolo_label_dir": str(place.labels),
-        **settings,
-    }
+    place.settings |= {"data.kitti_label_dir": None, "data.yolo_label_dir": str(place.labels)}
 
 
 def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) -> None:
@@ -185,18 +186,17 @@ def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) ->
 
 
 def test_class_names_come_from_the_file_that_is_named(place: ReferringPlace) -> None:
-    (place.folder / "data.yaml").write_text("names: [one, two]")
-    yolo(place, ["1 0.5 0.5 0.5 0.5"], **{"data.yolo_names": str(place.folder / "data.yaml")})
-    assert place.run().code == 0
-    assert regions(place)["a.png"] == [("two", [50, 25, 150, 75])]
+    yolo(place, ["1 0.5 0.5 0.5 0.5"])
+    names = saved(place.folder / "data.yaml", "names: [one, two]")
+    seeds = seeds_of(place, yolo=place.labels, yolo_names=names)
+    assert regions(seeds)["a.png"] == [("two", [50, 25, 150, 75])]
 
 
 def test_other_class_names_make_other_seeds(place: ReferringPlace) -> None:
-    yolo(place, ["1 0.5 0.5 0.5 0.5"])
-    assert place.run().code == 0
-    (place.labels / "classes.txt").write_text("person\nboat\n")
-    assert place.run().code == 0
-    assert regions(place)["a.png"] == [("boat", [50, 25, 150, 75])]
+    for name in ("traffic light", "boat"):
+        yolo(place, ["1 0.5 0.5 0.5 0.5"], names=f"person\n{name}\n")
+        seeds = seeds_of(place, yolo=place.labels)
+        assert regions(seeds)["a.png"] == [(name, [50, 25, 150, 75])]
 
 
 def test_yolo_without_names_is_refused(place: ReferringPlace) -> None:
@@ -263,24 +263,13 @@ def test_annotations_go_on_from_where_they_stand(
 # --- sizes
 
 
-SIDES = {"a.png": (640, 480), "sub/b.JPG": (640, 480)}
-
-
 def sized_coco(place: ReferringPlace, width: int, height: int) -> None:
     """Labels of two pictures, of which a.png is said to have these sides."""
-    for name, sides in SIDES.items():
-        place.picture(name, sides)
-    coco(
-        place,
-        [
-            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40]},
-            {"id": 2, "image_id": 9, "category_id": 4, "bbox": [10, 20, 30, 40]},
-        ],
-        [
-            {"id": 7, "file_name": "a.png", "width": width, "height": height},
-            {"id": 9, "file_name": "sub/b.JPG", "width": 640, "height": 480},
-        ],
-    )
+    place.picture("a.png", (640, 480))
+    box = {"category_id": 3, "bbox": [10, 20, 30, 40]}
+    sides = [{"width": width, "height": height}, {"width": 640, "height": 480}]
+    images = [{**image, **stated} for image, stated in zip(IMAGES, sides, strict=True)]
+    coco(place, [{"id": 1, "image_id": 7, **box}, {"id": 2, "image_id": 9, **box}], images)
 
 
 @pytest.mark.parametrize(
