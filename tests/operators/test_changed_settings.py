@@ -125,7 +125,7 @@ def test_an_operator_may_be_changed_or_exchanged(tmp_path: Path, is_compiled: bo
     rule.limit = 0.5
     assert pipeline.is_done_again()
     assert pipeline.kept() == above(0.5)
-    pipeline.steps = [Keep(Rule(0.9))]
+    pipeline.operators = [Keep(Rule(0.9))]
     assert pipeline.is_done_again()
     assert pipeline.kept() == above(0.9)
     assert not pipeline.is_done_again()

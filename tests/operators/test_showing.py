@@ -114,7 +114,7 @@ def test_storages_pipelines_and_what_they_give_show_themselves_in_a_line(tmp_pat
             self.count.run(self.storage.step())
 
     pipeline = Mine(storage_in(tmp_path, {"expressions": []}, {}))
-    assert repr(pipeline).endswith("/cache', 'x'): FunctionOperator, PhraseGrounder)")
+    assert repr(pipeline).endswith("/cache'): FunctionOperator, PhraseGrounder)")
     assert repr(Mine(None)).startswith("Mine(None: ")
     told = repr(pipeline.run())
     assert told.startswith("Summary(2 images: 1 done, 1 failed, 0 requests, ")

@@ -23,12 +23,12 @@ class Steps(Pipeline):
 
     def __init__(self, storage: FileStorage, *steps: Operator) -> None:
         self.storage = storage
-        self.steps = [*steps]
+        self.operators = [*steps]
 
     def forward(self) -> None:
-        for step in self.steps:
+        for step in self.operators:
             step.run(self.storage.step())
 
     def records(self) -> list[dict[str, Any]]:
         """What the last of them has left."""
-        return read_records(self.storage.path_of(len(self.steps)))
+        return read_records(self.storage.path_of(len(self.operators)))
