@@ -10,7 +10,8 @@ import itertools
 import random
 import signal
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,6 +154,24 @@ def server() -> Iterator[LoopbackServer]:
 
     with LoopbackServer() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def one_server(_surroundings_of_a_module: None) -> Iterator[LoopbackServer]:
+    """An endpoint for all tests of a module, which answers every task."""
+    from dataflow_grounding.testing import LoopbackServer
+
+    with LoopbackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def serves(one_server: LoopbackServer) -> Iterator[Callable[..., LoopbackServer]]:
+    """The module's endpoint, to be called with what a LoopbackServer takes, as if it had just begun."""
+    from tests.support.endpoint import with_settings
+
+    yield partial(with_settings, one_server)
+    with_settings(one_server)
 
 
 @pytest.fixture(autouse=True, scope="module")

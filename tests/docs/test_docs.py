@@ -4,6 +4,8 @@ tutorial: test_pages_run.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -198,12 +200,14 @@ def run_line(words: list[str], server: LoopbackServer, address: str) -> Done | N
 
 
 def python(words: list[str]) -> Done:
-    import subprocess
-    import sys
-
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
-    return Done(done.returncode, done.stdout, done.stderr)
+    """A script, within this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if words[0] == "-c":
+            exec(words[1], {})
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    return Done(0, out.getvalue(), err.getvalue())
 
 
 def shown_below(block: Block) -> list[str]:

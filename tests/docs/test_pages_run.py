@@ -1,5 +1,5 @@
-"""The commands of the README and the tutorial, as they stand and in their order, where only the
-core is installed; those of pages that are longer ways to the same, within this process.
+"""The commands of the README as they stand and in their order, where only the core is installed;
+those of the tutorial and of pages that are longer ways to the same, within a Python of ours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -26,15 +27,20 @@ from dataflow_grounding.testing import LoopbackServer
 from tests.support.pages import blocks, marked
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.wheels import is_wanted, pack
-from tests.support.workplace import REPOSITORY, command
+from tests.support.workplace import REPOSITORY, command, one_after_another
 
 pytestmark = pytest.mark.slow
 
 EXPORT = re.compile(r"^export DF_BASE_URL=\S+ DF_MODEL=\S+ DF_API_KEY=\S+$", re.MULTILINE)
-README, TUTORIAL = REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"
-DETECTOR = REPOSITORY / "docs" / "detector.md"
-CAPTIONS = REPOSITORY / "docs" / "captions.md"
-TROUBLESHOOTING = REPOSITORY / "docs" / "troubleshooting.md"
+DOCS = REPOSITORY / "docs"
+README, TUTORIAL = REPOSITORY / "README.md", DOCS / "tutorial.md"
+DETECTOR, CAPTIONS = DOCS / "detector.md", DOCS / "captions.md"
+TROUBLESHOOTING = DOCS / "troubleshooting.md"
+OPTIONAL = (
+    *("datasets", "fsspec", "gcsfs", "google.genai", "huggingface_hub", "pyarrow", "ray", "s3fs"),
+    *("supervision", "torch", "transformers"),
+)
+"""What the extras install."""
 
 
 def of_a_stranger(home: Path) -> dict[str, str]:
@@ -68,24 +74,16 @@ def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
     return done.stdout
 
 
-def run_pages(clone: Path, work: Path) -> None:
-    """All bash blocks of the README and, in `work`, of the tutorial in one shell, bar the first
-    command, which `made_clone` has run; of the export lines, the values are the reader's own, who
-    has an endpoint.
-    """
-    passed_over = ("first", "tests", "no endpoint")
-    texts = [
-        [text for mark, text in blocks(page, "bash") if mark not in passed_over]
-        for page in (README, TUTORIAL)
-    ]
-    lines = ["set -e", *texts[0], f"cd {work}", *texts[1]]
+@contextlib.contextmanager
+def endpoint() -> Iterator[dict[str, str]]:
+    """An endpoint of the reader's own; gives what the export lines of pages set for it."""
     with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
-        own = f"export DF_BASE_URL={server.base_url} DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine"
-        script, exports = EXPORT.subn(own, "\n".join(lines))
-        assert exports == 2
-        said = run(script, clone, work.parent / "home")
+        yield {
+            "DF_BASE_URL": server.base_url,
+            "DF_MODEL": "Qwen/Qwen3-VL-8B-Instruct",
+            "DF_API_KEY": "sk-mine",
+        }
         assert server.requests
-    assert "Traceback" not in said
 
 
 @pytest.fixture
@@ -120,26 +118,43 @@ def made_clone(folder: Path) -> Path:
     return folder
 
 
-def test_the_readme_and_the_tutorial_run_as_they_stand(clone: Path, tmp_path: Path) -> None:
+def test_the_readme_runs_as_it_stands(clone: Path, tmp_path: Path) -> None:
+    """Its bash blocks in one shell, after the first command, which `made_clone` has run."""
     shown = marked(README, "printed")
     printed = (clone.parent / "first.out").read_text("utf-8")
     assert {*shown.splitlines()} <= {*printed.splitlines()}
     assert "10 images: 10 done, 0 failed" in printed
     assert (clone / "cache" / "image_grounding" / "report.html").is_file()
 
-    work = tmp_path / "work"
-    shutil.copytree(clone / "example_data" / "images", work / "pictures")
-    turned(work / "pictures" / "turned.jpg")
-    for kind in ("python", "yaml"):
-        write_files(TUTORIAL, kind, work)
-    run_pages(clone, work)
-    assert (clone / "out" / "report.html").is_file()
+    passed_over = ("first", "tests", "no endpoint")
+    texts = [text for mark, text in blocks(README, "bash") if mark not in passed_over]
+    with endpoint() as settings:
+        own = "export " + " ".join(f"{name}={value}" for name, value in settings.items())
+        script, exports = EXPORT.subn(own, "\n".join(texts))
+        assert exports == 1
+        said = run(script, clone, tmp_path / "home")
+    assert "Traceback" not in said
     assert (clone / "boxes.png").is_file()
     assert len((clone / "out" / "annotations.jsonl").read_text("utf-8").splitlines()) == 10
-    lines = (work / "train" / "odvg.jsonl").read_text("utf-8").splitlines()
+    assert (clone / "out" / "report.html").is_file()
+
+
+def test_the_tutorial_runs_as_it_stands_without_what_is_optional(of_nobody: Path) -> None:
+    shutil.copytree(REPOSITORY / "example_data" / "images", "pictures")
+    turned(Path("pictures", "turned.jpg"))
+    for kind in ("python", "yaml"):
+        write_files(TUTORIAL, kind)
+    without = f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL}))"
+    lines = commands_in(EXPORT.sub("", text) for _, text in blocks(TUTORIAL, "bash"))
+    with endpoint() as settings:
+        ends = one_after_another(lines, env=settings, first=without)
+    assert len(lines) > 8
+    for line, done in zip(lines, ends, strict=True):
+        assert done.code == 0, (line, done)
+    lines = (of_nobody / "train" / "odvg.jsonl").read_text("utf-8").splitlines()
     assert len(lines) == 11
     for line in lines:
-        check_odvg(json.loads(line), work / "train")
+        check_odvg(json.loads(line), of_nobody / "train")
 
 
 def write_files(page: Path, kind: str, folder: Path = Path()) -> None:
@@ -161,16 +176,23 @@ def of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
-def run_here(texts: list[str]) -> str:
+def commands_in(texts: Iterable[str]) -> list[list[str]]:
+    """The arguments of each command of a page, bar those that only show a file."""
+    commands = []
+    for line in "".join(texts).replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line, comments=True) or ["cat"]
+        if program not in ("cat", "wc"):
+            assert program == "dataflowgrounding", f"nobody runs {line}"
+            commands.append(arguments)
+    return commands
+
+
+def run_here(texts: Iterable[str]) -> str:
     """Run the commands of a page within this process, where what is installed isn't the question."""
     said = ""
-    for line in "".join(texts).replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if not words or words[0] in ("cat", "wc"):
-            continue
-        assert words[0] == "dataflowgrounding", f"nobody runs {line}"
-        done = command(words[1:])
-        assert done.code == 0, f"{line}\n{done}"
+    for arguments in commands_in(texts):
+        done = command(arguments)
+        assert done.code == 0, f"{arguments}\n{done}"
         said += done.out + done.err
     assert "Traceback" not in said
     return said
@@ -178,16 +200,10 @@ def run_here(texts: list[str]) -> str:
 
 def run_here_at_an_endpoint(page: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """All commands of a page, at an endpoint of the reader's own."""
-    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
-        for name, value in (
-            ("DF_BASE_URL", server.base_url),
-            ("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct"),
-            ("DF_API_KEY", "sk-mine"),
-        ):
+    with endpoint() as settings:
+        for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        said = run_here([EXPORT.sub("", text) for _, text in blocks(page, "bash")])
-        assert server.requests
-    return said
+        return run_here(EXPORT.sub("", text) for _, text in blocks(page, "bash"))
 
 
 def few_examples() -> None:

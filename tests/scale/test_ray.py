@@ -28,11 +28,12 @@ from dataflow_grounding.engine.shard import shard_of
 from dataflow_grounding.scale.cluster import ray_run
 from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.scale.cluster._task import read_progress
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
 from tests.support.half_filled import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.seeing_model import COLORS
+from tests.support.stand_ins.tiny_vlm import BOX_OF, OF_SQUARES, asking_for_squares, tiny_vlm
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Workplace, caption, command, ended, left
@@ -48,26 +49,44 @@ RAY = ("--engine", "ray", "--workers", "2")
 NOT_NICE = ("RAY_worker_niceness", "0")
 
 
+ROWS = 60
+ONCE = 2 * ROWS  # the requests that they need
+
+
 @pytest.fixture
-def slow() -> Iterator[LoopbackServer]:
+def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+    return serves()
+
+
+@pytest.fixture
+def slow(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
     """An endpoint that takes eight at once."""
-    with LoopbackServer(EchoAnswers(), latency=0.02, capacity=8) as server:
-        yield server
+    return serves(latency=0.02, capacity=8)
 
 
-def place_at(workplace: Workplace, server: LoopbackServer, rows: int) -> Workplace:
-    workplace.settings["vlm.openai.base_url"] = server.base_url
-    workplace.many(rows)
+@pytest.fixture
+def place(workplace: Workplace, one_server: LoopbackServer) -> Workplace:
+    """ROWS rows for the endpoint."""
+    workplace.settings["vlm.openai.base_url"] = one_server.base_url
+    workplace.many(ROWS)
     return workplace
 
 
-def alone(place: Workplace) -> tuple[dict[str, bytes], int]:
-    """What one machine leaves, and how many requests it sends."""
+def run_alone(place: Workplace) -> dict[str, bytes]:
+    """What one machine leaves."""
     results, place.results = place.results, place.folder / "alone"
     done = place.run()
     assert done.code in (0, 1), done
     place.results, found = results, left(place.results)
-    return found, done.summary["requests"] - done.summary["rate_limited"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one machine leaves of ROWS rows."""
+    place = Workplace(tmp_path_factory.mktemp("alone") / "work", one_server.base_url)
+    place.many(ROWS)
+    return run_alone(place)
 
 
 def paid(server: LoopbackServer) -> int:
@@ -165,13 +184,14 @@ def of_a_slow_start(line: str) -> bool:
 
 
 def test_machines_that_come_late_and_lost_ones_cost_what_was_in_flight(
-    workplace: Workplace, slow: LoopbackServer, machines: Machines, monkeypatch: pytest.MonkeyPatch
+    place: Workplace,
+    slow: LoopbackServer,
+    alone: dict[str, bytes],
+    machines: Machines,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As a cluster is that begins with no machine to work on, then loses a worker and a machine."""
     monkeypatch.setattr(ray_run, "SAY_SECONDS", 1.0)
-    place = place_at(workplace, slow, 60)
-    expected, once = alone(place)
-    before = paid(slow)
     machines.lose(len(machines.there))
     say = ray_run.say
     monkeypatch.setattr(ray_run, "say", lambda text: (say(text), machines.come(2)))
@@ -184,19 +204,15 @@ def test_machines_that_come_late_and_lost_ones_cost_what_was_in_flight(
     assert done.code == 0, done
     assert "2 workers of 1 CPU each are wanted, and Ray has 0 of 0 CPU free" in done.err
     assert len(machines.there) == 1
-    assert left(place.results) == expected
-    assert once <= paid(slow) - before <= once + 8 * 2
+    assert left(place.results) == alone
+    assert ONCE <= paid(slow) <= ONCE + 8 * 2
     back = place.run()
     assert back.summary["already_complete"], back
 
 
 def test_ctrl_c_stops_all_and_keeps_every_reply(
-    workplace: Workplace, slow: LoopbackServer, cluster: Machines
+    place: Workplace, slow: LoopbackServer, alone: dict[str, bytes], cluster: Machines
 ) -> None:
-    place = place_at(workplace, slow, 60)
-    expected, once = alone(place)
-    before = paid(slow)
-
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         slow.latency = 1.0  # it would take ten seconds to come to its end
@@ -205,20 +221,20 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(
     done = place.run(*RAY)
     assert done.code == 130, done
     assert done.summary["stopped"].startswith("interrupted")
-    assert 0 < done.summary["requests"] < once
+    assert 0 < done.summary["requests"] < ONCE
     slow.latency = 0.0
     done = place.run(*RAY)
     assert done.code == 0, done
     assert not [line for line in done.err.splitlines() if not of_a_slow_start(line)], done.err
-    assert left(place.results) == expected
-    assert paid(slow) - before == once  # what was in flight was waited for
+    assert left(place.results) == alone
+    assert paid(slow) == ONCE  # what was in flight was waited for
 
 
 def test_a_limit_of_all_waits_for_what_each_has_in_flight(
-    workplace: Workplace, server: LoopbackServer, cluster: Machines
+    place: Workplace, server: LoopbackServer, cluster: Machines
 ) -> None:
     server.latency = 0.5
-    done = place_at(workplace, server, 60).run(*RAY, **{"workflow.max_requests": 20})
+    done = place.run(*RAY, **{"workflow.max_requests": 20})
     assert done.code == 3, done
     assert "stopped before passing workflow.max_requests=20" in done.err
     assert done.summary["requests"] == server.count(200) == 20
@@ -226,22 +242,24 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     assert server.max_in_flight <= 8  # max_workers, of both
 
 
-def of_unequal_shards(place: Workplace) -> None:
+@pytest.fixture
+def unequal(place: Workplace) -> Workplace:
     """All but a few rows are of one picture, and so in one shard."""
+    place.many(20)
     place.picture("b.jpg", (48, 64))
     rows = [{"image_path": "b.jpg", "caption": caption(n)} for n in range(100, 130)]
     place.rows([*place.input.read_text().splitlines(), *rows])
+    return place
 
 
 def test_a_shard_gets_what_others_leave_over_of_a_limit(
-    workplace: Workplace, server: LoopbackServer, cluster: Machines
+    unequal: Workplace, server: LoopbackServer, cluster: Machines
 ) -> None:
     """Workers have their part of max_workers meanwhile. Then rows that only moved are put where they
     are now, though each block has the rows that it had, in the order that it had them in.
     """
-    place = place_at(workplace, server, 20)
-    of_unequal_shards(place)
-    expected, once = alone(place)
+    place, once = unequal, 2 * (20 + 30)
+    expected = run_alone(place)
     received = server.received
     server.latency, server.max_in_flight = 0.05, 0
     done = place.run(*RAY, **{"workflow.max_requests": once, "workflow.max_workers": 3})
@@ -260,36 +278,35 @@ def test_a_shard_gets_what_others_leave_over_of_a_limit(
 
 
 def test_a_budget_in_usd_is_used_as_by_one_machine(
-    workplace: Workplace, server: LoopbackServer, cluster: Machines
+    unequal: Workplace, server: LoopbackServer, cluster: Machines
 ) -> None:
-    place = place_at(workplace, server, 20)
-    of_unequal_shards(place)
-    place.settings |= {
+    unequal.settings |= {
         "vlm.prices": {"input": 1.0, "output": 10.0},
         "vlm.openai.max_tokens": 300,
         "workflow.budget_usd": 0.1,
         "workflow.max_workers": 1,  # fewer than there are workers
     }
     server.latency = 0.02
-    done = place.run(*RAY)
+    done = unequal.run(*RAY)
     assert done.code == 3, done
     assert "stopped before passing workflow.budget_usd=0.1" in done.err
     sent = server.received
     assert server.max_in_flight == 1
     assert 0.09 < done.summary["cost_usd"] <= 0.1
-    place.results = place.folder / "alone"
-    assert place.run().code == 3
+    unequal.results = unequal.folder / "alone"
+    assert unequal.run().code == 3
     assert abs(server.received - 2 * sent) <= 1
 
 
 def test_what_a_lost_worker_was_granted_counts_in_full(
-    workplace: Workplace, slow: LoopbackServer, cluster: Machines, monkeypatch: pytest.MonkeyPatch
+    place: Workplace,
+    slow: LoopbackServer,
+    alone: dict[str, bytes],
+    cluster: Machines,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray_run, "FEWEST_BLOCKS", 1)
     monkeypatch.setattr(ray_run, "BLOCKS_OF_WORKER", 1)
-    place = place_at(workplace, slow, 60)
-    expected, once = alone(place)
-    received = slow.received
 
     def lose() -> None:
         [worker] = workers()
@@ -298,31 +315,32 @@ def test_what_a_lost_worker_was_granted_counts_in_full(
         os.kill(worker, signal.SIGKILL)
 
     meanwhile(slow, (60, lose))
-    done = place.run("--engine", "ray", "--workers", "1", **{"workflow.max_requests": once})
+    done = place.run("--engine", "ray", "--workers", "1", **{"workflow.max_requests": ONCE})
     assert done.code == 3, done
     assert "What a lost worker was granted counts in full" in done.err
-    assert 50 < done.summary["requests"] <= slow.received - received < once
+    assert 50 < done.summary["requests"] <= slow.received < ONCE
     assert place.run(*RAY).code == 0
-    assert left(place.results) == expected
+    assert left(place.results) == alone
 
 
 def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_costs_what_was_in_flight(
-    workplace: Workplace, slow: LoopbackServer, cluster: Machines, monkeypatch: pytest.MonkeyPatch
+    place: Workplace,
+    slow: LoopbackServer,
+    alone: dict[str, bytes],
+    cluster: Machines,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers and driver have no folder in common, as on machines of their own."""
     monkeypatch.setattr(ray_run, "FEWEST_BLOCKS", 2)
     monkeypatch.setattr(ray_run, "BLOCKS_OF_WORKER", 2)
-    place = place_at(workplace, slow, 40)
-    expected, once = alone(place)
-    before, received = paid(slow), slow.received
     caches = [Path(os.environ["XDG_CACHE_HOME"]), cluster.cache]
     place.results = f"s3://{BUCKET}/run"  # type: ignore[assignment]
     meanwhile(slow, (25, lambda: os.kill(a_worker(), signal.SIGKILL)))
     done = place.run("--engine", "ray", "--workers", "1")
     assert done.code == 0, done
-    assert 0 < done.summary["requests"] <= slow.received - received
-    assert {name: cluster.store.data(f"run/{name}") for name in expected} == expected
-    assert once <= paid(slow) - before <= once + 8
+    assert 0 < done.summary["requests"] <= slow.received
+    assert {name: cluster.store.data(f"run/{name}") for name in alone} == alone
+    assert ONCE <= paid(slow) <= ONCE + 8
     assert not [name for name in cluster.store.names("run") if name.endswith("/rows.jsonl")]
     assert all([*cache.rglob("replies*")] for cache in caches)
     assert not [path for cache in caches for path in cache.rglob("rows.jsonl")]
@@ -398,15 +416,14 @@ def test_a_pipeline_beside_its_spec_and_the_pictures_that_it_draws(
 
 
 def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
-    workplace: Workplace, slow: LoopbackServer, cluster: Machines, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, slow: LoopbackServer, cluster: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice on Ray: in a cluster that is there already, and with a driver in a process of its own,
     which begins a cluster and is killed.
     """
-    place = place_at(workplace, slow, 60)
     gone = {"image_path": "gone.jpg", "caption": "A cup."}
     place.rows([*place.input.read_text().splitlines(), "{broken", gone])
-    expected, once = alone(place)
+    expected = run_alone(place)
     before = paid(slow)
     assert place.run(**{"workflow.max_requests": 20}).code == 3
     assert place.run("--shard", "2/3").code in (0, 1)
@@ -431,23 +448,23 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
     done = place.run(*RAY)
     assert done.code == 1, done
     assert left(place.results) == expected
-    assert once <= paid(slow) - before <= once + 8
+    assert before <= paid(slow) - before <= before + 8
     back = place.run()
     assert back.code == 1
     assert back.summary["requests"] == 0
     assert left(place.results) == expected
 
 
-def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: Machines) -> None:
+def test_a_check_asks_its_judge_there_too(
+    workplace: Workplace, serves: Callable[..., LoopbackServer], cluster: Machines
+) -> None:
     """Each model at its own address, and as one machine does."""
     gold = scenes(workplace.folder, 6, seed=5)
     workplace.rows([{"image_path": record["image_path"]} for record in gold])
     grounder = ErringModel(Errors(absent=0.9, accuracy=0.95), box_format="xyxy_px", seed=5)
     judge = ErringModel(Errors(accuracy=0.95), box_format="xyxy_px", seed=6)
-    with (
-        LoopbackServer(grounder) as server,
-        LoopbackServer(judge) as other,
-    ):
+    server = serves(grounder)
+    with LoopbackServer(judge) as other:
         check = {"base_url": other.base_url, "model_name": "judge"}
         workplace.settings |= {
             "vlm.openai.base_url": server.base_url,
@@ -457,11 +474,7 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: Machine
         }
         done = workplace.run(*RAY)
         assert done.code == 0, done
-        asked = server.count() + other.count()
         there = workplace.annotations()
-        back = workplace.run()
-        assert back.summary["already_complete"], back
-        assert server.count() + other.count() == asked
         workplace.results = workplace.folder / "alone"
         assert workplace.run().code == 0
     assert set(judge.requests) == {"box_check"}
@@ -470,13 +483,32 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: Machine
     assert there == workplace.annotations()
 
 
-def test_a_wrong_key_stops_all(workplace: Workplace, cluster: Machines) -> None:
-    with LoopbackServer(EchoAnswers(), key="the-right-key-1234") as server:
-        place = place_at(workplace, server, 60)
-        done = place.run(*RAY)
-        assert done.code == 4, done
-        assert server.count() <= 20
-        assert not left(place.results)
+def test_a_model_in_the_process_is_loaded_by_each_worker(
+    workplace: Workplace, cluster: Machines
+) -> None:
+    for needed in ("torch", "transformers", "safetensors"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"needs {needed}")
+    import ray
+
+    # a worker makes the model, too: to import what it needs takes seconds in each process
+    made = ray.remote(tiny_vlm).options(num_cpus=1)
+    model = ray.get(made.remote(workplace.folder / "tiny", OF_SQUARES))
+    place = asking_for_squares(model, workplace, ["blue", "red", "red"] * 4)
+    done = place.run(*RAY)
+    assert (done.code, done.summary["requests"]) == (0, 2 * 12), done
+    boxes = [row["expressions"][0]["instances"][0]["bbox"] for row in place.annotations()]
+    assert boxes == [BOX_OF["blue"], BOX_OF["red"], BOX_OF["red"]] * 4
+
+
+def test_a_wrong_key_stops_all(
+    place: Workplace, serves: Callable[..., LoopbackServer], cluster: Machines
+) -> None:
+    server = serves(key="the-right-key-1234")
+    done = place.run(*RAY)
+    assert done.code == 4, done
+    assert server.count() <= 20
+    assert not left(place.results)
 
 
 class Told(Pipeline):
@@ -548,23 +580,23 @@ def test_what_works_on_whole_files_is_refused(
 
 
 def test_a_cluster_without_room_says_what_is_wanted(
-    workplace: Workplace, server: LoopbackServer, cluster: Machines, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, server: LoopbackServer, cluster: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataflow_grounding.serving import OpenAIServing
 
     monkeypatch.setattr(ray_run, "SAY_SECONDS", 0.5)
     monkeypatch.setattr(ray_run, "START_SECONDS", 2.0)
     monkeypatch.setattr(OpenAIServing, "num_gpus", 1, raising=False)
-    done = place_at(workplace, server, 4).run(*RAY, **{"workflow.max_wait": 1})
+    done = place.run(*RAY, **{"workflow.max_wait": 1})
     assert done.code == 2, done
     wanted = "2 workers of 1 CPU and 1 GPU each are wanted"
     assert done.err.count(f"{wanted}, and Ray has 2 of 2 CPU free on 3 nodes") == 2
     assert server.count() == 0
 
 
-def test_a_cluster_that_is_not_there(workplace: Workplace, server: LoopbackServer) -> None:
+def test_a_cluster_that_is_not_there(place: Workplace) -> None:
     ray = ("--engine", "ray", "--ray-address", "127.0.0.1:1")
-    done = ended(Forked(place_at(workplace, server, 4).arguments(*ray)))
+    done = ended(Forked(place.arguments(*ray)))
     assert done.code == 2, done
     assert "can't reach Ray at 127.0.0.1:1" in done.err
     assert len(done.err.splitlines()) == 1
@@ -599,18 +631,16 @@ def test_what_can_not_be_sent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--ray-address", "auto"], "--engine ray"),
     ],
 )
-def test_options_that_do_not_go_together(
-    workplace: Workplace, server: LoopbackServer, arguments: list[str], said: str
-) -> None:
-    done = place_at(workplace, server, 4).run(*arguments)
+def test_options_that_do_not_go_together(place: Workplace, arguments: list[str], said: str) -> None:
+    done = place.run(*arguments)
     assert done.code == 2
     assert said in done.err
 
 
 def test_small_blocks_end_with_a_check_as_one_run_does(
-    workplace: Workplace, server: LoopbackServer, cluster: Machines
+    place: Workplace, server: LoopbackServer, cluster: Machines
 ) -> None:
-    place = place_at(workplace, server, 96)
+    place.many(96)
     done = place.run("--engine", "ray", "--workers", "1", **{"vlm.check_every": 100})
     assert done.code == 0, done
     grounding = [request for request in server.requests if request.task == "phrase_grounding"]

@@ -26,7 +26,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import TakenOver
 from dataflow_grounding.data import bucket
 from dataflow_grounding.review import publish
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
@@ -77,10 +77,15 @@ class Elsewhere:
     def run(self, *more: str, **settings: Any) -> Done:
         return command(self.arguments(*more, **settings))
 
-    def start(self, *more: str, **environment: str) -> Running:
+    def start(self, *more: str) -> Running:
         """A process that rolls and beats more often than usual."""
-        environment = {**os.environ, **environment}
-        return Forked(self.arguments(*more), env=environment, first=QUICK)
+        return Forked(self.arguments(*more), first=QUICK)
+
+    def on_machine(self, name: str) -> Path:
+        """From now on, what runs here has a work folder of this machine; returns that."""
+        work = self.place.folder / name
+        os.environ["DF_WORK_FOLDER"] = str(work)  # `run` puts it back
+        return work
 
     def there(self, name: str) -> bytes:
         return self.store.data(f"{self.name}/{name}")
@@ -101,25 +106,50 @@ class Elsewhere:
         """What the run left there, bar run.json."""
         return {name: self.there(name) for name in LEFT}
 
+    def told(self) -> Any:
+        """The run.json that is there."""
+        return json.loads(self.there("run.json"))
+
     def alone(self) -> dict[str, bytes]:
         """What a run in a folder leaves."""
         self.place.results = self.place.folder / "alone"
-        with LoopbackServer(EchoAnswers()) as server:
-            self.place.run(**{"vlm.openai.base_url": server.base_url})
+        self.place.run()
         return left(self.place.results)
 
 
 @pytest.fixture
-def run(workplace: Workplace, store: FaultyStore, request: pytest.FixtureRequest) -> Elsewhere:
-    workplace.many(ROWS)
-    name = request.node.name.replace("[", "/").replace("]", "").replace(" ", "_")
-    return Elsewhere(workplace, store, name)
+def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+    return serves()
 
 
 @pytest.fixture
-def slow() -> Iterator[LoopbackServer]:
-    with LoopbackServer(EchoAnswers(), latency=0.1) as server:
-        yield server
+def slow(server: LoopbackServer) -> LoopbackServer:
+    server.latency = 0.1
+    return server
+
+
+@pytest.fixture(scope="module")
+def alone(one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run of ROWS in a folder leaves."""
+    place = Workplace(tmp_path_factory.mktemp("alone") / "work", one_server.base_url)
+    place.many(ROWS)
+    assert place.run().code == 0
+    return left(place.results)
+
+
+@pytest.fixture
+def run(
+    workplace: Workplace,
+    server: LoopbackServer,
+    store: FaultyStore,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Elsewhere:
+    monkeypatch.setenv("DF_WORK_FOLDER", "")  # which puts it back afterwards
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(ROWS)
+    name = request.node.name.replace("[", "/").replace("]", "").replace(" ", "_")
+    return Elsewhere(workplace, store, name)
 
 
 def meanwhile(server: LoopbackServer, number: int, strike: Callable[[], object]) -> None:
@@ -152,11 +182,10 @@ FAULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.sampled
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_killed_run_goes_on_through_faults(
-    run: Elsewhere, store: FaultyStore, slow: LoopbackServer, fault: str
+    run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes], fault: str
 ) -> None:
     """What is asked again is at most what was in flight: 8 requests."""
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
-    vars(store).update(FAULTS[fault])
+    vars(run.store).update(FAULTS[fault])
     running = run.start()
     meanwhile(slow, 40, running.kill)
     assert ended(running).code == -9
@@ -166,115 +195,104 @@ def test_a_killed_run_goes_on_through_faults(
     assert "secret" not in done.err + done.out
     again = run.run()
     assert (again.code, again.summary["already_complete"]) == (0, True), again
-    faults = sum(store.counts[name] for name in ("refused", "torn", "hidden"))
-    store.heal()
+    faults = sum(run.store.counts[name] for name in ("refused", "torn", "hidden"))
+    run.store.heal()
     assert bool(faults) == (fault != "none")
-    assert run.left() == run.alone()
-    told = json.loads(run.there("run.json"))
-    assert (told["state"], told["spec"]["results_dir"]) == ("finished", run.address)
+    assert run.left() == alone
+    assert (run.told()["state"], run.told()["spec"]["results_dir"]) == ("finished", run.address)
     assert command(["cost", run.address, "--json"]).summary["requests"] == 2 * ROWS
 
 
 def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
-    run: Elsewhere, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, server: LoopbackServer
 ) -> None:
-    run.place.settings["vlm.openai.base_url"] = server.base_url
     assert run.run("--shard", "1/2").code == 0
-    monkeypatch.setenv("DF_WORK_FOLDER", str(run.place.folder / "another machine"))
-    done = command(["estimate", "-e", str(run.place.spec()), "--json"])
-    assert done.code == 0, done
-    assert done.summary["stored"] == run.stored() > 0
-    whole = command(
-        ["estimate", "-e", str(run.place.spec(**{"workflow.force_reprocess": True})), "--json"]
-    )
-    assert done.summary["requests"] == whole.summary["requests"] - server.count()
+    run.on_machine("another machine")
+    asking = ["estimate", "--json", "-e"]
+    done = command([*asking, str(run.place.spec())]).summary
+    assert done["stored"] == run.stored() > 0
+    whole = command([*asking, str(run.place.spec(**{"workflow.force_reprocess": True}))]).summary
+    assert done["requests"] == whole["requests"] - server.count()
 
 
-def test_a_pilot_on_another_machine_says_how_many_workers_to_set(
-    run: Elsewhere, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run.place.settings["vlm.openai.base_url"] = server.base_url
+def test_a_pilot_on_another_machine_says_how_many_workers_to_set(run: Elsewhere) -> None:
+    run.place.many(8)
     refused = run.run("--set-from", "pilot")
     assert (refused.code, f"no pilot in {run.address}" in refused.err) == (2, True), refused
     assert run.run("--pilot", "4", "--set-from", "pilot").code == 0
-    monkeypatch.setenv("DF_WORK_FOLDER", str(run.place.folder / "another machine"))
+    run.on_machine("another machine")
     done = run.run("--set-from", "pilot")
     assert (done.code, "workflow.max_workers: " in done.err) == (0, True), done
 
 
 def test_a_lost_machine_loses_what_it_had_not_rolled(
-    run: Elsewhere, store: FaultyStore, slow: LoopbackServer
+    run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes]
 ) -> None:
     """The listings that the next one sees are late."""
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
     running = run.start()
     meanwhile(slow, 45, lambda: (wait_until(lambda: run.stored() > 20), running.kill()))
     assert ended(running).code == -9
     stored, paid = run.stored(), slow.count()
     shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]))
-    store.lists_late = 5.0
+    run.store.lists_late = 5.0
     done = run.run()
     assert done.code == 0, done
     assert slow.count() <= paid + 2 * ROWS - stored
-    store.heal()
-    assert run.left() == run.alone()
+    run.store.heal()
+    assert run.left() == alone
 
 
 def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
-    run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, server: LoopbackServer
 ) -> None:
-    """Of two that work at once on an input that holds the pictures; by another machine. Then only shards that are there are
-    merged, and not those of which this machine has copies, since it merged what was there before.
-    """
-    run.place.settings |= {"vlm.openai.base_url": slow.base_url, "vlm.openai.timeout": HANGING}
+    """Of two that work at once on an input that holds the pictures; by another machine."""
+    run.place.settings["vlm.openai.timeout"] = HANGING
     members = []
     for n in range(9):
         picture = run.place.folder / run.place.picture("b.jpg", (64, 48 + n))
         members += [(f"{n}.jpg", picture.read_bytes()), (f"{n}.txt", caption(n).encode())]
     run.place.input = tar_of(run.place.folder / "some.tar", members)
     # the first is at work until the second has ended
-    slow.latency = lambda request: HANGING if 2 <= request.index < 6 else 0.0
+    server.latency = lambda request: HANGING if 2 <= request.index < 6 else 0.0
     first = run.start("--shard", "1/2")
-    wait_until(lambda: slow.received == 6, first)
+    wait_until(lambda: server.received == 6, first)
     assert run.run("--shard", "2/2").code == 0
     assert first.poll() is None
     first.kill()
     ended(first)
     assert run.run("--shard", "1/2").code == 0
-    assert slow.count() <= 2 * 9 + 4
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
-    merge = ["merge", run.address, "--no-report", "--json"]
-    merged = command(merge)
+    assert server.count() <= 2 * 9 + 4
+    run.on_machine("other machine")
+    merged = command(["merge", run.address])
     assert merged.code == 0, merged
-    expected = run.alone()
-    assert run.left() == expected
+    assert run.there("report.html")
+    assert run.left() == run.alone()
     named = {json.loads(line)["image_path"] for line in run.there("annotations.jsonl").splitlines()}
     assert named == {name for name in run.names() if name.startswith("pictures/")}
     assert len(named) == 9
-    assert json.loads(run.there("run.json"))["shards"] == 2
-    before = slow.count()
+    assert run.told()["shards"] == 2
+    before = server.count()
     assert run.run().code == 0  # as one machine again
-    assert slow.count() == before
-    run.delete(*run.names())
-    assert run.run("--shard", "1/1").code == 0
-    run.delete("shards/1-of-1/run.json")
-    merged = command(merge)
-    assert (merged.code, "shards/1-of-1 isn't finished" in merged.err) == (2, True), merged
-    assert run.run("--shard", "1/1").code == 0
-    merged = command(["merge", run.address])
-    assert merged.code == 0, merged
-    assert run.left() == expected
-    assert run.there("report.html")
-    run.delete("shards/1-of-1/run.json")
-    assert command(merge).code == 2
+    assert server.count() == before
+
+
+def test_only_shards_that_are_there_are_merged(run: Elsewhere) -> None:
+    """And not those of which this machine has copies, since it merged what was there before."""
+    run.place.many(2)
+    merge = ["merge", run.address, "--no-report"]
+    for _ in range(2):
+        assert run.run("--shard", "1/1").code == 0
+        assert command(merge).code == 0
+        run.delete("shards/1-of-1/run.json")
+        merged = command(merge)
+        assert (merged.code, "shards/1-of-1 isn't finished" in merged.err) == (2, True), merged
 
 
 def test_a_second_machine_takes_over_and_the_first_stops(
-    run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, server: LoopbackServer, alone: dict[str, bytes]
 ) -> None:
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
     run.place.settings["workflow.max_workers"] = 1
-    asked, goes_on = held(slow, 10)
+    asked, goes_on = held(server, 10)
     first = run.start()
     run.place.settings["workflow.max_workers"] = 8
     assert asked.wait(HANGING)
@@ -283,7 +301,7 @@ def test_a_second_machine_takes_over_and_the_first_stops(
     assert "another run is working in" in here.err
     os.kill(first.pid, signal.SIGSTOP)  # as a machine that sleeps
     goes_on.set()
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    run.on_machine("other machine")
     done = run.run()
     assert done.code == 0, done
     told = run.there("run.json")
@@ -291,34 +309,31 @@ def test_a_second_machine_takes_over_and_the_first_stops(
     late = ended(first)
     assert (late.code, late.err.count(f"another run has taken over {run.address};")) == (2, 1), late
     assert run.there("run.json") == told
-    assert run.left() == run.alone()
+    assert run.left() == alone
 
 
 def test_a_machine_that_comes_back_leaves_what_it_ran_last(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, server: LoopbackServer
 ) -> None:
-    """Another one worked there meanwhile: with other captions of the same length, or with a row
-    more, that failed.
+    """Another one worked there meanwhile: with captions of the same length, and a row more, that
+    failed.
     """
-    run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(4)
     first = run.place.input.read_text()
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
+    run.on_machine("one machine")
     assert run.run().code == 0
     before = run.left()
-    for number, other in enumerate(
-        (first.replace("Cup", "Mug"), first + '{"caption": "No picture."}\n')
-    ):
-        monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / f"other machine {number}"))
-        run.place.input.write_text(other)
-        assert run.run().code == number
-        assert run.left() != before
-        monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "one machine"))
-        run.place.input.write_text(first)
-        asked = server.count()
-        assert run.run().code == 0
-        assert (run.left(), server.count()) == (before, asked)
-        assert json.loads(run.there("run.json"))["summary"]["images"] == 4
+    run.on_machine("other machine")
+    run.place.input.write_text(first.replace("Cup", "Mug") + '{"caption": "No picture."}\n')
+    assert run.run().code == 1
+    assert run.left().keys() == before.keys()
+    assert run.left() != before
+    run.on_machine("one machine")
+    run.place.input.write_text(first)
+    asked = server.count()
+    assert run.run().code == 0
+    assert (run.left(), server.count()) == (before, asked)
+    assert run.told()["summary"]["images"] == 4
     assert run.run().summary["already_complete"]
 
 
@@ -333,85 +348,79 @@ class Two(Pipeline):
         self.grounder.run(self.storage.step())
 
 
-STEP_FILES = ["dataflow_cache_step_step1.jsonl", "dataflow_cache_step_step2.jsonl"]
-
-
-def test_a_pipeline_in_python_keeps_its_cache_there(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipeline_in_python_keeps_its_cache_there(run: Elsewhere, server: LoopbackServer) -> None:
+    run.place.many(4)
+    last = "dataflow_cache_step_step2.jsonl"
     first = Two(run, server).run()
-    asked = server.count()
-    there = run.there(STEP_FILES[1])
-    assert first.done == there.count(b"\n") == ROWS
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
-    assert Two(run, server).run(resume_step=1).done == ROWS
+    asked, there = server.count(), run.there(last)
+    assert first.done == there.count(b"\n") == 4
+    run.on_machine("other machine")
+    assert Two(run, server).run(resume_step=1).done == 4
     assert server.count() == asked
-    assert run.there(STEP_FILES[1]) == there
+    assert run.there(last) == there
 
 
 def test_a_steps_file_is_sent_when_the_step_has_ended(
-    run: Elsewhere, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "SEND_SECONDS", 0.2)
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
     step_files = [f"{step}/annotations.jsonl" for step in STEPS]
     in_second_step = ROWS + 5
     meanwhile(slow, in_second_step, lambda: wait_until(lambda: step_files[0] in run.names()))
     assert run.run(**{"workflow.stream": False}).code == 0
     assert {*step_files} <= {*run.names()}
-    assert run.left() == run.alone()
+    assert run.left() == alone
 
 
-@pytest.mark.parametrize("name", ["step_9_notes.jsonl", "a:b.jsonl"])
 def test_a_file_that_cannot_be_sent_holds_no_reply_back(
-    run: Elsewhere, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch, name: str
+    run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first one is called as a step's folder is."""
+    """Also one that is called as a step's folder is."""
     monkeypatch.setattr(bucket, "SEND_SECONDS", 0.2)
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
-    file = Path(bucket.local(run.address), name)
-    begun, more_stored = slow.received, Event()
+    files = [Path(bucket.local(run.address), name) for name in ("step_9_notes.jsonl", "a:b.jsonl")]
+    more_stored = Event()
 
     def rule(request: ReceivedRequest) -> None:
-        if request.index == begun + 10:
-            file.write_text("{}")
-        elif request.index == begun + 50:
+        if request.index == 10:
+            for file in files:
+                file.write_text("{}")
+        elif request.index == 50:
             wait_until(lambda: run.stored() > 25)
-            file.unlink()
+            for file in files:
+                file.unlink()
             more_stored.set()
 
     slow.faults = rule
     assert run.run(**{"workflow.max_workers": 4}).code == 0
     assert more_stored.is_set()
-    assert run.left() == run.alone()
+    assert run.left() == alone
 
 
 def test_a_run_that_is_stopped_sends_the_files_of_steps_that_have_ended(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, server: LoopbackServer, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine goes on with them."""
     monkeypatch.setattr(bucket, "SEND_SECONDS", HANGING)  # so that nothing is sent before the stop
-    run.place.settings |= {"vlm.openai.base_url": server.base_url, "workflow.stream": False}
+    run.place.settings["workflow.stream"] = False
     stopped = run.run(**{"workflow.max_requests": ROWS + 5})
     assert stopped.code == 3, stopped
     sent = run.names()
     assert f"{STEPS[0]}/annotations.jsonl" in sent
     assert f"{STEPS[1]}/annotations.jsonl" not in sent
-    assert json.loads(run.there("run.json"))["state"] == "stopped"
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    assert run.told()["state"] == "stopped"
+    run.on_machine("other machine")
     done = run.run(**{"workflow.steps": ["1"]})
     assert (done.code, server.count()) == (0, 2 * ROWS), done
-    assert run.left() == run.alone()
+    assert run.left() == alone
 
 
-def test_a_run_that_was_taken_over_sends_no_page(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_taken_over_sends_no_page(run: Elsewhere, server: LoopbackServer) -> None:
     """Also where it has ended before another one began. Each publishes what it has of other rows."""
+    run.place.many(6)
     first = Two(run, server)
     summary = first.run()
     FileStorage(str(run.place.input), run.address)  # the same folder once more
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    run.on_machine("other machine")
     run.place.many(4)
     others = Two(run, server)
     publish(others.run(), others.storage)
@@ -424,116 +433,109 @@ def test_a_run_that_was_taken_over_sends_no_page(
 
 
 def test_replies_that_only_this_machine_has_stay(
-    run: Elsewhere,
-    store: FaultyStore,
-    server: LoopbackServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Elsewhere, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that couldn't be sent, though another machine has run there since: each question is paid
     for by each at most.
     """
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else each of many tries waits for seconds
     s3fs.S3FileSystem.clear_instance_cache()
-    run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(8)
-    server.faults = [lambda request: setattr(store, "down", True) if request.index == 4 else None]
+    server.faults = lambda request: setattr(run.store, "down", True) if request.index == 4 else None
     stopped = run.run()
     assert stopped.code == 130, stopped
     assert f"can't write {run.address}" in stopped.err.splitlines()[-1]
-    server.faults = []
-    store.heal()
-    asked = server.count()
-    assert (asked, run.stored()) == (16, 0)
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    server.faults = ()
+    run.store.heal()
+    assert (server.count(), run.stored()) == (16, 0)
+    run.on_machine("other machine")
     run.place.many(4)
     assert run.run().code == 0
-    assert server.count() == asked + 8
-    monkeypatch.delenv("DF_WORK_FOLDER")
+    assert server.count() == 16 + 8
+    run.on_machine("")
     run.place.many(8)
     assert run.run().code == 0
-    assert server.count() == asked + 8
+    assert server.count() == 16 + 8
     assert run.stored() == 16 + 8
     assert run.left() == run.alone()
 
 
 def test_a_step_is_begun_with_what_another_machine_left(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Elsewhere, server: LoopbackServer
 ) -> None:
     """The records alone are brought, of all that is at the address."""
-    run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(4)
     assert run.run().code == 0
     asked = server.count()
     for name in ("photos.tar", "images/a.jpg", "images/a.json"):
         run.store.put(f"{run.name}/{name}", b"{}")
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    work = run.on_machine("other machine")
     done = run.run(**{"workflow.steps": ["1"]})
     assert (done.code, done.summary["done"], server.count()) == (0, 4, asked), done
-    [folder] = (tmp_path / "other machine").iterdir()
+    [folder] = work.iterdir()
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert here >= {"run.json", *LEFT}
     assert here.isdisjoint({"photos.tar", "images/a.jpg", "images/a.json"})
 
 
-def test_what_is_there_is_named_read_and_sent_again_as_in_a_folder(
-    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = tmp_path / "wörk folder"  # JSON writes it in another way
-    monkeypatch.setenv("DF_WORK_FOLDER", str(work))
-    run.place.settings["vlm.openai.base_url"] = server.base_url
+@pytest.fixture
+def few(run: Elsewhere) -> Elsewhere:
+    """Four rows, done by a machine whose work folder JSON writes in another way."""
     run.place.many(4)
-    plan = run.run("--dry-run")
-    assert plan.summary["steps"][1]["writes"] == f"{run.address}/{STEPS[1]}/annotations.jsonl"
-    done = command([one for one in run.arguments() if one != "--no-report"])
-    assert done.code == 0, done
-    assert done.summary["annotations"] == f"{run.address}/annotations.jsonl"
-    assert run.there("report.html")
-    told = json.loads(run.there("run.json"))
-    assert told["summary"]["failures_file"] == f"{run.address}/failures.jsonl"
-    [folder] = work.iterdir()  # the address is named, and not the folder here
-    assert f"Working in {folder.name} in {work}" in done.err
-    assert str(folder) not in done.out + done.err + run.there("run.json").decode()
+    run.on_machine("wörk folder")
+    return run
 
-    files, asked = {name: run.there(name) for name in (*LEFT, "run.json")}, server.count()
-    for gone in (["annotations.jsonl"], run.names()):
-        run.delete(*gone)
-        done = run.run()
+
+def test_messages_and_files_name_the_address_and_not_the_folder_here(few: Elsewhere) -> None:
+    plan = few.run("--dry-run")
+    assert plan.summary["steps"][1]["writes"] == f"{few.address}/{STEPS[1]}/annotations.jsonl"
+    done = command([one for one in few.arguments() if one != "--no-report"])
+    assert done.code == 0, done
+    assert done.summary["annotations"] == f"{few.address}/annotations.jsonl"
+    assert few.there("report.html")
+    assert few.told()["summary"]["failures_file"] == f"{few.address}/failures.jsonl"
+    [folder] = Path(os.environ["DF_WORK_FOLDER"]).iterdir()
+    assert f"Working in {folder.name} in {folder.parent}" in done.err
+    assert str(folder) not in done.out + done.err + few.there("run.json").decode()
+
+
+def test_what_is_gone_there_is_sent_again(few: Elsewhere, server: LoopbackServer) -> None:
+    assert few.run().code == 0
+    files, asked = {name: few.there(name) for name in (*LEFT, "run.json")}, server.count()
+    for gone in (["annotations.jsonl"], few.names()):
+        few.delete(*gone)
+        done = few.run()
         complete = (done.code, done.summary["already_complete"], server.count())
         assert complete == (0, True, asked), done
-        assert {name: run.there(name) for name in files} == files
+        assert {name: few.there(name) for name in files} == files
 
-    run.alone()
-    here, there = str(run.place.results), run.address
-    spelled_otherwise = f"{there}/".replace("s3://", "S3://")
+
+def test_commands_read_what_is_there_as_in_a_folder(few: Elsewhere) -> None:
+    assert few.run().code == 0
+    few.alone()
+    here, there = str(few.place.results), few.address
     for what in (["stats", "--json"], ["eval", "--json", "--gold", here], ["lint", "--json"]):
         said = [command([what[0], place, *what[1:]]) for place in (here, f"{there}/")]
         assert said[0].code == said[1].code, said
         assert said[1].out.replace(f"{there}/", here).replace(there, here) == said[0].out
         assert what[0] != "lint" or '"counts": {}' in said[1].out
-    exported = command(
-        ["export", spelled_otherwise, "--format", "odvg", "-o", str(tmp_path / "odvg"), "--json"]
-    )
-    assert (exported.code, exported.summary["records"]) == (0, 4), exported
-    assert len([*(tmp_path / "odvg").rglob("*.jpg")]) == 1  # the pictures are found as well
     refused = command(["review", there])
     assert (refused.code, "copy it to this machine" in refused.err) == (2, True), refused
-
-    run.address = spelled_otherwise
-    again = run.run()
-    assert (again.code, again.summary["already_complete"]) == (0, True), again
-    run.address = "s3://"
-    refused = run.run()
-    assert (refused.code, "s3:// names no bucket" in refused.err) == (2, True), refused
-    for what in ("cost", "stats"):
-        done = command([what, f"{there}/nothing"])
+    for command_name in ("cost", "stats"):
+        done = command([command_name, f"{there}/nothing"])
         assert (done.code, f"{there}/nothing" in done.err) == (2, True), done
+    few.address = f"{there}/".replace("s3://", "S3://")
+    out = few.place.folder / "odvg"
+    exported = command(["export", few.address, "--format", "odvg", "-o", str(out), "--json"])
+    assert (exported.code, exported.summary["records"]) == (0, 4), exported
+    assert len([*out.rglob("*.jpg")]) == 1  # the pictures are found as well
+    again = few.run()
+    assert (again.code, again.summary["already_complete"]) == (0, True), again
 
 
 def test_results_of_others_are_left_alone_and_a_bucket_that_is_not_there_is_told(
     run: Elsewhere, server: LoopbackServer
 ) -> None:
-    run.place.settings["vlm.openai.base_url"] = server.base_url
     found = command(["check", *run.arguments()[1:3]])  # which tries whether it can write there
     assert (found.code, run.names()) == (0, []), found
     run.store.put(f"{run.name}/annotations.jsonl", b"{}\n")
@@ -547,10 +549,12 @@ def test_results_of_others_are_left_alone_and_a_bucket_that_is_not_there_is_told
     missing = run.run()
     assert (missing.code, server.count()) == (2, 0), missing
     assert "can't write s3://no-such-bucket/run" in missing.err
+    run.address = "s3://"
+    refused = run.run()
+    assert (refused.code, "s3:// names no bucket" in refused.err) == (2, True), refused
 
 
 def test_merge_takes_nothing_over_where_no_shard_is(run: Elsewhere, slow: LoopbackServer) -> None:
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
     merged = []
     meanwhile(slow, 8, lambda: merged.append(command(["merge", run.address])))
     done = run.run()

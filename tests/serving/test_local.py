@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
-import re
 import shutil
 import signal
 import time
@@ -17,11 +16,11 @@ from typing import Any
 
 import PIL.Image
 import pytest
-import yaml
 
 from dataflow_grounding import CaptionGenerator, ExpressionExtractor, LocalServing, PhraseGrounder
-from tests.support.stand_ins.tiny_vlm import tiny_vlm
-from tests.support.workplace import REPOSITORY, Workplace, ended
+from dataflow_grounding._util.errors import EndpointRefused
+from tests.support.stand_ins.tiny_vlm import BOX_OF, OF_SQUARES, asking_for_squares, tiny_vlm
+from tests.support.workplace import Workplace, ended
 
 pytestmark = pytest.mark.slow
 
@@ -31,31 +30,16 @@ for needed in ("torch", "transformers", "safetensors"):
 # The libraries are imported by the tests that use them: other workers need seconds less to begin.
 
 
-def boxed(*box: int) -> dict[str, Any]:
-    return {"objects": [{"id": 1, "label": "The square", "bbox_2d": list(box), "score": None}]}
-
-
-EXPRESSIONS = {
-    "cleaned_caption": "The square.",
-    "expressions": [{"text": "The square", "noun_chunk": "square"}],
-}
-ANSWERS = {
-    "expression_extraction": (EXPRESSIONS, EXPRESSIONS),
-    "phrase_grounding": (boxed(1, 2, 10, 20), boxed(5, 6, 70, 80)),
-    "image_caption": ({"caption": "A square."}, {"caption": "A red square."}),
-}
-BOX_OF = {"blue": [1, 2, 10, 20], "red": [5, 6, 70, 80]}
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vlm(tmp_path_factory.mktemp("models") / "tiny", OF_SQUARES)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_vlm(tmp_path_factory.mktemp("models") / "tiny", ANSWERS)
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[str]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Eight, red and blue by turns, of several sizes."""
-    paths = [str(tmp_path / f"{number}.png") for number in range(8)]
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = [str(folder / f"{number}.png") for number in range(8)]
     for number, path in enumerate(paths):
         PIL.Image.new("RGB", (90 + number * 10, 100), "blue" if number % 2 else "red").save(path)
     return paths
@@ -89,22 +73,7 @@ def test_it_reads_the_text_and_sees_the_picture(model: Path, pictures: list[str]
 
 
 def place_with(model: Path, workplace: Workplace) -> Workplace:
-    """A red and a blue picture, and the page's spec with this model."""
-    for colour in BOX_OF:
-        workplace.picture(f"{colour}.png", (100, 90), color=colour)
-    workplace.rows([{"image_path": f"{colour}.png", "caption": "The square."} for colour in BOX_OF])
-    page = (REPOSITORY / "docs" / "endpoints.md").read_text(encoding="utf-8")
-    written = re.search(r"<!-- local -->\n```yaml\n(.*?)```", page, re.DOTALL)
-    assert written is not None
-    local = yaml.safe_load(written[1])["image_grounding"]["vlm"]["local"]
-    local |= {"model_name": str(model), "num_gpus": 0, "temperature": 0}
-    workplace.settings = {
-        "vlm.backend": "local",
-        "vlm.local": local,
-        "vlm.box_format": "xyxy_px",
-        "vlm.check_every": None,
-    }
-    return workplace
+    return asking_for_squares(model, workplace, [*BOX_OF])
 
 
 def test_a_run_from_a_spec_costs_nothing_and_asks_nothing_twice(
@@ -113,10 +82,8 @@ def test_a_run_from_a_spec_costs_nothing_and_asks_nothing_twice(
     place = place_with(model, workplace)
     done = place.run()
     assert done.code == 0, done
-    assert {
-        row["image_id"]: row["expressions"][0]["instances"][0]["bbox"]
-        for row in place.annotations()
-    } == BOX_OF
+    found = [row["expressions"][0]["instances"][0]["bbox"] for row in place.annotations()]
+    assert found == [*BOX_OF.values()]
     assert (done.summary["requests"], done.summary["cost_usd"]) == (4, 0)
     assert "Loading" in done.err
     again = place.run()
@@ -213,20 +180,23 @@ SYSTEM = {
 """What templates do with a system message, put before the model's own."""
 
 
+@pytest.fixture(scope="module")
+def usual_tokens(model: Path, pictures: list[str]) -> int:
+    [request] = asked_for(pictures[:1])
+    return asyncio.run(serving(model).answer(request)).usage.input_tokens
+
+
 @pytest.mark.parametrize("way", SYSTEM)
 def test_no_template_loses_the_system_message(
-    way: str, model: Path, tmp_path: Path, pictures: list[str]
+    way: str, model: Path, usual_tokens: int, tmp_path: Path, pictures: list[str]
 ) -> None:
     own = Path(shutil.copytree(model, tmp_path / "own"))
     template = (own / "chat_template.jinja").read_text()
     (own / "chat_template.jinja").write_text(SYSTEM[way] + template)
     [request] = asked_for(pictures[:1])
-    usual, here = (
-        asyncio.run(serving(at).answer(request)).usage.input_tokens for at in (model, own)
-    )
     # "<system>" is one token, the others are letters
     lines = len("\n\n") - 1 if way in ("left out", "refused") else 0
-    assert here == usual + lines
+    assert asyncio.run(serving(own).answer(request)).usage.input_tokens == usual_tokens + lines
 
 
 def test_tokens_of_the_model_in_a_caption_are_letters(
@@ -315,34 +285,15 @@ def test_a_model_that_is_not_there_is_said_before_anything(
     assert "Traceback" not in done.err
 
 
-def test_on_ray_each_worker_has_its_own(model: Path, workplace: Workplace) -> None:
-    pytest.importorskip("ray")
-    place = place_with(model, workplace)
-    names = [
-        place.picture(f"{n}.png", (100 + n, 90), color="red" if n % 3 else "blue")
-        for n in range(12)
-    ]
-    place.rows([{"image_path": name, "caption": "The square."} for name in names])
-    alone = place.run()
-    assert alone.code == 0, alone
-    expected = (place.results / "annotations.jsonl").read_bytes()
-    place.results = place.folder / "on_ray"
-    done = ended(place.start("--engine", "ray", "--workers", "2"))
-    assert done.code == 0, done
-    assert done.summary["requests"] == alone.summary["requests"]
-    assert (place.results / "annotations.jsonl").read_bytes() == expected
-
-
-def test_missing_weights_are_not_made_up(model: Path, tmp_path: Path, workplace: Workplace) -> None:
-    lacking = Path(shutil.copytree(model, tmp_path / "lacking"))
+def test_missing_weights_are_not_made_up(model: Path, tmp_path: Path, pictures: list[str]) -> None:
     from safetensors.torch import load_file, save_file
 
+    lacking = Path(shutil.copytree(model, tmp_path / "lacking"))
     weights = load_file(lacking / "model.safetensors")
     weights.pop(next(name for name in weights if name.endswith("o_proj.weight")))
     save_file(weights, lacking / "model.safetensors", {"format": "pt"})
-    done = place_with(lacking, workplace).run()
-    assert done.code == 4
-    assert "no weights for 1 of its parts" in done.err
+    with pytest.raises(EndpointRefused, match="no weights for 1 of its parts"):
+        captions(serving(lacking), pictures)
 
 
 def test_a_model_that_can_not_be_loaded_stops_the_run(
@@ -350,8 +301,7 @@ def test_a_model_that_can_not_be_loaded_stops_the_run(
 ) -> None:
     broken = Path(shutil.copytree(model, tmp_path / "broken"))
     (broken / "config.json").write_text('{"model_type": "bert"}')
-    place = place_with(broken, workplace)
-    done = place.run()
+    done = place_with(broken, workplace).run()
     assert done.code == 4
     assert "can't be loaded" in done.err
     assert "Traceback" not in done.err

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.testing._endpoint import Counts
+from dataflow_grounding.testing._endpoint import Counts, Endpoint
 from tests.support.workplace import Workplace, command
 
 
@@ -48,3 +48,13 @@ def as_new(server: LoopbackServer) -> Iterator[LoopbackServer]:
     yield server
     if server.errors:
         raise server.errors[0]
+
+
+def with_settings(server: LoopbackServer, answers: Any = None, /, **settings: Any) -> LoopbackServer:
+    """Give a running server these settings alone, and counts from zero."""
+    if server.errors:
+        raise server.errors[0]
+    new = Endpoint(answers or EchoAnswers(), port=server.port, **settings)
+    vars(server).update(vars(new))
+    server.requests = []
+    return server

@@ -5,9 +5,14 @@ colour it sees.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from tests.support.workplace import REPOSITORY, Workplace
 
 TEMPLATE = """{% for message in messages %}<{{ message.role }}>{% for part in message.content %}
 {%- if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}
@@ -99,3 +104,40 @@ def tiny_vlm(folder: Path, answers: Mapping[str, tuple[Any, Any]]) -> Path:
     )
     processor.save_pretrained(folder)
     return folder
+
+
+def boxed(*box: int) -> dict[str, Any]:
+    return {"objects": [{"id": 1, "label": "The square", "bbox_2d": list(box), "score": None}]}
+
+
+EXPRESSIONS = {
+    "cleaned_caption": "The square.",
+    "expressions": [{"text": "The square", "noun_chunk": "square"}],
+}
+BOX_OF = {"blue": [1, 2, 10, 20], "red": [5, 6, 70, 80]}
+OF_SQUARES = {
+    "expression_extraction": (EXPRESSIONS, EXPRESSIONS),
+    "phrase_grounding": (boxed(*BOX_OF["blue"]), boxed(*BOX_OF["red"])),
+    "image_caption": ({"caption": "A square."}, {"caption": "A red square."}),
+}
+
+
+def asking_for_squares(model: Path, place: Workplace, colors: list[str]) -> Workplace:
+    """A picture of each of the colors, and the page's spec with this model."""
+    rows = []
+    for number, color in enumerate(colors):
+        name = place.picture(f"{number}.png", (100 + number, 90), color=color)
+        rows.append({"image_path": name, "caption": "The square."})
+    place.rows(rows)
+    page = (REPOSITORY / "docs" / "endpoints.md").read_text(encoding="utf-8")
+    written = re.search(r"<!-- local -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert written is not None
+    local = yaml.safe_load(written[1])["image_grounding"]["vlm"]["local"]
+    local |= {"model_name": str(model), "num_gpus": 0, "temperature": 0}
+    place.settings = {
+        "vlm.backend": "local",
+        "vlm.local": local,
+        "vlm.box_format": "xyxy_px",
+        "vlm.check_every": None,
+    }
+    return place
