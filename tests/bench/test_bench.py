@@ -15,11 +15,8 @@ from PIL import Image
 
 from dataflow_grounding.bench.bench_set import FOLDER, gold_records, shipped_set
 from dataflow_grounding.engine.run_lock import only_run
-from dataflow_grounding.testing import (
-    CannedAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-)
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
+from tests.support.endpoint import Serves
 from tests.support.stand_ins.bench_model import BenchModel, Planted
 from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
 from tests.support.waiting import wait_until
@@ -95,17 +92,19 @@ def check_gold(expression: dict[str, Any], record: dict[str, Any], there: set[st
 
 
 @pytest.mark.slow
-def test_planted_errors_lie_in_their_intervals_and_stored_replies_say_the_same(here: Path) -> None:
+def test_planted_errors_lie_in_their_intervals_and_stored_replies_say_the_same(
+    here: Path, serves: Serves
+) -> None:
     planted = Planted()
-    with LoopbackServer(BenchModel(planted), key=KEY, keep_bodies=True) as server:
-        done = bench(server, "--ways", "plain,check,spans", "--json")
-        assert done.code == 0, done
-        sent = server.count()
-        again = bench(server, "--ways", "plain,spans", "--json")
-        assert (again.code, server.count()) == (0, sent)
-        assert "has replies from" not in again.err
-        for way, row in again.summary["ways"].items():
-            assert row["figures"] == done.summary["ways"][way]["figures"]
+    server = serves(BenchModel(planted), key=KEY, keep_bodies=True)
+    done = bench(server, "--ways", "plain,check,spans", "--json")
+    assert done.code == 0, done
+    sent = server.count()
+    again = bench(server, "--ways", "plain,spans", "--json")
+    assert (again.code, server.count()) == (0, sent)
+    assert "has replies from" not in again.err
+    for way, row in again.summary["ways"].items():
+        assert row["figures"] == done.summary["ways"][way]["figures"]
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
     plain = document["ways"]["plain"]["figures"]["all"]
     spans = document["ways"]["spans"]["figures"]["all"]
@@ -164,10 +163,10 @@ class Difficult(BenchModel):
 
 
 @pytest.mark.slow
-def test_what_is_wrong_with_the_replies_of_each_way_is_told(here: Path) -> None:
+def test_what_is_wrong_with_the_replies_of_each_way_is_told(here: Path, serves: Serves) -> None:
     kept = {**OF_LITELLM, "x-litellm-cache-key": "6a1466"}
+    server = serves(Difficult())
     with (
-        LoopbackServer(Difficult()) as server,
         Gateway(server.base_url, keeps=False, headers=kept) as gateway,
     ):
         done = bench(gateway, "--pictures", "1", "--ways", "plain,json,check,spans")
@@ -252,17 +251,22 @@ def test_ways_stay_as_long_as_the_same_is_measured(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_calls_in_one_folder_do_not_write_over_each_other(here: Path) -> None:
-    with only_run(str(here / "bench_results/.ckpt")), LoopbackServer(BenchModel()) as server:
+def test_two_calls_in_one_folder_do_not_write_over_each_other(here: Path, serves: Serves) -> None:
+    server = serves(BenchModel())
+    with (
+        only_run(str(here / "bench_results/.ckpt")),
+    ):
         done = bench(server, "--pictures", "1", "--ways", "plain")
         assert (done.code, server.count()) == (2, 0), done
     assert "another run is working in" in done.err
 
 
 @pytest.mark.slow
-def test_ways_that_were_measured_are_kept_where_a_later_one_stops(here: Path) -> None:
-    with LoopbackServer(BenchModel(box_format="yxyx_1000")) as server:
-        done = bench(server, "--pictures", "1", "--ways", "spans,plain")
+def test_ways_that_were_measured_are_kept_where_a_later_one_stops(
+    here: Path, serves: Serves
+) -> None:
+    server = serves(BenchModel(box_format="yxyx_1000"))
+    done = bench(server, "--pictures", "1", "--ways", "spans,plain")
     assert done.code == 2, done
     assert "the boxes don't look like xyxy_1000" in done.err
     assert "bench_results/bench.json has spans." in done.err
@@ -270,9 +274,12 @@ def test_ways_that_were_measured_are_kept_where_a_later_one_stops(here: Path) ->
 
 @pytest.mark.slow
 def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent(
-    here: Path,
+    here: Path, serves: Serves
 ) -> None:
-    with LoopbackServer(BenchModel()) as server, pytest.MonkeyPatch.context() as patch:
+    server = serves(BenchModel())
+    with (
+        pytest.MonkeyPatch.context() as patch,
+    ):
         for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "acme/narwhal"}.items():
             patch.setenv(name, value)
         arguments = ["bench", "--pictures", "1", "--ways"]

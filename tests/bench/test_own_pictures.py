@@ -106,11 +106,8 @@ WRONG = {
         ["--pictures", "empty", "--gold", "gold.jsonl"],
         "gold.jsonl and empty have no picture in common: gold.jsonl names 0-0.png",
     ),
-    "too few": (
-        ["--pictures", "pictures", "--gold", "few.jsonl"],
-        "few.jsonl has phrases for 3 pictures of pictures: a comparison needs 8 or more",
-    ),
-}
+    "too few": (["--pictures", "pictures", "--gold", "few.jsonl"], "few.jsonl has phrases for 3 pictures of pictures: a comparison needs 8 or more"),
+}  # fmt: skip
 
 
 @pytest.mark.slow

@@ -22,14 +22,9 @@ from dataflow_grounding import (
     Pipeline,
 )
 from dataflow_grounding.formats import write
-from dataflow_grounding.testing import (
-    EchoAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-    faults,
-    on,
-)
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
 from tests.formats.data import draw
+from tests.support.endpoint import Serves
 from tests.support.workplace import REPOSITORY, Workplace, command
 
 EXTENSIONS = REPOSITORY / "extensions"
@@ -58,7 +53,9 @@ class Counting(EchoAnswers):
         return {"count": "three"} if len(self.told) == 1 else {"count": 3}
 
 
-def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) -> None:
+def test_the_operator_works_in_a_pipeline_and_on_a_record(
+    workplace: Workplace, serves: Serves
+) -> None:
     share = load("operator_of_your_own").BoxShare()
     boxes = [{"bbox": [0, 0, 50, 20], "score": None}]
     record = share(
@@ -66,28 +63,28 @@ def test_the_operator_works_in_a_pipeline_and_on_a_record(workplace: Workplace) 
     )
     assert record["expressions"][0]["box_share"] == 0.1
     workplace.many(2)
-    with LoopbackServer(EchoAnswers()) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    server = serves(EchoAnswers())
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
 
-        class Mine(Pipeline):
-            def __init__(self) -> None:
-                self.storage = FileStorage(
-                    str(workplace.input), str(workplace.folder / "cache"), "mine"
-                )
-                self.extractor, self.grounder, self.share = (
-                    ExpressionExtractor(serving),
-                    PhraseGrounder(serving),
-                    share,
-                )
+    class Mine(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(
+                str(workplace.input), str(workplace.folder / "cache"), "mine"
+            )
+            self.extractor, self.grounder, self.share = (
+                ExpressionExtractor(serving),
+                PhraseGrounder(serving),
+                share,
+            )
 
-            def forward(self) -> None:
-                self.extractor.run(self.storage.step())
-                self.grounder.run(self.storage.step())
-                self.share.run(self.storage.step())
+        def forward(self) -> None:
+            self.extractor.run(self.storage.step())
+            self.grounder.run(self.storage.step())
+            self.share.run(self.storage.step())
 
-        pipeline = Mine()
-        pipeline.compile()
-        assert pipeline.forward().done == 2
+    pipeline = Mine()
+    pipeline.compile()
+    assert pipeline.forward().done == 2
     lines = (
         (workplace.folder / "cache" / "mine_step3.jsonl").read_text(encoding="utf-8").splitlines()
     )
@@ -177,14 +174,14 @@ def test_no_box_is_no_outline_and_loads_no_model(tmp_path: Path) -> None:
     assert expression["instances"] == []
 
 
-def test_the_task_is_asked_again_with_what_was_wrong(workplace: Workplace) -> None:
+def test_the_task_is_asked_again_with_what_was_wrong(workplace: Workplace, serves: Serves) -> None:
     counter = load("task_of_your_own").ThingCounter
     answers = Counting()
-    with LoopbackServer(answers) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-        record = counter(serving, "person")(
-            {"image_path": str(workplace.folder / workplace.picture())}, output_count_key="people"
-        )
+    server = serves(answers)
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    record = counter(serving, "person")(
+        {"image_path": str(workplace.folder / workplace.picture())}, output_count_key="people"
+    )
     assert record["people"] == 3
     assert len(answers.told) == 2
     assert '"count" should be a whole number' in answers.told[1]
@@ -207,17 +204,17 @@ def test_the_serving_asks_the_second_what_the_first_refuses(workplace: Workplace
         assert [len(second.requests), first.requests[-1].status_sent] == [1, 400]
 
 
-def test_the_box_format_is_known_by_the_models_name(workplace: Workplace) -> None:
+def test_the_box_format_is_known_by_the_models_name(workplace: Workplace, serves: Serves) -> None:
     workplace.many(2)
     spec = str(EXTENSIONS / "box_format_of_your_own.yaml")
-    with LoopbackServer(InPlaces()) as server:
-        settings = {
-            "vlm.openai.base_url": server.base_url,
-            "vlm.openai.model_name": "my-finetune-3b",
-            "vlm.box_format": "auto",
-        }
-        done = workplace.run("-e", spec, **settings)
-        assert done.code == 0, done
+    server = serves(InPlaces())
+    settings = {
+        "vlm.openai.base_url": server.base_url,
+        "vlm.openai.model_name": "my-finetune-3b",
+        "vlm.box_format": "auto",
+    }
+    done = workplace.run("-e", spec, **settings)
+    assert done.code == 0, done
     for row in workplace.annotations():
         for expression in row["expressions"]:
             assert [i["bbox"] for i in expression["instances"]] == [
@@ -241,24 +238,22 @@ class InPlaces(EchoAnswers):
 
 
 def test_the_pipeline_runs_from_the_spec_that_its_file_shows(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     workplace.many(2)
     shutil.copy(EXTENSIONS / "pipeline_of_your_own.py", workplace.folder)
     lines = (EXTENSIONS / "pipeline_of_your_own.py").read_text(encoding="utf-8").split("\n\n")[2]
     (workplace.folder / "shares.yaml").write_text(textwrap.dedent(lines), encoding="utf-8")
     monkeypatch.chdir(workplace.folder)
-    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        settings = [
-            f"box_shares.vlm.openai.base_url={server.base_url}",
-            "box_shares.vlm.box_format=xyxy_1000",
-        ]
-        for name in ("check", "estimate", "generate", "generate"):
-            done = command(
-                [name, "-e", "shares.yaml", *settings, "box_shares.vlm.check_every=null"]
-            )
-            assert done.code == 0, done
-        assert "nothing to do" in done.err + done.out, "the second run sends nothing"
+    server = serves(EchoAnswers("xyxy_1000"))
+    settings = [
+        f"box_shares.vlm.openai.base_url={server.base_url}",
+        "box_shares.vlm.box_format=xyxy_1000",
+    ]
+    for name in ("check", "estimate", "generate", "generate"):
+        done = command([name, "-e", "shares.yaml", *settings, "box_shares.vlm.check_every=null"])
+        assert done.code == 0, done
+    assert "nothing to do" in done.err + done.out, "the second run sends nothing"
     records = (
         (workplace.folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
     )
@@ -266,11 +261,10 @@ def test_the_pipeline_runs_from_the_spec_that_its_file_shows(
 
 
 @pytest.fixture
-def results(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> str:
+def results(workplace: Workplace, serves: Serves, monkeypatch: pytest.MonkeyPatch) -> str:
     """The results of a run, whose user's folder is the current one."""
     workplace.many(2)
-    with LoopbackServer(EchoAnswers()) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    assert workplace.run(**{"vlm.openai.base_url": serves().base_url}).code == 0
     monkeypatch.chdir(workplace.folder)
     return str(workplace.results)
 
@@ -381,20 +375,17 @@ def phrases(workplace: Workplace) -> list[str]:
 def test_settings_of_ones_own_serving_that_change_are_asked_anew(workplace: Workplace) -> None:
     workplace.many(2)
     (workplace.folder / "own_servings.py").write_text(SERVING)
-    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"phrase": "one"}}
-    first = workplace.run()
+    workplace.settings = {"vlm.backend": "own_servings:Fixed"}
+    ones = {"vlm.settings": {"phrase": "one"}}
+    first = workplace.run(**ones)
     assert (first.code, phrases(workplace)) == (0, ["one"] * 2)
     for same in ({"timeout": 2}, {"url": "https://there"}, {}):
-        assert workplace.run(**{"vlm.settings": {"phrase": "one", **same}}).summary[
-            "already_complete"
-        ]
-    other = workplace.run(**{"vlm.settings": {"phrase": "two"}})
-    assert (other.summary["requests"], phrases(workplace)) == (
-        first.summary["requests"],
-        ["two"] * 2,
-    )
-    again = workplace.run()
-    assert (again.summary["requests"], phrases(workplace)) == (0, ["one"] * 2)
+        settings = {"vlm.settings": {"phrase": "one", **same}}
+        assert workplace.run(**settings).summary["already_complete"]
+    asked = first.summary["requests"]
+    for phrase, requests in (("two", asked), ("one", 0)):
+        again = workplace.run(**{"vlm.settings": {"phrase": phrase}})
+        assert (again.summary["requests"], phrases(workplace)) == (requests, [phrase] * 2)
 
 
 LATER = """
@@ -420,12 +411,16 @@ class Counts(Pipeline):
 
 
 @pytest.mark.parametrize(
-    ("backend", "model"), [("embedded", "embedded-opencv"), ("own_servings:Fixed", "fixed")]
+    ("backend", "model", "stated", "found"),
+    [
+        pytest.param("embedded", "embedded-opencv", True, True, id="tasks, of boxes"),
+        pytest.param("own_servings:Fixed", "fixed", True, False, id="tasks, of the picture"),
+        pytest.param("embedded", "embedded-opencv", False, False, id="no tasks, of the picture"),
+        pytest.param("own_servings:Fixed", "fixed", False, True, id="no tasks, of boxes"),
+    ],
 )
-@pytest.mark.parametrize("stated", [True, False], ids=["tasks", "no tasks"])
-@pytest.mark.parametrize("found", [True, False], ids=["of boxes", "of the picture"])
 def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
-    workplace: Workplace, stated: bool, found: bool, backend: str, model: str
+    workplace: Workplace, backend: str, model: str, stated: bool, found: bool
 ) -> None:
     workplace.many(2)
     (workplace.folder / "own_servings.py").write_text(SERVING)
@@ -434,7 +429,7 @@ def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
     assert len(stating) == 1
     if not stated:
         task = task.replace(stating[0], "")
-    case = f"{stated}_{found}_{model[:5]}".lower()  # a module is imported once
+    case = f"{stated}_{found}".lower()  # a module is imported once
     (workplace.folder / f"task_{case}.py").write_text(task)
     later = LATER.replace("task_of_your_own", f"task_{case}")
     (workplace.folder / f"counts_{case}.py").write_text(later)

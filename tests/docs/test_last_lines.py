@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from dataflow_grounding.engine.summary import REMARKS, WARNINGS
-from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.answers import EchoAnswers
+from tests.support.endpoint import Serves
 from tests.support.pages import marked
 from tests.support.workplace import REPOSITORY, command
 
@@ -40,7 +40,7 @@ def shape(line: str) -> str:
 
 @pytest.mark.slow
 def test_a_run_prints_the_lines_of_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     monkeypatch.chdir(tmp_path)
     examples = REPOSITORY / "example_data"
@@ -52,10 +52,10 @@ def test_a_run_prints_the_lines_of_the_page(
         for row in map(json.loads, (examples / "captions.jsonl").read_text("utf-8").splitlines()):
             table.writerow([Path(row["image_path"]).name, row["caption"]])
     Path("captions.yaml").write_text(yaml.safe_dump(SPEC))
-    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        monkeypatch.setenv("DF_BASE_URL", server.base_url)
-        monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
-        done = command(["generate", "-e", "captions.yaml"])
+    server = serves(EchoAnswers("xyxy_1000"))
+    monkeypatch.setenv("DF_BASE_URL", server.base_url)
+    monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
+    done = command(["generate", "-e", "captions.yaml"])
     assert done.code == 1, done
     told = done.err.replace(f"{tmp_path}/", "").splitlines()
     printed = list(dict.fromkeys(map(shape, told)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer
+from tests.support.endpoint import Serves
 from tests.support.pages import blocks_of
 from tests.support.scripts import printed_by
 from tests.support.stand_ins.probe_model import ProbeModel
@@ -24,8 +24,10 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize(("script", "printed"), EXAMPLES.values(), ids=EXAMPLES)
-def test_an_example_prints_what_the_page_says(tmp_path: Path, script: str, printed: str) -> None:
+def test_an_example_prints_what_the_page_says(
+    tmp_path: Path, script: str, printed: str, serves: Serves
+) -> None:
     shutil.copytree(REPOSITORY / "example_data", tmp_path / "example_data")
-    with LoopbackServer(ProbeModel("yxyx_1000"), key="sk-mine") as server:
-        environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "mine", "DF_API_KEY": "sk-mine"}
-        assert printed_by(script, tmp_path, **environment) == printed
+    server = serves(ProbeModel("yxyx_1000"), key="sk-mine")
+    environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "mine", "DF_API_KEY": "sk-mine"}
+    assert printed_by(script, tmp_path, **environment) == printed

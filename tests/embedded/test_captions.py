@@ -25,26 +25,14 @@ CAPTIONS = {
         "a big, red ball in the top left corner of the picture",
         ["a big, red ball in the top left corner of the picture"],
     ),
-    "a place in something else does not": (
-        "The vase in the middle of the room.",
-        ["The vase", "the room"],
-    ),
-    "a cup of something is one thing": (
-        "A cup of espresso on a red saucer.",
-        ["A cup of espresso", "a red saucer"],
-    ),
+    "a place in something else does not": ("The vase in the middle of the room.", ["The vase", "the room"]),
+    "a cup of something is one thing": ("A cup of espresso on a red saucer.", ["A cup of espresso", "a red saucer"]),
     "two colours are one description": ("A black and white cat.", ["A black and white cat"]),
     "a list has one phrase each": ("a bowl, a spoon and a fork", ["a bowl", "a spoon", "a fork"]),
-    "plurals need no article": (
-        "A cat with long white whiskers.",
-        ["A cat", "long white whiskers"],
-    ),
+    "plurals need no article": ("A cat with long white whiskers.", ["A cat", "long white whiskers"]),
     "a participle describes": ("A smiling woman waves.", ["A smiling woman"]),
     "places and views are no things": ("In the background, a view of a city.", ["a city"]),
-    "whose it is belongs to it": (
-        "The boy's red backpack hangs there.",
-        ["The boy's red backpack"],
-    ),
+    "whose it is belongs to it": ("The boy's red backpack hangs there.", ["The boy's red backpack"]),
     "what is not there is left out": ("There are no dogs here.", []),
     "repeated phrases come twice": ("A cat looks at a cat.", ["A cat", "a cat"]),
     "German is not read": ("Ein Mann in einem roten Hemd steht auf der Straße.", []),
@@ -53,7 +41,7 @@ CAPTIONS = {
     "Chinese is not read": ("一只猫坐在沙发上", []),
     "nothing is in nothing": ("", []),
     "of what is not said": ("A man with a cup of, and a bowl of the", ["A man", "a cup", "a bowl"]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("caption", "expected"), CAPTIONS.values(), ids=CAPTIONS.keys())

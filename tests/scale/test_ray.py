@@ -29,6 +29,7 @@ from dataflow_grounding.scale.cluster import ray_run
 from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.scale.cluster._task import read_progress
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.endpoint import Serves
 from tests.support.forking import Forked
 from tests.support.half_filled import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors
@@ -54,12 +55,12 @@ ONCE = 2 * ROWS  # the requests that they need
 
 
 @pytest.fixture
-def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+def server(serves: Serves) -> LoopbackServer:
     return serves()
 
 
 @pytest.fixture
-def slow(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+def slow(serves: Serves) -> LoopbackServer:
     """An endpoint that takes eight at once."""
     return serves(latency=0.02, capacity=8)
 
@@ -195,11 +196,7 @@ def test_machines_that_come_late_and_lost_ones_cost_what_was_in_flight(
     machines.lose(len(machines.there))
     say = ray_run.say
     monkeypatch.setattr(ray_run, "say", lambda text: (say(text), machines.come(2)))
-    meanwhile(
-        slow,
-        (30, lambda: os.kill(a_worker(), signal.SIGTERM)),
-        (60, machines.lose),
-    )
+    meanwhile(slow, (30, lambda: os.kill(a_worker(), signal.SIGTERM)), (60, machines.lose))
     done = place.run(*RAY)
     assert done.code == 0, done
     assert "2 workers of 1 CPU each are wanted, and Ray has 0 of 0 CPU free" in done.err
@@ -456,7 +453,7 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
 
 
 def test_a_check_asks_its_judge_there_too(
-    workplace: Workplace, serves: Callable[..., LoopbackServer], cluster: Machines
+    workplace: Workplace, serves: Serves, cluster: Machines
 ) -> None:
     """Each model at its own address, and as one machine does."""
     gold = scenes(workplace.folder, 6, seed=5)
@@ -501,9 +498,7 @@ def test_a_model_in_the_process_is_loaded_by_each_worker(
     assert boxes == [BOX_OF["blue"], BOX_OF["red"], BOX_OF["red"]] * 4
 
 
-def test_a_wrong_key_stops_all(
-    place: Workplace, serves: Callable[..., LoopbackServer], cluster: Machines
-) -> None:
+def test_a_wrong_key_stops_all(place: Workplace, serves: Serves, cluster: Machines) -> None:
     server = serves(key="the-right-key-1234")
     done = place.run(*RAY)
     assert done.code == 4, done

@@ -27,6 +27,7 @@ from dataflow_grounding._util.errors import TakenOver
 from dataflow_grounding.data import bucket
 from dataflow_grounding.review import publish
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.endpoint import Serves
 from tests.support.forking import Forked
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
@@ -118,7 +119,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+def server(serves: Serves) -> LoopbackServer:
     return serves()
 
 
@@ -440,6 +441,7 @@ def test_replies_that_only_this_machine_has_stay(
     """
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else each of many tries waits for seconds
     s3fs.S3FileSystem.clear_instance_cache()
+    run.on_machine("one machine")
     run.place.many(8)
     server.faults = lambda request: setattr(run.store, "down", True) if request.index == 4 else None
     stopped = run.run()
@@ -452,7 +454,7 @@ def test_replies_that_only_this_machine_has_stay(
     run.place.many(4)
     assert run.run().code == 0
     assert server.count() == 16 + 8
-    run.on_machine("")
+    run.on_machine("one machine")
     run.place.many(8)
     assert run.run().code == 0
     assert server.count() == 16 + 8

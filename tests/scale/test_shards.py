@@ -206,7 +206,6 @@ def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer
     assert len(place.annotations()) == ROWS
 
 
-@pytest.mark.slow
 def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: Workplace) -> None:
     place.many(10)
     run_shards(place, 2)
@@ -264,7 +263,6 @@ def test_merge_says_which_output_format_is_still_to_be_written(
     assert len([*place.results.glob("step_*/*.mine")]) == 2
 
 
-@pytest.mark.slow
 def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) -> None:
     members = []
     for n, color in enumerate(("red", "navy", "green", "gold", "black", "pink")):
@@ -293,7 +291,6 @@ def test_a_wrong_shard_is_refused(place: Workplace, text: str) -> None:
     assert "--shard" in done.err
 
 
-@pytest.mark.slow
 def test_a_shard_killed_before_its_last_file_is_finished_by_the_same_command(
     place: Workplace,
 ) -> None:
@@ -329,7 +326,6 @@ class Mine(Pipeline):
 """
 
 
-@pytest.mark.slow
 def test_shards_of_other_code_or_settings_are_told(place: Workplace) -> None:
     place.many(8)
     mine = {
@@ -368,7 +364,6 @@ def test_the_steps_of_a_shard_begin_with_the_input(
     assert server.count() == 20
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "no shards" in merged_err(place)
     place.run("--shard", "1/3")
@@ -410,7 +405,6 @@ def test_merge_refuses_what_no_one_machine_could_leave(
     assert merged(place).code == 1
 
 
-@pytest.mark.slow
 def test_shards_that_calibrated_on_other_days_are_merged(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,7 +424,6 @@ def test_shards_that_calibrated_on_other_days_are_merged(
     assert "another box_format" in merged_err(place)
 
 
-@pytest.mark.slow
 def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Workplace) -> None:
     """Also where both have as many bytes and rows: two captions were exchanged."""
     names = [place.picture(f"p{n}.jpg") for n in range(8)]
@@ -450,7 +443,6 @@ def test_shards_of_two_versions_of_an_input_are_told_apart_by_its_rows(place: Wo
     assert sorted(row["caption"] for row in place.annotations()) == [caption(n) for n in range(8)]
 
 
-@pytest.mark.slow
 def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read_and_what_is_left(
     place: Workplace,
 ) -> None:
@@ -472,19 +464,11 @@ def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read_and_w
     [
         ("results_dir", "https://bucket/x", "results can't be written to https://bucket/x"),
         ("results_dir", "s3:/bucket/x", "name a folder, or a bucket as s3://bucket/run"),
-        (
-            "results_dir",
-            "s3://AKIAKEYKEY:SECRETSECRETKEY@bucket/x",
-            "keys belong into the environment",
-        ),
+        ("results_dir", "s3://AKIAKEYKEY:SECRETSECRETKEY@bucket/x", "keys belong into the environment"),
         ("image_grounding.vlm.openai.endpoints", '[{base_url: ""}]', "base_url"),
-        (
-            "image_grounding.vlm.openai.endpoints.0.base_url",
-            "http://127.0.0.1:9/v1",
-            "give the whole list",
-        ),
+        ("image_grounding.vlm.openai.endpoints.0.base_url", "http://127.0.0.1:9/v1", "give the whole list"),
     ],
-)
+)  # fmt: skip
 def test_places_that_are_none_are_refused(
     place: Workplace, key: str, value: str, why: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -550,7 +534,6 @@ def files_of(folder: Path) -> dict[Path, bytes]:
     }
 
 
-@pytest.mark.slow
 def test_merge_writes_no_file_but_those_of_steps(place: Workplace) -> None:
     in_folder(place, "a/b/c/results").many(2)
     assert place.run("--shard", "1/1").code == 0
@@ -575,7 +558,6 @@ def test_merge_writes_no_file_but_those_of_steps(place: Workplace) -> None:
         assert files_of(place.folder.parent) == before, name
 
 
-@pytest.mark.slow
 def test_merge_takes_files_only_as_their_shard_left_them(place: Workplace) -> None:
     """And no row that two shards have."""
     place.many(12)
@@ -620,7 +602,6 @@ OF_OTHER_KINDS: list[tuple[tuple[str, ...], Any]] = [
 ]
 
 
-@pytest.mark.slow
 def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(place: Workplace) -> None:
     place.many(4)
     assert [done.code for done in run_shards(place, 2)] == [0] * 2

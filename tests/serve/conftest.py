@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.endpoint import Serves
 from tests.support.served import Served
 
 
@@ -43,9 +44,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def endpoint() -> Iterator[LoopbackServer]:
-    with LoopbackServer(EchoAnswers("xyxy_px")) as server:
-        yield server
+def endpoint(serves: Serves) -> LoopbackServer:
+    return serves(EchoAnswers("xyxy_px"))
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.served import Served, paid_for
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """<View>
   <Image name="photo" value="$image"/>
   <RectangleLabels name="box" toName="photo">
@@ -36,7 +38,6 @@ def labels_in(prediction: dict[str, Any]) -> list[str]:
     return [region["value"]["rectanglelabels"][0] for region in prediction["result"]]
 
 
-@pytest.mark.slow
 def test_label_studio_connects_and_gets_boxes_of_its_labels(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -73,7 +74,6 @@ def test_label_studio_connects_and_gets_boxes_of_its_labels(
     assert prediction["score"] == min(region["score"] for region in prediction["result"])
 
 
-@pytest.mark.slow
 def test_texts_of_a_task_are_free_phrases(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -91,7 +91,6 @@ def test_texts_of_a_task_are_free_phrases(
     assert len(later["result"]) >= 3
 
 
-@pytest.mark.slow
 def test_a_task_that_fails_alone_leaves_the_others_theirs(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -134,7 +133,6 @@ def test_what_label_studio_would_never_send_is_refused_in_a_sentence(
     assert sentence in answer.body["error"]
 
 
-@pytest.mark.slow
 def test_x_anylabeling_finds_the_model_and_gets_shapes(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:

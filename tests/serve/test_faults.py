@@ -24,6 +24,8 @@ from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.served import Answer, Served, paid_for
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def body_of(number: int) -> dict[str, Any]:
     file = io.BytesIO()
@@ -41,7 +43,6 @@ def asked_together(served: Served, count: int, at_once: int) -> list[Answer]:
         return list(pool.map(lambda number: served.post("/ground", body_of(number)), range(count)))
 
 
-@pytest.mark.slow
 def test_equal_requests_at_once_are_paid_once(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -51,26 +52,24 @@ def test_equal_requests_at_once_are_paid_once(
     assert paid_for(endpoint) == 1
 
 
-@pytest.mark.slow
 def test_killed_amid_fifty_requests_nothing_is_paid_twice(
-    tmp_path: Path, variables: dict[str, Any]
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.05) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served, ThreadPoolExecutor(8) as pool:
-            for number in range(50):
-                pool.submit(_ask_until_cut, served, number)
-            wait_until(lambda: paid_for(endpoint) >= 20)
-            served.process.kill()
-            served.process.wait()
-        wait_until(lambda: endpoint.in_flight == 0)
-        before = len(endpoint.requests)
-        stored = _stored_pictures(tmp_path)
-        with Served(tmp_path, **variables) as served:
-            answers = asked_together(served, 50, 8)
-        assert [answer.status for answer in answers] == [200] * 50
-        answered = digests(one for one in endpoint.requests[:before] if one.status_sent == 200)
-        again = digests(endpoint.requests[before:])
+    endpoint.latency = 0.05
+    with Served(tmp_path, **variables) as served, ThreadPoolExecutor(8) as pool:
+        for number in range(50):
+            pool.submit(_ask_until_cut, served, number)
+        wait_until(lambda: paid_for(endpoint) >= 20)
+        served.process.kill()
+        served.process.wait()
+    wait_until(lambda: endpoint.in_flight == 0)
+    before = len(endpoint.requests)
+    stored = _stored_pictures(tmp_path)
+    with Served(tmp_path, **variables) as served:
+        answers = asked_together(served, 50, 8)
+    assert [answer.status for answer in answers] == [200] * 50
+    answered = digests(one for one in endpoint.requests[:before] if one.status_sent == 200)
+    again = digests(endpoint.requests[before:])
     assert len(again) == len(set(again)) == 50 - stored
     # a reply that was on its way when the process was killed is lost; no other is
     assert len(set(answered).intersection(again)) <= 8
@@ -89,7 +88,6 @@ def _stored_pictures(folder: Path) -> int:
     return sum("reply" in line and "rectangle" not in line["reply"] for line in lines)
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_is_down_is_503_with_the_reason_and_may_come_back(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -107,22 +105,21 @@ def test_an_endpoint_that_is_down_is_503_with_the_reason_and_may_come_back(
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
-def test_a_wrong_key_is_told_without_the_key(tmp_path: Path, variables: dict[str, Any]) -> None:
+def test_a_wrong_key_is_told_without_the_key(
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
+) -> None:
     message = f"Incorrect API key provided: {variables['DF_API_KEY']}."
     rule = on(faults.Fault(401, message, "invalid_api_key"))
-    with LoopbackServer(EchoAnswers("xyxy_px"), faults=rule) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served:
-            answer = served.post("/ground", body_of(1))
-            _, said = served.end()
+    endpoint.faults = rule
+    with Served(tmp_path, **variables) as served:
+        answer = served.post("/ground", body_of(1))
+        _, said = served.end()
     assert answer.status == 503
     assert "Incorrect API key" in answer.body["error"]
     for text in (json.dumps(answer.body), answer.reason, said):
         assert variables["DF_API_KEY"] not in text
 
 
-@pytest.mark.slow
 def test_over_the_budget_stored_replies_are_still_answered(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -139,7 +136,6 @@ def test_over_the_budget_stored_replies_are_still_answered(
     assert (tmp_path / "results" / ".ckpt" / "replies.jsonl").exists()
 
 
-@pytest.mark.slow
 def test_on_a_full_disk_nothing_more_is_paid_for_until_a_restart(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -163,57 +159,54 @@ def test_on_a_full_disk_nothing_more_is_paid_for_until_a_restart(
     assert paid_for(endpoint) == 3
 
 
-@pytest.mark.slow
 def test_too_many_that_wait_are_429_and_told_when_to_come_again(
-    tmp_path: Path, variables: dict[str, Any]
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_px"), faults=on(faults.Fault(hang=True))) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, "--queue", "0", "--timeout", "5", **variables) as served:
-            answers = asked_together(served, 40, 40)
-            late = served.post("/ground", body_of(1))
+    endpoint.faults = on(faults.Fault(hang=True))
+    with Served(tmp_path, "--queue", "0", "--timeout", "3", **variables) as served:
+        answers = asked_together(served, 40, 40)
+        late = served.post("/ground", body_of(1))
     busy = [answer for answer in answers if answer.status == 429]
     assert len(busy) == 40 - 32  # 16 in flight, and as many that are made ready
     assert {answer.headers["Retry-After"] for answer in busy} == {"5"}
     waited = [answer for answer in answers if answer.status == 503]
     assert len(waited) == 32
-    assert "no answer in 5 s" in waited[0].body["error"]
+    assert "no answer in 3 s" in waited[0].body["error"]
     assert late.status == 503
 
 
-@pytest.mark.slow
-def test_a_reply_is_kept_whose_client_hung_up(tmp_path: Path, variables: dict[str, Any]) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.3) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served:
-            data = json.dumps(body_of(1)).encode()
-            head = f"POST /ground HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n"
-            client = socket.create_connection(("127.0.0.1", served.port))
-            client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + data)
-            wait_until(lambda: paid_for(endpoint) == 1)
-            client.close()
-            wait_until(lambda: endpoint.in_flight == 0)
-            answer = served.post("/ground", body_of(1))
-            code, said = served.end()
-        assert (answer.status, paid_for(endpoint), code) == (200, 1, 0)
-        assert "Traceback" not in said
+def test_a_reply_is_kept_whose_client_hung_up(
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
+) -> None:
+    endpoint.latency = 0.3
+    with Served(tmp_path, **variables) as served:
+        data = json.dumps(body_of(1)).encode()
+        head = f"POST /ground HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(data)}\r\n"
+        client = socket.create_connection(("127.0.0.1", served.port))
+        client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + data)
+        wait_until(lambda: paid_for(endpoint) == 1)
+        client.close()
+        wait_until(lambda: endpoint.in_flight == 0)
+        answer = served.post("/ground", body_of(1))
+        code, said = served.end()
+    assert (answer.status, paid_for(endpoint), code) == (200, 1, 0)
+    assert "Traceback" not in said
 
 
-@pytest.mark.slow
-def test_ctrl_c_finishes_what_is_in_flight(tmp_path: Path, variables: dict[str, Any]) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served, ThreadPoolExecutor(4) as pool:
-            waiting = [pool.submit(served.post, "/ground", body_of(n)) for n in range(4)]
-            wait_until(lambda: paid_for(endpoint) == 4)
-            code, said = served.end()
-            answers = [one.result() for one in waiting]
+def test_ctrl_c_finishes_what_is_in_flight(
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
+) -> None:
+    endpoint.latency = 0.5
+    with Served(tmp_path, **variables) as served, ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(served.post, "/ground", body_of(n)) for n in range(4)]
+        wait_until(lambda: paid_for(endpoint) == 4)
+        code, said = served.end()
+        answers = [one.result() for one in waiting]
     assert [answer.status for answer in answers] == [200] * 4
     assert code == 0
     assert "Finishing what is in flight" in said
 
 
-@pytest.mark.slow
 def test_it_goes_on_where_its_folder_of_pictures_is_removed(
     tmp_path: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -224,25 +217,24 @@ def test_it_goes_on_where_its_folder_of_pictures_is_removed(
     assert paid_for(endpoint) == 2
 
 
-@pytest.mark.slow
-def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any]) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_px"), faults=on(faults.Fault(hang=True))) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served:
-            thread = threading.Thread(target=_ask_until_cut, args=(served, 1))
-            thread.start()
-            wait_until(lambda: len(endpoint.requests) > 0)
-            served.process.send_signal(signal.SIGINT)
-            while "Finishing" not in served.process.stderr.readline():
-                pass
-            code, _ = served.end()
-            thread.join()
+def test_a_second_ctrl_c_ends_at_once(
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
+) -> None:
+    endpoint.faults = on(faults.Fault(hang=True))
+    with Served(tmp_path, **variables) as served:
+        thread = threading.Thread(target=_ask_until_cut, args=(served, 1))
+        thread.start()
+        wait_until(lambda: len(endpoint.requests) > 0)
+        served.process.send_signal(signal.SIGINT)
+        while "Finishing" not in served.process.stderr.readline():
+            pass
+        code, _ = served.end()
+        thread.join()
     assert code == 130
 
 
-@pytest.mark.slow
 def test_what_is_in_flight_is_shared_when_another_request_stops_the_run(
-    tmp_path: Path, variables: dict[str, Any]
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
     def refuse(request: ReceivedRequest) -> faults.Fault | None:
         asked = [phrase["text"] for phrase in request.input.get("phrases", [])]
@@ -252,14 +244,14 @@ def test_what_is_in_flight_is_shared_when_another_request_stops_the_run(
         asked = [phrase["text"] for phrase in request.input.get("phrases", [])]
         return 1.0 if asked == ["slow"] else 0.0
 
-    with LoopbackServer(EchoAnswers("xyxy_px"), faults=refuse, latency=latency) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served, ThreadPoolExecutor(2) as pool:
-            assert served.post("/ground", body_of(1)).status == 200
-            slow = {**body_of(2), "phrases": ["slow"]}
-            first = pool.submit(served.post, "/ground", slow)
-            wait_until(lambda: paid_for(endpoint) == 2)
-            assert served.post("/ground", {**body_of(3), "phrases": ["bad"]}).status == 503
-            second = pool.submit(served.post, "/ground", slow)
-            assert (first.result().status, second.result().status) == (200, 200)
+    endpoint.faults = refuse
+    endpoint.latency = latency
+    with Served(tmp_path, **variables) as served, ThreadPoolExecutor(2) as pool:
+        assert served.post("/ground", body_of(1)).status == 200
+        slow = {**body_of(2), "phrases": ["slow"]}
+        first = pool.submit(served.post, "/ground", slow)
+        wait_until(lambda: paid_for(endpoint) == 2)
+        assert served.post("/ground", {**body_of(3), "phrases": ["bad"]}).status == 503
+        second = pool.submit(served.post, "/ground", slow)
+        assert (first.result().status, second.result().status) == (200, 200)
     assert paid_for(endpoint) == 3

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, faults, on
 from tests.support.served import Served
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 OK = json.dumps({"image_path": "0.png", "phrases": ["a cup"]}).encode()
 CONFIG = (
@@ -129,7 +131,6 @@ def test_other_methods_are_refused(served: Served, method: str) -> None:
         assert client.recv(16).startswith(b"HTTP/1.1 405")
 
 
-@pytest.mark.slow
 def test_half_sent_bodies_hold_no_places(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -144,7 +145,6 @@ def test_half_sent_bodies_hold_no_places(
         assert (code, answers) == (0, {503})
 
 
-@pytest.mark.slow
 def test_a_body_has_to_come_in_time(tmp_path: Path) -> None:
     with Served(tmp_path, "--timeout", "0.5") as served, connected(served) as client:
         client.sendall(head("/ground", 1000, **JSON) + b"{")
@@ -152,7 +152,6 @@ def test_a_body_has_to_come_in_time(tmp_path: Path) -> None:
     assert (status, "0.5 s" in json.loads(text)["error"]) == (408, True)
 
 
-@pytest.mark.slow
 def test_bodies_take_only_so_much_memory(tmp_path: Path) -> None:
     with Served(tmp_path, "--max-mb", "1") as served:
         clients = [connected(served) for _ in range(20)]
@@ -165,20 +164,18 @@ def test_bodies_take_only_so_much_memory(tmp_path: Path) -> None:
             client.close()
 
 
-@pytest.mark.slow
 def test_a_kill_leaves_no_pictures(
-    tmp_path: Path, pictures: Path, variables: dict[str, Any]
+    tmp_path: Path, pictures: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
     data = (pictures / "1.png").read_bytes()
     (tmp_path / "tmp").mkdir()
     variables["TMPDIR"] = str(tmp_path / "tmp")
-    with LoopbackServer(EchoAnswers("xyxy_px"), faults=on(faults.Fault(hang=True))) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        with Served(tmp_path, **variables) as served, connected(served) as client:
-            body = form((FILE, data), (PHRASES, b"a cup"))
-            client.sendall(head("/ground", len(body), **FORM) + body)
-            wait_until(lambda: len(endpoint.requests) > 0)
-            served.end(signal.SIGKILL)
+    endpoint.faults = on(faults.Fault(hang=True))
+    with Served(tmp_path, **variables) as served, connected(served) as client:
+        body = form((FILE, data), (PHRASES, b"a cup"))
+        client.sendall(head("/ground", len(body), **FORM) + body)
+        wait_until(lambda: len(endpoint.requests) > 0)
+        served.end(signal.SIGKILL)
     left = [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()]
     assert data not in [path.read_bytes() for path in left]
     with Served(tmp_path, **variables):

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
 from tests.support.served import Served, paid_for
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_picture_comes_in_three_ways_and_is_paid_once(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer, variables: dict[str, Any]
 ) -> None:
@@ -51,7 +52,6 @@ def form_of(picture: bytes) -> bytes:
     return image + picture + phrase
 
 
-@pytest.mark.slow
 def test_a_form_may_have_a_large_picture(tmp_path: Path, variables: dict[str, Any]) -> None:
     """Photographs are: aiohttp 3.14 wanted a connection to hold up for more than 128 KB."""
     side = 2_600  # 20 MB
@@ -70,40 +70,36 @@ def put_picture(path: Path, color: str) -> None:
     os.utime(path, (1_700_000_000, 1_700_000_000))
 
 
-@pytest.mark.slow
 def test_a_picture_that_becomes_a_link_out_of_the_root_is_not_read(
-    tmp_path: Path, pictures: Path, variables: dict[str, Any]
+    tmp_path: Path, pictures: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
     Image.new("RGB", (777, 555)).save(tmp_path / "secret.png")
-    with LoopbackServer(EchoAnswers("xyxy_px"), latency=1.0) as endpoint:
-        spec = tmp_path / "spec.yaml"
-        spec.write_text("image_grounding: {vlm: {backend: auto}, workflow: {max_workers: 1}}\n")
-        variables["DF_BASE_URL"] = endpoint.base_url
-        options = ("-e", str(spec), "--results", "results", "--root", str(pictures))
-        with Served(tmp_path, *options, **variables) as served, ThreadPoolExecutor(3) as pool:
-            for number in (2, 3):  # which have both turns
-                pool.submit(served.ground, f"{number}.png", "a cup")
-            wait_until(lambda: paid_for(endpoint) == 1)
-            late = pool.submit(served.ground, "0.png", "a cup")
-            time.sleep(0.3)  # nothing shows from outside that it waits for a turn
-            (pictures / "0.png").unlink()
-            (pictures / "0.png").symlink_to(tmp_path / "secret.png")
-            assert late.result().status == 403, late.result().body
+    endpoint.latency = 1.0
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("image_grounding: {vlm: {backend: auto}, workflow: {max_workers: 1}}\n")
+    options = ("-e", str(spec), "--results", "results", "--root", str(pictures))
+    with Served(tmp_path, *options, **variables) as served, ThreadPoolExecutor(3) as pool:
+        for number in (2, 3):  # which have both turns
+            pool.submit(served.ground, f"{number}.png", "a cup")
+        wait_until(lambda: paid_for(endpoint) == 1)
+        late = pool.submit(served.ground, "0.png", "a cup")
+        time.sleep(0.3)  # nothing shows from outside that it waits for a turn
+        (pictures / "0.png").unlink()
+        (pictures / "0.png").symlink_to(tmp_path / "secret.png")
+        assert late.result().status == 403, late.result().body
 
 
-@pytest.mark.slow
 def test_a_picture_that_changes_while_it_is_asked_about_is_another_one(
-    tmp_path: Path, variables: dict[str, Any]
+    tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
-    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
-        variables["DF_BASE_URL"] = endpoint.base_url
-        options = ("--root", str(tmp_path))
-        with Served(tmp_path, *options, **variables) as served, ThreadPoolExecutor(1) as pool:
-            put_picture(tmp_path / "0.bmp", "red")
-            first = pool.submit(served.ground, "0.bmp", "a cup")
-            wait_until(lambda: paid_for(endpoint) == 1)
-            put_picture(tmp_path / "0.bmp", "blue")
-            assert served.ground("0.bmp", "a cup").status == 200
-            put_picture(tmp_path / "0.bmp", "red")
-            assert served.ground("0.bmp", "a cup").body == first.result().body
+    endpoint.latency = 0.5
+    options = ("--root", str(tmp_path))
+    with Served(tmp_path, *options, **variables) as served, ThreadPoolExecutor(1) as pool:
+        put_picture(tmp_path / "0.bmp", "red")
+        first = pool.submit(served.ground, "0.bmp", "a cup")
+        wait_until(lambda: paid_for(endpoint) == 1)
+        put_picture(tmp_path / "0.bmp", "blue")
+        assert served.ground("0.bmp", "a cup").status == 200
+        put_picture(tmp_path / "0.bmp", "red")
+        assert served.ground("0.bmp", "a cup").body == first.result().body
     assert paid_for(endpoint) == 2

@@ -12,8 +12,9 @@ import pytest
 from tests.support.served import Served
 from tests.support.workplace import REPOSITORY
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_the_pages_request_has_the_pages_answer(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "serve.md").read_text()
     [request] = re.findall(r"^curl .*?(?=^```)", page, re.DOTALL | re.MULTILINE)

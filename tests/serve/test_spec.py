@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import LoopbackServer
 from tests.support.served import Served, paid_for
 from tests.support.waiting import wait_until
 from tests.support.workplace import command
+
+pytestmark = pytest.mark.slow
 
 SPEC = """
 results_dir: results
@@ -48,7 +50,6 @@ def spec_in(
     return str(path)
 
 
-@pytest.mark.slow
 def test_what_a_run_has_paid_for_is_answered(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
@@ -69,7 +70,6 @@ def test_what_a_run_has_paid_for_is_answered(
     assert [one["instances"][0]["bbox"] for one in answer.body["expressions"]] == boxes
 
 
-@pytest.mark.slow
 def test_boxes_are_checked_where_the_spec_says_so(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
@@ -84,20 +84,21 @@ def test_boxes_are_checked_where_the_spec_says_so(
     assert any("Look twice." in one.system + one.text for one in asked)
 
 
-@pytest.mark.slow
-def test_no_step_takes_another_picture_for_the_one_that_was_asked_about(tmp_path: Path) -> None:
+def test_no_step_takes_another_picture_for_the_one_that_was_asked_about(
+    tmp_path: Path, endpoint: LoopbackServer
+) -> None:
     picture = tmp_path / "0.png"
-    with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
-        spec = spec_in(tmp_path, endpoint, "{check: true}")
-        with Served(tmp_path, "-e", spec, "--root", str(tmp_path)) as served:
-            Image.new("RGB", (320, 240), "red").save(picture)
-            with ThreadPoolExecutor(1) as pool:
-                first = pool.submit(served.ground, "0.png", "a cup")
-                wait_until(lambda: endpoint.by_task["phrase_grounding"] == 1)
-                Image.new("RGB", (640, 480), "blue").save(picture)
-                changed = first.result()
-            assert (changed.status, "changed" in changed.body["error"]) == (503, True)
-            record = served.ground("0.png", "a cup").body
+    endpoint.latency = 0.5
+    spec = spec_in(tmp_path, endpoint, "{check: true}")
+    with Served(tmp_path, "-e", spec, "--root", str(tmp_path)) as served:
+        Image.new("RGB", (320, 240), "red").save(picture)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(served.ground, "0.png", "a cup")
+            wait_until(lambda: endpoint.by_task["phrase_grounding"] == 1)
+            Image.new("RGB", (640, 480), "blue").save(picture)
+            changed = first.result()
+        assert (changed.status, "changed" in changed.body["error"]) == (503, True)
+        record = served.ground("0.png", "a cup").body
     assert (record["width"], record["height"]) == (640, 480)
     assert "verified" in json.dumps(record)
 
@@ -115,7 +116,6 @@ def web(pictures: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.slow
 def test_addresses_are_fetched_from_named_hosts_alone(
     tmp_path: Path, endpoint: LoopbackServer, web: str
 ) -> None:
@@ -131,7 +131,6 @@ def test_addresses_are_fetched_from_named_hosts_alone(
     assert "not one of data.allow_hosts" in answers[2].body["error"]
 
 
-@pytest.mark.slow
 def test_boxes_in_another_format_stop_the_service(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
@@ -142,7 +141,6 @@ def test_boxes_in_another_format_stop_the_service(
     assert "yxyx_1000" in answers[0].body["error"]
 
 
-@pytest.mark.slow
 def test_an_unknown_format_is_measured_by_the_first_picture(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
@@ -158,7 +156,6 @@ def test_an_unknown_format_is_measured_by_the_first_picture(
     assert after == ["stand-in xyxy_px@measured"]
 
 
-@pytest.mark.slow
 def test_addresses_that_never_answer_hold_up_no_other_picture(
     tmp_path: Path, endpoint: LoopbackServer, pictures: Path
 ) -> None:
@@ -183,7 +180,6 @@ RUN = "results_dir: results\nimage_grounding:\n  vlm: {backend: embedded}\n"
 LINE = "^Error: .*spec.yaml, line"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -203,7 +199,6 @@ def test_a_wrong_spec_is_refused(tmp_path: Path, text: str, sentence: str) -> No
         Served(tmp_path, "-e", str(spec))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["2026_11_28", "a {x} ${y} #1"])
 def test_results_may_be_named_by_an_option(tmp_path: Path, name: str) -> None:
     spec = tmp_path / "spec.yaml"
@@ -216,7 +211,6 @@ def test_results_may_be_named_by_an_option(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "no").exists()
 
 
-@pytest.mark.slow
 def test_what_a_run_reads_may_be_left_open(tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(

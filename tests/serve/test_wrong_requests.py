@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.served import Served
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-of-the-test-0123456789"
 PHRASES = {"phrases": ["a cup"]}
 
@@ -77,7 +79,6 @@ def test_pages_of_the_web_may_not_ask(served: Served) -> None:
     assert served.post("/ground", body).status == 200
 
 
-@pytest.mark.slow
 def test_the_token_is_asked_for_in_three_forms(tmp_path: Path) -> None:
     with Served(tmp_path, "--host", "0.0.0.0", DF_SERVE_TOKEN=TOKEN) as served:
         served.address = f"http://127.0.0.1:{served.port}"
@@ -102,13 +103,11 @@ def test_the_token_is_asked_for_in_three_forms(tmp_path: Path) -> None:
     assert TOKEN not in said
 
 
-@pytest.mark.slow
 def test_others_are_let_in_with_a_token_only(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="reached by others: set DF_SERVE_TOKEN"):
         Served(tmp_path, "--host", "0.0.0.0")
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_and_a_folder_that_is_at_work(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
         with pytest.raises(

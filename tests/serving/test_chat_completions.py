@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataflow_grounding._util.errors import RequestRefused, SpecError
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plan import holding
+from dataflow_grounding.operators import ExpressionExtractor
+from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving._chat_completions import (
     completion_in,
     error_in,
@@ -25,6 +29,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.faults import Fault
+from tests.support.endpoint import Serves
 from tests.support.streams import streamed
 from tests.support.workplace import Workplace
 
@@ -32,49 +37,62 @@ SECRET = "header-secret-42"
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def usual(
+    one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     """The records that an endpoint gives that takes everything."""
-    place = Workplace(tmp_path_factory.mktemp("usual") / "work")
+    place = Workplace(tmp_path_factory.mktemp("usual") / "work", one_server.base_url)
     place.many(4)
-    with LoopbackServer() as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    assert place.run().code == 0
     return place.annotations()
+
+
+@pytest.fixture
+def server(serves: Serves) -> LoopbackServer:
+    return serves()
+
+
+@pytest.fixture
+def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    """Four rows for the endpoint."""
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(4)
+    return workplace
+
+
+def extractor(server: LoopbackServer) -> ExpressionExtractor:
+    return ExpressionExtractor(OpenAIServing(server.base_url, "loopback", box_format="xyxy_px"))
 
 
 SERVERS = {
     "knows no json_schema": (Takes(response_formats=("json_object",)), 1),
     "ignores response_format": (Takes(ignores_format=True), 0),
     "takes one image": (Takes(max_images=1), 0),
-    "takes hardly anything": (
-        Takes(
-            response_formats=(),
-            max_completion_tokens=True,
-            temperature=False,
-            system_messages=False,
-        ),
-        5,
-    ),
-}
+    "takes hardly anything": (Takes(response_formats=(), max_completion_tokens=True, temperature=False, system_messages=False), 5),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("takes", "refused"), [pytest.param(*case, id=name) for name, case in SERVERS.items()]
 )
 def test_the_records_are_the_same_and_what_it_takes_is_found_out_once(
-    workplace: Workplace, usual: list[dict[str, Any]], takes: Takes, refused: int
+    place: Workplace,
+    server: LoopbackServer,
+    usual: list[dict[str, Any]],
+    takes: Takes,
+    refused: int,
 ) -> None:
-    workplace.many(4)
-    with LoopbackServer(takes=takes) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert done.code == 0, done
-        assert (server.count(400), server.count(200)) == (refused, 8)
-        if not takes.system_messages:
-            assert all(
-                "careful image annotator" in request.text
-                for request in server.requests
-                if not request.system
-            )
-    assert workplace.annotations() == usual
+    server.takes = takes
+    done = place.run()
+    assert done.code == 0, done
+    assert (server.count(400), server.count(200)) == (refused, 8)
+    if not takes.system_messages:
+        assert all(
+            "careful image annotator" in request.text
+            for request in server.requests
+            if not request.system
+        )
+    assert place.annotations() == usual
 
 
 BLIND = {
@@ -86,27 +104,22 @@ BLIND = {
 
 @pytest.mark.parametrize("blind", BLIND.values(), ids=BLIND)
 def test_a_model_without_eyes_stops_the_run_within_a_few_requests(
-    workplace: Workplace, blind: dict[str, Any]
+    place: Workplace, server: LoopbackServer, blind: dict[str, Any]
 ) -> None:
-    workplace.many(30)
-    with LoopbackServer(**blind) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert (done.code, server.count() <= 8) == (4, True), done
+    place.many(30)
+    vars(server).update(blind)
+    done = place.run()
+    assert (done.code, server.count() <= 8) == (4, True), done
     assert "takes no images" in done.err
 
 
 def test_a_first_record_that_is_refused_for_itself_doesnt_change_how_the_others_are_asked(
-    workplace: Workplace,
+    place: Workplace, server: LoopbackServer
 ) -> None:
-    workplace.many(3)
-    with LoopbackServer(
-        faults=[on(faults.bad_request("bad picture"), containing="Cup 0 ")]
-    ) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1})
-        assert done.code == 1, done
-        good = [
-            r.settings["response_format"]["type"] for r in server.requests if r.status_sent == 200
-        ]
+    server.faults = on(faults.bad_request("bad picture"), containing="Cup 0 ")
+    done = place.run(**{"workflow.max_workers": 1})
+    assert done.code == 1, done
+    good = [r.settings["response_format"]["type"] for r in server.requests if r.status_sent == 200]
     assert set(good) == {"json_schema"}
 
 
@@ -127,71 +140,54 @@ def test_openais_own_service_is_asked_for_json_object(url: str, first: str) -> N
     assert first_habits(url).response_format == first
 
 
-def test_extra_body_is_sent_and_asks_anew(workplace: Workplace) -> None:
-    workplace.many(2)
-    with LoopbackServer(key=None) as server:
-        settings: dict[str, Any] = {"vlm.openai.base_url": server.base_url}
-        assert workplace.run(**settings).summary["requests"] == 4
-        extra = {
-            "chat_template_kwargs": {"enable_thinking": False},
-            "top_p": 0.5,
-            "temperature": 0.25,
-        }
-        settings["vlm.openai.extra_body"] = extra
-        assert workplace.run(**settings).summary["requests"] == 4
-        assert workplace.run(**settings).summary["requests"] == 0
-        sent = server.requests[-1].settings
-    assert {name: sent[name] for name in extra} == extra
+def test_extra_body_is_sent_and_asks_anew(place: Workplace, server: LoopbackServer) -> None:
+    place.many(2)
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "top_p": 0.5, "temperature": 0.25}
+    with_extra = {"vlm.openai.extra_body": extra}
+    sent = [place.run(**settings).summary["requests"] for settings in ({}, with_extra, with_extra)]
+    assert sent == [4, 4, 0]
+    settings = server.requests[-1].settings
+    assert {name: settings[name] for name in extra} == extra
 
 
 @pytest.mark.parametrize("name", ["messages", "model", "n"])
-def test_extra_body_cant_take_over_what_is_ours(workplace: Workplace, name: str) -> None:
-    workplace.many(1)
-    done = workplace.run(
-        **{"vlm.openai.base_url": "http://127.0.0.1:9", "vlm.openai.extra_body": {name: 1}}
-    )
-    assert done.code == 2, done
-    assert f"extra_body can't hold '{name}'" in done.err
+def test_extra_body_cant_take_over_what_is_ours(name: str) -> None:
+    with pytest.raises(SpecError, match=f"extra_body can't hold '{name}'"):
+        OpenAIServing("http://127.0.0.1:9", "m", extra_body={name: 1})
 
 
-def test_extra_headers_are_sent_cost_nothing_and_stay_secret(workplace: Workplace) -> None:
-    workplace.many(2)
-    with LoopbackServer() as server:
-        settings = {"vlm.openai.base_url": server.base_url}
-        assert workplace.run(**settings).summary["requests"] == 4
-        settings["vlm.openai.extra_headers"] = {
-            "api-key": SECRET,
-            "HTTP-Referer": "https://example.org",
-        }
-        assert workplace.run(**settings).summary["requests"] == 0
-        server.key, server.leaky = SECRET, True
-        done = workplace.run("image_grounding.workflow.force_reprocess=true", **settings)
-        assert (done.code, done.summary["requests"]) == (0, 4)
-        assert server.requests[-1].headers["http-referer"] == "https://example.org"
-        server.faults = [on(faults.bad_request("no"))]
-        done = workplace.run("image_grounding.workflow.force_reprocess=true", **settings)
-        assert done.code == 4
-        assert SECRET not in done.out + done.err
-    assert any("***" in failure["message"] for failure in workplace.failures())
-    for path, content in workplace.everything():
+def test_extra_headers_are_sent_cost_nothing_and_stay_secret(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    place.many(2)
+    assert place.run().summary["requests"] == 4
+    headers = {"api-key": SECRET, "HTTP-Referer": "https://example.org"}
+    place.settings["vlm.openai.extra_headers"] = headers
+    assert place.run().summary["requests"] == 0
+    server.key, server.leaky = SECRET, True
+    again = {"workflow.force_reprocess": True}
+    done = place.run(**again)
+    assert (done.code, done.summary["requests"]) == (0, 4)
+    assert server.requests[-1].headers["http-referer"] == "https://example.org"
+    server.faults = on(faults.bad_request("no"))
+    done = place.run(**again)
+    assert done.code == 4
+    assert SECRET not in done.out + done.err
+    assert any("***" in failure["message"] for failure in place.failures())
+    for path, content in place.everything():
         assert SECRET.encode() not in content, path
 
 
-def test_an_azure_deployments_address_keeps_its_api_version(workplace: Workplace) -> None:
-    workplace.many(1)
-    with LoopbackServer(key=SECRET) as server:
-        url = f"{server.address}/openai/deployments/mine?api-version=2024-10-21"
-        done = workplace.run(
-            **{
-                "vlm.openai.base_url": url,
-                "vlm.openai.extra_headers": {"api-key": SECRET},
-                "vlm.openai.api_key": "x",
-            }
-        )
-        assert done.code == 0, done
-        assert {request.path for request in server.requests} == {
-            "/openai/deployments/mine/chat/completions?api-version=2024-10-21"
-        }
+def test_an_azure_deployments_address_keeps_its_api_version(
+    row: dict[str, Any], server: LoopbackServer
+) -> None:
+    path = "/openai/deployments/mine{}?api-version=2024-10-21"
+    server.key = SECRET
+    serving = OpenAIServing(
+        server.address + path.format(""), "mine", api_key="x", extra_headers={"api-key": SECRET}
+    )
+    assert ExpressionExtractor(serving)(row)["expressions"]
+    assert [request.path for request in server.requests] == [path.format("/chat/completions")]
 
 
 # --- replies
@@ -205,44 +201,14 @@ def completion(
 
 REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
     ("plain", completion({"content": "{}"}), ("{}", "stop", None)),
-    (
-        "in parts",
-        completion({"content": [{"type": "text", "text": "{"}, {"text": "}"}]}),
-        ("{}", "stop", None),
-    ),
-    (
-        "thinking parts are left out",
-        completion(
-            {"content": [{"type": "thinking", "text": "hm"}, {"type": "text", "text": "{}"}]}
-        ),
-        ("{}", "stop", None),
-    ),
-    (
-        "thoughts beside the answer are left alone",
-        completion({"content": "{}", "reasoning_content": "let me see"}),
-        ("{}", "stop", None),
-    ),
-    (
-        "an answer where the thoughts should be",
-        completion({"content": None, "reasoning_content": '{"objects": []}'}),
-        ('{"objects": []}', "stop", None),
-    ),
-    (
-        "the same under another name",
-        completion({"content": "", "reasoning": "{}"}),
-        ("{}", "stop", None),
-    ),
-    (
-        "thoughts that used up all tokens",
-        completion({"content": None, "reasoning_content": "let me see"}, "length"),
-        ("", "length", None),
-    ),
+    ("in parts", completion({"content": [{"type": "text", "text": "{"}, {"text": "}"}]}), ("{}", "stop", None)),
+    ("thinking parts are left out", completion({"content": [{"type": "thinking", "text": "hm"}, {"type": "text", "text": "{}"}]}), ("{}", "stop", None)),
+    ("thoughts beside the answer are left alone", completion({"content": "{}", "reasoning_content": "let me see"}), ("{}", "stop", None)),
+    ("an answer where the thoughts should be", completion({"content": None, "reasoning_content": '{"objects": []}'}), ('{"objects": []}', "stop", None)),
+    ("the same under another name", completion({"content": "", "reasoning": "{}"}), ("{}", "stop", None)),
+    ("thoughts that used up all tokens", completion({"content": None, "reasoning_content": "let me see"}, "length"), ("", "length", None)),
     ("a refusal", completion({"content": None, "refusal": "no"}), ("", "stop", "no")),
-    (
-        "a filter",
-        completion({"content": ""}, "content_filter"),
-        ("", "content_filter", "content filter (content_filter)"),
-    ),
+    ("a filter", completion({"content": ""}, "content_filter"), ("", "content_filter", "content filter (content_filter)")),
     (
         "the arguments of a tool call, BerriAI/litellm#6741",
         completion(
@@ -260,13 +226,9 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
         completion({"content": "[]", "tool_calls": [{"function": {"arguments": "{}"}}]}),
         ("[]\n\nThe tool call, in other words, has:\n{}", "stop", None),
     ),
-    (
-        "two tool calls are no answer",
-        completion({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}] * 2}),
-        ("", "stop", None),
-    ),
+    ("two tool calls are no answer", completion({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}] * 2}), ("", "stop", None)),
     ("no finish reason", completion({"content": "{}"}, None), ("{}", "stop", None)),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -425,19 +387,17 @@ def test_the_choice_with_index_0_counts() -> None:
 
 
 def test_a_server_that_streams_is_told_not_to_and_read_all_the_same(
-    workplace: Workplace, usual: list[dict[str, Any]]
+    row: dict[str, Any], server: LoopbackServer
 ) -> None:
-    workplace.many(4)
+    usual = extractor(server)(row)
 
     def streams(request: ReceivedRequest) -> Fault:
         text = json.dumps(EchoAnswers("xyxy_px")(request))
         return Fault(200, body=streamed(text), headers={"content-type": "text/event-stream"})
 
-    with LoopbackServer(faults=[streams]) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert done.code == 0, done
-        assert {request.settings["stream"] for request in server.requests} == {False}
-    assert workplace.annotations() == usual
+    server.faults = streams
+    assert extractor(server)(row) == usual
+    assert [request.settings["stream"] for request in server.requests] == [False] * 2
 
 
 def inside(**error: Any) -> Fault:
@@ -447,80 +407,52 @@ def inside(**error: Any) -> Fault:
 
 
 RAW = json.dumps({"error": {"message": "Unknown name additionalProperties"}})
+MALFORMED = {"choices": [{"finish_reason": "error", "native_finish_reason": "MALFORMED"}]}
 INSIDE = {
-    "waited for: nodetool-ai/nodetool#5755": inside(code=429, message="Rate limit exceeded"),
-    "tried again: no code": inside(message="upstream gave up"),
-    "tried again": Fault(
-        200,
-        body=b'{"choices": [{"finish_reason": "error", "native_finish_reason": "MALFORMED"}]}',
-    ),
+    "waited for: nodetool-ai/nodetool#5755": (inside(code=429, message="Rate limit exceeded"), 1),
+    "tried again: no code": (inside(message="upstream gave up"), 2),
+    "tried again": (Fault(200, body=json.dumps(MALFORMED).encode()), 2),
 }
 
 
-@pytest.mark.parametrize("fault", INSIDE.values(), ids=INSIDE)
+@pytest.mark.parametrize(("fault", "attempts"), INSIDE.values(), ids=INSIDE)
 def test_an_error_inside_a_200_is_that_error(
-    workplace: Workplace, usual: list[dict[str, Any]], fault: Fault
+    row: dict[str, Any], server: LoopbackServer, fault: Fault, attempts: int
 ) -> None:
-    workplace.many(4)
-    with LoopbackServer(faults=[on(fault, times=4, task="phrase_grounding")]) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_attempts": 5}
-        assert workplace.run(**settings).code == 0
-    assert workplace.annotations() == usual
+    server.faults = on(fault, times=1)
+    with holding(current_options, RunOptions(max_attempts=attempts)):
+        assert extractor(server)(row)["expressions"]
+    assert server.count() == 2
 
 
-def test_a_refusal_inside_a_200_tries_the_next_response_format(workplace: Workplace) -> None:
+def test_a_refusal_inside_a_200_tries_the_next_response_format(
+    row: dict[str, Any], server: LoopbackServer
+) -> None:
     """OpenRouterTeam/openrouter-examples#14: the provider's reason is in `metadata.raw`."""
     error = {"code": 400, "message": "Provider returned error", "metadata": {"raw": RAW}}
     refused = Fault(200, body=json.dumps({"error": error}).encode())
-    workplace.many(2)
 
     def has_schema(request: ReceivedRequest) -> bool:
         return bool(request.settings.get("response_format", {}).get("type") == "json_schema")
 
-    with LoopbackServer(faults=[on(refused, where=has_schema)]) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    with LoopbackServer(faults=[on(refused)]) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.force_reprocess": True}
-        done = workplace.run(**settings)
-    assert done.code == 4, done
-    said = workplace.failures()[0]["message"]
-    assert "answered 400 inside a 200: Provider returned error: Unknown name" in said
+    server.faults = on(refused, where=has_schema)
+    assert extractor(server)(row)["expressions"]
+    server.faults = on(refused)
+    said = "answered 400 inside a 200: Provider returned error: Unknown name"
+    with pytest.raises(RequestRefused, match=said):
+        extractor(server)(row)
 
 
 USAGES = [
-    (
-        "OpenAI, vLLM",
-        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
-        (9, 4, 2),
-    ),
-    (
-        "no details",
-        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": None},
-        (9, 0, 2),
-    ),
-    (
-        "DeepSeek",
-        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 4},
-        (9, 4, 2),
-    ),
+    ("OpenAI, vLLM", {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}, (9, 4, 2)),
+    ("no details", {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": None}, (9, 0, 2)),
+    ("DeepSeek", {"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}, (9, 4, 2)),
     ("Moonshot", {"prompt_tokens": 9, "completion_tokens": 2, "cached_tokens": 4}, (9, 4, 2)),
-    (
-        "responses",
-        {"input_tokens": 9, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 4}},
-        (9, 4, 2),
-    ),
+    ("responses", {"input_tokens": 9, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 4}}, (9, 4, 2)),
     ("none", None, (0, 0, 0)),
-    (
-        "nonsense",
-        {"prompt_tokens": "many", "completion_tokens": -3, "prompt_tokens_details": [1]},
-        (0, 0, 0),
-    ),
-    (
-        "more cached than sent",
-        {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}},
-        (3, 3, 0),
-    ),
-]
+    ("nonsense", {"prompt_tokens": "many", "completion_tokens": -3, "prompt_tokens_details": [1]}, (0, 0, 0)),
+    ("more cached than sent", {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 8}}, (3, 3, 0)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -531,17 +463,12 @@ def test_usage(data: Any, expected: tuple[int, int, int]) -> None:
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == expected
 
 
-def test_run_json_has_the_spec_without_its_secrets(workplace: Workplace, tmp_path: Path) -> None:
-    workplace.many(1)
-    with LoopbackServer() as server:
-        given = {"vlm.openai.api_key": SECRET, "vlm.openai.extra_headers": {"X-Title": "mine"}}
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url, **given}).code == 0
-    openai = workplace.run_json()["spec"]["image_grounding"]["vlm"]["openai"]
-    assert (openai["api_key"], openai["extra_headers"], openai["extra_body"]) == (
-        "***",
-        {"X-Title": "***"},
-        {},
-    )
+def test_run_json_has_the_spec_without_its_secrets(place: Workplace) -> None:
+    given = {"vlm.openai.api_key": SECRET, "vlm.openai.extra_headers": {"X-Title": "mine"}}
+    assert place.run(**given).code == 0
+    said = place.run_json()["spec"]["image_grounding"]["vlm"]["openai"]
+    assert (said["api_key"], said["extra_headers"]) == ("***", {"X-Title": "***"})
+    assert said["extra_body"] == {}
 
 
 # --- images

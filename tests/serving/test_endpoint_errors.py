@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
 from dataflow_grounding._util.errors import (
@@ -23,6 +21,7 @@ from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.testing import LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support.endpoint import Serves
 
 KEY = "sk-7f3a-very-secret-key"
 ENDLESS = ("hang", "drip")
@@ -85,18 +84,13 @@ def serving_by(client: str, server: LoopbackServer, timeout: float) -> OpenAISer
 @pytest.mark.slow
 @pytest.mark.parametrize(("client", "name"), PLAYED)
 def test_a_fault_is_the_same_error_after_as_many_requests(
-    tmp_path: Path, client: str, name: str
+    row: dict[str, Any], serves: Serves, client: str, name: str
 ) -> None:
-    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
-    row: dict[str, Any] = {"image_path": str(tmp_path / "a.png"), "caption": "A red mug"}
     fault, kind, sent, message = FAULTS[name]
+    server = serves(faults=on(fault), leaky=True, key=KEY)
     # What never ends is waited for as long; nothing else may meet so short a timeout.
     timeout = 0.6 if name in ENDLESS else 60
-    with (
-        holding(current_options, RunOptions(max_attempts=2)),
-        LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server,
-        pytest.raises(kind) as caught,
-    ):
+    with holding(current_options, RunOptions(max_attempts=2)), pytest.raises(kind) as caught:
         ExpressionExtractor(serving_by(client, server, timeout))(row)
     said = str(caught.value)
     endpoints = f"{server.base_url} (loopback)", f"{server.base_url}/chat/completions"

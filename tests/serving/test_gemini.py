@@ -20,14 +20,13 @@ from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.endpoint import Serves
 from tests.support.workplace import REPOSITORY, Workplace, caption, command
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"
-    ),
-]
+    pytest.mark.skipif(importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"),
+]  # fmt: skip
 SEED_PAGE = REPOSITORY.parent / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "AIzaVerySecretKey-123"
 
@@ -45,15 +44,17 @@ def gemini(workplace: Workplace) -> Workplace:
     return workplace
 
 
-def server(*rules: FaultRule, **settings: Any) -> LoopbackServer:
-    return LoopbackServer(EchoAnswers("gemini"), faults=list(rules), **{"key": KEY, **settings})
+def server(serves: Serves, *rules: FaultRule, **settings: Any) -> LoopbackServer:
+    return serves(EchoAnswers("gemini"), faults=list(rules), **{"key": KEY, **settings})
 
 
 def at(endpoint: LoopbackServer) -> dict[str, Any]:
     return {"vlm.gemini.base_url": endpoint.address}
 
 
-def test_every_setting_is_in_the_requests_and_another_one_asks_again(gemini: Workplace) -> None:
+def test_every_setting_is_in_the_requests_and_another_one_asks_again(
+    gemini: Workplace, serves: Serves
+) -> None:
     gemini.many(1)
     extra = {
         "generationConfig": {"thinkingConfig": {"thinkingBudget": 0}, "topK": 5},
@@ -68,21 +69,21 @@ def test_every_setting_is_in_the_requests_and_another_one_asks_again(gemini: Wor
         "workflow.samples": 3,
     }
     gemini.settings |= given
-    with server(keep_bodies=True) as endpoint:
-        gemini.settings |= at(endpoint)
-        done = gemini.run()
-        assert done.code == 0, done
-        asked = list(endpoint.requests)
-        assert len(asked) == 4
-        sent = []
-        for setting in (
-            {},
-            {"vlm.gemini.temperature": 0.9},
-            {"vlm.gemini.media_resolution": "MEDIA_RESOLUTION_HIGH"},
-            {"vlm.gemini.timeout": 7},
-            {"vlm.gemini.extra": {}},
-        ):
-            sent.append(gemini.run(**setting).summary["requests"])
+    endpoint = server(serves, keep_bodies=True)
+    gemini.settings |= at(endpoint)
+    done = gemini.run()
+    assert done.code == 0, done
+    asked = list(endpoint.requests)
+    assert len(asked) == 4
+    sent = []
+    for setting in (
+        {},
+        {"vlm.gemini.temperature": 0.9},
+        {"vlm.gemini.media_resolution": "MEDIA_RESOLUTION_HIGH"},
+        {"vlm.gemini.timeout": 7},
+        {"vlm.gemini.extra": {}},
+    ):
+        sent.append(gemini.run(**setting).summary["requests"])
     assert sent == [0, 4, 4, 0, 4]
     for request in asked:
         assert request.model == "gemini-2.5-flash"
@@ -109,30 +110,30 @@ def test_every_setting_is_in_the_requests_and_another_one_asks_again(gemini: Wor
 
 
 def test_without_settings_the_seeds_defaults_are_sent_and_records_are_those_of_openai(
-    gemini: Workplace, tmp_path: Path
+    gemini: Workplace, tmp_path: Path, serves: Serves
 ) -> None:
     gemini.settings.pop("vlm.gemini.timeout")
-    other = Workplace(tmp_path / "other", **{"vlm.box_format": "gemini"})
+    endpoint = server(serves, key=None)
+    other = Workplace(tmp_path / "other", endpoint.base_url, **{"vlm.box_format": "gemini"})
     other.many(3)
-    with server() as endpoint, server(key=None) as second:
-        assert gemini.run(**at(endpoint)).code == 0
-        assert other.run(**{"vlm.openai.base_url": second.base_url}).code == 0
-        assert endpoint.count() == 6
-        [first, *_] = endpoint.requests
-        schemas = json.dumps([request.settings["responseSchema"] for request in endpoint.requests])
+    assert gemini.run(**at(endpoint)).code == 0
+    asked = [*endpoint.requests]
+    assert len(asked) == 6
+    assert other.run().code == 0
     assert gemini.annotations() == other.annotations()
     assert all(
         one["status"] == "grounded" for row in gemini.annotations() for one in row["expressions"]
     )
-    assert first.model == "gemini-3.1-flash-lite-preview"
+    assert asked[0].model == "gemini-3.1-flash-lite-preview"
     wanted = {
         "temperature": 0.3,
         "maxOutputTokens": 8192,
         "mediaResolution": "MEDIA_RESOLUTION_HIGH",
     }
-    assert {name: first.settings[name] for name in wanted} == wanted
-    assert first.headers["x-server-timeout"] == "120"
+    assert {name: asked[0].settings[name] for name in wanted} == wanted
+    assert asked[0].headers["x-server-timeout"] == "120"
     # Gemini's dialect of JSON Schema
+    schemas = json.dumps([request.settings["responseSchema"] for request in asked])
     assert "additionalProperties" not in schemas
     assert '"type": ["' not in schemas
     assert '"nullable": true' in schemas
@@ -164,24 +165,14 @@ def once(fault: Fault) -> Any:
 # that doesn't fail there is one more request, in the second step.
 FATES: dict[str, tuple[list[Any], int, str, str]] = {
     "nothing": ([], 1, "", ""),
-    "a blocked prompt": (
-        [always(faults.refusal("about weapons"))],
-        1,
-        "refused",
-        "blocked by Gemini (SAFETY): about weapons",
-    ),
+    "a blocked prompt": ([always(faults.refusal("about weapons"))], 1, "refused", "blocked by Gemini (SAFETY): about weapons"),
     "stopped for safety": ([always(ends("SAFETY", empty=True))], 1, "refused", "Gemini (SAFETY)"),
     "recitation": ([always(ends("RECITATION", empty=True))], 1, "refused", "(RECITATION)"),
     # epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487: nobody knows whether it is whole
     "another reason": (twice("OTHER"), 3, "", ""),
     "a malformed response": (twice("MALFORMED_RESPONSE"), 3, "", ""),
     "a new reason": (twice("SOMETHING_NEW"), 3, "", ""),
-    "thoughts that used up all tokens": (
-        [always(ends("length", empty=True))],
-        3,
-        "truncated_reply",
-        "",
-    ),
+    "thoughts that used up all tokens": ([always(ends("length", empty=True))], 3, "truncated_reply", ""),
     "a cut reply": ([lambda c: on(faults.truncated(), containing=c, times=2)], 3, "", ""),
     "a request with the key": ([always(faults.bad_request("no"))], 1, "refused", "***"),
     "server faults": ([always(faults.server_error(500))], 3, "server_fault", "***"),
@@ -192,46 +183,46 @@ FATES: dict[str, tuple[list[Any], int, str, str]] = {
     "an empty body": ([once(faults.empty_body())], 2, "", ""),
     "half a JSON": ([once(faults.invalid_json())], 2, "", ""),
     "another protocol": ([once(faults.odd_json('{"choices": 7}'))], 2, "", ""),
-}
+}  # fmt: skip
 
 
-def test_what_becomes_of_each_reply(gemini: Workplace) -> None:
+def test_what_becomes_of_each_reply(gemini: Workplace, serves: Serves) -> None:
     gemini.many(len(FATES))
     captions = {name: f'"caption": "{caption(number)}"' for number, name in enumerate(FATES)}
     rules = [rule(captions[name]) for name, (given, *_) in FATES.items() for rule in given]
-    with server(*rules, leaky=True) as endpoint:
-        settings = {**at(endpoint), "vlm.gemini.temperature": 1.0, "workflow.max_workers": 1}
-        done = gemini.run(**settings)
-        assert done.code == 1, done
-        asked = {
-            name: [request for request in endpoint.requests if captions[name] in request.text]
-            for name in FATES
-        }
-        assert endpoint.count() == done.summary["requests"]
-        failures = {int(failure["id"][1:]): failure for failure in gemini.failures()}
-        for number, (name, (_, requests, kind, said)) in enumerate(FATES.items()):
-            failure = failures.pop(number, {"kind": "", "message": ""})
-            # Where no other request is answered meanwhile, one more try tells that it isn't an outage.
-            more = int(kind == "server_fault" and len(asked[name]) == requests + 1)
-            assert (len(asked[name]), failure["kind"]) == (requests + more, kind), (name, failure)
-            assert said in failure["message"], name
-        assert [r.settings["temperature"] for r in asked["a cut reply"]] == [1.0, 0.5, 0.25]
-        again = gemini.run(**settings)
-        requests = endpoint.requests[done.summary["requests"] :]
-        assert again.summary["requests"] == len(requests) > 0
-        assert all(captions["server faults"] in request.text for request in requests), (
-            "nothing else is asked again by itself"
-        )
+    endpoint = server(serves, *rules, leaky=True)
+    settings = {**at(endpoint), "vlm.gemini.temperature": 1.0, "workflow.max_workers": 1}
+    done = gemini.run(**settings)
+    assert done.code == 1, done
+    asked = {
+        name: [request for request in endpoint.requests if captions[name] in request.text]
+        for name in FATES
+    }
+    assert endpoint.count() == done.summary["requests"]
+    failures = {int(failure["id"][1:]): failure for failure in gemini.failures()}
+    for number, (name, (_, requests, kind, said)) in enumerate(FATES.items()):
+        failure = failures.pop(number, {"kind": "", "message": ""})
+        # Where no other request is answered meanwhile, one more try tells that it isn't an outage.
+        more = int(kind == "server_fault" and len(asked[name]) == requests + 1)
+        assert (len(asked[name]), failure["kind"]) == (requests + more, kind), (name, failure)
+        assert said in failure["message"], name
+    assert [r.settings["temperature"] for r in asked["a cut reply"]] == [1.0, 0.5, 0.25]
+    again = gemini.run(**settings)
+    requests = endpoint.requests[done.summary["requests"] :]
+    assert again.summary["requests"] == len(requests) > 0
+    assert all(captions["server faults"] in request.text for request in requests), (
+        "nothing else is asked again by itself"
+    )
     assert KEY not in done.out + done.err
     for path, content in gemini.everything():
         assert KEY.encode() not in content, path
 
 
-def test_the_timeout_is_kept(gemini: Workplace) -> None:
+def test_the_timeout_is_kept(gemini: Workplace, serves: Serves) -> None:
     row = {"image_path": str(gemini.folder / "a.jpg"), "caption": "A cup"}
+    endpoint = server(serves, on(faults.hang()))
     with (
         holding(current_options, RunOptions(max_attempts=1)),
-        server(on(faults.hang())) as endpoint,
         pytest.raises(ServerFault, match="did not answer within 1 s"),
     ):
         ExpressionExtractor(GeminiServing(api_key=KEY, base_url=endpoint.address, timeout=1))(row)
@@ -245,23 +236,25 @@ def test_the_timeout_is_kept(gemini: Workplace) -> None:
         pytest.param(faults.model_not_found(), "the model's name", id="an unknown model"),
     ],
 )
-def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, fault: Fault, said: str) -> None:
+def test_what_no_request_can_mend_stops_the_run(
+    gemini: Workplace, fault: Fault, said: str, serves: Serves
+) -> None:
     gemini.many(20)
-    with server(on(fault), leaky=True) as endpoint:
-        done = gemini.run(**at(endpoint))
-        assert done.code == 4, done
-        assert endpoint.count() <= 8
+    endpoint = server(serves, on(fault), leaky=True)
+    done = gemini.run(**at(endpoint))
+    assert done.code == 4, done
+    assert endpoint.count() <= 8
     assert said in done.err
     assert len(done.err.splitlines()) == 1
     assert KEY not in done.out + done.err
 
 
-def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace) -> None:
+def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace, serves: Serves) -> None:
     gemini.many(1)
-    with server(on(faults.too_many_requests(0.05), times_each=3)) as endpoint:
-        done = gemini.run(**at(endpoint), **{"workflow.max_attempts": 1})
-        assert done.code == 0, done
-        assert (endpoint.count(429), endpoint.count(200)) == (6, 2)
+    endpoint = server(serves, on(faults.too_many_requests(0.05), times_each=3))
+    done = gemini.run(**at(endpoint), **{"workflow.max_attempts": 1})
+    assert done.code == 0, done
+    assert (endpoint.count(429), endpoint.count(200)) == (6, 2)
 
 
 @pytest.mark.parametrize(
@@ -300,15 +293,15 @@ def test_an_address_where_nobody_listens_stops_the_run(gemini: Workplace) -> Non
 
 
 def test_key_and_address_may_come_from_the_environment(
-    gemini: Workplace, monkeypatch: pytest.MonkeyPatch
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     gemini.settings.pop("vlm.gemini.api_key")
-    with server() as endpoint:
-        monkeypatch.setenv("GOOGLE_API_KEY", KEY)
-        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address + "/v1beta")
-        monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
-        assert gemini.run().code == 0
-        assert endpoint.count() == 6
+    endpoint = server(serves)
+    monkeypatch.setenv("GOOGLE_API_KEY", KEY)
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address + "/v1beta")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    assert gemini.run().code == 0
+    assert endpoint.count() == 6
 
 
 WRONG = [
@@ -325,13 +318,18 @@ WRONG = [
     ("key", "value", "said"), [pytest.param(*case, id=case[2]) for case in WRONG]
 )
 def test_what_is_wrong_is_found_before_the_first_request(
-    gemini: Workplace, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, said: str
+    gemini: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    value: Any,
+    said: str,
+    serves: Serves,
 ) -> None:
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
-    with server() as endpoint:
-        done = gemini.run(**{**at(endpoint), key: value})
-        assert endpoint.count() == 0
+    endpoint = server(serves)
+    done = gemini.run(**{**at(endpoint), key: value})
+    assert endpoint.count() == 0
     assert done.code == 2, done
     assert said in done.err
 
@@ -381,21 +379,21 @@ def seed_spec() -> str:
 
 @pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
 def test_the_seed_pages_spec_runs_as_it_stands(
-    gemini: Workplace, monkeypatch: pytest.MonkeyPatch
+    gemini: Workplace, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     spec = gemini.folder / "image_grounding.yaml"
     spec.write_text(
         seed_spec().replace("/path/to/input.jsonl", str(gemini.input)), encoding="utf-8"
     )
-    with server() as endpoint:
-        monkeypatch.setenv("GOOGLE_API_KEY", KEY)
-        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address)
-        done = command(["generate", "-e", str(spec), f"results_dir={gemini.results}"])
-        assert done.code == 0, done
-        assert endpoint.count() == 7  # three records in two steps, and a check of the endpoint
-        [settings] = {
-            json.dumps({k: v for k, v in r.settings.items() if k not in ("responseSchema", "seed")})
-            for r in endpoint.requests
-        }
+    endpoint = server(serves)
+    monkeypatch.setenv("GOOGLE_API_KEY", KEY)
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", endpoint.address)
+    done = command(["generate", "-e", str(spec), f"results_dir={gemini.results}"])
+    assert done.code == 0, done
+    assert endpoint.count() == 7  # three records in two steps, and a check of the endpoint
+    [settings] = {
+        json.dumps({k: v for k, v in r.settings.items() if k not in ("responseSchema", "seed")})
+        for r in endpoint.requests
+    }
     assert json.loads(settings)["mediaResolution"] == "MEDIA_RESOLUTION_HIGH"
     assert len(gemini.annotations()) == 3

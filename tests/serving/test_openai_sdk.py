@@ -7,11 +7,9 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
 from dataflow_grounding._util.errors import GroundingError
@@ -19,6 +17,7 @@ from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support.endpoint import Serves
 from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
@@ -29,12 +28,6 @@ VERSION = "2024-10-21"
 SDK = {"vlm.openai.client": "sdk"}
 
 
-@pytest.fixture
-def row(tmp_path: Path) -> dict[str, Any]:
-    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
-    return {"image_path": str(tmp_path / "a.png"), "caption": 'A "red" mug\u2028 é 图 </input>'}
-
-
 # --- the same questions
 
 
@@ -42,13 +35,11 @@ def row(tmp_path: Path) -> dict[str, Any]:
     "takes",
     [
         pytest.param(Takes(), id="all"),
-        pytest.param(
-            Takes(("json_object",), max_completion_tokens=True, temperature=False), id="little"
-        ),
+        pytest.param(Takes(("json_object",), max_completion_tokens=True, temperature=False), id="little"),
     ],
-)
+)  # fmt: skip
 def test_both_clients_send_the_same_json_under_the_same_digests(
-    workplace: Workplace, takes: Takes
+    workplace: Workplace, takes: Takes, serves: Serves
 ) -> None:
     workplace.many(3)
     workplace.settings |= {
@@ -56,36 +47,34 @@ def test_both_clients_send_the_same_json_under_the_same_digests(
         "vlm.openai.extra_body": {"top_k": 20, "deep": {"é": [1.5, None]}},
     }
     bodies, stored = [], []
-    with LoopbackServer(takes=takes, keep_bodies=True) as server:
-        for client in ("direct", "sdk"):
-            workplace.results = workplace.folder / client
-            before = server.count()
-            done = workplace.run(
-                **{"vlm.openai.base_url": server.base_url, "vlm.openai.client": client}
-            )
-            assert done.summary["done"] == 3, done
-            bodies.append(
-                sorted(
-                    json.dumps(request.body, sort_keys=True) for request in server.requests[before:]
-                )
-            )
-            stored.append(
-                {json.loads(line)["key"] for line in workplace.replies.read_text().splitlines()}
-            )
+    server = serves(takes=takes, keep_bodies=True)
+    for client in ("direct", "sdk"):
+        workplace.results = workplace.folder / client
+        before = server.count()
+        done = workplace.run(
+            **{"vlm.openai.base_url": server.base_url, "vlm.openai.client": client}
+        )
+        assert done.summary["done"] == 3, done
+        bodies.append(
+            sorted(json.dumps(request.body, sort_keys=True) for request in server.requests[before:])
+        )
+        stored.append(
+            {json.loads(line)["key"] for line in workplace.replies.read_text().splitlines()}
+        )
     assert bodies[0] == bodies[1]
     assert len(bodies[0]) >= 6
     assert stored[0] == stored[1]
 
 
-def test_azure_has_the_stored_replies_of_its_address(workplace: Workplace) -> None:
+def test_azure_has_the_stored_replies_of_its_address(workplace: Workplace, serves: Serves) -> None:
     workplace.many(2)
-    with LoopbackServer(key=KEY) as server:
-        address = f"{server.address}/openai/deployments/mine?api-version={VERSION}"
-        header = {"vlm.openai.extra_headers": {"api-key": KEY}}
-        workplace.settings |= {"vlm.openai.model_name": "mine"}
-        assert workplace.run(**header, **{"vlm.openai.base_url": address}).summary["requests"] == 4
-        done = workplace.run(**azure(server), **header)
-        assert (done.code, done.summary["done"], server.count()) == (0, 2, 4), done
+    server = serves(key=KEY)
+    address = f"{server.address}/openai/deployments/mine?api-version={VERSION}"
+    header = {"vlm.openai.extra_headers": {"api-key": KEY}}
+    workplace.settings |= {"vlm.openai.model_name": "mine"}
+    assert workplace.run(**header, **{"vlm.openai.base_url": address}).summary["requests"] == 4
+    done = workplace.run(**azure(server), **header)
+    assert (done.code, done.summary["done"], server.count()) == (0, 2, 4), done
 
 
 # --- the same errors
@@ -141,25 +130,25 @@ def test_a_connection_that_takes_too_long_is_the_same_error(
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
 def test_what_limit_headers_ask_for_is_heeded(
-    row: dict[str, Any], kind: type[OpenAIServing]
+    row: dict[str, Any], kind: type[OpenAIServing], serves: Serves
 ) -> None:
     limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "600ms"}
-    with LoopbackServer(faults=on(Fault(headers=limits), indexes=range(1))) as server:
-        used = ExpressionExtractor(sdk_or_direct(kind, server))
-        used([{**row, "caption": f"Cup {letter}"} for letter in "ab"])
-        first, second = server.requests
+    server = serves(faults=on(Fault(headers=limits), indexes=range(1)))
+    used = ExpressionExtractor(sdk_or_direct(kind, server))
+    used([{**row, "caption": f"Cup {letter}"} for letter in "ab"])
+    first, second = server.requests
     assert second.time - (first.time_sent or first.time) >= 0.5
 
 
 @pytest.mark.parametrize("kind", [OpenAIServing, OpenAISdkServing])
 @pytest.mark.parametrize("reset", ["9" * 300, "12h"])
 def test_no_limit_header_holds_a_run_past_max_wait(
-    row: dict[str, Any], kind: type[OpenAIServing], reset: str
+    row: dict[str, Any], kind: type[OpenAIServing], reset: str, serves: Serves
 ) -> None:
     """A run that heeded it, or that waited as long as it may, would not come to an end."""
     limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset}
+    server = serves(faults=on(Fault(headers=limits)))
     with (
-        LoopbackServer(faults=on(Fault(headers=limits))) as server,
         holding(current_options, RunOptions(max_wait=3600)),
     ):
         used = ExpressionExtractor(sdk_or_direct(kind, server))
@@ -168,17 +157,15 @@ def test_no_limit_header_holds_a_run_past_max_wait(
 
 @pytest.mark.parametrize("key", ["", KEY], ids=["no key", "a key"])
 def test_a_key_is_sent_where_there_is_one(
-    row: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+    row: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     for name in ("OPENAI_API_KEY", "DF_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with LoopbackServer(key=key or None) as server:
-        used = sdk_or_direct(
-            OpenAISdkServing, server, api_key=key, extra_headers={"X-Title": "mine"}
-        )
-        for _ in range(2):  # each call has an event loop of its own
-            ExpressionExtractor(used)(row)
-        headers = [request.headers for request in server.requests]
+    server = serves(key=key or None)
+    used = sdk_or_direct(OpenAISdkServing, server, api_key=key, extra_headers={"X-Title": "mine"})
+    for _ in range(2):  # each call has an event loop of its own
+        ExpressionExtractor(used)(row)
+    headers = [request.headers for request in server.requests]
     assert [head.get("authorization") for head in headers] == [f"Bearer {key}" if key else None] * 2
     assert [head["x-title"] for head in headers] == ["mine"] * 2
 
@@ -233,17 +220,17 @@ def providers(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplac
 
 
 @pytest.mark.parametrize("provider", ["my_tokens:token", "my_tokens:later"])
-def test_azure_with_entra_from_the_spec(providers: Workplace, provider: str) -> None:
+def test_azure_with_entra_from_the_spec(
+    providers: Workplace, provider: str, serves: Serves
+) -> None:
     leak = faults.bad_request(f"no such thing, {TOKEN}")
-    with LoopbackServer(faults=on(leak, task="phrase_grounding")) as server:
-        done = providers.run(**azure(server, token_provider=provider))
-        assert (done.code, server.count(200)) == (4, 1), done
-        for request in server.requests:
-            assert (
-                request.path == f"/openai/deployments/mine/chat/completions?api-version={VERSION}"
-            )
-            assert request.headers["authorization"] == f"Bearer {TOKEN}"
-            assert "api-key" not in request.headers
+    server = serves(faults=on(leak, task="phrase_grounding"))
+    done = providers.run(**azure(server, token_provider=provider))
+    assert (done.code, server.count(200)) == (4, 1), done
+    for request in server.requests:
+        assert request.path == f"/openai/deployments/mine/chat/completions?api-version={VERSION}"
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
+        assert "api-key" not in request.headers
     assert "***" in str(providers.failures())
     assert all(TOKEN.encode() not in data for _, data in providers.everything())
     assert TOKEN not in done.out + done.err
@@ -251,30 +238,30 @@ def test_azure_with_entra_from_the_spec(providers: Workplace, provider: str) -> 
 
 @pytest.mark.parametrize("given", ["spec", "environment"])
 def test_azure_with_a_key(
-    providers: Workplace, given: str, monkeypatch: pytest.MonkeyPatch
+    providers: Workplace, given: str, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     key = {"vlm.openai.api_key": KEY} if given == "spec" else {}
     if given == "environment":
         monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
-    with LoopbackServer(key=KEY) as server:
-        done = providers.run(**azure(server), **key)
-        assert (done.code, server.count(200)) == (0, 2), done
-        assert {request.headers["api-key"] for request in server.requests} == {KEY}
-        bearers = {request.headers.get("authorization") for request in server.requests}
-        assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
+    server = serves(key=KEY)
+    done = providers.run(**azure(server), **key)
+    assert (done.code, server.count(200)) == (0, 2), done
+    assert {request.headers["api-key"] for request in server.requests} == {KEY}
+    bearers = {request.headers.get("authorization") for request in server.requests}
+    assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
 
 
 @pytest.mark.parametrize(
     "provider", ["fails", "later_fails", "none_left", "empty", "ends", "broken"]
 )
 def test_a_provider_without_a_token_is_told_in_one_line(
-    providers: Workplace, provider: str, monkeypatch: pytest.MonkeyPatch
+    providers: Workplace, provider: str, monkeypatch: pytest.MonkeyPatch, serves: Serves
 ) -> None:
     monkeypatch.chdir("/")
-    with LoopbackServer() as server:
-        arguments = providers.arguments(**azure(server, token_provider=f"my_tokens:{provider}"))
-        done = command(["--debug", *arguments])
-        assert (done.code, server.count()) == (4, int(provider == "later_fails")), done
+    server = serves()
+    arguments = providers.arguments(**azure(server, token_provider=f"my_tokens:{provider}"))
+    done = command(["--debug", *arguments])
+    assert (done.code, server.count()) == (4, int(provider == "later_fails")), done
     # after a first answer it is the record's failure
     told = [failure["message"] for failure in providers.failures()]
     [line] = told or [line for line in done.err.splitlines() if line.startswith("Error: ")]
@@ -291,9 +278,9 @@ def test_a_provider_without_a_token_is_told_in_one_line(
     assert "sign in" not in written
 
 
-def test_what_a_provider_prints_is_not_in_the_answer(providers: Workplace) -> None:
-    with LoopbackServer() as server:
-        done = providers.run(**azure(server, token_provider="my_tokens:prints"))
+def test_what_a_provider_prints_is_not_in_the_answer(providers: Workplace, serves: Serves) -> None:
+    server = serves()
+    done = providers.run(**azure(server, token_provider="my_tokens:prints"))
     assert done.summary["done"] == 1
     assert "asked for a token" in done.err
 
@@ -302,31 +289,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("direct", {"client": "direct", "azure.endpoint": "https://x"}, "set vlm.openai.client to sdk"),
     ("no version", {"azure.endpoint": "https://x"}, "vlm.openai.azure.api_version is missing"),
     ("no endpoint", {"azure.api_version": VERSION}, "vlm.openai.azure.endpoint is missing"),
-    (
-        "no scheme",
-        {"azure.endpoint": "x", "azure.api_version": VERSION},
-        "vlm.openai.azure.endpoint should begin with",
-    ),
+    ("no scheme", {"azure.endpoint": "x", "azure.api_version": VERSION}, "vlm.openai.azure.endpoint should begin with"),
     ("two addresses", {"base_url": "http://x", "azure.endpoint": "https://x"}, "are both set"),
     ("no function", {"azure.token_provider": "my_tokens"}, "is not of the form module:name"),
-    (
-        "no module",
-        {"azure.token_provider": "nobodys_tokens:token"},
-        "no module 'nobodys_tokens' in /",
-    ),
+    ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "no module 'nobodys_tokens' in /"),
     ("no name", {"azure.token_provider": "my_tokens:tokne"}, "my_tokens.py; is it 'token'?"),
     ("a text", {"azure.token_provider": "my_tokens:text"}, "should be a function"),
-    (
-        "a module that ends the process",
-        {"azure.token_provider": "my_exit:token"},
-        "can't be imported: SystemExit (/",
-    ),
-    (
-        "a module with a secret",
-        {"azure.token_provider": "my_leak:token"},
-        "can't be imported: ValueError (/",
-    ),
-]
+    ("a module that ends the process", {"azure.token_provider": "my_exit:token"}, "can't be imported: SystemExit (/"),
+    ("a module with a secret", {"azure.token_provider": "my_leak:token"}, "can't be imported: ValueError (/"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -345,15 +316,15 @@ def test_settings_that_cannot_be_are_told_in_one_line(
     assert TOKEN not in line
 
 
-def test_by_hand_a_provider_is_a_function(row: dict[str, Any]) -> None:
-    with LoopbackServer() as server:
-        used = OpenAISdkServing(
-            model_name="mine",
-            azure_endpoint=server.address + "/",
-            api_version=VERSION,
-            token_provider=lambda: TOKEN,
-            box_format="xyxy_px",
-        )
-        assert used.has_key
-        assert ExpressionExtractor(used)(row)["expressions"]
-        assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+def test_by_hand_a_provider_is_a_function(row: dict[str, Any], serves: Serves) -> None:
+    server = serves()
+    used = OpenAISdkServing(
+        model_name="mine",
+        azure_endpoint=server.address + "/",
+        api_version=VERSION,
+        token_provider=lambda: TOKEN,
+        box_format="xyxy_px",
+    )
+    assert used.has_key
+    assert ExpressionExtractor(used)(row)["expressions"]
+    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"

@@ -11,7 +11,8 @@ from PIL import Image
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, faults, on
+from tests.support.endpoint import Serves
 
 
 @pytest.fixture
@@ -26,17 +27,15 @@ def grounder(recorded: RecordedServing) -> PhraseGrounder:
 
 @pytest.mark.slow
 def test_what_was_recorded_is_played_back_without_the_endpoint(
-    tmp_path: Path, rows: list[dict[str, Any]]
+    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
     path = tmp_path / "replies.jsonl"
-    with LoopbackServer(faults=on(faults.refusal(), containing="cup 3")) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-        first = grounder(RecordedServing(path, serving))(rows[:6])
-        assert (server.count(), len(first), [place for place, _ in first.failures]) == (6, 5, [3])
-        again = grounder(RecordedServing(path, serving))(rows[:8])
-        assert (server.count(), len(again)) == (8, 7), (
-            "only what is new is sent, and added to the file"
-        )
+    server = serves(faults=on(faults.refusal(), containing="cup 3"))
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    first = grounder(RecordedServing(path, serving))(rows[:6])
+    assert (server.count(), len(first), [place for place, _ in first.failures]) == (6, 5, [3])
+    again = grounder(RecordedServing(path, serving))(rows[:8])
+    assert (server.count(), len(again)) == (8, 7), "only what is new is sent, and added to the file"
     played = grounder(RecordedServing(path))(rows[:8])
     assert (list(played), [type(error) for _, error in played.failures]) == (
         list(again),
@@ -49,29 +48,29 @@ def test_what_was_recorded_is_played_back_without_the_endpoint(
 
 
 def test_boxes_are_read_by_the_users_own_row_when_they_are_played_back_too(
-    tmp_path: Path, rows: list[dict[str, Any]]
+    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
     path = tmp_path / "replies.jsonl"
     own = {"name": "mine", "models": ["loop*"], "order": "yxyx", "scale": 500}
-    with LoopbackServer(EchoAnswers("yxyx_500")) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="mine")
-        serving.box_formats = [own]
-        first = grounder(RecordedServing(path, serving))(rows[:2])
+    server = serves(EchoAnswers("yxyx_500"))
+    serving = OpenAIServing(server.base_url, "loopback", box_format="mine")
+    serving.box_formats = [own]
+    first = grounder(RecordedServing(path, serving))(rows[:2])
     assert [record["expressions"][0]["instances"] for record in first] != [[], []]
     assert grounder(RecordedServing(path))(rows[:2]) == first
 
 
 @pytest.mark.slow
 def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(
-    tmp_path: Path, rows: list[dict[str, Any]]
+    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
     path = tmp_path / "replies.jsonl"
-    with LoopbackServer() as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
-        first = grounder(RecordedServing(path, serving))(rows[:3])
-        path.write_bytes(path.read_bytes()[:-30])
-        assert grounder(RecordedServing(path, serving))(rows[:3]) == first
-        assert server.count() == 4
+    server = serves()
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    first = grounder(RecordedServing(path, serving))(rows[:3])
+    path.write_bytes(path.read_bytes()[:-30])
+    assert grounder(RecordedServing(path, serving))(rows[:3]) == first
+    assert server.count() == 4
     assert grounder(RecordedServing(path))(rows[:3]) == first
 
 

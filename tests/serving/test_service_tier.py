@@ -18,10 +18,12 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
-from tests.support.workplace import Done, Workplace, caption, command
+from tests.support.endpoint import Serves
+from tests.support.workplace import Workplace, caption, command
 
 PRICES = {"input": 100.0, "output": 1000.0, "cached_input": 10.0, "flex": 0.5}
 FLEX = {"vlm.service_tier": "flex"}
+TIER = {"service_tier": "flex"}
 GEMINI = pytest.param(
     "gemini",
     marks=pytest.mark.skipif(
@@ -34,9 +36,16 @@ def asks_flex(request: ReceivedRequest) -> bool:
     return request.settings.get("service_tier") == "flex"
 
 
+@pytest.fixture
+def server(serves: Serves) -> LoopbackServer:
+    return serves()
+
+
 def at(place: Workplace, server: LoopbackServer, backend: str = "openai") -> None:
     """Have the place ask the server, three records."""
     place.many(3)
+    if backend == "gemini":
+        server.answers = EchoAnswers("gemini")
     place.settings |= {
         "vlm.openai.base_url": server.base_url,
         "vlm.gemini.base_url": server.address,
@@ -74,14 +83,15 @@ def in_full(place: Workplace) -> float:
 
 
 @pytest.mark.parametrize("backend", ["openai", "sdk", GEMINI])
-def test_flex_is_asked_for_stored_and_costs_half(workplace: Workplace, backend: str) -> None:
-    with LoopbackServer(EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")) as server:
-        at(workplace, server, backend)
-        ordinary = estimate_of(workplace)["cost_usd"]
-        assert estimate_of(workplace, **FLEX)["cost_usd"] == pytest.approx(ordinary / 2)
-        done = workplace.run(**FLEX)
-        assert done.code == 0, done
-        assert all(asks_flex(request) for request in server.requests)
+def test_flex_is_asked_for_stored_and_costs_half(
+    workplace: Workplace, server: LoopbackServer, backend: str
+) -> None:
+    at(workplace, server, backend)
+    ordinary = estimate_of(workplace)["cost_usd"]
+    assert estimate_of(workplace, **FLEX)["cost_usd"] == pytest.approx(ordinary / 2)
+    done = workplace.run(**FLEX)
+    assert done.code == 0, done
+    assert all(asks_flex(request) for request in server.requests)
     assert tiers_stored(workplace) == {"flex"}
     bill = cost_of(workplace)
     assert bill["cost_usd"] == pytest.approx(in_full(workplace) / 2)
@@ -104,18 +114,19 @@ def test_without_a_tier_nothing_is_sent_of_it_and_with_one_nothing_is_asked_agai
     assert server.count() == before
 
 
-def test_what_another_tier_has_served_costs_in_full(workplace: Workplace) -> None:
+def test_what_another_tier_has_served_costs_in_full(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     """An endpoint that serves at its ordinary tier, and says so in some replies, not in others."""
     echo = EchoAnswers()
 
     def answers(request: ReceivedRequest) -> Answer:
         return Answer(json.dumps(echo(request)), tier=("default", None)[request.index % 2])
 
-    takes = Takes(service_tiers=None)
-    with LoopbackServer(answers, takes=takes) as server:
-        at(workplace, server)
-        done = workplace.run(**FLEX)
-        assert done.code == 0, done
+    server.answers, server.takes = answers, Takes(service_tiers=None)
+    at(workplace, server)
+    done = workplace.run(**FLEX)
+    assert done.code == 0, done
     assert tiers_stored(workplace) == {"default", None}
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
     assert done.summary["cost_usd"] == pytest.approx(in_full(workplace))
@@ -140,73 +151,73 @@ def limit_found(place: Workplace) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("backend", ["openai", GEMINI])
-def test_no_room_is_waited_for_and_lowers_no_limit(workplace: Workplace, backend: str) -> None:
+def test_no_room_is_waited_for_and_lowers_no_limit(
+    workplace: Workplace, server: LoopbackServer, backend: str
+) -> None:
     no_room = faults.no_room_at_tier() if backend == "openai" else faults.server_error(503)
-    rule = on(no_room, indexes=range(2, 8))
-    answers = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
-    with LoopbackServer(answers, faults=rule) as server:
-        at(workplace, server, backend)
-        done = workplace.run(**FLEX, **{"workflow.max_attempts": 1})
-        assert done.code == 0, done
-        assert all(asks_flex(request) for request in server.requests)
-        assert server.count() == 6 + 6
+    server.faults = on(no_room, indexes=range(2, 5))
+    at(workplace, server, backend)
+    done = workplace.run(**FLEX, **{"workflow.max_attempts": 1})
+    assert done.code == 0, done
+    assert all(asks_flex(request) for request in server.requests)
+    assert server.count() == 6 + 3
     (found,) = limit_found(workplace)
     assert found["refused_at"] is None
     assert found["places"] >= 8
 
 
-def test_a_rate_limit_at_flex_still_lowers_the_limit(workplace: Workplace) -> None:
-    with LoopbackServer(faults=on(faults.too_many_requests(), indexes=range(2, 8))) as server:
-        at(workplace, server)
-        done = workplace.run(**FLEX)
-        assert done.code == 0, done
+def test_a_rate_limit_at_flex_still_lowers_the_limit(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    server.faults = on(faults.too_many_requests(), indexes=range(2, 5))
+    at(workplace, server)
+    done = workplace.run(**FLEX)
+    assert done.code == 0, done
     (found,) = limit_found(workplace)
     assert found["refused_at"] is not None
 
 
 def test_a_tier_without_room_ends_the_run_and_the_ordinary_one_goes_on(
-    workplace: Workplace,
+    workplace: Workplace, server: LoopbackServer
 ) -> None:
-    rule = on(faults.no_room_at_tier(), where=asks_flex)
-    with LoopbackServer(faults=rule) as server:
-        at(workplace, server)
-        limits = {"workflow.max_wait": 1, "vlm.openai.timeout": 2}
-        done = workplace.run(**FLEX, **limits)
-        assert (done.code, server.paid) == (3, 0), done
-        assert all(asks_flex(request) for request in server.requests)
-        assert "come back later" in done.err
-        assert workplace.run().code == 0  # at the ordinary tier
+    server.faults = on(faults.no_room_at_tier(), where=asks_flex)
+    at(workplace, server)
+    done = workplace.run(**FLEX, **{"workflow.max_wait": 1, "vlm.openai.timeout": 2})
+    assert (done.code, server.paid) == (3, 0), done
+    assert all(asks_flex(request) for request in server.requests)
+    assert "come back later" in done.err
+    assert workplace.run().code == 0  # at the ordinary tier
 
 
-def test_slow_answers_are_no_sign_that_a_quota_is_used_up(workplace: Workplace) -> None:
+def test_slow_answers_are_no_sign_that_a_quota_is_used_up(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     """While one answer takes longer than max_wait, the others find no room."""
-
-    def latency(request: ReceivedRequest) -> float:
-        return 2.5 if request.index == 1 else 0.0
-
-    rule = on(faults.no_room_at_tier(), indexes=range(2, 9))
-    with LoopbackServer(latency=latency, faults=rule) as server:
-        at(workplace, server)
-        done = workplace.run(**FLEX, **{"workflow.max_wait": 1, "workflow.max_workers": 2})
+    server.latency = lambda request: 2.5 if request.index == 1 else 0.0
+    server.faults = on(faults.no_room_at_tier(), indexes=range(2, 9))
+    at(workplace, server)
+    done = workplace.run(**FLEX, **{"workflow.max_wait": 1, "workflow.max_workers": 2})
     assert done.code == 0, done
 
 
 @pytest.mark.parametrize("backend", ["openai", GEMINI])
-def test_a_model_without_the_tier_stops_the_run_at_once(workplace: Workplace, backend: str) -> None:
-    with LoopbackServer(takes=Takes(service_tiers=("default",))) as server:
-        at(workplace, server, backend)
-        done = workplace.run(**FLEX)
-        assert (done.code, server.count()) == (4, 1), done
+def test_a_model_without_the_tier_stops_the_run_at_once(
+    workplace: Workplace, server: LoopbackServer, backend: str
+) -> None:
+    server.takes = Takes(service_tiers=("default",))
+    at(workplace, server, backend)
+    done = workplace.run(**FLEX)
+    assert (done.code, server.count()) == (4, 1), done
     assert "Leave vlm.service_tier out" in done.err
 
 
 def test_flex_has_fifteen_minutes_unless_another_time_is_stated() -> None:
     url = "http://127.0.0.1:9/v1"
     assert OpenAIServing(url, "m").timeout == 60
-    assert OpenAIServing(url, "m", service_tier="flex").timeout == 900
-    assert OpenAIServing(url, "m", service_tier="flex", timeout=30).timeout == 30
+    assert OpenAIServing(url, "m", **TIER).timeout == 900
+    assert OpenAIServing(url, "m", **TIER, timeout=30).timeout == 30
     assert GeminiServing(api_key="k").timeout == 120
-    assert GeminiServing(api_key="k", service_tier="flex").timeout == 900
+    assert GeminiServing(api_key="k", **TIER).timeout == 900
 
 
 def test_a_stated_timeout_that_is_short_for_flex_is_told(
@@ -218,59 +229,57 @@ def test_a_stated_timeout_that_is_short_for_flex_is_told(
     assert "vlm.openai.timeout" not in command(["check", "-e", str(workplace.spec())]).out
 
 
-def refused(place: Workplace, **settings: Any) -> Done:
-    done = place.run(**settings)
-    assert done.code == 2, done
-    return done
-
-
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({**FLEX, "vlm.backend": "embedded"}, "vlm.service_tier is for openai and gemini"),
+        ({**FLEX, "vlm.openai.extra_body": {"service_tier": "flex"}}, "is set in vlm.openai.extra_body, too"),
+        ({**FLEX, "vlm.backend": "gemini", "vlm.gemini.extra": {"serviceTier": "flex"}}, "is set in vlm.gemini.extra, too"),
+        ({"vlm.service_tier": "priority"}, "'flex'"),
+        ({"vlm.prices": {**PRICES, "flex": 2}}, "flex"),
+    ],
+)  # fmt: skip
 def test_settings_that_no_request_could_have_are_refused(
-    workplace: Workplace, server: LoopbackServer
+    workplace: Workplace, server: LoopbackServer, settings: dict[str, Any], said: str
 ) -> None:
     at(workplace, server)
-    local = refused(workplace, **FLEX, **{"vlm.backend": "embedded"})
-    assert "vlm.service_tier is for openai and gemini" in local.err
-    twice = refused(workplace, **FLEX, **{"vlm.openai.extra_body": {"service_tier": "flex"}})
-    assert "is set in vlm.openai.extra_body, too" in twice.err
-    with_gemini = {"vlm.backend": "gemini", "vlm.gemini.extra": {"serviceTier": "flex"}}
-    assert "is set in vlm.gemini.extra, too" in refused(workplace, **FLEX, **with_gemini).err
-    assert "'flex'" in refused(workplace, **{"vlm.service_tier": "priority"}).err
-    assert "flex" in refused(workplace, **{"vlm.prices": {**PRICES, "flex": 2}}).err
-    assert server.count() == 0
+    done = workplace.run(**settings)
+    assert (done.code, said in done.err, server.count()) == (2, True, 0), done
 
 
-def test_several_endpoints_are_asked_at_the_tier(workplace: Workplace) -> None:
-    with LoopbackServer() as one, LoopbackServer() as two:
-        at(workplace, one)
-        endpoints = [one.base_url, two.base_url]
-        done = workplace.run(
-            **FLEX, **{"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints}
-        )
+def test_several_endpoints_are_asked_at_the_tier(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    with LoopbackServer() as two:
+        at(workplace, server)
+        endpoints = [server.base_url, two.base_url]
+        several = {"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints}
+        done = workplace.run(**FLEX, **several)
         assert done.code == 0, done
-        assert all(asks_flex(request) for request in [*one.requests, *two.requests])
-        parts = [OpenAIServing(url, "m", service_tier="flex") for url in endpoints]
-    assert SeveralEndpoints(parts).service_tier == "flex"
-    assert SeveralEndpoints(parts).longest_answer == 900
+        assert all(asks_flex(request) for request in [*server.requests, *two.requests])
+    serving = SeveralEndpoints([OpenAIServing(url, "m", **TIER) for url in endpoints])
+    assert (serving.service_tier, serving.longest_answer) == ("flex", 900)
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace) / 2)
 
 
-def test_what_a_reply_says_of_its_tier_is_no_other_than_a_short_name(workplace: Workplace) -> None:
+ODD_TIERS: list[Any] = [["flex"], {"flex": 1}, 7, True, "f" * 100_000, "\x1b[2Jflex"]
+
+
+def test_what_a_reply_says_of_its_tier_is_no_other_than_a_short_name(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     """What isn't one costs in full, and reaches no terminal."""
-    rules = []
-    said = [["flex"], {"flex": 1}, 7, True, "f" * 100_000, "\x1b[2Jflex"]
-    for number, tier in enumerate(said):
-        message = {"role": "assistant", "content": json.dumps({"expressions": []})}
-        reply = {
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 10},
-            "service_tier": tier,
-        }
-        rules.append(on(faults.odd_json(json.dumps(reply)), containing=caption(number)))
-    with LoopbackServer(faults=rules) as server:
-        at(workplace, server)
-        workplace.many(len(said))
-        done = workplace.run(**FLEX, **{"workflow.steps": ["0"]})
-        assert server.count() >= len(said), done
+    message = {"role": "assistant", "content": json.dumps({"expressions": []})}
+    reply = {
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+    }
+    said = [faults.odd_json(json.dumps({**reply, "service_tier": tier})) for tier in ODD_TIERS]
+    server.faults = [on(fault, containing=caption(n)) for n, fault in enumerate(said)]
+    at(workplace, server)
+    workplace.many(len(said))
+    done = workplace.run(**FLEX, **{"workflow.steps": ["0"]})
+    assert server.count() >= len(said), done
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
     assert workplace.replies.stat().st_size < 20_000
     assert "\x1b" not in done.err + command(["cost", str(workplace.results)]).out
@@ -287,21 +296,22 @@ def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     assert all(asks_flex(request) for request in judged)
 
 
-def test_slow_answers_lower_no_limit_that_was_found(workplace: Workplace) -> None:
+def test_slow_answers_lower_no_limit_that_was_found(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     """Answers that take their time, and some that are given up."""
-    with LoopbackServer() as server:
-        at(workplace, server)
-        workplace.settings |= {"workflow.max_workers": 24, "workflow.steps": ["0"]}
-        workplace.many(40)
-        assert workplace.run().code == 0
-        (before,) = limit_found(workplace)
-        assert before["places"] > 8
-        server.faults = on(faults.hang(), indexes=range(45, 55))
-        server.latency = 0.5
-        workplace.many(70)
-        done = workplace.run(**FLEX, **{"vlm.openai.timeout": 4})
-        assert done.code == 0, done
-        assert server.abandoned >= 5
+    at(workplace, server)
+    workplace.settings |= {"workflow.max_workers": 24, "workflow.steps": ["0"]}
+    workplace.many(40)
+    assert workplace.run().code == 0
+    (before,) = limit_found(workplace)
+    assert before["places"] > 8
+    server.faults = on(faults.hang(), indexes=range(45, 55))
+    server.latency = 0.5
+    workplace.many(70)
+    done = workplace.run(**FLEX, **{"vlm.openai.timeout": 4})
+    assert done.code == 0, done
+    assert server.abandoned >= 5
     (after,) = limit_found(workplace)
     assert after["places"] >= before["places"]
     assert after["refused_at"] is None

@@ -12,8 +12,8 @@ import pytest
 
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.serving.serving import Reply, Usage
-from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
-from tests.support.endpoint import endpoint_of
+from dataflow_grounding.testing import Answer, EchoAnswers, ReceivedRequest
+from tests.support.endpoint import Serves, endpoint_of
 from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ CLAIMS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace) -> None:
+def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace, serves: Serves) -> None:
     claims = [*CLAIMS.values()]
     workplace.many(len(claims))
     count = 2 * len(claims)
@@ -41,12 +41,12 @@ def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace) -> None:
         claim = claims[request.index % len(claims)]
         return Answer(json.dumps(echo(request)), usage=_Claimed(*claim))
 
-    with LoopbackServer(claiming) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": {"input": 1, "output": 1}}
-        for _ in range(2):
-            done = workplace.run(**settings)
-            assert done.code == 0, done
-            assert server.count() == count
+    server = serves(claiming)
+    settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": {"input": 1, "output": 1}}
+    for _ in range(2):
+        done = workplace.run(**settings)
+        assert done.code == 0, done
+        assert server.count() == count
     paid = command(["cost", str(workplace.results), "--json"]).summary
     assert paid["requests"] == count
     # of the claims that are numbers of tokens, each made twice
@@ -55,12 +55,14 @@ def test_no_claim_of_an_endpoint_spoils_a_folder(workplace: Workplace) -> None:
     assert command(["report", str(workplace.results)]).code == 0
 
 
-def test_tokens_that_no_reply_reports_cost_nobody_knows_what(workplace: Workplace) -> None:
+def test_tokens_that_no_reply_reports_cost_nobody_knows_what(
+    workplace: Workplace, serves: Serves
+) -> None:
     workplace.many(2)
     echo = EchoAnswers("xyxy_px")
-    with LoopbackServer(lambda request: Answer(json.dumps(echo(request)), usage=Usage())) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": {"input": 1, "output": 1}}
-        assert workplace.run(**settings).code == 0
+    server = serves(lambda request: Answer(json.dumps(echo(request)), usage=Usage()))
+    settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": {"input": 1, "output": 1}}
+    assert workplace.run(**settings).code == 0
     done = command(["cost", str(workplace.results)])
     assert "total: 4 replies, tokens not reported\n" in done.out, done
     assert "0.0000" not in done.out

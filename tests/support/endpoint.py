@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.testing._endpoint import Counts, Endpoint
 from tests.support.workplace import Workplace, command
+
+Serves = Callable[..., LoopbackServer]
+"""The fixture `serves`: a module's server as if it had just begun, of what a LoopbackServer takes."""
 
 
 @contextmanager
@@ -52,9 +56,20 @@ def as_new(server: LoopbackServer) -> Iterator[LoopbackServer]:
 
 def with_settings(server: LoopbackServer, answers: Any = None, /, **settings: Any) -> LoopbackServer:
     """Give a running server these settings alone, and counts from zero."""
+    asyncio.run_coroutine_threadsafe(_end_talks(server), server._loop).result()
     if server.errors:
         raise server.errors[0]
     new = Endpoint(answers or EchoAnswers(), port=server.port, **settings)
     vars(server).update(vars(new))
     server.requests = []
     return server
+
+
+async def _end_talks(server: LoopbackServer) -> None:
+    """End what earlier tests have left, and listen again where one has ended that."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    if server._listener is None or not server._listener.is_serving():
+        await server._listen()
