@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.workplace import REPOSITORY
+from tests.support.workplace import REPOSITORY, one_after_another
 
 README = ".github/workflows/readme.yml"
 MARKED = re.compile(r"^<!-- (\w+) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -77,18 +75,9 @@ def test_a_readme_without_its_marks_fails_the_job(tmp_path: Path, name: str) -> 
 @pytest.mark.slow
 def test_what_runs_on_windows_needs_nothing_of_posix(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "example_data", tmp_path / "example_data")
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "sitecustomize.py").write_text(WITHOUT_POSIX)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'bare'}{os.pathsep}{REPOSITORY}"}
     _, script = commands(jobs(README)["windows"])
-    program = f"{sys.executable} -m dataflow_grounding "
-    for line in script.splitlines():
-        done = subprocess.run(
-            line.replace("dataflowgrounding ", program, 1),
-            shell=True,
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    lines = [line.split() for line in script.splitlines()]
+    assert {line.pop(0) for line in lines} == {"dataflowgrounding"}
+    ends = one_after_another(lines, first=WITHOUT_POSIX, cwd=tmp_path)
+    for line, done in zip(lines, ends, strict=True):
+        assert done.code == 0, (line, done)

@@ -48,16 +48,8 @@ MEANINGS = [
     ("the person sitting", [5]),
 ]
 UNKNOWN = [
-    "the shiny car",
-    "the dog",
-    "three red cars",
-    "the car that is not red",
-    "the red bus",
-    "the red thing",
-    "",
-    "it",
-    "the dark blue car",
-    "the car near me",
+    *("the shiny car", "the dog", "three red cars", "the car that is not red", "the red bus"),
+    *("the red thing", "", "it", "the dark blue car", "the car near me"),
 ]
 
 
@@ -88,22 +80,13 @@ def test_the_shortest_phrase_that_means_each_alone() -> None:
     }
 
 
-sides = st.floats(2, 200)
-things = st.lists(
-    st.tuples(
-        st.floats(0, 600),
-        st.floats(0, 440),
-        sides,
-        sides,
-        st.sampled_from(["car", "van", "dog"]),
-        st.sampled_from(["red", "blue", ""]),
-    ),
-    max_size=12,
-)
+sides, kinds = st.floats(2, 200), st.sampled_from(["car", "van", "dog"])
+colors = st.sampled_from(["red", "blue", ""])
+rows = st.tuples(st.floats(0, 600), st.floats(0, 440), sides, sides, kinds, colors)
 
 
 @pytest.mark.slow
-@given(things)
+@given(st.lists(rows, max_size=12))
 def test_a_phrase_always_means_its_thing_alone_and_says_nothing_false(rows: list[Any]) -> None:
     made = [
         Thing(n, (x, y, x + w, y + h), kind, color)

@@ -17,13 +17,8 @@ from dataflow_grounding.embedded._grounder import ground_phrases
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data" / "images"
 PAPER = (244, 240, 230)
-RED, BLUE, GREEN, YELLOW, BLACK = (
-    (200, 30, 38),
-    (30, 70, 190),
-    (30, 140, 60),
-    (240, 200, 40),
-    (20, 20, 22),
-)
+RED, BLUE, GREEN = (200, 30, 38), (30, 70, 190), (30, 140, 60)
+YELLOW, BLACK = (240, 200, 40), (20, 20, 22)
 
 
 def scene() -> Image.Image:
@@ -207,9 +202,9 @@ def test_a_face_is_skin_or_grey() -> None:
 @pytest.mark.slow
 def test_threads_get_the_answers_of_one() -> None:
     picture = portraits("astronaut", "grace_hopper")
-    with ThreadPoolExecutor(4) as pool:
-        replies = list(pool.map(lambda _: ask(picture, "two women", "the sky"), range(4)))
-    assert replies == [ask(picture, "two women", "the sky")] * 4
+    with ThreadPoolExecutor(2) as pool:
+        replies = list(pool.map(lambda _: ask(picture, "two women", "the sky"), range(2)))
+    assert replies == [ask(picture, "two women", "the sky")] * 2
 
 
 @pytest.mark.slow
@@ -332,21 +327,9 @@ def test_boxes_are_pixels_of_the_image(size: tuple[int, int]) -> None:
 
 
 EVERYTHING = (
-    "the red circle",
-    "two black squares",
-    "a white star",
-    "the blue ball",
-    "a yellow box",
-    "orange balls",
-    "the pink box",
-    "sky",
-    "the green box",
-    "grass",
-    "a woman",
-    "people",
-    "a face",
-    "two large yellow circles",
-    "the left blue triangle",
+    *("the red circle", "two black squares", "a white star", "the blue ball", "a yellow box"),
+    *("orange balls", "the pink box", "sky", "the green box", "grass", "a woman", "people"),
+    *("a face", "two large yellow circles", "the left blue triangle"),
 )
 
 
@@ -385,22 +368,8 @@ def test_any_picture_is_answered_with_boxes_inside_it(size: tuple[int, int], kin
 
 
 PHRASE_WORDS = [
-    *[
-        "the",
-        "a",
-        "two",
-        "3",
-        "red",
-        "blue",
-        "circle",
-        "squares",
-        "above",
-        "and",
-        "not",
-        "small",
-        "'s",
-    ],
-    "left of",
+    *("the", "a", "two", "3", "red", "blue", "circle", "squares", "above", "and", "not", "small"),
+    *("'s", "left of"),
 ]
 SMALL_SCENE = bgr(scene().resize((160, 120)))
 
