@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from PIL import Image
 from dataflow_grounding.bench.bench_set import FOLDER, gold_records, shipped_set
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
+from tests.support.benching import KEY, bench
 from tests.support.endpoint import Serves
 from tests.support.stand_ins.bench_model import BenchModel, Planted
 from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
 from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, REPOSITORY, Done, command, ended, process
-
-KEY = "sk-of-the-bench"
+from tests.support.workplace import HANGING, REPOSITORY, Done, command, process
 
 
 @pytest.fixture
@@ -30,16 +28,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def bench(server: LoopbackServer | Gateway, *arguments: str) -> Done:
-    """The command, for an endpoint that the environment names."""
-    environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "gemini-2.5-flash-lite"}
-    environment |= {"DF_API_KEY": KEY, "DF_BOX_FORMAT": "xyxy_1000"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        return command(["bench", *arguments])
 
 
 # --- the set
@@ -100,7 +88,7 @@ def test_planted_errors_lie_in_their_intervals_and_stored_replies_say_the_same(
     done = bench(server, "--ways", "plain,check,spans", "--json")
     assert done.code == 0, done
     sent = server.count()
-    again = bench(server, "--ways", "plain,spans", "--json")
+    again = bench(server, "--ways", "spans", "--json")
     assert (again.code, server.count()) == (0, sent)
     assert "has replies from" not in again.err
     for way, row in again.summary["ways"].items():
@@ -201,16 +189,14 @@ def says_what_to_try(done: Done, page: str, way: str, measured: Any, what: str) 
 
 
 @pytest.mark.slow
-def test_spans_of_pictures_that_failed_count_as_missed(here: Path) -> None:
-    class Silent(BenchModel):
-        def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-            return {"cleaned_caption": request.input["caption"], "expressions": []}
+def test_spans_of_pictures_that_failed_count_as_missed(here: Path, serves: Serves) -> None:
+    def silent(request: ReceivedRequest) -> dict[str, Any]:
+        return {"cleaned_caption": request.input["caption"], "expressions": []}
 
-    with LoopbackServer(Silent()) as server:
-        done = bench(server, "--pictures", "1", "--ways", "spans", "--json")
+    done = bench(serves(silent), "--pictures", "1", "--ways", "spans", "--json")
     assert done.summary["ways"]["spans"]["figures"]["all"]["span_exact_f1"]["value"] == 0
-    with LoopbackServer(Unreadable(Planted(unsaid=0))) as server:
-        done = bench(server, "--pictures", "3", "--ways", "spans", "-o", "half", "--json")
+    server = serves(Unreadable(Planted(unsaid=0)))
+    done = bench(server, "--pictures", "3", "--ways", "spans", "-o", "half", "--json")
     figures = done.summary["ways"]["spans"]["figures"]
     assert 0 < figures["counts"]["failed"] < figures["counts"]["pictures"]
     assert figures["all"]["span_exact_f1"]["value"] < 0.95
@@ -231,10 +217,7 @@ def test_ways_stay_as_long_as_the_same_is_measured(here: Path) -> None:
         counts = json.loads(file.read_text())["ways"]["plain"]["figures"]["counts"]
         assert set(counts) == {"pictures", "failed", "unreadable", "unchecked"}
         sent = server.count()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "other"}.items():
-                patch.setenv(name, value)
-            other = command(["bench", *few, "plain"])
+        other = bench(server, *few, "plain", model="other")
         assert (other.code, server.count()) == (2, sent)
         assert "bench_results has replies of gemini-2.5-flash-lite: measure other in" in other.err
     with LoopbackServer(BenchModel()) as server:  # at another port
@@ -276,19 +259,13 @@ def test_ways_that_were_measured_are_kept_where_a_later_one_stops(
 def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent(
     here: Path, serves: Serves
 ) -> None:
-    server = serves(BenchModel())
-    with (
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "acme/narwhal"}.items():
-            patch.setenv(name, value)
-        arguments = ["bench", "--pictures", "1", "--ways"]
-        done = command([*arguments, "spans,no_thinking"])
-        assert done.code == 0, done
-        assert "no_thinking is left out: how to set thinking off for acme/narwhal" in done.err
-        sent = server.count()
-        done = command([*arguments, "no_thinking", "-o", "none"])
-        assert (done.code, server.count()) == (2, sent), done
+    server, few = serves(BenchModel()), ("--pictures", "1", "--ways")
+    done = bench(server, *few, "spans,no_thinking", model="acme/narwhal")
+    assert done.code == 0, done
+    assert "no_thinking is left out: how to set thinking off for acme/narwhal" in done.err
+    sent = server.count()
+    done = bench(server, *few, "no_thinking", "-o", "none", model="acme/narwhal")
+    assert (done.code, server.count()) == (2, sent), done
 
 
 class Unreadable(BenchModel):
@@ -319,7 +296,9 @@ class Pausing(Unreadable):
 
 
 @pytest.mark.slow
-def test_a_killed_bench_goes_on_and_counts_what_failed_in_its_first_call(here: Path) -> None:
+def test_a_killed_bench_goes_on_and_counts_what_failed_in_its_first_call(
+    here: Path, serves: Serves
+) -> None:
     """It goes on at another address, which is told, though no way was measured to its end."""
     model = Pausing(14)
     environment = {**os.environ, "DF_MODEL": "m", "DF_BOX_FORMAT": "xyxy_1000"}
@@ -327,13 +306,14 @@ def test_a_killed_bench_goes_on_and_counts_what_failed_in_its_first_call(here: P
     captions = [record["caption"] for record in shipped_set(2).records]
     refused = sum(map(model.refuses, captions))
     assert refused > 0
-    with LoopbackServer(model) as server, LoopbackServer(Unreadable()) as other:
+    with LoopbackServer(model) as server:
+        other = serves(Unreadable())
         running = process(line, cwd=here, env={**environment, "DF_BASE_URL": server.base_url})
         wait_until(lambda: server.count() > 14, running)
-        os.kill(running.pid, signal.SIGKILL)
+        running.kill()
         running.communicate(timeout=HANGING)
         model.go_on.set()
-        done = ended(process(line, cwd=here, env={**environment, "DF_BASE_URL": other.base_url}))
+        done = bench(other, *line[1:], model="m")
         # what can't be read is asked for three times; at most what was in flight is asked again
         assert server.count() + other.count() <= len(captions) + 2 * refused + 8
     assert done.code == 0, done

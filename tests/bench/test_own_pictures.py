@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 
 from dataflow_grounding.bench.choosing import choice_of
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.benching import bench
+from tests.support.endpoint import Serves
 from tests.support.half_filled import scenes
 from tests.support.stand_ins.asking_model import AskingModel
 from tests.support.stand_ins.heeding_model import Heeding
-from tests.support.workplace import Done, command
 
 OWN = ("--pictures", "pictures", "--gold", "gold.jsonl")
 
@@ -36,21 +36,9 @@ def gold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
+def server(serves: Serves) -> LoopbackServer:
     """A model that gets 40% right, and 90% in lines."""
-    model = Heeding(AskingModel({"without JSON": 0.9, "": 0.4}))
-    with LoopbackServer(model, keep_bodies=True) as running:
-        yield running
-
-
-def bench(server: LoopbackServer | None, *arguments: str) -> Done:
-    """The command, for an endpoint that the environment names."""
-    address = server.base_url if server else "http://127.0.0.1:9/v1"
-    environment = {"DF_BASE_URL": address, "DF_MODEL": "m", "DF_BOX_FORMAT": "xyxy_1000"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        return command(["bench", *arguments])
+    return serves(Heeding(AskingModel({"without JSON": 0.9, "": 0.4})), keep_bodies=True)
 
 
 def test_the_best_way_is_told_with_the_keys_that_ask_so(

@@ -1,4 +1,5 @@
-"""Behind LiteLLM's own proxy: plain, a cache, a budget, a dead model, a fallback.
+"""Behind LiteLLM's own proxy: plain, a cache, a fallback. What else a gateway does is played by
+`stand_ins/gateway.py`, in tests/engine.
 
 `LITELLM` names its command, as in `LITELLM=/opt/litellm/bin/litellm`; without it these skip. It has
 an environment of its own, as it pins what others need in other versions.
@@ -14,7 +15,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,26 +25,6 @@ from tests.support.workplace import Workplace
 
 LITELLM = os.environ.get("LITELLM", "")
 KEY = "sk-loopback-0123456789abcdef"
-HOOK = """
-import pathlib
-import litellm
-from litellm.integrations.custom_logger import CustomLogger
-
-class Budget(CustomLogger):
-    spent = 0
-
-    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
-        if data["model"] != "capped":
-            return data
-        most = int(pathlib.Path(__file__).with_name("budget").read_text())
-        if Budget.spent >= most:
-            raise litellm.BudgetExceededError(current_cost=Budget.spent, max_budget=most)
-        Budget.spent += 1
-        return data
-
-handler = Budget()
-"""
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not LITELLM, reason="LITELLM doesn't name LiteLLM's command"),
@@ -58,7 +38,6 @@ class Proxy:
     base_url: str
     model: LoopbackServer
     unsure: LoopbackServer
-    budget: Path
 
     def settings(self, model: str, **settings: Any) -> dict[str, Any]:
         return {
@@ -90,38 +69,25 @@ def unsure() -> Any:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("litellm")
     with LoopbackServer(EchoAnswers()) as model, LoopbackServer(unsure()) as never_sure:
-        gone = _free_port()
         behind = {
             "m": model.base_url,
-            "capped": model.base_url,
             "unsure": never_sure.base_url,
-            "dead": f"http://127.0.0.1:{gone}/v1",
-            "falls": f"http://127.0.0.1:{gone}/v1",
+            "falls": f"http://127.0.0.1:{_free_port()}/v1",
         }
-        models = [
-            {
-                "model_name": name,
-                "litellm_params": {
-                    "model": f"openai/{name}-behind",
-                    "api_base": url,
-                    "api_key": "x",
-                },
-            }
-            for name, url in behind.items()
-        ]
+        models = []
+        for name, url in behind.items():
+            of_it = {"model": f"openai/{name}-behind", "api_base": url, "api_key": "x"}
+            models.append({"model_name": name, "litellm_params": of_it})
         config = {
             "model_list": models,
             "litellm_settings": {
                 "cache": True,
                 "cache_params": {"type": "local"},
                 "fallbacks": [{"falls": ["m"]}],
-                "callbacks": "budget_hook.handler",
             },
             "general_settings": {"master_key": KEY},
         }
         (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-        (folder / "budget_hook.py").write_text(HOOK)
-        (folder / "budget").write_text("25")
         port = _free_port()
         line = [LITELLM, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
         env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "*"}
@@ -131,7 +97,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         try:
             wait_until(lambda: _is_up(port) or running.poll() is not None)
             assert running.poll() is None, (folder / "log").read_text()[-2000:]
-            yield Proxy(f"http://127.0.0.1:{port}/v1", model, never_sure, folder / "budget")
+            yield Proxy(f"http://127.0.0.1:{port}/v1", model, never_sure)
         finally:
             running.terminate()
             running.wait()
@@ -192,32 +158,6 @@ def test_samples_through_its_cache_are_as_sure_as_directly(
         found[name] = statuses(place)
     assert set(found["direct"]) == {("ambiguous", True)}
     assert found["through"] == found["again"] == found["direct"]
-
-
-def test_a_budget_that_is_used_up_marks_nothing_and_the_run_goes_on(
-    proxy: Proxy, workplace: Workplace
-) -> None:
-    workplace.many(300)
-    stopped = workplace.run(**proxy.settings("capped"))
-    assert stopped.code == 3, stopped
-    assert "Budget has been exceeded!" in stopped.err
-    assert not workplace.failures()
-    answered = {line["key"] for line in map(json.loads, workplace.replies.open())}
-    before = proxy.model.paid
-    proxy.budget.write_text("10000")
-    done = workplace.run(**proxy.settings("capped"))
-    assert (done.code, done.summary["done"]) == (0, 300), done
-    assert len(answered) == 25
-    assert proxy.model.paid - before == 2 * 300 - len(answered)
-
-
-def test_a_dead_model_stops_the_run_and_marks_nothing(proxy: Proxy, workplace: Workplace) -> None:
-    workplace.many(20)
-    done = workplace.run(**proxy.settings("dead"))
-    assert done.code == 4, done
-    assert "Note: no answer in" in done.err
-    assert "Connection error" in done.err
-    assert not workplace.failures()
 
 
 def test_a_fallback_is_said_and_counted(proxy: Proxy, workplace: Workplace) -> None:
