@@ -228,23 +228,13 @@ def test_the_timeout_is_kept(gemini: Workplace, serves: Serves) -> None:
         ExpressionExtractor(GeminiServing(api_key=KEY, base_url=endpoint.address, timeout=1))(row)
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        pytest.param(faults.unauthorized(), "Check the API key", id="a wrong key"),
-        pytest.param(faults.forbidden(), "Check the API key", id="a key that may not"),
-        pytest.param(faults.model_not_found(), "the model's name", id="an unknown model"),
-    ],
-)
-def test_what_no_request_can_mend_stops_the_run(
-    gemini: Workplace, fault: Fault, said: str, serves: Serves
-) -> None:
+def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, serves: Serves) -> None:
     gemini.many(20)
-    endpoint = server(serves, on(fault), leaky=True)
+    endpoint = server(serves, on(faults.unauthorized()), leaky=True)
     done = gemini.run(**at(endpoint))
     assert done.code == 4, done
     assert endpoint.count() <= 8
-    assert said in done.err
+    assert "Check the API key" in done.err
     assert len(done.err.splitlines()) == 1
     assert KEY not in done.out + done.err
 
