@@ -143,16 +143,11 @@ def test_a_client_of_ones_own_for_azure_is_used(row: dict[str, Any], serves: Ser
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "own connections"])
-def test_a_client_that_was_used_before_serves_step_by_step_and_from_threads(
+def test_a_client_of_ones_own_serves_step_by_step_and_from_threads(
     row: dict[str, Any], kind: str, serves: Serves
 ) -> None:
     server = serves(key=KEY)
     client = own_client(server, kind)
-
-    async def used_before() -> None:
-        await client.models.list()
-
-    asyncio.run(used_before())
     extractor = ExpressionExtractor(OpenAIServing(model_name="loopback", client=client))
 
     def records(captions: range) -> list[Any]:
@@ -163,6 +158,21 @@ def test_a_client_that_was_used_before_serves_step_by_step_and_from_threads(
         parts = threads.map(records, (range(n, n + 3) for n in range(0, 12, 3)))
         assert all(record["expressions"] for part in parts for record in part)
     assert server.count() == server.count(200) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["openai", "own connections"])
+def test_a_client_that_was_used_before_is_not_blamed_on_the_record(
+    row: dict[str, Any], kind: str, serves: Serves
+) -> None:
+    client = own_client(serves(key=KEY), kind)
+
+    async def used_before() -> None:
+        await client.models.list()
+
+    asyncio.run(used_before())
+    extractor = ExpressionExtractor(OpenAIServing(model_name="loopback", client=client))
+    assert extractor(row)["expressions"]
 
 
 @pytest.mark.slow
