@@ -197,7 +197,7 @@ def surround(patch: pytest.MonkeyPatch, name: str, base: Path) -> None:
     """Give a test, or what a module's tests share, a cache and chance of its own.
 
     Calibrations are kept in the user's cache folder: no test may meet another's, or the user's own.
-    Nor may one rely on the check of a server that listened on the same port before, or on an
+    Nor may one rely on what was found of a server that listened on the same port before, or on an
     endpoint that the user's environment names. A run asks about probe pictures at times that nobody
     can predict: in a test they are the same at each run.
     """
@@ -206,6 +206,7 @@ def surround(patch: pytest.MonkeyPatch, name: str, base: Path) -> None:
     # one that isn't there yet: to make it by `mktemp` takes longer than many a test
     patch.setenv("XDG_CACHE_HOME", str(base / "caches" / str(next(_cache_numbers))))
     patch.setattr("dataflow_grounding.trust.known._known", {})
+    patch.setattr("dataflow_grounding.engine.limiter._limiters", {})
     random.seed(name)
     chance = random.Random(name)
     patch.setattr(random, "SystemRandom", lambda: chance)
