@@ -54,7 +54,9 @@ def as_new(server: LoopbackServer) -> Iterator[LoopbackServer]:
         raise server.errors[0]
 
 
-def with_settings(server: LoopbackServer, answers: Any = None, /, **settings: Any) -> LoopbackServer:
+def with_settings(
+    server: LoopbackServer, answers: Any = None, /, **settings: Any
+) -> LoopbackServer:
     """Give a running server these settings alone, and counts from zero."""
     asyncio.run_coroutine_threadsafe(_end_talks(server), server._loop).result()
     if server.errors:
