@@ -46,10 +46,9 @@ def decide(
     view = session.view(place)
     rows = view["expressions"]
     seen = next((row for row in rows if row["id"] == id), rows[0])
-    boxes = [
-        {"from": n, "bbox": box["bbox"], "verified": verified}
-        for n, box in enumerate(seen["instances"])
-    ]
+    boxes = []
+    for n, box in enumerate(seen["instances"]):
+        boxes.append({"from": n, "bbox": box["bbox"], "verified": verified})
     after = {"status": seen["status"], "instances": boxes, "verified": verified, **after}
     change = {"id": seen["id"], "version": seen["version"], "after": after}
     uid = f"{session.decisions.count} {session.decisions.file[:9]}"

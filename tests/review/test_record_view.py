@@ -39,13 +39,9 @@ def test_thousands_of_spans_of_a_long_caption() -> None:
 
 
 def test_what_a_record_says_reaches_the_page_as_json() -> None:
-    row = {
-        "text": "mug",
-        "expression_id": 7,
-        "instances": [{"bbox": [1, 2, 3, 4], "bbox_score": 0.5, "bbox_id": 3, "evidence": None}],
-        "verified": False,
-        "reason": "why",
-    }
+    row = {"text": "mug", "expression_id": 7, "verified": False, "reason": "why"}
+    box = {"bbox": [1, 2, 3, 4], "bbox_score": 0.5, "bbox_id": 3, "evidence": None}
+    row["instances"] = [box]
     record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "caption": "mug"}
     record["suspect_boxes"] = True
     data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))

@@ -864,8 +864,7 @@ def test_one_thing_is_one_box_with_the_words_of_all_its_phrases(
         expression("", "a human", same, other, **person),
         expression("", "a hat", box(10, 10, 110, 208), **hat),
     ]
-    record = {**MUG_ON_TABLE, "cleaned_caption": "", "expressions": rows}
-    path = report(folder, [record])
+    path = report(folder, [{**MUG_ON_TABLE, "cleaned_caption": "", "expressions": rows}])
     page = show(path, viewport={"width": 1400, "height": 900})
     labels = [text.split("\n") for text in page.locator(".labels a").all_inner_texts()]
     assert labels == [["all", "3"], ["person", "2"], ["hat", "1"]]

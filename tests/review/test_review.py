@@ -118,22 +118,17 @@ def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any)
         assert line["when"].endswith("Z")
 
 
-MENDED: tuple[tuple[list[str], str | None, list[tuple[str, int]]], ...] = (
-    (["1", "e"], "red mug", [("red mug", 0), ("two dogs", 1), ("grass", 2)]),
-    (  # with characters that are spelt out, without blanks at its ends
-        ["1", "e"],
-        " mug and a [U+202E]dog[U+202C] ",
-        [("mug and a \u202edog\u202c", 0), ("two dogs", 1), ("grass", 2)],
-    ),
-    (
-        ["n"],
-        "[U+202E]dog",
-        [("A red mug", 0), ("two dogs", 1), ("grass", 2), ("\u202edog", 3)],
-    ),
-    (["2", "s"], "dogs", [("A red mug", 0), ("two", 1), ("grass", 2), ("dogs", 3)]),
-    (["1", "j"], None, [("A red mug and a \u202edog\u202c and two dogs", 0), ("grass", 2)]),
-    (["3", "Delete"], None, [("A red mug", 0), ("two dogs", 1)]),
-)
+SPELT = "mug and a [U+202E]dog[U+202C]"
+AS_IT_IS = "mug and a \u202edog\u202c"
+# keys, what is selected, and the phrases after that by their numbers
+MENDED: list[tuple[list[str], str | None, dict[int, str]]] = [
+    (["1", "e"], "red mug", {0: "red mug", 1: "two dogs", 2: "grass"}),
+    (["1", "e"], f" {SPELT} ", {0: AS_IT_IS, 1: "two dogs", 2: "grass"}),
+    (["n"], "[U+202E]dog", {0: "A red mug", 1: "two dogs", 2: "grass", 3: "\u202edog"}),
+    (["2", "s"], "dogs", {0: "A red mug", 1: "two", 2: "grass", 3: "dogs"}),
+    (["1", "j"], None, {0: f"A red {AS_IT_IS} and two dogs", 2: "grass"}),
+    (["3", "Delete"], None, {0: "A red mug", 1: "two dogs"}),
+]
 
 
 def test_phrases_are_mended_with_exact_spans(results: Path, serve: Any, show: Any) -> None:
@@ -144,8 +139,8 @@ def test_phrases_are_mended_with_exact_spans(results: Path, serve: Any, show: An
         press(page, *keys)
         saved(page)
         rows = applied(results)[0]["expressions"]
-        numbered = [(text, f"a#{n}") for text, n in expected]
-        assert [(row["text"], row["expression_id"]) for row in rows] == numbered
+        by_id = {f"a#{number}": text for number, text in expected.items()}
+        assert {row["expression_id"]: row["text"] for row in rows} == by_id
         for row in rows:
             start, end = row["char_span"]
             assert CAPTION[start:end] == row["text"]

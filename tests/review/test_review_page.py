@@ -116,7 +116,7 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
 def test_what_was_never_on_the_screen_is_shown_before_the_rest_is_accepted(
     results: Path, serve: Any, show: Any, expect: Any
 ) -> None:
-    grid(results, 61)
+    grid(results, 90)
     page = show(serve(results).address, viewport={"width": 1280, "height": 600}, hurried=False)
     sent: list[Any] = []
     page.on("request", lambda asked: asked.method == "POST" and sent.append(asked))
@@ -127,7 +127,7 @@ def test_what_was_never_on_the_screen_is_shown_before_the_rest_is_accepted(
         page.keyboard.press("Enter")
         page.locator(".cells:not([aria-busy])").wait_for()
     assert len(tops) > 2
-    seen(page, 1)
+    seen(page, 30)
     saved(page)
     assert len(decisions(results)) == 60
     assert page.evaluate("scrollY") == 0  # the next page begins at its top
@@ -170,10 +170,8 @@ def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(
         "lost.png": "The image file is not there.",
         "cut.jpg": "The picture can't be shown.",
     }
-    write(
-        results,
-        *({**RECORD, "image_id": name, "image_path": name, "expressions": rows} for name in told),
-    )
+    names = [{"image_id": name, "image_path": name, "expressions": rows} for name in told]
+    write(results, *({**RECORD, **own} for own in names))
     page = show(serve(results, order="file").address, may_fail=True)
     assert page.locator(".crop").all_inner_texts() == [*told.values()]
     page.locator(".cell").nth(1).click()  # marked as wrong all the same
@@ -356,13 +354,8 @@ def test_filters_stand_in_the_address(results: Path, serve: Any, show: Any) -> N
         phrase("two dogs", 1, [220, 60, 250, 200], [260, 60, 300, 210], **{"class": "Dog"}),
         phrase("grass", 2),
     ]
-    write(
-        results,
-        *(
-            {**record, "image_id": f"rec-{n}", "expressions": rows}
-            for n, record in enumerate((RECORD, OF_ANOTHER_PICTURE), 1)
-        ),
-    )
+    first = {**RECORD, "image_id": "rec-1", "expressions": rows}
+    write(results, first, {**OF_ANOTHER_PICTURE, "image_id": "rec-2", "expressions": rows})
     (results / "classes.txt").write_text("dog\nmug\ncat\n")
     page = show(serve(results).address)
     seen(page, 6)

@@ -41,7 +41,7 @@ def box(row: Row, bbox: list[float], place: int = 0) -> None:
     row["expressions"][0]["instances"][place]["bbox"] = bbox
 
 
-AGAIN = {"text": "A  red mug", "char_span": [0, 9], "status": "grounded"}
+AGAIN: Row = {"text": "A  red mug", "char_span": [0, 9], "status": "grounded"}
 AGAIN["instances"] = [{"bbox": [9, 2, 30, 40]}]
 CASES: dict[str, Callable[[Row, Row], object]] = {
     "DG002": lambda row, one: one.update(instances=[{"bbox": [1, 2, 3]}]),

@@ -14,11 +14,8 @@ Given = list[Any]  # boxes, or (box, score)
 
 def record(path: str = "x.png", caption: str | None = "c", **phrases: Given) -> dict[str, Any]:
     """A record whose expressions are `phrases`, with underscores for blanks."""
-    return {
-        "image_path": path,
-        "caption": caption,
-        "expressions": [phrase(n, b) for n, b in phrases.items()],
-    }
+    expressions = [phrase(name, boxes) for name, boxes in phrases.items()]
+    return {"image_path": path, "caption": caption, "expressions": expressions}
 
 
 def phrase(text: str, boxes: Given, **more: Any) -> dict[str, Any]:

@@ -24,11 +24,8 @@ def ap_of_the_library(
 ) -> list[float]:
     """AP of each category of the gold, with all of the library's own settings."""
     categories = sorted({box.category for box in gold})
-    whole = {
-        "images": [{"id": image} for image in range(images)],
-        "categories": [{"id": category, "name": str(category)} for category in categories],
-        "annotations": annotations(gold),
-    }
+    whole = {"images": [{"id": image} for image in range(images)], "annotations": annotations(gold)}
+    whole["categories"] = [{"id": category, "name": str(category)} for category in categories]
     (folder / "gold.json").write_text(json.dumps(whole))
     (folder / "found.json").write_text(json.dumps(annotations(found)))
     truth = COCO(str(folder / "gold.json"))

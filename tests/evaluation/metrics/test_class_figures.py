@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.evaluation.metrics import evaluate
 from tests.evaluation.metrics.cases import FAR, LEFT, MIDDLE, RIGHT, phrase
 from tests.evaluation.metrics.coco_library import Box, ap_of_the_library
-from tests.support.workplace import command
+from tests.support.workplace import Done, command, write_rows
 
 CLASSES = ("cat", "dog", "tie")
 
@@ -23,6 +22,13 @@ def of_classes(image: int, **boxes: list[Any]) -> dict[str, Any]:
     for expression in expressions:
         expression["status"] = "grounded" if expression["instances"] else "none"
     return {"image_path": f"{image}.png", "caption": "", "expressions": expressions}
+
+
+def evaluated(folder: Path, predicted: list[Any], gold: list[Any]) -> Done:
+    """What `eval` prints of files with these records."""
+    found = write_rows(folder / "predicted.jsonl", *predicted)
+    truth = write_rows(folder / "gold.jsonl", *gold)
+    return command(["eval", str(found), "--gold", str(truth)])
 
 
 def box_near(chance: random.Random, box: list[float]) -> list[float]:
@@ -42,9 +48,8 @@ def data_set(seed: int, *, gold_lists_all: bool) -> tuple[list[Any], list[Any]]:
             truth[name] = []
             for _ in range(chance.choice([0, 1, 1, 2])):
                 x, y = chance.randrange(200), chance.randrange(200)
-                truth[name].append(
-                    [x, y, x + chance.randrange(20, 90), y + chance.randrange(20, 90)]
-                )
+                w, h = chance.randrange(20, 90), chance.randrange(20, 90)
+                truth[name].append([x, y, x + w, y + h])
             guesses = [box_near(chance, box) for box in truth[name] if chance.random() < 0.8]
             if chance.random() < 0.3:
                 guesses.append([5, 5, 60, 60])
@@ -58,12 +63,13 @@ def data_set(seed: int, *, gold_lists_all: bool) -> tuple[list[Any], list[Any]]:
 
 def boxes_in(records: list[Any]) -> list[Box]:
     """Pictures are images, and classes categories."""
-    return [
-        Box(image, CLASSES.index(expression["class"]), instance["bbox"], instance.get("score"))
-        for image, record in enumerate(records)
-        for expression in record["expressions"]
-        for instance in expression["instances"]
-    ]
+    boxes = []
+    for image, record in enumerate(records):
+        for expression in record["expressions"]:
+            number = CLASSES.index(expression["class"])
+            for found in expression["instances"]:
+                boxes.append(Box(image, number, found["bbox"], found.get("score")))
+    return boxes
 
 
 @pytest.mark.slow
@@ -170,11 +176,7 @@ def test_a_box_that_another_class_was_found_on_is_confused(tmp_path: Path) -> No
     classes = evaluate(predicted, gold).to_json()["classes"]
     assert classes["cat"]["found_as"] == {"dog": 2}  # on RIGHT of 1 there is a cat, too
     assert classes["dog"]["found_as"] == {}
-    files = []
-    for name, rows in (("predicted", predicted), ("gold", gold)):
-        files.append(str(tmp_path / f"{name}.jsonl"))
-        (tmp_path / f"{name}.jsonl").write_text("".join(map(dump_line, rows)))
-    done = command(["eval", files[0], "--gold", files[1]])
+    done = evaluated(tmp_path, predicted, gold)
     assert "| gold class | found as | boxes |\n" in done.out
     assert "| cat        | dog      | 2     |\n" in done.out
 
@@ -194,31 +196,20 @@ def test_a_class_is_told_by_either_side_and_free_phrases_have_none() -> None:
 @pytest.mark.slow
 def test_what_eval_prints_of_classes(tmp_path: Path) -> None:
     gold, predicted = data_set(1, gold_lists_all=True)
-    for name, rows in (("gold", gold), ("predicted", predicted)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(map(dump_line, rows)))
-    done = command(
-        ["eval", str(tmp_path / "predicted.jsonl"), "--gold", str(tmp_path / "gold.jsonl")]
-    )
+    done = evaluated(tmp_path, predicted, gold)
     assert done.code == 0, done.err
     first = [line.split()[1] for line in done.out.splitlines()[2:5]]
     assert first == ["precision_at_iou_0.5", "recall_at_iou_0.5", "f1_at_iou_0.5"]
     assert len(re.findall(r" \d\.\d{3} to \d\.\d{3} ", done.out.split("images")[0])) == 3
-    heads = [line for line in done.out.splitlines() if line.startswith("| class ")]
-    assert len(heads) == 1
-    assert [head.strip() for head in heads[0].strip("| ").split("|")][1:4] == [
-        "gold boxes",
-        "boxes",
-        "precision",
-    ]
+    [heads] = [line for line in done.out.splitlines() if line.startswith("| class ")]
+    names = [head.strip() for head in heads.strip("| ").split("|")]
+    assert names[1:4] == ["gold boxes", "boxes", "precision"]
     assert "| r5_any" not in done.out
 
 
 def detectors_gold(image: int, **boxes: list[Any]) -> dict[str, Any]:
     """Gold as `import` makes it of a detector's: the names of classes are the phrases."""
-    return {
-        "image_path": f"{image}.png",
-        "expressions": [phrase(name, those) for name, those in boxes.items()],
-    }
+    return predictions(image, *(phrase(name, those) for name, those in boxes.items()))
 
 
 def in_words(name: str, text: str, boxes: list[Any]) -> dict[str, Any]:
@@ -232,20 +223,11 @@ def predictions(image: int, *expressions: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 def test_phrases_are_matched_by_class_where_gold_has_its_name_alone() -> None:
     gold = [detectors_gold(1, circle=[LEFT]), detectors_gold(2, person=[LEFT, RIGHT], cup=[FAR])]
-    predicted = [
-        predictions(
-            1,
-            in_words("circle", "a red circle", [(LEFT, 0.9)]),
-            in_words("cup", "a cup or a mug", []),
-        ),
-        predictions(
-            2,
-            in_words("person", "a man", [(RIGHT, 0.6)]),
-            in_words("person", "a woman", [(LEFT, 0.9)]),
-            in_words("person", "a child", []),
-            in_words("cup", "a cup or a mug", [(FAR, 0.5)]),
-        ),
-    ]
+    circle = in_words("circle", "a red circle", [(LEFT, 0.9)])
+    no_cup, cup = (in_words("cup", "a cup or a mug", found) for found in ([], [(FAR, 0.5)]))
+    found_people = {"a man": [(RIGHT, 0.6)], "a woman": [(LEFT, 0.9)], "a child": []}
+    people = [in_words("person", text, found) for text, found in found_people.items()]
+    predicted = [predictions(1, circle, no_cup), predictions(2, *people, cup)]
     figures = evaluate(predicted, gold).to_json()
     assert (figures["expressions"], figures["expressions_missing"]) == (3, 0)
     assert figures["expressions_not_in_gold"] == 1  # no cup in the first picture

@@ -32,21 +32,17 @@ def test_it_is_the_librarys(seed: int, tmp_path: Path) -> None:
     # no two equal: those would be told apart by names
     scores = iter(chance.sample(range(10_000), 2_000))
     for image in range(12):
-        boxes = {
-            f"p{n}": [
-                [x := chance.randint(0, 300), 5, x + chance.randint(8, 200), 90] for _ in range(n)
-            ]
-            for n in range(4)
-        }
+        boxes: dict[str, list[Any]] = {f"p{n}": [] for n in range(4)}
+        noisy: dict[str, list[Any]] = {name: [] for name in boxes}
+        for number, (name, of) in enumerate(boxes.items()):
+            for _ in range(number):
+                x = chance.randint(0, 300)
+                of.append([x, 5, x + chance.randint(8, 200), 90])
+            for box in of:
+                if chance.random() < 0.8:
+                    moved = [edge + chance.randint(-6, 6) for edge in box]
+                    noisy[name].append((moved, next(scores) / 10_000))
         gold.append(record(f"{image:02}.png", **boxes))
-        noisy = {
-            name: [
-                ([e + chance.randint(-6, 6) for e in b], next(scores) / 10_000)
-                for b in of
-                if chance.random() < 0.8
-            ]
-            for name, of in boxes.items()
-        }
         # where the gold says that there is none
         noisy["p0"] = [(FAR, next(scores) / 10_000)] * (image % 3 == 0)
         found.append(record(f"{image:02}.png", **noisy, unasked=[(FAR, 1.0)]))
@@ -85,14 +81,10 @@ def test_the_order_of_the_records_does_not_count_where_scores_are_equal() -> Non
 def test_without_scores_the_place_in_the_answer_ranks() -> None:
     gold = [record(f"{n}.png", a=[LEFT]) for n in range(4)]
     # All first boxes are right, and come before any second one.
-    assert (
-        evaluate([record(f"{n}.png", a=[LEFT, FAR]) for n in range(4)], gold).figures["ap"] == 1.0
-    )
+    both = [record(f"{n}.png", a=[LEFT, FAR]) for n in range(4)]
+    assert evaluate(both, gold).figures["ap"] == 1.0
     # The sure one comes first: of 5 boxes the last 4 are right, at best 4 of 5.
-    mixed = [
-        record("0.png", a=[(FAR, 0.0), LEFT]),
-        *(record(f"{n}.png", a=[LEFT]) for n in range(1, 4)),
-    ]
+    mixed = [record("0.png", a=[(FAR, 0.0), LEFT]), *gold[1:]]
     assert 0 < evaluate(mixed, gold).figures["ap"] < 0.81
 
 

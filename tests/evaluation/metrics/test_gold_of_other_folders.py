@@ -8,8 +8,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from dataflow_grounding.data.records import dump_line
-from tests.support.workplace import Done
+from tests.support.workplace import Done, write_rows
 from tests.support.workplace import command as in_process
 
 
@@ -27,7 +26,7 @@ def run_of(folder: Path, *pictures: str) -> Path:
         PIL.Image.effect_noise((64, 48), 40 + number).convert("RGB").save(path)
         cat = {"text": "a cat", "class": "cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
         rows.append({"image_path": name, "width": 64, "height": 48, "expressions": [cat]})
-    (folder / "annotations.jsonl").write_text("".join(map(dump_line, rows)))
+    write_rows(folder / "annotations.jsonl", *rows)
     return folder
 
 
