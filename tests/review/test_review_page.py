@@ -117,7 +117,7 @@ def test_what_was_never_on_the_screen_is_shown_before_the_rest_is_accepted(
     results: Path, serve: Any, show: Any, expect: Any
 ) -> None:
     grid(results, 90)
-    page = show(serve(results).address, viewport={"width": 1280, "height": 600}, hurried=False)
+    page = show(serve(results).address, viewport={"width": 1280, "height": 600})
     sent: list[Any] = []
     page.on("request", lambda asked: asked.method == "POST" and sent.append(asked))
     expect(page.locator(".toolbar")).to_contain_text("of the page still to be seen")

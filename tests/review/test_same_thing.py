@@ -70,9 +70,8 @@ def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(results: Path, 
 
 
 def test_how_many_boxes_are_shown_with_another_is_told(results: Path, serve: Any) -> None:
-    server = serve(results, "--reviewer", "ann")
-    server.process.terminate()
-    _, told = server.process.communicate()
+    taken = serve(results).origin.rsplit(":", 1)[1]
+    told = run("review", results, "--no-open", "--port", taken, code=2)
     assert "1 box on a thing that another box of its class has: shown and judged with" in told
 
 
