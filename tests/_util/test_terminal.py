@@ -28,36 +28,34 @@ def harmless(*texts: str) -> bool:
     return not any(COMMANDS & set(text) for text in texts)
 
 
-def test_what_a_server_says_in_an_error_is_made_visible(workplace: Workplace) -> None:
+def test_what_a_server_says_in_an_error_is_made_visible(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.many(2)
-    fault = Fault(401, body=json.dumps({"error": {"message": EVIL}}).encode())
-    with LoopbackServer(faults=on(fault)) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    server.faults = on(Fault(401, body=json.dumps({"error": {"message": EVIL}}).encode()))
+    done = workplace.run()
     assert done.code == 4
     assert "\\x1b[31mred" in done.err
     assert harmless(done.out, done.err)
 
 
 def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, server: LoopbackServer
 ) -> None:
     path = str(workplace.folder / workplace.picture())
     phrase = "red\x1b[31m \x9bmug\u202e"
-    with LoopbackServer() as server:
-        monkeypatch.setenv("DF_BASE_URL", server.base_url)
-        monkeypatch.setenv("DF_MODEL", "loopback")
-        monkeypatch.setenv("DF_BOX_FORMAT", "xyxy_px")
-        done = command(["ground", path, phrase])
-        record = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format="xyxy_px"))(
-            {"image_path": path, "expressions": [phrase]}
-        )
+    done = command(["ground", path, phrase, "-e", str(workplace.spec())])
     assert done.code == 0, done
     assert harmless(done.out, done.err)
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    record = PhraseGrounder(serving)({"image_path": path, "expressions": [phrase]})
     assert json.loads(done.out) == record
     assert record["expressions"][0]["text"] == phrase
 
 
-def test_ids_captions_and_replies_stay_what_they_are_in_files(workplace: Workplace) -> None:
+def test_ids_captions_and_replies_stay_what_they_are_in_files(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.picture()
     name = "a\x1b\u202e\u2028\x85b"
     row = {"image_path": "a.jpg", "image_id": name, "caption": f"A cup {name}"}
@@ -65,9 +63,9 @@ def test_ids_captions_and_replies_stay_what_they_are_in_files(workplace: Workpla
     workplace.rows([row, gone, {**row, "image_id": "3", "caption": "A mug"}])
     said = f"no answer {EVIL.translate({91: None, 93: None})}"
     evil = Fault(change=lambda answer: replace(answer, text=said))
-    with LoopbackServer(faults=[on(evil, containing="A mug")]) as server:
-        arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
-        done = command([word for word in arguments if word not in ("--json", "--no-progress")])
+    server.faults = on(evil, containing="A mug")
+    line = [word for word in workplace.arguments() if word not in ("--json", "--no-progress")]
+    done = command(line)
     assert done.code == 1, done
     [record], [missing, unread] = workplace.annotations(), workplace.failures()
     ids = (record["image_id"], missing["id"])
@@ -81,14 +79,11 @@ def test_ids_captions_and_replies_stay_what_they_are_in_files(workplace: Workpla
 
 def test_paths_and_names_of_a_spec_are_made_visible(workplace: Workplace) -> None:
     workplace.many(1)
-    with LoopbackServer() as server:
-        given = {"vlm.openai.base_url": server.base_url, "vlm.openai.model_name": "m\x1b[2J\u202e"}
-        workplace.results = workplace.folder / "out\x1b[2J"
-        arguments = workplace.arguments(**given)
-        in_words = [argument for argument in arguments if argument != "--json"]
-        told = command(in_words)
-        plan = command([*arguments, "--dry-run"])
-        words = command([*in_words, "--dry-run"])
+    workplace.results = workplace.folder / "out\x1b[2J"
+    arguments = workplace.arguments(**{"vlm.openai.model_name": "m\x1b[2J\u202e"})
+    in_words = [argument for argument in arguments if argument != "--json"]
+    told, plan = command(in_words), command([*arguments, "--dry-run"])
+    words = command([*in_words, "--dry-run"])
     assert (told.code, plan.code, words.code) == (0, 0, 0), told
     assert "model m\\x1b[2J\\u202e" in told.err
     assert harmless(told.out, told.err, plan.out, words.out)
@@ -98,8 +93,7 @@ def test_paths_and_names_of_a_spec_are_made_visible(workplace: Workplace) -> Non
 
 def test_check_tells_a_problem_in_a_line(workplace: Workplace) -> None:
     workplace.rows([{"image_path": "a\n\x1b[2J.jpg", "caption": "A cup"}])
-    spec = str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}))
-    done = command(["check", "-e", spec])
+    done = workplace.check()
     assert done.code == 2, done
     assert harmless(done.out, done.err)
     assert sum("jpg" in line for line in done.err.splitlines()) == 1
@@ -115,13 +109,11 @@ def test_arguments_are_told_back_without_commands() -> None:
 def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
     workplace.many(1)
     folder = os.fsdecode(os.fsencode(workplace.folder) + b"/\xff")
-    with LoopbackServer() as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    assert workplace.run().code == 0
     workplace.results.rename(folder)
     told = ended(Forked(["report", folder]))
-    as_json = ended(Forked(["report", "--json", folder]))
-    assert (told.code, as_json.code) == (0, 0), f"{told}{as_json}"
-    assert "\\udcff" in told.out
+    assert "\\udcff" in told.out, told
+    as_json = command(["report", "--json", folder])
     assert json.loads(as_json.out)["report"] == f"{folder}/report.html"
 
 

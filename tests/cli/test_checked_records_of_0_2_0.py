@@ -79,15 +79,8 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     folder.mkdir()
     Image.new("RGB", (400, 300), "gray").save(folder / "a.png")
-    record = {
-        "image_path": "a.png",
-        "expressions": CHECKED,
-        "pipeline_steps": STEPS,
-        "image_id": "a",
-        "width": 400,
-        "height": 300,
-        "doubtful": True,
-    }
+    record = {"image_path": "a.png", "image_id": "a", "width": 400, "height": 300, "doubtful": True}
+    record |= {"expressions": CHECKED, "pipeline_steps": STEPS}
     (folder / "annotations.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     run = {**RUN, "image_folders": [str(folder)]}
     (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
@@ -100,12 +93,10 @@ def told(*arguments: Any) -> dict[str, Any]:
     return done.summary
 
 
-@pytest.mark.slow
 def test_the_report_shows_them(results: Path) -> None:
     told("report", results)
     page = (results / "report.html").read_text(encoding="utf-8")
-    for row in CHECKED:
-        assert row["text"] in page
+    assert [row["text"] for row in CHECKED if row["text"] not in page] == []
 
 
 def test_a_review_shows_them(results: Path) -> None:
@@ -120,17 +111,3 @@ def test_an_export_has_their_boxes(results: Path, tmp_path: Path, option: str) -
     # What the check itself dropped is no reviewer's rejected box.
     boxes = sorted(row["bbox"] for row in coco["annotations"])
     assert boxes == [[72, 58, 148, 208], [279, 136, 95, 109]]
-
-
-@pytest.mark.slow
-def test_eval_compares_them(results: Path, tmp_path: Path) -> None:
-    gold = tmp_path / "gold.jsonl"
-    rows = [
-        {"text": row["text"], "instances": [{"bbox": box["bbox"]} for box in row["instances"]]}
-        for row in CHECKED
-    ]
-    record = {"image_path": "a.png", "width": 400, "height": 300, "expressions": rows}
-    gold.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    figures = told("eval", results, "--gold", gold)
-    assert (figures["boxes"], figures["gold_boxes"]) == (2, 2)
-    assert (figures["macc"], figures["il_mcc"]) == (1.0, 1.0)

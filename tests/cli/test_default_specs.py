@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,14 @@ import yaml
 
 from dataflow_grounding.jobs.registry import PIPELINES, load_spec
 from dataflow_grounding.spec.endpoints import ENDPOINTS
-from tests.support.workplace import command
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.endpoint import renew
+from tests.support.stand_ins.probe_model import ProbeModel
+from tests.support.workplace import Workplace, command
 
+KEY = "sk-of-the-provider"
 BACKENDS = ("gemini", "openai", "local", "embedded")
 REFERENCES = re.findall(r"\$\{oc\.env:(\w+)\}", yaml.safe_dump(ENDPOINTS))
-
-OF_NO_SHORT_SPEC: dict[str, Any] = {
-    "vlm.box_formats": [{"models": ["my-*"], "order": "xyxy", "scale": 1000}],
-    "vlm.check_every": 7,
-    "vlm.prices": {"input": 1, "output": 2},
-    "vlm.gemini.model": "gemini-2.5-flash",
-    "vlm.openai.azure.endpoint": "https://mine.openai.azure.com",
-    "vlm.local.dtype": "bfloat16",
-    "workflow.steps": ["0"],
-    "workflow.stream": False,
-    "prompts.dir": "/mine",
-}
-"""Keys that the short spec lacks, some with their block, each with a value that isn't its default."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +29,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The current folder is an empty one; the providers' keys are set."""
     monkeypatch.chdir(tmp_path)
     for name in REFERENCES:
-        monkeypatch.setenv(name, "k")
+        monkeypatch.setenv(name, KEY)
 
 
 def written(pipeline: str, *arguments: str) -> str:
@@ -57,22 +49,17 @@ def keys_of(block: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
-def keys(pipeline: str, path: str) -> set[str]:
-    return set(keys_of(yaml.safe_load(Path(path).read_text(encoding="utf-8"))[pipeline]))
+def keys(path: str) -> set[str]:
+    """The keys of the block of `image_grounding`, dotted."""
+    return set(keys_of(yaml.safe_load(Path(path).read_text("utf-8"))["image_grounding"]))
 
 
 def loaded(pipeline: str, path: str, **overrides: Any) -> dict[str, Any]:
     """The spec as a run takes it; `overrides` are of the pipeline's block."""
-    required = (
-        {"data.input_jsonl": "in.jsonl"} if "input_jsonl: ???" in Path(path).read_text() else {}
-    )
-    values = {**required, **overrides}
-    texts = [
-        f"{pipeline}.{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
-        for key, value in values.items()
-    ]
-    spec = load_spec(path, ["results_dir=out", *texts])
-    return spec.model_dump(by_alias=True)[pipeline]
+    if "input_jsonl: ???" in Path(path).read_text("utf-8"):
+        overrides["data.input_jsonl"] = "in.jsonl"
+    texts = [f"{pipeline}.{key}={value}" for key, value in overrides.items()]
+    return load_spec(path, ["results_dir=out", *texts]).model_dump(by_alias=True)[pipeline]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -80,19 +67,16 @@ def loaded(pipeline: str, path: str, **overrides: Any) -> dict[str, Any]:
 def test_it_has_about_twelve_keys_each_with_a_comment_and_says_where_the_others_are(
     pipeline: str, backend: str
 ) -> None:
-    path = written(pipeline, "--backend", backend)
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    text = Path(written(pipeline, "--backend", backend)).read_text(encoding="utf-8")
+    lines = text.splitlines()
     stated = [line for line in lines if re.match(r" *\w+: \S", line) and ": #" not in line]
     assert 8 <= len(stated) <= 16, stated
     assert [line for line in stated if " # " not in line] == []
     assert [line for line in lines if "default_specs --all" in line] == [lines[3]]
-    blocks = yaml.safe_load(Path(path).read_text(encoding="utf-8"))[pipeline]["vlm"].keys() & {
-        *BACKENDS
-    }
+    blocks = yaml.safe_load(text)[pipeline]["vlm"].keys() & {*BACKENDS}
     assert blocks == {backend} - {"embedded"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_it_means_what_all_keys_mean(pipeline: str, backend: str) -> None:
@@ -101,7 +85,12 @@ def test_it_means_what_all_keys_mean(pipeline: str, backend: str) -> None:
     assert loaded(pipeline, short) == loaded(pipeline, whole)
 
 
-@pytest.mark.slow
+TO_GIVE = {
+    "azure": {"vlm.openai.model_name": "mine"},
+    "openrouter": {"vlm.openai.extra_body.provider.only": "[mine]"},
+}
+
+
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_an_endpoint_adds_its_own_keys_and_means_what_all_keys_mean(name: str) -> None:
     settings = {key: value for key, value in ENDPOINTS[name].items() if key != "first"}
@@ -109,43 +98,19 @@ def test_an_endpoint_adds_its_own_keys_and_means_what_all_keys_mean(name: str) -
     plain = written(pipeline, "--backend", settings["vlm"]["backend"])
     short = written(pipeline, "--endpoint", name)
     whole = written(pipeline, "--all", "--endpoint", name)
-    assert keys(pipeline, short) == keys(pipeline, plain) | set(keys_of(settings))
-    to_give = {
-        "azure": {"vlm.openai.model_name": "mine"},
-        "openrouter": {"vlm.openai.extra_body.provider.only": ["mine"]},
-    }.get(name, {})
-    assert loaded(pipeline, short, **to_give) == loaded(pipeline, whole, **to_give)
+    assert keys(short) == keys(plain) | set(keys_of(settings))
+    given = TO_GIVE.get(name, {})
+    assert loaded(pipeline, short, **given) == loaded(pipeline, whole, **given)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_a_key_that_it_does_not_have_can_be_set_as_key_value(pipeline: str) -> None:
-    short = written(pipeline, "--backend", "embedded")
-    whole = written(pipeline, "--all", "--backend", "embedded")
-    assert keys(pipeline, whole) - keys(pipeline, short) >= set(OF_NO_SHORT_SPEC)
-    after = loaded(pipeline, short, **OF_NO_SHORT_SPEC)
-    assert after == loaded(pipeline, whole, **OF_NO_SHORT_SPEC)
-    before = loaded(pipeline, short)
-    for key in OF_NO_SHORT_SPEC:
-        assert at(after, key) != at(before, key), key
-
-
-def at(block: Any, key: str) -> Any:
-    for name in key.split("."):
-        block = block[name]
-    return block
-
-
-@pytest.mark.slow
 def test_the_line_that_names_all_keys_can_be_typed() -> None:
     assert command(["default_specs"]).code == 0
-    [line] = {
-        Path(f"{name}.yaml").read_text(encoding="utf-8").splitlines()[3] for name in PIPELINES
-    }
+    texts = [Path(f"{name}.yaml").read_text(encoding="utf-8") for name in PIPELINES]
+    [line] = {text.splitlines()[3] for text in texts}
     typed = shlex.split(line.removeprefix("# All keys: dataflowgrounding "))
     assert command(typed).code == 0
-    for name in PIPELINES:
-        assert keys(name, f"all_keys/{name}.yaml") > keys(name, f"{name}.yaml")
+    assert sorted(os.listdir("all_keys")) == [f"{name}.yaml" for name in sorted(PIPELINES)]
+    assert keys("all_keys/image_grounding.yaml") > keys("image_grounding.yaml")
 
 
 @pytest.mark.parametrize(
@@ -159,3 +124,99 @@ def test_where_nothing_names_an_endpoint_it_says_whom_the_specs_ask(
         monkeypatch.delenv(name, raising=False)
     done = command(["default_specs", *line])
     assert ("so these ask Gemini: see --backend" in done.err) is not named
+
+
+# --- specs of a server or provider
+
+
+def contains(whole: Any, part: Any) -> bool:
+    if isinstance(part, Mapping):
+        return all(key in whole and contains(whole[key], value) for key, value in part.items())
+    return bool(whole == part)
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_each_written_spec_passes_check_and_sends_its_settings(
+    workplace: Workplace, server: LoopbackServer, name: str
+) -> None:
+    workplace.many(1)
+    assert command(["default_specs", "--endpoint", name]).code == 0
+    vlm = yaml.safe_load(Path("image_grounding.yaml").read_text())["image_grounding"]["vlm"]
+    backend = vlm["backend"]
+    renew(server, ProbeModel("xyxy_1000"), key=KEY, keep_bodies=True)
+    changed = {
+        "data.input_jsonl": str(workplace.input),
+        "vlm.box_format": "xyxy_1000",
+        f"vlm.{backend}.base_url": server.base_url if backend == "openai" else server.address,
+    }
+    if not vlm[backend]["api_key"]:
+        changed["vlm.openai.api_key"] = KEY
+    if vlm[backend].get("model_name") == "???":
+        changed["vlm.openai.model_name"] = "mine"
+    if name == "openrouter":
+        changed["vlm.openai.extra_body.provider.only"] = "[mine]"
+    spec = ["-e", "image_grounding.yaml", "results_dir=out"]
+    spec += [f"image_grounding.{key}={value}" for key, value in changed.items()]
+    checked = command(["check", *spec])
+    assert (checked.code, checked.err) == (0, ""), checked
+    assert server.requests == []
+    done = command(["generate", *spec, "--no-progress", "--no-report"])
+    assert done.code == 0, done
+    settings = ENDPOINTS[name]["vlm"][backend]
+    extra = settings.get("extra_body", settings.get("extra", {}))
+    given = yaml.safe_load(yaml.safe_dump(extra).replace("???", "mine"))
+    assert contains(server.requests[-1].body, given), server.requests[-1].body
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_nothing_but_the_settings_differs_from_the_plain_spec(name: str) -> None:
+    pipeline = "image_grounding"
+    of_each = ["--backend", "gemini"], ["--endpoint", name]
+    paths = [written(pipeline, "--all", *words) for words in of_each]
+    texts = [Path(path).read_text(encoding="utf-8") for path in paths]
+    expected, named = map(yaml.safe_load, texts)
+    for block in ("vlm", "workflow"):
+        stated = expected[pipeline][block]
+        for key, value in ENDPOINTS[name].get(block, {}).items():
+            stated[key] = {**stated[key], **value} if key in ("openai", "gemini") else value
+    assert named == expected
+    plain, of_named = (re.findall(r" # .*", text) for text in texts)
+    assert plain == of_named
+
+
+def test_what_to_type_first_stands_above_the_spec() -> None:
+    assert command(["default_specs", "--endpoint", "ollama"]).code == 0
+    assert Path("image_grounding.yaml").read_text().splitlines()[:3] == [
+        "# First type:",
+        "#   ollama pull qwen3-vl:8b-instruct",
+        "#   OLLAMA_CONTEXT_LENGTH=16384 ollama serve",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("openrouter", "image_grounding.vlm.openai.extra_body.provider.only[0] is '???'"),
+        ("azure", "AZURE_RESOURCE_NAME"),
+    ],
+)
+def test_what_is_still_to_be_given_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, missing: str
+) -> None:
+    monkeypatch.delenv("AZURE_RESOURCE_NAME")
+    assert command(["default_specs", "--endpoint", name]).code == 0
+    done = command(["check", "-e", "image_grounding.yaml", "results_dir=out"])
+    assert (done.code, missing in done.err) == (2, True), done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["vlm"], f"endpoint 'vlm' is not one of {', '.join(ENDPOINTS)}; is it 'vllm'?"),
+        (["vllm", "--backend", "openai"], "--endpoint states the backend: leave --backend out"),
+    ],
+)
+def test_a_wrong_endpoint_is_one_line(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = command(["default_specs", f"results_dir={tmp_path}", "--endpoint", *arguments])
+    assert (done.code, done.out, done.err) == (2, "", f"Error: {told}\n")
+    assert list(tmp_path.iterdir()) == []

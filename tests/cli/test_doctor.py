@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,12 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
+from tests.support.endpoint import renew
 from tests.support.forking import Forked
-from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
+from tests.support.workplace import REPOSITORY, Done, Workplace, command, ended, process
 
 KEY = "sk-doctor-secret"
 FORM = "reply_form"  # the task of the question whose schema a free answer breaks
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, server: LoopbackServer) -> Workplace:
-    """An empty folder whose runs ask an endpoint that answers every task."""
-    return Workplace(tmp_path / "work", server.base_url)
 
 
 def test_what_is_installed_and_which_keys_are_set_but_not_their_values(
@@ -94,30 +90,31 @@ TAKES = [
 ]
 
 
-@pytest.mark.parametrize(("takes", "said"), [pytest.param(*case, id=case[1]) for case in TAKES])
+def asked(place: Workplace, *arguments: str, code: int = 0, **settings: Any) -> Done:
+    """How `doctor` ends that asks the endpoint of a spec."""
+    done = command(["doctor", *arguments, "-e", str(place.spec(**settings))])
+    assert done.code == code, done
+    return done
+
+
+@pytest.mark.parametrize(("takes", "said"), TAKES, ids=[said for _, said in TAKES])
 def test_what_an_endpoint_takes(
     workplace: Workplace, server: LoopbackServer, takes: Takes, said: str
 ) -> None:
-    workplace.many(1)
     server.takes = takes
-    spec = str(workplace.spec())
-    done = command(["doctor", "-e", spec])
-    assert done.code == 0, done
+    told = asked(workplace).out
     assert server.count(200) == 2
     assert server.count() <= 7
-    assert f"accepts: {said}" in done.out
-    assert "reply: as asked for" in done.out
-    assert "tokens: " in done.out
+    assert f"accepts: {said}" in told
+    assert "reply: as asked for" in told
+    assert "tokens: " in told
     assert not workplace.results.exists()
 
 
-def schema_of(workplace: Workplace, server: LoopbackServer) -> str:
-    """What `doctor` says of the schema, where nothing else is wrong."""
-    spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
-    done = command(["doctor", "-e", spec])
-    assert done.code == 0, done
-    [line] = [line for line in done.out.splitlines() if line.startswith("schema: ")]
-    return line.removeprefix("schema: ")
+def schema_in(told: str) -> list[str]:
+    """What `doctor` says of the schema."""
+    start = "schema: "
+    return [line.removeprefix(start) for line in told.splitlines() if line.startswith(start)]
 
 
 def written(form: str) -> Callable[[ReceivedRequest], str | dict[str, Any]]:
@@ -133,8 +130,7 @@ def written(form: str) -> Callable[[ReceivedRequest], str | dict[str, Any]]:
 
 FREE = "ignored or refused: a reply came as free text"
 OTHER_JSON = "not kept: a reply came as JSON of another form"
-FAULT = "not known: .* answered 500: The server had an error.*"
-REFUSED = faults.bad_request("enum is not supported")
+NOT_KNOWN = "not known: .*"
 SCHEMAS: dict[str, tuple[dict[str, Any], str]] = {
     "kept": ({}, "kept"),
     "ignored": ({"takes": Takes(ignores_format=True)}, FREE),
@@ -145,56 +141,52 @@ SCHEMAS: dict[str, tuple[dict[str, Any], str]] = {
     "with words": ({"answers": written("Here it is: {}")}, FREE),
     "with more keys": ({"answers": written('{{"word": "blue", "more": {}}}')}, OTHER_JSON),
     "a list": ({"answers": written("[{}]")}, OTHER_JSON),
-    "a fault": ({"faults": on(faults.server_error(), task=FORM)}, FAULT),
-    "refused": (
-        {"faults": on(REFUSED, task=FORM)},
-        "not known: .* answered 400: enum is not supported.*",
-    ),
-    "cut off": (
-        {"faults": on(faults.truncated(), task=FORM)},
-        "not known: .*the reply was cut off at the token limit.*",
-    ),
-    "empty": ({"faults": on(faults.says(""), task=FORM)}, "not known: .*the reply is empty.*"),
-    "the model refuses": (
-        {"faults": on(faults.refusal("I can't look at it."), task=FORM)},
-        "not known: I can't look at it.",
-    ),
 }
+FAULTS = {
+    "a fault": (faults.server_error(), f"{NOT_KNOWN}answered 500: The server had an error.*"),
+    "refused": (faults.bad_request("no enum"), f"{NOT_KNOWN}answered 400: no enum.*"),
+    "cut off": (faults.truncated(), f"{NOT_KNOWN}the reply was cut off at the token limit.*"),
+    "empty": (faults.says(""), f"{NOT_KNOWN}the reply is empty.*"),
+    "the model refuses": (faults.refusal("I can't look."), "not known: I can't look."),
+}
+for name, (fault, said) in FAULTS.items():
+    SCHEMAS[name] = ({"faults": on(fault, task=FORM)}, said)
 
 
 @pytest.mark.parametrize(("served", "said"), SCHEMAS.values(), ids=SCHEMAS)
 def test_whether_an_endpoint_keeps_to_a_schema_is_measured(
-    workplace: Workplace, served: dict[str, Any], said: str
+    workplace: Workplace, server: LoopbackServer, served: dict[str, Any], said: str
 ) -> None:
-    with LoopbackServer(**served) as server:
-        told = schema_of(workplace, server)
+    for name, value in served.items():
+        setattr(server, name, value)
+    [told] = schema_in(asked(workplace).out)
     assert re.fullmatch(said, told), told
 
 
-def test_each_of_several_endpoints_is_asked(workplace: Workplace) -> None:
-    with LoopbackServer() as keeps, LoopbackServer(takes=Takes(ignores_format=True)) as ignores:
-        addresses = [keeps.base_url, ignores.base_url]
+def test_each_of_several_endpoints_is_asked(workplace: Workplace, server: LoopbackServer) -> None:
+    with LoopbackServer(takes=Takes(ignores_format=True)) as ignores:
+        addresses = [server.base_url, ignores.base_url]
         settings = {"vlm.openai.base_url": "", "vlm.openai.endpoints": addresses}
-        done = command(["doctor", "--json", "-e", str(workplace.spec(**settings))])
-    assert done.code == 0, done
-    assert [part["schema"] for part in done.summary["endpoint"]["endpoints"]] == ["kept", FREE]
+        found = asked(workplace, "--json", **settings).summary
+    assert [part["schema"] for part in found["endpoint"]["endpoints"]] == ["kept", FREE]
 
 
-def test_only_doctor_asks_and_nobody_asks_one_that_answers_certain_tasks_alone(
-    workplace: Workplace,
-    server: LoopbackServer,
-) -> None:
+def test_only_doctor_asks_about_a_schema(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.many(2)
-    settings = {"vlm.openai.base_url": server.base_url}
-    assert workplace.run(**settings).code == 0
+    assert workplace.run().code == 0
     assert FORM not in server.by_task
-    schema_of(workplace, server)
+    asked(workplace)
     assert server.by_task[FORM] == 1
-    done = command(["doctor", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
-    assert done.code == 0, done
-    assert "reply: as asked for" in done.out
-    assert "schema: " not in done.out
-    assert "accepts: " not in done.out
+
+
+@pytest.mark.slow
+def test_nobody_asks_a_serving_that_answers_certain_tasks_alone_about_a_schema(
+    workplace: Workplace,
+) -> None:
+    told = asked(workplace, **{"vlm.backend": "embedded"}).out
+    assert "reply: as asked for" in told
+    assert "accepts: " not in told
+    assert schema_in(told) == []
 
 
 class OfOwnTasks(Serving):
@@ -213,70 +205,50 @@ def test_a_serving_that_fails_at_an_unknown_task_is_no_problem() -> None:
     assert "problems" not in found or not found["problems"]
 
 
-def test_geminis_endpoint(workplace: Workplace) -> None:
+def test_geminis_endpoint(workplace: Workplace, server: LoopbackServer) -> None:
     pytest.importorskip("google.genai")
-    workplace.settings = {"vlm.backend": "gemini", "vlm.gemini.api_key": KEY}
-    workplace.many(1)
-    with LoopbackServer(EchoAnswers("gemini"), key=KEY) as server:
-        done = command(
-            [
-                "doctor",
-                "--json",
-                "-e",
-                str(workplace.spec(**{"vlm.gemini.base_url": server.address})),
-            ]
-        )
-        assert (done.code, server.count()) == (0, 2), done
-    assert done.summary["endpoint"]["reply"] == "as asked for"
-    assert done.summary["endpoint"]["schema"] == "kept"
+    server.answers, server.key = EchoAnswers("gemini"), KEY
+    gemini = {"vlm.gemini.api_key": KEY, "vlm.gemini.base_url": server.address}
+    workplace.settings = {"vlm.backend": "gemini", **gemini}
+    done = asked(workplace, "--json")
+    assert server.count() == 2
+    endpoint = done.summary["endpoint"]
+    assert (endpoint["reply"], endpoint["schema"]) == ("as asked for", "kept")
     assert KEY not in done.out
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"),
+    ("fault", "said"),
     [
-        pytest.param(on(faults.unauthorized()), "Check the API key", id="wrong key"),
-        pytest.param(on(faults.model_not_found()), "the model's name", id="wrong model"),
+        pytest.param(faults.unauthorized(), "Check the API key", id="wrong key"),
+        pytest.param(faults.model_not_found(), "the model's name", id="wrong model"),
     ],
 )
 def test_an_endpoint_that_refuses(
-    workplace: Workplace, server: LoopbackServer, rule: faults.FaultRule, said: str
+    workplace: Workplace, server: LoopbackServer, fault: faults.Fault, said: str
 ) -> None:
-    workplace.many(1)
-    server.faults = [rule]
-    server.leaky = True
-    spec = str(workplace.spec(**{"vlm.openai.api_key": KEY}))
-    done = command(["doctor", "-e", spec])
-    assert done.code == 4, done
+    renew(server, faults=on(fault), leaky=True)
+    done = asked(workplace, code=4, **{"vlm.openai.api_key": KEY})
     assert said in done.out
     assert KEY not in done.out + done.err
 
 
-def doctor_of_a_wrong_model(workplace: Workplace, server: LoopbackServer) -> str:
-    settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.model_name": "qwen3-vl-8b"}
-    done = command(["doctor", "-e", str(workplace.spec(**settings))])
-    assert done.code == 4, done
-    return done.out
-
-
-def test_a_wrong_models_name_is_told_with_those_that_the_endpoint_has(workplace: Workplace) -> None:
+def test_a_wrong_models_name_is_told_with_those_that_the_endpoint_has(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     error = {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404}
-    refusal = faults.Fault(404, body=json.dumps({"error": error}).encode())
-    with LoopbackServer(faults=on(refusal)) as server:
-        server.models = [
-            "llava",
-            *(f"m{n}" for n in range(30)),
-            "Qwen3-VL-8B",
-            "x\x1b[31m" + "y" * 500,
-        ]
-        out = doctor_of_a_wrong_model(workplace, server)
-        [line] = [line for line in out.splitlines() if line.startswith("Error: ")]
-        assert "The model `x` does not exist. Check the address and the model's name." in line
-        assert "name. It has Qwen3-VL-8B, llava, m0, " in line
-        assert line.endswith(", … (33).")
-        assert "\x1b" not in out
-        server.models = ["qwen3-vl-8b"]
-        assert "It has" not in doctor_of_a_wrong_model(workplace, server)
+    server.faults = on(faults.Fault(404, body=json.dumps({"error": error}).encode()))
+    many = [f"m{n}" for n in range(30)]
+    server.models = ["llava", *many, "Qwen3-VL-8B", "x\x1b[31m" + "y" * 500]
+    workplace.settings["vlm.openai.model_name"] = "qwen3-vl-8b"
+    out = asked(workplace, code=4).out
+    [line] = [line for line in out.splitlines() if line.startswith("Error: ")]
+    assert "The model `x` does not exist. Check the address and the model's name." in line
+    assert "name. It has Qwen3-VL-8B, llava, m0, " in line
+    assert line.endswith(", … (33).")
+    assert "\x1b" not in out
+    server.models = ["qwen3-vl-8b"]
+    assert "It has" not in asked(workplace, code=4).out
 
 
 @pytest.mark.parametrize("listed", [b'{"data": [7]}', b"[" * 99_999, b" " * 2_000_000])
@@ -298,11 +270,11 @@ def test_an_endpoint_without_a_list_of_models_says_no_more_than_before(
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), OnlyList) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings = {"vlm.openai.base_url": f"http://127.0.0.1:{server.server_port}/v1"}
-        done = command(["doctor", "-e", str(workplace.spec(**settings))])
+        serving = partial(server.serve_forever, poll_interval=0.01)
+        threading.Thread(target=serving, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1"
+        done = asked(workplace, code=4, **{"vlm.openai.base_url": address})
         server.shutdown()
-    assert done.code == 4, done
     assert "It has" not in done.out
     assert "Check the address and the model's name.\n" in done.out
 
@@ -311,12 +283,10 @@ def test_a_model_that_answers_something_else_is_a_problem(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
     server.answers = CannedAnswers("I'd rather talk about the weather.")
-    spec = str(workplace.spec())
-    done = command(["doctor", "-e", spec])
-    assert done.code == 1, done
-    assert "reply: not readable" in done.out
-    assert "Error: the endpoint works, but the model didn't answer as it was asked to." in done.out
-    assert "use a stronger model" in done.out
+    told = asked(workplace, code=1).out
+    assert "reply: not readable" in told
+    assert "Error: the endpoint works, but the model didn't answer as it was asked to." in told
+    assert "use a stronger model" in told
 
 
 def test_without_an_endpoint_it_says_who_answers() -> None:
@@ -326,11 +296,9 @@ def test_without_an_endpoint_it_says_who_answers() -> None:
 
 
 def test_an_endpoint_that_isnt_there(workplace: Workplace) -> None:
-    workplace.many(1)
-    spec = str(workplace.spec(**{"vlm.openai.base_url": "http://127.0.0.1:9/v1"}))
-    done = command(["doctor", "-e", spec])
-    assert (done.code, "no connection" in done.out) == (4, True), done
-    assert command(["doctor", "--offline", "-e", spec]).code == 0
+    workplace.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
+    assert "no connection" in asked(workplace, code=4).out
+    asked(workplace, "--offline")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -374,21 +342,19 @@ def test_a_shell_gets_what_is_offered_alone() -> None:
     assert (done.out, done.err) == ("plain,estimate\n", "")
 
 
-def test_commands_options_and_keys_of_a_spec_are_completed(completed: Completed) -> None:
+def test_keys_of_a_spec_are_completed(completed: Completed) -> None:
     assert completed("dataflowgrounding nothing --pi") == []
-    assert "--pilot" in completed("dataflowgrounding generate --pi")
     keys = completed("dataflowgrounding generate image_grounding.workflow.max_w")
-    assert {"image_grounding.workflow.max_workers=", "image_grounding.workflow.max_wait="} <= {
-        *keys
-    }
+    workflow = "image_grounding.workflow"
+    assert {f"{workflow}.max_workers=", f"{workflow}.max_wait="} <= {*keys}
     assert not any("samples" in key for key in keys)
 
 
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
+        ("generate --pi", ["--pilot"]),
         ("export results --format od", ["odvg", "odvg-mmdet", "odvg-tao"]),
-        ("export results --format label", ["label-studio", "labelme"]),
         ("import labels --format label", ["label-studio", "labelme"]),
         ("convert labels --from vo", ["voc"]),
         ("convert labels --to kit", ["kitti"]),
@@ -399,7 +365,7 @@ def test_commands_options_and_keys_of_a_spec_are_completed(completed: Completed)
         ("generate -e my_sp", ["file,my_sp"]),
     ],
 )
-def test_formats_names_and_paths_are_completed(
+def test_options_formats_names_and_paths_are_completed(
     words: str, offered: list[str], completed: Completed
 ) -> None:
     assert completed(f"dataflowgrounding {words}") == offered
@@ -425,9 +391,9 @@ def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path, completed: 
 
 
 def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> None:
-    workplace.many(5)
-    spec = str(workplace.spec())
-    done = command(["generate", "-e", spec, "--pilot", "2", "--no-progress"])
+    workplace.many(3)
+    line = ["generate", "-e", str(workplace.spec()), "--no-progress", "--no-report"]
+    done = command([*line, "--pilot", "2"])
     assert done.code == 0, done
     for said in (
         str(workplace.results / "step_0_expression_extraction" / "annotations.jsonl"),
@@ -438,38 +404,34 @@ def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> 
         "without --pilot continues",
     ):
         assert said in done.err
-    assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
+    assert "Before the full run" not in command(line).err
 
 
 def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
-    workplace: Workplace,
-    server: LoopbackServer,
+    workplace: Workplace, server: LoopbackServer
 ) -> None:
-    workplace.many(150)
-    server.latency = 0.02
-    server.capacity = 40
-    workplace.settings |= {"workflow.max_workers": 2}
+    workplace.many(110)
+    server.latency, server.capacity = 0.02, 40
+    workplace.settings["workflow.max_workers"] = 2
     early = workplace.run("--set-from", "pilot")
     assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
-    assert workplace.run("--pilot", "90", "--set-from", "pilot").code == 0
-    sustained = json.loads((workplace.results / "run.json").read_text())["sustained_concurrency"]
-    assert 8 < sustained < 90
+    assert workplace.run("--pilot", "80", "--set-from", "pilot").code == 0
+    sustained = workplace.run_json()["sustained_concurrency"]
+    assert 8 < sustained < 80
     server.capacity = None
     done = workplace.run("--set-from", "pilot")
     assert done.code == 0, done
     assert f"workflow.max_workers: {sustained}" in done.err
-    stated = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"][
-        "workflow"
-    ]
+    stated = workplace.run_json()["spec"]["image_grounding"]["workflow"]
     assert stated["max_workers"] == sustained
 
 
 def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace, server: LoopbackServer) -> None:
-    workplace.many(30)
+    workplace.many(16)
     server.latency = 0.01
-    settings = {"workflow.max_workers": 3}
-    assert workplace.run("--pilot", "20", **settings).code == 0
+    workplace.settings["workflow.max_workers"] = 3
+    assert workplace.run("--pilot", "12").code == 0
     assert server.max_in_flight <= 3
-    done = workplace.run("--set-from", "pilot", **settings)
+    done = workplace.run("--set-from", "pilot")
     assert done.code == 0, done
     assert "workflow.max_workers: 3 (the last run sustained 3 at once; only --pilot N" in done.err

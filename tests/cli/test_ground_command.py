@@ -16,17 +16,12 @@ from tests.support.workplace import command, ended, process
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A picture in the current folder."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def drawing(folder: Path) -> Path:
     image = Image.new("RGB", (320, 240), "white")
     ImageDraw.Draw(image).ellipse((40, 60, 120, 140), fill="red")
-    path = folder / "ein Bild 图.png"
+    path = tmp_path / "ein Bild 图.png"
     image.save(path)
     return path
 
@@ -50,24 +45,24 @@ def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path
         assert picture.size == (320, 240)
 
 
-@pytest.mark.slow
 def test_a_question_is_paid_for_once_and_a_box_stands_on_one_line(
-    drawing: Path, monkeypatch: pytest.MonkeyPatch
+    drawing: Path, monkeypatch: pytest.MonkeyPatch, server: LoopbackServer
 ) -> None:
+    server.answers = ProbeModel("qwen3-vl", outliers=0)
     monkeypatch.setenv("DF_MODEL", "qwen3-vl")
-    with LoopbackServer(ProbeModel("qwen3-vl", outliers=0)) as server:
-        monkeypatch.setenv("DF_BASE_URL", server.base_url)
-        first = command(["ground", str(drawing), "the red circle"])
-        asked = server.count()
-        again = command(["ground", str(drawing), "the red circle"])
-        assert (first.code, again.code, again.out) == (0, 0, first.out), again
-        assert server.count() == asked
-        assert re.search(r'"bbox": \[\d+, \d+, \d+, \d+\]', first.out)
-        assert command(["ground", str(drawing), "the red circle", "--no-cache"]).code == 0
-        assert server.count() > asked
+    monkeypatch.setenv("DF_BASE_URL", server.base_url)
+    line = ["ground", str(drawing), "the red circle"]
+    first = command(line)
+    asked = server.count()
+    again = command(line)
+    assert (first.code, again.code, again.out) == (0, 0, first.out), again
+    assert server.count() == asked
+    assert re.search(r'"bbox": \[\d+, \d+, \d+, \d+\]', first.out)
+    assert command([*line, "--no-cache"]).code == 0
+    assert server.count() > asked
 
 
-WRONG: tuple[tuple[list[str], str], ...] = (
+WRONG = (
     (["gone.png", "x"], "gone.png"),
     (["empty.png", "x"], "empty"),
     ([".", "x"], "folder"),
@@ -79,14 +74,13 @@ WRONG: tuple[tuple[list[str], str], ...] = (
 )
 
 
-@pytest.mark.slow
-def test_what_is_wrong_is_said_in_one_line(drawing: Path) -> None:
+@pytest.mark.parametrize(("arguments", "says"), WRONG)
+def test_what_is_wrong_is_said_in_one_line(drawing: Path, arguments: list[str], says: str) -> None:
     (drawing.parent / "empty.png").touch()
-    for arguments, says in WRONG:
-        done = command(["ground", *arguments])
-        assert (done.code, done.out) == (2, ""), arguments
-        assert says in done.err.splitlines()[-1]
-        assert "Traceback" not in done.err
+    done = command(["ground", *arguments])
+    assert (done.code, done.out) == (2, ""), done
+    assert says in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.slow

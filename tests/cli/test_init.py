@@ -4,10 +4,7 @@ wheel.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,25 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.forking import Forked
-from tests.support.workplace import Done, command, ended
+from tests.support.workplace import Done, command, ended, rows_of
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path("api_pipelines") / "image_grounding_api_pipeline.py"
-
-
-def run(*arguments: object, cwd: Path, package: Path = ROOT) -> None:
-    """A command of Python's in a folder, with no key set and an empty home."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(cwd),
-        "PYTHONPATH": str(package),
-        "LC_ALL": "C.UTF-8",
-    }
-    line = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done
 
 
 def forked(script: Path, cwd: Path) -> Done:
@@ -49,34 +33,22 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def few_images(folder: Path, most: int = 3) -> None:
-    """Leave only some of the example rows, so that the test is quick."""
-    captions = folder / "example_data" / "captions.jsonl"
-    captions.write_text(
-        "".join(captions.read_text(encoding="utf-8").splitlines(keepends=True)[:most]),
-        encoding="utf-8",
-    )
-
-
 def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "mein Ordner 图"
     done = command(["init", str(folder)])
     assert done.code == 0, done
-    assert {
-        SCRIPT.as_posix(),
-        "example_data/captions.jsonl",
-        "image_grounding.yaml",
-        "README.md",
-    } <= files_in(folder)
-    assert not any("__pycache__" in name or name.endswith(".pyc") for name in files_in(folder))
+    written = files_in(folder)
+    captions = folder / "example_data" / "captions.jsonl"
+    assert {str(SCRIPT), "image_grounding.yaml", "README.md"} <= written
+    assert not any("__pycache__" in name or name.endswith(".pyc") for name in written)
     assert f"python '{folder / SCRIPT}'" in done.out, "what is said can be pasted"
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "/nowhere")  # as where pipx or uv have installed it
         without = command(["init", str(folder)])
     assert f"\n  {sys.executable} '{folder / SCRIPT}'\n" in without.out
-    few_images(folder)
+    captions.write_text("".join(captions.read_text("utf-8").splitlines(keepends=True)[:2]))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     ran = forked(folder / SCRIPT, elsewhere)
@@ -84,12 +56,8 @@ def test_a_folder_with_a_blank_and_other_scripts_works_from_elsewhere(
     assert ran.err.count("No DF_API_KEY") == 1
     results = folder / "cache" / "image_grounding"
     assert {"annotations.jsonl", "report.html", "image_grounding_step3.jsonl"} <= files_in(results)
-    records = [
-        json.loads(line)
-        for line in (results / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert len(records) == 3
-    assert all(record["model"] == "embedded-opencv" for record in records)
+    records = rows_of(results / "annotations.jsonl")
+    assert [record["model"] for record in records] == ["embedded-opencv"] * 2
     assert all(Path(record["image_with_bbox"]).is_file() for record in records)
     assert files_in(elsewhere) == set()
 
@@ -117,35 +85,24 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.err.count("\n") == 1
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed"
-)
 def test_the_wheel_holds_all_that_is_needed_and_init_works_from_it(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("dataflow_grounding", "api_pipelines", "example_data", "init_template"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "hatch_build.py"):
-        shutil.copy(ROOT / name, source / name)
-    run("-m", "hatchling", "build", "-t", "wheel", cwd=source)
-    [wheel] = (source / "dist").glob("*.whl")
+    pytest.importorskip("hatchling")
+    from hatchling.builders.wheel import WheelBuilder
+
+    [wheel] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     names = files_in(ROOT / "dataflow_grounding")
-    data = {
-        f"dataflow_grounding/{name}"
-        for name in names
-        if not name.endswith((".pyc", ".py")) and "/." not in name
-    }
-    assert {"dataflow_grounding/py.typed"} < data
-    assert data <= files_in(site)
-    folder = tmp_path / "new"
-    folder.mkdir()
-    run("-m", "dataflow_grounding", "init", cwd=folder, package=site)
-    here = tmp_path / "here"
-    here.mkdir()
+    ours = {name for name in names if not name.endswith(".pyc") and "/." not in name}
+    assert {"py.typed", "cli/main.py"} < ours
+    assert ours <= files_in(site / "dataflow_grounding")
+    new, here = tmp_path / "new", tmp_path / "here"
+    line = [sys.executable, "-m", "dataflow_grounding", "init", str(new)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(site)}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done
     assert command(["init", str(here)]).code == 0
-    assert files_in(folder) == files_in(here)
-    few_images(folder, 1)
-    run(folder / SCRIPT, cwd=tmp_path, package=site)
+    assert files_in(new) == files_in(here)
+    for name in files_in(here):
+        assert (new / name).read_bytes() == (here / name).read_bytes(), name

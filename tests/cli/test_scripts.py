@@ -46,27 +46,28 @@ def started(folder: Path, name: str, **environment: str) -> Forked:
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", ["mine.py", *SCRIPTS])
-def test_ctrl_c_says_in_a_line_how_to_go_on(folder: Path, name: str) -> None:
-    with LoopbackServer(latency=1) as server:
-        running = started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback")
-        wait_until(lambda: server.count() >= 2, running)
-        running.send_signal(signal.SIGINT)
-        done = ended(running)
-    assert done.code == 130, done
-    assert (
-        done.err
-        == "Error: interrupted: every reply so far is kept. Run the same command again to go on\n"
-    )
+def test_ctrl_c_says_in_a_line_how_to_go_on(
+    folder: Path, server: LoopbackServer, name: str
+) -> None:
+    server.latency = 1
+    running = started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback")
+    wait_until(lambda: server.count() >= 2, running)
+    running.send_signal(signal.SIGINT)
+    done = ended(running)
+    kept = "interrupted: every reply so far is kept. Run the same command again to go on"
+    assert (done.code, done.err) == (130, f"Error: {kept}\n"), done
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> None:
+def test_scripts_have_the_exit_codes_of_generate(
+    folder: Path, server: LoopbackServer, name: str
+) -> None:
     def ran(**environment: str) -> Done:
         return ended(started(folder, name, **environment))
 
-    with LoopbackServer(key="sk-right-one") as server:
-        refused = ran(DF_BASE_URL=server.base_url, DF_MODEL="loopback", DF_API_KEY="sk-wrong-one")
+    server.key = "sk-right-one"
+    refused = ran(DF_BASE_URL=server.base_url, DF_MODEL="loopback", DF_API_KEY="sk-wrong-one")
     assert (refused.code, refused.err.count("\n")) == (4, 1), refused
     assert "Check the API key" in refused.err
     unnamed = ran(DF_BASE_URL=server.base_url)
@@ -81,21 +82,15 @@ def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> Non
     ("name", "rules", "code", "failed"),
     [
         pytest.param("mine.py", [on(faults.refusal())], 4, 10, id="all fail"),
-        pytest.param(
-            "image_grounding_api_pipeline.py",
-            [on(faults.refusal(), containing="astronaut")],
-            1,
-            1,
-            id="one fails",
-        ),
-        pytest.param("mine.py", [], 0, 0, id="none fails"),
+        pytest.param("mine.py", [on(faults.refusal(), containing="astronaut")], 1, 1, id="one"),
+        pytest.param("image_grounding_api_pipeline.py", [], 0, 0, id="none fails"),
     ],
 )
 def test_scripts_end_with_what_became_of_their_records(
-    folder: Path, name: str, rules: list[FaultRule], code: int, failed: int
+    folder: Path, server: LoopbackServer, name: str, rules: list[FaultRule], code: int, failed: int
 ) -> None:
-    with LoopbackServer(faults=rules) as server:
-        done = ended(started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback"))
+    server.faults = rules
+    done = ended(started(folder, name, DF_BASE_URL=server.base_url, DF_MODEL="loopback"))
     assert done.code == code, done
     assert f"{10 - failed} done, {failed} failed" in done.out
 
@@ -117,12 +112,11 @@ with as_command():
 
 @pytest.mark.parametrize(("again", "code"), [(False, 1), (True, 0)])
 def test_a_run_of_an_operator_counts_and_one_done_again_replaces_it(
-    folder: Path, again: bool, code: int
+    folder: Path, server: LoopbackServer, again: bool, code: int
 ) -> None:
     (folder / "api_pipelines" / "again.py").write_text(AGAIN.format(again=again))
-    rules = [on(faults.refusal(), times=1)]
-    with LoopbackServer(faults=rules) as server:
-        done = ended(started(folder, "again.py", DF_BASE_URL=server.base_url, DF_MODEL="loopback"))
+    server.faults = on(faults.refusal(), times=1)
+    done = ended(started(folder, "again.py", DF_BASE_URL=server.base_url, DF_MODEL="loopback"))
     assert done.code == code, done
 
 

@@ -211,15 +211,15 @@ def test_a_lower_limit_another_endpoint_and_nonsense_begin_anew(
     known = json.loads(kept.read_text())
     assert found(server, place) in known.values()
     kept.unlink()
-    as_new = found(server, place)
-    assert as_new not in known.values()
+    renew = found(server, place)
+    assert renew not in known.values()
     for nonsense in (
         "[",
         "[1]",
         *(json.dumps({name: {"places": value} for name in known}) for value in (1e400, "many", -3)),
     ):
         kept.write_text(nonsense)
-        assert found(server, place) == as_new
+        assert found(server, place) == renew
 
 
 def found(server: LoopbackServer, place: Workplace) -> dict[str, float | None]:

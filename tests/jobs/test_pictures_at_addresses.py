@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import json
 import shutil
 import socket
 import threading
@@ -25,8 +24,7 @@ import pytest
 
 from dataflow_grounding.jobs import downloads
 from dataflow_grounding.jobs.downloads import Downloads, is_public
-from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, command
+from tests.support.workplace import Workplace, command, rows_of
 
 
 class Site(ThreadingHTTPServer):
@@ -84,11 +82,15 @@ class Page(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(workplace: Workplace) -> Iterator[Site]:
+def site(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """It may be fetched from, as no spec can say."""
+    door = functools.partial(Downloads, allowed=only_the_site)
+    monkeypatch.setattr("dataflow_grounding.jobs.rows_job.Downloads", door)
     path = workplace.folder / workplace.picture("a picture.jpg")
     server = Site(path.read_bytes())
     path.unlink()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    serving = functools.partial(server.serve_forever, poll_interval=0.01)
+    threading.Thread(target=serving, daemon=True).start()
     yield server
     server.over.set()
     server.shutdown()
@@ -100,12 +102,10 @@ def only_the_site(address: object) -> bool:
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command fetches from 127.0.0.1."""
-    monkeypatch.setattr(
-        "dataflow_grounding.jobs.rows_job.Downloads",
-        functools.partial(Downloads, allowed=only_the_site),
-    )
+def place(workplace: Workplace) -> Workplace:
+    workplace.settings |= {"vlm.backend": "embedded", "vlm.box_format": "auto"}
+    workplace.settings["data.allow_http"] = True
+    return workplace
 
 
 def rows(place: Workplace, *addresses: str) -> None:
@@ -115,19 +115,24 @@ def rows(place: Workplace, *addresses: str) -> None:
     )
 
 
-@pytest.mark.usefixtures("door")
+def told_of(place: Workplace) -> list[str]:
+    """What the failures say."""
+    return [failure["message"] for failure in place.failures()]
+
+
+NO_PUBLIC_ADDRESS = "it is an address of this machine or of a private network"
+
+
 def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) -> None:
     rows(workplace, site.at("a.jpg"), site.at("b.jpg"), site.at("to?/a.jpg"), site.at("a.jpg"))
-    with LoopbackServer() as server:
-        workplace.settings |= {"vlm.openai.base_url": server.base_url, "data.allow_http": True}
-        spec = str(workplace.spec())
-        assert command(["check", "-e", spec]).code == 0
-        asked = dict(site.asked)
-        assert asked == {"/a.jpg": 2, "/b.jpg": 1, "/to": 1}
-        assert command(["estimate", "-e", spec, "--json"]).summary["requests"] == 8
-        done = workplace.run()
-        assert done.code == 0, done
-        assert workplace.run().summary["already_complete"]
+    workplace.settings["data.allow_http"] = True
+    spec = str(workplace.spec())
+    assert command(["check", "-e", spec]).code == 0
+    asked = dict(site.asked)
+    assert asked == {"/a.jpg": 2, "/b.jpg": 1, "/to": 1}
+    assert command(["estimate", "-e", spec, "--json"]).summary["requests"] == 8
+    assert workplace.run().code == 0
+    assert workplace.run().summary["already_complete"]
     assert dict(site.asked) == asked
     [picture] = (workplace.results / "pictures").iterdir()
     assert picture.read_bytes() == site.picture
@@ -136,75 +141,68 @@ def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) 
     assert records[1]["image_url"] == site.at("b.jpg")
 
 
-@pytest.mark.usefixtures("door")
 def test_what_cant_be_fetched_fails_alone_and_is_tried_again(
-    workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "MAX_BYTES", 4000)
-    monkeypatch.setattr(downloads, "SECONDS", 5)
+    monkeypatch.setattr(downloads, "SECONDS", 3)
     bad = {
         "gone.jpg?signature=sk-hidden": "it answered 404",
         "loop": "more than 5 redirects",
         "large": "it has more than 0 MiB",
-        "slow": "it took more than 5 s",
-        f"to?http://127.0.0.2:{site.port}/a.jpg": "no picture from 127.0.0.2: it is an address of this machine",
-        "to?http://10.0.0.1/a.jpg": "no picture from 10.0.0.1: it is an address of this machine or of a private network",
-        "to?http://[::1]/a.jpg": "no picture from ::1: it is an address of this machine",
+        "slow": "it took more than 3 s",
+        f"to?http://127.0.0.2:{site.port}/a.jpg": f"no picture from 127.0.0.2: {NO_PUBLIC_ADDRESS}",
+        "to?http://10.0.0.1/a.jpg": f"no picture from 10.0.0.1: {NO_PUBLIC_ADDRESS}",
+        "to?http://[::1]/a.jpg": f"no picture from ::1: {NO_PUBLIC_ADDRESS}",
         "to?file:///etc/passwd": "is not an http or https address",
     }
-    rows(workplace, site.at("a.jpg"), *map(site.at, bad), "http://nowhere.invalid/a.jpg")
-    with LoopbackServer() as server:
-        workplace.settings |= {"vlm.openai.base_url": server.base_url, "data.allow_http": True}
-        done = workplace.run()
-        assert done.code == 1, done
-        failures = workplace.failures()
-        assert [failure["line"] for failure in failures] == [*range(2, 11)]
-        for failure, expected in zip(failures, [*bad.values(), "nowhere.invalid"], strict=True):
-            assert expected in failure["message"]
-            assert failure["retry"]
-        assert "sk-hidden" not in (workplace.results / "failures.jsonl").read_text() + done.err
-        site.asked.clear()
-        assert workplace.run().code == 1
+    rows(place, site.at("a.jpg"), *map(site.at, bad), "http://nowhere.invalid/a.jpg")
+    done = place.run()
+    assert done.code == 1, done
+    failures = place.failures()
+    assert [failure["line"] for failure in failures] == [*range(2, 11)]
+    assert all(failure["retry"] for failure in failures)
+    for said, expected in zip(told_of(place), [*bad.values(), "nowhere.invalid"], strict=True):
+        assert expected in said
+    assert "sk-hidden" not in (place.results / "failures.jsonl").read_text() + done.err
+    site.asked.clear()
+    site.over.set()
+    assert place.run().code == 1
     assert (site.asked["/a.jpg"], site.asked["/gone.jpg"]) == (0, 1)
 
 
-@pytest.mark.usefixtures("door")
-def test_what_is_sent_squeezed_is_not_unpacked(workplace: Workplace, site: Site) -> None:
+def test_what_is_sent_squeezed_is_not_unpacked(place: Workplace, site: Site) -> None:
     """So that no small answer becomes a large one; servers are asked for pictures as they are."""
-    rows(workplace, site.at("squeezed"))
-    workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
-    assert workplace.run().code == 4
-    assert workplace.failures()[0]["kind"] == "image_broken"
+    rows(place, site.at("squeezed"))
+    assert place.run().code == 4
+    assert place.failures()[0]["kind"] == "image_broken"
 
 
-def test_without_the_door_nothing_here_is_connected_to(workplace: Workplace, site: Site) -> None:
+def test_without_the_door_nothing_here_is_connected_to(
+    place: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataflow_grounding.jobs.rows_job.Downloads", Downloads)
     hosts = (
-        "127.0.0.1:{port}",
-        "localhost:{port}",
-        "[::ffff:127.0.0.1]:{port}",
-        "2130706433:{port}",
-        "0x7f.1:{port}",
-        "0:{port}",
-        "1.1.1.1@127.0.0.1:{port}",
-        "127.0.0.1:{port}#@example.org",
+        "127.0.0.1:PORT",
+        "localhost:PORT",
+        "[::ffff:127.0.0.1]:PORT",
+        "2130706433:PORT",
+        "0x7f.1:PORT",
+        "0:PORT",
+        "1.1.1.1@127.0.0.1:PORT",
+        "127.0.0.1:PORT#@example.org",
     )
-    rows(
-        workplace, workplace.picture(), *(f"http://{h.format(port=site.port)}/a.jpg" for h in hosts)
-    )
-    workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
-    done = workplace.run()
+    addresses = [f"http://{host.replace('PORT', str(site.port))}/a.jpg" for host in hosts]
+    rows(place, place.picture(), *addresses)
+    done = place.run()
     assert (done.code, done.summary["done"]) == (1, 1), done
-    failures = workplace.failures()
-    assert len(failures) == len(hosts)
-    for failure in failures:
-        assert "it is an address of this machine or of a private network" in failure["message"]
+    assert [NO_PUBLIC_ADDRESS in said for said in told_of(place)] == [True] * len(hosts)
     assert not site.asked
-    assert not (workplace.results / "pictures").exists()
+    assert not (place.results / "pictures").exists()
 
 
-@pytest.mark.usefixtures("door")
 def test_names_of_private_addresses_are_refused_by_whatever_way(
-    workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {
         "ten.example": "10.0.0.1",
@@ -223,26 +221,19 @@ def test_names_of_private_addresses_are_refused_by_whatever_way(
         return [(kind, socket.SOCK_STREAM, 6, "", address)]
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    refused = ("ten.example", "mapped.example", "both.example")
-    rows(
-        workplace,
-        f"http://site.example:{site.port}/a.jpg",
-        *(f"http://{name}:{site.port}/a.jpg" for name in refused),
-        *(site.at(f"to?http://{name}:{site.port}/a.jpg") for name in refused),
-    )
-    workplace.settings |= {"vlm.backend": "embedded", "data.allow_http": True}
-    assert workplace.run().code == 1
-    assert [failure["line"] for failure in workplace.failures()] == [*range(2, 8)]
-    assert all(
-        "of this machine or of a private network" in failure["message"]
-        for failure in workplace.failures()
-    )
+    hosts = ("ten.example", "mapped.example", "both.example")
+    refused = [f"http://{name}:{site.port}/a.jpg" for name in hosts]
+    redirected = [site.at(f"to?{address}") for address in refused]
+    rows(place, f"http://site.example:{site.port}/a.jpg", *refused, *redirected)
+    assert place.run().code == 1
+    assert [failure["line"] for failure in place.failures()] == [*range(2, 8)]
+    assert all("of this machine or of a private network" in said for said in told_of(place))
     assert site.asked == {"/a.jpg": 1, "/to": 3}
 
 
-def test_nothing_is_fetched_unless_switched_on(workplace: Workplace, site: Site) -> None:
-    rows(workplace, site.at("a.jpg"))
-    done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
+def test_nothing_is_fetched_unless_switched_on(place: Workplace, site: Site) -> None:
+    rows(place, site.at("a.jpg"))
+    done = place.check(**{"data.allow_http": False})
     assert "add image_grounding.data.allow_http=true" in done.err
     assert not site.asked
 
@@ -255,11 +246,12 @@ PRIVATE = """
 """
 
 
+PUBLIC = "93.184.216.34 2606:2800:220:1::1"
+
+
 def test_which_addresses_are_public() -> None:
-    assert all(
-        is_public(ip_address(address)) for address in ("93.184.216.34", "2606:2800:220:1::1")
-    )
-    assert [one for one in PRIVATE.split() if is_public(ip_address(one))] == []
+    addresses = [*PUBLIC.split(), *PRIVATE.split()]
+    assert [one for one in addresses if is_public(ip_address(one))] == PUBLIC.split()
 
 
 def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) -> None:
@@ -270,44 +262,30 @@ def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) 
     (tmp_path / str(first[url])).unlink()
     assert Downloads(str(tmp_path), only_the_site).fetch([url]) == first
     assert site.asked["/a.jpg"] == 2
-    assert (
-        json.loads((tmp_path / ".ckpt/addresses.jsonl").read_text().splitlines()[0])["url"] == url
-    )
+    assert rows_of(tmp_path / ".ckpt/addresses.jsonl")[0]["url"] == url
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1:PORT", "localhost"])
 def test_a_host_that_the_user_names_may_be_in_a_private_network(
-    workplace: Workplace, site: Site, host: str
+    place: Workplace, site: Site, host: str
 ) -> None:
-    at = f"http://{host.split(':')[0]}:{site.port}"
-    rows(
-        workplace,
-        f"{at}/a.jpg",
-        f"{at}/to?http://127.0.0.2:{site.port}/a.jpg",
-        f"http://127.0.0.2:{site.port}/a.jpg",
-        "http://nowhere.invalid/a.jpg",
-    )
-    workplace.settings |= {
-        "vlm.backend": "embedded",
-        "vlm.box_format": "auto",
-        "data.allow_hosts": [host.format(port=site.port)],
-    }
-    done = workplace.run()
+    at, other = f"http://{host.split(':')[0]}:{site.port}", f"http://127.0.0.2:{site.port}/a.jpg"
+    rows(place, f"{at}/a.jpg", f"{at}/to?{other}", other, "http://nowhere.invalid/a.jpg")
+    place.settings["data.allow_hosts"] = [host.replace("PORT", str(site.port))]
+    done = place.run(**{"data.allow_http": False})
     assert (done.code, done.summary["done"]) == (1, 1), done
-    for failure in workplace.failures():
-        assert "it is not one of data.allow_hosts" in failure["message"]
-    public_too = workplace.run(**{"data.allow_http": True})
+    assert all("it is not one of data.allow_hosts" in said for said in told_of(place))
+    public_too = place.run()
     assert (public_too.code, public_too.summary["done"]) == (1, 1), public_too
-    assert [failure["line"] for failure in workplace.failures()] == [2, 3, 4]
-    assert "a private network" in workplace.failures()[1]["message"]
-    shutil.rmtree(workplace.results)
-    another_port = workplace.run(**{"data.allow_hosts": ["127.0.0.1:9"]})
+    assert [failure["line"] for failure in place.failures()] == [2, 3, 4]
+    assert "a private network" in told_of(place)[1]
+    shutil.rmtree(place.results)
+    another_port = place.run(**{"data.allow_http": False, "data.allow_hosts": ["127.0.0.1:9"]})
     assert (another_port.code, "not one of data.allow_hosts" in another_port.err) == (2, True)
 
 
 @pytest.mark.parametrize("host", ["http://images.lan", "images.lan/a", "", "a b", "*"])
-def test_what_is_no_host_is_refused(workplace: Workplace, host: str) -> None:
-    workplace.many(1)
-    done = workplace.run(**{"vlm.backend": "embedded", "data.allow_hosts": [host]})
+def test_what_is_no_host_is_refused(place: Workplace, host: str) -> None:
+    done = place.run(**{"data.allow_hosts": [host]})
     assert done.code == 2, done
     assert "should be the name or the IP address of a host" in done.err

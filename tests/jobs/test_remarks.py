@@ -11,8 +11,9 @@ import pytest
 
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.review.queues import Queue, Reviewable
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import EchoAnswers
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Done, Workplace, caption, command
 
 ROWS = 30
@@ -37,36 +38,31 @@ class Talking(EchoAnswers):
         return f"{said}\n```json\n{json.dumps(answer)}\n```"
 
 
-def run(place: Workplace, odd: dict[int, str], *arguments: str, **settings: Any) -> Done:
+def run(place: Workplace, odd: dict[int, str], *arguments: str) -> Done:
+    """A run of 30 rows as people run it, whose model says this of some."""
     place.many(ROWS)
-    with LoopbackServer(Talking(odd)) as server:
-        words = place.arguments(*arguments, **{"vlm.openai.base_url": server.base_url, **settings})
-        done = command([word for word in words if word != "--json"])
+    with endpoint_of(place, Talking(odd)):
+        done = command([word for word in place.arguments(*arguments) if word != "--json"])
     assert done.code == 0, done
     return done
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Done]:
-    """A run whose model says something odd of two rows."""
+    """A run whose model says something odd of two rows; a third of its replies is of its pilot."""
     place = Workplace(tmp_path_factory.mktemp("odd"))
+    run(place, ODD, "--pilot", "12")
     return place, run(place, ODD)
 
 
-@pytest.mark.slow
 def test_a_run_counts_the_manner_and_what_is_rare(odd: tuple[Workplace, Done]) -> None:
     workplace, done = odd
     summary = workplace.run_json()["summary"]
-    assert summary["remarks"] == {MANNER: ROWS - 2}
-    assert summary["remarks_rare"] == 2
-    said = (
-        "28 records: I found N objects; 2 remarks that came once or seldom: see them in the report"
-    )
-    assert said in f"{done.out}{done.err}".splitlines()
-    records = workplace.annotations()
-    assert [record["remark"] for record in records if record["image_id"] in ("r7", "r11")] == [
-        *ODD.values()
-    ]
+    assert (summary["remarks"], summary["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
+    rare = "2 remarks that came once or seldom: see them in the report"
+    assert f"28 records: {MANNER}; {rare}" in f"{done.out}{done.err}".splitlines()
+    said = [row["remark"] for row in workplace.annotations() if row["image_id"] in ("r7", "r11")]
+    assert said == [*ODD.values()]
     figures = command(["stats", str(workplace.results), "--no-pictures", "--json"]).summary
     assert (figures["remarks"], figures["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
 
@@ -75,23 +71,16 @@ def test_one_manner_of_a_small_run_is_never_rare(workplace: Workplace) -> None:
     done = run(workplace, {})
     assert f"{ROWS} records: {MANNER}" in f"{done.out}{done.err}".splitlines()
     assert workplace.run_json()["summary"]["remarks_rare"] == 0
-    arguments = ["export", str(workplace.results), "--format", "datasets", "--strict"]
-    exported = command([*arguments, "-o", str(workplace.folder / "out")])
+    line = ["export", str(workplace.results), "--format", "datasets", "--strict"]
+    exported = command([*line, "-o", str(workplace.folder / "out")])
     assert exported.code == 0, exported
 
 
-def test_answers_without_words_leave_no_trace(workplace: Workplace, server: LoopbackServer) -> None:
+def test_answers_without_words_leave_no_trace(workplace: Workplace) -> None:
     workplace.many(3)
-    workplace.run(**{"vlm.openai.base_url": server.base_url})
+    workplace.run()
     assert not {"remarks", "remarks_rare"} & set(workplace.run_json()["summary"])
     assert all("remark" not in record for record in workplace.annotations())
-
-
-def test_a_run_that_goes_on_counts_stored_replies_alike(workplace: Workplace) -> None:
-    run(workplace, ODD, "--pilot", "12")
-    run(workplace, ODD)
-    summary = workplace.run_json()["summary"]
-    assert (summary["remarks"], summary["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
 
 
 def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
@@ -100,29 +89,25 @@ def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
     alike = dict.fromkeys(range(0, ROWS, 5), "The light is poor.")
     for number in (1, 2, 3):
         run(workplace, {**alike, 11: ODD[11]}, "--shard", f"{number}/3")
-    done = command(["merge", str(workplace.results), "--no-report", "--json"])
-    assert done.code == 0, done
+    shards = [json.loads(path.read_text()) for path in workplace.results.glob("shards/*/run.json")]
+    assert len(shards) == 3
+    assert sum(shard["summary"]["remarks_rare"] for shard in shards) > 1
+    assert command(["merge", str(workplace.results), "--no-report"]).code == 0
     summary = workplace.run_json()["summary"]
     assert summary["remarks"] == {MANNER: ROWS - 7, "The light is poor": 6}
     assert summary["remarks_rare"] == 1
-    shards = [*workplace.results.glob("shards/*/run.json")]
-    assert len(shards) == 3
-    assert sum(json.loads(path.read_text())["summary"]["remarks_rare"] for path in shards) > 1
 
 
-@pytest.mark.slow
 def test_the_report_counts_remarks_and_shows_their_words_escaped(
     odd: tuple[Workplace, Done],
 ) -> None:
-    workplace, _ = odd
-    assert command(["report", str(workplace.results)]).code == 0
-    page = (workplace.results / "report.html").read_text(encoding="utf-8")
-    assert "28 records: I found N objects; 2 remarks that came once or seldom." in page
+    results = odd[0].results
+    assert command(["report", str(results)]).code == 0
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert f"28 records: {MANNER}; 2 remarks that came once or seldom." in page
     assert "<dt>unusual</dt><dd>2</dd>" in page
     assert '"unusual":2' in page.replace(" ", "")
-    data = ""
-    for path in workplace.results.glob("report_files/*/*.js"):
-        data += path.read_text(encoding="utf-8")
+    data = "".join(path.read_text("utf-8") for path in results.glob("report_files/*/*.js"))
     assert "The model said with its answer: Both look much alike." in data
     assert "<b>dark" not in page + data
 

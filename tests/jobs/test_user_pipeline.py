@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -222,17 +222,14 @@ def write_moods(step):
 
 
 def answers(request: Any) -> Any:
-    return (
-        {"mood": f"calm, {request.input['language']}"}
-        if request.task == "mood"
-        else EchoAnswers()(request)
-    )
+    if request.task == "mood":
+        return {"mood": f"calm, {request.input['language']}"}
+    return EchoAnswers()(request)
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer(answers) as running:
-        yield running
+def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+    return serves(answers)
 
 
 class Moods:
@@ -299,12 +296,9 @@ def test_check_estimate_generate_again_and_report(moods: Moods, server: Loopback
     checked = moods.do("check")
     assert (checked.code, "4 records checked, 0 problems" in checked.out) == (0, True), checked
     assert "moods are told in sv" in checked.out
-    estimated = json.loads(moods.do("estimate", "--json").out)
-    assert [step["step"] for step in estimated["steps"]] == [
-        "step0_mood",
-        "step1_expression_extraction",
-        "step2_grounding",
-    ]
+    estimated = moods.told("estimate")
+    steps = ["step0_mood", "step1_expression_extraction", "step2_grounding"]
+    assert [step["step"] for step in estimated["steps"]] == steps
     assert server.count() == 0
     done = moods.do_in_process("generate", "--json", "--no-progress")
     assert done.code == 0, done
@@ -366,15 +360,15 @@ def test_a_pilot_asks_the_pipelines_own_question_and_serves_the_full_run(
 
 
 def test_steps_in_parts(moods: Moods, server: LoopbackServer) -> None:
-    for steps, said in (
-        ("[1]", "run step 0 first"),
-        ("[0,2]", "between step0_mood and step2_grounding there is a step"),
-    ):
+    for steps, said in {
+        "[1]": "run step 0 first",
+        "[0,2]": "between step0_mood and step2_grounding there is a step",
+    }.items():
         done = moods.do("generate", f"moods.workflow.steps={steps}")
         assert (done.code, said in done.err) == (2, True), done
     assert server.count() == 0
-    assert moods.do("generate", "moods.workflow.steps=[0]").code == 0
-    assert moods.do("generate", "moods.workflow.steps=[1,2]").code == 0
+    for steps in ("[0]", "[1,2]"):
+        assert moods.do("generate", f"moods.workflow.steps={steps}").code == 0
     assert server.count() == 12
 
 
@@ -457,9 +451,7 @@ def test_a_column_that_no_plan_can_know_of_fails_its_record(
     done = moods.do("generate", "--no-progress")
     assert done.code == 4, done
     failures = moods.place.failures()
-    said = (
-        "mood returned column 'shade', which its output_keys (`writes` of @operator) don't declare"
-    )
+    said = "mood returned column 'shade', which its output_keys (`writes` of @operator) don't"
     assert [said in failure["message"] for failure in failures] == [True] * 4, failures
     head = "class Untidy(MoodFinder):\n"
     moods.edit((head, f"{head}    output_keys = {{'mood': 'mood', 'shade': 'shade'}}\n"))
@@ -635,11 +627,8 @@ def test_rows_with_several_pictures_or_none_are_checked_and_run(
 ) -> None:
     moods.use("Asking", "asking")
     several = ["a.jpg"] * 3
-    rows = [
-        {"caption": "What?", "image_path": "a.jpg"},
-        {"caption": "Which?", "image_path": several},
-        {"caption": "Why?", "image_path": None},
-    ]
+    pictures = {"What?": "a.jpg", "Which?": several, "Why?": None}
+    rows = [{"caption": caption, "image_path": path} for caption, path in pictures.items()]
     moods.place.rows([{"caption": "Where?", "image_path": [*several, "gone.jpg"]}, *rows])
     checked = moods.do("check")
     assert "line 1: no image 'gone.jpg'" in checked.out + checked.err, checked
@@ -657,11 +646,8 @@ def test_a_copy_of_the_shipped_pipelines_writes_what_they_write(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     text = Path(shipped.__file__).read_text(encoding="utf-8")
-    assert set(re.findall(r"^from (\S+)", text, re.MULTILINE)) == {
-        "collections.abc",
-        "dataflow_grounding",
-        "typing",
-    }, "it takes nothing that isn't at the door"
+    taken = {"collections.abc", "dataflow_grounding", "typing"}
+    assert {*re.findall(r"^from (\S+)", text, re.MULTILINE)} == taken, "what is at the door"
     (tmp_path / "copy_of_shipped.py").write_text(text, encoding="utf-8")
     Workplace(tmp_path).picture()
     (tmp_path / "in.jsonl").write_text('{"image_path": "a.jpg", "caption": "A cup."}\n')

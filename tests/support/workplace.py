@@ -185,6 +185,10 @@ class Workplace(Place):
         """`generate` within this process, through the command line's own entry."""
         return command(self.arguments(*arguments, **settings))
 
+    def check(self, *arguments: str, **settings: Any) -> Done:
+        """`check` within this process."""
+        return command(["check", "-e", str(self.spec(**settings)), *arguments])
+
     def start(
         self,
         *arguments: str,

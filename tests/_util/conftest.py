@@ -1,0 +1,3 @@
+from tests.support.asking import server, workplace
+
+__all__ = ["server", "workplace"]
