@@ -28,7 +28,7 @@ from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.answering import Answering
-from tests.support.endpoint import renew
+from tests.support.endpoint import with_settings
 from tests.support.forgetting import forgetting
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Done, Workplace, command
@@ -272,7 +272,7 @@ def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Work
 def test_a_token_in_the_address_is_sent_and_never_shown(
     secret: str, place: Workplace, server: LoopbackServer
 ) -> None:
-    renew(server, leaky=True, faults=repeats(lambda request: request.path))
+    with_settings(server, leaky=True, faults=repeats(lambda request: request.path))
     query = f"?api-version=2024-10-21&code={secret}"
     place.settings[ADDRESS] = server.base_url + query
     dry, done = place.run("--dry-run"), place.run()
@@ -381,7 +381,7 @@ def test_debug_shows_a_traceback_without_secrets(
     secret: str, place: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", secret)
-    renew(server, key="x", leaky=True)
+    with_settings(server, key="x", leaky=True)
     done = command(["--debug", "generate", "-e", str(place.spec())])
     assert done.code == 4, done
     assert "Traceback" in done.err

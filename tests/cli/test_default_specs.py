@@ -15,7 +15,7 @@ import yaml
 from dataflow_grounding.jobs.registry import PIPELINES, load_spec
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.endpoint import renew
+from tests.support.endpoint import with_settings
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace, command
 
@@ -143,7 +143,7 @@ def test_each_written_spec_passes_check_and_sends_its_settings(
     assert command(["default_specs", "--endpoint", name]).code == 0
     vlm = yaml.safe_load(Path("image_grounding.yaml").read_text())["image_grounding"]["vlm"]
     backend = vlm["backend"]
-    renew(server, ProbeModel("xyxy_1000"), key=KEY, keep_bodies=True)
+    with_settings(server, ProbeModel("xyxy_1000"), key=KEY, keep_bodies=True)
     changed = {
         "data.input_jsonl": str(workplace.input),
         "vlm.box_format": "xyxy_1000",

@@ -28,7 +28,7 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
-from tests.support.endpoint import renew
+from tests.support.endpoint import with_settings
 from tests.support.forking import Forked
 from tests.support.workplace import REPOSITORY, Done, Workplace, command, ended, process
 
@@ -227,7 +227,7 @@ def test_geminis_endpoint(workplace: Workplace, server: LoopbackServer) -> None:
 def test_an_endpoint_that_refuses(
     workplace: Workplace, server: LoopbackServer, fault: faults.Fault, said: str
 ) -> None:
-    renew(server, faults=on(fault), leaky=True)
+    with_settings(server, faults=on(fault), leaky=True)
     done = asked(workplace, code=4, **{"vlm.openai.api_key": KEY})
     assert said in done.out
     assert KEY not in done.out + done.err

@@ -17,7 +17,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.endpoint import renew
+from tests.support.endpoint import with_settings
 from tests.support.forking import Forked
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import Workplace, command, ended
@@ -34,7 +34,7 @@ def folder(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def named(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> LoopbackServer:
     """An endpoint that DF_* names."""
-    renew(server, ProbeModel("qwen3-vl"), key="sk-df")
+    with_settings(server, ProbeModel("qwen3-vl"), key="sk-df")
     for name, value in {
         "DF_BASE_URL": server.base_url,
         "DF_MODEL": "qwen3-vl",
@@ -201,7 +201,7 @@ def test_another_providers_key_is_not_sent_to_the_address_of_the_environment(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "sk-another-providers"
-    renew(server, ProbeModel("qwen3-vl"), key=key)
+    with_settings(server, ProbeModel("qwen3-vl"), key=key)
     own = {"DF_BASE_URL": server.base_url, "DF_MODEL": "qwen3-vl", "OPENAI_API_KEY": key}
     setenv(monkeypatch, own)
     assert command(["doctor"]).code == 4

@@ -19,7 +19,7 @@ from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.testing.answers import Answers
-from tests.support.endpoint import endpoint_of, renew
+from tests.support.endpoint import endpoint_of, with_settings
 from tests.support.labelled import Box, Labelled, labelled
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.gold import GoldAnswers
@@ -145,7 +145,7 @@ MORE_STEPS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def piloted(one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Piloted:
-    renew(one_server)
+    with_settings(one_server)
     prices = {"input": 2.0, "cached_input": 0.5, "output": 8.0}
     folder = tmp_path_factory.mktemp("piloted")
     place = Workplace(folder, one_server.base_url, **{"vlm.prices": prices})

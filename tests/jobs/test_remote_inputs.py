@@ -21,7 +21,7 @@ from dataflow_grounding.data.rows import write_rows
 from dataflow_grounding.engine import image_memo
 from dataflow_grounding.images import image as images
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.endpoint import renew
+from tests.support.endpoint import with_settings
 from tests.support.labelled import Box, Labelled, labelled
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
@@ -306,7 +306,7 @@ def of_remote_pictures(
 ) -> Workplace:
     """The results of a run whose input and pictures are in a store alone."""
     one_store.heal()
-    renew(one_server)
+    with_settings(one_server)
     place = Workplace(tmp_path_factory.mktemp("remote"), one_server.base_url)
     names = [place.picture(f"data/{n}.jpg", (64 + n, 48)) for n in range(PICTURES)]
     place.input = place.folder / "data" / "captions.jsonl"
