@@ -146,22 +146,13 @@ def workplace(tmp_path: Path) -> Workplace:
     return Workplace(tmp_path / "work")
 
 
-@pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """An endpoint that answers every task."""
-    # here, so that what needs no endpoint can be tested without that room
-    from dataflow_grounding.testing import LoopbackServer
-
-    with LoopbackServer() as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def one_server(_surroundings_of_a_module: None) -> Iterator[LoopbackServer]:
     """An endpoint for all tests of a module, which answers every task."""
+    # here, so that what needs no endpoint can be tested without that room
     from dataflow_grounding.testing import LoopbackServer
 
-    with LoopbackServer() as running:
+    with LoopbackServer(keep_bodies=True) as running:
         yield running
 
 
@@ -172,6 +163,12 @@ def serves(one_server: LoopbackServer) -> Iterator[Callable[..., LoopbackServer]
 
     yield partial(with_settings, one_server)
     with_settings(one_server)
+
+
+@pytest.fixture
+def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
+    """The module's endpoint as if it had just begun: it answers every task."""
+    return serves()
 
 
 @pytest.fixture(autouse=True, scope="module")

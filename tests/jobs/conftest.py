@@ -1,3 +1,3 @@
-from tests.support.asking import server, workplace
+from tests.support.asking import workplace
 
-__all__ = ["server", "workplace"]
+__all__ = ["workplace"]

@@ -28,7 +28,7 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
-from tests.support.shared_endpoint import serving_of
+from tests.support.endpoint import serving_of
 from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from tests.support.workplace import Workplace
 

@@ -21,8 +21,8 @@ from dataflow_grounding.operators._box_decisions import decided
 from dataflow_grounding.operators._false_box import false_box_for
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
+from tests.support.endpoint import serving_of
 from tests.support.half_filled import NOISE, scenes
-from tests.support.shared_endpoint import serving_of
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.seeing_model import draw
 from tests.support.steps import Steps, storage_in
@@ -326,14 +326,14 @@ VERIFICATION = st.fixed_dictionaries(
 @pytest.mark.slow
 @given(verification=VERIFICATION | JUNK, rejected=JUNK)
 def test_what_a_row_says_of_an_earlier_check_may_be_anything(
-    endpoint: LoopbackServer, photo: str, verification: Any, rejected: Any
+    one_server: LoopbackServer, photo: str, verification: Any, rejected: Any
 ) -> None:
-    endpoint.answers = judge()
+    one_server.answers = judge()
     record = record_with(photo, dog=[RED])
     record["expressions"][0].update(verification=verification, rejected=rejected)
     record["expressions"][0]["instances"][0]["bbox_id"] = "a.0"
     for step in (MissingFinder, BoxChecker):
-        after = step(serving_of(endpoint), check_every=None)(record)
+        after = step(serving_of(one_server), check_every=None)(record)
         [expression] = after["expressions"]
         assert [box["bbox"] for box in expression["instances"]][:1] == [RED]
         if isinstance(rejected, list):

@@ -10,7 +10,7 @@ from PIL import Image
 from dataflow_grounding import CaptionForRegions, CaptionGenerator
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.shared_endpoint import serving_of
+from tests.support.endpoint import serving_of
 
 REGION = {"bbox": [2, 2, 30, 20], "type": "cup"}
 

@@ -35,7 +35,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
 from dataflow_grounding.compat import PromptedVQAGenerator
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
-from tests.support.shared_endpoint import serving_of
+from tests.support.endpoint import serving_of
 
 PIXELS = numpy.arange(30 * 40 * 3, dtype=numpy.uint8).reshape(30, 40, 3)
 DIGEST = "1bf7c41ce23237b58666f5017826d163"  # of PIXELS

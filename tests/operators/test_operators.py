@@ -41,7 +41,7 @@ from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.tasks import Found, Request, expression_extraction
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.shared_endpoint import serving_of
+from tests.support.endpoint import serving_of
 from tests.support.steps import storage_in
 
 

@@ -41,7 +41,7 @@ from dataflow_grounding.formats.seed_records import seed_file
 from dataflow_grounding.operators._calling import roles_by_role_argument
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.shared_endpoint import serving_of
+from tests.support.endpoint import serving_of
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.steps import Steps, storage_in
 from tests.support.workplace import REPOSITORY, Workplace

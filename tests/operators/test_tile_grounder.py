@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dataflow_grounding import PhraseGrounder, SpecError, TileGrounder
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from tests.support.shared_endpoint import serving_of
+from tests.support.endpoint import serving_of
 from tests.support.stand_ins.limited_model import LimitedModel
 from tests.support.stand_ins.seeing_model import draw
 from tests.support.workplace import Workplace, command
@@ -78,11 +78,11 @@ def a_thing() -> st.SearchStrategy[tuple[int, int, int, int]]:
 @settings(max_examples=settings().max_examples // 3)  # each is a picture, and seven requests
 @given(thing=a_thing())
 def test_a_thing_anywhere_is_one_box(
-    endpoint: LoopbackServer, tmp_path_factory: pytest.TempPathFactory, thing: Any
+    one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory, thing: Any
 ) -> None:
     path = tmp_path_factory.mktemp("thing") / "photo.png"
     draw(str(path), SIZE, {"red": [thing]})
-    [expression] = found(endpoint, path)
+    [expression] = found(one_server, path)
     [bbox] = boxes(expression)
     assert is_near(bbox, thing), (bbox, thing)
     assert "doubtful" not in expression

@@ -108,8 +108,8 @@ class OddCoco(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def odd_coco(tmp_path_factory: pytest.TempPathFactory, endpoint: LoopbackServer) -> OddCoco:
-    place = ReferringPlace(tmp_path_factory.mktemp("odd"), endpoint.base_url)
+def odd_coco(tmp_path_factory: pytest.TempPathFactory, one_server: LoopbackServer) -> OddCoco:
+    place = ReferringPlace(tmp_path_factory.mktemp("odd"), one_server.base_url)
     pictures = []
     for number, (keys, _, _) in enumerate(ODD_ENTRIES.values(), 1):
         pictures.append(Labelled(f"{number:02}.png", [keys], SIZE))

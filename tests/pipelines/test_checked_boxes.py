@@ -152,13 +152,13 @@ class Apart(NamedTuple):
 def apart(
     drawn: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    endpoint: LoopbackServer,
+    one_server: LoopbackServer,
     second: LoopbackServer,
 ) -> Apart:
-    place = place_in(drawn, tmp_path_factory.mktemp("apart") / "results", endpoint)
+    place = place_in(drawn, tmp_path_factory.mktemp("apart") / "results", one_server)
     repeat_rows(place, 2)
-    second.answers, endpoint.key = Model(), "sk-mine"
-    for server in (endpoint, second):
+    second.answers, one_server.key = Model(), "sk-mine"
+    for server in (one_server, second):
         server.requests.clear()
     place.settings |= judged_at(second, prices={"input": 100.0, "output": 100.0})
     place.settings |= {
@@ -168,7 +168,7 @@ def apart(
         "vlm.openai.extra_body": {"top_k": 7, "more": {"api_key": "sk-body", "seed": 1}},
     }
     checked(place)
-    return Apart(place, asked(endpoint), [*second.requests])
+    return Apart(place, asked(one_server), [*second.requests])
 
 
 def test_another_judge_is_asked_at_its_address(apart: Apart) -> None:

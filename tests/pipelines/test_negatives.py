@@ -11,10 +11,10 @@ import pytest
 
 from dataflow_grounding import BoxChecker, NegativePhraser
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.endpoint import serving_of
 from tests.support.half_filled import NOISE, scenes
 from tests.support.labelled import kitti, labelled, pictures_of
 from tests.support.referring_place import ReferringPlace
-from tests.support.shared_endpoint import serving_of
 from tests.support.stand_ins.erring_model import Errors, about_probes
 from tests.support.stand_ins.phrasing_model import (
     PhrasingModel,
@@ -115,10 +115,10 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ran(gold: list[dict[str, Any]], endpoint: LoopbackServer) -> Ran:
+def ran(gold: list[dict[str, Any]], one_server: LoopbackServer) -> Ran:
     folder = Path(gold[0]["image_path"]).parent
-    place = place_in(folder, folder / "results", endpoint.base_url)
-    endpoint.answers = model = Model()
+    place = place_in(folder, folder / "results", one_server.base_url)
+    one_server.answers = model = Model()
     return Ran(place, model, finished(place))
 
 

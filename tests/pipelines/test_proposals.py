@@ -13,9 +13,9 @@ import pytest
 
 from dataflow_grounding import BoxChecker
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.endpoint import serving_of
 from tests.support.half_filled import proposals_for, scenes
 from tests.support.labelled import FORMATS, labelled, pictures_of, saved
-from tests.support.shared_endpoint import serving_of
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
 from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.workplace import Workplace, command
@@ -83,10 +83,10 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ran(gold: list[dict[str, Any]], endpoint: LoopbackServer) -> Ran:
+def ran(gold: list[dict[str, Any]], one_server: LoopbackServer) -> Ran:
     folder = Path(gold[0]["image_path"]).parent
-    endpoint.answers = judge = Judge()
-    place = place_in(folder, folder / "results", endpoint.base_url)
+    one_server.answers = judge = Judge()
+    place = place_in(folder, folder / "results", one_server.base_url)
     done = place.run(**{"data.classes": CLASSES})
     assert done.code == 0, done
     grounded = [r for r in judge.received if r.task == "phrase_grounding"]

@@ -51,15 +51,15 @@ class Street(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ran(endpoint: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Street:
-    endpoint.answers = EchoAnswers("yxyx_1000")
-    place = ReferringPlace(tmp_path_factory.mktemp("street"), endpoint.base_url)
+def ran(one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Street:
+    one_server.answers = EchoAnswers("yxyx_1000")
+    place = ReferringPlace(tmp_path_factory.mktemp("street"), one_server.base_url)
     street(place)
-    before = Counter(endpoint.by_task)
+    before = Counter(one_server.by_task)
     settings = {"vlm.box_format": "yxyx_1000", "workflow.output_format": "both"}
     done = place.run(**settings)
     assert done.code == 0, done
-    return Street(place, dict(endpoint.by_task - before))
+    return Street(place, dict(one_server.by_task - before))
 
 
 TASKS = ("region_expression", "image_caption", "grounding_expression", "double_check")
@@ -396,7 +396,7 @@ def test_the_users_types_stay_and_the_models_fill_empty_ones(
 
 @pytest.fixture(scope="module")
 def merged(
-    endpoint: LoopbackServer, tmp_path_factory: pytest.TempPathFactory
+    one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Done, dict[str, Any]]:
     """How a run ended whose model says expressions of its own, and its only record."""
     said = {"two cars": ["2", 1, 1], "the van": 2, "the bike": [1, 9], "a ghost": [7], "": [1]}
@@ -406,13 +406,13 @@ def merged(
             "expressions": [{"text": text, "region_ids": ids} for text, ids in said.items()]
         },
     }
-    endpoint.requests.clear()
-    endpoint.answers = lambda request: answers.get(request.task) or ECHO(request)
-    place = ReferringPlace(tmp_path_factory.mktemp("merged"), endpoint.base_url)
+    one_server.requests.clear()
+    one_server.answers = lambda request: answers.get(request.task) or ECHO(request)
+    place = ReferringPlace(tmp_path_factory.mktemp("merged"), one_server.base_url)
     many(place, 1)
     done = place.run()
     assert done.code == 0, done
-    [request] = [r for r in endpoint.requests if r.task == "grounding_expression"]
+    [request] = [r for r in one_server.requests if r.task == "grounding_expression"]
     assert request.input["caption"] == "Two cars and The Van."
     [record] = place.annotations()
     return done, record

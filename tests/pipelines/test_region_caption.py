@@ -22,8 +22,8 @@ from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.tasks.captions import read_marked_text
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.bytecode import instructions_of
+from tests.support.endpoint import serving_of
 from tests.support.labelled import Labelled, labelled
-from tests.support.shared_endpoint import serving_of
 from tests.support.workplace import LONG_AGO, REPOSITORY, Done, Place, Rows, command, rows_of
 
 SIZE = (1536, 832)  # that of the seed's example: 196 / 1536 = 0.128, 599 / 832 = 0.72
@@ -113,18 +113,18 @@ ROWS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def ran(endpoint: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    place = CaptionPlace(tmp_path_factory.mktemp("ran"), endpoint.base_url)
+def ran(one_server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    place = CaptionPlace(tmp_path_factory.mktemp("ran"), one_server.base_url)
     picture(place.folder, size=SIZE)
     picture(place.folder, "small.png", (300, 200))
     for name, color in (("none.png", "navy"), ("many.png", "maroon")):
         picture(place.folder, name, color=color)
-    endpoint.answers = by_box
-    endpoint.by_task.clear()
+    one_server.answers = by_box
+    one_server.by_task.clear()
     done = place.run(*ROWS)
     assert done.code == 0, done
     records = {record["image"]: record for record in place.annotations()}
-    return Ran(place, done, dict(endpoint.by_task), records)
+    return Ran(place, done, dict(one_server.by_task), records)
 
 
 def test_the_seeds_example_row_gives_its_nine_fields(ran: Ran) -> None:

@@ -55,11 +55,6 @@ ONCE = 2 * ROWS  # the requests that they need
 
 
 @pytest.fixture
-def server(serves: Serves) -> LoopbackServer:
-    return serves()
-
-
-@pytest.fixture
 def slow(serves: Serves) -> LoopbackServer:
     """An endpoint that takes eight at once."""
     return serves(latency=0.02, capacity=8)

@@ -27,7 +27,6 @@ from dataflow_grounding._util.errors import TakenOver
 from dataflow_grounding.data import bucket
 from dataflow_grounding.review import publish
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from tests.support.endpoint import Serves
 from tests.support.forking import Forked
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
@@ -116,11 +115,6 @@ class Elsewhere:
         self.place.results = self.place.folder / "alone"
         self.place.run()
         return left(self.place.results)
-
-
-@pytest.fixture
-def server(serves: Serves) -> LoopbackServer:
-    return serves()
 
 
 @pytest.fixture

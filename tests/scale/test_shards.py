@@ -18,7 +18,6 @@ from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_facts import digest_of
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.faults import refusal
-from tests.support.endpoint import Serves
 from tests.support.workplace import (
     STEPS,
     Done,
@@ -46,11 +45,6 @@ def rows(place: Workplace) -> list[dict[str, Any]]:
         picture = "gone.jpg" if n == 13 else "deep/b c.jpg" if n % 2 else "a.jpg"
         made.append({"image_path": picture, "caption": caption(n), **own})
     return [*made[:15], {"image_path": "a.jpg"}, *made[15:]]
-
-
-@pytest.fixture
-def server(serves: Serves) -> LoopbackServer:
-    return serves()
 
 
 def with_rows(place: Workplace, server: LoopbackServer) -> Workplace:

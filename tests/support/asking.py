@@ -4,19 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import Workplace
-
-
-@pytest.fixture
-def server(serves: Callable[..., LoopbackServer]) -> LoopbackServer:
-    """An endpoint that answers every task."""
-    return serves()
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from dataflow_grounding.testing._endpoint import Counts, Endpoint
+from dataflow_grounding.testing._endpoint import Endpoint
 from tests.support.workplace import Workplace, command
 
 Serves = Callable[..., LoopbackServer]
@@ -42,16 +43,9 @@ def calibrate(server: LoopbackServer, model: str = "loopback") -> None:
     assert done.code == 0, done
 
 
-@contextmanager
-def as_new(server: LoopbackServer) -> Iterator[LoopbackServer]:
-    """A running server that has its first settings, and has received nothing so far."""
-    server.answers, server.faults, server.latency = EchoAnswers(), (), 0.0
-    server.key = None
-    server.requests.clear()
-    Counts.__init__(server)
-    yield server
-    if server.errors:
-        raise server.errors[0]
+def serving_of(server: LoopbackServer, box_format: str = "xyxy_1000") -> OpenAIServing:
+    """A serving that asks there."""
+    return OpenAIServing(server.base_url, "loopback", box_format=box_format)
 
 
 def with_settings(
@@ -61,6 +55,7 @@ def with_settings(
     asyncio.run_coroutine_threadsafe(_end_talks(server), server._loop).result()
     if server.errors:
         raise server.errors[0]
+    settings = {"keep_bodies": True, **settings}
     new = Endpoint(answers or EchoAnswers(), port=server.port, **settings)
     vars(server).update(vars(new))
     server.requests = []

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.endpoint import as_new, seldom_checked
+from tests.support.endpoint import seldom_checked
 from tests.support.workplace import Workplace
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[LoopbackServer]:
-    """The endpoint, for runs that several tests of a module look at."""
-    with LoopbackServer(keep_bodies=True) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: LoopbackServer) -> Iterator[LoopbackServer]:
-    """It echoes; a test sets what it answers, its faults and its latency."""
-    with as_new(running) as server:
-        yield server
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from dataflow_grounding.testing import (
     ReceivedRequest,
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.endpoint import SELDOM, as_new, calibrate, endpoint_of, seldom_checked
+from tests.support.endpoint import SELDOM, calibrate, endpoint_of, seldom_checked, with_settings
 from tests.support.stand_ins.watched_model import SQUARES, Scene, watched
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING, Done, Workplace, caption, command
@@ -89,13 +89,12 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def right(tmp_path_factory: pytest.TempPathFactory, running: LoopbackServer) -> Ran:
-    place = seldom_checked(tmp_path_factory.mktemp("right"), running)
+def right(tmp_path_factory: pytest.TempPathFactory, one_server: LoopbackServer) -> Ran:
+    place = seldom_checked(tmp_path_factory.mktemp("right"), one_server)
     place.many(36)
-    with as_new(running):
-        running.answers = Switching()
-        done = place.run()
-        return Ran(place, done, [*running.requests], boxes_of(place.annotations()))
+    with_settings(one_server, Switching())
+    done = place.run()
+    return Ran(place, done, [*one_server.requests], boxes_of(place.annotations()))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.trust import open_replies
-from tests.support.endpoint import as_new, seldom_checked
+from tests.support.endpoint import seldom_checked, with_settings
 from tests.support.stand_ins.watched_model import FormatOf, Scene, WatchedModel, grounding_input
 from tests.support.workplace import LONG_AGO, Workplace
 
@@ -64,13 +64,12 @@ def _few_are_enough() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def stopped_run(tmp_path_factory: pytest.TempPathFactory, running: LoopbackServer) -> Workplace:
+def stopped_run(tmp_path_factory: pytest.TempPathFactory, one_server: LoopbackServer) -> Workplace:
     """A run whose probe pictures go unanswered, and which is stopped before its end."""
-    place = place_in(tmp_path_factory.mktemp("stopped"), running)
+    place = place_in(tmp_path_factory.mktemp("stopped"), one_server)
     input_of(place, SCENE, RECORDS)
-    with as_new(running):
-        running.answers = Silent(right)
-        assert place.run(**{"workflow.max_requests": BEFORE_THE_STOP}).code == 3
+    with_settings(one_server, Silent(right))
+    assert place.run(**{"workflow.max_requests": BEFORE_THE_STOP}).code == 3
     return place
 
 
