@@ -367,6 +367,36 @@ def test_a_steps_file_is_sent_when_the_step_has_ended(
     assert run.left() == alone
 
 
+def test_a_bucket_that_takes_nothing_for_a_while_is_told_once(
+    run: Elsewhere,
+    slow: LoopbackServer,
+    store: FaultyStore,
+    alone: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bucket, "SEND_SECONDS", 0.1)
+    refused: list[str] = []
+
+    def refuse(method: str, key: str, before: int) -> str | None:
+        if method == "PUT":
+            refused.append(key)
+            return "403"
+        return None
+
+    def rule(request: ReceivedRequest) -> None:
+        if request.index == 10:
+            store.fault = refuse
+        elif request.index == 50:
+            wait_until(lambda: len(refused) > 2)
+            store.heal()
+
+    slow.faults = rule
+    done = run.run(**{"workflow.max_workers": 4})
+    assert (done.code, slow.count()) == (0, 2 * ROWS), done
+    assert done.err.count("Warning: ") == 1, done
+    assert run.left() == alone
+
+
 def test_a_file_that_cannot_be_sent_holds_no_reply_back(
     run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
