@@ -238,7 +238,7 @@ def test_the_ground_command_takes_the_specs_settings(
 
 
 def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
-    place: Workplace, right: list[Any], server: LoopbackServer, model: Switching
+    place: Workplace, right: Ran, server: LoopbackServer, model: Switching
 ) -> None:
     place.many(36)
     model.chosen = lambda n: X if n < 16 else Y
@@ -331,7 +331,7 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
 
 
 def test_after_a_stop_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(
-    place: Workplace, right: list[Any], server: LoopbackServer, model: Switching
+    place: Workplace, right: Ran, server: LoopbackServer, model: Switching
 ) -> None:
     place.many(20)
     place.settings["vlm.check_every"] = 6

@@ -138,8 +138,9 @@ def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
     refused = sum(r.status_sent != 200 for r in server.requests)
     stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
     assert (done.code, done.summary["done"]) == (0, 2), done
-    # that size and another square, twice each, and once without a seed, which may be the reason
-    assert refused <= 5
+    # that size and another square, twice each, and once without a seed, which may be the reason: or
+    # once each, where both are asked for at the same time
+    assert refused <= 6
     assert [700, 700] not in stored["limits"]["frames"]
 
 

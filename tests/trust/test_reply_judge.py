@@ -131,6 +131,16 @@ def test_right_replies_are_rarely_asked_for_again(asked: str, scene: Scene) -> N
     assert asked_again <= 0.015 * runs * (replies - first_ones)
 
 
+def test_replies_that_were_asked_for_again_in_vain_make_the_next_one_take_more() -> None:
+    judge = experienced(X)
+    found = next(scenes(2, 1, ANYTHING))
+    odd, right = judged(judge, Y, *found), judged(judge, X, *found)
+    assert judge.shows_other(odd)
+    for _ in range(20):
+        assert judge.compare(right, right) is None
+    assert not judge.shows_other(odd)
+
+
 @pytest.mark.parametrize("written", ["xyxy_500", "xyxy_px", Y])
 @pytest.mark.parametrize("scene", [ANYTHING, Scene(logo=True)], ids=["photos", "a logo"])
 def test_another_format_is_certain_within_140_replies(written: str, scene: Scene) -> None:
