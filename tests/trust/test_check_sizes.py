@@ -12,11 +12,20 @@ from PIL import Image
 
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.engine.options import OwnPictures
+from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.trust.kinds import MOST_KINDS, kind_of, one_of_each_kind, sizes_to_check
+from dataflow_grounding.trust.kinds import (
+    MOST_KINDS,
+    kind_of,
+    one_of_each_kind,
+    picture_of_each_kind,
+    sizes_to_check,
+)
 from tests.support.endpoint import calibrate
 from tests.support.workplace import Workplace, caption, command
 
@@ -75,6 +84,17 @@ def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
         "a miss, and three to confirm it"
     )
     assert f"in a picture of {largest[0]}x{largest[1]} px" in done.err
+
+
+@pytest.mark.parametrize(("name", "first"), [(X, LARGE), (PX, (1300, 700))])
+def test_of_a_kind_the_commonest_size_is_checked_or_the_largest_for_pixels(
+    place: Workplace, name: str, first: Size
+) -> None:
+    sizes = [LARGE, (1300, 700), SMALL]
+    paths = [str(place.folder / place.picture(f"{n}.jpg", size)) for n, size in enumerate(sizes)]
+    pictures = OwnPictures(sizes, ["image/jpeg"] * 3, [3, 2, 1], paths)
+    checked = picture_of_each_kind(pictures, ImageLimits(), find_box_format(name, ""))
+    assert [image.size for image in checked] == [first, SMALL]
 
 
 def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(

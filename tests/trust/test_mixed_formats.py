@@ -110,19 +110,34 @@ def anywhere(request: ReceivedRequest) -> dict[str, Any]:
     return {"objects": objects}
 
 
-def test_a_miss_that_fits_no_format_stays_in_the_figures(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    place.many(32)
+def anywhere_at(*missed: int) -> Callable[[ReceivedRequest], dict[str, Any]]:
+    """Answers that are right, but for the boxes of these probe pictures."""
     probes = 0
 
     def answers(request: ReceivedRequest) -> dict[str, Any]:
         nonlocal probes
         probes += asks_for_rectangles(request)
-        is_missed = probes == 3 and asks_for_rectangles(request)
+        is_missed = probes in missed and asks_for_rectangles(request)
         return anywhere(request) if is_missed else EchoAnswers(X)(request)
 
-    server.answers = answers
+    return answers
+
+
+def test_a_second_miss_that_fits_no_format_stops_the_run(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    place.many(32)
+    server.answers = anywhere_at(3, 8)  # the next three after a miss are of the same picture
+    done = place.run(**{"vlm.check_every": 4})
+    assert (done.code, place.annotations()) == (2, []), done
+    assert "probe pictures were answered in no known format, and others were not" in done.err
+
+
+def test_a_miss_that_fits_no_format_stays_in_the_figures(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    place.many(32)
+    server.answers = anywhere_at(3)
     done = place.run(**{"vlm.check_every": 4})
     assert done.code == 0, done
     checks = place.run_json()["box_checks"]

@@ -16,12 +16,14 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.images.image import PADDING
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.trust.own_probes import STANDING_OUT, drawn_into
+from dataflow_grounding.trust.own_probes import STANDING_OUT, copy_question, drawn_into
 from dataflow_grounding.trust.probes import COLORS, INSET, LAYOUTS
 from tests.support.stand_ins.resize_rules import reduced
 from tests.support.stand_ins.seeing_model import MODEL, SeeingModel
@@ -202,6 +204,15 @@ def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(
     assert {probe.size for probe in probes} == {(1600, 1200)}
     at_the_right = as_numbers(probes[-1])[:, 1530:]
     assert np.abs(at_the_right - np.array(PADDING)).max() < 24
+
+
+def test_a_copy_that_is_enlarged_goes_in_the_frame_of_its_picture(tmp_path: Path) -> None:
+    path = str(tmp_path / "small.png")
+    photograph((64, 48)).save(path)
+    limits = ImageLimits(frames=((64, 48), (128, 96)))
+    image = open_image(Record({"image_path": path}), "image_path", limits)
+    [copy] = copy_question(image, find_box_format(X, ""), str(tmp_path), 0).images
+    assert (copy.size, copy.sent_size) == ((128, 96), (64, 48))
 
 
 @pytest.mark.parametrize("size", [(96, 96), (96, 1024), (1024, 683)])
