@@ -357,6 +357,14 @@ def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
     assert not MemoryFileSystem().find("memory://evil")
 
 
+def test_results_in_any_store_are_read_from_a_copy() -> None:
+    address = "memory://any-store/run"
+    MemoryFileSystem().pipe_file(f"{address}/run.json", b"{}")
+    with bucket.copied(address, "run.json") as folder:
+        assert Path(folder, "run.json").read_text() == "{}"
+    MemoryFileSystem().rm("/any-store", recursive=True)
+
+
 @pytest.mark.slow
 def test_a_download_that_fails_leaves_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(self: object, there: str, here: str, **_: object) -> None:

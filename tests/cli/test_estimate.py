@@ -411,6 +411,8 @@ def test_prices_come_from_the_spec_then_from_the_table(workplace: Workplace) -> 
     scenes(workplace, 3)
     unknown = told(workplace)
     assert (unknown["cost_usd"], unknown["prices"]) == (None, None)
+    in_words = command(["estimate", "-e", str(workplace.spec())])
+    assert "No known price: set vlm.prices" in in_words.out, in_words
     listed = told(workplace, **{"vlm.openai.model_name": "openai/gpt-4o-2024-08-06"})
     assert listed["cost_usd"] > 0
     assert "developers.openai.com" in listed["prices"]

@@ -112,6 +112,11 @@ def test_dashes_leave_gaps_and_meet_in_the_corners() -> None:
     assert where(drawn, RED) == where(whole, RED)
 
 
+def test_dashes_are_alike_on_all_sides() -> None:
+    drawn = draw_marks(canvas(200, 200), [Mark((50, 50, 150, 150), color=RED, dashed=True)])
+    assert changed(drawn, drawn.transpose(Image.Transpose.TRANSPOSE)) is None
+
+
 def test_labels_that_want_the_same_place_stand_apart() -> None:
     marks = [Mark((60, 80, 120, 140), "the thing", color) for color in (RED, GREEN)]
     one, other = (label_area(marks, canvas(), color) for color in (RED, GREEN))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding import (
     BoxRefiner,
@@ -28,6 +29,7 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
+from tests.support.answering import Answering
 from tests.support.endpoint import serving_of
 from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from tests.support.workplace import Workplace
@@ -295,6 +297,14 @@ def test_regrounding_asks_afresh_even_for_a_single_phrase(
     assert server.count() == 2
     assert blue["instances"][0]["bbox"] == TINY
     assert (blue["verified"], blue["verification"]["iou"]) == (False, 0.0)
+
+
+def test_a_box_that_agrees_a_little_less_than_half_is_not_verified() -> None:
+    said = {"objects": [{"id": 1, "label": BLUE, "bbox_2d": [0, 0, 498, 10]}]}
+    expression = {"text": BLUE, "status": "grounded", "instances": [{"bbox": [0, 0, 1000, 10]}]}
+    row = {"image_path": Image.new("RGB", (1000, 10), "white"), "expressions": [expression]}
+    [blue] = BoxVerifier(Answering(json.dumps(said)))(row)["expressions"]
+    assert (blue["verified"], blue["verification"]["iou"]) == (False, 0.498)
 
 
 def test_what_comes_again_is_verified_until_its_box_is_another(

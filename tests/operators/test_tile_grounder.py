@@ -188,6 +188,23 @@ def test_what_only_tiles_show_in_parts_is_put_together(
     assert "doubtful" not in expression
 
 
+def test_what_all_tiles_cut_ends_where_the_whole_picture_shows_it(
+    server: LoopbackServer, path: Path
+) -> None:
+    thing = (60, 60, 420, 120)
+    draw(str(path), SIZE, {"red": [thing]})
+
+    def in_the_first_tile(request: ReceivedRequest) -> dict[str, Any]:
+        shown = SEEING(request)
+        is_first = shown["objects"] and shown["objects"][0]["bbox_2d"][0] > 0
+        return shown if is_first else NOTHING
+
+    server.answers = by_size(in_the_first_tile, red_at(100, 133, 700, 267))
+    [expression] = found(server, path)
+    [bbox] = boxes(expression)
+    assert is_near(bbox, thing), bbox
+
+
 def test_a_piece_of_a_thing_that_fills_its_tile_is_left_out(
     server: LoopbackServer, path: Path
 ) -> None:

@@ -136,6 +136,17 @@ def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -
     }
 
 
+@pytest.mark.parametrize(("image_id", "iscrowd", "is_stray"), [(1, 0, True), (9, 1, False)])
+def test_annotations_of_no_image_are_told_where_there_are_any(
+    place: ReferringPlace, image_id: int, iscrowd: int, is_stray: bool
+) -> None:
+    box = {"id": 1, "image_id": 9, "category_id": 4, "bbox": [10, 20, 30, 40]}
+    coco(place, [box, {**box, "id": 2, "image_id": image_id, "iscrowd": iscrowd}])
+    done = place.run()
+    assert done.code == 0, done
+    assert ("annotations of no image" in done.err) is is_stray, done
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -121,6 +121,17 @@ def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
     assert (cat["text"], cat["char_span"], cat["caption_span"]) == ("cat", [14, 17], [15, 18])
 
 
+@pytest.mark.parametrize("caption", ["So, a cat, a cat.", "Two dogs."])
+def test_new_words_that_a_later_caption_has_not_once_have_no_place_in_it(
+    tmp_path: Path, caption: str
+) -> None:
+    folder = write(tmp_path, phrase("a cat", "A", char_span=[0, 5]), caption="a cat.")
+    decided(folder, "a#0", {**judged("A"), "text": "cat", "char_span": [2, 5]})
+    write(folder, phrase("a cat", "A", char_span=[4, 9]), caption=caption)
+    [row] = applied(folder, 0, "--take-equal")
+    assert (row["text"], row["char_span"], row["caption_span"]) == ("cat", None, None)
+
+
 @pytest.mark.parametrize("caption", [None, 21])
 def test_a_phrase_of_a_record_without_a_caption_has_no_place_in_one(
     tmp_path: Path, caption: Any
@@ -366,6 +377,21 @@ def test_what_builds_on_a_refused_decision_is_refused_also_where_the_id_is_anoth
     assert [row["text"] for row in record["expressions"]] == ["a dog", "a cat", "a cat"]
 
 
+def test_downloaded_decisions_on_one_phrase_build_on_each_other(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    seen = {"id": "a#0", "version": version_of(phrases_of(folder)["a#0"])}
+    downloaded = write_rows(
+        folder / "decisions.jsonl",
+        line("own0", {**seen, "after": judged("A", False)}, action="reject"),
+        line("own1", {**seen, "after": {**judged("A"), "text": "dog"}}, action="phrase"),
+        line("own2", undoes="own1"),
+        line("own3", {**seen, "after": judged("A")}),
+    )
+    done = command(["apply", str(folder), str(downloaded)])
+    assert done.code == 0, done
+    assert what_stands(folder) == [("a dog", "A", True)]
+
+
 def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken(
     tmp_path: Path,
 ) -> None:
@@ -536,6 +562,8 @@ def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> No
     answer = decided(folder, "a#0", judged(None, None), "delete", comment="")
     assert answer["view"]["comment"] == ""
     assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
+    [record] = rows_of(folder / "annotations.reviewed.jsonl")
+    assert "review_comment" not in record
 
 
 @pytest.mark.parametrize(
