@@ -105,10 +105,12 @@ class DecidedInOtherFiles:
         alike[place] = outcome
         for index, box in enumerate(before["instances"]):
             after = outcome.box_after(index)
-            box_key = _box_key(picture_name, before["text"], box)
-            self._boxes.pop(box_key, None)  # what was decided earlier holds no more
+            # what was decided earlier holds no more
+            self._boxes.pop(_box_key(picture_name, before["text"], box), None)
             if after is not None and reviewer_verdict(after) is not None:
-                self._boxes[box_key] = _BoxVerdict(
+                # Under words that were put in their place, a box is judged as these.
+                judged_words = (outcome.after or before)["text"]
+                self._boxes[_box_key(picture_name, judged_words, box)] = _BoxVerdict(
                     judgement_of(after), outcome.who, next(self._verdict_numbers)
                 )
 

@@ -164,6 +164,14 @@ def test_a_box_keeps_its_verdict_where_other_boxes_come_or_go(folder: Path) -> N
     assert "verified" not in cat
 
 
+def test_a_verdict_counts_for_the_words_that_were_judged(folder: Path) -> None:
+    """Where a reviewer has put other words, nobody has judged the box under the old ones."""
+    write(folder, row())
+    decide(page(folder), text="kitty")
+    write(folder, row("a.png", A, C), row("a.png", A, C, text="kitty"))
+    assert verdicts(folder) == [[None, None], [True, None]]
+
+
 def test_what_was_drawn_is_taken_where_the_phrase_has_the_same_boxes(folder: Path) -> None:
     write(folder, row("a.png", A))
     boxes = [{"from": 0, "bbox": A, "verified": False}, {"from": None, "bbox": B, "verified": True}]
