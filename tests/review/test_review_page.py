@@ -522,7 +522,7 @@ def test_nothing_moves_on_a_narrow_screen_when_hints_errors_and_verdicts_come(
 ) -> None:
     server, other = serve(results, who="bob"), serve(results, who="ann")
     phone = {"viewport": {"width": 400, "height": 900}, "has_touch": True}
-    page = show(server.address + SINGLE, may_fail=True, **phone)
+    page = show(server.address + SINGLE, may_fail=True, hurried=False, **phone)
     assert page.locator(".stage").bounding_box()["y"] <= 230, "little is above the picture"
     before = page.evaluate(PLACES)
     for key in ("f", "n", "Escape", "Escape", "b"):  # each with a hint of its own
