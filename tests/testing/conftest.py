@@ -1,31 +1,23 @@
-"""A played endpoint that a module's tests ask one after the other."""
+"""The module's endpoint, which keeps no bodies unless it is told to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
-from dataflow_grounding.testing._endpoint import Endpoint
+from tests.support.endpoint import Serves
 
 Renewed = Callable[..., LoopbackServer]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[LoopbackServer]:
-    with LoopbackServer() as server:
-        yield server
-
-
 @pytest.fixture
-def endpoint(running: LoopbackServer) -> Renewed:
-    """Gives the running server these settings, and the counts of a new one."""
+def endpoint(serves: Serves) -> Renewed:
+    """Gives the module's server these settings, and the counts of a new one."""
 
-    def renewed(**settings: Any) -> LoopbackServer:
-        vars(running).update(vars(Endpoint(port=running.port, **settings)))
-        running.requests.clear()
-        return running
+    def renewed(answers: Any = None, **settings: Any) -> LoopbackServer:
+        return serves(answers, **{"keep_bodies": False, **settings})
 
     return renewed

@@ -329,10 +329,10 @@ def test_requests_in_small_pieces_and_two_at_once_are_read_right(endpoint: Renew
     assert {request.input["caption"] for request in server.requests} == {"a cup on a table"}
 
 
-def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread(running: LoopbackServer) -> None:
+def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread(one_server: LoopbackServer) -> None:
     before = threading.active_count()
     with pytest.raises(OSError, match="in use"):
-        LoopbackServer(port=running.port).start()
+        LoopbackServer(port=one_server.port).start()
     assert threading.active_count() == before
 
 
