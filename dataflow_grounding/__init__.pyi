@@ -23,13 +23,9 @@ from .errors import RequestRefused as RequestRefused
 from .errors import RunStopped as RunStopped
 from .errors import SpecError as SpecError
 from .errors import UnreadableReply as UnreadableReply
-from .formats.export_folder import ExportFolder as ExportFolder
-from .formats.format import Carries as Carries
 from .formats.format import Format as Format
-from .formats.format import Sample as Sample
 from .formats.seed_records import seed_file as seed_file
 from .grounded import Grounded as Grounded
-from .grounded import aground as aground
 from .grounded import ground as ground
 from .images.image import Image as Image
 from .images.image import open_image as open_image
@@ -40,7 +36,6 @@ from .operators import BoxChecker as BoxChecker
 from .operators import BoxOperator as BoxOperator
 from .operators import BoxRefiner as BoxRefiner
 from .operators import BoxVerifier as BoxVerifier
-from .operators import CaptionForRegions as CaptionForRegions
 from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
 from .operators import DoubleChecker as DoubleChecker
@@ -57,7 +52,6 @@ from .operators import RegionMarker as RegionMarker
 from .operators import RegionOperator as RegionOperator
 from .operators import TileGrounder as TileGrounder
 from .operators import draw_boxes as draw_boxes
-from .operators import facts_of as facts_of
 from .operators import operator as operator
 from .operators import safe_path as safe_path
 from .operators import with_answers as with_answers
@@ -67,14 +61,10 @@ from .replies import read_boxes as read_boxes
 from .replies import read_object as read_object
 from .review import publish as publish
 from .serving import GeminiServing as GeminiServing
-from .serving import LocalServing as LocalServing
-from .serving import OpenAISdkServing as OpenAISdkServing
 from .serving import OpenAIServing as OpenAIServing
 from .serving import RecordedServing as RecordedServing
 from .serving import Reply as Reply
 from .serving import Serving as Serving
-from .serving import SeveralEndpoints as SeveralEndpoints
-from .serving import Usage as Usage
 from .tasks import Found as Found
 from .tasks import Request as Request
 from .trust.standalone import calibrate as calibrate

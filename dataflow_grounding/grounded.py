@@ -254,7 +254,8 @@ async def aground(
 
     Example:
         >>> import asyncio
-        >>> from dataflow_grounding import EmbeddedServing, aground
+        >>> from dataflow_grounding import EmbeddedServing
+        >>> from dataflow_grounding.grounded import aground
         >>> async def both():
         ...     serving, picture = EmbeddedServing(), "example_data/images/shapes.jpg"
         ...     wanted = ("the red circle", "a dog")

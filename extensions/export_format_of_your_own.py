@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding import Carries, ExportFolder, Format, InputError, Sample
+from dataflow_grounding import Format, InputError
+from dataflow_grounding.formats import Carries, ExportFolder, Sample
 
 COLUMNS = ["image", "width", "height", "phrase", "x1", "y1", "x2", "y2"]
 

@@ -41,7 +41,6 @@ WAITING = [
         "serving/test_who_gets_the_key",
         "docs/test_scale_page",
         "engine/test_several_endpoints",
-        "bench/test_bench",
         "serving/test_service_tier",
         "engine/test_progress",
         "formats/test_bombs",

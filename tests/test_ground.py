@@ -22,12 +22,11 @@ from dataflow_grounding import (
     GroundingError,
     OpenAIServing,
     Serving,
-    aground,
     errors,
     ground,
     grounded,
 )
-from dataflow_grounding.grounded import Grounded
+from dataflow_grounding.grounded import Grounded, aground
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import LoopbackServer, faults
@@ -219,7 +218,8 @@ def test_an_error_of_ones_own_keeps_its_module() -> None:
 
 FORKED = """
 import asyncio, os
-from dataflow_grounding import EmbeddedServing, aground
+from dataflow_grounding import EmbeddedServing
+from dataflow_grounding.grounded import aground
 
 def asked():
     found = asyncio.run(aground(picture, "a cup", serving=EmbeddedServing()))

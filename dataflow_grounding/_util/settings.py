@@ -8,7 +8,6 @@ speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
 # Arguments that are called otherwise than the last part of their key, by its last two parts.
 _ARGUMENTS = {
     "openai.base_url": "api_url",
-    "azure.endpoint": "azure_endpoint",
     "data.kitti_label_dir": "kitti",
     "data.coco_json": "coco",
     "data.yolo_label_dir": "yolo",

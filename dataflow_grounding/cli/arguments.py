@@ -2,9 +2,7 @@
 
 import math
 import os
-import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -12,7 +10,6 @@ import click
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.terminal import only_answers, say, say_json
-from dataflow_grounding.engine.summary import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MOST_RECORDS = 10**12  # that a pilot may have
@@ -166,36 +163,6 @@ class Folder(click.Path):
 
     def convert(self, value: Any, *where: Any) -> Any:
         return value if is_remote(value) else super().convert(value, *where)
-
-
-@dataclass(frozen=True)
-class FailedLimit:
-    """How many records may fail: a number or, where that is None, a share of all from 0 to 1."""
-
-    number: int | None = None
-    share: float = 0.0
-
-    def allows(self, summary: Summary) -> bool:
-        if self.number is not None:
-            return summary.failed <= self.number
-        return summary.failed <= self.share * summary.records
-
-
-class FailedRecords(click.ParamType):  # type: ignore[type-arg]
-    """The type of an option's value, `20` or `2.5%`."""
-
-    name = "limit"
-
-    def convert(self, value: Any, *where: Any) -> FailedLimit:
-        """Read a limit. Raises BadParameter for any other text, with `where`, as click names it."""
-        if isinstance(value, FailedLimit):
-            return value
-        if re.fullmatch("[0-9]{1,12}", value):
-            return FailedLimit(number=int(value))
-        percent = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", value)
-        if percent is None or float(percent[1]) > 100:
-            self.fail(f"{value!r} is neither a number of records nor a share, as in 2%.", *where)
-        return FailedLimit(share=float(percent[1]) / 100)
 
 
 class Range(click.FloatRange):

@@ -1,13 +1,11 @@
-"""The commands `import`, `convert` and `export`: from another format, to another one."""
+"""The commands `import` and `export`: from another format, to another one."""
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
-from itertools import chain, islice
 from typing import Any
 
 import click
@@ -19,7 +17,6 @@ from dataflow_grounding.cli.arguments import (
     Range,
     answer,
     any_path,
-    combined,
     completed_from,
     image_root_option,
     json_option,
@@ -48,7 +45,6 @@ from dataflow_grounding.formats import (
     write,
 )
 from dataflow_grounding.formats.class_tables import UNLISTED
-from dataflow_grounding.formats.export_folder import is_data_file
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import Doubts, with_sizes
 from dataflow_grounding.formats.samples import Exported
@@ -65,62 +61,6 @@ class _ClassScore(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, *where: Any) -> tuple[str, float]:
         name, _, score = str(value).rpartition("=")
         return name.strip(), self._score.convert(score, *where)
-
-
-_writing_options = combined(
-    click.option(
-        "-o",
-        "out",
-        required=True,
-        metavar="PATH",
-        type=any_path,
-        help="A folder, or only the data file if PATH has its ending.",
-    ),
-    click.option(
-        "--images",
-        type=click.Choice(["copy", "link", "reference"]),
-        help=(
-            "Copy the pictures, upright (into a folder: the default), link to them, or leave them"
-            " where they are."
-        ),
-    ),
-    image_root_option,
-    click.option("--strict", is_flag=True, help="Stop if anything would be lost or left out."),
-    click.option(
-        "--min-score",
-        type=_ClassScore(),
-        multiple=True,
-        metavar="[CLASS=]SCORE",
-        help="Only boxes with at least this score; CLASS=SCORE is for one class.",
-    ),
-    click.option("--verified-only", is_flag=True, help="Only boxes that a check confirmed."),
-    click.option(
-        "--partly-verified",
-        is_flag=True,
-        help=(
-            "For detectors: also pictures in which a box may be missing, such as those with an"
-            " undecided class."
-        ),
-    ),
-    click.option("--keep-rejected", is_flag=True, help="Also boxes that a reviewer rejected."),
-    click.option(
-        "--target",
-        metavar="MODEL",
-        help="The model family to train, for formats that write numbers as text.",
-    ),
-    click.option(
-        "--classes",
-        metavar="HOW",
-        help="The categories: class (default), phrase, head, one, or a YAML file with a mapping.",
-    ),
-    click.option(
-        "--flat",
-        is_flag=True,
-        default=None,
-        help="YOLO, VOC, KITTI, DOTA: all pictures in one folder, with their folders as prefixes.",
-    ),
-    json_option,
-)
 
 
 def _parse_options(
@@ -141,16 +81,8 @@ def _parse_options(
     return options
 
 
-# Options of `_writing_options` that say what is wanted of the records.
+# Options of `export` that say what is wanted of the records.
 _OF_SELECTION = frozenset(field.name for field in fields(Selection))
-_set_option = click.option(
-    "--set",
-    "options",
-    multiple=True,
-    callback=_parse_options,
-    metavar="NAME=VALUE",
-    help="An option of the source format.",
-)
 _ANNOTATIONS_FILE = "annotations.jsonl"
 _RUN_FILE = "run.json"
 _UNPACKED = ".unpacked"  # pictures of the data, until all records are read
@@ -181,7 +113,14 @@ _ROOT_TO_NAME = "name the right folder as --image-root"
     type=any_path,
     help="Where the pictures are, if not next to PATH.",
 )
-@_set_option
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    callback=_parse_options,
+    metavar="NAME=VALUE",
+    help="An option of the source format.",
+)
 @click.option(
     "--strict",
     is_flag=True,
@@ -348,78 +287,6 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
     return {**record, "expressions": expressions} if expressions else dict(record)
 
 
-@click.command("convert")
-@click.argument("path", type=click.Path(exists=True))
-@click.option(
-    "--from",
-    "source_name",
-    required=True,
-    metavar="F",
-    shell_complete=completed_from(FORMATS),
-    help="The source format.",
-)
-@click.option(
-    "--to",
-    "format",
-    required=True,
-    metavar="G",
-    shell_complete=completed_from(WRITTEN),
-    help="The target format.",
-)
-@_set_option
-@_writing_options
-def convert(
-    path: str,
-    source_name: str,
-    format: str,
-    image_root: str | None,
-    options: dict[str, Any],
-    out: str,
-    as_json: bool,
-    **settings: Any,
-) -> int:
-    """Convert PATH, a file or folder, from one format to another."""
-    source = _source_format(source_name, options, settings["strict"])
-    folders = [image_root or folder_of(path)]
-    are_pictures_in_data = source.packs
-    has_no_files_to_link = are_pictures_in_data and image_root is None
-    if has_no_files_to_link and settings["images"] == "link":
-        raise InputError(
-            f"the pictures are in {path} itself: leave --images link out, or name their"
-            " --image-root"
-        )
-    with tempfile.TemporaryDirectory() as unpacked:
-        copies_pictures = settings["images"] in (None, "copy") and not _is_one_file(out, format)
-        if are_pictures_in_data and copies_pictures:
-            source.pictures = unpacked  # `read` puts them there
-            folders.append(unpacked)
-        records = read(path, source, image_root=image_root)
-        # Reading the first record sets the classes and the preamble of `source`.
-        first = list(islice(records, 1))
-        _refuse_if_empty(path, source, len(first))
-        settings |= _options_from_source(source, source_name, format)
-        exported = _exported(chain(first, records), format, out, tuple(folders), settings)
-        return _tell_exported(exported, format, as_json, source)
-
-
-def _is_one_file(out: str, format: str) -> bool:
-    """Whether the export is the data file alone: `out` ends like the format's files."""
-    is_users_format = format not in FORMATS  # it may have any ending
-    example = out if is_users_format else FORMATS[format]["file"]
-    return is_data_file(out, example)
-
-
-def _options_from_source(source: Format, source_name: str, format: str) -> dict[str, Any]:
-    """What the source says of all records, for a target `format` that takes it."""
-    options: dict[str, Any] = {}
-    if has_option(format, "class_list"):
-        options["class_list"] = source.class_names
-    # Only a format itself understands what its data says of all pictures, as COCO's `info`.
-    if has_option(format, "preamble") and format == source_name:
-        options["preamble"] = source.preamble
-    return options
-
-
 @click.command("export")
 @click.argument("results", metavar="RESULTS", type=any_path)
 @click.option(
@@ -430,7 +297,58 @@ def _options_from_source(source: Format, source_name: str, format: str) -> dict[
     shell_complete=completed_from(WRITTEN),
     help=f"{', '.join(WRITTEN)}, or your module:Class.",
 )
-@_writing_options
+@click.option(
+    "-o",
+    "out",
+    required=True,
+    metavar="PATH",
+    type=any_path,
+    help="A folder, or only the data file if PATH has its ending.",
+)
+@click.option(
+    "--images",
+    type=click.Choice(["copy", "link", "reference"]),
+    help=(
+        "Copy the pictures, upright (into a folder: the default), link to them, or leave them"
+        " where they are."
+    ),
+)
+@image_root_option
+@click.option("--strict", is_flag=True, help="Stop if anything would be lost or left out.")
+@click.option(
+    "--min-score",
+    type=_ClassScore(),
+    multiple=True,
+    metavar="[CLASS=]SCORE",
+    help="Only boxes with at least this score; CLASS=SCORE is for one class.",
+)
+@click.option("--verified-only", is_flag=True, help="Only boxes that a check confirmed.")
+@click.option(
+    "--partly-verified",
+    is_flag=True,
+    help=(
+        "For detectors: also pictures in which a box may be missing, such as those with an"
+        " undecided class."
+    ),
+)
+@click.option("--keep-rejected", is_flag=True, help="Also boxes that a reviewer rejected.")
+@click.option(
+    "--target",
+    metavar="MODEL",
+    help="The model family to train, for formats that write numbers as text.",
+)
+@click.option(
+    "--classes",
+    metavar="HOW",
+    help="The categories: class (default), phrase, head, one, or a YAML file with a mapping.",
+)
+@click.option(
+    "--flat",
+    is_flag=True,
+    default=None,
+    help="YOLO, VOC, KITTI, DOTA: all pictures in one folder, with their folders as prefixes.",
+)
+@json_option
 def export(
     results: str, format: str, image_root: str | None, out: str, as_json: bool, **settings: Any
 ) -> int:
@@ -457,7 +375,11 @@ def export(
     have_unlisted_classes = any(UNLISTED in remark for remark in exported.remarks)
     if list_file and have_unlisted_classes:
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
-    return _tell_exported(exported, format, as_json, source=None)
+    if as_json:
+        say_json(_facts_of_export(exported, format))
+    else:
+        _say_exported(exported, format)
+    return int(exported.left_out > 0)
 
 
 def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
@@ -497,7 +419,7 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    """Write an export; the `settings` of `_writing_options` are a selection and format options."""
+    """Write an export; the `settings` of `export` are a selection and format options."""
     select = _selection(settings)
     options = {}
     for name, value in settings.items():
@@ -522,43 +444,24 @@ def _selection(settings: Mapping[str, Any]) -> Selection:
     )
 
 
-def _tell_exported(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    """Return the exit code. `source` is None for results of a run."""
-    if as_json:
-        say_json(_facts_of_export(exported, format, source))
-    else:
-        _say_exported(exported, format, source)
-    has_bad_entries = source is not None and source.bad.count > 0
-    return int(exported.left_out > 0 or has_bad_entries)
-
-
-def _facts_of_export(exported: Exported, format: str, source: Format | None) -> dict[str, Any]:
+def _facts_of_export(exported: Exported, format: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
     facts["lost"] = dict(exported.lost)
-    remarks = exported.remarks
-    if source is not None:
-        facts["not_read"] = _positive(source.passed_over)
-        facts["bad"] = _bad_facts(source.bad)
-        remarks = [*source.remarks, *remarks]
     if exported.parts:
         facts["parts"] = exported.parts
     facts["left_out"] = exported.left_out
     facts["reasons"] = exported.reasons
-    facts["remarks"] = remarks
+    facts["remarks"] = exported.remarks
     return facts
 
 
-def _say_exported(exported: Exported, format: str, source: Format | None) -> None:
+def _say_exported(exported: Exported, format: str) -> None:
     for name, written in exported.parts.items():
         say(f"{os.path.join(exported.path, name)}: {_counts(written)}", err=False)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
     if exported.lost:
         say(f"{format} has no place for: {exported.losses()}")
-    lines = exported.remarks
-    if source is not None:
-        lines_on_source = _passed_over_lines(_positive(source.passed_over))
-        lines = [*lines_on_source, *skipped_lines(source.bad), *source.remarks, *lines]
-    for line in lines:
+    for line in exported.remarks:
         say(line)
     if exported.left_out:
         records = counted(exported.left_out, "record")

@@ -10,8 +10,6 @@ import click
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
 from dataflow_grounding._util.terminal import progress, say, say_json
 from dataflow_grounding.cli.arguments import (
-    FailedLimit,
-    FailedRecords,
     Range,
     answer,
     json_option,
@@ -20,7 +18,6 @@ from dataflow_grounding.cli.arguments import (
     spec_option,
 )
 from dataflow_grounding.data.records import STATUSES
-from dataflow_grounding.data.results_folder import run_in
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -29,7 +26,6 @@ from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.missing_pictures import advice_on_folder, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
-from dataflow_grounding.spec import Spec
 
 _STRONGER = {
     "gemini": "use a stronger model, or raise media_resolution or max_output_tokens",
@@ -39,8 +35,6 @@ _STRONGER = {
     "auto": "name a vision-language model, in vlm or in DF_BASE_URL and DF_MODEL",
 }
 """By `vlm.backend`, what may make results better."""
-_MOST_IN_PILOT = 256  # requests in flight up to which a pilot measures what the endpoint sustains
-_MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
 
 
 @click.command("generate")
@@ -69,11 +63,6 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
     metavar="N",
     help="Processes on Ray; by default one per CPU.",
 )
-@click.option(
-    "--set-from",
-    type=click.Choice(["pilot"]),
-    help="Set max_workers from the pilot; with --pilot, measure it.",
-)
 @click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
 @click.option(
     "--budget-usd",
@@ -85,12 +74,6 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
     "--retry-failed",
     is_flag=True,
     help="Also retry permanent failures: refusals, unreadable replies.",
-)
-@click.option(
-    "--max-failed",
-    type=FailedRecords(),
-    metavar="N|P%",
-    help="Exit with 0 if at most N records, or P% of them, failed.",
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", "-q", is_flag=True, help="Don't show progress.")
@@ -105,17 +88,14 @@ def generate(
 ) -> int:
     """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
-    Exit codes: 0 all records done, 1 some failed (more than --max-failed), 2 spec or input wrong, 3
-    stopped by the budget, for want of credit, or by an outage longer than workflow.max_wait, 4 no
-    record succeeded or the endpoint refused, 130 interrupted. After any stop, the same command
-    resumes.
+    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget,
+    for want of credit, or by an outage longer than workflow.max_wait, 4 no record succeeded or the
+    endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
     spec = load_spec(spec_paths, overrides)
     engine = _engine(options)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
-    if options["set_from"]:
-        _set_workers(spec, in_pilot=pilot is not None)
     run = ready_to_run(
         spec,
         pilot=pilot,
@@ -135,7 +115,7 @@ def generate(
         say_json(summary.to_json())
     else:
         _say_what_was_done(run, summary, in_pilot=pilot is not None)
-    return _exit_code(summary, options["max_failed"])
+    return summary.exit_code
 
 
 def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
@@ -144,13 +124,6 @@ def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
         say(f"{run.spec.autolabel_type} asks {run.who}.")
     for remark in run.remarks:
         say(f"Note: {remark}.")
-
-
-def _exit_code(summary: Summary, limit: FailedLimit | None) -> int:
-    """`limit`, that of --max-failed, excuses no run without any record done."""
-    if limit is not None and summary.done and limit.allows(summary):
-        return 0
-    return summary.exit_code
 
 
 def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
@@ -219,9 +192,8 @@ def _advice_after_pilot(run: SpecRun) -> str:
     )
     if not run.serving.free:
         lines.append(
-            "estimate now uses what was measured. How many requests at once the endpoint takes is"
-            " measured by --pilot N --set-from pilot, with a larger N; --set-from pilot alone then"
-            " uses that many."
+            "estimate now uses what was measured. To send faster, raise workflow.max_workers: a run"
+            " finds out how many requests at once the endpoint takes, up to that."
         )
     return "\n".join(lines)
 
@@ -258,31 +230,3 @@ def _advice_on_failures(summary: Summary) -> str:
         only = "only " if may_some_pass else ""
         line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
     return line
-
-
-def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    """For --set-from pilot: a pilot gets many, a later run as many as the endpoint sustained."""
-    workflow = spec.block.workflow
-    stated = workflow.max_workers
-    if in_pilot:
-        workflow.max_workers = max(stated, _MOST_IN_PILOT)
-        return
-    sustained = _sustained_in_pilot(spec.results_dir)
-    workflow.max_workers = max(stated, sustained)
-    remark = ""
-    if sustained <= stated:
-        remark = (
-            f" (the last run sustained {sustained} at once; only --pilot N --set-from pilot, with"
-            " new records, tries more)"
-        )
-    say(f"workflow.max_workers: {workflow.max_workers}{remark}")
-
-
-def _sustained_in_pilot(results_dir: str) -> int:
-    """How many requests at once the endpoint sustained, as the pilot noted it in `run.json`."""
-    sustained = run_in(results_dir).get("sustained_concurrency")
-    if not isinstance(sustained, int) or not 0 < sustained <= _MOST_WORKERS:
-        raise SpecError(
-            f"no pilot in {results_dir}: first run generate with --pilot N --set-from pilot"
-        )
-    return sustained

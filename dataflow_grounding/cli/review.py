@@ -25,21 +25,12 @@ from dataflow_grounding.review.session import Session
 )
 @click.option("--no-open", is_flag=True, help="Open no browser.")
 @click.option(
-    "--reviewer", metavar="NAME", help="The name to store with decisions; by default the user's."
-)
-@click.option(
     "--sample",
     type=click.IntRange(1),
     metavar="N",
     help="Only N boxes and phrases, drawn at random.",
 )
 @click.option("--seed", type=int, help="With --sample: the seed for drawing.")
-@click.option(
-    "--gold",
-    metavar="FILE",
-    type=any_path,
-    help="With --sample: mix in some with known right boxes, from these records.",
-)
 @click.option(
     "--queue",
     type=click.Choice(["doubt", "random", "file"]),
@@ -51,10 +42,8 @@ def review_command(
     results: str,
     port: int,
     no_open: bool,
-    reviewer: str | None,
     sample: int | None,
     seed: int | None,
-    gold: str | None,
     queue: str,
     image_root: str | None,
 ) -> None:
@@ -64,13 +53,11 @@ def review_command(
     Each decision is saved to reviews.jsonl before the next is taken. The first line printed is the
     page's address.
     """
-    for option, value in (("gold", gold), ("seed", seed)):
-        if value is not None and sample is None:
-            raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
-    who = reviewer or _user()
+    if seed is not None and sample is None:
+        raise click.UsageError("--seed is for a sample: give --sample N, too")
     size_and_seed = None if sample is None else (sample, seed or 0)
     reviewable = Reviewable(results, image_root)
-    session = Session(reviewable, who, sample=size_and_seed, order=queue, gold=gold)
+    session = Session(reviewable, _user(), sample=size_and_seed, order=queue)
     # A reviewer judges one box of a thing. Its item has the thing's other boxes in `also`.
     other_count = sum(len(item.also) for item in reviewable.items)
     if other_count:
@@ -164,24 +151,17 @@ def _share(text: str) -> float:
     metavar="SHARE",
     help="Accept at most this share of wrong boxes, such as 3%.",
 )
-@click.option(
-    "--gold",
-    metavar="FILE",
-    type=any_path,
-    help="Records with right boxes, to say how often reviewers were wrong on them.",
-)
 @json_option
 def certify_command(
     results: str,
     max_error: float | None,
-    gold: str | None,
     as_json: bool,
 ) -> int:
     """Say how much of RESULTS is wrong, from the sample that `review --sample` drew.
 
     Exit codes: 0 done, 1 --max-error may be exceeded.
     """
-    certificate = certify(results, gold, max_error)
+    certificate = certify(results, max_error)
     answer(as_json, certificate, certificate_lines(certificate, results))
     target = certificate["target"]  # None without --max-error
     return 1 if target and not target["accepted"] else 0

@@ -13,8 +13,6 @@ from dataflow_grounding.serve.server import Server
 
 TOKEN = "What clients have to send; better in DF_SERVE_TOKEN."
 HOSTS = "Fetch pictures from there, wherever it is; may be given several times."
-QUEUE = "Requests that may wait; more are answered 429."
-TIMEOUT = "Seconds that a request may take to come in, then to be answered."
 FOLDER = click.Path(exists=True, file_okay=False)
 option = partial(click.option, show_default=True)
 
@@ -29,9 +27,6 @@ option = partial(click.option, show_default=True)
 )
 @click.option("--root", type=FOLDER, help="Pictures below it may be named by their path.")
 @click.option("--allow-host", "allow_hosts", multiple=True, metavar="HOST", help=HOSTS)
-@option("--queue", default=256, type=click.IntRange(0), metavar="N", help=QUEUE)
-@option("--timeout", default=90.0, type=click.FloatRange(0.1), metavar="S", help=TIMEOUT)
-@option("--max-mb", default=64, type=click.IntRange(1), metavar="N", help="MiB of a request.")
 @overrides_argument
 def command(
     spec_paths: tuple[str, ...],

@@ -10,16 +10,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import lazy_loader
+
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.bad_entries import BadEntries
 
 if TYPE_CHECKING:
+    from dataflow_grounding.formats.export_folder import ExportFolder as ExportFolder
     from dataflow_grounding.formats.export_pictures import Images
+    from dataflow_grounding.formats.format import Carries as Carries
     from dataflow_grounding.formats.format import Format
+    from dataflow_grounding.formats.format import Sample as Sample
     from dataflow_grounding.formats.samples import Exported
     from dataflow_grounding.formats.selection import Selection
+
+# What a format of the user's own is written with; it is imported when it is used.
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, submod_attrs={"export_folder": ["ExportFolder"], "format": ["Carries", "Sample"]}
+)
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""

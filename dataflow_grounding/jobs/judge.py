@@ -8,7 +8,7 @@ from dataflow_grounding._util.secrets import names_secret
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock
-from dataflow_grounding.spec.schema import AzureBlock, JudgeBlock, JudgedVlmBlock
+from dataflow_grounding.spec.schema import JudgeBlock, JudgedVlmBlock
 
 _OWN_NAMES = {
     "openai": {"base_url": "base_url", "model_name": "model_name", "api_key": "api_key"},
@@ -70,7 +70,7 @@ def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, 
     """Return what leaves out a block's access to the address of `vlm`."""
     if backend == "openai":
         extra_body = _without_secrets(backend_block.extra_body)
-        no_access = {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
+        no_access: dict[str, Any] = {"endpoints": [], "extra_headers": {}}
         return {**no_access, "extra_body": extra_body}
     return {"extra": _without_secrets(backend_block.extra)}
 

@@ -14,7 +14,6 @@ from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
-from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.registry import PIPELINES
@@ -75,7 +74,6 @@ def _facts(
         "serving": _facts_of_serving(run.serving, summary),
         "operators": facts_by_label,
         **_facts_of_shard(run, summary),
-        "sustained_concurrency": _sustained_concurrency(run.serving),
         "summary": what_was_done,
         "prices": run.prices_from,
         "steps": costs_of_steps,
@@ -121,12 +119,6 @@ def _facts_of_serving(serving: Serving, summary: Summary | None) -> dict[str, An
         # On Ray another process asked, so this one's serving doesn't know what the endpoint takes.
         facts.setdefault("takes", summary.handover.takes)
     return facts
-
-
-def _sustained_concurrency(serving: Serving) -> int:
-    """Return how many requests the endpoints bore at once in the end, all together."""
-    shares = [share_of(endpoint) for endpoint, _ in serving.endpoints()]
-    return sum(share.level for share in shares)
 
 
 def _facts_of(part: Operator | Serving) -> dict[str, Any]:

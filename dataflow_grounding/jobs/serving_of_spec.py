@@ -9,7 +9,6 @@ from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
 from dataflow_grounding.embedded import EmbeddedServing
-from dataflow_grounding.serving.openai_sdk import provider_named
 from dataflow_grounding.serving.serving import Serving, check_serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import (
@@ -17,7 +16,7 @@ from dataflow_grounding.spec.environment import (
     note_on_unused_keys,
     with_environment,
 )
-from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, OpenAIBlock
+from dataflow_grounding.spec.schema import BACKENDS, GeminiBlock, OpenAIBlock
 from dataflow_grounding.spec.user_code import in_one_line, named
 
 WITH_TIERS = ("openai", "gemini")
@@ -135,38 +134,21 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     block = vlm.openai
-    azure = block.azure
     # Both classes of servings take these settings.
-    settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
+    settings = block.model_dump(exclude={"client", "base_url", "endpoints"})
     settings["api_url"] = block.base_url
     settings["max_workers"] = workflow.max_workers
     settings["box_format"] = vlm.box_format
     settings["service_tier"] = vlm.service_tier or ""
-    # the environment variable with the key, where the spec states none
-    settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
-        return _openai_sdk(azure, settings, folders)
-    if azure != AzureBlock():
-        raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
+        return servings.OpenAISdkServing(**settings)
     return servings.OpenAIServing(**settings)
-
-
-def _openai_sdk(azure: AzureBlock, settings: dict[str, Any], folders: Sequence[str]) -> Serving:
-    token_provider = None  # the user's function that returns a token in place of a key
-    if azure.token_provider:
-        token_provider = provider_named(azure.token_provider, [*folders, "."])
-    return servings.OpenAISdkServing(
-        token_provider=token_provider,
-        azure_endpoint=azure.endpoint,
-        api_version=azure.api_version,
-        **settings,
-    )
 
 
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     block = vlm.openai
-    if block.base_url or block.azure != AzureBlock():
-        raise SpecError("vlm.openai.endpoints excludes base_url and azure: leave one of them out")
+    if block.base_url:
+        raise SpecError("vlm.openai.endpoints excludes base_url: leave one of them out")
     parts = []
     for endpoint in block.endpoints:
         # Each endpoint's serving is made as if the spec named this one alone.

@@ -14,7 +14,8 @@ class CaptionForRegions(CaptionGenerator):
         serving: The model that is asked.
 
     Example:
-        >>> from dataflow_grounding import CaptionForRegions, EmbeddedServing
+        >>> from dataflow_grounding import EmbeddedServing
+        >>> from dataflow_grounding.operators import CaptionForRegions
         >>> record = {"image_path": "square.png", "regions": []}
         >>> CaptionForRegions(EmbeddedServing())(record)["caption"] is None
         True

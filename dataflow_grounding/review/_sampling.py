@@ -1,30 +1,21 @@
 """What reviewers said of a sample's boxes and phrases, and shares with bounds from that.
 
-An item, a box or a phrase without one, is settled once a reviewer has judged it. Gold is a file of
-records whose boxes are known to be right: some of its items are mixed into a sample, and tell how
-often reviewers are wrong.
+An item, a box or a phrase without one, is settled once a reviewer has judged it.
 """
 
-import os
-import random
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, islice
-from operator import attrgetter, itemgetter
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.geometry import COCO_SIZES, Bbox, area, box_of, coco_size, iou
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import Expression, expressions_of
-from dataflow_grounding.review.queues import Item, Reviewable, records_with_keys
-
-GOLD_IOU = 0.5  # from which a box is the gold's
-LEAST_MIXED_IN = 10  # items of gold in a sample, or all if the gold has fewer
+from dataflow_grounding.review.queues import Item, Reviewable
 
 
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
@@ -65,74 +56,6 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     if is_redrawn:  # the verdict is on the new box: this one was wrong
         return False
     return verdict
-
-
-def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
-    """Return for each item whose record and text are in a file of right boxes if it is right."""
-    if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
-        raise InputError(
-            f"{gold} is what is reviewed, or comes of it: gold has to be somebody else's"
-        )
-    gold_boxes = _gold_boxes(gold)
-    answers: dict[Item, bool] = {}
-    for index, items_of_record in _by_record(reviewable.items):
-        key = reviewable.keys[index]
-        items_in_gold = [item for item in items_of_record if (key, item.text) in gold_boxes]
-        if not items_in_gold:
-            continue
-        expressions = expressions_of(reviewable.record(index))
-        for item in items_in_gold:
-            right_boxes = gold_boxes[key, item.text]
-            if item.box is None:
-                answers[item] = not right_boxes
-            else:
-                box = box_of(expressions[item.id]["instances"][item.box]["bbox"])
-                answers[item] = _is_any_like(box, right_boxes)
-    if not answers:
-        raise InputError(
-            f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and"
-            " text"
-        )
-    return answers
-
-
-def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
-    """Return whether any right box, sorted by left edges, has an IoU of GOLD_IOU or more."""
-    left, _, right, _ = box
-    # A box with such an IoU is at most 1 / GOLD_IOU times as wide as this one, so its left edge is
-    # at most `reach` away. The 1 px is for rounding. There may be thousands of boxes.
-    reach = abs(right - left) * (1 - GOLD_IOU) / GOLD_IOU + 1
-    first = bisect_left(right_boxes, left - reach, key=itemgetter(0))
-    for other in islice(right_boxes, first, None):
-        if other[0] > left + reach:
-            return False
-        if iou(box, other) >= GOLD_IOU:
-            return True
-    return False
-
-
-def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
-    """Return the right boxes, sorted, by record key and text; no boxes where there is no thing."""
-    boxes = defaultdict[tuple[str, str], set[Bbox]](set)
-    for key, record in records_with_keys(gold):
-        for row in expressions_of(record).values():
-            says_something = row["instances"] or row.get("status") == "none"
-            if not says_something:  # on this phrase gold has no answer
-                continue
-            boxes_of_phrase = boxes[key, row["text"]]
-            for instance in row["instances"]:
-                if instance.get("verified") is not False:
-                    boxes_of_phrase.add(box_of(instance["bbox"]))
-    return {phrase: sorted(right_boxes) for phrase, right_boxes in boxes.items()}
-
-
-def draw_gold_items(answered: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw items that gold has answers for, to be mixed into a sample: one for ten of its items."""
-    # The same sample gets the same items, so that a certificate finds which were shown. The order
-    # in a set may be another in the next process.
-    unseen = sorted(set(answered) - set(sample), key=str)
-    wanted_count = max(LEAST_MIXED_IN, len(sample) // 10)
-    return random.Random(0).sample(unseen, min(len(unseen), wanted_count))
 
 
 def groups_of(

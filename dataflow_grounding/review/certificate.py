@@ -3,21 +3,17 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import joined
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.results_folder import run_of
-from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.review._sampling import (
-    draw_gold_items,
-    gold_answers,
     groups_of,
     sample_figures,
     settled_of,
-    share_with_bounds,
 )
 from dataflow_grounding.review.queues import Item, Reviewable
 
@@ -30,15 +26,12 @@ _NOBODY = "None"  # among the names of reviewers: for items that are not settled
 class StatedSample(NamedTuple):
     """A sample that reviews.jsonl states of the file as it is."""
 
-    # {"size": 200, "seed": 1, "when": …, "who": …, "gold": […]}: `gold` are the digests of the
-    # files of gold of which items were mixed in.
+    # {"size": 200, "seed": 1, "when": …, "who": …}
     about: dict[str, Any]
     items: list[Item]
 
 
-def certify(
-    results: str, gold: str | None = None, max_error: float | None = None
-) -> dict[str, Any]:
+def certify(results: str, max_error: float | None = None) -> dict[str, Any]:
     """Return what all samples that were stated for RESULTS together say of it, as JSON."""
     reviewable = Reviewable(results)
     reviewable.decisions.tell_damaged()
@@ -54,7 +47,6 @@ def certify(
     unsettled = [item for item, is_right in settled.items() if is_right is None]
     if unsettled:
         certificate["not_settled"] = [reviewable.named(item) for item in unsettled]
-    certificate["gold"] = _on_gold(reviewable, gold, samples) if gold else None
     certificate["target"] = None
     if max_error is not None:  # even the upper bound has to be within it
         is_accepted = certificate["boxes"]["high"] <= max_error
@@ -91,12 +83,10 @@ def _samples(reviewable: Reviewable) -> list[StatedSample]:
             pictures = joined(os.path.dirname(decisions.path), str(stated["image_root"]))
             reviewable.folders = (pictures, *reviewable.folders)
         size_and_seed = (stated["size"], stated["seed"])
-        # Another reviewer, or one with other gold, may have stated the same sample again.
+        # Another reviewer may have stated the same sample again.
         if size_and_seed not in samples:
             about = {name: stated[name] for name in ("size", "seed", "when", "who")}
-            samples[size_and_seed] = StatedSample({**about, "gold": []}, items)
-        if stated.get("gold"):
-            samples[size_and_seed].about["gold"].append(stated["gold"])
+            samples[size_and_seed] = StatedSample(about, items)
     if not samples:
         raise _no_sample(reviewable.files.annotations, decisions.samples)
     return list(samples.values())
@@ -134,31 +124,10 @@ def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]])
     return InputError(f"no sample to certify: {annotations} {why}. Run `{command}`{further}")
 
 
-def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    """Return how often reviewers disagree with gold, as `share_with_bounds` returns it."""
-    answers = gold_answers(reviewable, gold)
-    digest = digest_of(gold)
-    shown_with_gold: set[Item] = set()
-    for sample in samples:
-        if digest in sample.about["gold"]:
-            # the same items as the reviewer of this sample was shown
-            shown_with_gold.update(draw_gold_items(answers, sample.items))
-    settled = settled_of(reviewable, answers)
-    agreements: list[bool | None] = []
-    for item, answer in answers.items():
-        verdict = settled[item]
-        if verdict is not None:
-            agreements.append(verdict == answer)
-        elif item in shown_with_gold:  # open counts as wrong: it may have been a hard one
-            agreements.append(None)
-    return share_with_bounds(agreements)
-
-
 def _sentence(certificate: Mapping[str, Any]) -> str:
     """Return "2.5% of 812 boxes wrong (…), 1.0% of 400 phrases missed (…); accepted: up to …"."""
     boxes = certificate["boxes"]
     missed = certificate["phrases_missed"]
-    gold = certificate["gold"]
     target = certificate["target"]
     text = _in_percent(boxes, f" of {boxes['of']:,} boxes wrong") + ", "
     text += _in_percent(missed, f" of {missed['phrases']:,} phrases missed")
@@ -168,8 +137,6 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
         text = f"Nobody has judged this sample of {looked_at} yet; {text}"
     elif unsettled:
         text += f"; {unsettled} of {looked_at} not settled, counted as wrong"
-    if gold:
-        text += "; reviewers wrong on " + _in_percent(gold, f" of {gold['looked_at']} gold items")
     if target:
         _, high = _widened_bounds(boxes)
         verdict = "accepted" if target["accepted"] else "not accepted"

@@ -1,6 +1,5 @@
 """A review under way: what its page asks for, and the decisions that it hands over."""
 
-import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import Record, annotated_column, has_id
-from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import page_file
@@ -38,7 +36,6 @@ from dataflow_grounding.review._record_view import (
     view_of,
     why_missing,
 )
-from dataflow_grounding.review._sampling import draw_gold_items, gold_answers
 from dataflow_grounding.review.queues import SHOW_VALUES, Item, Queue, Reviewable
 
 SIDES = {"small": 640, "large": 2048}
@@ -61,8 +58,8 @@ def page_files() -> dict[str, str]:
 class Session:
     """What one reviewer is shown of RESULTS, and the decisions that this reviewer hands over.
 
-    `sample` is a size and a seed, and `gold` a file of right boxes. Then only the items that these
-    draw are shown, and reviews.jsonl states them.
+    `sample` is a size and a seed. Then only the items that these draw are shown, and reviews.jsonl
+    states them.
     """
 
     def __init__(
@@ -71,7 +68,6 @@ class Session:
         who: str,
         sample: tuple[int, int] | None = None,
         order: str = "doubt",
-        gold: str | None = None,
     ) -> None:
         self.reviewable = reviewable
         self.who = who
@@ -83,14 +79,12 @@ class Session:
         self.sample: list[Item] | None = None
         if sample is not None:
             size, seed = sample
-            self.sample = self._draw_and_state(size, seed, gold)
+            self.sample = self._draw_and_state(size, seed)
         # Filters that a reviewer goes back to, and each page of one list, share a queue.
         self._cached_queue = lru_cache(16)(self._make_queue)
 
-    def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        answers_of_gold = gold_answers(self.reviewable, gold) if gold else {}
+    def _draw_and_state(self, size: int, seed: int) -> list[Item]:
         stated, items = self.reviewable.draw_sample(size, seed)
-        stated["gold"] = digest_of(gold) if gold else None
         stated["image_root"] = self.reviewable.stated_root
         # A line has also who stated the sample, and when. These aren't compared: the same sample
         # needn't be stated twice.
@@ -98,9 +92,6 @@ class Session:
         stated_before = [{name: line.get(name) for name in stated} for line in lines]
         if stated not in stated_before:
             self.decisions.state_sample(stated, self.who)
-        if answers_of_gold:
-            items += draw_gold_items(answers_of_gold, items)
-            random.Random(0).shuffle(items)  # so that nobody sees which ones gold has
         return items
 
     def _make_queue(self, *values: str) -> Queue:

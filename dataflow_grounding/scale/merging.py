@@ -60,7 +60,6 @@ _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
     "api_key",
     "base_url",
     "endpoints",
-    "azure",
     "timeout",
     "extra_headers",
     "prices",

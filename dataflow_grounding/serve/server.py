@@ -26,6 +26,9 @@ from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import Pictures, WrongRequest, status_of
 
 AGAIN_SECONDS = 5  # after which to try again what may pass
+QUEUE = 256  # how many requests may wait
+SECONDS = 90  # that a body has to come, and then that a request may wait
+BODY_MB = 64  # MiB of a body
 BODIES = 8  # of the largest size, that all requests together may have in memory
 
 
@@ -38,9 +41,6 @@ class Server:
     host: str
     port: int
     token: str  # that clients have to send, if it isn't empty
-    queue: int  # how many requests may wait
-    timeout: float  # seconds that a body has to come, and then that a request may wait
-    max_mb: int  # MiB of a body
 
     def __post_init__(self) -> None:
         if not self.token and not _is_here(self.host):
@@ -62,9 +62,9 @@ class Server:
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
         with locked_folder(self.spec_run.job.steps[0].storage.checkpoint_folder):
-            engine = Engine(self.spec_run, self.pictures, self.timeout)
+            engine = Engine(self.spec_run, self.pictures, SECONDS)
             # one for each request that is at work or waits
-            self._places = asyncio.Semaphore(engine.at_once + self.queue)
+            self._places = asyncio.Semaphore(engine.at_once + QUEUE)
             app = web.Application(middlewares=[self._guarded])
             for dialect in (_json, _label_studio, _x_anylabeling):
                 app.add_routes(dialect.routes(engine))
@@ -76,7 +76,7 @@ class Server:
                 backlog=1024,
                 print=lambda _: say(self._address, err=False),
                 access_log=None,
-                shutdown_timeout=self.timeout,
+                shutdown_timeout=SECONDS,
             )
 
     async def _end(self, _: web.Application) -> None:
@@ -112,10 +112,10 @@ class Server:
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
         """Fill `body`. It takes none of `_places`: who sends slowly is in nobody's way."""
-        late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
+        late = WrongRequest(f"the body hasn't come in {SECONDS:g} s", 408)
         content = request.content
         # `readany` raises the exception that the timer or `_end` sets.
-        timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
+        timer = asyncio.get_running_loop().call_later(SECONDS, content.set_exception, late)
         self._bodies_coming.add(content)
         try:
             while chunk := await content.readany():
@@ -129,9 +129,9 @@ class Server:
             self._bodies_coming.discard(content)
 
     def _refuse_too_much(self, body_bytes: int) -> None:
-        if body_bytes > self.max_mb * 2**20:
-            raise WrongRequest(f"the body has more than {self.max_mb} MiB", 413)
-        if self._bytes_held > BODIES * self.max_mb * 2**20:
+        if body_bytes > BODY_MB * 2**20:
+            raise WrongRequest(f"the body has more than {BODY_MB} MiB", 413)
+        if self._bytes_held > BODIES * BODY_MB * 2**20:
             raise WrongRequest("other requests take all memory: try again later", 429)
 
     def _refuse_strangers(self, request: web.Request) -> None:

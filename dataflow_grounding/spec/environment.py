@@ -82,7 +82,7 @@ def note_on_unused_keys() -> str:
 def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
     """The backend whose block the spec fills in; of several, the first in this order."""
     openai = vlm.openai
-    if openai.base_url or openai.endpoints or openai.azure.endpoint:
+    if openai.base_url or openai.endpoints:
         return "openai"
     if openai.model_name or openai.api_key:
         return "openai"
@@ -134,7 +134,7 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 def _address_variables(vlm: VlmBlock, is_gemini_by_default: bool) -> tuple[str, ...]:
     """The variables that may name the address; () where the spec names one itself."""
     openai = vlm.openai
-    has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
+    has_address = openai.base_url or openai.endpoints
     if vlm.backend == "openai" and not has_address:
         return ("DF_BASE_URL", "OPENAI_BASE_URL")
     if vlm.backend == "gemini" and not vlm.gemini.base_url:
@@ -151,8 +151,8 @@ def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
     if backend == "openai":
         openai = vlm.openai
         base_url = openai.base_url
-        # Azure's address, and those of several endpoints, have keys of their own.
-        if not (base_url or openai.azure.endpoint or openai.endpoints):
+        # Several endpoints have addresses of their own.
+        if not (base_url or openai.endpoints):
             base_url = _address_in("DF_BASE_URL", "OPENAI_BASE_URL")
         changes = {"base_url": base_url, "model_name": openai.model_name or model}
         return {"openai": openai.model_copy(update=changes)}

@@ -104,14 +104,6 @@ class GeminiBlock(Block):
     extra: Json = Field({}, repr=False)
 
 
-class AzureBlock(Block):
-    """`vlm.openai.azure`: a deployment; `token_provider`, `module:function`, for Entra tokens."""
-
-    endpoint: str = ""
-    api_version: str = ""
-    token_provider: str = ""
-
-
 class EndpointBlock(Block):
     """One of `vlm.openai.endpoints`: an address, and its share of requests where all have room."""
 
@@ -132,7 +124,6 @@ class OpenAIBlock(Block):
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
     timeout: float | None = Field(None, gt=0)
-    azure: AzureBlock = AzureBlock()
     extra_body: Json = Field({}, repr=False)
     extra_headers: dict[str, str] = Field({}, repr=False)
 

@@ -19,7 +19,6 @@ DOES = {
     "cli": "the dataflowgrounding commands, one file each",
     "grounded": "ground(): phrases in one picture",
     "compat": "DataFlow's names, for its scripts",
-    "bench": "how well an endpoint grounds",
     "serve": "boxes over HTTP for labelling tools",
     "jobs": "from a spec to a run: checks, estimates, costs",
     "pipelines": "the shipped plans, the base class",

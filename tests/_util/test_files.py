@@ -289,8 +289,6 @@ JOINED = {
     "formats/reading.py": {"name", "nearby[0]"},  # the latter of a listing
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "review/_versions.py": {"name"},
-    # a picture's name in the user's own gold: that it leads out is refused, and it is only read
-    "bench/own_pictures.py": {"path"},
 }
 """What may be joined without `within`, by module: the last part."""
 

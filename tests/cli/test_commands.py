@@ -137,7 +137,7 @@ def test_readers_that_went_away_change_no_exit_code(
 
 @pytest.mark.slow
 def test_a_closed_pipe_ends_quietly() -> None:
-    running = process(["agent", "context"])
+    running = process(["prompts", "list"])
     assert running.stdout
     running.stdout.close()
     assert running.stderr
@@ -183,7 +183,6 @@ def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
     "line",
     [
         "export x --format odvg -o y --min-score",
-        "convert /dev/null --from coco --to odvg -o y --min-score",
         "eval x --gold y --iou",
         "eval x --gold y --score-cut",
         "generate -e x --budget-usd",

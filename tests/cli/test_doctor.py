@@ -356,8 +356,6 @@ def test_keys_of_a_spec_are_completed(completed: Completed) -> None:
         ("generate --pi", ["--pilot"]),
         ("export results --format od", ["odvg", "odvg-mmdet", "odvg-tao"]),
         ("import labels --format label", ["label-studio", "labelme"]),
-        ("convert labels --from vo", ["voc"]),
-        ("convert labels --to kit", ["kitti"]),
         ("default_specs --endpoint vl", ["vllm"]),
         ("default_specs autolabel_type=image_g", ["autolabel_type=image_grounding"]),
         ("prompts show phrase_grounding_li", ["phrase_grounding_lines", "phrase_grounding_lists"]),
@@ -407,31 +405,9 @@ def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> 
     assert "Before the full run" not in command(line).err
 
 
-def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
-    workplace: Workplace, server: LoopbackServer
-) -> None:
-    workplace.many(110)
-    server.latency, server.capacity = 0.02, 40
-    workplace.settings["workflow.max_workers"] = 2
-    early = workplace.run("--set-from", "pilot")
-    assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
-    assert workplace.run("--pilot", "80", "--set-from", "pilot").code == 0
-    sustained = workplace.run_json()["sustained_concurrency"]
-    assert 8 < sustained < 80
-    server.capacity = None
-    done = workplace.run("--set-from", "pilot")
-    assert done.code == 0, done
-    assert f"workflow.max_workers: {sustained}" in done.err
-    stated = workplace.run_json()["spec"]["image_grounding"]["workflow"]
-    assert stated["max_workers"] == sustained
-
-
 def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.many(16)
     server.latency = 0.01
     workplace.settings["workflow.max_workers"] = 3
     assert workplace.run("--pilot", "12").code == 0
     assert server.max_in_flight <= 3
-    done = workplace.run("--set-from", "pilot")
-    assert done.code == 0, done
-    assert "workflow.max_workers: 3 (the last run sustained 3 at once; only --pilot N" in done.err

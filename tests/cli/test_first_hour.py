@@ -129,31 +129,6 @@ def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplac
     assert own.code == 0, own
     assert "vision-language model" in own.err
     assert "max_tokens" not in own.err + own.out
-    assert "--set-from" not in own.err
-
-
-@pytest.mark.parametrize(("limit", "code"), [("", 1), ("2", 0), ("1", 1), ("40%", 0), ("39%", 1)])
-def test_so_many_failed_records_are_no_failure_of_a_script(
-    workplace: Workplace, limit: str, code: int
-) -> None:
-    few(workplace, GONE, {"image_path": "a.jpg"})
-    done = workplace.run(*(["--max-failed", limit] if limit else []))
-    assert (done.code, done.summary["failed"]) == (code, 2), done
-
-
-def test_a_limit_that_is_none_is_refused(workplace: Workplace) -> None:
-    workplace.many(1)
-    for limit in ("-1", "101%", "many", "%", "1.5"):
-        assert workplace.run(f"--max-failed={limit}").code == 2, limit
-
-
-def test_where_nothing_was_done_no_limit_makes_it_a_success(
-    workplace: Workplace, server: LoopbackServer
-) -> None:
-    workplace.rows([GONE])
-    done = workplace.run("--max-failed", "9")
-    assert (done.code, server.count()) == (4, 0), done
-    assert not (workplace.results / "annotations.jsonl").exists()
 
 
 # --- keys, columns and paths that a newcomer gets wrong

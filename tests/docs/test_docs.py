@@ -22,7 +22,6 @@ from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Box, Labelled, labelled
 from tests.support.pages import Block, blocks_of, marked
-from tests.support.stand_ins.bench_model import BenchModel
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY, Done, Workplace, command
 
@@ -145,9 +144,7 @@ def test_the_spec_of_an_endpoint_runs(place: Workplace, block: Block) -> None:
     with LoopbackServer(ProbeModel(written), key=KEY if key else None) as server:
         own = vlm["backend"]
         address = f"{own}.base_url={server.base_url if own == 'openai' else server.address}"
-        if "azure" in vlm[own]:
-            address = f"openai.azure.endpoint={server.address}"
-        elif "/deployments/" in vlm[own].get("base_url", ""):
+        if "/deployments/" in vlm[own].get("base_url", ""):
             address = (
                 f"openai.base_url={server.address}/openai/deployments/d?api-version=2024-10-21"
             )
@@ -279,7 +276,7 @@ def test_the_command_in_a_sentence_of_the_readme_runs(
         r"`(dataflowgrounding [^`]*)`", (REPOSITORY / "README.md").read_text(encoding="utf-8")
     )
     assert sentences
-    with LoopbackServer(BenchModel(box_format="qwen3-vl")) as server:
+    with LoopbackServer(ProbeModel("qwen3-vl")) as server:
         monkeypatch.setenv("DF_BASE_URL", server.base_url)
         monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
         for sentence in sentences:

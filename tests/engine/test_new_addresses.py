@@ -13,10 +13,9 @@ from dataflow_grounding import (
     EmbeddedServing,
     OpenAIServing,
     RecordedServing,
-    SeveralEndpoints,
     ground,
 )
-from dataflow_grounding.serving import Serving
+from dataflow_grounding.serving import Serving, SeveralEndpoints
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.workplace import Done, Workplace, command
 

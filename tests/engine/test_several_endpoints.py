@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
+from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing
 from dataflow_grounding._util.errors import RateLimited, SpecError
 from dataflow_grounding.engine._endpoints import Endpoints
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.serving import SeveralEndpoints
 from dataflow_grounding.testing import (
     CannedAnswers,
     EchoAnswers,

@@ -161,8 +161,7 @@ def data_set(folder: Path, format: str) -> Path:
 
 
 def run(verb: str, format: str, path: Path, out: Path, *more: str) -> Done:
-    form = ["--format" if verb == "import" else "--from", format]
-    return command([verb, str(path), *form, "-o", str(out), *more])
+    return command([verb, str(path), "--format", format, "-o", str(out), *more])
 
 
 def records_in(results: Path) -> dict[str, dict[str, Any]]:
@@ -256,8 +255,10 @@ def test_a_detector_gets_no_picture_of_which_an_object_was_left_out(
 @pytest.mark.parametrize("format", ["coco", "cvat", "voc", "label-studio"])
 def test_a_source_gets_back_what_was_read(format: str, tmp_path: Path) -> None:
     path, out = data_set(tmp_path / "data", format), tmp_path / "out"
-    more = ["--to", format, "--images", "reference", "--partly-verified"]
-    assert run("convert", format, path, out, *more, "--json").code == 1
+    results = tmp_path / "results"
+    assert run("import", format, path, results).code == 1
+    more = ["--images", "reference", "--partly-verified", "--image-root", str(path)]
+    assert run("export", format, results, out, *more).code == 0
     again = run("import", format, out, tmp_path / "again", "--image-root", ".")
     assert again.code == 0, again  # nothing bad is in it
     if format == "label-studio":
@@ -277,8 +278,6 @@ def test_the_summary_lists_twenty_and_counts_the_rest(tmp_path: Path) -> None:
     named = [".txt, line " in line for line in lines[start + 1 : start + 22]]
     assert named == [True] * 20 + [False]
     assert lines[start + 21] == "and 3 more"
-    done = run("convert", "yolo", folder, tmp_path / "c.json", "--to", "coco")
-    assert (done.code, "left out as bad: 23 entries" in done.err.splitlines()) == (1, True)
 
 
 @pytest.mark.parametrize(("readable", "code"), [(2, 2), (3, 1)])
@@ -288,11 +287,10 @@ def test_less_than_half_is_refused_and_half_is_not(
     # b.png has one of those that can be read, and three can't
     folder = data_set(tmp_path / "data", "yolo")
     saved(folder / "labels/a.txt", "0 0.5 0.5 0.25 0.25\n" * (readable - 1))
-    for verb, more in (("import", []), ("convert", ["--to", "coco", "--images", "reference"])):
-        done = run(verb, "yolo", folder, tmp_path / verb, *more)
-        assert done.code == code, done
-        assert ("3 of 5 entries can't be read: " in done.err) == (code == 2)
-        assert (tmp_path / verb).exists() == (code == 1)
+    done = run("import", "yolo", folder, tmp_path / "out")
+    assert done.code == code, done
+    assert ("3 of 5 entries can't be read: " in done.err) == (code == 2)
+    assert (tmp_path / "out").exists() == (code == 1)
 
 
 @pytest.mark.parametrize("earlier", [[], ["pictures/mine.png", "notes.txt"]])

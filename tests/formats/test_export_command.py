@@ -1,4 +1,4 @@
-"""`export`, `import` and `convert` as a user runs them: files, pictures, what is told, and what is
+"""`export` and `import` as a user runs them: files, pictures, what is told, and what is
 refused.
 """
 
@@ -399,8 +399,10 @@ def test_a_background_picture_stays_one(tmp_path: Path) -> None:
     there = labelled(tmp_path / "yolo", "yolo", pictures)
     others = ("coco", "kitti", "cvat", "label-studio", "datasets", "webdataset", "tao")
     for number, (given, wanted) in enumerate(pairwise(["yolo", *others, "yolo"])):
-        succeeds("convert", there, "--from", given, "--to", wanted, "-o", tmp_path / str(number))
+        results = tmp_path / f"results{number}"
+        succeeds("import", there, "--format", given, "-o", results)
         there = tmp_path / str(number)
+        succeeds("export", results, "--format", wanted, "-o", there)
     labels = [path.read_text() for path in (there / "labels").rglob("*.txt")]
     assert labels.count("") == len(labels) - 1 == 1
 
@@ -412,8 +414,9 @@ def test_a_picture_of_what_was_left_out_is_no_background(tmp_path: Path) -> None
         pictures = [Labelled("a.jpg", [entry]), Labelled("b.jpg")]
         path = labelled(tmp_path / format, format, pictures)
         assert [row["background"] for row in read(str(path), format)] == [False, True]
-        out = tmp_path / "out" / format
-        succeeds("convert", path, "--from", format, "--to", "yolo", "-o", out)
+        results, out = tmp_path / "results" / format, tmp_path / "out" / format
+        succeeds("import", path, "--format", format, "-o", results)
+        succeeds("export", results, "--format", "yolo", "-o", out)
         assert pictures_in(out) == {"b"}
 
 
@@ -509,11 +512,13 @@ def test_an_export_says_that_decisions_are_not_in_it(tmp_path: Path) -> None:
 def test_no_export_replaces_what_it_is_made_of(tmp_path: Path, images: str, earlier: str) -> None:
     run, out = run_of(tmp_path / "run", [mug()]), tmp_path / "out"
     exported(run, "odvg", out, "--images", earlier)
-    convert = ("convert", out, "--from", "odvg", "--to", "ms-swift", "-o", out)
-    line = refused(*convert, "--images", images)
+    back = tmp_path / "back"
+    succeeds("import", out, "--format", "odvg", "-o", back)
+    export = ("export", back, "--format", "ms-swift", "-o", out)
+    line = refused(*export, "--images", images)
     assert "'images/a.jpg' is in the export that would be replaced: copy it" in line
     assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
-    succeeds(*convert)
+    succeeds(*export)
     assert (out / "images/a.jpg").read_bytes() == (run / "a.jpg").read_bytes()
     exported(run, "odvg", out, "--images", images)
 
@@ -657,7 +662,6 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     succeeds("report", back)
     exported(back, "odvg-mmdet", tmp_path / "again")
     assert (tmp_path / "again/odvg.jsonl").read_bytes() == whole
-    succeeds("convert", out, "--from", "odvg-mmdet", "--to", "odvg", "-o", tmp_path / "c")
     assert "is there already" in refused("import", out, "--format", "odvg-mmdet", "-o", back)
 
 

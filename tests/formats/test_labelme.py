@@ -291,7 +291,8 @@ def test_what_others_wrote_comes_back_as_it_was(tmp_path: Path, images: str, fol
 @pytest.mark.parametrize("name", [name for name in FILES if "path" in name])
 def test_a_file_alone_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     file = written(tmp_path / "data", {name: FILES[name]}) / name / "x.json"
-    succeeds("convert", file, "--from", "labelme", "--to", "labelme", "-o", tmp_path / "out")
+    succeeds("import", file, "--format", "labelme", "-o", tmp_path / "results")
+    succeeds("export", tmp_path / "results", "--format", "labelme", "-o", tmp_path / "out")
     [out] = (tmp_path / "out").rglob("*.json")
     data = without_picture(FILES[name])
     if "pictures" in data["imagePath"]:  # the picture was above the folder of the file

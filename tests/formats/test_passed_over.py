@@ -97,9 +97,6 @@ def test_what_is_left_out_is_told(format: str, tmp_path: Path) -> None:
     said = told("import", path, "--format", format, "-o", tmp_path / "two").splitlines()
     [line] = [line for line in said if line.startswith("not read as they are: ")]
     assert all(f"{what} ({count})" in line for what, count in case.left_out.items())
-    if format == "cvat":
-        to = ("--to", "tao-refer", "-o", tmp_path / "x.jsonl", "--images", "reference")
-        assert facts_of("convert", path, "--from", format, *to)["not_read"] == case.left_out
 
 
 def test_label_studios_other_json_is_refused(tmp_path: Path) -> None:

@@ -246,17 +246,6 @@ def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["datasets", "webdataset"])
-def test_convert_takes_the_pictures_out(format: str, tmp_path: Path) -> None:
-    out, to = exported(tmp_path, format, numbered(1)), tmp_path / "train.v1"
-    convert = ("convert", out, "--from", format, "--to", "odvg", "-o", to)
-    succeeds(*convert)
-    assert len(list((to / "images").rglob("*.*"))) == 1
-    line = refused(*convert, "--images", "link")
-    assert f"the pictures are in {out} itself: leave --images link out" in line
-    succeeds(*convert, "--images", "link", "--image-root", tmp_path / "pictures")
-
-
-@pytest.mark.parametrize("format", ["datasets", "webdataset"])
 def test_pictures_can_not_be_left_where_they_are(format: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, numbered(1))
     export = ("export", run, "--format", format, "-o", tmp_path / "out")

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import CaptionForRegions, CaptionGenerator
+from dataflow_grounding import CaptionGenerator
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.operators import CaptionForRegions
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.endpoint import serving_of
 

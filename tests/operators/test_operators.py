@@ -24,7 +24,6 @@ from dataflow_grounding import (
     Operator,
     PhraseGrounder,
     Serving,
-    facts_of,
     open_image,
     operator,
     read_expressions,
@@ -39,6 +38,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
+from dataflow_grounding.operators import facts_of
 from dataflow_grounding.tasks import Found, Request, expression_extraction
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.endpoint import serving_of

@@ -76,8 +76,8 @@ def apart(results: Path) -> None:
 class Review:
     """A reviewer of the page's session: states the sample, sees what it draws, decides."""
 
-    def __init__(self, results: Path, root: str = "", gold: str = "", **options: Any) -> None:
-        self.session = Session(Reviewable(str(results), root or None), gold=gold or None, **options)
+    def __init__(self, results: Path, root: str = "", **options: Any) -> None:
+        self.session = Session(Reviewable(str(results), root or None), **options)
         stated = lines(results)
         self.items = [tuple(item) for item in stated[0]["sample"]["items"]] if stated else []
 
@@ -483,7 +483,6 @@ BROKEN = {"image_id": "b", "expressions": ["a dog", {"text": "a mug", "instances
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        ([ONE_BOX], ["--gold", "gold.jsonl"], "give --sample N"),
         ([ONE_BOX], ["--seed", "0"], "give --sample N"),
         ([{"image_id": "a", "expressions": []}], ["--sample", "5"], "no phrase and no box"),
         (
@@ -499,48 +498,6 @@ def test_what_can_not_be_drawn_is_refused(
     path = write_rows(tmp_path / "x.jsonl", *rows)
     done = command(["review", str(path), "--no-open", *options])
     assert (done.code, said in done.err) == (2, True), done
-
-
-@pytest.mark.usefixtures("apart")
-def test_gold_is_mixed_in_unseen_and_tells_how_often_reviewers_err(
-    results: Path, review: Any, tmp_path: Path
-) -> None:
-    right = [record(n) for n in range(20)]
-    for row in right[:10]:  # in ten of them other boxes are right, by somebody else's word
-        row["expressions"][1]["instances"] = [box("x", [150, 100, 190, 140])]
-    gold = write_rows(tmp_path / "gold.jsonl", *right)
-    for row in right:
-        del row["expressions"][0]
-    write_rows(gold, *right)
-    reviewer = review(gold=str(gold))
-    asked = reviewer.left()
-    assert {item["why"] for item in asked} == {"sample"}
-    shown = [(f"r{item['record']}", item["id"], item["box"]) for item in asked]
-    drawn, mixed = {*reviewer.items}, [item for item in shown if item not in reviewer.items]
-    assert drawn < {*shown}
-    assert len(mixed) == 10
-    assert {shown.index(item) for item in mixed} != set(range(24, 34)), "among the others"
-    assert all(item[1].endswith(("#1", "#2")) for item in mixed), "what gold has an answer for"
-    for item in shown:
-        reviewer.judge(item)
-    known = [item for item in shown if not item[1].endswith("#0")]
-    wrong = [item for item in known if item[1].endswith("#1") and int(item[0][1:]) < 10]
-    found = certified(results, "--gold", str(gold))
-    assert (found["gold"]["wrong"], found["gold"]["looked_at"]) == (len(wrong), len(known))
-    assert len(wrong) > 0
-    high = clopper_pearson(len(wrong), len(known))[1]
-    assert found["gold"]["high"] == pytest.approx(high, abs=1e-6)
-    assert found["boxes"]["looked_at"] == len(boxes_of(reviewer.items)), "gold is no part of it"
-    share = f"{100 * len(wrong) / len(known):.1f}% of {len(known)}"
-    assert f"reviewers wrong on {share} gold items (95%: " in found["sentence"]
-    command(["apply", str(results)])
-    of_others = write_rows(tmp_path / "x.jsonl", {"image_id": "z", "expressions": []})
-    for own, why in (
-        (results / "annotations.reviewed.jsonl", "somebody else's"),
-        (of_others, "none of the phrases"),
-    ):
-        done = command(["certify", str(results), "--gold", str(own)])
-        assert (done.code, why in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

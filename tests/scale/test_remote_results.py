@@ -210,16 +210,6 @@ def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
     assert done["requests"] == whole["requests"] - server.count()
 
 
-def test_a_pilot_on_another_machine_says_how_many_workers_to_set(run: Elsewhere) -> None:
-    run.place.many(8)
-    refused = run.run("--set-from", "pilot")
-    assert (refused.code, f"no pilot in {run.address}" in refused.err) == (2, True), refused
-    assert run.run("--pilot", "4", "--set-from", "pilot").code == 0
-    run.on_machine("another machine")
-    done = run.run("--set-from", "pilot")
-    assert (done.code, "workflow.max_workers: " in done.err) == (0, True), done
-
-
 def test_a_lost_machine_loses_what_it_had_not_rolled(
     run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes]
 ) -> None:

@@ -33,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (root / "link.png").symlink_to("/etc/passwd")
     (root / "broken.png").write_bytes(b"no picture")
     (root / "e'\".\u200b.png").write_bytes(b"")
-    with Served(folder, "--root", str(root), "--max-mb", "1") as served:
+    with Served(folder, "--root", str(root), bounds={"BODY_MB": 1}) as served:
         yield served
         assert served.ground("0.png", "a cup").status == 200
         code, said = served.end()

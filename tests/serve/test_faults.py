@@ -163,7 +163,7 @@ def test_too_many_that_wait_are_429_and_told_when_to_come_again(
     tmp_path: Path, variables: dict[str, Any], endpoint: LoopbackServer
 ) -> None:
     endpoint.faults = on(faults.Fault(hang=True))
-    with Served(tmp_path, "--queue", "0", "--timeout", "3", **variables) as served:
+    with Served(tmp_path, bounds={"QUEUE": 0, "SECONDS": 3}, **variables) as served:
         answers = asked_together(served, 40, 40)
         late = served.post("/ground", body_of(1))
     busy = [answer for answer in answers if answer.status == 429]

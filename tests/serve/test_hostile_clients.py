@@ -134,8 +134,8 @@ def test_other_methods_are_refused(served: Served, method: str) -> None:
 def test_half_sent_bodies_hold_no_places(
     tmp_path: Path, pictures: Path, variables: dict[str, Any]
 ) -> None:
-    options = ("--root", str(pictures), "--queue", "0", "--timeout", "600")
-    with Served(tmp_path, *options, **variables) as served:
+    bounds = {"QUEUE": 0, "SECONDS": 600}
+    with Served(tmp_path, "--root", str(pictures), bounds=bounds, **variables) as served:
         clients = [connected(served) for _ in range(60)]
         for client in clients:
             client.sendall(head("/ground", 1000, **JSON) + b"{")
@@ -146,14 +146,14 @@ def test_half_sent_bodies_hold_no_places(
 
 
 def test_a_body_has_to_come_in_time(tmp_path: Path) -> None:
-    with Served(tmp_path, "--timeout", "0.5") as served, connected(served) as client:
+    with Served(tmp_path, bounds={"SECONDS": 0.5}) as served, connected(served) as client:
         client.sendall(head("/ground", 1000, **JSON) + b"{")
         status, text = answer_of(client)
     assert (status, "0.5 s" in json.loads(text)["error"]) == (408, True)
 
 
 def test_bodies_take_only_so_much_memory(tmp_path: Path) -> None:
-    with Served(tmp_path, "--max-mb", "1") as served:
+    with Served(tmp_path, bounds={"BODY_MB": 1}) as served:
         clients = [connected(served) for _ in range(20)]
         for client in clients:
             client.sendall(head("/ground", 2**20, **JSON) + b" " * (2**20 - 1))

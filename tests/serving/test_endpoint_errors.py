@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
+from dataflow_grounding import ExpressionExtractor, OpenAIServing
 from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
+from dataflow_grounding.serving import OpenAISdkServing
 from dataflow_grounding.testing import LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.endpoint import Serves

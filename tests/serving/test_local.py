@@ -17,8 +17,9 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from dataflow_grounding import CaptionGenerator, ExpressionExtractor, LocalServing, PhraseGrounder
+from dataflow_grounding import CaptionGenerator, ExpressionExtractor, PhraseGrounder
 from dataflow_grounding._util.errors import EndpointRefused
+from dataflow_grounding.serving import LocalServing
 from tests.support.stand_ins.tiny_vlm import BOX_OF, OF_SQUARES, asking_for_squares, tiny_vlm
 from tests.support.workplace import Workplace, ended
 

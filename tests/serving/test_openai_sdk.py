@@ -1,29 +1,28 @@
 """OpenAI's own client, from the spec and by hand: requests, stored replies and errors as with
-`direct`; Azure.
+`direct`.
 """
 
 from __future__ import annotations
 
 import json
 import socket
-import sys
 from typing import Any
 
 import pytest
 
-from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
+from dataflow_grounding import ExpressionExtractor, OpenAIServing
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
+from dataflow_grounding.serving import OpenAISdkServing
+from dataflow_grounding.testing import LoopbackServer, Takes, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.endpoint import Serves
-from tests.support.workplace import Workplace, command
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
 KEY = "sk-7f3a-very-secret-key"
-TOKEN = "entra-2b91-very-secret-token"
 VERSION = "2024-10-21"
 SDK = {"vlm.openai.client": "sdk"}
 
@@ -73,7 +72,7 @@ def test_azure_has_the_stored_replies_of_its_address(workplace: Workplace, serve
     header = {"vlm.openai.extra_headers": {"api-key": KEY}}
     workplace.settings |= {"vlm.openai.model_name": "mine"}
     assert workplace.run(**header, **{"vlm.openai.base_url": address}).summary["requests"] == 4
-    done = workplace.run(**azure(server), **header)
+    done = workplace.run(**SDK, **header, **{"vlm.openai.base_url": address})
     assert (done.code, done.summary["done"], server.count()) == (0, 2, 4), done
 
 
@@ -168,163 +167,3 @@ def test_a_key_is_sent_where_there_is_one(
     headers = [request.headers for request in server.requests]
     assert [head.get("authorization") for head in headers] == [f"Bearer {key}" if key else None] * 2
     assert [head["x-title"] for head in headers] == ["mine"] * 2
-
-
-# --- Azure
-
-
-def azure(server: LoopbackServer, **settings: Any) -> dict[str, Any]:
-    """The spec's keys for a deployment on Azure that the loopback server plays."""
-    block = {"endpoint": server.address, "api_version": VERSION, **settings}
-    return {**SDK, **{f"vlm.openai.azure.{name}": value for name, value in block.items()}}
-
-
-PROVIDERS = f"""
-import asyncio
-def token(): return {TOKEN!r}
-async def later():
-    await asyncio.sleep(0)
-    return {TOKEN!r}
-def fails(): raise RuntimeError("signed out\\nsign in, {TOKEN}")
-calls = []
-def later_fails():
-    calls.append(1)
-    if len(calls) > 1:
-        raise RuntimeError("refused {TOKEN}, and {TOKEN[:12]}")
-    return {TOKEN!r}
-def prints():
-    print("asked for a token")
-    return {TOKEN!r}
-def empty(): return None
-def none_left(): return next(iter([]))
-def ends(): raise SystemExit(0)
-def broken(): return {TOKEN + chr(10)!r}
-text = "x"
-"""
-
-
-@pytest.fixture
-def providers(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    """The workplace, as the current folder, with a module of token providers."""
-    (workplace.folder / "my_tokens.py").write_text(PROVIDERS)
-    (workplace.folder / "my_exit.py").write_text("raise SystemExit(0)\n")
-    (workplace.folder / "my_leak.py").write_text(f"raise ValueError({TOKEN!r})\n")
-    monkeypatch.chdir(workplace.folder)
-    # as for the installed command
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.delitem(sys.modules, "my_tokens", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-another-providers-key")
-    workplace.settings |= {"vlm.openai.model_name": "mine"}
-    workplace.many(1)
-    return workplace
-
-
-@pytest.mark.parametrize("provider", ["my_tokens:token", "my_tokens:later"])
-def test_azure_with_entra_from_the_spec(
-    providers: Workplace, provider: str, serves: Serves
-) -> None:
-    leak = faults.bad_request(f"no such thing, {TOKEN}")
-    server = serves(faults=on(leak, task="phrase_grounding"))
-    done = providers.run(**azure(server, token_provider=provider))
-    assert (done.code, server.count(200)) == (4, 1), done
-    for request in server.requests:
-        assert request.path == f"/openai/deployments/mine/chat/completions?api-version={VERSION}"
-        assert request.headers["authorization"] == f"Bearer {TOKEN}"
-        assert "api-key" not in request.headers
-    assert "***" in str(providers.failures())
-    assert all(TOKEN.encode() not in data for _, data in providers.everything())
-    assert TOKEN not in done.out + done.err
-
-
-@pytest.mark.parametrize("given", ["spec", "environment"])
-def test_azure_with_a_key(
-    providers: Workplace, given: str, monkeypatch: pytest.MonkeyPatch, serves: Serves
-) -> None:
-    key = {"vlm.openai.api_key": KEY} if given == "spec" else {}
-    if given == "environment":
-        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
-    server = serves(key=KEY)
-    done = providers.run(**azure(server), **key)
-    assert (done.code, server.count(200)) == (0, 2), done
-    assert {request.headers["api-key"] for request in server.requests} == {KEY}
-    bearers = {request.headers.get("authorization") for request in server.requests}
-    assert bearers <= {None, f"Bearer {KEY}"}  # openai before 3 sends it in both headers
-
-
-@pytest.mark.parametrize(
-    "provider", ["fails", "later_fails", "none_left", "empty", "ends", "broken"]
-)
-def test_a_provider_without_a_token_is_told_in_one_line(
-    providers: Workplace, provider: str, monkeypatch: pytest.MonkeyPatch, serves: Serves
-) -> None:
-    monkeypatch.chdir("/")
-    server = serves()
-    arguments = providers.arguments(**azure(server, token_provider=f"my_tokens:{provider}"))
-    done = command(["--debug", *arguments])
-    assert (done.code, server.count()) == (4, int(provider == "later_fails")), done
-    # after a first answer it is the record's failure
-    told = [failure["message"] for failure in providers.failures()]
-    [line] = told or [line for line in done.err.splitlines() if line.startswith("Error: ")]
-    assert line.removeprefix("Error: ").startswith("vlm.openai.azure.token_provider ")
-    assert (
-        "fails" not in provider or " it raised RuntimeError; call it in Python to see why" in line
-    )
-    written = (
-        done.out
-        + done.err
-        + "".join(data.decode("utf-8", "replace") for _, data in providers.everything())
-    )
-    assert TOKEN[:12] not in written
-    assert "sign in" not in written
-
-
-def test_what_a_provider_prints_is_not_in_the_answer(providers: Workplace, serves: Serves) -> None:
-    server = serves()
-    done = providers.run(**azure(server, token_provider="my_tokens:prints"))
-    assert done.summary["done"] == 1
-    assert "asked for a token" in done.err
-
-
-WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("direct", {"client": "direct", "azure.endpoint": "https://x"}, "set vlm.openai.client to sdk"),
-    ("no version", {"azure.endpoint": "https://x"}, "vlm.openai.azure.api_version is missing"),
-    ("no endpoint", {"azure.api_version": VERSION}, "vlm.openai.azure.endpoint is missing"),
-    ("no scheme", {"azure.endpoint": "x", "azure.api_version": VERSION}, "vlm.openai.azure.endpoint should begin with"),
-    ("two addresses", {"base_url": "http://x", "azure.endpoint": "https://x"}, "are both set"),
-    ("no function", {"azure.token_provider": "my_tokens"}, "is not of the form module:name"),
-    ("no module", {"azure.token_provider": "nobodys_tokens:token"}, "no module 'nobodys_tokens' in /"),
-    ("no name", {"azure.token_provider": "my_tokens:tokne"}, "my_tokens.py; is it 'token'?"),
-    ("a text", {"azure.token_provider": "my_tokens:text"}, "should be a function"),
-    ("a module that ends the process", {"azure.token_provider": "my_exit:token"}, "can't be imported: SystemExit (/"),
-    ("a module with a secret", {"azure.token_provider": "my_leak:token"}, "can't be imported: ValueError (/"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
-)
-def test_settings_that_cannot_be_are_told_in_one_line(
-    providers: Workplace, settings: dict[str, Any], says: str
-) -> None:
-    if "azure.token_provider" in settings:
-        settings = {"azure.endpoint": "https://x", "azure.api_version": VERSION, **settings}
-    given = {"client": "sdk", **settings}
-    done = providers.run(**{f"vlm.openai.{name}": value for name, value in given.items()})
-    assert done.code == 2, done
-    [line] = done.err.strip().splitlines()
-    assert says in line
-    assert TOKEN not in line
-
-
-def test_by_hand_a_provider_is_a_function(row: dict[str, Any], serves: Serves) -> None:
-    server = serves()
-    used = OpenAISdkServing(
-        model_name="mine",
-        azure_endpoint=server.address + "/",
-        api_version=VERSION,
-        token_provider=lambda: TOKEN,
-        box_format="xyxy_px",
-    )
-    assert used.has_key
-    assert ExpressionExtractor(used)(row)["expressions"]
-    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"

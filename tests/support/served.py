@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -33,13 +34,23 @@ class Answer(NamedTuple):
 
 
 class Served:
-    """A running `serve`; `arguments` are those of the command, `variables` of the environment."""
+    """A running `serve`; `arguments` are those of the command, `variables` of the environment, and
+    `bounds` what the server has instead of its own `QUEUE`, `SECONDS`, `BODY_MB`.
+    """
 
-    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        bounds: Mapping[str, float] = MappingProxyType({}),
+        **variables: str,
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if name[:3] != "DF_"}
         cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HOME": str(folder)}
         line = ["serve", "--port", "0", *arguments]
-        self.process = Forked(line, folder, {**inherited, **cache, **variables})
+        first = "from dataflow_grounding.serve import server\n"
+        first += "".join(f"server.{name} = {value}\n" for name, value in bounds.items())
+        self.process = Forked(line, folder, {**inherited, **cache, **variables}, first)
         self.address = self.process.stdout.readline().strip()
         assert self.address.startswith("http://"), self.process.communicate()[1]
 

@@ -42,10 +42,6 @@ KINDS: dict[str, tuple[type[Serving], Kind]] = {
         OpenAIServing,
         lambda at: _openai(base_url=f"{at}/{_DEPLOYMENT}", extra_headers={"api-key": KEY}),
     ),
-    "azure sdk": (
-        OpenAISdkServing,
-        lambda at: _openai(client="sdk", **{"azure.endpoint": at, "azure.api_version": VERSION}),
-    ),
     "several": (SeveralEndpoints, lambda at: _openai(endpoints=[f"{at}/v1"])),
     "gemini": (GeminiServing, _gemini),
 }

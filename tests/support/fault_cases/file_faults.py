@@ -117,8 +117,6 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
                 done = command([*arguments, str(place.results)])
                 calm(done)
                 assert done.code == 0, (done, text)
-            if is_read:
-                calm(place.run("--set-from", "pilot", "--dry-run"))
             done = place.run()
             calm(done)
             assert (done.code, place.files()) == (0, files), (done, text)
