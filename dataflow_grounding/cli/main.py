@@ -257,8 +257,6 @@ def _run() -> None:
         message = io.StringIO()
         error.show(message)
         say(message.getvalue().rstrip())
-        if isinstance(error, click.NoSuchOption):
-            say("If an earlier version had it, CHANGELOG.md says what takes its place.")
         sys.exit(2)
     except Exception as error:
         sys.exit(_code_of_unexpected(error))

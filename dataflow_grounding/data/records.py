@@ -38,9 +38,6 @@ DOUBT = "doubt"
 """The column that says in words why a record's replies are doubtful."""
 REMARK = "remark"
 """The column with what replies say next to their answers, where that may matter."""
-UNKNOWN_DOUBT = (
-    "much of a reply was dropped, moved or missing, or several phrases have the whole picture"
-)
 VERDICTS = ("verified", "not verified", "undecided", "not checked")
 """What a check may have said of an expression, in words; see `verdict_of`."""
 
@@ -285,7 +282,7 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
         return doubt
     if _has_doubtful_phrase(record):  # the record is marked because of it
         return ""
-    return UNKNOWN_DOUBT  # earlier versions wrote no `doubt`
+    return ""
 
 
 def _has_doubtful_phrase(record: Mapping[str, Any]) -> bool:

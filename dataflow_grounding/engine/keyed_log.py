@@ -496,7 +496,8 @@ def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standin
     checks = _mapping_at("checks", mark)
     for reply_group in checks:
         entry = _mapping_at(reply_group, checks)
-        vouched_to = _good_in(entry, end)
+        good = entry.get("good")
+        vouched_to = good if isinstance(good, int) else end
         standings[reply_group] = Standing(
             vouched_to,
             set_aside=_spans(entry.get("void"), end),
@@ -505,16 +506,6 @@ def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standin
             speaking_for_themselves=_spans(entry.get("alone"), end),
         )
     return standings
-
-
-def _good_in(entry: Mapping[str, Any], end: int) -> int:
-    """Return the offset up to which a check vouches."""
-    good = entry.get("good")
-    if isinstance(good, int):
-        return good
-    # Version 0.2.0 wrote the `open` spans instead. Without either, no line is open.
-    starts_of_open = [span.first for span in _spans(entry.get("open"), end)]
-    return min(starts_of_open, default=end)
 
 
 def _mapping_at(key: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:

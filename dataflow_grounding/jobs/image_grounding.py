@@ -47,11 +47,6 @@ class GroundingWorkflow(WorkflowBlock):
     def _all_is_a_number(cls, value: Any) -> Any:
         return ALL_PHRASES if value == "all" else value
 
-    @field_validator("check", mode="before")
-    @classmethod
-    def _there_is_one_check(cls, value: Any) -> Any:
-        return True if value == "fast" else value  # as specs of 0.2.0 have it
-
 
 class ClassEntry(Block):
     phrases: list[str] = []

@@ -164,7 +164,7 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     if keys_with_blocks:
         fewest_blocks = min(keys_with_blocks, key=lambda known: known.count("."))
         return f"; is it {fewest_blocks!r}?"
-    return ". If an earlier version had it, CHANGELOG.md says what takes its place"
+    return ""
 
 
 def _names_in_block(block: str, model: type[BaseModel]) -> set[str]:

@@ -261,8 +261,7 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.tries.unread,
         }
-        # Replies of earlier versions are stored by keys without these parts. So a part is added
-        # only where the request has it.
+        # A new part changes the key of no stored reply whose request doesn't have it.
         if self.form.is_free:
             parts["free_form"] = True
         if self.form.thinking:

@@ -228,7 +228,6 @@ def name_of(identity: Mapping[str, Any], asked: BoxFormat, form: str) -> str:
     """Return the name of an endpoint, model, format and form of asking; "" is the usual form."""
     parts = {**identity, "box_format": asked.name}
     if form:
-        # The usual form isn't named, so that what earlier versions vouched for stays so.
         parts["asking"] = form
     text = json.dumps(parts, sort_keys=True, default=repr)
     return f"{asked.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

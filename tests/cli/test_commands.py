@@ -44,7 +44,6 @@ WRONG = [
     (["generate"], "no spec: give one with -e SPEC. `dataflowgrounding init DIR`"),
     (["generate", "-e", "."], "can't read ."),
     (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
-    (["import", "x", "--format", "coco", "-o", "y", "--skip-bad"], "CHANGELOG.md says what"),
     (["ground"], "Missing argument 'IMAGE'"),
     (["default_specs", "results=x"], "'results' is not one of autolabel_type"),
     (["default_specs", "results_dir"], "results_dir should have a value: results_dir=VALUE"),

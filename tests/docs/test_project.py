@@ -73,4 +73,4 @@ def test_one_version_everywhere() -> None:
     headings = re.findall(
         r"^## \[([^]]*)\]", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
     )
-    assert headings[:2] == ["Unreleased", __version__]
+    assert headings == [__version__]

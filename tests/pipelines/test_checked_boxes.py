@@ -109,7 +109,7 @@ def expressions(place: Workplace) -> list[dict[str, Any]]:
 def test_a_second_run_sends_nothing_and_writes_the_same(
     place: Workplace, server: LoopbackServer
 ) -> None:
-    checked(place, **{"workflow.check": "fast"})  # as specs of 0.2.0 have it
+    checked(place)
     assert (server.by_task["box_check"], server.by_task["missing_boxes"]) == (PICTURES, 0)
     before, sent = place.annotations(), server.count()
     for path in place.results.rglob("annotations.jsonl"):

@@ -189,14 +189,6 @@ image_grounding:
     )
 
 
-@pytest.mark.parametrize("key", ["vlm.check.model_name", "data.skip_bad", "data.frame"])
-def test_a_key_that_was_one_is_looked_up_in_the_changelog(spec: str, key: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        load_spec(spec, [f"image_grounding.{key}=x"])
-    assert "CHANGELOG.md says what takes its place" in str(caught.value)
-    assert "is it" not in str(caught.value)
-
-
 def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
     text = with_openai(f"timeout: {KEY}, api_key: [{KEY}]")
     with pytest.raises(SpecError) as caught:
