@@ -46,7 +46,7 @@ MISTAKES = {
     f"{GENERATE} max_workers=3": "max_workers is not a key of the spec; is it 'image_grounding.workflow.max_workers'?",
     "default_specs autolabel_type=image_groundig": "; is it 'image_grounding'?",
     "default_specs result_dir=.": "; is it 'results_dir'?",
-    f"{GENERATE} foo=1": "foo is not a key of the spec what takes its place",
+    f"{GENERATE} foo=1": "foo is not a key of the spec",
     f"{GENERATE} autolabel_type=grounding": "Error: autolabel_type 'grounding' is not one of"
     " image_grounding, image_referring_expression, image_region_caption, nor of the form module:name;"
     " is it 'image_grounding'?",
