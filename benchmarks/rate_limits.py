@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer
+from tests.support import faults
 from tests.support.pacing import lognormal
 
 NEVER = float("inf")

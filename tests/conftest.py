@@ -150,8 +150,9 @@ def one_server(_surroundings_of_a_module: None) -> Iterator[LoopbackServer]:
     """An endpoint for all tests of a module, which answers every task."""
     # here, so that what needs no endpoint can be tested without that room
     from dataflow_grounding.testing import LoopbackServer
+    from tests.support.takes import Takes
 
-    with LoopbackServer(keep_bodies=True) as running:
+    with LoopbackServer(keep_bodies=True, takes=Takes()) as running:
         yield running
 
 

@@ -29,7 +29,8 @@ from dataflow_grounding import (
 from dataflow_grounding.grounded import Grounded, aground
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import LoopbackServer, faults
+from dataflow_grounding.testing import LoopbackServer
+from tests.support import faults
 from tests.support.workplace import ended, process
 
 OBJECTS = {

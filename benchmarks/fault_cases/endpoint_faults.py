@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dataflow_grounding.testing import Fault, faults, on
+from dataflow_grounding.testing import Fault, on
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.fault_cases.endpoint_faults import (
     AGAIN,
     COUNT,

@@ -1,13 +1,11 @@
 """A loopback model server for tests, with answers and faults of your choice: see LoopbackServer."""
 
 from dataflow_grounding.serving.serving import Usage
-from dataflow_grounding.testing import faults
 from dataflow_grounding.testing.answers import Answers, CannedAnswers, EchoAnswers
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.faults import Fault, FaultRule, on
 from dataflow_grounding.testing.received import BadRequest, ReceivedImage, ReceivedRequest
 from dataflow_grounding.testing.server import LoopbackServer
-from dataflow_grounding.testing.takes import Takes
 
 __all__ = [
     "Answer",
@@ -20,8 +18,6 @@ __all__ = [
     "LoopbackServer",
     "ReceivedImage",
     "ReceivedRequest",
-    "Takes",
     "Usage",
-    "faults",
     "on",
 ]

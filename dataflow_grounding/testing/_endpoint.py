@@ -26,7 +26,6 @@ from dataflow_grounding.testing.faults import (
     unauthorized,
 )
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest, read_image
-from dataflow_grounding.testing.takes import Takes
 
 DIALECTS: dict[str, Dialect] = {"openai": OpenAI(), "gemini": Gemini()}
 # "/v1/chat/completions", Azure's "/openai/deployments/MODEL/chat/completions", and Gemini's
@@ -92,7 +91,7 @@ class Endpoint(Counts):
     latency: float | Callable[[ReceivedRequest], float] = 0.0
     capacity: int | None = None
     limit_fault: Fault = field(default_factory=too_many_requests)
-    takes: Takes = field(default_factory=Takes)
+    takes: FaultRule | None = None
     key: str | None = None
     models: Sequence[str] | None = None
     leaky: bool = False
@@ -125,6 +124,7 @@ class Endpoint(Counts):
         except Exception as error:
             self.errors.append(error)
             exchange.fault = Fault(500, f"the server's own answers failed: {error!r}")
+        request.encoded_images = ()  # with them, recorded requests would fill the memory
         has_reply = bool(exchange.wire)
         if not has_reply:
             self._put_error_on_wire(exchange)
@@ -139,31 +139,32 @@ class Endpoint(Counts):
             exchange.wire = response(200, _dump(models))
             return Fault()
         exchange.request.model = _model_in(head)
-        pictures = None  # in base64; None if the body isn't read
         if self._reads != NOTHING:
-            pictures = self._read(exchange, body)  # fills in the request, too
+            self._read(exchange, body)
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
         nothing_wrong = Fault()
-        fault = self._fault_for(exchange.request, pictures) or nothing_wrong
+        fault = self._fault_for(exchange.request) or nothing_wrong
         exchange.served = True
         self.served_now += 1  # until the reply has left: `LoopbackServer` gives the place back
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
-            exchange.wire = self._answer(exchange, fault, pictures)
+            exchange.wire = self._answer(exchange, fault)
         return fault
 
-    def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        """By a rule, or a refusal; `pictures` is None where the body was not read."""
+    def _fault_for(self, request: ReceivedRequest) -> Fault | None:
+        """By a rule, or a refusal."""
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None:
             return fault
-        if pictures is None:  # what is refused is in the body
+        if self._reads == NOTHING:  # what is refused is in the body
             return None
         if self.models and request.model not in self.models:
             return model_not_found()
-        return self.takes.refuses(request, len(pictures))
+        if request.settings.get("stream"):
+            return Fault(400, "This server does not stream.", "unsupported_value", "stream")
+        return self.takes(request) if self.takes else None
 
     def _has_key(self, head: Head) -> bool:
         if self.key is None:
@@ -172,8 +173,8 @@ class Endpoint(Counts):
         keys += parse_qs(urlsplit(head.target).query).get("key", [])
         return self.key in keys
 
-    def _read(self, exchange: Exchange, body: bytes) -> list[str]:
-        """Fill in the request from its body, and return its pictures in base64."""
+    def _read(self, exchange: Exchange, body: bytes) -> None:
+        """Fill in the request from its body."""
         request = exchange.request
         try:
             fields = json.loads(body)
@@ -182,44 +183,34 @@ class Endpoint(Counts):
             raise BadRequest(
                 f"We could not parse the JSON body of your request: {error!r}"
             ) from None
+        request.encoded_images = tuple(pictures)
         request.input = read_input(request.text)
         if self._reads == IMAGES:
             request.images = tuple(map(read_image, pictures))
         if self.keep_bodies:
             request.body = fields
         self.by_task[request.task] += 1
-        return pictures
 
-    def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
+    def _answer(self, exchange: Exchange, fault: Fault) -> bytes:
         """The reply's bytes: what the answers say, changed by the fault's `change`, if any."""
         request = exchange.request
-        request.encoded_images = tuple(pictures or ())
-        answer = self.answers(request)
-        request.encoded_images = ()  # with them, recorded requests would fill the memory
-        answer = self._as_answer(answer)
+        answer = _as_answer(self.answers(request))
         if fault.change:
             answer = fault.change(answer)
-        answer = self.takes.served(request, answer)
-        usage = answer.usage or self._usage(request, pictures, answer)
+        asked_tier = request.settings.get("service_tier")
+        if answer.tier is None and asked_tier is not None:
+            answer = replace(answer, tier=str(asked_tier))
+        usage = answer.usage or self._usage(request, answer)
         reply = exchange.dialect.reply(answer, request.model, request.index, usage)
         headers = {**exchange.dialect.headers(answer), **fault.headers}
         return response(200, _dump(reply), headers)
 
-    def _as_answer(self, answer: Answer | str | dict[str, Any]) -> Answer:
-        """Text and dict become an Answer; what is none of these fails where it is looked at."""
-        if isinstance(answer, dict):
-            answer = json.dumps(answer, ensure_ascii=False)
-            if self.takes.ignores_format:  # then it puts prose around the JSON
-                answer = (
-                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
-                )
-        return Answer(answer) if isinstance(answer, str) else answer
-
-    def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
+    def _usage(self, request: ReceivedRequest, answer: Answer) -> Usage:
         """Four characters count as a token; the beginning of a request is cached."""
         output_tokens = len(answer.text) // 4
-        if pictures is None:  # the body was not read: the input counts as one image
+        if self._reads == NOTHING:  # the input counts as one image
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
+        pictures = request.encoded_images
         beginning_tokens = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
         input_tokens = beginning_tokens + len(request.text) // 4
         beginning = hash((request.system, *pictures))
@@ -249,6 +240,13 @@ class Endpoint(Counts):
         body = _dump(error) if fault.body is None else fault.body
         headers = {**fault.headers, **_headers_on_waiting(fault)}
         exchange.wire = response(status, body, headers)
+
+
+def _as_answer(answer: Answer | str | dict[str, Any]) -> Answer:
+    """Text and dict become an Answer; what is none of these fails where it is looked at."""
+    if isinstance(answer, dict):
+        answer = json.dumps(answer, ensure_ascii=False)
+    return Answer(answer) if isinstance(answer, str) else answer
 
 
 def _key_or_path(request: ReceivedRequest) -> str:

@@ -33,7 +33,8 @@ class Answer:
         text: What the reply says; `refusal` is said in its place.
         finish_reason: Why it ended: `stop`, `length` or `content_filter`.
         usage: Tokens to bill; None counts one for every four characters and 1,000 for an image.
-        tier: The service tier that is said to have served it; None is the one that was asked for.
+        tier: The service tier that is said to have served it; None is the one that was asked for,
+            an empty text says none.
 
     Example:
         >>> from dataflow_grounding.testing import LoopbackServer

@@ -1,30 +1,23 @@
 """What can go wrong at an endpoint, and for which requests.
 
-A `Fault` is a value: what is sent in place of, or does to, the true answer. The functions that make
-one say in their docstrings what a client meets. A rule, made by `on`, is a function that says which
-fault strikes a request, if any.
+A `Fault` is a value: what is sent in place of, or does to, the true answer. A rule, made by `on`,
+is a function that says which fault strikes a request, if any. The named faults are those that the
+server sends by itself.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import ReceivedRequest
 
-HTML_PAGE = (
-    b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad"
-    b" gateway</h1></body></html>"
-)
-
 
 @dataclass(frozen=True)
 class Fault:
     """One thing that goes wrong with one reply.
-
-    The functions of this module make them; `replace` combines two.
 
     Args:
         status: HTTP status; None leaves the true answer in place.
@@ -39,6 +32,12 @@ class Fault:
         bytes_per_second: Speed at which the body drips.
         down_for: Seconds for which the listening socket and every connection are closed;
             `stall_for`: nothing is sent.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> overloaded = Fault(503, "Overloaded.", retry_after=2)
+        >>> half_a_reply = Fault(sent_share=0.5)
+        >>> nothing_said = Fault(change=lambda answer: replace(answer, text=""))
     """
 
     status: int | None = None
@@ -61,17 +60,8 @@ class Fault:
 FaultRule = Callable[[ReceivedRequest], "Fault | None"]
 """Returns what goes wrong with the reply to a request; None where nothing does."""
 
-quota_exceeded = partial(
-    Fault,
-    429,
-    "You exceeded your current quota, please check your plan and billing details.",
-    "insufficient_quota",
-)
-"""429 that no waiting will cure: the account has no credit left."""
 unauthorized = partial(Fault, 401, "Incorrect API key provided.", "invalid_api_key")
 """401: the key is wrong."""
-forbidden = partial(Fault, 403, "You are not allowed to use this model.", "permission_denied")
-"""403: the key is right and may not do this."""
 model_not_found = partial(
     Fault,
     404,
@@ -80,127 +70,10 @@ model_not_found = partial(
     "model",
 )
 """404: no such model."""
-no_room_at_tier = partial(
-    Fault, 429, "The requested resources are temporarily unavailable.", "resource_unavailable"
+too_many_requests = partial(
+    Fault, 429, "Rate limit reached. Please try again later.", "rate_limit_exceeded"
 )
-"""429 of the service tier `flex`, which has no room; it isn't billed."""
-content_filter = partial(
-    Fault,
-    400,
-    "The response was filtered due to the prompt triggering a content policy.",
-    "content_filter",
-    "prompt",
-)
-"""400: the endpoint's content filter stopped this one request."""
-hang = partial(Fault, hang=True)
-"""No reply, ever; the connection stays open."""
-disconnect = partial(Fault, sent_share=0.0)
-"""The connection is closed without one byte of a reply."""
-garbage = partial(Fault, 200, body=bytes(range(128, 256)) * 4)
-"""200 with bytes that are not text."""
-empty_body = partial(Fault, 200, body=b"")
-"""200 with nothing in it."""
-invalid_json = partial(Fault, 200, body=b'{"choices": [{"message": {"content": "{')
-"""200 whose JSON breaks off, with a Content-Length that is right."""
-filtered_reply = partial(
-    Fault, change=lambda answer: replace(answer, text="", finish_reason="content_filter")
-)
-"""200 without text and with `finish_reason` `content_filter`."""
-
-
-def too_many_requests(
-    retry_after: float | None = None,
-    *,
-    http_date: bool = False,
-    headers: Mapping[str, str] | None = None,
-) -> Fault:
-    """429, with the seconds of `retry_after` as `Retry-After`, or with `http_date` the time then.
-
-    Further headers may be such as `x-ratelimit-reset-requests`.
-    """
-    return Fault(
-        429,
-        "Rate limit reached. Please try again later.",
-        "rate_limit_exceeded",
-        headers=headers or {},
-        retry_after=retry_after,
-        http_date=http_date,
-    )
-
-
-def bad_request(
-    message: str = "The request is not valid.", code: str = "", param: str | None = None
-) -> Fault:
-    """400 with any message."""
-    return Fault(400, message, code, param)
-
-
-def server_error(status: int = 500, retry_after: float | None = None) -> Fault:
-    """500, 502, 503, 529 …, with an error as JSON."""
-    message = "The server had an error while processing your request."
-    return Fault(status, message, "server_error", retry_after=retry_after)
-
-
-def html_error(status: int = 502) -> Fault:
-    """A proxy's error page instead of JSON."""
-    return Fault(status, body=HTML_PAGE, headers={"Content-Type": "text/html"})
-
-
-def slow(seconds: float) -> Fault:
-    """The true answer, later."""
-    return Fault(delay=seconds)
-
-
-def cut_body(share: float = 0.5) -> Fault:
-    """The connection is closed after this share (0 to 1) of the response's bytes."""
-    return Fault(sent_share=share)
-
-
-def slow_drip(bytes_per_second: float = 200.0) -> Fault:
-    """The true answer, a few bytes at a time."""
-    return Fault(bytes_per_second=bytes_per_second)
-
-
-def odd_json(text: str = "{}") -> Fault:
-    """200 with JSON that is not a reply of the protocol."""
-    return Fault(200, body=text.encode())
-
-
-def truncated(share: float = 0.6) -> Fault:
-    """The answer's text ends after this share of its characters, `finish_reason` is `length`."""
-    return Fault(
-        change=lambda answer: replace(
-            answer, text=answer.text[: int(len(answer.text) * share)], finish_reason="length"
-        )
-    )
-
-
-def refusal(message: str = "I'm sorry, I can't help with that.") -> Fault:
-    """The model refuses: OpenAI's `refusal`, Gemini's blocked prompt."""
-    return Fault(change=lambda answer: replace(answer, text="", refusal=message))
-
-
-def says(text: str) -> Fault:
-    """The model answers with this text in place of the true answer."""
-    return Fault(change=lambda answer: replace(answer, text=text))
-
-
-def huge_reply(size: int = 10_000_000) -> Fault:
-    """The true answer with blanks after it, `size` bytes in all."""
-    return Fault(change=lambda answer: replace(answer, text=answer.text.ljust(size)))
-
-
-def refuse_connections(seconds: float) -> Fault:
-    """The server goes away for `seconds`, then it is back on its port.
-
-    Connections are dropped and new ones refused.
-    """
-    return Fault(down_for=seconds)
-
-
-def stall(seconds: float) -> Fault:
-    """The whole server stops answering for `seconds`; what came meanwhile is answered then."""
-    return Fault(stall_for=seconds)
+"""429: try again later."""
 
 
 def on(
@@ -228,10 +101,9 @@ def on(
             again succeeds.
 
     Example:
-        >>> from dataflow_grounding.testing import faults
-        >>> from dataflow_grounding.testing import LoopbackServer, on
-        >>> limited = on(faults.too_many_requests(2), indexes=range(3))
-        >>> rules = [limited, on(faults.cut_body(), share=0.1)]
+        >>> from dataflow_grounding.testing import Fault, LoopbackServer, on
+        >>> limited = on(Fault(429, "Rate limit reached.", retry_after=2), indexes=range(3))
+        >>> rules = [limited, on(Fault(sent_share=0.5), share=0.1)]
         >>> server = LoopbackServer(faults=rules)
     """
     return _Rule(

@@ -60,7 +60,7 @@ class ReceivedRequest:
         settings: All other members of the body, such as `temperature`.
         body: The body's JSON, where the server keeps bodies.
         turns: Role (`user`, `assistant`) and text of each message before the last.
-        encoded_images: Its image files in base64 while the answer is made; empty afterwards.
+        encoded_images: Its image files in base64 until the reply is made; empty afterwards.
         status_sent: None until the whole reply has left.
     """
 

@@ -29,7 +29,7 @@ class LoopbackServer(Endpoint):
             Fault or None.
         latency: Seconds that a reply takes, or a function from ReceivedRequest to seconds.
         capacity: Requests served at once; the others get `limit_fault`. None for no limit.
-        takes: What the endpoint refuses with a 400.
+        takes: A rule, too: what the endpoint refuses, of models and bodies that it knows.
         key: The only API key that is accepted; `models`: the only models that are known. None for
             any.
         leaky: Whether errors repeat the key, as those of some endpoints do.
@@ -44,9 +44,8 @@ class LoopbackServer(Endpoint):
     Example:
         >>> from dataflow_grounding import ground
         >>> from dataflow_grounding.serving import OpenAIServing
-        >>> from dataflow_grounding.testing import faults
-        >>> from dataflow_grounding.testing import LoopbackServer, on
-        >>> with LoopbackServer(faults=on(faults.server_error(), times=1)) as server:
+        >>> from dataflow_grounding.testing import Fault, LoopbackServer, on
+        >>> with LoopbackServer(faults=on(Fault(500, "A fault."), times=1)) as server:
         ...     serving = OpenAIServing(server.base_url, "any", api_key="any", box_format="xyxy_px")
         ...     result = ground("example_data/images/cat.jpg", "the cat", serving=serving)
         >>> len(result), server.count(500)

@@ -25,8 +25,9 @@ from dataflow_grounding.data.rows import write_rows
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import GeminiServing
-from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, on
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.answering import Answering
 from tests.support.endpoint import with_settings
 from tests.support.forgetting import forgetting

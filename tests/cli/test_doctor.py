@@ -24,12 +24,12 @@ from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
-    Takes,
-    faults,
     on,
 )
+from tests.support import faults
 from tests.support.endpoint import with_settings
 from tests.support.forking import Forked
+from tests.support.takes import Takes
 from tests.support.workplace import REPOSITORY, Done, Workplace, command, ended, process
 
 KEY = "sk-doctor-secret"
@@ -128,12 +128,13 @@ def written(form: str) -> Callable[[ReceivedRequest], str | dict[str, Any]]:
     return answers
 
 
+IN_PROSE = written("Here is what I found:\n```json\n{}\n```\nLet me know if you need more.")
 FREE = "ignored or refused: a reply came as free text"
 OTHER_JSON = "not kept: a reply came as JSON of another form"
 NOT_KNOWN = "not known: .*"
 SCHEMAS: dict[str, tuple[dict[str, Any], str]] = {
     "kept": ({}, "kept"),
-    "ignored": ({"takes": Takes(ignores_format=True)}, FREE),
+    "ignored": ({"answers": IN_PROSE}, FREE),
     "not taken": ({"takes": Takes(response_formats=())}, FREE),
     "JSON alone": ({"takes": Takes(response_formats=("json_object",))}, OTHER_JSON),
     "after thoughts": ({"answers": written("<think>One word.</think>{}")}, "kept"),
@@ -164,7 +165,7 @@ def test_whether_an_endpoint_keeps_to_a_schema_is_measured(
 
 
 def test_each_of_several_endpoints_is_asked(workplace: Workplace, server: LoopbackServer) -> None:
-    with LoopbackServer(takes=Takes(ignores_format=True)) as ignores:
+    with LoopbackServer(IN_PROSE) as ignores:
         addresses = [server.base_url, ignores.base_url]
         settings = {"vlm.openai.base_url": "", "vlm.openai.endpoints": addresses}
         found = asked(workplace, "--json", **settings).summary

@@ -17,8 +17,9 @@ from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.engine.budget import listed_price
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.token_rules import TokenRules
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import Answers
+from tests.support import faults
 from tests.support.endpoint import endpoint_of, with_settings
 from tests.support.labelled import Box, Labelled, labelled
 from tests.support.stand_ins.erring_model import ErringModel, Errors

@@ -11,7 +11,8 @@ import pytest
 
 from dataflow_grounding import EmbeddedServing, FileStorage, PhraseGrounder
 from dataflow_grounding._util.errors import NothingDone, PlanError, RecordError
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, on
+from tests.support import faults
 from tests.support.workplace import REPOSITORY, Done, Workplace, caption, command
 
 

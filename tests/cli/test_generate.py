@@ -15,7 +15,8 @@ import pytest
 
 from dataflow_grounding import CaptionGenerator, EmbeddedServing
 from dataflow_grounding.data.dataframes import to_dataframe
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, on
+from tests.support import faults
 from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import STEPS, Done, Workplace, caption, ended, interpreter
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dataflow_grounding.testing import FaultRule, LoopbackServer, faults, on
+from dataflow_grounding.testing import FaultRule, LoopbackServer, on
+from tests.support import faults
 from tests.support.forking import Forked
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Done, ended

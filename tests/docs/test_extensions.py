@@ -22,8 +22,9 @@ from dataflow_grounding import (
     Pipeline,
 )
 from dataflow_grounding.formats import write
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from tests.formats.data import draw
+from tests.support import faults
 from tests.support.endpoint import Serves
 from tests.support.workplace import REPOSITORY, Workplace, command
 

@@ -21,19 +21,13 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply, Usage
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.testing import (
-    Answer,
-    CannedAnswers,
-    EchoAnswers,
-    LoopbackServer,
-    Takes,
-    faults,
-    on,
-)
+from dataflow_grounding.testing import Answer, CannedAnswers, EchoAnswers, LoopbackServer, on
 from dataflow_grounding.testing.faults import FaultRule
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.endpoint import endpoint_of
 from tests.support.question import Question
+from tests.support.takes import Takes
 from tests.support.workplace import Workplace
 
 Read = Callable[[str], Any]

@@ -12,8 +12,9 @@ import pytest
 
 from dataflow_grounding import BoxVerifier, OpenAIServing, PhraseGrounder
 from dataflow_grounding.serving._gateway_headers import is_from_cache
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support import faults
 from tests.support.stand_ins.gateway import OF_LITELLM, Gateway, gateway_before
 from tests.support.workplace import Done, Workplace, command
 

@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, on
+from tests.support import faults
 from tests.support.fault_cases.shortage_faults import few_files
 from tests.support.servings import KINDS
 from tests.support.workplace import Workplace, ended, interpreter

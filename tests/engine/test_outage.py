@@ -12,9 +12,10 @@ from collections.abc import Callable
 import pytest
 
 from dataflow_grounding.engine import _endpoints, _outage, progress
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace, caption, command
 

@@ -20,7 +20,8 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest, on
+from tests.support import faults
 from tests.support.pacing import lognormal
 from tests.support.workplace import HANGING, caption, rows_of
 

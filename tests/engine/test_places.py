@@ -16,8 +16,9 @@ from dataflow_grounding.engine import limiter
 from dataflow_grounding.engine.concurrency import resumed
 from dataflow_grounding.engine.limiter import Level, Sent
 from dataflow_grounding.serving import OpenAIServing, SeveralEndpoints
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support import faults
 from tests.support.workplace import Done, Workplace, ended
 
 

@@ -17,14 +17,14 @@ from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
     ReceivedRequest,
-    Takes,
     Usage,
-    faults,
     on,
 )
 from dataflow_grounding.testing.faults import Fault
+from tests.support import faults
 from tests.support.endpoint import endpoint_of
 from tests.support.fault_cases.fault_case import undisturbed
+from tests.support.takes import Takes
 from tests.support.workplace import LONG_AGO, Done, Rows, Workplace, caption, rows_of
 
 KEY = "image_grounding.vlm.openai"

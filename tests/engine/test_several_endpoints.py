@@ -23,9 +23,9 @@ from dataflow_grounding.testing import (
     Fault,
     LoopbackServer,
     ReceivedRequest,
-    faults,
     on,
 )
+from tests.support import faults
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow

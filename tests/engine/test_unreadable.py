@@ -25,9 +25,9 @@ from dataflow_grounding.testing import (
     FaultRule,
     LoopbackServer,
     ReceivedRequest,
-    faults,
     on,
 )
+from tests.support import faults
 from tests.support.endpoint import endpoint_of
 from tests.support.workplace import Workplace, command
 

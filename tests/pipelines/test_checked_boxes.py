@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from dataflow_grounding.review.queues import Queue, Reviewable
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
+from tests.support import faults
 from tests.support.half_filled import scenes
 from tests.support.stand_ins.erring_model import ErringModel, Errors, about_probes
 from tests.support.stand_ins.seeing_model import COLORS

@@ -14,7 +14,8 @@ import pytest
 
 from dataflow_grounding import FileStorage, OpenAIServing, SpecError
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
+from tests.support import faults
 from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import Done

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support import faults
 from tests.support.labelled import kitti
 from tests.support.referring_place import ReferringPlace
 from tests.support.workplace import Done, command

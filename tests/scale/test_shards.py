@@ -17,7 +17,7 @@ from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_facts import digest_of
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
-from dataflow_grounding.testing.faults import refusal
+from tests.support.faults import refusal
 from tests.support.workplace import (
     STEPS,
     Done,

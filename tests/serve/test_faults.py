@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.served import Answer, Served, paid_for
 from tests.support.waiting import wait_until
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, on
+from tests.support import faults
 from tests.support.served import Served
 from tests.support.waiting import wait_until
 

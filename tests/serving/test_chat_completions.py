@@ -20,17 +20,12 @@ from dataflow_grounding.serving._chat_completions import (
     reply_in,
     usage_in,
 )
-from dataflow_grounding.testing import (
-    EchoAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-    Takes,
-    faults,
-    on,
-)
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support import faults
 from tests.support.endpoint import Serves
 from tests.support.streams import streamed
+from tests.support.takes import Takes
 from tests.support.workplace import Workplace
 
 SECRET = "header-secret-42"
@@ -64,34 +59,37 @@ def extractor(server: LoopbackServer) -> ExpressionExtractor:
     return ExpressionExtractor(OpenAIServing(server.base_url, "loopback", box_format="xyxy_px"))
 
 
-SERVERS = {
-    "knows no json_schema": (Takes(response_formats=("json_object",)), 1),
-    "ignores response_format": (Takes(ignores_format=True), 0),
-    "takes one image": (Takes(max_images=1), 0),
-    "takes hardly anything": (Takes(response_formats=(), max_completion_tokens=True, temperature=False, system_messages=False), 5),
-}  # fmt: skip
+def in_prose(request: ReceivedRequest) -> str:
+    """The answer of a model that passes over `response_format`."""
+    answer = json.dumps(EchoAnswers()(request))
+    return f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
 
 
-@pytest.mark.parametrize(
-    ("takes", "refused"), [pytest.param(*case, id=name) for name, case in SERVERS.items()]
+HARDLY = Takes(
+    response_formats=(), max_completion_tokens=True, temperature=False, system_messages=False
 )
+SERVERS: dict[str, tuple[dict[str, Any], int]] = {
+    "knows no json_schema": ({"takes": Takes(response_formats=("json_object",))}, 1),
+    "ignores response_format": ({"answers": in_prose}, 0),
+    "takes one image": ({"takes": Takes(max_images=1)}, 0),
+    "takes hardly anything": ({"takes": HARDLY}, 5),
+}
+
+
+@pytest.mark.parametrize(("served", "refused"), SERVERS.values(), ids=SERVERS)
 def test_the_records_are_the_same_and_what_it_takes_is_found_out_once(
     place: Workplace,
     server: LoopbackServer,
     usual: list[dict[str, Any]],
-    takes: Takes,
+    served: dict[str, Any],
     refused: int,
 ) -> None:
-    server.takes = takes
+    vars(server).update(served)
     done = place.run()
     assert done.code == 0, done
     assert (server.count(400), server.count(200)) == (refused, 8)
-    if not takes.system_messages:
-        assert all(
-            "careful image annotator" in request.text
-            for request in server.requests
-            if not request.system
-        )
+    for request in server.requests:
+        assert "careful image annotator" in (request.system or request.text)
     assert place.annotations() == usual
 
 

@@ -20,8 +20,9 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import OpenAISdkServing
-from dataflow_grounding.testing import LoopbackServer, faults, on
+from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
+from tests.support import faults
 from tests.support.endpoint import Serves
 
 KEY = "sk-7f3a-very-secret-key"

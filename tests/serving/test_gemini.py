@@ -18,8 +18,9 @@ from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import GeminiServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support import faults
 from tests.support.endpoint import Serves
 from tests.support.workplace import REPOSITORY, Workplace, caption, command
 

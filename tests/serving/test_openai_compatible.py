@@ -38,10 +38,11 @@ from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
 from dataflow_grounding.tasks.captions import image_caption
-from dataflow_grounding.testing import LoopbackServer, Takes, on
+from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.endpoint import Serves
 from tests.support.forking import Forked
+from tests.support.takes import Takes
 from tests.support.workplace import ended
 
 KEY = "sk-7f3a-very-secret-key"

@@ -15,9 +15,10 @@ from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import OpenAISdkServing
-from dataflow_grounding.testing import LoopbackServer, Takes, on
+from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support.endpoint import Serves
+from tests.support.takes import Takes
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow

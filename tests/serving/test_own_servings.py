@@ -29,8 +29,9 @@ from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGr
 from dataflow_grounding.serving import Serving
 from dataflow_grounding.tasks import phrase_grounding
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.testing import on
 from dataflow_grounding.testing.faults import Fault
+from tests.support import faults
 from tests.support.endpoint import Serves
 
 SECONDS = 0.3  # until the clients give an answer up

@@ -11,7 +11,8 @@ from PIL import Image
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, faults, on
+from dataflow_grounding.testing import EchoAnswers, on
+from tests.support import faults
 from tests.support.endpoint import Serves
 
 

@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
-from dataflow_grounding.testing import (
-    Answer,
-    EchoAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-    Takes,
-    faults,
-    on,
-)
+from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest, on
+from tests.support import faults
 from tests.support.endpoint import Serves
+from tests.support.takes import Takes
 from tests.support.workplace import Workplace, caption, command
 
 PRICES = {"input": 100.0, "output": 1000.0, "cached_input": 10.0, "flex": 0.5}
@@ -121,9 +115,9 @@ def test_what_another_tier_has_served_costs_in_full(
     echo = EchoAnswers()
 
     def answers(request: ReceivedRequest) -> Answer:
-        return Answer(json.dumps(echo(request)), tier=("default", None)[request.index % 2])
+        return Answer(json.dumps(echo(request)), tier=("default", "")[request.index % 2])
 
-    server.answers, server.takes = answers, Takes(service_tiers=None)
+    server.answers = answers
     at(workplace, server)
     done = workplace.run(**FLEX)
     assert done.code == 0, done

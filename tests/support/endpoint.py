@@ -11,6 +11,7 @@ from typing import Any
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.testing._endpoint import Endpoint
+from tests.support.takes import Takes
 from tests.support.workplace import Workplace, command
 
 Serves = Callable[..., LoopbackServer]
@@ -22,7 +23,7 @@ def endpoint_of(
     place: Workplace, answers: Any = None, /, **settings: Any
 ) -> Iterator[LoopbackServer]:
     """A server of these settings, which the place names from now on; without `answers` it echoes."""
-    with LoopbackServer(answers or EchoAnswers(), **settings) as server:
+    with LoopbackServer(answers or EchoAnswers(), **{"takes": Takes(), **settings}) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         yield server
 
@@ -55,7 +56,7 @@ def with_settings(
     asyncio.run_coroutine_threadsafe(_end_talks(server), server._loop).result()
     if server.errors:
         raise server.errors[0]
-    settings = {"keep_bodies": True, **settings}
+    settings = {"keep_bodies": True, "takes": Takes(), **settings}
     new = Endpoint(answers or EchoAnswers(), port=server.port, **settings)
     vars(server).update(vars(new))
     server.requests = []

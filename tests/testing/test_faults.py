@@ -19,9 +19,10 @@ from urllib.parse import SplitResult, urlsplit
 import aiohttp
 import pytest
 
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.forking import Forked
 from tests.support.waiting import wait_until
 from tests.support.workplace import HANGING

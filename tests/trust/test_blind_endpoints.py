@@ -13,8 +13,9 @@ import pytest
 
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support import faults
 from tests.support.endpoint import SELDOM
 from tests.support.workplace import Workplace, command
 

@@ -18,14 +18,9 @@ from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import GroundingError, SuspectBoxes
 from dataflow_grounding.serving import OpenAIServing, Serving
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.testing import (
-    EchoAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-    faults,
-    on,
-)
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support import faults
 from tests.support.endpoint import SELDOM
 from tests.support.stand_ins.watched_model import Scene, WatchedModel
 from tests.support.workplace import HANGING, Workplace, ended, process

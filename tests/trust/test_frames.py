@@ -14,7 +14,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.trust.calibration_file import (
     Calibration,
     cache_path,
@@ -23,6 +23,7 @@ from dataflow_grounding.trust.calibration_file import (
 )
 from dataflow_grounding.trust.choice import FormatChoice
 from dataflow_grounding.trust.maps import format_in_frames
+from tests.support import faults
 from tests.support.seen_boxes import off, offs, scene
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.stand_ins.resize_rules import reduced

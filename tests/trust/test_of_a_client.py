@@ -21,8 +21,9 @@ from dataflow_grounding import (
 )
 from dataflow_grounding._util.errors import EndpointRefused, SpecError
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.testing import CannedAnswers, LoopbackServer, on
 from dataflow_grounding.trust.no_fit import NoFit
+from tests.support import faults
 from tests.support.stand_ins.probe_model import ProbeModel
 
 

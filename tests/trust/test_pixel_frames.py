@@ -15,14 +15,9 @@ from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import (
-    EchoAnswers,
-    LoopbackServer,
-    ReceivedRequest,
-    faults,
-    on,
-)
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support import faults
 from tests.support.seen_boxes import off, offs, scene
 from tests.support.stand_ins.resize_rules import reduced
 from tests.support.stand_ins.seeing_model import MODEL, SeeingModel

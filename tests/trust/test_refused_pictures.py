@@ -17,11 +17,12 @@ import pytest
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import cache_path
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
+from tests.support import faults
 from tests.support.seen_boxes import offs, scene
 from tests.support.stand_ins.probe_model import ProbeModel, answered
 from tests.support.stand_ins.resized_model import decided

@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import (
@@ -23,6 +23,7 @@ from dataflow_grounding.trust.calibration_file import (
     load_calibration,
     prompt_version,
 )
+from tests.support import faults
 from tests.support.endpoint import calibrate
 from tests.support.seen_boxes import PARTS, scene
 from tests.support.stand_ins.probe_model import ProbeModel

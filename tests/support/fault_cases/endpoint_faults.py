@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dataflow_grounding.testing import Fault, FaultRule, faults, on
+from dataflow_grounding.testing import Fault, FaultRule, on
 from dataflow_grounding.testing.faults import first_of
 from dataflow_grounding.testing.received import ReceivedRequest
+from tests.support import faults
 from tests.support.fault_cases.fault_case import (
     Case,
     Outcome,

@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.testing import on
+from tests.support import faults
 from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     LOCAL_CLOCK,

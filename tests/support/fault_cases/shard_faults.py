@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.testing import on
+from tests.support import faults
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness, at_work, calm, lost_rows
 from tests.support.workplace import Done, Workplace, command
 

@@ -8,7 +8,8 @@ import random
 import signal
 import time
 
-from dataflow_grounding.testing import faults, on
+from dataflow_grounding.testing import on
+from tests.support import faults
 from tests.support.fault_cases.fault_case import (
     IN_FLIGHT,
     SAME_FILES,

@@ -1,62 +1,40 @@
 """What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding.testing.dialects import Answer
-from dataflow_grounding.testing.faults import Fault, bad_request
-from dataflow_grounding.testing.received import ReceivedRequest
+from dataflow_grounding.testing import Fault, ReceivedRequest
+from tests.support.faults import bad_request
 
 
 @dataclass(frozen=True)
 class Takes:
-    """What an endpoint takes, and what it refuses.
+    """A rule by which an endpoint refuses what it doesn't take.
 
     A strict schema with an open object is refused, as OpenAI's service does.
 
     Args:
         response_formats: The types of `response_format` that it knows; others are refused.
-        ignores_format: Whether it passes over the format in silence: the answer comes in a fence,
-            with prose around it.
         max_completion_tokens: Whether it refuses `max_tokens`.
         system_messages: Whether it accepts them.
         temperature: Whether it accepts any but 1.
         max_images: Most images of one request.
-        service_tiers: The tiers that can be asked for; others are refused. None passes over what
-            is asked for in silence.
-
-    Example:
-        >>> from dataflow_grounding.testing import LoopbackServer
-        >>> takes = Takes(response_formats=("json_object",), system_messages=False)
-        >>> server = LoopbackServer(takes=takes)
+        service_tiers: The tiers that can be asked for; others are refused.
     """
 
     response_formats: tuple[str, ...] = ("json_schema", "json_object")
-    ignores_format: bool = False
     max_completion_tokens: bool = False
     system_messages: bool = True
     temperature: bool = True
     max_images: int = 16
-    service_tiers: tuple[str, ...] | None = ("default", "flex")
+    service_tiers: tuple[str, ...] = ("default", "flex")
 
-    def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
-        """Return the answer with the tier that was asked for, if any. An answer that names a tier
-        itself stays as it is, and so do all answers of an endpoint that passes over tiers.
-        """
-        asked_tier = request.settings.get("service_tier")
-        passes_over_tiers = self.service_tiers is None
-        if answer.tier is not None or asked_tier is None or passes_over_tiers:
-            return answer
-        return replace(answer, tier=str(asked_tier))
-
-    def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
-        """Return the 400 for the first thing of a request that this model doesn't take,
-        else None.
-        """
+    def __call__(self, request: ReceivedRequest) -> Fault | None:
+        """The 400 for the first thing of a request that this model doesn't take, else None."""
         settings = request.settings
-        if settings.get("stream"):
-            return bad_request("This server does not stream.", "unsupported_value", "stream")
         if request.system and not self.system_messages:
             return bad_request("System role not supported", "unsupported_value", "messages[0].role")
         if self.max_completion_tokens and "max_tokens" in settings:
@@ -71,11 +49,11 @@ class Takes:
                 " Only the default (1) value is supported."
             )
             return bad_request(message, "unsupported_value", "temperature")
-        if image_count > self.max_images:
+        if len(request.encoded_images) > self.max_images:
             message = f"At most {self.max_images} image(s) may be provided in one prompt."
             return bad_request(message, "", "messages")
         tier = settings.get("service_tier", "default")
-        if self.service_tiers is not None and tier not in self.service_tiers:
+        if tier not in self.service_tiers:
             message = f"Invalid service_tier argument: '{tier}' is not available for this model."
             return bad_request(message, "invalid_value", "service_tier")
         return self._refuses_format(settings)
@@ -83,7 +61,7 @@ class Takes:
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
         """The 400 for a form of reply that this model doesn't take."""
         type_name = _type_of_format(settings)
-        if type_name == "text" or self.ignores_format:
+        if type_name == "text":
             return None
         if type_name not in self.response_formats:
             message = f"This response_format type is unavailable now: '{type_name}'."
