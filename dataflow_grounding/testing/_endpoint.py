@@ -94,7 +94,6 @@ class Endpoint(Counts):
     takes: FaultRule | None = None
     key: str | None = None
     models: Sequence[str] | None = None
-    leaky: bool = False
     record: bool = True
     keep_bodies: bool = False
     port: int = 0
@@ -232,10 +231,9 @@ class Endpoint(Counts):
             message = "API key not valid. Please pass a valid API key."
             fault = replace(fault, status=400, message=message, code="API_KEY_INVALID")
         status = fault.status or 500
-        message = fault.message
-        if self.leaky:
-            message += f" (key: {_key_or_path(request)})"
-        error = exchange.dialect.error(status, message, fault.code, fault.param, fault.retry_after)
+        error = exchange.dialect.error(
+            status, fault.message, fault.code, fault.param, fault.retry_after
+        )
         exchange.status = status
         body = _dump(error) if fault.body is None else fault.body
         headers = {**fault.headers, **_headers_on_waiting(fault)}
@@ -247,12 +245,6 @@ def _as_answer(answer: Answer | str | dict[str, Any]) -> Answer:
     if isinstance(answer, dict):
         answer = json.dumps(answer, ensure_ascii=False)
     return Answer(answer) if isinstance(answer, str) else answer
-
-
-def _key_or_path(request: ReceivedRequest) -> str:
-    """Where no header has the key, the path may: `…?key=KEY`."""
-    keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
-    return keys[0] if keys else request.path
 
 
 def _headers_on_waiting(fault: Fault) -> dict[str, str]:

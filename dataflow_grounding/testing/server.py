@@ -32,7 +32,6 @@ class LoopbackServer(Endpoint):
         takes: A rule, too: what the endpoint refuses, of models and bodies that it knows.
         key: The only API key that is accepted; `models`: the only models that are known. None for
             any.
-        leaky: Whether errors repeat the key, as those of some endpoints do.
         record: Whether `requests` holds a ReceivedRequest for each, with `keep_bodies` the body's
             JSON, too.
         port: 0 finds a free one.

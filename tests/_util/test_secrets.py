@@ -27,7 +27,6 @@ from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import GeminiServing
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, on
 from dataflow_grounding.testing.received import ReceivedRequest
-from tests.support import faults
 from tests.support.answering import Answering
 from tests.support.endpoint import with_settings
 from tests.support.forgetting import forgetting
@@ -273,7 +272,7 @@ def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Work
 def test_a_token_in_the_address_is_sent_and_never_shown(
     secret: str, place: Workplace, server: LoopbackServer
 ) -> None:
-    with_settings(server, leaky=True, faults=repeats(lambda request: request.path))
+    with_settings(server, faults=repeats(lambda request: request.path))
     query = f"?api-version=2024-10-21&code={secret}"
     place.settings[ADDRESS] = server.base_url + query
     dry, done = place.run("--dry-run"), place.run()
@@ -281,7 +280,7 @@ def test_a_token_in_the_address_is_sent_and_never_shown(
     assert {request.path for request in server.requests} == {f"/v1/chat/completions{query}"}
     another = {ADDRESS: f"{server.base_url}?api-version=2024-10-21&code=another-1234567"}
     assert place.run("--retry-failed", **another).summary["requests"] == 0
-    server.faults = on(faults.bad_request())
+    server.faults = repeats(lambda request: request.path, 400)
     refused = place.run(AGAIN)
     assert refused.code == 4
     assert place.run_json()["endpoint"] == f"{server.base_url}?api-version=2024-10-21&code=***"
@@ -382,7 +381,7 @@ def test_debug_shows_a_traceback_without_secrets(
     secret: str, place: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", secret)
-    with_settings(server, key="x", leaky=True)
+    with_settings(server, faults=repeats(authorization, 401))
     done = command(["--debug", "generate", "-e", str(place.spec())])
     assert done.code == 4, done
     assert "Traceback" in done.err

@@ -228,7 +228,7 @@ def test_geminis_endpoint(workplace: Workplace, server: LoopbackServer) -> None:
 def test_an_endpoint_that_refuses(
     workplace: Workplace, server: LoopbackServer, fault: faults.Fault, said: str
 ) -> None:
-    with_settings(server, faults=on(fault), leaky=True)
+    with_settings(server, faults=faults.leaky(on(fault)))
     done = asked(workplace, code=4, **{"vlm.openai.api_key": KEY})
     assert said in done.out
     assert KEY not in done.out + done.err

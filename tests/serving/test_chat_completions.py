@@ -162,12 +162,12 @@ def test_extra_headers_are_sent_cost_nothing_and_stay_secret(
     headers = {"api-key": SECRET, "HTTP-Referer": "https://example.org"}
     place.settings["vlm.openai.extra_headers"] = headers
     assert place.run().summary["requests"] == 0
-    server.key, server.leaky = SECRET, True
+    server.key = SECRET
     again = {"workflow.force_reprocess": True}
     done = place.run(**again)
     assert (done.code, done.summary["requests"]) == (0, 4)
     assert server.requests[-1].headers["http-referer"] == "https://example.org"
-    server.faults = on(faults.bad_request("no"))
+    server.faults = faults.leaky(on(faults.bad_request("no")))
     done = place.run(**again)
     assert done.code == 4
     assert SECRET not in done.out + done.err

@@ -89,7 +89,7 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
     row: dict[str, Any], serves: Serves, client: str, name: str
 ) -> None:
     fault, kind, sent, message = FAULTS[name]
-    server = serves(faults=on(fault), leaky=True, key=KEY)
+    server = serves(faults=faults.leaky(on(fault)), key=KEY)
     # What never ends is waited for as long; nothing else may meet so short a timeout.
     timeout = 0.6 if name in ENDLESS else 60
     with holding(current_options, RunOptions(max_attempts=2)), pytest.raises(kind) as caught:

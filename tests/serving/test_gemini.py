@@ -191,7 +191,7 @@ def test_what_becomes_of_each_reply(gemini: Workplace, serves: Serves) -> None:
     gemini.many(len(FATES))
     captions = {name: f'"caption": "{caption(number)}"' for number, name in enumerate(FATES)}
     rules = [rule(captions[name]) for name, (given, *_) in FATES.items() for rule in given]
-    endpoint = server(serves, *rules, leaky=True)
+    endpoint = server(serves, *map(faults.leaky, rules))
     settings = {**at(endpoint), "vlm.gemini.temperature": 1.0, "workflow.max_workers": 1}
     done = gemini.run(**settings)
     assert done.code == 1, done
@@ -231,7 +231,8 @@ def test_the_timeout_is_kept(gemini: Workplace, serves: Serves) -> None:
 
 def test_what_no_request_can_mend_stops_the_run(gemini: Workplace, serves: Serves) -> None:
     gemini.many(20)
-    endpoint = server(serves, on(faults.unauthorized()), leaky=True)
+    wrong_key = faults.bad_request("API key not valid.", "API_KEY_INVALID")
+    endpoint = server(serves, faults.leaky(on(wrong_key)))
     done = gemini.run(**at(endpoint))
     assert done.code == 4, done
     assert endpoint.count() <= 8

@@ -127,7 +127,7 @@ class WrittenInAnHour(Serving):
 def test_a_clients_error_is_what_it_means(
     row: dict[str, Any], serves: Serves, fault: Fault, kind: type[GroundingError], client: str
 ) -> None:
-    server = serves(faults=on(fault), leaky=True)
+    server = serves(faults=faults.leaky(on(fault)))
     with holding(current_options, RunOptions(max_attempts=1)), pytest.raises(kind) as caught:
         ExpressionExtractor(WrittenInAnHour(server.base_url, client))(row)
     assert type(caught.value) is kind

@@ -6,10 +6,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dataflow_grounding.testing import Fault, faults
+from dataflow_grounding.testing import Fault, FaultRule, ReceivedRequest, faults
 from dataflow_grounding.testing.faults import model_not_found as model_not_found
 from dataflow_grounding.testing.faults import unauthorized as unauthorized
 
+KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")  # of OpenAI, Azure and Gemini
 HTML_PAGE = (
     b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad"
     b" gateway</h1></body></html>"
@@ -130,3 +131,17 @@ def refuse_connections(seconds: float) -> Fault:
 def stall(seconds: float) -> Fault:
     """The whole server stops answering for `seconds`; what came meanwhile is answered then."""
     return Fault(stall_for=seconds)
+
+
+def leaky(rule: FaultRule) -> FaultRule:
+    """The same faults, whose errors repeat the key, as those of some endpoints do."""
+
+    def with_key(request: ReceivedRequest) -> Fault | None:
+        fault = rule(request)
+        if fault is None:
+            return None
+        keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
+        key = keys[0] if keys else request.path  # which may have it: `…?key=KEY`
+        return replace(fault, message=f"{fault.message} (key: {key})")
+
+    return with_key

@@ -276,13 +276,11 @@ def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -
         assert (server.paid, server.count(429), server.count()) == (9, 7, 16)
 
 
-@pytest.mark.parametrize("leaky", [False, True])
-def test_only_a_leaky_server_repeats_the_key(endpoint: Renewed, leaky: bool) -> None:
-    server = endpoint(key="sk-right", leaky=leaky)
-    reply = send(server.port, question(), Authorization="Bearer sk-wrong-one")
-    right = send(server.port, question(), Authorization="Bearer sk-right")
-    assert (reply.status, right.status) == (401, 200)
-    assert ("sk-wrong-one" in reply.body.decode()) is leaky
+def test_only_the_right_key_is_accepted(endpoint: Renewed) -> None:
+    server = endpoint(key="sk-right")
+    keys = ("Bearer sk-wrong-one", "Bearer sk-right")
+    replies = [send(server.port, question(), Authorization=key) for key in keys]
+    assert [reply.status for reply in replies] == [401, 200]
 
 
 def test_models_are_listed_and_others_are_unknown(endpoint: Renewed) -> None:
