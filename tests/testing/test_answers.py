@@ -129,6 +129,7 @@ def test_what_was_received_is_kept_small_and_exact(endpoint: Renewed) -> None:
     (request,) = server.requests
     assert request.image_digests == (hashlib.sha256(big).hexdigest(),)
     assert request.image_sizes == ((900, 700),)
+    assert request.encoded_images == ()
     assert (request.task, request.model) == ("phrase_grounding", "m")
     assert request.system == "Answer with JSON."
     assert request.settings["temperature"] == 0.3
