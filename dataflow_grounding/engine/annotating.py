@@ -262,7 +262,6 @@ async def _size_of_prepared_image(
         check_labels_were_read(record)  # its error says more than that there is no image
     limits = operator.serving.image_limits if operator.serving else None
     image = await memo.prepare(record, image_key, limits)
-    await memo.fit(image)
     if operator.needs_image and operator.looks_at_image:
         return image.size
     return None

@@ -61,25 +61,6 @@ class ImageMemo:
         # an earlier step may have opened it, within other limits than these
         return images.open_image(record, key, limits)
 
-    async def fit(self, image: images.Image) -> None:
-        """Find the size in which an image has no more bytes than may be sent, and remember it."""
-        if image.limits.most_base64 is None:
-            return
-        fit_key = image.fit_key  # None for a picture that fits as it is
-        if fit_key is None or fit_key in images.kept_fits:
-            return
-        sent_digest, limits = fit_key
-        log_key = _key(f"{sent_digest} in {limits}")
-        line = self._log.get(log_key) if self._log is not None else None
-        steps = line.get("steps") if line is not None else None
-        if type(steps) is int and 0 <= steps <= images.MOST_STEPS:  # else the line is damaged
-            images.keep_fit(fit_key, steps)
-            return
-        find = off_loop if image.file.is_far else asyncio.to_thread
-        steps = await find(image.steps_to_fit)  # of reducing its sides; `kept_fits` gets it, too
-        if self._log is not None and self._keeps:
-            self._log.put(log_key, {"steps": steps})
-
     async def _facts(
         self, file: images.ImageFile, limits: images.ImageLimits | None, kept: images.Kept
     ) -> ImageFacts:

@@ -25,7 +25,6 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import open_start, read_input
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.images._plain_jpeg import EXIF_NAME, PlainHeader, plain_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -55,7 +54,6 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 # reviewed. Pillow itself opens none that is larger than this.
 _MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
 _FIRST_BYTES = 2**16  # of a file in a store that are fetched for its header
-_PLAIN_HEADER_BYTES = 2**12  # of a file: a plain JPEG's tables take less than 1,000
 PIXELS_AT_ONCE = 100_000_000
 """What all threads together decode at a time; a picture with more goes alone."""
 
@@ -178,22 +176,12 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 def _header_in(file: IO[bytes], path: str, data: bytes | None, whole_png: bool) -> Header:
     """Return the header; `data` are all bytes of the file, if more than its beginning was read."""
-    with _reading(path):
-        # The header of a plain JPEG is read without Pillow.
-        first_bytes = file.read(_PLAIN_HEADER_BYTES)
-        if EXIF_NAME in first_bytes:  # EXIF may hold a thumbnail: it takes 64 KiB at most
-            first_bytes += file.read(_FIRST_BYTES)
-        plain = plain_header(first_bytes)
-        if plain is not None:
-            size = _turned_size(plain.size, plain.orientation)
-            return Header(size, "image/jpeg", plain.orientation)
-        file.seek(0)
-        with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            # Of a PNG, Pillow is asked for the orientation only if one is mentioned in these bytes.
-            png_bytes = b""  # none: it is taken for upright
-            if picture.format == "PNG" and whole_png:
-                png_bytes = _png_heads(file, path) if data is None else data
-            return _header_of(picture, png_bytes)
+    with _reading(path), _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+        # Of a PNG, Pillow is asked for the orientation only if one is mentioned in these bytes.
+        png_bytes = b""  # none: it is taken for upright
+        if picture.format == "PNG" and whole_png:
+            png_bytes = _png_heads(file, path) if data is None else data
+        return _header_of(picture, png_bytes)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -203,9 +191,6 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     color. Raises ImageBroken also where the end is missing, and for a picture that would be seen
     all white or black.
     """
-    plain = plain_header(data)
-    if plain is not None:  # nothing of a plain JPEG has to be decoded
-        return _facts_of_plain_jpeg(data, plain, path)
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
         header_end = file.tell()  # Pillow has read up to here
@@ -228,19 +213,6 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
             file_bytes=len(data),
             stretched=_is_stretched(picture, path),
         )
-
-
-def _facts_of_plain_jpeg(data: bytes, header: PlainHeader, path: str) -> ImageFacts:
-    _refuse_cut_off(data, "JPEG", header.scan, path)
-    width, height = _turned_size(header.size, header.orientation)
-    return ImageFacts(
-        digest=hashlib.sha256(data).hexdigest(),
-        width=width,
-        height=height,
-        media_type="image/jpeg",
-        plain=header.orientation == 1,
-        file_bytes=len(data),
-    )
 
 
 def _refuse_cut_off(data: bytes, format: str | None, header_end: int, path: str) -> None:

@@ -40,12 +40,7 @@ V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 256 * 2**20  # of pictures as sent that `kept_encoded` holds
 MAX_KEPT_FILES = 128 * 2**20  # bytes of remote files that `kept_files` holds
-_MOST_KEPT = 4096  # entries of `kept_facts`, and of `kept_fits`
-# Of a picture that has to have fewer bytes, the sides are multiplied with this until it fits. All
-# sizes between would do, but a size that follows the bytes closely would be another one where they
-# are encoded a little differently, by another version of Pillow: then replies were paid for again.
-_STEP = 0.95
-MOST_STEPS = 80  # at which 2048 px are 34
+_MOST_KEPT = 4096  # entries of `kept_facts`
 _MOST_PER_PIXEL = 2.6  # bytes of a JPEG of the best quality; noise of pure colors has 2.5
 SECOND_NS = 10**9
 # How much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
@@ -200,8 +195,8 @@ class ImageLimits(SizeLimits):
     """What a serving takes as it is: sizes, media types, and bytes of the file.
 
     No picture is sent that has more characters in base64 than `picture_bytes`, which the user
-    states, or `learnt_bytes`, which a refusal has told: it is sent smaller, in no lower quality.
-    None is no limit. Neither is in the `repr`, by which finished rows are known.
+    states, or `learnt_bytes`, which a refusal has told: it is sent as a JPEG with as many pixels at
+    most. None is no limit. Neither is in the `repr`, by which finished rows are known.
     """
 
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
@@ -296,7 +291,7 @@ _keeping = threading.Lock()  # threads prepare pictures side by side
 
 def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
     """Put a picture as sent into `kept`, unless that would make more than MAX_KEPT_BYTES of all
-    that is kept anywhere. Where another has kept the same, that one is shared.
+    that is kept anywhere. Where another has kept the same bytes, these are shared.
     """
     with _keeping:
         held_bytes = 0
@@ -305,19 +300,11 @@ def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
             if held is not None:
                 held_bytes += len(held.data)
         if held_bytes + len(data) <= MAX_KEPT_BYTES:
-            kept[digest] = kept_encoded.setdefault(digest, Encoded(data))
-
-
-FitKey: TypeAlias = tuple[str, ImageLimits]
-"""A picture as it would be sent if its bytes didn't count, and the limits that it has to fit."""
-
-kept_fits: OrderedDict[FitKey, int] = OrderedDict()
-"""By how many steps the last pictures were reduced to have no more bytes."""
-
-
-def keep_fit(key: FitKey, steps: int) -> None:
-    """Put the steps by which a picture is reduced into `kept_fits`."""
-    _keep(kept_fits, key, steps)
+            shared = kept_encoded.get(digest)
+            if shared is None or shared.data != data:
+                shared = Encoded(data)
+                kept_encoded[digest] = shared
+            kept[digest] = shared
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
@@ -415,9 +402,7 @@ class Image:
         size = facts.size
         if limits.sent(size) != size:  # it is scaled
             return False
-        # `shown_size` is asked last, because it may have to encode the picture.
-        is_padded = self.shown_size != size
-        return not is_padded
+        return self.shown_size == size
 
     @property
     def sent_media_type(self) -> str:
@@ -433,9 +418,7 @@ class Image:
         """
         limits = self.fitted_limits
         fitted = limits.sent(self.size)
-        # where the picture has to have fewer bytes, `_limits_at` has lowered `max_pixels`
-        is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels
-        needs_exact_size = limits.frames or limits.multiple != 1 or is_reduced_for_bytes
+        needs_exact_size = limits.frames or limits.multiple != 1
         is_padded = self.shown_size != self.size
         if needs_exact_size or is_padded or self.facts.media_type != "image/jpeg":
             return fitted
@@ -475,7 +458,9 @@ class Image:
 
     def _at_hand(self) -> bytes | None:
         at_hand = kept_encoded.get(self.sent_digest)
-        if at_hand is None:
+        most = self.limits.most_base64
+        # under a limit, the same size may have been sent in a better quality before it was told
+        if at_hand is None or (most is not None and len(at_hand.data) > most):
             return None
         self.kept[self.sent_digest] = at_hand  # another record that has kept it may end
         return at_hand.data
@@ -519,34 +504,25 @@ class Image:
         if self.as_is:
             keep_encoded(self.kept, self.sent_digest, in_base64(data))
 
-    # How a picture fits a limit on its bytes
-
     @cached_property
     def fitted_limits(self) -> ImageLimits:
-        """The limits, narrowed to a size in which the picture has no more bytes than it may have.
+        """The limits, with the one on characters in base64 as bytes of the file and as an area.
 
-        The first access may encode the picture a few times; raises what `encoded` does.
+        A picture that keeps within that limit as it is isn't reduced. Others may have as many
+        pixels as characters: a JPEG of noise has 0.72 bytes a pixel in the third of the qualities
+        that are tried, which are 0.96 characters, and one of a photo 0.2 to 0.5 in the first.
         """
-        if self.limits.most_base64 is None:
+        most = self.limits.most_base64
+        if most is None:
             return self.limits
-        return self._limits_at(self.steps_to_fit())
-
-    @cached_property
-    def fit_key(self) -> FitKey | None:
-        """What the steps to fit it are remembered by; None where any size of it fits."""
-        if self.limits.most_base64 is None:
-            return None
-        limits = self.limits.of_file  # its `max_bytes` is the lower of both limits
-        # A picture over the serving's `max_bytes` is sent in a lower quality, in the same size. One
-        # over the limit in base64 is sent smaller: that matters if this limit is the lower one.
-        is_base64_limit_lower = limits.max_bytes < self.limits.max_bytes
-        if not is_base64_limit_lower:
-            return None
-        unfitted = replace(self, limits=limits)  # in the size that it has if its bytes don't count
-        most_bytes_of_jpeg = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
-        if unfitted.as_is or most_bytes_of_jpeg <= limits.max_bytes:
-            return None
-        return unfitted.sent_digest, limits
+        limits = self.limits.of_file
+        unfitted = replace(self, limits=limits)
+        if unfitted.as_is or math.prod(unfitted.sent_size) <= most:
+            return limits
+        frames = tuple(frame for frame in limits.frames if math.prod(frame) <= most)
+        if limits.frames and not frames:  # all are larger
+            frames = (min(limits.frames, key=math.prod),)
+        return replace(limits, max_pixels=most, frames=frames)
 
     @property
     def is_fitted(self) -> bool:
@@ -563,79 +539,6 @@ class Image:
         if self.as_is:
             return base64_length(self.facts.file_bytes)
         return base64_length(math.prod(self.sent_size) * _MOST_PER_PIXEL)
-
-    def steps_to_fit(self) -> int:
-        """Return by how many steps its sides are reduced to keep within the limit on its bytes.
-
-        Each step multiplies them with _STEP. It is the least number of steps with which the picture
-        keeps within the limit. Raises what `encoded` does.
-        """
-        key = self.fit_key
-        if key is None:  # in no size it can have too many bytes
-            return 0
-        _, limits = key
-        steps = kept_fits.get(key)
-        if steps is None:
-            data = self.file_bytes()
-            steps = self._found_steps(limits.max_bytes, lambda image: image.as_sent(data))
-            keep_fit(key, steps)
-        return steps
-
-    def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
-        """Return the least steps with which the picture's JPEG has `most_bytes` or fewer.
-
-        They are found as by bisection, but instead of the middle, the steps are tried that the last
-        JPEG's length suggests. `as_sent` makes the picture in the size that an image is sent in.
-        """
-        length_by_size: dict[Size, int] = {}  # in frames, several counts of steps have one size
-        too_large = -1  # the most steps with which it was too large
-        fits = MOST_STEPS  # the least steps known to fit; MOST_STEPS are taken to fit, untried
-        steps = 0  # the next to be tried, always between these two
-        while fits - too_large > 1:
-            reduced = replace(self)  # a copy in which no property is cached
-            # Its limits are stated, where the property itself would begin this search for them.
-            reduced.__dict__["fitted_limits"] = self._limits_at(steps)
-            size = reduced.sent_size
-            if size not in length_by_size:
-                length_by_size[size] = reduced._jpeg_length(as_sent(reduced), most_bytes)
-            length = length_by_size[size]
-            further_steps = _further_steps(length, most_bytes)
-            if length > most_bytes:
-                too_large = steps
-            else:
-                fits = steps
-                # With one step less, it would be too large by this JPEG's length: so that isn't
-                # tried.
-                can_spare_a_step = further_steps <= -1
-                if not can_spare_a_step:
-                    return steps
-            estimate = steps + math.ceil(further_steps)
-            steps = min(max(estimate, too_large + 1), fits - 1)
-        return fits
-
-    def _jpeg_length(self, picture: "PillowImage", most_bytes: int) -> int:
-        """Return the length of a JPEG of the picture, which is kept if it fits, to be sent."""
-        jpeg = encoded(picture, math.inf)
-        if len(jpeg) <= most_bytes:
-            keep_encoded(self.kept, self.sent_digest, in_base64(jpeg))
-        return len(jpeg)
-
-    def _limits_at(self, steps: int) -> ImageLimits:
-        """Return the limits that reduce the picture's area by `steps` or more.
-
-        Where it has to be sent in one of several frames, those with a larger area are left out, but
-        never the smallest one.
-        """
-        limits = self.limits.of_file
-        if steps == 0:
-            return limits
-        area_without_steps = math.prod(replace(self, limits=limits).sent_size)
-        # each step shortens both sides
-        area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))
-        frames = tuple(frame for frame in limits.frames if math.prod(frame) <= area)
-        if limits.frames and not frames:  # all are larger
-            frames = (min(limits.frames, key=math.prod),)
-        return replace(limits, max_pixels=area, frames=frames)
 
     def as_sent(self, data: bytes) -> "PillowImage":
         """Return the file's picture upright, RGB, in the size that is sent.
@@ -685,15 +588,6 @@ class Image:
         ImageChanged, ImageMissing, MachineBusy.
         """
         return decoding(self.file_bytes(), self.path)
-
-
-def _further_steps(length: int, most_bytes: int) -> float:
-    """Return about how many steps more reduce a JPEG of this length to `most_bytes`.
-
-    They are 6.8 if it has twice the bytes, -6.8 if it has half: bytes are about proportional to the
-    area, which a step multiplies with _STEP**2.
-    """
-    return math.log(length / most_bytes) / -math.log(_STEP**2)
 
 
 def is_far(record: Record, key: str) -> bool:

@@ -20,8 +20,6 @@ from dataflow_grounding.images.image import (
     filling,
     in_base64,
     keep_encoded,
-    keep_fit,
-    kept_fits,
     scale_into,
 )
 
@@ -133,26 +131,6 @@ class ImageTile(ImageCrop):
 
     together: "_Together" = field(kw_only=True, repr=False, compare=False)
 
-    def steps_to_fit(self) -> int:
-        is_unknown = self.fit_key is not None and self.fit_key not in kept_fits
-        if is_unknown:
-            self.together.find_fits()  # puts the steps of all tiles into `kept_fits`
-        return super().steps_to_fit()  # finds them there
-
-    def find_fit(self, whole: "PillowImage") -> None:
-        """Find by how many steps the tile, cut out of `whole`, is reduced, for `kept_fits`."""
-        if self.fit_key is None:
-            return
-        part = whole.crop(self.region)
-
-        def as_sent(reduced_tile: Image) -> "PillowImage":
-            import PIL.Image
-
-            return reduced_tile.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
-
-        _, limits = self.fit_key
-        keep_fit(self.fit_key, self._found_steps(limits.max_bytes, as_sent))
-
     def encoded(self) -> bytes:
         if not self.ready:
             self.together.encode()
@@ -160,40 +138,23 @@ class ImageTile(ImageCrop):
 
 
 class _Together:
-    """The tiles of an image. Their sizes are found in one decoded image, and so are their bytes."""
+    """The tiles of an image, which are cut out of one decoded image."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
         self.tiles: list[ImageTile] = []
-        # Threads prepare them side by side. One that encodes them may have to find their sizes.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # threads prepare them side by side
         self._is_done = False
-
-    def find_fits(self) -> None:
-        """Find by how many steps each tile is reduced."""
-        with self._lock:
-            missing = []
-            for tile in self.tiles:
-                # a tile without a key fits in any size
-                if tile.fit_key is not None and tile.fit_key not in kept_fits:
-                    missing.append(tile)
-            if not missing:  # another thread has found them
-                return
-            with self.image.decoded() as whole:
-                for tile in missing:
-                    tile.find_fit(whole)
 
     def encode(self) -> None:
         """Keep all tiles as they are sent, as far as there is room; only once."""
         with self._lock:
             if self._is_done:
                 return
-            # `ready` may decode the image, to find a tile's size. That may not happen inside the
-            # block below, which could wait for itself: so all tiles are asked before it.
-            missing = [tile for tile in self.tiles if not tile.ready]
             with self.image.decoded() as whole:
-                for tile in missing:
-                    tile.keep_cut(whole)
+                for tile in self.tiles:
+                    if not tile.ready:
+                        tile.keep_cut(whole)
             self._is_done = True
 
 
