@@ -42,6 +42,7 @@ from dataflow_grounding.engine.plan import (
 )
 from dataflow_grounding.engine.summary import OF_CHECKS
 from dataflow_grounding.engine.vouching import Vouching
+from dataflow_grounding.images.image import name_at_source
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
 
@@ -198,7 +199,8 @@ async def annotated_once(
 ) -> Result:
     """Have an operator annotate a record; return its columns, as JSON, and what went wrong."""
     try:
-        return await _update_of(operator, record, ask, memo)
+        with name_at_source(record):
+            return await _update_of(operator, record, ask, memo)
     except RecordError as error:
         if isinstance(error, ImageChanged):
             image_key = image_column(operator, record)

@@ -15,13 +15,14 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as, needs_extra
 from dataflow_grounding._util.paths import absolute, joined, kind_of, names_like, open_input
-from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.data.inputs import DATASETS, Input
 from dataflow_grounding.data.json_lists import read_json
 from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.data.rows import Row, file_type_of, read_rows
-from dataflow_grounding.formats.reading import BY_STEM, TarSample, files_under, tar_samples
+from dataflow_grounding.formats.reading import files_under
+from dataflow_grounding.formats.tar_shards import TarSample, tar_samples
 from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -200,23 +201,19 @@ def _stem(name: str) -> str:
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
-    notes_said: set[str] = set()  # over all times that the rows are read
     return Input(
         path,
-        lambda: _rows_of_tars(shards, notes_said),
+        lambda: _rows_of_tars(shards),
         folders=(".",),
         files=tuple(shards),
         columns={"image": "image"},
     )
 
 
-def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
-    """Yield rows, numbered through all shards; those of `notes_said` aren't said again."""
+def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
+    """Yield rows, numbered through all shards."""
     samples = chain.from_iterable(map(tar_samples, shards))
     for number, sample in enumerate(samples, 1):
-        if sample.by_stem and BY_STEM not in notes_said:
-            notes_said.add(BY_STEM)
-            say(f"Note: {BY_STEM}; the first is {sample.where}.")
         try:
             yield Row(number, _row_of_sample(sample))
         except (BrokenRow, UnicodeDecodeError) as error:
@@ -225,19 +222,15 @@ def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
     """The `.json` wins over the `.txt`, and the sample's picture over an `image` in the `.json`."""
-    if sample.error is not None:
-        raise sample.error
     row: dict[str, Any] = {}
-    caption = sample.part(".txt")
-    if caption is not None:
-        row["caption"] = caption.decode()
-    json_part = sample.part(".json")
-    if json_part is not None:
-        row |= parse_line(json_part)
+    if "txt" in sample.parts:
+        row["caption"] = sample.parts["txt"].decode()
+    if "json" in sample.parts:
+        row |= parse_line(sample.parts["json"])
     ending = sample.picture
     if not ending:
         raise BrokenRow(f"no picture in it ({', '.join(sample.parts)})")
-    row["image"] = {"bytes": sample.parts[ending], "path": sample.key + ending}
+    row["image"] = {"bytes": sample.parts[ending], "path": f"{sample.key}.{ending}"}
     return row
 
 

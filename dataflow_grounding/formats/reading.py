@@ -5,14 +5,10 @@ can't be read: it counts it, and the import goes on without it or raises ImportR
 """
 
 import os
-import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from typing import IO, Any, TypeAlias
 from xml.etree import ElementTree
 
@@ -45,7 +41,7 @@ from dataflow_grounding.data.spans import Span, clean_caption, find_spans, neare
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import Format, is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
-from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
+from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_file, waits
 
 # An expression of a picture after its key: `unite` makes one of those that have the same key.
@@ -58,22 +54,6 @@ _BEYOND = "boxes that reach beyond their picture, which an export cuts"
 # Counts of places in captions that an import doesn't take as they are.
 OFF_SPANS = "offsets of places in captions that were off, taken from their words"
 _LOST_SPANS = "places in captions that don't have their phrase anywhere"
-BY_STEM = (
-    "samples by their names up to the last dot, as those up to the first dot had no picture or no"
-    " .json"
-)
-_SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
-# types of tar members that only say something of the next one, such as its long name
-_NOTES = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
-_MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
-_HELD_BYTES = 2**26  # of the members of a key that are read before it is known what they are
-_TAR_END = 2**20  # bytes after the last member that are looked at
 # Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
 _MAX_BYTES_WITHOUT_TAG = 8 * 2**20
 # Bytes that the parser gets at once: with each part it looks at an open tag from its start again.
@@ -231,158 +211,6 @@ def xml_root(path: str) -> ElementTree.Element:
     with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
         _, root = next(ElementTree.iterparse(file, ("start",)))
         return ElementTree.Element(root.tag, dict(root.attrib))
-
-
-@dataclass
-class TarSample:
-    """A sample of a WebDataset shard: members that follow each other and share a key.
-
-    `parts` are by what follows the key in the members' names, such as `.jpg`. With an `error` there
-    are none.
-    """
-
-    where: str
-    key: str  # the members' names up to the first dot, or with `by_stem` the last
-    parts: dict[str, bytes]
-    by_stem: bool = False
-    error: BrokenRow | None = None
-
-    @property
-    def picture(self) -> str:
-        """The ending of the sample's first picture, as in `parts`; "" where it has none."""
-        return next((ending for ending in self.parts if ending.lower() in ENDINGS), "")
-
-    def part(self, ending: str) -> bytes | None:
-        """Return what is in the member of an ending, whose capitals make no difference."""
-        found = [self.parts[own] for own in self.parts if own.lower() == ending]
-        return found[-1] if found else None
-
-
-class _BoundedMember(tarfile.TarInfo):
-    """A tar member that refuses large notes, which tarfile reads into memory at once."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
-            raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
-        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # not in typeshed
-
-
-def tar_samples(path: str) -> Iterator[TarSample]:
-    """Yield the samples of a WebDataset shard in its order; too large ones have an `error`."""
-    try:
-        with (
-            errors_as(InputError, f"can't read {path}"),
-            open_input(path) as file,
-            tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
-        ):
-            files = (member for member in tar if member.isfile())  # no folders and links
-            for key, members in groupby(files, _sample_key):
-                yield from _samples_of_key(tar, path, key, members)
-            _check_end(tar)
-    except tarfile.TarError as error:
-        raise InputError(
-            f"{path} is not a tar file that can be read: {str(error).splitlines()[0]}"
-        ) from None
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError where the file goes on: tarfile takes a damaged head for the end."""
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)  # where tarfile has stopped
-    has_more = any(tar.fileobj.read(_TAR_END))  # after a true end there are only zeros
-    members = tar.getmembers()
-    if has_more and members:
-        last = members[-1].name
-        raise tarfile.ReadError(f"it is damaged after {last[:80]!r}")
-
-
-def _sample_key(member: tarfile.TarInfo) -> str:
-    match = _SAMPLE_KEY.match(member.name)
-    assert match is not None  # it matches an empty text, too
-    return match[0]
-
-
-class _Members:
-    """Members of a tar file, which is read from front to back: what fits is held in memory."""
-
-    def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
-        self._tar = tar
-        self._held: dict[int, bytes] = {}  # by the member's place in the file
-        bytes_left = _HELD_BYTES
-        self.all: list[tarfile.TarInfo] = []  # in their order
-        for member in members:
-            self.all.append(member)
-            if member.size <= bytes_left:
-                bytes_left -= member.size
-                self._held[member.offset] = self._read(member)
-
-    def content(self, member: tarfile.TarInfo) -> bytes:
-        """Return what is in a member; it is held no longer."""
-        held = self._held.pop(member.offset, None)
-        return self._read(member) if held is None else held
-
-    def _read(self, member: tarfile.TarInfo) -> bytes:
-        file = self._tar.extractfile(member)
-        return file.read() if file else b""
-
-
-def _samples_of_key(
-    tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
-) -> Iterator[TarSample]:
-    """Yield a key's one sample, or one for each stem: 22.05.png has the key "22", stem "22.05".
-
-    By the first dot, 22.05.png and 22.05.json would be a sample "22" without a picture and without
-    a `.json`. Stems are the samples' keys where they show more of the two.
-    """
-    group = _Members(tar, members)
-    kinds_by_key = _count_kinds(key, group.all)
-    members_of_stem = _by_stem(group.all)
-    kinds_by_stem = max(_count_kinds(stem, parts) for stem, parts in members_of_stem.items())
-    if kinds_by_stem <= kinds_by_key:
-        where = f"{path}, sample {key!r} (names up to the first dot)"
-        yield _tar_sample(where, key, group.all, group)
-        return
-    for stem, parts in members_of_stem.items():
-        where = f"{path}, sample {stem!r} (names up to the last dot)"
-        sample = _tar_sample(where, stem, parts, group)
-        sample.by_stem = True
-        yield sample
-
-
-def _by_stem(members: Iterable[tarfile.TarInfo]) -> dict[str, list[tarfile.TarInfo]]:
-    """Return the members by their names up to the last dot: "a/22.05" for a/22.05.png."""
-    members_of_stem: dict[str, list[tarfile.TarInfo]] = {}
-    for member in members:
-        folder, slash, base = member.name.rpartition("/")
-        base_stem = base.rpartition(".")[0] or base  # "README" of README
-        members_of_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
-    return members_of_stem
-
-
-def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
-    """Return how many of the two are there: a picture, and a `.json`."""
-    endings = {member.name[len(key) :].lower() for member in members}
-    has_picture = not endings.isdisjoint(ENDINGS)
-    has_json = ".json" in endings
-    return has_picture + has_json
-
-
-def _tar_sample(
-    where: str, key: str, members: Sequence[tarfile.TarInfo], group: _Members
-) -> TarSample:
-    sample = TarSample(where, key, {})
-    size = 0  # bytes of all members, as they state it
-    for member in members:
-        size += member.size
-        if size > MAX_FILE_BYTES:
-            sample.parts = {}
-            sample.error = BrokenRow(
-                f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
-            )
-            break  # the error names the first member that is too much
-        # of members with the same name, the last one counts
-        sample.parts[member.name[len(key) :]] = group.content(member)
-    return sample
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:

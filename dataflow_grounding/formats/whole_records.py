@@ -23,14 +23,8 @@ from dataflow_grounding.formats.class_tables import Numbers
 from dataflow_grounding.formats.export_folder import DTYPES, ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.reading import (
-    BY_STEM,
-    CountedPlaces,
-    TarSample,
-    entry_errors,
-    files_under,
-    tar_samples,
-)
+from dataflow_grounding.formats.reading import CountedPlaces, entry_errors, files_under
+from dataflow_grounding.formats.tar_shards import tar_samples
 from dataflow_grounding.images.picture_folder import put_picture
 
 SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
@@ -145,14 +139,11 @@ class WebDataset(Format):
         own path stays.
         """
         self.class_names = classes_of(path)
-        by_stem = CountedPlaces()
         without_picture = CountedPlaces()
         for file in _files(path, ".tar"):
             for sample in tar_samples(file):
-                if sample.by_stem:
-                    by_stem.add(BY_STEM, sample.where)
                 with entry_errors(sample.where, self.bad):  # at an error the sample is left out
-                    row = _row_in(sample)
+                    row = json.loads(sample.parts.get("json", b"null"))
                     if row is None:
                         what = "pictures" if sample.picture else "samples"
                         count_with_first(self.passed_over, f"{what} without a record", sample.where)
@@ -161,15 +152,7 @@ class WebDataset(Format):
                         without_picture.add(_WITHOUT_PICTURE, sample.where)
                     picture = sample.parts.get(sample.picture)  # its bytes, or None
                     yield _record(row, picture, self.pictures)
-        self.remarks += [*by_stem.remarks(), *without_picture.remarks()]
-
-
-def _row_in(sample: TarSample) -> Any:
-    """Return what the sample's `.json` says; None where there is no such part, or it is null."""
-    if sample.error is not None:
-        raise sample.error
-    json_part = sample.part(".json")
-    return None if json_part is None else json.loads(json_part)
+        self.remarks += without_picture.remarks()
 
 
 def _parquet_schema() -> Any:

@@ -6,8 +6,8 @@ import os
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from dataflow_grounding._util.addresses import is_remote, is_web, may_be_named, scheme_of
 from dataflow_grounding._util.errors import (
     BrokenRow,
+    ImageBroken,
     ImageChanged,
     ImageMissing,
     InputError,
@@ -743,6 +744,21 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
         record.images[record[key]] = image
     # An earlier step may have opened it for a serving with other limits.
     return replace(image, limits=limits or ImageLimits())
+
+
+@contextmanager
+def name_at_source(record: Record) -> Iterator[None]:
+    """Have an ImageBroken say what a picture from a shard or table is called there.
+
+    That is the column `image_file`; the file that was made of it has a digest for a name.
+    """
+    try:
+        yield
+    except ImageBroken as error:
+        name = record.get("image_file")
+        if isinstance(name, str):
+            error.args = (f"{quoted(name)} of the input: {error}",)
+        raise
 
 
 def opened(record: Record, key: str) -> Image | None:

@@ -32,7 +32,7 @@ from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.plan import Step, image_column
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.images.image import find_image, open_image
+from dataflow_grounding.images.image import find_image, name_at_source, open_image
 from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice_on_folder
 from dataflow_grounding.jobs.registry import look_into_spec
@@ -265,7 +265,9 @@ class _RowCheck:
                 self.missing.append(str(record[image_key]))
             raise
         self.found_in_folder[_folder_of(record, image_key, path)] += 1
-        if open_image(record, image_key).facts.stretched:
+        with name_at_source(record):
+            image = open_image(record, image_key)
+        if image.facts.stretched:
             self.stretched.append(repr(record[image_key]))
         self._note_question(record, path, line)
 

@@ -38,6 +38,7 @@ EXTRAS = {
     "parquet": "pyarrow",
     "supervision": "supervision",
     "local": "transformers",
+    "webdataset": "webdataset",
 }
 # the environment variables that say who is asked
 NAMES = (

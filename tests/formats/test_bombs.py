@@ -4,12 +4,9 @@ says which file.
 
 from __future__ import annotations
 
-import gzip
-import json
 import resource
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,14 +26,12 @@ from tests.support.workplace import (
     ended,
     interpreter,
     one_after_another,
-    tar_of,
 )
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS"),
 ]
-ROW = json.dumps({"caption": "a cup", "image_path": "a.png", "expressions": []}).encode()
 
 
 def at_most(gigabytes: float) -> dict[str, Any]:
@@ -52,26 +47,13 @@ def bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     for path, format in files_of_bombs(folder):
         lines[path.name] = ["import", str(path), "--format", format, "-o", f"{path}.out"]
     place = Workplace(folder / "work")
-    of_tar = str(place.spec(**{"data.input_jsonl": f"{folder}/sparse.tar"}))
-    lines["check of sparse.tar"] = ["check", "-e", of_tar]
+    spec = str(place.spec())
     classes = f"image_grounding.data.classes={folder}/yolo/data.yaml"
-    lines["check of classes"] = ["check", "-e", of_tar, classes]
+    lines["check of classes"] = ["check", "-e", spec, classes]
     return dict(zip(lines, one_after_another(lines.values(), **at_most(3)), strict=True))
 
 
 def files_of_bombs(folder: Path) -> Iterator[tuple[Path, str]]:
-    good = b"".join(member(f"{name}.json", len(ROW)) + ROW.ljust(512, b"\0") for name in "xy")
-    path = folder / "sparse.tar"
-    path.write_bytes(good[:1024] + sparse("bomb.png", 2**33 - 1) + good[1024:] + bytes(1024))
-    yield path, "webdataset"
-    zeros = gzip.compress(bytes(2**24), compresslevel=1)
-    for kind in KINDS:
-        packed, lying = (folder / f"{how}_{kind.decode()}.tar" for how in ("packed", "lying"))
-        # files in gzip's format that follow each other are one, of all that they hold
-        packed.write_bytes(gzip.compress(member("a.json", 4 * 2**30, kind)) + zeros * 4)
-        yield packed, "webdataset"
-        lying.write_bytes(member("a.json", 2**40, kind) + ROW)
-        yield lying, "webdataset"
     endless = b"x" * 2**24
     attribute, text = folder / "attribute.xml", folder / "text.xml"
     attribute.write_bytes(b'<annotations><image name="' + endless + b'"/></annotations>')
@@ -86,45 +68,6 @@ def refused(done: Done, *names: object) -> None:
     assert done.code == 2, done
     [line] = done.err.strip().splitlines()
     assert all(str(name) in line for name in names), line
-
-
-def member(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """The head of a member of a tar file that is said to be of this size."""
-    head = tarfile.TarInfo(name)
-    head.size, head.type = size, kind
-    return head.tobuf(tarfile.GNU_FORMAT)
-
-
-def sparse(name: str, size: int) -> bytes:
-    """The head of a member without content that unpacks to that many zeros."""
-    head = bytearray(member(name, 0, tarfile.GNUTYPE_SPARSE))
-    head[386:410] = b"00000000000\0" * 2
-    head[483:495] = b"%011o\0" % size
-    head[148:156] = b"        "
-    head[148:156] = b"%06o\0 " % sum(head)
-    return bytes(head)
-
-
-KINDS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.REGTYPE)
-
-
-def test_a_sample_that_is_too_large_is_a_failure_of_its_own(bombs: dict[str, Done]) -> None:
-    found = bombs["check of sparse.tar"]
-    assert "bomb.png" in found.out + found.err, found
-    assert "512 MiB" in found.out + found.err
-    imported = bombs["sparse.tar"]
-    assert imported.code == 1, imported
-    assert "left out as bad: 1 entry" in imported.out, imported
-    assert "bomb.png" in imported.out
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["packed", "lying"])
-def test_sizes_of_a_shard_are_not_taken_on_trust(
-    how: str, kind: bytes, bombs: dict[str, Done]
-) -> None:
-    name = f"{how}_{kind.decode()}.tar"
-    refused(bombs[name], name, "unexpected end" if kind == tarfile.REGTYPE else "it has notes of")
 
 
 @pytest.mark.parametrize("name", ["attribute.xml", "text.xml"])
@@ -220,11 +163,6 @@ def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_
         errors_as(InputError, "can't write x"),
     ):
         fails()
-
-
-def test_rows_of_tar_files_are_as_ever(tmp_path: Path) -> None:
-    shard = tar_of(tmp_path / "a.tar", [(f"a/{'x' * 300}.json", ROW), ("b.json", ROW)])
-    assert len([*read(str(shard), "webdataset")]) == 2
 
 
 def nested_aliases(levels: int, key: str) -> str:

@@ -217,21 +217,20 @@ def test_a_sample_of_a_shard_that_can_not_be_read_fails_alone(place: Workplace) 
     assert f"a.tar, sample '1' {rule}: should be a JSON object" in second["message"]
 
 
-def test_samples_whose_names_have_dots_are_told_apart_and_that_is_said_once(
-    place: Workplace,
-) -> None:
+def test_samples_of_a_shard_fail_by_their_keys(place: Workplace) -> None:
     picture = (place.folder / "pictures/red.jpg").read_bytes()
     row = json.dumps({"caption": "A red cup."}).encode()
-    inside = [("22.05.JPG", picture), ("22.05.JSON", row), ("22.06.jpg", picture)]
-    inside += [("22.06.json", row), ("x.json", row), ("x.cls", b"7")]
+    inside = [("a.JPG", picture), ("a.JSON", row), ("22.05.jpg", picture), ("22.05.json", row)]
+    inside += [("cut.jpg", picture[: len(picture) // 2]), ("cut.json", row)]
     place.input = tar_of(place.folder / "a.tar", inside)
-    done = place.run()
-    assert [record["caption"] for record in place.annotations()] == ["A red cup."] * 2
-    (failure,) = place.failures()
-    told = "a.tar, sample 'x' (names up to the first dot): no picture in it (.json, .cls)"
-    assert (failure["kind"], told in failure["message"]) == ("broken_row", True)
-    assert done.err.count("samples by their names up to the last dot") == 1
-    assert "a.tar, sample '22.05' (names up to the last dot)" in done.err
+    place.run()
+    assert [record["caption"] for record in place.annotations()] == ["A red cup."]
+    dotted, cut = place.failures()
+    told = "a.tar, sample '22' (names up to the first dot): no picture in it (05.jpg, 05.json)"
+    assert (dotted["kind"], told in dotted["message"]) == ("broken_row", True)
+    assert cut["kind"] == "image_broken"
+    assert cut["message"].startswith("'cut.jpg' of the input: ")
+    assert "'cut.jpg' of the input: " in place.check().err
 
 
 @pytest.mark.parametrize("order", [1, -1])
