@@ -37,9 +37,10 @@ from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
 from dataflow_grounding.formats import (
     FORMATS,
+    READ,
     WRITTEN,
-    find_format,
     folder_of,
+    format_to_read,
     has_option,
     read,
     write,
@@ -96,8 +97,8 @@ _ROOT_TO_NAME = "name the right folder as --image-root"
     "format",
     required=True,
     metavar="F",
-    shell_complete=completed_from(FORMATS),
-    help=f"{', '.join(FORMATS)}, or your module:Class.",
+    shell_complete=completed_from(READ),
+    help=f"{', '.join(READ)}, or your module:Class.",
 )
 @click.option(
     "-o",
@@ -169,7 +170,7 @@ def import_(
 
 
 def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
-    source = find_format(name, **options)
+    source = format_to_read(name, **options)
     source.bad = BadEntries(stops=strict)
     source.strict = strict
     return source

@@ -1,6 +1,7 @@
 """Annotation formats: one module per format or family, between its files and records in pixels.
 
-`write` and `read` are the doors; `FORMATS` is what can be read, `WRITTEN` what can be written too.
+`write` and `read` are the doors; `FORMATS` has all formats, `WRITTEN` and `READ` which of them can
+be written and read.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""
 WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 """Those that can be written; the others are only read."""
+READ = tuple(name for name, row in FORMATS.items() if not row.get("out_only"))
+"""Those that can be read; the others are only written."""
 
 
 def find_format(name: str, **options: Any) -> Format:
@@ -67,6 +70,13 @@ def find_format(name: str, **options: Any) -> Format:
             abilities = dict.fromkeys(row["says"], True)
             new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
     return new_format
+
+
+def format_to_read(name: str, **options: Any) -> Format:
+    """Return what `find_format` does. Raises SpecError also for a format that is only written."""
+    if name in FORMATS and name not in READ:
+        raise SpecError(f"{name} is written, not read. These are read: {', '.join(READ)}")
+    return find_format(name, **options)
 
 
 def _class_named(name: str) -> Any:
@@ -179,7 +189,7 @@ def read(
 
     Args:
         path: The file, or the folder of an export.
-        format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
+        format: One of READ, the user's own as `module:Class`, or what `find_format` made of one.
         image_root: Where relative paths of pictures start; by default the data's folder.
         options: Those of the format; only of use where it is given by its name.
 
@@ -194,7 +204,7 @@ def read(
     from dataflow_grounding.formats.found_pictures import with_found_pictures
     from dataflow_grounding.formats.reading import complete_rows
 
-    source = find_format(format, **options) if isinstance(format, str) else format
+    source = format_to_read(format, **options) if isinstance(format, str) else format
     folder = image_root or folder_of(path)
     rows = _with_input_errors(path, source.read(path, folder))
     if not source.packs:  # else the pictures are in the data itself

@@ -4,50 +4,31 @@ There is a question and an answer for each phrase. DIALECTS has the differences 
 files. In `ms-swift` boxes are in a separate column, in pixels, and the trainer writes them as its
 model does. In the others they are text, in the numbers of one family of models, the `target`. If
 nothing is there, the answer is `[]`.
-An answer is read by the reader of replies (`replies/`), as a model's own would be.
 Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
 qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
 OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
 """
 
-import html
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.records import dump_text, is_box
+from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.reading import (
-    entry_errors,
-    object_errors,
-    picture_size,
-    read_lines,
-    unite,
-)
-from dataflow_grounding.replies import Reading, read_boxes
-from dataflow_grounding.replies.box_reader import to_reading
-from dataflow_grounding.replies.reading import ParsedReply
-from dataflow_grounding.replies.tokens import has_tokens, read_tokens
 
 Line: TypeAlias = dict[str, Any]
 Boxes: TypeAlias = dict[str, list[Bbox]]
 """The boxes of each phrase of a picture, in pixels."""
 Fours: TypeAlias = Sequence[Sequence[float]]
 """Boxes in a model's own numbers."""
-Turn: TypeAlias = tuple[str, Any]
-"""Who speaks, and what is said, which should be a text."""
-PhraseBoxes: TypeAlias = tuple[str, list[Bbox]]
-"""A phrase, and boxes that an answer has of it."""
-LabelAndBox: TypeAlias = tuple[str | None, Bbox]
-"""A box after its label in an answer, which may have none."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +89,6 @@ TAGS = {
 }
 """By the name of the family's box format. Others write objects in JSON."""
 NOTHING = "[]"  # the answer if nothing is there
-TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" of <ref>a dog</ref>
-    r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
-)
 
 
 class Trainer(NamedTuple):
@@ -128,30 +106,6 @@ _TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
         32**2, 768**2, "image_min_pixels: 1024, image_max_pixels: 589824", resizes_first=True
     ),
 }
-_BOX_KEY = re.compile('"((?:bbox|box)_2d)"')  # a JSON key of boxes, "bbox_2d" or "box_2d"
-# What any answer with boxes has in it: numbers in brackets, as [12, 34, 56, 78], or a box's key or
-# tag, also where its numbers can't be read.
-_MAY_HAVE_BOXES = re.compile(rf"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box|{_BOX_KEY.pattern}")
-# Matches an answer that is meant as boxes, not as words with numbers in brackets among them: it
-# begins with a bracket or a code block, or has a box key or a tag anywhere.
-_MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
-# Four numbers as they are written here: [1, 2, 3, 4] or (1,2),(3,4).
-_FOUR = re.compile(r"[\[(]N, ?N\)?, ?\(?N, ?N[\])]".replace("N", r"(-?\d+(?:\.\d+)?)"))
-_PLACEHOLDER = re.compile("<ref-object>|<bbox>")  # ms-swift's, for the next phrase or box
-# Speakers as the trainers' formats call them: who asks, and who neither asks nor answers.
-_USERS = ("human", "user")
-_NOT_ANSWERING = (
-    "system",
-    "developer",
-    "function_call",
-    "tool_call",
-    "observation",
-    "function",
-    "tool",
-    "tool_response",
-)
-# codes of the reader of replies for what it leaves out: of training data that is an error
-_NOTES_OF_LOSS = ("dropped", "truncated")
 
 
 class Conversations(Format):
@@ -169,7 +123,6 @@ class Conversations(Format):
         "<box>",
         "</box>",
     )
-    measures = True
     dialect: ClassVar[Dialect]
     boxes: BoxFormat  # of the answers
 
@@ -251,89 +204,6 @@ class Conversations(Format):
     def sent(self, size: Size) -> Size:
         """Return the size in which the model's own processor gets a picture of this size."""
         return size
-
-    def read(self, path: str, image_root: str) -> Iterator[Line]:
-        """Yield a record for each line with a picture, by whose sides its boxes are counted."""
-        for where, line in read_lines(path, self.data_file, self.bad):
-            with entry_errors(where, self.bad):
-                name = _picture_of(line)
-                if name is None:
-                    continue
-                size = picture_size(image_root, name, where)
-                row = {
-                    "image_path": name,
-                    "caption": None,
-                    "width": size[0],
-                    "height": size[1],
-                    "expressions": [],
-                }
-                with object_errors(where, self.bad):  # a bad answer costs the expressions alone
-                    row["expressions"] = self._expressions(line, size)
-                yield self.bad.marked(row)
-
-    def _expressions(self, line: Line, size: Size) -> list[dict[str, Any]]:
-        keyed = []
-        for phrase, boxes in self._answers(line, size):
-            if not phrase:
-                raise ValueError("an answer without a phrase")
-            instances = [{"bbox": list(box)} for box in boxes]
-            keyed.append((phrase, {"text": phrase, "instances": instances}))
-        return unite(keyed)
-
-    def _answers(self, line: Line, size: Size) -> Iterator[PhraseBoxes]:
-        """Yield the phrases and boxes of each answer; what tools say and are asked is none."""
-        turns = _turns_of(line)
-        box_format = self.boxes
-        if self.dialect.boxes:  # they are in a column of their own, `objects`
-            turns, box_format = _with_objects(turns, line.get("objects") or {}, box_format)
-        question = ""
-        for speaker, said in turns:
-            if speaker in _USERS:
-                question = said
-            elif speaker not in _NOT_ANSWERING:
-                yield from self._phrases_of_answer(question, said, box_format, size)
-
-    def _phrases_of_answer(
-        self, question: str, answer: str, box_format: BoxFormat, size: Size
-    ) -> Iterator[PhraseBoxes]:
-        if answer.strip() == NOTHING:
-            yield phrase_of(question), []
-            return
-        if not _MAY_HAVE_BOXES.search(answer):  # it is words alone, which isn't counted
-            return
-        phrase = phrase_of(question)
-        boxes = _boxes_as_written(answer, phrase, box_format, size, self.sent(size))
-        if boxes:
-            yield phrase, boxes
-            return
-        # An answer that no export of ours wrote may have boxes of several phrases, by their labels.
-        yield from _by_phrase(self._boxes_in(answer, box_format, size), phrase)
-
-    def _boxes_in(self, text: str, box_format: BoxFormat, size: Size) -> list[LabelAndBox]:
-        """Return boxes after their labels, as the reader of replies finds them.
-
-        Raises ValueError where they are another family's, or some can't be read.
-        """
-        wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}  # "box_2d", say, for "bbox_2d"
-        if wrong_keys:
-            raise ValueError(
-                f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
-                " name theirs"
-            )
-        try:
-            reading = _read(text, box_format, size, self.sent(size))
-        except TruncatedReply:  # an UnreadableReply, too: boxes that are cut short are no words
-            raise
-        except UnreadableReply:
-            if _MEANT_AS_BOXES.match(text):
-                raise
-            # It is words, such as "Room [2] has 3 chairs."
-            self.passed_over["answers with numbers in brackets that are no box"] += 1
-            return []
-        for note in reading.notes:
-            if note.code in _NOTES_OF_LOSS:
-                raise ValueError(note.text)
-        return [(box.label, box.bbox) for box in reading.boxes]
 
 
 class MsSwift(Conversations):
@@ -436,18 +306,6 @@ class Messages(ForTarget):
     dialect = DIALECTS["messages"]
 
 
-def _by_phrase(boxes: Iterable[LabelAndBox], asked: str) -> Iterator[PhraseBoxes]:
-    """Yield each box after its label, or the phrase that was asked about if it has no label."""
-    # The reader of replies resolves entities in labels: "salt & pepper" for the question
-    # "salt &amp; pepper" is the same phrase, and keeps the question's spelling.
-    asked_as_read = html.unescape(asked)
-    for label, box in boxes:
-        if label is None or label == asked_as_read:
-            yield asked, [box]
-        else:
-            yield label, [box]
-
-
 def _in_json(phrase: str, fours: Fours, key: str) -> str:
     return dump_text([{key: four, "label": phrase} for four in fours])
 
@@ -455,38 +313,6 @@ def _in_json(phrase: str, fours: Fours, key: str) -> str:
 def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
     boxes = tags.separator.join(tags.box.format(*four) for four in fours)
     return tags.phrase.format(phrase) + tags.boxes.format(boxes)
-
-
-def _boxes_as_written(
-    text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
-) -> list[Bbox]:
-    """Return the boxes of an answer that is letter by letter as an export writes it, else none.
-
-    The reader of replies isn't asked for these: it takes a box of a pixel or so for parts of the
-    sides.
-    """
-    boxes_text = text
-    if _FOUR.search(phrase):  # numbers of the phrase itself, as in "the sign [1, 2, 3, 4]"
-        boxes_text = text.replace(phrase, "")
-    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(boxes_text)]
-    # the answer is written again with its numbers, and compared
-    if text.startswith("["):
-        as_exported = [_in_json(phrase, fours, box_format.key)]
-    else:
-        as_exported = [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
-    if text not in as_exported:
-        return []
-    boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
-    return boxes if all(_is_inside(box, size) for box in boxes) else []
-
-
-def _number(word: str) -> float:
-    return int(word) if word.isdecimal() else float(word)
-
-
-def _is_inside(box: Bbox, size: Size) -> bool:
-    x1, y1, x2, y2 = box
-    return 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]
 
 
 def _objects(boxes_of: Boxes) -> Line:
@@ -499,97 +325,6 @@ def _objects(boxes_of: Boxes) -> Line:
             refs.append(text)  # in the answer
         numbers += [list(box) for box in boxes]
     return {"ref": refs, "bbox": numbers, "bbox_type": "real"}
-
-
-def _picture_of(line: Line) -> Any:
-    """Return the path of a line's picture; None for a line of text alone."""
-    pictures = line.get("image") or line.get("images")
-    if not pictures:
-        has_turns = "conversations" in line or "messages" in line
-        if has_turns:
-            return None
-        pictures = line["image"]  # raises KeyError: the line is no conversation
-    if not isinstance(pictures, list):
-        pictures = [pictures]
-    if len(pictures) > 1:
-        raise ValueError("several pictures, and it isn't said in which its boxes are")
-    picture = pictures[0]
-    return picture["path"] if isinstance(picture, Mapping) else picture
-
-
-def _turns_of(line: Line) -> list[Turn]:
-    """Return the turns of a line of any dialect; of what is said in parts, the texts."""
-    turns = []
-    for turn in line.get("conversations") or line["messages"]:
-        speaker = turn.get("from") or turn["role"]
-        said = turn["value"] if "value" in turn else turn["content"]
-        if isinstance(said, list):
-            texts = [str(part.get("text") or "") for part in said if part["type"] == "text"]
-            said = "".join(texts)
-        turns.append((speaker, said))
-    return turns
-
-
-def _with_objects(
-    turns: Sequence[Turn], objects: Line, box_format: BoxFormat
-) -> tuple[list[Turn], BoxFormat]:
-    """Put the phrases and boxes of `objects` in place of their placeholders in the turns.
-
-    {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]} goes into "<ref-object><bbox>". Returns the turns and
-    the format that these boxes are in: pixels, or with `norm1` parts of the sides.
-    """
-    phrases = list(objects.get("ref") or ())
-    boxes = list(objects.get("bbox") or ())
-    _check_objects(turns, phrases, boxes)
-    if objects.get("bbox_type") == "norm1":
-        box_format = replace(box_format, scale=1)
-    # Each turn takes the next ones, after those that the turns before have taken.
-    phrases_left = iter(phrases)
-    boxes_left = iter(boxes)
-    filled = []
-    for speaker, said in turns:
-        filled.append((speaker, _without_placeholders(said, phrases_left, boxes_left)))
-    return filled, box_format
-
-
-def _check_objects(turns: Sequence[Turn], phrases: Sequence[Any], boxes: Sequence[Any]) -> None:
-    """Raise ValueError unless there is one phrase or box for each placeholder."""
-    placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
-    phrase_count = placeholders.count("<ref-object>")
-    if phrase_count != len(phrases) or placeholders.count("<bbox>") != len(boxes):
-        raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
-    for box in boxes:
-        if not is_box(box):
-            raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
-
-
-def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any]) -> str:
-    """Put the next phrase or box in place of each placeholder, as JSON or in Qwen2-VL's tags."""
-    is_json = text.lstrip()[:1] in ("[", "{", "`")
-    tags = TAGS["qwen2-vl"]
-
-    def value_of(placeholder: re.Match[str]) -> str:
-        if placeholder[0] == "<bbox>":
-            box = next(boxes)
-            return dump_text(box) if is_json else tags.box.format(*box)
-        phrase = next(phrases)
-        if not is_json:
-            return tags.phrase.format(phrase)
-        # in JSON the placeholder is inside of quotation marks already
-        return dump_text(str(phrase))[1:-1]
-
-    return _PLACEHOLDER.sub(value_of, text)
-
-
-def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    """Read an answer's boxes, also from tags inside of its sentences, as training data has them."""
-    # `read_boxes` refuses these: next to tags a model may say in words that it was wrong.
-    is_json = text.lstrip().startswith(("{", "["))
-    if is_json or not has_tokens(text):
-        return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
-    parsed = ParsedReply()
-    read_tokens(text, parsed)
-    return to_reading(parsed, box_format, size, sent, phrases={})  # each box has its own label
 
 
 def _box_format_of(target: str) -> BoxFormat:
@@ -612,13 +347,3 @@ def _box_format_of(target: str) -> BoxFormat:
         " such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, gemini or"
         f" xyxy_1000{wrong}; the format ms-swift needs no target"
     )
-
-
-def phrase_of(question: str) -> str:
-    """Return what is in the question's first tags, else after its first colon, else all of it."""
-    text = question.replace("<image>", "")
-    tagged = TAGGED_PHRASE.search(question) if "<" in text else None
-    if tagged:
-        return tagged[0]
-    after_colon = text.partition(":")[2].strip()
-    return after_colon or text.strip()

@@ -11,7 +11,7 @@ from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.rows import Row
-from dataflow_grounding.formats import find_format, folder_of, read
+from dataflow_grounding.formats import folder_of, format_to_read, read
 from dataflow_grounding.formats.reading import with_sizes
 
 
@@ -26,12 +26,12 @@ def find_proposals(
     kind = kind_of(path)
     if not kind:
         raise InputError(f"no input file {path}: check {setting('data.input_jsonl')}")
-    find_format(format)  # raises before any row is read
+    format_to_read(format)  # raises before any row is read
     folder = image_root or folder_of(path)
 
     def rows() -> Iterator[Row]:
         unread: list[str] = []  # why entries can't be read: reading adds to it
-        source = find_format(format)
+        source = format_to_read(format)
         source.bad = BadEntries(take=unread.append)
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)

@@ -343,10 +343,6 @@ def test_yolo_without_the_names_of_classes_is_refused_at_once(tmp_path: Path) ->
 
 PIXELS = {"image_path": "b.png", "width": 64, "height": 48}
 MUG = {"text": "a mug", "instances": [{"bbox": [1, 2, 3, 4]}]}
-ANSWER = {"role": "assistant", "content": "<ref-object><bbox>"}
-QUESTION = {"role": "user", "content": "<image>Locate a mug."}
-OBJECTS = {"ref": ["a mug"], "bbox": [[1, 2, 3, 4]]}
-A_LINE = {"messages": [QUESTION, ANSWER], "images": ["b.png"], "objects": OBJECTS}
 REFERS = {"file_name": "b.png", "width": 64, "height": 48}
 A_MUG = {"expression": "a mug", "regions": [{"bbox": [1, 2, 3, 4]}]}
 
@@ -372,16 +368,6 @@ A_MUG = {"expression": "a mug", "regions": [{"bbox": [1, 2, 3, 4]}]}
                 {"grounding": A_MUG},
             ],
             "line 2: no 'regions' in it",
-        ),
-        (
-            "ms-swift",
-            [
-                A_LINE,
-                {**A_LINE, "objects": {"ref": ["a mug"], "bbox": [[1, 2]]}},
-                {**A_LINE, "images": ["a.png"]},
-                {**A_LINE, "images": ["gone.png"]},
-            ],
-            "line 2: is not of this format",
         ),
     ],
 )

@@ -1,6 +1,4 @@
-"""Conversations: numbers as each trainer's model sees them, what their readers ask for, and files
-by other tools.
-"""
+"""Conversations: numbers as each trainer's model sees them, and what their readers ask for."""
 
 from __future__ import annotations
 
@@ -14,13 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.formats import find_format, read, write
-from dataflow_grounding.formats.format import Format
 from tests.formats import data
 from tests.formats.data import (
-    boxes_of,
-    draw,
+    command,
     hostile,
     record,
     records_of,
@@ -45,12 +41,6 @@ def exported(
 ) -> list[dict[str, Any]]:
     out = data.exported(folder, name, rows, **options)
     return records_of(out / find_format(name, **options).data_file)
-
-
-def back(
-    folder: Path, rows: list[dict[str, Any]], name: str, **options: Any
-) -> list[dict[str, Any]]:
-    return list(read(str(data.exported(folder, name, rows, **options)), name, **options))
 
 
 def answer(folder: Path, size: tuple[int, int], box: list[float], name: str, **options: Any) -> str:
@@ -198,8 +188,6 @@ def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
         (line,) = exported(tmp_path, rows, name, **options)
         turns = line.get("conversations") or line["messages"]
         assert "[]" in (turns[1].get("value"), turns[1].get("content"))
-        (row,) = read(str(tmp_path / name), name, **options)
-        assert [(one["text"], one["status"]) for one in row["expressions"]] == [("a dog", "none")]
 
 
 TARGETS = "such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, .* the format ms-swift needs no target"
@@ -218,223 +206,22 @@ def test_a_target_that_no_format_is_for_is_refused(options: dict[str, Any], said
         find_format("llava", **options)
 
 
-def read_line(
-    folder: Path, line: dict[str, Any], format: str | Format, **options: Any
-) -> list[dict[str, Any]]:
-    draw(folder, [record("a.png", (200, 100), [])])
-    return list(read(str(saved(folder / "data.jsonl", [line])), format, **options))
-
-
-def boxes_in_line(*arguments: Any, **options: Any) -> dict[str, list[Any]]:
-    (row,) = read_line(*arguments, **options)
-    return boxes_of(row)
-
-
-BOX, OTHER = [20.0, 10.0, 100.0, 50.0], [120.5, 10.0, 200.0, 50.0]
-
-
-@pytest.mark.parametrize(
-    ("question", "said", "objects"),
-    [
-        (
-            "<image>Locate the <ref-object>",
-            '[\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"},\n\t{"bbox_2d": <bbox>, "label": "<ref-object>"}\n]',
-            {"ref": ['a "mug"'] * 3, "bbox": [BOX, OTHER], "bbox_type": "real"},
-        ),
-        (
-            "<image>Describe the image with grounding.",
-            'A <ref-object><bbox> or <ref-object><bbox>, a "mug".',
-            {"ref": ['a "mug"'] * 2, "bbox": [BOX, OTHER]},
-        ),
-        (
-            '<image>Find: a "mug"',
-            "<bbox><bbox>",
-            {"bbox": [[0.1, 0.1, 0.5, 0.5], [0.6025, 0.1, 1.0, 0.5]], "bbox_type": "norm1"},
-        ),
-    ],
-)
-def test_ms_swift_by_others(
-    tmp_path: Path, question: str, said: str, objects: dict[str, Any]
-) -> None:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
-    line = {"objects": objects, "images": [{"path": "a.png", "bytes": None}], "messages": messages}
-    found = boxes_in_line(tmp_path, line, "ms-swift")
-    assert found == {'a "mug"': [pytest.approx(BOX), pytest.approx(OTHER)]}
-
-
-@pytest.mark.parametrize(
-    ("target", "question", "said"),
-    [
-        ("xyxy_1", "<image>\nGive the region of this: the mug", "[0.1, 0.1, 0.5, 0.5]"),
-        (
-            "qwen3-vl",
-            "Where is it: the mug<image>",
-            '```json\n[{"bbox_2d": [100, 100, 500, 500]}]\n```',
-        ),
-        (
-            "qwen3-vl",
-            "<image>Detect all",
-            '[{"label": "the mug", "bbox_2d": [100, 100, 500, 500]}]',
-        ),
-        ("internvl", "<image>\nFind <ref>the mug</ref>", "<box>[[100, 100, 500, 500]]</box>"),
-        ("internvl", "<image>\nFind <ref>the mug</ref>", "[[100, 100, 500, 500]]"),
-    ],
-)
-@pytest.mark.parametrize("name", ["llava", "sharegpt"])
-def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, said: str) -> None:
-    talk = [("system", "Be brief. [1, 2, 3, 4]"), ("human", "Hello [1]"), ("gpt", "Good day.")]
-    talk += [("human", question), ("gpt", said)]
-    turns = [{"from": who, "value": text} for who, text in talk]
-    line = {"conversations": turns, "image": "a.png", "more": 1}
-    assert boxes_in_line(tmp_path, line, name, target=target) == {"the mug": [pytest.approx(BOX)]}
-    del line["image"]
-    assert read_line(tmp_path, line, name, target=target) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "keys", "called", "answered"),
-    [
-        ("sharegpt", ("from", "human", "gpt", "value"), "function_call", "observation"),
-        ("messages", ("role", "user", "assistant", "content"), "tool_call", "tool"),
-        ("messages", ("role", "user", "assistant", "content"), "tool_call", "tool_response"),
-    ],
-)
-def test_calls_and_answers_of_tools_are_not_the_models(
-    tmp_path: Path, name: str, keys: tuple[str, str, str, str], called: str, answered: str
-) -> None:
-    speaker, user, model, text = keys
-    elsewhere = '[{"bbox_2d": [600, 600, 900, 900], "label": "the mug"}]'
-    talk = [
-        ("system", elsewhere),
-        (user, "Find the mug"),
-        (called, f'{{"name": "zoom", "arguments": {elsewhere}}}'),
-        (answered, elsewhere),
-        (answered, "[]"),
-        (model, '[{"bbox_2d": [100, 100, 500, 500], "label": "the mug"}]'),
-    ]
-    turns = [{speaker: who, text: said} for who, said in talk]
-    line = {"messages" if name == "messages" else "conversations": turns, "images": ["a.png"]}
-    assert boxes_in_line(tmp_path, line, name, target="qwen3-vl") == {
-        "the mug": [pytest.approx(BOX)]
-    }
-
-
-def test_words_with_numbers_in_brackets_are_passed_over(tmp_path: Path) -> None:
-    texts = [
-        "In [2021] it was built.",
-        "From [1999, 2001], see [3].",
-        "It's at [100, 100, 500, 500].",
-    ]
-    turns = [part for text in texts for part in turn(text, "A mug")]
-    line = {"conversations": turns, "image": "a.png"}
-    made = find_format("llava", target="qwen3-vl")
-    assert boxes_in_line(tmp_path, line, made) == {"A mug": [pytest.approx(BOX)]}
-    assert +made.passed_over == {"answers with numbers in brackets that are no box": 2}
-
-
-def test_a_question_in_parts_about_no_box_is_passed_over(tmp_path: Path) -> None:
-    parts = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
-    said = [{"role": "user", "content": parts}, {"role": "assistant", "content": "A mug."}]
-    line = {"messages": said, "images": ["a.png"]}
-    assert boxes_in_line(tmp_path, line, "llava", target="qwen3-vl") == {}
-
-
-def test_a_json_list_is_read_too(tmp_path: Path) -> None:
-    draw(tmp_path, [record("a.png", (200, 100), [])])
-    line = {"image": "a.png", "conversations": turn("[[100, 100, 500, 500]]")}
-    path = saved(tmp_path / "data.json", [line] * 2)
-    rows = read(str(path), "llava", target="qwen3-vl")
-    assert [boxes_of(row) for row in rows] == [{"a mug": [pytest.approx(BOX)]}] * 2
-
-
-@pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
-def test_texts_come_back_as_they_were(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
-    texts = ["Tom &amp; Jerry", "none", "no dog", "[1, 2, 3, 4]", "not: in the image", "a\\b"]
-    texts += ["{x}", "%s", "` `", "a\u2028b", "a <loc_12> b", '{"a"}', '{"bbox_2d": 1}', "phrase 3"]
-    phrases = [{"text": text, "instances": [{"bbox": [1, 2, 30, 40]}]} for text in texts]
-    (row,) = back(tmp_path, [record("a.png", (64, 48), phrases)], name, **options)
-    found = [(text, len(boxes)) for text, boxes in boxes_of(row).items()]
-    assert found == [(text, 1) for text in texts]
-
-
-@pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
-def test_a_box_of_a_pixel_is_no_share(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
-    box = [0.0, 0.0, 1.0, 1.0]
-    row = record("a.png", (1000, 1000), [{"text": "a mug", "instances": [{"bbox": box}]}])
-    (row,) = back(tmp_path, [row], name, **options)
-    assert boxes_of(row) == {"a mug": [pytest.approx(box, abs=1)]}
-
-
-def turn(said: Any, question: Any = "<image>Find: a mug") -> list[dict[str, Any]]:
-    return [{"from": "human", "value": question}, {"from": "gpt", "value": said}]
-
-
-BROKEN_ANSWERS: dict[Any, str] = {
-    "[0.1, 0.2, 0.3, 0.4]": "where 0 to 1000 was asked for",
-    '[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [1, 2]}]': "points",
-    '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2': "end",
-    '[{"box_2d": [1, 2, 3, 4]}]': "boxes are 'box_2d'.* 'bbox_2d'",
-    "[615, 226]": "points where boxes",
-    "[[1, 2, 3, 4], [5, 6, 7": "ends in the middle",
-    '[{"bbox_2d": [50, 100, 300, 5': "cut off",
-    '[{"bbox_2d": [50, NaN, 300, 500], "label": "c"}]': "not a number",
-    '[{"bbox_2d": ["a", 100, 300, 500], "label": "c"}]': "not a number",
-    None: "not of this format",
-}
-GOOD = turn("[1, 2, 30, 40]")
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        *(
-            ({"image": "a.png", "conversations": turn(answer)}, said)
-            for answer, said in BROKEN_ANSWERS.items()
-        ),
-        ({"image": "a.png", "conversations": turn("[1, 2, 3, 4]", "<image>")}, "without a phrase"),
-        ({"image": ["a.png", "b.png"], "conversations": GOOD}, "several pictures"),
-        ({"image": "b.png", "conversations": GOOD}, "b.png"),
-        ({"image": "a.png"}, "messages"),
-        ({"filename": "a.png", "grounding": {}}, "image"),
-        ({"image": "a.png", "conversations": ["hello"]}, "not of this format"),
-        ({"image": 3, "conversations": []}, "path of an image"),
-    ],
-)
-def test_broken_lines_are_named(tmp_path: Path, line: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=rf"data\.jsonl, line 1.*{said}"):
-        read_line(tmp_path, line, "llava", target="qwen3-vl")
-
-
-@pytest.mark.parametrize(
-    ("answer", "bbox", "said"),
-    [
-        ("<bbox><bbox>", [[615, 226], BOX], ""),
-        ("<bbox><bbox>", [BOX], ""),
-        ("<bbox><bbox>", [BOX, OTHER, BOX], ""),
-        ("<bbox><bbox>", [["a"] * 4, BOX], ""),
-        ("<bbox><bbox>", [{"x": 1}, BOX], ""),
-        ('[{"bbox_2d": <bbox>, "label": "a mug"}]', [[]], r": .*\[\] is not a box"),
-        ("a mug: <bbox>", [[]], r": .*\[\] is not a box"),
-    ],
-)
-def test_broken_objects_are_named(tmp_path: Path, answer: str, bbox: list[Any], said: str) -> None:
-    messages = [
-        {"role": "user", "content": "<image><ref-object>"},
-        {"role": "assistant", "content": answer},
-    ]
-    line = {"messages": messages, "images": ["a.png"], "objects": {"ref": ["a mug"], "bbox": bbox}}
-    with pytest.raises(InputError, match=rf"data\.jsonl, line 1{said}"):
-        read_line(tmp_path, line, "ms-swift")
+@pytest.mark.parametrize("name", ["ms-swift", "llava", "sharegpt", "messages"])
+def test_conversations_are_written_alone(name: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "data.jsonl", [{"image": "a.png", "conversations": []}])
+    with pytest.raises(SpecError, match=f"{name} is written, not read. These are read: odvg, "):
+        read(str(path), name)
+    line = refused("import", path, "--format", name, "-o", tmp_path / "out")
+    assert f"{name} is written, not read" in line
+    assert name not in command("import", "--help").out
 
 
 @pytest.mark.slow
-def test_in_and_out_as_commands(tmp_path: Path) -> None:
+def test_out_as_a_command(tmp_path: Path) -> None:
     dog = {"text": "a dog", "instances": [{"bbox": NOTEBOOK[1]}]}
     run, out = run_of(tmp_path / "run", [record("a.png", NOTEBOOK[0], [dog])]), tmp_path / "out"
     export = ("export", run, "--format", "llava", "-o", out)
     assert "qwen2.5-vl" in refused(*export)
     succeeds(*export, "--target", "qwen2.5-vl")
-    given = ("--set", "target=qwen2.5-vl")
-    succeeds("import", out, "--format", "llava", "-o", tmp_path / "in", *given)
-    (row,) = records_of(tmp_path / "in")
-    assert boxes_of(row) == {"a dog": [pytest.approx(NOTEBOOK[1], abs=2)]}
+    (line,) = records_of(out / "llava.jsonl")
+    assert "[147, 134, 619, 407]" in line["conversations"][1]["value"]
