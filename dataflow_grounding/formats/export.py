@@ -203,8 +203,7 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
     paragraphs.append("\n".join(f"- {remark}" for remark in exported.remarks))
     paragraphs += ["## Training", _training_section(format.name), format.training()]
     paragraphs.append(out.named())  # the last line, by which an export is known to be ours
-    text = "\n\n".join(filter(None, paragraphs))
-    return f"{out.front_matter(format.data_file)}{text}\n"
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def _training_section(name: str) -> str:

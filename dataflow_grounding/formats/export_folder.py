@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import reduce
 from itertools import chain, repeat
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,9 +17,6 @@ from dataflow_grounding.data.records import dump_line, dump_text
 from dataflow_grounding.engine.run_lock import only_run
 
 README = "README.md"
-DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
-"""Python's types as `datasets` calls them in its features."""
-_SPLITS = {"val": "validation"}  # our name of a part → that of `datasets`, where they differ
 # All that is ever in PATH.part, the lock's file and the new folder: a folder of that name with
 # anything else in it isn't ours.
 _LOCK = ".exporting"
@@ -68,13 +64,6 @@ class ExportFolder:
     def __init__(self, path: str, only_file: str | None = None, parts: Sequence[str] = ()) -> None:
         self.path = os.path.realpath(path)
         self.parts = parts
-        self.line: Any = None
-        """An example of the data's lines, {"text": "a cat", "score": 0.9}: each column that any of
-        them has, with one value. None until there is a line.
-
-        `lines` sets it, or a format that writes its files itself. `front_matter` reads the columns'
-        types of it.
-        """
         self._only_file = only_file
         self._working_folder = f"{self.path}.part"
         self._new = os.path.join(self._working_folder, _NEW)  # becomes `path` in the end
@@ -83,7 +72,6 @@ class ExportFolder:
         self._earlier = os.path.join(self._working_folder, _EARLIER)
         self._last_folder = ""  # the folder that `place` has made last
         self._lock = ExitStack()  # held inside the `with` block, against another export
-        self._made_parts: list[ExportFolder] = []  # what `part` has returned
         obstacle = _obstacle_to_replacing(self.path)
         if obstacle is not None:
             raise InputError(f"{path} is there and {obstacle}: choose another place")
@@ -137,10 +125,9 @@ class ExportFolder:
 
         It is not to be entered: it is put in place with the whole.
         """
-        part = copy.copy(self)  # which gets another place, and its own `line` as it is written
+        part = copy.copy(self)  # which gets another place
         part._new = within(self._new, name)
         part._last_folder = ""
-        self._made_parts.append(part)
         return part
 
     def place(self, name: str) -> str:
@@ -160,56 +147,15 @@ class ExportFolder:
         names = sorted({README, *os.listdir(self._new)})
         return "Its files: " + ", ".join(f"`{name}`" for name in names) + "."
 
-    def front_matter(self, data_file: str) -> str:
-        """Return the YAML that a README begins with for `datasets`; "" where `line` is None.
-
-        It states the splits with their files, and the type of each column. Without these types,
-        `datasets` takes them from the first 10 MB of the data, and fails where later lines have
-        others.
-        """
-        line = self.line
-        for part in self._made_parts:
-            if part.line is not None:
-                line = _merged_example(line, part.line)
-        if line is None:
-            return ""
-        import yaml
-
-        # Pictures are in the data itself in formats whose `data_file` is a folder of shards.
-        has_pictures = any(isinstance(value, bytes) for value in line.values())
-        files = f"{data_file}/*" if has_pictures else data_file
-        configs = [{"config_name": "default", "data_files": self._files_of_splits(files)}]
-        features = [{"name": key, **_feature(value)} for key, value in line.items()]
-        data = {"configs": configs, "dataset_info": {"features": features}}
-        return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
-
-    def _files_of_splits(self, files: str) -> list[dict[str, str]]:
-        """Return the data's files by split, `files` being relative to the folder of each part."""
-        # Without these, `datasets` may take other files of the folder for the data: classes.txt.
-        if not self.parts:
-            return [{"split": "train", "path": files}]
-        return [
-            {"split": _SPLITS.get(name, name), "path": f"{name}/{files}"} for name in self.parts
-        ]
-
     def file(self, name: str) -> IO[str]:
         """Open a new text file of the folder, to be written; the folders above it are made."""
         return cast("IO[str]", new_file(self.place(name), "w", encoding="utf-8", newline="\n"))
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:
-        """Open a file of JSON lines, and give a function that writes an object as a line.
-
-        `line` becomes an example of the lines: each member that any of them has, with a value.
-        """
+        """Open a file of JSON lines, and give a function that writes an object as a line."""
         with self.file(name) as file:
-
-            def put(value: Mapping[str, Any]) -> None:
-                if _adds_to(self.line, value):  # few lines do, and asking is quicker than merging
-                    self.line = _merged_example(self.line, value)
-                file.write(dump_line(value))
-
-            yield put
+            yield lambda value: file.write(dump_line(value))
 
     @contextmanager
     def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
@@ -302,64 +248,3 @@ def _work_on_labels(path: str) -> str | None:
 def _adder_to(file: IO[str]) -> Put:
     separators = chain(["\n"], repeat(",\n"))  # before the first item, then before each other
     return lambda value: file.write(next(separators) + dump_text(value))
-
-
-def _example_of(value: Any) -> Any:
-    """Return the value with each list shortened to one item, with all keys of the list's items.
-
-    [{"x": 1.0}, {"x": 2.0, "label": "cat"}] becomes [{"x": 1.0, "label": "cat"}].
-    """
-    if isinstance(value, Mapping):
-        return {key: _example_of(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [reduce(_merged_example, map(_example_of, value))] if value else []
-    return value
-
-
-def _merged_example(example: Any, value: Any) -> Any:
-    """Return the example with what the value adds: keys, a value for None, a float for an int."""
-    if isinstance(example, Mapping) and isinstance(value, Mapping):
-        keys = {**example, **value}
-        return {key: _merged_example(example.get(key), value.get(key)) for key in keys}
-    if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
-        return _example_of([*example, *value])
-    is_wider = type(example) is int and type(value) is float
-    if example is None or is_wider:
-        return _example_of(value)
-    return example
-
-
-def _adds_to(example: Any, value: Any) -> bool:
-    """Whether `_merged_example` would change the example."""
-    if isinstance(example, Mapping) and isinstance(value, Mapping):
-        for key, item in value.items():
-            if key not in example or _adds_to(example[key], item):
-                return True
-        return False
-    if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
-        if not example:
-            return bool(value)
-        return any(_adds_to(example[0], item) for item in value)  # it has one item
-    if example is None:
-        return value is not None
-    return type(example) is int and type(value) is float
-
-
-def _feature(value: Any) -> dict[str, Any]:
-    """Return the type of an example as `datasets` states it; `null` where it isn't known.
-
-    "a cat"         {"dtype": "string"}
-    {"score": 0.9}  {"struct": [{"name": "score", "dtype": "float64"}]}
-    [0.5]           {"list": "float64"}
-    [{"score": 0}]  {"list": [{"name": "score", "dtype": "int64"}]}
-    [[0.5]]         {"list": {"list": "float64"}}
-    """
-    if isinstance(value, Mapping):
-        return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        inner = _feature(value[0] if value else None)
-        for left_out in ("dtype", "struct"):
-            if left_out in inner:
-                return {"list": inner[left_out]}
-        return {"list": inner}
-    return {"dtype": DTYPES.get(type(value), "null")}

@@ -76,8 +76,8 @@ DECIMALS = 4
 DECIMALS_OF_POINTS = 6  # which eight decimals of a side tell
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _NO_VAL = (
-    "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
-    " of their folder writes all of them with one data.yaml"
+    "data.yaml has no val, which trainers want: `dataflowgrounding split --ratios 0.8/0.2` makes"
+    " one, and `export` of the parts' folder writes all of them with one data.yaml"
 )
 
 

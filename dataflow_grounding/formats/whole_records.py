@@ -20,7 +20,7 @@ from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
 from dataflow_grounding.formats.class_tables import Numbers
-from dataflow_grounding.formats.export_folder import DTYPES, ExportFolder
+from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
 from dataflow_grounding.formats.reading import CountedPlaces, entry_errors, files_under
@@ -46,6 +46,7 @@ _EXPRESSION = {
     "instances": [_BOX],
     "more": "",
 }
+_DTYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}  # as `datasets` says them
 ROW = {
     "image_id": "",
     "image_path": "",
@@ -76,7 +77,6 @@ class Datasets(Format):
         with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
         schema = _parquet_schema()
-        out.line = {"image": b"", **ROW}  # an example by which the README states the columns
         paths: list[str] = []
         for shard in _split_by_bytes(samples, SHARD):
             path = out.place(f"{self.data_file}/{len(paths)}")  # 0, 1 and so on, until all are made
@@ -112,24 +112,16 @@ class WebDataset(Format):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         keys = _FreeKeys()
-        endings: set[str] = set()  # of pictures: {".jpg", ".png"}
         for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
             with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb", BUFFER) as tar:
                 for sample in shard:
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
                     ending = ending.lower() or ".jpg"
-                    endings.add(ending)
                     key = keys.of(stem)
                     record = dump_text(_row(sample, key + ending)).encode()
                     tar.writelines(_tar_member(key + ending, sample.data))
                     tar.writelines(_tar_member(f"{key}.json", record))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
-        if endings:
-            # The README states columns by the values of an example line, `out.line`. `datasets`
-            # reads samples with different columns, such as pictures' endings, only if all are
-            # stated. It adds the columns __key__ and __url__ itself, the sample's key and shard.
-            pictures = {ending[1:]: b"" for ending in sorted(endings)}  # {"jpg": b"", "png": b""}
-            out.line = {"__key__": "", "__url__": "", **pictures, "json": ROW}
         _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
@@ -166,12 +158,12 @@ def _parquet_schema() -> Any:
 
 
 def _features(value: Any) -> Any:
-    """Return types of columns as `datasets` states them, so that it needs no README for them."""
+    """Return types of columns as `datasets` states them, which otherwise guesses."""
     if isinstance(value, dict):
         return {key: _features(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_features(value[0])]
-    return {"dtype": DTYPES[type(value)], "_type": "Value"}
+    return {"dtype": _DTYPES[type(value)], "_type": "Value"}
 
 
 class _FreeKeys:

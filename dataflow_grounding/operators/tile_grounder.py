@@ -31,8 +31,8 @@ class TileGrounder(PhraseGrounder):
     Args:
         serving: The model that is asked.
         size: Width and height of a tile in pixels of the upright image; at least 64.
-        overlap: The share of its side that a tile has in common with the next, at least; from 0 to
-            0.5. What is smaller than the overlap is in one tile as a whole.
+        overlap: The share of its side that a tile has in common with the next, at least: over 0,
+            and 0.5 at most. What is smaller than the overlap is in one tile as a whole.
         phrases_per_request: Most phrases that are asked for at once.
         **boxes: PhraseGrounder's `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`.
 
@@ -64,9 +64,12 @@ class TileGrounder(PhraseGrounder):
         is_whole = isinstance(size, int) and not isinstance(size, bool)
         if not is_whole or size < 64:
             raise SpecError("size should be a whole number from 64: a tile's side in pixels")
-        is_overlap = is_number(overlap) and 0 <= overlap <= 0.5
+        is_overlap = is_number(overlap) and 0 < overlap <= 0.5
         if not is_overlap:
-            raise SpecError("overlap should be from 0 to 0.5: it is a share of a tile's side")
+            raise SpecError(
+                "overlap should be over 0, and 0.5 at most: it is a share of a tile's side, and"
+                " without one a thing on the cut is two"
+            )
         super().__init__(serving, phrases_per_request=phrases_per_request, **boxes)
         if self.samples > 1:
             raise SpecError("samples don't go with tiles: leave them out")

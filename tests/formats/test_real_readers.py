@@ -177,19 +177,35 @@ def boxes_of(row: dict[str, Any]) -> list[tuple[str, list[float]]]:
     return boxes
 
 
-@pytest.mark.parametrize("name", ["datasets", "webdataset"])
 def test_datasets_reads_records_and_upright_pictures_as_the_readme_says(
-    name: str, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of shards, it read classes.txt, as four rows of text."""
     found: Found = {}
     sizes = {}
-    for sample in data_of_readme(exports / name, monkeypatch, tmp_path):
-        row = sample if name == "datasets" else sample["json"]
-        picture = sample["image"] if name == "datasets" else sample["png"] or sample["jpg"]
+    for row in data_of_readme(exports / "datasets", monkeypatch, tmp_path):
         found[row["image_path"]] = boxes_of(row)
-        sizes[row["image_path"]] = picture.size
+        sizes[row["image_path"]] = row["image"].size
     assert (ordered(found), sizes) == (ordered(RUN), SIZES)
+
+
+@pytest.mark.parametrize("name", ["datasets", "webdataset", "messages"])
+def test_datasets_reads_each_export_though_one_cache_has_others(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loaded rows of another export, in a folder of the same name."""
+    exports = (("a", 1, 4), ("b", 11, 4), ("a", 1, 10))  # the last is the first, grown
+    for folder, first, count in exports:
+        rows = []
+        for number in range(first, first + count):
+            mug = {"text": f"mug {number}", "instances": [{"bbox": [1, 2, 30, 40]}]}
+            rows.append(record(f"{number}.png", (64, 48), [mug], image_id=f"{number}"))
+        run, out = tmp_path / folder / "run", tmp_path / folder / "out"
+        draw(run, rows)
+        saved(run / "annotations.jsonl", rows)
+        succeeds("export", run, "--format", *EXPORTS[name], "-o", out)
+        data = data_of_readme(out, monkeypatch, tmp_path / "cache")
+        texts = [re.findall(r"mug (\d+)", str(row))[0] for row in data]
+        assert texts == [str(number) for number in range(first, first + count)]
 
 
 def test_datasets_reads_conversations_as_the_readme_says(

@@ -42,34 +42,6 @@ def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
     assert [box["bbox_score"] for box in rows[0]["expressions"][0]["instances"]] == [0.5, None]
 
 
-@pytest.mark.slow
-def test_load_dataset_reads_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its types stand in the README: boxes, spans that were looked up, a score of 1 before one of
-    0.5, ids as texts.
-    """
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    import datasets
-
-    rows = []
-    for number, own, score in ((1, 7, 1), (2, "x7", 0.5)):
-        box = {"bbox": [1, 2, 30, 40], "score": score, "bbox_id": own}
-        mug = {"text": "a mug", "instances": [box], "expression_id": own}
-        one = record(f"{number}.png", (64, 48), [mug], image_id=own)
-        del one["expressions"][0]["char_span"]
-        rows.append(one)
-    rows.append(record("3.png", (64, 48), [], background=True))
-    out, cache = str(exported(tmp_path, "tao", rows)), str(tmp_path / "cache")
-    data = datasets.load_dataset(out, split="train", cache_dir=cache)
-    found = [(row["image_id"], row["background"], row["expressions"]) for row in data]
-    assert [row[:2] for row in found] == [("7", None), ("x7", None), ("3", True)]
-    boxes = [one["instances"][0] for _, _, expressions in found for one in expressions]
-    assert [(box["bbox"], box["bbox_score"], box["bbox_id"]) for box in boxes] == [
-        ([1, 2, 30, 40], 1, "7"),
-        ([1, 2, 30, 40], 0.5, "x7"),
-    ]
-    assert found[0][2][0]["char_span"] == [0, 5]
-
-
 @pytest.mark.parametrize("span", [[0, 17], ["a", 3], [3, 1], [0], {"start": 0}])
 def test_spans_that_its_model_made_up_are_looked_up(span: Any, tmp_path: Path) -> None:
     [row] = read(tao(tmp_path, span, source="image_grounding"), "tao")

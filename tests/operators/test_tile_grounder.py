@@ -237,8 +237,9 @@ def test_none_in_a_tile_is_not_none_in_the_picture(server: LoopbackServer, path:
     ("settings", "message"),
     [
         ({"size": 20}, "size should be a whole number from 64"),
-        ({"overlap": 0.6}, "overlap should be from 0 to 0.5"),
-        ({"overlap": True}, "overlap should be from 0 to 0.5"),
+        ({"overlap": 0.6}, "overlap should be over 0, and 0.5 at most"),
+        ({"overlap": True}, "overlap should be over 0, and 0.5 at most"),
+        ({"overlap": 0}, "without one a thing on the cut is two"),
     ],
 )
 def test_wrong_settings(server: LoopbackServer, settings: dict[str, Any], message: str) -> None:
