@@ -36,7 +36,6 @@ from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, 
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
 from dataflow_grounding.formats import (
-    FORMATS,
     READ,
     WRITTEN,
     folder_of,
