@@ -38,7 +38,7 @@ DETECTOR, CAPTIONS = DOCS / "detector.md", DOCS / "captions.md"
 TROUBLESHOOTING = DOCS / "troubleshooting.md"
 OPTIONAL = (
     *("datasets", "fsspec", "gcsfs", "google.genai", "huggingface_hub", "pyarrow", "ray", "s3fs"),
-    *("supervision", "torch", "transformers"),
+    *("supervision", "torch", "transformers", "webdataset"),
 )
 """What the extras install."""
 
