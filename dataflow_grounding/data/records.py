@@ -282,7 +282,7 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
         return doubt
     if _has_doubtful_phrase(record):  # the record is marked because of it
         return ""
-    return ""
+    return "it is marked as doubtful, without a reason"
 
 
 def _has_doubtful_phrase(record: Mapping[str, Any]) -> bool:
