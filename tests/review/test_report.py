@@ -935,7 +935,7 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(folder: Pa
         [row] = by_id[name]["expressions"]
         assert (row["check"], row["reasons"], row["disputed"]) == (check, reasons, not check), name
     [dropped], [everywhere] = by_id["much dropped"]["notes"], by_id["everywhere"]["notes"]
-    assert dropped.startswith("Doubtful: much of a reply was dropped")
+    assert dropped.startswith("Doubtful: it is marked as doubtful, without a reason")
     assert everywhere.startswith("Doubtful: each has all.")
     assert "column 'expressions'" in by_id["broken"]["problem"]
     noted = [view["id"] for view in views if view["notes"]]
