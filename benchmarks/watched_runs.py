@@ -1,10 +1,8 @@
 """Whole runs of `generate` against a model whose boxes are as photos have them (people tall, cars
 wide, sizes log-normal, pictures mostly 4:3), and which may come in another format.
 
-They have the defaults: probe pictures before the first request and once in every 100, and every
-reply judged. A wrong answer is one whose last reply came in another format. It is *shown* where
-that reply's own numbers show it: a box out of the picture, or numbers twenty times likelier in
-another format, given all the right boxes of the run.
+They have the defaults: probe pictures before the first request and once in every 100. A wrong answer
+is one whose last reply came in another format.
 """
 
 from __future__ import annotations
@@ -14,15 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import Size, box_of
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing import LoopbackServer
-from dataflow_grounding.trust.format_readings import OUTSIDE, SeenBox, Sent
-from dataflow_grounding.trust.reply_judge import (
-    ASK_AGAIN_RATIO,
-    JudgedReply,
-    ReplyJudge,
-)
 from tests.support.pacing import lognormal
 from tests.support.stand_ins.watched_model import (
     AXIS_BY_AXIS,
@@ -31,7 +22,6 @@ from tests.support.stand_ins.watched_model import (
     SQUARES,
     WIDE,
     FormatOf,
-    GivenReply,
     Scene,
     WatchedModel,
     grounding_input,
@@ -90,11 +80,9 @@ class Outcome:
     Attributes:
         code: Its exit code.
         answers: Questions about its pictures that were answered.
-        again: Replies that were asked for again.
         replied_wrong: Answers of which a reply came in another format.
         wrong: Answers whose last reply came in another format.
         unmarked: Those of them whose records are not marked as suspect.
-        shown: Those of these whose own numbers show it.
         probes: Probe pictures.
         said: Its message.
         wrote: Whether it wrote its results.
@@ -103,11 +91,9 @@ class Outcome:
 
     code: int
     answers: int
-    again: int
     replied_wrong: int
     wrong: int
     unmarked: int
-    shown: int
     probes: int
     said: str
     wrote: bool
@@ -152,13 +138,11 @@ def play(
     return Outcome(
         code=done.code,
         answers=len(model.replies),  # each picture of these runs is asked about once
-        again=model.given - len(model.replies),
         replied_wrong=sum(
             any(reply.written != asked for reply in replies) for replies in model.replies.values()
         ),
         wrong=len(wrong),
         unmarked=len(unmarked),
-        shown=shown_by_themselves(model, asked, unmarked),
         probes=model.probes,
         said=done.err,
         wrote=wrote,
@@ -172,25 +156,3 @@ def marked_pictures(place: Workplace) -> set[str]:
         Path(record["image_path"]) for record in place.annotations() if record.get("suspect_boxes")
     ]
     return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def shown_by_themselves(model: WatchedModel, asked: str, wrong: list[GivenReply]) -> int:
-    """How many wrong answers show by their own numbers that they are, next to all the right boxes
-    of the run.
-    """
-    judge = ReplyJudge(find_box_format(asked, ""))
-    for reply in model.last_replies():
-        if reply.written == asked:
-            judge.learn(judged(judge, reply))
-    shown = 0
-    for reply in wrong:
-        verdict = judged(judge, reply)
-        outside = any(max(box) > 1 + OUTSIDE or min(box) < -OUTSIDE for box in verdict.corners)
-        shown += outside or verdict.ratio >= ASK_AGAIN_RATIO
-    return shown
-
-
-def judged(judge: ReplyJudge, reply: GivenReply) -> JudgedReply:
-    return judge.judge(
-        [SeenBox(box_of(numbers), None, text) for text, numbers in reply.numbers], Sent(reply.size)
-    )

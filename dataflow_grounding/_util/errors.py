@@ -137,13 +137,6 @@ class UnreadableReply(RecordError, kind="unreadable_reply"):
         self.reason = reason
 
 
-class SuspectReply(UnreadableReply, kind="suspect_reply"):
-    """The boxes of a reply look like another format than the one that was asked for.
-
-    The message names both.
-    """
-
-
 OTHER_SCALE = "another scale"
 """The reason of a reply whose numbers don't fit the box format."""
 REPLY_CUT_OFF = "cut off"

@@ -190,7 +190,8 @@ class Asking:
             question = request.again(number, complaint, was_cut_off)
             number += 1
             key = question.key(self.identity)
-            lines = self._stored_replies(question, key, by) if takes_stored else []
+            # each shard of a run may have one in its own store
+            lines = by.store.every(key) if takes_stored else []
             if not lines:
                 takes_stored = False
                 lines = [await self._sent(question, key, by, check)]
@@ -273,26 +274,13 @@ class Asking:
         return True
 
     def _count_if_unreadable(self, this_try: _Try, error: errors.RecordError) -> None:
-        if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
-            return  # a reply with suspect boxes could be read
+        if not isinstance(error, errors.UnreadableReply):
+            return
         if this_try.is_check:  # only records' requests stop a run of which no reply can be read
             self._unreadable.count(this_try.request, error)
             return
         with self._stopping():
             self._unreadable.add(this_try.request, this_try.key, error, this_try.by.store.path)
-
-    def _stored_replies(
-        self, request_now: Request[Any], key: str, by: "StepAsk"
-    ) -> list[dict[str, Any]]:
-        """Return a request's stored lines: each shard of a run may have one in its own store."""
-        lines = by.store.every(key)
-        tell_reader = request_now.sending.stored
-        if lines and tell_reader is not None:
-            # If the reader had doubts about this reply in an earlier run, the request was sent
-            # again. So the reader is given a function that says whether a next reply is stored.
-            next_try = request_now.again(request_now.tries.unread + 1, "")
-            tell_reader(lambda: bool(by.store.every(next_try.key(self.identity))))
-        return lines
 
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool

@@ -16,7 +16,7 @@ from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.image_memo import ImageMemo, is_young
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.summary import MAY_CHANGE, ODD_BOXES, OF_CHECKS
+from dataflow_grounding.engine.summary import MAY_CHANGE, OF_CHECKS
 from dataflow_grounding.images.image import Image, ImageLimits, is_far, kept_facts
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
@@ -101,9 +101,8 @@ class FinishedRows:
         row = self._not_set_aside(key)
         if row is None:
             return None
-        is_odd = ODD_BOXES in row.notes
         # open: the next check may still fail its replies
-        is_open = self._replies.vouched.has_open(*row.replies_at, are_odd=is_odd)
+        is_open = self._replies.vouched.has_open(row.replies_at[1])
         return None if is_open else row
 
     def _not_set_aside(self, key: RowKey) -> FinishedRow | None:

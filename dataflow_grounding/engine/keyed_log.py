@@ -39,10 +39,6 @@ class Span(NamedTuple):
     first: int
     end: int | None  # None: all that is written from now on
 
-    def holds(self, first: int, end: int) -> bool:
-        """Return whether all that is between these offsets is in it."""
-        return self.first <= first and (self.end is None or end <= self.end)
-
     def meets(self, first: int, end: int) -> bool:
         """Return whether some of what is between these offsets is in it."""
         return self.first < end and (self.end is None or first < self.end)
@@ -62,21 +58,10 @@ class Standing:
     group_anywhere: str = ""  # the reply group without the endpoint's address; "" if unknown
     # No line is open, nor will any that follows be: a run has finished, or a check has failed.
     none_open: bool = False
-    # lines that count if no check can tell, because nothing about them was odd
-    speaking_for_themselves: list[Span] = field(default_factory=list)
-    # whether this run's last check told nothing, so that `speaking_for_themselves` counts
-    is_unanswered: bool = False
 
-    def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether no check vouches for some lines between these offsets."""
-        if self.none_open or end <= self.vouched_to:
-            return False
-        # Lines that speak for themselves aren't open while checks tell nothing, unless they look
-        # like another format.
-        may_speak_for_themselves = self.is_unanswered and not are_odd
-        if not may_speak_for_themselves:
-            return True
-        return not any(span.holds(first, end) for span in self.speaking_for_themselves)
+    def has_open(self, end: int) -> bool:
+        """Return whether no check vouches for some lines before this offset."""
+        return not self.none_open and end > self.vouched_to
 
 
 class Vouched:
@@ -84,16 +69,14 @@ class Vouched:
     format that were asked, which a line has as `of`.
 
     A mark, which `Vouching.write` puts, is a line such as this, by reply group:
-    `{"checks": {"…": {"good": 4096, "void": [[512, 900]], "alone": [[0, 512]]}},
-    "anywhere": {"…": "…"}}`. Its `good` is `vouched_to`, `void` is `set_aside`, and `alone` is
-    `speaking_for_themselves`.
+    `{"checks": {"…": {"good": 4096, "void": [[512, 900]]}}, "anywhere": {"…": "…"}}`. Its `good` is
+    `vouched_to`, and `void` is `set_aside`.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
         self.standings = _standings_in(mark, end)
         # Spans whose lines count as lost, or as suspect if their group is in `trusted_groups`. Each
-        # is the same list as in `standings`: a span that is added there counts here, too. For this
-        # run alone, Vouching may put another list here.
+        # is the same list as in `standings`: a span that is added there counts here, too.
         self.set_aside_by_group: dict[str, list[Span]] = {}
         for reply_group, standing in self.standings.items():
             self.set_aside_by_group[reply_group] = standing.set_aside
@@ -102,14 +85,11 @@ class Vouched:
         self.open_in_others: set[str] = set()
         self._end = end  # the byte offset at which the log ended when it was opened
 
-    def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether some of these lines may be open, of any reply group."""
+    def has_open(self, end: int) -> bool:
+        """Return whether some lines before this offset may be open, of any reply group."""
         # lines that this run adds are of other rows than the one that is asked about
         end_before_run = min(end, self._end)
-        for standing in self.standings.values():
-            if standing.has_open(first, end_before_run, are_odd=are_odd):
-                return True
-        return False
+        return any(standing.has_open(end_before_run) for standing in self.standings.values())
 
     def sets_aside(self, first: int, end: int) -> bool:
         """Return whether lines between these offsets may be set aside, of anything."""
@@ -503,7 +483,6 @@ def _standings_in(mark: Mapping[str, Any] | None, end: int) -> dict[str, Standin
             set_aside=_spans(entry.get("void"), end),
             group_anywhere=str(anywhere.get(reply_group, "")),
             none_open=vouched_to == end,  # the mark vouches for the whole log
-            speaking_for_themselves=_spans(entry.get("alone"), end),
         )
     return standings
 

@@ -9,7 +9,6 @@ from dataflow_grounding._util.errors import (
     RecordError,
     RepeatedReply,
     RequestRefused,
-    SuspectReply,
     TruncatedReply,
     UnreadableReply,
     message_of,
@@ -79,8 +78,6 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
         texts_read.append(line.get("reply"))
         try:
             return read_line(request, line, attempts)
-        except SuspectReply:  # it can be read, but the reader wants to ask again
-            raise
         except UnreadableReply as failed:
             first_error = first_error or failed
     assert first_error is not None

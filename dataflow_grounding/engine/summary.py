@@ -61,9 +61,6 @@ WARNINGS = {
 MAY_CHANGE = {"image_changed", "repeated_reply"}
 """Notes on what may come out differently when the same is done again."""
 
-ODD_BOXES = "odd_boxes"
-"""The note on a reply that looks like another format, also when it is asked for again."""
-
 OF_CHECKS = {"probe_as_asked", "probe_cleared", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
 
@@ -81,7 +78,6 @@ ASKED_AGAIN = {
     "refused",
     "unreadable_reply",
     "truncated_reply",
-    "suspect_reply",
     "repeated_reply",
 }
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""

@@ -10,7 +10,6 @@ from dataflow_grounding._util.errors import (
     NoCompletion,
     NothingUsable,
     RecordError,
-    SuspectReply,
     TruncatedReply,
     UnreadableReply,
 )
@@ -174,8 +173,8 @@ def rule_of(error: RecordError | None) -> str:
     """Return a text that is the same for all replies that one rule has refused; "" for none."""
     if not isinstance(error, UnreadableReply):
         return ""
-    # A cut-off or a suspect reply has no rule: asking again may help, as these come by chance.
-    if isinstance(error, (TruncatedReply, SuspectReply)):
+    # A cut-off reply has no rule: asking again may help, as these come by chance.
+    if isinstance(error, TruncatedReply):
         return ""
     named = str(error) if error.reason == "other" else error.reason
     return excerpt(named, _LONGEST_RULE)

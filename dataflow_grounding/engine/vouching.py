@@ -20,8 +20,6 @@ class Vouching:
     - set aside: a check has failed. Or they came from another address, and were open: no check at
       this one can vouch for them. The next run asks again, as if they had never come. Where
       `trusting`, they count all the same, as suspect ones.
-    - speaking for themselves: checks told nothing, and nothing was odd. If a check of the next run
-      tells nothing, either, that run takes finished rows of these as they are.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class Vouching:
         """Note that a check has passed that began when the store was `offset` bytes long."""
         self._mine.vouched_to = offset
         self._mine.none_open = False
-        self._mine.is_unanswered = False
         self.write("good")
 
     def bad(self) -> int:
@@ -73,37 +70,15 @@ class Vouching:
         self.write("bad")
         return count
 
-    def doubt(self) -> None:
-        """Set all replies aside for this run: signs speak against them, and no check can tell."""
-        # in this run's memory alone: the next run sees the same signs
-        self._store.vouched.set_aside_by_group[self._reply_group] = [Span(0, None)]
-        if self._mine.speaking_for_themselves:
-            # They don't any longer. Else the next run would take finished rows without a look at
-            # their replies, and would not see these signs.
-            self._mine.speaking_for_themselves.clear()
-            self.write("doubtful")
-
     def finished(self) -> None:
         """Note that a run is done, and the next one is to take open replies without a check."""
         self._mine.none_open = True
         self.write("finished")
 
-    def unclear(self, *, unanswered: bool) -> None:
-        """Note that a check has told nothing, because it was `unanswered` or for another reason."""
+    def unclear(self) -> None:
+        """Note that a check has told nothing."""
         self._mine.none_open = False
-        self._mine.is_unanswered = unanswered
         self.write("unclear")
-
-    def let_speak(self, *, all_read: bool = False) -> None:
-        """Where checks told nothing, let replies of this run, or of all, speak for themselves."""
-        if not self._mine.is_unanswered:
-            return
-        first = 0 if all_read else self._store.first_new
-        # spans that begin at `first` or later are covered by the new one, which takes their place
-        spans = [span for span in self._mine.speaking_for_themselves if span.first < first]
-        spans.append(Span(first, self._store.end))
-        self._mine.speaking_for_themselves = spans
-        self.write("unanswered")
 
     def write(self, verdict: str) -> None:
         """Append a mark, such as `Vouched` shows; its `verdict` is for people who read it."""
@@ -112,8 +87,6 @@ class Vouching:
             # None: no reply is open
             good = None if standing.none_open else standing.vouched_to
             checks[reply_group] = {"good": good, "void": standing.set_aside}
-            if standing.speaking_for_themselves and not standing.none_open:
-                checks[reply_group]["alone"] = standing.speaking_for_themselves
         anywhere = {group: standing.group_anywhere for group, standing in self._standings.items()}
         mark = {"task": CHECK, "verdict": verdict, "checks": checks, "anywhere": anywhere}
         self._store.put(MARK, mark)

@@ -134,7 +134,7 @@ class BoxOperator(BoxWatching):
         async def ask_once(request_phrases: list[str]) -> list[Found]:
             request = phrase_grounding(image, request_phrases, self.box_format, self.merge_iou)
             request = request.replace(sample=sample)
-            return await self.watch.ask(ask, request, image, request_phrases)
+            return await self.watch.ask(ask, request, image)
 
         answers: list[Found] = []
         for _, request_answers in await ask_in_parts(phrases, ask_once):

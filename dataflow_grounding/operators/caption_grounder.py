@@ -60,8 +60,7 @@ class CaptionGrounder(BoxOperator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         try:
             request = caption_grounding(image, caption, self.box_format, self.merge_iou)
-            # There are no phrases to tell the watch of: the reply is to name them.
-            fused = await self.watch.ask(ask, request, image, phrases=())
+            fused = await self.watch.ask(ask, request, image)
         except TruncatedReply:
             ask.note("divided", "a reply that was cut off: asked for in two")
             fused = await self._in_two(image, caption, ask)

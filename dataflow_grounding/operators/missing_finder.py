@@ -99,7 +99,7 @@ class MissingFinder(BoxOperator):
                 drawn.append(DrawnBox(expression["text"], box_of(instance["bbox"])))
         request = missing_boxes(image, texts, drawn, self.box_format, self.merge_iou)
         # Boxes of the answer are judged in the picture that is sent, with the known ones drawn in.
-        return await self.watch.ask(ask, request, request.images[0], texts)
+        return await self.watch.ask(ask, request, request.images[0])
 
 
 def _with_missing(expression: Expression, answer: Found, ask: Ask) -> Expression:

@@ -206,7 +206,7 @@ class RegionMarker(BoxWatching):
         """Return the regions that the model or OpenCV proposes for a row without boxes."""
         if self.serving is not None and self.format_choice is not None:  # the model does
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
-            [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
+            [answer] = await self.watch.ask(ask, request, image)
             boxes = boxes_of(answer.instances)
             proposer = self.serving.model
         else:

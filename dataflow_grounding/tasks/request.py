@@ -88,9 +88,6 @@ class Sending:
 
     # Awaited before it is sent, but not where a stored reply answers it. May raise RunStopped.
     before_sending: Callable[[], Awaitable[None]] | None = None
-    # Called before a stored reply is read. Its argument is a function that says whether the reply
-    # had been asked for again when it came.
-    stored: Callable[[Callable[[], bool]], None] | None = None
     # Asked last of all, when there is room to send it. Where it says no, `before_sending` is
     # awaited once more.
     may_send: Callable[[], bool] | None = None

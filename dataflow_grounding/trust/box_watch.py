@@ -1,12 +1,10 @@
 """The standing check of boxes, as operators have it: `BoxWatch`.
 
 Here are its settings, how it begins with a run, and what it reports of one. A run has a `RunWatch`,
-which does the work: it asks about probe pictures, with rectangles at known places, and judges each
-reply by its numbers.
+which does the work: it asks about probe pictures, with rectangles at known places.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
@@ -16,10 +14,12 @@ from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.tasks.fused import Fused
+from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.choice import FormatChoice
 
-T = TypeVar("T")
+T = TypeVar("T", list[Found], Fused)  # answers with boxes
 OnSuspect: TypeAlias = Literal["warn", "stop"]
 
 CHECK_EVERY = 100  # requests between two checks of the endpoint, on average
@@ -81,8 +81,8 @@ class BoxWatch:
         start.shared[sharing_key] = watch
         return watch, counts
 
-    async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """Return the answer to a request for boxes of `phrases`; in a run, its replies are judged.
+    async def ask(self, ask: Ask, request: Request[T], image: Image) -> T:
+        """Return the answer to a request for boxes in an image.
 
         Raises what the request fails with, and SuspectBoxes.
         """

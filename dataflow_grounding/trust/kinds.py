@@ -123,13 +123,6 @@ def most_elongated(sizes: Sequence[Size], limits: SizeLimits) -> list[Size]:
     return [*wide[-1:], *tall[:1]]  # either may be empty
 
 
-def orientation_of(size: Size) -> str:
-    """Return `upright`, `lying` or, for equal sides, `square`."""
-    if size[0] == size[1]:
-        return "square"
-    return "lying" if size[0] > size[1] else "upright"
-
-
 def probes_for(
     requests: int, every: int | None, pictures: Mapping[Size, int], *, in_frames: bool = False
 ) -> int:

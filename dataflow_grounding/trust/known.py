@@ -1,4 +1,4 @@
-"""What is known of an endpoint, model and format: by checks, and by the replies themselves.
+"""What checks have told of an endpoint, model and format.
 
 A run has its own `Known`. Records in memory share one for the whole process, so that each call
 doesn't check the same endpoint again.
@@ -23,7 +23,6 @@ from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.kinds import AT_THE_END, PictureKind
-from dataflow_grounding.trust.reply_judge import ReplyJudge
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.probing import Outcome, Probing
@@ -90,10 +89,10 @@ class Turns:
 
 
 class Known:
-    """What replies and checks have told of an endpoint, model and format."""
+    """What checks have told of an endpoint, model and format."""
 
     def __init__(self, asked: BoxFormat) -> None:
-        self.judge = ReplyJudge(asked)
+        self._asked = asked
         self.probing: Probing | None = None  # from the first check on
         self.turns = Turns()
 
@@ -113,7 +112,6 @@ class Known:
         self.kinds: set[PictureKind] = set()  # that were checked
         self.pictures_checked = 0  # sent for checks, without those that confirm a miss
         self.silent_checks = 0  # in a row: they told nothing
-        self.silent_orientations: set[str] = set()  # whose last probe picture went unanswered
         # endpoints that found no rectangle when one last told something; see `Outcome.blind`
         self.blind: Sequence[str] = ()
         # what a call that went on has warned of last, and when: see `remember_warning`
@@ -131,7 +129,7 @@ class Known:
         from dataflow_grounding.trust.probing import Probing
 
         if self.probing is None:
-            self.probing = Probing(self.judge.asked.format)
+            self.probing = Probing(self._asked)
         return self.probing
 
     def plan_next_check(self, every: int) -> None:
@@ -171,11 +169,6 @@ class Known:
         tells_of_seeing = bool(outcome.blind) or outcome.kind != "silent"
         if tells_of_seeing:
             self.blind = outcome.blind
-        for orientation, is_answered in outcome.answered_by_orientation.items():
-            if is_answered:
-                self.silent_orientations.discard(orientation)
-            else:
-                self.silent_orientations.add(orientation)
 
     def remember_warning(self, message: str | None) -> None:
         """Remember what a call that goes on has warned of; None forgets what one warned of."""
@@ -191,7 +184,6 @@ class Known:
         """Forget what is known of the format, because boxes come in another one."""
         self.checked_at = -math.inf
         self.probing = None
-        self.judge = ReplyJudge(self.judge.asked.format)
 
 
 _known: dict[str, Known] = {}

@@ -11,8 +11,8 @@ then it was an accident. It is clear, or odd, if it can't have been one of noise
 import asyncio
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, cycle
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +24,6 @@ from dataflow_grounding.engine.summary import (
     most_in_another_format,
 )
 from dataflow_grounding.images.image import Image
-from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.own_probes import ask_about_copy
 from dataflow_grounding.trust.probes import LAYOUTS, ProbedPicture
 from dataflow_grounding.trust.showing import (
@@ -65,8 +64,6 @@ class Outcome:
     """How many pictures were answered as asked."""
     cleared: int = 0
     """How many pictures missed, though further copies of them fit."""
-    answered_by_orientation: Mapping[str, bool] = field(default_factory=dict)
-    """For each orientation of pictures that were asked about, whether one was answered."""
     shapes_differ: bool = False
     """Whether pictures of another kind fit, where some miss."""
     blind: Sequence[str] = ()
@@ -128,13 +125,11 @@ class Probing:
         ask: Ask,
         images: Sequence[Image],
         addresses: Sequence[str],
-        looks_like: str | None = None,
     ) -> Outcome:
         """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
-        The check misses with the first miss that is confirmed, or if boxes have drifted.
-        `looks_like` is the format that replies look like, if they are the reason for this check: a
-        miss in that very format needs no further copies. Raises RunStopped.
+        The check misses with the first miss that is confirmed, or if boxes have drifted. Raises
+        RunStopped.
         """
         endpoints: list[tuple[int | None, str]] = list(enumerate(addresses))
         if len(addresses) == 1:
@@ -156,7 +151,7 @@ class Probing:
         do_others_fit = any(showing.kind == "fits" for showing in showings)
         for first in first_copies:
             if first.showing.kind == "misses":
-                missed = await self._confirm(first, looks_like, others_fit=do_others_fit)
+                missed = await self._confirm(first, others_fit=do_others_fit)
                 if missed is not None:
                     return missed
         drifted = await self._drift(targets[0])
@@ -169,18 +164,14 @@ class Probing:
             cleared=self.cleared - cleared_before,
         )
 
-    async def _confirm(
-        self, first: _FirstCopy, looks_like: str | None, *, others_fit: bool
-    ) -> Outcome | None:
+    async def _confirm(self, first: _FirstCopy, *, others_fit: bool) -> Outcome | None:
         """Ask for further copies after a miss: one may be answered badly by chance.
 
         - All copies together miss: the miss is confirmed.
         - Several formats, in these copies or lately: a miss that says so (`_mixture`).
         - Otherwise None: the miss is cleared.
         """
-        target, first_copy, showing = first
-        if showing.fitting is not None and showing.fitting == looks_like:
-            return Outcome("misses", showing.why, showing.fitting)  # confirmed by the replies
+        target, first_copy, _ = first
         copies = [first_copy, *await self._further(target)]
         [together] = self._showings([copies])  # judged as if they were one picture
         one_by_one = self._showings([[copy] for copy in copies])
@@ -299,14 +290,10 @@ class Probing:
 
 def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
     """The outcome of a check without a confirmed miss: it fits if at least one picture fits."""
-    answered: dict[str, bool] = {}  # by orientation
     seeing = set[str]()
     finding_nothing: list[str] = []
     for target, _, showing in first_copies:
-        is_answered = showing.kind != "silent"
-        orientation = orientation_of(target.image.sent_size)
-        answered[orientation] = answered.get(orientation, False) or is_answered
-        if is_answered:
+        if showing.kind != "silent":
             seeing.add(target.address)
         if showing.finds_nothing:
             finding_nothing.append(target.address)
@@ -316,7 +303,6 @@ def _outcome_of(first_copies: Sequence[_FirstCopy]) -> Outcome:
         kind="fits" if as_asked else "silent",
         why=silent[0].why if silent else "",
         as_asked=as_asked,
-        answered_by_orientation=answered,
         # An endpoint is blind if it said of a picture that no rectangle is there, and answered
         # enough rectangles in none.
         blind=[address for address in dict.fromkeys(finding_nothing) if address not in seeing],

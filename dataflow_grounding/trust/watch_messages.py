@@ -17,7 +17,6 @@ from dataflow_grounding.trust.choice import (
     advice_to_calibrate,
 )
 from dataflow_grounding.trust.known import Known
-from dataflow_grounding.trust.reply_judge import ReplyJudge
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.probing import Outcome, Probing
@@ -42,43 +41,6 @@ def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
             f" {advice_to_calibrate()}"
         )
     return f"{message}. No plain format fits: {advice_to_calibrate()}"
-
-
-def of_a_mixture(judge: ReplyJudge, other_format: str) -> str:
-    """Return that replies came in another format and, asked again, as asked."""
-    asked = judge.asked.name
-    proven = f"{counted(len(judge.proven), 'reply')} of {judge.replies}"
-    seen = f"{proven} came in {other_format} and, asked again, in {asked} as asked"
-    return f"{seen}. {ANSWERS_IN_SEVERAL}"
-
-
-def of_many_odd_ones(judge: ReplyJudge, looks_like: str) -> str:
-    """Return that many replies look like another format twice."""
-    return (
-        f"the boxes don't look like {judge.asked.name}: {judge.odd_twice} of {judge.replies}"
-        f" replies look like {looks_like}, also when they are asked for again. {looks_like} would"
-        " fit; look at some of them, and if they are right:"
-        f" {setting('vlm.on_suspect_boxes', 'warn')}"
-    )
-
-
-def of_replies_alone(asked: BoxFormat, likelier: str, *, unanswered: bool) -> str:
-    """Return that replies are likelier in another format; `unanswered` are the rectangles."""
-    message = (
-        f"the boxes don't look like {asked.name}: the last replies are far likelier in another"
-        f" format. {likelier} would fit: check {setting('vlm.box_format')}"
-    )
-    if not unanswered:  # else calibrating can't help
-        return f"{message}, or {advice_to_calibrate()}"
-    return (
-        f"{message}. The rectangles of probe pictures go unanswered, so that calibrating can't"
-        f" help: compare some boxes with their pictures, state {setting('vlm.box_format')}, or"
-        f" {_go_on()}"
-    )
-
-
-def of_a_likelier_format(asked: BoxFormat, likelier: str) -> str:
-    return f"the boxes of this run look like {likelier}, where {asked.name} was asked for"
 
 
 def _go_on() -> str:
@@ -133,21 +95,14 @@ def for_an_own_serving(serving: Serving) -> str:
     return f"If no model writes its boxes, as in a test, add exact_boxes = True to {own.__name__}"
 
 
-def of_odd_ones(judge: ReplyJudge, probing: "Probing | None") -> str:
+def of_odd_ones(asked: BoxFormat, probing: "Probing | None") -> str:
     """Return the warning at the end of a run whose boxes are not suspect; "" where none is due."""
-    asked = judge.asked.name
-    if probing and probing.cleared:
-        pictures = counted(probing.cleared, "probe picture")
-        was = "was" if probing.cleared == 1 else "were"
-        return (
-            f"{pictures} {was} answered in {probing.other_format}, others in {asked} as asked."
-            f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL}. Look at some"
-            " boxes."
-        )
-    if judge.proven:
-        others = " and ".join(dict.fromkeys(judge.proven))
-        return (
-            f"{counted(len(judge.proven), 'reply')} came in {others} and, asked again, in {asked}"
-            " as asked. Others may not show it: look at some boxes."
-        )
-    return ""
+    if not probing or not probing.cleared:
+        return ""
+    pictures = counted(probing.cleared, "probe picture")
+    was = "was" if probing.cleared == 1 else "were"
+    return (
+        f"{pictures} {was} answered in {probing.other_format}, others in {asked.name} as asked."
+        f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL}. Look at some"
+        " boxes."
+    )

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import FileStorage, Pipeline, Serving
-from dataflow_grounding._util.errors import SuspectReply, TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.replies import Note
@@ -39,8 +39,6 @@ def by_rule(reply: str) -> tuple[Any, list[Note]]:
         return reply, []
     if reply.startswith("cut"):
         raise TruncatedReply("the reply was cut off.")
-    if reply.startswith("odd"):
-        raise SuspectReply("it looks odd.")
     raise UnreadableReply(f"the reply says {reply[:40]!r}.", reply.split()[0])
 
 
@@ -117,7 +115,7 @@ def runs(tmp_path: Path) -> Runs:
 
 COSTS: dict[str, tuple[list[list[str]], int]] = {
     "exactly half is not most": ([[REFUSED, READ] * 15], 45),
-    "what is cut off or suspect is asked for again": ([["cut off"] * 12, ["odd boxes"] * 12], 48),
+    "what is cut off is asked for again": ([["cut off"] * 12], 24),
     "each task has its own rule": ([[REFUSED] * 20, [REFUSED] * 5], 20 + 10 + 5 + 5),
 }
 

@@ -4,17 +4,12 @@ of it is taken for good.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import random
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +17,7 @@ import pytest
 
 from dataflow_grounding import PhraseGrounder, RegionMarker, ground
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
-from dataflow_grounding.serving import OpenAIServing, RecordedServing, Reply, Serving
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.serving import OpenAIServing, RecordedServing, Serving
 from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,
@@ -374,39 +368,6 @@ def test_a_run_that_may_go_on_marks_the_records_whose_boxes_are_suspect_and_no_o
     assert [record.get("suspect_boxes", False) for record in place.annotations()] == first
 
 
-class Held(OpenAIServing):
-    """Sends what is about the last mug when it may."""
-
-    def __init__(self, *named: Any, **settings: Any) -> None:
-        super().__init__(*named, **settings)
-        self.came, self.may = threading.Event(), threading.Event()
-
-    async def answer(self, request: Request[Any]) -> Reply:
-        if "the last mug" in request.text:
-            self.came.set()
-            assert await asyncio.to_thread(self.may.wait, HANGING)
-        return await super().answer(request)
-
-
-def test_a_sign_in_one_run_in_memory_stops_the_others_too(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    """The other begins before and ends after it."""
-    picture = str(place.folder / place.picture(size=(640, 480)))
-    rows = [{"image_path": picture, "expressions": [f"no mug {n}"]} for n in range(25)]
-    server.answers = corner
-    with ThreadPoolExecutor() as pool:
-        serving = Held(server.base_url, "seen by two", box_format=X, max_workers=2)
-        grounder = PhraseGrounder(serving, check_every=None)
-        running = pool.submit(grounder, [{"image_path": picture, "expressions": ["the last mug"]}])
-        assert serving.came.wait(HANGING)
-        with suppress(SuspectBoxes):
-            grounder(rows)
-        serving.may.set()
-        with pytest.raises(SuspectBoxes, match="_px would fit"):
-            running.result()
-
-
 def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(
     place: Workplace, server: LoopbackServer, model: Switching
 ) -> None:
@@ -507,49 +468,6 @@ def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
     assert "docs/" not in told.err  # which whoever has installed the package lacks
     assert place.run_json()["suspect_boxes"] is None
     assert "box_checks" not in place.run_json(), "they prove nothing"
-
-
-def corner(request: ReceivedRequest) -> Any:
-    """Right answers about things that are all in the top left corner."""
-    if request.task != "phrase_grounding" or asks_for_rectangles(request):
-        return EchoAnswers(X)(request)
-    draw = random.Random(f"{request.text} {request.image_digests}")
-    objects = []
-    for phrase in request.input["phrases"]:
-        x, y = draw.randint(0, 150), draw.randint(0, 150)
-        numbers = [x, y, x + draw.randint(20, 100), y + draw.randint(20, 100)]
-        objects.append({"id": phrase["id"], "label": phrase["text"], "bbox_2d": numbers})
-    return {"objects": objects}
-
-
-def many_pictures(place: Workplace) -> None:
-    names = [place.picture(f"p{n}.jpg", (400, 300), color=f"#0000{8 * n:02x}") for n in range(26)]
-    place.rows({"image_path": name, "caption": "Alpha Beta Gamma"} for name in names)
-
-
-def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace, server: LoopbackServer) -> None:
-    many_pictures(place)
-    server.answers = corner
-    done = place.run()
-    assert (done.code, place.run_json()["suspect_boxes"]) == (0, None), done
-    [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
-    assert note.startswith("Note: the boxes of this run look like xyxy_500, where xyxy_1000 ")
-    assert done.summary["probes"] >= 3
-
-
-def test_of_a_model_that_sees_no_rectangles_a_sign_says_what_helps(
-    place: Workplace, server: LoopbackServer
-) -> None:
-    many_pictures(place)
-    server.answers = lambda request: (
-        {"objects": []} if asks_for_rectangles(request) else corner(request)
-    )
-    stopped = place.run()
-    assert (stopped.code, "_px would fit" in stopped.err) == (2, True), stopped
-    assert "calibrating can't help" in stopped.err
-    assert "dataflowgrounding calibrate" not in stopped.err
-    assert "vlm.on_suspect_boxes: warn" in stopped.err
-    assert place.run(**{"vlm.on_suspect_boxes": "warn"}).code == 0
 
 
 def test_what_the_message_says_helps_a_model_whose_name_says_something_else(
