@@ -1,8 +1,8 @@
 """Whole runs of `generate` against a model whose boxes are as photos have them (people tall, cars
 wide, sizes log-normal, pictures mostly 4:3), and which may come in another format.
 
-They have the defaults: probe pictures before the first request and once in every 100. A wrong answer
-is one whose last reply came in another format.
+They have the defaults: probe pictures before the first request and once in every 100. A wrong
+answer is one whose last reply came in another format.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ WARNINGS = {
 MAY_CHANGE = {"image_changed", "repeated_reply"}
 """Notes on what may come out differently when the same is done again."""
 
-OF_CHECKS = {"probe_as_asked", "probe_cleared", "unanswered_check"}
+OF_CHECKS = {"probe_as_asked", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
 
 REMARKS = {
@@ -84,10 +84,6 @@ ASKED_AGAIN = {
 
 PROBE_AS_ASKED = "probe_as_asked"
 """The note on a probe picture whose rectangles are where the run's format puts them."""
-PROBE_CLEARED = "probe_cleared"
-"""The note on one where they were not, though in further copies of it they were."""
-# Probes from which on a bound without a miss is below a twentieth, and tells people something.
-ENOUGH_PROBES = 60
 
 FEWEST_JUDGED = 20  # expressions: the share of undecided ones tells nothing of fewer
 MUCH_DENIED = 0.9  # share of what was found; of a poor detector's boxes, a good judge denies less
@@ -323,12 +319,10 @@ class Summary:
         return line
 
     def _note_lines(self) -> Iterator[str]:
-        """Yield warnings, what checks prove, and what is good to know."""
+        """Yield warnings, how many checks went well, and what is good to know."""
         yield from self._counted_notes("Warning", WARNINGS)
-        # Suspect boxes mean that replies came in another format. Then it would be wrong to say how
-        # few can be.
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
-            yield what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED])
+            yield f"{counted(self.notes[PROBE_AS_ASKED], 'probe picture')} came as asked"
         kept = self.requests["kept"]
         if kept:
             yield f"{counted(kept, 'reply')} came from a gateway's cache"
@@ -430,50 +424,6 @@ def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
         others = shown_count - count
         likelihood += ways * USUALLY_ACCEPTED**count * (1 - USUALLY_ACCEPTED) ** others
     return likelihood < BY_CHANCE
-
-
-def most_in_another_format(as_asked: int, missed: int) -> float:
-    """Return the largest share of replies that can be in another format, with 95% confidence, after
-    `as_asked` probe pictures came as asked and `missed` ones did not.
-
-    What shows in none of n independent probes happens in less than 3/n of all cases (the rule of
-    three: Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some, a larger number takes
-    the place of the 3: the bound of a Poisson count. It is 4.74 for one miss.
-    """
-    # That number is a mean: a Poisson count with this mean is `missed` or less in 5% of cases. It
-    # is found by bisection, from 0 up to a number that is surely too large.
-    least, most = 0.0, 3.0 + 4 * missed
-    while most - least > 1e-6:
-        mean = (least + most) / 2
-        if _poisson_at_most(missed, mean) > 0.05:
-            least = mean
-        else:
-            most = mean
-    return most / (as_asked + missed)
-
-
-def _poisson_at_most(count: int, mean: float) -> float:
-    """Return how likely a Poisson count of this mean is `count` or less."""
-    # by logarithms, because powers and factorials of large counts are too large for floats
-    logs = [n * math.log(mean) - mean - math.lgamma(n + 1) for n in range(count + 1)]
-    return sum(math.exp(log) for log in logs)
-
-
-def what_probes_prove(as_asked: int, missed: int = 0) -> str:
-    """Return a sentence on what probe pictures prove. `as_asked` of them came as asked. `missed` of
-    them did not, though further copies of them did. It tells a bound after ENOUGH_PROBES, or after
-    a miss.
-    """
-    if not missed and as_asked < ENOUGH_PROBES:
-        return "no check of the box format failed"
-    seen = f"{counted(as_asked, 'probe picture')} came as asked"
-    if missed:
-        seen += f", {missed} did not"
-    share = most_in_another_format(as_asked, missed)
-    if share >= 1:  # too few pictures for a bound that tells anything
-        return seen
-    percent = f"{share:.0%}" if share >= 0.01 else f"{share:.2%}"
-    return f"{seen}: at most {percent} of the replies can be in another format (95%)"
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:

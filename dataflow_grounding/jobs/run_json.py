@@ -137,11 +137,7 @@ def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> di
         return {}
     # Of each operator that watches its boxes: what is suspect about them, or None.
     suspicions = [facts["suspect_boxes"] for facts in watching]
-    facts_of_boxes = {"suspect_boxes": next(filter(None, suspicions), None)}
-    for facts in facts_by_label.values():
-        if facts.get("box_checks"):
-            facts_of_boxes["box_checks"] = facts["box_checks"]  # those of the last one that has any
-    return facts_of_boxes
+    return {"suspect_boxes": next(filter(None, suspicions), None)}
 
 
 def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:

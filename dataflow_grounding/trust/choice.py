@@ -36,8 +36,6 @@ REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels
 # Of the side, by which edges may be off: the goal of a map, as of the standing check.
 PRECISE_ENOUGH = 0.01
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
-SEE_WHETHER_SEVERAL = "see whether several servers or models share its address"
-ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {SEE_WHETHER_SEVERAL}"
 
 
 class NamedFormat(NamedTuple):

@@ -14,7 +14,7 @@ import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, compress
+from itertools import chain
 from typing import NamedTuple
 
 from dataflow_grounding._util.terminal import say
@@ -36,7 +36,7 @@ from dataflow_grounding.trust.probes import (
     probe_of,
     reduced_to,
 )
-from dataflow_grounding.trust.showing import LEAST_ANSWERS, SCALES, plain_names, read_in
+from dataflow_grounding.trust.showing import LEAST_ANSWERS, SCALES, read_in
 
 # Of each frame: one picture can't tell a missed rectangle from a shift.
 FIRST_LAYOUTS = (INNER, INNER + 1)
@@ -48,11 +48,9 @@ MOST_PROBES = 8  # of each frame, after which it is as precise as it gets
 # may be off, so that three standard errors are within it.
 PRECISE = 0.0033
 NEAR = 0.10  # share of the side within which a rectangle counts as found
-NEAR_IN_SECOND = 0.05  # the same in a second format
 MIN_FOUND = 2 / 3  # share of all rectangles that parts of the side have to find
 LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 MAX_ERROR = 0.05  # the most that the median rectangle may be off, as a share of the side
-LEAST_IN_SECOND = 3  # rectangles missed in the first format and found in a second: no accident
 # The scales of parts of the side. 999 is a thousandth off 1000, which no picture shows.
 PARTS = tuple(scale for scale in SCALES if isinstance(scale, int))
 # How far a line's ends may be from 0 and the scale. A server that pads or crops moves them by 2%
@@ -125,7 +123,7 @@ class Deciding:
     async def decide(self, stated: BoxFormat) -> Decision:
         """Find out what the numbers mean; the first question asks for the format `stated`.
 
-        Raises NoFit where they lie on no lines, or are in several formats, and NothingAnswered.
+        Raises NoFit where they lie on no lines, and NothingAnswered.
         """
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
         await self._ask_first(first, small, stated)
@@ -273,8 +271,7 @@ def is_near(size: Size, known_sizes: Sequence[Size]) -> bool:
 def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None:
     """Return the format in parts of the side that fits all pictures, if there is one.
 
-    It is the `asked` one where that means the same boxes. Raises NoFit where some rectangles were
-    answered in a second format.
+    It is the `asked` one where that means the same boxes.
     """
     box_format = _format_in_parts(pictures, asked, order_in(pictures))
     if box_format is None:
@@ -286,7 +283,6 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
     for picture, found in zip(pictures, fit.found_in, strict=True):
         if found < LEAST_OF_ONE * picture.asked:
             return None
-    _check_one_format(pictures, box_format)
     return fit
 
 
@@ -357,25 +353,6 @@ def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
                 return math.inf  # more than models and chance explain
             squares.append((off / standard_error) ** 2)
     return sum(squares) / len(squares)
-
-
-def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> None:
-    """Raise NoFit where rectangles that the format misses are found in a second one."""
-    are_missed = [off > NEAR for off in read_in(pictures, box_format).off]
-    if sum(are_missed) < LEAST_IN_SECOND:
-        return
-    # `box_format` is among these names. It finds none of what it misses, so it is never the second.
-    for name in plain_names(box_format):
-        off_in_second = read_in(pictures, find_box_format(name, model="")).off
-        explained = sum(off <= NEAR_IN_SECOND for off in compress(off_in_second, are_missed))
-        if explained >= LEAST_IN_SECOND:
-            raise NoFit(
-                described(
-                    pictures,
-                    f"the model answers in two formats: {box_format.name} for"
-                    f" {are_missed.count(False)} rectangles, {name} for {explained}",
-                )
-            )
 
 
 def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:

@@ -111,7 +111,6 @@ class Known:
         self.checked_at = -math.inf  # when the last one ended, by the monotonic clock
         self.kinds: set[PictureKind] = set()  # that were checked
         self.pictures_checked = 0  # sent for checks, without those that confirm a miss
-        self.silent_checks = 0  # in a row: they told nothing
         # endpoints that found no rectangle when one last told something; see `Outcome.blind`
         self.blind: Sequence[str] = ()
         # what a call that went on has warned of last, and when: see `remember_warning`
@@ -150,8 +149,6 @@ class Known:
 
     def restart_counts(self) -> None:
         """Count from 0 again what came since the last check, once that check holds no more."""
-        # Otherwise an endpoint that left `SILENT` checks unanswered would never be checked again.
-        self.silent_checks = 0
         # Requests of earlier calls don't make a check due at the end of this one.
         self.unchecked = 0
 
@@ -161,9 +158,8 @@ class Known:
         self.pictures_checked = 0
 
     def note(self, outcome: "Outcome") -> None:
-        """Note that a check was made, and which of its pictures were answered."""
+        """Note that a check was made, and what it showed."""
         self.checked_at = time.monotonic()
-        self.silent_checks = self.silent_checks + 1 if outcome.kind == "silent" else 0
         # A silent check without blind endpoints doesn't tell whether they see pictures: what an
         # earlier one told stays.
         tells_of_seeing = bool(outcome.blind) or outcome.kind != "silent"

@@ -49,10 +49,6 @@ NEAR = 0.06
 MOST_NEAR = 0.12
 NEAR_PER_NOISE = 2.5
 LEAST_ON_LINES = 0.5
-# This many rectangles off the lines, and this share of all, may be in another format.
-LEAST_LEFT = 5
-LEAST_LEFT_SHARE = 0.15
-LEAST_ON_OTHERS = 6  # of these are on the other format's lines: fewer may be by chance
 # How far the line of a single picture may be from the line of all: a share of the side, which is
 # the noise of a dozen rectangles, and this many of its standard errors.
 ONE_OFF = 0.01
@@ -99,16 +95,14 @@ class RoughLine(NamedTuple):
 def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
     """Fit a map to the answers about pictures of one size.
 
-    `order` is for answers that don't name their own. Raises NoFit where they lie on no line, or on
-    several, or are too few.
+    `order` is for answers that don't name their own. Raises NoFit where they lie on no line, or are
+    too few, or where pictures are seen in several sizes.
     """
     size = pictures[0].sent
     answers = _answers(pictures, order)
     lines = _common_lines(answers, size)
     if lines is None:
         raise NoFit(f"the answers about pictures of {size_text(size)} px lie on no line")
-    off_lines = [answer for answer in answers if not _is_on(lines, answer, size)]
-    _check_other_format(off_lines, len(answers), size)
     lines_by_picture = [_fit_lines(_answers([picture], order), size) for picture in pictures]
     _check_alike(lines_by_picture, lines, size)
     across, down = lines.across, lines.down
@@ -138,24 +132,6 @@ def _check_alike(
                 apart = abs(own.number_at(pixel) - common.number_at(pixel)) / whole_side
                 if apart > most_apart:
                     raise NoFit(f"pictures of {size_text(size)} px are seen in several sizes")
-
-
-def _check_other_format(off_lines: "Sequence[_Answer]", count_of_all: int, size: Size) -> None:
-    """Raise NoFit where the answers that are off the lines lie on lines of their own."""
-    if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * count_of_all):
-        return
-    for order in ORDERS:  # the second format may have another one
-        in_order = []
-        for answer in off_lines:
-            in_order.append(answer._replace(written=ordered(to_xyxy(answer.numbers, order))))
-        own_lines = _fit_lines(in_order, size)
-        if own_lines is None:
-            continue
-        on_lines = sum(_is_on(own_lines, answer, size) for answer in in_order)
-        if on_lines >= max(LEAST_ON_OTHERS, LEAST_ON_LINES * len(in_order)):
-            raise NoFit(
-                f"the answers about pictures of {size_text(size)} px are in more than one format"
-            )
 
 
 class _Answer(NamedTuple):
@@ -231,18 +207,14 @@ def _share_on(lines: AxisLines, answers: Sequence[_Answer], size: Size) -> float
     return sum(_is_on(lines, answer, size) for answer in answers) / len(answers)
 
 
-def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None) -> Line | None:
-    """Fit a robust line to one axis; None where there are too few points, or it doesn't grow.
-
-    The search begins at the line `near`. Without it a rough line is looked for first, which takes
-    long where there are many points.
-    """
+def fit_line(points: Sequence[Point], side: float) -> Line | None:
+    """Fit a robust line to one axis; None where there are too few points, or it doesn't grow."""
     if len(points) < LEAST_PAIRS:
         return None
     # The numbers have noise, and the edges are exact. So the line gives numbers by edges: the other
     # way round, noise would flatten it.
     points = [(pixel / side, number) for pixel, number in points]  # edges from 0 to 1
-    rough = near or _theil_sen(points)
+    rough = _theil_sen(points)
     if rough is None:
         return None
     least = LEAST_DEVIATION * rough.slope  # in numbers: the slope is for the whole side

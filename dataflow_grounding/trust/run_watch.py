@@ -44,8 +44,6 @@ from dataflow_grounding.trust.open_replies import CheckStart, OpenReplies
 if TYPE_CHECKING:
     from dataflow_grounding.trust.probing import Outcome
 
-SILENT = 2  # checks in a row that told nothing, after which no more are made: each costs a request
-
 
 class RunWatch(BoxWatch):
     """A BoxWatch at work; `calibrated` says whether calibrating has found the format out."""
@@ -100,11 +98,6 @@ class RunWatch(BoxWatch):
         # Everything else belongs to a run, which stays in one process.
         state = {"suspicion": self.suspicion, "poor": self.poor}
         return BoxWatch, (self.on_suspect, self.every), state
-
-    def facts(self) -> dict[str, Any]:
-        """Return what `run.json` says: BoxWatch's, and what the probe pictures prove."""
-        probing = self.known.probing
-        return {**super().facts(), "box_checks": probing.facts() if probing else {}}
 
     # The loop
 
@@ -191,9 +184,6 @@ class RunWatch(BoxWatch):
             blind = [address or self._serving.endpoint for address in self.known.blind]
             say(f"Warning: {watch_messages.of_the_blind(blind)}.")
         self._is_over = True
-        warning = watch_messages.of_odd_ones(self.asked, self.known.probing)
-        if warning and self.suspicion is None:
-            say(f"Warning: {warning}")
 
     async def _check(self, ask: Ask, image: Image) -> None:
         """Ask about this picture or, in the run's first check, about one of each kind."""
@@ -232,7 +222,7 @@ class RunWatch(BoxWatch):
             missed = watch_messages.of_a_miss(self.asked, outcome, calibrated=calibrated)
             self._suspect(missed)
             return
-        if outcome.kind == "fits" and not self._is_mixed and not outcome.blind:
+        if outcome.kind == "fits" and not outcome.blind:
             known.remember_warning(None)  # that of an earlier call is over
             self.open.vouch(check_start)
         else:
@@ -243,12 +233,8 @@ class RunWatch(BoxWatch):
         """Stop the run, or warn and mark open records; the next run asks for all that is open."""
         set_aside = self.open.vouching.bad()
         self.suspicion = message
-        # This comes first: `_is_mixed` needs what `forget_format` forgets.
         what_became = watch_messages.of_what_became(
-            self.known,
-            set_aside,
-            in_memory=self._start.folder is None,
-            are_mixed=self._is_mixed,
+            self.known, set_aside, in_memory=self._start.folder is None
         )
         self.known.forget_format()  # so that the next call in this process checks it again
         if self.on_suspect == "stop":
@@ -258,12 +244,6 @@ class RunWatch(BoxWatch):
         say(f"Warning: {message}.")
         self.known.remember_warning(message)
         self.open.mark(message)
-
-    @property
-    def _is_mixed(self) -> bool:
-        """Whether a probe picture came in another format lately, though others don't."""
-        probing = self.known.probing
-        return bool(probing and probing.lately_odd_formats)
 
     # When checks are made
 
@@ -287,8 +267,8 @@ class RunWatch(BoxWatch):
 
     @property
     def can_check(self) -> bool:
-        """Whether checks are made, and may tell anything."""
-        return self._are_wanted and self.suspicion is None and self.known.silent_checks < SILENT
+        """Whether checks are made."""
+        return self._are_wanted and self.suspicion is None
 
     @property
     def is_checked(self) -> bool:

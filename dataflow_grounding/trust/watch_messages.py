@@ -11,22 +11,16 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.trust.choice import (
-    ANSWERS_IN_SEVERAL,
-    SEE_WHETHER_SEVERAL,
-    advice_to_calibrate,
-)
+from dataflow_grounding.trust.choice import advice_to_calibrate
 from dataflow_grounding.trust.known import Known
 
 if TYPE_CHECKING:
-    from dataflow_grounding.trust.probing import Outcome, Probing
+    from dataflow_grounding.trust.probing import Outcome
 
 
 def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
     """Return what to say of a check that missed; `calibrated` if the format was measured."""
     message = f"the boxes don't look like {asked.name}: {outcome.why}"
-    if outcome.odd:
-        return f"{message}. {ANSWERS_IN_SEVERAL}"
     # Where no format fits and none was measured yet, this is left out: calibrating is the better
     # advice. Where one was measured, calibrating again doesn't help.
     if outcome.shapes_differ and (outcome.fitting or calibrated):
@@ -47,10 +41,15 @@ def _go_on() -> str:
     return f"go on with {setting('vlm.on_suspect_boxes', 'warn')}"
 
 
-def of_what_became(known: Known, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
+def of_what_became(known: Known, set_aside: int, *, in_memory: bool) -> str:
     """Return what became of the answers since the last good check."""
+    if set_aside == 1 and not in_memory:
+        return "The reply since the last good check is set aside: the next run asks again"
     if set_aside and not in_memory:
-        return _of_those_set_aside(set_aside, are_mixed=are_mixed)
+        return (
+            f"The {set_aside} replies since the last good check are set aside: the next run asks"
+            " for them again"
+        )
     since = known.answers - known.vouched
     if not since:
         return "No boxes were asked for"
@@ -62,18 +61,6 @@ def of_what_became(known: Known, set_aside: int, *, in_memory: bool, are_mixed: 
     if returned > 0:
         what_became = f"{returned} of them already returned: don't use them"
     return f"{counted(since, 'answer')} came since the last good check, {what_became}"
-
-
-def _of_those_set_aside(count: int, *, are_mixed: bool) -> str:
-    if count == 1:
-        aside = "The reply since the last good check is set aside: the next run asks again"
-    else:
-        aside = f"The {count} replies since the last good check are set aside"
-        aside += ": the next run asks for them again"
-    if not are_mixed:
-        return aside
-    force = setting("workflow.force_reprocess")
-    return f"{aside}. Earlier ones may be mixed too: {force} asks for all again"
 
 
 def of_the_blind(addresses: Sequence[str]) -> str:
@@ -93,16 +80,3 @@ def for_an_own_serving(serving: Serving) -> str:
     if own.__module__.startswith("dataflow_grounding."):
         return ""
     return f"If no model writes its boxes, as in a test, add exact_boxes = True to {own.__name__}"
-
-
-def of_odd_ones(asked: BoxFormat, probing: "Probing | None") -> str:
-    """Return the warning at the end of a run whose boxes are not suspect; "" where none is due."""
-    if not probing or not probing.cleared:
-        return ""
-    pictures = counted(probing.cleared, "probe picture")
-    was = "was" if probing.cleared == 1 else "were"
-    return (
-        f"{pictures} {was} answered in {probing.other_format}, others in {asked.name} as asked."
-        f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL}. Look at some"
-        " boxes."
-    )

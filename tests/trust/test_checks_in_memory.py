@@ -106,7 +106,8 @@ def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
     grounder = PhraseGrounder(OpenAIServing(server.base_url, "blind", box_format=X), check_every=5)
     for row in photos(place, 30):
         grounder(row)
-    assert sum(map(asks_for_rectangles, server.requests)) == 2
+    # one at the beginning, and one in each stretch
+    assert sum(map(asks_for_rectangles, server.requests)) <= 1 + 30 // 5
 
 
 def at_once(calls: int, call: Callable[[], Any]) -> list[Any]:

@@ -454,20 +454,22 @@ def nothing_on_probes(request: ReceivedRequest) -> Any:
     return {"objects": []} if asks_for_rectangles(request) else EchoAnswers(X)(request)
 
 
-def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
+def test_a_model_that_finds_no_rectangle_is_noted_and_ends_no_run(
     place: Workplace, server: LoopbackServer
 ) -> None:
     place.many(14)
     server.answers = nothing_on_probes
     done = place.run(**{"vlm.check_every": 5})
     assert done.code == 0, done
-    assert done.summary["notes"]["unanswered_check"] == done.summary["probes"] == 2
-    assert server.count() == 30, "no more after two in a row"
+    probes = done.summary["probes"]
+    assert done.summary["notes"]["unanswered_check"] == probes
+    assert 3 <= probes <= 4, "one at the beginning, and one in each stretch of five"
+    assert server.count() == 28 + probes
     told = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
-    assert "Warning: 2 checks of the box format not answered: these vouch for no box" in told.err
+    warning = f"Warning: {probes} checks of the box format not answered: these vouch for no box"
+    assert told.err.count(warning) == 1
     assert "docs/" not in told.err  # which whoever has installed the package lacks
     assert place.run_json()["suspect_boxes"] is None
-    assert "box_checks" not in place.run_json(), "they prove nothing"
 
 
 def test_what_the_message_says_helps_a_model_whose_name_says_something_else(

@@ -153,19 +153,3 @@ def test_what_answers_say_of_their_format_counts(
     found = fit_parts(pictures, STATED)
     assert found is not None
     assert found.format.name == name
-
-
-def test_a_second_format_of_a_few_rectangles_is_named() -> None:
-    other = find_box_format("yxyx_1000", "")
-    pictures = []
-    for number, probe in enumerate(PROBES):
-        in_other = list(probe.boxes)[:6] if number == 1 else []
-        pictures.append(
-            answered(
-                probe,
-                lambda phrase, these=in_other: other if phrase in these else STATED,  # type: ignore[misc]
-                dict(probe.boxes),
-            )
-        )
-    with pytest.raises(NoFit, match=r"two formats: xyxy_1000 for 3. rectangles, yxyx_1000 for ."):
-        fit_parts(pictures, STATED)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,11 +14,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.trust.own_probes import drawn_into
 from dataflow_grounding.trust.probes import LAYOUTS, Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.trust.showing import (
-    LEAST_CHANCE,
     Showing,
-    drift_of,
-    is_further_off,
-    least_noticed,
     showing_of,
 )
 from tests.support.stand_ins.probe_model import answered, anywhere, seen
@@ -142,24 +137,6 @@ def test_boxes_that_are_all_shifted_are_missed_and_how_far_is_said(by: float, no
         assert "of the width at its beginning" in found.why
 
 
-def test_a_slow_drift_shows_in_several_pictures_together_only() -> None:
-    known = find_box_format("xyxy_1000", "")
-    rectangles = []
-    for seed in range(8):
-        probe, draw = probe_of((640, 480), seed), random.Random(seed)
-        picture = answered(probe, lambda _: known, moved(probe, draw, 0.015, 0.004))
-        found = showing("xyxy_1000", [picture])
-        if found.kind == "fits":
-            assert found.rectangles is not None
-            rectangles.append(found.rectangles)
-    assert len(rectangles) >= 6, "one picture alone hardly shows it"
-    assert "of the width" in (drift_of(rectangles) or "")
-    one, all_of_them = least_noticed(rectangles[:1]), least_noticed(rectangles)
-    assert one is not None
-    assert all_of_them is not None
-    assert 0.01 < all_of_them < one
-
-
 def test_what_is_a_hair_off_fits() -> None:
     for seed in FEW_SEEDS:
         found = showing("xyxy_1000", pictures("xyxy_999", seed, 0.01, 0.1, copies=COPIES))
@@ -177,7 +154,7 @@ def test_random_boxes_are_missed_and_no_format_is_named() -> None:
             found.append(answered(probe, lambda _: known, boxes))
         blind = showing("xyxy_1000", found)
         assert (blind.kind, blind.fitting) == ("misses", None)
-        assert "hardly less in any other format" in blind.why
+        assert "no other format fits" in blind.why
 
 
 def test_few_answers_say_nothing() -> None:
@@ -209,57 +186,3 @@ def off_of(written: str, seed: int, noise: float, outliers: float) -> list[float
     """How far off the worst edges are in a picture."""
     found = showing(written, pictures(written, seed, noise, outliers, (640, 480)))
     return [] if found.rectangles is None else found.rectangles.off
-
-
-@pytest.mark.parametrize(("noise", "outliers"), [(0.003, 0.0), (0.01, 0.05), (0.06, 0.2)])
-def test_chance_alone_puts_no_picture_further_off_than_the_runs_others(
-    noise: float, outliers: float
-) -> None:
-    draw = np.random.default_rng(1)
-    further = 0
-    for _ in range(300):
-        off = np.abs(draw.normal(0, noise, (287, 4))).max(axis=1)
-        off = np.where(draw.random(287) < outliers, draw.uniform(0, 0.8, 287), off)
-        further += is_further_off(off[:7], off[7:])
-    assert further <= 4 * LEAST_CHANCE * 300
-    assert not is_further_off(np.full(7, 0.2), np.full(280, 0.2)), "all alike"
-
-
-def test_a_picture_that_is_shifted_among_right_ones_is_clear() -> None:
-    usual = np.concatenate([off_of("xyxy_1000", seed, 0.01, 0.05) for seed in range(8)])
-    [picture] = pictures("xyxy_1000", 99, 0.01, 0.0, (640, 480))
-    for answer in picture.answers:
-        object.__setattr__(answer, "numbers", tuple(n + 100 for n in answer.numbers))
-    known = find_box_format("xyxy_1000", "")
-    found = showing_of([picture], known, usual)
-    assert found.kind == "misses"
-    assert found.rectangles is not None
-    assert is_further_off(found.rectangles.off, usual)
-
-
-def test_a_model_whose_boxes_are_always_so_inexact_fits() -> None:
-    """Its median rectangle is off by about a sixth of the side."""
-    known = find_box_format("xyxy_1000", "")
-    usual = np.concatenate([off_of("xyxy_1000", seed, 0.1, 0.0) for seed in range(20)])
-    alone = compared = 0
-    for seed in range(100, 140):
-        found = pictures("xyxy_1000", seed, 0.1, 0.0, (640, 480))
-        alone += showing_of(found, known).kind == "misses"
-        compared += showing_of(found, known, usual).kind == "misses"
-    assert alone >= 6
-    assert compared <= alone / 4
-
-
-def test_outliers_in_earlier_pictures_excuse_no_picture_that_is_wrong() -> None:
-    """A server that mirrors JPEGs is off by more of the side the further things are from the
-    middle.
-    """
-    known = find_box_format("xyxy_1000", "")
-    usual = np.concatenate([off_of("xyxy_1000", seed, 0.01, 0.0) for seed in range(6)])
-    usual = np.concatenate([usual[:-3], [0.5, 0.6, 0.7]])
-    for seed in range(10):
-        [picture] = pictures("xyxy_1000", seed, 0.01, 0.0, (640, 480))
-        for answer in picture.answers:
-            x1, y1, x2, y2 = answer.numbers
-            object.__setattr__(answer, "numbers", (1000 - x2, y1, 1000 - x1, y2))
-        assert showing_of([picture], known, usual).kind == "misses"
