@@ -40,7 +40,7 @@ class ImageReferringExpressionAPIPipeline(Pipeline):
         self.describer = RegionExpressionGenerator(self.serving)
         self.captioner = CaptionGenerator(self.serving)
         self.merger = Merger(self.serving)
-        self.checker = DoubleChecker(self.serving)  # and BoxVerifier(…, region_iou=0.5) after it
+        self.checker = DoubleChecker(self.serving)
         self.visualizer = BBoxVisualizer(output_dir=f"{cache_path}/images_with_bbox")
 
     def forward(self) -> None:

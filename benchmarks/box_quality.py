@@ -1,4 +1,4 @@
-"""What better boxes cost: samples, zoom and verification against a model that is noisy, forgets and
+"""What better boxes cost: samples, zoom and checks against a model that is noisy, forgets and
 mistakes things.
 
     python -m benchmarks.box_quality [--pictures 40] [--seed 0] [--part NAME]
@@ -11,8 +11,7 @@ what isn't there, and a judge's check of them (`checks`), a detector's boxes ver
 
 The model looks at the picture that it is sent: edges are off by a share of that picture's side
 (standard deviation), so that small things profit from an enlarged part. Precision and recall are at
-IoU 0.5; mIoU counts a gold box that was not found as 0. `kept` has only the boxes of expressions
-that were verified.
+IoU 0.5; mIoU counts a gold box that was not found as 0.
 """
 
 from __future__ import annotations
@@ -51,10 +50,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "3 samples": {"samples": 3},
     "5 samples": {"samples": 5},
     "zoom": {"zoom": True},
-    "verify": {"verify": True},
     "check": {"check": True},
     "3 samples, zoom": {"samples": 3, "zoom": True},
-    "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": True},
 }
 
 
@@ -85,7 +82,7 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def print_noise(given: argparse.Namespace) -> None:
-    """What samples, zoom and verification bring where errors differ between answers."""
+    """What samples, zoom and a check bring where errors differ between answers."""
     print(
         f"{given.pictures} pictures x {len(COLORS)} phrases; noise {given.noise:.1%}, missing"
         f" {given.missing:.0%}, mislabelled {given.mislabelled:.0%}\n"
@@ -104,14 +101,12 @@ def print_noise(given: argparse.Namespace) -> None:
             )
             errors = Errors(noise=given.noise, missing=given.missing, accuracy=JUDGE, shared=False)
             model = JudgingModel(seeing, ErringModel(errors, seed=given.seed))
-            every, kept = measure(gold, model, **ways)
-            for label, figures in ((name, every), (f"{name}, kept", kept)):
-                if figures is not None:
-                    print(
-                        f"{label:32} {figures.precision:9.1%} {figures.recall:7.1%}"
-                        f" {figures.miou:6.3f} {figures.small_miou:6.3f} {figures.requests:17.2f}",
-                        flush=True,
-                    )
+            figures = measure(gold, model, **ways)
+            print(
+                f"{name:32} {figures.precision:9.1%} {figures.recall:7.1%}"
+                f" {figures.miou:6.3f} {figures.small_miou:6.3f} {figures.requests:17.2f}",
+                flush=True,
+            )
 
 
 def print_checks(given: argparse.Namespace) -> None:
@@ -183,12 +178,12 @@ def frames_missed(pictures: int = 27, noise: float = 0.005) -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # what is found out here is nobody else's
         gold = frame_scenes(Path(folder), pictures)
-        ideal, _ = measure(gold, SeeingModel(noise=noise), name="loopback", box_format="xyxy_1000")
+        ideal = measure(gold, SeeingModel(noise=noise), name="loopback", box_format="xyxy_1000")
         print(f"{'ideal':24} {ideal.precision:9.1%} {ideal.recall:7.1%} {ideal.miou:6.3f}")
         for name, rule in SERVERS.items():
             model = SeeingModel("xyxy_px", resized=rule, noise=noise)
             try:
-                found, _ = measure(gold, model, name=MODEL, box_format="auto")
+                found = measure(gold, model, name=MODEL, box_format="auto")
             except GroundingError as error:
                 missed += 1
                 print(f"{name:24} {error}")

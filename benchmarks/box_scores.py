@@ -9,7 +9,6 @@ from benchmarks.judging_model import JudgingModel
 from dataflow_grounding import (
     BoxChecker,
     BoxRefiner,
-    BoxVerifier,
     MissingFinder,
     Operator,
     PhraseGrounder,
@@ -41,13 +40,10 @@ def measure(
     *,
     samples: int = 1,
     zoom: bool = False,
-    verify: bool = False,
     check: bool = False,
     **settings: Any,
-) -> tuple[Figures, Figures | None]:
-    """All boxes, and those of verified expressions where they were verified. `name`
-    is the model's.
-    """
+) -> Figures:
+    """What a way to ask finds. `name` is the model's."""
     rows = [
         {
             "image_path": g["image_path"],
@@ -60,7 +56,6 @@ def measure(
         serving = OpenAIServing(server.base_url, name, box_format=box_format)
         steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
         steps += [BoxRefiner(serving, samples=samples, **settings)] if zoom else []
-        steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
         steps += [BoxChecker(serving), MissingFinder(serving)] if check else []
         found: Any = rows
         for step in steps:
@@ -68,14 +63,7 @@ def measure(
             if found.failures:
                 raise found.failures[0][1]
         requests = server.count() / len(gold)
-    every = _figures(found, gold, requests)
-    if not verify:
-        return every, None
-    kept = [
-        {**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]}
-        for r in found
-    ]
-    return every, _figures(kept, gold, requests)
+    return _figures(found, gold, requests)
 
 
 def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: float) -> Figures:

@@ -12,7 +12,6 @@ from typing import Any
 
 from dataflow_grounding import (
     BoxChecker,
-    BoxVerifier,
     MissingFinder,
     Operator,
     PhraseGrounder,
@@ -51,21 +50,18 @@ class Worth:
 class Way:
     """A way of asking: answers per phrase, and the operators after grounding.
 
-    `steps` makes them, of the serving that grounds, which is the judge too. `kept`: only boxes of
-    verified expressions count.
+    `steps` makes them, of the serving that grounds, which is the judge too.
     """
 
     samples: int
     steps: Callable[[Serving], Sequence[Operator]]
-    kept: bool = False
 
 
 PLAIN = Way(1, lambda serving: [])
-REGROUND = Way(1, lambda serving: [BoxVerifier(serving)], kept=True)
 OLD_WAYS = {
     "plain": PLAIN,
     "3 samples": Way(3, lambda serving: []),
-    "reground, verified kept": REGROUND,
+    "5 samples": Way(5, lambda serving: []),
 }
 
 
@@ -87,8 +83,6 @@ def worth_of(gold: list[dict[str, Any]], model: ErringModel, way: Way) -> Worth:
             if found.failures:
                 raise found.failures[0][1]
         requests = server.count() / len(gold)
-    if way.kept:
-        found = [with_verified(record) for record in found]
     figures = evaluate(found, gold).figures
     decided = [decided_part(record) for record in found]
     texts = [{e["text"] for e in record["expressions"]} for record in decided]
@@ -112,16 +106,6 @@ def worth_of(gold: list[dict[str, Any]], model: ErringModel, way: Way) -> Worth:
         undecided=1 - sum(map(len, texts)) / phrases,
         requests=requests,
     )
-
-
-def with_verified(record: dict[str, Any]) -> dict[str, Any]:
-    """The record, without boxes of expressions that were not verified."""
-    expressions = []
-    for expression in record["expressions"]:
-        if expression.get("verified", True) is not True:
-            expression = {**expression, "instances": [], "status": "none"}
-        expressions.append(expression)
-    return {**record, "expressions": expressions}
 
 
 def decided_part(record: dict[str, Any]) -> dict[str, Any]:

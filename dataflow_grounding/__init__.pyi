@@ -35,7 +35,6 @@ from .operators import BBoxVisualizer as BBoxVisualizer
 from .operators import BoxChecker as BoxChecker
 from .operators import BoxOperator as BoxOperator
 from .operators import BoxRefiner as BoxRefiner
-from .operators import BoxVerifier as BoxVerifier
 from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
 from .operators import DoubleChecker as DoubleChecker

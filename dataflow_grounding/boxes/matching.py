@@ -206,12 +206,3 @@ def _give_partner(
             wanted_of[found_index] = wanted_index
             return True
     return False
-
-
-def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
-    """Return the mean IoU of two answers' boxes; a box without a partner counts as 0."""
-    boxes = [box_of(instance["bbox"]) for instance in first]
-    second_boxes = [box_of(instance["bbox"]) for instance in second]
-    matches = match_boxes(second_boxes, boxes, threshold=0.0)  # partners need no overlap
-    most_boxes = max(len(first), len(second), 1)
-    return sum(match.iou for match in matches.values()) / most_boxes

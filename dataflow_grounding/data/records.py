@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.files import whole_file
 from dataflow_grounding._util.paths import is_absolute, open_input, path_within
+from dataflow_grounding.data.verification import read_verification
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
@@ -254,7 +255,7 @@ def is_score(value: Any) -> bool:
 
 def was_checked(expression: Mapping[str, Any]) -> bool:
     """Whether a check or a person looked at an expression, with a verdict or without."""
-    return expression.get("verified") is not None or bool(expression.get("verification"))
+    return expression.get("verified") is not None or read_verification(expression) is not None
 
 
 def verdict_of(expression: Mapping[str, Any]) -> str:
@@ -264,8 +265,8 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
         return "verified" if verified else "not verified"
     # A judge lists the boxes that it was asked about, also where its answers differ. One that
     # couldn't be asked lists none.
-    verification = expression.get("verification")
-    was_judged = isinstance(verification, dict) and isinstance(verification.get("boxes"), list)
+    verification = read_verification(expression)
+    was_judged = verification is not None and verification.boxes is not None
     return "undecided" if was_judged else "not checked"
 
 

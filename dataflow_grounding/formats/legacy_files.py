@@ -114,6 +114,5 @@ TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "image_caption": lambda record: str(record.get("caption") or ""),
     "grounding_expr": _expressions_text,
     "double_check": _expressions_text,
-    "box_verification": _expressions_text,
 }
 """Makes the text of a record's file, by the name of the step's operator."""

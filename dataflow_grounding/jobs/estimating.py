@@ -42,8 +42,6 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator, texts_of
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.box_operator import USUAL_PHRASES
-from dataflow_grounding.operators.box_refiner import BoxRefiner
-from dataflow_grounding.operators.box_verifier import BoxVerifier
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.serving.serving import Serving, Usage
@@ -72,7 +70,6 @@ _OUTPUT = {
     "region_caption": 84,
     "box_check": 93,
     "negative_phrases": 53,
-    "box_verification": 25,
 }
 
 
@@ -171,10 +168,6 @@ class _StepEstimate:
 
 def _output_of(operator: Any) -> float:
     output = _OUTPUT.get(operator.name, _USUAL)
-    # A verifier's listed mean is of a request about one phrase. If requests may be about several,
-    # each is taken to be about all phrases of a usual record: its reply is that many times as long.
-    if isinstance(operator, BoxVerifier) and operator.phrases_per_request > 1:
-        return USUAL_PHRASES * output
     # A grounder's is of a request about all phrases of a usual record.
     if isinstance(operator, PhraseGrounder):
         return output * min(1, operator.phrases_per_request / USUAL_PHRASES)
@@ -278,18 +271,14 @@ def estimate(run: SpecRun) -> dict[str, Any]:
 def _not_counted(run: SpecRun, stored: dict[str, _StoredReplies]) -> dict[str, str]:
     """Return, by a step's label, what it may send that no stored reply tells of."""
     not_counted = {}
-    crops_may_come = False  # from a step so far
     for step in run.job.steps:
         operator = step.operator
         if not isinstance(operator, Operator) or operator.serving is None:
             continue
-        if isinstance(operator, BoxRefiner):
-            crops_may_come = True
-        asks_no_crops = isinstance(operator, BoxVerifier) and not crops_may_come
         # A step that had nothing to ask about the pilot's rows has a file, but no reply.
         has_written = bool(stored) and os.path.exists(step.storage.output_path)
         is_measured = step.label in stored or has_written
-        if operator.uncounted and not asks_no_crops and not is_measured:
+        if operator.uncounted and not is_measured:
             not_counted[step.label] = operator.uncounted
     return not_counted
 

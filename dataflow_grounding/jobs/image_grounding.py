@@ -1,7 +1,7 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -37,7 +37,6 @@ class GroundingWorkflow(WorkflowBlock):
     samples: int = Field(1, ge=1, le=100)
     tiles: TilesBlock | None = None
     zoom: bool = False
-    verify: Literal["none", "reground"] = "none"
     check: bool = False
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
@@ -94,18 +93,17 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        # The judge is asked where boxes are looked at again: by a check or a verification, after
-        # phrases were made up, and for boxes that something else made.
+        # The judge is asked where boxes are looked at again, after phrases were made up, and for
+        # boxes that something else made.
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
         has_proposals = data is not None and bool(data.proposals)
         workflow = self.workflow
-        verifies = workflow.verify == "reground"
-        judges = workflow.check or verifies or workflow.negatives > 0 or has_proposals
+        judges = workflow.check or workflow.negatives > 0 or has_proposals
         return vlms_of(self.vlm, judges=judges)
 
 
 def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
-    for key in ("fuse", "samples", "tiles", "zoom", "verify"):
+    for key in ("fuse", "samples", "tiles", "zoom"):
         is_stated = key in workflow.model_fields_set
         default = GroundingWorkflow.model_fields[key].default
         if is_stated and getattr(workflow, key) != default:
@@ -140,8 +138,7 @@ def _steps(
 ) -> list[Step]:
     """Return the steps of the pipeline's class, told of other images if it has a `source`."""
     workflow = block.workflow
-    # The class takes the workflow's own keys, but `verify` as a yes or no.
-    settings = {**workflow.own(), "verify": workflow.verify == "reground"}
+    settings = workflow.own()
     if block.data.proposals:
         _refuse_with_proposals(workflow)
         settings["proposed"] = True

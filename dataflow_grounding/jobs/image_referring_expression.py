@@ -27,7 +27,7 @@ from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.operators import CaptionGenerator, NegativePhraser
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec import PipelineBlock, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock, ReferringData
 
 # the numbers of the steps after the first, 0, which describes regions
@@ -43,21 +43,14 @@ class ReferringWorkflow(WorkflowBlock):
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
 
 
-class DoubleCheckBlock(Block):
-    method: Literal["ask", "reground", "both"] = "ask"
-    iou: float = Field(0.5, gt=0, le=1)
-
-
 class ImageReferringExpressionBlock(PipelineBlock):
     vlm: JudgedVlmBlock = JudgedVlmBlock()
     workflow: ReferringWorkflow = ReferringWorkflow()
-    double_check: DoubleCheckBlock = DoubleCheckBlock()
     data: ReferringData
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        judges = self.double_check.method != "ask" or self.workflow.negatives > 0
-        return vlms_of(self.vlm, judges=judges)
+        return vlms_of(self.vlm, judges=self.workflow.negatives > 0)
 
 
 def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
@@ -96,7 +89,6 @@ def _all_steps(
         ResultsStorage(seed_file, spec.results_dir),
         servings[0],
         judge=servings[-1],  # the same one, unless the spec names a judge
-        **block.double_check.model_dump(),
         **block.workflow.own(),
     )
     return put_in_folders(pipeline.steps())

@@ -13,7 +13,6 @@ from ._in_memory import Annotated as Annotated
 from ._nearness import ask_in_parts as ask_in_parts
 from ._nearness import batched as batched
 from ._nearness import near_groups as near_groups
-from ._verdicts import ASKED as ASKED
 from ._verdicts import ExpressionsToCheck as ExpressionsToCheck
 from ._verdicts import Result as Result
 from ._verdicts import Verdict as Verdict
@@ -25,7 +24,6 @@ from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_operator import BoxOperator as BoxOperator
 from .box_refiner import BoxRefiner as BoxRefiner
-from .box_verifier import BoxVerifier as BoxVerifier
 from .caption_for_regions import CaptionForRegions as CaptionForRegions
 from .caption_generator import CaptionGenerator as CaptionGenerator
 from .caption_grounder import CaptionGrounder as CaptionGrounder

@@ -8,9 +8,11 @@ place: functions return copies.
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from dataflow_grounding.data.records import DOUBT, STATUSES, is_box, is_settled, whole_number
+from dataflow_grounding.data.records import DOUBT, STATUSES, is_box, is_settled
+from dataflow_grounding.data.verification import Verification, read_verification
 from dataflow_grounding.tasks.checks import BoxVerdict, Presence
 
 Expression: TypeAlias = dict[str, Any]
@@ -33,20 +35,20 @@ _ANSWER_IN_WORDS = {True: "yes", False: "no", None: "can't tell"}
 _WORTH = {True: 1.0, False: 0.0, None: 0.5}  # an answer → its part in a score
 
 
-def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `verification` that a judge's check has written; {} where there is none."""
-    verification = expression.get("verification")
-    if not isinstance(verification, dict) or verification.get("method") != METHOD:
-        return {}
-    return verification if isinstance(verification.get("boxes"), list) else {}
+def check_of(expression: Mapping[str, Any]) -> Verification | None:
+    """Return the verification of a judge who was asked about its boxes, if there is one."""
+    verification = read_verification(expression)
+    if verification is None or verification.method != METHOD or verification.boxes is None:
+        return None
+    return verification
 
 
 def presence_of(expression: Mapping[str, Any]) -> Presence:
     """Return what the judge said of the phrase's presence; None in both parts without a check."""
     check = check_of(expression)
-    there = check.get("there")
-    count = whole_number(check.get("count"))
-    return Presence(there if isinstance(there, bool) else None, count)
+    if check is None:
+        return Presence(None, None)
+    return Presence(check.there, check.count)
 
 
 def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -78,8 +80,8 @@ def identified(expression: Expression) -> Expression:
 
 
 def not_checked(expression: Expression, reason: str) -> Expression:
-    verification = {"method": METHOD, "reason": reason}
-    return {**expression, "verified": None, "verification": verification}
+    verification = Verification(METHOD, reason)
+    return {**expression, "verified": None, "verification": verification.to_json()}
 
 
 def decided(
@@ -180,16 +182,16 @@ def _with_conclusion(
         if box["decision"] == "kept" and box["verdict"] != "right":
             misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
-    verification = {
-        "method": METHOD,
-        "there": presence.there,
-        "count": presence.count,
-        "boxes": list(judged),
-        "score": _score(staying, presence),
-        "reason": "; ".join([*dropped, *doubts, *misfits]) or None,
-    }
+    verification = Verification(
+        METHOD,
+        reason="; ".join([*dropped, *doubts, *misfits]) or None,
+        there=presence.there,
+        count=presence.count,
+        boxes=list(judged),
+        score=_score(staying, presence),
+    )
     verified = None if doubts or misfits else True
-    result = {**expression, "verified": verified, "verification": verification}
+    result = {**expression, "verified": verified, "verification": verification.to_json()}
     result.pop("doubtful", None)
     result.pop(DOUBT, None)  # the reply's own doubt about its boxes is settled by this decision
     if doubts:
@@ -252,9 +254,10 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     """Return the expression with boxes that were missing. No judge saw these: it is doubtful."""
     if not new_instances:
         return expression
-    check = check_of(expression)  # there is one: it said that boxes are missing
+    check = check_of(expression)
+    assert check is not None, "it said that boxes are missing"
     instances = list(expression["instances"])
-    boxes = list(check["boxes"])
+    boxes = list(check.boxes or [])
     known_instances = [*instances, *rejected_of(expression)]
     taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
     ids = free_ids(f"{expression['expression_id']}.", taken_ids)  # "7#0.0", "7#0.1", without end
@@ -262,14 +265,14 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
     reason = "a box was found that no judge has seen"
-    if check.get("reason"):
-        reason = f"{check['reason']}; {reason}"
+    if check.reason:
+        reason = f"{check.reason}; {reason}"
     return {
         **expression,
         "instances": instances,
         "status": "grounded",
         "verified": None,
-        "verification": {**check, "boxes": boxes, "reason": reason},
+        "verification": replace(check, boxes=boxes, reason=reason).to_json(),
         "doubtful": True,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import NEGATIVE, Record
+from dataflow_grounding.data.verification import read_verification
 from dataflow_grounding.operators._box_decisions import Expression, free_ids
 from dataflow_grounding.tasks.negatives import Changed
 
@@ -92,10 +93,10 @@ def is_absent(negative: Expression) -> bool:
 
 def with_reason(negative: Expression) -> Expression:
     """Return a negative that is left out, with the `reason` why."""
-    verification = negative.get("verification") or {}
+    verification = read_verification(negative)
     reason = "it may be there"
-    if "boxes" not in verification:  # it wasn't judged
-        reason = str(verification.get("reason") or "not checked")
+    if verification is None or verification.boxes is None:  # it wasn't judged
+        reason = (verification and verification.reason) or "not checked"
     return {**negative, "reason": reason}
 
 

@@ -38,10 +38,8 @@ def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
     reach = boxes_reach_out(boxes_of(expression["instances"]), size)
     if not reach:
         return expression
-    verification = {
-        **expression["verification"],
-        "reason": f"a box reaches {reach:g} px out of the image",
-    }
+    reason = f"a box reaches {reach:g} px out of the image"
+    verification = {**expression["verification"], "reason": reason}
     return {**expression, "verified": False, "verification": verification}
 
 

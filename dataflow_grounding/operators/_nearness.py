@@ -1,12 +1,10 @@
 """Many regions or texts in several requests: those near each other together, no more than fit."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from dataflow_grounding._util.errors import RecordError, TruncatedReply
+from dataflow_grounding._util.errors import TruncatedReply
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.engine.workers import all_done
-from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -78,25 +76,3 @@ async def ask_in_parts(
     for half in halves:
         answers += await ask_in_parts(half, ask_for, box_of_item)
     return answers
-
-
-async def reground(
-    ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
-) -> dict[str, Found | RecordError]:
-    """Ask again where texts are in an image, equal texts once; return answers or errors by text."""
-
-    async def ground_or_fail(some_texts: list[str]) -> Sequence[Found | RecordError]:
-        try:
-            return await ground(some_texts)
-        except RecordError as error:
-            if len(some_texts) > 1 and isinstance(error, TruncatedReply):
-                raise  # `ask_in_parts` asks again in two requests
-            return [error] * len(some_texts)
-
-    chunks = batched(list(dict.fromkeys(texts)), at_once)
-    answer_by_text: dict[str, Found | RecordError] = {}
-    # A chunk is one request, or several where its reply was cut off.
-    for requests in await all_done(ask_in_parts(chunk, ground_or_fail) for chunk in chunks):
-        for request_texts, answers in requests:
-            answer_by_text.update(zip(request_texts, answers, strict=True))
-    return answer_by_text

@@ -14,6 +14,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import instances_on, places_of
 from dataflow_grounding.data.records import Update
 from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.data.verification import Verification
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import texts_of, within_image
 from dataflow_grounding.operators.operator_base import Ask
@@ -37,7 +38,6 @@ class Verdict:
     text: str
     places: list[int]  # of its regions, from 0
     reason: str = ""
-    iou: float | None = None  # mean overlap with the boxes of grounding it again, if it was
 
 
 Result: TypeAlias = Verdict | RecordError
@@ -123,12 +123,12 @@ class AskedTogether:
 class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name."""
 
-    # By the expressions' numbers. All are of kind `unknown`: they only hold texts and regions.
-    verdicts: dict[int, Verdict]  # with the text and regions that an expression has now
-    before: dict[int, Verdict]  # with those that it had before any check
+    # By the expressions' numbers, with their texts and regions before the check. All are of kind
+    # `unknown`.
+    verdicts: dict[int, Verdict]
     regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
     count_of_record: int  # how many of `regions`, from the first on, are the record's
-    # The instances, before any check, of each expression with a box on none of the record's
+    # The instances, before the check, of each expression with a box on none of the record's
     # regions. Without these, such a box would be lost once the expression is given other regions.
     first_instances: dict[int, list[dict[str, Any]]]
 
@@ -145,49 +145,43 @@ class ExpressionsToCheck:
         self,
         expressions: list[dict[str, Any]],
         results: Mapping[int, Result],
-        method: str,
         size: Size,
     ) -> list[dict[str, Any]]:
         """Return all expressions, those with a result with `verified` and `verification`."""
         checked = []
         for number, expression in enumerate(expressions):
             if number in results:
-                expression = self._with_result(number, expression, results[number], method)
+                expression = self._with_result(number, expression, results[number])
                 expression = within_image(expression, size)
             checked.append(expression)
         return checked
 
     def _with_result(
-        self, number: int, expression: dict[str, Any], result: Result, method: str
+        self, number: int, expression: dict[str, Any], result: Result
     ) -> dict[str, Any]:
-        verification: dict[str, Any]
         if isinstance(result, RecordError):
-            # An earlier check may have corrected it. This check was to confirm that and has no
-            # answer, so the correction is taken back.
-            as_before = self._changed(number, expression, self.before[number])
-            verification = {"method": method, "iou": None, "reason": NOT_CHECKED}
-            return {**as_before, "verified": None, "verification": verification}
-        verification = {
-            "method": method,
-            "iou": result.iou,
-            "reason": result.reason or None,
-        }
+            verification = Verification(ASKED, reason=NOT_CHECKED)
+            return {**expression, "verified": None, "verification": verification.to_json()}
         was_changed = result.kind in _STATUS  # its text, or its boxes
-        if was_changed:
-            verification["before"] = self._described_before(number, result)
-        if result.kind == "several":
+        fits_several = result.kind == "several"
+        verification = Verification(
+            ASKED,
+            reason=result.reason or None,
+            region_ids=region_ids(result.places) if fits_several else None,
+            before=self._described_before(number, result) if was_changed else None,
+        )
+        if fits_several:
             # A person has to say which of the regions is meant: until then it has no boxes.
-            verification["region_ids"] = region_ids(result.places)
             result = replace(result, places=[])
         changed = self._changed(number, expression, result)
         if was_changed:
             changed["status"] = _STATUS[result.kind]
         verified = _VERIFIED[result.kind]
-        return {**changed, "verified": verified, "verification": verification}
+        return {**changed, "verified": verified, "verification": verification.to_json()}
 
     def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
-        """Return {"text": "the cup", "region_ids": [2]}: the expression before any check."""
-        before = self.before[number]
+        """Return {"text": "the cup", "region_ids": [2]}: the expression before the check."""
+        before = self.verdicts[number]
         described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
         if result.places != before.places and number in self.first_instances:
             # they are lost otherwise
@@ -196,22 +190,19 @@ class ExpressionsToCheck:
 
     def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
         """Return the expression with the verdict's text and with boxes on its regions."""
-        now = self.verdicts[number]  # the text and regions of `expression`
+        before = self.verdicts[number]
         changed = dict(expression)
-        if verdict.text != now.text:
+        if verdict.text != before.text:
             for name in OF_AN_EARLIER_TEXT:
                 changed.pop(name, None)
         changed["text"] = verdict.text
-        if verdict.places != now.places:
-            if verdict.places == self.before[number].places and number in self.first_instances:
-                changed["instances"] = self.first_instances[number]  # back at its first places
-            else:
-                changed["instances"] = instances_on(
-                    verdict.places,
-                    self.regions,
-                    expression["expression_id"],
-                    self.count_of_record,
-                )
+        if verdict.places != before.places:
+            changed["instances"] = instances_on(
+                verdict.places,
+                self.regions,
+                expression["expression_id"],
+                self.count_of_record,
+            )
             changed["status"] = "grounded"
         return changed
 
@@ -239,7 +230,6 @@ def expressions_to_check(
             first_instances[number] = instances
     return ExpressionsToCheck(
         verdicts,
-        before=verdicts,  # the same: no check has changed anything yet
         regions=all_regions,
         count_of_record=len(regions),
         first_instances=first_instances,
@@ -261,17 +251,10 @@ def with_spans(
     ]
 
 
-def note_kinds(
-    ask: Ask, results: Mapping[int, Result], earlier: Mapping[int, Verdict] | None = None
-) -> None:
-    """Note what was found of expressions, unless an `earlier` check has found the same."""
-    earlier = earlier or {}
-    for number, result in results.items():
-        if not isinstance(result, Verdict) or result.kind not in _NOTES:
-            continue
-        earlier_verdict = earlier.get(number)
-        was_noted = earlier_verdict is not None and earlier_verdict.kind == result.kind
-        if not was_noted:
+def note_kinds(ask: Ask, results: Mapping[int, Result]) -> None:
+    """Note what was found of expressions."""
+    for result in results.values():
+        if isinstance(result, Verdict) and result.kind in _NOTES:
             code, text = _NOTES[result.kind]
             ask.note(code, text)
 

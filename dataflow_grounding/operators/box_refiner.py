@@ -29,83 +29,8 @@ SMALL_OF_SEVERAL = 0.035
 """
 
 
-class LooksCloser(BoxOperator):
-    """Asks for small boxes again in enlarged parts of the image."""
-
-    async def closer(
-        self,
-        image: Image,
-        phrase: str,
-        instances: Sequence[dict[str, Any]],
-        ask: Ask,
-        samples: Sequence[int] = (0,),
-    ) -> list[dict[str, Any]]:
-        """Return instances with the small ones asked for again in an enlarged part of the image.
-        Where some are nearly the same then, by `merge_iou`, the one with the best score stays.
-
-        `samples` are the numbers of the answers to ask for: [0, 1, 2] for three.
-        """
-        look_closer = partial(self._look_closer, image, phrase, ask, samples)
-        results = await all_done(map(look_closer, instances))
-        # Two boxes of one thing may become the very same. One is enough, also where `merge_iou` is
-        # None, which keeps those that are nearly the same.
-        different: list[dict[str, Any]] = []
-        for result in results:
-            if result not in different:
-                different.append(result)
-        staying = without_duplicates(different, self.merge_iou)
-        for _ in range(len(different) - len(staying)):
-            ask.note("merged", "small boxes that are nearly the same when enlarged")
-        return staying
-
-    async def _look_closer(
-        self,
-        image: Image,
-        phrase: str,
-        ask: Ask,
-        samples: Sequence[int],
-        instance: dict[str, Any],
-    ) -> dict[str, Any]:
-        bbox = box_of(instance["bbox"])
-        if not _is_small(bbox, image.size, len(samples)):
-            return instance
-        crop = crop_around(image, bbox)
-
-        async def ask_once(index: int) -> Found:
-            [answer] = await self.ground(crop, [phrase], ask, samples[index])
-            return answer
-
-        answer = await ask_until_agreed(ask_once, len(samples), crop.size)
-        return _with_nearest_box(instance, crop, answer)
-
-
-def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
-    largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
-    x1, y1, x2, y2 = bbox
-    width, height = size
-    share_of_width = (x2 - x1) / width
-    share_of_height = (y2 - y1) / height
-    return share_of_width < largest_share and share_of_height < largest_share
-
-
-def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
-    """Return the instance with the answer's box nearest to its own."""
-    if not answer.instances:
-        return instance
-    # The crop may show other things that the phrase fits, too.
-    boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
-    own_middle = middle_of(box_of(instance["bbox"]))
-    distances = [math.dist(middle_of(box), own_middle) for box in boxes]
-    nearest = distances.index(min(distances))  # its index among the answer's boxes
-    score = instance.get("score")  # it stays, if there is one
-    if score is None:
-        score = answer.instances[nearest].get("score")
-    moved = with_corners(instance, [int(edge) for edge in boxes[nearest]])
-    return {**moved, "score": score, "zoomed": True}
-
-
 @OPERATOR_REGISTRY.register()
-class BoxRefiner(LooksCloser):
+class BoxRefiner(BoxOperator):
     """Looks again for small boxes in an enlarged part of the image.
 
     A box is small where both of its sides are under 3% of the image's. With several `samples` it is
@@ -163,12 +88,79 @@ class BoxRefiner(LooksCloser):
         for instance in expression["instances"]:
             # Ids number an expression's boxes, and `closer` may merge some of these.
             before.append(_without(instance, "bbox_id"))
-        refined = await self.closer(image, expression["text"], before, ask, range(self.samples))
+        refined = await self._closer(image, expression["text"], before, ask)
         if all(instance in before for instance in refined):  # nothing is new
             return expression
         # A verdict, if there is one, is on the former boxes.
         unverified = _without(expression, "verified", "verification")
         return {**unverified, "instances": with_bbox_ids(expression, refined)}
+
+    async def _closer(
+        self,
+        image: Image,
+        phrase: str,
+        instances: Sequence[dict[str, Any]],
+        ask: Ask,
+    ) -> list[dict[str, Any]]:
+        """Return instances with the small ones asked for again in an enlarged part of the image.
+        Where some are nearly the same then, by `merge_iou`, the one with the best score stays.
+        """
+        look_closer = partial(self._look_closer, image, phrase, ask)
+        results = await all_done(map(look_closer, instances))
+        # Two boxes of one thing may become the very same. One is enough, also where `merge_iou` is
+        # None, which keeps those that are nearly the same.
+        different: list[dict[str, Any]] = []
+        for result in results:
+            if result not in different:
+                different.append(result)
+        staying = without_duplicates(different, self.merge_iou)
+        for _ in range(len(different) - len(staying)):
+            ask.note("merged", "small boxes that are nearly the same when enlarged")
+        return staying
+
+    async def _look_closer(
+        self,
+        image: Image,
+        phrase: str,
+        ask: Ask,
+        instance: dict[str, Any],
+    ) -> dict[str, Any]:
+        bbox = box_of(instance["bbox"])
+        if not _is_small(bbox, image.size, self.samples):
+            return instance
+        crop = crop_around(image, bbox)
+
+        async def ask_once(index: int) -> Found:
+            [answer] = await self.ground(crop, [phrase], ask, index)
+            return answer
+
+        answer = await ask_until_agreed(ask_once, self.samples, crop.size)
+        return _with_nearest_box(instance, crop, answer)
+
+
+def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
+    largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
+    x1, y1, x2, y2 = bbox
+    width, height = size
+    share_of_width = (x2 - x1) / width
+    share_of_height = (y2 - y1) / height
+    return share_of_width < largest_share and share_of_height < largest_share
+
+
+def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
+    """Return the instance with the answer's box nearest to its own."""
+    if not answer.instances:
+        return instance
+    # The crop may show other things that the phrase fits, too.
+    boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
+    own_middle = middle_of(box_of(instance["bbox"]))
+    distances = [math.dist(middle_of(box), own_middle) for box in boxes]
+    nearest = distances.index(min(distances))  # its index among the answer's boxes
+    score = instance.get("score")  # it stays, if there is one
+    if score is None:
+        score = answer.instances[nearest].get("score")
+    moved = with_corners(instance, [int(edge) for edge in boxes[nearest]])
+    return {**moved, "score": score, "zoomed": True}
 
 
 def _without(data: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from dataflow_grounding import (
 )
 from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.operators import (
-    ASKED,
     ExpressionsToCheck,
     Result,
     Verdict,
@@ -39,8 +38,8 @@ class DoubleChecker(RegionOperator):
 
     It sets `verified` and `verification` of expressions with boxes; the first text and regions stay
     in `verification.before`. An expression meant for one region that fits several becomes
-    `ambiguous`. Where an answer can't be had the expressions stay, `verified` null. BoxVerifier may
-    ground them again after it. Raises SpecError for a wrong setting.
+    `ambiguous`. Where an answer can't be had the expressions stay, `verified` null. Raises
+    SpecError for a wrong setting.
 
     Args:
         serving: The model that is asked.
@@ -83,7 +82,7 @@ class DoubleChecker(RegionOperator):
         to_check = expressions_to_check(expressions, regions)
         results = await self._ask_model(image, to_check, ask)
         note_kinds(ask, results)
-        checked = to_check.checked(expressions, results, ASKED, image.size)
+        checked = to_check.checked(expressions, results, image.size)
         checked = with_spans(checked, expressions, record.get("cleaned_caption"))
         return update_of(self.keys.output, checked, results.values())
 

@@ -6,8 +6,6 @@ from typing import Any, Literal
 from dataflow_grounding import FileStorage, Operator, Pipeline, Serving, SpecError
 from dataflow_grounding import operators as steps
 
-_VERIFIED = "Are the expressions with verified: false wrong, and those with true right?"
-
 
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes.
@@ -26,10 +24,9 @@ class ImageGroundingPipeline(Pipeline):
         tiles: Settings of tiles in which boxes are looked for, too (TileGrounder): `size`,
             `overlap`. None looks at the whole image alone.
         zoom: Whether small boxes are looked for again in enlarged crops (BoxRefiner).
-        verify: Whether boxes are grounded once more and compared (BoxVerifier).
         check: Whether the judge looks at every box, in one request an image, and what is missing is
             asked for (BoxChecker, MissingFinder).
-        judge: The model that judges, and grounds again; None takes `serving`.
+        judge: The model that judges; None takes `serving`.
         negatives: How many negatives each image should have: phrases of what isn't in it, made up
             from its own phrases and `other_images`, and kept if `serving` finds nothing of them,
             and the judge calls them absent.
@@ -76,7 +73,6 @@ class ImageGroundingPipeline(Pipeline):
         samples: int = 1,
         tiles: Mapping[str, Any] | None = None,
         zoom: bool = False,
-        verify: bool = False,
         check: bool = False,
         judge: Serving | None = None,
         negatives: int = 0,
@@ -95,7 +91,6 @@ class ImageGroundingPipeline(Pipeline):
             _refuse_with_tiles(
                 fuse=fuse,
                 samples=samples > 1,
-                verify=verify,
                 check=check,
                 negatives=bool(negatives),
             )
@@ -118,8 +113,6 @@ class ImageGroundingPipeline(Pipeline):
         self.further: list[Operator] = []
         if zoom:
             self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
-        if verify:
-            self.further.append(steps.BoxVerifier(judge, samples=samples, **boxes))
         if negatives:
             self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
         checks_boxes = check or proposed  # boxes of a detector, say, are always checked
@@ -172,12 +165,9 @@ class ImageReferringExpressionPipeline(Pipeline):
     """Expressions for the regions of each image.
 
     Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step
-    3 checks them: `method` `ask` shows the model their boxes (DoubleChecker), `reground` grounds
-    them again and compares boxes at `iou` (BoxVerifier), `both` is one after the other. Further
-    steps make `negatives` up, as in ImageGroundingPipeline. `judge` grounds again, and judges
-    negatives. `marks` are of all that show regions.
-
-    Raises SpecError for any other `method`, or where a setting is wrong.
+    3 shows the model their boxes, and corrects what doesn't match (DoubleChecker). Further steps
+    make `negatives` up, as in ImageGroundingPipeline, which `judge` judges. `marks` are of all that
+    show regions. Raises SpecError where a setting is wrong.
     """
 
     name = "image_referring_expression"
@@ -186,8 +176,9 @@ class ImageReferringExpressionPipeline(Pipeline):
         "image_caption": "Does the caption name what matters, and nothing that is not there?",
         "grounding_expr": "Does each expression mean its regions alone?",
         "negative_phrases": "Are the expressions with source: negative absent from their images?",
-        "double_check": _VERIFIED,
-        "box_verification": _VERIFIED,
+        "double_check": (
+            "Are the expressions with verified: false wrong, and those with true right?"
+        ),
     }
 
     def __init__(
@@ -195,31 +186,17 @@ class ImageReferringExpressionPipeline(Pipeline):
         storage: FileStorage,
         serving: Serving,
         *,
-        method: Literal["ask", "reground", "both"] = "ask",
         judge: Serving | None = None,
-        iou: float = 0.5,
         marks: Literal["none", "outline"] = "none",
         negatives: int = 0,
         other_images: Sequence[str] = (),
     ) -> None:
-        methods = ("ask", "reground", "both")
-        if method not in methods:
-            raise SpecError(f"method {method!r} is not one of {', '.join(methods)}")
         judge = judge or serving
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
-        self.checker: Operator | None = None
-        if method in ("ask", "both"):
-            self.checker = steps.DoubleChecker(serving)
-        self.verifier: Operator | None = None
-        if method in ("reground", "both"):
-            # The serving says how many regions it takes in a question. It is asked about as many
-            # phrases at once.
-            self.verifier = steps.BoxVerifier(
-                judge, region_iou=iou, phrases_per_request=serving.regions_per_request
-            )
+        self.checker = steps.DoubleChecker(serving)
         self.negating: list[Operator] = []
         if negatives:
             self.negating = [
@@ -236,13 +213,9 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.merger.run(
             self.storage.step(), input_regions_key="regions", input_caption_key="cleaned_caption"
         )
-        for check in (self.checker, self.verifier):
-            if check is not None:
-                check.run(
-                    self.storage.step(),
-                    input_regions_key="regions",
-                    input_expressions_key="expressions",
-                )
+        self.checker.run(
+            self.storage.step(), input_regions_key="regions", input_expressions_key="expressions"
+        )
         for step in self.negating:
             step.run(self.storage.step(), input_image_key="image_path")
 

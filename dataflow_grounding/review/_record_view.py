@@ -28,6 +28,7 @@ from dataflow_grounding.data.records import (
     was_checked,
 )
 from dataflow_grounding.data.spans import caption_of_spans
+from dataflow_grounding.data.verification import read_verification
 from dataflow_grounding.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PAGE_PALETTE
 from dataflow_grounding.images.image import ImageFile, find_image
@@ -300,8 +301,8 @@ def _reasons(row: Expression, status: str, check: str) -> list[str]:
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
-    verification = row.get("verification")
-    check_reason = verification.get("reason") if isinstance(verification, Mapping) else ""
+    verification = read_verification(row)
+    check_reason = verification.reason if verification else ""
     # A reason may be only the check's verdict again, such as "verified".
     return [str(why) for why in (reason, row.get(DOUBT), check_reason) if why and why != check]
 

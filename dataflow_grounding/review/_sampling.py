@@ -12,6 +12,7 @@ from typing import Any
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
+from dataflow_grounding.data.verification import read_verification
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import Expression, expressions_of
@@ -89,8 +90,8 @@ def _groups_of_phrase(row: Expression) -> dict[str, str]:
     groups = {"status": status_of(row)}
     is_checked_by_pipeline = was_checked(row) and not row.get("reviewed_by")
     if is_checked_by_pipeline:
-        verification = row.get("verification")
-        method = verification.get("method") if isinstance(verification, Mapping) else "check"
+        verification = read_verification(row)
+        method = verification.method if verification else "check"
         groups["check"] = f"{method}: {verdict_of(row)}"
     return groups
 

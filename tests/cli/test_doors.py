@@ -321,21 +321,6 @@ def test_a_file_that_another_program_left_is_not_written_over(folder: Path, file
     assert (folder / "out" / file).read_text() == "precious"
 
 
-def test_a_run_shows_how_many_expressions_a_check_confirmed(workplace: Workplace) -> None:
-    workplace.many(2)
-    spec = str(workplace.spec(**{"workflow.verify": "reground"}))
-    line = ["generate", "-e", spec, "--no-report"]
-    done, again = command(line), command(line)
-    words = []
-    for record in workplace.annotations():
-        for expression in record["expressions"]:
-            words.append("verified" if expression["verified"] else "not verified")
-    counts = [f"{words.count(word)} {word}" for word in sorted(set(words), reverse=True)]
-    assert counts
-    for said in (done.err, again.err):
-        assert f"; {', '.join(counts)}\n" in said
-
-
 def test_check_tells_of_rows_that_repeat_a_picture_and_its_text(workplace: Workplace) -> None:
     workplace.picture()
     paths = ["a.jpg", "./a.jpg", str(workplace.folder / "a.jpg"), "a.jpg"]

@@ -204,7 +204,7 @@ def generated(folder: Path, **block: Any) -> list[dict[str, Any]]:
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     data = {"image_dir": str(EXAMPLES), "kitti_label_dir": str(EXAMPLES / "labels")}
     folder = tmp_path_factory.mktemp("examples")
-    return generated(folder, data=data, double_check={"method": "both"})
+    return generated(folder, data=data)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import BoxVerifier, OpenAIServing, PhraseGrounder
+from dataflow_grounding import OpenAIServing, PhraseGrounder
 from dataflow_grounding.serving._gateway_headers import is_from_cache
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
@@ -152,36 +152,6 @@ def test_a_kept_reply_under_a_new_id_is_no_further_answer() -> None:
     how: dict[str, Any] = {"heeds": False, "changed": changed, "new_ids": True}
     with gateway_before(EchoAnswers("xyxy_1000"), faults=first, **how) as gateway:
         assert scores_of(grounded(gateway.base_url)) == [None]
-
-
-@pytest.mark.slow
-def test_a_second_look_of_the_same_model_is_one_of_its_own() -> None:
-    with gateway_before(Unsure()) as gateway:
-        serving = OpenAIServing(gateway.base_url, "m", box_format="xyxy_1000")
-        record = PhraseGrounder(serving, check_every=None)(ROW)
-        verified = BoxVerifier(serving, check_every=None)(record)
-    assert verified["expressions"][0]["verified"] is False
-
-
-def test_what_a_cache_kept_from_verifying_is_asked_for_once_it_is_off(workplace: Workplace) -> None:
-    workplace.picture()
-    workplace.rows([{"image_path": "a.jpg", "image_id": "one"}])
-    settings = {"workflow.verify": "reground", "data.classes": ["cup"]}
-    with gateway_before(EchoAnswers(), heeds=False) as gateway:
-        workplace.settings["vlm.openai.base_url"] = gateway.base_url
-        done = workplace.run(**settings)
-        assert (done.code, done.summary["failures"]) == (1, {"repeated_reply": 1})
-        [row] = workplace.annotations()
-        assert [each["verified"] for each in row["expressions"]] == [None]
-        sent = len(gateway.bodies)
-        assert workplace.run(**settings).code == 1
-        assert len(gateway.bodies) == sent
-        gateway.keeps = False
-        again = workplace.run("--retry-failed", **settings)
-        assert len(gateway.bodies) == sent + 1
-    assert (again.code, again.summary["failures"]) == (0, {})
-    [row] = workplace.annotations()
-    assert [each["verified"] for each in row["expressions"]] == [True]
 
 
 def test_a_kept_reply_is_shown_apart_and_costs_nothing(workplace: Workplace) -> None:

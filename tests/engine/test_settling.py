@@ -13,7 +13,6 @@ import pytest
 
 from dataflow_grounding import (
     BoxRefiner,
-    BoxVerifier,
     CaptionGenerator,
     EmbeddedServing,
     ExpressionExtractor,
@@ -126,7 +125,7 @@ def test_where_nothing_would_be_asked_nothing_is_sent(tmp_path: Path, picture: s
     empty, large = [], [{"text": "a", "instances": [{"bbox": [0, 0, 300, 300]}]}]
     with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
         serving = OpenAIServing(server.base_url, "odd")
-        for operator in (PhraseGrounder(serving), BoxRefiner(serving), BoxVerifier(serving)):
+        for operator in (PhraseGrounder(serving), BoxRefiner(serving)):
             rows = [{"image_path": picture, "expressions": value} for value in (empty, "x", [3])]
             assert [place for place, _ in operator(rows).failures] == [1, 2]
         assert BoxRefiner(serving)({"image_path": picture, "expressions": large})["expressions"]

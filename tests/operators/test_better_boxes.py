@@ -1,4 +1,4 @@
-"""Samples, zoom and verification, against a loopback model that looks at the pictures that it is
+"""Samples and zoom, against a loopback model that looks at the pictures that it is
 sent.
 """
 
@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from dataflow_grounding import (
     BoxRefiner,
-    BoxVerifier,
     Merger,
     Operator,
     PhraseGrounder,
 )
 from dataflow_grounding._util.errors import UnreadableReply
-from dataflow_grounding.boxes.matching import agreement, match_boxes
+from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators._agreement import merge_answers
@@ -29,7 +27,6 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
-from tests.support.answering import Answering
 from tests.support.endpoint import serving_of
 from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from tests.support.workplace import Workplace
@@ -271,55 +268,16 @@ def test_of_several_in_the_crop_the_nearest_is_taken(server: LoopbackServer, pho
     assert 320 < y1 < y2 < 365
 
 
-AGREEMENTS: dict[str, tuple[list[Any], list[Any], float]] = {
-    "the same in another order": ([A, B], [B, A], 1.0),
-    "one box answers for one box": ([A, A], [A], 0.5),
-    "a box too many": ([A], [A, B], 0.5),
-    "the same box twice": ([A], [A, A], 0.5),
-    "nothing again": ([A], [], 0.0),
-}
-
-
-@pytest.mark.parametrize(("one", "other", "expected"), AGREEMENTS.values(), ids=AGREEMENTS)
-def test_how_well_two_answers_agree(one: list[Any], other: list[Any], expected: float) -> None:
-    boxes = ([{"bbox": bbox} for bbox in answer] for answer in (one, other))
-    assert agreement(*boxes) == expected
-
-
-def test_regrounding_asks_afresh_even_for_a_single_phrase(
-    server: LoopbackServer, photo: str
-) -> None:
-    seeing, count = SeeingModel(), itertools.count()
-    server.answers = lambda request: (
-        blue_at([700, 700, 800, 800]) if next(count) else seeing(request)
-    )
-    [blue] = ground(server, photo, BLUE, then=(BoxVerifier,))
-    assert server.count() == 2
-    assert blue["instances"][0]["bbox"] == TINY
-    assert (blue["verified"], blue["verification"]["iou"]) == (False, 0.0)
-
-
-def test_a_box_that_agrees_a_little_less_than_half_is_not_verified() -> None:
-    said = {"objects": [{"id": 1, "label": BLUE, "bbox_2d": [0, 0, 498, 10]}]}
-    expression = {"text": BLUE, "status": "grounded", "instances": [{"bbox": [0, 0, 1000, 10]}]}
-    row = {"image_path": Image.new("RGB", (1000, 10), "white"), "expressions": [expression]}
-    [blue] = BoxVerifier(Answering(json.dumps(said)))(row)["expressions"]
-    assert (blue["verified"], blue["verification"]["iou"]) == (False, 0.498)
-
-
-def test_what_comes_again_is_verified_until_its_box_is_another(
+def test_what_is_small_alone_is_looked_at_from_closer_by(
     server: LoopbackServer, photo: str
 ) -> None:
     server.answers = SeeingModel()
     phrases = ("the red box", BLUE, "the green box")
-    red, blue, green = ground(server, photo, *phrases, then=(BoxVerifier, BoxRefiner))
-    # all at once, each that was found once more, and then the blue one from closer by
-    assert server.count() == 1 + 2 + 1
-    assert (red["verified"], red["verification"]) == (True, {"method": "reground", "iou": 1.0})
+    red, blue, green = ground(server, photo, *phrases, then=(BoxRefiner,))
+    assert server.count() == 1 + 1
     assert "zoomed" not in red["instances"][0]
     assert blue["instances"][0]["zoomed"] is True
-    assert not {"verified", "verification"} & set(blue)
-    assert ("verified" in green, green["status"]) == (False, "none")
+    assert green["status"] == "none"
 
 
 def test_boxes_that_are_not_looked_at_again_stay_to_the_last_one(
@@ -343,8 +301,8 @@ def test_who_asks_one_serving_shares_its_box_format() -> None:
 # --- in a run
 
 FIRST = {"step_0_expression_extraction", "step_1_grounding"}
-REFINED, VERIFIED = "step_2_box_refinement", "step_3_box_verification"
-FURTHER: dict[str, Any] = {"workflow.zoom": True, "workflow.verify": "reground"}
+REFINED = "step_2_box_refinement"
+FURTHER: dict[str, Any] = {"workflow.zoom": True}
 
 
 @pytest.fixture
@@ -378,70 +336,40 @@ def written(album: Workplace) -> set[str]:
     return {path.parent.name for path in album.results.glob("step_*/annotations.jsonl")}
 
 
-def test_a_record_whose_verification_fails_keeps_its_boxes(
-    album: Workplace, server: LoopbackServer
-) -> None:
-    answers = model()
-
-    def failing(request: ReceivedRequest) -> Answer | dict[str, Any]:
-        phrases = [phrase["text"] for phrase in request.input.get("phrases", [])]
-        return Answer("no idea") if phrases == ["the red box"] else answers(request)
-
-    server.answers = failing
-    verify = {"workflow.verify": "reground"}
-    done = album.run(**verify)
-    assert done.code == 1, done
-    assert [failure["kind"] for failure in album.failures()] == ["unreadable_reply"] * 2
-    for record in album.annotations():
-        red, blue = record["expressions"]
-        assert (red["verified"], len(red["instances"])) == (None, 1)
-        assert red["verification"]["method"] == "reground"
-        assert blue["verified"] is True
-    # without zoom, verification is the step after grounding
-    assert "step_2_box_verification" in written(album)
-    wrong = album.run(**verify, **{"workflow.steps": ["3"]})
-    assert (wrong.code, "the steps are 0, 1, 2" in wrong.err) == (2, True), wrong
-
-
-def test_zoom_and_verify_add_steps_with_files_of_their_own(
-    album: Workplace, server: LoopbackServer
-) -> None:
+def test_zoom_adds_a_step_with_a_file_of_its_own(album: Workplace, server: LoopbackServer) -> None:
     server.answers = model(noise=0.001)
     assert album.run().code == 0
     assert written(album) == FIRST
     grounded = album.files().step_1
     assert album.run(**FURTHER).code == 0
-    assert written(album) == FIRST | {REFINED, VERIFIED}
+    assert written(album) == FIRST | {REFINED}
     sent = server.count()
-    assert sent == 2 + 2 + 2 + 2 * (1 + 2), "the replies of the run before count"
-    for step in ("1", "3"):
+    assert sent == 2 + 2 + 2, "the replies of the run before count"
+    for step in ("1", "2"):
         assert album.run(**FURTHER, **{"workflow.steps": [step]}).code == 0
     assert server.count() == sent
     assert album.files().step_1 == grounded
-    assert (
-        album.files().annotations == (album.results / VERIFIED / "annotations.jsonl").read_bytes()
-    )
+    assert album.files().annotations == (album.results / REFINED / "annotations.jsonl").read_bytes()
     for record in album.annotations():
         assert [name[:5] for name in record["pipeline_steps"]] == [
             "step0",
             "step1",
             "step2",
-            "step3",
         ]
 
 
 def test_a_step_chosen_alone_says_which_one_to_run_first(album: Workplace) -> None:
-    done = album.run(**FURTHER, **{"workflow.steps": ["3"]})
+    done = album.run(**FURTHER, **{"workflow.steps": ["2"]})
     assert done.code == 2, done
-    assert f"step 3 reads {album.results}/{REFINED}/annotations.jsonl: run step 2 first" in done.err
+    assert f"step 2 reads {album.results}/step_1_grounding/annotations.jsonl: run step 1 first" in (
+        done.err
+    )
 
 
 def test_the_questions_of_further_steps_are_numbered_as_ever(
     album: Workplace, server: LoopbackServer
 ) -> None:
-    """A crop's are those of the answers, a verification's comes after all answers: what is stored
-    under them counts.
-    """
+    """A crop's are those of the answers: what is stored under them counts."""
     album.settings |= {"workflow.samples": 2, **FURTHER}
     assert album.run().code == 0
     before, sent = album.annotations(), server.count()
@@ -455,7 +383,6 @@ def test_the_questions_of_further_steps_are_numbered_as_ever(
     assert numbers == {
         "step1_grounding": {0, 1},
         "step2_box_refinement": {0, 1},
-        "step3_box_verification": {2},
     }
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from dataflow_grounding import (
     BoxRefiner,
-    BoxVerifier,
     DoubleChecker,
     Merger,
     PhraseGrounder,
@@ -109,12 +108,7 @@ def test_what_is_no_region_is_refused(value: Any) -> None:
     "make",
     [
         lambda: DoubleChecker(Answering(), marks="circles"),  # type: ignore[arg-type]
-        lambda: BoxVerifier(Answering(), region_iou=0),
-        lambda: BoxVerifier(Answering(), region_iou=1.5),
-        lambda: BoxVerifier(Answering(), region_iou="0.5"),  # type: ignore[arg-type]
-        lambda: BoxVerifier(Answering(), region_iou=True),
         lambda: PhraseGrounder(Answering(), phrases_per_request=0),
-        lambda: BoxVerifier(Answering(), phrases_per_request=0),
         lambda: Merger(Answering(), marks="circles"),  # type: ignore[arg-type]
         lambda: RegionExpressionGenerator(Answering(), regions_per_request=0),
     ],
@@ -128,9 +122,7 @@ def test_settings_that_can_not_be_are_refused(make: Any) -> None:
     "make",
     [
         BoxRefiner,
-        BoxVerifier,
         DoubleChecker,
-        lambda serving: BoxVerifier(serving, region_iou=0.5),
         Merger,
         PhraseGrounder,
         lambda serving: PhraseGrounder(serving, samples=3),

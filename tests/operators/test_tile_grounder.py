@@ -285,7 +285,7 @@ def test_the_estimate_counts_tiles(place: Workplace) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("workflow.samples", 3), ("workflow.negatives", 2), ("workflow.verify", "reground")],
+    [("workflow.samples", 3), ("workflow.negatives", 2), ("workflow.check", True)],
 )
 def test_what_looks_at_the_whole_picture_is_refused(
     place: Workplace, key: str, value: object

@@ -268,20 +268,20 @@ def test_what_a_spec_says_wrong_is_told(
     assert complaint in done.err + done.out
 
 
-def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None:
-    spec = place.spec(**{"workflow.zoom": True, "workflow.verify": "reground"})
+def test_zoom_stays_and_the_check_comes_last(place: Workplace) -> None:
+    spec = place.spec(**{"workflow.zoom": True, "workflow.check": True})
     done = command(["estimate", "-e", str(spec), "--json"])
     assert done.code == 0, done
     steps = [step["step"].partition("_")[2] for step in done.summary["steps"]]
-    assert steps[-4:] == ["box_refinement", "box_verification", "box_check", "missing_search"]
+    assert steps[-3:] == ["box_refinement", "box_check", "missing_search"]
 
 
 def test_a_judge_at_the_same_address_has_its_key(place: Workplace, server: LoopbackServer) -> None:
     repeat_rows(place, 2)
     server.key = "sk-mine"
     place.settings |= {"vlm.openai.api_key": "sk-mine", "vlm.judge": {"model_name": "judge"}}
-    checked(place, **{"workflow.verify": "reground"})
-    assert {("judge", "box_check"), ("judge", "phrase_grounding")} <= asked(server)
+    checked(place)
+    assert ("judge", "box_check") in asked(server)
     assert ("loopback", "box_check") not in asked(server)
 
 

@@ -5,16 +5,13 @@ answer leaves.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataflow_grounding import FileStorage, OpenAIServing, SpecError
-from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
+from dataflow_grounding.testing import LoopbackServer, on
 from tests.support import faults
 from tests.support.referring_place import ReferringPlace
 from tests.support.stand_ins.gold import GoldAnswers
@@ -83,8 +80,8 @@ def boxes(expression: dict[str, Any]) -> list[list[float]]:
     return [instance["bbox"] for instance in expression["instances"]]
 
 
-def checked(place: ReferringPlace, method: str = "ask", **settings: Any) -> Done:
-    done = place.run(**{"double_check.method": method, **settings})
+def checked(place: ReferringPlace, **settings: Any) -> Done:
+    done = place.run(**settings)
     assert done.code == 0, done
     return done
 
@@ -107,30 +104,17 @@ def about(text: str, /, **says: Any) -> Change:
     return changed
 
 
-def van_at(*found: list[float]) -> Change:
-    """The van is found in these boxes."""
-
-    def changed(answer: dict[str, Any]) -> dict[str, Any]:
-        van = next(thing for thing in answer["objects"] if thing["label"] == "the van")
-        others = [thing for thing in answer["objects"] if thing is not van]
-        return {"objects": [*others, *({**van, "bbox_2d": box} for box in found)]}
-
-    return changed
-
-
-@pytest.mark.parametrize("method", ["ask", "reground", "both"])
 def test_swapped_expressions_are_found_and_mended_and_it_is_said(
-    place: ReferringPlace, server: LoopbackServer, method: str
+    place: ReferringPlace, server: LoopbackServer
 ) -> None:
-    done = checked(place, method)
+    done = checked(place)
     assert done.summary["notes"]["mended"] == 2
-    tasks = server.by_task
-    assert ("phrase_grounding" in tasks) is (method != "ask")
-    assert ("double_check" in tasks) is (method != "reground")
-    for request in server.requests:
-        if request.task == "phrase_grounding":  # the boxes that it has are not shown
-            assert set(request.input) == {"task", "image", "phrases"}
-            assert "110" not in json.dumps(request.input)
+    assert set(server.by_task) == {
+        "region_expression",
+        "image_caption",
+        "grounding_expression",
+        "double_check",
+    }
     assert boxes(expressions(place, 2)["the red car"]) == [BUS]
     mended = expressions(place)
     assert {text: boxes(e) for text, e in mended.items()} == TEXTS, "mended, to the last digit"
@@ -138,10 +122,8 @@ def test_swapped_expressions_are_found_and_mended_and_it_is_said(
     for text, region in (("the red car", 2), ("the bus", 1)):
         verification = mended[text]["verification"]
         assert verification["before"] == {"text": text, "region_ids": [region]}
-        assert verification["method"] == method
-        assert verification["reason"]
-        assert verification["iou"] is None if method == "ask" else verification["iou"] > 0.9
-    assert "before" not in mended["the van"]["verification"]
+        assert verification["method"] == "ask"
+    assert mended["the van"]["verification"]["before"] is None
     ids = [i["bbox_id"] for e in mended.values() for i in e["instances"]]
     assert len(set(ids)) == len(ids) == 5
 
@@ -182,91 +164,16 @@ def test_an_answer_that_cannot_be_had_changes_nothing_and_is_a_failure(
 SEVERAL = about("the van", region_ids=[2, 3], reason="the bus is one too")
 
 
-@pytest.mark.parametrize(
-    ("method", "changes"),
-    [
-        pytest.param("ask", {"double_check": SEVERAL}, id="the model says so"),
-        pytest.param("both", {"phrase_grounding": van_at(VAN, BUS)}, id="only found twice"),
-        pytest.param("both", {"double_check": SEVERAL}, id="only said"),
-    ],
-)
 def test_what_is_meant_for_one_region_and_fits_several_is_ambiguous(
-    place: ReferringPlace, server: LoopbackServer, method: str, changes: dict[str, Change]
+    place: ReferringPlace, server: LoopbackServer
 ) -> None:
-    server.answers = Swapping(place.images, swapped=False, **changes)
-    done = checked(place, method)
-    grounded_again = [
-        phrase["text"]
-        for request in server.requests
-        if request.task == "phrase_grounding"
-        for phrase in request.input["phrases"]
-    ]
-    # what was said to fit several regions has no boxes to compare another answer with
-    assert ("the van" in grounded_again) == ("phrase_grounding" in changes)
+    server.answers = Swapping(place.images, swapped=False, double_check=SEVERAL)
+    done = checked(place)
     assert (done.summary["ambiguous"], done.summary["grounded"]) == (1, 3)
     van = expressions(place)["the van"]
     assert (van["status"], van["instances"], van["verified"]) == ("ambiguous", [], False)
     assert van["verification"]["region_ids"] == [2, 3]
     assert van["verification"]["before"] == {"text": "the van", "region_ids": [3]}
-
-
-@pytest.mark.parametrize(
-    ("method", "found", "reason"),
-    [
-        pytest.param("reground", [], "nothing is found", id="found nowhere"),
-        pytest.param(
-            "reground",
-            [[1, 400, 60, 470]],
-            "1 of 1 boxes are on no region",
-            id="found where there is no region",
-        ),
-        pytest.param("both", [BUS], "disagree", id="asked it is right, found on another region"),
-    ],
-)
-def test_what_does_not_match_and_can_not_be_mended_is_false_and_keeps_its_boxes(
-    place: ReferringPlace, server: LoopbackServer, method: str, found: Any, reason: str
-) -> None:
-    server.answers = Swapping(place.images, swapped=False, phrase_grounding=van_at(*found))
-    checked(place, method)
-    van = expressions(place)["the van"]
-    assert (van["verified"], van["status"], boxes(van)) == (False, "grounded", [VAN])
-    assert reason in van["verification"]["reason"]
-    assert "before" not in van["verification"]
-
-
-def test_a_second_model_may_ground_afresh(place: ReferringPlace, server: LoopbackServer) -> None:
-    answers = GoldAnswers(gold(), image_root=place.images, box_format="yxyx_1000")
-    with LoopbackServer(answers) as second:
-        judge = {"box_format": "yxyx_1000", "base_url": second.base_url, "model_name": "two"}
-        checked(place, "both", **{"vlm.judge": judge})
-        assert "phrase_grounding" not in server.by_task
-        assert second.by_task == {"phrase_grounding": 1}
-        assert {r.model for r in second.requests} == {"two"}
-    mended = expressions(place)
-    assert {text: boxes(e) for text, e in mended.items()} == TEXTS
-    assert all(e["verified"] and 0.9 < e["verification"]["iou"] <= 1 for e in mended.values())
-
-
-def test_equal_texts_on_two_regions_are_grounded_once_and_found_ambiguous(
-    place: ReferringPlace, server: LoopbackServer
-) -> None:
-    rows = [("the car", CAR), ("the car", VAN)]
-
-    def answers(request: Any) -> dict[str, Any]:
-        if request.task == "grounding_expression":
-            return {"expressions": [{"text": "the car", "region_ids": [n]} for n in (1, 3)]}
-        if request.task == "phrase_grounding":
-            return {"objects": [{"id": 1, "label": text, "bbox_2d": box} for text, box in rows]}
-        return EchoAnswers()(request)
-
-    server.answers = answers
-    checked(place, "reground")
-    [asked] = [r for r in server.requests if r.task == "phrase_grounding"]
-    assert len(asked.input["phrases"]) == 1
-    found = place.annotations()[0]["expressions"]
-    assert [(e["status"], e["verification"]["region_ids"]) for e in found] == [
-        ("ambiguous", [1, 3])
-    ] * 2
 
 
 def of_another_pipeline() -> dict[str, Any]:
@@ -296,41 +203,3 @@ def test_the_check_runs_alone_on_annotations_of_the_other_pipeline(
         assert now["verified"] is (None if given is absent else True)  # which nobody checked
     assert record["source"] == "image_grounding"
     assert record["pipeline_steps"] == ["step0", "step3_double_check"]
-
-
-@pytest.mark.parametrize("has_regions", [True, False])
-def test_what_is_asked_is_one_step_and_what_grounding_again_does_not_confirm_is_undone(
-    place: ReferringPlace, server: LoopbackServer, has_regions: bool
-) -> None:
-    region = 3
-    if not has_regions:
-        place.settings["workflow.steps"] = ["3"]
-        place.given(of_another_pipeline())
-        region = 2
-    wrong = about("the red car", region_ids=[region], text="A car", reason="not there")
-    server.answers = Swapping(place.images, swapped=False, double_check=wrong)
-    checked(place, "both")
-    assert (server.by_task["double_check"], server.by_task["phrase_grounding"]) == (1, 1)
-    asked = expressions(place, 3)["A car"]
-    assert (boxes(asked), asked["verified"]) == ([VAN], True)
-    assert asked["verification"]["method"] == "ask"
-    undone = expressions(place)["the red car"]
-    assert (boxes(undone), undone["verified"]) == ([CAR], False)
-    assert "the two checks disagree" in undone["verification"]["reason"]
-    assert "before" not in undone["verification"]
-    if not has_regions:
-        assert undone["instances"][0]["score"] == 0.7, "the very box that it had"
-    steps = place.annotations()[0]["pipeline_steps"]
-    assert steps[-2:] == ["step3_double_check", "step4_box_verification"]
-
-
-def test_boxes_that_are_grounded_again_are_watched_as_the_spec_says(place: ReferringPlace) -> None:
-    assert checked(place, "both", **{"vlm.check_every": 100}).summary["probes"] > 0
-
-
-def test_a_method_that_does_not_exist_is_refused_in_one_line(tmp_path: Path) -> None:
-    storage = FileStorage(str(tmp_path / "rows.jsonl"), str(tmp_path / "cache"))
-    method: Any = "typo"
-    serving = OpenAIServing("http://127.0.0.1:9/v1", "qwen2.5-vl")
-    with pytest.raises(SpecError, match=r"method 'typo' is not one of ask, reground, both$"):
-        ImageReferringExpressionPipeline(storage, serving, method=method)

@@ -302,8 +302,6 @@ WRONG = [
     ({"data.kitti_label_dir": "/nowhere"}, "kitti_label_dir: no folder /nowhere"),
     ({"data.coco_json": "/nowhere.json"}, "kitti_label_dir and coco_json are given"),
     ({"data.input_annotations_jsonl": "/nowhere.jsonl"}, "no input file /nowhere.jsonl"),
-    ({"double_check.method": "guess"}, "double_check.method"),
-    ({"double_check.iou": 0}, "double_check.iou"),
     ({"workflow.marks": "circles"}, "workflow.marks"),
     ({"data.kitti_labels": "x"}, "kitti_labels is not a key of the spec; is it 'kitti_label_dir'?"),
 ]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import (
-    BoxVerifier,
     CaptionGenerator,
     ExpressionExtractor,
     NegativePhraser,
@@ -264,7 +263,7 @@ def test_words_for_a_prompt_that_an_operator_does_not_ask_are_refused() -> None:
     with pytest.raises(SpecError, match="asks negative_phrases and phrase_grounding: name"):
         NegativePhraser(Answering()).with_words(prompt="x")
     with pytest.raises(SpecError, match="did you mean phrase_grounding"):
-        BoxVerifier(Answering()).with_words(prompts={"phrase_groundings": "x"})
+        PhraseGrounder(Answering()).with_words(prompts={"phrase_groundings": "x"})
 
 
 def test_words_of_an_operator_go_before_those_of_the_spec(
