@@ -20,7 +20,7 @@ from tests.support.workplace import command, rows_of, write_rows
 
 pytestmark = pytest.mark.slow
 
-METHOD = {"method": "reground"}
+METHOD = {"method": "ask"}
 
 
 def box(name: str, bbox: list[float]) -> dict[str, Any]:
