@@ -55,7 +55,7 @@ def used_by_a_run(model: Model, stored: Decision, own: Sequence[Size]) -> tuple[
     if known.maps:
         all_sizes = SizeLimits(MAX_SIDE)
         measured = [one.size for one in known.maps]
-        missing = missing_frames(own, [1] * len(own), all_sizes, measured)
+        missing = missing_frames(own, all_sizes, measured)
         further, pictures = asyncio.run(add_frames(ask, known, missing))
         limits = SizeLimits(MAX_SIDE, frames=tuple(one.size for one in further.maps))
         fit = replace(stored.fit, format=further)

@@ -22,13 +22,14 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
-from dataflow_grounding.engine.options import RunStart, budget_of
+from dataflow_grounding.engine.options import OwnPictures, RunStart, budget_of
 from dataflow_grounding.engine.run import keep_on_disk
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image, pin
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
+from dataflow_grounding.trust.kinds import is_elongated
 
 
 class Engine:
@@ -53,8 +54,9 @@ class Engine:
         for serving in servings:
             asking = Asking(serving, run.options, self._budget, serving_count=len(servings))
             self._askings[id(serving)] = asking
-        self._settled_sizes: set[Size] = set()  # of pictures for which the box format is settled
-        self._lock_of_settling = asyncio.Lock()  # held while it is settled for a size
+        self._is_settled = False  # the box format
+        self._settled_sizes: set[Size] = set()  # of elongated pictures, how to send them
+        self._lock_of_settling = asyncio.Lock()
         self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(log=None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
@@ -163,23 +165,27 @@ class Engine:
         return record
 
     async def _settle(self, record: Record, size: Size) -> None:
-        """Once for each size: a model that counts pixels may have to be measured for a new one."""
-        if size in self._settled_sizes:
+        """Settle the box format, and for each elongated size, whether it is padded: once."""
+        is_new_shape = is_elongated(size) and size not in self._settled_sizes
+        if self._is_settled and not is_new_shape:
             return
         async with self._lock_of_settling:  # one at a time: nothing is to be measured twice
-            pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
             options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
-            start = RunStart(options, self._budget, folder=None, pictures=pictures)
-            is_first_picture = not self._settled_sizes
-            for operator in self._run.job.operators:
-                if not is_first_picture:
-                    requests_sent = await asyncio.to_thread(operator.settle, start)
-                    if not requests_sent:  # what is known holds for this size, too
-                        continue
-                # Settles the format, if `settle` hasn't, and has the boxes watched from here on.
-                await asyncio.to_thread(operator.prepare, start)
-            self._settled_sizes.add(size)
+            # which pictures come isn't known: the format has to hold for all sizes
+            start = RunStart(options, self._budget, folder=None, pictures=OwnPictures)
+            if not self._is_settled:
+                for operator in self._run.job.operators:
+                    await asyncio.to_thread(operator.prepare, start)
+                self._is_settled = True
+            if is_new_shape and size not in self._settled_sizes:
+                of_record = partial(pictures_of, [record], IMAGE_COLUMN)
+                start = replace(start, pictures=of_record)
+                for operator in self._run.job.operators:
+                    if await asyncio.to_thread(operator.settle, start):
+                        # They are sent otherwise from here on, and watched so.
+                        await asyncio.to_thread(operator.prepare, start)
+                self._settled_sizes.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         """The columns that the steps add; each step sees those of the steps before it."""

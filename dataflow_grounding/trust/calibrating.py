@@ -105,7 +105,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
 def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
     serving, own_pictures = asker.serving, asker.own_pictures
     max_side = serving.image_limits.max_side
-    deciding = Deciding(asker.ask, max_side, own_pictures.sizes, own_pictures.counts)
+    deciding = Deciding(asker.ask, max_side, own_pictures.sizes)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell it
 # The format that an unknown model is first asked for. Models that follow instructions can write it,
 # and a resize on the way changes nothing.
 DEFAULT_FORMAT = "xyxy_1000"
-# What a calibration takes; a run of one size has one frame, of many sizes up to eight.
-REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels"
+# What a calibration takes; a run of one size has one frame, of many sizes five.
+REQUESTS = "3 to 11 requests, 2 to 8 more for each of up to 5 sizes if it counts pixels"
 # Of the side, by which edges may be off: the goal of a map, as of the standing check.
 PRECISE_ENOUGH = 0.01
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
@@ -259,7 +259,6 @@ def _missing_frames(pictures: OwnPictures, earlier: "Calibration") -> list[Size]
     limits_without_frames = replace(earlier.limits or SizeLimits(), frames=())
     return missing_frames(
         pictures.sizes,
-        pictures.counts,
         limits_without_frames,
         measured=earlier.frames,
         refused=earlier.refused,

@@ -22,7 +22,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.images.image import SizeLimits
-from dataflow_grounding.trust.frames import choose_frames, may_be_taken
+from dataflow_grounding.trust.frames import frames_for, may_be_taken
 from dataflow_grounding.trust.kinds import is_elongated, one_of_each_kind
 from dataflow_grounding.trust.maps import Line, fit_map, format_in_frames, lines_of, order_of
 from dataflow_grounding.trust.no_fit import NoFit
@@ -100,9 +100,8 @@ class Decision:
 class Deciding:
     """Finds out one model's box format, by asking about probe pictures.
 
-    `own_sizes` are those of the run's pictures, the commonest first; `counts` says how many there
-    are of each. Long computations run in a thread, because the event loop may have other things to
-    do.
+    `own_sizes` are those of the run's pictures, the commonest first. Long computations run in a
+    thread, because the event loop may have other things to do.
     """
 
     def __init__(
@@ -110,12 +109,10 @@ class Deciding:
         ask: AskProbes,
         max_side: int,
         own_sizes: Sequence[Size] = (),
-        counts: Sequence[int] = (),
     ) -> None:
         self.ask = ask
         self.max_side = max_side
         self.own_sizes = own_sizes
-        self.counts = counts or [1] * len(own_sizes)
         # what came back so far: the pictures that were answered, and the sizes that were refused
         self.pictures: list[ProbedPicture] = []
         self.refused: list[Size] = []
@@ -231,14 +228,14 @@ class Deciding:
     async def _answered_frames(
         self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
-        """Choose frames and ask about them until each is answered."""
+        """Ask about frames until each is answered, or refused in every area."""
         sent = [picture.sent for picture in self.pictures]
         pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
         missing = self._frames_to_ask(pictures_by_frame, sent)
         while missing:
             answered = await ask_frames(self.ask, asked, missing, layouts)
             pictures_by_frame |= answered
-            # The next round chooses other frames in place of the refused ones.
+            # The next round has smaller frames in place of the refused ones.
             self.refused += [size for size in missing if size not in answered]
             missing = self._frames_to_ask(pictures_by_frame, sent)
         if not pictures_by_frame:
@@ -246,14 +243,8 @@ class Deciding:
         return pictures_by_frame
 
     def _frames_to_ask(self, answered: Mapping[Size, object], sent: Sequence[Size]) -> list[Size]:
-        frames = choose_frames(
-            self.own_sizes,
-            self.counts,
-            SizeLimits(self.max_side),
-            list(answered),
-            self.refused,
-            sent,
-        )
+        taken = [*sent, *answered]
+        frames = frames_for(self.own_sizes, SizeLimits(self.max_side), self.refused, taken)
         return [size for size in frames if size not in answered]
 
 

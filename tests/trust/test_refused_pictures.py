@@ -4,7 +4,6 @@ of the run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -139,9 +138,8 @@ def test_a_shape_of_the_runs_own_that_is_refused_ends_no_run(
     refused = sum(r.status_sent != 200 for r in server.requests)
     stored = json.loads(Path(cache_path(server.base_url, "loopback")).read_text())
     assert (done.code, done.summary["done"]) == (0, 2), done
-    # that size and another square, twice each, and once without a seed, which may be the reason: or
-    # once each, where both are asked for at the same time
-    assert refused <= 6
+    # a square of each area, twice, and once without a seed, which may be the reason
+    assert refused <= 12
     assert [700, 700] not in stored["limits"]["frames"]
 
 
@@ -161,15 +159,13 @@ def test_pictures_of_parts_of_the_side_go_in_sizes_that_are_taken(
     assert found(rows) <= 0.01
     asked = [r for r in server.requests if not asks_for_rectangles(r)]
     assert [r.status_sent for r in asked] == [200] * 3
-    assert asked[0].image_sizes == ((640, 480),)
-    own_file = Path(rows[0]["image_path"]).read_bytes()
-    assert asked[0].image_digests == (hashlib.sha256(own_file).hexdigest(),)
+    assert all(max(size) <= 1000 for r in asked for size in r.image_sizes)
     sent = server.count()
     assert found(rows) <= 0.01
     assert server.count() == sent + 3
-    # Other pictures of a later run have sizes of their own, as far as these are taken.
+    # Frames are for all sizes: those of a later run are asked about at once.
     assert found([scene(tmp_path, (900, 900))]) <= 0.01
-    assert server.requests[-1].image_sizes == ((900, 900),)
+    assert server.count() == sent + 4
 
 
 @pytest.mark.parametrize("name", ["xyxy_px", "xyxy_1000"])

@@ -20,7 +20,7 @@ from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.trust.calibration_file import cache_path
-from dataflow_grounding.trust.frames import MOST_FRAMES, choose_frames, missing_frames
+from dataflow_grounding.trust.frames import frames_for, missing_frames
 from dataflow_grounding.trust.probes import Probe, ProbedPicture
 from tests.support.seen_boxes import off, scene
 from tests.support.stand_ins.probe_model import answered
@@ -150,22 +150,34 @@ def test_a_model_of_fractions_is_asked_in_the_shapes_of_the_run(
     ],
 )
 def test_a_run_of_one_size_has_one_frame(sizes: list[Size], frames: list[Size]) -> None:
-    assert choose_frames(sizes, [1], SizeLimits(2048)) == frames
+    assert frames_for(sizes, SizeLimits(2048)) == frames
 
 
-def test_frames_are_few_and_those_that_are_measured_are_taken_first() -> None:
+def test_of_many_sizes_there_are_five_large_frames() -> None:
     sides = range(200, 2000, 450)
     sizes = [(width, height) for width in sides for height in sides]
-    counts = [1] * len(sizes)
-    chosen = choose_frames(sizes, counts, SizeLimits(2048))
-    assert 3 <= len(chosen) <= MOST_FRAMES
-    assert missing_frames(sizes, counts, SizeLimits(2048), chosen) == []
-    limits = SizeLimits(2048, frames=tuple(chosen))
+    limits = SizeLimits(2048)
+    frames = frames_for(sizes, limits)
+    assert frames == frames_for([], limits), "the same where the run's pictures aren't known"
+    assert len(frames) == 5
+    assert all(2.2e6 < width * height < 2.5e6 for width, height in frames)
+    assert missing_frames(sizes, limits, frames) == missing_frames([], limits, []) == []
+    in_frames = SizeLimits(2048, frames=tuple(frames))
     for size in sizes:
-        padded = limits.padded(size)
-        assert limits.sent(size) in chosen
+        padded = in_frames.padded(size)
+        assert in_frames.sent(size) in frames
         assert padded[0] >= size[0]
         assert padded[1] >= size[1]
+
+
+def test_where_large_frames_are_refused_there_are_smaller_ones() -> None:
+    limits = SizeLimits(2048)
+    large = frames_for([], limits)
+    smaller = frames_for([], limits, refused=large)
+    assert len(smaller) == 5
+    assert all(width * height < 1.1e6 for width, height in smaller)
+    square, *others = large
+    assert frames_for([], limits, refused=[square], answered=others)[1:] == others
 
 
 def test_a_frame_of_one_size() -> None:
