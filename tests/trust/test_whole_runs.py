@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.testing import LoopbackServer
-from tests.support.stand_ins.watched_model import Scene, watched
-from tests.support.workplace import Workplace
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles
+from tests.support.stand_ins.watched_model import PEOPLE, Scene, WatchedModel, watched
+from tests.support.workplace import Workplace, rows_of
 
 X, Y = "xyxy_1000", "yxyx_1000"
-ONE_PHRASE = Scene(most_phrases=1, empty=0.0)
 
 
 @pytest.fixture
@@ -54,3 +56,27 @@ def test_honest_runs_are_not_stopped_however_odd_they_are(
     suspects = [record for record in place.annotations() if record.get("suspect_boxes")]
     assert len(suspects) <= 1, "of sixty"
     assert model.again <= 4
+
+
+class SilentOnce(WatchedModel):
+    """Finds no rectangle in its third probe picture."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = super().__call__(request)
+        is_third_probe = asks_for_rectangles(request) and self.probes == 3
+        return {"objects": []} if is_third_probe else answer
+
+
+def test_five_captions_of_one_picture_are_not_five_signs(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    """Boxes of the same things come five times: what one picture shows says nothing of a run."""
+    scene = Scene(empty=0.0, things=PEOPLE, area=-6.5)
+    model = watched(place, server, lambda *_: X, scene, 8, kind=SilentOnce, noise=0.02)
+    [step_0] = place.results.rglob("annotations.jsonl")
+    rows = rows_of(step_0)
+    place.after_step_0([{**row, "caption": f"caption {n}"} for row in rows for n in range(5)])
+    done = place.run(**{"vlm.check_every": 100, "workflow.max_workers": 4})
+    assert (done.code, done.summary["done"]) == (0, 40), done
+    assert done.summary["notes"].get("suspect_boxes", 0) == 0
+    assert model.probes >= 3
