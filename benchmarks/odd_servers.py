@@ -8,11 +8,10 @@ about 140 photographs of mixed sizes, with the usual checks. Boxes are as photos
 1% of the side, and one in twenty is anywhere at all.
 
 An answer is wrong if the oddness moved an edge of its boxes by more than 5% of the side, as read in
-the format that was asked for. Such a box must not be written unmarked: the run should stop, which
-writes nothing, or mark the record. After a server's name, the table says whether copies of the
-run's own pictures, as probes, show its oddness: `yes`; `by chance`, if only some of them meet it,
-or none at the wrong time; `no`, if none does, or if the oddness is too small to count. There is no
-goal for `no`. Honest servers must not be stopped, and hardly any of their records marked.
+the format that was asked for. After a server's name, the table says whether copies of the run's own
+pictures, as probes, show its oddness: `yes`; `by chance`, if only some of them meet it, or none at
+the wrong time; `no`, if none does, or if the oddness is too small to count. What isn't seen has no
+goal. Honest servers must not be stopped, and hardly any of their records marked.
 """
 
 from __future__ import annotations
@@ -407,10 +406,7 @@ def row_of(server: OddServer, outcomes: Sequence[Outcome]) -> Row:
         return Row(f"{server.name}: {server.does}", figure, goal, reached)
     told = f"{server.told}, {server.why}" if server.why else server.told
     what = f"{server.name}: {server.does} (told: {told})"
-    if server.told == "no":
-        return Row(what, figure)
-    ended_well = all(outcome.stopped or outcome.wrote for outcome in outcomes)
-    return Row(what, figure, "0 written unmarked", ended_well and unmarked == 0)
+    return Row(what, figure)
 
 
 def main() -> int:

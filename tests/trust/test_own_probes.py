@@ -193,16 +193,18 @@ def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(
 
     server.answers = answers
     place.settings |= {"vlm.box_format": "auto", "vlm.openai.model_name": MODEL}
-    for size in ((1600, 1200), (1520, 1200)):
+    rows = []
+    for size in ((1520, 1200), (1200, 1600)):
         picture = place.folder / f"{size[0]}.jpg"
         photograph(size).save(picture)
-        place.results = place.folder / str(size[0])
-        place.after_step_0([{"image_path": str(picture), "expressions": [{"text": "the red box"}]}])
-        done = place.run(**{"vlm.check_every": 100})
-        assert done.code == 0, done
-    assert boxes == [(1600, 1200)] * 2
-    assert {probe.size for probe in probes} == {(1600, 1200)}
-    at_the_right = as_numbers(probes[-1])[:, 1530:]
+        rows.append({"image_path": str(picture), "expressions": [{"text": "the red box"}]})
+    place.after_step_0(rows)
+    done = place.run(**{"vlm.check_every": 100})
+    assert done.code == 0, done
+    frames = {(1792, 1344), (1344, 1792)}
+    assert set(boxes) == {probe.size for probe in probes} == frames
+    [padded] = [probe for probe in probes if probe.size == (1792, 1344)]
+    at_the_right = as_numbers(padded)[:, 1720:]
     assert np.abs(at_the_right - np.array(PADDING)).max() < 24
 
 
