@@ -6,7 +6,8 @@ against simulated models.
 First, models that count pixels of a picture that their server has resized, by the rules of
 benchmarks/resize_tables.py; rule_runs.py there says what is right. Second, models that write in
 each known order, scale and padding (right: within 0.2% of the side; 999 and 1000 differ by 0.1%).
-Third, models without a format, which have to be refused.
+Third, models without a format, which have to be refused; one that writes a third of its boxes in a
+second format may be taken for one of the first, which has no goal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ import argparse
 import time
 from collections import Counter
 
-from benchmarks.format_runs import FORMATLESS, NAMES, is_refused, one_format
+from benchmarks.format_runs import (
+    FORMATLESS,
+    IN_TWO_FORMATS,
+    NAMES,
+    is_refused,
+    one_format,
+)
 from benchmarks.rule_tables import TABLES, resized
 from dataflow_grounding.boxes.formats import find_box_format
 
@@ -48,7 +55,8 @@ def main() -> int:
     missed += sum(count for (_, what), count in said.items() if what.startswith("said"))
     for name, model_of in FORMATLESS.items():
         refused = sum(is_refused(model_of, seed) for seed in range(given.formats))
-        missed += given.formats - refused
+        if name not in IN_TWO_FORMATS:
+            missed += given.formats - refused
         print(f"refused {refused} of {given.formats}: {name}")
     print(f"{time.perf_counter() - began:.0f} s")
     return 1 if missed else 0

@@ -103,3 +103,4 @@ FORMATLESS: dict[str, Callable[[random.Random], Model]] = {
     ),
     "large pictures with y first": lambda draw: by_picture(draw, "xyxy_1000", "yxyx_1000"),
 }
+IN_TWO_FORMATS = [name for name in FORMATLESS if name.startswith("a third of the boxes")]
