@@ -18,7 +18,6 @@ from functools import cached_property, partial
 
 from benchmarks.reply_forms import (
     FORMS,
-    GRAMMAR,
     SIZE,
     Form,
     Found,
@@ -41,7 +40,20 @@ UNTELLABLE = {
 }
 """Forms in which a cut can't be told from another reply, and why."""
 
-TURNING = [*GRAMMAR["turning"].split(), *GRAMMAR["turning_parts"].split()]
+TURNING = [
+    "not",
+    "no",
+    "without",
+    "maybe",
+    "wait",
+    "wrong",
+    "example",
+    "pixels",
+    "nicht",
+    "不",
+    "或",
+]
+"""Words that may turn the meaning of a sentence round."""
 SENTENCES = [
     "But that is the dog.",
     "This is not the one.",

@@ -482,11 +482,6 @@ def ids_as_keys(sheet: Sheet) -> str:
     return js(fields)
 
 
-def markdown_table(sheet: Sheet) -> str:
-    rows = [f"| {item.phrase} | {' | '.join(map(str, row))} |" for item, row in sheet.each()]
-    return "\n".join(["| phrase | x1 | y1 | x2 | y2 |", "|---|---|---|---|---|", *rows])
-
-
 def phrases_as_keys_of_items(sheet: Sheet) -> str:
     fields: dict[str, Any] = {}
     for item in sheet.items:
@@ -599,11 +594,6 @@ def qwen(sheet: Sheet) -> str:
 def seed_with_labels(sheet: Sheet) -> str:
     rows = [(item.phrase, " ".join(map(str, row))) for item, row in sheet.each()]
     return "\n".join(f"<bbox>{numbers}</bbox> {phrase}" for phrase, numbers in rows)
-
-
-def cogvlm_caption(sheet: Sheet) -> str:
-    things = [f"the {item.phrase}[[{','.join(map(str, row))}]]" for item, row in sheet.each()]
-    return f"The image shows {' next to '.join(things)} on a table."
 
 
 def qwen_with_words(sheet: Sheet) -> str:
@@ -832,7 +822,6 @@ _ALL = [
     Form("phrases as keys", phrases_as_keys),
     Form("phrases as keys of items", phrases_as_keys_of_items),
     Form("ids as keys", ids_as_keys),
-    Form("Markdown table", markdown_table, is_stream=True, between="\n"),
     Form("rows", rows_of_lists),
     Form("polygons", polygons, is_outline=True),
     Form("flat quads", flat_quads, is_outline=True),
@@ -861,7 +850,6 @@ _ALL = [
         between="\n",
         label_after=" {}",
     ),
-    Form("CogVLM", cogvlm_caption, phrases=ENGLISH, is_stream=True, between=" next to "),
     Form("Qwen-VL, with words", qwen_with_words, is_stream=True, between=" and ", ending="."),
     Form("Qwen2-VL", qwen2, is_stream=True, ending="<|im_end|>"),
     Form("InternVL", internvl, is_stream=True, between="\n"),

@@ -5,7 +5,6 @@ if its own answer can't be used, or unsure if something that can't be used may b
 phrase that has a box which may be of something else is in doubt.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,42 +14,23 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.json_boxes import NoBox
-from dataflow_grounding.replies.json_items import has_role
 from dataflow_grounding.replies.reading import (
+    REMARK,
     Dropped,
     FoundBox,
-    KeyText,
     Note,
     ParsedReply,
     RawBox,
     Reading,
     in_brackets,
+    joined_remarks,
 )
-from dataflow_grounding.replies.remarks import (
-    LONGEST_REMARK,
-    denials_in,
-    harm_in,
-    hedges_in,
-    is_plain,
-    left_out_in,
-    other_names_in,
-    thought_against,
-    with_its_thing,
-)
-from dataflow_grounding.replies.stated_coordinates import Asked, states_as_asked
-from dataflow_grounding.replies.things import denies, describes_another, is_like
-from dataflow_grounding.replies.words import ids_of, share_a_word, shortens
+from dataflow_grounding.replies.words import fits_phrase, ids_of, share_a_word, shares_all_words
 
-# Words of a sentence about the picture, which no name of a thing in it has.
-_SENTENCE = lazy_pattern(
-    r"\b(?:images?|pictures?|photos?|photographs?|scene|shows?|showing|there|here|i|we|you)\b",
-    re.IGNORECASE,
-)
 # How far outside its range a number may lie, as a share of the range, for its box to be moved
 # inside rather than dropped. Published replies reach a tenth beyond (roboflow/inference's tests).
 TOLERANCE = 1 / 8
@@ -68,7 +48,6 @@ _RUNAWAY = 30  # boxes of one phrase, at least
 _EQUAL_STEPS = 3 / 4  # the share of their steps that are equal, but for rounding
 _ROUNDING_OF_STEP = 1 / 4  # as a share of the step
 _ROUNDING_OF_SIDE = 1 / 900  # as a share of the picture's side
-_FALSE = ("0", "false", "no")
 _THOUSANDTHS = (999, 1000)  # scales, at whose end models write a row of nines
 
 
@@ -88,13 +67,6 @@ class _Owner(NamedTuple):
 
     phrase_id: int | None
     why_none: str = ""
-
-
-class _Phrases(NamedTuple):
-    """A request's phrases: those with a box, and those without a box, status or absence."""
-
-    found: dict[int, str]
-    missing: dict[int, str]
 
 
 class _BoxReader:
@@ -129,14 +101,14 @@ class _BoxReader:
             self.note("truncated", "the reply ends in the middle")
         # What makes all numbers or ids doubtful refuses the reply, before any box is taken.
         self.check_sizes()
-        self.check_tags()
         self.check_ids()
         self.take_statuses()
         for absence in self.parsed.absences:
             self.take_absence(absence)
         self.take_boxes()
-        if any(self.parsed.words) or self.parsed.texts or self.parsed.stated:
-            self.take_words()
+        self.reading.remark = joined_remarks(self.parsed.remarks)
+        if self.reading.remark:
+            self.note(REMARK, self.reading.remark)
         if len(self.reading.boxes) >= _RUNAWAY:
             self.find_runaway()
         for dropped in self.dropped:
@@ -169,22 +141,6 @@ class _BoxReader:
                 raise UnreadableReply(
                     f"the reply tells of a picture with a side of {side:g} px", "another picture"
                 )
-
-    def check_tags(self) -> None:
-        """Refuse boxes in tags, as `<box>`, where anything but thousandths was asked for."""
-        # In every family's tags, numbers are thousandths, x first. A family's format, and one that
-        # was measured, are of the model, tags included. With parts of 1, `to_pixels` finds
-        # thousandths out of scale.
-        box_format = self.format
-        is_general = box_format.name.startswith(f"{box_format.order}_")
-        is_thousandths = box_format.scale in _THOUSANDTHS and box_format.order == "xyxy"
-        is_from_0_to_1 = box_format.scale == 1
-        if self.parsed.tagged and is_general and not is_thousandths and not is_from_0_to_1:
-            raise UnreadableReply(
-                f"the reply has tags whose numbers are thousandths, x first, and {box_format.name}"
-                " was asked for",
-                OTHER_SCALE,
-            )
 
     def check_ids(self) -> None:
         """Refuse a reply with an id that no phrase has: its ids may number the boxes instead."""
@@ -240,102 +196,6 @@ class _BoxReader:
             OTHER_SCALE,
         )
 
-    def take_words(self) -> None:
-        """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
-        asked = Asked.of(self.format, self.sent, self.original)
-        phrases = self.found_and_missing_phrases()
-        for text in self.parsed.stated:
-            if not states_as_asked(text, asked, thing_count=len(phrases.found)):
-                raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
-        remarks = self.judge_words(phrases, asked)
-        remarks += self.judge_texts(phrases, asked)
-        different_remarks = dict.fromkeys(remarks)  # each once, in order
-        remark = " … ".join(" ".join(text.split()) for text in different_remarks)
-        if remark:
-            self.reading.remark = remark[:LONGEST_REMARK]
-            self.note("remark", self.reading.remark)
-
-    def found_and_missing_phrases(self) -> _Phrases:
-        found_ids = [box.id for box in self.reading.boxes if box.id is not None]
-        answered = {*found_ids, *self.absent, *self.reading.statuses}
-        return _Phrases(
-            found={own_id: self.phrases[own_id] for own_id in found_ids},
-            missing={
-                own_id: text for own_id, text in self.phrases.items() if own_id not in answered
-            },
-        )
-
-    def judge_words(self, phrases: _Phrases, asked: Asked) -> list[str]:
-        """Judge the words before and after the answer; return the ones that aren't empty."""
-        labels = [box.label for box in self.parsed.boxes if box.label]
-        things = [*phrases.found.values(), *labels]  # words may use either name of a thing
-        before, after = self.parsed.words
-        for words, is_after in ((before, False), (after, True)):
-            self.check_harm(words, things, asked, is_after=is_after)
-            self.add_doubts(words, phrases.found, phrases.missing)
-            left_out = left_out_in(words, phrases.missing, things, is_before=not is_after)
-            self.reading.unsure.update(left_out)
-        return [words for words in (before, after) if words]
-
-    def judge_texts(self, phrases: _Phrases, asked: Asked) -> list[str]:
-        """Judge the texts under unknown keys as words are judged; return those worth a remark."""
-        remarks: list[str] = []
-        texts_by_key: dict[str, list[str]] = {}  # of keys next to the list of boxes
-        things = list(phrases.found.values())
-        for each in self.parsed.texts:
-            is_in_item = each.id is not None
-            if not is_in_item and has_role(each.key, "thinking"):
-                # What a model thought refuses nothing, and is no remark.
-                self.reading.doubts.update(thought_against(each.text, phrases.found))
-                self.reading.unsure.update(
-                    left_out_in(each.text, phrases.missing, things, is_thinking=True)
-                )
-                continue
-            is_worth_remark = self.judge_text(each, phrases, asked)
-            if is_worth_remark:
-                remarks.append(f"{each.key}: {each.text}")
-            if not is_in_item and each.text not in _FALSE:  # "skipped": 0
-                texts_by_key.setdefault(each.key, []).append(each.text)
-        for key, texts_of_key in texts_by_key.items():
-            said = f"{key}: {', '.join(texts_of_key)}"  # "left_out: a fork, a cup"
-            said = said.replace("_", " ")
-            self.reading.unsure.update(left_out_in(said, phrases.missing, things, is_before=True))
-        return remarks
-
-    def judge_text(self, key_text: KeyText, phrases: _Phrases, asked: Asked) -> bool:
-        """Refuse a text, or take doubts from it. Return whether it is worth a remark."""
-        key, text, own_id = key_text
-        if own_id is None:  # it is next to the list of boxes, and about any of them
-            about = phrases.found
-            said = text
-        else:  # it is in an item, and about that item's phrase
-            about = {own_id: self.phrases[own_id]}
-            said = with_its_thing(text, self.phrases[own_id])
-        things = list(about.values())
-        self.check_harm(said, things, asked, is_after=True)
-        self.add_doubts(text, about, phrases.missing)
-        if own_id is not None and has_role(key, "label"):
-            if describes_another(text, self.phrases[own_id]):
-                self.reading.doubts[own_id] = f"the model describes it as {text[:60]!r}"
-            if not has_role(key, "kind"):  # "name": "a fox", next to "label": "a cat"
-                self.doubt_unlike_label(text, own_id)
-        return not is_plain(text, things, is_of_one=own_id is not None)
-
-    def add_doubts(self, text: str, about: dict[int, str], missing: dict[int, str]) -> None:
-        doubts = self.reading.doubts
-        doubts.update(hedges_in(text, about, missing))
-        doubts.update(other_names_in(text, about))
-        if not missing:  # else the text may deny one of these
-            doubts.update(denials_in(text, about))
-
-    def check_harm(self, text: str, things: Sequence[str], asked: Asked, *, is_after: bool) -> None:
-        harm = harm_in(text, things, asked, is_after=is_after)
-        if harm is not None:
-            words = " ".join(text.split())[:60]
-            raise UnreadableReply(
-                f"the words next to the answer may change it: {harm}: {words!r}", "words"
-            )
-
     def take_absence(self, absence: RawBox) -> None:
         self.says_any_absent = True
         if absence.label is None and absence.id is None:
@@ -380,7 +240,7 @@ class _BoxReader:
         """Note as unsure the phrases of an item's id and of its label, which differ."""
         for phrase_id, phrase in self.phrases.items():
             fits_id = phrase_id == item.id
-            fits_label = is_like(item.label, phrase) if item.label else False
+            fits_label = fits_phrase(item.label, phrase) if item.label else False
             if (fits_id or fits_label) and phrase_id not in found_ids:
                 self.reading.unsure[phrase_id] = why
 
@@ -524,14 +384,7 @@ class _BoxReader:
     def doubt_unlike_label(self, label: str, phrase_id: int) -> None:
         """Doubt the box of a phrase if its label names another thing: "mug" for "a cup"."""
         phrase = self.phrases.get(phrase_id)
-        if phrase is None or label == phrase:
-            return
-        if ids_of(label, {phrase_id: phrase}):
-            return  # the same but for case, articles and plurals
-        # `is_like` knows English, for which ASCII is taken; for others one common word will do.
-        may_be_english = label.isascii() and phrase.isascii()
-        fits = is_like(label, phrase) if may_be_english else share_a_word(label, phrase)
-        if fits:
+        if phrase is None or label == phrase or fits_phrase(label, phrase):
             return
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
         self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}"
@@ -572,35 +425,21 @@ class _BoxReader:
             return None
         if self.label_counts[label] > 1:
             return None  # of two boxes of a "man", nobody knows which is "the man in blue"
-        if not label.isascii():  # `is_like` knows English
+        # Heads are known of English. With a bracket it is a label without its quotation mark.
+        if not label.isascii() or any(bracket in label for bracket in "[]{}"):
             return None
-        candidates = self.phrases_in_other_words(label)
+        candidates = [
+            own_id for own_id, phrase in self.phrases.items() if shares_all_words(label, phrase)
+        ]
         if len(candidates) != 1:
             return None
         phrase_id = candidates[0]
-        phrase = self.phrases[phrase_id]
         has_own_box = phrase_id in self.named_ids  # an "old cat" next to "cat" is another cat
-        if has_own_box or denies(label, phrase) or not is_like(label, phrase):
+        if has_own_box or not fits_phrase(label, self.phrases[phrase_id]):
             return None
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
         self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}, without its id"
         return phrase_id
-
-    def phrases_in_other_words(self, label: str) -> list[int]:
-        # "man" shortens "the man in blue"; "red coffee mug" lengthens "the red mug". "The image
-        # shows the mug" is the beginning of a caption, and no longer name.
-        may_be_longer = _SENTENCE.search(label) is None
-        candidates = []
-        for own_id, phrase in self.phrases.items():
-            is_longer = may_be_longer and shortens(phrase, label) and is_like(label, phrase)
-            if shortens(label, phrase) or is_longer:
-                candidates.append(own_id)
-        return candidates
-
-    def is_like_another(self, label: str, phrase: str) -> bool:
-        if is_like(label, phrase):
-            return False
-        return any(is_like(label, other) for other in self.phrases.values() if other != phrase)
 
     def owner_of(self, item: RawBox | Dropped) -> _Owner:
         key = (item.id, item.label)
@@ -627,8 +466,7 @@ class _BoxReader:
         ids_by_label = ids_of(label, self.phrases)
         if own_id in ids_by_label:
             return _Owner(own_id)
-        # A label in other words ("mug" for "a cup") may be right, unless it contradicts the id.
-        if ids_by_label or denies(label, phrase) or self.is_like_another(label, phrase):
+        if ids_by_label:  # a label in other words ("mug" for "a cup") makes the box doubtful
             return _Owner(None, f"label {label[:60]!r} is not that of phrase {own_id}")
         return _Owner(own_id)
 

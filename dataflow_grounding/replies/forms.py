@@ -1,10 +1,8 @@
 """A reply in any known form: the forms are tried in order, and the first that fits is the answer.
 
-They are JSON, a family's tokens, lines if they were asked for, and one sentence that says that
-nothing is there. docs/replies.md has them on one page.
-
-Words next to boxes are refused unless they can't change what the boxes mean. An addressed answer,
-in which each box has the id of a phrase, is judged more leniently, and later (box_reader.py).
+They are a family's tokens, JSON, lines if they were asked for, and one sentence that says that
+nothing is there. docs/replies.md has them on one page. Words next to the answer are its remark:
+they decide nothing, unless there is a second answer among them.
 """
 
 import re
@@ -14,34 +12,22 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.channels import Answer, answer_of, enclosed
-from dataflow_grounding.replies.json_items import only_answer, read_values
+from dataflow_grounding.replies.json_items import has_role, only_answer, read_values
 from dataflow_grounding.replies.json_text import (
     CutArray,
     CutObject,
     JsonText,
     ends_answer,
     find_json,
-    plain_key,
     strict_json,
 )
 from dataflow_grounding.replies.reading import Note, ParsedReply
-from dataflow_grounding.replies.tables import find_table
-from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_caption, read_tokens
-from dataflow_grounding.replies.words import (
-    agrees_with_none,
-    ids_of,
-    names_any,
-    objection,
-    other_thing,
-    points_back,
-    says_none,
-    tells_list,
-    tells_picture,
-    tells_place,
-)
+from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
+from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
+from dataflow_grounding.replies.words import agrees_with_none, says_none
 
 # The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
-_KEY_BEFORE = lazy_pattern(r"\b(\w{2,20})\s{0,3}[:=]\s{0,3}$")
+_KEY_ALONE = lazy_pattern(r"\s*(\w{2,20})\s*[:=]\s*")
 # `1. the red cup: [10, 20, 30, 40]`, `2. a dog: none`, `3. a cat: (10, 20, 30, 40) (score: 0.9)`
 _LINE = lazy_pattern(
     r"[\s*•-]*(?P<id>\d{1,9})\s*[.:)]\s*(?P<label>[^\[\]\n]*?)[\s:]*"
@@ -51,12 +37,17 @@ _LINE = lazy_pattern(
     r"(?:\s*\(\s*score\s*[:=]?\s*(?P<score>[\d.]+)\s*\))?[\s.,;。]*",
     re.IGNORECASE,
 )
+_BEGINS_LINE = lazy_pattern(r"\s*\d+\s*[.)]")
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
 _PADDING = 12  # with more characters after JSON, the model surely didn't go on with it
-_EMPTY_ANSWER = lazy_pattern(r"\[\s*\]|\{\s*\}|\bnull\b", re.IGNORECASE)
-_GOES_ON = lazy_pattern(r"\.{2,}|…+")  # which a model writes in place of the rest of a list
 _EMPTY_BEFORE = lazy_pattern(r"\A\[\s*\]\s*(?=\[)")
-_BLANK = " .,;:\r\n\t"  # around words
+# A further answer among the words: four numbers in a row, an empty list, null on a line, braces, or
+# half a bracket.
+_FURTHER_ANSWER = lazy_pattern(
+    r"(?<![\d.])(?:[-+]?\d+(?:\.\d+)?[\s,;|()\[\]]+){3}[-+]?\d+|\[\s*\]|^\s*null\W*$"
+    r"|[{}｛｝]|\[[^\]]*\Z|\A[^\[]*\]|\A\s*,\s*[\W\d]",
+    re.IGNORECASE | re.MULTILINE,
+)
 _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 
 
@@ -65,8 +56,6 @@ def parse_any(
     value: Any,
     phrases: Mapping[int, str],
     box_key: str,
-    *,
-    to_pixels: bool,
     list_key: str = "",
 ) -> ParsedReply:
     """Parse a reply in any known form; `value` is the reply in strict JSON, or None."""
@@ -78,8 +67,7 @@ def parse_any(
         read_values([value], parsed, phrases, box_key, list_key)
         parsed.addressed = parsed.names_phrases(phrases)
     else:
-        reader = _FormReader(parsed, phrases, box_key, list_key, asked_in_pixels=to_pixels)
-        reader.read(answer_of(reply))
+        _FormReader(parsed, phrases, box_key, list_key).read(answer_of(reply))
     return parsed
 
 
@@ -103,11 +91,11 @@ def is_whole(reply: Any) -> bool:
     return len(reply) - index_of_end > _PADDING
 
 
-def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedReply:
-    """Parse a reply that has a box on each line. Raises UnreadableReply where no line has."""
+def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedReply | None:
+    """Parse a reply that has a box on each line; None where no line has."""
     objects = objects_of_lines(reply, box_key)
     if objects is None:
-        raise UnreadableReply("no line of the reply is as asked", "no answer")
+        return None
     parsed = ParsedReply()
     read_values([{"objects": objects}], parsed, phrases, box_key)
     return parsed
@@ -124,55 +112,34 @@ class _FormReader:
     """Reads an answer in the first form that fits."""
 
     def __init__(
-        self,
-        parsed: ParsedReply,
-        phrases: Mapping[int, str],
-        box_key: str,
-        list_key: str,
-        *,
-        asked_in_pixels: bool,
+        self, parsed: ParsedReply, phrases: Mapping[int, str], box_key: str, list_key: str
     ) -> None:
         self.parsed = parsed
         self.phrases = phrases
         self.box_key = box_key
         self.list_key = list_key
-        self.asked_in_pixels = asked_in_pixels
         self.texts = list(phrases.values())
 
     def read(self, text: str) -> None:
         answer = enclosed(text)
-        has_no_words_around = not (answer.before + answer.after).strip(" .\n")
-        if has_no_words_around and says_none(answer.text.strip(), self.texts):
+        inside = answer.text.strip()
+        if says_none(inside, self.texts):
             self.read_items([None])  # as if the reply were null: nothing is there
-            return
-        before, after = self.read_first_form(answer)
-        self.check_single(before, after)
-        # Only GLM puts an answer between tokens. It may say before them what its boxes are of: such
-        # words change nothing, so they aren't checked.
-        is_glm = answer.within == "tokens"
-        if is_glm and self.tells_what_boxes_are_of(before):
-            before = ""
-        self.check_words(before, after)
+            words = _Words(answer.before, answer.after)
+        else:
+            words = self.read_first_form(inside, answer)
+        self.check_words(words)
+        self.parsed.remarks[:0] = [text for text in words if any(map(str.isalnum, text))]
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
-    def read_first_form(self, answer: Answer) -> _Words:
+    def read_first_form(self, inside: str, answer: Answer) -> _Words:
         """Add the boxes of the first form that fits; return the words next to them."""
-        inside = answer.text.strip()
         if has_tokens(inside) and not inside.startswith(("{", "[")):
-            words: list[str] | None = read_tokens(inside, self.parsed)
-        else:
-            words = read_caption(inside, self.parsed)
-        if words is not None:  # those before the first box, then those after each
-            before_first, after_each = words[:1], words[1:]
-            before = " ".join([answer.before, *before_first])
-            after = " … ".join([*after_each, answer.after])
-            return _Words(before, after)
-        table = find_table(inside)
-        if table is not None:
-            self.parsed.truncated = table.truncated
-            self.read_items([table.items])
-            return _Words(f"{answer.before} {table.before}", f"{table.after} {answer.after}")
+            # the words before the first box, then those after each
+            before_first, *after_each = [*read_tokens(inside, self.parsed, self.phrases), ""]
+            before = f"{answer.before} {before_first}"
+            return _Words(before, " … ".join(filter(str.strip, [*after_each, answer.after])))
         if read_bare(inside, self.parsed):
             return _Words(answer.before, answer.after)
         text = inside
@@ -189,49 +156,20 @@ class _FormReader:
         is_one_value = self.read_json(found, text)
         self.parsed.addressed = is_one_value and self.parsed.names_phrases(self.phrases)
         before_json = text[: found.start]
-        key = _KEY_BEFORE.search(before_json)  # `bbox_2d: [1, 2, 3, 4]`
-        if key is not None and plain_key(key[1]) in ("bbox2d", "box2d", "bbox", "box", "boxes"):
-            before_json = before_json[: key.start()]
-        before = f"{answer.before} {before_json}"
+        key = _KEY_ALONE.fullmatch(before_json)  # `bbox_2d: [1, 2, 3, 4]`
+        if key is not None and has_role(key[1], "box"):
+            before_json = ""
         after_json = text[found.end :]
-        if _GOES_ON.fullmatch(f"{after_json}{answer.after}".strip()) is not None:
-            self.parsed.truncated = True  # "[{…}, {…}] ..."
-        return _Words(before, " ".join([*found.comments, after_json, answer.after]))
+        after = " ".join(filter(str.strip, [*found.comments, after_json, answer.after]))
+        return _Words(f"{answer.before} {before_json}", after)
 
     def read_items(self, values: Sequence[Any]) -> None:
         read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
 
-    def check_single(self, before: str, after: str) -> None:
-        """Refuse an answer with another next to it, which is empty, in tokens, or denies boxes."""
-        for text in (before, after):
-            if not text.strip():
-                continue
-            denies_boxes = bool(self.parsed.boxes) and says_none(text, self.texts)
-            if _EMPTY_ANSWER.search(text) or has_tokens(text) or denies_boxes:
-                words = " ".join(text.split())[:60]
-                raise UnreadableReply(
-                    f"the words next to the answer may change it: a further answer: {words!r}",
-                    "several answers",
-                )
-
-    def tells_what_boxes_are_of(self, before: str) -> bool:
-        """Whether words before GLM's tokens say no more than what the boxes in them are of."""
-        if objection(before, to_pixels=self.asked_in_pixels) is not None:
-            return False
-        labels = [box.label for box in self.parsed.boxes if box.label]
-        are_all_labelled = bool(labels) and len(labels) == len(self.parsed.boxes)
-        if are_all_labelled:
-            phrases_without_box = self.without_box(labels)
-            return tells_list(before) and names_any(before, phrases_without_box) is None
-        return len(self.texts) == 1 and tells_place(before, self.texts[0])
-
     def read_json(self, found: JsonText, text: str) -> bool:
         """Add the boxes of the JSON found in a text, and return whether it is one value."""
         if not found.values:
-            begins = " ".join(text[:200].split())[:60]
-            raise UnreadableReply(
-                f"the reply is in no form that is known: it begins {begins!r}", "no answer"
-            )
+            raise _no_answer(text)
         self.parsed.truncated = found.truncated
         if found.repaired:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
@@ -244,77 +182,42 @@ class _FormReader:
             self.parsed.truncated = False
         return len(values) == 1
 
-    def check_words(self, before: str, after: str) -> None:
-        """Refuse words that may turn an answer round, or name another thing than has a box."""
-        # "`[1, 2, 3, 4]`": such a pair says nothing, but `objection` would refuse it.
-        has_backticks_around = before.count("`") + after.count("`") == 2
-        if has_backticks_around:
-            before = before.replace("`", " ")
-            after = after.replace("`", " ")
-        if self.says_only_none() and self.agree_with_none(before, after):
-            if tells_picture(before) or tells_picture(after):
-                self.parsed.words = (before.strip(), after.strip())
-            return
-        why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
-        if why is None:
-            return
-        if self.parsed.addressed:  # judged by the reader of boxes, which knows the box format
-            self.parsed.words = (before.strip(), after.strip())
-            return
-        words = " ".join(f"{before} {after}".split())[:60]
-        raise UnreadableReply(
-            f"the words next to the answer may change it: {why}: {words!r}", "words"
-        )
+    def check_words(self, words: _Words) -> None:
+        """Refuse an answer with a further one in the words next to it, or where no picture came."""
+        for text in words:
+            further = _FURTHER_ANSWER.search(text)
+            if further is not None or has_tokens(text):
+                near = " ".join(text[further.start() if further else 0 :].split())[:60]
+                raise UnreadableReply(
+                    f"there is a further answer next to the first: {near!r}", "several answers"
+                )
+        if saw_no_picture(words.before):
+            raise _no_answer(words.before)
+        if self.says_only_none():
+            # Next to it may be only more of the same, after a line such as "Here it is:".
+            before, after = words
+            is_introduction = before.rstrip().endswith((":", "：")) and not is_refusal(before)
+            said_before = "" if is_introduction else before
+            for text in (said_before, after):
+                if not agrees_with_none(text, self.texts):
+                    near = " ".join(text.split())[:60]
+                    raise UnreadableReply(
+                        f"more is said next to an answer without boxes: {near!r}", "more is said"
+                    )
 
     def says_only_none(self) -> bool:
         parsed = self.parsed
         is_more = parsed.boxes or parsed.points or parsed.dropped or parsed.truncated
         return bool(parsed.absences) and not is_more
 
-    def agree_with_none(self, before: str, after: str) -> bool:
-        """Whether the words next to an answer that nothing is there say the same."""
-        return agrees_with_none(before, self.texts, may_be_neutral=True) and agrees_with_none(
-            after, self.texts, may_be_neutral=False
-        )
 
-    def objection_to(self, before: str, after: str) -> str | None:
-        """Return why the words next to the answer may change it; None where they can't."""
-        for text in (before, after):
-            why = objection(text, to_pixels=self.asked_in_pixels)
-            if why is not None:
-                return why
-        if after and not self.parsed.boxes:
-            # it may be that no picture came, or that it is black (sglang issue 6583)
-            return "more is said after an answer without boxes"
-        if points_back(after):
-            return "they point back at it"
-        word = self.word_of_other_thing(before, after)
-        return None if word is None else f"{word!r} may name another thing than was asked for"
-
-    def word_of_other_thing(self, before: str, after: str) -> str | None:
-        """Return a word, next to the answer, that may name another thing than the boxes are of."""
-        boxes = self.parsed.boxes
-        labels = [box.label for box in boxes if box.label]
-        are_all_labelled = bool(labels) and len(labels) == len(boxes)
-        if self.parsed.tagged and are_all_labelled:
-            # Boxes in tags, <ref>cup</ref><box>…</box>, may be inside a caption, and that may name
-            # things that nobody asked for. Only phrases that got no box matter there.
-            return names_any(f"{before} … {after}", self.without_box(labels))
-        if boxes and not self.texts:
-            # The caller gave no phrases, so every box is kept under its own label.
-            return None
-        things = labels
-        is_one_box_of_one_phrase = len(self.texts) == len(boxes) == 1
-        if not labels and is_one_box_of_one_phrase:
-            things = self.texts
-        # Words before the boxes may name what the boxes are of: "Here is the cup:". Of "The cup on
-        # the plate:" the box may be that of the plate. Words after them may name nothing.
-        return other_thing(before, things) or other_thing(after, [])
-
-    def without_box(self, labels: Sequence[str]) -> list[str]:
-        """Return the phrases that no label is equal to."""
-        found = {phrase_id for label in labels for phrase_id in ids_of(label, self.phrases)}
-        return [phrase for phrase_id, phrase in self.phrases.items() if phrase_id not in found]
+def _no_answer(text: str) -> UnreadableReply:
+    begins = " ".join(text[:200].split())[:60]
+    if is_refusal(text):
+        return UnreadableReply(f"the model refuses to answer: {begins!r}", "refusal")
+    return UnreadableReply(
+        f"the reply is in no form that is known: it begins {begins!r}", "no answer"
+    )
 
 
 def _lacks_only_brace(found: JsonText, text: str) -> bool:
@@ -341,8 +244,7 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
     if not objects:
         return None
     for text in other_texts:
-        why = objection(text)
-        if why is not None:
+        if _BEGINS_LINE.match(text) or _FURTHER_ANSWER.search(text):
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
     absent = {item["id"] for item in objects if item[box_key] is None}
     found = {item["id"] for item in objects if item[box_key] is not None}

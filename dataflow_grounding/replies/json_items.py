@@ -1,14 +1,9 @@
 """The boxes in a value of JSON.
 
 An item is an object with one box. What holds items, and what may be next to a box or a list, are
-lists of keys in grammar.yaml, each a role. Under an unknown key is no answer: boxes there make
-the reply unreadable, and a number or a place next to a box makes that box unreadable.
-
-An item is addressed if it names a phrase that was asked for, by its id or its label. Then it is
-clear what its box is of, and only keys and words that are known to do harm count against it
-(`harmful_key`). Next to other boxes, all that isn't known to be harmless counts against them
-(`changing_key`). What counts against one item drops that item (NoBox); next to a list it refuses
-the reply (UnreadableReply).
+lists of keys in grammar.yaml, each a role. A key whose role contradicts a box drops its item
+(NoBox), or refuses the reply (UnreadableReply) if it is next to a list. Any other key next to boxes
+is a part of the remark. Boxes under an unknown key alone are no answer.
 """
 
 import re
@@ -35,42 +30,22 @@ from dataflow_grounding.replies.json_text import (
     plain_key,
     strict_json,
 )
-from dataflow_grounding.replies.key_meanings import (
-    key_affirms,
-    key_changes,
-    key_denies,
-    key_says_cut,
-    key_states,
-    key_words,
-    names_another,
-)
 from dataflow_grounding.replies.reading import (
     EVIDENCE,
     Dropped,
-    KeyText,
     ParsedReply,
     RawBox,
     in_brackets,
+    key_remark,
 )
-from dataflow_grounding.replies.things import denies
+from dataflow_grounding.replies.refusals import saw_no_picture
 from dataflow_grounding.replies.tokens import read_tokens
-from dataflow_grounding.replies.words import (
-    agrees_with_none,
-    grammar_words,
-    ids_of,
-    objection,
-    other_thing,
-    phrase_named,
-    points_back,
-    says_none,
-    share_a_word,
-    turning_word,
-)
+from dataflow_grounding.replies.words import grammar_words, ids_of, phrase_named, says_none
 
 _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens to write them
+_MOST_REMARKS = 20  # of a reply: the first ones fill what is kept
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
-_ANYTHING = None  # in place of a list of the things that words may name
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -204,7 +179,7 @@ class _Reader:
         elif numbers_in(text) is not None:
             add_boxes(text, RawBox((), label), self.parsed)
         elif "<loc_" in text:
-            read_tokens(text, self.parsed)
+            read_tokens(text, self.parsed, self.phrases)
         elif says_none(text, self.texts):
             self.parsed.absences.append(RawBox((), label))
         else:
@@ -227,29 +202,24 @@ class _Reader:
             self.read_plain_values(items, label)
 
     def read_items(self, items: list[Any], level: int, label: str | None) -> None:
-        """Add the objects and lists in a list. Harmless texts between them are dropped."""
-        count_before = len(self.parsed.boxes)
+        """Add the objects and lists in a list. Texts between them are no boxes."""
         for item in items:
             if isinstance(item, (dict, list)) and item != []:
                 self.read(item, level + 1, label)
-            elif not isinstance(item, str):  # an empty list, too
+            elif isinstance(item, str):
+                self.parsed.remarks.append(item)
+                self.parsed.dropped.append(Dropped(f"{item[:40]!r} in a list of boxes", label))
+            else:  # an empty list, too
                 raise _no_boxes(item)
-        # A text next to a box without a label may be its label, so it may name the phrases alone.
-        # Where all boxes have labels, a text may name anything.
-        are_labelled = all(box.label for box in self.parsed.boxes[count_before:])
-        things = _ANYTHING if are_labelled else self.texts
-        for text in [item for item in items if isinstance(item, str)]:
-            if not self.is_harmless(key="", value=text, things=things):
-                raise _no_boxes(text)
-            self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
     def read_plain_values(self, items: list[Any], label: str | None) -> None:
         """Add the one box of `[1, 2, 3, 4]` or `["cup", 1, 2, 3, 4]`."""
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
         own_label = texts[0] if texts else label  # the first text is the label
-        if not numbers or any(objection(text) for text in texts[1:]):
+        if not numbers:
             raise _no_boxes(items)
+        self.parsed.remarks += texts[1:]
         add_boxes(numbers, RawBox((), own_label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
@@ -368,7 +338,7 @@ class _Reader:
             is_done = key in phrase_keys or is_list_without_box or are_labels
             if is_text_next_to_boxes or not is_done:
                 others[key] = value
-        self.check_next_to(boxes, others)
+        self.read_next_to_list(boxes, others, are_phrases_keys=bool(phrase_keys))
 
     def read_list_under(
         self, key: str, fields: Mapping[str, Any], level: int, label: str | None
@@ -380,29 +350,17 @@ class _Reader:
         else:
             self.read(fields[key], level + 1, label)
 
-    def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
-        """Refuse boxes with other keys next to their list which may change them."""
-        # What a model thought can only make its boxes doubtful. Without boxes, it is checked like
-        # any other text: it may contradict that nothing is there.
-        if boxes:
-            others = self.without_thinking(others)
-        are_addressed = bool(boxes) and all(self.address_of(box) is not None for box in boxes)
-        if are_addressed:
-            changing = self.harmful_key(others, own_id=None, box_count=len(boxes))
-        else:
-            changing = self.changing_key(others, len(boxes), self.things_of(boxes))
-        if changing is not None:
-            raise _unknown(f"{changing[:40]!r} is next to the boxes, and may change them")
-
-    def without_thinking(self, others: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the other keys without those for thinking. Their texts are kept in `parsed`."""
-        kept: dict[str, Any] = {}
+    def read_next_to_list(
+        self, boxes: Sequence[RawBox], others: Mapping[str, Any], *, are_phrases_keys: bool
+    ) -> None:
+        """Read the other keys next to a list. Refuse boxes that one of them contradicts."""
         for key, value in others.items():
-            if has_role(key, "thinking") and isinstance(value, str):
-                self.parsed.texts.append(KeyText(key, value))
-            else:
-                kept[key] = value
-        return kept
+            if value in _EMPTY or self.add_absences(key, value):
+                continue
+            # Next to phrases that are keys, it may be a phrase that is misspelt.
+            is_other_answer = (are_phrases_keys or not boxes) and _may_be_answer(value)
+            if is_other_answer or self.contradicts(key, value, len(boxes)):
+                raise _unknown(f"{key[:40]!r} is next to the boxes, and contradicts them")
 
     def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
@@ -451,14 +409,10 @@ class _Reader:
         item = RawBox((), own.text or label)  # its numbers are added below
         try:
             item.id = _own_id(fields)
-            address = self.address_of(item)
-            found = self.boxes_of(fields, is_addressed=address is not None)
+            found = self.boxes_of(fields)
             if found is None:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
-            if address is not None and found.numbers:
-                self.check_addressed_item(fields, address, own.key, len(found.numbers))
-            else:  # no phrase is named, or the item says that its thing isn't there
-                self.check_item(fields, item, own.key, found)
+            self.read_other_keys(fields, item, own.key, len(found.numbers))
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
             return
@@ -484,7 +438,7 @@ class _Reader:
             )
             self.parsed.add(box)
 
-    def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
+    def boxes_of(self, fields: Mapping[str, Any]) -> Boxes | None:
         """Return an item's boxes: empty if its thing isn't there, None if it says nothing of it."""
         found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
         keys_with_null: list[str] = []
@@ -494,7 +448,7 @@ class _Reader:
             if value in (None, []) or (isinstance(value, str) and says_none(value, ())):
                 keys_with_null.append(plain_key(key))
                 continue
-            boxes = self.boxes_under(key, value, is_addressed)
+            boxes = self.boxes_under(key, value)
             if boxes is not None:
                 found.append(boxes)
         if not found:  # a point counts only where there is no box
@@ -510,15 +464,13 @@ class _Reader:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
-    def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
+    def boxes_under(self, key: str, value: Any) -> Boxes | None:
         """Return the boxes under a key; None for words such as `"location": "on the left"`."""
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
         if boxes is not None:
             return boxes
         # Under the key that was asked for, there have to be boxes.
-        are_words = isinstance(value, str) and plain_key(key) != self.box_key
-        # Words next to an addressed box are judged later.
-        if are_words and (is_addressed or objection(value) is None):
+        if isinstance(value, str) and plain_key(key) != self.box_key:
             return None
         raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
 
@@ -526,316 +478,94 @@ class _Reader:
         is_point = has_role(key, "point") and isinstance(value, list)
         return is_point or self.is_box_key(key) or is_coordinate(key)
 
-    def check_item(
-        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, found: Boxes
+    def read_other_keys(
+        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
     ) -> None:
-        """Refuse an item whose other keys may change its box."""
-        others: dict[str, Any] = {}
+        """Read an item's keys but those of its box. Refuse it if one contradicts the box."""
+        phrase_id = phrase_named(item.id, item.label, self.phrases)
         for key, value in fields.items():
-            if key == label_key or self.is_of_box(key, value):
-                continue
-            _check_picture(key, value)
-            # A score above 0 says that there is a box, and contradicts `"bbox_2d": null`.
-            if has_role(key, "score") and number(value) and not found.numbers:
-                raise NoBox("a score is given, and no box")
-            self.check_name(key, value, item.label)
-            is_reason = not found.numbers and self.take_reason(key, value, item)
-            if not is_reason and not has_role(key, "label", "evidence", "score", "id", "zero"):
-                others[key] = value
-        changing = self.changing_key(others, len(found.numbers), self.things_next_to(item))
-        if changing is not None:
-            raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
-
-    def take_reason(self, key: str, value: Any, item: RawBox) -> bool:
-        """Take a text on why an item has no box: "not in the picture" or "too blurry"."""
-        if item.id is None or not isinstance(value, str) or not value.strip():
-            return False
-        phrase = self.phrases.get(item.id)
-        if not phrase:
-            return False
-        if says_none(value, [phrase]) or says_none(f"it is {value}", [phrase]):
-            return True  # an absence, of which nothing else is known
-        roles = _roles().get(plain_key(key), [])
-        is_key_of_reason = roles in ([], ["thinking"])  # [] for an unknown key, such as "note"
-        if not is_key_of_reason or _may_change(key):
-            return False
-        # nobody knows whether the thing is there
-        self.parsed.statuses[item.id] = "ambiguous"
-        self.parsed.reasons[item.id] = f"the reply says {value[:80]!r}"
-        self.parsed.texts.append(KeyText(key, value, item.id))
-        return True
-
-    def address_of(self, item: RawBox) -> int | None:
-        """Return the phrase that an item names; one without a name is of the only phrase."""
-        if item.id is None and not item.label and len(self.phrases) == 1:
-            return next(iter(self.phrases))
-        return phrase_named(item.id, item.label, self.phrases)
-
-    def things_next_to(self, item: RawBox) -> list[str] | None:
-        """Return what words next to an item's box may name."""
-        if item.label:
-            return _ANYTHING  # the label says what the box is of, so words may name what is near
-        own_phrase = None if item.id is None else self.phrases.get(item.id)
-        return self.texts if own_phrase is None else [own_phrase]
-
-    def check_addressed_item(
-        self, fields: Mapping[str, Any], phrase_id: int, label_key: str | None, box_count: int
-    ) -> None:
-        """Refuse an item with a phrase's box if other keys harm the box. Keep its texts."""
-        others: dict[str, Any] = {}
-        for key, value in fields.items():
-            # "location" is a key for boxes, but "on the left" is judged as other texts are.
+            # "location" is a key for boxes, but "on the left" is a text next to one.
             is_in_words = isinstance(value, str) and not _has_box_in_words(value)
             is_box = self.is_of_box(key, value) and not is_in_words
-            if key == label_key or is_box:
+            if value in _EMPTY or is_box or key == label_key or has_role(key, "id"):
                 continue
-            _check_picture(key, value)
-            if has_role(key, "label") and self.contradicts(key, value, phrase_id):
-                raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
-            if not has_role(key, "id", "zero"):
-                others[key] = value
-        harmful = self.harmful_key(others, phrase_id, box_count)
-        if harmful is not None:
-            raise NoBox(f"{harmful[:40]!r} is next to a box, and may change it")
+            # A score above 0 says that there is a box, and contradicts `"bbox_2d": null`.
+            if has_role(key, "score") and number(value) and not box_count:
+                raise NoBox("a score is given, and no box")
+            names_another = self.is_label_of_another(key, value, phrase_id)
+            is_other_answer = not box_count and _may_be_answer(value)
+            if names_another or is_other_answer or self.contradicts(key, value, box_count):
+                raise NoBox(f"{key[:40]!r} is next to a box, and contradicts it")
 
-    def contradicts(self, key: str, value: Any, phrase_id: int) -> bool:
-        """Whether a further label of an item is another phrase, or denies its own: "not a cup"."""
-        if not isinstance(value, str):
+    def is_label_of_another(self, key: str, value: Any, phrase_id: int | None) -> bool:
+        """Whether a further label of an item is another phrase: `"name": "a fork"`."""
+        if not isinstance(value, str) or not has_role(key, "label") or has_role(key, "kind"):
             return False
         named_ids = ids_of(value, self.phrases)
-        if named_ids and phrase_id not in named_ids:
-            return True
-        # A description may deny something else: "a cup that is not full".
-        is_description = has_role(key, "kind") and len(value.split()) > 3
-        return not is_description and denies(value, self.phrases[phrase_id])
+        return bool(named_ids) and phrase_id is not None and phrase_id not in named_ids
 
-    def harmful_key(
-        self, fields: Mapping[str, Any], own_id: int | None, box_count: int | None = None
-    ) -> str | None:
-        """Return a key that makes the boxes next to it useless. Next to a list `own_id` is None."""
-        for key, value in fields.items():
-            if value not in _EMPTY and self.is_harmful(key, value, own_id, box_count):
-                return key
-        return None
-
-    def is_harmful(self, key: str, value: Any, own_id: int | None, box_count: int | None) -> bool:
-        """Judge by the key's roles first, then by its words, then by the value: in this order."""
-        is_next_to_list = own_id is None
-        if is_next_to_list and self.add_absences(key, value):
-            return False  # "not_found": ["a fork"]; if the fork has a box, that is found later
-        if is_next_to_list and _says_cut(key, value):
-            self.parsed.truncated = True  # "complete": false; in an item it is said of the thing
+    def contradicts(self, key: str, value: Any, box_count: int) -> bool:
+        """Whether a key's role contradicts the boxes next to it. A key without a role doesn't: it
+        is kept for the remark. A size is kept in `parsed`.
+        """
+        has_boxes = box_count > 0
+        if has_role(key, "zero") and number(value) is not None:
+            if number(value) != 0:  # "image_index": 1
+                raise _unknown("the reply has boxes of several pictures")
             return False
-        by_key = self.is_harmful_by_role(key, value, box_count)
-        if by_key is None:
-            by_key = self.is_harmful_by_words_of_key(key, value)
-        if by_key is not None:  # the key settles it
-            return by_key
-        if isinstance(value, dict):
-            return self.is_harmful_object(key, value, own_id, box_count)
-        if isinstance(value, list):
-            return self.is_harmful_list(key, value, own_id, box_count)
-        return self.is_harmful_word(key, value, own_id)
+        if has_role(key, "count") and number(value) is not None:
+            return number(value) != box_count  # "total": 3, next to two boxes
+        truth = _flag(value)
+        if has_role(key, "found") and truth is not None:  # "visible": false
+            return truth is not has_boxes
+        if has_role(key, "absent") and truth is not None:  # "missing": true
+            return truth is has_boxes
+        if has_role(key, "status") and (_says_nothing(value) or truth is False):
+            return has_boxes  # "status": "not found", "success": false
+        if has_role(key, "score") and (value is False or number(value) is not None):
+            return value is False and has_boxes
+        if has_role(key, "size") and isinstance(value, dict):
+            # the keys in "metadata": {"width": 640, "count": 2} are as next to the boxes
+            return any(self.contradicts(inner, value[inner], box_count) for inner in value)
+        if not self.is_said_by_role(key, value):
+            self.add_remark(key, value)
+        return False
 
-    def is_harmful_by_words_of_key(self, key: str, value: Any) -> bool | None:
-        """Judge a key whose own words settle it; None for other keys."""
-        if names_another(key):  # "actual_object": "plate"
-            return True
-        if key_states(key) and isinstance(value, (str, int, float)):
-            # "unit": "px" becomes "unit px", and "normalized": true becomes "normalized ". These
-            # are judged later, with the box format.
-            said = "" if value is True else str(value)
-            self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
-            return False
-        if value is False or not key_changes(key, value):
-            return None  # "cropped": false changes nothing
-        affirms_boxes = value is True and key_affirms(key)  # "is_correct_format": true
-        return not affirms_boxes  # "cropped": true
+    def is_said_by_role(self, key: str, value: Any) -> bool:
+        """Whether a key that contradicts no box is no remark either. A size is kept."""
+        if has_role(key, "width", "height", "size"):
+            return self.add_size(key, value)
+        if has_role(key, "status") and _is_done(value):
+            return True  # "status": "found"
+        is_evidence = has_role(key, "evidence") and value in EVIDENCE
+        return is_evidence or has_role(key, "idle", "statuses")
 
-    def is_harmful_object(
-        self, key: str, value: dict[str, Any], own_id: int | None, box_count: int | None
-    ) -> bool:
-        # "metadata": {"width": 640, "height": 480, "count": 2}: numbers under a key for sizes are
-        # no box, and a count there is that of the boxes.
-        if has_role(key, "size"):
-            return self.harmful_key(value, own_id, box_count) is not None
-        may_be_box = _count_of_numbers(value) > 1
-        # no `box_count`: a count in an inner object may be of anything
-        return may_be_box or self.harmful_key(value, own_id) is not None
-
-    def is_harmful_list(
-        self, key: str, value: list[Any], own_id: int | None, box_count: int | None
-    ) -> bool:
-        may_be_box = _count_of_numbers(value) > 1
-        if may_be_box:
-            return True
-        items = value
-        is_next_to_list = own_id is None
-        if is_next_to_list:
-            if self.add_said_of_phrases(key, value):
-                return False
-            items = [self.named_phrase(item) for item in value]  # "unresolved": [2]
-        return any(self.is_harmful(key, item, own_id, box_count) for item in items)
+    def add_remark(self, key: str, value: Any) -> None:
+        if len(self.parsed.remarks) < _MOST_REMARKS:
+            self.parsed.remarks.append(key_remark(key, value))
 
     def add_absences(self, key: str, value: Any) -> bool:
         """Add the absent phrases of `"not_found": ["a fork"]`. False for any other value."""
-        if not has_role(key, "absent") or not isinstance(value, list):
+        if not has_role(key, "absent") or not isinstance(value, (list, str)):
             return False
-        ids = [ids_of(str(self.named_phrase(item)), self.phrases) for item in value]
+        names = value if isinstance(value, list) else [value]
+        ids = [ids_of(str(self.named_phrase(name)), self.phrases) for name in names]
         if not all(ids):
             return False
         self.parsed.absences += [RawBox((), id=own_id) for named in ids for own_id in named]
         return True
 
-    def add_said_of_phrases(self, key: str, value: list[Any]) -> bool:
-        """Keep `"uncertain": ["a dog"]` as a text to be judged later. False for other values."""
-        begins_with_not = key_words(key)[:1] in (["not"], ["no"])
-        if begins_with_not or not key_denies(key, truth=True):
-            return False
-        names = [str(self.named_phrase(item)) for item in value]
-        if not all(ids_of(name, self.phrases) for name in names):
-            return False
-        words = " ".join(key_words(key))
-        self.parsed.texts.append(KeyText(key, ". ".join(f"{name} is {words}" for name in names)))
-        return True
-
     def named_phrase(self, value: Any) -> Any:
-        """Return the phrase whose id a value is, as in `"unresolved": [2]`; else the value."""
+        """Return the phrase whose id a value is, as in `"not_found": [2]`; else the value."""
         phrase_id = id_of(value)
         return value if phrase_id is None else self.phrases.get(phrase_id, value)
 
-    def is_harmful_by_role(self, key: str, value: Any, box_count: int | None) -> bool | None:
-        """Judge a key whose role settles it; None for other keys. A size is kept in `parsed`."""
-        if has_role(key, "idle", "statuses"):  # "iscrowd": 1 is of no matter
-            return False
-        if has_role(key, "evidence") and value in EVIDENCE:
-            return False
-        if has_role(key, "zero") and number(value) is not None:
-            return number(value) != 0  # "image_index": 1
-        if box_count is not None and has_role(key, "count") and number(value) is not None:
-            return number(value) != box_count  # "total": 3, next to two boxes
-        if has_role(key, "status") and _is_done(value):
-            return False  # "status": "found"
-        if has_role(key, "status") and _says_nothing(value):
-            return True  # "status": "not found", next to a box
-        if has_role(key, "width", "height", "size") and not isinstance(value, (str, dict)):
-            return not self.add_size(key, value)
-        return None
-
-    def is_harmful_word(self, key: str, value: Any, own_id: int | None) -> bool:
-        """Judge a value that is true, false or a text; texts are kept, to be judged later."""
-        truth = _truth(value) if has_role(key, "score") else _flag(value)
-        if truth is not None and key_denies(key, truth):
-            return True
-        if truth is False and own_id is not None:
-            names_own_thing = share_a_word(" ".join(key_words(key)), self.phrases[own_id])
-            if names_own_thing:  # "is_cat": false
-                return True
-        is_flag_or_number = truth is not None or number(value) is not None
-        if is_flag_or_number:
-            if own_id is None and not _is_known(key, truth):
-                # `"todo": 1` next to a list does no harm that is known. It is kept for the remark.
-                self.parsed.texts.append(KeyText(key, str(value).lower()))
-            return False
-        if not isinstance(value, str):  # null or NaN
-            return False
-        if has_role(key, "absent") and ids_of(value, self.phrases):
-            return True  # "missing": "the red cup"
-        self.parsed.texts.append(KeyText(key, value, own_id))
-        return False
-
-    def check_name(self, key: str, value: Any, label: str | None) -> None:
-        """Refuse an item with a further label that denies it, or that is another phrase."""
-        is_score_in_words = isinstance(value, str) and has_role(key, "score")
-        may_deny = is_score_in_words or has_role(key, "label", "evidence")
-        denies_box = may_deny and _may_turn(value)  # "confidence": "none"
-        if denies_box or self.names_another_thing(key, value, label):
-            raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
-
-    def names_another_thing(self, key: str, value: Any, label: str | None) -> bool:
-        """Whether a text is another phrase than the label, or a label without a word of it."""
-        if not isinstance(value, str) or label is None:
-            return False
-        named_ids = ids_of(value, self.phrases)
-        if named_ids and set(named_ids).isdisjoint(ids_of(label, self.phrases)):
-            return True
-        # "name": "the fox" next to "label": "cat"; a kind, such as "category": "animal", may differ
-        is_label = has_role(key, "label") and not has_role(key, "kind")
-        return is_label and not share_a_word(value, label)
-
-    def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
-        """Return what words next to boxes may name: their labels, or the one phrase of all."""
-        labels = [box.label for box in boxes if box.label]
-        return labels if len(labels) == len(boxes) else self.texts
-
-    def changing_key(
-        self, fields: Mapping[str, Any], box_count: int, things: list[str] | None
-    ) -> str | None:
-        """Return a key that may change the boxes next to it, or contradict that there are none."""
-        for key, value in fields.items():
-            if value not in _EMPTY and not self.is_allowed(key, value, box_count, things):
-                return key
-        return None
-
-    def is_allowed(self, key: str, value: Any, box_count: int, things: list[str] | None) -> bool:
-        """Judge by the key's role, else by the value's words."""
-        by_role = self.is_allowed_by_role(key, value, box_count)
-        if by_role is not None:
-            return by_role
-        if box_count:
-            return self.is_harmless(key, value, things)
-        return self.agrees_with_no_box(key, value)
-
-    def is_allowed_by_role(self, key: str, value: Any, box_count: int) -> bool | None:
-        """Judge a key that has to agree with the number of boxes; None for other keys."""
-        has_boxes = box_count > 0
-        if has_role(key, "count"):  # "total": 2
-            return number(value) == box_count
-        if has_role(key, "found"):  # "visible": true
-            return _truth(value) is has_boxes
-        if not has_boxes and self.add_absences(key, value):
-            return True
-        if has_role(key, "absent"):  # "missing": false
-            return _truth(value) is (not has_boxes)
-        if has_role(key, "status"):  # "status": "ok"
-            return _is_done(value) or (not has_boxes and _says_nothing(value))
-        if has_role(key, "width", "height", "size"):
-            return self.add_size(key, value)
-        if has_role(key, "idle", "statuses"):
-            return True
-        return None
-
-    def agrees_with_no_box(self, key: str, value: Any) -> bool:
-        """Whether a text says that there is no box, or tells what is there instead."""
-        may_change = _may_change(key)
-        if isinstance(value, str) and says_none(value, self.texts):
-            # `"error": "not found"` may be what a server says. A sentence is the model's.
-            is_sentence = len(value.split()) > 3
-            return is_sentence or not may_change
-        if may_change or not isinstance(value, str):
-            return False
-        self.parsed.texts.append(KeyText(key, value))
-        return agrees_with_none(value, self.texts, may_be_neutral=True)
-
-    def is_harmless(self, key: str, value: Any, things: list[str] | None) -> bool:
-        """Whether an unknown key has words that can't change its boxes, and name `things` alone."""
-        may_change = _may_change(key)
-        if may_change or not isinstance(value, str):
-            return False
-        if objection(value) is not None or points_back(value):
-            return False
-        if things is None or not self.phrases:
-            return True  # it may name anything
-        return other_thing(value, things) is None
-
     def add_size(self, key: str, value: Any) -> bool:
-        """Keep a size of the picture. False where a value is neither one nor harmless words."""
+        """Keep a size of the picture. False where a value is none."""
         if isinstance(value, list) and len(value) == 2:  # [640, 480]
             value = {"width": value[0], "height": value[1]}
         if isinstance(value, dict):
             return all(self.add_size(inner_key, inner) for inner_key, inner in value.items())
-        if isinstance(value, str):  # words such as "approx. half" are no size to compare
-            return objection(value.replace(".", "")) is None
         side = number(value)
         if side is None or not has_role(key, "width", "height"):
             return False
@@ -876,17 +606,16 @@ def _has_items(value: Any) -> bool:
     return False
 
 
+def _may_be_answer(value: Any) -> bool:
+    """Whether a value has a box in it, or says that no picture came."""
+    return saw_no_picture(value) if isinstance(value, str) else _count_of_numbers(value) >= 4
+
+
 def _count_of_numbers(value: Any) -> int:
     if isinstance(value, (dict, list)):
         items = value.values() if isinstance(value, dict) else value
         return sum(map(_count_of_numbers, items))
     return int(number(value) is not None)
-
-
-def _check_picture(key: str, value: Any) -> None:
-    """Refuse boxes of another picture: `"image_index": 1`."""
-    if has_role(key, "zero") and number(value) != 0:
-        raise _unknown("the reply has boxes of several pictures")
 
 
 def _has_box_in_words(text: str) -> bool:
@@ -927,18 +656,6 @@ def _label_of(fields: Mapping[str, Any]) -> _Label:
             # "label" and "Label" are one key of grammar.yaml: of these, the alphabet's first counts
             ranks.append((_label_keys().index(plain_key(key)), key))
     return labels[ranks.index(min(ranks))] if labels else _Label()
-
-
-def _may_turn(value: Any) -> bool:
-    """Whether a text, or one of several, has a word such as "not", which turns a label round."""
-    if value in _EMPTY:
-        return False
-    if isinstance(value, str):
-        return turning_word(value) is not None
-    texts = list(value.values()) if isinstance(value, dict) else value
-    if not isinstance(texts, list):
-        return True  # "label": 3, which nobody can judge
-    return any(not isinstance(text, str) or turning_word(text) is not None for text in texts)
 
 
 def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
@@ -982,25 +699,6 @@ def _flag(value: Any) -> bool | None:
     if truth is None and number(value) in (0, 1):
         return bool(number(value))
     return truth
-
-
-def _may_change(key: str) -> bool:
-    return any(part in plain_key(key) for part in grammar_words("changing_keys"))
-
-
-def _says_cut(key: str, value: Any) -> bool:
-    """As "complete": false, "has_more": true and "status": "incomplete" do."""
-    truth = _flag(value)
-    if truth is not None:
-        return key_says_cut(key, truth)
-    return has_role(key, "status") and isinstance(value, str) and key_says_cut(value, True)
-
-
-def _is_known(key: str, truth: bool | None) -> bool:
-    """As "success": true, "truncated": false and "id": 7 are."""
-    if has_role(key, "score", "id", "count"):
-        return True
-    return truth is not None and (key_affirms(key) or key_says_cut(key, not truth))
 
 
 def _is_done(value: Any) -> bool:

@@ -46,6 +46,7 @@ _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;\]})，：；、］｝]|//|/\*|#|$)")
 _CLOSERS = lazy_pattern(r"\s*[\]}］｝][\s\]}］｝]*")
 _KEY_BEFORE = lazy_pattern(r"[\"'”]\s{0,9}[:：]\s{0,9}\Z")  # the end of `"objects": `
 _CLOSES = lazy_pattern(r"[\]}］｝]")
+_CLOSES_LIST = lazy_pattern(r"[\]］]")
 # Gemini's tokens of a mask, of which the first quotation mark is lost (google-gemini/cookbook
 # issue 798).
 _MASK = lazy_pattern(r'<start_of_mask>(?:<seg_\d{1,3}>)*"')
@@ -122,12 +123,6 @@ def _json_from(text: str, start: int) -> JsonText:
     scanner = _Scanner(text, start)
     found = scanner.values_in_a_row()
     values = [each.value for each in found]
-    # Only items follow a whole answer: then it may have been closed too early.
-    may_be_closed_early = ends_answer(values[0]) and not any(map(ends_answer, values[1:]))
-    if may_be_closed_early:
-        joined = _without_early_closer(text, start, end=found[0].end)
-        if joined is not None:
-            return JsonText([joined], start, len(text), repaired=True)
     end = found[-1].end
     closers = ""
     has_key = _KEY_BEFORE.search(text, 0, start) is not None  # `"rejected": […]}`
@@ -136,7 +131,7 @@ def _json_from(text: str, start: int) -> JsonText:
         closers = "" if match is None else match[0]
     # A "]" too many after items: the reply lacks the list's opening bracket, which some servers put
     # into the prompt (roboflow/inference issue 2930). Its first objects may be lost as well.
-    has_lost_bracket = "]" in closers and not ends_answer(values[0])
+    has_lost_bracket = _CLOSES_LIST.search(closers) is not None and not ends_answer(values[0])
     return JsonText(
         values,
         start,
@@ -182,24 +177,6 @@ def ends_answer(value: Any) -> bool:
         return len(value) == 1  # {"caption": "…"}
     # {"objects": []} and {"objects": [{…}]}, but not {"bbox": [1, 2, 3, 4]}
     return any(not items or isinstance(items[0], (dict, str)) for items in lists)
-
-
-def _without_early_closer(text: str, start: int, end: int) -> Any:
-    """The JSON that a text becomes without one or two brackets right before `end`."""
-    # Models close a value too early and go on with it: {"objects": [{…}]}, {…}]}, or {"a": {…}}},
-    # "b": […]} (liustack/modlens issue 45).
-    rest = text[end:].strip()
-    if not rest.startswith(",") or not rest.endswith(("}", "]")):
-        return None
-    first_value = text[start:end]
-    for _ in range(2):
-        if not first_value.endswith(("}", "]")):
-            return None
-        first_value = first_value[:-1].rstrip()
-        value = strict_json(first_value + rest)
-        if value is not None:
-            return value
-    return None
 
 
 class _ValueInText(NamedTuple):

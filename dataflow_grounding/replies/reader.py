@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -28,20 +28,23 @@ from dataflow_grounding.replies.json_text import (
 from dataflow_grounding.replies.reading import (
     EVIDENCE,
     LARGEST,
+    REMARK,
     Note,
     ParsedReply,
     RawBox,
     Reading,
+    joined_remarks,
+    key_remark,
 )
-from dataflow_grounding.replies.remarks import harm_without_boxes
-from dataflow_grounding.replies.words import folded
+from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array in which it may be
 # Where an object, or a list of objects or texts, begins. In a task other than grounding, a list of
 # numbers is no answer: "region 1 (2 cars) at [100, 120, 300, 420]".
 _OPENS = lazy_pattern(r"(?:[\[［]\s{0,9}){0,9}[{｛]|(?:[\[［]\s{0,9}){1,9}[\"'“\]］]")
-_DENIALS = ("false", "no", "loose", "part", "other", "nothing")  # in answers of judges
+# Braces, a bracket that is alone, or a comma at the beginning: a piece of a further answer.
+_PIECE = lazy_pattern(r"[{}｛｝]|\[[^\]]*\Z|\A[^\[]*\]|\A\s*,\s*[\W\d]")
 _KEYS_AS_ASKED = ("id", "label", "score", "evidence")  # and the box's
 
 
@@ -117,26 +120,23 @@ def parse_reply(
     `list_key` is the caller's own key of the list. A second call for the same reply returns the
     same object: don't change it.
     """
-    to_pixels = asked.scale == "px"
+    # A model that is asked for lines may still write JSON, which has no such line.
+    parsed = parse_lines(reply, phrases, asked.key) if in_lines else None
+    if parsed is not None:
+        return parsed
     hashable_phrases = tuple(phrases.items())  # which `_parse`, an `lru_cache`, needs
-    try:
-        return _parse(reply, hashable_phrases, asked.key, to_pixels, list_key)
-    except UnreadableReply:
-        if not in_lines:
-            raise
-    # A model that is asked for lines may still write JSON, so lines are tried last.
-    return parse_lines(reply, phrases, asked.key)
+    return _parse(reply, hashable_phrases, asked.key, list_key)
 
 
 @lru_cache(maxsize=1)  # the watch over a run's boxes parses a reply right before it is read
 def _parse(
-    reply: str, phrases: tuple[tuple[int, str], ...], box_key: str, to_pixels: bool, list_key: str
+    reply: str, phrases: tuple[tuple[int, str], ...], box_key: str, list_key: str
 ) -> ParsedReply:
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, box_key)
     if boxes:
         return ParsedReply(boxes)  # most replies end here, and are read fast
-    return parse_any(reply, value, dict(phrases), box_key, to_pixels=to_pixels, list_key=list_key)
+    return parse_any(reply, value, dict(phrases), box_key, list_key)
 
 
 def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
@@ -186,7 +186,9 @@ def _checked_size(name: str, size: Any) -> Size:
     raise SpecError(f"{name} should be width and height in pixels, not {size!r}")
 
 
-def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note]]:
+def read_object(
+    reply: str, *, required: str, schema: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], list[Note]]:
     """Read the JSON object that a task other than grounding asked for.
 
     It tolerates the syntax that `read_boxes` does.
@@ -196,75 +198,84 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         required: The key that the object must have, in any case and punctuation. An object within
             another or in a list is found too. A bare list, or items without their list, become
             `{required: [...]}`.
+        schema: The JSON schema that was asked for. Keys that it doesn't have are noted as a remark.
 
     Returns:
-        The object, and notes whose codes are truncated, repaired_json or wrapped.
+        The object, and notes whose codes are truncated, repaired_json, wrapped or remark. A remark
+        has the words and keys that are no part of the answer, at most 200 characters.
 
     Raises:
         UnreadableReply: No object has the key, several have it, or one has a key twice, with other
-            values. Or the words next to it say that it is invented or wrong.
+            values. Or the reply begins by saying that no picture came.
         TruncatedReply: The reply is cut off before one could.
 
     Example:
-        >>> read_object("Sure: {'caption': 'A cat.'}", required="caption")
+        >>> read_object("{'caption': 'A cat.'}", required="caption")
         ({'caption': 'A cat.'}, [Note(code='repaired_json', text='the reply is not quite JSON')])
     """
-    answer = object_with_words(reply, required=required)
-    return answer.fields, answer.notes
-
-
-class ObjectAnswer(NamedTuple):
-    """The object that was asked for, and the words next to it, which do it no harm."""
-
-    fields: dict[str, Any]
-    notes: list[Note]
-    before: str
-    after: str
-
-
-def object_with_words(reply: str, *, required: str) -> ObjectAnswer:
-    """Read an object as `read_object` does. Words that are about boxes are left to the caller."""
-    found, before, after = _json_of_answer(reply)
+    found, words = _json_of_answer(reply)
     notes: list[Note] = []
     if found.truncated:
         notes.append(Note("truncated", "the reply ends inside its JSON"))
     elif found.repaired:
         notes.append(Note("repaired_json", "the reply is not quite JSON"))
     fields = _object_with_key(found.values, required)
+    if fields is None:
+        items = _items_alone(found.values)  # those that should be under the key
+        if items is not None:
+            notes.append(Note("wrapped", "the items came without the object around them"))
+            fields = {required: items}
     if fields is not None:
-        return ObjectAnswer(fields, notes, before, after)
-    items = _items_alone(found.values)  # those that should be under the key
-    if items is not None:
-        notes.append(Note("wrapped", "the items came without the object around them"))
-        return ObjectAnswer({required: items}, notes, before, after)
+        remark = joined_remarks([*words, *_unasked_keys(fields, schema or {})])
+        if remark:
+            notes.append(Note(REMARK, remark))
+        return fields, notes
     if found.truncated:
         raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
     raise UnreadableReply(f"the JSON in the reply has no {required!r}", "no answer")
 
 
-def _json_of_answer(reply: str) -> tuple[JsonText, str, str]:
-    """The JSON, and the words before it and after it."""
+def _json_of_answer(reply: str) -> tuple[JsonText, list[str]]:
+    """The JSON, and the words next to it."""
     value = strict_json(reply)
     if value is not None:  # all of the reply is JSON
         _refuse_repeated_keys([value])
-        return JsonText([value], 0, len(reply)), "", ""
+        return JsonText([value], 0, len(reply)), []
     answer = enclosed(answer_of(reply))
     opening = _OPENS.search(answer.text)
     start = opening.start() if opening is not None else 0
     found = find_json(answer.text[start:])
-    if not found.values:
-        begins = " ".join(reply[:200].split())[:60]
-        raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
     before = answer.before + answer.text[: start + found.start]
-    after = " ".join([answer.text[start + found.end :], *found.comments, answer.after])
-    has_denial = any(map(_denies, _objects_within(found.values)))
-    why = harm_without_boxes(before, is_after=False)
-    if why is None:
-        why = harm_without_boxes(after, is_after=True, has_denial=has_denial)
-    if why is not None:
-        raise UnreadableReply(f"the words next to the answer may change it: {why}", "words")
+    if not found.values or saw_no_picture(before):
+        begins = " ".join(reply[:200].split())[:60]
+        if is_refusal(answer.text) or is_refusal(before):
+            raise UnreadableReply(f"the model refuses to answer: {begins!r}", "refusal")
+        raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
+    words = [before, answer.text[start + found.end :], *found.comments, answer.after]
+    for text in words:
+        further = _PIECE.search(text)
+        if further is not None:
+            raise UnreadableReply(
+                f"there is a further answer next to the first: {further[0]!r:.40}",
+                "several answers",
+            )
     _refuse_repeated_keys(found.values)
-    return found, before, after
+    return found, words
+
+
+def _unasked_keys(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of objects that their schema doesn't have, as remarks."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _unasked_keys(item, schema.get("items", {}))
+    elif isinstance(value, dict) and "properties" in schema:
+        schema_of_key = {plain_key(key): part for key, part in schema["properties"].items()}
+        for key, inner in value.items():
+            schema_of_value = schema_of_key.get(plain_key(key))
+            if schema_of_value is not None:
+                yield from _unasked_keys(inner, schema_of_value)
+            elif inner not in (None, "", [], {}):
+                yield key_remark(key, inner)
 
 
 def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
@@ -276,14 +287,6 @@ def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
             to_search += value.values()
         elif isinstance(value, list):
             to_search += value
-
-
-def _denies(fields: Mapping[str, Any]) -> bool:
-    """{"matches": false} and {"verdict": "other"} call wrong what a judge was shown."""
-    for value in fields.values():
-        if value is False or (isinstance(value, str) and folded(value) in _DENIALS):
-            return True
-    return False
 
 
 def _refuse_repeated_keys(values: Sequence[Any]) -> None:

@@ -1,6 +1,7 @@
 """What a reply says: as it writes it (`ParsedReply`), and in pixels (`Reading`)."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ DOUBTFUL_SHARE = 1 / 3
 # Codes of notes on a single box that make it doubtful.
 _DOUBTED = frozenset(["dropped", "clamped", "swapped"])
 _MOST_SHOWN = 8  # values in a note
+REMARK = "remark"  # the code of a note that has what a reply says next to its answer
+LONGEST_REMARK = 200  # characters that are kept
+_LONGEST_KEY = 40
 LARGEST = 10**9  # of a coordinate, without its sign
 EVIDENCE = (None, "seen", "inferred", "region")
 _LONGEST_SHOWN = 80  # characters of values in a note
@@ -64,14 +68,6 @@ class Dropped:
     id: int | None = None
 
 
-class KeyText(NamedTuple):
-    """A text under an unknown key next to addressed boxes; `id` is None next to a list of boxes."""
-
-    key: str
-    text: str
-    id: int | None = None
-
-
 @dataclass(slots=True)
 class ParsedReply:
     """All that a reply says, in its order, before its numbers are given a meaning."""
@@ -87,12 +83,8 @@ class ParsedReply:
     reasons: dict[int, str] = field(default_factory=dict)
     # sides of the picture: 0 for its width
     sizes: list[tuple[int, float]] = field(default_factory=list)
-    tagged: bool = False  # as <box>, with thousandths
     addressed: bool = False  # one value of JSON in which each box names a phrase
-    words: tuple[str, str] = ("", "")  # before and after an addressed answer, where they may matter
-    texts: list[KeyText] = field(default_factory=list)
-    # what keys next to addressed boxes say of a box format: "unit px"
-    stated: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # words and keys next to the answer
 
     def names_phrases(self, phrases: Mapping[int, str]) -> bool:
         """Whether it has boxes, each of which names one of the phrases."""
@@ -147,7 +139,7 @@ class Reading:
         unnamed: Ids of phrases that the reply says nothing of.
         unsure: Phrase id → why it isn't known to be absent, though the reply has no box for it.
         doubts: Phrase id → why its boxes may be of something else.
-        remark: Words next to the answer that don't change it and may matter, at most 200
+        remark: The words and keys of the reply that are no part of the answer, at most 200
             characters; "" without any.
     """
 
@@ -193,3 +185,19 @@ def in_brackets(values: Sequence[Any]) -> str:
     if len(text) > _LONGEST_SHOWN:
         return text[: _LONGEST_SHOWN - 1] + "…"
     return text
+
+
+def joined_remarks(texts: Iterable[str]) -> str:
+    """Return the words and keys next to an answer as one remark: each once, as many as fit."""
+    parts: dict[str, None] = {}  # a set that keeps its order
+    for text in texts:
+        part = " ".join(text[: 2 * LONGEST_REMARK].split())
+        if any(map(str.isalnum, part)):
+            parts[part] = None
+    return " … ".join(parts)[:LONGEST_REMARK].strip()
+
+
+def key_remark(key: str, value: Any) -> str:
+    """Return a key as a remark has it, `"note": "half hidden"`, with the beginning of its value."""
+    name, text = (json.dumps(part, ensure_ascii=False) for part in (key[:_LONGEST_KEY], value))
+    return f"{name}: {text[:LONGEST_REMARK]}"

@@ -2,12 +2,12 @@
 
 One small reader for each kind of writing. What a box's numbers mean is the format's that was asked
 for, unless only one family writes such tokens. Each reader adds boxes, and what it has to drop, to
-a ParsedReply, and returns the words next to the boxes: the caller judges whether they do harm.
+a ParsedReply, and returns the words next to the boxes, which are the reply's remark.
 """
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -15,13 +15,7 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
-from dataflow_grounding.replies.words import (
-    grammar_words,
-    is_neutral,
-    objection,
-    other_thing,
-    turning_word,
-)
+from dataflow_grounding.replies.words import grammar_words, ids_of
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;
@@ -35,9 +29,11 @@ _TAG = lazy_pattern(
 _BOX_TAG = lazy_pattern(
     r"<\|det\|>|<\|(?:box|quad)_start\|>|<(?:box|bbox|quad|point_box)[\s>]|<object>\s*<patch_"
 )
+_MARK_OF_TAG = lazy_pattern(r"[<>|]")
 _BETWEEN_PARTS = " \t\r\n,.;:-–—•*"  # characters that say nothing
 _MOST_TAGS = 20_000  # of a reply; no model has tokens for more, but in a loop
 _LABEL_TAGS = frozenset(["ref", "object_ref", "phrase"])
+_BOX_TAGS = frozenset(["box", "bbox", "det", "quad", "object", "point_box"])
 _OTHER_TAGS = frozenset(["point", "points", "polygon"])  # which are no boxes
 _WITH_ATTRIBUTES = frozenset(["point_box", "collection", "point", "points", "polygon"])
 _MENTION = lazy_pattern(r"\bmention\s?=\s?(?:\"([^\"]*)\"|'([^']*)')")
@@ -67,10 +63,6 @@ _GLUED = lazy_pattern(
 _PAIRS = lazy_pattern(rf"{_PAIR}\s*,?\s*{_PAIR}")  # Qwen-VL's
 # CogVLM's, a box on each side of a semicolon: [[097,514,283,996;300,514,400,996]]
 _COGVLM = lazy_pattern(rf"\[\[({_FOUR_IN_ROW}(?:\s*;\s*{_FOUR_IN_ROW})+)\]\]")
-# the same after a thing in a caption: a dog[[097,514,283,996]] on a sofa[[300,514,400,996]]
-_IN_CAPTION = lazy_pattern(rf"\[\[({_FOUR_IN_ROW}(?:\s*;\s*{_FOUR_IN_ROW})*)\]\]")
-_LONGEST_THING = 5  # words
-_SIDES = (["left"], ["right"], ["front"], ["top"])
 _LABEL = lazy_pattern(r"[^\W\d_](?:[\w '’-]{0,60}\w)?")
 _FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
@@ -106,7 +98,7 @@ def has_tokens(text: str) -> bool:
     return "data-bbox" in text or any(pattern.search(text) for pattern in patterns)
 
 
-def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
+def read_tokens(text: str, parsed: ParsedReply, phrases: Mapping[int, str]) -> list[str]:
     """Add the boxes of tokens or tags to `parsed`. Return the words before all, then after each."""
     parsed.truncated = parsed.truncated or _CUT_TAG.search(text) is not None
     if _LOCATION.search(text):
@@ -117,7 +109,7 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
             return _read_florence(text, parsed)
         return _read_paligemma(text, parsed)  # whose tokens are <loc0010>
     if _BOX_TAG.search(text):
-        return _read_tags(text, parsed)
+        return _read_tags(text, parsed, phrases)
     if "data-bbox" in text:
         _read_html(text, parsed)
         return []
@@ -155,74 +147,9 @@ def _read_glued(text: str, parsed: ParsedReply) -> bool:
     return bool(matches)
 
 
-def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
-    """Add the boxes of "A dog[[1,2,3,4]] on a sofa[[5,6,7,8]].", and return the other words."""
-    boxes = list(_IN_CAPTION.finditer(text))  # as CogVLM writes them
-    if not boxes:
-        return None
-    words_follow = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
-    if len(boxes) == 1 and not words_follow:
-        return None  # "cup[[97,514,283,996]]" is a label with its box, which `read_bare` reads
-    things = _things_before(text, boxes)
-    if things is None:
-        return None
-    parsed.tagged = True
-    words = [thing.words_before for thing in things]
-    words_after = text[boxes[-1].end() :]
-    # A caption without a full stop at its end is cut off. InternVL's lists have none: "a dog[[…]] a
-    # sofa[[…]]".
-    are_articles = all(len(before.split()) < 2 for before in words)
-    is_list = are_articles and not words_after.strip()
-    ends_sentence = text.rstrip().endswith((".", "!", "?"))
-    parsed.truncated = not is_list and not ends_sentence
-    for thing, box in zip(things, boxes, strict=True):
-        parsed.boxes += [RawBox(numbers, thing.name) for numbers in _numbers_of_boxes(box[1])]
-    return [*words, words_after]
-
-
-class _Thing(NamedTuple):
-    """A thing in a caption, and the words between the box before and it."""
-
-    name: str
-    words_before: str
-
-
-def _things_before(text: str, boxes: Sequence[re.Match[str]]) -> list[_Thing] | None:
-    """Find the thing right before each box; None where it isn't clear what one of them is of."""
-    things: list[_Thing] = []
-    end_of_last = 0
-    for box in boxes:
-        before = text[end_of_last : box.start()].rstrip()
-        name = _thing_at_end(before)
-        if name is None:
-            return None
-        things.append(_Thing(name, before.removesuffix(name)))
-        end_of_last = box.end()
-    return things
-
-
 def _numbers_of_boxes(text: str) -> list[tuple[float, ...]]:
     """Such as "097,514,283,996;300,514,400,996"."""
     return [tuple(float(number) for number in four.split(",")) for four in text.split(";")]
-
-
-def _thing_at_end(text: str) -> str | None:
-    """The words after the last article: "brown dog" of "There is a brown dog"."""
-    thing_start = len(text)
-    most_words = _LONGEST_THING + 1  # with the article, which is looked for from the end
-    for word in reversed(text.split()[-most_words:]):
-        word_start = text.rindex(word, 0, thing_start)
-        if word.lower() in grammar_words("determiners"):
-            before = text[:word_start].lower().split()
-            follows_of = before[-1:] == ["of"]
-            follows_side = before[-2:-1] in _SIDES  # "left of the cat"
-            if follows_of and not follows_side:
-                return None  # "the tail of the cat": the box may be the tail's
-            return text[thing_start:] or None
-        if not _LABEL.fullmatch(word) or word.lower() in grammar_words("not_in_things"):
-            return None
-        thing_start = word_start
-    return None  # "dogs on grass": no article is near
 
 
 def _tags_of(text: str) -> list[_Tag]:
@@ -248,7 +175,7 @@ def _tags_of(text: str) -> list[_Tag]:
     return tags
 
 
-def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
+def _read_tags(text: str, parsed: ParsedReply, phrases: Mapping[int, str]) -> list[str]:
     """Add boxes in tags. Return the words next to them, but those that are labels."""
     # Labels may be in three places:
     # before their boxes, in tags: <ref>cup</ref><box>(10,20),(30,40)</box>
@@ -257,11 +184,12 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     tags = _tags_of(text)
     if not tags:
         return [text]
-    parsed.tagged = True
     parsed.truncated = parsed.truncated or not tags[-1].closes
+    if len({tag.name for tag in tags if tag.name in _BOX_TAGS}) > 1:
+        raise UnreadableReply("the reply has boxes in two kinds of tags", "several answers")
     parts = _parts_to_read(text, tags, parsed)
     layout = _layout_of(parts)
-    labels_in_words = _labels_in_words(parts)  # [] where they are in tags
+    labels_in_words = _labels_in_words(parts, phrases)  # [] where they are in tags
     labels_of_boxes: Sequence[str | None] = labels_in_words
     if not labels_in_words:
         has_tags_as_mineru = all(text.startswith("<|", tag.start) for tag in tags)
@@ -272,6 +200,9 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
     _drop_label_without_box(parts, parsed)
     words = [part.text for part in parts if part.kind == "words"]
+    for text in words:
+        if _MARK_OF_TAG.search(text):  # a broken tag may have been around another box
+            raise UnreadableReply(f"a tag is broken near {text.strip()[:40]!r}", "broken tags")
     if not layout.startswith("w"):
         words.insert(0, "")  # for those before all labels and boxes
     if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
@@ -288,7 +219,6 @@ def _parts_to_read(text: str, tags: Sequence[_Tag], parsed: ParsedReply) -> list
             parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
         elif not breaks_off:
             parts.append(part)
-    _check_words_between(parts)
     return parts
 
 
@@ -311,18 +241,7 @@ def _drop_label_without_box(parts: Sequence[_Part], parsed: ParsedReply) -> None
         parsed.truncated = parsed.truncated or layout.endswith("l")  # if no words follow
 
 
-def _check_words_between(parts: Sequence[_Part]) -> None:
-    """Refuse words between a label and its box by which the box may be of something else."""
-    for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
-        if (label.kind, words.kind, box.kind) != ("label", "words", "box"):
-            continue
-        if objection(words.text) is not None or other_thing(words.text, []) is not None:
-            raise UnreadableReply(
-                f"the words before a box may change it: {words.text.strip()[:40]!r}", "words"
-            )
-
-
-def _labels_in_words(parts: Sequence[_Part]) -> list[str]:
+def _labels_in_words(parts: Sequence[_Part], phrases: Mapping[int, str]) -> list[str]:
     """The labels that follow boxes in words: Seed's <bbox>1 2 3 4</bbox> mug. [] for none."""
     layout = _layout_of(parts)
     words_follow_each_box = re.fullmatch("w?(?:bw)+", layout)
@@ -335,15 +254,10 @@ def _labels_in_words(parts: Sequence[_Part]) -> list[str]:
             return []
     from_first_box = parts[1:] if layout.startswith("w") else parts
     labels = [part.text.strip(_BETWEEN_PARTS) for part in from_first_box if part.kind == "words"]
-    return labels if all(map(_may_be_label, labels)) else []
-
-
-def _may_be_label(words: str) -> bool:
-    """As "a mug" and "mug" may be, while "is the mug", "here" and "not a mug" aren't."""
-    first_word = words.split()[0].lower()  # words without any were left out
-    begins_as_name = first_word in grammar_words("determiners") or not is_neutral(first_word)
-    names_thing = other_thing(words, []) is not None and turning_word(words) is None
-    return begins_as_name and names_thing and _LABEL.fullmatch(words) is not None
+    for label in labels:
+        if not ids_of(label, phrases):
+            return []  # a sentence around the boxes
+    return labels
 
 
 def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:

@@ -10,6 +10,7 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.replies.refusals import is_refusal
 from dataflow_grounding.tasks.region_tasks import (
     Region,
     all_of,
@@ -26,7 +27,6 @@ from dataflow_grounding.tasks.request import (
     object_of,
     request_about,
 )
-from dataflow_grounding.tasks.texts import is_refusal
 
 # Style of marks → the sentence that describes them to the model.
 SHOWN_AS = {

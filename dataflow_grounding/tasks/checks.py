@@ -17,7 +17,6 @@ from dataflow_grounding.images.image import Image
 from dataflow_grounding.images.sheet import MOST_CROPS, crop_sheet
 from dataflow_grounding.images.shown import marked
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.replies.remarks import denies_thing, says_unseen
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.region_tasks import all_of, region_items, text_of
 from dataflow_grounding.tasks.request import (
@@ -167,9 +166,6 @@ def _read_checked(
         box_items = _items(data, "boxes", last_is_cut=is_cut_in_boxes)
         no_verdict = BoxVerdict(fit=None, reason="")
         verdicts = _answers_by_id(box_items, len(boxes), _verdict, no_verdict, notes)
-        for number, verdict in verdicts.items():
-            if _has_opposite_reason(verdict, boxes[number - 1].text):
-                verdicts[number] = verdict._replace(fit=None)
     # `all_of` raises TruncatedReply where the answers that were cut off are missing.
     checked = Checked(
         all_of(presences, phrase_count, "the answer to the phrase", notes),
@@ -183,14 +179,6 @@ def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
     if not isinstance(items, list):
         raise UnreadableReply(f'"{key}" is not a list.')
     return items[:-1] if last_is_cut else items
-
-
-def _has_opposite_reason(verdict: BoxVerdict, phrase: str) -> bool:
-    """Whether a verdict's reason takes it back, so that the verdict tells nothing."""
-    if says_unseen(verdict.reason):  # the judge didn't see the picture
-        return True
-    # a box of "a fork" that is right because it holds "a spoon, not a fork"
-    return verdict.fit == "right" and denies_thing(verdict.reason, phrase)
 
 
 class _UnknownWord(UnreadableReply):

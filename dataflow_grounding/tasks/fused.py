@@ -10,11 +10,10 @@ from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
-from dataflow_grounding.replies import Note
+from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.replies.json_boxes import is_coordinate
 from dataflow_grounding.replies.json_items import has_role, id_of
 from dataflow_grounding.replies.json_text import plain_key
-from dataflow_grounding.replies.reader import ObjectAnswer, object_with_words
 from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
 from dataflow_grounding.tasks.grounding import Found, read_found
 from dataflow_grounding.tasks.request import (
@@ -70,46 +69,47 @@ class _FusedReader:
     read_texts: Callable[[str], ReadReply[Extracted]]
 
     def read(self, reply: str) -> tuple[Fused, list[Note | str]]:
-        answer = object_with_words(reply, required="expressions")
-        if is_cut_off(answer.notes):
+        fields, notes = read_object(
+            reply, required="expressions", schema=_schema(self.box_format.key)
+        )
+        if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off.")
-        texts = {name: answer.fields.get(name) for name in ("cleaned_caption", "expressions")}
+        texts = {name: fields.get(name) for name in ("cleaned_caption", "expressions")}
         extracted, notes_on_texts = self.read_texts(json.dumps(texts))
         phrases = [expression.text for expression in extracted.expressions]
-        found, notes_on_boxes = self.read_boxes(answer, phrases)
-        return Fused(extracted, found), [*answer.notes, *notes_on_texts, *notes_on_boxes]
+        found, notes_on_boxes = self.read_boxes(fields, phrases)
+        return Fused(extracted, found), [*notes, *notes_on_texts, *notes_on_boxes]
 
     def read_boxes(
-        self, answer: ObjectAnswer, phrases: Sequence[str]
+        self, fields: Mapping[str, Any], phrases: Sequence[str]
     ) -> tuple[list[Found], list[Note]]:
         """Read the boxes under "objects", or else those that the expressions have of their own."""
-        items = answer.fields["expressions"]
-        objects = answer.fields.get("objects")
+        items = fields["expressions"]
+        objects = fields.get("objects")
         ids = _ids_of(items)
         phrase_by_id = dict(zip(ids, phrases, strict=True))
         own_boxes = _boxes_within(items, ids, self.box_format.key)
         if own_boxes and not objects:
             if len(own_boxes) < len(phrases):
                 raise UnreadableReply("only some of the expressions have a box.")
-            return self.read_objects(own_boxes, answer, phrase_by_id)
+            return self.read_objects(own_boxes, phrase_by_id)
         if not isinstance(objects, list):
             raise UnreadableReply('there is no list of "objects".')
         if not phrases:
             return [], []
-        found, notes = self.read_objects(objects, answer, phrase_by_id)
+        found, notes = self.read_objects(objects, phrase_by_id)
         own_boxes_with_value = [
             own for own in own_boxes if any(own[key] for key in own.keys() - {"id"})
         ]  # {"id": 1, "bbox": null} has none
         if own_boxes_with_value:
-            own_found, _ = self.read_objects(own_boxes_with_value, answer, phrase_by_id)
+            own_found, _ = self.read_objects(own_boxes_with_value, phrase_by_id)
             _check_equal(own_found, found, phrases)
         return found, notes
 
     def read_objects(
-        self, objects: Sequence[Any], answer: ObjectAnswer, phrase_by_id: Mapping[int, str]
+        self, objects: Sequence[Any], phrase_by_id: Mapping[int, str]
     ) -> tuple[list[Found], list[Note]]:
-        # The words next to the answer are read, too: they may be about the boxes.
-        text = f"{answer.before} {json.dumps({'objects': objects})} {answer.after}"
+        text = json.dumps({"objects": objects})
         return read_found(text, self.image, phrase_by_id, self.box_format, self.merge_iou)
 
 

@@ -14,8 +14,8 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.replies.things import is_like
-from dataflow_grounding.replies.words import folded, says_none
+from dataflow_grounding.replies.refusals import saw_no_picture
+from dataflow_grounding.replies.words import fits_phrase, folded, says_none
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
     INTEGER,
@@ -26,7 +26,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
     request_about,
 )
-from dataflow_grounding.tasks.texts import is_no_phrase, is_no_text, saw_no_picture, without_markup
+from dataflow_grounding.tasks.texts import is_no_phrase, is_no_text, without_markup
 
 T = TypeVar("T")
 
@@ -353,7 +353,7 @@ def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
         return True
     # It names another thing.
     is_same_text = not check.text or folded(check.text) == folded(expression.text)
-    if not is_same_text and not is_like(check.text, expression.text):
+    if not is_same_text and not fits_phrase(check.text, expression.text):
         return True
     return saw_no_picture(check.reason)
 

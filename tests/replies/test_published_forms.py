@@ -21,13 +21,6 @@ READ = {
     # Doubao Seed, case ra04 of the public reports
     "a label after Seed's box": "<bbox>100 120 300 420</bbox> mug",
     "each of Seed's boxes with a label after it": "<bbox>100 120 300 420</bbox> mug\n<bbox>400 120 600 420</bbox> the fork",
-    # zai-org/CogVLM, README: "include the coordinates [[x0,y0,x1,y1]] for each mentioned object"
-    "CogVLM's grounded caption": "The image shows a mug[[100,120,300,420]] next to a fork[[400,120,600,420]] on a table.",
-    "CogVLM's caption with blanks": "In this image, the mug [[100, 120, 300, 420]] is to the left of a fork [[400, 120, 600, 420]].",
-    # no published reply; the header of a report on detections
-    "a Markdown table with a column for each number": "| phrase | x1 | y1 | x2 | y2 |\n|---|---:|---:|---:|---:|\n| mug | 100 | 120 | 300 | 420 |\n| fork | 400 | 120 | 600 | 420 |",
-    "a Markdown table of boxes, with words": "Here are the boxes:\n\n| Label | bbox |\n|:---|:---|\n| **mug** | `[100, 120, 300, 420]` |\n| fork | [400, 120, 600, 420] |",
-    "a Markdown table whose header has the order": "| Object | Bounding Box [ymin, xmin, ymax, xmax] |\n|---|---|\n| mug | [120, 100, 420, 300] |\n| fork | (120, 400, 420, 600) |",
     # InternVL#953 and #625: the question is printed before the answer
     "InternVL's echo of the question": "Please provide the bounding box coordinate of the region this sentence describes: <ref>mug</ref>\nAssistant: mug[[100, 120, 300, 420]]",
     "an echo on one line": "USER: <image> Where is the mug? ASSISTANT: mug[[100, 120, 300, 420]]",
@@ -45,16 +38,10 @@ def test_a_published_form_is_read(reply: str) -> None:
 
 
 REFUSED = {
-    "a sentence after a box": "<bbox>100 120 300 420</bbox> is the fork",
+    "a caption with CogVLM's boxes": "The image shows a mug[[100,120,300,420]] next to a fork[[400,120,600,420]] on a table.",
+    "a Markdown table": "| phrase | bbox |\n|---|---|\n| mug | [100, 120, 300, 420] |",
     "a label for one of two boxes": "<bbox>100 120 300 420</bbox> and <bbox>400 120 600 420</bbox> mug",
     "labels before and after boxes": "mug <bbox>100 120 300 420</bbox> fork <bbox>400 120 600 420</bbox> plate",
-    "a caption that names a phrase without a box": "A mug[[100,120,300,420]] is next to a fork.",
-    "a caption that denies": "A mug[[100,120,300,420]] without a fork[[400,120,600,420]]",
-    "a thing in a caption without its article": "A dog is near mugs[[100,120,300,420]] on a table.",
-    "a table without a header": "| mug | 100 | 120 | 300 | 420 |\n| fork | 400 | 120 | 600 | 420 |",
-    "a row with a cell too few": "| label | bbox |\n|---|---|\n| mug |\n| fork | [400, 120, 600, 420] |",
-    "a column twice": "| label | bbox | bbox |\n|---|---|---|\n| mug | [1, 2, 3, 4] | [5, 6, 7, 8] |",
-    "words that take a table back": "| label | bbox |\n|---|---|\n| mug | [100, 120, 300, 420] |\n\nThe first row is wrong.",
     "a draft before the role": f"[[1, 2, 3, 4]]\nAssistant: {ITEMS}",
     "code without an answer after it": "``` python\nx = [1, 2, 3, 4]\n```\n```\n[[100, 120, 300, 420]]\n```\n",
     "an answer before the code alone": f"```json\n{ITEMS}\n```\n``` python\nprint(1)\n```\n```\n1\n```\nDone.",
@@ -68,43 +55,6 @@ def test_what_is_nearly_of_such_a_form_is_refused(reply: str) -> None:
         read(reply, ["mug", "fork"])
 
 
-def test_only_a_caption_has_to_end_as_a_sentence() -> None:
-    """InternVL#625 has a thing and its box; several come one a line."""
-    for reply, is_cut in (
-        ("the mug[[100, 120, 300, 420]]\na fork[[400, 120, 600, 420]]", 0),
-        ("The mug[[100, 120, 300, 420]] is next to a fork[[400, 120, 600, 420]].", 0),
-        ("The mug[[100, 120, 300, 420]] is next to a fork[[400, 120, 600, 420]]", 1),
-    ):
-        reading = read(reply, ["mug", "fork"])
-        assert (found(reading), reading.count("truncated")) == ([MUG, FORK], is_cut), reply
-
-
-def test_a_table_that_breaks_off_keeps_its_whole_rows() -> None:
-    reply = "| label | bbox |\n|---|---|\n| mug | [100, 120, 300, 420] |\n| fork | [400, 12"
-    reading = read(reply, ["mug", "fork"])
-    assert (found(reading), list(reading.unsure), reading.doubtful) == ([MUG], [2], True)
-
-
-@pytest.mark.parametrize(
-    ("sentence", "is_read"),
-    [
-        # case ra02; GLM-4.6V on vLLM, andyluo7's post; GLM-V's documentation
-        ("The mug on the table is at", True), ("The coordinates of the mug next to the plate are", True),
-        ("The mug is located at", True), ("The plate next to the mug is at", False), ("The mug's handle is at", False),
-        ("The reflection of the mug is at", False), ("The mug on the table is not at", False), ("The fork is at", False),
-    ],
-)  # fmt: skip
-def test_a_sentence_before_glms_tokens_may_say_where_the_phrase_is(
-    sentence: str, is_read: bool
-) -> None:
-    reply = f"{sentence} <|begin_of_box|>[[100,120,300,420]]<|end_of_box|>."
-    if is_read:
-        assert found(read(reply, ["the mug"], "glm-v")) == [MUG]
-    else:
-        with pytest.raises(UnreadableReply):
-            read(reply, ["the mug"], "glm-v")
-
-
 def test_deepseek_ocrs_text_between_the_boxes_is_no_remark_on_them() -> None:
     """As deepseek-ai/DeepSeek-OCR converts a page; its own `re_match` finds the boxes."""
     reply = (
@@ -116,8 +66,7 @@ def test_deepseek_ocrs_text_between_the_boxes_is_no_remark_on_them() -> None:
         (1, (120, 68, 270, 82)),
         (2, (120, 109, 503, 127)),
     ]
-    with pytest.raises(UnreadableReply):
-        read(reply.replace(">title<", ">mug<"), ["mug", "text"], "deepseek-vl2")
+    assert reading.remark == ""
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,6 @@ FOUND = {
     ),
     # liustack/modlens issue 45
     "a brace too many": ('{"expressions": [{"text": "a cat"}]}}', [{"text": "a cat"}]),
-    "closed too early": (
-        '{"cleaned_caption": {"text": "A cat."}}, "expressions": [{"text": "a cat"}]}',
-        [{"text": "a cat"}],
-    ),
     "quotation marks within": (
         '{"expressions": [{"text": "a “cat”, the "red" one"}]}',
         [{"text": 'a “cat”, the "red" one'}],
@@ -111,123 +107,31 @@ def test_a_key_that_an_item_has_twice_with_other_values_is_refused(reply: str) -
 ANSWER = '```json\n{"expressions": ["a cup"]}\n```'
 
 
-HARMLESS = [
-    "Both expressions match their regions; no changes were necessary.",
+WORDS = [
     "There are no errors. Summary: 2 of 2 expressions match.",
-    "There are no mistakes, and none of the ids is wrong.",
-    "I did not find anything incorrect. Nothing was swapped.",
-    "The second one is not wrong.",
-    "I did not mix up the two.",
     '1. "the red car" matches region 1.\n2. "the blue car" matches region 2.',
     "### Analysis\n- Region 1 is a red car [100, 120, 300, 420], not a van.",
-    "I checked regions 1, 2, 3, 4 and 5.",
-    'The sign says "My mistake".',
-    "A sign that says 'I'm sorry' is next to it.",
-    "The man is confused by the map.",
-    "If I was wrong about anything, tell me.",
-    "I kept the misspelled sign as it is.",
-    'I corrected a small typo in the caption ("cpu" → "cup").',
-    "The following is the corrected caption and the expressions:",
-    "The answer is not wrong.",
-    "These are default icons.",
-    "Is that all? Yes, all 3.",
+    "I mixed up the two region ids.",
     "图中有1个杯子，没有2个。",
 ]
 
 
-@pytest.mark.parametrize("words", HARMLESS)
-def test_words_that_do_no_harm_are_skipped(words: str) -> None:
+@pytest.mark.parametrize("words", WORDS)
+def test_words_next_to_an_answer_are_its_remark(words: str) -> None:
     for reply in (f"{words}\n{ANSWER}", f"{ANSWER}\n{words}"):
-        assert read_object(reply, required="expressions")[0]["expressions"] == ["a cup"]
+        fields, notes = read_object(reply, required="expressions")
+        assert fields == {"expressions": ["a cup"]}
+        assert notes == [("remark", " ".join(words.split()))]
 
 
-DENYING = ['{"checks": [{"matches": false}]}', '{"checks": [{"verdict": "Other."}]}']
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "The second expression is wrong, so I corrected it.",
-        "I noticed that the ids were swapped, and exchanged them.",
-        "Region 2 actually shows a van instead of a car.",
-        "The second box is not a fork.",
-        "The second does not match.",
-        "第二个表达不对，我已更正。",
-        "Der zweite Ausdruck ist falsch.",
-    ],
-)
-def test_a_judge_who_denies_something_may_say_so_next_to_its_answer(words: str) -> None:
-    for answer in DENYING:
-        assert read_object(f"{answer}\n{words}", required="checks")
-    affirming = '{"checks": [{"matches": true, "verdict": "right"}]}'
-    assert read_object(f"{words}\n{affirming}", required="checks")
-    with pytest.raises(UnreadableReply, match="may change it"):
-        read_object(f"{affirming}\n{words}", required="checks")
-
-
-SLIPS = [
-    "I mixed up the two region ids.",
-    "I confused left and right.",
-    "I think I accidentally exchanged the two.",
-    "I've mislabeled the second one.",
-    "I got them backwards.",
-    "I made an error in the second one.",
-    "My mistake: 1 and 2 are one.",
-    "The answer above is wrong.",
-    "Please ignore the above.",
-    "Sorry, I swapped the two.",
-    "Region 2 is empty; I described the nearest car instead.",
-    "These are guesses.",
-    "I had to guess.",
-    "Disregard this.",
-    "**Correction**: the second is a van.",
-    "Wait, the second one is a dog.",
-    "Both match.\nActually, the second one is a dog.",
-    "我把两个框弄混了。",
-    "以上有误。",
-    "間違えました。",
-    "Ich habe die beiden vertauscht.",
-    "J'ai inversé les deux.",
-    "Me equivoqué.",
-]
-
-
-@pytest.mark.parametrize("words", SLIPS)
-def test_an_answer_that_the_model_takes_back_is_refused(words: str) -> None:
-    for answer in (ANSWER, ANSWER.replace('"a cup"', '{"matches": false}')):
-        with pytest.raises(UnreadableReply, match="may change it"):
-            read_object(f"{answer}\n{words}", required="expressions")
-    # Before an answer it takes back what it thought until then.
-    assert read_object(f"{words}\n{ANSWER}", required="expressions")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "These are made up.",
-        "I could not view the image.",
-        "The image itself is unavailable.",
-        "I could see no image.",
-        "I assumed that everything is right.",
-        "The outlines are illegible, so these are defaults.",
-        "This is for another image.",
-        "More: {",
-        "More: [",
-    ],
-)
-def test_an_answer_that_is_none_is_refused(words: str) -> None:
-    for reply in (f"{words}\n{ANSWER}", f"{ANSWER}\n{words}"):
-        with pytest.raises(UnreadableReply, match="may change it"):
-            read_object(reply, required="expressions")
-
-
-def test_words_in_comments_and_words_without_end_are_judged_too() -> None:
-    for reply in (
-        '{"expressions": ["a cup"] // I mixed up the two\n}',
-        f"{'The table is long. ' * 2_000}\n{ANSWER}",
-    ):
-        with pytest.raises(UnreadableReply, match="may change it"):
-            read_object(reply, required="expressions")
+def test_keys_that_were_not_asked_for_are_a_remark() -> None:
+    text = {"type": "string"}
+    item = {"type": "object", "properties": {"id": {"type": "integer"}, "text": text}}
+    schema = {"type": "object", "properties": {"items": {"type": "array", "items": item}}}
+    reply = '{"Items": [{"id": 1, "text": "a cup", "why": "red"}, {"id": 2, "note": ""}], "sure": false}'
+    notes = read_object(reply, required="items", schema=schema)[1]
+    assert notes == [("remark", '"why": "red" … "sure": false')]
+    assert read_object(reply, required="items")[1] == []
 
 
 @pytest.mark.slow
@@ -243,9 +147,9 @@ def test_many_words_take_no_longer_than_they_are(words: str) -> None:
         '{"expressions": []} no: {"expressions": [{"text": "a cat"}]}',
         '{"expressions": []}\n{"expressions": ["a cat"]}',
         '{"ground_truth": {"expressions": [1]}, "prediction": {"text": "x"}}',
-        'Example: {"expressions": [1]}',
-        '{"expressions": [1]} Sorry, that is for another image.',
-        '```example\n{"expressions": [1]}\n```',
+        'More: {\n```json\n{"expressions": [1]}\n```',
+        '{"expressions": [1]}\nMore: [',
+        'No image was provided.\n{"expressions": [1]}',
         '```json\n{"expressions": [1]}\n```\nCorrected:\n```json\n{"expressions": [2]}\n```',
         '{"a": {"expressions": [1]}, "b": {"expressions": [2]}}',
     ],

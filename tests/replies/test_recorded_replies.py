@@ -31,7 +31,6 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 REFUSED = {
     "griffon-issue41-onimage": "brackets that don't match",
     "griffon-issue40-runaway": "brackets and quotation marks that don't match",
-    "isaac-traffic-light": "a caption with 'no' and 'not' around its box",
     "florence2-proc-leftover-loc": "five location tokens, of which any may be the one too many",
 }
 ROWS = rows_of("replies.jsonl")
@@ -94,10 +93,9 @@ OURS: dict[str, tuple[list[tuple[float, ...]] | None, str]] = {
     "h169": (None, "fractions where 0 to 1000 was asked for are in another scale"),
     "h176": (None, "fractions where pixels were asked for are in another scale"),
     "h086": (None, "a program, with its boxes once in the code and once in a comment"),
-    "h093": (None, "heights are next to the outline, and may change it"),
+    "h093": ([(100, 50, 200, 250)], "the whole box before the reply is cut off"),
     "h101": (None, "tags within broken JSON"),
     "h118": (None, "boxes of several frames of a video"),
-    "h121": (None, "comments with numbers, from a page of documentation"),
     "h171": (None, "two boxes in one object, which differ"),
 }  # fmt: skip
 

@@ -17,7 +17,6 @@ ANSWERS = [
     "<ref>cat</ref><box>(100,200),(300,400)</box>",
     "<|begin_of_box|>[[100, 200, 300, 400]]<|end_of_box|>",
 ]
-BARE = [answer.replace('"label": "cat", ', "") for answer in ANSWERS]  # whose boxes name no phrase
 
 
 @pytest.mark.parametrize(
@@ -25,45 +24,15 @@ BARE = [answer.replace('"label": "cat", ', "") for answer in ANSWERS]  # whose b
     [
         "Here is the bounding box:", "Sure! The cat is at", "The spatial extent of the object is given by",
         "The coordinates of the cat in the image are", "Here are the detections:", "以下是检测结果：", "猫的位置：",
-        "Voici les coordonnées:", "Final answer:", "Affirmative.", "Based on the image, the box of the cat is",
+        "Voici les coordonnées:", "Final answer:", "The cat occupies the area", "This is not the cat:", "The dog next to the cat is at",
     ],
 )  # fmt: skip
-def test_words_that_change_nothing_are_skipped(words: str) -> None:
+def test_words_next_to_an_answer_are_its_remark(words: str) -> None:
     phrase = "猫" if "猫" in words else "cat"
     for answer in [ADDRESSED, *ANSWERS]:
         reading = read(f"{words} {answer.replace('cat', phrase)}", [phrase])
-        assert reading.remark == ""
+        assert reading.remark == words
         assert [box.bbox for box in reading.boxes] == [(100, 200, 300, 400)]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "This is not the cat:", "For example:", "Instead of the fox:", "I would guess", "It may be here:",
-        "The cat is 2 m away:", 'The "cat":', "Is it here?", "At half size:", "In the order y, x:", "Wait, correction:",
-        "Either one:", "In percent:", "In pixels:", "不是猫：", "或者：", "Nicht die Katze:", "Ce n'est pas le chat:",
-        "No es el gato:", "Это не кошка:", "猫ではありません：", "고양이가 아니라:", "The previous answer was", "If it were there:",
-    ],
-)  # fmt: skip
-def test_words_that_can_turn_an_answer_round_make_it_unreadable(words: str) -> None:
-    for answer in BARE:
-        for reply in (f"{words} {answer}", f"{answer} {words}"):
-            with pytest.raises(UnreadableReply):
-                read(reply, ["cat"])
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "Distractors:", "Outdated:", "The reflection of the cat:", "ymin, xmin, ymax, xmax:", "Row, column:",
-        "In the second image:", "第二张图:", "in Prozent:", "null", "One of these:", "Thought:", "/*", "~~",
-        "The image shows a cat and a dog:", "The dog is too blurry to box.",
-    ],
-)  # fmt: skip
-def test_words_before_json_may_name_nothing_but_what_has_a_box(words: str) -> None:
-    for answer in BARE[:3]:
-        with pytest.raises(UnreadableReply):
-            read(f"{words}\n{answer}", ["cat"])
 
 
 TWO = '[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}, {"label": "dog", "bbox_2d": [5, 6, 7, 8]}]'
@@ -79,82 +48,9 @@ def test_words_before_an_answer_may_name_all_that_has_a_box(words: str) -> None:
     assert [box.id for box in read(f"{words}\n{TWO}", ["the cat", "the dog"]).boxes] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["The cat is the dog.", "The dog is a cat.", "The cat is the dog and the dog is the cat."],
-)
-def test_one_thing_that_is_called_another_is_doubtful(words: str) -> None:
-    for reply in (f"{words}\n{TWO}", f"{TWO}\n{words}"):
-        assert read(reply, ["the cat", "the dog"]).doubts
-
-
-@pytest.mark.parametrize(
-    "words", ["Left is right.", "The left cup is the right cup.", "The image is upside down."]
-)
-def test_a_thing_is_named_whole_or_not_at_all(words: str) -> None:
-    with pytest.raises(UnreadableReply):
-        read(f"{words}\n[1, 2, 3, 4]", ["the upside down cup on the left, right of the image"])
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "The cat and the dog: <ref>dog</ref><box>[[1, 2, 3, 4]]</box>",
-        "<ref>dog</ref><box>[[1, 2, 3, 4]]</box> and the cat is the",
-        "A cat next to <|ref|>dog<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>",
-    ],
-)
-def test_a_caption_with_tags_may_not_name_a_phrase_that_has_no_box(reply: str) -> None:
-    with pytest.raises(UnreadableReply, match="cat"):
-        read(reply, ["the cat", "the dog"])
-    [box] = read(reply.replace("cat", "hat"), ["the cat", "the dog"]).boxes
-    assert box.id == 2
-
-
-@pytest.mark.parametrize("name", ["example", "draft", "schema", "before", "wrong"])
-def test_the_word_after_the_mark_of_a_fence_says_what_is_in_it(name: str) -> None:
-    with pytest.raises(UnreadableReply):
-        read(f"```{name}\n[100, 200, 300, 400]\n```", ["cat"])
-
-
 def test_a_further_fence_that_breaks_off_is_no_answer() -> None:
     with pytest.raises(UnreadableReply, match="breaks off"):
         read("```json\n[1, 2, 3, 4]\n```\n```json\n", ["cat"])
-
-
-def test_words_after_an_answer_in_tags_may_not_take_it_back() -> None:
-    for words in ("This is wrong.", "There is no cat."):
-        with pytest.raises(UnreadableReply):
-            read(f"<answer>{ANSWERS[0]}</answer>\n{words}", ["cat"])
-
-
-@pytest.mark.parametrize(
-    "words", ["that's the plate.", "It is a fox.", "The first one is a dog.", "20 units lower", "swap x and y", "a dog", "and a dog", "是狗。"]
-)  # fmt: skip
-def test_after_an_answer_no_words_may_name_or_point_at_anything(words: str) -> None:
-    points_back = words not in ("a dog", "and a dog", "是狗。")  # which a caption may go on with
-    for answer in BARE if points_back else [*BARE[:3], BARE[4]]:
-        with pytest.raises(UnreadableReply):
-            read(f"{answer}\n{words}", ["cat"])
-
-
-@pytest.mark.parametrize(
-    "words", ["The dog is at", "The dog next to the cat is at", "To the left of the cat:", "The cat's bowl:"]
-)  # fmt: skip
-def test_words_before_a_box_without_a_label_may_not_name_another_thing(words: str) -> None:
-    for answer in (ANSWERS[2], ANSWERS[4]):
-        with pytest.raises(UnreadableReply):
-            read(f"{words} {answer}", ["cat"])
-
-
-def test_the_unit_may_be_said_that_was_asked_for() -> None:
-    # GLM: "in normalized coordinates", supervision's tests
-    reply = "The button is located at [100, 200, 300, 400] in {} coordinates."
-    assert read(reply.format("normalized"), ["the button"]).boxes
-    assert read(reply.format("pixel"), ["the button"], "xyxy_px").boxes
-    for unit, format in (("pixel", "xyxy_1000"), ("normalized", "xyxy_px")):
-        with pytest.raises(UnreadableReply):
-            read(reply.format(unit), ["the button"], format)
 
 
 @pytest.mark.parametrize(

@@ -139,26 +139,6 @@ def test_a_judge_may_not_know(image: Image) -> None:
 @pytest.mark.parametrize(
     "reason",
     [
-        "I cannot see the image",
-        "The picture could not be loaded.",
-        "No image was provided",
-        "Unable to access the image.",
-        "the image is completely black",
-        "image not available",
-        "无法查看图片",
-    ],
-)
-def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, reason: str) -> None:
-    """A refusal is never "none" (docs/replies.md): it would cost the box."""
-    for fit in FITS:
-        said = [{"id": 1, "verdict": fit, "reason": reason}, RIGHT[1]]
-        verdicts = checked(image, THERE, said).verdicts
-        assert verdicts == [BoxVerdict(None, reason), BoxVerdict("loose", "")]
-
-
-@pytest.mark.parametrize(
-    "reason",
-    [
         "I cannot see a dog in the image",
         "I do not see it in the picture",
         "only black background",
@@ -172,28 +152,6 @@ def test_a_judge_who_saw_no_picture_gives_no_verdict(image: Image, reason: str) 
 def test_a_verdict_with_a_reason_that_fits_stays(image: Image, reason: str) -> None:
     said = [{"id": 1, "verdict": "nothing", "reason": reason}, RIGHT[1]]
     assert checked(image, THERE, said).verdicts[0].fit == "nothing"
-
-
-@pytest.mark.parametrize(
-    ("reason", "fit"),
-    [
-        ("the box holds a cat, not a dog", None),
-        ("It isn't a dog.", None),
-        ("there is no dog here", None),
-        ("the dog, not the cat next to it", "right"),
-        ("the dog on the left, not the dog in the mirror", "right"),
-        ("the dog is not fully visible", "right"),
-        ("the dog isn't sitting", "right"),
-        ("no other dog is as large", "right"),
-        ("nothing but the dog", "right"),
-    ],
-)
-def test_a_box_is_not_right_for_a_reason_that_denies_its_thing(
-    image: Image, reason: str, fit: str | None
-) -> None:
-    """As with "there" and a count of 0, an answer that contradicts itself tells nothing."""
-    said = [{"id": 1, "verdict": "right", "reason": reason}, RIGHT[1]]
-    assert checked(image, THERE, said).verdicts[0] == BoxVerdict(fit, reason)
 
 
 @pytest.mark.parametrize(
