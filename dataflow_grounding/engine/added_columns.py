@@ -1,9 +1,8 @@
 """The columns that the engine adds to those that an operator returns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.data.manners import joined_remarks
 from dataflow_grounding.data.records import (
     DOUBT,
     REMARK,
@@ -13,6 +12,7 @@ from dataflow_grounding.data.records import (
     has_id,
     whole_number,
 )
+from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.engine.plan import SUSPECT, Ask
 
 if TYPE_CHECKING:
@@ -39,27 +39,35 @@ def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | No
 
 
 def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
-    """Return `doubtful`, `doubt` (why) and `remark`; those of earlier answers are cleared."""
+    """Return `doubtful` and `doubt` (why); those of earlier answers are cleared."""
     of_reply = ""  # the first doubt about a whole reply
     of_boxes = ""  # the first one about a phrase's own boxes
-    remarks = []
     for answer in answers:
         of_reply = of_reply or answer.doubt
         of_boxes = of_boxes or answer.own_doubt
-        remarks.append(answer.remark)
     doubt = of_reply or of_boxes
-    remark = joined_remarks(remarks)
     cleared: Update = {"doubtful": False, DOUBT: None}
-    if _was_grounded(record):  # else the column is the user's own
-        cleared[REMARK] = None
     update = {name: value for name, value in cleared.items() if name in record}
     if doubt:
         update |= {"doubtful": True, DOUBT: doubt}
-    if remark:
-        update[REMARK] = remark
     if SUSPECT in record:  # of earlier boxes: if these are suspect, too, the run sets it at its end
         update[SUSPECT] = False
     return update
+
+
+def remark_column(
+    record: Mapping[str, Any], remarks: Sequence[str], earlier: str, *, is_found: bool
+) -> Update:
+    """Return `remark`: what replies say next to their answers, with that of `earlier` steps.
+
+    Where the record's phrases are looked for again, it replaces an earlier run's.
+    """
+    stated = record.get(REMARK)
+    is_replaced = is_found and not earlier and _was_grounded(record)
+    kept = [stated] if isinstance(stated, str) and not is_replaced else []
+    if remarks:
+        return {REMARK: joined_remarks([*kept, *remarks])}
+    return {REMARK: None} if is_replaced and REMARK in record else {}
 
 
 def _was_grounded(record: Mapping[str, Any]) -> bool:

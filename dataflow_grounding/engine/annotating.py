@@ -21,6 +21,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
 from dataflow_grounding.boxes.regions import check_labels_were_read
 from dataflow_grounding.data.records import (
+    REMARK,
     Record,
     Update,
     as_json,
@@ -28,7 +29,7 @@ from dataflow_grounding.data.records import (
     has_id,
     is_settled,
 )
-from dataflow_grounding.engine.added_columns import doubt_columns, image_columns
+from dataflow_grounding.engine.added_columns import doubt_columns, image_columns, remark_column
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
@@ -70,6 +71,7 @@ class RowWork:
     replayed: int = 0  # of these, stored before
     sent: bool = False  # whether a request had to be sent
     key: "RowKey | None" = None  # with its pictures as they were when it was begun
+    remark: str = ""  # of the replies to steps on earlier levels
 
     def back_to(self, before: "RowWork") -> None:
         """Forget what was noted and read since `before`, because it comes again."""
@@ -94,6 +96,7 @@ class StepAsk:
     # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
     answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
+    remarks: list[str] = field(default_factory=list)  # what replies said next to their answers
     # whether the operator may put its questions once more, with smaller pictures
     may_begin_again: bool = False
     is_picture_reduced: bool = False  # whether it has to, because a picture was refused
@@ -117,8 +120,10 @@ class StepAsk:
         answer, notes = reply
         for note in notes:
             # a user's reader may write a note as "code: text"
-            code = note.code if isinstance(note, Note) else note.partition(":")[0]
+            code, _, text = str(note).partition(": ")
             self.note(code)
+            if code == REMARK and text:
+                self.remarks.append(text)
         return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
@@ -236,6 +241,7 @@ def _failure_of_own_code(operator: Annotator, error: BaseException) -> RecordErr
 
 async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Result:
     ask.answers = None  # the operator may set it, by `ask.found`; read at the end
+    ask.remarks = []
     size = await _size_of_prepared_image(operator, record, memo)
     # It gets a copy as plain JSON, so that a streamed record is the same as one that was written
     # to a file and read again.
@@ -289,6 +295,7 @@ def _with_added_columns(
         of_image = image_columns(record, size, ask, operator.serving)
     if ask.answers is not None:
         doubts = doubt_columns(record, ask.answers)
+    doubts |= remark_column(record, ask.remarks, ask.work.remark, is_found=ask.answers is not None)
     columns = {**of_image, **update, **doubts}  # the order in which a record has them
     columns.update(update)  # but where two give a column, the operator's value counts
     return columns

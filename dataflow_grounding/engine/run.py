@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from dataflow_grounding._util.errors import ImageChanged, Interrupted, RecordError, RunStopped
-from dataflow_grounding.data.records import Record, in_one_schema
+from dataflow_grounding.data.records import REMARK, Record, in_one_schema
+from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import RowWork, StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -364,6 +365,9 @@ class Run:
                 columns, _ = result
                 if columns is None:
                     first_failed = min(first_failed, index)
+                elif columns.get(REMARK):  # steps of one level don't see each other's
+                    work.remark = joined_remarks([work.remark, columns[REMARK]])
+                    columns[REMARK] = work.remark
         return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
-from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
+from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.engine._reply_sources import ANSWERED_BY
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
 from dataflow_grounding.engine.unreadable import (
@@ -65,6 +65,10 @@ OF_CHECKS = {"probe_as_asked", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
 
 REMARKS = {
+    "unanswered": (
+        "phrase",
+        "without a box that the reply's not_found doesn't name: ambiguous, not absent",
+    ),
     "dropped": ("answer", "dropped from replies: of no phrase that was asked for, or of no use"),
     "not_in_caption": ("phrase", "that the caption doesn't have: kept, with char_span null"),
     "not_in_cleaned_caption": (
@@ -101,7 +105,7 @@ class Shown:
     # lines that show the first boxes, with the places of their records
     boxes: list[tuple[int, str]] = field(default_factory=list)
     classes: ClassTable = field(default_factory=ClassTable)
-    manners: Manners = field(default_factory=Manners)  # what replies say next to their answers
+    remarks: Remarks = field(default_factory=Remarks)  # what replies say next to their answers
     # what failed first, in the input's order: the place of its row, and its line for people
     first_failure: tuple[int, str] | None = None
     report: str = ""  # path of the report; "" without one
@@ -163,7 +167,7 @@ class Summary:
 
         What the model says next to its answers is counted, too.
         """
-        self.shown.manners.add(wordings_of(record))
+        self.shown.remarks.add(record)
         column = record.get("expressions")
         if not isinstance(column, list):
             return
@@ -223,7 +227,7 @@ class Summary:
         self.expressions.update(part.expressions)
         self.shown.boxes = sorted([*self.shown.boxes, *part.shown.boxes])[:SHOWN]
         self.shown.classes.add_table(part.shown.classes)
-        self.shown.manners.add_all(part.shown.manners)
+        self.shown.remarks.add_all(part.shown.remarks)
 
     def _add(self, other: "Summary", *summed: str) -> None:
         """Take in what counts for earlier steps and other parts alike; sum the `summed` fields."""
@@ -273,9 +277,9 @@ class Summary:
         classes = self.shown.classes.rows()
         if classes:
             counts["classes"] = classes
-        if self.shown.manners.line():
-            counts["remarks"] = self.shown.manners.common()
-            counts["remarks_rare"] = self.shown.manners.rare
+        if self.shown.remarks.line():
+            counts["remarks"] = self.shown.remarks.common()
+            counts["remarks_rare"] = self.shown.remarks.rare
         return counts
 
     def __repr__(self) -> str:
@@ -331,12 +335,10 @@ class Summary:
         if unreadable:
             yield f"Warning: {unreadable}"
         yield from self._counted_notes("Note", REMARKS)
-        # what replies say next to their answers; the report shows the rare sayings
-        remarks = self.shown.manners.line()
-        if remarks and self.shown.manners.rare:
-            remarks += ": see them in the report"
+        remarks = self.shown.remarks.line()
         if remarks:
-            yield remarks
+            see = ": see them in the report" if self.shown.remarks.rare else ""
+            yield f"said next to answers: {remarks}{see}"
 
     def _counted_notes(self, kind: str, words: Mapping[str, tuple[str, str]]) -> Iterator[str]:
         for code, (thing, what) in words.items():

@@ -55,7 +55,7 @@ def export(
         _refuse_losses(format, exported, strict)
         if strict:
             _refuse_rare_remarks(exported)
-        remarks_of_model = exported.manners.line()
+        remarks_of_model = exported.said.line()
         if remarks_of_model:
             exported.remarks.append(f"remarks of the model: {remarks_of_model}")
         exported.remarks += format.remarks
@@ -146,7 +146,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
     whole.written += part.written
     whole.lost += part.lost
     whole.left_out += part.left_out
-    whole.manners.add_all(part.manners)
+    whole.said.add_all(part.said)
     whole.reasons += [f"{part.path}, {reason}" for reason in part.reasons]
     whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
 
@@ -166,8 +166,8 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
 
 
 def _refuse_rare_remarks(exported: Exported) -> None:
-    if exported.manners.rare:
-        rare = counted(exported.manners.rare, "record")
+    if exported.said.rare:
+        rare = counted(exported.said.rare, "record")
         raise InputError(
             f"nothing is written, because {rare} came with a remark of the model"
             " that is rare in this data set: decide on them in `dataflowgrounding review`, which"

@@ -14,7 +14,6 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import things_of
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -26,6 +25,7 @@ from dataflow_grounding.data.records import (
     read_any_expressions,
 )
 from dataflow_grounding.data.rejected import Rejections, not_rejected, with_twins_rejected
+from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats import outlines
@@ -110,7 +110,7 @@ class Exported:
     parts: dict[str, Counter[str]] = field(default_factory=dict)  # `written` of parts of a split
     # What replies say next to their answers, of all records. A rare remark counts where the record
     # was written, and has a phrase that no person decided on.
-    manners: Manners = field(default_factory=Manners)
+    said: Remarks = field(default_factory=Remarks)
 
     def losses(self) -> str:
         """Return what is lost in a line, `scores (2), spans (1)`; empty if nothing is lost."""
@@ -159,11 +159,11 @@ class SampleMaker:
                 self._exported.left_out += 1
                 if len(self._exported.reasons) < _MAX_REASONS:
                     self._exported.reasons.append(f"record {number}: {error}")
-            # A model may say something next to its answers. What it says of most records is only
-            # its manner, so this is counted over all records. What it says of few is a warning: it
-            # is watched for on written records that no person has decided on.
+            # A model may say something next to its answers. What it says of most records is
+            # usual, so this is counted over all records. What it says of few is a warning: it is
+            # watched for on written records that no person has decided on.
             is_undecided = sample is not None and not _is_reviewed(record)
-            self._exported.manners.add(wordings_of(record), watched=is_undecided)
+            self._exported.said.add(record, watched=is_undecided)
             if sample is not None:
                 written = self._exported.written
                 box_count = sum(len(phrase.boxes) for phrase in sample.phrases)

@@ -20,7 +20,6 @@ from dataflow_grounding.boxes.geometry import (
     nearest_pixels,
 )
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.data.manners import joined_remarks
 from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
@@ -121,7 +120,6 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
         disagreement=any_missing or not (have_all_boxes and have_one_status),
         doubt=_doubt_of_half([answer.doubt for answer in answers], samples),
         own_doubt=doubt_about_boxes,
-        remark=joined_remarks(answer.remark for answer in answers),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding.data.records import DOUBT, STATUSES, is_box, is_settled
 from dataflow_grounding.data.verification import Verification, read_verification
-from dataflow_grounding.tasks.checks import BoxVerdict, Presence
+from dataflow_grounding.tasks.checks import Fit, Presence
 
 Expression: TypeAlias = dict[str, Any]
 """An expression as `read_expressions` returns it."""
@@ -85,7 +85,7 @@ def not_checked(expression: Expression, reason: str) -> Expression:
 
 
 def decided(
-    expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
+    expression: Expression, presence: Presence, verdicts: Sequence[Fit | None]
 ) -> Expression:
     """Return the expression as the judge's answers decide it, a verdict for each box in order.
 
@@ -121,14 +121,14 @@ def decided(
 
 
 def _judged_boxes(
-    instances: Sequence[Mapping[str, Any]], presence: Presence, verdicts: Sequence[BoxVerdict]
+    instances: Sequence[Mapping[str, Any]], presence: Presence, verdicts: Sequence[Fit | None]
 ) -> list[dict[str, Any]]:
     """Return all boxes as `verification` has them, with the judge's answers and the decision."""
     # A first answer is whether a box is on its phrase's thing, however well it fits: "loose" and
     # "part" count, too.
     firsts: list[bool | None] = []
     for verdict in verdicts:
-        firsts.append(None if verdict.fit is None else verdict.fit not in ("other", "nothing"))
+        firsts.append(None if verdict is None else verdict not in ("other", "nothing"))
     second_by_first = _second_answers(firsts, presence)
     judged = []
     for instance, verdict, first in zip(instances, verdicts, firsts, strict=True):
@@ -138,8 +138,7 @@ def _judged_boxes(
             decision = "kept" if first else "dropped"
         box = {
             "bbox_id": str(instance.get("bbox_id")),
-            "verdict": verdict.fit,
-            "reason": verdict.reason or None,
+            "verdict": verdict,
             "presence": second,
             "score": (_WORTH[first] + _WORTH[second]) / 2,
             "decision": decision,
@@ -229,8 +228,6 @@ def _score(staying: Sequence[dict[str, Any]], presence: Presence) -> float:
 
 def _both_in_words(box: Mapping[str, Any]) -> str:
     first = _IN_WORDS[box["verdict"]]
-    if box["reason"]:
-        first = f"{first} ({box['reason']})"
     return f"{first}; presence: {_ANSWER_IN_WORDS[box['presence']]}"
 
 

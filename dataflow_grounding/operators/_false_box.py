@@ -12,7 +12,7 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._expressions import boxes_of
-from dataflow_grounding.tasks.checks import BoxVerdict
+from dataflow_grounding.tasks.checks import Fit
 
 EVERY = 20  # records, of which about one has a false box
 PLACES_A_SIDE = 5  # that are tried, in a grid over the picture
@@ -71,7 +71,7 @@ def _moved_over_picture(bbox: Bbox, size: Size) -> list[Bbox]:
     return [(left, top, left + width, top + height) for top in tops for left in lefts]
 
 
-def note_verdict(verdict: BoxVerdict, ask: Ask) -> None:
+def note_verdict(verdict: Fit | None, ask: Ask) -> None:
     ask.note("false_boxes", "a false box shown to the judge")
-    if verdict.fit in ("right", "loose", "part"):
+    if verdict in ("right", "loose", "part"):
         ask.note("false_boxes_accepted", "a false box that the judge accepts")

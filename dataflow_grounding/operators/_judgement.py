@@ -11,14 +11,14 @@ from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._box_groups import Part, groups_of
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.operator_base import Ask, Image
-from dataflow_grounding.tasks.checks import BoxVerdict, Checked, DrawnBox, Presence, box_check
+from dataflow_grounding.tasks.checks import Checked, DrawnBox, Fit, Presence, box_check
 
 
 class Judgement(NamedTuple):
     """What a judge says of a record's expressions, each by its place in the record."""
 
     presences: dict[int, Presence]
-    verdicts: dict[int, list[BoxVerdict]]  # one for each box, in order
+    verdicts: dict[int, list[Fit | None]]  # one for each box, in order
     errors: dict[int, RecordError]  # of expressions that have no whole answer
 
     def add(self, parts: Sequence[Part], checked: Checked) -> None:

@@ -55,14 +55,14 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     # text doesn't match.
     is_consistent = names_own_region or check.matches is False
     if names_several and is_consistent:
-        return Verdict("several", text, check.places, check.reason)
+        return Verdict("several", text, check.places)
     if check.matches is None:  # the model can't tell
-        return Verdict("unknown", text, places, check.reason)
+        return Verdict("unknown", text, places)
     if check.matches:
-        return Verdict("matches", text, places, check.reason)
+        return Verdict("matches", text, places)
     if not same_text or gives_other_regions:
-        return Verdict("mended", check.text or text, check.places or places, check.reason)
-    return Verdict("wrong", text, places, check.reason)
+        return Verdict("mended", check.text or text, check.places or places)
+    return Verdict("wrong", text, places)
 
 
 def region_ids(places: Sequence[int]) -> list[int]:

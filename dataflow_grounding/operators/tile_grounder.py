@@ -143,7 +143,6 @@ class TileGrounder(PhraseGrounder):
             instances,
             doubt=doubt_about_reply,
             own_doubt=_first_stated(doubts_about_boxes),
-            remark=in_image.remark,
         )
 
 

@@ -17,9 +17,10 @@ from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
+from dataflow_grounding.data.records import REMARK
+from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.replies.json_boxes import NoBox
 from dataflow_grounding.replies.reading import (
-    REMARK,
     Dropped,
     FoundBox,
     Note,
@@ -27,7 +28,6 @@ from dataflow_grounding.replies.reading import (
     RawBox,
     Reading,
     in_brackets,
-    joined_remarks,
 )
 from dataflow_grounding.replies.words import fits_phrase, ids_of, share_a_word, shares_all_words
 
@@ -38,6 +38,7 @@ TOLERANCE = 1 / 8
 # as written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
 _ROUNDING = 1e-6  # of the image's longer side: a side moved by no more wasn't outside
+NOT_ANSWERED = "the reply has no box of it, and doesn't say that it isn't there"
 STATUSES = ("ambiguous", "unsupported")  # of phrases, as the embedded grounder gives them
 _LARGE_RANGE = 10  # a range that ends beyond is not one of parts of 1
 _TINY_SHARE = 1 / 100  # the first hundredth of an axis, in which no box lies whole
@@ -106,6 +107,7 @@ class _BoxReader:
         for absence in self.parsed.absences:
             self.take_absence(absence)
         self.take_boxes()
+        self.take_not_found()
         self.reading.remark = joined_remarks(self.parsed.remarks)
         if self.reading.remark:
             self.note(REMARK, self.reading.remark)
@@ -119,9 +121,16 @@ class _BoxReader:
     def judge_phrases_without_box(self) -> None:
         """Note the phrases without a box that may be in the picture all the same."""
         reading = self.reading
-        if not self.says_all_absent:
-            named = {box.id for box in reading.boxes} | self.absent | set(reading.statuses)
-            reading.unnamed += [number for number in self.phrases if number not in named]
+        named = {box.id for box in reading.boxes} | self.absent | set(reading.statuses)
+        reading.left_out += [number for number in self.phrases if number not in named]
+        unnamed = [number for number in reading.left_out if number not in reading.not_found]
+        if reading.not_found:
+            # The model names what isn't there, so that it has not answered what it doesn't name.
+            reading.unnamed += unnamed
+            reading.unsure.update(dict.fromkeys(unnamed, NOT_ANSWERED))
+            self.absent.update(reading.not_found)
+        elif not self.says_all_absent:
+            reading.unnamed += unnamed
         # A phrase without a box is absent, unless its answer may have been lost. Absences are
         # looked at, too: a phrase that is said to be absent may have a box.
         may_have_lost_answers = self.parsed.points or self.parsed.truncated or self.dropped
@@ -129,6 +138,17 @@ class _BoxReader:
             self.find_unread()
         if not reading.boxes and not reading.statuses:
             self.check_absence_is_said()
+
+    def take_not_found(self) -> None:
+        """Doubt the boxes of phrases that are among those not found."""
+        found_ids = {box.id for box in self.reading.boxes}
+        for phrase_id in dict.fromkeys(self.parsed.not_found):
+            if phrase_id not in self.phrases:
+                self.note("dropped", f"id {phrase_id} in not_found is of no phrase")
+            elif phrase_id in found_ids:
+                self.reading.doubts[phrase_id] = "the reply says that it isn't there, too"
+            else:
+                self.reading.not_found.append(phrase_id)
 
     def check_sizes(self) -> None:
         """Refuse a reply that states a size of the picture, unless it may and the size is right."""
@@ -264,10 +284,10 @@ class _BoxReader:
             raise UnreadableReply(
                 f"no box of the reply can be used: {self.dropped[0].reason}", "no usable box"
             )
-        missing = sorted(set(self.phrases) - self.absent)
+        missing = sorted(set(self.phrases) - self.absent - set(self.reading.unsure))
         if missing and not self.says_all_absent:
             raise UnreadableReply(f"the reply says nothing of phrase {missing[0]}", "no answer")
-        if not self.says_any_absent:
+        if not self.says_any_absent and not self.absent:
             raise UnreadableReply("the reply says nothing of any box", "no answer")
 
     def note(self, code: str, text: str) -> None:

@@ -37,7 +37,7 @@ _LINE = lazy_pattern(
     r"(?:\s*\(\s*score\s*[:=]?\s*(?P<score>[\d.]+)\s*\))?[\s.,;。]*",
     re.IGNORECASE,
 )
-_BEGINS_LINE = lazy_pattern(r"\s*\d+\s*[.)]")
+_BEGINS_LINE = lazy_pattern(r"\s*\d")
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
 _PADDING = 12  # with more characters after JSON, the model surely didn't go on with it
 _EMPTY_BEFORE = lazy_pattern(r"\A\[\s*\]\s*(?=\[)")

@@ -355,7 +355,7 @@ class _Reader:
     ) -> None:
         """Read the other keys next to a list. Refuse boxes that one of them contradicts."""
         for key, value in others.items():
-            if value in _EMPTY or self.add_absences(key, value):
+            if value in _EMPTY or self.add_not_found(key, value):
                 continue
             # Next to phrases that are keys, it may be a phrase that is misspelt.
             is_other_answer = (are_phrases_keys or not boxes) and _may_be_answer(value)
@@ -544,21 +544,21 @@ class _Reader:
         if len(self.parsed.remarks) < _MOST_REMARKS:
             self.parsed.remarks.append(key_remark(key, value))
 
-    def add_absences(self, key: str, value: Any) -> bool:
-        """Add the absent phrases of `"not_found": ["a fork"]`. False for any other value."""
+    def add_not_found(self, key: str, value: Any) -> bool:
+        """Keep the absent phrases of `"not_found": [2]`, also by their names. False for any other
+        value.
+        """
         if not has_role(key, "absent") or not isinstance(value, (list, str)):
             return False
-        names = value if isinstance(value, list) else [value]
-        ids = [ids_of(str(self.named_phrase(name)), self.phrases) for name in names]
-        if not all(ids):
-            return False
-        self.parsed.absences += [RawBox((), id=own_id) for named in ids for own_id in named]
-        return True
-
-    def named_phrase(self, value: Any) -> Any:
-        """Return the phrase whose id a value is, as in `"not_found": [2]`; else the value."""
-        phrase_id = id_of(value)
-        return value if phrase_id is None else self.phrases.get(phrase_id, value)
+        named: list[int] = []
+        for name in value if isinstance(value, list) else [value]:
+            phrase_id = id_of(name)
+            if phrase_id is not None and phrase_id in self.phrases:
+                named.append(phrase_id)
+            elif isinstance(name, str):
+                named += ids_of(name, self.phrases)
+        self.parsed.not_found += named
+        return bool(named)
 
     def add_size(self, key: str, value: Any) -> bool:
         """Keep a size of the picture. False where a value is none."""

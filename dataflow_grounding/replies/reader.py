@@ -14,6 +14,8 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import REMARK
+from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.replies.box_reader import to_reading
 from dataflow_grounding.replies.channels import answer_of, enclosed
 from dataflow_grounding.replies.forms import parse_any, parse_lines
@@ -28,12 +30,10 @@ from dataflow_grounding.replies.json_text import (
 from dataflow_grounding.replies.reading import (
     EVIDENCE,
     LARGEST,
-    REMARK,
     Note,
     ParsedReply,
     RawBox,
     Reading,
-    joined_remarks,
     key_remark,
 )
 from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
@@ -134,17 +134,21 @@ def _parse(
 ) -> ParsedReply:
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, box_key)
-    if boxes:
-        return ParsedReply(boxes)  # most replies end here, and are read fast
+    if boxes:  # most replies end here, and are read fast
+        return ParsedReply(boxes, not_found=value.get("not_found", []))
     return parse_any(reply, value, dict(phrases), box_key, list_key)
 
 
 def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
     """The boxes of a reply in exactly the form that was asked for; none of any other."""
-    if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
+    if not isinstance(value, dict) or isinstance(value, RepeatedKeys):
         return []
     objects = value.get("objects")
-    if not isinstance(objects, list):
+    not_found = value.get("not_found", [])
+    if not isinstance(objects, list) or not isinstance(not_found, list):
+        return []
+    has_other_keys = not value.keys() <= {"objects", "not_found"}
+    if has_other_keys or any(type(phrase_id) is not int for phrase_id in not_found):
         return []
     boxes: list[RawBox] = []
     for item in objects:

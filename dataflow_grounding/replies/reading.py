@@ -1,12 +1,13 @@
 """What a reply says: as it writes it (`ParsedReply`), and in pixels (`Reading`)."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.data.remarks import MOST_REMARK
 from dataflow_grounding.replies.words import phrase_named
 
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
@@ -14,8 +15,6 @@ DOUBTFUL_SHARE = 1 / 3
 # Codes of notes on a single box that make it doubtful.
 _DOUBTED = frozenset(["dropped", "clamped", "swapped"])
 _MOST_SHOWN = 8  # values in a note
-REMARK = "remark"  # the code of a note that has what a reply says next to its answer
-LONGEST_REMARK = 200  # characters that are kept
 _LONGEST_KEY = 40
 LARGEST = 10**9  # of a coordinate, without its sign
 EVIDENCE = (None, "seen", "inferred", "region")
@@ -85,6 +84,7 @@ class ParsedReply:
     sizes: list[tuple[int, float]] = field(default_factory=list)
     addressed: bool = False  # one value of JSON in which each box names a phrase
     remarks: list[str] = field(default_factory=list)  # words and keys next to the answer
+    not_found: list[int] = field(default_factory=list)  # ids of phrases in a list of absent ones
 
     def names_phrases(self, phrases: Mapping[int, str]) -> bool:
         """Whether it has boxes, each of which names one of the phrases."""
@@ -101,7 +101,8 @@ class ParsedReply:
 
     def __bool__(self) -> bool:
         """Whether it says anything of boxes."""
-        return bool(self.boxes or self.points or self.absences or self.dropped or self.statuses)
+        answers = self.boxes or self.points or self.absences or self.not_found
+        return bool(answers or self.dropped or self.statuses)
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ class Reading:
         reasons: Phrase id → why.
         unread: Ids of phrases without a usable answer.
         unnamed: Ids of phrases that the reply says nothing of.
+        left_out: Ids of phrases that have neither a box nor an item without one.
+        not_found: Ids of phrases that the reply's `not_found` has.
         unsure: Phrase id → why it isn't known to be absent, though the reply has no box for it.
         doubts: Phrase id → why its boxes may be of something else.
         remark: The words and keys of the reply that are no part of the answer, at most 200
@@ -149,6 +152,8 @@ class Reading:
     reasons: dict[int, str] = field(default_factory=dict)
     unread: list[int] = field(default_factory=list)
     unnamed: list[int] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
+    not_found: list[int] = field(default_factory=list)
     unsure: dict[int, str] = field(default_factory=dict)
     doubts: dict[int, str] = field(default_factory=dict)
     remark: str = ""
@@ -187,17 +192,7 @@ def in_brackets(values: Sequence[Any]) -> str:
     return text
 
 
-def joined_remarks(texts: Iterable[str]) -> str:
-    """Return the words and keys next to an answer as one remark: each once, as many as fit."""
-    parts: dict[str, None] = {}  # a set that keeps its order
-    for text in texts:
-        part = " ".join(text[: 2 * LONGEST_REMARK].split())
-        if any(map(str.isalnum, part)):
-            parts[part] = None
-    return " … ".join(parts)[:LONGEST_REMARK].strip()
-
-
 def key_remark(key: str, value: Any) -> str:
     """Return a key as a remark has it, `"note": "half hidden"`, with the beginning of its value."""
     name, text = (json.dumps(part, ensure_ascii=False) for part in (key[:_LONGEST_KEY], value))
-    return f"{name}: {text[:LONGEST_REMARK]}"
+    return f"{name}: {text[:MOST_REMARK]}"

@@ -17,8 +17,8 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, doubt_of_reply
+from dataflow_grounding.data.remarks import Remarks, remarks_of
 from dataflow_grounding.images.image import ImageFile
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._record_view import (
@@ -63,7 +63,7 @@ def write_report(
     own_name: str = "",
     begins_with: str = "",
     classes: PageClasses | None = None,
-    manners: Manners | None = None,
+    remarks: Remarks | None = None,
     single: bool = False,
     copies: bool = False,
     figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -76,11 +76,11 @@ def write_report(
     - `own_name` is what the records are called next to `versions`.
     - `begins_with` is the flag of the records that the page shows at first.
     - `classes` are those that the data set lists; records add theirs to them.
-    - `manners` tells which remarks are rare; without it every remark is.
+    - `remarks` tells which remarks are rare; without it every remark is.
     - `figures` is called once all records were read.
     - With `copies` even small pictures are copied.
     """
-    manners = manners or Manners()
+    remarks = remarks or Remarks()
     with ExitStack() as stack:
         # Unless `put` was called, closing it removes what was written.
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
@@ -88,7 +88,7 @@ def write_report(
         files.write_parts("failures", _failure_rows(failures, failure_kinds))
         # a temporary file for each mark that puts a record first, and one for all others
         rank_files = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
-        written = _Written(rank_files, classes or PageClasses(), manners, own_name)
+        written = _Written(rank_files, classes or PageClasses(), remarks, own_name)
         shown = _with_pictures(with_versions(records, versions, own_name), find_image, files)
         for record_count, (record, earlier, picture) in enumerate(shown, 1):
             written.add(record, earlier, picture)
@@ -105,7 +105,7 @@ def write_report(
             title=title,
             summary=summary,
             plots=figures(),
-            said_next_to_answers=manners.line(),
+            said_next_to_answers=remarks.line(),
         )
         files.put(page)
     return counts["shown"]
@@ -115,10 +115,10 @@ class _Written:
     """Writes records into the files of their ranks, and has what the page knows of all of them."""
 
     def __init__(
-        self, rank_files: Sequence[IO[str]], classes: PageClasses, manners: Manners, own_name: str
+        self, rank_files: Sequence[IO[str]], classes: PageClasses, remarks: Remarks, own_name: str
     ) -> None:
         self._rank_files = rank_files
-        self._manners = manners
+        self._remarks = remarks
         self._own_name = own_name
         self.classes = classes
         self.models = PageNames()
@@ -132,8 +132,8 @@ class _Written:
         marks = marks_of(record, view)
         # Next to another run, `only` names the run that alone has the record.
         is_of_this_run = view.get("only", self._own_name) == self._own_name
-        # The manners have counted this run's remarks alone, so only these can be called rare.
-        if is_of_this_run and self._manners.is_rare(wordings_of(record)):
+        # This run's remarks alone were counted, so only these can be called rare.
+        if is_of_this_run and self._remarks.is_rare(remarks_of(record)):
             marks.add("unusual")
         index_row = _index_row(view, marks, self.classes, self.heads, self.models)
         _write_row(self._rank_files, view, index_row, marks)

@@ -14,7 +14,6 @@ from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import (
     DOUBT,
     Record,
@@ -22,6 +21,7 @@ from dataflow_grounding.data.records import (
     path_of,
     was_checked,
 )
+from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.data.rows import read_unbroken_rows
@@ -91,17 +91,16 @@ class Reviewable:
         self._read_records()
 
     def _read_records(self) -> None:
-        manners = Manners()  # counts the remarks that the model made next to its answers
-        remarks: dict[int, tuple[str, ...]] = {}  # by record, the wordings of its remark
+        remarks = Remarks()
+        remarks_by_index: dict[int, tuple[str, ...]] = {}
         records = records_with_keys(self.files.annotations, self.folders)
         for index, (key, record) in enumerate(records):
             self._add(index, key, record)
-            wordings = wordings_of(record)
-            manners.add(wordings)
-            if wordings:
-                remarks[index] = tuple(wordings)
+            of_record = remarks.add(record)
+            if of_record:
+                remarks_by_index[index] = tuple(of_record)
         # Which remarks are rare is known once all were counted.
-        rare_records = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
+        rare_records = {index for index, said in remarks_by_index.items() if remarks.is_rare(said)}
         for position, item in enumerate(self.items):
             if item.record in rare_records:  # its items come first in the order of doubt
                 self.items[position] = item._replace(doubt=item.doubt + _RARE_REMARK)

@@ -12,8 +12,8 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding.data import bucket
-from dataflow_grounding.data.manners import manners_of
 from dataflow_grounding.data.records import Record, dump_text, read_object
+from dataflow_grounding.data.remarks import remarks_in
 from dataflow_grounding.data.results_folder import (
     annotations_of,
     image_folders_of,
@@ -76,7 +76,7 @@ def report_results(
             begins_with="changed" if is_run else "",
             classes=classes,
             # Only the counts of all records tell which remarks are rare, so they are read before.
-            manners=manners_of([annotations] if os.path.exists(annotations) else []),
+            remarks=remarks_in([annotations] if os.path.exists(annotations) else []),
             single=single,
             copies=copies,
             figures=partial(_figures_of, annotations, counts),

@@ -27,8 +27,8 @@ from dataflow_grounding._util.terminal import addressed, say
 from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.classes import names_stated_in
-from dataflow_grounding.data.manners import manners_of
 from dataflow_grounding.data.records import read_object, whole_number
+from dataflow_grounding.data.remarks import remarks_in
 from dataflow_grounding.data.results_folder import CKPT, PICTURES, SHARDS, stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.engine.costs import paid_by_step, stated_prices
@@ -473,9 +473,9 @@ def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[s
     has_remarks = any(name in summary for summary in summaries for name in REMARKS)
     if not has_remarks:
         return {}
-    manners = manners_of(file for file in last_files if os.path.exists(file))
+    said = remarks_in(file for file in last_files if os.path.exists(file))
     remarks, remarks_rare = REMARKS
-    return {remarks: manners.common(), remarks_rare: manners.rare}
+    return {remarks: said.common(), remarks_rare: said.rare}
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:

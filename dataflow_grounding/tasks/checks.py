@@ -17,12 +17,11 @@ from dataflow_grounding.images.image import Image
 from dataflow_grounding.images.sheet import MOST_CROPS, crop_sheet
 from dataflow_grounding.images.shown import marked
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.grounding import Found, phrase_grounding
-from dataflow_grounding.tasks.region_tasks import all_of, region_items, text_of
+from dataflow_grounding.tasks.grounding import Found, read_found, schema_of_found
+from dataflow_grounding.tasks.region_tasks import all_of, region_items
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
     INTEGER,
-    STRING,
     Request,
     is_cut_off,
     list_of,
@@ -38,7 +37,6 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 # Boxes are also shown enlarged if both sides are less than this share of the image's.
 SMALL = 0.03
 MOST_COUNTED = 10_000  # of one phrase's things in a picture; more is no count
-MOST_REASON = 200  # characters of a reason that are kept
 # Word of a judge → its answer; None is "can't tell".
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": None}
 
@@ -58,18 +56,11 @@ class Presence:
     count: int | None
 
 
-class BoxVerdict(NamedTuple):
-    """How a box fits its phrase, None where the judge can't tell, and why."""
-
-    fit: Fit | None
-    reason: str
-
-
 class Checked(NamedTuple):
     """What a judge says of a picture: of each phrase and of each box, in their order."""
 
     presences: list[Presence]
-    verdicts: list[BoxVerdict]
+    verdicts: list[Fit | None]  # None where the judge can't tell
 
 
 def box_check(
@@ -79,7 +70,7 @@ def box_check(
     verdict = {"type": "string", "enum": list(FITS)}
     schema = object_of(
         phrases=list_of(object_of(id=INTEGER, there=BOOLEAN, count=INTEGER)),
-        boxes=list_of(object_of(id=INTEGER, verdict=verdict, reason=STRING)),
+        boxes=list_of(object_of(id=INTEGER, verdict=verdict)),
     )
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     width, height = shown.sent_size
@@ -122,14 +113,25 @@ def missing_boxes(
 ) -> Request[list[Found]]:
     """Make the request for boxes that haven't been found yet; the known ones are drawn in."""
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
-    grounding = phrase_grounding(shown, phrases, box_format, merge_iou)
-    question = {**grounding.input, "boxes": _box_items(boxes, shown, box_format)}
+    width, height = shown.sent_size
+    phrase_by_id = dict(enumerate(phrases, 1))
+    question: dict[str, Any] = {
+        "image": {"width": width, "height": height},
+        "phrases": [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()],
+        "boxes": _box_items(boxes, shown, box_format),
+    }
     return request_about(
         "missing_boxes",
         shown,
         question,
-        dict(grounding.schema),
-        grounding.read,
+        schema_of_found(box_format.key),
+        partial(
+            read_found,
+            image=shown,
+            phrase_by_id=phrase_by_id,
+            box_format=box_format,
+            merge_iou=merge_iou,
+        ),
         box_format,
         divisible=len(phrases) > 1,
         box_key=box_format.key,
@@ -161,11 +163,10 @@ def _read_checked(
     phrase_items = _items(data, "phrases", last_is_cut=is_cut_in_phrases)
     cannot_tell = Presence(there=None, count=None)
     presences = _answers_by_id(phrase_items, phrase_count, _presence, cannot_tell, notes)
-    verdicts: dict[int, BoxVerdict] = {}
+    verdicts: dict[int, Fit | None] = {}
     if boxes and not is_cut_in_phrases:
         box_items = _items(data, "boxes", last_is_cut=is_cut_in_boxes)
-        no_verdict = BoxVerdict(fit=None, reason="")
-        verdicts = _answers_by_id(box_items, len(boxes), _verdict, no_verdict, notes)
+        verdicts = _answers_by_id(box_items, len(boxes), _verdict, None, notes)
     # `all_of` raises TruncatedReply where the answers that were cut off are missing.
     checked = Checked(
         all_of(presences, phrase_count, "the answer to the phrase", notes),
@@ -250,16 +251,15 @@ def _presence(item: Mapping[str, Any]) -> Presence:
     return Presence(there, count)
 
 
-def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
+def _verdict(item: Mapping[str, Any]) -> Fit | None:
     """Read a word of FITS, or null: the judge can't tell. Raises what `_is_there` raises."""
     word = item.get("verdict", "")
-    reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:
-        return BoxVerdict(None, reason)
+        return None
     complaint = f'"verdict" of id {item["id"]!r:.20} is none of {", ".join(FITS)}.'
     if not isinstance(word, str) or not word:
         raise UnreadableReply(complaint)
     for fit in FITS:
         if _bare(word) == fit:
-            return BoxVerdict(fit, reason)
+            return fit
     raise _UnknownWord(complaint)

@@ -1,6 +1,6 @@
 """Task `phrase_grounding`: the boxes of phrases in an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
@@ -45,7 +45,6 @@ class Found:
         disagreement: Whether several answers differed; None for a single one, as of this task.
         doubt: Why the reply is doubtful, in words; "" where it isn't.
         own_doubt: Why the boxes may be of something else than the phrase; "" where nothing says so.
-        remark: Words of the reply next to its answer that may matter; "" without any.
         named: Whether the reply says anything of the phrase. One that says nothing of it may mean
             that the thing isn't there.
     """
@@ -56,7 +55,6 @@ class Found:
     disagreement: bool | None = None
     doubt: str = ""
     own_doubt: str = ""
-    remark: str = ""
     named: bool = field(default=True, compare=False)
 
     @property
@@ -80,13 +78,14 @@ def phrase_grounding(
         "phrase_grounding",
         image,
         question,
-        _schema(key),
+        schema_of_found(key, asks_not_found=True),
         partial(
             read_found,
             image=image,
             phrase_by_id=phrase_by_id,
             box_format=box_format,
             merge_iou=merge_iou,
+            asks_not_found=True,
         ),
         box_format,
         divisible=len(phrases) > 1,
@@ -100,6 +99,7 @@ def read_found(
     phrase_by_id: Mapping[int, str],
     box_format: BoxFormat,
     merge_iou: float | None,
+    asks_not_found: bool = False,  # whether the question asks for absent phrases
 ) -> tuple[list[Found], list[Note]]:
     """Read a reply with the boxes of phrases, which it names by their ids. Return a Found for each
     phrase, in their order, and notes. Raises UnreadableReply, TruncatedReply.
@@ -115,6 +115,8 @@ def read_found(
     _check_all_read(reading, len(phrase_by_id))
     answers, notes_on_answers = _answers_in(reading, image, phrase_by_id, merge_iou)
     notes = [*reading.notes, *notes_on_answers]
+    if asks_not_found:
+        notes += _notes_on_left_out(reading)
     phrases_everywhere = _phrases_with_whole_picture([*phrase_by_id.values()], answers, image)
     for phrase in phrases_everywhere:
         what = f"the box of {phrase[:60]!r} covers nearly all of it"
@@ -157,7 +159,7 @@ def _found(
 ) -> Found:
     if instances:
         own_doubt = reading.doubts.get(number, "")
-        return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
+        return Found("grounded", instances, own_doubt=own_doubt)
     status = reading.statuses.get(number, "none")  # as the embedded grounder states it
     reason = reading.reasons.get(number)
     if status == "none" and has_box_in_padding:
@@ -167,7 +169,7 @@ def _found(
         status = "ambiguous"
         reason = reading.unsure[number]
     named = number not in reading.unnamed
-    return Found(status, instances, reason, remark=reading.remark, named=named)
+    return Found(status, instances, reason, named=named)
 
 
 def _phrases_with_whole_picture(
@@ -194,9 +196,22 @@ def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
     return None
 
 
+def _notes_on_left_out(reading: Reading) -> Iterator[Note]:
+    """Notes on phrases that got no box, for a run's counts."""
+    if reading.left_out:
+        yield Note("left_out", "a reply that gives some phrase no box")
+    if reading.not_found:
+        yield Note("left_out_named", "a reply that names such a phrase in not_found")
+        for number in reading.unnamed:
+            yield Note("unanswered", f"phrase {number} has no box and isn't in not_found")
+
+
 @cache
-def _schema(box_key: str) -> Schema:
+def schema_of_found(box_key: str, *, asks_not_found: bool = False) -> Schema:
+    """Return the schema of boxes of phrases, and of the ids of absent ones if asked for."""
     item = object_of(**{"id": INTEGER, "label": STRING, box_key: BOX, "score": NUMBER_OR_NULL})
+    if asks_not_found:
+        return object_of(objects=list_of(item), not_found=list_of(INTEGER))
     return object_of(objects=list_of(item))
 
 

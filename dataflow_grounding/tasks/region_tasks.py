@@ -14,7 +14,6 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.replies.refusals import saw_no_picture
 from dataflow_grounding.replies.words import fits_phrase, folded, says_none
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
@@ -268,7 +267,6 @@ class Check(NamedTuple):
     matches: bool | None  # None if the model can't tell
     text: str  # as it should be; "" where the reply has none
     places: list[int]  # as indices into the request's regions, from 0
-    reason: str
 
 
 def double_check(
@@ -287,9 +285,7 @@ def double_check(
         "expressions": items,
         "regions": region_items(regions, image, box_format, texts),
     }
-    check = object_of(
-        id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING
-    )
+    check = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING)
 
     schema = object_of(checks=list_of(check))
     return request_about(
@@ -337,7 +333,7 @@ def _check_of(
     text = data_phrase(item.get("text"))
     if says_none(text, [expression.text]):  # "no red car" is no better text for "the red car"
         text = ""
-    check = Check(_read_matches(item, number), text, places, text_of(item.get("reason")))
+    check = Check(_read_matches(item, number), text, places)
     if check.matches and _is_contradicted(check, stated_ids, expression):
         notes.append(Note("contradiction", "an expression matches, and should be another"))
         check = check._replace(matches=None)
@@ -353,9 +349,7 @@ def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
         return True
     # It names another thing.
     is_same_text = not check.text or folded(check.text) == folded(expression.text)
-    if not is_same_text and not fits_phrase(check.text, expression.text):
-        return True
-    return saw_no_picture(check.reason)
+    return not is_same_text and not fits_phrase(check.text, expression.text)
 
 
 def _ids_with_text_of_another(

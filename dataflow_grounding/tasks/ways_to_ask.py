@@ -172,7 +172,7 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
         return object_of(objects=list_of(item))
     properties = schema["properties"]["objects"]["items"]["properties"]
     renamed = {new_key if name == key else name: part for name, part in properties.items()}
-    return object_of(objects=list_of(object_of(**renamed)))
+    return object_of(**{**schema["properties"], "objects": list_of(object_of(**renamed))})
 
 
 def _read_renamed(

@@ -119,7 +119,8 @@ class EchoAnswers:
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
                 return probe_answer
-            return {"objects": self._objects(request, request.input["phrases"])}
+            objects = self._objects(request, request.input["phrases"])
+            return {"objects": objects, "not_found": []}
         # For a caption, phrases are found first, and counted from 1. Its objects have no label.
         reply = extracted(request.input["caption"])
         phrases = []
@@ -214,7 +215,6 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
     """Return a check that finds the expression right as it is."""
     return {
         "matches": True,
-        "reason": "",
         "id": expression["id"],
         "region_ids": expression["region_ids"],
         "text": expression["text"],
@@ -229,7 +229,7 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
         presences.append({"id": phrase["id"], "there": count > 0, "count": count})
     verdicts = []
     for box in task_input["boxes"]:
-        verdicts.append({"id": box["id"], "verdict": "right", "reason": ""})
+        verdicts.append({"id": box["id"], "verdict": "right"})
     return {"phrases": presences, "boxes": verdicts}
 
 

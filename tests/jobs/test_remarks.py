@@ -18,7 +18,12 @@ from tests.support.workplace import Done, Workplace, caption, command
 
 ROWS = 30
 ODD = {7: "The picture is <b>dark</b> & blurred.", 11: "Both look much alike."}
-MANNER = "I found N objects"
+USUAL = "I found N objects"
+COUNTS = {USUAL: ROWS - 2, "Both look much alike": 1, "The picture is b dark /b blurred": 1}
+LINE = (
+    f"28 records: {USUAL}; 1 record: Both look much alike;"
+    " 1 record: The picture is b dark /b blurred; 2 records with a rare remark"
+)
 
 
 class Talking(EchoAnswers):
@@ -55,21 +60,20 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Done]:
     return place, run(place, ODD)
 
 
-def test_a_run_counts_the_manner_and_what_is_rare(odd: tuple[Workplace, Done]) -> None:
+def test_a_run_counts_what_is_usual_and_what_is_rare(odd: tuple[Workplace, Done]) -> None:
     workplace, done = odd
     summary = workplace.run_json()["summary"]
-    assert (summary["remarks"], summary["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
-    rare = "2 remarks that came once or seldom: see them in the report"
-    assert f"28 records: {MANNER}; {rare}" in f"{done.out}{done.err}".splitlines()
+    assert (summary["remarks"], summary["remarks_rare"]) == (COUNTS, 2)
+    assert f"said next to answers: {LINE}: see them in the report" in f"{done.out}{done.err}"
     said = [row["remark"] for row in workplace.annotations() if row["image_id"] in ("r7", "r11")]
     assert said == [*ODD.values()]
     figures = command(["stats", str(workplace.results), "--no-pictures", "--json"]).summary
-    assert (figures["remarks"], figures["remarks_rare"]) == ({MANNER: ROWS - 2}, 2)
+    assert (figures["remarks"], figures["remarks_rare"]) == (COUNTS, 2)
 
 
-def test_one_manner_of_a_small_run_is_never_rare(workplace: Workplace) -> None:
+def test_a_usual_remark_of_a_small_run_is_never_rare(workplace: Workplace) -> None:
     done = run(workplace, {})
-    assert f"{ROWS} records: {MANNER}" in f"{done.out}{done.err}".splitlines()
+    assert f"said next to answers: {ROWS} records: {USUAL}" in f"{done.out}{done.err}".splitlines()
     assert workplace.run_json()["summary"]["remarks_rare"] == 0
     line = ["export", str(workplace.results), "--format", "datasets", "--strict"]
     exported = command([*line, "-o", str(workplace.folder / "out")])
@@ -83,7 +87,7 @@ def test_answers_without_words_leave_no_trace(workplace: Workplace) -> None:
     assert all("remark" not in record for record in workplace.annotations())
 
 
-def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
+def test_remarks_of_shards_are_counted_together(
     workplace: Workplace,
 ) -> None:
     alike = dict.fromkeys(range(0, ROWS, 5), "The light is poor.")
@@ -94,8 +98,12 @@ def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
     assert sum(shard["summary"]["remarks_rare"] for shard in shards) > 1
     assert command(["merge", str(workplace.results), "--no-report"]).code == 0
     summary = workplace.run_json()["summary"]
-    assert summary["remarks"] == {MANNER: ROWS - 7, "The light is poor": 6}
-    assert summary["remarks_rare"] == 1
+    assert summary["remarks"] == {
+        USUAL: ROWS - 7,
+        "The light is poor": 6,
+        "Both look much alike": 1,
+    }
+    assert summary["remarks_rare"] == 7
 
 
 def test_the_report_counts_remarks_and_shows_their_words_escaped(
@@ -104,7 +112,7 @@ def test_the_report_counts_remarks_and_shows_their_words_escaped(
     results = odd[0].results
     assert command(["report", str(results)]).code == 0
     page = (results / "report.html").read_text(encoding="utf-8")
-    assert f"28 records: {MANNER}; 2 remarks that came once or seldom." in page
+    assert f"{LINE}." in page
     assert "<dt>unusual</dt><dd>2</dd>" in page
     assert '"unusual":2' in page.replace(" ", "")
     data = "".join(path.read_text("utf-8") for path in results.glob("report_files/*/*.js"))

@@ -19,7 +19,7 @@ from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.operators._box_decisions import decided
 from dataflow_grounding.operators._false_box import false_box_for
-from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
+from dataflow_grounding.tasks.checks import FITS, Presence
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
 from tests.support.endpoint import serving_of
 from tests.support.half_filled import NOISE, scenes
@@ -61,7 +61,7 @@ def judge(
                 for phrase, count in zip(asked, counts, strict=True)
             ]
             boxes = [
-                {**box, "verdict": (fits or {}).get(box["text"], "right"), "reason": "so"}
+                {**box, "verdict": (fits or {}).get(box["text"], "right")}
                 for box in request.input["boxes"]
             ]
             return {"phrases": phrases, "boxes": boxes}
@@ -135,7 +135,7 @@ def test_two_answers_of_one_request_decide_where_they_agree(
     if why == "dropped":
         [rejected] = expression["rejected"]
         assert rejected["bbox"] == RED
-        assert rejected["reason"].endswith("(so); presence: no")
+        assert rejected["reason"].endswith("; presence: no")
     further = ["missing_boxes"] if why == "it may be there" else []
     assert [request.task for request in server.requests] == ["box_check", *further]
 
@@ -354,8 +354,9 @@ def test_no_box_is_lost_and_none_goes_on_one_answer(
 ) -> None:
     instances = [{"bbox_id": f"a.{n}", "bbox": [n, 0, n + 9, 9]} for n in range(len(fits))]
     expression = {"expression_id": "a", "text": "dog", "instances": instances}
-    verdicts = [BoxVerdict(fit, "") for fit in fits]
-    result = decided(expression, Presence(there, count), verdicts)
+    if there is not None and count is not None and there != (count > 0):
+        count = None  # such a contradiction is read as no answer
+    result = decided(expression, Presence(there, count), fits)
     rejected = result.get("rejected", [])
     kept = [instance["bbox_id"] for instance in result["instances"]]
     gone = [instance["bbox_id"] for instance in rejected]

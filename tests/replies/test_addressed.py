@@ -234,7 +234,7 @@ def test_an_unknown_key_next_to_the_list_is_a_remark(keys: dict[str, Any], remar
 def test_a_list_of_what_is_absent_is_an_answer(keys: dict[str, Any]) -> None:
     reading = read_one(**keys)
     assert (reading.unsure, reading.unread, reading.remark) == ({}, [], "")
-    assert read(top=keys).unread == [2]  # the fork has a box, too: a run asks again
+    assert list(read(top=keys).doubts) == [2]  # the fork has a box, too
     phrases = ["a fork"] if keys != {"missing": [2]} else PHRASES
     found = read_reply(json.dumps({"objects": [], **keys}), phrases=phrases)
     assert (found.boxes, found.unread) == ([], [])
@@ -303,3 +303,23 @@ def test_boxes_under_phrases_may_be_texts() -> None:
     first, second = read_reply(reply).boxes
     assert (first.id, *first.bbox) == (1, 100, 200, 300, 400)
     assert (second.id, *second.bbox) == (2, 10, 20, 30, 40)
+
+
+def test_with_a_list_of_what_is_not_found_any_other_phrase_without_a_box_was_not_answered() -> None:
+    phrases = ["the red cup", "a fork", "a plate"]
+
+    def reading_of(*boxes: int, **keys: Any) -> Reading:
+        objects = [item(number, phrases[number - 1]) for number in boxes]
+        return read_reply(json.dumps({"objects": objects, **keys}), phrases=phrases)
+
+    named = reading_of(1, not_found=[2])
+    assert (list(named.unsure), named.unnamed, named.not_found) == ([3], [3], [2])
+    assert named.left_out == [2, 3]
+    nothing_found = reading_of(not_found=[1, 2])
+    assert (nothing_found.boxes, list(nothing_found.unsure)) == ([], [3])
+    # a list that is empty out of habit says nothing of the others, and neither does none
+    for keys in ({"not_found": []}, {}):
+        habit = reading_of(1, **keys)
+        assert (habit.unsure, habit.left_out, habit.not_found) == ({}, [2, 3], [])
+    both = reading_of(1, 2, 3, not_found=[2, 9])
+    assert (list(both.doubts), both.count("dropped")) == ([2], 1)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.data.manners import Manners, wordings_of
+from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review import _report_files as report_files
 from dataflow_grounding.review._report import FLAGS, write_report
@@ -948,14 +948,14 @@ def test_rare_remarks_have_a_filter_and_come_before_usual_ones(folder: Path) -> 
         words = "The mug is a <b>guess</b>." if number == 4 else f"I found {number} mugs."
         rows = [expression("a mug", "a mug", box(1, 1, 9, 9))]
         records.append({"image_id": str(number), "remark": words, "expressions": rows})
-    manners = Manners()
+    remarks = Remarks()
     for record in records:
-        manners.add(wordings_of(record))
-    path = report(folder, records, manners=manners)
+        remarks.add(record)
+    path = report(folder, records, remarks=remarks)
     views = views_of(path)
     assert [view["id"] for view in views] == [*"401235"]
     assert ["unusual" in flags for flags in flags_of(path)] == [True] + [False] * 5
     assert figures_of(path)["unusual"] == "1"
-    said = "Said next to answers: 5 records: I found N …; 1 remark that came once or seldom."
+    said = "5 records: I found N mugs; 1 record: The mug is a b guess /b; 1 record with a rare"
     assert said in re.sub("<.*?>", "", path.read_text())
     assert views[0]["notes"] == ["The model said with its answer: The mug is a <b>guess</b>."]

@@ -14,7 +14,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.images.sheet import CropSheet
 from dataflow_grounding.tasks import Request, box_check, missing_boxes
-from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Checked, DrawnBox, Presence
+from dataflow_grounding.tasks.checks import FITS, Checked, DrawnBox, Presence
 from tests.support.json_values import any_json
 
 PIXELS = find_box_format("xyxy_px", "")
@@ -32,7 +32,7 @@ def checked(image: Image, phrases: Any, boxes: Any) -> Checked:
 
 
 THERE = [{"id": 1, "there": True, "count": 2}, {"id": 2, "there": False, "count": 0}]
-RIGHT = [{"id": 1, "verdict": "right", "reason": ""}, {"id": 2, "verdict": "Loose "}]
+RIGHT = [{"id": 1, "verdict": "right"}, {"id": 2, "verdict": "Loose "}]
 
 
 def test_the_check_shows_all_boxes_and_asks_about_all_phrases(image: Image) -> None:
@@ -64,7 +64,7 @@ def test_without_boxes_the_picture_is_sent_as_it_is(image: Image) -> None:
 def test_what_the_judge_says_is_read(image: Image) -> None:
     checked, notes = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, RIGHT))
     assert checked.presences == [Presence(True, 2), Presence(False, 0)]
-    assert checked.verdicts == [BoxVerdict("right", ""), BoxVerdict("loose", "")]
+    assert checked.verdicts == ["right", "loose"]
     assert notes == []
 
 
@@ -105,7 +105,7 @@ def test_a_full_stop_behind_a_word_is_no_other_word(image: Image) -> None:
     boxes = [{"id": 1, "verdict": "Right."}, {"id": 2, "verdict": " other. "}]
     said = [{"id": 1, "there": "Yes."}, {"id": 2, "there": "no.", "count": 0}]
     read = checked(image, said, boxes)
-    assert [verdict.fit for verdict in read.verdicts] == ["right", "other"]
+    assert read.verdicts == ["right", "other"]
     assert [presence.there for presence in read.presences] == [True, False]
 
 
@@ -114,7 +114,7 @@ def test_one_unknown_word_among_answers_leaves_the_others(image: Image) -> None:
     boxes = [DrawnBox("a cat", (10 * n, 10, 10 * n + 9, 60)) for n in range(3)]
     said = [{"id": n, "verdict": word} for n, word in enumerate(("right", "fine", "other"), 1)]
     checked, notes = box_check(image, PHRASES, boxes, PIXELS).read(reply_of(THERE, said))
-    assert [verdict.fit for verdict in checked.verdicts] == ["right", None, "other"]
+    assert checked.verdicts == ["right", None, "other"]
     assert [note.code for note in notes] == ["unknown_word"]
 
     said = [{"id": n, "there": word} for n, word in enumerate(("yes", "No, it isn't", "no"), 1)]
@@ -131,27 +131,9 @@ def test_an_answer_that_lacks_is_no_unknown_word(image: Image, lacking: dict[str
 
 
 def test_a_judge_may_not_know(image: Image) -> None:
-    boxes = [{"id": 1, "verdict": None}, {"id": 2, "verdict": "nothing", "reason": "x" * 999}]
+    boxes = [{"id": 1, "verdict": None}, {"id": 2, "verdict": "nothing"}]
     first, second = checked(image, THERE, boxes).verdicts
-    assert (first.fit, len(second.reason)) == (None, 200)
-
-
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "I cannot see a dog in the image",
-        "I do not see it in the picture",
-        "only black background",
-        "I see no picture on this wall",
-        "the picture on the wall is not visible in the box",
-        "no picture is in this box",
-        "I can't see the photo on the desk here",
-        "a spoon, not a dog",
-    ],
-)
-def test_a_verdict_with_a_reason_that_fits_stays(image: Image, reason: str) -> None:
-    said = [{"id": 1, "verdict": "nothing", "reason": reason}, RIGHT[1]]
-    assert checked(image, THERE, said).verdicts[0].fit == "nothing"
+    assert (first, second) == (None, "nothing")
 
 
 @pytest.mark.parametrize(
@@ -166,11 +148,11 @@ def test_a_verdict_with_a_reason_that_fits_stays(image: Image, reason: str) -> N
 def test_words_around_the_verdicts_do_no_harm(image: Image, words: str) -> None:
     reply = f"{words}\n\n{reply_of(THERE, RIGHT)}\n\n{words}"
     checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply)
-    assert [verdict.fit for verdict in checked.verdicts] == ["right", "loose"]
+    assert checked.verdicts == ["right", "loose"]
 
 
 def test_a_verdict_that_is_given_twice_in_one_item_is_refused(image: Image) -> None:
-    reply = reply_of(THERE, RIGHT).replace('"reason"', '"verdict": "other", "reason"')
+    reply = reply_of(THERE, RIGHT).replace('"verdict"', '"verdict": "other", "verdict"', 1)
     with pytest.raises(UnreadableReply, match="an object has 'verdict' twice"):
         box_check(image, PHRASES, BOXES, PIXELS).read(reply)
 
@@ -193,7 +175,7 @@ def test_what_lacks_is_read_as_grounding_is(image: Image) -> None:
     assert [one.status for one in found] == ["none", "grounded"]
 
 
-JSON = any_json("id", "there", "count", "verdict", "reason", "x")
+JSON = any_json("id", "there", "count", "verdict", "x")
 ITEMS = st.lists(
     st.fixed_dictionaries(
         {"id": st.sampled_from([1, 2, 3, "2", None, 1.5])},
@@ -201,7 +183,6 @@ ITEMS = st.lists(
             "there": st.booleans() | st.sampled_from(["yes", "no", "unsure"]) | JSON,
             "count": st.integers() | JSON,
             "verdict": st.sampled_from(FITS) | JSON,
-            "reason": JSON,
         },
     ),
     max_size=5,
@@ -224,7 +205,7 @@ def test_whatever_the_judge_writes_is_read_or_refused(
     checked = read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), reply_of(phrases, boxes))
     if checked is not None:
         assert (len(checked.presences), len(checked.verdicts)) == (2, 2)
-        assert all(verdict.fit in (*FITS, None) for verdict in checked.verdicts)
+        assert all(verdict in (*FITS, None) for verdict in checked.verdicts)
         for presence in checked.presences:
             assert presence.there in (True, False, None)
             assert presence.count is None or 0 <= presence.count <= 10_000

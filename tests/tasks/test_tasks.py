@@ -98,7 +98,7 @@ def test_schemas_are_strict(image: Image) -> None:
     ]
     assert keys(phrase_grounding(image, ["x"], PIXELS).schema) == [
         ["id", "label", PIXELS.key, "score"],
-        ["objects"],
+        ["objects", "not_found"],
     ]
 
 

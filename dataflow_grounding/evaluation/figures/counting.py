@@ -14,7 +14,6 @@ from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
 from dataflow_grounding.data.classes import class_of, classes_of
 from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import (
     Record,
     is_negative,
@@ -23,6 +22,7 @@ from dataflow_grounding.data.records import (
     stated_size,
 )
 from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.evaluation.figures._phrases import (
@@ -81,7 +81,7 @@ class FigureCounts:
         # by figure: how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._classes = ClassTable()
-        self._wordings = Manners()
+        self._remarks = Remarks()
         self._first_words: list[str] = []  # at most _FIRST_WORDS
         self._data_sets: list[DataSet] = []  # those that are counted
         self._current = DataSet()  # the one that is being counted
@@ -103,7 +103,7 @@ class FigureCounts:
 
     def _add(self, record: Mapping[str, Any], record_name: str) -> None:
         picture, _ = names_of(record, record_name)
-        self._wordings.add(wordings_of(record))  # what its reply remarked: the figure `remarks`
+        self._remarks.add(record)
         entries = list(_record_entries(record))
         is_broken = entries == [("broken", True)]  # a broken record has no other entry
         expressions = record.get("expressions")
@@ -150,8 +150,8 @@ class FigureCounts:
         # These aren't made of counts. They replace what the loop above made of empty counts.
         figures.update(picture_figures)
         figures["rejected"] = self._without_rejected.boxes
-        figures["remarks"] = self._wordings.common()
-        figures["remarks_rare"] = self._wordings.rare
+        figures["remarks"] = self._remarks.common()
+        figures["remarks_rare"] = self._remarks.rare
         figures["classes"] = self._classes.rows()
         figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
