@@ -21,6 +21,7 @@ from dataflow_grounding.replies import Note
 from dataflow_grounding.replies.forms import is_whole
 from dataflow_grounding.serving.finish_reasons import CUT_OFF, is_one_of
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
+from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
     """Return what a stored reply says, and notes on reading it."""
-    error = _failure_in(line)
+    error = _failure_in(request, line)
     if error is None:
         try:
             read_reply = request.read(line["reply"])
@@ -113,20 +114,32 @@ def _failure_of_reader(error: Exception) -> RecordError:
     return OperatorFailed(f"reading the reply raised {_described(error)}{where}")
 
 
-def _failure_in(line: dict[str, Any]) -> RecordError | None:
+def _failure_in(request: Request[Any], line: dict[str, Any]) -> RecordError | None:
     """Return what is wrong with a stored reply before it is read; None if it has a text."""
     text = line.get("reply")
     if line.get("repeated"):
         return RepeatedReply("a gateway's cache gave a reply that came before, and no further one")
     if line.get("refusal"):
         return RequestRefused(str(line["refusal"]))
-    # some servers go on with blanks up to the limit, after JSON that is whole
-    is_cut_off = is_one_of(line.get("finish_reason"), CUT_OFF) and not is_whole(text)
-    if is_cut_off:
+    is_at_limit = is_one_of(line.get("finish_reason"), CUT_OFF)
+    # some go on up to it, with blanks or words, after an answer that is whole
+    if is_at_limit and not is_whole(text) and not _answers_all(request, text):
         return TruncatedReply("the reply was cut off at the token limit.")
     if not isinstance(text, str):
         return UnreadableReply("the reply has no text.")
     return None
+
+
+def _answers_all(request: Request[Any], text: Any) -> bool:
+    """Whether a reply that isn't JSON has an answer for each phrase, in tags or lines."""
+    try:
+        answers, notes = request.read(text)
+        has_end = not any(str(note).startswith("truncated") for note in notes)
+    except Exception:  # it can't be read, or isn't about phrases
+        return False
+    if not isinstance(answers, list) or not answers:
+        return False
+    return has_end and all(isinstance(one, Found) and one.named for one in answers)
 
 
 def _described(error: Exception) -> str:

@@ -72,19 +72,16 @@ def parse_any(
 
 
 def is_whole(reply: Any) -> bool:
-    """Whether a reply that its server calls cut off is whole all the same."""
+    """Whether the JSON of a reply is closed that its server calls cut off."""
     # Some servers go on after the answer up to the token limit, with a template's tokens or blanks
-    # (vllm-project/vllm issue 8020, jundot/omlx issue 2990).
+    # (vllm-project/vllm issue 8020, jundot/omlx issue 2990), and some models with words.
     try:
-        answer = enclosed(answer_of(reply))
-        found = find_json(answer.text)
+        found = find_json(enclosed(answer_of(reply)).text)
     except (UnreadableReply, TypeError):  # the latter for a reply that is no text
         return False
-    rest = answer.text[found.end :] + answer.after
-    is_one_value = len(found.values) == 1 and not found.truncated
-    if not is_one_value or rest.strip():
+    if not found.values or found.truncated:
         return False
-    if ends_answer(found.values[0]):
+    if len(found.values) == 1 and ends_answer(found.values[0]):
         return True
     # The object of one box may be one of several, and the model may have gone on.
     index_of_end: int = max(reply.rfind("}"), reply.rfind("]"))

@@ -158,6 +158,7 @@ def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(place: 
     """vllm-project/vllm#8020, #38696: blanks or tokens up to the limit, in 23% of the calls."""
     rules = []
     ends = ["", "\n", "\n" * 300, "\n```", "\n```" + " " * 300, "<|im_end|>" * 50]
+    ends += ["\n```\n### Explanation\nThe cup is on the", "\nEach box encloses the whole"]
     for number, end in enumerate(ends):
         start = "```json\n" if "`" in end else ""
 
@@ -168,6 +169,23 @@ def test_json_that_is_closed_is_whole_though_the_server_calls_it_cut_off(place: 
     with endpoint_of(place, faults=rules) as server:
         done = place.run()
         assert (done.code, server.count()) == (0, 20), done
+
+
+def test_tags_with_a_box_of_each_phrase_are_whole_before_words_up_to_the_limit(
+    place: Workplace,
+) -> None:
+    def in_tags(answer: Answer) -> Answer:
+        tags = ""
+        for item in json.loads(answer.text)["objects"]:
+            x1, y1, x2, y2 = item["bbox_2d"]
+            tags += f"<ref>{item['label']}</ref><box>({x1},{y1}),({x2},{y2})</box>"
+        return replace(answer, text=f"{tags} The cup is on", finish_reason="length")
+
+    said = on(Fault(change=in_tags), task="phrase_grounding")
+    with endpoint_of(place, faults=[said]) as server:
+        done = place.run()
+        assert (done.code, server.count()) == (0, 20), done
+    assert {row["remark"] for row in place.annotations()} == {"The cup is on"}
 
 
 def test_a_run_whose_answers_to_one_task_are_no_replies_stops_too(workplace: Workplace) -> None:

@@ -356,6 +356,9 @@ WHOLE = f'{{"objects": [{ITEM}]}}'
         '{"cleaned_caption": "A cat.", "expressions": []}',
         WHOLE + "}",
         ITEM + 20 * "\n",
+        f"{WHOLE}\nThe cat is",
+        f"```json\n{WHOLE}\n```\n### Explanation\nThe cat is on the",
+        f"{ITEM}\nThe cat is on the left",
     ],
 )
 def test_json_that_is_closed_is_whole(reply: str) -> None:
@@ -367,7 +370,6 @@ def test_json_that_is_closed_is_whole(reply: str) -> None:
     "reply",
     [
         WHOLE[:-2],
-        f"{WHOLE}\nThe cat is",
         f"{WHOLE}\n{WHOLE}",
         ITEM,
         ITEM + "\n",
