@@ -358,7 +358,7 @@ class _Reader:
             if value in _EMPTY or self.add_not_found(key, value):
                 continue
             # Next to phrases that are keys, it may be a phrase that is misspelt.
-            is_other_answer = (are_phrases_keys or not boxes) and _may_be_answer(value)
+            is_other_answer = (are_phrases_keys or not boxes) and _may_be_answer(key, value)
             if is_other_answer or self.contradicts(key, value, len(boxes)):
                 raise _unknown(f"{key[:40]!r} is next to the boxes, and contradicts them")
 
@@ -493,7 +493,7 @@ class _Reader:
             if has_role(key, "score") and number(value) and not box_count:
                 raise NoBox("a score is given, and no box")
             names_another = self.is_label_of_another(key, value, phrase_id)
-            is_other_answer = not box_count and _may_be_answer(value)
+            is_other_answer = not box_count and _may_be_answer(key, value)
             if names_another or is_other_answer or self.contradicts(key, value, box_count):
                 raise NoBox(f"{key[:40]!r} is next to a box, and contradicts it")
 
@@ -606,8 +606,10 @@ def _has_items(value: Any) -> bool:
     return False
 
 
-def _may_be_answer(value: Any) -> bool:
-    """Whether a value has a box in it, or says that no picture came."""
+def _may_be_answer(key: str, value: Any) -> bool:
+    """Whether the value of an unknown key has a box in it, or says that no picture came."""
+    if plain_key(key) in _roles():
+        return False
     return saw_no_picture(value) if isinstance(value, str) else _count_of_numbers(value) >= 4
 
 
