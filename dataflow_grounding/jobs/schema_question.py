@@ -10,8 +10,8 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.engine.reply_line import line_of, read_line
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
-from dataflow_grounding.replies.channels import answer_of, enclosed
 from dataflow_grounding.replies.json_text import strict_json
+from dataflow_grounding.replies.text import answer_of, enclosed
 from dataflow_grounding.serving.serving import Serving, reply_of
 from dataflow_grounding.tasks.request import Prompt, Request, object_of
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.channels import Answer, answer_of, enclosed
-from dataflow_grounding.replies.json_items import has_role, only_answer, read_values
+from dataflow_grounding.replies.families import has_tokens, read_bare, read_tokens
+from dataflow_grounding.replies.items import has_role, only_answer, read_values
 from dataflow_grounding.replies.json_text import (
     CutArray,
     CutObject,
@@ -21,10 +21,10 @@ from dataflow_grounding.replies.json_text import (
     find_json,
     strict_json,
 )
+from dataflow_grounding.replies.nothing import agrees_with_none, says_none
 from dataflow_grounding.replies.reading import Note, ParsedReply
 from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
-from dataflow_grounding.replies.tokens import has_tokens, read_bare, read_tokens
-from dataflow_grounding.replies.words import agrees_with_none, says_none
+from dataflow_grounding.replies.text import Answer, answer_of, enclosed
 
 # The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
 _KEY_ALONE = lazy_pattern(r"\s*(\w{2,20})\s*[:=]\s*")
@@ -90,10 +90,10 @@ def is_whole(reply: Any) -> bool:
 
 def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedReply | None:
     """Parse a reply that has a box on each line; None where no line has."""
-    objects = objects_of_lines(reply, box_key)
-    if objects is None:
+    objects, words = objects_of_lines(reply, box_key)
+    if not objects:
         return None
-    parsed = ParsedReply()
+    parsed = ParsedReply(remarks=words)
     read_values([{"objects": objects}], parsed, phrases, box_key)
     return parsed
 
@@ -227,8 +227,8 @@ def _lacks_only_brace(found: JsonText, text: str) -> bool:
     return is_whole_list and ends_answer(last)
 
 
-def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
-    """Return a reply's lines as objects, or None if no line is as asked."""
+def objects_of_lines(reply: str, box_key: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a reply's lines as objects, none if no line is as asked, and its other lines."""
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []
     other_texts = [answer.before, answer.after]  # all that is no such line
@@ -239,7 +239,7 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
         else:
             objects.append(_object_of_line(match, box_key))
     if not objects:
-        return None
+        return [], []
     for text in other_texts:
         if _BEGINS_LINE.match(text) or _FURTHER_ANSWER.search(text):
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
@@ -248,7 +248,7 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
     contradictory = absent & found
     if contradictory:
         raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")
-    return objects
+    return objects, other_texts
 
 
 def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:

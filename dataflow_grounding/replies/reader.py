@@ -17,7 +17,6 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import REMARK
 from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.replies.box_reader import to_reading
-from dataflow_grounding.replies.channels import answer_of, enclosed
 from dataflow_grounding.replies.forms import parse_any, parse_lines
 from dataflow_grounding.replies.json_text import (
     CutArray,
@@ -37,6 +36,7 @@ from dataflow_grounding.replies.reading import (
     key_remark,
 )
 from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
+from dataflow_grounding.replies.text import answer_of, enclosed
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
 _MOST_INNER = 8  # items of an array in which it may be

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.remarks import MOST_REMARK
-from dataflow_grounding.replies.words import phrase_named
+from dataflow_grounding.replies.labels import phrase_named
 
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
 DOUBTFUL_SHARE = 1 / 3
@@ -196,3 +196,14 @@ def key_remark(key: str, value: Any) -> str:
     """Return a key as a remark has it, `"note": "half hidden"`, with the beginning of its value."""
     name, text = (json.dumps(part, ensure_ascii=False) for part in (key[:_LONGEST_KEY], value))
     return f"{name}: {text[:MOST_REMARK]}"
+
+
+def note(reading: Reading, code: str, text: str) -> None:
+    """Note in a reading what was done."""
+    reading.notes.append(Note(code, text))
+
+
+def note_once(reading: Reading, code: str, text: str) -> None:
+    """Note what may happen for several boxes alike."""
+    if (code, text) not in reading.notes:
+        note(reading, code, text)

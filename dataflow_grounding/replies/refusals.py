@@ -6,7 +6,7 @@ The list is closed: a row needs a published reply.
 import re
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.words import with_whole_negations
+from dataflow_grounding.replies.labels import with_whole_negations
 
 _LONGEST_BEGINNING = 300  # characters of a text in which a refusal or a denial begins
 _IMAGE = r"(?:image|picture|photo|photograph|file|attachment)s?"

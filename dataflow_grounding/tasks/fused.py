@@ -11,8 +11,8 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.replies.items import has_role, id_of
 from dataflow_grounding.replies.json_boxes import is_coordinate
-from dataflow_grounding.replies.json_items import has_role, id_of
 from dataflow_grounding.replies.json_text import plain_key
 from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
 from dataflow_grounding.tasks.grounding import Found, read_found

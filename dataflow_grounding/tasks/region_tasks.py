@@ -14,7 +14,8 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.replies.words import fits_phrase, folded, says_none
+from dataflow_grounding.replies.labels import fits_phrase, folded
+from dataflow_grounding.replies.nothing import says_none
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
     INTEGER,

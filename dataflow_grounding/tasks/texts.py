@@ -8,8 +8,9 @@ import re
 
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_text import strict_json
+from dataflow_grounding.replies.labels import folded
+from dataflow_grounding.replies.nothing import says_none
 from dataflow_grounding.replies.refusals import beginning_of, is_refusal
-from dataflow_grounding.replies.words import folded, says_none
 
 # In place of a text, besides the words for none in grammar.yaml.
 _PLACEHOLDER = lazy_pattern(

@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding.data.records import REMARK
+from dataflow_grounding.data.remarks import joined_remarks
+from dataflow_grounding.replies import Note
 from dataflow_grounding.replies.forms import objects_of_lines
 from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.prompts import load_prompt
@@ -185,10 +188,13 @@ def _read_renamed(
 
 def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
     """Read boxes in lines as if the reply had them as objects with the usual key."""
-    objects = objects_of_lines(reply, key)
-    if objects is None:
+    objects, words = objects_of_lines(reply, key)
+    if not objects:
         return read(reply)  # the model answered in its own form
-    return _read_each_phrase(read, json.dumps({"objects": objects}, ensure_ascii=False))
+    text = json.dumps({"objects": objects}, ensure_ascii=False)
+    answer, notes = _read_each_phrase(read, text)
+    remark = joined_remarks(words)
+    return answer, [*notes, Note(REMARK, remark)] if remark else notes
 
 
 def _read_each_phrase(read: Callable[[str], ReadReply[T]], reply: str) -> ReadReply[T]:

@@ -20,9 +20,9 @@ from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.image import ImageLimits, open_image
+from dataflow_grounding.replies.labels import ids_of
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.replies.reading import RawBox
-from dataflow_grounding.replies.words import ids_of
 from dataflow_grounding.tasks import Request, phrase_grounding
 from dataflow_grounding.tasks.request import ReadReply
 

@@ -12,7 +12,7 @@ import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes
-from dataflow_grounding.replies.channels import answer_of
+from dataflow_grounding.replies.text import answer_of
 from tests.support.bytecode import instructions_of
 
 BOX = '{"label": "cat", "bbox_2d": [10, 20, 30, 40]}, '

@@ -14,8 +14,9 @@ from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
+from dataflow_grounding.replies.labels import ids_of
+from dataflow_grounding.replies.nothing import grammar_words
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
-from dataflow_grounding.replies.words import grammar_words, ids_of
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;

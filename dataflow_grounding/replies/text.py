@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
-from dataflow_grounding.replies.json_items import are_parts
+from dataflow_grounding.replies.items import are_parts
 from dataflow_grounding.replies.json_text import strict_json
 
 _CHANNELS: dict[str, list[str]] = load_table(__package__, "grammar.yaml")["channels"]

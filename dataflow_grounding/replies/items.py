@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.replies.families import read_tokens
 from dataflow_grounding.replies.json_boxes import (
     Boxes,
     NoBox,
@@ -30,6 +31,8 @@ from dataflow_grounding.replies.json_text import (
     plain_key,
     strict_json,
 )
+from dataflow_grounding.replies.labels import ids_of, phrase_named
+from dataflow_grounding.replies.nothing import grammar_words, says_none
 from dataflow_grounding.replies.reading import (
     EVIDENCE,
     Dropped,
@@ -39,8 +42,6 @@ from dataflow_grounding.replies.reading import (
     key_remark,
 )
 from dataflow_grounding.replies.refusals import saw_no_picture
-from dataflow_grounding.replies.tokens import read_tokens
-from dataflow_grounding.replies.words import grammar_words, ids_of, phrase_named, says_none
 
 _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens to write them
@@ -607,8 +608,8 @@ def _has_items(value: Any) -> bool:
 
 
 def _may_be_answer(key: str, value: Any) -> bool:
-    """Whether the value of an unknown key has a box in it, or says that no picture came."""
-    if plain_key(key) in _roles():
+    """Whether the value of a key that holds no answer has a box in it, or says that no picture came."""
+    if has_role(key, "idle", "statuses"):
         return False
     return saw_no_picture(value) if isinstance(value, str) else _count_of_numbers(value) >= 4
 
