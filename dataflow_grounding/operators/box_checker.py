@@ -65,7 +65,7 @@ class BoxChecker(Operator):
         >>> from dataflow_grounding import BoxChecker, OpenAIServing
         >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> says = '{"phrases": [{"id": 1, "there": false, "count": 0}], "boxes": [{"id": 1,'
-        >>> says += ' "verdict": "other", "reason": "a blue one"}]}'
+        >>> says += ' "verdict": "other"}]}'
         >>> box = {"bbox": [300, 200, 500, 400]}
         >>> row = {"image_path": "square.png"}
         >>> row["expressions"] = [{"text": "the green square", "instances": [box]}]
@@ -73,7 +73,7 @@ class BoxChecker(Operator):
         ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
         ...     [checked] = BoxChecker(serving, check_every=None)(row)["expressions"]
         >>> checked["instances"], checked["status"], checked["rejected"][0]["reason"]
-        ([], 'none', 'on another thing (a blue one); presence: no')
+        ([], 'none', 'on another thing; presence: no')
     """
 
     name = "box_check"

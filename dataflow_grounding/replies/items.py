@@ -608,7 +608,7 @@ def _has_items(value: Any) -> bool:
 
 
 def _may_be_answer(key: str, value: Any) -> bool:
-    """Whether the value of a key that holds no answer has a box in it, or says that no picture came."""
+    """Whether a value has a box in it, or says that no picture came."""
     if has_role(key, "idle", "statuses"):
         return False
     return saw_no_picture(value) if isinstance(value, str) else _count_of_numbers(value) >= 4

@@ -293,3 +293,17 @@ def test_a_phrase_whose_only_box_is_beside_the_picture_is_not_said_to_be_absent(
     assert [instance["bbox"] for instance in inside.instances] == [[10, 20, 100, 90]]
     assert (inside.status, inside.reason, absent.status) == ("grounded", None, "none")
     assert [note.text for note in notes].count("a box of phrase 1 outside the picture") == 1
+
+
+def test_a_phrase_that_not_found_leaves_out_is_ambiguous_and_counted(image: Image) -> None:
+    request = phrase_grounding(image, ["a cup", "a fork", "a plate"], PIXELS)
+    cup = {"id": 1, "label": "a cup", "bbox_2d": [10, 20, 100, 90]}
+    for not_found, statuses, codes in (
+        ([2], ["grounded", "none", "ambiguous"], ["left_out", "left_out_named", "unanswered"]),
+        ([2, 3], ["grounded", "none", "none"], ["left_out", "left_out_named"]),
+        ([], ["grounded", "none", "none"], ["left_out"]),  # perhaps out of habit
+    ):
+        found, notes = request.read(json.dumps({"objects": [cup], "not_found": not_found}))
+        assert [one.status for one in found] == statuses
+        assert [note.code for note in notes] == codes  # type: ignore[union-attr]
+    assert "not_found" in request.schema["required"]
