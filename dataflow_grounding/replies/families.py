@@ -186,11 +186,12 @@ def _read_tags(text: str, parsed: ParsedReply, phrases: Mapping[int, str]) -> li
     if not tags:
         return [text]
     parsed.truncated = parsed.truncated or not tags[-1].closes
-    if len({tag.name for tag in tags if tag.name in _BOX_TAGS}) > 1:
-        raise UnreadableReply("the reply has boxes in two kinds of tags", "several answers")
     parts = _parts_to_read(text, tags, parsed)
     layout = _layout_of(parts)
     labels_in_words = _labels_in_words(parts, phrases)  # [] where they are in tags
+    kinds = {tag.name for tag in tags if tag.name in _BOX_TAGS}
+    if len(kinds) > 1 and not labels_in_words:
+        raise UnreadableReply("the reply has boxes in two kinds of tags", "several answers")
     labels_of_boxes: Sequence[str | None] = labels_in_words
     if not labels_in_words:
         has_tags_as_mineru = all(text.startswith("<|", tag.start) for tag in tags)
