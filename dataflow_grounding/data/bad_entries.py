@@ -1,16 +1,17 @@
 """Entries of label files that can't be read: left out, counted, and the first ones named.
 
-An entry is the smallest thing that can be left out honestly: a box, an annotation, a region; or a
-line, a task or a picture's own file, where it can't be read at all.
+An entry is a picture with all that is said of it. One object that can't be read costs the picture:
+without the object, an export for detectors would teach that nothing is there.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.terminal import counted
 
 SKIPPED = "skipped_entries"
+"""The column with the number of a picture's shapes that an import has no place for, as a brush."""
 _AT_FIRST = 50  # entries at the start, of which one has to be readable
 _MOST_NAMED = 20
 _FIRST = 3  # that an error names
@@ -24,8 +25,8 @@ class ImportRefused(InputError):
 class BadEntries:
     """The entries of an import that can't be read.
 
-    With `stops` the first one ends the import. Readers call `read` with the number of entries that
-    they could read, `note` and its kin for each that they couldn't, and `marked` with each record.
+    With `stops` the first one ends the import. Readers call `read` for each entry that they could
+    read, and `note` for each that they couldn't.
     """
 
     def __init__(self, stops: bool = False, take: Callable[[str], None] | None = None) -> None:
@@ -35,7 +36,6 @@ class BadEntries:
         self.named: list[str] = []
         self.place = ""  # where the entry that is being read is; see `entry_errors`
         self._read = 0  # entries that aren't bad
-        self._objects_left_out = 0  # since `marked` was called last
 
     def note(self, why: str, remedy: str = "") -> None:
         """Take in that an entry is left out. Raises ImportRefused where that ends the import.
@@ -57,29 +57,8 @@ class BadEntries:
                 f"none of the first {_AT_FIRST} entries can be read: {self._first()}"
             )
 
-    def note_object(self, why: str) -> None:
-        self._objects_left_out += 1
-        self.note(why)
-
-    def note_picture(self, why: str, remedy: str = "") -> None:
-        """Count a left-out picture as one entry; its objects don't mark the next record."""
-        self._objects_left_out = 0
-        self.note(why, remedy)
-
-    def marked(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a record with the number of objects that were left out since the last one."""
-        if not self._objects_left_out:
-            return record
-        # A picture without a box would count as background, and it shows something all the same.
-        columns: dict[str, Any] = {SKIPPED: record.get(SKIPPED, 0) + self._objects_left_out}
-        has_boxes = any(expression["instances"] for expression in record["expressions"])
-        if not has_boxes:
-            columns["background"] = False
-        self._objects_left_out = 0
-        return {**record, **columns}
-
-    def read(self, count: int) -> None:
-        self._read += count
+    def read(self) -> None:
+        self._read += 1
 
     def finish(self) -> None:
         """Raise ImportRefused where more entries were bad than not."""
@@ -107,8 +86,7 @@ def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
 def skipped_lines(bad: BadEntries) -> Sequence[str]:
     if not bad.count:
         return []
-    word = "entry" if bad.count == 1 else "entries"
-    lines = [f"left out as bad: {bad.count:,} {word}", *bad.named]
+    lines = [f"left out as bad: {counted(bad.count, 'picture')}", *bad.named]
     if bad.count > len(bad.named):
         lines.append(f"and {bad.count - len(bad.named):,} more")
     return lines

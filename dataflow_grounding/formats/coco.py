@@ -45,7 +45,6 @@ from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
     file_of,
-    object_errors,
     read_lists,
     unite,
 )
@@ -291,8 +290,9 @@ class CocoFile:
 
     def label(self, image_id: str, size: Size | None) -> Label:
         """Return an image's boxes with their categories, read as an import does."""
-        unread = [*self.refused(image_id)]
-        label = Label(regions=[], lines=[], unread=unread, left_out=Counter())
+        for why in self.refused(image_id):
+            raise BrokenRow(why)
+        label = Label(regions=[], lines=[], left_out=Counter())
         for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue
@@ -300,8 +300,7 @@ class CocoFile:
                 with entry_errors(f"{self.path}, annotation {entry['id']}"):
                     instance = _instance(entry, size, label.left_out)
             except InputError as error:
-                label.unread.append(str(error))
-                continue
+                raise BrokenRow(str(error)) from None
             label.left_out[NO_LISTED_CATEGORY] += int(not entry["category"])
             if instance is not None:  # the annotation has a box
                 label.regions.append({"bbox": instance["bbox"], "type": entry["category"]})
@@ -327,8 +326,9 @@ class _ReadsCoco(Format):
         self.passed_over.update(coco.left_out())
         self.remarks += self._remarks_on(coco)
         for image_key, name, image in coco.images():  # its key is its id in the file
-            columns = self._columns_of(coco, image_key, image)
-            yield self.bad.marked({"image_path": name, **columns})
+            with entry_errors(f"{file}, image {image_key}", self.bad):
+                columns = self._columns_of(coco, image_key, image)
+                yield {"image_path": name, **columns}
         self.passed_over[_NO_JSON] += coco.no_json
         for why in coco.of_no_image:
             self.bad.note(why)
@@ -353,7 +353,7 @@ class _ReadsCoco(Format):
         if image_id is not None:
             row["image_id"] = image_id
         for why in coco.refused(image_key):
-            self.bad.note_object(why)
+            raise InputError(why)
         entries = coco.entries(image_key)
         keyed_expressions, sources = self._read_entries(entries, image, coco.path)
         if entries and not keyed_expressions:  # something is there, such as crowds
@@ -369,7 +369,7 @@ class _ReadsCoco(Format):
         keyed_expressions: list[KeyedExpression] = []
         sources: list[dict[str, Any]] = []
         for entry in entries:
-            with object_errors(f"{file}, annotation {entry['id']}", self.bad):
+            with entry_errors(f"{file}, annotation {entry['id']}"):
                 keyed = None
                 if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
                     number_in_sources = len(sources)  # it is appended below

@@ -35,7 +35,6 @@ from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
     file_of,
-    object_errors,
     read_xml,
     unite,
 )
@@ -173,20 +172,18 @@ class Cvat(ReturningFormat):
         if elements.has_unread_shapes and not elements.keyed_expressions:
             record["background"] = False  # it shows something, though no box is read
         record["expressions"] = unite(elements.keyed_expressions)
-        return self.bad.marked(record)
+        return record
 
     def _read_elements(self, image: Element, size: Size, file: str) -> "_Elements":
         elements = _Elements()
         for number, element in enumerate(image, 1):
             where = f"{file}, image {image.get('name')!r}, {element.tag} {number}"
-            with object_errors(where, self.bad):  # at an error the element is left out
-                self._add_what_is_said(elements, element, size, where)
+            with entry_errors(where):
+                self._add_what_is_said(elements, element, size)
                 elements.items.append(text_of(element))
         return elements
 
-    def _add_what_is_said(
-        self, elements: "_Elements", element: Element, size: Size, where: str
-    ) -> None:
+    def _add_what_is_said(self, elements: "_Elements", element: Element, size: Size) -> None:
         """Add facts of the picture, or an expression, to `elements`."""
         label = element.get("label", "")
         is_tag = element.tag == "tag"
@@ -198,7 +195,7 @@ class Cvat(ReturningFormat):
                     elements.facts_of_picture[key] = facts[key]
             return
         is_phrase_without_box = is_tag and label == _BOXLESS_LABEL
-        area = self._read_area(element, size, where)
+        area = self._read_area(element, size)
         if area or is_phrase_without_box:
             item = len(elements.items)  # the number that the element gets there
             elements.keyed_expressions.append(_keyed_expression(element, area, facts, item))
@@ -207,25 +204,20 @@ class Cvat(ReturningFormat):
             self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
             return
         elements.has_unread_shapes = True
-        if element.tag not in _AREAS:  # a useless one of these is a bad entry already
-            self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
+        self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
 
-    def _read_area(self, element: Element, size: Size, where: str) -> dict[str, Any]:
-        """Return `bbox`, perhaps an outline; {} for no area, and for a useless mask or polygon."""
+    def _read_area(self, element: Element, size: Size) -> dict[str, Any]:
+        """Return `bbox`, perhaps an outline; {} for what is no area."""
         if element.tag not in _AREAS:
             return {}
         if element.tag == "box":
             box = box_of([float(element.attrib[name]) for name in _CORNERS])
             return turned(box, _rotation_of(element), self.passed_over, about_middle=True)
-        try:
-            if element.tag == "mask":
-                left, top, width, height = (float(element.attrib[name]) for name in _PART)
-                self.passed_over["pixels of masks, of which the box around is read"] += 1
-                return {"bbox": [left, top, left + width, top + height]}
-            outline = outlines.checked(_points_of(element), size)
-        except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
-            outlines.lose_object(self.bad, where, error)
-            return {}
+        if element.tag == "mask":
+            left, top, width, height = (float(element.attrib[name]) for name in _PART)
+            self.passed_over["pixels of masks, of which the box around is read"] += 1
+            return {"bbox": [left, top, left + width, top + height]}
+        outline = outlines.checked(_points_of(element), size)
         return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
 
 
@@ -233,7 +225,7 @@ class Cvat(ReturningFormat):
 class _Elements:
     """What is in an <image>."""
 
-    items: list[str] = field(default_factory=list)  # as texts, without those that can't be read
+    items: list[str] = field(default_factory=list)  # as texts
     keyed_expressions: list[KeyedExpression] = field(default_factory=list)
     facts_of_picture: dict[str, str] = field(default_factory=dict)  # `caption`, `image_id`
     has_unread_shapes: bool = False  # whether there are shapes of which no box is read

@@ -57,8 +57,7 @@ class Label(NamedTuple):
     """What labels say of a picture."""
 
     regions: list[Labelled]  # each has in `line` the index of its line in `lines`
-    lines: list[str]  # of the file, without blank ones and those that can't be read
-    unread: list[str]  # why entries can't be read, with their places
+    lines: list[str]  # of the file, without blank ones
     left_out: Counter[str] = Counter()  # by words, what else isn't taken as it is
 
 
@@ -82,8 +81,11 @@ _NO_VAL = (
 
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
-    """Return what is in a label file; `regions_of` makes a line's fields one region, or none."""
-    label = Label(regions=[], lines=[], unread=[])
+    """Return what is in a label file; `regions_of` makes a line's fields one region, or none.
+
+    Raises BrokenRow, which names the first line that can't be read.
+    """
+    label = Label(regions=[], lines=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
         data = file.read()
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -94,11 +96,9 @@ def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]
                 continue
             regions = regions_of(fields)
         except BrokenRow as error:
-            label.unread.append(f"{path}, line {number}: {error}")
-            continue
+            raise BrokenRow(f"{path}, line {number}: {error}") from None
         except UnicodeDecodeError:
-            label.unread.append(f"{path}, line {number}: is not UTF-8")
-            continue
+            raise BrokenRow(f"{path}, line {number}: is not UTF-8") from None
         index_of_line = len(label.lines)
         label.regions.extend({**region, "line": index_of_line} for region in regions)
         label.lines.append(" ".join(fields))
@@ -387,7 +387,7 @@ class LabelFormat(PictureFiles):
             row["expressions"] = []
         else:
             row |= self._columns_of(file, size, names)
-        return self.bad.marked(row)
+        return row
 
     def _names_file(self, path: str, top: str) -> str | None:
         """Return the file with the names of classes: `path`, or one in the data set's folder."""
@@ -404,14 +404,10 @@ class LabelFormat(PictureFiles):
         try:
             label = self.label(file, size, names)
         except (BrokenRow, OSError) as error:
-            raise InputError(f"can't read a label: {error}") from None
-        for why in label.unread:
-            self.bad.note_object(why)
+            raise InputError(str(error)) from None  # it names file and line
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
-        is_all_unread = bool(label.unread) and not label.lines  # lines that can be read
         has_other_lines = any(map(self.is_rest, label.lines))  # such as DontCare
-        shows_something = is_all_unread or has_other_lines
-        if not label.regions and shows_something:
+        if not label.regions and has_other_lines:
             columns["background"] = False  # so an export doesn't take the picture for an empty one
         columns["expressions"] = unite(map(_keyed_expression, label.regions))
         return columns

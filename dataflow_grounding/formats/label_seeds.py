@@ -16,7 +16,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
+from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.formats.coco import (
     CROWDS,
@@ -39,7 +39,7 @@ from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image, waits
 
-_NO_LABEL = Label([], [], [])
+_NO_LABEL = Label([], [])
 # A key of `run.json` → how a label calls it.
 _LEFT_OUT = {
     "annotations_without_a_box": WITHOUT_BOX,
@@ -113,16 +113,11 @@ class _Labels:
             image_id = labelled.path if stem in taken else stem
             taken.add(stem)
             record = self._record_of(labelled, image_id, found)
-            unread = labelled.label.unread
-            region_count = len(record["regions"])
             if labelled.error:
                 bad.note(labelled.error)
-            elif region_count == 0 and not unread:  # that nothing is there is an entry, too
-                bad.read(1)
             else:
-                bad.read(region_count)  # the unread ones are noted below
+                bad.read()
             yield record
-            yield from _records_of_unread(unread, labelled.path, bad)
         yield from _records_of_unread(self.unread, None, bad)
         bad.finish()
 
@@ -145,8 +140,6 @@ class _Labels:
         }
         if error:
             return {**record, "regions": [], SEED_ERROR: error}
-        if label.unread:
-            record[SKIPPED] = len(label.unread)
         regions = []
         for region in label.regions:
             box = region["bbox"]

@@ -26,13 +26,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from itertools import chain
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import outlines
@@ -47,9 +47,7 @@ from dataflow_grounding.formats.imported import (
 )
 from dataflow_grounding.formats.reading import (
     OFF_SPANS,
-    check_expression,
     entry_errors,
-    object_errors,
     read_lines,
 )
 from dataflow_grounding.formats.rotated import rotated_box_of, turned
@@ -61,10 +59,9 @@ _CONTROLS = {"rectangle": "box", "polygon": "polygon"}
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
-# Beginnings of types of regions that would be lost, such as ellipselabels.
-_OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
+# Beginnings of types of regions that are only given back as they came, such as ellipselabels.
+_OTHER_SHAPES = ("brush", "ellipse", "bitmask", "keypoint", "vector", "video")
 _POLYGON = "polygon"  # begins types of regions that are outlines
-_BRUSH = "brush"  # begins types of regions of pixels, which are only given back as they came
 # keys of a region's value that say where it is, of any type
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
 # What the configuration has where there are outlines: the control, and the line before it.
@@ -258,7 +255,7 @@ class LabelStudio(ReturningFormat):
             with entry_errors(where, self.bad):
                 record = self._record_of_task(task, where)
                 if record is not None:
-                    yield self.bad.marked(record)
+                    yield record
 
     def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
         """Return a task's record; None, and a count, without an annotation or a prediction."""
@@ -273,8 +270,7 @@ class LabelStudio(ReturningFormat):
         self._count_passed_over(annotations, latest)
         if latest is None:
             return None
-        all_parts = [self._with_outline(part, where) for part in latest["result"]]
-        parts = self._readable_parts(all_parts, task["data"], where)
+        parts = [self._with_outline(part, where) for part in latest["result"]]
         record = self._record(task["data"], {**latest, "result": parts})
         parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
         own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
@@ -283,27 +279,19 @@ class LabelStudio(ReturningFormat):
     def _with_outline(self, part: Any, where: str) -> Any:
         """Add a polygon's box and outline in pixels as `shape`; leave other parts as they are.
 
-        A brush or an odd polygon becomes a part of the type _UNREAD, which is no box.
+        A brush or the like, which we have no place for, becomes a part of the type _UNREAD.
         """
         kind = str(part.get("type")) if isinstance(part, dict) else ""
-        if kind.startswith(_BRUSH):
-            return self._unread(part, BrokenRow("a brush is no polygon"), where)
+        if kind.startswith(_OTHER_SHAPES):
+            self.passed_over[f"regions {kind!r:.40}, kept for Label Studio"] += 1
+            return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
         if not kind.startswith(_POLYGON):
             return part
-        try:
+        with entry_errors(f"{where}, region {part.get('id')}"):
             size = (part["original_width"], part["original_height"])
             outline = outlines.checked(_outline_in(part["value"], size), size)
-        except BrokenRow as error:
-            return self._unread(part, error, where)
-        except (LookupError, TypeError, ValueError, ArithmeticError):
-            why = "its points, original_width and original_height should be numbers"
-            return self._unread(part, BrokenRow(why), where)
         shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
         return {**part, "shape": shape, _AS_READ: part}
-
-    def _unread(self, part: dict[str, Any], why: BrokenRow, where: str) -> dict[str, Any]:
-        outlines.lose_object(self.bad, f"{where}, region {part.get('id')}", why)
-        return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled_count = sum(bool(each.get("was_cancelled")) for each in annotations)
@@ -318,55 +306,6 @@ class LabelStudio(ReturningFormat):
             }
         )
 
-    def _readable_parts(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
-        """Return the parts of regions that can be read, and relations between two such regions."""
-        caption = data.get(self.caption) or ""
-        numbers_of_region = self._readable_regions(result, caption, where)
-        readable = set(chain.from_iterable(numbers_of_region.values()))
-        readable_ids = set(numbers_of_region)
-        for number, part in enumerate(result):
-            if _is_relation(part) and readable_ids.issuperset(_ends_of(part)):
-                readable.add(number)
-        return [result[number] for number in sorted(readable)]
-
-    def _readable_regions(
-        self, result: Sequence[Any], caption: str, where: str
-    ) -> dict[Any, list[int]]:
-        """Return the numbers of the parts of each region that can be read, by the region's id."""
-        relations = [part for part in result if _is_relation(part)]
-        # Each region is read alone, so that one that can't be read doesn't cost the others. A box
-        # may take its words from a place in the caption: places come first, and are read with it.
-        places: list[dict[str, Any]] = []
-        readable: dict[Any, list[int]] = {}
-        for own_id, numbers in self._parts_of_regions(result, where):
-            parts = [result[number] for number in numbers]
-            with object_errors(f"{where}, region {own_id}", self.bad):
-                related = [each for each in relations if own_id in _ends_of(each)]
-                # This counter is thrown away: `_record` reads all regions again, and counts.
-                uncounted = Counter[str]()
-                for expression in _expressions([*parts, *related, *places], caption, uncounted):
-                    check_expression(expression)
-                if _is_place(parts[0]):
-                    places += parts
-                readable[own_id] = numbers
-        return readable
-
-    def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
-        """Return each region's id with its parts' numbers, ("p0b0", [1, 2]), places in front."""
-        numbers_by_id: dict[Any, list[int]] = {}
-        for number, part in enumerate(result):
-            if _is_relation(part):
-                continue
-            with object_errors(f"{where}, region {number + 1}", self.bad):  # it may be no object
-                own_id = part.get("id", number + 1)
-                numbers_by_id.setdefault(own_id, []).append(number)
-        places: list[tuple[Any, list[int]]] = []
-        others: list[tuple[Any, list[int]]] = []
-        for own_id, numbers in numbers_by_id.items():
-            regions = places if _is_place(result[numbers[0]]) else others
-            regions.append((own_id, numbers))
-        return places + others
-
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
         caption = data.get(self.caption) or ""
         record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
@@ -374,9 +313,11 @@ class LabelStudio(ReturningFormat):
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
         record["expressions"] = _expressions(result, caption, self.passed_over)
-        has_unread = any(part["type"] == _UNREAD for part in result)
-        if has_unread and not record["expressions"]:
-            record["background"] = False  # something is there
+        unread_count = sum(part["type"] == _UNREAD for part in result)
+        if unread_count:  # something is there, which a detector would learn as background
+            record[SKIPPED] = unread_count
+            if not record["expressions"]:
+                record["background"] = False
         for part in result:
             if _role(part) == "box":  # each box states the picture's size, which is the same in all
                 record["width"] = part["original_width"]
@@ -793,10 +734,6 @@ def _texts_by_span(
 def _role(part: Mapping[str, Any]) -> str:
     """Return "box", "span" for a place in the caption, _ABSENT for phrases of neither, or ""."""
     type_name = part["type"]
-    if type_name.startswith(_OTHER_SHAPES):
-        raise BrokenRow(
-            f"region {part['id']} is a {type_name}: only rectangles and polygons can be read"
-        )
     if type_name.startswith(("rectangle", _POLYGON)):
         return "box"
     if type_name == "textarea":

@@ -35,7 +35,6 @@ from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
     files_under,
-    object_errors,
     read_whole,
     unite,
 )
@@ -182,17 +181,17 @@ class LabelMe(ReturningFormat):
         record["expressions"] = unite(keyed_expressions)
         if data["shapes"] and not keyed_expressions:  # points, say: something is there
             record["background"] = False
-        return self.bad.marked(record)
+        return record
 
     def _read_shapes(
         self, data: Mapping[str, Any], size: Size | None, file: str
     ) -> tuple[list[Any], list[KeyedExpression]]:
-        """Return the shapes that can be read, and an expression for each that is an area."""
+        """Return the shapes, and an expression for each that is an area."""
         shapes_read: list[Any] = []
         keyed_expressions: list[KeyedExpression] = []
         for number, shape in enumerate(data["shapes"], 1):
             where = f"{file}, shape {number}"
-            with object_errors(where, self.bad):  # at an error the shape is left out
+            with entry_errors(where):
                 instance = self._instance_of(shape, size, where)
                 _check_can_be_kept(shape)
                 if instance is not None:

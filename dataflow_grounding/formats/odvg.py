@@ -2,7 +2,6 @@
 
 It has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]` in pixels.
 A line's `grounding` says what is in the picture: a caption with its regions, or an expression.
-What can't be read is left out, and counted by `bad` (BadEntries).
 Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
 mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
 cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py.
@@ -14,14 +13,12 @@ from typing import Any, ClassVar
 from unicodedata import normalize
 
 from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
-    object_errors,
     read_lines,
     unite,
 )
@@ -64,18 +61,15 @@ class _Odvg(Format):
                     "width": line.get("width"),
                     "height": line.get("height"),
                     "caption": None,
-                    "expressions": [],
+                    **self.record(line["grounding"], where),
                 }
-                # Where the grounding can't be read, the picture stays, without expressions.
-                with object_errors(where, self.bad):
-                    row |= self.record(line["grounding"], where)
-                yield self.bad.marked(row)
+                yield row
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the `caption` and `expressions` of a line's `grounding`; `where` is its place."""
         keyed_expressions = []  # by their text
         for number, region in enumerate(_regions_of(grounding), 1):
-            with object_errors(f"{where}, region {number}", self.bad):
+            with entry_errors(f"{where}, region {number}"):
                 expression = _expression(region["phrase"], [region])
                 check_expression(expression)
                 keyed_expressions.append((expression["text"], expression))
@@ -150,7 +144,7 @@ class MMDetection(_Odvg):
         caption = grounding["caption"]
         expressions = []
         for number, region in enumerate(_regions_of(grounding), 1):
-            with object_errors(f"{where}, region {number}", self.bad):
+            with entry_errors(f"{where}, region {number}"):
                 expression = _expression(region["phrase"], [region])
                 check_expression(expression)
                 spans = region["tokens_positive"]
@@ -197,8 +191,6 @@ class TaoReferring(_Odvg):
             record = {**first, "expressions": [*first["expressions"]]}
             for row in others:
                 record["expressions"] += row["expressions"]
-                if SKIPPED in row:  # how many of the line's objects can't be read
-                    record[SKIPPED] = record.get(SKIPPED, 0) + row[SKIPPED]
             # `bad.place` is by now the first line of the next picture, because only that shows
             # where this one ends. So an error of this record names no line.
             self.bad.place = ""

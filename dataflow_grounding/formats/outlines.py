@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp, intersection, iou
-from dataflow_grounding.data.bad_entries import BadEntries, count_with_first
+from dataflow_grounding.data.bad_entries import count_with_first
 from dataflow_grounding.data.records import is_number
 
 KEY = "outline"
@@ -73,12 +73,6 @@ def is_around(box: Bbox, outline: Sequence[float], size: Size) -> bool:
     """Whether a box is the upright one around an outline; only what is in the picture counts."""
     edges = zip(clamp(bounds(outline), size), clamp(box, size), strict=True)
     return all(abs(one - other) <= OTHER_BOX for one, other in edges)
-
-
-def lose_object(bad: BadEntries, where: str, why: Exception) -> None:
-    """Take in that an object is left out because its outline, which is all it has, is useless."""
-    said = f"no {why} in it" if isinstance(why, KeyError) else str(why)
-    bad.note_object(f"{where}: the outline is of no use ({said})")
 
 
 def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:

@@ -1,7 +1,7 @@
 """Helpers to read formats: files and their entries, and rows completed to records.
 
-Entries come with the place where they are, for errors that name it. `bad`, a BadEntries, takes what
-can't be read: it counts it, and the import goes on without it or raises ImportRefused.
+Entries come with the place where they are, for errors that name it. `bad`, a BadEntries, takes each
+picture that can't be read: it counts it, and the import goes on without it or raises ImportRefused.
 """
 
 import os
@@ -24,7 +24,7 @@ from dataflow_grounding._util.paths import kind_of, names_in, open_input
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.regions import labels_as_stored, without_tag
-from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries, ImportRefused
+from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
     Record,
@@ -235,7 +235,8 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
     With `bad` the error isn't raised: `bad` counts it, and the entry is left out. A format yields
-    its row inside of the block, so `complete_rows` finds the row's place in `bad.place`.
+    its row inside of the block, so `complete_rows` finds the row's place in `bad.place`. Inside of
+    that, a block without `bad` around each object names the object.
     """
     if bad is None:
         with _errors_with_place(where):
@@ -249,21 +250,9 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     except ImportRefused:  # an InputError, too, that ends the import
         raise
     except InputError as error:
-        bad.note_picture(str(error))
+        bad.note(str(error))
     finally:
         bad.place = outer_place
-
-
-@contextmanager
-def object_errors(where: str, bad: BadEntries) -> Iterator[None]:
-    """Leave out an object of a picture, at that place, that can't be read: `bad` takes it."""
-    try:
-        with _errors_with_place(where):
-            yield
-    except ImportRefused:  # an InputError, too, that ends the import
-        raise
-    except InputError as error:
-        bad.note_object(str(error))
 
 
 @contextmanager
@@ -302,11 +291,12 @@ def complete_rows(
                 as_stored = _labelled_as_stored(record, folder)
                 if as_stored is not None:
                     why, remedy = as_stored
-                    bad.note_picture(f"{entry_place or where}: {why}", remedy)
+                    bad.note(f"{entry_place or where}: {why}", remedy)
                     continue
-            completed, counts = _completed(record, empty_is_background, where, entry_place, bad)
+            with entry_errors(entry_place or f"{where} ({path_of(record)})"):
+                completed, counts = _complete_row(record, empty_is_background)
             format.passed_over.update(counts)
-            bad.read(_entries_in(completed))
+            bad.read()
             yield completed
     bad.finish()
 
@@ -324,19 +314,6 @@ def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
         yield record
 
 
-def _completed(
-    record: Record, empty_is_background: bool, where: str, entry_place: str, bad: BadEntries
-) -> tuple[dict[str, Any], Counter[str]]:
-    """Complete a row, without what of it can't be read."""
-    try:
-        return _complete_row(record, empty_is_background)
-    # Few rows aren't good as a whole. Only of these each box is tried alone, which is slow.
-    except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
-        row_place = entry_place or f"{where} ({path_of(record)})"
-        record = record.updated(_without_bad_expressions(record, row_place, bad))
-        return _complete_row(record, empty_is_background)
-
-
 def _labelled_as_stored(record: Record, folder: str) -> tuple[str, str] | None:
     """Return what is wrong and what to do where sides are stated as before EXIF turns a picture."""
     stated = stated_size(record)
@@ -352,52 +329,6 @@ def _labelled_as_stored(record: Record, folder: str) -> tuple[str, str] | None:
     if is_turned and stated == header.stored_size:
         return labels_as_stored(path_of(record), stated), without_tag(file.path)
     return None
-
-
-def _entries_in(record: Mapping[str, Any]) -> int:
-    """Count the entries of the source that were read: boxes, and phrases without any.
-
-    A picture without entries counts as one, unless all that it had were bad.
-    """
-    entry_count = 0
-    for expression in record["expressions"]:
-        box_count = len(expression["instances"])
-        entry_count += max(box_count, 1)
-    if entry_count == 0 and SKIPPED not in record:
-        return 1
-    return entry_count
-
-
-def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
-    """Return the columns of a record with the expressions and boxes that can be read."""
-    expressions: list[dict[str, Any]] = []
-    for number, expression in enumerate(record["expressions"], 1):
-        expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
-    clean = bad.marked({**record, "expressions": expressions})  # with the number of those left out
-    imported = record.get(COLUMN)  # the items of the file, such as COCO's annotations
-    has_lost_something = clean["expressions"] != record["expressions"]
-    if has_lost_something and isinstance(imported, dict):
-        # The items of bad boxes count as read, too. An export gives back each item that wasn't
-        # read, and would give back the bad box.
-        clean[COLUMN] = with_read(imported, record["expressions"])
-    return clean
-
-
-def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
-    """Yield the phrase with its boxes that can be read; `bad` takes the others."""
-    with object_errors(where, bad):
-        stated = {"text": expression} if isinstance(expression, str) else expression
-        boxes = stated.get("instances") or []
-        check_expression({**stated, "instances": []})  # the phrase itself
-        good_boxes = []
-        for number, box in enumerate(boxes, 1):
-            with object_errors(f"{where}, box {number}", bad):
-                check_expression({**stated, "instances": [box]})
-                good_boxes.append(box)
-        # without boxes it would say that it isn't in the picture
-        are_all_bad = bool(boxes) and not good_boxes
-        if not are_all_bad:
-            yield {**stated, "instances": good_boxes}
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:

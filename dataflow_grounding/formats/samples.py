@@ -58,7 +58,7 @@ Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
 # Reports on such pictures if the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
-_SKIPPED_MARKS = "marks of pictures of which an import left something out"
+_SKIPPED_MARKS = "marks of pictures of which an import passed over shapes"
 # Reports on the records at the end, with counts: by what is counted, in the order of lines.
 _CHANGED = "changed texts"  # captions and phrases
 _UNSELECTED = "unselected phrases"
@@ -78,7 +78,7 @@ _REMARKS = {
     " background there (--partly-verified keeps them)",
     MISSED_BOX: "pictures left out, as a reviewer says that something is there, which has no box"
     " and would be background (--partly-verified keeps them)",
-    SKIPPED_OBJECT: "pictures left out, as an import left out objects of theirs, which would be"
+    SKIPPED_OBJECT: "pictures left out, as an import passed over shapes of theirs, which would be"
     " background there (--partly-verified keeps them)",
     UNDECIDED_CLASS: "pictures left out, as it is undecided whether a class is there, which would"
     " be background (--partly-verified keeps them)",
@@ -274,7 +274,7 @@ class SampleMaker:
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
         """Whether a record says that its picture shows nothing, so that it is written alone."""
-        if record.get(SKIPPED):  # an import left out an object of it
+        if record.get(SKIPPED):  # an import passed over a shape of it
             return False
         if self._goes_back_empty(record, expressions):
             return True

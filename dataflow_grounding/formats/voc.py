@@ -31,7 +31,6 @@ from dataflow_grounding.formats.reading import (
     KeyedExpression,
     entry_errors,
     files_under,
-    object_errors,
     read_xml,
     unite,
     xml_root,
@@ -149,7 +148,7 @@ class Voc(PictureFiles):
         }
         if "object" in first_of_tag and not objects:  # it shows something, without a box
             record["background"] = False
-        return self.bad.marked(record)
+        return record
 
     def _read_elements(self, file: str) -> "_Elements":
         items: list[str] = []
@@ -160,7 +159,7 @@ class Voc(PictureFiles):
             first_of_tag.setdefault(element.tag, element)
             tag_counts[element.tag] += 1
             where = f"{file}, {element.tag} {tag_counts[element.tag]}"
-            with object_errors(where, self.bad):  # at an error the element is left out
+            with entry_errors(where):
                 if element.tag == "object":
                     item = len(items)  # the number that the element gets there
                     written = _object_as_written(element, item)
@@ -208,7 +207,7 @@ class _ObjectAsWritten(NamedTuple):
 class _Elements(NamedTuple):
     """What is in a file's <annotation>."""
 
-    items: list[str]  # the elements, as texts, without those that can't be read
+    items: list[str]  # the elements, as texts
     objects: list[_ObjectAsWritten]  # those of them that are objects with a box
     first_of_tag: dict[str, Element]  # such as the <size>
 
@@ -225,6 +224,8 @@ def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
     corners = [_float_or_nan(text) for text in texts]
     if not all(map(is_number, corners)):  # none may be NaN or infinite
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
+    if corners[0] > corners[2] or corners[1] > corners[3]:
+        raise BrokenRow(f"the box {corners} ends before it begins")
     return _ObjectAsWritten(name, corners, _degrees_of(element), item)
 
 

@@ -27,7 +27,7 @@ from dataflow_grounding.formats.selection import (
 UNVERIFIED = "unverified"
 MISSED_BOX = "missed"
 UNDECIDED_CLASS = "undecided"
-SKIPPED_OBJECT = "skipped"  # an object that an import left out because its label can't be read
+SKIPPED_OBJECT = "skipped"  # a shape that an import has no place for
 _MAX_NAMED = 3  # classes
 
 

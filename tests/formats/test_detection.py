@@ -163,18 +163,14 @@ def test_numbers_that_no_json_has_are_left_out(format: str, tmp_path: Path) -> N
         annotations=[
             {**box, "attributes": {"depth": [1, float("inf")]}, "note": "kept"},
             {**box, "id": 2, "verified": odd, "bbox_id": odd},
-            {**box, "id": 3, "bbox": [1, 2, odd, 4]},
-            {**box, "id": 4, "iscrowd": 1, "segmentation": {"counts": [odd], "size": [48, 64]}},
+            {**box, "id": 3, "iscrowd": 1, "segmentation": {"counts": [odd], "size": [48, 64]}},
         ],
         categories=[{"id": 1, "name": "cat", "weight": odd}],
     )
     results = tmp_path / "results"
-    facts = facts_of("import", path, "--format", format, "-o", results, code=1)
+    facts = facts_of("import", path, "--format", format, "-o", results)
     why = "keys with NaN, infinity or too deep a value, which no JSON file can have again"
-    assert facts["left_out"][why] == 9
-    assert [entry.split(", ")[1] for entry in facts["bad"]["entries"]] == [
-        "annotation 3: is not of this format ('bbox' should be [x"
-    ]
+    assert facts["left_out"][why] == 8
     (row,) = records_of(results)
     assert texts([row]) == [[("cat", [[1, 2, 4, 6], [1, 2, 4, 6]])]]
     if format == "coco":

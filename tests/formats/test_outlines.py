@@ -331,10 +331,8 @@ BRUSH = {"format": "rle", "rle": [0, 1, 2]}
 
 def test_outlines_of_label_studio(place: Place) -> None:
     path = tasks_of(place.folder, POLYGON, region("mug", BRUSH, kind="brush", id="b"))
-    facts = place.imported(path, "label-studio", 1)
-    assert (
-        "region b: the outline is of no use (a brush is no polygon)" in facts["bad"]["entries"][0]
-    )
+    facts = place.imported(path, "label-studio")
+    assert facts["left_out"]["regions 'brushlabels', kept for Label Studio"] == 1
     (record,) = place.records()
     assert outlines_of(record) == {"dog": [[6.4, 6.0, 32.0, 6.0, 32.0, 36.0]]}
     assert record["skipped_entries"] == 1
@@ -415,15 +413,6 @@ def test_outlines_of_no_use_in_records_are_lost(place: Place) -> None:
     assert place.written(*rows, near).lost[STALE] == 6
 
 
-def test_a_picture_whose_only_region_is_of_no_use_is_no_background(place: Place) -> None:
-    pictures = []
-    for points in ([[1, 2], [3, 4]], POINTS):
-        pictures.append(Labelled("a.png", [region("dog", {"points": points}, kind="polygon")]))
-    place.imported(labelled(place.folder, "label-studio", pictures, drawn=False), "label-studio", 1)
-    (record, _) = place.records()
-    assert (record["expressions"], record["background"]) == ([], False)
-
-
 def test_polygons_of_labelme_of_no_use_are_counted(place: Place) -> None:
     path = labelme(place.folder / "source", shape("dog", [[1, 1], [9, 9]], "polygon"))
     ((what, count),) = place.imported(path, "labelme")["left_out"].items()
@@ -437,5 +426,5 @@ def test_outlines_of_yolo_of_no_use_are_counted(place: Place) -> None:
     facts = place.imported(
         yolo(place.folder / "yolo", a=LINES["a"], b=LINES["c"], c=lines), "yolo", 1
     )
-    entries = facts["bad"]["entries"]
-    assert (len(entries), "'nan' is not a number" in entries[0]) == (3, True)
+    [entry] = facts["bad"]["entries"]
+    assert "c.txt, line 2: 'nan' is not a number" in entry

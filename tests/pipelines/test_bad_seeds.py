@@ -40,27 +40,21 @@ def written(place: ReferringPlace, format: str, bad: list[Any], *more: Any) -> P
 
 def of_kitti(place: ReferringPlace) -> list[str]:
     written(place, "kitti", ["cup 1 2", Box("cup", 9, 2, 3, 4)])
-    return ["b.txt, line 2: has 3 fields", "b.txt, line 3: the box"]
+    return ["b.txt, line 2: has 3 fields"]
 
 
 def of_yolo(place: ReferringPlace) -> list[str]:
     written(place, "yolo", ["3 0.5 0.5 0.1 0.1", "0 9 9 4 4"])
     (place.labels / "classes.txt").write_text("cup\n")
     place.settings |= {"data.kitti_label_dir": None, "data.yolo_label_dir": str(place.labels)}
-    return [
-        "b.txt, line 2: class '3' is not one of the 1 names",
-        "b.txt, line 3: 9 9 4 4 should be",
-    ]
+    return ["b.txt, line 2: class '3' is not one of the 1 names"]
 
 
 def of_coco(place: ReferringPlace) -> list[str]:
-    path = written(place, "coco", [{"bbox": [1, 2, -3, 4]}, {"bbox": [10.0, 20.0]}], {"id": 3})
+    path = written(place, "coco", [{"bbox": [1, 2, -3, 4]}])
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
-    return [
-        "annotations.json, entry 3 of images: an image without 'id' and 'file_name'",
-        "annotations.json, annotation 5: is not of this format (the box has a side of less than nothing)",
-        "annotations.json, annotation 6: is not of this format ('bbox' should be",
-    ]
+    less = "is not of this format (the box has a side of less than nothing)"
+    return [f"annotations.json, annotation 5: {less}"]
 
 
 OUTLINE = [10, 20, 50, 20, 50, 60]
@@ -135,10 +129,12 @@ def test_coco_is_read_by_one_rule_in_a_run_and_in_an_import(odd: str, odd_coco: 
     _, expected, why = ODD_ENTRIES[odd]
     name = f"{[*ODD_ENTRIES].index(odd) + 1:02}"
     [regions] = [row["regions"] for row in odd_coco.seeds if row.get("image_id") == name]
-    [record] = [row for row in odd_coco.imported if Path(row["image_path"]).stem == name]
+    records = [row for row in odd_coco.imported if Path(row["image_path"]).stem == name]
+    assert len(records) == (not why)
     classes = {"object": ""}  # a phrase needs a text
     by_import = [
         (classes.get(expression["text"], expression["text"]), instance["bbox"])
+        for record in records
         for expression in record["expressions"]
         for instance in expression["instances"]
     ]
@@ -214,7 +210,9 @@ def test_label_files_are_read_by_one_rule_in_a_run_and_in_an_import(
     imported = list(read(str(place.folder), source))
     by_import = [
         (expression["text"], instance["bbox"])
-        for expression in imported[0]["expressions"]
+        for record in imported
+        if record["image_path"].endswith("a.png")
+        for expression in record["expressions"]
         for instance in expression["instances"]
     ]
     assert [(region["type"], region["bbox"]) for region in rows[0]["regions"]] == by_import
@@ -237,7 +235,7 @@ def test_each_is_a_failure_and_all_else_goes_on(
     done = place.run(**{"workflow.negatives": negatives})
     assert done.code == 1, done
     rows = {row["image_path"]: row for row in place.annotations()}
-    assert [len(rows[name]["regions"]) for name in ("a.png", "b.png")] == [MOST, 1]
+    assert {len(row["regions"]) for row in rows.values()} == {MOST}
     failures = place.failures()
     assert len(failures) == len(reasons)
     for reason in reasons:
@@ -255,18 +253,6 @@ def test_with_fewer_than_half_nothing_is_asked_or_written(
     assert any(reason in done.err.splitlines()[-1] for reason in reasons)
     assert not (place.results / "seed_annotations.jsonl").exists()
     assert not server.requests
-
-
-def test_a_picture_with_a_left_out_label_is_not_complete(place: ReferringPlace) -> None:
-    of_yolo(place)
-    assert place.run().code == 1
-    rows = {row["image_path"]: row for row in place.annotations()}
-    assert ("skipped_entries" in rows["a.png"], rows["b.png"]["skipped_entries"]) == (False, 2)
-    out = place.folder / "coco"
-    arguments = ["export", str(place.results), "--format", "coco", "-o", str(out), "--json"]
-    said = json.loads(command(arguments).out)
-    assert said["records"] == 1
-    assert any("an import left out objects of theirs" in each for each in said["remarks"])
 
 
 def test_a_mended_label_is_read_again(place: ReferringPlace) -> None:
