@@ -292,7 +292,7 @@ class CocoFile:
         """Return an image's boxes with their categories, read as an import does."""
         for why in self.refused(image_id):
             raise BrokenRow(why)
-        label = Label(regions=[], lines=[], left_out=Counter())
+        label = Label(regions=[], left_out=Counter())
         for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue

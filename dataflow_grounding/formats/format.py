@@ -148,6 +148,11 @@ class Phrase:
             expression={**self.expression, "instances": [instances[index] for index in indices]},
         )
 
+    def outline(self, index: int) -> list[float] | None:
+        """Return the outline of the box of that index, None for none."""
+        outline: list[float] | None = self.expression["instances"][index].get(outlines.KEY)
+        return outline
+
     def without_outlines(self) -> "Phrase":
         instances = []
         for instance in self.expression["instances"]:

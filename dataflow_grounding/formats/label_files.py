@@ -6,18 +6,18 @@ place and angle in space (7 numbers), and in detections a score. What follows th
 lines that end with it, or have one more number, are read, too. YOLO: class, cx, cy, width, height
 in parts of the image's sides, perhaps a score; or class and an outline, x and y of three corners or
 more, whose box is the one around it; or, if the data set's YAML has `kpt_shape`, a box and
-keypoints, which are not used. Further sources: TAO's KITTI to COCO converter; ultralytics'
-data/utils.py.
+keypoints, which are not used; or a box and the number of a track (see YoloRows). Further sources:
+TAO's KITTI to COCO converter; ultralytics' data/utils.py.
 """
 
 import codecs
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.addresses import is_remote
@@ -26,14 +26,13 @@ from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
-from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase
-from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
+from dataflow_grounding.formats.imported import COLUMN
 from dataflow_grounding.formats.label_folders import (
     LabelFolder,
     find_label_folders,
@@ -44,7 +43,7 @@ from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
     KeyedExpression,
     entry_errors,
-    picture_size,
+    picture_header,
     unite,
 )
 from dataflow_grounding.images.files import ENDINGS
@@ -56,8 +55,8 @@ Labelled: TypeAlias = dict[str, Any]
 class Label(NamedTuple):
     """What labels say of a picture."""
 
-    regions: list[Labelled]  # each has in `line` the index of its line in `lines`
-    lines: list[str]  # of the file, without blank ones
+    regions: list[Labelled]
+    others: int = 0  # how many further objects are in the picture, such as DontCare
     left_out: Counter[str] = Counter()  # by words, what else isn't taken as it is
 
 
@@ -65,7 +64,7 @@ class Names(NamedTuple):
     """The names of YOLO's classes, from class 0, and how many numbers of keypoints follow a box."""
 
     classes: list[str]
-    keypoints: int  # 0 for labels without keypoints
+    keypoints: int = 0  # 0 for labels without keypoints
 
 
 LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that aren't judged
@@ -73,6 +72,7 @@ LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that aren't
 # again.
 DECIMALS = 4
 DECIMALS_OF_POINTS = 6  # which eight decimals of a side tell
+_MOST_ALPHA = 3.15  # pi, rounded up
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split --ratios 0.8/0.2` makes"
@@ -85,32 +85,172 @@ def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]
 
     Raises BrokenRow, which names the first line that can't be read.
     """
-    label = Label(regions=[], lines=[])
+    all_regions: list[Labelled] = []
+    others = 0
+    left_out = Counter[str]()
+    for number, fields in _lines_of(path):
+        try:
+            regions = regions_of(fields)
+        except BrokenRow as error:
+            raise BrokenRow(f"{path}, line {number}: {error}") from None
+        for region in regions:
+            left_out.update(f"values of {name!r}" for name in region.pop("no place for", ()))
+        all_regions += regions
+        others += not regions
+    return Label(all_regions, others, left_out)
+
+
+def _lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the fields of each line that isn't blank. Raises BrokenRow."""
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
         data = file.read()
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             fields = line.decode().split()
-            if not fields:
-                continue
-            regions = regions_of(fields)
-        except BrokenRow as error:
-            raise BrokenRow(f"{path}, line {number}: {error}") from None
         except UnicodeDecodeError:
             raise BrokenRow(f"{path}, line {number}: is not UTF-8") from None
-        index_of_line = len(label.lines)
-        label.regions.extend({**region, "line": index_of_line} for region in regions)
-        label.lines.append(" ".join(fields))
-    return label
+        if fields:
+            yield number, fields
 
 
 def read_kitti(path: str) -> Label:
     return read_label_file(path, _kitti_regions)
 
 
-def read_yolo(path: str, names: Names, size: Size) -> Label:
-    return read_label_file(path, partial(_yolo_regions, names, size))
+class YoloRows:
+    """What the rows of a data set are, where one row alone doesn't tell.
+
+    `yolo track save_txt` writes the number of a track after a box, or after its score
+    (ultralytics/ultralytics issues 1357, 1781, 22256), and a pose looks like an outline
+    (HumanSignal/label-studio issue 6502). So all rows of a set decide.
+    """
+
+    def __init__(self, files: Iterable[str], names: Names) -> None:
+        self.read: Counter[str] = Counter()  # rows by what they were read as: boxes, outlines
+        self._names = names
+        self._sixths: list[str] = []  # what isn't 0 or 1 of the sixth columns, one of each kind
+        self._are_sixths_whole = True
+        self._are_sevenths_whole = True
+        self._outline_lengths: set[int] = set()
+        self._may_be_poses = True
+        if names.keypoints:  # then each row is a box and its keypoints
+            return
+        for path in files:
+            with suppress(BrokenRow):  # the file is read again, and reported then
+                for _, fields in _lines_of(path):
+                    self._look_at(fields)
+
+    def _look_at(self, fields: list[str]) -> None:
+        if len(fields) == 6:
+            is_whole = fields[5].isdecimal()
+            self._are_sixths_whole = self._are_sixths_whole and is_whole
+            if fields[5] not in ("0", "1") and not self._sixths:
+                self._sixths.append(fields[5])
+        elif len(fields) == 7:
+            self._are_sevenths_whole = self._are_sevenths_whole and fields[6].isdecimal()
+        elif len(fields) > 7:
+            self._outline_lengths.add(len(fields))
+            self._may_be_poses = self._may_be_poses and _may_be_pose(fields)
+
+    @property
+    def _are_tracks(self) -> bool:
+        return self._are_sixths_whole and bool(self._sixths)
+
+    def region(self, fields: list[str], size: Size) -> list[Labelled]:
+        """Return the row's one region in pixels: a box, perhaps with keypoints, or an outline."""
+        class_name = class_in(fields[0], self._names)
+        numbers = [*map(number_in, fields[1:])]
+        if self._names.keypoints:
+            count = 5 + self._names.keypoints
+            if len(fields) != count:
+                raise BrokenRow(
+                    f"has {len(fields)} fields, a YOLO label of this kpt_shape has {count}"
+                )
+            return self._box(class_name, numbers[:4], size)
+        if len(fields) == 5:
+            return self._box(class_name, numbers, size)
+        if len(fields) == 6:
+            if self._are_tracks:
+                self.read["tracks, of which the boxes are read"] += 1
+                return self._box(class_name, numbers[:4], size)
+            return self._box(class_name, numbers[:4], size, score_among(numbers[4:]))
+        if len(fields) == 7 and self._are_sevenths_whole:
+            self.read["tracks, of which the boxes are read"] += 1
+            return self._box(class_name, numbers[:4], size, score_among(numbers[4:5]))
+        if len(fields) > 7 and len(self._outline_lengths) == 1 and self._may_be_poses:
+            raise BrokenRow(
+                "may be a pose, which is a box and its keypoints, or an outline: state kpt_shape in"
+                " data.yaml for poses, or read rotated boxes with --format yolo-obb"
+            )
+        if len(fields) < 7 or len(fields) % 2 == 0:
+            raise BrokenRow(
+                f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
+            )
+        self.read["outlines"] += 1
+        _check_parts(numbers, fields)
+        bbox = in_pixels(outlines.bounds(numbers), size, DECIMALS)
+        outline = in_pixels(numbers, size, DECIMALS_OF_POINTS)
+        return [{"type": class_name, "bbox": bbox, outlines.KEY: outline}]
+
+    def _box(
+        self,
+        class_name: str,
+        parts: list[float],
+        size: Size,
+        score: Mapping[str, float] = MappingProxyType({}),
+    ) -> list[Labelled]:
+        self.read["boxes"] += 1
+        _check_parts(parts, [*map(str, ("", *parts))])
+        bbox = in_pixels(_centred_corners(parts), size, DECIMALS)
+        return [{"type": class_name, "bbox": bbox, **score}]
+
+    def remarks(self) -> list[str]:
+        """Return a line on what rows were read as, unless all are boxes."""
+        if not self.read or [*self.read] == ["boxes"]:
+            return []
+        counts = ", ".join(f"{count:,} {what}" for what, count in sorted(self.read.items()))
+        return [f"rows of labels were read as {counts}"]
+
+
+def _check_parts(parts: Sequence[float], fields: Sequence[str]) -> None:
+    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
+        raise BrokenRow(
+            f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
+        )
+
+
+def _may_be_pose(fields: Sequence[str]) -> bool:
+    """Whether the first four numbers are a box in the picture that holds the points after them."""
+    try:
+        numbers = [*map(number_in, fields[1:])]
+    except BrokenRow:
+        return False
+    x1, y1, x2, y2 = _centred_corners(numbers[:4])
+    is_in_picture = min(x1, y1) >= -SLACK and max(x2, y2) <= 1 + SLACK
+    if not is_in_picture:
+        return False
+    return any(_are_in_box(numbers[4:], step, (x1, y1, x2, y2)) for step in (2, 3))
+
+
+def _are_in_box(numbers: Sequence[float], step: int, box: Bbox) -> bool:
+    """Whether numbers are points in a box: x and y, and with a `step` of 3 if it is seen."""
+    if len(numbers) % step:
+        return False
+    x1, y1, x2, y2 = box
+    for start in range(0, len(numbers), step):
+        x, y, *seen = numbers[start : start + step]
+        if not set(seen) <= {0, 1, 2}:
+            return False
+        is_placed = (x, y) != (0, 0)  # a keypoint that isn't labelled is at 0, 0
+        is_inside = x1 - SLACK <= x <= x2 + SLACK and y1 - SLACK <= y <= y2 + SLACK
+        if is_placed and not is_inside:
+            return False
+    return True
+
+
+def read_yolo(path: str, rows: YoloRows, size: Size) -> Label:
+    return read_label_file(path, lambda fields: rows.region(fields, size))
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
@@ -121,6 +261,7 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
     if not 8 <= len(fields) <= 17:
         raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
     numbers = [number_in(field) for field in fields[1:]]
+    _check_kitti_fields(fields, *numbers[:3])
     bbox = numbers[3:7]  # after truncated, occluded and alpha
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
@@ -128,39 +269,25 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
             f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)"
         )
     score = score_among(numbers[14:])  # after the 7 numbers on the object in space
-    return [{"bbox": bbox, "type": fields[0], **score}]
+    lost = []  # what records have no place for, and isn't 0 or not known
+    for name, value in zip(("truncated", "occluded"), numbers, strict=False):
+        if value not in (0, -1):
+            lost.append(name)
+    return [{"bbox": bbox, "type": fields[0], "no place for": lost, **score}]
 
 
-def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    """Return the line's one region in pixels: a box, perhaps with keypoints, or an outline."""
-    if names.keypoints:
-        count = 5 + names.keypoints
-        if len(fields) != count:
-            raise BrokenRow(f"has {len(fields)} fields, a YOLO label of this kpt_shape has {count}")
-        fields = fields[:5]
-    is_outline = _has_outline(fields)
-    if len(fields) not in (5, 6) and not is_outline:  # the sixth is a score
-        raise BrokenRow(
-            f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
-        )
-    class_name = class_in(fields[0], names)
-    numbers = [*map(number_in, fields[1:])]
-    parts = numbers if is_outline else numbers[:4]  # all but a score
-    if min(parts) < -SLACK or max(parts) > 1 + SLACK:
-        raise BrokenRow(
-            f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
-        )
-    if is_outline:
-        bbox = in_pixels(outlines.bounds(parts), size, DECIMALS)
-        outline = in_pixels(parts, size, DECIMALS_OF_POINTS)
-        return [{"type": class_name, "bbox": bbox, outlines.KEY: outline}]
-    bbox = in_pixels(_centred_corners(parts), size, DECIMALS)
-    return [{"type": class_name, "bbox": bbox, **score_among(numbers[4:])}]
-
-
-def _has_outline(fields: Sequence[str]) -> bool:
-    """Whether there are a class, and x and y of three points or more: 7 fields, 9, 11 and so on."""
-    return len(fields) > 6 and len(fields) % 2 == 1
+def _check_kitti_fields(
+    fields: Sequence[str], truncated: float, occluded: float, alpha: float
+) -> None:
+    """Raise BrokenRow where a line has something else than KITTI's fields, such as a tracker's."""
+    if fields[0].count(".") == 1 and fields[0].replace(".", "").isdecimal():
+        raise BrokenRow(f"begins with {fields[0]!r:.40}, a KITTI label begins with its class")
+    if truncated != -1 and not 0 <= truncated <= 1:
+        raise BrokenRow(f"{fields[1]!r:.40} should be how much is truncated, from 0 to 1, or -1")
+    if occluded not in (-1, 0, 1, 2, 3):
+        raise BrokenRow(f"{fields[2]!r:.40} should be how occluded it is, 0 to 3, or -1")
+    if alpha != -10 and abs(alpha) > _MOST_ALPHA:
+        raise BrokenRow(f"{fields[3]!r:.40} should be the angle alpha, from -pi to pi, or -10")
 
 
 def in_pixels(parts: Sequence[float], size: Size, decimals: int) -> list[float]:
@@ -215,7 +342,7 @@ def read_names(path: str) -> Names:
     if os.path.splitext(path)[1].lower() in (".yaml", ".yml"):
         return _names_in_yaml(text, path)
     lines = [line.strip() for line in text.splitlines()]
-    return Names([line for line in lines if line], keypoints=0)
+    return Names([line for line in lines if line])
 
 
 def _names_in_yaml(text: str, path: str) -> Names:
@@ -249,7 +376,7 @@ def _names_in_yaml(text: str, path: str) -> Names:
 
 
 class LabelFormat(PictureFiles):
-    """Base of KITTI, YOLO, and their kin; the items of a Source are the lines of a label file."""
+    """Base of KITTI, YOLO, and their kin."""
 
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
@@ -273,12 +400,15 @@ class LabelFormat(PictureFiles):
         """Return the line of the names' file for a class; `number` counts from 1."""
 
     @abstractmethod
-    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
-        """Return the line of a label file for a box of that class; `number` counts from 1."""
+    def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:
+        """Return the line of a phrase's box of that index; `number` is its class's, from 1."""
+
+    def begin(self, names: Any, files: Sequence[str]) -> None:
+        """Take in the names of classes, None where no file has them, and all files of labels."""
 
     @abstractmethod
     def label(self, file: str, size: Size, names: Any) -> Label:
-        """Return what is in a label file; `names` are None where there is no file of them."""
+        """Return what is in a label file."""
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
@@ -331,12 +461,10 @@ class LabelFormat(PictureFiles):
             " run's input too, and run generate again, which asks for nothing that is stored"
         )
 
-    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
-        yield self._line_of(mark.phrase.text, mark, source)
-
-    def _line_of(self, name: str, mark: Mark, source: Source) -> str:
-        number, _ = self._numbers.number_of(name)  # it also writes a new name into the names' file
-        return self.line(number, name, mark, source.sample.size)
+    def line_of(self, phrase: Phrase, number: int, size: Size) -> str:
+        # it also writes a new name into the names' file
+        class_number, _ = self._numbers.number_of(phrase.text)
+        return self.line(class_number, phrase, number, size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file."""
@@ -352,6 +480,7 @@ class LabelFormat(PictureFiles):
             named = self.named_by(names_file)
         folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
         self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
+        self.begin(names, [file for folder in folders for file in folder.files.values()])
         for folder in folders:
             self.passed_over["label files without a picture"] += len(folder.of_no_picture)
             self.passed_over["pictures that the data set's lists leave out"] += folder.unlisted
@@ -359,9 +488,12 @@ class LabelFormat(PictureFiles):
                 file = folder.files.get(image)  # None for a picture without a label
                 where = file or os.path.join(folder.label_dir, label_of(image))
                 with entry_errors(where, self.bad):  # at an error the picture is left out
-                    size = picture_size(folder.image_dir, image, where)
+                    header = picture_header(folder.image_dir, image, where)
+                    if file is not None and header.stored_size != header.size:
+                        self.passed_over["labels of turned pictures, read as upright"] += 1
                     image_path = os.path.relpath(folder.path_of(image), image_root)
-                    yield self._row(image_path, size, file, names)
+                    yield self._row(image_path, header.size, file, names)
+        self.finish()
 
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str
@@ -405,12 +537,15 @@ class LabelFormat(PictureFiles):
             label = self.label(file, size, names)
         except (BrokenRow, OSError) as error:
             raise InputError(str(error)) from None  # it names file and line
-        columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
-        has_other_lines = any(map(self.is_rest, label.lines))  # such as DontCare
-        if not label.regions and has_other_lines:
+        self.passed_over.update(label.left_out)
+        columns: dict[str, Any] = {}
+        if not label.regions and label.others:
             columns["background"] = False  # so an export doesn't take the picture for an empty one
         columns["expressions"] = unite(map(_keyed_expression, label.regions))
         return columns
+
+    def finish(self) -> None:
+        """Add remarks on what was read."""
 
 
 def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str]:
@@ -429,16 +564,15 @@ def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str
 
 def _keyed_expression(region: Labelled) -> KeyedExpression:
     class_name = region["type"]
-    facts = {key: region[key] for key in region if key not in ("type", "line")}
-    instance = with_item_number(facts, region["line"], class_name)
+    instance = {key: region[key] for key in region if key != "type"}
+    if outlines.KEY in instance:  # an outline whose box is moved later is no outline of it
+        instance[COLUMN] = {"bbox": instance["bbox"]}
     return class_name, {"text": class_name, "instances": [instance]}
 
 
 class NamedLabels(LabelFormat):
     """Base of KITTI and DOTA, whose labels have words for classes; classes.yaml explains them."""
 
-    class_field: ClassVar[int]  # the number of the field with the class
-    box_fields: ClassVar[slice]  # the fields with the box
     names_files = ("classes.yaml",)
     names_of = staticmethod(read_texts)
 
@@ -453,23 +587,6 @@ class NamedLabels(LabelFormat):
     def word_of(self, name: str) -> str:
         return name.replace(" ", self.joint)
 
-    def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return a line as it is now; its class keeps its capitals, unless it is another one."""
-        fields = item.split()
-        name = fields[self.class_field].replace(self.joint, " ")
-        is_other_class = class_key(name) != class_key(mark.phrase.text)
-        if is_other_class:
-            name = mark.phrase.text
-        new_fields = self._line_of(name, mark, source).split()  # as those of a new box
-        fields[self.class_field] = new_fields[self.class_field]
-        if not self.is_as_read(fields, mark):
-            fields[self.box_fields] = new_fields[self.box_fields]
-        return " ".join(fields)
-
-    def is_as_read(self, fields: Sequence[str], mark: Mark) -> bool:
-        """Return whether a line's box is still the mark's."""
-        return not mark.is_moved
-
     def named(self, label: Label, names: Mapping[str, str] | None) -> Label:
         """Set the regions' types to their names in classes.yaml, where they have one."""
         name_of_type = names or {}
@@ -482,20 +599,19 @@ class Kitti(NamedLabels):
     """KITTI. A label with a score has 16 fields, else 15."""
 
     joint = "_"
-    class_field = 0
-    box_fields = slice(4, 8)
 
-    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+    def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:
         """Return KITTI's line: the class's name, corners in pixels, zeros for what isn't known."""
-        corners = " ".join(f"{value:.3f}" for value in mark.phrase.boxes[mark.number])
-        score_field = "" if mark.score is None else f" {mark.score:.6g}"
-        return f"{self.word_of(name)} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
+        corners = " ".join(f"{value:.3f}" for value in phrase.boxes[index])
+        score = phrase.scores[index]
+        score_field = "" if score is None else f" {score:.6g}"
+        name = self.word_of(phrase.text)
+        return f"{name} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
     def label(self, file: str, size: Size, names: Any) -> Label:
         """Return what is in a label file, with the names of classes.yaml for types."""
         label = read_kitti(file)
-        # Each line has one region, or is a DontCare line.
-        self.passed_over["DontCare lines"] += len(label.lines) - len(label.regions)
+        self.passed_over["DontCare lines"] += label.others
         return self.named(label, names)
 
 
@@ -509,7 +625,6 @@ class Yolo(LabelFormat):
     joint = "/"  # between words for one thing
     names_of = staticmethod(read_names)
     named_by = staticmethod(named_pictures)
-    read_label: ClassVar[Any] = staticmethod(read_yolo)
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return the folders of all parts' pictures; a remark tells that there is no `val`."""
@@ -528,25 +643,11 @@ class Yolo(LabelFormat):
         """Return the line of data.yaml for a class, numbered from 0: `  0: "cat"`."""
         return f"  {number - 1}: {dump_text(name)}"
 
-    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+    def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:
         """Return class from 0, centre, width and height, or the points of an outline; no score."""
-        x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+        x1, y1, x2, y2 = phrase.boxes[index]
         centred = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-        return yolo_line(number, mark.outline or centred, size)
-
-    @contextmanager
-    def shared(self, out: ExportFolder) -> Iterator[None]:
-        """Write data.yaml; afterwards a remark tells how many boxes have a new class number."""
-        # The names by which `item_back` sees whether a line still has the right number.
-        self._classes_of_source = self.names_back()
-        self._renumbered = 0
-        with super().shared(out):
-            yield
-        if self._renumbered:
-            self.remarks.append(
-                "boxes whose class has another number than in the data set that they came from:"
-                f" {self._renumbered:,}"
-            )
+        return yolo_line(number, phrase.outline(index) or centred, size)
 
     def names_back(self) -> Sequence[str]:
         """Return the names of the imported data.yaml, unless the export has others."""
@@ -581,51 +682,22 @@ class Yolo(LabelFormat):
             return [_box_line(line) for line in lines]
         return lines
 
-    def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return a line as it is now, without a score and keypoints, which trainers don't take."""
-        number, _ = self._numbers.number_of(mark.phrase.text)
-        fields = item.split()
-        size = source.sample.size
-        places: list[str] = []  # the numbers after the class
-        if not mark.is_moved:
-            places = self.numbers_as_read(fields, mark, size)  # with the digits that they came with
-        if not places:  # it was moved, or is of another shape now
-            _, *places = self.line(number, mark.phrase.text, mark, size).split()
-        return " ".join([self._class_back(fields[0], number - 1, mark), *places])
-
-    def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
-        """Return a line's class number: `field`, with which it came, while that has its class."""
-        # Where "cat" is class 0 and class 2, the `class_number` of a cat is 0, and 2 is right, too.
-        own_number = int(float(field))  # perhaps written as 0.0
-        if own_number < len(self._classes_of_source):  # data.yaml has the name of that number again
-            is_still_right = self._written(self._classes_of_source[own_number]) == mark.phrase.text
-        else:
-            is_still_right = own_number == class_number
-        if is_still_right:
-            return field
-        has_same_class = self.classes == "class" and not mark.is_renamed
-        if has_same_class:  # its number is another all the same: `shared` reports how many are
-            self._renumbered += 1
-        return str(class_number)
-
-    def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
-        """Return a line's own numbers of a box that wasn't moved; none if its shape is another."""
-        if mark.outline is not None and _has_outline(fields):
-            return fields[1:]
-        if mark.outline is None and _is_box_line(fields, mark, size):
-            return fields[1:5]
-        return []
-
-    def label(self, file: str, size: Size, names: Names | None) -> Label:
-        if names is None:
+    def begin(self, names: Names | None, files: Sequence[str]) -> None:
+        if names is None and files:
             raise ImportRefused(
-                f"{file}: no {' or '.join(self.names_files)} with the names of classes in the"
+                f"{files[0]}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set: name the file that has them in place of the folder"
             )
-        label: Label = self.read_label(file, names, size)
+        self._rows = YoloRows(files, names or Names([]))
+
+    def label(self, file: str, size: Size, names: Names) -> Label:
+        label = read_yolo(file, self._rows, size)
         if names.keypoints:
             self.passed_over["keypoints of boxes"] += len(label.regions)
         return label
+
+    def finish(self) -> None:
+        self.remarks += self._rows.remarks()
 
 
 def yolo_line(number: int, pixels: Sequence[float], size: Size) -> str:
@@ -637,15 +709,6 @@ def yolo_line(number: int, pixels: Sequence[float], size: Size) -> str:
 def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
     outline = instance.get(outlines.KEY)
     return outline is not None and outlines.is_around(box_of(instance["bbox"]), outline, size)
-
-
-def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
-    """Whether the first four numbers are the mark's box; in an outline's line they are points."""
-    corners = _centred_corners([*map(float, fields[1:5])])
-    box = mark.phrase.boxes[mark.number]
-    return all(
-        abs(corner * size[i % 2] - box[i]) <= outlines.OTHER_BOX for i, corner in enumerate(corners)
-    )
 
 
 def _box_line(line: str) -> str:

@@ -28,6 +28,7 @@ from dataflow_grounding.formats.coco import (
 from dataflow_grounding.formats.label_files import (
     Label,
     Names,
+    YoloRows,
     read_kitti,
     read_names,
     read_yolo,
@@ -39,7 +40,7 @@ from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image, waits
 
-_NO_LABEL = Label([], [])
+_NO_LABEL = Label([])
 # A key of `run.json` → how a label calls it.
 _LEFT_OUT = {
     "annotations_without_a_box": WITHOUT_BOX,
@@ -198,12 +199,14 @@ def from_label_folder(
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
 
+    rows = None if names is None else YoloRows(folder.files.values(), names)
+
     def label_of(image: str, size: Size | None) -> Label:
-        if names is None:
+        if rows is None:
             return read_kitti(folder.files[image])
         if size is None:  # the image can't be opened, and its record fails for that
             return _NO_LABEL
-        return read_yolo(folder.files[image], names, size)
+        return read_yolo(folder.files[image], rows, size)
 
     labels = _Labels(image_dir, folder.pictures, labelled=folder.files, label_of=label_of)
     files_read = [*folder.files.values(), *files_of_names]

@@ -1,7 +1,5 @@
 """YOLO-OBB and DOTA: label files of rotated boxes, each by its four corners.
 
-A Mark is a box to be written; its outline, where it has one, are its corners.
-
 YOLO-OBB: class, x and y of the corners in parts of the image's sides, in predictions a score.
 DOTA: x and y of the corners in pixels, the class, and 0, or 1 for what is difficult, perhaps after
 lines on the whole picture (`imagesource:GoogleEarth`, `gsd:0.146`). An upright box has its own
@@ -22,8 +20,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Shape
-from dataflow_grounding.formats.imported import Mark
+from dataflow_grounding.formats.format import Phrase, Shape
 from dataflow_grounding.formats.label_files import (
     DECIMALS_OF_POINTS,
     Label,
@@ -47,10 +44,6 @@ _CUT = (
 _FARTHEST = 1  # sides by which a corner may be out of its picture; pixels are further
 _ON_PICTURE = re.compile(r"(imagesource|gsd|acquisition dates)\s*:", re.IGNORECASE)
 _IS_FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
-
-
-def read_yolo_obb(path: str, names: Names, size: Size) -> Label:
-    return read_label_file(path, partial(_obb_regions, names, size))
 
 
 def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
@@ -87,7 +80,8 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
         raise BrokenRow(
             f"ends with {' '.join(fields[8:])!r:.40}, and should end with a category and 0 or 1"
         )
-    return [{**of_corners(corners, size), "type": category}]
+    lost = ["difficult"] if difficult not in ([], ["0"]) else []
+    return [{**of_corners(corners, size), "type": category, "no place for": lost}]
 
 
 def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
@@ -101,27 +95,14 @@ def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
     return Shape(smallest_around(outlines.inside(outline, size)), lost)
 
 
-def _corners_of(mark: Mark) -> Sequence[float]:
-    x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
-    return mark.outline or (x1, y1, x2, y1, x2, y2, x1, y2)
-
-
-def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
-    """Whether the corners that were read are still the mark's."""
-    if mark.is_moved:
-        return False
-    # An operator may have given a box another outline.
-    if mark.outline is None:  # the corners are those of the upright box itself
-        return True
-    pairs = zip(corners, mark.outline, strict=True)
-    return all(abs(corner - number) <= outlines.OTHER_BOX for corner, number in pairs)
+def _corners_of(phrase: Phrase, index: int) -> Sequence[float]:
+    x1, y1, x2, y2 = phrase.boxes[index]
+    return phrase.outline(index) or (x1, y1, x2, y1, x2, y2, x1, y2)
 
 
 @dataclass
 class YoloObb(Yolo):
     """YOLO-OBB: rotated boxes by their corners, in eight decimals of the sides."""
-
-    read_label = staticmethod(read_yolo_obb)
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
@@ -142,18 +123,19 @@ class YoloObb(Yolo):
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
         return [*earlier, *further]
 
-    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+    def begin(self, names: Names | None, files: Sequence[str]) -> None:
+        super().begin(names, files[:1])  # each row tells what it is
+
+    def label(self, file: str, size: Size, names: Names) -> Label:
+        return read_label_file(file, partial(_obb_regions, names, size))
+
+    def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:
         """Return the line of a box: class from 0, and its corners; the score is not written."""
-        corners = _corners_of(mark)
+        corners = _corners_of(phrase, index)
         if not _is_taken(corners, size):
             self._count_of_cut += 1
             corners = outlines.inside(corners, size)
         return yolo_line(number, corners, size)
-
-    def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
-        """Return a line's own corners, as texts, if they are still the mark's; else none."""
-        corners = [float(field) * size[i % 2] for i, field in enumerate(fields[1:9])]
-        return fields[1:9] if _is_as_read(corners, mark) else []
 
 
 def _is_taken(corners: Sequence[float], size: Size) -> bool:
@@ -168,25 +150,17 @@ class Dota(NamedLabels):
     """DOTA: rotated boxes by their corners in pixels, in three decimals."""
 
     joint = "-"
-    class_field = 8
-    box_fields = slice(0, 8)
     folders = ((FOLDER, "labelTxt"), (FOLDER, "annfiles"))
 
     def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
         return _corners_for(outline, box, size)
 
-    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+    def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:
         """Return DOTA's line: corners in pixels, the class's name, 0."""
-        corners = " ".join(f"{value:.3f}" for value in _corners_of(mark))
-        return f"{corners} {self.word_of(name)} 0"
-
-    def is_rest(self, item: str) -> bool:
-        """Return whether a line says something of what is in the picture."""
-        return not _ON_PICTURE.match(item)
-
-    def is_as_read(self, fields: Sequence[str], mark: Mark) -> bool:
-        """Return whether a line's corners are still the mark's."""
-        return _is_as_read([*map(float, fields[:8])], mark)
+        corners = " ".join(f"{value:.3f}" for value in _corners_of(phrase, index))
+        return f"{corners} {self.word_of(phrase.text)} 0"
 
     def label(self, file: str, size: Size, names: Any) -> Label:
-        return self.named(read_label_file(file, partial(_dota_regions, size)), names)
+        label = read_label_file(file, partial(_dota_regions, size))
+        # Lines without a region are on the whole picture, and say nothing of what is in it.
+        return self.named(label._replace(others=0), names)

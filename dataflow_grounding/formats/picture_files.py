@@ -1,19 +1,20 @@
 """Formats of detectors that have a file for each picture, called as the picture is."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import portable
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import name_within
 from dataflow_grounding.formats.class_tables import Classes, Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Sample
-from dataflow_grounding.formats.imported import ReturningFormat, Source
+from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 _IN_SUBFOLDERS = (
     "pictures in subfolders, which supervision and other readers of a single folder leave out"
@@ -22,7 +23,7 @@ _IN_SUBFOLDERS = (
 
 
 @dataclass
-class PictureFiles(ReturningFormat):
+class PictureFiles(Format):
     """Base of KITTI, YOLO and Pascal VOC. Names of boxes are classes.
 
     `classes` and `class_list` are those of `class_tables.Classes`; `flat` puts all pictures into
@@ -59,7 +60,7 @@ class PictureFiles(ReturningFormat):
         for sample in samples:
             # at the first record of its picture, the file mustn't exist yet
             _, is_new = pictures.number_of(sample.file_name)
-            own_lines = [*self.lines(self.source_of(sample), is_new)]
+            own_lines = [*self.lines(sample, is_new)]
             name = self.file_of(sample.file_name)
             path = out.place(name)
             if is_new:
@@ -87,9 +88,15 @@ class PictureFiles(ReturningFormat):
             text = file.read()
         return text.removesuffix(self.last_line).split("\n")[:-1]  # "" follows the last newline
 
-    def lines(self, source: Source, is_new: bool) -> Iterable[str]:
-        """Return the lines of a sample's file; if it isn't new, the lines that are added to it."""
-        return self.items_of(source)
+    def lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
+        """Yield the lines of a sample's file; if it isn't new, the lines that are added to it."""
+        for phrase in sample.phrases:
+            for number in range(len(phrase.boxes)):
+                yield self.line_of(phrase, number, sample.size)
+
+    @abstractmethod
+    def line_of(self, phrase: Phrase, number: int, size: Size) -> str:
+        """Return the line of a phrase's box of that number, from 0."""
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
         """Return the lines of a picture's file, to which a further record adds some."""

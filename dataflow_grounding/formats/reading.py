@@ -215,10 +215,11 @@ def xml_root(path: str) -> ElementTree.Element:
 
 def picture_size(folder: str, name: Any, where: str) -> Size:
     """Return the width and height of a picture, upright; InputError begins with `where`."""
-    return _picture_header(folder, name, where).size
+    return picture_header(folder, name, where).size
 
 
-def _picture_header(folder: str, name: Any, where: str) -> Header:
+def picture_header(folder: str, name: Any, where: str) -> Header:
+    """Return what is read of a picture's header; InputError begins with `where`."""
     try:
         return _header_at(find_file(name, (folder,)))
     except RecordError as error:
@@ -558,7 +559,7 @@ def with_sizes(
         is_compared = doubts is not None and doubts.compares and not may_be_remote
         if stated is None or is_compared:
             with suppress(InputError):  # a picture that can't be read leaves its size unknown
-                real = _picture_header(folder, record.get("image_path"), where="").size
+                real = picture_header(folder, record.get("image_path"), where="").size
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
         if doubts is not None:

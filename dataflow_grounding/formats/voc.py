@@ -15,17 +15,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
-from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import is_number
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import FOLDER
-from dataflow_grounding.formats.format import Sample
+from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.found_pictures import PictureFolders
-from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
+from dataflow_grounding.formats.imported import COLUMN
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
     KeyedExpression,
@@ -36,10 +36,11 @@ from dataflow_grounding.formats.reading import (
     xml_root,
 )
 from dataflow_grounding.formats.rotated import turned
-from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
+from dataflow_grounding.formats.xml_text import safe_for_xml, text_of
 from dataflow_grounding.images.files import ENDINGS
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_NOT_KEPT = ("pose", "truncated", "difficult", "occluded")  # what a record has no place for
 _DATABASE = "dataflow-grounding, in VOC's pixels from 1"  # its VOC tells the reader
 # Folders of pictures next to that of the annotations: the devkit's, and what an export writes.
 _FOLDERS = ("JPEGImages", FOLDER)
@@ -47,7 +48,7 @@ _FOLDERS = ("JPEGImages", FOLDER)
 
 @dataclass
 class Voc(PictureFiles):
-    """Pascal VOC; the items of a Source (see imported.py) are the elements of the <annotation>."""
+    """Pascal VOC, with a rotated box as CVAT writes it."""
 
     offset: int | None = None  # what the first pixel is called, 1 or 0; None: as the file does
     ending = ".xml"
@@ -56,54 +57,28 @@ class Voc(PictureFiles):
     def safe(self, text: str) -> str:
         return safe_for_xml(text)
 
-    def lines(self, source: Source, is_new: bool) -> Iterator[str]:
+    def lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
         """Yield the elements of a picture; of a further record of it the objects alone."""
         if is_new:
-            root = source.own.get("root", {})  # the attributes that an imported file had there
-            attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
-            yield f"<annotation{attributes}>"
-            is_imported = bool(source.own)
-            if not is_imported:  # an imported file has its own such elements among its items
-                for item in _head(source.sample):
-                    yield f"\t{item}"
-        else:  # the first record of the picture has written its other elements
-            source.leave_out_items_of_no_box()
-        for item in self.items_of(source):
-            yield f"\t{_with_name_now(item, source)}"
+            yield "<annotation>"
+            for item in _head(sample):
+                yield f"\t{item}"
+        for line in super().lines(sample, is_new):
+            yield f"\t{line}"
 
-    def is_rest(self, item: str) -> bool:
-        return item.startswith("<object")
-
-    def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an <object> as it is now; a name with other capitals or blanks stays."""
-        element = element_of(item)
-        if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
-            _set_children(element, {"name": mark.phrase.text})
-        box = element.find("bndbox")
-        if mark.is_moved and box is not None:
-            _set_children(box, self._corners(mark, source))
-            rotation = _rotation_in(element)
-            if rotation is not None:
-                rotation.text = "0.0"
-        return text_of(element)
-
-    def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
+    def line_of(self, phrase: Phrase, number: int, size: Size) -> str:
         element = Element("object")
-        facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
+        facts = {"name": phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
         _set_children(element, facts)
-        _set_children(SubElement(element, "bndbox"), self._corners(mark, source))
-        yield text_of(element)
-
-    def _corners(self, mark: Mark, source: Source) -> dict[str, str]:
-        offset = self.offset
-        if offset is None:
-            offset = source.own.get("offset", 1)  # as the imported file counts
-        x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+        x1, y1, x2, y2 = phrase.boxes[number]
+        offset = 1 if self.offset is None else self.offset
         # Our box of the first two pixels of a row goes from 0 to 2. The devkit counts pixels from
         # 1, and writes the first and the last: 1 and 2. Other tools write 0 and 2, as we do.
         numbers = (x1 + offset, y1 + offset, x2, y2)
-        texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
-        return dict(zip(_CORNERS, texts, strict=True))
+        texts = [str(int(number)) if number == int(number) else str(number) for number in numbers]
+        corners = dict(zip(_CORNERS, texts, strict=True))
+        _set_children(SubElement(element, "bndbox"), corners)
+        return text_of(element)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each XML file of a folder, or of its `Annotations`, sorted by name."""
@@ -127,7 +102,7 @@ class Voc(PictureFiles):
         self, file: str, name: str, image_root: str, picture_folders: PictureFolders
     ) -> dict[str, Any]:
         """Return the record of a file that is called `name` in the folder of annotations."""
-        items, objects, first_of_tag = self._read_elements(file)
+        objects, first_of_tag = self._read_elements(file)
         root = xml_root(file)
         if root.tag != "annotation":
             raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
@@ -137,13 +112,10 @@ class Voc(PictureFiles):
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         stated = _file_name_in(first_of_tag.get("filename"))
         picture = _picture_of(stated, file, name, image_root, picture_folders)
-        # What an export to VOC needs, next to the items.
-        own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
             "image_path": picture,
             "caption": None,
             **_sides(first_of_tag.get("size")),
-            **column(self.name, items, **own),
             "expressions": unite(keyed_expressions),
         }
         if "object" in first_of_tag and not objects:  # it shows something, without a box
@@ -151,7 +123,6 @@ class Voc(PictureFiles):
         return record
 
     def _read_elements(self, file: str) -> "_Elements":
-        items: list[str] = []
         objects: list[_ObjectAsWritten] = []
         first_of_tag: dict[str, Element] = {}
         tag_counts = Counter[str]()
@@ -160,15 +131,17 @@ class Voc(PictureFiles):
             tag_counts[element.tag] += 1
             where = f"{file}, {element.tag} {tag_counts[element.tag]}"
             with entry_errors(where):
-                if element.tag == "object":
-                    item = len(items)  # the number that the element gets there
-                    written = _object_as_written(element, item)
-                    if written is None:
-                        self.passed_over["objects without a bndbox"] += 1
-                    else:
-                        objects.append(written)
-                items.append(text_of(element))
-        return _Elements(items, objects, first_of_tag)
+                if element.tag != "object":
+                    continue
+                written = _object_as_written(element)
+                if written is None:
+                    self.passed_over["objects without a bndbox"] += 1
+                    continue
+                objects.append(written)
+                for name in _NOT_KEPT:
+                    if (element.findtext(name) or "0") not in ("0", "Unspecified"):
+                        self.passed_over[f"values of {name!r}"] += 1
+        return _Elements(objects, first_of_tag)
 
     def _offset_of(self, source: Element | None) -> int:
         """Return what a file with that element <source>, or without any, calls the first pixel."""
@@ -185,9 +158,10 @@ class Voc(PictureFiles):
             read = turned(box, written.degrees, self.passed_over, about_middle=True)
         else:
             read = {"bbox": [_from_zero(x1, offset), _from_zero(y1, offset), x2, y2]}
+        if outlines.KEY in read:  # an outline whose box is moved later is no outline of it
+            read[COLUMN] = {"bbox": read["bbox"]}
         name = written.name
-        instances = [with_item_number(read, written.item, name)]
-        return name, {"text": name, "class": name, "instances": instances}
+        return name, {"text": name, "class": name, "instances": [read]}
 
 
 def _from_zero(edge: float, offset: int) -> float:
@@ -201,18 +175,16 @@ class _ObjectAsWritten(NamedTuple):
     name: str
     corners: list[float]  # xmin, ymin, xmax, ymax
     degrees: float  # by which the box is turned about its middle
-    item: int  # its number among the file's items
 
 
 class _Elements(NamedTuple):
     """What is in a file's <annotation>."""
 
-    items: list[str]  # the elements, as texts
-    objects: list[_ObjectAsWritten]  # those of them that are objects with a box
+    objects: list[_ObjectAsWritten]  # with a box
     first_of_tag: dict[str, Element]  # such as the <size>
 
 
-def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
+def _object_as_written(element: Element) -> _ObjectAsWritten | None:
     """Return an <object> with the numbers of its box; None where it has no box."""
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
@@ -226,7 +198,7 @@ def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
     if corners[0] > corners[2] or corners[1] > corners[3]:
         raise BrokenRow(f"the box {corners} ends before it begins")
-    return _ObjectAsWritten(name, corners, _degrees_of(element), item)
+    return _ObjectAsWritten(name, corners, _degrees_of(element))
 
 
 def _rotation_in(element: Element) -> Element | None:
@@ -296,21 +268,6 @@ def _file_name_in(filename: Element | None) -> str:
     """Return the last part of the path in a <filename>; it may be of another machine, Windows'."""
     stated = "" if filename is None else filename.text or ""
     return os.path.basename(stated.strip().replace("\\", "/"))
-
-
-def _with_name_now(item: str, source: Source) -> str:
-    """Return an item; a <filename> gets the picture's name in the export, where that is new."""
-    element = element_of(item)
-    if element.tag != "filename":
-        return item
-    name = os.path.basename(source.sample.file_name)
-    if name == source.own.get("picture"):  # as at the import: the item stays, right or wrong
-        return item
-    stem = os.path.splitext(name)[0]
-    if _file_name_in(element) in (name, stem):  # it says the new name, perhaps without ending
-        return item
-    element.text = safe_for_xml(name)
-    return text_of(element)
 
 
 def _head(sample: Sample) -> Iterator[str]:

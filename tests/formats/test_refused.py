@@ -80,7 +80,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ({"id": "r1"}, "no 'type' in it"),
     ],
     "yolo": [
-        ("0 .5 .5 1 1 1 1 1", "a.txt, line 1: has 8 fields"),
+        ("0 .5 .5 1 1 7 1 1", "a.txt, line 1: has 8 fields"),
         ("3 .5 .5 1 1", "a.txt, line 1: class '3' is not one of the 3 names"),
         ("0.5 .5 .5 1 1", "a.txt, line 1: class '0.5' is not one of the 3 names"),
         ("0 .5 .5 1 x", "a.txt, line 1: 'x' is not a number"),
