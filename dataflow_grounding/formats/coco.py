@@ -398,6 +398,9 @@ class Coco(_ReadsCoco, ReturningFormat):
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, listed=self.class_list)
 
+    def class_of(self, expression: Mapping[str, Any]) -> str:
+        return class_key(self._classes.written_class_of(expression))
+
     def thing(self, phrase: Phrase) -> str:
         """Return the phrase's category, which is all that detectors tell boxes apart by."""
         return self._classes.written_class_of(phrase.expression)

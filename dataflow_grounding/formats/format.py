@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.rotated import rotated_box_of
@@ -292,6 +293,10 @@ class Format:
         them under; "", as here, if each can.
         """
         return ""
+
+    def class_of(self, expression: Mapping[str, Any]) -> str:
+        """Return a key of the name that an export gives to an expression's boxes."""
+        return class_key(self.words_of(expression))
 
     def thing(self, phrase: Phrase) -> str:
         """Return what a phrase calls its boxes, here its words in lower case.

@@ -674,14 +674,6 @@ class Yolo(LabelFormat):
             return ""
         return "outlines in pictures with a box that has no outline of its size"
 
-    def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return all lines, as boxes unless all are polygons: trainers misread a mixture."""
-        lines = [*earlier, *further]
-        is_polygon = [len(line.split()) > 5 for line in lines]  # a box's line has 5 fields
-        if any(is_polygon) and not all(is_polygon):
-            return [_box_line(line) for line in lines]
-        return lines
-
     def begin(self, names: Names | None, files: Sequence[str]) -> None:
         if names is None and files:
             raise ImportRefused(
@@ -709,13 +701,3 @@ def yolo_line(number: int, pixels: Sequence[float], size: Size) -> str:
 def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
     outline = instance.get(outlines.KEY)
     return outline is not None and outlines.is_around(box_of(instance["bbox"]), outline, size)
-
-
-def _box_line(line: str) -> str:
-    """Return a polygon's line as that of the box around it; a box's line stays."""
-    class_number, *numbers = line.split()
-    if len(numbers) == 4:
-        return line
-    x1, y1, x2, y2 = outlines.bounds([*map(float, numbers)])
-    parts = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-    return f"{class_number} {' '.join(f'{part:.8f}' for part in parts)}"

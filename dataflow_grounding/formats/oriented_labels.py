@@ -120,9 +120,6 @@ class YoloObb(Yolo):
         """Return "": each box of a picture has four corners, with an outline or without."""
         return ""
 
-    def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        return [*earlier, *further]
-
     def begin(self, names: Names | None, files: Sequence[str]) -> None:
         super().begin(names, files[:1])  # each row tells what it is
 

@@ -55,41 +55,26 @@ class PictureFiles(Format):
             self.remarks.append(_IN_SUBFOLDERS.format(*counts))
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a file for each picture; further records of a picture are added to its file."""
+        """Write a file for each picture."""
         pictures = Numbers()  # the pictures whose file is written; their numbers aren't used
         for sample in samples:
-            # at the first record of its picture, the file mustn't exist yet
-            _, is_new = pictures.number_of(sample.file_name)
-            own_lines = [*self.lines(sample, is_new)]
             name = self.file_of(sample.file_name)
-            path = out.place(name)
-            if is_new:
-                self._count_of_pictures += 1
-                if "/" in name.removeprefix(f"{self.data_file}/"):
-                    self._count_in_subfolders += 1
-                lines = own_lines
-            else:
-                lines = self.with_further(self._lines_in(path), own_lines)
+            self._count_of_pictures += 1
+            if "/" in name.removeprefix(f"{self.data_file}/"):
+                self._count_in_subfolders += 1
             try:
-                self._write_lines(path, lines, is_new)
+                self._write_lines(out.place(name), [*self.lines(sample)])
             except FileExistsError:  # another picture has the file, as for a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
+            pictures.number_of(sample.file_name)
 
-    def _write_lines(self, path: str, lines: Sequence[str], is_new: bool) -> None:
-        """Write a file; FileExistsError where one that should be new is there."""
+    def _write_lines(self, path: str, lines: Sequence[str]) -> None:
         content = "".join(f"{line}\n" for line in lines) + self.last_line
-        mode = "xb" if is_new else "wb"
-        with open(path, mode, buffering=0) as file:
+        with open(path, "xb", buffering=0) as file:
             file.write(content.encode())
 
-    def _lines_in(self, path: str) -> list[str]:
-        """Return the lines of an earlier record of the picture, without the last line."""
-        with open(path, encoding="utf-8", newline="") as file:
-            text = file.read()
-        return text.removesuffix(self.last_line).split("\n")[:-1]  # "" follows the last newline
-
-    def lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
-        """Yield the lines of a sample's file; if it isn't new, the lines that are added to it."""
+    def lines(self, sample: Sample) -> Iterator[str]:
+        """Yield the lines of a sample's file."""
         for phrase in sample.phrases:
             for number in range(len(phrase.boxes)):
                 yield self.line_of(phrase, number, sample.size)
@@ -97,10 +82,6 @@ class PictureFiles(Format):
     @abstractmethod
     def line_of(self, phrase: Phrase, number: int, size: Size) -> str:
         """Return the line of a phrase's box of that number, from 0."""
-
-    def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return the lines of a picture's file, to which a further record adds some."""
-        return [*earlier, *further]
 
     def file_of(self, file_name: str) -> str:
         stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)

@@ -14,6 +14,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import things_of
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -135,7 +136,7 @@ class SampleMaker:
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
         # Stays empty for formats that don't detect: to them a picture without a box says nothing.
-        self._whole_pictures = WholePictures(select)
+        self._whole_pictures = WholePictures(select, format)
         # Expressions without ids get some that are made of the picture's path. This counts the rows
         # of each picture, by the hash of its image_id, so that ids of several rows differ.
         self._rows_of_image = NumberTable()
@@ -145,11 +146,9 @@ class SampleMaker:
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """Yield a sample of each record that the format can say something of; count the others."""
-        # To a detector, a row that says that something may be there without a box tells about
-        # earlier rows of its picture, too. So records are read twice.
+        # A detector's picture is one, with all that any caption of it says.
         if self._format.detects:
-            if iter(records) is records:  # an iterator, which can be gone through once
-                records = list(records)
+            records = list(pictures(records, self._name_of, apart=self._format.name))
             self._look_at_whole_pictures(records)
         for number, record in enumerate(records, 1):
             sample: Sample | None = None
@@ -171,6 +170,12 @@ class SampleMaker:
                 self.last_record = sample.record
                 yield sample
         self._add_remarks()
+
+    def _name_of(self, record: Mapping[str, Any]) -> str:
+        try:
+            return self._pictures.name_of(record)
+        except RecordError:  # it is reported when the record is written
+            return ""
 
     def _add_remarks(self) -> None:
         remarks = self._exported.remarks
@@ -267,6 +272,7 @@ class SampleMaker:
             except RecordError:  # it is reported when the record is written
                 continue
             self._whole_pictures.note(name, record, expressions)
+        self._whole_pictures.end()
         for why_left_out in self._whole_pictures.false_backgrounds.values():
             self._counts[why_left_out] += 1
 

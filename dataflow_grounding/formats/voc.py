@@ -57,14 +57,10 @@ class Voc(PictureFiles):
     def safe(self, text: str) -> str:
         return safe_for_xml(text)
 
-    def lines(self, sample: Sample, is_new: bool) -> Iterator[str]:
-        """Yield the elements of a picture; of a further record of it the objects alone."""
-        if is_new:
-            yield "<annotation>"
-            for item in _head(sample):
-                yield f"\t{item}"
-        for line in super().lines(sample, is_new):
-            yield f"\t{line}"
+    def lines(self, sample: Sample) -> Iterator[str]:
+        yield "<annotation>"
+        for item in (*_head(sample), *super().lines(sample)):
+            yield f"\t{item}"
 
     def line_of(self, phrase: Phrase, number: int, size: Size) -> str:
         element = Element("object")

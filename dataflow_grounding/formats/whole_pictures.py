@@ -16,6 +16,7 @@ from dataflow_grounding.data.rejected import (
     not_rejected,
     rejections_in,
 )
+from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.selection import (
     Selection,
     status_of,
@@ -34,7 +35,8 @@ _MAX_NAMED = 3  # classes
 class WholePictures:
     """Notes what a person rejected in each picture, and why it would be a false background."""
 
-    def __init__(self, select: Selection) -> None:
+    def __init__(self, select: Selection, format: Format) -> None:
+        self._format = format
         # By the picture's name: why it would be one, such as UNVERIFIED; what a person rejected.
         self.false_backgrounds: dict[str, str] = {}
         self.rejections: dict[str, Rejections] = {}
@@ -42,6 +44,9 @@ class WholePictures:
         # By class: in how many records it was looked for, and in how many it is undecided.
         self._records_of_class = Counter[str]()
         self._undecided_of_class = Counter[str]()
+        self._boxed_classes: set[str] = set()  # that have a box somewhere in this export
+        self._stated_classes: set[str] = set()  # that some expression states
+        self._undecided_in: list[tuple[str, set[str]]] = []  # pictures' names, and which
 
     def note(
         self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -50,13 +55,12 @@ class WholePictures:
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)
-        classes = set()
-        for expression in expressions:
-            class_name = expression.get("class")
-            if isinstance(class_name, str):
-                classes.add(class_key(class_name))
-        self._records_of_class.update(classes)
-        self._undecided_of_class.update(_undecided_classes(expressions))
+        undecided = self._undecided_classes(expressions)
+        self._records_of_class.update({self._format.class_of(one) for one in expressions})
+        self._boxed_classes.update(self._boxed(expressions))
+        self._undecided_of_class.update(undecided)
+        if undecided:
+            self._undecided_in.append((name, undecided))
         why = self._why_false(record, expressions)
         are_false_wanted = self._select.partly_verified
         if why and not are_false_wanted:
@@ -90,7 +94,30 @@ class WholePictures:
             return UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):
             return MISSED_BOX
-        return UNDECIDED_CLASS if _undecided_classes(expressions) else ""
+        return ""
+
+    def end(self) -> None:
+        """Take in that all records were noted: now it is known which classes the export has."""
+        if self._select.partly_verified:
+            return
+        for name, undecided in self._undecided_in:
+            # The phrase of a caption is a class of its own: nobody looks for it in other pictures.
+            # One that has a box in this export is a class there, and so is one that is stated.
+            if undecided & (self._boxed_classes | self._stated_classes):
+                self.false_backgrounds.setdefault(name, UNDECIDED_CLASS)
+
+    def _boxed(self, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+        return {self._format.class_of(one) for one in expressions if one["instances"]}
+
+    def _undecided_classes(self, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+        """Return the export's classes that are undecided, and have no box in the picture."""
+        undecided = set()
+        for expression in expressions:
+            if "class" in expression:
+                self._stated_classes.add(self._format.class_of(expression))
+            if status_of(expression) in ("ambiguous", "unsupported"):
+                undecided.add(self._format.class_of(expression))
+        return undecided - self._boxed(expressions)
 
     def _leaves_out_boxes(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a box that may be right isn't written, because nobody has verified it."""
@@ -107,18 +134,3 @@ class WholePictures:
             for box in verified_boxes(expression, boxes_not_wrong) or []:
                 verified.add((phrase, tuple(box["bbox"])))
         return verified != not_wrong
-
-
-def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the classes that are undecided, and have no box by another expression."""
-    undecided = set()
-    boxed = set()
-    for expression in expressions:
-        name = expression.get("class")
-        if not isinstance(name, str):  # of a caption: nobody looks for it in other pictures
-            continue
-        if expression["instances"]:
-            boxed.add(class_key(name))
-        elif status_of(expression) in ("ambiguous", "unsupported"):
-            undecided.add(class_key(name))
-    return undecided - boxed

@@ -18,6 +18,7 @@ from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.formats import READ, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.samples import Exported
+from dataflow_grounding.formats.selection import Selection
 from tests.formats.data import data_sets, draw, hostile
 
 pytestmark = pytest.mark.slow
@@ -40,7 +41,8 @@ def out_and_in(
 ) -> tuple[Exported, list[dict[str, Any]]]:
     pictures, out = folder / "pictures", folder / "out"
     draw(pictures, rows, turn)
-    done = write(rows, name, str(out), folders=[str(pictures)], **options)
+    all_pictures = Selection(partly_verified=True)  # also with an undecided class
+    done = write(rows, name, str(out), folders=[str(pictures)], select=all_pictures, **options)
     assert done.left_out == 0, done.reasons
     return done, list(read(str(out), name, **options))
 
