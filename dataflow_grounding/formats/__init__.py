@@ -46,6 +46,7 @@ def find_format(name: str, **options: Any) -> Format:
     Raises SpecError: there is no such format or option, or the user's own lacks a part.
     """
     from dataflow_grounding.formats.format import Carries
+    from dataflow_grounding.formats.stated_twice import StatedTwice
     from dataflow_grounding.spec.user_code import in_one_line
 
     format_class = _class_named(name)
@@ -62,6 +63,7 @@ def find_format(name: str, **options: Any) -> Format:
         new_format.remarks = []
         new_format.class_names = []
         new_format.bad = BadEntries(stops=True)
+        new_format.stated_twice = StatedTwice()
         if name in FORMATS:  # a user's own class states the rest itself
             row = FORMATS[name]
             new_format.name = name

@@ -11,6 +11,7 @@ data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py; cvat issu
 """
 
 import marshal
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,7 +41,6 @@ from dataflow_grounding.formats.imported import (
 )
 from dataflow_grounding.formats.label_files import Label
 from dataflow_grounding.formats.reading import (
-    CountedPlaces,
     KeyedExpression,
     check_expression,
     entry_errors,
@@ -48,7 +48,8 @@ from dataflow_grounding.formats.reading import (
     read_lists,
     unite,
 )
-from dataflow_grounding.formats.rotated import rotated_box_of, turned
+from dataflow_grounding.formats.rotated import degrees_in, rotated_box_of, turned
+from dataflow_grounding.formats.stated_twice import CountedPlaces
 
 # Reports on annotations that are left out or read in another way; keys of counts.
 CROWDS = "crowd annotations"
@@ -66,6 +67,9 @@ _KEYS = ("info", "licenses", "images", "annotations", "categories")
 _LIST_BEGINS = -1  # in place of an item's number; see `read_lists`
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _SEGMENTATION = "segmentation"
+_SAME_AREA = 0.01  # of an area, by which tools may round another one
+_CORNERS_BY_AREA = "boxes whose sides are corners, x2 and y2, by their area"
+_ELSEWHERE = "boxes that are elsewhere than their outline"
 _NO_OUTLINE = "segmentations that are no single polygon of their box"
 _NO_JSON = "keys with NaN, infinity or too deep a value, which no JSON file can have again"
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
@@ -373,12 +377,33 @@ class _ReadsCoco(Format):
                 keyed = None
                 if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
                     number_in_sources = len(sources)  # it is appended below
+                    self._compare(entry, f"annotation {entry['id']}")
                     keyed = _keyed_expression(entry, number_in_sources, image, self.passed_over)
                 if keyed is not None:
                     check_expression(keyed[1])
                     keyed_expressions.append(keyed)
                 sources.append(entry["source"])
         return keyed_expressions, sources
+
+    def _compare(self, entry: Mapping[str, Any], where: str) -> None:
+        """Compare the box with the area and the outline that the annotation states, too."""
+        bbox: Any = entry.get("bbox")
+        if not is_box(bbox):
+            return
+        x, y, width, height = bbox
+        area: Any = entry.get("area")
+        if is_number(area) and 0 <= x < width and 0 <= y < height:
+            # Else the area is that of a mask, or 1: then it says nothing of the box.
+            is_of_sides = math.isclose(area, width * height, rel_tol=_SAME_AREA)
+            is_of_corners = math.isclose(area, (width - x) * (height - y), rel_tol=_SAME_AREA)
+            if is_of_sides or is_of_corners:
+                self.stated_twice.add(_CORNERS_BY_AREA, where, is_of_sides)
+        bounds = _bounds_of_polygons(entry.get(_SEGMENTATION), None)
+        if bounds and not _degrees_of(entry):
+            x1, y1, x2, y2 = around(bounds)
+            middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
+            is_inside = x <= middle_x <= x + width and y <= middle_y <= y + height
+            self.stated_twice.add(_ELSEWHERE, where, is_inside)
 
 
 @dataclass
@@ -669,19 +694,14 @@ def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> 
     return item
 
 
-def _degrees_of(annotation: Mapping[str, Any]) -> Any:
-    """Return the degrees by which CVAT turns the annotation's box; 0 where it doesn't."""
-    attributes = annotation.get("attributes")
-    # `occluded` tells a file of CVAT: in other tools' files `rotation` may mean anything
-    if not isinstance(attributes, Mapping) or "occluded" not in attributes:
-        return 0
-    degrees: Any = attributes.get("rotation")
-    return degrees if is_number(degrees) else 0
+def _degrees_of(annotation: Mapping[str, Any]) -> float:
+    """Return the degrees by which an annotation's box is turned; 0 where it isn't."""
+    return degrees_in(annotation, annotation.get("attributes"))
 
 
 def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> dict[str, Any]:
     """Return the keys of a moved turned box of CVAT's, whose `bbox` is the box before its turn."""
-    attributes = annotation["attributes"]
+    attributes = annotation.get("attributes") or {}
     rotated = rotated_box_of(outline or ())
     if rotated is None:  # the new outline is no rectangle: the box isn't turned any more
         return {"attributes": {**attributes, "rotation": 0.0}}

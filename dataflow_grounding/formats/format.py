@@ -18,6 +18,7 @@ from dataflow_grounding.formats.rotated import rotated_box_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
+    from dataflow_grounding.formats.stated_twice import StatedTwice
 
 EXACT = 0.01  # px: numbers that come back closer than this are the same
 # What readers may take for something else than text, such as <image>, </ref>, <|box_start|>; group
@@ -211,6 +212,7 @@ class Format:
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
         strict: Whether `read` ends with an InputError where it would only remark on a doubt.
         bad: Takes the entries that can't be read; of a new object it stops at the first one.
+        stated_twice: Takes what the data say twice, such as a box and its outline.
         preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
             `write` where it is an option.
     """
@@ -224,6 +226,7 @@ class Format:
     class_names: Sequence[str]
     strict: bool = False
     bad: BadEntries
+    stated_twice: "StatedTwice"
     preamble: Mapping[str, Any] = MappingProxyType({})
     pictures: str = ""
     """The folder in whose `pictures/` `read` puts pictures that are in the data itself.

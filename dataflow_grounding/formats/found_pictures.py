@@ -11,7 +11,7 @@ from dataflow_grounding._util.paths import joined
 from dataflow_grounding._util.stores import files_in
 from dataflow_grounding.data.records import path_of
 from dataflow_grounding.formats.imported import COLUMN
-from dataflow_grounding.formats.reading import CountedPlaces
+from dataflow_grounding.formats.stated_twice import CountedPlaces
 
 # Where tools put the pictures of their file: next to it; supervision and CVAT in images/ (CVAT's
 # COCO in that of its subset), FiftyOne in data/, VOC's devkit in JPEGImages/.

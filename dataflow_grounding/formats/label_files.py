@@ -26,7 +26,7 @@ from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
-from dataflow_grounding.data.records import dump_text, is_number
+from dataflow_grounding.data.records import dump_text, is_number, read_object
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -477,6 +477,7 @@ class LabelFormat(PictureFiles):
         if names_file is not None:
             names = self.names_of(names_file)
             self.class_names = self.classes_of(names)
+            self._compare_with_notes(names_file)
             named = self.named_by(names_file)
         folders = find_label_folders(top, image_root, self.folders, named, self.names_files)
         self._tell_doubts(folders, named.lines_on_missing(), top, image_root)
@@ -494,6 +495,24 @@ class LabelFormat(PictureFiles):
                     image_path = os.path.relpath(folder.path_of(image), image_root)
                     yield self._row(image_path, header.size, file, names)
         self.finish()
+
+    def _compare_with_notes(self, names_file: str) -> None:
+        """Refuse names that differ from those of notes.json, which Label Studio writes next to them
+        (HumanSignal/label-studio issue 6416).
+        """
+        notes = read_object(os.path.join(os.path.dirname(names_file), "notes.json"))
+        categories = notes.get("categories")
+        if not isinstance(categories, list):
+            return
+        try:
+            names = [str(each["name"]) for each in sorted(categories, key=lambda each: each["id"])]
+        except (LookupError, TypeError):
+            return
+        if names != list(self.class_names):
+            raise InputError(
+                f"{names_file} and notes.json next to it name other classes, or in another order:"
+                " which are those of the labels? Leave one of the two"
+            )
 
     def _tell_doubts(
         self, folders: Sequence[LabelFolder], missing: list[str], top: str, image_root: str

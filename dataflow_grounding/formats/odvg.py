@@ -22,6 +22,7 @@ from dataflow_grounding.formats.reading import (
     read_lines,
     unite,
 )
+from dataflow_grounding.formats.rotated import degrees_in
 
 
 class _Odvg(Format):
@@ -91,6 +92,8 @@ def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> di
     """
     instances: list[dict[str, Any]] = []
     for region in regions:
+        if degrees_in(region):
+            raise BrokenRow("'rotation' turns the box, and ODVG's boxes are upright")
         instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
     text = " ".join(phrase if isinstance(phrase, list) else [phrase])
     return {"text": text, "instances": instances}

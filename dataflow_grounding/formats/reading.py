@@ -41,6 +41,7 @@ from dataflow_grounding.data.spans import Span, clean_caption, find_spans, neare
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import Format, is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
+from dataflow_grounding.formats.stated_twice import CountedPlaces
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_file, waits
 
@@ -289,7 +290,7 @@ def complete_rows(
         entry_place = bad.place
         with entry_errors(where, bad):
             if not format.measures:  # else the sizes come from the pictures
-                as_stored = _labelled_as_stored(record, folder)
+                as_stored = _labelled_as_stored(record, folder, format.passed_over)
                 if as_stored is not None:
                     why, remedy = as_stored
                     bad.note(f"{entry_place or where}: {why}", remedy)
@@ -300,6 +301,7 @@ def complete_rows(
             bad.read()
             yield completed
     bad.finish()
+    format.remarks += format.stated_twice.remarks()
 
 
 def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
@@ -315,8 +317,14 @@ def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
         yield record
 
 
-def _labelled_as_stored(record: Record, folder: str) -> tuple[str, str] | None:
-    """Return what is wrong and what to do where sides are stated as before EXIF turns a picture."""
+def _labelled_as_stored(
+    record: Record, folder: str, passed_over: Counter[str]
+) -> tuple[str, str] | None:
+    """Return what is wrong and what to do where sides are stated as before EXIF turns a picture.
+
+    Where only the upright picture holds the boxes, they are of that one, and the record gets its
+    sides (HumanSignal/label-studio issue 6608).
+    """
     stated = stated_size(record)
     may_be_remote = waits(path_of(record), (folder,))  # it isn't fetched for that
     if stated is None or may_be_remote:
@@ -326,10 +334,27 @@ def _labelled_as_stored(record: Record, folder: str) -> tuple[str, str] | None:
         header = _header_at(file)
     except (RecordError, InputError):  # an import does without the picture
         return None
-    is_turned = header.stored_size != header.size
-    if is_turned and stated == header.stored_size:
-        return labels_as_stored(path_of(record), stated), without_tag(file.path)
-    return None
+    if header.stored_size == header.size or stated != header.stored_size:
+        return None
+    is_in_stored = _holds_boxes(record, header.stored_size)
+    if _holds_boxes(record, header.size) and not is_in_stored:
+        record["width"], record["height"] = header.size
+        passed_over["stated sizes of pictures as stored, with boxes of the upright picture"] += 1
+        return None
+    why = labels_as_stored(path_of(record), stated)
+    if _holds_boxes(record, header.size):
+        why = f"{why}, or of the upright picture: they may be of either"
+    return why, without_tag(file.path)
+
+
+def _holds_boxes(record: Mapping[str, Any], size: Size) -> bool:
+    """Whether a picture of that size has all boxes in it that can be read."""
+    for expression in record.get("expressions") or ():
+        for instance in expression.get("instances") or ():
+            bbox = instance.get("bbox")
+            if is_box(bbox) and reaches_beyond(box_of(bbox), size):
+                return False
+    return True
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:
@@ -501,22 +526,6 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
     width, height = size
     is_left_or_above = min(x1, y1) < -ROUNDING
     return is_left_or_above or x2 > width + ROUNDING or y2 > height + ROUNDING
-
-
-class CountedPlaces:
-    """Counts of what was found, each with the first place where it was."""
-
-    def __init__(self) -> None:
-        self._counts = Counter[str]()
-        self._first: dict[str, str] = {}
-
-    def add(self, what: str, where: str) -> None:
-        self._first.setdefault(what, where)
-        self._counts[what] += 1
-
-    def remarks(self) -> list[str]:
-        counts = self._counts.items()
-        return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
 
 
 class Doubts(CountedPlaces):

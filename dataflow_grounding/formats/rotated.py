@@ -10,7 +10,7 @@ before its turn, and go on clockwise. Sources: label_studio_sdk/converter/utils.
 import cmath
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -24,6 +24,28 @@ _DECIMALS = 6  # of a pixel
 _DECIMALS_OF_DEGREES = 9  # by which a corner that is far away moves less than that
 _FARTHEST = 1e9  # px: no picture has a number near it, and squares of larger ones may overflow
 _MOST_DEGREES = 3600  # tools may count on after a full turn; many more turns are a damaged number
+
+
+# What tools call an angle; none of these is read, as nothing says of what and in which unit it is.
+_OTHER_ANGLES = ("angle", "theta", "rotate", "rotation_angle", "bbox_angle", "bbox_rotation")
+
+
+def degrees_in(*holders: Any) -> float:
+    """Return the `rotation` in degrees that an entry, or a part of it, states; 0 for none.
+
+    Raises BrokenRow for an angle of another name, unless it is 0.
+    """
+    for holder in holders:
+        if not isinstance(holder, Mapping):
+            continue
+        for name in _OTHER_ANGLES:
+            angle = holder.get(name)
+            if is_number(angle) and angle != 0:
+                raise BrokenRow(f"{name!r} is {angle}, and only 'rotation' in degrees is read")
+        degrees: Any = holder.get("rotation")
+        if is_number(degrees) and degrees != 0:
+            return float(degrees)
+    return 0.0
 
 
 class Rectangle(NamedTuple):

@@ -35,7 +35,7 @@ from dataflow_grounding.formats.reading import (
     unite,
     xml_root,
 )
-from dataflow_grounding.formats.rotated import turned
+from dataflow_grounding.formats.rotated import degrees_in, turned
 from dataflow_grounding.formats.xml_text import safe_for_xml, text_of
 from dataflow_grounding.images.files import ENDINGS
 
@@ -194,7 +194,9 @@ def _object_as_written(element: Element) -> _ObjectAsWritten | None:
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
     if corners[0] > corners[2] or corners[1] > corners[3]:
         raise BrokenRow(f"the box {corners} ends before it begins")
-    return _ObjectAsWritten(name, corners, _degrees_of(element))
+    holder = {child.tag: _float_or_nan(child.text) for child in (*element, *box)}
+    degrees = _degrees_of(element) or degrees_in(holder)
+    return _ObjectAsWritten(name, corners, degrees)
 
 
 def _rotation_in(element: Element) -> Element | None:

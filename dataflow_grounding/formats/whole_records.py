@@ -23,7 +23,8 @@ from dataflow_grounding.formats.class_tables import Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
-from dataflow_grounding.formats.reading import CountedPlaces, entry_errors, files_under
+from dataflow_grounding.formats.reading import entry_errors, files_under
+from dataflow_grounding.formats.stated_twice import CountedPlaces
 from dataflow_grounding.formats.tar_shards import tar_samples
 from dataflow_grounding.images.picture_folder import put_picture
 

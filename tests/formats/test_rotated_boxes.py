@@ -344,7 +344,6 @@ def test_a_resized_box_of_cvat_is_turned_no_more(format: str, place: Place) -> N
 @pytest.mark.parametrize(
     ("format", "written", "other"),
     [
-        ("coco", '"occluded": false, ', ""),
         ("coco", "30}", '"left"}'),
         ("coco", "30}", "NaN}"),
         ("voc", ">30<", ">left<"),
