@@ -3,16 +3,16 @@
 A task has `data` (the picture's address, the caption) and lists of annotations and predictions. The
 `result` of each is a list of parts: `{"id": "p0b0", "type": "rectanglelabels", "value": {…}}` is a
 box, and a part `textarea` with the same id is its text. The parts of one id are a region. A part
-`relation` has the ids of two regions, such as a box and the phrase's place in the caption.
+`relation` has the ids of two regions.
 
 An import keeps the parts as items. When they go back, a `Mark` says which box or phrase an item is
 now (see imported.py).
 
 `labels.xml` is the labelling configuration. A box is a region, in percents of the sides. Its label
 is the phrase's class, or `object` where it states none. It has its phrase as a text, unless the
-label says it, and a relation to the phrase's place in the caption. Offsets are code points. Early
-versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
-4988): the region's text shows which characters are meant.
+label says it. This holds whoever wrote the configuration: a label is a class, a text a phrase
+(HumanSignal/label-studio-converter issue 226). Where a phrase is in the caption is found by its
+words; places and relations that a user has made go back as they came.
 
 A rotated box is turned about its top left corner, in pixels
 (label_studio_sdk/converter/utils.py): percents of two different sides would skew it.
@@ -21,12 +21,11 @@ Sources: labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/e
 utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
@@ -37,7 +36,7 @@ from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Phrase, Sample, is_at_span
+from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
     Mark,
     ReturningFormat,
@@ -46,9 +45,10 @@ from dataflow_grounding.formats.imported import (
     with_item_number,
 )
 from dataflow_grounding.formats.reading import (
-    OFF_SPANS,
+    KeyedExpression,
     entry_errors,
     read_lines,
+    unite,
 )
 from dataflow_grounding.formats.rotated import rotated_box_of, turned
 from dataflow_grounding.formats.xml_text import safe_for_xml
@@ -56,9 +56,7 @@ from dataflow_grounding.formats.xml_text import safe_for_xml
 # labels and names of controls, as in label_studio.xml
 _BOX = "object"  # label of a box whose phrase states no class
 _CONTROLS = {"rectangle": "box", "polygon": "polygon"}
-_PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
-_NOTHING = "nothing there"  # label of the place of a phrase without boxes
-_ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
+_ABSENT = "absent"  # control with the phrases that have no boxes
 # Beginnings of types of regions that are only given back as they came, such as ellipselabels.
 _OTHER_SHAPES = ("brush", "ellipse", "bitmask", "keypoint", "vector", "video")
 _POLYGON = "polygon"  # begins types of regions that are outlines
@@ -71,11 +69,8 @@ _END_OF_BOX_CONTROL = "</RectangleLabels>"
 # What it has without classes, and what with them: a label for each, and boxes without a text.
 _BOX_LABEL = '<Label value="object"/>'
 _NEEDS_TEXT = ' required="true"'
-_OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
 _AS_READ = "as read"  # key of a region, as it is in the file
 _UNREAD = "unread"  # in place of a useless region's type
-_NO_PLACE = ""  # instead of the id of a place in the caption
-_NO_CLASS = ""  # instead of the name of a class
 _DECIMALS = 6  # of a pixel
 
 
@@ -162,7 +157,6 @@ class LabelStudio(ReturningFormat):
         gone_items = [items[number] for number in source.gone]
         # A region of several phrases stays until it has lost them all.
         gone_regions = {item["id"] for item in gone_items if "id" in item} - mark_of_region.keys()
-        gone_regions |= _places_of_gone_boxes(items, gone_regions)
         for number, item in enumerate(items):
             region = item.get("id")
             ends = {item.get("from_id"), item.get("to_id")}  # of a relation; None in other items
@@ -187,7 +181,7 @@ class LabelStudio(ReturningFormat):
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the regions of a new box or phrase, in the form of the task's first box or ours."""
         span_id = self._free_span_id()  # p0, p1 and so on, of which a box's id is made: p0b0
-        first_box = next((item for item in source.items if _role(item) == "box"), None)
+        first_box = next(filter(_is_box, source.items), None)
         if mark.box is not None and first_box is not None and not _is_written_as_ours(first_box):
             regions = _regions_like(first_box, f"{span_id}b0", mark, source)
         elif first_box is not None and _is_labelled_object(first_box):
@@ -209,27 +203,20 @@ class LabelStudio(ReturningFormat):
     def _our_regions(
         self, span_id: str, mark: Mark, source: Source, label: str
     ) -> Iterator[dict[str, Any]]:
-        sample = source.sample
-        box_numbers = [] if mark.box is None else [mark.number]
-        phrase = mark.phrase.with_boxes(box_numbers)  # its other boxes have regions of their own
-        caption_of_task = source.own["task"]["data"].get(self.caption) or ""
-        if sample.caption != caption_of_task:
-            # The task keeps its caption, and the span counts characters of the sample's.
-            phrase = replace(phrase, span=None)
-        yield from _span_regions(span_id, phrase, sample.caption)
-        yield from _box_regions(span_id, phrase, sample, label)
-        if not phrase.boxes and not phrase.span:
-            yield _absent_region(f"{span_id}b0", [phrase.text])
+        if mark.box is None:
+            yield _absent_region(f"{span_id}b0", [mark.phrase.text])
+            return
+        phrase = mark.phrase.with_boxes([mark.number])  # its other boxes have regions of their own
+        yield from _box_regions(span_id, phrase, source.sample, label)
 
     def _prediction(self, sample: Sample) -> dict[str, Any]:
         result: list[dict[str, Any]] = []
-        absent = []  # texts of phrases that have neither boxes nor a place in the caption
+        absent = []  # texts of phrases that have no boxes
         scores = []
         for number, phrase in enumerate(sample.phrases):
-            result += _span_regions(f"p{number}", phrase, sample.caption)
             result += _box_regions(f"p{number}", phrase, sample, self._label_of(phrase))
             scores += [score for score in phrase.scores if score is not None]
-            if not phrase.boxes and not phrase.span:
+            if not phrase.boxes:
                 absent.append(phrase.text)
         if absent:
             result.append(_absent_region(_ABSENT, absent))  # one region for all of them
@@ -312,14 +299,14 @@ class LabelStudio(ReturningFormat):
         result = annotation["result"]
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
-        record["expressions"] = _expressions(result, caption, self.passed_over)
+        record["expressions"] = _expressions(result, self.passed_over)
         unread_count = sum(part["type"] == _UNREAD for part in result)
         if unread_count:  # something is there, which a detector would learn as background
             record[SKIPPED] = unread_count
             if not record["expressions"]:
                 record["background"] = False
         for part in result:
-            if _role(part) == "box":  # each box states the picture's size, which is the same in all
+            if _is_box(part):  # each box states the picture's size, which is the same in all
                 record["width"] = part["original_width"]
                 record["height"] = part["original_height"]
         if has_id(data.get("image_id")):
@@ -338,19 +325,6 @@ def _annotator_of(annotation: Mapping[str, Any]) -> str:
     return "" if annotator is None else str(annotator)
 
 
-def _is_relation(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "relation"
-
-
-def _ends_of(relation: Mapping[str, Any]) -> tuple[Any, Any]:
-    return relation["from_id"], relation["to_id"]
-
-
-def _is_place(part: Mapping[str, Any]) -> bool:
-    value = part.get("value")
-    return isinstance(value, dict) and isinstance(value.get("start"), int)
-
-
 def _imported_column(
     format: str,
     task: Mapping[str, Any],
@@ -364,22 +338,6 @@ def _imported_column(
     annotations[number] = {**latest, "result": []}
     place = [list_name, number]
     return column(format, parts, task={**task, list_name: annotations}, place=place)
-
-
-def _places_of_gone_boxes(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
-    """Return the ids of places in the caption whose relations are all to regions that are gone."""
-    related_to_gone: set[Any] = set()
-    related_to_others: set[Any] = set()
-    for item in items:
-        if item["type"] != "relation":
-            continue
-        ends = {item["from_id"], item["to_id"]}
-        if ends & gone_ids:
-            related_to_gone |= ends
-        else:
-            related_to_others |= ends
-    places = {item["id"] for item in items if _role(item) == "span"}
-    return places & (related_to_gone - related_to_others)
 
 
 def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
@@ -427,29 +385,12 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
     return {**region, "value": {"text": texts}}
 
 
-def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    """Yield the phrase's place in the caption, and its text unless its boxes have that."""
-    if not phrase.span:
-        return
-    start, end = phrase.span
-    words = caption[start:end]
-    region = {"id": span_id, "to_name": "caption"}
-    value = {"start": start, "end": end, "text": words}
-    label = _PHRASE if phrase.boxes else _NOTHING
-    yield {**region, "from_name": "span", "type": "labels", "value": {**value, "labels": [label]}}
-    if not phrase.boxes and phrase.text != words:
-        text = {**value, "text": [phrase.text]}
-        yield {**region, "from_name": "words", "type": "textarea", "value": text}
-
-
 def _box_regions(
     span_id: str, phrase: Phrase, sample: Sample, label: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield each box's part, its text, and its relation to the phrase's place in the caption."""
-    # Where the label is the phrase, whoever changes it changes the phrase. At a place in the
-    # caption, a box without a text would be read as the words there.
-    label_is_phrase = label == phrase.text and label != _BOX
-    needs_text = not label_is_phrase or phrase.span is not None
+    """Yield each box's part, and its text unless the label says it."""
+    # Where the label is the phrase, whoever changes it changes the phrase.
+    needs_text = label != phrase.text or label == _BOX
     for number, box in enumerate(phrase.boxes):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
         kind, area = _kind_and_area(box, outline, sample.size)
@@ -463,9 +404,6 @@ def _box_regions(
         if needs_text:
             text = {**area, "text": [phrase.text]}
             yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
-        if phrase.span:
-            ends = {"from_id": region["id"], "to_id": span_id}
-            yield {"type": "relation", **ends, "direction": "right", "labels": []}
 
 
 def _has_polygon(sample: Sample) -> bool:
@@ -485,7 +423,7 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
     has_area = len(other_keys) < len(item["value"])
     if not has_area:  # such as a choice
         return item
-    is_text = _role(item) != "box"  # a region's text repeats the area of its box
+    is_text = not _is_box(item)  # a region's text repeats the area of its box
     if is_text:
         return {**item, "value": {**area, **other_keys}}
     # A rectangle may become a polygon, or the reverse: then another control makes the region. The
@@ -589,89 +527,66 @@ def _time_of(annotation: Mapping[str, Any]) -> str:
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
-class _Mention(NamedTuple):
-    """A phrase that a region says, at one place in the caption; a region may have several."""
-
-    text: str
-    span_id: str  # of the place in the caption; _NO_PLACE for none
-    span: list[int] | None  # that place, [start, end)
-    region: dict[str, Any]
-    item: int  # the region's number in the result
-    is_box: bool  # false where the region says that the phrase has no box
-    class_name: str
-
-
-def _expressions(
-    result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
-) -> list[dict[str, Any]]:
-    """Return the expressions of all regions; those of one text, class and place share one."""
-    expressions: list[dict[str, Any]] = []
-    # The expressions of a text, each after the id of its place: {"a cup": [("p0", {…})]}.
-    placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for mention in _mentions(result, caption, passed_over):
-        placed = placed_of_text.setdefault(mention.text, [])
-        expression = _expression_to_join(mention, placed)
-        if expression is None:
-            expression = {"text": mention.text, "instances": []}
-            expressions.append(expression)
-            placed.append((mention.span_id, expression))
-        _add_mention(expression, mention, passed_over)
-    return expressions
+def _expressions(result: list[dict[str, Any]], passed_over: Counter[str]) -> list[dict[str, Any]]:
+    """Return the expressions of all regions; those of one text and class share one."""
+    keyed: list[KeyedExpression] = []
+    for number, part in enumerate(result):
+        if _is_box(part):
+            instance = _instance(part, passed_over)
+            for text, class_name in _phrases_of_box(part, result):
+                expression = {"text": text, "instances": [with_item_number(instance, number, text)]}
+                if class_name:
+                    expression["class"] = class_name
+                keyed.append(((text, class_name), expression))
+        elif part["type"] == "textarea" and part.get("from_name") == _ABSENT:
+            # A phrase without boxes remembers its region itself, as a box does above.
+            for text in _texts_in(part):
+                absent = with_item_number({"text": text, "instances": []}, number, text)
+                keyed.append(((text, ""), absent))
+    return _with_absent_joined(unite(keyed))
 
 
-def _add_mention(expression: dict[str, Any], mention: _Mention, passed_over: Counter[str]) -> None:
-    if mention.class_name:
-        expression["class"] = mention.class_name
-    if not mention.is_box and not expression["instances"]:
-        # A phrase without boxes remembers its region itself, as a box does below.
-        expression.update(with_item_number(expression, mention.item, mention.text))
-    if mention.span:
-        expression["char_span"] = mention.span
-    elif _OUR_ID.fullmatch(mention.region.get("id", "")):
-        # In a region of our export without a place, the phrase is nowhere in its caption. `None`
-        # says so: without the key, an import would look for a place. An earlier mention of the same
-        # phrase may have set one, which stays.
-        expression.setdefault("char_span", None)
-    if mention.is_box:
-        instance = _instance(mention.region, passed_over)
-        instance = with_item_number(instance, mention.item, mention.text)
-        expression["instances"].append(instance)
+def _with_absent_joined(expressions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out an absent phrase of which somebody has drawn a box."""
+    boxed = {expression["text"] for expression in expressions if expression["instances"]}
+    return [one for one in expressions if one["instances"] or one["text"] not in boxed]
 
 
-def _mentions(
-    result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
-) -> Iterator[_Mention]:
-    """Yield each phrase of a region, at each place in the caption that the region is related to."""
-    texts = [part for part in result if part["type"] == "textarea"]
-    texts_by_region = {part["id"]: part["value"]["text"] for part in texts}
-    places = [part for part in result if _role(part) == "span"]
-    spans = {part["id"]: _place_in_caption(part, caption, passed_over) for part in places}
-    related = _related_spans(result, spans)
-    for number, region in enumerate(result):
-        region_id = region.get("id", "")
-        role = _role(region)
-        is_box = role == "box"
-        class_name = _class_in(region) if is_box else _NO_CLASS
-        span_ids = related.get(region_id, [_NO_PLACE])
-        stated = texts_by_region.get(region_id)  # a text, a list of texts, or None
-        for span_id, texts_there in _texts_by_span(span_ids, region_id, stated, spans, caption):
-            span = spans.get(span_id)
-            words_there = None if span is None else caption[slice(*span)]
-            for text in _phrases(region, role, texts_there, words_there):
-                yield _Mention(text, span_id, span, region, number, is_box, class_name)
+def _phrases_of_box(box: Mapping[str, Any], result: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return a box's phrases, each with its class, which may be ""."""
+    own_id = box.get("id")
+    others = [part for part in result if own_id is not None and part.get("id") == own_id]
+    labels = _labels_in(box)
+    texts = []
+    for part in others:
+        if part["type"] == "textarea":
+            texts += _texts_in(part)
+    if not labels:
+        # As in the template for OCR: the label is a part of its own, and the text is what is
+        # written there.
+        for part in others:
+            if part["type"] == "labels":
+                labels += _labels_in(part)
+        texts = [] if labels else texts
+    classes = [label for label in labels if label != _BOX]
+    if texts:
+        class_name = classes[0] if len(classes) == 1 else ""
+        return [(text, class_name) for text in texts]
+    if not classes:
+        raise BrokenRow(f"region {own_id} has no phrase")
+    return [(label, label) for label in classes]
 
 
-def _expression_to_join(
-    mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
-) -> dict[str, Any] | None:
-    """Return the expression of the mention's place and class; without a place, of any place."""
-    for span_id, expression in placed:
-        is_of_place = mention.span_id in (_NO_PLACE, span_id)
-        stated_classes = {mention.class_name, expression.get("class", _NO_CLASS)} - {_NO_CLASS}
-        has_other_class = len(stated_classes) == 2  # both state one, and these differ
-        if is_of_place and not has_other_class:
-            return expression
-    return None
+def _labels_in(part: Mapping[str, Any]) -> list[str]:
+    labels = part["value"].get(part["type"], [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise BrokenRow(f"region {part.get('id')}: its labels should be a list of texts")
+    return labels
+
+
+def _texts_in(part: Mapping[str, Any]) -> list[str]:
+    texts = part["value"]["text"]
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _is_of_our_control(box: Mapping[str, Any]) -> bool:
@@ -686,126 +601,8 @@ def _is_written_as_ours(box: Mapping[str, Any]) -> bool:
     return _is_labelled_object(box) or _is_of_our_control(box)
 
 
-def _class_in(box: Mapping[str, Any]) -> str:
-    """Return a box's label if our configuration made it: in others all boxes may have one label."""
-    labels = box["value"].get(box["type"])
-    if not _is_of_our_control(box) or not isinstance(labels, list):
-        return _NO_CLASS
-    named = [label for label in labels if label != _BOX and isinstance(label, str)]
-    return named[0] if len(named) == 1 else _NO_CLASS
-
-
-def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the places that each region is related to: {"p0b0": ["p0"], "p0": ["p0"]}."""
-    related = {span_id: [span_id] for span_id in spans}  # a place has its words at itself
-    relations = [part for part in result if part["type"] == "relation"]
-    for relation in relations:
-        from_id, to_id = _ends_of(relation)
-        for region_id, span_id in ((from_id, to_id), (to_id, from_id)):  # in either direction
-            if span_id not in spans or region_id in spans:  # not from a region to a place
-                continue
-            span_ids = related.setdefault(region_id, [])
-            if span_id not in span_ids:
-                span_ids.append(span_id)
-    return related
-
-
-def _texts_by_span(
-    span_ids: list[str], region_id: str, stated: Any, spans: Mapping[str, Any], caption: str
-) -> list[tuple[str, Any]]:
-    """Return places with those of a region's texts that are there: [("p0", ["a cup"]), …]."""
-    if len(span_ids) == 1:  # the only place, which may be _NO_PLACE, gets all texts as they are
-        return [(span_ids[0], stated)]
-    texts = [stated] if isinstance(stated, str) else stated or []
-    by_span = []
-    texts_nowhere = set(texts)
-    for span_id in span_ids:
-        texts_there = [text for text in texts if is_at_span(text, spans[span_id], caption)]
-        by_span.append((span_id, texts_there))
-        texts_nowhere.difference_update(texts_there)
-    if texts_nowhere:
-        raise BrokenRow(
-            f"region {region_id} has several relations, and {texts_nowhere.pop()!r} is at none:"
-            " leave it one"
-        )
-    return by_span
-
-
-def _role(part: Mapping[str, Any]) -> str:
-    """Return "box", "span" for a place in the caption, _ABSENT for phrases of neither, or ""."""
-    type_name = part["type"]
-    if type_name.startswith(("rectangle", _POLYGON)):
-        return "box"
-    if type_name == "textarea":
-        return _ABSENT if part["from_name"] == _ABSENT else ""
-    if isinstance(part.get("value", {}).get("start"), int):
-        return "span"
-    return ""
-
-
-def _phrases(
-    part: Mapping[str, Any], role: str, texts: str | list[str] | None, words_there: str | None
-) -> list[str]:
-    """Return a part's phrases: its texts, else the words at its place, else its labels."""
-    if not role:  # a relation, or the text of a region, which comes with that
-        return []
-    labels = [] if role == _ABSENT else part["value"].get(part["type"], [])
-    is_place_of_boxes = role == "span" and labels != [_NOTHING]
-    if is_place_of_boxes:  # boxes are related to it, and each says the phrase itself
-        return []
-    if texts:
-        return [texts] if isinstance(texts, str) else texts
-    if words_there is None:  # no place in the caption
-        phrases = [label for label in labels if label != _BOX]
-    elif words_there:
-        phrases = [words_there]
-    else:  # a place from 3 to 3, say
-        phrases = []
-    if not phrases:
-        raise BrokenRow(f"region {part['id']} has no phrase")
-    return phrases
-
-
-def _place_in_caption(
-    part: Mapping[str, Any], caption: str, passed_over: Counter[str]
-) -> list[int]:
-    """Return [start, end) of a region's text in code points, at or near the stated offsets."""
-    value = part["value"]
-    stated = [value["start"], value["end"]]
-    text = value.get("text")
-    if not isinstance(text, str) or caption[slice(*stated)] == text:
-        return stated
-    from_units = _from_utf16_units(stated, caption)
-    if caption[slice(*from_units)] == text:
-        return from_units
-    nearest = _place_nearest_to(stated[0], text.strip(), caption)
-    if nearest is None:
-        raise BrokenRow(
-            f"region {part['id']}: its text {text!r:.60} isn't in the caption, and its offsets"
-            f" {stated[0]} to {stated[1]} have {caption[slice(*stated)]!r:.60}"
-        )
-    passed_over[OFF_SPANS] += 1
-    return nearest
-
-
-def _place_nearest_to(offset: int, words: str, caption: str) -> list[int] | None:
-    if not words:
-        return None
-    starts = [match.start() for match in re.finditer(re.escape(words), caption)]
-    if not starts:
-        return None
-    nearest = min(starts, key=lambda start: abs(start - offset))
-    return [nearest, nearest + len(words)]
-
-
-def _from_utf16_units(offsets: list[int], text: str) -> list[int]:
-    """Return offsets in code points for those in UTF-16 units, which tools of JavaScript count."""
-    units = text.encode("utf-16-le", "surrogatepass")  # of 2 bytes each
-    converted = []
-    for offset in offsets:
-        text_before = units[: 2 * offset].decode("utf-16-le", "replace")
-        converted.append(len(text_before))
-    return converted
+def _is_box(part: Mapping[str, Any]) -> bool:
+    return str(part["type"]).startswith(("rectangle", _POLYGON))
 
 
 def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:

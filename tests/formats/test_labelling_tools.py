@@ -14,7 +14,6 @@ from urllib.parse import unquote
 
 import pytest
 
-from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, exported, hostile, record
 from tests.support import labelled
@@ -61,7 +60,7 @@ def test_label_studios_rules(out: Callable[..., Path]) -> None:
     folder = out("label-studio", list(hostile()))
     view = ET.parse(folder / "labels.xml").getroot()
     controls = {tag.get("name"): tag for tag in view.iter() if tag.get("toName")}
-    kinds = {"RectangleLabels": "rectanglelabels", "TextArea": "textarea", "Labels": "labels"}
+    kinds = {"RectangleLabels": "rectanglelabels", "TextArea": "textarea"}
     for task in tasks_of(folder):
         (prediction,) = task["predictions"]
         assert 0 <= prediction.get("score", 0) <= 1
@@ -69,16 +68,10 @@ def test_label_studios_rules(out: Callable[..., Path]) -> None:
         assert not any("#" in str(one) for one in ids)  # what follows would be cut off
         assert (folder / unquote(task["data"]["image"].partition("?d=")[2])).is_file()
         for part in prediction["result"]:
-            if part["type"] == "relation":
-                assert {part["from_id"], part["to_id"]} <= ids
-                continue
             control = controls[part["from_name"]]
             assert (control.get("toName"), kinds[control.tag]) == (part["to_name"], part["type"])
             labels = {label.get("value") for label in control.iter("Label")}
             assert set(part["value"].get(part["type"], [])) <= labels
-            if part["type"] == "labels":
-                start, end = part["value"]["start"], part["value"]["end"]
-                assert task["data"]["caption"][start:end] == part["value"]["text"]
 
 
 def region(**more: Any) -> dict[str, Any]:
@@ -155,63 +148,11 @@ def test_scores_are_the_models_alone(tmp_path: Path) -> None:
         assert (instance["bbox"], instance["score"]) == ([32, 0, 64, 48], score)
 
 
-def span_at(name: str, start: int, text: str) -> dict[str, Any]:
-    value = {"start": start, "end": start + len(text), "text": text, "labels": ["Thing"]}
-    return {"id": name, "from_name": "span", "type": "labels", "value": value}
-
-
-def link(one: str, other: str) -> dict[str, Any]:
-    return {"type": "relation", "from_id": one, "to_id": other, "direction": "right"}
-
-
-@pytest.mark.parametrize(
-    ("start", "place", "off"),
-    [
-        (17, [17, 26], 0),
-        (19, [17, 26], 0),  # in UTF-16, in which each cat counts twice
-        # label-studio issues 539, 1347, 4988: the words came out cut, as " red mu"
-        (16, [17, 26], 1),
-        (20, [17, 26], 1),
-        (8, [3, 12], 1),
-    ],
-)
-def test_a_place_in_the_caption_is_the_nearest_of_the_words(
-    start: int, place: list[int], off: int, tmp_path: Path
-) -> None:
-    (one,) = result_of(tmp_path, region(), span_at("s", start, "a red mug"), link("s", "r1"))
-    assert (one["text"], one["char_span"], len(one["instances"])) == ("a red mug", place, 1)
-    made = find_format("label-studio")
-    list(read(str(tmp_path / "x.json"), made))
-    what = "offsets of places in captions that were off, taken from their words"
-    assert made.passed_over[what] == off
-
-
-def test_a_place_without_its_words_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'a blue mug' isn't in the caption"):
-        result_of(tmp_path, region(), span_at("s", 17, "a blue mug"), link("s", "r1"))
-
-
 def test_a_task_whose_predictions_are_numbers_has_none(tmp_path: Path) -> None:
     """label-studio issue 9709: an export of the tasks alone"""
     made = find_format("label-studio")
     assert imported(tmp_path, {"annotations": [], "predictions": [287]}, made) == []
     assert made.passed_over["tasks without an annotation"] == 1
-
-
-def test_a_box_of_two_places_is_one_of_both_phrases(tmp_path: Path) -> None:
-    # once again the other way round, and among themselves
-    links = [link(*ends) for ends in (("r1", "s"), ("t", "r1"), ("s", "r1"), ("s", "t"))]
-    parts = [region(), span_at("s", 5, "red mug"), span_at("t", 17, "a red mug"), *links]
-    for said in ([], [text_of("r1", "Red mug")]):
-        found = [
-            (one["text"], one["char_span"], len(one["instances"]))
-            for one in result_of(tmp_path, *parts, *said)
-        ]
-        assert found == [("Red mug" if said else "red mug", [5, 12], 1), ("a red mug", [17, 26], 1)]
-    with pytest.raises(
-        InputError, match="r1 has several relations, and 'a cup' is at none: leave it one"
-    ):
-        result_of(tmp_path, *parts, text_of("r1", "a cup"))
 
 
 def test_phrases_without_a_relation_are_found_in_the_caption(tmp_path: Path) -> None:
@@ -228,15 +169,20 @@ def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
     new = [region(id="new"), text_of("new", "a red mug")]
     (row,) = annotated(out("label-studio", [mugs()]), lambda ours: [*ours, *new])
     assert row["image_path"] == "images/a b/ü & 100%25+#1.png"
-    found = {}
-    for one in row["expressions"]:
-        found[one["text"], str(one["char_span"]), one["status"]] = one["instances"]
-    assert sorted(found) == [
-        ("a dog", "None", "none"),
-        ("a red mug", "[17, 26]", "grounded"),
-        ("a red mug", "[3, 12]", "grounded"),
-    ]
-    assert [i["bbox"] for i in found["a red mug", "[17, 26]", "grounded"]] == [BOX]
+    found = {one["text"]: (one["status"], len(one["instances"])) for one in row["expressions"]}
+    assert found == {"a red mug": ("grounded", 2), "a dog": ("none", 0)}
+
+
+def test_places_and_relations_of_a_user_go_back_as_they_came(tmp_path: Path) -> None:
+    value = {"start": 17, "end": 26, "text": "a red mug", "labels": ["Thing"]}
+    place = {"id": "s", "from_name": "spans", "type": "labels", "value": value}
+    link = {"type": "relation", "from_id": "s", "to_id": "r1", "direction": "right"}
+    result = [region(), text_of("r1", "a red mug"), place, link]
+    (row,) = imported(tmp_path, {"annotations": [{"result": result}]})
+    [one] = row["expressions"]
+    assert (one["text"], one["char_span"]) == ("a red mug", [3, 12])  # found by its words
+    write([row], "label-studio", str(tmp_path / "again"), images="reference")
+    assert tasks_of(tmp_path / "again")[0]["annotations"][0]["result"] == result
 
 
 def test_a_box_at_no_place_leaves_its_phrase_where_it_stands(out: Callable[..., Path]) -> None:
@@ -342,11 +288,23 @@ def test_a_class_that_joins_ours_is_labelled_so(out: Callable[..., Path], tmp_pa
     assert [one["text"] for one in row["expressions"]] == ["cup", "a puppy"]
 
 
-def test_labels_of_other_configurations_are_no_classes(tmp_path: Path) -> None:
-    """There, one label may be that of all boxes, which have their phrases as texts."""
-    box = region(from_name="kind", value={"rectanglelabels": ["Region"]})
-    (one,) = result_of(tmp_path, box, text_of("r1", "a mug"))
-    assert (one["text"], one.get("class")) == ("a mug", None)
+@pytest.mark.parametrize("name", ["kind", "label", "box"])
+def test_a_label_is_the_class_and_a_text_the_phrase_in_any_configuration(
+    name: str, tmp_path: Path
+) -> None:
+    """HumanSignal/label-studio-converter#226: the class vanished."""
+    box = region(from_name=name, value={"rectanglelabels": ["Sign"]})
+    text = {**text_of("r1", "STOP"), "from_name": "transcription"}
+    (one,) = result_of(tmp_path, box, text)
+    assert (one["text"], one["class"]) == ("STOP", "Sign")
+
+
+def test_in_the_template_for_ocr_the_label_is_a_part_of_its_own(tmp_path: Path) -> None:
+    """Its text is what is written there, and no phrase."""
+    label = {"id": "r1", "from_name": "label", "type": "labels", "value": {"labels": ["Text"]}}
+    parts = [region(type="rectangle"), label, text_of("r1", "STOP")]
+    (one,) = result_of(tmp_path, *parts)
+    assert (one["text"], one["class"], len(one["instances"])) == ("Text", "Text", 1)
 
 
 # CVAT

@@ -408,7 +408,7 @@ def test_a_phrase_of_label_studio_goes_with_all_that_ours_wrote_of_it(place: Pla
     first = written_by_ours(place.folder, "label-studio")
     (task, *_) = back(place, first, "label-studio", change)
     result = task["predictions"][0]["result"]
-    assert [part["value"].get("text") for part in result] == ["a dog", None, ["a cow"]]
+    assert [part["value"].get("text") for part in result] == [["a dog"], None, ["a cow"]]
     assert result[1]["value"]["rectanglelabels"] == ["object"]
 
 
