@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
-from dataflow_grounding.data.classes import class_key, class_of
+from dataflow_grounding.data.classes import class_key, class_of, stated_class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -71,6 +71,7 @@ class Cvat(ReturningFormat):
     """CVAT's XML, as annotations of a task; items of a Source are the elements of an <image>."""
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
+    class_list: Sequence[str] = ()  # in the order that their labels get
 
     repeats = True
     shows_upright = True
@@ -80,23 +81,29 @@ class Cvat(ReturningFormat):
         return safe_for_xml(text)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write line by line, so that any number of pictures fits into memory."""
+        meta = self.preamble.get("meta")
+        # `new_items`, which `items_of` calls below, chooses from labels of the imported task.
+        task_labels = _labels_in(meta) if meta else ()
+        self._label_of_key = {class_key(label): label for label in task_labels}
+        self._classes = [*self.class_list]
+        # The labels come first in the file, and are known after the last picture.
+        images = [self._image_xml(number, sample) for number, sample in enumerate(samples)]
         with out.file(self.data_file) as file:
             version = self.preamble.get("version", "<version>1.1</version>")
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
-            meta = self.preamble.get("meta")
-            file.write(f"{meta}\n" if meta else _task_xml())
-            # `new_items`, which `items_of` calls below, chooses from labels of the imported task.
-            task_labels = _labels_in(meta) if meta else ()
-            self._label_of_key = {class_key(label): label for label in task_labels}
-            for number, sample in enumerate(samples):
-                source = self.source_of(sample)
-                file.write(f"<image {self._image_attributes(number, source)}>\n")
-                is_imported = bool(source.own)
-                elements = self.items_of(source) if is_imported else _picture_xml(sample)
-                file.writelines(f"{element}\n" for element in elements)
-                file.write("</image>\n")
+            file.write(f"{meta}\n" if meta else _task_xml(self._classes))
+            file.writelines(images)
             file.write("</annotations>\n")
+
+    def _image_xml(self, number: int, sample: Sample) -> str:
+        source = self.source_of(sample)
+        if source.own:  # it came from CVAT
+            elements = [*self.items_of(source)]
+        else:
+            self._classes += [stated_class_of(phrase.expression) for phrase in sample.phrases]
+            elements = [*_picture_xml(sample, has_own_labels="meta" in self.preamble)]
+        lines = [f"<image {self._image_attributes(number, source)}>", *elements, "</image>\n"]
+        return "\n".join(lines)
 
     def _image_attributes(self, number: int, source: Source) -> str:
         """Return those of the imported <image>, but for its size, and its name if that is new."""
@@ -137,7 +144,7 @@ class Cvat(ReturningFormat):
         elif class_label:
             yield _xml_like(Element("box", {"label": class_label}), mark)
         else:
-            yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None)
+            yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None, label=_BOX)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each <image>; a file of a video, or without images, is refused."""
@@ -243,17 +250,18 @@ def _rotation_of(box: Element) -> float:
     return float(box.get("rotation", 0))
 
 
-def _task_xml() -> str:
-    """Return our labels, which other readers of CVAT's XML look for in front of the images."""
+def _task_xml(classes: Sequence[str]) -> str:
+    """Return the labels, which other readers of CVAT's XML look for in front of the images."""
+    of_classes = {safe_for_xml(name): _LABELS[_BOX] for name in classes if name.strip()}
     labels = ""
-    for name, (kind, attributes) in _LABELS.items():
+    for name, (kind, attributes) in {**_LABELS, **of_classes}.items():
         fields = "".join(
             f"<attribute><name>{attribute}</name><mutable>False</mutable><input_type>text"
             "</input_type><default_value></default_value><values></values></attribute>"
             for attribute in attributes
         )
         labels += (
-            f"<label><name>{name}</name><type>{kind}</type><attributes>{fields}</attributes>"
+            f"<label><name>{escape(name)}</name><type>{kind}</type><attributes>{fields}</attributes>"
             "</label>\n"
         )
     return (
@@ -325,19 +333,23 @@ def _edges_of(box: Bbox) -> dict[str, str]:
     return {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
 
 
-def _picture_xml(sample: Sample) -> Iterator[str]:
+def _picture_xml(sample: Sample, has_own_labels: bool) -> Iterator[str]:
     """Yield the elements of a picture that came from no file of CVAT's."""
     facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
     if any(facts.values()):
         yield _with_attributes(_tag(_PICTURE), facts)
     for group_id, phrase in enumerate(sample.phrases, 1):
+        # A task lists its labels: without a class, and in a task of others, it is `object`.
+        label = "" if has_own_labels else safe_for_xml(stated_class_of(phrase.expression))
         numbers = range(len(phrase.boxes)) or (NO_BOX,)
         for number in numbers:
-            yield _mark_of_phrase_xml(phrase, number, str(group_id))
+            yield _mark_of_phrase_xml(phrase, number, str(group_id), label or _BOX)
 
 
-def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> str:
-    """Return a box of our label, or with NO_BOX the tag of a phrase without boxes."""
+def _mark_of_phrase_xml(
+    phrase: Phrase, number: int, group_id: str | None, label: str = _BOX
+) -> str:
+    """Return a box with that label, or with NO_BOX the tag of a phrase without boxes."""
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -348,7 +360,7 @@ def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> st
     if number == NO_BOX:
         return _with_attributes(_tag(_BOXLESS_LABEL), {**facts, "status": phrase.status})
     outline = phrase.expression["instances"][number].get(outlines.KEY)
-    element = _box_element(_BOX, _area_of(phrase.boxes[number], outline), group_id)
+    element = _box_element(label, _area_of(phrase.boxes[number], outline), group_id)
     return _with_attributes(element, {**facts, "score": phrase.scores[number]})
 
 
@@ -383,6 +395,8 @@ def _keyed_expression(
     char_span = span or None  # None: the phrase has no place in the caption
     stated = {key: facts[key] for key in ("expression_id", "status") if key in facts}
     expression = {"text": text, "char_span": char_span, **stated, "instances": instances}
+    if not is_ours:  # else the label says nothing
+        expression["class"] = label
     check_expression(expression)
     if not instances:  # it has no box that could remember the element: the phrase does
         expression = with_item_number(expression, item, text)

@@ -333,6 +333,20 @@ def test_cvats_own_export(tmp_path: Path) -> None:
     assert row["expressions"][0]["instances"][0]["bbox"] == [1, 2, 3.5, 4]
 
 
+def test_the_label_of_cvat_is_the_class_and_both_come_back(out: Callable[..., Path]) -> None:
+    """It was `object` for all."""
+    found = [of_class("cup"), of_class("person", "a man"), {"text": "a mug", "unplaced": True}]
+    found[2]["instances"] = [{"bbox": [1, 2, 9, 9], "score": 0.5}]
+    folder = out("cvat", [record("a.png", SIZE, found)], class_list=["kite"])
+    root = ET.parse(folder / "annotations.xml").getroot()
+    assert [box.get("label") for box in root.iter("box")] == ["cup", "person", "object"]
+    listed = [label.findtext("name") for label in root.iter("label")]
+    assert listed == ["object", "no box", "picture", "kite", "cup", "person"]
+    (row,) = read(str(folder), "cvat")
+    back = [(one["text"], one.get("class")) for one in row["expressions"]]
+    assert back == [("cup", "cup"), ("a man", "person"), ("a mug", None)]
+
+
 def corrected(folder: Path, text: str) -> list[dict[str, Any]]:
     """What is read where a person has corrected the phrase of the last box."""
     path = folder / "annotations.xml"
