@@ -165,7 +165,7 @@ def import_(
     lines = [f"{annotations}: {counted(count, 'record')}"]
     lines += [*_passed_over_lines(passed_over), *skipped_lines(source.bad), *remarks]
     answer(as_json, facts, lines)
-    return int(source.bad.count > 0)
+    return int(source.bad.count > 0 or count == 0)
 
 
 def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:

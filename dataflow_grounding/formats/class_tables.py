@@ -83,6 +83,8 @@ class Classes:
         self._listed: dict[str, str] = {}  # class_key → name as it is listed
         # Two facts for `remarks_on_numbers`, noted by `written_class_of`.
         self.lacks_list = False  # whether a stated class came and `listed` was empty
+        self.as_they_are: set[str] = set()  # names that the format writes as an imported file did
+        self._changed: dict[str, None] = {}  # names that the format has otherwise, in their order
         self._from_phrases = False  # whether the class of an expression was made of its phrase
         # hash of a class's name as it is written → hash of its class_key
         self._key_of_name = NumberTable()
@@ -106,6 +108,10 @@ class Classes:
             remarks.append(f"{class_count} classes, each phrase is one: --classes head for nouns")
         if self.lacks_list:
             remarks.append(NO_LIST)
+        remarks += counted_items(
+            f"classes that are written otherwise, as {self._joint!r} is a blank here",
+            [*self._changed],
+        )
         unlisted = class_count - len(self.fixed)
         if self.fixed and unlisted:
             remarks.append(f"{UNLISTED}: {unlisted}")
@@ -149,6 +155,8 @@ class Classes:
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
+        if self._joint != " " and self._joint in name and name not in self.as_they_are:
+            self._changed[name] = None
         key = hash(class_key(name)) % _HASHES  # not negative, as a NumberTable needs it
         earlier_key = self._key_of_name.get(hash(written))
         is_of_other_class = earlier_key is not None and earlier_key != key

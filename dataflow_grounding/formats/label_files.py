@@ -435,7 +435,9 @@ class LabelFormat(PictureFiles):
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
     def _write_names_back(self, numbers: Numbers, write_entry: Callable[[int, str], None]) -> None:
-        for number, name in enumerate(self.names_back(), 1):
+        names_back = self.names_back()
+        self._classes.as_they_are.update(names_back)
+        for number, name in enumerate(names_back, 1):
             # `number_of` would give one number to several classes that share a name, or have none.
             write_entry(number, name)
             is_blank = not name.strip()  # `_written` would make "object" of it

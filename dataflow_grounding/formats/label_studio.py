@@ -248,6 +248,8 @@ class LabelStudio(ReturningFormat):
         """Return a task's record; None, and a count, without an annotation or a prediction."""
         if "data" not in task:
             raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
+        if "completions" in task and "annotations" not in task:
+            raise BrokenRow("its 'completions' are of before Label Studio 1.0: export it again")
         annotations = _written_out(task.get("annotations"))
         latest = _latest(annotations)
         kind = "annotations"

@@ -193,7 +193,9 @@ def _object_as_written(element: Element) -> _ObjectAsWritten | None:
     if not all(map(is_number, corners)):  # none may be NaN or infinite
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
     if corners[0] > corners[2] or corners[1] > corners[3]:
-        raise BrokenRow(f"the box {corners} ends before it begins")
+        raise BrokenRow(
+            f"the box {corners} ends before it begins (xmin, ymin, xmax, ymax is expected)"
+        )
     holder = {child.tag: _float_or_nan(child.text) for child in (*element, *box)}
     degrees = _degrees_of(element) or degrees_in(holder)
     return _ObjectAsWritten(name, corners, degrees)

@@ -125,3 +125,24 @@ def test_a_label_file_without_a_word_is_of_a_background(tmp_path: Path, format: 
     facts_of("import", tmp_path, "--format", format, "-o", tmp_path / "out")
     background = {row["image_path"]: row["background"] for row in records_of(tmp_path / "out")}
     assert background == {"empty.png": True, "blank.png": True}
+
+
+@pytest.mark.parametrize(("format", "name"), [("yolo", "tv/monitor"), ("dota", "large-vehicle")])
+def test_a_class_that_is_written_otherwise_is_told(format: str, name: str, tmp_path: Path) -> None:
+    box = {"text": name, "class": name, "instances": [{"bbox": [1, 2, 30, 40]}]}
+    draw(tmp_path, [record("a.png", (64, 48), [box])])
+    saved(tmp_path / "annotations.jsonl", [record("a.png", (64, 48), [box])])
+    export = ("export", tmp_path / "annotations.jsonl", "--format", format, "-o", tmp_path / "out")
+    told_of = [each for each in facts_of(*export)["remarks"] if "written otherwise" in each]
+    assert len(told_of) == 1
+    assert name in told_of[0]
+
+
+def test_an_import_without_any_record_does_not_end_well(tmp_path: Path) -> None:
+    task = {"data": {"image": "a.png"}, "annotations": []}
+    path = saved(tmp_path / "tasks.json", [task])
+    import_ = ("import", path, "--format", "label-studio", "-o", tmp_path / "out")
+    assert facts_of(*import_, code=1)["records"] == 0
+    saved(path, [{"data": {"image": "a.png"}, "completions": [{"result": []}]}])
+    line = refused("import", path, "--format", "label-studio", "-o", tmp_path / "old")
+    assert "'completions' are of before Label Studio 1.0" in line
