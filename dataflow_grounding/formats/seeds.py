@@ -87,7 +87,7 @@ class Seeds:
     depends_on: Callable[[], Iterable[Any]]  # all that the records depend on, as JSON
     found_before: Found = field(default_factory=Found)  # before any record is read
     # Raised where the same files give other records, so that written seeds are rewritten.
-    reading: ClassVar[int] = 7
+    reading: ClassVar[int] = 8
 
     def __post_init__(self) -> None:
         self.found = self.found_before
