@@ -186,7 +186,7 @@ def test_classes_in_a_format_of_captions_are_told_where_to_go(tmp_path: Path) ->
     (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
     done = command(["export", str(tmp_path), "--format", "odvg-mmdet", "-o", str(tmp_path / "out")])
     assert done.code == 2, done
-    assert "classes and phrases of no caption go into label-studio, labelme, " in done.err
+    assert "classes and phrases of no caption go into label-studio, cvat, labelme, " in done.err
     assert "yolo" in done.err
 
 
