@@ -67,7 +67,7 @@ _KEYS = ("info", "licenses", "images", "annotations", "categories")
 _LIST_BEGINS = -1  # in place of an item's number; see `read_lists`
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _SEGMENTATION = "segmentation"
-_SAME_AREA = 0.01  # of an area, by which tools may round another one
+_SAME_AREA = 0.001  # of an area, by which tools may round another one
 _CORNERS_BY_AREA = "boxes whose sides are corners, x2 and y2, by their area"
 _ELSEWHERE = "boxes that are elsewhere than their outline"
 _NO_OUTLINE = "segmentations that are no single polygon of their box"
@@ -392,12 +392,14 @@ class _ReadsCoco(Format):
             return
         x, y, width, height = bbox
         area: Any = entry.get("area")
-        if is_number(area) and 0 <= x < width and 0 <= y < height:
-            # Else the area is that of a mask, or 1: then it says nothing of the box.
+        if is_number(area):
+            # Any other area is that of a mask, or 1, and says nothing against the box. A few masks
+            # have that of corners by chance, so all boxes with an area are compared.
             is_of_sides = math.isclose(area, width * height, rel_tol=_SAME_AREA)
-            is_of_corners = math.isclose(area, (width - x) * (height - y), rel_tol=_SAME_AREA)
-            if is_of_sides or is_of_corners:
-                self.stated_twice.add(_CORNERS_BY_AREA, where, is_of_sides)
+            may_be_corners = 0 <= x < width and 0 <= y < height
+            of_corners = (width - x) * (height - y)
+            is_of_corners = may_be_corners and math.isclose(area, of_corners, rel_tol=_SAME_AREA)
+            self.stated_twice.add(_CORNERS_BY_AREA, where, is_of_sides or not is_of_corners)
         bounds = _bounds_of_polygons(entry.get(_SEGMENTATION), None)
         if bounds and not _degrees_of(entry):
             x1, y1, x2, y2 = around(bounds)

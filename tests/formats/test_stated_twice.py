@@ -49,6 +49,13 @@ def test_an_area_of_a_mask_says_nothing_of_the_box(area: float | None, tmp_path:
     assert facts_of("import", path, "--format", "coco", "-o", tmp_path / "out")["remarks"] == []
 
 
+def test_a_mask_that_has_the_area_of_corners_by_chance_is_told_and_no_more(tmp_path: Path) -> None:
+    masks = [{"bbox": [10, 20, 110 + n, 70], "area": 3210 + n} for n in range(5)]
+    path = coco(tmp_path, *masks, CORNERS)
+    [remark] = facts_of("import", path, "--format", "coco", "-o", tmp_path / "out")["remarks"]
+    assert "by their area: 1 of 6, the first is annotation 6" in remark
+
+
 def test_a_box_around_hidden_parts_is_right(tmp_path: Path) -> None:
     path = coco(tmp_path, {**RIGHT, "bbox": [10, 20, 100, 300], "area": 2500})
     facts = facts_of("import", path, "--format", "coco", "-o", tmp_path / "out")
