@@ -16,7 +16,7 @@ from typing import Literal
 from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, ordered, size_text
-from dataflow_grounding.trust.maps import Point, edges_on, fit_line
+from dataflow_grounding.trust.maps import LEAST_EDGE_GAP, Point, edges_on, fit_line
 from dataflow_grounding.trust.probes import ProbedPicture
 
 LEAST_ANSWERS = 4  # of a picture's seven: fewer say nothing
@@ -98,6 +98,9 @@ def misfit_of(rectangles: Rectangles) -> str:
         points: list[Point] = []
         for drawn, read in zip(rectangles.drawn, rectangles.read, strict=True):
             points += zip(edges_on(axis, drawn), edges_on(axis, read), strict=True)
+        edges = [edge for edge, _ in points]
+        if max(edges) - min(edges) <= LEAST_EDGE_GAP and rectangles.median_off <= MOST_OFF:
+            continue  # a long picture is a strip of its padded one: no line can be seen across it
         line = fit_line(points, 1)
         if line is None or rectangles.median_off > MOST_OFF:
             return f"rectangles are off by {rectangles.median_off:.0%} of the side"

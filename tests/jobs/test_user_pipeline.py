@@ -655,7 +655,7 @@ def test_a_copy_of_the_shipped_pipelines_writes_what_they_write(
     written = []
     for module in (shipped, importlib.import_module("copy_of_shipped")):
         storage = FileStorage("in.jsonl", module.__name__, "out")
-        module.ImageGroundingPipeline(storage, serving, verify=True, check=True, negatives=1).run()
+        module.ImageGroundingPipeline(storage, serving, check=True, negatives=1).run()
         steps = sorted((tmp_path / module.__name__).glob("out_step*.jsonl"))
         written.append([step.read_text(encoding="utf-8") for step in steps])
     assert written[0] == written[1]

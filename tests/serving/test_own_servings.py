@@ -244,6 +244,15 @@ class Fixed(Serving):
         return '{"objects": [{"id": 1, "label": "a mug", "bbox_2d": [10, 20, 30, 40]}]}'
 
 
+class FixedForAll(Fixed):
+    """The same box for each phrase, rectangles of a probe picture, too."""
+
+    async def answer(self, request: Request[Any]) -> str:
+        box = [10, 20, 30, 40]
+        objects = [{"id": n, "bbox_2d": box} for n, _ in enumerate(request.input["phrases"], 1)]
+        return json.dumps({"objects": objects})
+
+
 class NotAsync(Fixed):
     def answer(self, request: Request[Any]) -> str:  # type: ignore[override]
         return "{}"
@@ -308,11 +317,11 @@ def test_a_unit_tests_fixed_boxes_are_told_what_to_write(row: dict[str, Any]) ->
         {**row, "image_id": str(number), "expressions": [f"mug {number}"]} for number in range(30)
     ]
     with pytest.raises(SuspectBoxes) as stopped:
-        PhraseGrounder(Fixed())(rows)
-    assert str(stopped.value).endswith("add exact_boxes = True to Fixed")
+        PhraseGrounder(FixedForAll())(rows)
+    assert str(stopped.value).endswith("add exact_boxes = True to FixedForAll")
     assert len(traceback.extract_tb(stopped.value.__traceback__)) == 2  # this, and the operator
 
-    class Exact(Fixed):
+    class Exact(FixedForAll):
         exact_boxes = True
 
     assert len(PhraseGrounder(Exact())(rows)) == 30

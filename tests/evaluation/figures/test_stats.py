@@ -111,16 +111,18 @@ def test_remarks_are_counted_by_wording_and_rare_ones_have_advice(tmp_path: Path
     rows[3]["remark"] = "The photo is dark."
     data = write_rows(tmp_path / "run/annotations.jsonl", *rows)
     figures = figures_of(data)
-    assert figures["remarks"] == {"I found N objects": 7}
+    assert figures["remarks"] == {"I found N objects": 7, "The photo is dark": 1}
     assert figures["remarks_rare"] == 1
     assert "review" in figures["advice"]["remarks_rare"]
     printed = stats(data, "--no-pictures").out
-    assert "next to their answers, by records: I found N objects 7\n" in printed
+    assert (
+        "next to their answers, by records: I found N objects 7, The photo is dark 1\n" in printed
+    )
     assert "a remark that came once or seldom: 1\n  → look at them" in printed
     half = write_rows(tmp_path / "half.jsonl", *rows[:4])
     other = write_rows(tmp_path / "other.jsonl", *rows[4:])
     both = figures_of(half, other)
-    assert (both["remarks"], both["remarks_rare"]) == ({"I found N objects": 7}, 1)
+    assert (both["remarks"], both["remarks_rare"]) == (figures["remarks"], 1)
 
 
 def of_class(name: str, *bboxes: list[float], text: str = "") -> dict[str, Any]:
