@@ -1,8 +1,8 @@
 """Finding out how a model writes boxes, from its answers about probe pictures.
 
-Where a format in parts of the side fits each picture, as a check sees it (`showing.py`), it is that
-one. Otherwise what numbers mean is measured in each exact size in which pictures will be sent
-(`frames.py`, `maps.py`). No rule of a server is inferred.
+The numbers of each picture lie on a line for x and one for y (`maps.py`). Where all lines run from
+0 to the same number, numbers are parts of the side. Otherwise what they mean is measured in each
+exact size in which pictures will be sent (`frames.py`). No rule of a server is inferred.
 
 Such a size is a frame, and what numbers mean in it is its map. A layout says where a probe picture
 of a size has its rectangles (`probes.py`).
@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
@@ -23,7 +24,7 @@ from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.trust.frames import frames_for, may_be_taken
 from dataflow_grounding.trust.kinds import is_elongated, one_of_each_kind
-from dataflow_grounding.trust.maps import fit_map, format_in_frames, order_of
+from dataflow_grounding.trust.maps import Line, fit_map, format_in_frames, lines_of, order_of
 from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import (
     INNER,
@@ -35,13 +36,7 @@ from dataflow_grounding.trust.probes import (
     probe_of,
     reduced_to,
 )
-from dataflow_grounding.trust.showing import (
-    AS_GOOD,
-    LEAST_ANSWERS,
-    SCALES,
-    misfit_of,
-    read_in,
-)
+from dataflow_grounding.trust.showing import LEAST_ANSWERS, SCALES, read_in
 
 # Of each frame: one picture can't tell a missed rectangle from a shift.
 FIRST_LAYOUTS = (INNER, INNER + 1)
@@ -58,6 +53,13 @@ LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 MAX_ERROR = 0.05  # the most that the median rectangle may be off, as a share of the side
 # The scales of parts of the side. 999 is a thousandth off 1000, which no picture shows.
 PARTS = tuple(scale for scale in SCALES if isinstance(scale, int))
+# How far a line's ends may be from 0 and the scale. A server that pads or crops moves them by 2%
+# and more; models are off by some thousandths besides chance. By chance alone, the mean of
+# (off / error) squared is 1.
+ONCE_OFF, SYSTEMATIC = 0.02, 0.003
+MOST_MEAN_SQUARE = 2.0
+CHANCE_ERRORS = 3.0  # standard errors that chance may add to ONCE_OFF
+USUAL_SCALE_MARGIN = 0.2  # of that mean, by which a more usual scale may be worse
 
 
 class NothingAnswered(Exception):
@@ -278,30 +280,70 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
 def _format_in_parts(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
 ) -> BoxFormat | None:
-    """The format in parts of the side that fits each picture, and all of them together."""
+    """The format in which the lines of all pictures run from 0 to the same number."""
     # If all answers have one family's special tokens, these name the format already.
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
-    if order is None:
+    lines = _side_lines(pictures, order) if order else None
+    if lines is None:
         return None
-    best: BoxFormat | None = None
-    least_off = math.inf
+    scale = _scale_of(lines, asked)
+    if scale is None:
+        return None
+    # The format asked for may be a family's, which says more than order and scale.
+    is_as_asked = (asked.order, asked.scale, asked.frame) == (order, scale, "sent")
+    if is_as_asked:
+        return asked
+    return find_box_format(f"{order}_{scale}", model="")
+
+
+def _scale_of(lines: "Sequence[_SideLine]", asked: BoxFormat) -> int | None:
+    """The number at which all lines end; None if they fit no scale."""
     scales = [asked.scale] if isinstance(asked.scale, int) else []
-    for scale in dict.fromkeys([*scales, *PARTS]):  # the one asked for, then the most usual
-        box_format = find_box_format(f"{order}_{scale}", model="")
-        # The format asked for may be a family's, which says more than order and scale.
-        if (asked.order, asked.scale, asked.frame) == (order, scale, "sent"):
-            box_format = asked
-        together = read_in(pictures, box_format)
-        of_each = [read_in([picture], box_format) for picture in pictures]
-        if any(map(misfit_of, [together, *of_each])):
-            continue
-        # Several may fit: a later one has to be better by AS_GOOD.
-        if together.median_off < least_off - AS_GOOD:
-            best = box_format
-            least_off = together.median_off
-    return best
+    scales += PARTS
+    off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
+    least = min(off_by_scale.values())
+    if least > MOST_MEAN_SQUARE:
+        return None
+    # Several scales may fit about as well as the best. The first of them counts: the one asked for,
+    # else the most usual.
+    as_good = [scale for scale, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN]
+    return as_good[0]
+
+
+class _SideLine(NamedTuple):
+    """The line of an axis, and the axis' side in pixels as sent."""
+
+    line: Line
+    side: int
+
+
+def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLine] | None:
+    """Two lines for each picture; None if the answers about any picture lie on no lines."""
+    side_lines: list[_SideLine] = []
+    for picture in pictures:
+        axis_lines = lines_of([picture], order)
+        if axis_lines is None:
+            return None
+        side_lines += map(_SideLine, axis_lines, picture.sent)
+    return side_lines
+
+
+def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
+    """How far off the ends of lines of this scale are: the mean square, in standard errors."""
+    # A line of this scale has the number 0 at one end of the side, and `scale` at the other.
+    squares = []
+    for line, side in side_lines:
+        # An end may be off by chance, and by what models are off besides: both errors add up.
+        standard_error = math.hypot(line.error, SYSTEMATIC)
+        off_at_begin = line.start / scale
+        off_at_end = line.number_at(side) / scale - 1
+        for off in (off_at_begin, off_at_end):
+            if abs(off) > ONCE_OFF + CHANCE_ERRORS * line.error:
+                return math.inf  # more than models and chance explain
+            squares.append((off / standard_error) ** 2)
+    return sum(squares) / len(squares)
 
 
 def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:

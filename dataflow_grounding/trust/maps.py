@@ -142,6 +142,11 @@ class _Answer(NamedTuple):
     drawn: Bbox  # x1, y1, x2, y2 in pixels as sent
 
 
+def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> AxisLines | None:
+    """Return the lines in pictures of one size; None unless half of the answers are on them."""
+    return _common_lines(_answers(pictures, order), pictures[0].sent)
+
+
 def _common_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
     lines = _fit_lines(answers, size)
     if lines is None or _share_on(lines, answers, size) < LEAST_ON_LINES:

@@ -92,8 +92,6 @@ def showing_of(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Showing:
 
 def misfit_of(rectangles: Rectangles) -> str:
     """Return in words how boxes are off together; "" where they are where the format puts them."""
-    if not rectangles.read:
-        return "no rectangle is answered"
     for axis, side in enumerate(("width", "height")):
         points: list[Point] = []
         for drawn, read in zip(rectangles.drawn, rectangles.read, strict=True):
