@@ -39,6 +39,8 @@ TWO_ANSWERS = ("r06b", "h07")
 
 # What can't be read is left out without an option, and the exit code says so.
 NO_OPTION = ("fb07", "fc05")
+# A picture with an object that can't be read is left out whole, and its line is named.
+WITHOUT_PICTURE = {"fx27": {"exit": 2, "records": 0, "said": "138"}}
 NOT_HERE = pytest.param({}, marks=pytest.mark.skip(reason="the cases are not here"))
 
 
@@ -82,6 +84,8 @@ def test_a_later_case(script: dict[str, Any], case: Case, tmp_path: Path) -> Non
         asked = {name: value for name, value in case["input"].items() if name != "options"}
         rights = [{**right, "exit": right["exit"] or 1} for right in case["right"]]
         case = {**case, "input": asked, "right": rights}
+    if case["id"] in WITHOUT_PICTURE:
+        case = {**case, "right": [WITHOUT_PICTURE[case["id"]]]}
     outcome = getattr(script["t"], case["kind"])(case["input"], tmp_path)
     assert any(script["matches"](right, outcome, tmp_path) for right in case["right"]), outcome
 

@@ -32,7 +32,7 @@ _FEWEST_MAPPED = 50
 """Boxes below which a map of where they are is a few dots."""
 _SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
-_PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of ratios
+_PART_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}  # by the number of ratios
 _of_data_sets = combined(
     image_root_option,
     click.option(
@@ -66,7 +66,7 @@ _keep_rejected = click.option(
     default="0.8/0.1/0.1",
     show_default=True,
     metavar="A/B/C",
-    help="The sizes of train, val and test, or, as A/B, of train and test.",
+    help="The sizes of train, val and test, or, as A/B, of train and val.",
 )
 @click.option("--seed", default=0, show_default=True, help="The seed for drawing the parts.")
 @_keep_rejected
@@ -151,7 +151,7 @@ def _why_not_as_asked(total: int, alike: int) -> str:
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:
-    """`80/20` → {"train": 80.0, "test": 20.0}, which is as good as 0.8/0.2."""
+    """`80/20` → {"train": 80.0, "val": 20.0}, which is as good as 0.8/0.2."""
     numbers = ratios.split("/")
     are_numbers = all(map(_NUMBER.fullmatch, numbers))
     is_usable = len(numbers) in _PART_NAMES and are_numbers and min(map(float, numbers)) > 0

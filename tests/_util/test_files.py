@@ -298,6 +298,7 @@ OPENED = {
     "data/dataframes.py": "over the lines of a RowWriter, which are in a file of its own",
     "_util/files.py": "here",
     "formats/export_pictures.py": "a link, into a folder that was just made",
+    "formats/picture_files.py": "a new file in the export's own folder",
     "scale/merging.py": "a further name of a picture, which has to be new",
     "images/in_memory.py": "in a folder of this process",
     "serving/recorded.py": "the file that the user's code names",

@@ -285,7 +285,7 @@ def test_parts_go_on_from_where_their_pictures_are(
     assert done.code == 0, done
     one = command(["export", "parts/train.jsonl", "--format", "tao-refer", "-o", "o"])
     assert "no image" not in one.err
-    parts = ["parts/train.jsonl", "parts/test.jsonl"]
+    parts = ["parts/train.jsonl", "parts/val.jsonl"]
     figures = command(["stats", *parts, "--json"])
     assert (figures.summary["images"], figures.summary["unread"]) == (len(PHOTOS), 0)
     assert figures.summary["leaks"] == 0
