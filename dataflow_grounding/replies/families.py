@@ -64,7 +64,6 @@ _GLUED = lazy_pattern(
 _PAIRS = lazy_pattern(rf"{_PAIR}\s*,?\s*{_PAIR}")  # Qwen-VL's
 # CogVLM's, a box on each side of a semicolon: [[097,514,283,996;300,514,400,996]]
 _COGVLM = lazy_pattern(rf"\[\[({_FOUR_IN_ROW}(?:\s*;\s*{_FOUR_IN_ROW})+)\]\]")
-_LABEL = lazy_pattern(r"[^\W\d_](?:[\w '’-]{0,60}\w)?")
 _FOUR = lazy_pattern(rf"{_NUMBER}(?:(?:_|\s*,\s*|\s+){_NUMBER}){{3}}")
 
 

@@ -33,7 +33,6 @@ def named(
     folders: Sequence[str],
     *,
     group: str = "",
-    quoting: bool = True,
 ) -> Any:
     """Import what a spec's `key` names. Raises SpecError.
 
@@ -43,8 +42,6 @@ def named(
         shipped: Names that the key may have as well, for messages.
         folders: Where modules are looked for, after all other places; they stay in sys.path.
         group: The group of entry points that `name` may be one of.
-        quoting: False to leave the words of an error of the module, which may be secret, out of
-            messages.
     """
     if group:
         name = targets_of(group).get(name, name)
@@ -56,7 +53,7 @@ def named(
     module_name, _, attribute = name.partition(":")
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
     sys.path += [folder for folder in folders if folder not in sys.path]
-    module = _imported(module_name, key, folders, quoting)
+    module = _imported(module_name, key, folders)
     _refuse_another_of_that_name(module, key, folders)
     if not hasattr(module, attribute):
         where = getattr(module, "__file__", None) or module_name
@@ -66,7 +63,7 @@ def named(
     return getattr(module, attribute)
 
 
-def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
+def _imported(name: str, key: str, folders: Sequence[str]) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -81,9 +78,7 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, too: a module may end the process
-        message = f"{key}: module {name!r} can't be imported: {described(error, quoting)}"
-        # --debug shows the cause with its words, so it is kept only where these may be quoted.
-        raise SpecError(message) from (error if quoting else None)
+        raise SpecError(f"{key}: module {name!r} can't be imported: {described(error)}") from error
 
 
 def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence[str]) -> None:
@@ -122,12 +117,10 @@ def in_one_line(what: str) -> Iterator[None]:
         raise SpecError(f"{what}: {described(error)}") from error
 
 
-def described(error: BaseException, quoting: bool = True) -> str:
+def described(error: BaseException) -> str:
     """Return an error in one line, with the file and line where it was raised."""
-    name = type(error).__name__
-    in_words = f"{name}: {excerpt(str(error))}"
+    in_words = f"{type(error).__name__}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):
         return in_words  # these are Python's own, which aren't secret and say where
-    what = in_words if quoting else name  # its words may be secret
     *_, innermost = traceback.extract_tb(error.__traceback__)
-    return f"{what} ({innermost.filename}, line {innermost.lineno})"
+    return f"{in_words} ({innermost.filename}, line {innermost.lineno})"
