@@ -5,10 +5,14 @@ from ._util.errors import GroundingError as GroundingError
 from ._util.version import __version__ as __version__
 from .boxes.geometry import area as area
 from .cli.main import as_command as as_command
+from .data.expressions import Expression as Expression
+from .data.expressions import Instance as Instance
+from .data.expressions import Region as Region
+from .data.expressions import read_expressions as read_expressions
+from .data.expressions import read_regions as read_regions
 from .data.records import Record as Record
 from .data.records import Update as Update
 from .data.records import expression_id as expression_id
-from .data.records import read_expressions as read_expressions
 from .data.records import read_text as read_text
 from .data.rows import copy_file as copy_file
 from .data.storage import FileStorage as FileStorage

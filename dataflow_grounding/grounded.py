@@ -14,7 +14,9 @@ from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import ImageMissing, SpecError, needs_extra
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import quoted
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.expressions import Expression, Instance, read_expressions
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.display import Shown
 from dataflow_grounding.images.files import decode
 from dataflow_grounding.images.in_memory import as_path, is_picture
@@ -140,9 +142,17 @@ class Grounded(Shown, Sequence[GroundedBox]):
         picture = self.image_path if self.picture is None else self.picture
         return decode(as_path(picture, "image"))
 
-    def shown_expressions(self) -> list[dict[str, Any]]:
-        """Return the phrases as records have them, as expressions with `instances`."""
-        return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
+    def shown_expressions(self) -> list[Expression]:
+        """Return the phrases as expressions with their boxes."""
+        expressions = []
+        for phrase in self.phrases:
+            instances = [Instance(box.bbox, box.score) for box in phrase.boxes]
+            expressions.append(
+                Expression(
+                    phrase.text, instances=instances, status=phrase.status, reason=phrase.reason
+                )
+            )
+        return expressions
 
     def to_supervision(self) -> "supervision.Detections":
         """Return the boxes as `supervision.Detections`.
@@ -231,7 +241,8 @@ def ground(
     for operator in operators:  # each gets what the one before has returned
         record = operator(record, input_image_key="image")
     size = (int(record["width"]), int(record["height"]))
-    grounded = tuple(_phrase(expression, size) for expression in record["expressions"])
+    expressions = read_expressions(Record(record), "expressions")
+    grounded = tuple(_phrase(expression, size) for expression in expressions)
     path = os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
     return Grounded(path, size, serving.model, grounded, picture)
 
@@ -336,9 +347,7 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
     return operators
 
 
-def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:
-    text = str(expression["text"])
-    boxes = []
-    for instance in expression["instances"]:
-        boxes.append(GroundedBox(text, box_of(instance["bbox"]), instance["score"], size))
-    return GroundedPhrase(text, str(expression["status"]), tuple(boxes), expression.get("reason"))
+def _phrase(expression: Expression, size: Size) -> GroundedPhrase:
+    text = expression.text
+    boxes = [GroundedBox(text, item.bbox, item.score, size) for item in expression.instances]
+    return GroundedPhrase(text, expression.status or "none", tuple(boxes), expression.reason)

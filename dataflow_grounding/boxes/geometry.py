@@ -7,9 +7,11 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from statistics import median
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-Bbox: TypeAlias = tuple[float, float, float, float]
+from dataflow_grounding.data.expressions import Bbox as Bbox
+from dataflow_grounding.data.expressions import Instance
+
 Size: TypeAlias = tuple[int, int]
 
 COCO_SIZES = {"small": "small, < 32² px", "medium": "medium, < 96² px", "large": "large"}
@@ -90,9 +92,10 @@ def enlarged_to(bbox: Bbox, least_side: float) -> Bbox:
     return x1 - margin_x, y1 - margin_y, x2 + margin_x, y2 + margin_y
 
 
-def nearest_pixels(bbox: Bbox) -> list[int]:
+def nearest_pixels(bbox: Bbox) -> Bbox:
     """Return the edges as the nearest whole numbers; halves are rounded up."""
-    return [math.floor(edge + 0.5) for edge in bbox]
+    x1, y1, x2, y2 = [math.floor(edge + 0.5) for edge in bbox]
+    return x1, y1, x2, y2
 
 
 def ordered(bbox: Bbox) -> Bbox:
@@ -141,17 +144,15 @@ def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
     return first, end
 
 
-def without_duplicates(
-    instances: Sequence[dict[str, Any]], merge_iou: float | None
-) -> list[dict[str, Any]]:
+def without_duplicates(instances: Sequence[Instance], merge_iou: float | None) -> list[Instance]:
     """Return a phrase's instances in their order, each thing once (non-maximum suppression). Of
     instances that overlap by an IoU of `merge_iou`, the one with the highest score stays, of equal
     scores the first. With None, all stay.
     """
     if merge_iou is None or len(instances) < 2:
         return list(instances)
-    boxes = [box_of(instance["bbox"]) for instance in instances]
-    scores = [_score_of(instance) for instance in instances]
+    boxes = [instance.bbox for instance in instances]
+    scores = [-1.0 if instance.score is None else instance.score for instance in instances]
     best_first = sorted(range(len(boxes)), key=lambda index: -scores[index])
     indices = _indices_without_overlaps(boxes, best_first, merge_iou)
     return [instances[index] for index in indices]
@@ -179,8 +180,3 @@ def _indices_without_overlaps(
         if not is_same_thing:
             insort(boxes_that_stay, (left, index))
     return sorted(index for _, index in boxes_that_stay)
-
-
-def _score_of(instance: dict[str, Any]) -> float:
-    score = instance.get("score")
-    return -1.0 if score is None else float(score)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, SizeDiffers
+from dataflow_grounding._util.errors import SizeDiffers
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.boxes.coordinates import to_xyxy
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.data.records import Record, is_box, is_number, stated_size
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp
+from dataflow_grounding.data.expressions import OF_A_SHAPE, Instance, Region
+from dataflow_grounding.data.expressions import SEED_ERROR as SEED_ERROR
+from dataflow_grounding.data.records import is_number, stated_size
 
-# The column of a record that says why the files that it was made from can't be read.
-SEED_ERROR = "seed_error"
 # How far a box may reach out of the image and count as measured loosely, as a share of the longer
 # side.
 SLACK = 0.02
@@ -30,16 +30,9 @@ REASONS = {
     "xyxy": "looks like [x1, y1, x2, y2]: give [x, y, width, height]",
     "too_small": "covers less than a pixel of the image",
 }
-# Columns of a box that are wrong once its corners have changed.
-SHAPE_COLUMNS = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
+SHAPE_COLUMNS = OF_A_SHAPE
 _UNREADABLE = ("not_numbers", "not_finite")  # kinds of problems without four numbers
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that files may have
-
-
-def check_labels_were_read(record: Record) -> None:
-    """Raise BrokenRow with the reason why the label files of a record couldn't be read, if so."""
-    if isinstance(record.get(SEED_ERROR), str):
-        raise BrokenRow(record[SEED_ERROR])
 
 
 def check_stated_size(record: Mapping[str, Any], size: Size, file: str) -> None:
@@ -90,30 +83,6 @@ def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
     return reach
 
 
-def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """Return each region of a column as given, with "" for a `type` that it doesn't state."""
-    check_labels_were_read(record)  # its error says more than that there are no regions
-    value = record.get(key)
-    if not isinstance(value, (list, tuple)):
-        raise BrokenRow(
-            f"column {key!r} should be a list of regions, each with 'bbox': [x1, y1, x2, y2]"
-        )
-    regions = []
-    for number, region in enumerate(value):
-        bbox: Any = region.get("bbox") if isinstance(region, Mapping) else None
-        if not is_box(bbox):
-            raise BrokenRow(
-                f"column {key!r}, region {number}: needs 'bbox': [x1, y1, x2, y2] in pixels"
-            )
-        if area(box_of(bbox)) <= 0:
-            raise BrokenRow(f"column {key!r}, region {number}: the box {list(bbox)} has no area")
-        type_name = region.get("type")
-        if not isinstance(type_name, str):
-            type_name = ""
-        regions.append({**region, "type": type_name})
-    return regions
-
-
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
     """Return the regions' types in their order, with repeated ones; blank ones are left out."""
     regions = record.get(key)
@@ -129,10 +98,10 @@ def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
 
 def instances_on(
     indices: Sequence[int],
-    regions: Sequence[Mapping[str, Any]],
+    regions: Sequence[Region],
     expression_id: str,
     count_of_own: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Instance]:
     """Return an expression's instances on the regions of these indices, from 0.
 
     Only the first `count_of_own` regions, or all for None, are the record's and have an id.
@@ -141,32 +110,26 @@ def instances_on(
         count_of_own = len(regions)
     instances = []
     for number, index in enumerate(indices):
-        instance: dict[str, Any] = {
-            "bbox_id": f"{expression_id}.{number}",
-            "bbox": list(regions[index]["bbox"]),
-            "score": None,
-        }
-        if index < count_of_own:
-            instance["region_id"] = index + 1  # counted from 1
-        instances.append(instance)
+        region_id = index + 1 if index < count_of_own else None  # counted from 1
+        instances.append(
+            Instance(regions[index].bbox, bbox_id=f"{expression_id}.{number}", region_id=region_id)
+        )
     return instances
 
 
-def places_of(
-    instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
-) -> list[int] | None:
+def places_of(instances: Sequence[Instance], regions: Sequence[Region]) -> list[int] | None:
     """Return the indices of the regions with the instances' very boxes; None if one has none."""
-    boxes_of_regions = [list(region["bbox"]) for region in regions]
     indices = []
     for instance in instances:
-        bbox = list(instance["bbox"])
-        with_this_box = [index for index, box in enumerate(boxes_of_regions) if box == bbox]
+        with_this_box = [
+            index for index, region in enumerate(regions) if region.bbox == instance.bbox
+        ]
         if not with_this_box:
             return None
         # Where several regions have the box, `region_id` tells which it is.
         index = with_this_box[0]
-        region_id = instance.get("region_id")  # counted from 1
-        if isinstance(region_id, int) and region_id - 1 in with_this_box:
+        region_id = instance.region_id  # counted from 1
+        if region_id is not None and region_id - 1 in with_this_box:
             index = region_id - 1
         indices.append(index)
     return list(dict.fromkeys(indices))  # each once

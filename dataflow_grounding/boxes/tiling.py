@@ -6,8 +6,7 @@ Boxes and regions are in pixels of the whole picture.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from dataflow_grounding.boxes.geometry import (
     LEAST_SIDE_SHARE,
@@ -22,6 +21,7 @@ from dataflow_grounding.boxes.geometry import (
     nearest_pixels,
 )
 from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.data.expressions import Instance
 
 # A box that ends this near to an edge of its tile may end there because the tile does. A share of
 # the tile's longer side. It may be generous: the next tile shows what is near this one's edge.
@@ -61,7 +61,7 @@ class View:
     """A part of a picture that a model was shown, or all of it, and what it found there."""
 
     region: Bbox
-    instances: Sequence[dict[str, Any]]  # one for each box, with its `bbox`
+    instances: Sequence[Instance]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Sight:
     """A box in a view: of a tile, or of the whole picture."""
 
     bbox: Bbox
-    instance: dict[str, Any]
+    instance: Instance
     # of its left, top, right and bottom edge, whether it may be the tile's and not the thing's
     cut: tuple[bool, bool, bool, bool]
     is_of_tile: bool
@@ -79,7 +79,7 @@ class _Sight:
 class Thing:
     """What the views show of one thing."""
 
-    instance: dict[str, Any]
+    instance: Instance
     is_cut: bool  # whether no view shows how far it reaches
 
 
@@ -106,7 +106,7 @@ def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
     is_of_tile = view.region != picture
     sights = []
     for instance in view.instances:
-        x1, y1, x2, y2 = box_of(instance["bbox"])
+        x1, y1, x2, y2 = instance.bbox
         # At the edges of the picture, a thing ends in every view.
         cut = (
             left > picture[0] and x1 <= left + near,
@@ -183,9 +183,9 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
     else:
         best = group[0]
         bbox = best.bbox
-    scores = [sight.instance.get("score") for sight in group]
+    scores = [sight.instance.score for sight in group]
     highest_score = max((score for score in scores if score is not None), default=None)
-    instance = {**best.instance, "bbox": nearest_pixels(bbox), "score": highest_score}
+    instance = replace(best.instance, bbox=nearest_pixels(bbox), score=highest_score)
     return Thing(instance, is_cut)
 
 
@@ -213,7 +213,7 @@ def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
 
 def _is_part(thing: Thing, other: Thing) -> bool:
     """Whether a thing that is cut is a piece of the other, larger one."""
-    bbox = box_of(thing.instance["bbox"])
-    other_box = box_of(other.instance["bbox"])
+    bbox = thing.instance.bbox
+    other_box = other.instance.bbox
     covered = area(intersection(bbox, other_box))
     return area(other_box) > area(bbox) and covered >= INSIDE * area(bbox)

@@ -166,7 +166,7 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     """
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
-        raise BrokenRow(f"column {key!r} should be a list of expressions, not {_type_name(value)}")
+        raise BrokenRow(f"column {key!r} should be a list of expressions, not {type_name(value)}")
     expressions = []
     for number, item in enumerate(value):
         where = f"column {key!r}, expression {number}"
@@ -176,7 +176,7 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
             raise BrokenRow(f"{where}: no 'text' in it")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            raise BrokenRow(f"{where}: 'instances' should be a list, not {_type_name(instances)}")
+            raise BrokenRow(f"{where}: 'instances' should be a list, not {type_name(instances)}")
         new_expression = {**expression}
         if not has_id(expression.get("expression_id")):
             new_expression["expression_id"] = expression_id(record, number)
@@ -223,14 +223,14 @@ def _read_instance(item: Any, where: str) -> dict[str, Any]:
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):  # its numbers may be NumPy's
-        bbox = _without_numpy(bbox)
+        bbox = without_numpy(bbox)
         if not is_box(bbox):
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     score = instance.get("score")
     if score is None:
         score = instance.get("bbox_score")  # as TAO's format calls it
     if score is not None:
-        score = _without_numpy(score)
+        score = without_numpy(score)
     others = {name: value for name, value in instance.items() if name != "bbox_score"}
     return {**others, "bbox": bbox, "score": score}
 
@@ -240,9 +240,10 @@ def is_box(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_number, value))
 
 
-def _without_numpy(value: Any) -> Any:
+def without_numpy(value: Any) -> Any:
+    """Return a number, or a list of numbers, of Python's."""
     if isinstance(value, (list, tuple)):
-        return [*map(_without_numpy, value)]
+        return [*map(without_numpy, value)]
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -341,7 +342,7 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
     """Return the text in column `key`. Raises BrokenRow if it is missing, empty or no text."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise BrokenRow(f"column {key!r} should be a text, not {_type_name(value)}")
+        raise BrokenRow(f"column {key!r} should be a text, not {type_name(value)}")
     return value
 
 
@@ -369,18 +370,23 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `value` as it reads back from a file: NumPy's values become Python's."""
+    """Return a copy of `value` as it reads back from a file: NumPy's values become Python's, typed
+    ones objects.
+    """
     return dict(json.loads(_OF_OPERATORS.encode(value)))
 
 
-def _of_numpy(value: Any) -> Any:
+def _of_operators(value: Any) -> Any:
+    """Return a value of NumPy's, or an expression, a box or a region, as JSON."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    if hasattr(value, "to_json"):
+        return value.to_json()
     raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
-# Encodes what operators make, in which there may be NumPy's values.
-_OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
+# Encodes what operators make, in which there may be NumPy's values and typed ones.
+_OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_operators)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
@@ -389,7 +395,7 @@ def parse_line(line: str | bytes) -> dict[str, Any]:
     """
     row = parse_value(line)
     if not isinstance(row, dict):
-        raise BrokenRow(f"should be a JSON object, not {_type_name(row)}")
+        raise BrokenRow(f"should be a JSON object, not {type_name(row)}")
     return row
 
 
@@ -425,7 +431,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
     """Return what comes after "not" in "should be a list of expressions, not a text"."""
     if value is None:
         return "missing"

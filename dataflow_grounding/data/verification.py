@@ -35,26 +35,30 @@ class Verification:
         """Return it as a row has it."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: Any) -> "Verification | None":
+        """Read the verification of a row; None for what is none.
+
+        A field whose value is of another type is None: a file may hold anything.
+        """
+        if not isinstance(value, dict) or not value:
+            return None
+        method, reason = value.get("method"), value.get("reason")
+        there, count = value.get("there"), value.get("count")
+        boxes, score = value.get("boxes"), value.get("score")
+        region_ids, before = value.get("region_ids"), value.get("before")
+        return cls(
+            method=method if isinstance(method, str) else "",
+            reason=reason if isinstance(reason, str) else None,
+            there=there if isinstance(there, bool) else None,
+            count=count if type(count) is int else None,
+            boxes=boxes if isinstance(boxes, list) else None,
+            score=score if isinstance(score, (int, float)) else None,
+            region_ids=region_ids if isinstance(region_ids, list) else None,
+            before=before if isinstance(before, dict) else None,
+        )
+
 
 def read_verification(expression: Mapping[str, Any]) -> Verification | None:
-    """Return an expression's verification; None where there is none.
-
-    A field whose value is of another type is None: a file may hold anything.
-    """
-    value = expression.get("verification")
-    if not isinstance(value, dict) or not value:
-        return None
-    method, reason = value.get("method"), value.get("reason")
-    there, count = value.get("there"), value.get("count")
-    boxes, score = value.get("boxes"), value.get("score")
-    region_ids, before = value.get("region_ids"), value.get("before")
-    return Verification(
-        method=method if isinstance(method, str) else "",
-        reason=reason if isinstance(reason, str) else None,
-        there=there if isinstance(there, bool) else None,
-        count=count if type(count) is int else None,
-        boxes=boxes if isinstance(boxes, list) else None,
-        score=score if isinstance(score, (int, float)) else None,
-        region_ids=region_ids if isinstance(region_ids, list) else None,
-        before=before if isinstance(before, dict) else None,
-    )
+    """Return the verification of an expression in JSON; None where there is none."""
+    return Verification.from_json(expression.get("verification"))

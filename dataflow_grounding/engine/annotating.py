@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
-from dataflow_grounding.boxes.regions import check_labels_were_read
+from dataflow_grounding.data.expressions import check_labels_were_read
 from dataflow_grounding.data.records import (
     REMARK,
     Record,
@@ -36,6 +36,7 @@ from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import (
     FACT_COLUMNS,
     Annotator,
+    ChosenFormat,
     Partial,
     Result,
     image_column,
@@ -95,6 +96,7 @@ class StepAsk:
     marks: dict[str, set[Any]] = field(default_factory=no_marks)
     # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
+    format_choice: ChosenFormat | None = None  # how the operator's model writes boxes
     answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
     remarks: list[str] = field(default_factory=list)  # what replies said next to their answers
     # whether the operator may put its questions once more, with smaller pictures
@@ -107,6 +109,8 @@ class StepAsk:
             raise OperatorFailed(
                 "this operator has no serving to ask, or had nothing to ask when the run began"
             )
+        box_format = self.format_choice.format if self.format_choice else None
+        request = request.with_boxes_in(box_format)
         if self.wording is not None:
             request = self.wording.of(request)
         try:

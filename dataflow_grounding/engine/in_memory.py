@@ -87,7 +87,14 @@ def annotate_all(
         # The operator asks with this when it concludes. Each record gets a copy, whose priority is
         # the record's index: so this one's comes after all of them.
         last = (len(rows),)
-        ask_at_end = StepAsk(asking, store, operator.name, priority=last, wording=operator.wording)
+        ask_at_end = StepAsk(
+            asking,
+            store,
+            operator.name,
+            priority=last,
+            wording=operator.wording,
+            format_choice=operator.format_choice,
+        )
         try:
             work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
             run_blocking(work.execute)

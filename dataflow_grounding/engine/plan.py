@@ -27,6 +27,7 @@ from dataflow_grounding.data.storage import before_looking
 
 if TYPE_CHECKING:
     from dataflow_grounding._util.errors import RecordError
+    from dataflow_grounding.boxes.coordinates import BoxFormat
     from dataflow_grounding.data.storage import FileStorage
     from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.vouching import Vouching
@@ -140,6 +141,14 @@ class Ask(Protocol):
         """Return what checks say of the step's store; the arguments are Vouching's."""
 
 
+class ChosenFormat(Protocol):
+    """How a model writes boxes, once that is known."""
+
+    @property
+    def format(self) -> BoxFormat:
+        """The format of boxes in questions and replies."""
+
+
 class Annotator:
     """What the engine needs of an operator: here, of one that names no columns and asks nothing.
 
@@ -158,6 +167,9 @@ class Annotator:
 
     wording: Wording | None = None
     """The user's own words for its questions; None for the shipped ones."""
+
+    format_choice: ChosenFormat | None = None
+    """How its model writes boxes; None for an operator that neither shows nor asks for any."""
 
     @property
     def name(self) -> str:

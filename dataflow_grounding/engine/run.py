@@ -435,6 +435,7 @@ class Run:
             work=work,
             marks=self._outputs.marks,
             wording=step.operator.wording,
+            format_choice=step.operator.format_choice,
         )
 
     def now(self, total: int | None) -> Now:

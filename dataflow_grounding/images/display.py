@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.geometry import ordered
-from dataflow_grounding.data.records import (
-    Record,
-    is_number,
-    read_any_expressions,
-    read_expressions,
-)
+from dataflow_grounding.data.expressions import Expression, read_any_expressions, read_expressions
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.files import decode
 from dataflow_grounding.images.image import find_file, url_of
 from dataflow_grounding.images.in_memory import as_path
@@ -50,8 +46,8 @@ class Shown:
         """Return the picture, upright, RGB. Raises RecordError."""
 
     @abstractmethod
-    def shown_expressions(self) -> list[dict[str, Any]]:
-        """Return what is drawn: expressions with `instances`, whose `bbox` is in pixels."""
+    def shown_expressions(self) -> list[Expression]:
+        """Return what is drawn: expressions with their boxes."""
 
     def draw(self) -> "PillowImage":
         """Return the upright picture, RGB, with its boxes and their labels drawn in.
@@ -94,7 +90,7 @@ class ShownRecord(Shown, Record):
     def updated(self, update: Mapping[str, Any]) -> "ShownRecord":
         return self.of(self, self.image_key, update)
 
-    def shown_expressions(self) -> list[dict[str, Any]]:
+    def shown_expressions(self) -> list[Expression]:
         """Return the expressions of the column that was added last and is a list of such.
 
         Without one, they are made of region captions, of regions, or of texts without boxes.
@@ -113,7 +109,7 @@ class ShownRecord(Shown, Record):
         """Return how many expressions and boxes it has; 0 and 0 where they can't be read."""
         with suppress(RecordError):
             expressions = self.shown_expressions()
-            return len(expressions), sum(len(item["instances"]) for item in expressions)
+            return len(expressions), sum(len(item.instances) for item in expressions)
         return 0, 0
 
 
@@ -124,18 +120,18 @@ def _are_grounded(value: Any) -> bool:
     return all(isinstance(item, dict) and "instances" in item for item in value)
 
 
-def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
+def marks_of(expressions: Sequence[Expression]) -> "list[Mark]":
     """Return a mark for each instance; those of an expression share a colour."""
     from dataflow_grounding.images.drawing import Mark, palette_color
 
     # an expression without instances takes no colour
-    boxed = [expression for expression in expressions if expression["instances"]]
+    boxed = [expression for expression in expressions if expression.instances]
     marks = []
     for number, expression in enumerate(boxed):
         color = palette_color(number)
-        for instance in expression["instances"]:
-            dashed = instance.get("evidence") == "region"
-            marks.append(Mark(ordered(instance["bbox"]), expression["text"], color, dashed))
+        for instance in expression.instances:
+            dashed = instance.evidence == "region"
+            marks.append(Mark(ordered(instance.bbox), expression.text, color, dashed))
     return marks
 
 
@@ -166,17 +162,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table>{_table_row(heads, 'th')}{body}</table>{more}"
 
 
-def _table_of_boxes(expressions: Sequence[Mapping[str, Any]]) -> str:
+def _table_of_boxes(expressions: Sequence[Expression]) -> str:
     rows = []
     for expression in expressions:
-        status_and_reason = [expression.get("status"), expression.get("reason")]
-        status = ": ".join(str(text) for text in status_and_reason if text)
-        without_box = {"bbox": ()}  # of a phrase that nothing was found for: it has a row, too
-        for instance in expression["instances"] or [without_box]:
-            score = instance.get("score")
-            box = _numbers(instance["bbox"])
-            score_text = _numbers([score]) if is_number(score) else ""
-            rows.append((expression["text"], status, box, score_text))
+        status = ": ".join(filter(None, [expression.status, expression.reason]))
+        if not expression.instances:
+            rows.append((expression.text, status, "", ""))
+        for instance in expression.instances:
+            score_text = "" if instance.score is None else _numbers([instance.score])
+            rows.append((expression.text, status, _numbers(instance.bbox), score_text))
     return table(("phrase", "status", "box (px)", "score"), rows)
 
 
@@ -186,4 +180,4 @@ def _table_row(cells: Sequence[Any], tag: str) -> str:
 
 
 def _numbers(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{number:g}" if is_number(number) else str(number) for number in numbers)
+    return ", ".join(f"{number:g}" for number in numbers)

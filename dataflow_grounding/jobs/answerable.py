@@ -103,6 +103,7 @@ def _ask_of(step: Step, asking: Asking) -> StepAsk:
         step.label,
         priority=(0,),  # the same for all: no request waits here
         wording=step.operator.wording,
+        format_choice=step.operator.format_choice,
     )
 
 

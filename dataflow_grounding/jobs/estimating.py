@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import Record, dump_text, read_expressions
+from dataflow_grounding.data.expressions import read_expressions
+from dataflow_grounding.data.records import Record, dump_text
 from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.costs import Amount

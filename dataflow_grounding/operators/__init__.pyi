@@ -57,5 +57,4 @@ from .region_expression_generator import RegionExpressionGenerator as RegionExpr
 from .region_marker import RegionMarker as RegionMarker
 from .region_operator import RegionMarks as RegionMarks
 from .region_operator import RegionOperator as RegionOperator
-from .region_operator import Regions as Regions
 from .tile_grounder import TileGrounder as TileGrounder

@@ -1,25 +1,25 @@
 """Several answers to one question made one: boxes on which most answers agree.
 
-`samples` is how many answers are asked for; fewer are left where some can't be read. An instance is
-a box as an answer has it, a dict with `bbox` and more; a cluster holds those of one thing.
+`samples` is how many answers are asked for; fewer are left where some can't be read. A cluster
+holds the boxes of one thing.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import RepeatedReply, UnreadableReply
 from dataflow_grounding.boxes.geometry import (
     LEAST_SIDE_SHARE,
     Bbox,
     Size,
-    box_of,
     enlarged_to,
     median_box,
     nearest_pixels,
 )
 from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
 
 def _without_scores(found: Found) -> Found:
     """Return an answer without scores: they are shares of answers, and there is one."""
-    return replace(found, instances=[{**item, "score": None} for item in found.instances])
+    return replace(found, instances=[replace(instance, score=None) for instance in found.instances])
 
 
 def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
@@ -141,26 +141,20 @@ def _doubt_of_half(doubts: Sequence[str], samples: int) -> str:
     return stated[0]
 
 
-class _BoxedInstance(NamedTuple):
-    bbox: Bbox
-    instance: dict[str, Any]
-
-
-_Cluster: TypeAlias = list[_BoxedInstance]
+_Cluster: TypeAlias = list[Instance]
 """Instances of the same thing: one from each answer that has it."""
 
 
 def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
     """Add each of an answer's boxes to the cluster whose median box it matches, or to a new one."""
-    instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
     # Boxes of small things are compared enlarged, see LEAST_SIDE_SHARE.
-    enlarged = [enlarged_to(instance.bbox, least_side) for instance in instances]
+    enlarged = [enlarged_to(instance.bbox, least_side) for instance in answer.instances]
     medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]
     matched: set[int] = set()  # indices of instances
     for cluster_index, (index, _overlap) in match_boxes(enlarged, medians).items():
-        clusters[cluster_index].append(instances[index])
+        clusters[cluster_index].append(answer.instances[index])
         matched.add(index)
-    for index, instance in enumerate(instances):
+    for index, instance in enumerate(answer.instances):
         if index not in matched:
             clusters.append([instance])
 
@@ -169,6 +163,6 @@ def _median_box(cluster: _Cluster) -> Bbox:
     return median_box([instance.bbox for instance in cluster])
 
 
-def _instance_of(cluster: _Cluster, samples: int) -> dict[str, Any]:
+def _instance_of(cluster: _Cluster, samples: int) -> Instance:
     bbox = nearest_pixels(_median_box(cluster))
-    return {**cluster[0].instance, "bbox": bbox, "score": round(len(cluster) / samples, 4)}
+    return replace(cluster[0], bbox=bbox, score=round(len(cluster) / samples, 4))

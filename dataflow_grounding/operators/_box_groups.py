@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dataflow_grounding.operators._box_decisions import Expression
+from dataflow_grounding.data.expressions import Expression
 
 MOST_BOXES = 40  # in one request: with more, the numbers drawn can't be read
 MOST_PHRASES = 40  # in one request
@@ -21,7 +21,7 @@ def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]
     groups: list[list[Part]] = [[]]
     boxes_in_group = 0
     for place, expression in expression_by_place.items():
-        box_count = len(expression["instances"])
+        box_count = len(expression.instances)
         # One without boxes has one part; one with 50 has two, 0 to 39 and 40 to 49.
         for start in range(0, max(box_count, 1), MOST_BOXES):
             end = min(start + MOST_BOXES, box_count)

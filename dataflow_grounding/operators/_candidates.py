@@ -6,12 +6,12 @@ Nothing is asked here.
 import hashlib
 import itertools
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import replace
 
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.records import NEGATIVE, Record
-from dataflow_grounding.data.verification import read_verification
-from dataflow_grounding.operators._box_decisions import Expression, free_ids
+from dataflow_grounding.operators._box_decisions import free_ids
 from dataflow_grounding.tasks.negatives import Changed
 
 COLUMN = "negative_candidates"
@@ -27,37 +27,40 @@ def candidates_of(
     texts_of_other_images: Sequence[str],
 ) -> list[Expression]:
     """Return the candidates as expressions without boxes."""
-    fields_by_change = _fields_by_change(own_expressions, changed, texts_of_other_images)
+    by_change = _by_change(own_expressions, changed, texts_of_other_images)
     # The kinds of change take turns, because only the first candidates are kept.
-    taking_turns = []
-    for one_of_each in itertools.zip_longest(*fields_by_change.values()):  # None after a list's end
-        taking_turns += [fields for fields in one_of_each if fields is not None]
-    candidates = []
-    taken_ids = {expression["expression_id"] for expression in own_expressions}
+    candidates: list[Expression] = []
+    for one_of_each in itertools.zip_longest(*by_change.values()):  # None after a list's end
+        candidates += [candidate for candidate in one_of_each if candidate is not None]
+    taken_ids = {expression.expression_id for expression in own_expressions}
     ids = free_ids(f"{record.unique_id}#n", taken_ids)  # without end
-    for free_id, fields in zip(ids, taking_turns, strict=False):
-        negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
-        candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
+    for free_id, candidate in zip(ids, candidates, strict=False):
+        candidate.expression_id = free_id
     return candidates
 
 
-def _fields_by_change(
+def _by_change(
     own_expressions: Sequence[Expression],
     changed: Sequence[Changed],
     texts_of_other_images: Sequence[str],
-) -> dict[str, list[dict[str, Any]]]:
-    """Return {"attribute": [{"text": "a blue cup", "change": "attribute", …}], …}."""
-    fields_by_change: dict[str, list[dict[str, Any]]] = {}
+) -> dict[str, list[Expression]]:
+    """Return the candidates, without ids, by their change."""
+    by_change: dict[str, list[Expression]] = {}
     for place, change, text in changed:
-        from_id = own_expressions[place]["expression_id"]
-        fields = {"text": text, "change": change, "changed_from": from_id}
-        fields_by_change.setdefault(change, []).append(fields)
+        from_id = own_expressions[place].expression_id
+        candidate = _candidate(text, change, changed_from=from_id)
+        by_change.setdefault(change, []).append(candidate)
     keys_of_changed = {class_key(answer.text) for answer in changed}
     for text in texts_of_other_images:
         if class_key(text) not in keys_of_changed:  # else it is a candidate already
-            fields = {"text": text, "change": OTHER_IMAGE}
-            fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
-    return fields_by_change
+            by_change.setdefault(OTHER_IMAGE, []).append(_candidate(text, OTHER_IMAGE))
+    return by_change
+
+
+def _candidate(text: str, change: str, changed_from: str | None = None) -> Expression:
+    return Expression(
+        text, source=NEGATIVE, change=change, changed_from=changed_from, status="none"
+    )
 
 
 def without_named(image_texts: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
@@ -88,18 +91,18 @@ def of_other_images(
 
 def is_absent(negative: Expression) -> bool:
     """Whether a judge's check says that a negative is not in the picture."""
-    return negative.get("verified") is True and not negative["instances"]
+    return negative.verified is True and not negative.instances
 
 
 def with_reason(negative: Expression) -> Expression:
     """Return a negative that is left out, with the `reason` why."""
-    verification = read_verification(negative)
+    verification = negative.verification
     reason = "it may be there"
     if verification is None or verification.boxes is None:  # it wasn't judged
         reason = (verification and verification.reason) or "not checked"
-    return {**negative, "reason": reason}
+    return replace(negative, reason=reason)
 
 
-def candidates_in(record: Record, column: str) -> list[Any]:
+def candidates_in(record: Record, column: str) -> list[object]:
     candidates = record.get(column)
     return list(candidates) if isinstance(candidates, list) else []

@@ -5,11 +5,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.files import portable, within
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.display import marks_of
 from dataflow_grounding.images.drawing import draw_marks
@@ -52,7 +53,7 @@ def safe_path(folder: str, name: str, ending: str) -> str:
     return within(folder, f"{path}{ending}")
 
 
-def draw_boxes(image: Image, expressions: Sequence[Mapping[str, Any]], path: str) -> None:
+def draw_boxes(image: Image, expressions: Sequence[Expression], path: str) -> None:
     """Write a JPEG of an image with the boxes of expressions drawn in, and their texts.
 
     A picture that is there already stays if it was drawn of the same image, texts and boxes.
@@ -62,7 +63,9 @@ def draw_boxes(image: Image, expressions: Sequence[Mapping[str, Any]], path: str
         expressions: The expressions, as `read_expressions` returns them.
         path: Where the picture goes; its folder may be missing.
     """
-    content = [[expression["text"], expression["instances"]] for expression in expressions]
+    content: list[object] = []  # all that the drawing depends on
+    for expression in expressions:
+        content.append([expression.text, [item.to_json() for item in expression.instances]])
     draw_once(image, lambda: marks_of(expressions), content, path)
 
 

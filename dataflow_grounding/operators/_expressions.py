@@ -1,51 +1,52 @@
 """What operators read of expressions and regions, and how expressions come into a record."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.boxes.regions import boxes_reach_out
-from dataflow_grounding.data.records import DOUBT, Record, expression_id
+from dataflow_grounding.data.expressions import Expression, Instance, Region
+from dataflow_grounding.data.records import Record, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found
 
-EARLIER = ("reason", "disagreement", "verified", "verification", "doubtful", DOUBT)
-"""Keys of an expression that tell of its earlier boxes, and don't hold for new ones."""
+EXTRACTED = ("expression_id", "text", "char_span", "caption_span", "noun_chunk", "instances")
+"""The keys of an expression that was found in a caption, null where it has no value for one."""
 
 
-def boxes_of(items: Iterable[Mapping[str, Any]]) -> list[Bbox]:
+def boxes_of(items: Iterable[Instance | Region]) -> list[Bbox]:
     """Return the boxes of regions or instances, in order."""
-    return [box_of(item["bbox"]) for item in items]
+    return [item.bbox for item in items]
 
 
-def texts_of(expressions: Iterable[Mapping[str, Any]]) -> list[str]:
+def texts_of(expressions: Iterable[Expression]) -> list[str]:
     """Return the texts of expressions, in order."""
-    return [expression["text"] for expression in expressions]
+    return [expression.text for expression in expressions]
 
 
-def any_has_boxes(expressions: Iterable[Mapping[str, Any]]) -> bool:
+def any_has_boxes(expressions: Iterable[Expression]) -> bool:
     """Whether any of the expressions has a box."""
-    return any(expression["instances"] for expression in expressions)
+    return any(expression.instances for expression in expressions)
 
 
-def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
+def within_image(expression: Expression, size: Size) -> Expression:
     """Return a checked expression, `verified` false where a box reaches out of the image."""
-    if expression.get("verified") is not True:
+    if expression.verified is not True or expression.verification is None:
         return expression
     # A model that is shown such a box sees the part that is inside, and may say that it fits.
-    reach = boxes_reach_out(boxes_of(expression["instances"]), size)
+    reach = boxes_reach_out(boxes_of(expression.instances), size)
     if not reach:
         return expression
     reason = f"a box reaches {reach:g} px out of the image"
-    verification = {**expression["verification"], "reason": reason}
-    return {**expression, "verified": False, "verification": verification}
+    verification = replace(expression.verification, reason=reason)
+    return replace(expression, verified=False, verification=verification)
 
 
 def extracted_expressions(
     record: Record, caption: str, extracted: Extracted, ask: Ask
-) -> list[dict[str, Any]]:
+) -> list[Expression]:
     """Return the expressions of a caption as they go into its record, in the model's order.
 
     `char_span` is [start, end) in the cleaned caption, `caption_span` that in the caption as given.
@@ -55,7 +56,7 @@ def extracted_expressions(
     texts = [expression.text for expression in extracted.expressions]
     spans = find_spans(texts, extracted.cleaned_caption)
     caption_spans = find_spans(texts, caption)  # in the caption as given
-    expressions: list[dict[str, Any]] = []
+    expressions: list[Expression] = []
     for number, (text, noun_chunk) in enumerate(extracted.expressions):
         span = spans[number]
         caption_span = caption_spans[number]
@@ -64,21 +65,21 @@ def extracted_expressions(
         elif span is None:
             ask.note("not_in_cleaned_caption", "an expression that only the caption as given holds")
         expressions.append(
-            {
-                "expression_id": expression_id(record, number),
-                "text": text,
-                "char_span": list(span) if span else None,
-                "caption_span": list(caption_span) if caption_span else None,
-                "noun_chunk": noun_chunk,
-                "instances": [],
-            }
+            Expression(
+                text,
+                expression_id(record, number),
+                char_span=span,
+                caption_span=caption_span,
+                noun_chunk=noun_chunk,
+                keys=EXTRACTED,
+            )
         )
     return expressions
 
 
 def with_answers(
-    expressions: Sequence[Mapping[str, Any]], answers: Sequence[Found], ask: Ask
-) -> list[dict[str, Any]]:
+    expressions: Sequence[Expression], answers: Sequence[Found], ask: Ask
+) -> list[Expression]:
     """Return copies of a record's expressions with the boxes and the status of its answers.
 
     `ask` is told of the answers: where any is doubtful, the engine makes the record `doubtful`.
@@ -95,26 +96,24 @@ def with_answers(
     ]
 
 
-def _with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
-    grounded = {name: value for name, value in expression.items() if name not in EARLIER}
-    grounded["instances"] = with_bbox_ids(expression, answer.instances)
-    grounded["status"] = answer.status
-    if answer.disagreement is not None:  # there were several answers
-        grounded["disagreement"] = answer.disagreement
-    if answer.reason:
-        grounded["reason"] = answer.reason
-    # `own_doubt` is about this expression's boxes. `doubt`, about the whole reply, is the record's.
-    if answer.own_doubt:
-        grounded |= {"doubtful": True, DOUBT: answer.own_doubt}
-    return grounded
+def _with_answer(expression: Expression, answer: Found) -> Expression:
+    instances = with_bbox_ids(expression, answer.instances)
+    return replace(
+        expression.with_new_boxes(instances),
+        status=answer.status,
+        disagreement=answer.disagreement,
+        reason=answer.reason or None,
+        # `own_doubt` is about this expression's boxes. `doubt`, about the whole reply, is the
+        # record's.
+        doubtful=True if answer.own_doubt else None,
+        doubt=answer.own_doubt or None,
+    )
 
 
-def with_bbox_ids(
-    expression: Mapping[str, Any], instances: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def with_bbox_ids(expression: Expression, instances: Iterable[Instance]) -> list[Instance]:
     """Return copies of instances with a `bbox_id`: their own, or the expression's and a number."""
-    own_id = expression["expression_id"]
-    with_ids: list[dict[str, Any]] = []
+    with_ids: list[Instance] = []
     for number, instance in enumerate(instances):
-        with_ids.append({"bbox_id": f"{own_id}.{number}", **instance})
+        own_id = instance.bbox_id or f"{expression.expression_id}.{number}"
+        with_ids.append(replace(instance, bbox_id=own_id))
     return with_ids

@@ -5,12 +5,13 @@ A judge that accepts many of these says yes to anything: the run warns of it.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, intersection
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.tasks.checks import Fit
 
@@ -27,8 +28,8 @@ class FalseBox(NamedTuple):
     def among(self, expression_by_place: Mapping[int, Expression]) -> dict[int, Expression]:
         """Return the expressions; the one at `place` has this box as its last one."""
         expression = expression_by_place[self.place]
-        instances = [*expression["instances"], {"bbox": list(self.bbox)}]
-        return {**expression_by_place, self.place: {**expression, "instances": instances}}
+        instances = [*expression.instances, Instance(self.bbox)]
+        return {**expression_by_place, self.place: replace(expression, instances=instances)}
 
 
 def false_box_for(
@@ -47,11 +48,11 @@ def false_box_for(
         return None
     boxes_of_record: list[Bbox] = []
     for expression in expressions:
-        boxes_of_record += boxes_of(expression["instances"])
+        boxes_of_record += boxes_of(expression.instances)
     for place, expression in asked_by_place.items():
-        if not expression["instances"]:
+        if not expression.instances:
             continue  # no box to move: nothing tells how large one of this phrase would be
-        first_box = boxes_of(expression["instances"])[0]  # the false one is as large
+        first_box = boxes_of(expression.instances)[0]  # the false one is as large
         for bbox in _moved_over_picture(first_box, size):
             touches_a_box = any(area(intersection(bbox, other)) for other in boxes_of_record)
             if not touches_a_box:

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import box_of
-from dataflow_grounding.operators._box_decisions import Expression
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.operators._box_groups import Part, groups_of
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.operator_base import Ask, Image
@@ -33,19 +31,18 @@ class Judgement(NamedTuple):
 
 
 async def ask_judge(
-    image: Image, expression_by_place: Mapping[int, Expression], box_format: BoxFormat, ask: Ask
+    image: Image, expression_by_place: Mapping[int, Expression], ask: Ask
 ) -> Judgement:
     """Ask the judge about expressions and their boxes, mostly in one request."""
 
     async def ask_once(parts: list[Part]) -> Checked:
-        texts = [expression_by_place[part.place]["text"] for part in parts]
+        texts = [expression_by_place[part.place].text for part in parts]
         boxes = []
         for part in parts:
             expression = expression_by_place[part.place]
             for number in part.boxes:
-                bbox = box_of(expression["instances"][number]["bbox"])
-                boxes.append(DrawnBox(expression["text"], bbox))
-        return await ask(box_check(image, texts, boxes, box_format))
+                boxes.append(DrawnBox(expression.text, expression.instances[number].bbox))
+        return await ask(box_check(image, texts, boxes))
 
     judgement = Judgement({}, {}, {})
     for group in groups_of(expression_by_place):

@@ -7,11 +7,12 @@ the record: they are taken for further regions, after the record's own.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import instances_on, places_of
+from dataflow_grounding.data.expressions import Expression, Instance, Region
 from dataflow_grounding.data.records import Update
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.data.verification import Verification
@@ -98,7 +99,7 @@ class AskedTogether:
 
     before: list[Verdict]  # on each expression, as it was before the request
     places: list[int]  # of the regions that are shown, in order
-    regions: list[Mapping[str, Any]]  # the regions at these places
+    regions: list[Region]  # the regions at these places
 
     @property
     def expressions(self) -> list[Merged]:
@@ -126,11 +127,11 @@ class ExpressionsToCheck:
     # By the expressions' numbers, with their texts and regions before the check. All are of kind
     # `unknown`.
     verdicts: dict[int, Verdict]
-    regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
+    regions: list[Region]  # the record's, then one for each box on none of these
     count_of_record: int  # how many of `regions`, from the first on, are the record's
     # The instances, before the check, of each expression with a box on none of the record's
     # regions. Without these, such a box would be lost once the expression is given other regions.
-    first_instances: dict[int, list[dict[str, Any]]]
+    first_instances: dict[int, list[Instance]]
 
     def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:
         """Return expressions of one request, with their regions and those at the places `near`."""
@@ -143,10 +144,10 @@ class ExpressionsToCheck:
 
     def checked(
         self,
-        expressions: list[dict[str, Any]],
+        expressions: list[Expression],
         results: Mapping[int, Result],
         size: Size,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Expression]:
         """Return all expressions, those with a result with `verified` and `verification`."""
         checked = []
         for number, expression in enumerate(expressions):
@@ -156,12 +157,10 @@ class ExpressionsToCheck:
             checked.append(expression)
         return checked
 
-    def _with_result(
-        self, number: int, expression: dict[str, Any], result: Result
-    ) -> dict[str, Any]:
+    def _with_result(self, number: int, expression: Expression, result: Result) -> Expression:
         if isinstance(result, RecordError):
             verification = Verification(ASKED, reason=NOT_CHECKED)
-            return {**expression, "verified": None, "verification": verification.to_json()}
+            return replace(expression, verified=None, verification=verification)
         was_changed = result.kind in _STATUS  # its text, or its boxes
         fits_several = result.kind == "several"
         verification = Verification(
@@ -174,57 +173,54 @@ class ExpressionsToCheck:
             # A person has to say which of the regions is meant: until then it has no boxes.
             result = replace(result, places=[])
         changed = self._changed(number, expression, result)
-        if was_changed:
-            changed["status"] = _STATUS[result.kind]
-        verified = _VERIFIED[result.kind]
-        return {**changed, "verified": verified, "verification": verification.to_json()}
+        return replace(
+            changed,
+            status=_STATUS.get(result.kind, changed.status),
+            verified=_VERIFIED[result.kind],
+            verification=verification,
+        )
 
-    def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
+    def _described_before(self, number: int, result: Verdict) -> dict[str, object]:
         """Return {"text": "the cup", "region_ids": [2]}: the expression before the check."""
         before = self.verdicts[number]
-        described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
+        described: dict[str, object] = {"text": before.text}
+        described["region_ids"] = region_ids(before.places)
         if result.places != before.places and number in self.first_instances:
             # they are lost otherwise
-            described["instances"] = self.first_instances[number]
+            described["instances"] = [item.to_json() for item in self.first_instances[number]]
         return described
 
-    def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    def _changed(self, number: int, expression: Expression, verdict: Verdict) -> Expression:
         """Return the expression with the verdict's text and with boxes on its regions."""
         before = self.verdicts[number]
-        changed = dict(expression)
         if verdict.text != before.text:
-            for name in OF_AN_EARLIER_TEXT:
-                changed.pop(name, None)
-        changed["text"] = verdict.text
+            expression = replace(expression.without(*OF_AN_EARLIER_TEXT), text=verdict.text)
         if verdict.places != before.places:
-            changed["instances"] = instances_on(
-                verdict.places,
-                self.regions,
-                expression["expression_id"],
-                self.count_of_record,
+            instances = instances_on(
+                verdict.places, self.regions, expression.expression_id, self.count_of_record
             )
-            changed["status"] = "grounded"
-        return changed
+            expression = replace(expression, instances=instances, status="grounded")
+        return expression
 
 
 def expressions_to_check(
-    expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
+    expressions: Sequence[Expression], regions: Sequence[Region]
 ) -> ExpressionsToCheck:
     """Return the expressions that have boxes, with the regions that the boxes are of."""
     # A box belongs to a region with the very same numbers; others become regions without a type.
     all_regions = list(regions)
     for expression in expressions:
-        for instance in expression["instances"]:
+        for instance in expression.instances:
             if places_of([instance], all_regions) is None:
-                all_regions.append({"bbox": instance["bbox"], "type": ""})
+                all_regions.append(Region(instance.bbox))
     verdicts: dict[int, Verdict] = {}
-    first_instances: dict[int, list[dict[str, Any]]] = {}
+    first_instances: dict[int, list[Instance]] = {}
     for number, expression in enumerate(expressions):
-        instances = expression["instances"]
+        instances = expression.instances
         if not instances:
             continue
         places = places_of(instances, all_regions) or []  # each box has a region by now
-        verdicts[number] = Verdict("unknown", expression["text"], places)
+        verdicts[number] = Verdict("unknown", expression.text, places)
         names_further_region = max(places) >= len(regions)  # these come after the record's own
         if names_further_region:
             first_instances[number] = instances
@@ -237,8 +233,8 @@ def expressions_to_check(
 
 
 def with_spans(
-    checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
-) -> list[dict[str, Any]]:
+    checked: list[Expression], before: list[Expression], caption: object
+) -> list[Expression]:
     """Return checked expressions; if the check changed any text, all get a new `char_span`."""
     texts = texts_of(checked)
     if texts == texts_of(before):
@@ -246,8 +242,7 @@ def with_spans(
     # where a text is found depends on the other texts (see `find_spans`)
     spans = find_spans(texts, caption if isinstance(caption, str) else "")
     return [
-        {**expression, "char_span": list(span) if span else None}
-        for expression, span in zip(checked, spans, strict=True)
+        replace(expression, char_span=span) for expression, span in zip(checked, spans, strict=True)
     ]
 
 
@@ -260,7 +255,7 @@ def note_kinds(ask: Ask, results: Mapping[int, Result]) -> None:
 
 
 def update_of(
-    column: str, checked: list[dict[str, Any]], results: Iterable[object]
+    column: str, checked: list[Expression], results: Iterable[object]
 ) -> Update | Partial:
     """Return the update with checked expressions; Partial, with the first error among `results`."""
     update: Update = {column: checked}

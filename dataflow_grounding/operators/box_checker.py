@@ -2,26 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import check_stated_size
-from dataflow_grounding.data.records import (
-    Record,
-    Update,
-    is_negative,
-    is_settled,
-    read_expressions,
-)
+from dataflow_grounding.data.expressions import Expression, read_expressions
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._box_decisions import (
-    Expression,
-    decided,
-    identified,
-    not_checked,
-)
+from dataflow_grounding.operators._box_decisions import decided, identified, not_checked
 from dataflow_grounding.operators._candidates import (
     COLUMN,
     candidates_in,
@@ -102,11 +92,6 @@ class BoxChecker(Operator):
         if only_negatives:  # these have no boxes
             self.uncounted = ""
 
-    @property
-    def box_format(self) -> BoxFormat:
-        """The format of boxes in questions to the judge."""
-        return self.format_choice.format
-
     def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box format, and return how many requests and tokens it took."""
         return self.format_choice.settle(start)
@@ -119,8 +104,8 @@ class BoxChecker(Operator):
         """Return the expressions to ask about by place, the index in the record."""
         expression_by_place = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
-            is_of_kind_asked = not self.only_negatives or is_negative(expression)
-            if is_of_kind_asked and not is_settled(expression):  # a person's word stays
+            is_of_kind_asked = not self.only_negatives or expression.is_negative
+            if is_of_kind_asked and not expression.is_settled:  # a person's word stays
                 # each box has an id, by which `verification` names it
                 expression_by_place[place] = identified(expression)
         return expression_by_place
@@ -160,9 +145,9 @@ class BoxChecker(Operator):
         every_expression = read_expressions(record, self.keys.expressions)
         false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
         if false_box is None:
-            return await ask_judge(image, asked, self.box_format, ask)
+            return await ask_judge(image, asked, ask)
         asked_with_false_box = false_box.among(asked)  # as its expression's last box
-        judgement = await ask_judge(image, asked_with_false_box, self.box_format, ask)
+        judgement = await ask_judge(image, asked_with_false_box, ask)
         if false_box.place not in judgement.errors:
             verdict_on_false_box = judgement.verdicts[false_box.place].pop()
             note_verdict(verdict_on_false_box, ask)
@@ -172,11 +157,11 @@ class BoxChecker(Operator):
         self, record: Record, ask: Ask, checked_by_place: Mapping[int, Expression]
     ) -> Update:
         """Return the record's expressions, those that were checked in their places."""
-        checked_and_staying = []
-        taken_out = {}  # by place
+        checked_and_staying: list[Expression] = []
+        taken_out: dict[int, Expression] = {}  # by place
         for place, checked in checked_by_place.items():
             # A negative is a phrase made up to be absent: one that may be there is taken out.
-            if is_negative(checked) and not is_absent(checked):
+            if checked.is_negative and not is_absent(checked):
                 taken_out[place] = with_reason(checked)
             else:
                 checked_and_staying.append(checked)
@@ -185,13 +170,13 @@ class BoxChecker(Operator):
             if place not in taken_out:
                 expressions.append(checked_by_place.get(place, expression))
         for expression in checked_and_staying:
-            if is_negative(expression):
-                ask.note("negatives", f"a negative kept: {expression.get('change')}")
+            if expression.is_negative:
+                ask.note("negatives", f"a negative kept: {expression.change}")
         update: Update = {self.keys.output: expressions}
         if taken_out:
             earlier = candidates_in(record, self.keys.candidates)
             update[self.keys.candidates] = [*earlier, *taken_out.values()]
-        if any(expression.get("doubtful") for expression in checked_and_staying):
+        if any(expression.doubtful for expression in checked_and_staying):
             update["doubtful"] = True
         return update
 
@@ -202,7 +187,7 @@ def _checked_by_place(
     checked = {}
     for place, expression in asked.items():
         if place in judgement.errors:
-            checked[place] = {**not_checked(expression, "not checked"), "doubtful": True}
+            checked[place] = replace(not_checked(expression, "not checked"), doubtful=True)
             continue
         result = decided(expression, judgement.presences[place], judgement.verdicts[place])
         checked[place] = within_image(result, size)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, without_duplicates
-from dataflow_grounding.boxes.regions import check_stated_size, with_corners
-from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.boxes.geometry import Bbox, Size, without_duplicates
+from dataflow_grounding.boxes.regions import check_stated_size
+from dataflow_grounding.data.expressions import Expression, Instance, read_expressions
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import ImageCrop, crop_around
 from dataflow_grounding.operators._agreement import ask_until_agreed
@@ -59,7 +60,7 @@ class BoxRefiner(BoxOperator):
         """Whether a record has small boxes."""
         boxes = []
         for expression in read_expressions(record, self.keys.expressions):
-            boxes += boxes_of(expression["instances"])
+            boxes += boxes_of(expression.instances)
         if not boxes:
             return False
         size = open_image(record, self.keys.image).size
@@ -78,30 +79,28 @@ class BoxRefiner(BoxOperator):
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         check_stated_size(record, image.size, image.file.path)
-        refined: list[dict[str, Any]] = []
+        refined: list[Expression] = []
         for expression in expressions:
             refined.append(await self._refine(expression, image, ask))
         return {self.keys.output: refined}
 
-    async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        before = []
-        for instance in expression["instances"]:
-            # Ids number an expression's boxes, and `closer` may merge some of these.
-            before.append(_without(instance, "bbox_id"))
-        refined = await self._closer(image, expression["text"], before, ask)
+    async def _refine(self, expression: Expression, image: Image, ask: Ask) -> Expression:
+        # Ids number an expression's boxes, and `closer` may merge some of these.
+        before = [instance.without("bbox_id") for instance in expression.instances]
+        refined = await self._closer(image, expression.text, before, ask)
         if all(instance in before for instance in refined):  # nothing is new
             return expression
         # A verdict, if there is one, is on the former boxes.
-        unverified = _without(expression, "verified", "verification")
-        return {**unverified, "instances": with_bbox_ids(expression, refined)}
+        unverified = expression.without("verified", "verification")
+        return replace(unverified, instances=with_bbox_ids(expression, refined))
 
     async def _closer(
         self,
         image: Image,
         phrase: str,
-        instances: Sequence[dict[str, Any]],
+        instances: Sequence[Instance],
         ask: Ask,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Instance]:
         """Return instances with the small ones asked for again in an enlarged part of the image.
         Where some are nearly the same then, by `merge_iou`, the one with the best score stays.
         """
@@ -109,7 +108,7 @@ class BoxRefiner(BoxOperator):
         results = await all_done(map(look_closer, instances))
         # Two boxes of one thing may become the very same. One is enough, also where `merge_iou` is
         # None, which keeps those that are nearly the same.
-        different: list[dict[str, Any]] = []
+        different: list[Instance] = []
         for result in results:
             if result not in different:
                 different.append(result)
@@ -123,12 +122,11 @@ class BoxRefiner(BoxOperator):
         image: Image,
         phrase: str,
         ask: Ask,
-        instance: dict[str, Any],
-    ) -> dict[str, Any]:
-        bbox = box_of(instance["bbox"])
-        if not _is_small(bbox, image.size, self.samples):
+        instance: Instance,
+    ) -> Instance:
+        if not _is_small(instance.bbox, image.size, self.samples):
             return instance
-        crop = crop_around(image, bbox)
+        crop = crop_around(image, instance.bbox)
 
         async def ask_once(index: int) -> Found:
             [answer] = await self.ground(crop, [phrase], ask, index)
@@ -147,21 +145,17 @@ def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
     return share_of_width < largest_share and share_of_height < largest_share
 
 
-def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
+def _with_nearest_box(instance: Instance, crop: ImageCrop, answer: Found) -> Instance:
     """Return the instance with the answer's box nearest to its own."""
     if not answer.instances:
         return instance
     # The crop may show other things that the phrase fits, too.
-    boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
-    own_middle = middle_of(box_of(instance["bbox"]))
+    boxes = [crop.to_image(candidate.bbox) for candidate in answer.instances]
+    own_middle = middle_of(instance.bbox)
     distances = [math.dist(middle_of(box), own_middle) for box in boxes]
     nearest = distances.index(min(distances))  # its index among the answer's boxes
-    score = instance.get("score")  # it stays, if there is one
+    score = instance.score  # it stays, if there is one
     if score is None:
-        score = answer.instances[nearest].get("score")
-    moved = with_corners(instance, [int(edge) for edge in boxes[nearest]])
-    return {**moved, "score": score, "zoomed": True}
-
-
-def _without(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name not in names}
+        score = answer.instances[nearest].score
+    x1, y1, x2, y2 = [int(edge) for edge in boxes[nearest]]
+    return replace(instance.moved((x1, y1, x2, y2)), score=score, zoomed=True)

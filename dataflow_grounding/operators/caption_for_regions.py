@@ -1,7 +1,7 @@
 """Operator: a caption of each image that has regions."""
 
 from dataflow_grounding import OPERATOR_REGISTRY, Ask, CaptionGenerator, Record, Update
-from dataflow_grounding.boxes.regions import check_labels_were_read
+from dataflow_grounding.data.expressions import check_labels_were_read
 
 
 @OPERATOR_REGISTRY.register()

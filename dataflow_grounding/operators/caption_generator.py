@@ -1,10 +1,11 @@
 """Operator: a caption of each image."""
 
 from dataflow_grounding import OPERATOR_REGISTRY, Ask, Operator, Record, Serving, Update, open_image
-from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.regions import check_labels_were_read, check_stated_size, read_regions
+from dataflow_grounding.boxes.regions import check_stated_size
+from dataflow_grounding.data.expressions import Region, check_labels_were_read, read_regions
 from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.tasks import image_caption, region_items
+from dataflow_grounding.tasks import image_caption
+from dataflow_grounding.trust.choice import choice_of
 
 
 @OPERATOR_REGISTRY.register()
@@ -34,6 +35,7 @@ class CaptionGenerator(Operator):
     def __init__(self, serving: Serving) -> None:
         self.serving: Serving = self.checked_serving(serving)
         if serving.needs_labels:
+            self.format_choice = choice_of(serving)
             self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
@@ -48,13 +50,11 @@ class CaptionGenerator(Operator):
             # A later step, which describes the regions, would raise the same, but after the caption
             # was paid for.
             check_stated_size(record, image.size, image.file.path)
-        more_input = {}  # of the request, next to the picture
+        request = image_caption(image)
         if self.serving.needs_labels:  # the embedded one, which makes the caption of the regions
-            box_format = find_box_format(self.serving.box_format, self.serving.model)
             regions = read_regions(record, self.keys.regions)
-            region_columns = ("type",)  # stated of each region, next to its box
-            more_input["regions"] = region_items(regions, image, box_format, region_columns)
-        caption = await ask(image_caption(image, more_input))
+            request = image_caption(image, [Region(item.bbox, item.type) for item in regions])
+        caption = await ask(request)
         return {
             self.keys.caption: caption,
             self.keys.cleaned_caption: clean_caption(caption),

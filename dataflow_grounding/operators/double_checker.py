@@ -1,7 +1,6 @@
 """Operator: asks whether each expression means its regions, and corrects what doesn't."""
 
 from functools import partial
-from typing import Any
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
@@ -14,7 +13,8 @@ from dataflow_grounding import (
     Update,
     read_expressions,
 )
-from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.operators import (
     ExpressionsToCheck,
     Result,
@@ -72,7 +72,7 @@ class DoubleChecker(RegionOperator):
         return any_has_boxes(expressions)
 
     async def described(
-        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+        self, record: Record, image: Image, regions: list[Region], ask: Ask
     ) -> Update | Partial:
         """Adds the expressions, those with boxes checked: with `verified` and `verification`.
 
@@ -93,7 +93,7 @@ class DoubleChecker(RegionOperator):
 
         def first_box(number: int) -> Bbox:
             first_place = to_check.verdicts[number].places[0]
-            return box_of(to_check.regions[first_place]["bbox"])
+            return to_check.regions[first_place].bbox
 
         # Expressions whose first regions are near each other share a request, or several if they
         # are more than `regions_per_request`.
@@ -126,12 +126,8 @@ class DoubleChecker(RegionOperator):
         # All regions near theirs are shown, so that the model sees which others a text may fit.
         asked = to_check.asked_together(numbers, group)
         picture = self.shown(image, asked.regions)
-        box_format = self.format_choice.format
-        region_columns: tuple[str, ...] = ()  # which the request states of each region
+        regions: list[Instance | Region] = [Instance(region.bbox) for region in asked.regions]
         if self.serving.needs_labels:  # it can't see what things are: the embedded grounder
-            region_columns = ("type",)
-        request = double_check(
-            picture, asked.expressions, asked.regions, box_format, region_columns
-        )
-        checks = await ask(request)
+            regions = [Region(region.bbox, region.type) for region in asked.regions]
+        checks = await ask(double_check(picture, asked.expressions, regions))
         return asked.verdicts(checks)

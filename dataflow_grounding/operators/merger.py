@@ -1,6 +1,6 @@
 """Operator: referring expressions from described regions and a caption."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
@@ -12,10 +12,9 @@ from dataflow_grounding import (
     Update,
     expression_id,
 )
-from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.regions import instances_on
+from dataflow_grounding.data.expressions import Expression, Region
 from dataflow_grounding.data.spans import find_spans
-from dataflow_grounding.operators import Regions
 from dataflow_grounding.tasks import Merged, grounding_expression
 
 
@@ -52,7 +51,7 @@ class Merger(RegionOperator):
     }
 
     async def described(
-        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+        self, record: Record, image: Image, regions: list[Region], ask: Ask
     ) -> Update:
         """Adds `expressions`: text, span in the caption, an instance per region, status grounded.
 
@@ -72,14 +71,12 @@ class Merger(RegionOperator):
         return {self.keys.expressions: _expressions(record, merged, regions, caption)}
 
     async def _merged(
-        self, image: Image, regions: Regions, caption: str | None, ask: Ask
+        self, image: Image, regions: Sequence[Region], caption: str | None, ask: Ask
     ) -> list[Merged]:
         """Return the model's expressions, with the places of their regions in the record."""
 
-        def request(
-            picture: Image, some_regions: Regions, box_format: BoxFormat
-        ) -> Request[list[Merged]]:
-            return grounding_expression(picture, caption, some_regions, box_format)
+        def request(picture: Image, some_regions: Sequence[Region]) -> Request[list[Merged]]:
+            return grounding_expression(picture, caption, some_regions)
 
         merged: list[Merged] = []
         for places, answers in await self.ask_about(image, regions, request, ask):
@@ -91,19 +88,19 @@ class Merger(RegionOperator):
 
 
 def _expressions(
-    record: Record, merged: list[Merged], regions: Regions, caption: str | None
-) -> list[dict[str, Any]]:
+    record: Record, merged: list[Merged], regions: Sequence[Region], caption: str | None
+) -> list[Expression]:
     spans = find_spans([expression.text for expression in merged], caption or "")
-    expressions: list[dict[str, Any]] = []
+    expressions: list[Expression] = []
     for number, (expression, span) in enumerate(zip(merged, spans, strict=True)):
         own_id = expression_id(record, number)
         expressions.append(
-            {
-                "expression_id": own_id,
-                "text": expression.text,
-                "char_span": list(span) if span else None,
-                "instances": instances_on(expression.places, regions, own_id),
-                "status": "grounded",
-            }
+            Expression(
+                expression.text,
+                own_id,
+                instances_on(expression.places, regions, own_id),
+                status="grounded",
+                char_span=span,
+            )
         )
     return expressions

@@ -1,16 +1,11 @@
 """Operator: boxes that are missing, as a check says, asked for once."""
 
-from typing import Any
-
-from dataflow_grounding.boxes.geometry import box_of, iou
+from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import SAME
-from dataflow_grounding.data.records import Record, Update, read_expressions
-from dataflow_grounding.operators._box_decisions import (
-    Expression,
-    missing_count,
-    rejected_of,
-    with_found,
-)
+from dataflow_grounding.data.expressions import Expression, Instance, read_expressions
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.operators._box_decisions import missing_count, with_found
+from dataflow_grounding.operators._expressions import boxes_of, texts_of
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.operator_base import (
@@ -87,17 +82,16 @@ class MissingFinder(BoxOperator):
                 for number, answer in zip(numbers, answers, strict=True):
                     expressions[number] = _with_missing(expressions[number], answer, ask)
         update: Update = {self.keys.output: expressions}
-        if any(expressions[number].get("doubtful") for number in numbers_of_incomplete):
+        if any(expressions[number].doubtful for number in numbers_of_incomplete):
             update["doubtful"] = True
         return update
 
     async def _search(self, image: Image, incomplete: list[Expression], ask: Ask) -> list[Found]:
-        texts = [expression["text"] for expression in incomplete]
         drawn = []
         for expression in incomplete:
-            for instance in expression["instances"]:
-                drawn.append(DrawnBox(expression["text"], box_of(instance["bbox"])))
-        request = missing_boxes(image, texts, drawn, self.box_format, self.merge_iou)
+            for instance in expression.instances:
+                drawn.append(DrawnBox(expression.text, instance.bbox))
+        request = missing_boxes(image, texts_of(incomplete), drawn, self.box_format, self.merge_iou)
         # Boxes of the answer are judged in the picture that is sent, with the known ones drawn in.
         return await self.watch.ask(ask, request, request.images[0])
 
@@ -113,13 +107,11 @@ def _with_missing(expression: Expression, answer: Found, ask: Ask) -> Expression
     return with_found(expression, added)
 
 
-def _new_instances(expression: Expression, answer: Found) -> list[dict[str, Any]]:
+def _new_instances(expression: Expression, answer: Found) -> list[Instance]:
     """Return the answer's boxes unlike each that is there already, or was rejected."""
-    known_instances = [*expression["instances"], *rejected_of(expression)]
-    known_boxes = [box_of(instance["bbox"]) for instance in known_instances]
+    known_boxes = boxes_of([*expression.instances, *(expression.rejected or ())])
     new_instances = []
     for instance in answer.instances:
-        bbox = box_of(instance["bbox"])
-        if all(iou(bbox, known_box) < SAME for known_box in known_boxes):
+        if all(iou(instance.bbox, known_box) < SAME for known_box in known_boxes):
             new_instances.append(instance)
     return new_instances

@@ -1,14 +1,15 @@
 """Operator: phrases that are almost right for an image, and of other images; none are found."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.regions import types_of
-from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
+from dataflow_grounding.data.expressions import Expression, read_expressions
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._candidates import (
     COLUMN,
     candidates_of,
@@ -99,7 +100,7 @@ class NegativePhraser(BoxOperator):
 
     def _missing_count(self, expressions: Sequence[Expression]) -> int:
         """Return how many negatives the record is to have, less those from the input."""
-        count_in_input = sum(is_negative(expression) for expression in expressions)
+        count_in_input = sum(expression.is_negative for expression in expressions)
         return max(0, self.count - count_in_input)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
@@ -155,7 +156,7 @@ class NegativePhraser(BoxOperator):
         places = _places_with_boxes(own_expressions)
         if not places or not count:
             return []
-        texts = [own_expressions[place]["text"] for place in places]
+        texts = [own_expressions[place].text for place in places]
         changed = await ask(negative_phrases(image, texts, count))
         # The answer's places are among the phrases that were sent: return those in the record.
         return [answer._replace(place=places[answer.place]) for answer in changed]
@@ -177,7 +178,7 @@ class NegativePhraser(BoxOperator):
                 if not reason and len(negatives) < most:
                     negatives.append(candidate)
                 else:
-                    left_out.append({**candidate, "reason": reason or "enough are kept"})
+                    left_out.append(replace(candidate, reason=reason or "enough are kept"))
         return _LookedFor(negatives, left_out, error)
 
     async def _why_left_out(
@@ -198,6 +199,6 @@ class _LookedFor(NamedTuple):
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
-    places = [place for place, expression in enumerate(expressions) if expression["instances"]]
+    places = [place for place, expression in enumerate(expressions) if expression.instances]
     # Only what is in the picture is changed: an expression without boxes may be a negative itself.
     return places[:MOST_CHANGED]

@@ -5,6 +5,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.classes import phrases_with_classes
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.records import Record, Update, expression_id
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Operator
 
@@ -47,15 +48,8 @@ class PhraseLister(Operator):
 
     def listed(self, record: Record) -> Update:
         """Return `expressions`, the phrases in the list's order, `char_span` null, no instances."""
-        expressions: list[dict[str, Any]] = []
+        expressions: list[Expression] = []
         for number, (phrase, class_name) in enumerate(self.pairs):
-            expressions.append(
-                {
-                    "expression_id": expression_id(record, number),
-                    "text": phrase,
-                    "class": class_name,
-                    "char_span": None,
-                    "instances": [],
-                }
-            )
+            own_id = expression_id(record, number)
+            expressions.append(Expression(phrase, own_id, class_name=class_name))
         return {self.keys.expressions: expressions}

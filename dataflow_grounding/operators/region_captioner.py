@@ -1,6 +1,7 @@
 """Operator: what each marked region of an image shows."""
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
@@ -13,10 +14,9 @@ from dataflow_grounding import (
     SpecError,
     Update,
 )
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.images.shown import crop_of, marked
-from dataflow_grounding.operators import Regions, boxes_of
+from dataflow_grounding.operators import boxes_of
 from dataflow_grounding.tasks import SHOWN_AS, RegionCaptions, region_caption, renumbered
 
 CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
@@ -75,7 +75,7 @@ class RegionCaptioner(RegionOperator):
         )
 
     async def described(
-        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+        self, record: Record, image: Image, regions: list[Region], ask: Ask
     ) -> Update:
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one for each region.
 
@@ -101,21 +101,19 @@ class RegionCaptioner(RegionOperator):
             self.keys.region_captions: region_captions,
         }
 
-    def _request(
-        self, image: Image, regions: Regions, box_format: BoxFormat
-    ) -> Request[RegionCaptions]:
+    def _request(self, image: Image, regions: Sequence[Region]) -> Request[RegionCaptions]:
         if self.style == "crop":
             [region] = regions  # `regions_per_request` is 1
-            crop = crop_of(image, box_of(region["bbox"]))
-            region_in_crop = {"bbox": (0, 0, *crop.size)}  # it fills the picture that is sent
-            return region_caption(crop, [region_in_crop], box_format, self.style)
+            crop = crop_of(image, region.bbox)
+            region_in_crop = Instance((0, 0, *crop.size))  # it fills the picture that is sent
+            return region_caption(crop, [region_in_crop], self.style)
         boxes = boxes_of(regions)
         picture = marked(image, boxes, outlined=self.style == "outline")
-        return region_caption(picture, regions, box_format, self.style)
+        return region_caption(picture, [Instance(bbox) for bbox in boxes], self.style)
 
 
-def _caption(place: int, region: dict[str, Any], text: str) -> dict[str, Any]:
-    caption = {"region_id": place + 1, "bbox": list(region["bbox"]), "text": text}
-    if region.get("proposed_by"):
-        caption["proposed_by"] = region["proposed_by"]
+def _caption(place: int, region: Region, text: str) -> dict[str, object]:
+    caption = {"region_id": place + 1, "bbox": list(region.bbox), "text": text}
+    if region.proposed_by:
+        caption["proposed_by"] = region.proposed_by
     return caption

@@ -1,8 +1,9 @@
 """Operator: type, colour and description of each region of an image."""
 
-from typing import Any
+from dataclasses import replace
 
 from dataflow_grounding import OPERATOR_REGISTRY, Ask, Image, Record, RegionOperator, Update
+from dataflow_grounding.data.expressions import Region
 from dataflow_grounding.tasks import region_expression
 
 
@@ -29,13 +30,17 @@ class RegionExpressionGenerator(RegionOperator):
     descriptions = {"zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。"}
 
     async def described(
-        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+        self, record: Record, image: Image, regions: list[Region], ask: Ask
     ) -> Update:
         """Adds the regions with `color` and `description`, and `type` where a region had none."""
         described = list(regions)
         for places, descriptions in await self.ask_about(image, regions, region_expression, ask):
             for place, description in zip(places, descriptions, strict=True):
-                region = {**regions[place], **description._asdict()}
-                region["type"] = regions[place]["type"] or description.type
-                described[place] = region
+                region = regions[place]
+                described[place] = replace(
+                    region,
+                    type=region.type or description.type,
+                    color=description.color,
+                    description=description.description,
+                )
         return {self.keys.output: described}

@@ -15,6 +15,7 @@ from dataflow_grounding.boxes.regions import (
     normalized,
     read_given_boxes,
 )
+from dataflow_grounding.data.expressions import Region
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import marked, numbered_marks
 from dataflow_grounding.operators._drawing import draw_once
@@ -189,7 +190,7 @@ class RegionMarker(BoxWatching):
             self.keys.result_file: self.output_dir,
             self.keys.valid_bboxes_num: len(boxes),
             self.keys.prompt: prompt_for(len(boxes)),
-            self.keys.regions: [_region(bbox, row.proposed_by) for bbox in boxes],
+            self.keys.regions: [Region(bbox, proposed_by=row.proposed_by) for bbox in boxes],
         }
 
     def _given(self, record: Record, image: Image) -> "_RowBoxes | None":
@@ -275,13 +276,6 @@ def _note_problems(row_boxes: GivenBoxes, over_most: int, ask: Ask) -> None:
         ask.note("bbox_cut", "a box reached out of the image")
     for _ in range(over_most):
         ask.note("over_max_boxes", "a box was left out")
-
-
-def _region(bbox: Bbox, proposed_by: str | None) -> dict[str, Any]:
-    region: dict[str, Any] = {"bbox": list(bbox), "type": ""}
-    if proposed_by is not None:
-        region["proposed_by"] = proposed_by
-    return region
 
 
 def prompt_for(n: int) -> str:

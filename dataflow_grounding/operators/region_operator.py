@@ -2,12 +2,12 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.regions import check_stated_size, read_regions
+from dataflow_grounding.boxes.regions import check_stated_size
+from dataflow_grounding.data.expressions import Region, read_regions
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
@@ -17,12 +17,10 @@ from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.operator_base import Ask, Image, Operator, open_image
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.trust.choice import choice_of
+from dataflow_grounding.trust.choice import FormatChoice, choice_of
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
 """Whether the boxes of regions are drawn, as RegionOperator's `marks` says."""
-Regions: TypeAlias = Sequence[dict[str, Any]]
-"""Regions as `read_regions` returns them."""
 T = TypeVar("T")
 
 
@@ -52,7 +50,7 @@ class RegionOperator(Operator):
         if regions_per_request is not None:
             check_counts(regions_per_request=regions_per_request)
         self.serving: Serving = self.checked_serving(serving)
-        self.format_choice = choice_of(serving, box_format)
+        self.format_choice: FormatChoice = choice_of(serving, box_format)
         self.regions_per_request = regions_per_request or serving.regions_per_request
         self.marks = marks
 
@@ -89,7 +87,7 @@ class RegionOperator(Operator):
 
     @abstractmethod
     async def described(
-        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+        self, record: Record, image: Image, regions: list[Region], ask: Ask
     ) -> Update | Partial:
         """Return the columns to add to a record with these regions, of which there may be none."""
 
@@ -97,7 +95,7 @@ class RegionOperator(Operator):
         """Find out the box format, and return how many requests and tokens it took."""
         return self.format_choice.settle(start)
 
-    def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
+    def shown(self, image: Image, regions: Sequence[Region]) -> Image:
         """Return the picture to send with these regions: with their marks, if `marks` says so."""
         if self.marks != "outline":
             return image
@@ -106,8 +104,8 @@ class RegionOperator(Operator):
     async def ask_about(
         self,
         image: Image,
-        regions: Regions,
-        request: Callable[[Image, Regions, BoxFormat], Request[T]],
+        regions: Sequence[Region],
+        request: Callable[[Image, Sequence[Region]], Request[T]],
         ask: Ask,
     ) -> list[tuple[list[int], T]]:
         """Ask about all regions, in each request about a few that are near each other. A request
@@ -116,7 +114,7 @@ class RegionOperator(Operator):
         Args:
             image: The image that the regions are in.
             regions: The regions.
-            request: Makes a request of the picture to send, some regions and the box format.
+            request: Makes a request of the picture to send and some regions.
             ask: Asks the model.
 
         Returns:
@@ -128,7 +126,7 @@ class RegionOperator(Operator):
         async def ask_once(places: list[int]) -> T:
             near = [regions[place] for place in places]
             picture = self.shown(image, near)
-            return await ask(request(picture, near, self.format_choice.format))
+            return await ask(request(picture, near))
 
         answers: list[tuple[list[int], T]] = []
         for group in near_groups(boxes, self.regions_per_request):

@@ -6,7 +6,8 @@ from typing import Any
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.geometry import without_duplicates
 from dataflow_grounding.boxes.tiling import View, join_views, tiles_of
-from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
+from dataflow_grounding.data.expressions import read_expressions
+from dataflow_grounding.data.records import Record, Update, is_number
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import ImageTile, tiles_in
 from dataflow_grounding.operators._expressions import texts_of, with_answers
@@ -124,7 +125,7 @@ class TileGrounder(PhraseGrounder):
         for tile, found in zip(tiles, in_tiles, strict=True):
             instances = []  # with boxes in the image's pixels
             for instance in found.instances:
-                instances.append({**instance, "bbox": list(tile.to_image(instance["bbox"]))})
+                instances.append(replace(instance, bbox=tile.to_image(instance.bbox)))
             views.append(View(tile.region, instances))
         things = join_views(whole_view, views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)

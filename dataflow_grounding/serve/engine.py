@@ -197,7 +197,14 @@ class Engine:
             operator = step.operator
             asking = self._askings.get(id(operator.serving))
             priority = (began_at, place)
-            ask = StepAsk(asking, self._store, step.label, priority, wording=operator.wording)
+            ask = StepAsk(
+                asking,
+                self._store,
+                step.label,
+                priority,
+                wording=operator.wording,
+                format_choice=operator.format_choice,
+            )
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )

@@ -16,5 +16,4 @@ from .region_tasks import Merged as Merged
 from .region_tasks import double_check as double_check
 from .region_tasks import grounding_expression as grounding_expression
 from .region_tasks import region_expression as region_expression
-from .region_tasks import region_items as region_items
 from .request import Request as Request

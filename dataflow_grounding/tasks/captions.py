@@ -1,23 +1,17 @@
 """Tasks that write texts: `image_caption` and `region_caption`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.replies.refusals import is_refusal
-from dataflow_grounding.tasks.region_tasks import (
-    Region,
-    all_of,
-    data_text,
-    read_by_id,
-    region_items,
-)
+from dataflow_grounding.tasks.region_tasks import all_of, data_text, read_by_id
 from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
@@ -45,8 +39,9 @@ _HEADING = lazy_pattern(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", re.IGN
 _BETWEEN_SENTENCES = lazy_pattern(r"(?<=[.!?])\s+|\n+|;\s*(?=<)")
 
 
-def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
-    """Make the request for a caption; `known` tells a serving that can't see what things are."""
+def image_caption(image: Image, regions: Sequence[Region] | None = None) -> Request[str]:
+    """Make the request for a caption; `regions` tell a serving what it can't see."""
+    question = {} if regions is None else {"regions": regions}
 
     def read(reply: str) -> tuple[str, list[Note]]:
         data, notes = read_object(reply, required="caption")
@@ -57,7 +52,7 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
             raise UnreadableReply('"caption" is not a text that describes the picture.')
         return caption, notes
 
-    return request_about("image_caption", image, known or {}, object_of(caption=STRING), read)
+    return request_about("image_caption", image, question, object_of(caption=STRING), read)
 
 
 class RegionCaptions(NamedTuple):
@@ -66,17 +61,16 @@ class RegionCaptions(NamedTuple):
 
 
 def region_caption(
-    image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
+    image: Image, regions: Sequence[Instance], marks: str = "outline"
 ) -> Request[RegionCaptions]:
     """Make the request for what each region shows; `marks` is a style of SHOWN_AS."""
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
     return request_about(
         "region_caption",
         image,
-        {"regions": region_items(regions, image, box_format)},
+        {"regions": regions},
         schema,
         partial(_read_region_captions, count=len(regions)),
-        box_format,
         divisible=len(regions) > 1,
         marks=SHOWN_AS[marks],
     )

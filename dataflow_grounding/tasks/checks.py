@@ -12,13 +12,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, Size
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.images.sheet import MOST_CROPS, crop_sheet
 from dataflow_grounding.images.shown import marked
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.grounding import Found, read_found, schema_of_found
-from dataflow_grounding.tasks.region_tasks import all_of, region_items
+from dataflow_grounding.tasks.region_tasks import all_of
 from dataflow_grounding.tasks.request import (
     BOOLEAN,
     INTEGER,
@@ -63,9 +64,7 @@ class Checked(NamedTuple):
     verdicts: list[Fit | None]  # None where the judge can't tell
 
 
-def box_check(
-    image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox], box_format: BoxFormat
-) -> Request[Checked]:
+def box_check(image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox]) -> Request[Checked]:
     """Make the request whether each phrase's thing is there, and whether each box is right."""
     verdict = {"type": "string", "enum": list(FITS)}
     schema = object_of(
@@ -77,7 +76,7 @@ def box_check(
     question: dict[str, Any] = {
         "image": {"width": width, "height": height},
         "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
-        "boxes": _box_items(boxes, shown, box_format),
+        "boxes": _box_items(boxes),
     }
     request = request_about(
         "box_check",
@@ -85,7 +84,6 @@ def box_check(
         question,
         schema,
         partial(_read_checked, phrase_count=len(phrases), boxes=boxes),
-        box_format,
         divisible=len(phrases) + len(boxes) > 1,
     )
     return _with_small_boxes_enlarged(request, image, boxes)
@@ -118,7 +116,7 @@ def missing_boxes(
     question: dict[str, Any] = {
         "image": {"width": width, "height": height},
         "phrases": [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()],
-        "boxes": _box_items(boxes, shown, box_format),
+        "boxes": _box_items(boxes),
     }
     return request_about(
         "missing_boxes",
@@ -138,11 +136,11 @@ def missing_boxes(
     )
 
 
-def _box_items(
-    boxes: Sequence[DrawnBox], image: Image, box_format: BoxFormat
-) -> list[dict[str, Any]]:
-    regions = [{"bbox": box.bbox, "text": box.text} for box in boxes]
-    return region_items(regions, image, box_format, ("text",))
+def _box_items(boxes: Sequence[DrawnBox]) -> list[dict[str, object]]:
+    items: list[dict[str, object]] = []
+    for number, box in enumerate(boxes, 1):
+        items.append({"id": number, "box": Instance(box.bbox), "text": box.text})
+    return items
 
 
 def _is_small(bbox: Bbox, size: Size) -> bool:

@@ -160,8 +160,8 @@ def _check_equal(
 ) -> None:
     """Refuse an expression with other boxes of its own than under "objects"."""
     for phrase, own, under_objects in zip(phrases, own_found, found, strict=True):
-        own_boxes = sorted(instance["bbox"] for instance in own.instances)
-        boxes_under_objects = sorted(instance["bbox"] for instance in under_objects.instances)
+        own_boxes = sorted(instance.bbox for instance in own.instances)
+        boxes_under_objects = sorted(instance.bbox for instance in under_objects.instances)
         if own_boxes and own_boxes != boxes_under_objects:
             raise UnreadableReply(f"{phrase[:60]!r} has two boxes, which differ.")
 

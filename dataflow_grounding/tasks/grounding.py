@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -14,6 +13,7 @@ from dataflow_grounding.boxes.geometry import (
     whole_pixels,
     without_duplicates,
 )
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import FoundBox, Note, Reading, read_boxes
 from dataflow_grounding.tasks.request import (
@@ -39,8 +39,7 @@ class Found:
 
     Attributes:
         status: grounded, none, ambiguous or unsupported.
-        instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`,
-            perhaps `evidence`.
+        instances: Its boxes, in whole pixels of the upright image.
         reason: Why there is no box, if the reply says so.
         disagreement: Whether several answers differed; None for a single one, as of this task.
         doubt: Why the reply is doubtful, in words; "" where it isn't.
@@ -50,7 +49,7 @@ class Found:
     """
 
     status: str
-    instances: list[dict[str, Any]]
+    instances: list[Instance]
     reason: str | None = None
     disagreement: bool | None = None
     doubt: str = ""
@@ -155,7 +154,7 @@ def _answers_in(
 
 
 def _found(
-    number: int, instances: list[dict[str, Any]], reading: Reading, has_box_in_padding: bool
+    number: int, instances: list[Instance], reading: Reading, has_box_in_padding: bool
 ) -> Found:
     if instances:
         own_doubt = reading.doubts.get(number, "")
@@ -180,7 +179,7 @@ def _phrases_with_whole_picture(
     phrases_everywhere: list[str] = []
     for phrase, answer in zip(phrases, answers, strict=True):
         for instance in answer.instances:
-            if area(instance["bbox"]) > largest_area:
+            if area(instance.bbox) > largest_area:
                 phrases_everywhere.append(phrase)
                 break
     return phrases_everywhere
@@ -229,11 +228,6 @@ def _check_all_read(reading: Reading, count: int) -> None:
     raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).", reason="no usable box")
 
 
-def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
-    instance: dict[str, Any] = {
-        "bbox": list(whole_pixels(box.bbox, image.size)),
-        "score": box.score,
-    }
-    if box.evidence:
-        instance["evidence"] = box.evidence
-    return instance
+def _instance(box: FoundBox, image: Image) -> Instance:
+    bbox = whole_pixels(box.bbox, image.size)
+    return Instance(bbox, box.score, evidence=box.evidence or None)

@@ -6,11 +6,11 @@ Each region has an id, counted from 1 within its request, by which replies name 
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.data.records import whole_number
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
@@ -34,27 +34,6 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}  # word → w
 _MOST_IDS = 20  # in a complaint
 # "2", "region_2"
 _ID = lazy_pattern(r"\s*(?:(?:region|expression|id|box)[\s_#]*)?(\d{1,9})\s*", re.IGNORECASE)
-
-Region: TypeAlias = Mapping[str, Any]
-"""A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
-
-
-def region_items(
-    regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Return the regions as a request has them: each with id, box and the columns `texts`."""
-    items: list[dict[str, Any]] = []
-    for number, region in enumerate(regions, 1):
-        x1, y1, x2, y2 = region["bbox"]
-        item: dict[str, Any] = {"id": number}
-        # The model counts in the picture that it is shown, which may have padding around it.
-        item[box_format.key] = box_format.from_pixels(
-            (x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size
-        )
-        for name in texts:
-            item[name] = region.get(name) or ""
-        items.append(item)
-    return items
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
@@ -157,14 +136,12 @@ class Described(NamedTuple):
     description: str
 
 
-def region_expression(
-    image: Image, regions: Sequence[Region], box_format: BoxFormat
-) -> Request[list[Described]]:
+def region_expression(image: Image, regions: Sequence[Region]) -> Request[list[Described]]:
     """Make the request for what each region shows; the answer has a Described for each."""
     width, height = image.sent_size
     question = {
         "image": {"width": width, "height": height},
-        "regions": region_items(regions, image, box_format, ("type",)),
+        "regions": [Region(region.bbox, region.type) for region in regions],
     }
     schema = object_of(
         regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING))
@@ -176,7 +153,6 @@ def region_expression(
         question,
         schema,
         partial(_read_described, count=len(regions)),
-        box_format,
         divisible=len(regions) > 1,
     )
 
@@ -207,13 +183,14 @@ class Merged(NamedTuple):
 
 
 def grounding_expression(
-    image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
+    image: Image, caption: str | None, regions: Sequence[Region]
 ) -> Request[list[Merged]]:
     """Make the request for expressions that each name at least one of `regions`."""
-    question = {
-        "caption": caption,
-        "regions": region_items(regions, image, box_format, ("type", "color", "description")),
-    }
+    described: list[Region] = []
+    for region in regions:
+        color, description = region.color or "", region.description or ""
+        described.append(Region(region.bbox, region.type, color, description))
+    question = {"caption": caption, "regions": described}
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
 
     return request_about(
@@ -222,7 +199,6 @@ def grounding_expression(
         question,
         schema,
         partial(_read_merged, region_count=len(regions)),
-        box_format,
         divisible=len(regions) > 1,
     )
 
@@ -273,19 +249,17 @@ class Check(NamedTuple):
 def double_check(
     image: Image,
     expressions: Sequence[Merged],
-    regions: Sequence[Region],
-    box_format: BoxFormat,
-    texts: Sequence[str] = (),  # columns of the regions, for a serving that sees no pictures
+    regions: Sequence[Instance | Region],
 ) -> Request[list[Check]]:
-    """Make the request whether each expression is right; the answer has a Check for each."""
+    """Make the request whether each expression is right; the answer has a Check for each.
+
+    A serving that sees no pictures is given the regions' types; other regions are boxes alone.
+    """
     items: list[dict[str, Any]] = []
     for number, expression in enumerate(expressions, 1):
         region_ids = [place + 1 for place in expression.places]
         items.append({"id": number, "text": expression.text, "region_ids": region_ids})
-    question = {
-        "expressions": items,
-        "regions": region_items(regions, image, box_format, texts),
-    }
+    question = {"expressions": items, "regions": regions}
     check = object_of(id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING)
 
     schema = object_of(checks=list_of(check))
@@ -295,7 +269,6 @@ def double_check(
         question,
         schema,
         partial(_read_checks, expressions=expressions, region_count=len(regions)),
-        box_format,
         divisible=len(expressions) > 1,
     )
 

@@ -7,12 +7,13 @@ import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from dataflow_grounding._util.errors import RequestRefused
+from dataflow_grounding._util.errors import RequestRefused, SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.prompts import load_prompt
@@ -109,7 +110,8 @@ class Request(Generic[T]):
 
     Attributes:
         task: The task's name, as in "phrase_grounding".
-        input: What the question is about, as JSON: its phrases, regions or caption.
+        input: What the question is about: its phrases, regions or caption. It is JSON, but for
+            boxes, which are Instances and Regions.
         images: The images that are sent with it.
         instructions: What the model is told to do.
         schema: The JSON schema of the reply.
@@ -159,6 +161,35 @@ class Request(Generic[T]):
         data = data.replace("<", "\\u003c").replace(">", "\\u003e")
         question = f"{self.instructions}\n\n<input>{data}</input>"
         return f"{question}\n\n{self.prompt.closing}" if self.prompt.closing else question
+
+    def with_boxes_in(self, box_format: BoxFormat | None) -> "Request[T]":
+        """Return it with its boxes as a model writes them; the same object where it has none.
+
+        An Instance or a Region in a list of the input becomes an object with `id`, from 1, and its
+        numbers; a Region's has `type`, `color` and `description`, too, where they are stated. As a
+        value of an object, its numbers take its place. `{box_format}` in the instructions becomes
+        the words that tell what the numbers mean. The boxes are in pixels of the first picture.
+
+        Args:
+            box_format: The model's; None where nobody has chosen one.
+
+        Raises:
+            SpecError: It has boxes, and there is no format to write them in.
+        """
+        if "{box_format}" not in self.instructions and not _has_boxes(self.input):
+            return self
+        if box_format is None:
+            raise SpecError(
+                f"a {self.task} request has boxes, and its operator chooses no box format: derive"
+                " the operator from RegionOperator"
+            )
+        image = self.images[0]
+        words = {**self.prompt.words, "box_format": box_format.instructions(image.sent_size)}
+        return self.replace(
+            input=_written(self.input, image, box_format),
+            instructions=filled(self.instructions, words),
+            prompt=replace(self.prompt, words=words),
+        )
 
     @property
     def text(self) -> str:
@@ -289,6 +320,45 @@ def request_about(
     return Request(
         task, question, (image,), instructions, schema, read, divisible=divisible, prompt=prompt
     )
+
+
+def _has_boxes(value: Any) -> bool:
+    if isinstance(value, (Instance, Region)):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_has_boxes, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_boxes, value))
+
+
+def _written(value: Any, image: Image, box_format: BoxFormat) -> Any:
+    """Return a part of an input with its boxes in a format, as `with_boxes_in` says."""
+    if isinstance(value, Mapping):
+        written: dict[str, Any] = {}
+        for key, item in value.items():
+            if isinstance(item, (Instance, Region)):
+                written[box_format.key] = _numbers(item, image, box_format)
+            else:
+                written[key] = _written(item, image, box_format)
+        return written
+    if not isinstance(value, (list, tuple)):
+        return value
+    items: list[Any] = []
+    for number, item in enumerate(value, 1):
+        if not isinstance(item, (Instance, Region)):
+            items.append(_written(item, image, box_format))
+            continue
+        stated: dict[str, Any] = {"id": number}
+        stated[box_format.key] = _numbers(item, image, box_format)
+        if isinstance(item, Region):
+            texts = {"type": item.type, "color": item.color, "description": item.description}
+            stated.update((name, text) for name, text in texts.items() if text is not None)
+        items.append(stated)
+    return items
+
+
+def _numbers(item: Instance | Region, image: Image, box_format: BoxFormat) -> Sequence[float]:
+    # The model counts in the picture that it is shown, which may have padding around it.
+    return box_format.from_pixels(item.bbox, original=image.shown_size, sent=image.sent_size)
 
 
 def filled(prompt: str, words: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
@@ -357,7 +357,7 @@ class _Question:
 def _boxes_of(answer: list[Found] | Fused) -> list[Bbox]:
     """Return all boxes of an answer, in pixels."""
     found_for_phrases: Iterable[Found] = answer.found if isinstance(answer, Fused) else answer
-    boxes = []
+    boxes: list[Bbox] = []
     for found in found_for_phrases:
-        boxes += [box_of(instance["bbox"]) for instance in found.instances]
+        boxes += [instance.bbox for instance in found.instances]
     return boxes

@@ -18,6 +18,7 @@ from dataflow_grounding.boxes.geometry import (
     box_of,
     without_duplicates,
 )
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     STATUSES,
@@ -296,7 +297,7 @@ def _findings_in_expression(
     boxes = expression["instances"]
     distinct_boxes = list(dict.fromkeys(tuple(instance["bbox"]) for instance in boxes))
     # without their scores, which don't matter here and may be no numbers
-    unscored = [{"bbox": box} for box in distinct_boxes]
+    unscored = [Instance(box_of(box)) for box in distinct_boxes]
     any_near = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {

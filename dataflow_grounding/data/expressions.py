@@ -1,0 +1,488 @@
+"""Expressions, their boxes, and regions, as typed values.
+
+A record has them as JSON. `from_json` and `to_json` are the only places that know its keys: what
+came in under keys that nobody here knows goes out as it came, and in its place.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.data.records import (
+    NEGATIVE,
+    Record,
+    annotated_column,
+    expression_id,
+    has_id,
+    is_box,
+    is_number,
+    type_name,
+    without_numpy,
+)
+from dataflow_grounding.data.verification import Verification
+
+Bbox: TypeAlias = tuple[float, float, float, float]
+"""A box: x1, y1, x2, y2 in pixels of the upright picture, the origin at its top left."""
+Span: TypeAlias = tuple[int, int]
+"""The place of a text in a caption: its first character, and the one after its last."""
+A = TypeVar("A", bound="Annotation")
+
+SEED_ERROR = "seed_error"
+"""The column of a record that says why the files that it was made from can't be read."""
+OF_EARLIER_BOXES = ("reason", "disagreement", "verified", "verification", "doubtful", "doubt")
+"""Keys of an expression that tell of its boxes, and don't hold for new ones."""
+OF_A_SHAPE = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
+"""Keys of a box that don't hold once its corners have changed."""
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _id(value: Any) -> str | None:
+    return str(value) if has_id(value) else None
+
+
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _number(value: Any) -> float | None:
+    return value if is_number(value) else None
+
+
+def _span(value: Any) -> Span | None:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    start, end = value
+    if type(start) is not int or type(end) is not int:
+        return None
+    return start, end
+
+
+def _bbox(value: Any) -> Bbox | None:
+    if not is_box(value):  # its numbers may be NumPy's
+        value = without_numpy(value)
+        if not is_box(value):
+            return None
+    x1, y1, x2, y2 = value
+    return x1, y1, x2, y2
+
+
+def _outline(value: Any) -> Sequence[Any] | None:
+    return value if isinstance(value, (list, tuple)) else None
+
+
+def _boxes(value: Any) -> "list[Instance] | None":
+    """Return the boxes that were rejected, if all of a list are boxes."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    boxes = []
+    for item in value:
+        if not isinstance(item, dict) or _bbox(item.get("bbox")) is None:
+            return None
+        boxes.append(Instance.from_json(item))
+    return boxes
+
+
+_Reader: TypeAlias = Callable[[Any], Any]
+"""Returns a value of a file as the field's type, or None where it is of another type."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Annotation:
+    """What expressions, instances and regions have in common.
+
+    Attributes:
+        extra: What came in that isn't one of the fields: other keys, and values of other types.
+        keys: The keys of the JSON that it came from, in their order; empty for a new one. `to_json`
+            keeps them, and has fields that were set since after them.
+    """
+
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    keys: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    # key → the field's name, and the reader of its values, in the order of new JSON
+    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {}
+    # of new JSON, the keys that are there without a value, too
+    NULLS: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def _read(cls, item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fields that an object states, by name, and the rest of it."""
+        fields: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for key, value in item.items():
+            known = cls.FIELDS.get(key)
+            if known is None:
+                extra[key] = value
+                continue
+            name, read = known
+            typed = read(value)
+            if typed is not None:
+                fields[name] = typed
+            if typed is None or read in (_id, Verification.from_json):
+                extra[key] = value  # given back as it came, unless the field is set to another
+        return fields, extra
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a record has it."""
+        row: dict[str, Any] = {}
+        for key in self.keys:
+            row[key] = self._json_of(key)
+        for key, (name, _) in self.FIELDS.items():
+            if key not in row and (getattr(self, name) is not None or key in self._nulls()):
+                row[key] = self._json_of(key)
+        return row
+
+    def _nulls(self) -> tuple[str, ...]:
+        return () if self.keys else self.NULLS
+
+    def _json_of(self, key: str) -> Any:
+        if key not in self.FIELDS:
+            return self.extra.get(key)
+        name, read = self.FIELDS[key]
+        value = getattr(self, name)
+        if key in self.extra and read(self.extra[key]) == value:
+            return self.extra[key]
+        if isinstance(value, tuple):
+            return list(value)
+        if isinstance(value, list):
+            return [item.to_json() if isinstance(item, Annotation) else item for item in value]
+        return value.to_json() if isinstance(value, Verification) else value
+
+    def without(self: A, *keys: str) -> A:
+        """Return a copy whose JSON lacks these keys."""
+        names = [self.FIELDS[key][0] for key in keys if key in self.FIELDS]
+        unset: dict[str, Any] = dict.fromkeys(names)
+        return replace(
+            self,
+            extra={key: value for key, value in self.extra.items() if key not in keys},
+            keys=tuple(key for key in self.keys if key not in keys),
+            **unset,
+        )
+
+
+@dataclass(slots=True)
+class Instance(Annotation):
+    """A box of an expression.
+
+    Attributes:
+        bbox: x1, y1, x2, y2 in pixels of the upright picture.
+        score: How sure it is, from 0 to 1; None where nothing says so.
+        bbox_id: Its id, unique in the data set.
+        region_id: The region of the record that it is, from 1.
+        evidence: What the embedded grounder saw: `seen`, `inferred` or `region`.
+        class_name: Its own class (`class`), where that isn't its expression's.
+        outline: x and y in turn, around the thing.
+        zoomed: Whether it was found in an enlarged part of the picture.
+        found_by: The step that has found it, where that isn't the usual one.
+        verified: What a person said of it alone.
+        reviewed_by: Who that was.
+        reason: Why it was rejected, in words.
+
+    Example:
+        >>> box = Instance.from_json({"bbox": [10, 20, 30, 40], "area": 400})
+        >>> box.bbox, box.extra
+        ((10, 20, 30, 40), {'area': 400})
+        >>> Instance((10, 20, 30, 40)).to_json()
+        {'bbox': [10, 20, 30, 40], 'score': None}
+    """
+
+    bbox: Bbox
+    score: float | None = None
+    bbox_id: str | None = None
+    region_id: int | None = None
+    evidence: str | None = None
+    class_name: str | None = None
+    outline: Sequence[Any] | None = None
+    zoomed: bool | None = None
+    found_by: str | None = None
+    verified: bool | None = None
+    reviewed_by: str | None = None
+    reason: str | None = None
+
+    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {
+        "bbox_id": ("bbox_id", _id),
+        "bbox": ("bbox", _bbox),
+        "score": ("score", _number),
+        "region_id": ("region_id", _whole),
+        "evidence": ("evidence", _text),
+        "class": ("class_name", _text),
+        "outline": ("outline", _outline),
+        "zoomed": ("zoomed", _truth),
+        "found_by": ("found_by", _text),
+        "verified": ("verified", _truth),
+        "reviewed_by": ("reviewed_by", _text),
+        "reason": ("reason", _text),
+    }
+    NULLS: ClassVar[tuple[str, ...]] = ("bbox", "score")
+
+    @classmethod
+    def from_json(cls, item: Any, where: str = "a box") -> "Instance":
+        """Read a box. Raises BrokenRow without four finite numbers in `bbox`."""
+        fields, extra = cls._read(item) if isinstance(item, dict) else ({}, {})
+        if "bbox" not in fields:
+            raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
+        return cls(**fields, extra=extra, keys=tuple(item))
+
+    def moved(self, bbox: Bbox) -> "Instance":
+        """Return it with other corners, without what holds for its former ones alone."""
+        if self.bbox == bbox:
+            return self
+        return replace(self.without(*OF_A_SHAPE), bbox=bbox)
+
+
+@dataclass(slots=True)
+class Region(Annotation):
+    """A box that came with a picture, and what is in it.
+
+    Attributes:
+        bbox: x1, y1, x2, y2 in pixels of the upright picture.
+        type: What it is, such as `Car`; "" where nothing says so.
+        color: Its colour, as a model describes it.
+        description: A phrase that singles it out.
+        proposed_by: The model that has proposed it, or `opencv`; None for the user's own.
+
+    Example:
+        >>> Region((10, 20, 30, 40), type="Car").to_json()
+        {'bbox': [10, 20, 30, 40], 'type': 'Car'}
+    """
+
+    bbox: Bbox
+    type: str = ""
+    color: str | None = None
+    description: str | None = None
+    proposed_by: str | None = None
+
+    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {
+        "bbox": ("bbox", _bbox),
+        "type": ("type", _text),
+        "color": ("color", _text),
+        "description": ("description", _text),
+        "proposed_by": ("proposed_by", _text),
+    }
+    NULLS: ClassVar[tuple[str, ...]] = ("bbox", "type")
+
+    @classmethod
+    def from_json(cls, item: Any, where: str = "a region") -> "Region":
+        """Read a region. Raises BrokenRow without a box that has an area."""
+        fields, extra = cls._read(item) if isinstance(item, Mapping) else ({}, {})
+        bbox = fields.get("bbox")
+        if bbox is None:
+            raise BrokenRow(f"{where}: needs 'bbox': [x1, y1, x2, y2] in pixels")
+        if bbox[2] <= bbox[0] or bbox[3] <= bbox[1]:
+            raise BrokenRow(f"{where}: the box {list(bbox)} has no area")
+        extra.pop("type", None)  # no text, which is none
+        return cls(**fields, extra=extra, keys=tuple(dict.fromkeys([*item, "type"])))
+
+
+@dataclass(slots=True)
+class Expression(Annotation):
+    """A referring expression, and its boxes.
+
+    Attributes:
+        text: What it says.
+        expression_id: Its id, unique in the data set.
+        instances: Its boxes.
+        status: What was found of it: `grounded`, `none`, `ambiguous` or `unsupported`; None where
+            nobody has looked.
+        char_span: Its place in the cleaned caption.
+        caption_span: Its place in the caption as given.
+        noun_chunk: Its noun and what belongs to it.
+        class_name: Its class (`class`), where classes are looked for.
+        source: `negative` of one that was made up to be absent.
+        change: What of another expression was changed to make it.
+        changed_from: The id of that one.
+        rejected: Boxes that a check has rejected, each with the `reason`.
+        disagreement: Whether several answers about it differ; None for a single answer.
+        reason: Why it has no box, in words, or why it was left out.
+        verified: Whether a check or a person says that it is right; None where none does.
+        verification: What a check said of it.
+        doubtful: Whether somebody should look at it.
+        doubt: Why, in words, where a reply gave reason to it.
+        reviewed_by: The person who has confirmed or changed it.
+
+    Example:
+        >>> cup = Expression("the red cup", expression_id="7#0")
+        >>> cup.instances.append(Instance((10, 20, 30, 40)))
+        >>> [box.bbox for box in cup.instances]
+        [(10, 20, 30, 40)]
+    """
+
+    text: str
+    expression_id: str = ""
+    instances: list[Instance] = field(default_factory=list)
+    status: str | None = None
+    char_span: Span | None = None
+    caption_span: Span | None = None
+    noun_chunk: str | None = None
+    class_name: str | None = None
+    source: str | None = None
+    change: str | None = None
+    changed_from: str | None = None
+    rejected: list[Instance] | None = None
+    disagreement: bool | None = None
+    reason: str | None = None
+    verified: bool | None = None
+    verification: Verification | None = None
+    doubtful: bool | None = None
+    doubt: str | None = None
+    reviewed_by: str | None = None
+
+    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {
+        "expression_id": ("expression_id", _id),
+        "source": ("source", _text),
+        "text": ("text", _text),
+        "change": ("change", _text),
+        "changed_from": ("changed_from", _text),
+        "class": ("class_name", _text),
+        "char_span": ("char_span", _span),
+        "caption_span": ("caption_span", _span),
+        "noun_chunk": ("noun_chunk", _text),
+        "instances": ("instances", lambda value: value),
+        "rejected": ("rejected", _boxes),
+        "status": ("status", _text),
+        "disagreement": ("disagreement", _truth),
+        "reason": ("reason", _text),
+        "verified": ("verified", _truth),
+        "verification": ("verification", Verification.from_json),
+        "doubtful": ("doubtful", _truth),
+        "doubt": ("doubt", _text),
+        "reviewed_by": ("reviewed_by", _text),
+    }
+    NULLS: ClassVar[tuple[str, ...]] = ("expression_id", "text", "char_span", "instances")
+
+    @classmethod
+    def from_json(cls, item: Any, where: str = "an expression", own_id: str = "") -> "Expression":
+        """Read an expression, which may be its text alone.
+
+        Args:
+            item: The JSON.
+            where: Its place, for errors.
+            own_id: Its id, if it states none.
+
+        Raises:
+            BrokenRow: It has no text, or a box that is none.
+        """
+        if isinstance(item, str):
+            item = {"text": item}
+        text = item.get("text") if isinstance(item, dict) else None
+        if not isinstance(text, str) or not text.strip():
+            raise BrokenRow(f"{where}: no 'text' in it")
+        instances = item.get("instances") or []
+        if not isinstance(instances, (list, tuple)):
+            raise BrokenRow(f"{where}: 'instances' should be a list, not {type_name(instances)}")
+        fields, extra = cls._read(item)
+        fields["instances"] = [_instance(instance, where) for instance in instances]
+        extra.pop("instances", None)
+        if "expression_id" not in fields:
+            fields["expression_id"] = own_id
+            extra.pop("expression_id", None)
+        keys = tuple(dict.fromkeys([*item, "expression_id", "instances"]))
+        return cls(**fields, extra=extra, keys=keys)
+
+    def _nulls(self) -> tuple[str, ...]:
+        # A check that couldn't decide is told from one that wasn't made.
+        if self.verification is not None:
+            return (*Annotation._nulls(self), "verified")
+        return Annotation._nulls(self)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a person confirmed its boxes, or that its thing isn't there. No later step or run
+        changes it.
+        """
+        if not self.reviewed_by or self.verified is not True:
+            return False
+        return bool(self.instances) or self.status == "none"
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether it was made up to be absent from its image."""
+        return self.source == NEGATIVE
+
+    def with_new_boxes(self, instances: Sequence[Instance]) -> "Expression":
+        """Return it with other boxes, without what it tells of its former ones."""
+        return replace(self.without(*OF_EARLIER_BOXES), instances=list(instances))
+
+
+def _instance(item: Any, where: str) -> Instance:
+    """Read a box of an expression; `bbox_score`, as TAO's format calls it, is its score."""
+    instance = Instance.from_json(item, where)
+    if "bbox_score" in item:
+        instance = instance.without("bbox_score")
+        if instance.score is None:
+            instance.score = _number(without_numpy(item["bbox_score"]))
+    if "score" not in instance.keys:
+        instance.keys = (*instance.keys, "score")
+    return instance
+
+
+def read_expressions(record: Record, key: str) -> list[Expression]:
+    """Return the expressions in a record's column; each may be a text alone there.
+
+    One that states no id gets one of its number. Raises BrokenRow for what can't be read.
+
+    Example:
+        >>> from dataflow_grounding import Record
+        >>> [cup] = read_expressions(Record({"expressions": ["the red cup"]}), "expressions")
+        >>> cup.text, cup.expression_id, cup.instances
+        ('the red cup', 'record#0', [])
+    """
+    value = record.get(key)
+    if not isinstance(value, (list, tuple)):
+        raise BrokenRow(f"column {key!r} should be a list of expressions, not {type_name(value)}")
+    expressions = []
+    for number, item in enumerate(value):
+        where = f"column {key!r}, expression {number}"
+        expressions.append(Expression.from_json(item, where, expression_id(record, number)))
+    return expressions
+
+
+def read_any_expressions(record: Record) -> list[Expression]:
+    """Return the record's expressions, else its region captions or regions as such."""
+    key = annotated_column(record)
+    if not key:
+        raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
+    items = record[key]
+    if key == "expressions" or not isinstance(items, (list, tuple)):
+        return read_expressions(record, key)
+    expressions = []
+    for number, item in enumerate(items, 1):
+        where = f"column {key!r}, expression {number - 1}"
+        if not isinstance(item, Mapping):
+            expressions.append(Expression.from_json(item, where))  # which says what is wrong
+            continue
+        text = item.get("text") or item.get("description") or item.get("type")
+        box = Instance.from_json({"bbox": item.get("bbox")}, where)
+        expressions.append(Expression(str(text or f"region {number}"), instances=[box]))
+    return expressions
+
+
+def read_regions(record: Record, key: str) -> list[Region]:
+    """Return the regions in a record's column.
+
+    Raises BrokenRow for what can't be read, also where the label files of the record couldn't be.
+    """
+    check_labels_were_read(record)  # its error says more than that there are no regions
+    value = record.get(key)
+    if not isinstance(value, (list, tuple)):
+        raise BrokenRow(
+            f"column {key!r} should be a list of regions, each with 'bbox': [x1, y1, x2, y2]"
+        )
+    return [
+        Region.from_json(item, f"column {key!r}, region {number}")
+        for number, item in enumerate(value)
+    ]
+
+
+def check_labels_were_read(record: Record) -> None:
+    """Raise BrokenRow with the reason why the label files of a record couldn't be read, if so."""
+    if isinstance(record.get(SEED_ERROR), str):
+        raise BrokenRow(record[SEED_ERROR])
